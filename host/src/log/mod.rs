@@ -1,0 +1,113 @@
+//! The event log: the only truth. Everything else can be deleted and is rebuilt from it.
+
+mod embedded;
+mod snapshots;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::model::{CommandId, Meta, NewEvent, Position, Recorded, StreamId, Version};
+
+pub use embedded::{EmbeddedLog, EmbeddedOptions};
+pub use snapshots::{Snapshot, Snapshots};
+
+/// The most events that one read brings.
+pub const MAX_PAGE: usize = 1_000;
+
+/// New events for one stream, all of one command.
+#[derive(Clone, Debug)]
+pub struct Append {
+    pub stream: StreamId,
+    /// The version the stream must have before.
+    pub expected: Version,
+    /// At least one.
+    pub events: Vec<NewEvent>,
+    pub meta: Arc<Meta>,
+}
+
+/// What an append did, once it is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The position of the batch's last event.
+    pub position: Position,
+}
+
+/// Why nothing of a batch was appended.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The stream has another version than expected.
+    #[error("stream {stream} is at version {actual}, not {expected}")]
+    Conflict { stream: StreamId, expected: Version, actual: Version },
+    /// The stream already has events of that command.
+    #[error("command {command} has already been recorded in stream {stream}")]
+    Duplicate { stream: StreamId, command: CommandId },
+    /// More appends are waiting than the log takes.
+    #[error("the log's queue is full")]
+    Busy,
+    /// The log cannot write. Whether the batch will be found after a restart is not known.
+    #[error("the log cannot be written")]
+    Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why nothing could be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the log cannot be read")]
+pub struct ReadError(#[source] pub Arc<dyn std::error::Error + Send + Sync>);
+
+/// An append under way. Resolves once its fate is on disk; dropping it changes nothing about that fate.
+pub type Appending = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
+
+/// The log as everything else sees it.
+///
+/// Invariants, checked for every implementation by the conformance suite: an acknowledged append survives the loss of the
+/// process; a batch is there whole or not at all; a stream's versions and the log's positions have no order but the order
+/// of the calls to [`EventLog::append`] as far as one caller can tell; a stream has no gaps; a command is recorded at
+/// most once in a stream; whoever has been told of a position can read all events up to it.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// Appends to one or several streams, all or nothing. The place in the order is taken when this returns, not when the
+    /// future is first polled, so a caller may append on top of what it has not seen acknowledged.
+    fn append(&self, batch: Vec<Append>) -> Appending;
+
+    /// Up to `limit` events of a stream with a version above `after`, oldest first.
+    async fn read(&self, stream: &StreamId, after: Version, limit: usize) -> Result<Vec<Recorded>, ReadError>;
+
+    /// Up to `limit` events of all streams with a position above `after`, oldest first.
+    async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError>;
+
+    /// The events that a command left in a stream; empty if it is not recorded there.
+    async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError>;
+
+    /// The position of the last event on disk, and a signal when it moves.
+    fn head(&self) -> watch::Receiver<Position>;
+}
+
+/// All events after a position: first the recorded ones, then the new ones as they come.
+pub struct Subscription {
+    log: Arc<dyn EventLog>,
+    head: watch::Receiver<Position>,
+    after: Position,
+}
+
+impl Subscription {
+    pub fn new(log: Arc<dyn EventLog>, after: Position) -> Self {
+        let head = log.head();
+        Self { log, head, after }
+    }
+
+    /// The next events, at least one and at most [`MAX_PAGE`]. Waits until there are some. None when the log is closed.
+    /// Cancel-safe: an event not returned comes with the next call.
+    pub async fn next(&mut self) -> Result<Option<Vec<Recorded>>, ReadError> {
+        let after = self.after;
+        if self.head.wait_for(|head| *head > after).await.is_err() {
+            return Ok(None);
+        }
+        let page = self.log.read_all(after, MAX_PAGE).await?;
+        self.after = page.last().map_or(after, |event| event.position);
+        Ok(Some(page))
+    }
+}
