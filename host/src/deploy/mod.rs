@@ -1,0 +1,5 @@
+//! STUB, being written. Which components run.
+
+mod registry;
+
+pub use registry::{Deployed, Registry, Service};

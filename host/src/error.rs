@@ -1,0 +1,61 @@
+//! Why a call into a service gave no answer, or a "no".
+
+use std::sync::Arc;
+
+use crate::log::{AppendError, ReadError};
+use crate::model::{Rejection, StreamId, Version};
+
+/// A technical failure of a component: the instance is thrown away, the call may be tried again.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{service} {kind} in {call}")]
+pub struct Fault {
+    pub service: Arc<str>,
+    /// What was asked of it: `decide order.create`.
+    pub call: String,
+    pub kind: FaultKind,
+    /// For the log, never for the caller: the trap's message and the component's backtrace.
+    pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FaultKind {
+    #[error("trapped")]
+    Trap,
+    #[error("took too long")]
+    Timeout,
+    #[error("asked for more memory than it may have")]
+    Memory,
+    /// It answered with something that the contract does not allow: an unknown event, text that is no JSON.
+    #[error("broke the contract")]
+    Contract,
+}
+
+/// Why a command or a query was not carried out.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// The service's answer is no.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Nobody here knows what was asked for. The text names it: "the command order.creat".
+    #[error("there is no {0}")]
+    Unknown(String),
+    #[error("{stream} is at version {actual}, not {expected}")]
+    VersionMismatch { stream: StreamId, expected: Version, actual: Version },
+    /// The same command id came before with another command or payload.
+    #[error("the idempotency key has been used for another command on {stream}")]
+    KeyReused { stream: StreamId },
+    /// A bounded queue is full. Nothing was done.
+    #[error("{queue} is full")]
+    Busy { queue: &'static str },
+    #[error("the host is shutting down")]
+    ShuttingDown,
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A read model could not be used: not there yet, broken, or past a limit.
+    #[error("the read model of {service} cannot be used: {reason}")]
+    ReadModel { service: Arc<str>, reason: String },
+}

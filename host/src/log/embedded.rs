@@ -1,0 +1,3 @@
+//! STUB
+pub struct EmbeddedLog;
+pub struct EmbeddedOptions;

@@ -1,0 +1,3 @@
+//! STUB
+pub struct Snapshot;
+pub struct Snapshots;
