@@ -8,4 +8,5 @@ pub mod log;
 pub mod manifest;
 pub mod model;
 pub mod query;
+pub mod runtime;
 pub mod saga;

@@ -1,0 +1,175 @@
+//! The contract as Rust types, and the way from them to the host's own.
+
+use std::sync::Arc;
+
+use crate::manifest as host;
+use crate::model::{Json, NewEvent, Recorded, Rejection};
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "service",
+    imports: {
+        "kontor:service/services": async | trappable,
+        "kontor:service/steps": async | trappable,
+        default: trappable,
+    },
+    exports: { default: async },
+});
+
+pub(crate) use exports::kontor::service::aggregates::{Compensation, Decision, Folded, Target};
+pub(crate) use exports::kontor::service::{aggregates, manifest};
+pub(crate) use kontor::service::{config, logging, read_model, services, steps, types};
+
+/// A text of the component's that should be JSON and is not.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} is not JSON")]
+pub(crate) struct NotJson {
+    what: String,
+    source: serde_json::Error,
+}
+
+/// Checks a text that a component wrote. `what` names it for the log.
+pub(crate) fn json(what: &str, text: String) -> Result<Json, NotJson> {
+    Json::parse(text).map_err(|source| NotJson { what: what.to_owned(), source })
+}
+
+impl types::Rejection {
+    pub(crate) fn into_host(self) -> Result<Rejection, NotJson> {
+        let details = self.details.map(|details| json("a rejection's details", details)).transpose()?;
+        Ok(Rejection { code: self.code, message: self.message, details })
+    }
+}
+
+impl From<&Rejection> for types::Rejection {
+    fn from(rejection: &Rejection) -> Self {
+        Self {
+            code: rejection.code.clone(),
+            message: rejection.message.clone(),
+            details: rejection.details.as_ref().map(|details| details.as_str().to_owned()),
+        }
+    }
+}
+
+impl types::Event {
+    pub(crate) fn into_host(self) -> Result<NewEvent, NotJson> {
+        Ok(NewEvent { payload: json("an event's payload", self.payload)?, name: self.name.into() })
+    }
+}
+
+impl From<&Recorded> for types::Event {
+    fn from(event: &Recorded) -> Self {
+        Self { name: event.name.as_ref().to_owned(), payload: event.payload.as_str().to_owned() }
+    }
+}
+
+impl From<&Recorded> for types::RecordedEvent {
+    fn from(event: &Recorded) -> Self {
+        Self {
+            position: event.position,
+            aggregate: event.stream.aggregate().to_owned(),
+            aggregate_id: event.stream.id().to_owned(),
+            version: event.version,
+            name: event.name.as_ref().to_owned(),
+            payload: event.payload.as_str().to_owned(),
+            id: event.id(),
+            command_id: event.meta.command_id.to_string(),
+            correlation_id: event.meta.correlation_id.as_ref().to_owned(),
+            time_ms: event.meta.time_ms,
+            actor: event.meta.actor.as_ref().to_owned(),
+        }
+    }
+}
+
+impl manifest::Manifest {
+    pub(crate) fn into_host(self) -> Result<host::Manifest, NotJson> {
+        Ok(host::Manifest {
+            service: self.service.into(),
+            version: self.version,
+            description: self.description,
+            aggregates: each(self.aggregates, aggregate)?,
+            sagas: self.sagas.into_iter().map(saga).collect(),
+            queries: each(self.queries, query)?,
+            routes: self.routes.into_iter().map(route).collect(),
+            read_model: self.read_model.map(|model| host::ReadModel {
+                version: model.version,
+                schema: model.schema,
+                subscribes: model.subscribes.into_iter().map(event_ref).collect(),
+            }),
+            permissions: host::Permissions {
+                services: self.permissions.services,
+                config: self.permissions.config,
+                http: self.permissions.http,
+                subjects: self.permissions.subjects,
+            },
+        })
+    }
+}
+
+fn each<T, U>(items: Vec<T>, convert: fn(T) -> Result<U, NotJson>) -> Result<Vec<U>, NotJson> {
+    items.into_iter().map(convert).collect()
+}
+
+fn aggregate(aggregate: manifest::Aggregate) -> Result<host::Aggregate, NotJson> {
+    Ok(host::Aggregate {
+        view: json(&format!("the view schema of {}", aggregate.name), aggregate.view)?,
+        name: aggregate.name.into(),
+        description: aggregate.description,
+        state_version: aggregate.state_version,
+        commands: each(aggregate.commands, |command| {
+            Ok(host::Command {
+                payload: json(&format!("the payload schema of {}", command.name), command.payload)?,
+                name: command.name.into(),
+                description: command.description,
+                compensable: command.compensable,
+            })
+        })?,
+        events: each(aggregate.events, |event| {
+            Ok(host::Event {
+                payload: json(&format!("the payload schema of {}", event.name), event.payload)?,
+                name: event.name.into(),
+                description: event.description,
+            })
+        })?,
+    })
+}
+
+fn query(query: manifest::Query) -> Result<host::Query, NotJson> {
+    Ok(host::Query {
+        arguments: json(&format!("the arguments schema of {}", query.name), query.arguments)?,
+        answer: json(&format!("the answer schema of {}", query.name), query.answer)?,
+        name: query.name.into(),
+        description: query.description,
+    })
+}
+
+fn saga(saga: manifest::Saga) -> host::Saga {
+    host::Saga {
+        name: saga.name.into(),
+        description: saga.description,
+        starts_on: event_ref(saga.starts_on),
+    }
+}
+
+fn event_ref(event: manifest::EventRef) -> host::EventRef {
+    host::EventRef { aggregate: event.aggregate.into(), event: event.event.into() }
+}
+
+fn route(route: manifest::Route) -> host::Route {
+    host::Route {
+        method: match route.method {
+            manifest::Method::Get => host::Method::Get,
+            manifest::Method::Post => host::Method::Post,
+            manifest::Method::Put => host::Method::Put,
+            manifest::Method::Delete => host::Method::Delete,
+            manifest::Method::Patch => host::Method::Patch,
+        },
+        path: route.path,
+        target: match route.target {
+            manifest::RouteTarget::Command(target) => host::Target::Command {
+                aggregate: target.aggregate.into(),
+                command: target.command.into(),
+            },
+            manifest::RouteTarget::Query(name) => host::Target::Query(Arc::from(name)),
+        },
+    }
+}

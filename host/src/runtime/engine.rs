@@ -1,0 +1,155 @@
+//! The wasmtime engine: how components are compiled, where their memory comes from, what ticks.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::Component;
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::RuntimeLimits;
+use crate::model::Digest;
+
+/// How often running components are looked at. A call may outlive its time limit by as much.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+
+/// Memory that a pooled slot keeps between two instances, so that a fresh one costs no page faults: enough for a service
+/// written in Rust.
+const KEEP_RESIDENT_BYTES: usize = 2 << 20;
+
+/// A component of WASI 0.2 is made of a main module, an adapter or two and the shims between them.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
+const TABLES_PER_COMPONENT: u32 = 8;
+
+/// Makes the engine. Without the address space for a pool (a small container, a limit on virtual memory) it allocates
+/// each instance on demand: slower, otherwise the same.
+pub(super) fn engine(limits: &RuntimeLimits) -> wasmtime::Result<Engine> {
+    let mut config = base_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+    Engine::new(&config).or_else(|error| {
+        tracing::warn!(%error, "no address space for a pool of instances: allocating each on demand");
+        Engine::new(&base_config())
+    })
+}
+
+fn base_config() -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    // Off, a fresh instance costs half. The contract is synchronous WIT; only host functions are async.
+    config.concurrency_support(false);
+    config
+}
+
+fn pool(limits: &RuntimeLimits) -> PoolingAllocationConfig {
+    let slots = limits.slots();
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots * CORE_INSTANCES_PER_COMPONENT)
+        .total_memories(slots)
+        .total_tables(slots * TABLES_PER_COMPONENT)
+        .total_stacks(slots)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
+        .max_memories_per_component(1)
+        .max_memory_size(limits.memory_bytes)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// Raises the engine's epoch from a thread of its own: a component that spins can hold up every task of the async
+/// runtime, its timers included, but not this.
+pub(super) struct Ticker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    pub(super) fn start(engine: Engine) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name("kontor-epoch".to_owned()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(TICK);
+                engine.increment_epoch();
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It ends within a tick; a panic in it has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Compiled components on disk, by the digest of the component and everything that decides how it is compiled.
+///
+/// A file is the SHA-256 of the rest, then what wasmtime serialized. It is native code, so nothing but this cache, which
+/// compiles what it stores, may write there; the checksum is against damage, not against an attacker with write
+/// access to the data directory, who owns the log as well.
+pub(super) struct CodeCache {
+    dir: PathBuf,
+}
+
+impl CodeCache {
+    pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        Ok(Self { dir })
+    }
+
+    /// The compiled component, from disk if it is there.
+    pub(super) fn compile(&self, engine: &Engine, digest: Digest, wasm: &[u8]) -> wasmtime::Result<Component> {
+        let path = self.path(engine, digest);
+        if let Some(component) = read_compiled(engine, &path) {
+            return Ok(component);
+        }
+        let code = engine.precompile_component(wasm)?;
+        if let Err(error) = write_compiled(&path, &code) {
+            tracing::warn!(%error, path = %path.display(), "the compiled component is not kept: the next start compiles it again");
+        }
+        deserialize(engine, &code)
+    }
+
+    fn path(&self, engine: &Engine, digest: Digest) -> PathBuf {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        self.dir.join(format!("{digest}-{:016x}.cwasm", hasher.finish()))
+    }
+}
+
+fn read_compiled(engine: &Engine, path: &Path) -> Option<Component> {
+    let file = std::fs::read(path).ok()?;
+    let (checksum, code) = file.split_first_chunk::<32>()?;
+    if *checksum != <[u8; 32]>::from(Sha256::digest(code)) {
+        tracing::warn!(path = %path.display(), "a damaged file in the cache of compiled components: compiling again");
+        return None;
+    }
+    deserialize(engine, code).ok()
+}
+
+fn write_compiled(path: &Path, code: &[u8]) -> io::Result<()> {
+    let checksum: [u8; 32] = Sha256::digest(code).into();
+    let partial = path.with_extension(format!("{}.partial", std::process::id()));
+    std::fs::write(&partial, [&checksum, code].concat())?;
+    std::fs::rename(partial, path)
+}
+
+#[allow(unsafe_code, reason = "loading native code is what the cache is for; the proof is beside the block")]
+fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: `code` is what `precompile_component` of this version of wasmtime returned: either just now, or it comes from a
+    // file that `write_compiled` wrote and whose checksum has been verified. Bytes from outside the host never get
+    // here: `Runtime::load` refuses precompiled artefacts and compiles everything else.
+    unsafe { Component::deserialize(engine, code) }
+}

@@ -1,0 +1,248 @@
+//! What the host keeps for one instance: its WASI, its limits, and what the running call may do.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::TryRng;
+use sha2::{Digest as _, Sha256};
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
+
+use super::console::Console;
+use super::host::{Ask, ReadSession, Steps};
+use crate::manifest::Manifest;
+use crate::model::{Digest, Json};
+
+/// Tables hold function pointers; a service of ordinary size has some thousands.
+const MAX_TABLE_ELEMENTS: usize = 100_000;
+
+/// A component that the host knows by name, as its imports see it.
+pub(crate) struct Identity {
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) digest: Digest,
+    /// What `config.get` answers.
+    pub(crate) config: BTreeMap<String, Json>,
+}
+
+/// What one call is about and what it may do.
+pub(crate) struct Scope {
+    /// `decide`
+    pub(crate) operation: &'static str,
+    /// `create`
+    pub(crate) subject: Arc<str>,
+    /// Seeds the random generator and stands in the log.
+    pub(crate) id: Arc<str>,
+    /// What the clocks show.
+    pub(crate) time_ms: u64,
+    /// How many calls of other services this one serves: 0 for a request from outside.
+    pub(crate) depth: usize,
+    pub(crate) ask: Option<Arc<dyn Ask>>,
+    pub(crate) read_model: Option<ReadSession>,
+    pub(crate) steps: Option<Box<dyn Steps>>,
+}
+
+/// The data of a store.
+pub(crate) struct Guest {
+    pub(super) wasi: WasiCtx,
+    pub(super) table: ResourceTable,
+    pub(super) console: Console,
+    pub(super) memory: MemoryLimit,
+    /// Ticks of the engine's epoch that the running call may still use.
+    pub(super) ticks_left: u64,
+    pub(super) moment: Arc<Moment>,
+    /// None before the manifest is known.
+    pub(crate) identity: Option<Arc<Identity>>,
+    /// None between calls.
+    pub(crate) scope: Option<Scope>,
+}
+
+impl Guest {
+    pub(super) fn new(identity: Option<Arc<Identity>>, memory_bytes: usize) -> Self {
+        let moment = Arc::new(Moment::default());
+        let console = Console::default();
+        let wasi = WasiCtx::builder()
+            .wall_clock(RecordedClock(moment.clone()))
+            .monotonic_clock(RecordedClock(moment.clone()))
+            .secure_random(SeededRandom(moment.clone()))
+            .insecure_random(SeededRandom(moment.clone()))
+            .insecure_random_seed(0)
+            .stdout(console.clone())
+            .stderr(console.clone())
+            .build();
+        Self {
+            wasi,
+            table: ResourceTable::new(),
+            console,
+            memory: MemoryLimit { max_bytes: memory_bytes, used_bytes: 0, refused: false },
+            ticks_left: 0,
+            moment,
+            identity,
+            scope: None,
+        }
+    }
+
+    /// The service's name, for logs and errors.
+    pub(crate) fn service(&self) -> Arc<str> {
+        self.identity.as_ref().map_or_else(|| "unknown".into(), |identity| identity.manifest.service.clone())
+    }
+
+    /// Traps a call of an import that is not allowed where it was made.
+    pub(crate) fn forbidden(&self, import: &str) -> wasmtime::Error {
+        let operation = self.scope.as_ref().map_or("describe", |scope| scope.operation);
+        wasmtime::Error::msg(format!("{import} must not be called in {operation}"))
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// Limits what an instance may allocate, and remembers that it was refused.
+pub(super) struct MemoryLimit {
+    max_bytes: usize,
+    pub(super) used_bytes: usize,
+    pub(super) refused: bool,
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let granted = desired <= self.max_bytes;
+        self.refused |= !granted;
+        if granted {
+            self.used_bytes = desired;
+        }
+        Ok(granted)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= MAX_TABLE_ELEMENTS)
+    }
+}
+
+/// The moment a call stands for: the same on every replay.
+#[derive(Default)]
+pub(super) struct Moment {
+    time_ms: AtomicU64,
+    random: Mutex<Keystream>,
+}
+
+impl Moment {
+    pub(super) fn set(&self, time_ms: u64, id: &Arc<str>) {
+        self.time_ms.store(time_ms, Ordering::Relaxed);
+        *self.random.lock().unwrap_or_else(PoisonError::into_inner) = Keystream::new(id.clone());
+    }
+}
+
+/// SHA-256 of the id and a counter: random enough for a component, and the same in every version of the host.
+#[derive(Default)]
+struct Keystream {
+    id: Option<Arc<str>>,
+    block: [u8; 32],
+    used: usize,
+    blocks: u64,
+}
+
+impl Keystream {
+    fn new(id: Arc<str>) -> Self {
+        Self { id: Some(id), used: 32, ..Self::default() }
+    }
+
+    fn next_byte(&mut self) -> u8 {
+        if self.used == self.block.len() {
+            let mut hash = Sha256::new();
+            hash.update(self.blocks.to_le_bytes());
+            hash.update(self.id.as_deref().unwrap_or_default());
+            self.block = hash.finalize().into();
+            self.blocks += 1;
+            self.used = 0;
+        }
+        self.used += 1;
+        self.block[self.used - 1]
+    }
+}
+
+struct SeededRandom(Arc<Moment>);
+
+impl TryRng for SeededRandom {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        let mut keystream = self.0.random.lock().unwrap_or_else(PoisonError::into_inner);
+        bytes.fill_with(|| keystream.next_byte());
+        Ok(())
+    }
+}
+
+/// Stands still at the recorded time of the call.
+struct RecordedClock(Arc<Moment>);
+
+impl RecordedClock {
+    fn time(&self) -> Duration {
+        Duration::from_millis(self.0.time_ms.load(Ordering::Relaxed))
+    }
+}
+
+impl HostWallClock for RecordedClock {
+    fn resolution(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.time()
+    }
+}
+
+impl HostMonotonicClock for RecordedClock {
+    fn resolution(&self) -> u64 {
+        Duration::from_millis(1).as_nanos() as u64
+    }
+
+    fn now(&self) -> u64 {
+        self.time().as_nanos() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_is_the_same_for_the_same_id() {
+        let draw = |id: &str| {
+            let moment = Arc::new(Moment::default());
+            moment.set(7, &id.into());
+            let mut bytes = [0; 100];
+            SeededRandom(moment).try_fill_bytes(&mut bytes).unwrap();
+            bytes
+        };
+        assert_eq!(draw("a"), draw("a"));
+        assert_ne!(draw("a"), draw("b"));
+    }
+
+    #[test]
+    fn clocks_show_the_time_of_the_call() {
+        let moment = Arc::new(Moment::default());
+        moment.set(1_700_000_000_123, &"a".into());
+        let clock = RecordedClock(moment);
+        assert_eq!(HostWallClock::now(&clock), Duration::from_millis(1_700_000_000_123));
+        assert_eq!(HostMonotonicClock::now(&clock), 1_700_000_000_123_000_000);
+    }
+}

@@ -1,0 +1,11 @@
+//! The imports of the contract, one file an interface.
+
+mod config;
+mod logging;
+mod read_model;
+mod services;
+mod steps;
+
+pub(crate) use read_model::{Access, ReadSession};
+pub use services::{Ask, AskFailure, Request};
+pub use steps::{Awaited, Halt, Outcome, Step, Steps};

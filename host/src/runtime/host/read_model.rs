@@ -1,0 +1,111 @@
+//! `kontor:service/read-model`: SQL on the service's own read database.
+
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, params_from_iter};
+
+use crate::runtime::bindings::read_model::{self, Host, Rows};
+use crate::runtime::guest::Guest;
+
+/// Rows of one result. A page of a report has some hundred.
+const MAX_ROWS: usize = 10_000;
+/// Bytes of one result, so that a query cannot fill the component's memory or the host's.
+const MAX_RESULT_BYTES: usize = 8 << 20;
+
+/// Whether a call may change the read model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Inside a projection's transaction.
+    Write,
+    Read,
+}
+
+/// A connection to the read database, lent to one call. Its authorizer and time limit are set by whoever lends it.
+pub(crate) struct ReadSession {
+    pub(crate) connection: Connection,
+    pub(crate) access: Access,
+}
+
+impl Guest {
+    fn session(&self, access: Access) -> wasmtime::Result<&ReadSession> {
+        let session = self.scope.as_ref().and_then(|scope| scope.read_model.as_ref());
+        session.filter(|session| access == Access::Read || session.access == Access::Write).ok_or_else(|| {
+            self.forbidden(match access {
+                Access::Write => "read-model.execute",
+                Access::Read => "read-model.query",
+            })
+        })
+    }
+}
+
+impl Host for Guest {
+    fn execute(
+        &mut self,
+        sql: String,
+        parameters: Vec<read_model::Value>,
+    ) -> wasmtime::Result<Result<u64, String>> {
+        let session = self.session(Access::Write)?;
+        Ok(execute(&session.connection, &sql, parameters).map_err(|error| error.to_string()))
+    }
+
+    fn query(
+        &mut self,
+        sql: String,
+        parameters: Vec<read_model::Value>,
+    ) -> wasmtime::Result<Result<Rows, String>> {
+        let session = self.session(Access::Read)?;
+        Ok(query(&session.connection, &sql, parameters))
+    }
+}
+
+fn execute(connection: &Connection, sql: &str, parameters: Vec<read_model::Value>) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let changed = statement.execute(params_from_iter(parameters.into_iter().map(sqlite_value)))?;
+    Ok(changed as u64)
+}
+
+fn query(connection: &Connection, sql: &str, parameters: Vec<read_model::Value>) -> Result<Rows, String> {
+    let text = |error: rusqlite::Error| error.to_string();
+    let mut statement = connection.prepare_cached(sql).map_err(text)?;
+    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let mut found = statement.query(params_from_iter(parameters.into_iter().map(sqlite_value))).map_err(text)?;
+    let mut rows = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = found.next().map_err(text)? {
+        let values = (0..columns.len()).map(|index| row.get_ref(index).map(guest_value));
+        let values = values.collect::<rusqlite::Result<Vec<_>>>().map_err(text)?;
+        bytes += values.iter().map(size).sum::<usize>();
+        rows.push(values);
+        if rows.len() > MAX_ROWS || bytes > MAX_RESULT_BYTES {
+            return Err(format!("the result has more than {MAX_ROWS} rows or {MAX_RESULT_BYTES} bytes: add a LIMIT"));
+        }
+    }
+    Ok(Rows { columns, rows })
+}
+
+fn sqlite_value(value: read_model::Value) -> Value {
+    match value {
+        read_model::Value::Null => Value::Null,
+        read_model::Value::Integer(integer) => Value::Integer(integer),
+        read_model::Value::Real(real) => Value::Real(real),
+        read_model::Value::Text(text) => Value::Text(text),
+        read_model::Value::Blob(blob) => Value::Blob(blob),
+    }
+}
+
+fn guest_value(value: ValueRef<'_>) -> read_model::Value {
+    match value {
+        ValueRef::Null => read_model::Value::Null,
+        ValueRef::Integer(integer) => read_model::Value::Integer(integer),
+        ValueRef::Real(real) => read_model::Value::Real(real),
+        ValueRef::Text(text) => read_model::Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(blob) => read_model::Value::Blob(blob.to_vec()),
+    }
+}
+
+fn size(value: &read_model::Value) -> usize {
+    match value {
+        read_model::Value::Text(text) => text.len(),
+        read_model::Value::Blob(blob) => blob.len(),
+        _ => size_of::<i64>(),
+    }
+}

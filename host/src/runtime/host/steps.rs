@@ -1,0 +1,165 @@
+//! `kontor:service/steps`: the steps of a saga.
+
+use async_trait::async_trait;
+
+use super::services::Request;
+use crate::model::{Json, NewEvent, Recorded, Rejection, StreamId, Version};
+use crate::runtime::bindings::steps::{self, Host};
+use crate::runtime::bindings::{json, services, types};
+use crate::runtime::guest::Guest;
+
+/// Steps sent at once. As many as an order has lines, and some.
+const MAX_STEPS_AT_ONCE: usize = 256;
+/// Step names stand in command ids.
+const MAX_NAME_BYTES: usize = 200;
+
+/// A command that a saga sends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub name: String,
+    pub stream: StreamId,
+    pub command: String,
+    pub payload: Json,
+}
+
+/// What an accepted step did.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub version: Version,
+    pub events: Vec<NewEvent>,
+    pub view: Option<Json>,
+}
+
+/// The first of these events on a stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Awaited {
+    pub stream: StreamId,
+    pub events: Vec<String>,
+}
+
+/// The run must not go on: the saga has been parked, or the host is stopping. Whoever drives the steps knows why.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the saga's run was halted")]
+pub struct Halt;
+
+/// Takes the steps of one run: the host's saga runner, or the testkit with scripted answers.
+#[async_trait]
+pub trait Steps: Send {
+    /// One answer a step, in their order.
+    async fn steps(&mut self, steps: Vec<Step>) -> Result<Vec<Result<Outcome, Rejection>>, Halt>;
+    async fn pivot(&mut self, step: Step) -> Result<Result<Outcome, Rejection>, Halt>;
+    async fn query(&mut self, name: String, request: Request) -> Result<Result<Json, Rejection>, Halt>;
+    async fn sleep(&mut self, name: String, duration_ms: u64) -> Result<(), Halt>;
+    async fn wait_for(
+        &mut self,
+        name: String,
+        awaited: Awaited,
+        timeout_ms: u64,
+    ) -> Result<Option<Recorded>, Halt>;
+}
+
+impl Guest {
+    fn driver(&mut self) -> wasmtime::Result<&mut dyn Steps> {
+        let forbidden = self.scope.as_ref().is_none_or(|scope| scope.steps.is_none());
+        if forbidden {
+            return Err(self.forbidden("steps"));
+        }
+        let driver = self.scope.as_mut().and_then(|scope| scope.steps.as_deref_mut());
+        driver.ok_or_else(|| wasmtime::Error::new(Halt))
+    }
+}
+
+impl Host for Guest {
+    async fn step(
+        &mut self,
+        step: steps::Step,
+    ) -> wasmtime::Result<Result<steps::Outcome, types::Rejection>> {
+        let answers = self.steps(vec![step]).await?;
+        answers.into_iter().next().ok_or_else(|| wasmtime::Error::new(Halt))
+    }
+
+    async fn steps(
+        &mut self,
+        steps: Vec<steps::Step>,
+    ) -> wasmtime::Result<Vec<Result<steps::Outcome, types::Rejection>>> {
+        if steps.len() > MAX_STEPS_AT_ONCE {
+            let error = format!("{} steps at once, the limit is {MAX_STEPS_AT_ONCE}", steps.len());
+            return Err(wasmtime::Error::msg(error));
+        }
+        let steps = steps.into_iter().map(host_step).collect::<wasmtime::Result<Vec<_>>>()?;
+        let answers = self.driver()?.steps(steps).await.map_err(wasmtime::Error::new)?;
+        Ok(answers.into_iter().map(guest_answer).collect())
+    }
+
+    async fn pivot(
+        &mut self,
+        step: steps::Step,
+    ) -> wasmtime::Result<Result<steps::Outcome, types::Rejection>> {
+        let step = host_step(step)?;
+        let answer = self.driver()?.pivot(step).await.map_err(wasmtime::Error::new)?;
+        Ok(guest_answer(answer))
+    }
+
+    async fn query(
+        &mut self,
+        name: String,
+        request: services::Request,
+    ) -> wasmtime::Result<Result<String, types::Rejection>> {
+        check_name(&name)?;
+        let Some(identity) = &self.identity else {
+            return Err(self.forbidden("steps.query"));
+        };
+        let request = identity.permitted(request)?;
+        let answer = self.driver()?.query(name, request).await.map_err(wasmtime::Error::new)?;
+        Ok(answer.map(|json| json.as_str().to_owned()).map_err(|rejection| types::Rejection::from(&rejection)))
+    }
+
+    async fn sleep(&mut self, name: String, duration_ms: u64) -> wasmtime::Result<()> {
+        check_name(&name)?;
+        self.driver()?.sleep(name, duration_ms).await.map_err(wasmtime::Error::new)
+    }
+
+    async fn wait_for(
+        &mut self,
+        name: String,
+        awaited: steps::Awaited,
+        timeout_ms: u64,
+    ) -> wasmtime::Result<Option<types::RecordedEvent>> {
+        check_name(&name)?;
+        let stream = StreamId::new(&awaited.aggregate, &awaited.id).map_err(wasmtime::Error::new)?;
+        let awaited = Awaited { stream, events: awaited.events };
+        let event = self.driver()?.wait_for(name, awaited, timeout_ms).await.map_err(wasmtime::Error::new)?;
+        Ok(event.as_ref().map(types::RecordedEvent::from))
+    }
+}
+
+fn check_name(name: &str) -> wasmtime::Result<()> {
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains('/') {
+        let error = format!("{name:?} is no name for a step: 1 to {MAX_NAME_BYTES} bytes without a slash");
+        return Err(wasmtime::Error::msg(error));
+    }
+    Ok(())
+}
+
+fn host_step(step: steps::Step) -> wasmtime::Result<Step> {
+    check_name(&step.name)?;
+    Ok(Step {
+        stream: StreamId::new(&step.aggregate, &step.id).map_err(wasmtime::Error::new)?,
+        name: step.name,
+        command: step.command,
+        payload: json("a step's payload", step.payload).map_err(wasmtime::Error::new)?,
+    })
+}
+
+fn guest_answer(answer: Result<Outcome, Rejection>) -> Result<steps::Outcome, types::Rejection> {
+    let outcome = answer.map_err(|rejection| types::Rejection::from(&rejection))?;
+    let event = |event: NewEvent| types::Event {
+        name: event.name.as_ref().to_owned(),
+        payload: event.payload.as_str().to_owned(),
+    };
+    Ok(steps::Outcome {
+        version: outcome.version,
+        events: outcome.events.into_iter().map(event).collect(),
+        view: outcome.view.map(|view| view.as_str().to_owned()),
+    })
+}

@@ -1,0 +1,127 @@
+//! From bytes to a component that may be called: what it is, what it imports and exports, what it says about itself.
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use wasmtime::Engine;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component as Code, InstancePre};
+
+use super::Runtime;
+use super::bindings::ServicePre;
+use super::component::Component;
+use super::guest::{Guest, Identity, Scope};
+use super::instance::{CallFailure, Instances, Lane};
+use crate::error::Fault;
+use crate::manifest::Manifest;
+use crate::model::Digest;
+
+/// The first bytes of every WebAssembly binary, then what tells a component from a core module.
+const MAGIC: &[u8] = b"\0asm";
+const COMPONENT_LAYER: &[u8] = &[0x0d, 0, 1, 0];
+
+/// What a component may import besides the contract. Files are linked because adapters of older toolchains import them;
+/// there are none to open.
+const WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
+const CONTRACT: &str = "kontor:service/";
+
+/// Why a file does not run here.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("this is precompiled native code, which a host never takes: give it the WebAssembly component itself")]
+    Precompiled,
+    #[error("this is no WebAssembly file")]
+    NotWasm,
+    #[error("this is a core module, not a component: build it for the target wasm32-wasip2")]
+    CoreModule,
+    #[error("this component cannot be compiled")]
+    Compile(#[source] wasmtime::Error),
+    #[error("it imports {0}, which this host does not offer")]
+    Import(String),
+    #[error("it does not implement the world kontor:service/service")]
+    World(#[source] wasmtime::Error),
+    #[error("it fails to describe itself")]
+    Describe(#[source] Fault),
+    #[error("its manifest is not sound: {0}")]
+    Manifest(String),
+}
+
+impl Runtime {
+    /// Takes a component in. Compiling takes from a fraction of a second to a minute, so it runs on a thread of its own.
+    pub async fn load(&self, wasm: Vec<u8>) -> Result<Component, LoadError> {
+        check_kind(&wasm)?;
+        let digest = Digest::of(&wasm);
+        let shared = self.shared.clone();
+        let pre = tokio::task::spawn_blocking(move || {
+            let code = shared.cache.compile(&shared.engine, digest, &wasm).map_err(LoadError::Compile)?;
+            check_imports(&shared.engine, &code)?;
+            let pre: InstancePre<Guest> = shared.linker.instantiate_pre(&code).map_err(LoadError::World)?;
+            ServicePre::new(pre).map_err(LoadError::World)
+        })
+        .await
+        .unwrap_or_else(|panic| Err(LoadError::Compile(wasmtime::Error::new(panic))))?;
+
+        let manifest = Arc::new(self.describe(pre.clone()).await?);
+        manifest.check().map_err(LoadError::Manifest)?;
+        let config = self.shared.configuration.get(&*manifest.service).cloned().unwrap_or_default();
+        let identity = Arc::new(Identity { manifest, digest, config });
+        let instances = Instances::new(self.shared.clone(), pre, Some(identity.clone()));
+        Ok(Component::new(identity, instances))
+    }
+
+    async fn describe(&self, pre: ServicePre<Guest>) -> Result<Manifest, LoadError> {
+        let instances = Instances::new(self.shared.clone(), pre, None);
+        let scope = Scope {
+            operation: "describe",
+            subject: "itself".into(),
+            id: "describe".into(),
+            time_ms: 0,
+            depth: 0,
+            ask: None,
+            read_model: None,
+            steps: None,
+        };
+        let (described, _) = instances
+            .call(Lane::Background, scope, |service, store| {
+                async move { service.kontor_service_manifest().call_describe(store).await }.boxed()
+            })
+            .await;
+        let manifest = described.map_err(|failure| match failure {
+            CallFailure::Fault(fault) => LoadError::Describe(fault),
+            CallFailure::Halted => LoadError::Manifest("describe was halted".to_owned()),
+        })?;
+        manifest.into_host().map_err(|error| LoadError::Manifest(error.to_string()))
+    }
+}
+
+fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
+    if Engine::detect_precompiled(bytes).is_some() {
+        return Err(LoadError::Precompiled);
+    }
+    let version = bytes.strip_prefix(MAGIC).ok_or(LoadError::NotWasm)?;
+    if version.starts_with(COMPONENT_LAYER) { Ok(()) } else { Err(LoadError::CoreModule) }
+}
+
+/// Names the first import that the host does not have. (What it has in another version, linking refuses.)
+fn check_imports(engine: &Engine, code: &Code) -> Result<(), LoadError> {
+    let component = code.component_type();
+    let foreign = component.imports(engine).find(|(name, item)| {
+        let known = name.starts_with(CONTRACT) || WASI.iter().any(|prefix| name.starts_with(prefix));
+        !known || !matches!(item.ty, ComponentItem::ComponentInstance(_))
+    });
+    foreign.map_or(Ok(()), |(name, _)| Err(LoadError::Import(name.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_components_are_taken() {
+        let refusal = |bytes: &[u8]| check_kind(bytes).map_err(|error| error.to_string());
+        assert!(refusal(b"\0asm\x0d\0\x01\0").is_ok());
+        assert!(refusal(b"\0asm\x01\0\0\0").unwrap_err().contains("core module"));
+        assert!(refusal(b"#!/bin/sh").unwrap_err().contains("no WebAssembly file"));
+        assert!(refusal(b"").unwrap_err().contains("no WebAssembly file"));
+    }
+}
