@@ -192,6 +192,12 @@ pub fn hashed_uuid(parts: &[&[u8]]) -> Uuid {
     Uuid::new_v8(hash_prefix(parts))
 }
 
+/// The id of the saga that an event starts: the same every time, and ordered by the event's time.
+pub fn saga_id(event_id: &str, saga: &str, time_ms: u64) -> Arc<str> {
+    let hash = hash_prefix::<10>(&[event_id.as_bytes(), saga.as_bytes()]);
+    uuid::Builder::from_unix_timestamp_millis(time_ms, &hash).into_uuid().to_string().into()
+}
+
 /// The first bytes of the SHA-256 of the parts, each preceded by its length.
 pub fn hash_prefix<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut hash = Sha256::new();

@@ -1,5 +1,5 @@
-//! STUB, being written. Which components run.
+//! Which components run.
 
 mod registry;
 
-pub use registry::{Deployed, Registry, Service};
+pub use registry::{Deployed, Registry, Trigger};

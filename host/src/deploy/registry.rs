@@ -1,26 +1,89 @@
-//! STUB, being written. The running set of services.
+//! The running set of services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::manifest::Manifest;
-use crate::model::Digest;
-
-/// A service as it runs.
-pub struct Service {
-    pub manifest: Arc<Manifest>,
-    pub digest: Digest,
-}
+use crate::manifest::EventRef;
+use crate::model::{Recorded, saga_id};
+use crate::runtime::Component;
+use crate::saga::SagaId;
 
 /// One set of services that runs together; never changes, only gets replaced.
 #[derive(Default)]
 pub struct Deployed {
-    /// By name.
-    pub services: BTreeMap<Arc<str>, Arc<Service>>,
+    /// By the service's name.
+    services: BTreeMap<Arc<str>, Component>,
+    /// By the aggregate's name.
+    aggregates: HashMap<Arc<str>, Component>,
+    /// The sagas that an event starts.
+    triggers: HashMap<EventRef, Vec<Trigger>>,
 }
 
+/// A saga that an event starts.
+#[derive(Clone)]
+pub struct Trigger {
+    pub component: Component,
+    pub saga: Arc<str>,
+}
+
+impl Deployed {
+    /// Puts services together, or says why they cannot run side by side.
+    pub fn new(components: impl IntoIterator<Item = Component>) -> Result<Self, String> {
+        let mut deployed = Self::default();
+        for component in components {
+            deployed.add(component)?;
+        }
+        Ok(deployed)
+    }
+
+    fn add(&mut self, component: Component) -> Result<(), String> {
+        let manifest = component.manifest().clone();
+        for aggregate in &manifest.aggregates {
+            if let Some(other) = self.aggregates.insert(aggregate.name.clone(), component.clone()) {
+                let (name, other) = (&aggregate.name, &other.manifest().service);
+                return Err(format!(
+                    "the aggregate {name} belongs to two services, {other} and {}",
+                    manifest.service
+                ));
+            }
+        }
+        for saga in &manifest.sagas {
+            let trigger = Trigger { component: component.clone(), saga: saga.name.clone() };
+            self.triggers.entry(saga.starts_on.clone()).or_default().push(trigger);
+        }
+        match self.services.insert(manifest.service.clone(), component) {
+            None => Ok(()),
+            Some(_) => Err(format!("the service {} is there twice", manifest.service)),
+        }
+    }
+
+    pub fn services(&self) -> impl Iterator<Item = &Component> {
+        self.services.values()
+    }
+
+    pub fn service(&self, name: &str) -> Option<&Component> {
+        self.services.get(name)
+    }
+
+    /// The service that an aggregate belongs to.
+    pub fn owner(&self, aggregate: &str) -> Option<&Component> {
+        self.aggregates.get(aggregate)
+    }
+
+    /// The sagas that an event starts, each with the id of its run.
+    pub fn started_by(&self, event: &Recorded) -> impl Iterator<Item = (SagaId, &Trigger)> {
+        let starts_on =
+            EventRef { aggregate: event.stream.aggregate().into(), event: event.name.clone() };
+        let triggers = self.triggers.get(&starts_on).map(Vec::as_slice).unwrap_or_default();
+        let id = event.id();
+        let time_ms = event.meta.time_ms;
+        triggers.iter().map(move |trigger| (saga_id(&id, &trigger.saga, time_ms), trigger))
+    }
+}
+
+/// Which set runs.
 #[derive(Default)]
 pub struct Registry {
     current: ArcSwap<Deployed>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::manifest as host;
-use crate::model::{Json, NewEvent, Recorded, Rejection};
+use crate::model::{Json, Recorded, Rejection};
 
 wasmtime::component::bindgen!({
     path: "../wit",
@@ -47,12 +47,6 @@ impl From<&Rejection> for types::Rejection {
             message: rejection.message.clone(),
             details: rejection.details.as_ref().map(|details| details.as_str().to_owned()),
         }
-    }
-}
-
-impl types::Event {
-    pub(crate) fn into_host(self) -> Result<NewEvent, NotJson> {
-        Ok(NewEvent { payload: json("an event's payload", self.payload)?, name: self.name.into() })
     }
 }
 

@@ -90,11 +90,15 @@ impl Guest {
         self.identity.as_ref().map_or_else(|| "unknown".into(), |identity| identity.manifest.service.clone())
     }
 
-    /// Traps a call of an import that is not allowed where it was made.
-    pub(crate) fn forbidden(&self, import: &str) -> wasmtime::Error {
-        let operation = self.scope.as_ref().map_or("describe", |scope| scope.operation);
-        wasmtime::Error::msg(format!("{import} must not be called in {operation}"))
+    /// What the running call is: `decide`.
+    pub(crate) fn operation(&self) -> &'static str {
+        self.scope.as_ref().map_or("describe", |scope| scope.operation)
     }
+}
+
+/// Traps the call of an import that is not allowed where it was made.
+pub(crate) fn forbidden(import: &str, operation: &str) -> wasmtime::Error {
+    wasmtime::Error::msg(format!("{import} must not be called in {operation}"))
 }
 
 impl WasiView for Guest {

@@ -1,12 +1,12 @@
 //! `kontor:service/config`
 
 use crate::runtime::bindings::config::Host;
-use crate::runtime::guest::Guest;
+use crate::runtime::guest::{Guest, forbidden};
 
 impl Host for Guest {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
         let Some(identity) = &self.identity else {
-            return Err(self.forbidden("config.get"));
+            return Err(forbidden("config.get", self.operation()));
         };
         if !identity.manifest.permissions.config.contains(&key) {
             let error = format!("config.get: the manifest does not ask for the key {key:?}");

@@ -9,3 +9,5 @@ mod steps;
 pub(crate) use read_model::{Access, ReadSession};
 pub use services::{Ask, AskFailure, Request};
 pub use steps::{Awaited, Halt, Outcome, Step, Steps};
+
+impl crate::runtime::bindings::types::Host for crate::runtime::guest::Guest {}

@@ -4,7 +4,7 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
 use crate::runtime::bindings::read_model::{self, Host, Rows};
-use crate::runtime::guest::Guest;
+use crate::runtime::guest::{Guest, forbidden};
 
 /// Rows of one result. A page of a report has some hundred.
 const MAX_ROWS: usize = 10_000;
@@ -29,10 +29,11 @@ impl Guest {
     fn session(&self, access: Access) -> wasmtime::Result<&ReadSession> {
         let session = self.scope.as_ref().and_then(|scope| scope.read_model.as_ref());
         session.filter(|session| access == Access::Read || session.access == Access::Write).ok_or_else(|| {
-            self.forbidden(match access {
+            let import = match access {
                 Access::Write => "read-model.execute",
                 Access::Read => "read-model.query",
-            })
+            };
+            forbidden(import, self.operation())
         })
     }
 }

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use crate::model::{Json, Rejection};
 use crate::runtime::bindings::services::{self, Failure, Host};
 use crate::runtime::bindings::{json, types};
-use crate::runtime::guest::Guest;
+use crate::runtime::guest::{Guest, forbidden};
 
 /// Requests of one call. An order has at most 100 lines; a screen is made from a handful of answers.
 const MAX_REQUESTS: usize = 256;
@@ -40,10 +40,10 @@ impl Host for Guest {
         requests: Vec<services::Request>,
     ) -> wasmtime::Result<Vec<Result<String, Failure>>> {
         let (Some(identity), Some(scope)) = (&self.identity, &self.scope) else {
-            return Err(self.forbidden("services.query"));
+            return Err(forbidden("services.query", self.operation()));
         };
         let Some(ask) = scope.ask.clone() else {
-            return Err(self.forbidden("services.query"));
+            return Err(forbidden("services.query", self.operation()));
         };
         if requests.len() > MAX_REQUESTS {
             let error = format!("services.query: {} requests at once, the limit is {MAX_REQUESTS}", requests.len());

@@ -6,7 +6,7 @@ use super::services::Request;
 use crate::model::{Json, NewEvent, Recorded, Rejection, StreamId, Version};
 use crate::runtime::bindings::steps::{self, Host};
 use crate::runtime::bindings::{json, services, types};
-use crate::runtime::guest::Guest;
+use crate::runtime::guest::{Guest, forbidden};
 
 /// Steps sent at once. As many as an order has lines, and some.
 const MAX_STEPS_AT_ONCE: usize = 256;
@@ -59,20 +59,17 @@ pub trait Steps: Send {
 }
 
 impl Guest {
-    fn driver(&mut self) -> wasmtime::Result<&mut dyn Steps> {
-        let forbidden = self.scope.as_ref().is_none_or(|scope| scope.steps.is_none());
-        if forbidden {
-            return Err(self.forbidden("steps"));
-        }
-        let driver = self.scope.as_mut().and_then(|scope| scope.steps.as_deref_mut());
-        driver.ok_or_else(|| wasmtime::Error::new(Halt))
+    fn driver(&mut self) -> wasmtime::Result<&mut Box<dyn Steps>> {
+        let operation = self.operation();
+        let driver = self.scope.as_mut().and_then(|scope| scope.steps.as_mut());
+        driver.ok_or_else(|| forbidden("steps", operation))
     }
 }
 
 impl Host for Guest {
     async fn step(
         &mut self,
-        step: steps::Step,
+        step: steps::Action,
     ) -> wasmtime::Result<Result<steps::Outcome, types::Rejection>> {
         let answers = self.steps(vec![step]).await?;
         answers.into_iter().next().ok_or_else(|| wasmtime::Error::new(Halt))
@@ -80,7 +77,7 @@ impl Host for Guest {
 
     async fn steps(
         &mut self,
-        steps: Vec<steps::Step>,
+        steps: Vec<steps::Action>,
     ) -> wasmtime::Result<Vec<Result<steps::Outcome, types::Rejection>>> {
         if steps.len() > MAX_STEPS_AT_ONCE {
             let error = format!("{} steps at once, the limit is {MAX_STEPS_AT_ONCE}", steps.len());
@@ -93,7 +90,7 @@ impl Host for Guest {
 
     async fn pivot(
         &mut self,
-        step: steps::Step,
+        step: steps::Action,
     ) -> wasmtime::Result<Result<steps::Outcome, types::Rejection>> {
         let step = host_step(step)?;
         let answer = self.driver()?.pivot(step).await.map_err(wasmtime::Error::new)?;
@@ -107,7 +104,7 @@ impl Host for Guest {
     ) -> wasmtime::Result<Result<String, types::Rejection>> {
         check_name(&name)?;
         let Some(identity) = &self.identity else {
-            return Err(self.forbidden("steps.query"));
+            return Err(forbidden("steps.query", self.operation()));
         };
         let request = identity.permitted(request)?;
         let answer = self.driver()?.query(name, request).await.map_err(wasmtime::Error::new)?;
@@ -141,7 +138,7 @@ fn check_name(name: &str) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn host_step(step: steps::Step) -> wasmtime::Result<Step> {
+fn host_step(step: steps::Action) -> wasmtime::Result<Step> {
     check_name(&step.name)?;
     Ok(Step {
         stream: StreamId::new(&step.aggregate, &step.id).map_err(wasmtime::Error::new)?,
