@@ -210,3 +210,78 @@ fn write(connection: &mut Connection, saves: impl Iterator<Item = Save>) -> rusq
     }
     transaction.commit()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order() -> StreamId {
+        StreamId::new("order", "1").unwrap()
+    }
+
+    fn snapshot(version: Version) -> Snapshot {
+        let view = Json::parse(r#"{ "status": "pending" }"#.to_owned()).unwrap();
+        Snapshot {
+            version,
+            state: Json::empty_object(),
+            view,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_snapshot_of_the_same_shape_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::open(dir.path()).unwrap();
+        snapshots.save(order(), 1, snapshot(10));
+        snapshots.save(order(), 1, snapshot(20));
+        drop(snapshots);
+
+        let snapshots = Snapshots::open(dir.path()).unwrap();
+        assert_eq!(snapshots.load(&order(), 1).await, Some(snapshot(20)));
+        assert_eq!(
+            snapshots.load(&order(), 2).await,
+            None,
+            "a state of another shape is of no use"
+        );
+        assert_eq!(
+            snapshots.load(&StreamId::new("order", "2").unwrap(), 1).await,
+            None
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_used_is_replaced() {
+        let text = |dir: &Path| fs::write(dir.join(FILE), "not a database ".repeat(100)).unwrap();
+        let other_layout = |dir: &Path| {
+            let connection = Connection::open(dir.join(FILE)).unwrap();
+            connection
+                .execute_batch("CREATE TABLE snapshots (old); PRAGMA user_version = 9")
+                .unwrap();
+        };
+        let cases: [&dyn Fn(&Path); 2] = [&text, &other_layout];
+        for prepare in cases {
+            let dir = tempfile::tempdir().unwrap();
+            prepare(dir.path());
+            let snapshots = Snapshots::open(dir.path()).unwrap();
+            assert_eq!(snapshots.load(&order(), 1).await, None);
+            snapshots.save(order(), 1, snapshot(1));
+            drop(snapshots);
+            let snapshots = Snapshots::open(dir.path()).unwrap();
+            assert_eq!(snapshots.load(&order(), 1).await, Some(snapshot(1)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_snapshot_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::open(dir.path()).unwrap();
+        snapshots.save(order(), 1, snapshot(1));
+        drop(snapshots);
+        Connection::open(dir.path().join(FILE))
+            .unwrap()
+            .execute_batch("UPDATE snapshots SET state = '{'")
+            .unwrap();
+        let snapshots = Snapshots::open(dir.path()).unwrap();
+        assert_eq!(snapshots.load(&order(), 1).await, None);
+    }
+}

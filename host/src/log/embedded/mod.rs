@@ -10,6 +10,9 @@ mod read;
 mod schema;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::future::ready;
 use std::io;

@@ -260,3 +260,114 @@ impl<'a> Pass<'a> {
             .optional()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::log::embedded::{last_position, schema};
+    use crate::model::{CommandId, Json, Meta, NewEvent};
+
+    fn append(id: &str, expected: Version, command: &str) -> Append {
+        let meta = Meta {
+            command_id: CommandId::from(command.to_owned()),
+            command: "do".into(),
+            fingerprint: 0,
+            correlation_id: "test".into(),
+            causation_id: None,
+            digest: None,
+            time_ms: 0,
+            actor: "tester".into(),
+        };
+        let event = NewEvent {
+            name: "done".into(),
+            payload: Json::empty_object(),
+        };
+        let stream = StreamId::new("thing", id).unwrap();
+        Append {
+            stream,
+            expected,
+            events: vec![event.clone(), event],
+            meta: meta.into(),
+        }
+    }
+
+    fn writer(dir: &tempfile::TempDir) -> Writer {
+        let (_, connection) = schema::open(dir.path()).unwrap();
+        Writer::new(connection, watch::channel(0).0, sync_channel(1).0)
+    }
+
+    fn group(batches: impl IntoIterator<Item = Vec<Append>>) -> Vec<Request> {
+        batches
+            .into_iter()
+            .map(|batch| Request {
+                batch,
+                reply: oneshot::channel().0,
+            })
+            .collect()
+    }
+
+    /// What became of each batch: the position it ended at, or why it was refused.
+    fn fates(written: &Written) -> Vec<String> {
+        let fate = |fate: &Result<Appended, AppendError>| match fate {
+            Ok(appended) => appended.position.to_string(),
+            Err(error) => error.to_string(),
+        };
+        written.fates.iter().map(fate).collect()
+    }
+
+    #[test]
+    fn a_refused_batch_leaves_the_rest_of_its_group_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(&dir);
+        let written = writer
+            .write(&group([
+                vec![append("a", 0, "1")],
+                vec![append("a", 0, "2")],
+                vec![append("a", 2, "3"), append("b", 0, "3")],
+                vec![append("b", 2, "4"), append("c", 0, "4"), append("a", 4, "1")],
+                vec![append("c", 0, "5"), append("b", 0, "5")],
+                vec![append("b", 2, "4"), append("c", 0, "4"), append("a", 4, "4")],
+            ]))
+            .unwrap();
+        let expected = [
+            "2",
+            "stream thing/a is at version 2, not 0",
+            "6",
+            "command 1 has already been recorded in stream thing/a",
+            "stream thing/b is at version 2, not 0",
+            "12",
+        ];
+        assert_eq!(fates(&written), expected);
+        assert_eq!(last_position(&writer.connection).unwrap(), 12);
+    }
+
+    #[test]
+    fn a_failed_transaction_leaves_nothing_and_the_next_one_works() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(&dir);
+        writer.write(&group([vec![append("a", 0, "1")]])).unwrap();
+        writer
+            .connection
+            .execute_batch(
+                "CREATE TEMP TRIGGER disk_error BEFORE INSERT ON main.events WHEN new.command_id = 'bad'
+                BEGIN SELECT raise(ROLLBACK, 'the disk is gone'); END",
+            )
+            .unwrap();
+
+        let bad = group([
+            vec![append("a", 2, "2")],
+            vec![append("b", 0, "bad")],
+            vec![append("c", 0, "3")],
+        ]);
+        let error = writer.write(&bad).err().expect("the transaction fails");
+        writer.give_up(bad.into_iter(), error);
+        assert_eq!(last_position(&writer.connection).unwrap(), 2);
+
+        let written = writer
+            .write(&group([vec![append("a", 2, "2")], vec![append("b", 0, "3")]]))
+            .unwrap();
+        assert_eq!(fates(&written), ["4", "6"]);
+    }
+}
