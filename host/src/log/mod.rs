@@ -1,7 +1,9 @@
 //! The event log: the only truth. Everything else can be deleted and is rebuilt from it.
 
 mod embedded;
+mod readers;
 mod snapshots;
+mod thread;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::model::{CommandId, Meta, NewEvent, Position, Recorded, StreamId, Version};
 
-pub use embedded::{EmbeddedLog, EmbeddedOptions};
+pub use embedded::{EmbeddedLog, OpenError};
 pub use snapshots::{Snapshot, Snapshots};
 
 /// The most events that one read brings.
@@ -41,7 +43,11 @@ pub struct Appended {
 pub enum AppendError {
     /// The stream has another version than expected.
     #[error("stream {stream} is at version {actual}, not {expected}")]
-    Conflict { stream: StreamId, expected: Version, actual: Version },
+    Conflict {
+        stream: StreamId,
+        expected: Version,
+        actual: Version,
+    },
     /// The stream already has events of that command.
     #[error("command {command} has already been recorded in stream {stream}")]
     Duplicate { stream: StreamId, command: CommandId },
@@ -74,7 +80,8 @@ pub trait EventLog: Send + Sync {
     fn append(&self, batch: Vec<Append>) -> Appending;
 
     /// Up to `limit` events of a stream with a version above `after`, oldest first.
-    async fn read(&self, stream: &StreamId, after: Version, limit: usize) -> Result<Vec<Recorded>, ReadError>;
+    async fn read(&self, stream: &StreamId, after: Version, limit: usize)
+    -> Result<Vec<Recorded>, ReadError>;
 
     /// Up to `limit` events of all streams with a position above `after`, oldest first.
     async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError>;

@@ -1,3 +1,0 @@
-//! STUB
-pub struct EmbeddedLog;
-pub struct EmbeddedOptions;

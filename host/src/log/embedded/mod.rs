@@ -1,0 +1,149 @@
+//! The event log in one SQLite file, which every tool for SQLite can read.
+//!
+//! One thread owns the only connection that adds events. It takes everything that waits, commits it in one transaction,
+//! syncs, and only then replies: one sync serves many appends. A second thread does the checkpoints, so that no commit
+//! waits for one. Readers have connections of their own, and see every commit at once and whole.
+
+mod checkpoint;
+mod meta;
+mod read;
+mod schema;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::future::ready;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+use self::writer::{Request, Writer};
+use super::readers::Readers;
+use super::thread::Joined;
+use super::{Append, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
+use crate::model::{CommandId, Position, Recorded, StreamId, Version};
+
+pub use self::schema::OpenError;
+
+/// Appends that may wait: four full groups, about a tenth of a second of work on an ordinary disk. Whoever comes after them
+/// is better told at once than served late.
+const QUEUE: usize = 4_096;
+
+/// The log of one process in one directory. Dropping it ends it, after everything that was queued is on disk.
+pub struct EmbeddedLog {
+    // The order matters: without the queue the writer ends, and with the writer the checkpointer; then the directory is
+    // free for others.
+    queue: SyncSender<Request>,
+    position: watch::Receiver<Position>,
+    readers: Readers,
+    _writer: Joined,
+    _checkpointer: Joined,
+    _lock: File,
+}
+
+impl EmbeddedLog {
+    /// Opens the log in `dir`; makes both if they are not there yet. At most one log is open in a directory at a time.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        let unusable = |source: io::Error| OpenError::Directory {
+            dir: dir.to_owned(),
+            source,
+        };
+        schema::make_directory(dir).map_err(unusable)?;
+        let lock = schema::lock(dir)?;
+        let (file, connection) = schema::open(dir)?;
+        let failed = |source| OpenError::Database {
+            file: file.clone(),
+            source,
+        };
+        let checkpoints = schema::connect(&file).map_err(failed)?;
+        let (tell_position, position) = watch::channel(last_position(&connection).map_err(failed)?);
+
+        // One signal is enough: it says that there is something to look at.
+        let (tell_checkpointer, committed) = sync_channel(1);
+        let (queue, requests) = sync_channel(QUEUE);
+        let writer = Writer::new(connection, tell_position, tell_checkpointer);
+        let _checkpointer = Joined::spawn("log-checkpoint", move || {
+            checkpoint::run(&checkpoints, &committed)
+        })
+        .map_err(unusable)?;
+        let _writer = Joined::spawn("log-writer", move || writer.run(&requests)).map_err(unusable)?;
+        Ok(Self {
+            queue,
+            position,
+            readers: Readers::new(file),
+            _writer,
+            _checkpointer,
+            _lock: lock,
+        })
+    }
+}
+
+/// The writer has panicked, which it says in the host's own log.
+#[derive(Debug, thiserror::Error)]
+#[error("the log's writer is gone")]
+struct WriterGone;
+
+impl WriterGone {
+    fn error() -> AppendError {
+        AppendError::Unavailable(Arc::new(Self))
+    }
+}
+
+#[async_trait]
+impl EventLog for EmbeddedLog {
+    fn append(&self, batch: Vec<Append>) -> Appending {
+        let (reply, fate) = oneshot::channel();
+        match self.queue.try_send(Request { batch, reply }) {
+            Ok(()) => Box::pin(async { fate.await.unwrap_or_else(|_| Err(WriterGone::error())) }),
+            Err(TrySendError::Full(_)) => Box::pin(ready(Err(AppendError::Busy))),
+            Err(TrySendError::Disconnected(_)) => Box::pin(ready(Err(WriterGone::error()))),
+        }
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<Recorded>, ReadError> {
+        let stream = stream.clone();
+        let limit = limit.min(MAX_PAGE);
+        Ok(self
+            .readers
+            .run(move |connection| read::stream(connection, &stream, after, limit))
+            .await?)
+    }
+
+    async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
+        let limit = limit.min(MAX_PAGE);
+        Ok(self
+            .readers
+            .run(move |connection| read::all(connection, after, limit))
+            .await?)
+    }
+
+    async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
+        let (stream, command) = (stream.clone(), command.clone());
+        Ok(self
+            .readers
+            .run(move |connection| read::command(connection, &stream, &command))
+            .await?)
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.position.clone()
+    }
+}
+
+fn last_position(connection: &Connection) -> rusqlite::Result<Position> {
+    connection
+        .prepare_cached("SELECT coalesce(max(position), 0) FROM events")?
+        .query_row([], |row| row.get(0))
+}

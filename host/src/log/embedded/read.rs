@@ -1,0 +1,190 @@
+//! From rows to events. Whatever stands in the file, the worst that comes of it is an error.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use rusqlite::{Connection, Params, Row};
+
+use super::meta;
+use crate::log::readers::Unreadable;
+use crate::model::{CommandId, Json, Meta, Position, Recorded, StreamId, Version};
+
+/// The largest number that SQLite knows, for bounds that callers made up.
+const LAST: u64 = i64::MAX as u64;
+
+/// The columns that [`Decoder`] reads. CROSS JOIN fixes the order of the loops: the events of a known stream, or the
+/// stream of each event, never a search through all streams.
+macro_rules! select {
+    ($from:literal) => {
+        concat!(
+            "SELECT events.position, events.stream, events.version, events.command_index, events.name, \
+             events.payload, events.command_id, events.meta, streams.name FROM ",
+            $from
+        )
+    };
+}
+
+const STREAM: &str = select!(
+    "streams CROSS JOIN events ON events.stream = streams.id
+    WHERE streams.name = ?1 AND events.version > ?2 ORDER BY events.version LIMIT ?3"
+);
+
+const ALL: &str = select!(
+    "events CROSS JOIN streams ON streams.id = events.stream
+    WHERE events.position > ?1 ORDER BY events.position LIMIT ?2"
+);
+
+/// From the first event of the command to the end of the stream: whoever asks stops where the next command begins.
+const COMMAND: &str = select!(
+    "streams CROSS JOIN events ON events.stream = streams.id
+    WHERE streams.name = ?1 AND events.version >=
+        (SELECT version FROM events WHERE stream = streams.id AND command_id = ?2)
+    ORDER BY events.version"
+);
+
+/// The event that holds the meta of its command.
+const FIRST: &str = "SELECT command_id, meta FROM events WHERE stream = ?1 AND version = ?2";
+
+pub(super) fn stream(
+    connection: &Connection,
+    stream: &StreamId,
+    after: Version,
+    limit: usize,
+) -> Result<Vec<Recorded>, Unreadable> {
+    select(
+        connection,
+        STREAM,
+        (stream.as_str(), after.min(LAST), limit),
+        |_| true,
+    )
+}
+
+pub(super) fn all(
+    connection: &Connection,
+    after: Position,
+    limit: usize,
+) -> Result<Vec<Recorded>, Unreadable> {
+    select(connection, ALL, (after.min(LAST), limit), |_| true)
+}
+
+pub(super) fn command(
+    connection: &Connection,
+    stream: &StreamId,
+    command: &CommandId,
+) -> Result<Vec<Recorded>, Unreadable> {
+    select(
+        connection,
+        COMMAND,
+        (stream.as_str(), command.as_str()),
+        |event| event.meta.command_id == *command,
+    )
+}
+
+/// The rows of a query as events, up to the first that is not wanted.
+fn select(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    wanted: impl Fn(&Recorded) -> bool,
+) -> Result<Vec<Recorded>, Unreadable> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut decoder = Decoder {
+        connection,
+        stream: None,
+        command: None,
+    };
+    let mut events = Vec::new();
+    while let Some(row) = rows.next()? {
+        let position: i64 = row.get(0)?;
+        let event = decoder.decode(row).map_err(|source| Unreadable::Damaged {
+            what: format!("the event at position {position}"),
+            source,
+        })?;
+        if !wanted(&event) {
+            break;
+        }
+        events.push(event);
+    }
+    Ok(events)
+}
+
+/// Reads events one after another, and keeps what the next is likely to share.
+struct Decoder<'c> {
+    connection: &'c Connection,
+    stream: Option<(i64, StreamId)>,
+    command: Option<(CommandKey, Arc<Meta>)>,
+}
+
+/// Where the first event of a command is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct CommandKey {
+    stream: i64,
+    version: Version,
+}
+
+type Decoded<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+impl Decoder<'_> {
+    fn decode(&mut self, row: &Row<'_>) -> Decoded<Recorded> {
+        let stream_row: i64 = row.get(1)?;
+        let version: Version = row.get(2)?;
+        let index: u32 = row.get(3)?;
+        let first = version
+            .checked_sub(u64::from(index))
+            .ok_or("its place in its command is before its stream")?;
+        let key = CommandKey {
+            stream: stream_row,
+            version: first,
+        };
+        if index == 0 {
+            self.command = Some((key, read_meta(row, 6)?));
+        }
+        Ok(Recorded {
+            position: row.get(0)?,
+            stream: self.stream(stream_row, row)?,
+            version,
+            index,
+            name: row.get_ref(4)?.as_str()?.into(),
+            payload: Json::parse(row.get(5)?)?,
+            meta: self.meta(key)?,
+        })
+    }
+
+    fn stream(&mut self, stream_row: i64, row: &Row<'_>) -> Decoded<StreamId> {
+        match &self.stream {
+            Some((known, stream)) if *known == stream_row => Ok(stream.clone()),
+            _ => {
+                let stream = StreamId::parse(row.get_ref(8)?.as_str()?)?;
+                self.stream = Some((stream_row, stream.clone()));
+                Ok(stream)
+            }
+        }
+    }
+
+    /// The meta of the command that begins at `key`: looked up only if the reading began in the middle of the command.
+    fn meta(&mut self, key: CommandKey) -> Decoded<Arc<Meta>> {
+        match &self.command {
+            Some((known, meta)) if *known == key => Ok(Arc::clone(meta)),
+            _ => {
+                let mut statement = self.connection.prepare_cached(FIRST)?;
+                let mut rows = statement.query((key.stream, key.version))?;
+                let meta = read_meta(
+                    rows.next()?.ok_or("the first event of its command is missing")?,
+                    0,
+                )?;
+                self.command = Some((key, Arc::clone(&meta)));
+                Ok(meta)
+            }
+        }
+    }
+}
+
+/// The columns `command_id` and `meta`, from `column` on.
+fn read_meta(row: &Row<'_>, column: usize) -> Decoded<Arc<Meta>> {
+    let command_id = CommandId::from(row.get::<_, String>(column)?);
+    Ok(Arc::new(meta::read(
+        command_id,
+        row.get_ref(column + 1)?.as_str()?,
+    )?))
+}

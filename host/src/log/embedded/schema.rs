@@ -1,0 +1,180 @@
+//! The file: how it is opened and what is in it.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+/// The log's database, in the log's directory.
+const FILE: &str = "events.db";
+
+/// Locked as long as the log is open. A file of its own, because SQLite takes its locks from the process that closes any
+/// other handle of the database.
+const LOCK: &str = "kontor.lock";
+
+/// Tells our files from other SQLite databases.
+const APPLICATION_ID: i32 = i32::from_be_bytes(*b"Kntr");
+
+/// Raised with every change of [`SCHEMA`].
+const LAYOUT: i32 = 1;
+
+/// A stream's version is the last one in the index on `(stream, version)`; a column for it would have to be written with
+/// every append. What all events of a command have in common stands with its first one alone, so that the index on
+/// commands has one entry a command; the others of the command follow at the next versions, and `command_index` tells
+/// how far back the first one is.
+const SCHEMA: &str = "
+    CREATE TABLE streams (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE
+    ) STRICT;
+    CREATE TABLE events (
+        position INTEGER PRIMARY KEY,
+        stream INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        command_index INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        payload TEXT NOT NULL,
+        command_id TEXT,
+        meta TEXT,
+        UNIQUE (stream, version),
+        CHECK ((command_index = 0) = (command_id IS NOT NULL AND meta IS NOT NULL))
+    ) STRICT;
+    CREATE UNIQUE INDEX events_command ON events (stream, command_id) WHERE command_id IS NOT NULL;
+";
+
+/// The writer's page cache in KiB: the inner pages of the indexes of some ten million events.
+const WRITER_CACHE_KIB: i32 = 64 * 1_024;
+
+/// Pages in the WAL at which a commit does a checkpoint itself: 256 MB. Reached only if the checkpoint thread cannot keep up
+/// or is gone.
+const BACKSTOP_PAGES: i32 = 65_536;
+
+/// Why the log cannot be opened. Says what a person can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{} is in use by another process: stop that one, or choose another directory", dir.display())]
+    Locked { dir: PathBuf },
+    #[error("{} is not an event log of Kontor: move it away, or choose another directory", file.display())]
+    NotALog { file: PathBuf },
+    #[error(
+        "{} was written by a newer version of Kontor (layout {found}, this one knows {LAYOUT}): use that version",
+        file.display()
+    )]
+    Newer { file: PathBuf, found: i32 },
+    #[error(
+        "{} cannot hold a database with a write-ahead log: choose a directory on a local disk",
+        file.display()
+    )]
+    NoWal { file: PathBuf },
+    #[error("{} cannot be used as a data directory", dir.display())]
+    Directory { dir: PathBuf, source: io::Error },
+    #[error("{} cannot be opened", file.display())]
+    Database { file: PathBuf, source: rusqlite::Error },
+}
+
+/// Makes the directory if it is not there yet, and makes sure that it outlives a power cut.
+pub(super) fn make_directory(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    match dir.parent() {
+        Some(parent) if parent != Path::new("") => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps every other log out of the directory until the file is closed.
+pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
+    let unusable = |source| OpenError::Directory {
+        dir: dir.to_owned(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(dir.join(LOCK))
+        .map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+/// The database, made if it is not there yet, with one connection that writes.
+pub(super) fn open(dir: &Path) -> Result<(PathBuf, Connection), OpenError> {
+    let file = dir.join(FILE);
+    let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::NotALog { file: file.clone() },
+        _ => OpenError::Database {
+            file: file.clone(),
+            source,
+        },
+    };
+    let connection = connect(&file).map_err(failed)?;
+    let empty = identify(&connection, &file, failed)?;
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
+        .map_err(failed)?;
+    if mode != "wal" {
+        return Err(OpenError::NoWal { file });
+    }
+    if empty {
+        create(&connection).map_err(failed)?;
+    }
+    connection
+        .pragma_update(None, "cache_size", -WRITER_CACHE_KIB)
+        .map_err(failed)?;
+    connection
+        .pragma_update(None, "wal_autocheckpoint", BACKSTOP_PAGES)
+        .map_err(failed)?;
+    Ok((file, connection))
+}
+
+/// A connection that can write, and for which a commit is on disk when it returns.
+pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    Ok(connection)
+}
+
+/// Refuses files that are not ours, before anything is written to them. True if the file is a new one.
+fn identify(
+    connection: &Connection,
+    file: &Path,
+    failed: impl Fn(rusqlite::Error) -> OpenError,
+) -> Result<bool, OpenError> {
+    let number = |sql: &str| {
+        connection
+            .query_row(sql, [], |row| row.get::<_, i32>(0))
+            .map_err(&failed)
+    };
+    let application = number("PRAGMA application_id")?;
+    let layout = number("PRAGMA user_version")?;
+    let objects = number("SELECT count(*) FROM sqlite_schema")?;
+    match (application, layout) {
+        (0, 0) if objects == 0 => Ok(true),
+        (APPLICATION_ID, LAYOUT) => Ok(false),
+        (APPLICATION_ID, found) if found > LAYOUT => Err(OpenError::Newer {
+            file: file.to_owned(),
+            found,
+        }),
+        _ => Err(OpenError::NotALog {
+            file: file.to_owned(),
+        }),
+    }
+}
+
+/// All of the layout or nothing of it.
+fn create(connection: &Connection) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", LAYOUT)?;
+    transaction.commit()
+}

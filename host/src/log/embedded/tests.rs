@@ -1,0 +1,147 @@
+//! What concerns this log alone. What concerns every log is in the conformance suite of the testkit.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::*;
+use crate::model::{CommandId, Json, Meta, NewEvent};
+
+fn append(expected: Version) -> Append {
+    let meta = Meta {
+        command_id: CommandId::new(),
+        command: "do".into(),
+        fingerprint: 0,
+        correlation_id: "test".into(),
+        causation_id: None,
+        digest: None,
+        time_ms: 0,
+        actor: "tester".into(),
+    };
+    let event = NewEvent {
+        name: "done".into(),
+        payload: Json::empty_object(),
+    };
+    Append {
+        stream: thing(),
+        expected,
+        events: vec![event.clone(), event],
+        meta: meta.into(),
+    }
+}
+
+fn thing() -> StreamId {
+    StreamId::new("thing", "a").unwrap()
+}
+
+fn database(dir: &Path) -> Connection {
+    Connection::open(dir.join("events.db")).unwrap()
+}
+
+fn refusal(dir: &Path) -> String {
+    EmbeddedLog::open(dir)
+        .err()
+        .expect("the log must not open")
+        .to_string()
+}
+
+#[test]
+fn a_directory_holds_one_open_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(dir.path()).unwrap();
+    assert!(refusal(dir.path()).contains("is in use by another process"));
+    drop(log);
+    EmbeddedLog::open(dir.path()).expect("the directory is free again");
+}
+
+#[test]
+fn files_that_are_not_ours_are_refused_and_left_alone() {
+    let text = |dir: &Path| std::fs::write(dir.join("events.db"), "not a database ".repeat(100)).unwrap();
+    let foreign = |dir: &Path| database(dir).execute_batch("CREATE TABLE guests (name)").unwrap();
+    let newer = |dir: &Path| {
+        drop(EmbeddedLog::open(dir).unwrap());
+        database(dir).pragma_update(None, "user_version", 9).unwrap();
+    };
+    type Prepare<'a> = &'a dyn Fn(&Path);
+    let cases: [(Prepare<'_>, &str); 3] = [
+        (&text, "is not an event log of Kontor"),
+        (&foreign, "is not an event log of Kontor"),
+        (&newer, "was written by a newer version of Kontor (layout 9"),
+    ];
+    for (prepare, reason) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
+        let before = std::fs::read(dir.path().join("events.db")).unwrap();
+        let refusal = refusal(dir.path());
+        assert!(refusal.contains(reason), "{refusal}");
+        assert_eq!(std::fs::read(dir.path().join("events.db")).unwrap(), before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_an_error_that_names_the_event() {
+    let damages = [
+        "UPDATE events SET payload = '{' WHERE position = 2",
+        "UPDATE events SET payload = CAST(x'22ff22' AS TEXT) WHERE position = 2",
+        "UPDATE events SET meta = '{}' WHERE position = 1",
+        "UPDATE events SET command_index = 7 WHERE position = 2",
+        "UPDATE events SET command_index = -1 WHERE position = 2",
+        "UPDATE events SET version = -5 WHERE position = 1",
+        "UPDATE streams SET name = 'no stream'",
+        "DELETE FROM events WHERE position = 1",
+    ];
+    for damage in damages {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(dir.path()).unwrap();
+        log.append(vec![append(0)]).await.unwrap();
+        database(dir.path())
+            .execute_batch(&format!("PRAGMA ignore_check_constraints = on; {damage}"))
+            .unwrap();
+        let error = log.read_all(0, 10).await.expect_err(damage);
+        let cause = error.0.to_string();
+        assert!(cause.starts_with("the event at position"), "{damage}: {cause}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_says_so_at_once_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(dir.path()).unwrap();
+    let in_the_way = database(dir.path());
+    in_the_way.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+    let mut waiting = Vec::new();
+    // What the writer has already taken does not count as waiting.
+    for version in 0..=2 * QUEUE as Version {
+        waiting.push(log.append(vec![append(version * 2)]));
+    }
+    let last = waiting.pop().unwrap();
+    assert!(matches!(last.await, Err(AppendError::Busy)));
+
+    in_the_way.execute_batch("COMMIT").unwrap();
+    let mut accepted = 0;
+    for append in waiting {
+        match append.await {
+            Ok(_) => accepted += 1,
+            Err(error) => assert!(matches!(error, AppendError::Busy), "{error}"),
+        }
+    }
+    assert!(accepted >= QUEUE);
+    let end = log.read(&thing(), 2 * accepted as Version - 1, 10).await.unwrap();
+    assert_eq!(end.len(), 1, "what was accepted is there, and nothing else");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_finishes_what_is_queued() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(dir.path()).unwrap();
+    let queued: Vec<_> = (0..500)
+        .map(|version| log.append(vec![append(version * 2)]))
+        .collect();
+    drop(log);
+    for append in queued {
+        append.await.unwrap();
+    }
+    let log = EmbeddedLog::open(dir.path()).unwrap();
+    assert_eq!(*log.head().borrow(), 1_000);
+}

@@ -1,0 +1,373 @@
+//! The one thread that writes: everything that waits goes to disk in one transaction.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use quick_cache::unsync::Cache;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use tokio::sync::{oneshot, watch};
+
+use super::meta;
+use crate::log::{Append, AppendError, Appended};
+use crate::model::{Position, StreamId, Version};
+
+/// Appends committed together. More would only make the first of them wait longer: the cost of the sync is spread by then.
+const MAX_GROUP: usize = 1_024;
+
+/// Streams whose heads are remembered, so that an append need not look them up: about 10 MB.
+const MAX_HEADS: usize = 65_536;
+
+const FIND_STREAM: &str = "
+    SELECT id, (SELECT coalesce(max(version), 0) FROM events WHERE stream = id) FROM streams WHERE name = ?1";
+
+const ADD_STREAM: &str = "INSERT INTO streams (name) VALUES (?1)";
+
+/// Adds nothing if the command is already there; anything else that is in the way is an error.
+const ADD_EVENT: &str = "
+    INSERT INTO events (position, stream, version, command_index, name, payload, command_id, meta)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+    ON CONFLICT (stream, command_id) WHERE command_id IS NOT NULL DO NOTHING";
+
+pub(super) struct Request {
+    pub(super) batch: Vec<Append>,
+    pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
+}
+
+pub(super) struct Writer {
+    connection: Connection,
+    heads: Cache<StreamId, Head>,
+    /// Where what is on disk ends. Moves after the commit and before the replies.
+    position: watch::Sender<Position>,
+    /// Told after every commit.
+    checkpointer: SyncSender<()>,
+}
+
+/// Where a stream ends, on disk or in the transaction under way.
+#[derive(Clone, Copy)]
+struct Head {
+    row: i64,
+    version: Version,
+}
+
+/// What one transaction did.
+struct Written {
+    position: Position,
+    /// In the order of the group.
+    fates: Vec<Result<Appended, AppendError>>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        position: watch::Sender<Position>,
+        checkpointer: SyncSender<()>,
+    ) -> Self {
+        Self {
+            connection,
+            heads: Cache::new(MAX_HEADS),
+            position,
+            checkpointer,
+        }
+    }
+
+    /// Works until nobody can send any more, and everything that was sent is done.
+    pub(super) fn run(mut self, requests: &Receiver<Request>) {
+        let mut group = Vec::with_capacity(MAX_GROUP);
+        while let Ok(first) = requests.recv() {
+            group.push(first);
+            group.extend(requests.try_iter().take(MAX_GROUP - 1));
+            match self.write(&group) {
+                Ok(written) => self.acknowledge(group.drain(..), written),
+                Err(error) => self.give_up(group.drain(..), error),
+            }
+        }
+    }
+
+    fn write(&mut self, group: &[Request]) -> rusqlite::Result<Written> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let written = Pass::begin(&transaction, &mut self.heads)?.write(group)?;
+        transaction.commit()?;
+        Ok(written)
+    }
+
+    fn acknowledge(&self, group: impl Iterator<Item = Request>, written: Written) {
+        self.position.send_if_modified(|position| {
+            let moved = *position != written.position;
+            *position = written.position;
+            moved
+        });
+        // A full channel has a signal in it that has not been seen yet, which serves as well.
+        let _ = self.checkpointer.try_send(());
+        for (request, fate) in group.zip(written.fates) {
+            // Who has stopped waiting does not want to know.
+            let _ = request.reply.send(fate);
+        }
+    }
+
+    fn give_up(&mut self, group: impl Iterator<Item = Request>, error: rusqlite::Error) {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the event log cannot be written"
+        );
+        // They were those of the transaction that is no more.
+        self.heads.clear();
+        let error = Arc::new(error);
+        for request in group {
+            let _ = request.reply.send(Err(AppendError::Unavailable(error.clone())));
+        }
+    }
+}
+
+/// Why a batch was not written.
+enum Refused {
+    /// It does not fit, which concerns no other batch.
+    Batch(AppendError),
+    /// The database failed, and with it the transaction.
+    Database(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// One transaction under way.
+struct Pass<'a> {
+    transaction: &'a Transaction<'a>,
+    heads: &'a mut Cache<StreamId, Head>,
+    find_stream: CachedStatement<'a>,
+    add_stream: CachedStatement<'a>,
+    add_event: CachedStatement<'a>,
+    /// Of the last event written.
+    position: Position,
+}
+
+impl<'a> Pass<'a> {
+    fn begin(
+        transaction: &'a Transaction<'_>,
+        heads: &'a mut Cache<StreamId, Head>,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self {
+            heads,
+            find_stream: transaction.prepare_cached(FIND_STREAM)?,
+            add_stream: transaction.prepare_cached(ADD_STREAM)?,
+            add_event: transaction.prepare_cached(ADD_EVENT)?,
+            position: super::last_position(transaction)?,
+            transaction,
+        })
+    }
+
+    fn write(mut self, group: &[Request]) -> rusqlite::Result<Written> {
+        let mut fates = Vec::with_capacity(group.len());
+        for request in group {
+            fates.push(match self.add_batch(&request.batch) {
+                Ok(()) => Ok(Appended {
+                    position: self.position,
+                }),
+                Err(Refused::Batch(error)) => Err(error),
+                Err(Refused::Database(error)) => return Err(error),
+            });
+        }
+        Ok(Written {
+            position: self.position,
+            fates,
+        })
+    }
+
+    /// Writes a batch whole or not at all. An append is refused before it has written anything, so only a batch of
+    /// several needs a savepoint.
+    fn add_batch(&mut self, batch: &[Append]) -> Result<(), Refused> {
+        if let [append] = batch {
+            return self.add(append);
+        }
+        let position = self.position;
+        self.transaction.execute_batch("SAVEPOINT batch")?;
+        let added = batch.iter().try_for_each(|append| self.add(append));
+        if let Err(Refused::Batch(_)) = added {
+            self.transaction.execute_batch("ROLLBACK TO batch")?;
+            self.position = position;
+            for append in batch {
+                self.heads.remove(&append.stream);
+            }
+        }
+        self.transaction.execute_batch("RELEASE batch")?;
+        added
+    }
+
+    fn add(&mut self, append: &Append) -> Result<(), Refused> {
+        let Append {
+            stream,
+            expected,
+            events,
+            meta,
+        } = append;
+        let head = self.head(stream)?;
+        let actual = head.map_or(0, |head| head.version);
+        if actual != *expected {
+            let stream = stream.clone();
+            return Err(Refused::Batch(AppendError::Conflict {
+                stream,
+                expected: *expected,
+                actual,
+            }));
+        }
+        let row = match head {
+            Some(head) => head.row,
+            None => self.add_stream.insert([stream.as_str()])?,
+        };
+        let command = meta.command_id.as_str();
+        let shared =
+            meta::write(meta).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        let mut version = actual;
+        for (index, event) in events.iter().enumerate() {
+            let first = index == 0;
+            let added = self.add_event.execute(params![
+                self.position + 1,
+                row,
+                version + 1,
+                index,
+                &*event.name,
+                event.payload.as_str(),
+                first.then_some(command),
+                first.then_some(&shared),
+            ])?;
+            if added == 0 {
+                let (stream, command) = (stream.clone(), meta.command_id.clone());
+                return Err(Refused::Batch(AppendError::Duplicate { stream, command }));
+            }
+            self.position += 1;
+            version += 1;
+        }
+        self.heads.insert(stream.clone(), Head { row, version });
+        Ok(())
+    }
+
+    /// None for a stream without events.
+    fn head(&mut self, stream: &StreamId) -> rusqlite::Result<Option<Head>> {
+        if let Some(head) = self.heads.get(stream) {
+            return Ok(Some(*head));
+        }
+        self.find_stream
+            .query_row([stream.as_str()], |row| {
+                Ok(Head {
+                    row: row.get(0)?,
+                    version: row.get(1)?,
+                })
+            })
+            .optional()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::log::embedded::{last_position, schema};
+    use crate::model::{CommandId, Json, Meta, NewEvent};
+
+    fn append(id: &str, expected: Version, command: &str) -> Append {
+        let meta = Meta {
+            command_id: CommandId::from(command.to_owned()),
+            command: "do".into(),
+            fingerprint: 0,
+            correlation_id: "test".into(),
+            causation_id: None,
+            digest: None,
+            time_ms: 0,
+            actor: "tester".into(),
+        };
+        let event = NewEvent {
+            name: "done".into(),
+            payload: Json::empty_object(),
+        };
+        let stream = StreamId::new("thing", id).unwrap();
+        Append {
+            stream,
+            expected,
+            events: vec![event.clone(), event],
+            meta: meta.into(),
+        }
+    }
+
+    fn writer(dir: &tempfile::TempDir) -> Writer {
+        let (_, connection) = schema::open(dir.path()).unwrap();
+        Writer::new(connection, watch::channel(0).0, sync_channel(1).0)
+    }
+
+    fn group(batches: impl IntoIterator<Item = Vec<Append>>) -> Vec<Request> {
+        batches
+            .into_iter()
+            .map(|batch| Request {
+                batch,
+                reply: oneshot::channel().0,
+            })
+            .collect()
+    }
+
+    /// What became of each batch: the position it ended at, or why it was refused.
+    fn fates(written: &Written) -> Vec<String> {
+        let fate = |fate: &Result<Appended, AppendError>| match fate {
+            Ok(appended) => appended.position.to_string(),
+            Err(error) => error.to_string(),
+        };
+        written.fates.iter().map(fate).collect()
+    }
+
+    #[test]
+    fn a_refused_batch_leaves_the_rest_of_its_group_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(&dir);
+        let written = writer
+            .write(&group([
+                vec![append("a", 0, "1")],
+                vec![append("a", 0, "2")],
+                vec![append("a", 2, "3"), append("b", 0, "3")],
+                vec![append("b", 2, "4"), append("c", 0, "4"), append("a", 4, "1")],
+                vec![append("c", 0, "5"), append("b", 0, "5")],
+                vec![append("b", 2, "4"), append("c", 0, "4"), append("a", 4, "4")],
+            ]))
+            .unwrap();
+        let expected = [
+            "2",
+            "stream thing/a is at version 2, not 0",
+            "6",
+            "command 1 has already been recorded in stream thing/a",
+            "stream thing/b is at version 2, not 0",
+            "12",
+        ];
+        assert_eq!(fates(&written), expected);
+        assert_eq!(last_position(&writer.connection).unwrap(), 12);
+    }
+
+    #[test]
+    fn a_failed_transaction_leaves_nothing_and_the_next_one_works() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(&dir);
+        writer.write(&group([vec![append("a", 0, "1")]])).unwrap();
+        writer
+            .connection
+            .execute_batch(
+                "CREATE TEMP TRIGGER disk_error BEFORE INSERT ON main.events WHEN new.command_id = 'bad'
+                BEGIN SELECT raise(ROLLBACK, 'the disk is gone'); END",
+            )
+            .unwrap();
+
+        let bad = group([
+            vec![append("a", 2, "2")],
+            vec![append("b", 0, "bad")],
+            vec![append("c", 0, "3")],
+        ]);
+        let error = writer.write(&bad).err().expect("the transaction fails");
+        writer.give_up(bad.into_iter(), error);
+        assert_eq!(last_position(&writer.connection).unwrap(), 2);
+
+        let written = writer
+            .write(&group([vec![append("a", 2, "2")], vec![append("b", 0, "3")]]))
+            .unwrap();
+        assert_eq!(fates(&written), ["4", "6"]);
+    }
+}

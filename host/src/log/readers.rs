@@ -1,0 +1,90 @@
+//! Read-only connections to one SQLite file, used off the async threads.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
+
+use super::ReadError;
+
+/// Reads at the same time. More would wait for the same disk, and each connection keeps a page cache of 2 MB.
+const MAX_READERS: usize = 32;
+
+/// What is wrong with a database that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("the database refused the read")]
+    Database(#[from] rusqlite::Error),
+    #[error("{what} is damaged")]
+    Damaged {
+        what: String,
+        source: Box<dyn Error + Send + Sync>,
+    },
+    #[error("the read was broken off")]
+    BrokenOff(#[from] JoinError),
+}
+
+impl From<Unreadable> for ReadError {
+    fn from(error: Unreadable) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+/// A pool of connections that are opened as they are needed.
+pub(super) struct Readers {
+    pool: Arc<Pool>,
+    permits: Arc<Semaphore>,
+}
+
+struct Pool {
+    file: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    /// Connections to a file that exists, and whose journal is a WAL.
+    pub(super) fn new(file: PathBuf) -> Self {
+        let pool = Pool {
+            file,
+            idle: Mutex::default(),
+        };
+        Self {
+            pool: Arc::new(pool),
+            permits: Arc::new(Semaphore::new(MAX_READERS)),
+        }
+    }
+
+    /// Runs `work` on a connection of the pool. It runs to its end even if the caller stops waiting.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Unreadable> + Send + 'static,
+    ) -> Result<T, Unreadable> {
+        // Fails only on a closed semaphore, and nobody closes this one.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        let pool = Arc::clone(&self.pool);
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let connection = pool.take()?;
+            let answer = work(&connection)?;
+            // Only a connection that has just worked goes back.
+            pool.idle().push(connection);
+            Ok(answer)
+        })
+        .await?
+    }
+}
+
+impl Pool {
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> rusqlite::Result<Connection> {
+        let pooled = self.idle().pop();
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        pooled.map_or_else(|| Connection::open_with_flags(&self.file, flags), Ok)
+    }
+}

@@ -1,0 +1,106 @@
+//! A log whose disk goes away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use kontor::log::{Append, AppendError, Appending, EventLog, ReadError};
+use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
+use tokio::sync::watch;
+
+/// How an append fails. Either way the caller is told [`AppendError::Unavailable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is written.
+    BeforeWriting,
+    /// Everything is written; only the acknowledgement is lost.
+    AfterWriting,
+}
+
+/// Another log, until a number of operations have been carried out. From then on every append and every read fails.
+pub struct FaultyLog {
+    log: Arc<dyn EventLog>,
+    fault: Fault,
+    left: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct DiskGone;
+
+impl std::fmt::Display for DiskGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the test has taken the disk away")
+    }
+}
+
+impl std::error::Error for DiskGone {}
+
+impl FaultyLog {
+    /// `log`, failing after `operations` appends and reads.
+    pub fn new(log: Arc<dyn EventLog>, operations: usize, fault: Fault) -> Self {
+        Self {
+            log,
+            fault,
+            left: AtomicUsize::new(operations),
+        }
+    }
+
+    /// Counts an operation. False once there is none left.
+    fn works(&self) -> bool {
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_ok()
+    }
+
+    fn check_read(&self) -> Result<(), ReadError> {
+        if self.works() {
+            Ok(())
+        } else {
+            Err(ReadError(Arc::new(DiskGone)))
+        }
+    }
+}
+
+#[async_trait]
+impl EventLog for FaultyLog {
+    fn append(&self, batch: Vec<Append>) -> Appending {
+        if self.works() {
+            return self.log.append(batch);
+        }
+        let written = match self.fault {
+            Fault::BeforeWriting => None,
+            Fault::AfterWriting => Some(self.log.append(batch)),
+        };
+        Box::pin(async {
+            if let Some(written) = written {
+                // Conflicts and duplicates are lost on the way like any other answer.
+                let _ = written.await;
+            }
+            Err(AppendError::Unavailable(Arc::new(DiskGone)))
+        })
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<Recorded>, ReadError> {
+        self.check_read()?;
+        self.log.read(stream, after, limit).await
+    }
+
+    async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
+        self.check_read()?;
+        self.log.read_all(after, limit).await
+    }
+
+    async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
+        self.check_read()?;
+        self.log.find(stream, command).await
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.log.head()
+    }
+}
