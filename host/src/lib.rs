@@ -1,11 +1,14 @@
 //! Kontor: a host for business logic in WebAssembly. The map of this crate is in ARCHITECTURE.md.
 
 pub mod clock;
+pub mod config;
 pub mod deploy;
 pub mod dispatch;
 pub mod error;
+pub mod host;
 pub mod log;
 pub mod manifest;
 pub mod model;
 pub mod query;
 pub mod saga;
+pub mod telemetry;

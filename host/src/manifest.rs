@@ -109,7 +109,10 @@ pub struct Route {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
-    Command { aggregate: Arc<str>, command: Arc<str> },
+    Command {
+        aggregate: Arc<str>,
+        command: Arc<str>,
+    },
     /// A query of the service, or one of its aggregates: that is the query for its view.
     Query(Arc<str>),
 }

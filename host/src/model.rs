@@ -248,7 +248,9 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -333,7 +335,10 @@ pub struct Command {
 impl Command {
     /// Stands for the payload and the name in [`Meta::fingerprint`].
     pub fn fingerprint(&self) -> u64 {
-        u64::from_le_bytes(hash_prefix(&[self.name.as_bytes(), self.payload.as_str().as_bytes()]))
+        u64::from_le_bytes(hash_prefix(&[
+            self.name.as_bytes(),
+            self.payload.as_str().as_bytes(),
+        ]))
     }
 }
 

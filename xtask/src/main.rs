@@ -29,7 +29,7 @@ Everything after -- is passed on: by run to `kontor serve`, by test to the test 
 Examples:
   cargo xtask run
   cargo xtask run --release -- --listen 127.0.0.1:8080
-  cargo xtask test -- -p order";
+  cargo xtask test -- insufficient_stock";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

@@ -41,7 +41,11 @@ pub struct Appended {
 pub enum AppendError {
     /// The stream has another version than expected.
     #[error("stream {stream} is at version {actual}, not {expected}")]
-    Conflict { stream: StreamId, expected: Version, actual: Version },
+    Conflict {
+        stream: StreamId,
+        expected: Version,
+        actual: Version,
+    },
     /// The stream already has events of that command.
     #[error("command {command} has already been recorded in stream {stream}")]
     Duplicate { stream: StreamId, command: CommandId },
@@ -74,7 +78,8 @@ pub trait EventLog: Send + Sync {
     fn append(&self, batch: Vec<Append>) -> Appending;
 
     /// Up to `limit` events of a stream with a version above `after`, oldest first.
-    async fn read(&self, stream: &StreamId, after: Version, limit: usize) -> Result<Vec<Recorded>, ReadError>;
+    async fn read(&self, stream: &StreamId, after: Version, limit: usize)
+    -> Result<Vec<Recorded>, ReadError>;
 
     /// Up to `limit` events of all streams with a position above `after`, oldest first.
     async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError>;
