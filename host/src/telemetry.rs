@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{FromEnvError, LevelFilter};
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::LogFormat;
@@ -20,7 +20,7 @@ const BUCKETS_SECONDS: &[f64] = &[
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     #[error("RUST_LOG cannot be understood; examples: info, kontor=debug,info")]
-    Filter(#[from] FromEnvError),
+    Filter(#[from] ParseError),
     #[error("the process logs already")]
     Logging(#[from] TryInitError),
     #[error("the process has other metrics already")]
@@ -29,9 +29,7 @@ pub enum TelemetryError {
 
 /// Sends the process's log to standard error, filtered by RUST_LOG (default: info). Once a process.
 pub fn init_logging(format: LogFormat) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .try_from_env()?;
+    let filter = filter(&std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default())?;
     let logging = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr);
@@ -40,6 +38,13 @@ pub fn init_logging(format: LogFormat) -> Result<(), TelemetryError> {
         LogFormat::Json => logging.json().finish().try_init()?,
     }
     Ok(())
+}
+
+/// What RUST_LOG asks for; empty stands for the default.
+fn filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
+    Ok(EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse(directives)?)
 }
 
 /// Whether standard error is read by a person who has not asked for plain text (<https://no-color.org>).
@@ -65,6 +70,20 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_is_filtered_as_asked_and_by_info_otherwise() {
+        let table = [
+            ("", Some(LevelFilter::INFO)),
+            ("warn", Some(LevelFilter::WARN)),
+            ("warn,kontor=debug", Some(LevelFilter::DEBUG)),
+            ("kontor=loud", None),
+        ];
+        for (directives, most) in table {
+            let found = filter(directives).ok().map(|filter| filter.max_level_hint());
+            assert_eq!(found, most.map(Some), "{directives:?}");
+        }
+    }
 
     #[test]
     fn all_hosts_of_a_process_share_their_metrics() {

@@ -18,6 +18,9 @@ use kontor::config::ConfigError;
 /// For an unusable command line (clap exits with it too) or configuration. Everything else that fails gives 1.
 const EXIT_USAGE: u8 = 2;
 
+/// Behind all options of the command itself.
+const LAST: usize = 100;
+
 const EXAMPLES: &str = "\
 Examples:
   kontor serve --plugins target/plugins
@@ -32,7 +35,7 @@ Examples:
 #[command(name = "kontor", version, after_help = EXAMPLES, args_override_self = true)]
 pub(crate) struct Cli {
     /// Print JSON instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = LAST)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -61,12 +64,19 @@ pub(crate) fn tell(error: &anyhow::Error) -> ExitCode {
     if reader_has_gone(error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", with_causes(error));
     if error.is::<ConfigError>() {
         ExitCode::from(EXIT_USAGE)
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// The error and its causes, outermost first. Errors of libraries often repeat the text of their cause; it stands here once.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut texts: Vec<String> = error.chain().map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
 }
 
 /// Whether the error only says that nobody reads the output any more, as in `kontor events | head`.
@@ -112,6 +122,14 @@ mod tests {
             panic!("serve was asked for");
         };
         assert_eq!(serve.overrides.plugins.unwrap().to_str(), Some("two"));
+    }
+
+    #[test]
+    fn a_cause_that_its_error_repeats_is_told_once() {
+        let error = anyhow::anyhow!("no route")
+            .context("no route")
+            .context("the host is not there");
+        assert_eq!(with_causes(&error), "the host is not there: no route");
     }
 
     #[test]
