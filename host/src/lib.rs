@@ -1,9 +1,11 @@
 //! Kontor: a host for business logic in WebAssembly. The map of this crate is in ARCHITECTURE.md.
 
 pub mod clock;
+pub mod config;
 pub mod deploy;
 pub mod dispatch;
 pub mod error;
+pub mod host;
 pub mod log;
 pub mod manifest;
 pub mod model;
@@ -11,3 +13,4 @@ pub mod query;
 pub mod runtime;
 pub mod saga;
 pub mod state;
+pub mod telemetry;

@@ -1,1 +1,89 @@
-fn main() {}
+//! Chores of the repository: `cargo xtask help`. The standard library only, so that it is built in a second.
+
+mod cargo;
+mod plugins;
+mod test;
+
+use std::error::Error;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use cargo::Workspace;
+
+const HELP: &str = "\
+Chores of the Kontor repository
+
+Usage: cargo xtask <COMMAND> [OPTIONS] [-- ARGUMENTS]
+
+Commands:
+  build  Build the plugins into target/plugins/ and the host
+  run    Build, then serve the plugins with `kontor serve`, in the root of the repository
+  test   Check format and lints, build the plugins, run all tests
+  help   Print this text
+
+Options:
+  --release  build, run: compile the host with optimisations (plugins always are)
+
+Everything after -- is passed on: by run to `kontor serve`, by test to the test runner.
+
+Examples:
+  cargo xtask run
+  cargo xtask run --release -- --listen 127.0.0.1:8080
+  cargo xtask test -- insufficient_stock";
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    match chore() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn chore() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (own, passed_on) = match arguments.iter().position(|argument| argument == "--") {
+        Some(at) => (&arguments[..at], &arguments[at + 1..]),
+        None => (&arguments[..], &[][..]),
+    };
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    match own[..] {
+        ["build"] if passed_on.is_empty() => build(&Workspace::find()?, false),
+        ["build", "--release"] if passed_on.is_empty() => build(&Workspace::find()?, true),
+        ["run"] => run(&Workspace::find()?, false, passed_on),
+        ["run", "--release"] => run(&Workspace::find()?, true, passed_on),
+        ["test"] => test::test(&Workspace::find()?, passed_on),
+        [] | ["help" | "--help" | "-h", ..] => {
+            println!("{HELP}");
+            Ok(())
+        }
+        _ => Err(format!("there is no chore `{}`\n\n{HELP}", arguments.join(" ")).into()),
+    }
+}
+
+/// The plugins and the host.
+fn build(workspace: &Workspace, release: bool) -> Result<()> {
+    plugins::build(workspace)?;
+    let mut host = workspace.cargo(&["build", "--package", "kontor"]);
+    if release {
+        host.arg("--release");
+    }
+    cargo::succeed("build of the host", &mut host)
+}
+
+/// Builds and becomes `kontor serve`, so that signals reach the host itself.
+fn run(workspace: &Workspace, release: bool, serve_arguments: &[String]) -> Result<()> {
+    build(workspace, release)?;
+    let profile = if release { "release" } else { "debug" };
+    let host = workspace.target.join(profile).join("kontor");
+    let error = Command::new(&host)
+        .current_dir(&workspace.root)
+        .args(["serve", "--plugins"])
+        .arg(plugins::folder(workspace))
+        .args(serve_arguments)
+        .exec();
+    Err(format!("{} does not start: {error}", host.display()).into())
+}

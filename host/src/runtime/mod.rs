@@ -134,7 +134,9 @@ impl Runtime {
             limits,
             _ticker: ticker,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 }
 

@@ -28,13 +28,15 @@ pub(crate) struct ReadSession {
 impl Guest {
     fn session(&self, access: Access) -> wasmtime::Result<&ReadSession> {
         let session = self.scope.as_ref().and_then(|scope| scope.read_model.as_ref());
-        session.filter(|session| access == Access::Read || session.access == Access::Write).ok_or_else(|| {
-            let import = match access {
-                Access::Write => "read-model.execute",
-                Access::Read => "read-model.query",
-            };
-            forbidden(import, self.operation())
-        })
+        session
+            .filter(|session| access == Access::Read || session.access == Access::Write)
+            .ok_or_else(|| {
+                let import = match access {
+                    Access::Write => "read-model.execute",
+                    Access::Read => "read-model.query",
+                };
+                forbidden(import, self.operation())
+            })
     }
 }
 
@@ -68,7 +70,9 @@ fn query(connection: &Connection, sql: &str, parameters: Vec<read_model::Value>)
     let text = |error: rusqlite::Error| error.to_string();
     let mut statement = connection.prepare_cached(sql).map_err(text)?;
     let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
-    let mut found = statement.query(params_from_iter(parameters.into_iter().map(sqlite_value))).map_err(text)?;
+    let mut found = statement
+        .query(params_from_iter(parameters.into_iter().map(sqlite_value)))
+        .map_err(text)?;
     let mut rows = Vec::new();
     let mut bytes = 0;
     while let Some(row) = found.next().map_err(text)? {
@@ -77,7 +81,9 @@ fn query(connection: &Connection, sql: &str, parameters: Vec<read_model::Value>)
         bytes += values.iter().map(size).sum::<usize>();
         rows.push(values);
         if rows.len() > MAX_ROWS || bytes > MAX_RESULT_BYTES {
-            return Err(format!("the result has more than {MAX_ROWS} rows or {MAX_RESULT_BYTES} bytes: add a LIMIT"));
+            return Err(format!(
+                "the result has more than {MAX_ROWS} rows or {MAX_RESULT_BYTES} bytes: add a LIMIT"
+            ));
         }
     }
     Ok(Rows { columns, rows })

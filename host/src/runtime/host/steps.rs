@@ -72,7 +72,10 @@ impl Host for Guest {
         step: steps::Action,
     ) -> wasmtime::Result<Result<steps::Outcome, types::Rejection>> {
         let answers = self.steps(vec![step]).await?;
-        answers.into_iter().next().ok_or_else(|| wasmtime::Error::new(Halt))
+        answers
+            .into_iter()
+            .next()
+            .ok_or_else(|| wasmtime::Error::new(Halt))
     }
 
     async fn steps(
@@ -83,7 +86,10 @@ impl Host for Guest {
             let error = format!("{} steps at once, the limit is {MAX_STEPS_AT_ONCE}", steps.len());
             return Err(wasmtime::Error::msg(error));
         }
-        let steps = steps.into_iter().map(host_step).collect::<wasmtime::Result<Vec<_>>>()?;
+        let steps = steps
+            .into_iter()
+            .map(host_step)
+            .collect::<wasmtime::Result<Vec<_>>>()?;
         let answers = self.driver()?.steps(steps).await.map_err(wasmtime::Error::new)?;
         Ok(answers.into_iter().map(guest_answer).collect())
     }
@@ -107,13 +113,22 @@ impl Host for Guest {
             return Err(forbidden("steps.query", self.operation()));
         };
         let request = identity.permitted(request)?;
-        let answer = self.driver()?.query(name, request).await.map_err(wasmtime::Error::new)?;
-        Ok(answer.map(|json| json.as_str().to_owned()).map_err(|rejection| types::Rejection::from(&rejection)))
+        let answer = self
+            .driver()?
+            .query(name, request)
+            .await
+            .map_err(wasmtime::Error::new)?;
+        Ok(answer
+            .map(|json| json.as_str().to_owned())
+            .map_err(|rejection| types::Rejection::from(&rejection)))
     }
 
     async fn sleep(&mut self, name: String, duration_ms: u64) -> wasmtime::Result<()> {
         check_name(&name)?;
-        self.driver()?.sleep(name, duration_ms).await.map_err(wasmtime::Error::new)
+        self.driver()?
+            .sleep(name, duration_ms)
+            .await
+            .map_err(wasmtime::Error::new)
     }
 
     async fn wait_for(
@@ -124,8 +139,15 @@ impl Host for Guest {
     ) -> wasmtime::Result<Option<types::RecordedEvent>> {
         check_name(&name)?;
         let stream = StreamId::new(&awaited.aggregate, &awaited.id).map_err(wasmtime::Error::new)?;
-        let awaited = Awaited { stream, events: awaited.events };
-        let event = self.driver()?.wait_for(name, awaited, timeout_ms).await.map_err(wasmtime::Error::new)?;
+        let awaited = Awaited {
+            stream,
+            events: awaited.events,
+        };
+        let event = self
+            .driver()?
+            .wait_for(name, awaited, timeout_ms)
+            .await
+            .map_err(wasmtime::Error::new)?;
         Ok(event.as_ref().map(types::RecordedEvent::from))
     }
 }

@@ -1,0 +1,223 @@
+//! The HTTP client of the commands that ask a running host.
+
+use std::io::{BufRead, BufReader};
+use std::time::Duration;
+
+use serde::Deserialize;
+use ureq::{Agent, Body, http::Response};
+
+/// A host on this machine accepts at once; one that does not is not there.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// More than a host takes for the first byte of anything.
+const RESPONSE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The largest reply that is read into memory: a full page of the largest events.
+const MAX_REPLY_BYTES: u64 = 128 * 1024 * 1024;
+
+/// Which host a command asks.
+#[derive(Debug, clap::Args)]
+pub(super) struct HostArgument {
+    /// The running host to ask
+    #[arg(
+        long,
+        env = "KONTOR_HOST",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7070"
+    )]
+    pub(super) host: String,
+}
+
+/// Why there is no answer to a question, as a sentence for the one who asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    #[error("{0} is not the address of a host; it looks like http://127.0.0.1:7070")]
+    NotAnAddress(String),
+    #[error("no host answers at {host}; start one with `kontor serve`, or name another with --host")]
+    Unreachable { host: String, source: Box<ureq::Error> },
+    /// The host's own words, from its problem+json.
+    #[error("the host refused: {0}")]
+    Refused(String),
+    #[error("{host} answered with status {status} and no reason; is it a Kontor host?")]
+    NoReason { host: String, status: u16 },
+    #[error("the answer of {host} could not be read")]
+    Unreadable { host: String, source: Box<ureq::Error> },
+}
+
+/// What a host says about a request that it did not carry out (RFC 9457).
+#[derive(Deserialize)]
+struct Problem {
+    title: String,
+    detail: Option<String>,
+    code: Option<String>,
+}
+
+pub(super) struct Client {
+    agent: Agent,
+    /// Without a slash at the end.
+    host: String,
+}
+
+impl Client {
+    pub(super) fn new(argument: &HostArgument) -> Result<Self, ClientError> {
+        let host = argument.host.trim_end_matches('/').to_owned();
+        if !host.starts_with("http://") {
+            return Err(ClientError::NotAnAddress(host));
+        }
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            // Hosts listen on loopback, where a proxy of the environment cannot reach them.
+            .proxy(None)
+            .timeout_connect(Some(CONNECT_LIMIT))
+            .timeout_recv_response(Some(RESPONSE_LIMIT))
+            .build();
+        Ok(Self {
+            agent: config.into(),
+            host,
+        })
+    }
+
+    /// The JSON text at `path`.
+    pub(super) fn get(&self, path: &str, parameters: &[(&str, String)]) -> Result<String, ClientError> {
+        let response = self.request(path, parameters, "application/json")?;
+        self.text(response)
+    }
+
+    /// The server-sent events at `path`, without end.
+    pub(super) fn follow(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+    ) -> Result<impl BufRead + use<>, ClientError> {
+        let response = self.request(path, parameters, "text/event-stream")?;
+        Ok(BufReader::new(response.into_body().into_reader()))
+    }
+
+    fn request(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+        accept: &str,
+    ) -> Result<Response<Body>, ClientError> {
+        let mut request = self
+            .agent
+            .get(format!("{}{path}", self.host))
+            .header("accept", accept);
+        for (name, value) in parameters {
+            request = request.query(name, value);
+        }
+        let response = request.call().map_err(|error| self.no_answer(error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let body = self.text(response)?;
+        Err(self.refusal(status, &body))
+    }
+
+    fn text(&self, mut response: Response<Body>) -> Result<String, ClientError> {
+        response
+            .body_mut()
+            .with_config()
+            .limit(MAX_REPLY_BYTES)
+            .read_to_string()
+            .map_err(|error| ClientError::Unreadable {
+                host: self.host.clone(),
+                source: Box::new(error),
+            })
+    }
+
+    fn no_answer(&self, error: ureq::Error) -> ClientError {
+        let (host, source) = (self.host.clone(), Box::new(error));
+        match *source {
+            ureq::Error::Http(_) | ureq::Error::BadUri(_) => ClientError::NotAnAddress(host),
+            ureq::Error::Protocol(_) => ClientError::Unreadable { host, source },
+            _ => ClientError::Unreachable { host, source },
+        }
+    }
+
+    fn refusal(&self, status: u16, body: &str) -> ClientError {
+        match serde_json::from_str::<Problem>(body) {
+            Ok(problem) => {
+                let code = problem.code.map(|code| format!(" ({code})")).unwrap_or_default();
+                ClientError::Refused(problem.detail.unwrap_or(problem.title) + &code)
+            }
+            Err(_) => ClientError::NoReason {
+                host: self.host.clone(),
+                status,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::super::scripted_host::scripted_host;
+    use super::*;
+
+    fn client(host: &str) -> Result<Client, ClientError> {
+        Client::new(&HostArgument {
+            host: host.to_owned(),
+        })
+    }
+
+    #[test]
+    fn every_failure_is_a_sentence() {
+        let table = [
+            (
+                "HTTP/1.1 404 Not Found\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\r\n\
+                 {\"title\":\"Not found\",\"status\":404,\"detail\":\"There is no order with the id 7.\",\
+                 \"code\":\"not-found\"}",
+                "the host refused: There is no order with the id 7. (not-found)",
+            ),
+            (
+                "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\r\n{\"title\":\"Too busy\"}",
+                "the host refused: Too busy",
+            ),
+            (
+                "HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\n\r\n<html>",
+                "HOST answered with status 502 and no reason; is it a Kontor host?",
+            ),
+            ("SSH-2.0-OpenSSH\r\n\r\n", "the answer of HOST could not be read"),
+        ];
+        for (answer, expected) in table {
+            let (host, answering) = scripted_host(vec![answer.to_owned()]);
+            let told = client(&host).unwrap().get("/x", &[]).unwrap_err().to_string();
+            answering.join().unwrap();
+            assert_eq!(told.replace(&host, "HOST"), expected);
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_not_there_is_told_with_what_to_do() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let told = client(&host).unwrap().get("/x", &[]).unwrap_err().to_string();
+        assert!(told.contains("start one with `kontor serve`"), "{told}");
+    }
+
+    #[test]
+    fn only_http_addresses_are_asked() {
+        for host in ["127.0.0.1:7070", "https://127.0.0.1:7070", "http://a b", ""] {
+            let told = client(host).and_then(|client| client.get("/x", &[])).unwrap_err();
+            assert!(matches!(told, ClientError::NotAnAddress(_)), "{host:?}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_go_into_the_address() {
+        let (host, answering) =
+            scripted_host(vec!["HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}".to_owned()]);
+        let body = client(&host)
+            .unwrap()
+            .get("/events", &[("after", "3 &".to_owned())])
+            .unwrap();
+        assert_eq!(
+            (body.as_str(), answering.join().unwrap()),
+            ("{}", vec!["GET /events?after=3%20%26 HTTP/1.1".to_owned()])
+        );
+    }
+}

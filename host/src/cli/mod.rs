@@ -1,0 +1,142 @@
+//! The commands of the program `kontor`, one file each.
+
+mod client;
+mod events;
+mod plugins;
+#[cfg(test)]
+mod scripted_host;
+mod serve;
+mod sse;
+mod table;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use kontor::config::ConfigError;
+
+/// For an unusable command line (clap exits with it too) or configuration. Everything else that fails gives 1.
+const EXIT_USAGE: u8 = 2;
+
+/// Behind all options of the command itself.
+const LAST: usize = 100;
+
+const EXAMPLES: &str = "\
+Examples:
+  kontor serve --plugins target/plugins
+  kontor plugins
+  kontor events --stream order/A-1
+  kontor events --follow --json
+
+`kontor <command> --help` tells more about each command.";
+
+/// A host for business logic in WebAssembly: event log, sagas, read models and HTTP for the services you give it
+#[derive(Debug, Parser)]
+#[command(name = "kontor", version, after_help = EXAMPLES, args_override_self = true)]
+pub(crate) struct Cli {
+    /// Print JSON instead of text
+    #[arg(long, global = true, display_order = LAST)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Plugins(plugins::Plugins),
+    Events(events::Events),
+}
+
+impl Cli {
+    /// Carries the command out; its answer goes to `out`.
+    pub(crate) fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
+        match self.command {
+            Command::Serve(serve) => serve.run(self.json, out),
+            Command::Plugins(plugins) => plugins.run(self.json, out),
+            Command::Events(events) => events.run(self.json, out),
+        }
+    }
+}
+
+/// Prints an error with its causes, once, and gives the exit code for it.
+pub(crate) fn tell(error: &anyhow::Error) -> ExitCode {
+    if reader_has_gone(error) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {}", with_causes(error));
+    if error.is::<ConfigError>() {
+        ExitCode::from(EXIT_USAGE)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// The error and its causes, outermost first. Errors of libraries often repeat the text of their cause; it stands here once.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut texts: Vec<String> = error.chain().map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
+}
+
+/// Whether the error only says that nobody reads the output any more, as in `kontor events | head`.
+fn reader_has_gone(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_part_of_it_is_described() {
+        let mut cli = Cli::command();
+        cli.build();
+        cli.clone().debug_assert();
+        assert!(cli.get_after_help().is_some(), "examples are missing");
+        for command in cli
+            .get_subcommands()
+            .filter(|command| command.get_name() != "help")
+        {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} is not described");
+            assert!(command.get_after_help().is_some(), "{name} has no examples");
+            for argument in command.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} of {name} is not described",
+                    argument.get_id()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_flag_given_twice_the_last_one_holds() {
+        let line = ["kontor", "serve", "--plugins", "one", "--plugins", "two"];
+        let Command::Serve(serve) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("serve was asked for");
+        };
+        assert_eq!(serve.overrides.plugins.unwrap().to_str(), Some("two"));
+    }
+
+    #[test]
+    fn a_cause_that_its_error_repeats_is_told_once() {
+        let error = anyhow::anyhow!("no route")
+            .context("no route")
+            .context("the host is not there");
+        assert_eq!(with_causes(&error), "the host is not there: no route");
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_no_failure() {
+        let gone = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        let full = anyhow::Error::from(io::Error::from(io::ErrorKind::StorageFull));
+        assert!(reader_has_gone(&gone));
+        assert!(!reader_has_gone(&full));
+    }
+}

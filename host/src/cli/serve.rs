@@ -1,0 +1,173 @@
+//! `kontor serve`: runs a host.
+
+use std::future::Future;
+use std::io::{self, Write};
+
+use anyhow::Context as _;
+use kontor::config::{Config, Overrides};
+use kontor::host::{self, Started};
+use kontor::telemetry;
+use serde_json::json;
+use tokio::runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::plugins::{Plugin, plugin_table};
+
+/// What a shell shows for a program that was interrupted: 128 + SIGINT.
+const EXIT_INTERRUPTED: i32 = 130;
+
+const EXAMPLES: &str = "\
+Examples:
+  kontor serve
+  kontor serve --plugins target/plugins --data /var/lib/kontor
+  kontor serve --config shop.toml --listen 127.0.0.1:0 --json
+
+A flag goes before its environment variable, that before the configuration file, that before the default.
+SIGINT or SIGTERM ends the host once everything under way is done; a second one ends it at once.";
+
+/// Run a host: load the services, answer HTTP
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    pub(super) overrides: Overrides,
+}
+
+impl Serve {
+    pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+        let config = Config::load(self.overrides)?;
+        telemetry::init_logging(config.log_format)?;
+        let runtime = runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("the threads of the host could not be started")?;
+        runtime.block_on(async {
+            let shutdown = shutdown_signal().context("signals cannot be listened to")?;
+            let started = |started: &Started| {
+                if let Err(error) = announce(started, json, out) {
+                    tracing::warn!(%error, "standard output cannot be written");
+                }
+            };
+            host::run(config, shutdown, started).await?;
+            Ok(())
+        })
+    }
+}
+
+/// Tells where the host listens (always the first line), what it has loaded, and where its page is.
+fn announce(started: &Started, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    let address = format!("http://{}", started.address);
+    let plugins: Vec<Plugin> = started
+        .deployed
+        .services
+        .values()
+        .map(|service| (&**service).into())
+        .collect();
+    if json {
+        writeln!(out, "{}", json!({ "listening": address }))?;
+        for plugin in &plugins {
+            writeln!(out, "{}", json!(plugin))?;
+        }
+        writeln!(out, "{}", json!({ "page": format!("{address}/") }))?;
+    } else {
+        writeln!(out, "listening on {address}\n\n{}", plugin_table(&plugins))?;
+        writeln!(out, "the API, to read and to try: {address}/")?;
+    }
+    out.flush()
+}
+
+/// Resolves at the first SIGINT or SIGTERM. The second one ends the process.
+fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (first, shutdown) = oneshot::channel();
+    tokio::spawn(async move {
+        either(&mut interrupt, &mut terminate).await;
+        tracing::info!("shutting down; a second signal ends the host at once");
+        // The receiver is gone when the host has failed meanwhile; then there is nothing to shut down.
+        let _ = first.send(());
+        either(&mut interrupt, &mut terminate).await;
+        std::process::exit(EXIT_INTERRUPTED);
+    });
+    Ok(async {
+        // The sender is only ever dropped unsent together with the runtime.
+        let _ = shutdown.await;
+    })
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kontor::deploy::{Deployed, Service};
+    use kontor::manifest::{Manifest, Permissions};
+    use kontor::model::Digest;
+
+    use super::*;
+
+    fn started() -> Started {
+        let manifest = Manifest {
+            service: "order".into(),
+            version: "0.1.0".to_owned(),
+            description: String::new(),
+            aggregates: Vec::new(),
+            sagas: Vec::new(),
+            queries: Vec::new(),
+            routes: Vec::new(),
+            read_model: None,
+            permissions: Permissions::default(),
+        };
+        let service = Arc::new(Service {
+            manifest: Arc::new(manifest),
+            digest: Digest::of(b"component"),
+        });
+        let deployed = Deployed {
+            services: [("order".into(), service)].into(),
+        };
+        Started {
+            address: ([127, 0, 0, 1], 7070).into(),
+            deployed: Arc::new(deployed),
+        }
+    }
+
+    fn announced(json: bool) -> Vec<String> {
+        let mut out = Vec::new();
+        announce(&started(), json, &mut out).unwrap();
+        String::from_utf8(out)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn the_first_line_tells_the_address_and_the_last_one_the_page() {
+        let lines = announced(false);
+        assert_eq!(lines.first().unwrap(), "listening on http://127.0.0.1:7070");
+        assert!(
+            lines.iter().any(|line| line.starts_with("order    0.1.0")),
+            "{lines:?}"
+        );
+        assert!(
+            lines.last().unwrap().ends_with("http://127.0.0.1:7070/"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn as_json_every_line_is_an_object() {
+        let keys = ["listening", "service", "page"];
+        for (line, key) in announced(true).iter().zip(keys) {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(object.get(key).is_some(), "{key} is missing in {line}");
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The configuration of a host. What a flag says goes before the environment (`KONTOR_…`), that before `kontor.toml`, and
+//! that before the defaults. Limits and the services' own settings stand only in the file.
+//!
+//! ```toml
+//! listen = "127.0.0.1:7070"
+//! data = "kontor-data"
+//! plugins = "plugins"
+//! log_format = "json"
+//!
+//! [limits]
+//! call_time_ms = 500
+//!
+//! [services.payment]
+//! card-limit = 500_000
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::{fs, io, thread};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Read from the working directory if it is there and `--config` names no other file.
+pub const DEFAULT_FILE: &str = "kontor.toml";
+
+/// Everything that can be set about a host, complete. Relative paths start at the working directory.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Only loopback addresses, see [`Config::check`]. Port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// The directory of the log, the read databases and everything that can be rebuilt from the log.
+    pub data: PathBuf,
+    /// The directory of the components to run: every `*.wasm` in it.
+    pub plugins: PathBuf,
+    pub log_format: LogFormat,
+    pub limits: Limits,
+    /// By service, what `config.get` answers: key and value.
+    pub services: BTreeMap<String, BTreeMap<String, Value>>,
+}
+
+/// How the host logs to standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people; coloured on a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Past a limit the caller gets a clear problem, and nothing is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The longest body of a request.
+    pub body_bytes: usize,
+    /// The longest that a component may compute in one call; waiting for the host does not count.
+    pub call_time_ms: u64,
+    /// The most memory of one instance of a component.
+    pub call_memory_bytes: usize,
+    /// The most instances of all components together at one time.
+    pub instances: usize,
+    /// The most commands under way in the host.
+    pub queue: usize,
+    /// The most commands that wait for one aggregate.
+    pub aggregate_queue: usize,
+    /// The most sagas that run at one time; the others wait.
+    pub saga_concurrency: usize,
+    /// The longest that a request may wait for a saga (`Prefer: wait`) or a read model.
+    pub wait_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            data: PathBuf::from("kontor-data"),
+            plugins: PathBuf::from("plugins"),
+            log_format: LogFormat::default(),
+            limits: Limits::default(),
+            services: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            // An order of a thousand lines is a tenth of this.
+            body_bytes: 1024 * 1024,
+            // Calls take microseconds; whoever needs a second is in an endless loop.
+            call_time_ms: 1_000,
+            call_memory_bytes: 64 * 1024 * 1024,
+            // Calls do not wait while they compute, so a few a core keep it busy. The rest is for those that ask
+            // another service meanwhile, and for sagas. The upper bound is a tenth of what the address space takes.
+            instances: (64 * cores).clamp(128, 1_024),
+            // Four of the log's largest groups: the disk always has the next one ready.
+            queue: 4_096,
+            // One group. What is behind it would wait for longer than a client does.
+            aggregate_queue: 1_024,
+            // Half of the fewest instances, as every step needs another one.
+            saga_concurrency: 64,
+            // Proxies on the way commonly give up after a minute.
+            wait_ms: 30_000,
+        }
+    }
+}
+
+/// What flags and the environment may say about a host; clap puts the flag before the environment. Nothing here has a
+/// default, so that what is not given is taken from the file.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Overrides {
+    /// The configuration file [default: kontor.toml, if there is one]
+    #[arg(long, env = "KONTOR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The address to listen on, loopback only [default: 127.0.0.1:7070]
+    #[arg(long, env = "KONTOR_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// The directory of the log and the read databases [default: kontor-data]
+    #[arg(long, env = "KONTOR_DATA", value_name = "DIRECTORY")]
+    pub data: Option<PathBuf>,
+    /// The directory of the components to run [default: plugins]
+    #[arg(long, env = "KONTOR_PLUGINS", value_name = "DIRECTORY")]
+    pub plugins: Option<PathBuf>,
+    /// How to log to standard error [default: text]
+    #[arg(long, env = "KONTOR_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Why a host cannot be configured so.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the configuration {} cannot be read", .file.display())]
+    Read { file: PathBuf, source: io::Error },
+    /// The source names the line and the key.
+    #[error("the configuration {} is not valid", .file.display())]
+    Invalid {
+        file: PathBuf,
+        source: Box<toml::de::Error>,
+    },
+    #[error(
+        "listening on {0} is refused: there is no authentication yet, so only programs of this machine may reach the \
+         host; use a loopback address such as 127.0.0.1:7070"
+    )]
+    NotLoopback(SocketAddr),
+    #[error("limits.{0} must be at least 1")]
+    ZeroLimit(&'static str),
+    #[error(
+        "limits.saga_concurrency ({sagas}) must be below limits.instances ({instances}): a running saga holds an instance, \
+         and each of its steps needs another one"
+    )]
+    TooManySagas { sagas: usize, instances: usize },
+}
+
+impl Config {
+    /// The defaults, overridden by the file and then by `overrides`, and checked.
+    pub fn load(overrides: Overrides) -> Result<Self, ConfigError> {
+        let mut config = match &overrides.config {
+            Some(file) => Self::read(file)?,
+            None if Path::new(DEFAULT_FILE).exists() => Self::read(Path::new(DEFAULT_FILE))?,
+            None => Self::default(),
+        };
+        config.apply(overrides);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(file).map_err(|source| ConfigError::Read {
+            file: file.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|source| ConfigError::Invalid {
+            file: file.to_owned(),
+            source,
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, Box<toml::de::Error>> {
+        toml::from_str(text).map_err(Box::new)
+    }
+
+    fn apply(&mut self, overrides: Overrides) {
+        fn set<T>(value: &mut T, given: Option<T>) {
+            if let Some(given) = given {
+                *value = given;
+            }
+        }
+        set(&mut self.listen, overrides.listen);
+        set(&mut self.data, overrides.data);
+        set(&mut self.plugins, overrides.plugins);
+        set(&mut self.log_format, overrides.log_format);
+    }
+
+    /// Whether a host may run so.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.listen.ip().is_loopback() {
+            return Err(ConfigError::NotLoopback(self.listen));
+        }
+        self.limits.check()
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        let zeros = [
+            ("body_bytes", self.body_bytes == 0),
+            ("call_time_ms", self.call_time_ms == 0),
+            ("call_memory_bytes", self.call_memory_bytes == 0),
+            ("instances", self.instances == 0),
+            ("queue", self.queue == 0),
+            ("aggregate_queue", self.aggregate_queue == 0),
+            ("saga_concurrency", self.saga_concurrency == 0),
+            ("wait_ms", self.wait_ms == 0),
+        ];
+        if let Some((name, _)) = zeros.iter().find(|(_, zero)| *zero) {
+            return Err(ConfigError::ZeroLimit(name));
+        }
+        if self.saga_concurrency >= self.instances {
+            let (sagas, instances) = (self.saga_concurrency, self.instances);
+            return Err(ConfigError::TooManySagas { sagas, instances });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound() {
+        Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn an_override_goes_before_the_file_and_the_file_before_the_default() {
+        // file, override, what holds
+        let table = [
+            ("", None, "127.0.0.1:7070"),
+            ("listen = '127.0.0.1:1'", None, "127.0.0.1:1"),
+            ("", Some("127.0.0.1:2"), "127.0.0.1:2"),
+            ("listen = '127.0.0.1:1'", Some("127.0.0.1:2"), "127.0.0.1:2"),
+        ];
+        for (file, given, holds) in table {
+            let mut config = Config::parse(file).unwrap();
+            let listen = given.map(|address| address.parse().unwrap());
+            config.apply(Overrides {
+                listen,
+                ..Overrides::default()
+            });
+            assert_eq!(
+                config.listen.to_string(),
+                holds,
+                "file {file:?}, override {given:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_sets_what_it_names_and_leaves_the_rest() {
+        let config = Config::parse(
+            "data = '/var/lib/kontor'\nlog_format = 'json'\n[limits]\nqueue = 7\n\
+             [services.payment]\ncard-limit = 500\nregions = ['north']",
+        )
+        .unwrap();
+        let expected = Config {
+            data: PathBuf::from("/var/lib/kontor"),
+            log_format: LogFormat::Json,
+            limits: Limits {
+                queue: 7,
+                ..Limits::default()
+            },
+            services: BTreeMap::from([(
+                "payment".to_owned(),
+                BTreeMap::from([
+                    ("card-limit".to_owned(), json!(500)),
+                    ("regions".to_owned(), json!(["north"])),
+                ]),
+            )]),
+            ..Config::default()
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_the_file_the_line_and_the_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("shop.toml");
+        fs::write(&file, "[limits]\nque = 7\n").unwrap();
+        let error = Config::load(Overrides {
+            config: Some(file),
+            ..Overrides::default()
+        })
+        .unwrap_err();
+        let told = format!("{:#}", anyhow::Error::from(error));
+        for part in ["shop.toml", "line 2", "`que`", "`queue`"] {
+            assert!(told.contains(part), "{part} is missing in: {told}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_asked_for_must_be_there() {
+        let config = Some(PathBuf::from("/nowhere/kontor.toml"));
+        let error = Config::load(Overrides {
+            config,
+            ..Overrides::default()
+        })
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the configuration /nowhere/kontor.toml cannot be read"
+        );
+    }
+
+    #[test]
+    fn only_loopback_addresses_are_listened_on() {
+        let table = [
+            ("127.0.0.1:7070", true),
+            ("127.8.0.1:0", true),
+            ("[::1]:7070", true),
+            ("0.0.0.0:7070", false),
+            ("[::]:7070", false),
+            ("192.168.1.2:7070", false),
+        ];
+        for (listen, allowed) in table {
+            let config = Config {
+                listen: listen.parse().unwrap(),
+                ..Config::default()
+            };
+            assert_eq!(config.check().is_ok(), allowed, "{listen}");
+        }
+    }
+
+    #[test]
+    fn limits_that_would_stop_everything_are_refused() {
+        let table = [
+            ("[limits]\nqueue = 0", "limits.queue must be at least 1"),
+            (
+                "[limits]\ncall_time_ms = 0",
+                "limits.call_time_ms must be at least 1",
+            ),
+            (
+                "[limits]\ninstances = 8\nsaga_concurrency = 8",
+                "limits.saga_concurrency (8) must be below limits.instances (8)",
+            ),
+        ];
+        for (file, reason) in table {
+            let told = Config::parse(file).unwrap().check().unwrap_err().to_string();
+            assert!(told.starts_with(reason), "{told}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What the host tells about itself while it runs: its log on standard error, and its metrics.
+
+use std::io::{IsTerminal as _, stderr};
+use std::sync::{Mutex, PoisonError};
+
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+
+use crate::config::LogFormat;
+
+/// The upper bounds of the histograms' buckets in seconds. A command takes from a tenth of a millisecond (a warm instance, a
+/// quick disk) to the seconds after which it is refused.
+const BUCKETS_SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Why the host cannot tell about itself.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("RUST_LOG cannot be understood; examples: info, kontor=debug,info")]
+    Filter(#[from] ParseError),
+    #[error("the process logs already")]
+    Logging(#[from] TryInitError),
+    #[error("the process has other metrics already")]
+    Metrics(#[from] BuildError),
+}
+
+/// Sends the process's log to standard error, filtered by RUST_LOG (default: info). Once a process.
+pub fn init_logging(format: LogFormat) -> Result<(), TelemetryError> {
+    let filter = filter(&std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default())?;
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr);
+    match format {
+        LogFormat::Text => logging.with_ansi(colours()).finish().try_init()?,
+        LogFormat::Json => logging.json().finish().try_init()?,
+    }
+    Ok(())
+}
+
+/// What RUST_LOG asks for; empty stands for the default.
+fn filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
+    Ok(EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse(directives)?)
+}
+
+/// Whether standard error is read by a person who has not asked for plain text (<https://no-color.org>).
+fn colours() -> bool {
+    stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// What renders the process's metrics as Prometheus reads them. The first call installs the recorder; all hosts of a process
+/// share it. The caller runs [`PrometheusHandle::run_upkeep`] now and then, or histograms grow with every observation.
+pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
+    static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
+        return Ok(handle.clone());
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets(BUCKETS_SECONDS)?
+        .install_recorder()?;
+    *installed = Some(handle.clone());
+    Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_filtered_as_asked_and_by_info_otherwise() {
+        let table = [
+            ("", Some(LevelFilter::INFO)),
+            ("warn", Some(LevelFilter::WARN)),
+            ("warn,kontor=debug", Some(LevelFilter::DEBUG)),
+            ("kontor=loud", None),
+        ];
+        for (directives, most) in table {
+            let found = filter(directives).ok().map(|filter| filter.max_level_hint());
+            assert_eq!(found, most.map(Some), "{directives:?}");
+        }
+    }
+
+    #[test]
+    fn all_hosts_of_a_process_share_their_metrics() {
+        let first = metrics().unwrap();
+        let second = metrics().unwrap();
+        metrics::histogram!("telemetry_test_seconds").record(0.002);
+        for handle in [first, second] {
+            let text = handle.render();
+            assert!(
+                text.contains("telemetry_test_seconds_bucket{le=\"0.0025\"} 1"),
+                "{text}"
+            );
+        }
+    }
+}

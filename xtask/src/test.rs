@@ -1,0 +1,67 @@
+//! Everything that must hold before a change is merged.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use crate::Result;
+use crate::cargo::{Workspace, succeed};
+use crate::plugins;
+
+/// Runs the stages one after another and stops at the first that fails. `runner_arguments` go to the test runner.
+pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result<()> {
+    let cargo = |name, arguments: &[&str]| succeed(name, &mut workspace.cargo(arguments));
+    let started = Instant::now();
+
+    stage("format", || cargo("format", &["fmt", "--all", "--check"]))?;
+    stage("lints", || {
+        cargo(
+            "lints",
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "--deny",
+                "warnings",
+            ],
+        )
+    })?;
+    stage("plugins", || plugins::build(workspace))?;
+    if has_nextest(workspace) {
+        stage("tests", || {
+            let mut tests = workspace.cargo(&["nextest", "run", "--workspace"]);
+            succeed("tests", tests.args(runner_arguments))
+        })?;
+        // nextest does not run the examples in the documentation.
+        stage("examples", || {
+            cargo("examples", &["test", "--doc", "--workspace"])
+        })?;
+    } else {
+        stage("tests", || {
+            let mut tests = workspace.cargo(&["test", "--workspace"]);
+            succeed("tests", tests.args(runner_arguments))
+        })?;
+    }
+    eprintln!("==> all passed ({:.1} s)", started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+fn stage(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("==> {name}");
+    let started = Instant::now();
+    let outcome = work();
+    let seconds = started.elapsed().as_secs_f32();
+    match &outcome {
+        Ok(()) => eprintln!("==> {name}: passed ({seconds:.1} s)"),
+        Err(_) => eprintln!("==> {name}: failed ({seconds:.1} s)"),
+    }
+    outcome
+}
+
+fn has_nextest(workspace: &Workspace) -> bool {
+    let mut ask = workspace.cargo(&["nextest", "--version"]);
+    ask.stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
