@@ -1,13 +1,18 @@
 //! The suite. Each check gets a log of its own, empty at first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kontor::log::{Append, AppendError, EventLog, MAX_PAGE, Subscription};
 use kontor::model::{CommandId, Digest, Json, Meta, NewEvent, Position, Recorded, Version};
+use tokio::time::timeout;
 
 use super::{append, append_as, everything, stream, whole_stream};
 
 type Log = Arc<dyn EventLog>;
+
+/// For one check: far more than any log needs, on a busy machine and over a network too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Checks everything that [`EventLog`] promises; panics at the first promise that is broken. `open` opens the log of a
 /// name, which is made empty if there is none. The suite opens a name again only after it has dropped the log.
@@ -16,21 +21,34 @@ pub async fn conformance<L: EventLog + 'static>(open: impl AsyncFn(&str) -> L) {
         let log: Log = Arc::new(open(name).await);
         log
     };
-    events_come_back_as_they_were_appended(open("round-trip").await).await;
-    versions_count_from_one(open("versions").await).await;
-    another_version_than_expected_is_a_conflict(open("conflict").await).await;
-    several_streams_commit_all_or_nothing(open("several-streams").await).await;
-    a_command_is_recorded_once_in_a_stream(open("duplicate").await).await;
-    a_command_is_found_with_all_its_events(open("find").await).await;
-    reading_may_begin_anywhere(open("read-middle").await).await;
-    the_log_is_read_in_pages(open("pages").await).await;
-    a_page_has_a_limit(open("page-limit").await).await;
-    a_subscription_brings_old_events_then_new_ones(open("subscription").await).await;
-    appends_may_run_ahead(open("run-ahead").await).await;
-    an_append_that_nobody_waits_for_is_done(open("not-awaited").await).await;
-    one_appender_wins_each_version(open("contention").await).await;
-    what_has_been_told_can_be_read(open("head").await).await;
-    everything_is_there_after_reopening(&open).await;
+    check(events_come_back_as_they_were_appended(open("round-trip").await)).await;
+    check(versions_count_from_one(open("versions").await)).await;
+    check(another_version_than_expected_is_a_conflict(
+        open("conflict").await,
+    ))
+    .await;
+    check(several_streams_commit_all_or_nothing(
+        open("several-streams").await,
+    ))
+    .await;
+    check(a_command_is_recorded_once_in_a_stream(open("duplicate").await)).await;
+    check(a_command_is_found_with_all_its_events(open("find").await)).await;
+    check(reading_may_begin_anywhere(open("read-middle").await)).await;
+    check(the_log_is_read_in_pages(open("pages").await)).await;
+    check(a_page_has_a_limit(open("page-limit").await)).await;
+    check(a_subscription_brings_old_events_then_new_ones(
+        open("subscription").await,
+    ))
+    .await;
+    check(appends_may_run_ahead(open("run-ahead").await)).await;
+    check(an_append_that_nobody_waits_for_is_done(open("not-awaited").await)).await;
+    check(one_appender_wins_each_version(open("contention").await)).await;
+    check(what_has_been_told_can_be_read(open("head").await)).await;
+    check(everything_is_there_after_reopening(&open)).await;
+}
+
+async fn check(check: impl Future<Output = ()>) {
+    timeout(PATIENCE, check).await.expect("the check ends");
 }
 
 async fn events_come_back_as_they_were_appended(log: Log) {

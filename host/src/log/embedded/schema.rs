@@ -46,9 +46,10 @@ const SCHEMA: &str = "
 /// The writer's page cache in KiB: the inner pages of the indexes of some ten million events.
 const WRITER_CACHE_KIB: i32 = 64 * 1_024;
 
-/// Pages in the WAL at which a commit does a checkpoint itself: 256 MB. Reached only if the checkpoint thread cannot keep up
-/// or is gone.
-const BACKSTOP_PAGES: i32 = 65_536;
+/// Pages in the WAL at which a commit does a checkpoint itself: 64 MB. Under a steady load the checkpoint thread never quite
+/// catches up, and only a checkpoint between two commits lets the WAL begin again; this keeps it from growing for ever,
+/// and recovery short.
+const BACKSTOP_PAGES: i32 = 16_384;
 
 /// Why the log cannot be opened. Says what a person can do about it.
 #[derive(Debug, thiserror::Error)]
