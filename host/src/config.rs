@@ -103,8 +103,8 @@ impl Default for Limits {
             queue: 4_096,
             // One group. What is behind it would wait for longer than a client does.
             aggregate_queue: 1_024,
-            // Half of the fewest instances, as every step needs another one.
-            saga_concurrency: 64,
+            // A run that waits for a step costs 75 KiB and a slot of the pool.
+            saga_concurrency: 256,
             // Proxies on the way commonly give up after a minute.
             wait_ms: 30_000,
         }
@@ -150,11 +150,6 @@ pub enum ConfigError {
     NotLoopback(SocketAddr),
     #[error("limits.{0} must be at least 1")]
     ZeroLimit(&'static str),
-    #[error(
-        "limits.saga_concurrency ({sagas}) must be below limits.instances ({instances}): a running saga holds an instance, \
-         and each of its steps needs another one"
-    )]
-    TooManySagas { sagas: usize, instances: usize },
 }
 
 impl Config {
@@ -220,10 +215,6 @@ impl Limits {
         ];
         if let Some((name, _)) = zeros.iter().find(|(_, zero)| *zero) {
             return Err(ConfigError::ZeroLimit(name));
-        }
-        if self.saga_concurrency >= self.instances {
-            let (sagas, instances) = (self.saga_concurrency, self.instances);
-            return Err(ConfigError::TooManySagas { sagas, instances });
         }
         Ok(())
     }
@@ -346,10 +337,6 @@ mod tests {
             (
                 "[limits]\ncall_time_ms = 0",
                 "limits.call_time_ms must be at least 1",
-            ),
-            (
-                "[limits]\ninstances = 8\nsaga_concurrency = 8",
-                "limits.saga_concurrency (8) must be below limits.instances (8)",
             ),
         ];
         for (file, reason) in table {

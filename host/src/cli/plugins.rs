@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use anyhow::Context as _;
-use kontor::deploy::Service;
+use kontor::manifest::Manifest;
+use kontor::model::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::client::{Client, HostArgument};
@@ -62,9 +63,8 @@ impl Plugins {
     }
 }
 
-impl From<&Service> for Plugin {
-    fn from(service: &Service) -> Self {
-        let manifest = &service.manifest;
+impl Plugin {
+    pub(super) fn new(manifest: &Manifest, digest: Digest) -> Self {
         let route = |route: &kontor::manifest::Route| Route {
             method: route.method.to_string(),
             path: route.path.clone(),
@@ -72,7 +72,7 @@ impl From<&Service> for Plugin {
         Self {
             service: manifest.service.to_string(),
             version: manifest.version.clone(),
-            digest: service.digest.to_string(),
+            digest: digest.to_string(),
             aggregates: manifest
                 .aggregates
                 .iter()

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use kontor::config::{Config, Overrides};
@@ -45,7 +46,12 @@ impl Serve {
         runtime.block_on(async {
             let shutdown = shutdown_signal().context("signals cannot be listened to")?;
             let started = |started: &Started| {
-                if let Err(error) = announce(started, json, out) {
+                let plugins: Vec<Plugin> = started
+                    .deployed
+                    .services()
+                    .map(|service| Plugin::new(service.manifest(), service.digest()))
+                    .collect();
+                if let Err(error) = announce(started.address, &plugins, json, out) {
                     tracing::warn!(%error, "standard output cannot be written");
                 }
             };
@@ -56,22 +62,16 @@ impl Serve {
 }
 
 /// Tells where the host listens (always the first line), what it has loaded, and where its page is.
-fn announce(started: &Started, json: bool, out: &mut dyn Write) -> io::Result<()> {
-    let address = format!("http://{}", started.address);
-    let plugins: Vec<Plugin> = started
-        .deployed
-        .services
-        .values()
-        .map(|service| (&**service).into())
-        .collect();
+fn announce(address: SocketAddr, plugins: &[Plugin], json: bool, out: &mut dyn Write) -> io::Result<()> {
+    let address = format!("http://{address}");
     if json {
         writeln!(out, "{}", json!({ "listening": address }))?;
-        for plugin in &plugins {
+        for plugin in plugins {
             writeln!(out, "{}", json!(plugin))?;
         }
         writeln!(out, "{}", json!({ "page": format!("{address}/") }))?;
     } else {
-        writeln!(out, "listening on {address}\n\n{}", plugin_table(&plugins))?;
+        writeln!(out, "listening on {address}\n\n{}", plugin_table(plugins))?;
         writeln!(out, "the API, to read and to try: {address}/")?;
     }
     out.flush()
@@ -105,15 +105,12 @@ async fn either(one: &mut Signal, other: &mut Signal) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use kontor::deploy::{Deployed, Service};
     use kontor::manifest::{Manifest, Permissions};
     use kontor::model::Digest;
 
     use super::*;
 
-    fn started() -> Started {
+    fn plugin() -> Plugin {
         let manifest = Manifest {
             service: "order".into(),
             version: "0.1.0".to_owned(),
@@ -125,22 +122,12 @@ mod tests {
             read_model: None,
             permissions: Permissions::default(),
         };
-        let service = Arc::new(Service {
-            manifest: Arc::new(manifest),
-            digest: Digest::of(b"component"),
-        });
-        let deployed = Deployed {
-            services: [("order".into(), service)].into(),
-        };
-        Started {
-            address: ([127, 0, 0, 1], 7070).into(),
-            deployed: Arc::new(deployed),
-        }
+        Plugin::new(&manifest, Digest::of(b"component"))
     }
 
     fn announced(json: bool) -> Vec<String> {
         let mut out = Vec::new();
-        announce(&started(), json, &mut out).unwrap();
+        announce(([127, 0, 0, 1], 7070).into(), &[plugin()], json, &mut out).unwrap();
         String::from_utf8(out)
             .unwrap()
             .lines()
