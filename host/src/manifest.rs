@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::model::Json;
+use crate::saga;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Manifest {
@@ -152,6 +153,9 @@ impl Manifest {
             "an aggregate",
             self.aggregates.iter().map(|aggregate| &aggregate.name),
         )?;
+        if let Some(aggregate) = self.aggregates.iter().find(|aggregate| *aggregate.name == *saga::AGGREGATE) {
+            return Err(format!("{:?} is the name of the host's own streams", aggregate.name));
+        }
         for aggregate in &self.aggregates {
             let of = |kind: &str| format!("{kind} of {}", aggregate.name);
             check_names(

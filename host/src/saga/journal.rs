@@ -92,6 +92,18 @@ impl SagaState {
         matches!(self, Self::Completed | Self::Compensated)
     }
 
+    /// The state that an entry leads to, if it leads to another one.
+    pub(crate) fn of_entry(name: &str) -> Option<Self> {
+        Some(match name {
+            "started" => Self::Running,
+            "unwinding" => Self::Unwinding,
+            "parked" => Self::Parked,
+            "completed" => Self::Completed,
+            "compensated" => Self::Compensated,
+            _ => return None,
+        })
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",

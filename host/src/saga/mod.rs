@@ -1,31 +1,52 @@
-//! STUB, being written. Sagas.
+//! Sagas: business transactions over several aggregates that end by themselves, done or undone.
+//!
+//! | term | meaning |
+//! |---|---|
+//! | step | a command of the saga; its id follows from the saga's id and the step's name |
+//! | undo | the compensation of a step that was done, by a command of its own |
+//! | refused | a step was rejected: the run returns the rejection and the saga unwinds |
+//! | failed | a step got neither done nor refused, in all its attempts |
+//! | parked | the saga cannot go on without a person |
+//!
+//! A saga acts only through commands, by the same dispatch as everybody. *Invariant:* whatever a saga did is in its
+//! journal or will be: a run that is started again sends the same commands under the same ids.
 
-use std::sync::Arc;
+mod driver;
+mod index;
+pub(crate) mod journal;
+mod record;
+mod runner;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::task::JoinHandle;
 
+use crate::clock::SharedClock;
+use crate::deploy::Registry;
+use crate::dispatch::Dispatch;
 use crate::error::CallError;
-use crate::model::Rejection;
+use crate::log::{EventLog, ReadError, Subscription};
+use crate::model::{Recorded, Rejection, StreamId};
+use crate::runtime::Ask;
+
+pub(crate) use record::AGGREGATE;
+
+use index::{Change, Index, Open};
+pub use journal::SagaState;
+use record::RecordError;
 
 /// A UUID made from the event that started it and the saga's name.
 pub type SagaId = Arc<str>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SagaState {
-    Running,
-    Unwinding,
-    Parked,
-    Completed,
-    Compensated,
-}
-
-impl SagaState {
-    pub fn ended(self) -> bool {
-        matches!(self, Self::Completed | Self::Compensated)
-    }
-}
+/// Sagas under way at once, those included that wait for the log or the next attempt of a step. The others wait in the log.
+const MAX_UNDER_WAY: u32 = 1_024;
+/// The wait before a saga is tried again whose journal could not be written.
+const LOG_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a client may know of a saga.
 #[derive(Clone, Debug, Serialize)]
@@ -38,16 +59,228 @@ pub struct SagaStatus {
     pub reason: Option<Rejection>,
 }
 
-pub struct Sagas {}
+/// Why the sagas cannot run.
+#[derive(Debug, thiserror::Error)]
+#[error("the index of sagas cannot be used")]
+pub struct SagasError(#[from] rusqlite::Error);
+
+/// Runs all sagas of the host.
+pub struct Sagas {
+    shared: Arc<Shared>,
+    following: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    log: Arc<dyn EventLog>,
+    dispatch: Dispatch,
+    ask: Arc<dyn Ask>,
+    registry: Arc<Registry>,
+    clock: SharedClock,
+    index: Index,
+    /// True when the host is stopping.
+    stopping: watch::Sender<bool>,
+    places: Arc<Semaphore>,
+    /// Who waits for the end of a saga.
+    waiting: Mutex<HashMap<SagaId, Vec<oneshot::Sender<()>>>>,
+}
 
 impl Sagas {
-    /// None if no such saga was ever started.
-    pub async fn status(&self, _id: &str) -> Result<Option<SagaStatus>, CallError> {
-        todo!()
+    /// Takes up all sagas that have not ended, and from then on every one that an event starts.
+    pub async fn start(
+        data: &Path,
+        log: Arc<dyn EventLog>,
+        dispatch: Dispatch,
+        ask: Arc<dyn Ask>,
+        registry: Arc<Registry>,
+        clock: SharedClock,
+    ) -> Result<Self, SagasError> {
+        let shared = Arc::new(Shared {
+            log,
+            dispatch,
+            ask,
+            registry,
+            clock,
+            index: Index::open(data)?,
+            stopping: watch::Sender::new(false),
+            places: Arc::new(Semaphore::new(MAX_UNDER_WAY as usize)),
+            waiting: Mutex::default(),
+        });
+        let open = shared.index.open_sagas().await?;
+        let position = shared.index.position().await?;
+        let subscription = Subscription::new(shared.log.clone(), position);
+        let following = tokio::spawn(shared.clone().follow(open, subscription));
+        Ok(Self { shared, following: Mutex::new(Some(following)) })
     }
 
-    /// The status when the saga has ended, or after `limit` as it stands then.
-    pub async fn wait(&self, _id: &str, _limit: Duration) -> Result<Option<SagaStatus>, CallError> {
-        todo!()
+    /// None if the saga has not begun, or no such saga was ever started.
+    pub async fn status(&self, id: &str) -> Result<Option<SagaStatus>, CallError> {
+        let Ok(stream) = StreamId::new(AGGREGATE, id) else {
+            return Ok(None);
+        };
+        let (_, saga) = record::read(&*self.shared.log, &stream).await.map_err(|error| match error {
+            RecordError::Read(error) => CallError::Read(error),
+            other => CallError::Read(ReadError(Arc::new(other))),
+        })?;
+        Ok(saga.map(|saga| SagaStatus {
+            id: id.into(),
+            service: saga.service,
+            name: saga.name,
+            state: saga.state,
+            reason: saga.reason,
+        }))
+    }
+
+    /// The status when the saga has ended or parked, or after `limit` as it stands then.
+    pub async fn wait(&self, id: &str, limit: Duration) -> Result<Option<SagaStatus>, CallError> {
+        let settled = self.shared.settled(id);
+        let status = self.status(id).await?;
+        if status.as_ref().is_some_and(|status| status.state.settled()) {
+            return Ok(status);
+        }
+        // Either way the journal says how it stands.
+        let _ = tokio::time::timeout(limit, settled).await;
+        self.status(id).await
+    }
+
+    /// Stops after the commands under way; every saga goes on when the host starts again.
+    pub async fn close(&self) {
+        self.shared.stopping.send_replace(true);
+        let following = self.following.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(following) = following {
+            // Err: it has panicked, which the panic hook has told.
+            let _ = following.await;
+        }
+        // Err: closed before, after the same wait.
+        let _ = self.shared.places.acquire_many(MAX_UNDER_WAY).await;
+        self.shared.places.close();
+    }
+}
+
+impl SagaState {
+    /// Whether nothing moves any more by itself.
+    fn settled(self) -> bool {
+        self.ended() || self == Self::Parked
+    }
+}
+
+impl Shared {
+    /// Resolves when a saga that runs here has ended or parked.
+    fn settled(&self, id: &str) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let senders = waiting.entry(id.into()).or_default();
+        senders.retain(|sender| !sender.is_closed());
+        senders.push(sender);
+        receiver
+    }
+
+    /// Runs the open sagas, then those that the log's events start.
+    async fn follow(self: Arc<Self>, open: Vec<Open>, mut subscription: Subscription) {
+        if !open.is_empty() {
+            tracing::info!(sagas = open.len(), "taking up the sagas that have not ended");
+        }
+        for saga in open {
+            if self.spawn(saga).await.is_none() {
+                return;
+            }
+        }
+        let mut stopping = self.stopping.subscribe();
+        loop {
+            let page = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+                page = subscription.next() => page,
+            };
+            match page {
+                Ok(Some(page)) if self.take_in(&page).await.is_some() => {}
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::error!(%error, "sagas cannot follow the log");
+                    tokio::time::sleep(LOG_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Starts the sagas that a page of events starts, and remembers that. None when the host is stopping.
+    async fn take_in(self: &Arc<Self>, page: &[Recorded]) -> Option<()> {
+        let deployed = self.registry.current();
+        let mut changes = Vec::new();
+        for event in page {
+            if event.stream.aggregate() == AGGREGATE {
+                let state = SagaState::of_entry(&event.name);
+                changes.extend(state.map(|state| Change::Moved { id: event.stream.id().into(), state }));
+                continue;
+            }
+            for (id, trigger) in deployed.started_by(event) {
+                let open = Open {
+                    id,
+                    trigger: event.position,
+                    service: trigger.component.manifest().service.clone(),
+                    name: trigger.saga.clone(),
+                };
+                changes.push(Change::Triggered(open.clone()));
+                self.spawn(open).await?;
+            }
+        }
+        let position = page.last()?.position;
+        if let Err(error) = self.index.apply(changes, position).await {
+            // The log has it all: what is missing in the index is found again at the next start.
+            tracing::error!(%error, "the index of sagas cannot be written");
+        }
+        Some(())
+    }
+
+    /// Runs a saga on a task of its own, as soon as there is a place. None when the host is stopping.
+    async fn spawn(self: &Arc<Self>, open: Open) -> Option<()> {
+        let mut stopping = self.stopping.subscribe();
+        let place = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stopping| *stopping) => return None,
+            place = self.places.clone().acquire_owned() => place.ok()?,
+        };
+        tokio::spawn(self.clone().run(open, place));
+        Some(())
+    }
+
+    async fn run(self: Arc<Self>, open: Open, _place: OwnedSemaphorePermit) {
+        metrics::gauge!("kontor_sagas_running").increment(1);
+        let mut stopping = self.stopping.subscribe();
+        loop {
+            match runner::run(&self, &open).await {
+                Ok(state) => {
+                    self.tell(&open, state);
+                    break;
+                }
+                Err(runner::RunError::Stopping) => break,
+                Err(error) => {
+                    tracing::error!(saga = %open.id, name = %open.name, %error, "a saga cannot go on");
+                    if !error.passes() {
+                        break;
+                    }
+                }
+            }
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => break,
+                () = tokio::time::sleep(LOG_PAUSE) => {}
+            }
+        }
+        metrics::gauge!("kontor_sagas_running").decrement(1);
+    }
+
+    /// Tells those who wait, and the operator.
+    fn tell(&self, open: &Open, state: SagaState) {
+        metrics::counter!("kontor_sagas_settled_total", "saga" => open.name.to_string(), "state" => state.as_str())
+            .increment(1);
+        if state == SagaState::Parked {
+            tracing::error!(saga = %open.id, name = %open.name, "a saga is parked and needs a person");
+        } else {
+            tracing::debug!(saga = %open.id, name = %open.name, state = state.as_str(), "a saga has ended");
+        }
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&open.id);
+        for sender in waiting.unwrap_or_default() {
+            // Err: nobody waits any more.
+            let _ = sender.send(());
+        }
     }
 }
