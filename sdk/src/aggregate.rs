@@ -14,16 +14,7 @@ use crate::{Event, Rejection, json, schema};
 /// never stored by the aggregate: the host keeps the events and hands in the state that they make.
 ///
 /// Commands and events are enums with serde's usual (external) tagging. One variant is one command or event; its doc
-/// comment becomes the description in the API, and a payload without fields is written `Confirm {}`:
-///
-/// ```ignore
-/// #[derive(Deserialize, JsonSchema)]
-/// #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-/// enum ProductCommand {
-///     /// Takes new stock in.
-///     AddStock { quantity: u64 },
-/// }
-/// ```
+/// comment becomes the description in the API, and a payload without fields is written `Confirm {}`.
 pub trait Aggregate: Default + Serialize + DeserializeOwned {
     /// The kind of the aggregate, unique in a host: `product`.
     const NAME: &'static str;

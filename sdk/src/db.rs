@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde::de::value::MapDeserializer;
 
@@ -51,6 +52,11 @@ pub fn query_one<T: DeserializeOwned>(sql: &str, parameters: &[Value]) -> Result
     rows.first().map(|row| read(&columns, row)).transpose()
 }
 
+/// A list or a struct as the JSON text that [`query`] reads into one again.
+pub fn json(value: &impl Serialize) -> Value {
+    Value::Text(crate::json::text(value))
+}
+
 fn read<T: DeserializeOwned>(columns: &[String], row: &[Value]) -> Result<T, SqlError> {
     let fields = columns.iter().map(String::as_str).zip(row.iter().map(Cell));
     T::deserialize(MapDeserializer::<_, serde_json::Error>::new(fields))
@@ -60,7 +66,7 @@ fn read<T: DeserializeOwned>(columns: &[String], row: &[Value]) -> Result<T, Sql
 /// The parameters of a statement: `params![id, quantity]`.
 #[macro_export]
 macro_rules! params {
-    ($($value:expr),* $(,)?) => { &[$($crate::db::Value::from($value)),*] };
+    ($($value:expr),* $(,)?) => { &[$(::core::convert::Into::<$crate::db::Value>::into($value)),*] };
 }
 
 impl From<i64> for Value {

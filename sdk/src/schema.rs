@@ -95,13 +95,11 @@ mod tests {
 
     #[derive(Deserialize, JsonSchema)]
     #[serde(rename_all = "kebab-case")]
-    #[expect(dead_code, reason = "only its schema is looked at")]
     enum Single {
         OnlyOne {},
     }
 
     #[derive(Deserialize, JsonSchema)]
-    #[expect(dead_code, reason = "only its schema is looked at")]
     enum Bare {
         Start,
         Stop {},
