@@ -17,7 +17,7 @@ use cell::Cell;
 
 /// What SQLite, or a limit of the host, has against a statement.
 #[derive(Clone, Debug)]
-pub struct SqlError(String);
+pub struct SqlError(pub(crate) String);
 
 impl fmt::Display for SqlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,15 +149,8 @@ mod tests {
 
     fn row(open: Value, tags: &str) -> Result<Row, SqlError> {
         let columns = ["id", "quantity", "price", "weight", "open", "status", "tags"].map(str::to_owned);
-        let row: [Value; 7] = [
-            "a".into(),
-            3_u64.into(),
-            Value::Null,
-            1.5.into(),
-            open,
-            "in-transit".into(),
-            tags.into(),
-        ];
+        let row: [Value; 7] =
+            ["a".into(), 3_u64.into(), Value::Null, 1.5.into(), open, "in-transit".into(), tags.into()];
         read(&columns, &row)
     }
 
@@ -179,17 +172,7 @@ mod tests {
 
     #[test]
     fn a_row_that_does_not_fit_says_why() {
-        assert!(
-            row("yes".into(), "[]")
-                .unwrap_err()
-                .to_string()
-                .contains("a row cannot be read")
-        );
-        assert!(
-            row(true.into(), "[")
-                .unwrap_err()
-                .to_string()
-                .contains("a row cannot be read")
-        );
+        assert!(row("yes".into(), "[]").unwrap_err().to_string().contains("a row cannot be read"));
+        assert!(row(true.into(), "[").unwrap_err().to_string().contains("a row cannot be read"));
     }
 }

@@ -41,10 +41,7 @@ impl<C: Component> aggregates::Guest for C {
 }
 
 fn aggregate<C: Component>(name: &str) -> &'static Handler {
-    let handler = C::service()
-        .aggregates
-        .iter()
-        .find(|aggregate| aggregate.name == name);
+    let handler = C::service().aggregates.iter().find(|aggregate| aggregate.name == name);
     handler.unwrap_or_else(|| panic!("this service has no aggregate {name}"))
 }
 

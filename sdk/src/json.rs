@@ -24,10 +24,7 @@ pub(crate) fn write_variant(value: &impl Serialize) -> Event {
     let text = text(value);
     let parts = text.strip_prefix("{\"").and_then(|rest| rest.strip_suffix('}'));
     match parts.and_then(|rest| rest.split_once("\":")) {
-        Some((name, payload)) => Event {
-            name: name.to_owned(),
-            payload: payload.to_owned(),
-        },
+        Some((name, payload)) => Event { name: name.to_owned(), payload: payload.to_owned() },
         None => panic!("an event is a variant with fields of an externally tagged enum, not {text}"),
     }
 }
@@ -48,29 +45,17 @@ mod tests {
 
     #[test]
     fn a_variant_is_split_into_its_name_and_its_payload() {
-        let event = write_variant(&Stock::StockAdded {
-            quantity: 5,
-            note: r#"a "quoted": }"#.to_owned(),
-        });
+        let event = write_variant(&Stock::StockAdded { quantity: 5, note: r#"a "quoted": }"#.to_owned() });
         assert_eq!(event.name, "stock-added");
         assert_eq!(event.payload, r#"{"quantity":5,"note":"a \"quoted\": }"}"#);
 
         let event = write_variant(&Stock::StockCounted {});
-        assert_eq!(
-            (event.name.as_str(), event.payload.as_str()),
-            ("stock-counted", "{}")
-        );
+        assert_eq!((event.name.as_str(), event.payload.as_str()), ("stock-counted", "{}"));
     }
 
     #[test]
     fn what_was_split_is_read_again() {
-        for stock in [
-            Stock::StockAdded {
-                quantity: 5,
-                note: String::new(),
-            },
-            Stock::StockCounted {},
-        ] {
+        for stock in [Stock::StockAdded { quantity: 5, note: String::new() }, Stock::StockCounted {}] {
             let event = write_variant(&stock);
             assert_eq!(read_variant::<Stock>(&event.name, &event.payload).unwrap(), stock);
         }

@@ -21,19 +21,12 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection without details.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            message: message.into(),
-            details: None,
-        }
+        Self { code: code.into(), message: message.into(), details: None }
     }
 
     /// The same rejection with the facts behind it, a JSON object.
     pub fn with(self, details: Value) -> Self {
-        Self {
-            details: Some(details),
-            ..self
-        }
+        Self { details: Some(details), ..self }
     }
 }
 
@@ -60,9 +53,7 @@ impl From<types::Rejection> for Rejection {
         Self {
             code: rejection.code,
             message: rejection.message,
-            details: rejection
-                .details
-                .and_then(|details| serde_json::from_str(&details).ok()),
+            details: rejection.details.and_then(|details| serde_json::from_str(&details).ok()),
         }
     }
 }

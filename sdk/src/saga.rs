@@ -62,10 +62,7 @@ impl Outcome {
     /// The view of the aggregate after it, none if the aggregate does not exist. Panics, which is a fault, if the view
     /// is no `T`.
     pub fn view<T: DeserializeOwned>(&self) -> Option<T> {
-        self.0
-            .view
-            .as_deref()
-            .map(|view| read(view, "the view after a step"))
+        self.0.view.as_deref().map(|view| read(view, "the view after a step"))
     }
 }
 
@@ -81,31 +78,21 @@ impl Saga {
         &self,
         commands: impl IntoIterator<Item = (N, Command)>,
     ) -> Result<Vec<Outcome>, Rejection> {
-        let actions: Vec<_> = commands
-            .into_iter()
-            .map(|(name, command)| command.named(name))
-            .collect();
-        steps::steps(&actions)
-            .into_iter()
-            .map(|answer| answer.map(Outcome).map_err(Into::into))
-            .collect()
+        let actions: Vec<_> = commands.into_iter().map(|(name, command)| command.named(name)).collect();
+        steps::steps(&actions).into_iter().map(|answer| answer.map(Outcome).map_err(Into::into)).collect()
     }
 
     /// Sends the command that decides: once it is accepted, nothing is undone any more, and every later step is
     /// repeated until it is accepted.
     pub fn pivot(&self, name: impl Into<String>, command: Command) -> Result<Outcome, Rejection> {
-        steps::pivot(&command.named(name))
-            .map(Outcome)
-            .map_err(Into::into)
+        steps::pivot(&command.named(name)).map(Outcome).map_err(Into::into)
     }
 
     /// Asks a service once, under a step's name; the answer is the same on every replay.
     pub fn query<T: DeserializeOwned>(&self, name: &str, request: Request) -> Result<T, Rejection> {
         let services::Request { service, query, .. } = &request.0;
         let what = format!("the answer of {service} to {query}");
-        steps::query(name, &request.0)
-            .map(|answer| read(&answer, &what))
-            .map_err(Into::into)
+        steps::query(name, &request.0).map(|answer| read(&answer, &what)).map_err(Into::into)
     }
 
     /// Goes on after some time, restarts of the host included.

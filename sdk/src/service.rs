@@ -50,10 +50,7 @@ pub struct Target(manifest::RouteTarget);
 
 /// A command of an aggregate. `{id}` in the path is the aggregate's id; a path without it makes a new one.
 pub fn command<A: Aggregate>(name: &str) -> Target {
-    let command = manifest::CommandRef {
-        aggregate: A::NAME.to_owned(),
-        command: name.to_owned(),
-    };
+    let command = manifest::CommandRef { aggregate: A::NAME.to_owned(), command: name.to_owned() };
     Target(manifest::RouteTarget::Command(command))
 }
 
@@ -103,13 +100,7 @@ impl Service {
             let trigger = saga.trigger.payload();
             run(&saga, trigger)
         };
-        self.sagas.push(SagaHandler {
-            name,
-            description,
-            aggregate,
-            event,
-            run: Box::new(run),
-        });
+        self.sagas.push(SagaHandler { name, description, aggregate, event, run: Box::new(run) });
         self
     }
 
@@ -127,14 +118,9 @@ impl Service {
     {
         let run = move |arguments: &str| {
             let arguments = serde_json::from_str(arguments).map_err(|error| {
-                Rejection::new(
-                    "invalid-arguments",
-                    format!("The arguments cannot be read: {error}."),
-                )
+                Rejection::new("invalid-arguments", format!("The arguments cannot be read: {error}."))
             })?;
-            answer(arguments)
-                .map(|answer| json::text(&answer))
-                .map_err(Into::into)
+            answer(arguments).map(|answer| json::text(&answer)).map_err(Into::into)
         };
         self.queries.push(QueryHandler {
             name,
@@ -148,10 +134,7 @@ impl Service {
 
     /// Has a read model.
     pub fn read_model(self, read_model: ReadModel) -> Self {
-        Self {
-            read_model: Some(read_model),
-            ..self
-        }
+        Self { read_model: Some(read_model), ..self }
     }
 
     /// May ask these services.
@@ -190,11 +173,7 @@ impl Service {
     }
 
     fn route(mut self, method: manifest::Method, path: &str, Target(target): Target) -> Self {
-        self.routes.push(manifest::Route {
-            method,
-            path: path.to_owned(),
-            target,
-        });
+        self.routes.push(manifest::Route { method, path: path.to_owned(), target });
         self
     }
 
@@ -204,11 +183,7 @@ impl Service {
             service: self.name.to_owned(),
             version: self.version.to_owned(),
             description: self.description.to_owned(),
-            aggregates: self
-                .aggregates
-                .iter()
-                .map(|aggregate| (aggregate.describe)())
-                .collect(),
+            aggregates: self.aggregates.iter().map(|aggregate| (aggregate.describe)()).collect(),
             sagas: self.sagas.iter().map(SagaHandler::describe).collect(),
             queries: self.queries.iter().map(QueryHandler::describe).collect(),
             routes: self.routes.clone(),
@@ -251,10 +226,7 @@ impl RecordedEvent {
     /// The payload as a `T`. Panics, which is a fault, if it is none.
     pub fn payload<T: DeserializeOwned>(&self) -> T {
         serde_json::from_str(&self.payload).unwrap_or_else(|error| {
-            panic!(
-                "{} of {} {} cannot be read: {error}",
-                self.name, self.aggregate, self.aggregate_id
-            )
+            panic!("{} of {} {} cannot be read: {error}", self.name, self.aggregate, self.aggregate_id)
         })
     }
 }

@@ -53,10 +53,7 @@ pub fn query<T: DeserializeOwned>(
 ) -> Result<T, Failure> {
     let request = Request::new(service, query, arguments);
     let answer = wit::query(&[request.0]).pop();
-    answer.map_or_else(
-        || Err(Failure::Unavailable("the host gave no answer".to_owned())),
-        read,
-    )
+    answer.map_or_else(|| Err(Failure::Unavailable("the host gave no answer".to_owned())), read)
 }
 
 /// Asks several at once; the answers are in the order of the requests.

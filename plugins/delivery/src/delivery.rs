@@ -99,12 +99,7 @@ impl Aggregate for Delivery {
 
     fn evolve(&mut self, event: DeliveryEvent) {
         match event {
-            DeliveryScheduled { address } => {
-                *self = Self {
-                    status: Status::Preparing,
-                    address,
-                }
-            }
+            DeliveryScheduled { address } => *self = Self { status: Status::Preparing, address },
             DeliveryHeld {} => self.status = Status::Held,
             DeliveryResumed {} => self.status = Status::Preparing,
             DeliveryCancelled {} => self.status = Status::Cancelled,
@@ -121,19 +116,15 @@ impl Aggregate for Delivery {
             (DeliveryScheduled { .. }, Status::Preparing | Status::Held) => Some(DeliveryCancelled {}),
             (DeliveryHeld {}, Status::Held) => Some(DeliveryResumed {}),
             (DeliveryResumed {}, Status::Preparing) => Some(DeliveryHeld {}),
-            (DeliveryCancelled {}, Status::Cancelled) => Some(DeliveryScheduled {
-                address: self.address.clone(),
-            }),
+            (DeliveryCancelled {}, Status::Cancelled) => {
+                Some(DeliveryScheduled { address: self.address.clone() })
+            }
             _ => None,
         })
     }
 
     fn view(&self, id: &str) -> DeliveryView {
-        DeliveryView {
-            id: id.to_owned(),
-            status: self.status,
-            address: self.address.clone(),
-        }
+        DeliveryView { id: id.to_owned(), status: self.status, address: self.address.clone() }
     }
 }
 
@@ -151,10 +142,7 @@ impl Delivery {
     fn must_be_held(&self) -> Result<(), Rejection> {
         match self.status {
             Status::Held => Ok(()),
-            _ => Err(Rejection::new(
-                "delivery-not-held",
-                "Only a held delivery can be resumed.",
-            )),
+            _ => Err(Rejection::new("delivery-not-held", "Only a held delivery can be resumed.")),
         }
     }
 }
@@ -163,10 +151,8 @@ impl Address {
     fn must_be_deliverable(&self) -> Result<(), Rejection> {
         let undeliverable: Vec<String> = config(UNDELIVERABLE_REGIONS).unwrap_or_default();
         if undeliverable.contains(&self.region) {
-            let rejection = Rejection::new(
-                "undeliverable",
-                format!("Nothing is delivered to {}.", self.region),
-            );
+            let rejection =
+                Rejection::new("undeliverable", format!("Nothing is delivered to {}.", self.region));
             return Err(rejection.with(json!({ "region": self.region })));
         }
         Ok(())

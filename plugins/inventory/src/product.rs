@@ -17,8 +17,8 @@ pub(crate) struct Product {
     available: u64,
     /// The quantity reserved for each order, by the order's id.
     reservations: BTreeMap<String, u64>,
-    /// The quantity that left with each order, by the order's id.
-    shipments: BTreeMap<String, u64>,
+    /// What has left with all orders together.
+    shipped: u64,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -65,38 +65,14 @@ pub(crate) enum ProductCommand {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum ProductEvent {
-    ProductRegistered {
-        name: String,
-        unit_price: u64,
-        quantity: u64,
-    },
-    StockAdded {
-        quantity: u64,
-    },
-    StockRemoved {
-        quantity: u64,
-    },
-    StockReserved {
-        order_id: String,
-        quantity: u64,
-    },
-    ReservationChanged {
-        order_id: String,
-        from: u64,
-        to: u64,
-    },
-    StockReleased {
-        order_id: String,
-        quantity: u64,
-    },
-    StockShipped {
-        order_id: String,
-        quantity: u64,
-    },
-    StockUnshipped {
-        order_id: String,
-        quantity: u64,
-    },
+    ProductRegistered { name: String, unit_price: u64, quantity: u64 },
+    StockAdded { quantity: u64 },
+    StockRemoved { quantity: u64 },
+    StockReserved { order_id: String, quantity: u64 },
+    ReservationChanged { order_id: String, from: u64, to: u64 },
+    StockReleased { order_id: String, quantity: u64 },
+    StockShipped { order_id: String, quantity: u64 },
+    StockUnshipped { order_id: String, quantity: u64 },
 }
 
 /// A product and its stock.
@@ -127,18 +103,9 @@ impl Aggregate for Product {
         context: &Context,
     ) -> Result<Vec<ProductEvent>, Rejection> {
         let event = match (command, product) {
-            (
-                Register {
-                    name,
-                    unit_price,
-                    quantity,
-                },
-                None,
-            ) => ProductRegistered {
-                name,
-                unit_price,
-                quantity,
-            },
+            (Register { name, unit_price, quantity }, None) => {
+                ProductRegistered { name, unit_price, quantity }
+            }
             (Register { .. }, Some(_)) => return Err(context.already_exists()),
             (_, None) => return Err(context.not_found()),
             (AddStock { quantity }, Some(product)) => product.add_stock(quantity)?,
@@ -161,11 +128,7 @@ impl Aggregate for Product {
 
     fn evolve(&mut self, event: ProductEvent) {
         match event {
-            ProductRegistered {
-                name,
-                unit_price,
-                quantity,
-            } => {
+            ProductRegistered { name, unit_price, quantity } => {
                 self.name = name;
                 self.unit_price = unit_price;
                 self.available = quantity;
@@ -186,10 +149,10 @@ impl Aggregate for Product {
             }
             StockShipped { order_id, quantity } => {
                 self.reservations.remove(&order_id);
-                self.shipments.insert(order_id, quantity);
+                self.shipped += quantity;
             }
             StockUnshipped { order_id, quantity } => {
-                self.shipments.remove(&order_id);
+                self.shipped -= quantity;
                 self.reservations.insert(order_id, quantity);
             }
         }
@@ -205,7 +168,7 @@ impl Aggregate for Product {
             StockReserved { order_id, .. } => self.undo_reserve(order_id),
             ReservationChanged { order_id, from, .. } => self.undo_change(order_id, from)?,
             StockReleased { order_id, quantity } => self.undo_release(order_id, quantity)?,
-            StockShipped { order_id, .. } => self.undo_ship(order_id),
+            StockShipped { order_id, quantity } => self.undo_ship(order_id, quantity),
             _ => return Err(context.not_compensable()),
         })
     }
@@ -216,8 +179,8 @@ impl Aggregate for Product {
             name: self.name.clone(),
             unit_price: self.unit_price,
             available: self.available,
-            reserved: self.reservations.values().sum(),
-            shipped: self.shipments.values().sum(),
+            reserved: self.reserved(),
+            shipped: self.shipped,
         }
     }
 }
@@ -225,16 +188,9 @@ impl Aggregate for Product {
 /// The rules. A rejection that concerns stock says how much there is.
 impl Product {
     fn add_stock(&self, quantity: u64) -> Result<ProductEvent, Rejection> {
-        let held = self
-            .reservations
-            .values()
-            .chain(self.shipments.values())
-            .sum::<u64>();
-        if quantity > MAX - self.available - held {
-            return Err(Rejection::new(
-                "amount-too-large",
-                format!("A product cannot have more than {MAX} pieces."),
-            ));
+        if quantity > MAX - self.available - self.reserved() - self.shipped {
+            let message = format!("A product cannot have more than {MAX} pieces.");
+            return Err(Rejection::new("amount-too-large", message));
         }
         Ok(StockAdded { quantity })
     }
@@ -245,11 +201,9 @@ impl Product {
     }
 
     fn reserve(&self, order_id: String, quantity: u64) -> Result<ProductEvent, Rejection> {
-        if self.reservations.contains_key(&order_id) || self.shipments.contains_key(&order_id) {
-            return Err(Rejection::new(
-                "already-reserved",
-                format!("Order {order_id} has its reservation already."),
-            ));
+        if self.reservations.contains_key(&order_id) {
+            let message = format!("Order {order_id} has its reservation already.");
+            return Err(Rejection::new("already-reserved", message));
         }
         self.must_have(quantity)?;
         Ok(StockReserved { order_id, quantity })
@@ -263,21 +217,19 @@ impl Product {
 
     fn reserved_for(&self, order_id: &str) -> Result<u64, Rejection> {
         self.reservations.get(order_id).copied().ok_or_else(|| {
-            Rejection::new(
-                "not-reserved",
-                format!("Nothing is reserved for order {order_id}."),
-            )
+            Rejection::new("not-reserved", format!("Nothing is reserved for order {order_id}."))
         })
     }
 
+    fn reserved(&self) -> u64 {
+        self.reservations.values().sum()
+    }
+
     fn must_have(&self, quantity: u64) -> Result<(), Rejection> {
-        let available = self.available;
-        if quantity > available {
-            return Err(Rejection::new(
-                "insufficient-stock",
-                format!("Only {available} of {} are left.", self.name),
-            )
-            .with(json!({ "available": available })));
+        let Self { name, available, .. } = self;
+        if quantity > *available {
+            let message = format!("Only {available} of {name} are left.");
+            return Err(Rejection::new("insufficient-stock", message).with(json!({ "available": available })));
         }
         Ok(())
     }
@@ -306,8 +258,8 @@ impl Product {
         Ok(Some(StockReserved { order_id, quantity }))
     }
 
-    fn undo_ship(&self, order_id: String) -> Option<ProductEvent> {
-        let quantity = *self.shipments.get(&order_id)?;
-        Some(StockUnshipped { order_id, quantity })
+    fn undo_ship(&self, order_id: String, quantity: u64) -> Option<ProductEvent> {
+        let gone = !self.reservations.contains_key(&order_id);
+        gone.then_some(StockUnshipped { order_id, quantity })
     }
 }

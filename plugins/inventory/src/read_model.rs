@@ -13,22 +13,16 @@ pub(crate) fn products() -> ReadModel {
 fn project(event: &RecordedEvent, change: ProductEvent) -> Result<(), SqlError> {
     let id = &event.aggregate_id;
     match change {
-        ProductRegistered {
-            name,
-            unit_price,
-            quantity,
-        } => db::execute(
+        ProductRegistered { name, unit_price, quantity } => db::execute(
             "INSERT INTO products VALUES (?1, ?2, ?3, ?4, 0, 0)",
             params![id, name, unit_price, quantity],
         ),
-        StockAdded { quantity } => db::execute(
-            "UPDATE products SET available = available + ?2 WHERE id = ?1",
-            params![id, quantity],
-        ),
-        StockRemoved { quantity } => db::execute(
-            "UPDATE products SET available = available - ?2 WHERE id = ?1",
-            params![id, quantity],
-        ),
+        StockAdded { quantity } => {
+            db::execute("UPDATE products SET available = available + ?2 WHERE id = ?1", params![id, quantity])
+        }
+        StockRemoved { quantity } => {
+            db::execute("UPDATE products SET available = available - ?2 WHERE id = ?1", params![id, quantity])
+        }
         StockReserved { quantity, .. } => reserve_more(id, 0, quantity),
         ReservationChanged { from, to, .. } => reserve_more(id, from, to),
         StockReleased { quantity, .. } => reserve_more(id, quantity, 0),

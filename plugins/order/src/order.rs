@@ -10,6 +10,9 @@ use crate::shares;
 use OrderCommand::*;
 use OrderEvent::*;
 
+/// Each line is a step of a saga, and they are taken all at once.
+const MAX_LINES: usize = 100;
+
 /// No order's total is above it, so that read models can keep totals as SQL integers.
 const MAX_TOTAL: u64 = i64::MAX as u64;
 
@@ -74,6 +77,7 @@ pub(crate) enum OrderCommand {
     /// Places the order, at the products' current prices.
     Create {
         user_id: String,
+        #[schemars(length(max = MAX_LINES))]
         lines: Vec<Wanted>,
         payment: Vec<Share>,
         address: Address,
@@ -102,17 +106,9 @@ pub(crate) struct Share {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum OrderEvent {
-    OrderCreated {
-        user_id: String,
-        lines: Vec<Line>,
-        total: u64,
-        payment: Vec<Part>,
-        address: Address,
-    },
+    OrderCreated { user_id: String, lines: Vec<Line>, total: u64, payment: Vec<Part>, address: Address },
     OrderConfirmed {},
-    OrderCancelled {
-        reason: Rejection,
-    },
+    OrderCancelled { reason: Rejection },
 }
 
 /// What a user ordered.
@@ -143,31 +139,8 @@ impl Aggregate for Order {
         context: &Context,
     ) -> Result<Vec<OrderEvent>, Rejection> {
         let event = match (command, order) {
-            (
-                Create {
-                    user_id,
-                    lines,
-                    payment,
-                    address,
-                },
-                None,
-            ) => {
-                check_lines(&lines)?;
-                let shares = read_shares(&payment)?;
-                let lines = price(&lines)?;
-                let total = total(&lines)?;
-                let amounts = shares::split(total, &shares);
-                let payment = payment.iter().zip(amounts).map(|(part, amount)| Part {
-                    method: part.method,
-                    amount,
-                });
-                OrderCreated {
-                    user_id,
-                    lines,
-                    total,
-                    payment: payment.collect(),
-                    address,
-                }
+            (Create { user_id, lines, payment, address }, None) => {
+                create(user_id, &lines, &payment, address)?
             }
             (Create { .. }, Some(_)) => return Err(context.already_exists()),
             (_, None) => return Err(context.not_found()),
@@ -181,22 +154,9 @@ impl Aggregate for Order {
 
     fn evolve(&mut self, event: OrderEvent) {
         match event {
-            OrderCreated {
-                user_id,
-                lines,
-                total,
-                payment,
-                address,
-            } => {
-                *self = Self {
-                    status: Status::Pending,
-                    user_id,
-                    lines,
-                    total,
-                    payment,
-                    address,
-                    reason: None,
-                };
+            OrderCreated { user_id, lines, total, payment, address } => {
+                *self =
+                    Self { status: Status::Pending, user_id, lines, total, payment, address, reason: None };
             }
             OrderConfirmed {} => self.status = Status::Confirmed,
             OrderCancelled { reason } => {
@@ -213,9 +173,7 @@ impl Aggregate for Order {
         context: &Context,
     ) -> Result<Option<OrderEvent>, Rejection> {
         match (event, self.status) {
-            (OrderCreated { .. }, Status::Pending) => Ok(Some(OrderCancelled {
-                reason: reason.clone(),
-            })),
+            (OrderCreated { .. }, Status::Pending) => Ok(Some(OrderCancelled { reason: reason.clone() })),
             (OrderCreated { .. }, Status::Cancelled) => Ok(None),
             _ => Err(context.not_compensable()),
         }
@@ -239,12 +197,24 @@ impl Order {
     fn must_be_pending(&self) -> Result<(), Rejection> {
         match self.status {
             Status::Pending => Ok(()),
-            _ => Err(Rejection::new(
-                "order-not-pending",
-                "Only a pending order can be confirmed.",
-            )),
+            _ => Err(Rejection::new("order-not-pending", "Only a pending order can be confirmed.")),
         }
     }
+}
+
+fn create(
+    user_id: String,
+    wanted: &[Wanted],
+    shares: &[Share],
+    address: Address,
+) -> Result<OrderEvent, Rejection> {
+    check_lines(wanted)?;
+    let fractions = read_shares(shares)?;
+    let lines = price(wanted)?;
+    let total = total(&lines)?;
+    let amounts = shares::split(total, &fractions);
+    let payment = shares.iter().zip(amounts).map(|(share, amount)| Part { method: share.method, amount });
+    Ok(OrderCreated { user_id, lines, total, payment: payment.collect(), address })
 }
 
 fn check_lines(lines: &[Wanted]) -> Result<(), Rejection> {
@@ -253,32 +223,21 @@ fn check_lines(lines: &[Wanted]) -> Result<(), Rejection> {
     }
     let mut products = BTreeSet::new();
     if let Some(line) = lines.iter().find(|line| !products.insert(&line.product_id)) {
-        return Err(about(
-            line,
-            "duplicate-product",
-            "A product stands in one line of an order only.",
-        ));
+        return Err(about(line, "duplicate-product", "A product stands in one line of an order only."));
     }
     if let Some(line) = lines.iter().find(|line| line.quantity < 1) {
-        return Err(about(
-            line,
-            "invalid-quantity",
-            "A line asks for at least one piece.",
-        ));
+        return Err(about(line, "invalid-quantity", "A line asks for at least one piece."));
     }
     Ok(())
 }
 
-/// The shares as [`shares`] counts them.
-fn read_shares(payment: &[Share]) -> Result<Vec<u64>, Rejection> {
+/// The fractions as [`shares`] counts them.
+fn read_shares(shares: &[Share]) -> Result<Vec<u64>, Rejection> {
     let mut methods = BTreeSet::new();
-    if payment.iter().any(|part| !methods.insert(part.method)) {
-        return Err(Rejection::new(
-            "duplicate-method",
-            "Each payment method can be used once in an order.",
-        ));
+    if shares.iter().any(|share| !methods.insert(share.method)) {
+        return Err(Rejection::new("duplicate-method", "Each payment method can be used once in an order."));
     }
-    shares::read(payment.iter().map(|part| part.share.as_str())).ok_or_else(|| {
+    shares::read(shares.iter().map(|share| share.share.as_str())).ok_or_else(|| {
         Rejection::new(
             "invalid-payment-shares",
             "The shares of the payment methods must add up to exactly 1.",
@@ -297,9 +256,8 @@ struct Product {
 /// The lines with the inventory's names and prices. That there is enough in stock is only a first look, which spares
 /// hopeless orders their saga: what counts is the reservation.
 fn price(lines: &[Wanted]) -> Result<Vec<Line>, Rejection> {
-    let requests = lines
-        .iter()
-        .map(|line| Request::new("inventory", "product", json!({ "id": line.product_id })));
+    let requests =
+        lines.iter().map(|line| Request::new("inventory", "product", json!({ "id": line.product_id })));
     let answers = services::query_all::<Product>(requests);
     let products: Vec<Product> = lines.iter().zip(answers).map(product).collect::<Result<_, _>>()?;
     lines.iter().zip(products).map(priced).collect()
@@ -307,22 +265,16 @@ fn price(lines: &[Wanted]) -> Result<Vec<Line>, Rejection> {
 
 fn product((line, answer): (&Wanted, Result<Product, Failure>)) -> Result<Product, Rejection> {
     answer.map_err(|failure| match failure {
-        Failure::Rejected(rejection) if rejection.code == "not-found" => about(
-            line,
-            "unknown-product",
-            &format!("There is no product {}.", line.product_id),
-        ),
+        Failure::Rejected(rejection) if rejection.code == "not-found" => {
+            about(line, "unknown-product", &format!("There is no product {}.", line.product_id))
+        }
         Failure::Rejected(rejection) => rejection,
         Failure::Unavailable(reason) => panic!("inventory did not answer: {reason}"),
     })
 }
 
 fn priced((line, product): (&Wanted, Product)) -> Result<Line, Rejection> {
-    let Product {
-        name,
-        unit_price,
-        available,
-    } = product;
+    let Product { name, unit_price, available } = product;
     let quantity = line.quantity.unsigned_abs();
     if quantity > available {
         let details = json!({ "product_id": line.product_id, "available": available });
@@ -330,29 +282,16 @@ fn priced((line, product): (&Wanted, Product)) -> Result<Line, Rejection> {
         return Err(Rejection::new("insufficient-stock", message).with(details));
     }
     let amount = quantity.checked_mul(unit_price).ok_or_else(amount_too_large)?;
-    Ok(Line {
-        product_id: line.product_id.clone(),
-        name,
-        quantity,
-        unit_price,
-        amount,
-    })
+    Ok(Line { product_id: line.product_id.clone(), name, quantity, unit_price, amount })
 }
 
 fn total(lines: &[Line]) -> Result<u64, Rejection> {
-    let total = lines
-        .iter()
-        .try_fold(0_u64, |total, line| total.checked_add(line.amount));
-    total
-        .filter(|total| *total <= MAX_TOTAL)
-        .ok_or_else(amount_too_large)
+    let total = lines.iter().try_fold(0_u64, |total, line| total.checked_add(line.amount));
+    total.filter(|total| *total <= MAX_TOTAL).ok_or_else(amount_too_large)
 }
 
 fn amount_too_large() -> Rejection {
-    Rejection::new(
-        "amount-too-large",
-        format!("The total of an order cannot be above {MAX_TOTAL}."),
-    )
+    Rejection::new("amount-too-large", format!("The total of an order cannot be above {MAX_TOTAL}."))
 }
 
 fn about(line: &Wanted, code: &str, message: &str) -> Rejection {

@@ -25,25 +25,14 @@ pub(crate) fn place_order(saga: &Saga, order: Created) -> Result<(), Rejection> 
     let id = &saga.trigger.aggregate_id;
     saga.steps(order.lines.iter().map(|line| reserve(id, line)))?;
     saga.step("pay", authorize(id, &order))?;
-    saga.step(
-        "schedule",
-        Command::to("delivery", id, "schedule", json!({ "address": order.address })),
-    )?;
+    saga.step("schedule", Command::to("delivery", id, "schedule", json!({ "address": order.address })))?;
     saga.pivot("confirm", Command::to(Order::NAME, id, "confirm", json!({})))?;
     Ok(())
 }
 
-fn reserve(
-    order_id: &str,
-    Line {
-        product_id, quantity, ..
-    }: &Line,
-) -> (String, Command) {
+fn reserve(order_id: &str, Line { product_id, quantity, .. }: &Line) -> (String, Command) {
     let payload = json!({ "order_id": order_id, "quantity": quantity });
-    (
-        format!("reserve-{product_id}"),
-        Command::to("product", product_id, "reserve", payload),
-    )
+    (format!("reserve-{product_id}"), Command::to("product", product_id, "reserve", payload))
 }
 
 fn authorize(order_id: &str, order: &Created) -> Command {

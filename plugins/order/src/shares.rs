@@ -10,9 +10,7 @@ const ONE: u64 = 10_u64.pow(PLACES as u32);
 /// exactly 1.
 pub(crate) fn read<'a>(shares: impl IntoIterator<Item = &'a str>) -> Option<Vec<u64>> {
     let shares: Vec<u64> = shares.into_iter().map(parse).collect::<Option<_>>()?;
-    let sum = shares
-        .iter()
-        .try_fold(0_u64, |sum, share| sum.checked_add(*share))?;
+    let sum = shares.iter().try_fold(0_u64, |sum, share| sum.checked_add(*share))?;
     (sum == ONE).then_some(shares)
 }
 
@@ -35,9 +33,7 @@ fn parse(share: &str) -> Option<u64> {
         Some(parts) => parts,
         None => (share, ""),
     };
-    let digits_only = [whole, decimals]
-        .iter()
-        .all(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    let digits_only = [whole, decimals].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
     if whole.is_empty() || !digits_only || decimals.len() > PLACES {
         return None;
     }
@@ -79,10 +75,7 @@ mod tests {
             &["NaN"],
         ];
         for shares in bad {
-            assert!(
-                read(shares.iter().copied()).is_none(),
-                "{shares:?} must be refused"
-            );
+            assert!(read(shares.iter().copied()).is_none(), "{shares:?} must be refused");
         }
     }
 
@@ -97,11 +90,7 @@ mod tests {
             (1, &["0.5", "0.5"], &[1, 0]),
             (0, &["0.5", "0.5"], &[0, 0]),
             (100, &["0.333333333333333333", "0.666666666666666667"], &[34, 66]),
-            (
-                largest,
-                &["0.000000000000000001", "0.999999999999999999"],
-                &[10, largest - 10],
-            ),
+            (largest, &["0.000000000000000001", "0.999999999999999999"], &[10, largest - 10]),
         ];
         for (total, shares, parts) in table {
             let shares = read(shares.iter().copied()).unwrap();

@@ -65,11 +65,7 @@ pub(crate) enum PaymentCommand {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum PaymentEvent {
     PaymentAuthorized(Charge),
-    PaymentChanged {
-        previous: Charge,
-        amount: u64,
-        methods: Vec<Part>,
-    },
+    PaymentChanged { previous: Charge, amount: u64, methods: Vec<Part> },
     PaymentCancelled {},
 }
 
@@ -117,12 +113,7 @@ impl Aggregate for Payment {
 
     fn evolve(&mut self, event: PaymentEvent) {
         match event {
-            PaymentAuthorized(charge) => {
-                *self = Self {
-                    status: Status::Authorized,
-                    charge,
-                }
-            }
+            PaymentAuthorized(charge) => *self = Self { status: Status::Authorized, charge },
             PaymentChanged { amount, methods, .. } => self.charge = Charge { amount, methods },
             PaymentCancelled {} => self.status = Status::Cancelled,
         }
@@ -144,12 +135,7 @@ impl Aggregate for Payment {
 
     fn view(&self, id: &str) -> PaymentView {
         let Charge { amount, methods } = self.charge.clone();
-        PaymentView {
-            id: id.to_owned(),
-            status: self.status,
-            amount,
-            methods,
-        }
+        PaymentView { id: id.to_owned(), status: self.status, amount, methods }
     }
 }
 
@@ -157,19 +143,12 @@ impl Payment {
     fn must_be_authorized(&self) -> Result<(), Rejection> {
         match self.status {
             Status::Authorized => Ok(()),
-            Status::Cancelled => Err(Rejection::new(
-                "payment-cancelled",
-                "The money has been given back.",
-            )),
+            Status::Cancelled => Err(Rejection::new("payment-cancelled", "The money has been given back.")),
         }
     }
 
     fn changed_to(&self, Charge { amount, methods }: Charge) -> PaymentEvent {
-        PaymentChanged {
-            previous: self.charge.clone(),
-            amount,
-            methods,
-        }
+        PaymentChanged { previous: self.charge.clone(), amount, methods }
     }
 }
 
@@ -182,22 +161,13 @@ impl Charge {
                 "The methods' amounts do not add up to the amount.",
             ));
         }
-        let (card, points): (Vec<_>, Vec<_>) = self
-            .methods
-            .iter()
-            .cloned()
-            .partition(|part| part.method == Method::Card);
+        let (card, points): (Vec<_>, Vec<_>) =
+            self.methods.iter().cloned().partition(|part| part.method == Method::Card);
         if config(CARD_LIMIT).is_some_and(|limit: u64| sum(&card) > limit.into()) {
-            return Err(Rejection::new(
-                "card-declined",
-                "The amount is above the card's limit.",
-            ));
+            return Err(Rejection::new("card-declined", "The amount is above the card's limit."));
         }
         if config(POINTS_LIMIT).is_some_and(|limit: u64| sum(&points) > limit.into()) {
-            return Err(Rejection::new(
-                "insufficient-points",
-                "There are not enough points.",
-            ));
+            return Err(Rejection::new("insufficient-points", "There are not enough points."));
         }
         Ok(())
     }

@@ -39,36 +39,18 @@ pub(crate) struct Address {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum OrderEvent {
-    OrderCreated {
-        user_id: String,
-        lines: Vec<Line>,
-        total: u64,
-        address: Address,
-    },
+    OrderCreated { user_id: String, lines: Vec<Line>, total: u64, address: Address },
     OrderConfirmed {},
-    OrderCancelled {
-        reason: Rejection,
-    },
+    OrderCancelled { reason: Rejection },
 }
 
 fn order(event: &RecordedEvent, change: OrderEvent) -> Result<(), SqlError> {
     match change {
-        OrderCreated {
-            user_id,
-            lines,
-            total,
-            address,
-        } => {
+        OrderCreated { user_id, lines, total, address } => {
             set(event, "status", "pending")?;
             db::execute(
                 "UPDATE orders SET user_id = ?2, total = ?3, address = ?4, created_at_ms = ?5 WHERE id = ?1",
-                params![
-                    &event.aggregate_id,
-                    user_id,
-                    total,
-                    db::json(&address),
-                    event.time_ms
-                ],
+                params![&event.aggregate_id, user_id, total, db::json(&address), event.time_ms],
             )?;
             add_lines(&event.aggregate_id, &lines)
         }
@@ -82,24 +64,10 @@ fn order(event: &RecordedEvent, change: OrderEvent) -> Result<(), SqlError> {
 
 fn add_lines(order_id: &str, lines: &[Line]) -> Result<(), SqlError> {
     for (number, line) in (1_u64..).zip(lines) {
-        let Line {
-            product_id,
-            name,
-            quantity,
-            unit_price,
-            amount,
-        } = line;
+        let Line { product_id, name, quantity, unit_price, amount } = line;
         db::execute(
             "INSERT INTO order_lines VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                order_id,
-                number,
-                product_id,
-                name,
-                *quantity,
-                *unit_price,
-                *amount
-            ],
+            params![order_id, number, product_id, name, *quantity, *unit_price, *amount],
         )?;
     }
     Ok(())
