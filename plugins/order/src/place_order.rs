@@ -1,0 +1,41 @@
+//! Reserves, pays and schedules a new order.
+//!
+//! | step | command | undo |
+//! |---|---|---|
+//! | `order.create`, which starts the saga | | `order-cancelled` with the reason |
+//! | `reserve-<product>` for each line, all at once | `product.reserve` | `stock-released` |
+//! | `pay` | `payment.authorize` | `payment-cancelled` |
+//! | `schedule` | `delivery.schedule` | `delivery-cancelled` |
+//! | `confirm` (pivot) | `order.confirm` | |
+
+use kontor_sdk::prelude::*;
+
+use crate::order::{Address, Line, Order, Part};
+
+/// The created order, as far as the saga needs it.
+#[derive(Deserialize)]
+pub(crate) struct Created {
+    lines: Vec<Line>,
+    total: u64,
+    payment: Vec<Part>,
+    address: Address,
+}
+
+pub(crate) fn place_order(saga: &Saga, order: Created) -> Result<(), Rejection> {
+    let id = &saga.trigger.aggregate_id;
+    saga.steps(order.lines.iter().map(|line| reserve(id, line)))?;
+    saga.step("pay", authorize(id, &order))?;
+    saga.step("schedule", Command::to("delivery", id, "schedule", json!({ "address": order.address })))?;
+    saga.pivot("confirm", Command::to(Order::NAME, id, "confirm", json!({})))?;
+    Ok(())
+}
+
+fn reserve(order_id: &str, Line { product_id, quantity, .. }: &Line) -> (String, Command) {
+    let payload = json!({ "order_id": order_id, "quantity": quantity });
+    (format!("reserve-{product_id}"), Command::to("product", product_id, "reserve", payload))
+}
+
+fn authorize(order_id: &str, order: &Created) -> Command {
+    let payload = json!({ "amount": order.total, "methods": order.payment });
+    Command::to("payment", order_id, "authorize", payload)
+}

@@ -1,0 +1,174 @@
+//! The payment of an order, under the order's id.
+
+use kontor_sdk::{config, prelude::*};
+
+use PaymentCommand::*;
+use PaymentEvent::*;
+
+/// The configured amount above which a card is declined; unset: there is no limit.
+pub(crate) const CARD_LIMIT: &str = "card-limit";
+
+/// The configured amount above which there are not enough points; unset: there is no limit.
+pub(crate) const POINTS_LIMIT: &str = "points-limit";
+
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Payment {
+    status: Status,
+    charge: Charge,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Status {
+    #[default]
+    Authorized,
+    Cancelled,
+}
+
+/// What is paid, and how.
+#[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Charge {
+    /// In the smallest unit of the currency.
+    amount: u64,
+    /// The parts that add up to the amount.
+    methods: Vec<Part>,
+}
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Part {
+    method: Method,
+    /// In the smallest unit of the currency.
+    amount: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Method {
+    Card,
+    Points,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum PaymentCommand {
+    /// Takes the money for an order.
+    Authorize(Charge),
+    /// Takes another amount than before, or takes it in another way.
+    Change(Charge),
+    /// Gives the money back.
+    Cancel {},
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum PaymentEvent {
+    PaymentAuthorized(Charge),
+    PaymentChanged { previous: Charge, amount: u64, methods: Vec<Part> },
+    PaymentCancelled {},
+}
+
+/// The payment of an order, under the order's id.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct PaymentView {
+    id: String,
+    status: Status,
+    /// In the smallest unit of the currency.
+    amount: u64,
+    methods: Vec<Part>,
+}
+
+impl Aggregate for Payment {
+    const NAME: &str = "payment";
+    const COMPENSABLE: &[&str] = &["authorize", "change", "cancel"];
+    type Command = PaymentCommand;
+    type Event = PaymentEvent;
+    type View = PaymentView;
+
+    fn decide(
+        payment: Option<&Self>,
+        command: PaymentCommand,
+        context: &Context,
+    ) -> Result<Vec<PaymentEvent>, Rejection> {
+        let event = match (command, payment) {
+            (Authorize(charge), None) => {
+                charge.must_be_covered()?;
+                PaymentAuthorized(charge)
+            }
+            (Authorize(_), Some(_)) => return Err(context.already_exists()),
+            (_, None) => return Err(context.not_found()),
+            (Change(charge), Some(payment)) => {
+                payment.must_be_authorized()?;
+                charge.must_be_covered()?;
+                payment.changed_to(charge)
+            }
+            (Cancel {}, Some(payment)) => {
+                payment.must_be_authorized()?;
+                PaymentCancelled {}
+            }
+        };
+        Ok(vec![event])
+    }
+
+    fn evolve(&mut self, event: PaymentEvent) {
+        match event {
+            PaymentAuthorized(charge) => *self = Self { status: Status::Authorized, charge },
+            PaymentChanged { amount, methods, .. } => self.charge = Charge { amount, methods },
+            PaymentCancelled {} => self.status = Status::Cancelled,
+        }
+    }
+
+    fn compensate(
+        &self,
+        event: PaymentEvent,
+        _reason: &Rejection,
+        _context: &Context,
+    ) -> Result<Option<PaymentEvent>, Rejection> {
+        Ok(match (event, self.status) {
+            (PaymentAuthorized(_), Status::Authorized) => Some(PaymentCancelled {}),
+            (PaymentChanged { previous, .. }, Status::Authorized) => Some(self.changed_to(previous)),
+            (PaymentCancelled {}, Status::Cancelled) => Some(PaymentAuthorized(self.charge.clone())),
+            _ => None,
+        })
+    }
+
+    fn view(&self, id: &str) -> PaymentView {
+        let Charge { amount, methods } = self.charge.clone();
+        PaymentView { id: id.to_owned(), status: self.status, amount, methods }
+    }
+}
+
+impl Payment {
+    fn must_be_authorized(&self) -> Result<(), Rejection> {
+        match self.status {
+            Status::Authorized => Ok(()),
+            Status::Cancelled => Err(Rejection::new("payment-cancelled", "The money has been given back.")),
+        }
+    }
+
+    fn changed_to(&self, Charge { amount, methods }: Charge) -> PaymentEvent {
+        PaymentChanged { previous: self.charge.clone(), amount, methods }
+    }
+}
+
+impl Charge {
+    fn must_be_covered(&self) -> Result<(), Rejection> {
+        let sum = |parts: &[Part]| parts.iter().map(|part| u128::from(part.amount)).sum::<u128>();
+        if sum(&self.methods) != self.amount.into() {
+            return Err(Rejection::new(
+                "amount-mismatch",
+                "The methods' amounts do not add up to the amount.",
+            ));
+        }
+        let (card, points): (Vec<_>, Vec<_>) =
+            self.methods.iter().cloned().partition(|part| part.method == Method::Card);
+        if config(CARD_LIMIT).is_some_and(|limit: u64| sum(&card) > limit.into()) {
+            return Err(Rejection::new("card-declined", "The amount is above the card's limit."));
+        }
+        if config(POINTS_LIMIT).is_some_and(|limit: u64| sum(&points) > limit.into()) {
+            return Err(Rejection::new("insufficient-points", "There are not enough points."));
+        }
+        Ok(())
+    }
+}

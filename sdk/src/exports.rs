@@ -1,0 +1,93 @@
+//! The component's side of the contract, answered from the [`Service`].
+
+use crate::RecordedEvent;
+use crate::aggregate::Handler;
+use crate::bindings::exports::kontor::service::{aggregates, manifest, projections, queries, sagas};
+use crate::bindings::kontor::service::types::Rejection;
+use crate::saga::Saga;
+use crate::service::Service;
+use crate::services::Failure;
+
+/// What [`export!`](crate::export) implements.
+pub trait Component {
+    /// The service, made once for an instance of the component.
+    fn service() -> &'static Service;
+}
+
+impl<C: Component> manifest::Guest for C {
+    fn describe() -> manifest::Manifest {
+        C::service().describe()
+    }
+}
+
+impl<C: Component> aggregates::Guest for C {
+    fn decide(
+        target: aggregates::Target,
+        command: aggregates::Command,
+    ) -> Result<aggregates::Decision, Rejection> {
+        (aggregate::<C>(&target.aggregate).decide)(target, command)
+    }
+
+    fn compensate(
+        target: aggregates::Target,
+        compensation: aggregates::Compensation,
+    ) -> Result<aggregates::Decision, Rejection> {
+        (aggregate::<C>(&target.aggregate).compensate)(target, compensation)
+    }
+
+    fn evolve(target: aggregates::Target) -> Option<aggregates::Folded> {
+        (aggregate::<C>(&target.aggregate).evolve)(target)
+    }
+}
+
+fn aggregate<C: Component>(name: &str) -> &'static Handler {
+    let handler = C::service().aggregates.iter().find(|aggregate| aggregate.name == name);
+    handler.unwrap_or_else(|| panic!("this service has no aggregate {name}"))
+}
+
+impl<C: Component> sagas::Guest for C {
+    fn run(name: String, trigger: RecordedEvent) -> Result<(), Rejection> {
+        match C::service().sagas.iter().find(|saga| saga.name == name) {
+            Some(saga) => (saga.run)(Saga { trigger }).map_err(Into::into),
+            None => panic!("this service has no saga {name}"),
+        }
+    }
+}
+
+impl<C: Component> projections::Guest for C {
+    fn project(events: Vec<RecordedEvent>) -> Result<(), String> {
+        match &C::service().read_model {
+            Some(read_model) => events.iter().try_for_each(|event| read_model.apply(event)),
+            None => Err("this service has no read model".to_owned()),
+        }
+    }
+}
+
+impl<C: Component> queries::Guest for C {
+    fn answer(name: String, arguments: String) -> Result<String, Rejection> {
+        let query = C::service().queries.iter().find(|query| query.name == name);
+        match query.map(|query| (query.run)(&arguments)) {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(Failure::Rejected(rejection))) => Err(rejection.into()),
+            Some(Err(Failure::Unavailable(reason))) => panic!("the query {name} has no answer: {reason}"),
+            None => panic!("this service has no query {name}"),
+        }
+    }
+}
+
+/// Makes the component out of the function that declares its [`Service`].
+#[macro_export]
+macro_rules! export {
+    ($service:path) => {
+        struct Component;
+
+        impl $crate::exports::Component for Component {
+            fn service() -> &'static $crate::Service {
+                static SERVICE: ::std::sync::OnceLock<$crate::Service> = ::std::sync::OnceLock::new();
+                SERVICE.get_or_init($service)
+            }
+        }
+
+        $crate::bindings::export_component!(Component with_types_in $crate::bindings);
+    };
+}

@@ -1,0 +1,232 @@
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::aggregate::{Aggregate, Handler};
+use crate::bindings::exports::kontor::service::manifest;
+use crate::read_model::ReadModel;
+use crate::saga::Saga;
+use crate::services::Failure;
+use crate::{RecordedEvent, Rejection, json, schema};
+
+/// What a component is: its aggregates, sagas, queries, read model and routes. Declared in one function, which is given
+/// to [`export!`](crate::export).
+pub struct Service {
+    name: &'static str,
+    version: &'static str,
+    description: &'static str,
+    pub(crate) aggregates: Vec<Handler>,
+    pub(crate) sagas: Vec<SagaHandler>,
+    pub(crate) queries: Vec<QueryHandler>,
+    routes: Vec<manifest::Route>,
+    pub(crate) read_model: Option<ReadModel>,
+    services: &'static [&'static str],
+    config: &'static [&'static str],
+}
+
+/// A saga with the type of its trigger erased.
+pub(crate) struct SagaHandler {
+    pub(crate) name: &'static str,
+    description: &'static str,
+    aggregate: &'static str,
+    event: &'static str,
+    pub(crate) run: Box<dyn Fn(Saga) -> Result<(), Rejection> + Send + Sync>,
+}
+
+/// A query with its types erased.
+pub(crate) struct QueryHandler {
+    pub(crate) name: &'static str,
+    description: &'static str,
+    arguments: fn() -> schemars::Schema,
+    answer: fn() -> schemars::Schema,
+    pub(crate) run: Box<Answer>,
+}
+
+/// From the arguments' JSON text to the answer's.
+type Answer = dyn Fn(&str) -> Result<String, Failure> + Send + Sync;
+
+/// Where a route leads: [`command`], [`query`] or [`view`].
+pub struct Target(manifest::RouteTarget);
+
+/// A command of an aggregate. `{id}` in the path is the aggregate's id; a path without it makes a new one.
+pub fn command<A: Aggregate>(name: &str) -> Target {
+    let command = manifest::CommandRef { aggregate: A::NAME.to_owned(), command: name.to_owned() };
+    Target(manifest::RouteTarget::Command(command))
+}
+
+/// A query. The placeholders of the path and the parameters of the query string are its arguments.
+pub fn query(name: &str) -> Target {
+    Target(manifest::RouteTarget::Query(name.to_owned()))
+}
+
+/// The view of an aggregate; the path has its `{id}`.
+pub fn view<A: Aggregate>() -> Target {
+    query(A::NAME)
+}
+
+impl Service {
+    /// A service that has nothing yet. The name is unique in a host, the version and the description are for people.
+    pub fn new(name: &'static str, version: &'static str, description: &'static str) -> Self {
+        Self {
+            name,
+            version,
+            description,
+            aggregates: Vec::new(),
+            sagas: Vec::new(),
+            queries: Vec::new(),
+            routes: Vec::new(),
+            read_model: None,
+            services: &[],
+            config: &[],
+        }
+    }
+
+    /// Owns this kind of aggregate.
+    pub fn aggregate<A: Aggregate>(mut self) -> Self {
+        self.aggregates.push(Handler::of::<A>());
+        self
+    }
+
+    /// Runs a saga on each such event of such an aggregate. `T` is the event's payload, or the part of it that the saga
+    /// needs.
+    pub fn saga<T: DeserializeOwned + 'static>(
+        mut self,
+        name: &'static str,
+        description: &'static str,
+        (aggregate, event): (&'static str, &'static str),
+        run: fn(&Saga, T) -> Result<(), Rejection>,
+    ) -> Self {
+        let run = move |saga: Saga| {
+            let trigger = saga.trigger.payload();
+            run(&saga, trigger)
+        };
+        self.sagas.push(SagaHandler { name, description, aggregate, event, run: Box::new(run) });
+        self
+    }
+
+    /// Answers a query.
+    pub fn query<T, R, E>(
+        mut self,
+        name: &'static str,
+        description: &'static str,
+        answer: fn(T) -> Result<R, E>,
+    ) -> Self
+    where
+        T: DeserializeOwned + JsonSchema + 'static,
+        R: Serialize + JsonSchema + 'static,
+        E: Into<Failure> + 'static,
+    {
+        let run = move |arguments: &str| {
+            let arguments = serde_json::from_str(arguments).map_err(|error| {
+                Rejection::new("invalid-arguments", format!("The arguments cannot be read: {error}."))
+            })?;
+            answer(arguments).map(|answer| json::text(&answer)).map_err(Into::into)
+        };
+        self.queries.push(QueryHandler {
+            name,
+            description,
+            arguments: schema::of_input::<T>,
+            answer: schema::of_output::<R>,
+            run: Box::new(run),
+        });
+        self
+    }
+
+    /// Has a read model.
+    pub fn read_model(self, read_model: ReadModel) -> Self {
+        Self { read_model: Some(read_model), ..self }
+    }
+
+    /// May ask these services.
+    pub fn asks_services(self, services: &'static [&'static str]) -> Self {
+        Self { services, ..self }
+    }
+
+    /// May read these keys with [`config`](crate::config).
+    pub fn asks_config(self, config: &'static [&'static str]) -> Self {
+        Self { config, ..self }
+    }
+
+    /// `GET path`
+    pub fn get(self, path: &str, target: Target) -> Self {
+        self.route(manifest::Method::Get, path, target)
+    }
+
+    /// `POST path`
+    pub fn post(self, path: &str, target: Target) -> Self {
+        self.route(manifest::Method::Post, path, target)
+    }
+
+    /// `PUT path`
+    pub fn put(self, path: &str, target: Target) -> Self {
+        self.route(manifest::Method::Put, path, target)
+    }
+
+    /// `DELETE path`
+    pub fn delete(self, path: &str, target: Target) -> Self {
+        self.route(manifest::Method::Delete, path, target)
+    }
+
+    /// `PATCH path`
+    pub fn patch(self, path: &str, target: Target) -> Self {
+        self.route(manifest::Method::Patch, path, target)
+    }
+
+    fn route(mut self, method: manifest::Method, path: &str, Target(target): Target) -> Self {
+        self.routes.push(manifest::Route { method, path: path.to_owned(), target });
+        self
+    }
+
+    pub(crate) fn describe(&self) -> manifest::Manifest {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        manifest::Manifest {
+            service: self.name.to_owned(),
+            version: self.version.to_owned(),
+            description: self.description.to_owned(),
+            aggregates: self.aggregates.iter().map(|aggregate| (aggregate.describe)()).collect(),
+            sagas: self.sagas.iter().map(SagaHandler::describe).collect(),
+            queries: self.queries.iter().map(QueryHandler::describe).collect(),
+            routes: self.routes.clone(),
+            read_model: self.read_model.as_ref().map(ReadModel::describe),
+            permissions: manifest::Permissions {
+                services: owned(self.services),
+                config: owned(self.config),
+                http: Vec::new(),
+                subjects: Vec::new(),
+            },
+        }
+    }
+}
+
+impl SagaHandler {
+    fn describe(&self) -> manifest::Saga {
+        manifest::Saga {
+            name: self.name.to_owned(),
+            description: self.description.to_owned(),
+            starts_on: manifest::EventRef {
+                aggregate: self.aggregate.to_owned(),
+                event: self.event.to_owned(),
+            },
+        }
+    }
+}
+
+impl QueryHandler {
+    fn describe(&self) -> manifest::Query {
+        manifest::Query {
+            name: self.name.to_owned(),
+            description: self.description.to_owned(),
+            arguments: json::text(&(self.arguments)()),
+            answer: json::text(&(self.answer)()),
+        }
+    }
+}
+
+impl RecordedEvent {
+    /// The payload as a `T`. Panics, which is a fault, if it is none.
+    pub fn payload<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_str(&self.payload).unwrap_or_else(|error| {
+            panic!("{} of {} {} cannot be read: {error}", self.name, self.aggregate, self.aggregate_id)
+        })
+    }
+}
