@@ -15,9 +15,12 @@ use crate::model::{InvalidId, Json, Rejection, Version};
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
-/// One error as the caller sees it, and what the log is to know of it.
+/// One error as the caller sees it, and what the log is to know of it. Boxed: results are mostly good ones, and small.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct Problem(Box<Facts>);
+
+#[derive(Debug)]
+struct Facts {
     status: StatusCode,
     code: String,
     detail: String,
@@ -58,7 +61,7 @@ struct Body<'a> {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Facts {
             status,
             code: code.into(),
             detail: detail.into(),
@@ -68,7 +71,7 @@ impl Problem {
             allow: None,
             retry: false,
             cause: None,
-        }
+        }))
     }
 
     pub(super) fn invalid_header(detail: impl Into<String>) -> Self {
@@ -85,19 +88,16 @@ impl Problem {
 
     pub(super) fn method_not_allowed(allow: HeaderValue) -> Self {
         let detail = format!("This path knows {}.", allow.to_str().unwrap_or_default());
-        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail);
-        Self {
-            allow: Some(allow),
-            ..problem
-        }
+        let mut problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail);
+        problem.0.allow = Some(allow);
+        problem
     }
 
     /// The text did not follow its schema.
     pub(super) fn violations(code: &'static str, detail: &str, errors: Vec<Violation>) -> Self {
-        Self {
-            errors,
-            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
-        }
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
+        problem.0.errors = errors;
+        problem
     }
 
     pub(super) fn version_mismatch(expected: Option<Version>, actual: Version) -> Self {
@@ -105,44 +105,38 @@ impl Problem {
             Some(expected) => format!("The aggregate is at version {actual}, not {expected}."),
             None => "The aggregate does not exist.".to_owned(),
         };
-        let versions = Some(Versions {
+        let mut problem = Self::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", detail);
+        problem.0.versions = Some(Versions {
             expected_version: expected,
             actual_version: actual,
         });
-        Self {
-            versions,
-            ..Self::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", detail)
-        }
+        problem
     }
 
     /// Something in the host itself went wrong.
     pub(super) fn internal() -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "The host failed to answer. Its log says why.",
-        )
+        let detail = "The host failed to answer. Its log says why.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
     pub(super) fn unavailable(code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            retry: true,
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
-        }
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+        problem.0.retry = true;
+        problem
     }
 
     pub(super) fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     pub(super) fn code(&self) -> &str {
-        &self.code
+        &self.0.code
     }
 
     /// The whole chain of causes, for the log.
     pub(super) fn log_text(&self) -> String {
-        let Some(cause) = &self.cause else {
-            return self.detail.clone();
+        let Some(cause) = &self.0.cause else {
+            return self.0.detail.clone();
         };
         let mut text = cause.to_string();
         if let CallError::Fault(fault) = cause {
@@ -160,7 +154,7 @@ impl Problem {
 
 impl From<CallError> for Problem {
     fn from(error: CallError) -> Self {
-        let problem = match &error {
+        let mut problem = match &error {
             CallError::Rejected(rejection) => return Self::from(rejection.clone()),
             CallError::VersionMismatch { expected, actual, .. } => {
                 return Self::version_mismatch(Some(*expected), *actual);
@@ -197,10 +191,8 @@ impl From<CallError> for Problem {
             CallError::Read(_) => Self::unavailable("log-unavailable", "The log cannot be read."),
             CallError::ReadModel { .. } => Self::unavailable("read-model-unavailable", format!("{error}.")),
         };
-        Self {
-            cause: Some(error),
-            ..problem
-        }
+        problem.0.cause = Some(error);
+        problem
     }
 }
 
@@ -228,10 +220,9 @@ impl From<Rejection> for Problem {
             "invalid-payload" | "invalid-arguments" => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::CONFLICT,
         };
-        Self {
-            details: rejection.details,
-            ..Self::new(status, rejection.code, rejection.message)
-        }
+        let mut problem = Self::new(status, rejection.code, rejection.message);
+        problem.0.details = rejection.details;
+        problem
     }
 }
 
@@ -253,25 +244,26 @@ impl From<ReadError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let facts = *self.0;
         let body = Body {
             r#type: "about:blank",
-            title: self.status.canonical_reason().unwrap_or_default(),
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            code: &self.code,
-            details: self.details.as_ref(),
-            errors: &self.errors,
-            versions: self.versions,
+            title: facts.status.canonical_reason().unwrap_or_default(),
+            status: facts.status.as_u16(),
+            detail: &facts.detail,
+            code: &facts.code,
+            details: facts.details.as_ref(),
+            errors: &facts.errors,
+            versions: facts.versions,
         };
         // These types always have a JSON form; the status would stand even without a body.
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = (self.status, body).into_response();
+        let mut response = (facts.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
-        if self.retry {
+        if facts.retry {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_S);
         }
-        if let Some(allow) = self.allow {
+        if let Some(allow) = facts.allow {
             headers.insert(header::ALLOW, allow);
         }
         response
@@ -385,7 +377,7 @@ mod tests {
         for (error, status, code, retry) in table {
             let problem = Problem::from(error);
             assert_eq!(
-                (problem.status.as_u16(), problem.code(), problem.retry),
+                (problem.status().as_u16(), problem.code(), problem.0.retry),
                 (status, code, retry)
             );
         }
