@@ -1,6 +1,5 @@
 //! Commands: from the request to a [`Command`], and from its outcome to the reply.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -27,7 +26,7 @@ struct Reply<'r> {
     id: &'r str,
     version: Version,
     position: Position,
-    events: &'r [Arc<str>],
+    events: Vec<&'r str>,
     state: Option<&'r Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     saga: Option<&'r Started>,
@@ -162,7 +161,7 @@ fn reply(
         id,
         version: accepted.version,
         position: accepted.position,
-        events: &accepted.events,
+        events: accepted.events.iter().map(|event| &*event.name).collect(),
         state: accepted.view.as_ref(),
         saga,
     };
@@ -249,6 +248,7 @@ mod tests {
     use super::*;
     use crate::edge::http::fixtures::manifest;
     use crate::edge::http::routes::{Action, Found, RouteTable};
+    use crate::model::NewEvent;
 
     fn schema() -> Schema {
         Schema::compile(&json!({"type": "object", "properties": {"quantity": {"type": "integer"}}})).unwrap()
@@ -317,7 +317,7 @@ mod tests {
             stream: StreamId::new("order", "7").unwrap(),
             version: 1,
             position: 42,
-            events: vec!["order-created".into()],
+            events: vec![NewEvent { name: "order-created".into(), payload: Json::empty_object() }],
             view: None,
             saga: None,
         };

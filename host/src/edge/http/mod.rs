@@ -275,7 +275,7 @@ impl Call<'_> {
 }
 
 fn routes_of(deployed: &Deployed) -> Result<RouteTable, RouteError> {
-    RouteTable::new(deployed.services.values().map(|service| &*service.manifest))
+    RouteTable::new(deployed.services().map(|service| &**service.manifest()))
 }
 
 /// The id of a request, which becomes the correlation id of all that follows from it: the caller's own; else the id that

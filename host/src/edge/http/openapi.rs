@@ -27,11 +27,7 @@ pub(super) struct Document {
 /// `GET /openapi.json`
 pub(super) fn answer(tables: &Tables, call: &Call<'_>) -> Result<Response, Problem> {
     let document = tables.openapi.get_or_init(|| {
-        let manifests = tables
-            .deployed
-            .services
-            .values()
-            .map(|service| &*service.manifest);
+        let manifests = tables.deployed.services().map(|service| &**service.manifest());
         let text = document(manifests).to_string();
         let etag = HeaderValue::try_from(format!("\"{}\"", hashed_uuid(&[text.as_bytes()]))).ok();
         Document {

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::problem::Problem;
 use super::{Site, json, json_text};
 use crate::deploy::Deployed;
+use crate::manifest::{Method, Route};
 use crate::model::Digest;
 
 const API_PAGE: &str = include_str!("api.html");
@@ -34,7 +35,7 @@ pub(super) fn health() -> Response {
 
 /// `GET /readyz`: 200 if the host can take traffic, else 503 with what is missing.
 pub(super) fn ready(site: &Site) -> Result<Response, Problem> {
-    let no_services = site.edge.registry.current().services.is_empty();
+    let no_services = site.edge.registry.current().services().next().is_none();
     // The signal closes when the log's writer ends.
     let log_closed = site.edge.log.head().has_changed().is_err();
     readiness(&missing(no_services, log_closed, *site.stopping.borrow()))
@@ -77,30 +78,32 @@ struct Plugin<'m> {
     aggregates: Vec<&'m str>,
     sagas: Vec<&'m str>,
     queries: Vec<&'m str>,
-    /// `POST /orders`
-    routes: Vec<String>,
+    routes: Vec<PluginRoute<'m>>,
     /// The version of the read model, if the service has one.
     read_model: Option<u32>,
 }
 
+#[derive(Serialize)]
+struct PluginRoute<'m> {
+    method: Method,
+    path: &'m str,
+}
+
 /// `GET /admin/plugins`
-pub(super) fn plugins(deployed: &Deployed) -> Result<Response, Problem> {
+pub(super) fn plugins<'d>(deployed: &'d Deployed) -> Result<Response, Problem> {
     let items: Vec<_> = deployed
-        .services
-        .values()
+        .services()
         .map(|service| {
-            let manifest = &service.manifest;
-            let routes = manifest.routes.iter();
+            let manifest = service.manifest();
+            let route = |route: &'d Route| PluginRoute { method: route.method, path: &route.path };
             Plugin {
                 service: &manifest.service,
                 version: &manifest.version,
-                digest: service.digest,
+                digest: service.digest(),
                 aggregates: names(manifest.aggregates.iter().map(|aggregate| &aggregate.name)),
                 sagas: names(manifest.sagas.iter().map(|saga| &saga.name)),
                 queries: names(manifest.queries.iter().map(|query| &query.name)),
-                routes: routes
-                    .map(|route| format!("{} {}", route.method, route.path))
-                    .collect(),
+                routes: manifest.routes.iter().map(route).collect(),
                 read_model: manifest.read_model.as_ref().map(|model| model.version),
             }
         })
