@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod deploy;
 pub mod dispatch;
+pub mod edge;
 pub mod error;
 pub mod host;
 pub mod log;

@@ -1,0 +1,301 @@
+//! What the request's headers say, read into the words of the model. Each refusal names the header.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::problem::Problem;
+use crate::model::{CommandId, Position, Version};
+
+/// The request's position in the log: a query waits for it, a reply names it.
+pub(super) const POSITION: HeaderName = HeaderName::from_static("kontor-position");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const PREFER: &str = "prefer";
+
+/// The longest idempotency key that is accepted, in characters: what the common implementations allow.
+const MAX_KEY_LENGTH: usize = 255;
+/// The longest request id that is taken over from the caller, in characters. It is stored with every event.
+const MAX_REQUEST_ID_LENGTH: usize = 128;
+
+/// What `If-Match` asks of the stream.
+#[derive(Debug, PartialEq)]
+pub(super) enum IfMatch {
+    /// `*`: it has events.
+    Exists,
+    /// `"7"`: it is at this version.
+    Version(Version),
+}
+
+/// The id that the caller's `Idempotency-Key` stands for; none without one.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<CommandId>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    let key = visible(value).filter(|key| (1..=MAX_KEY_LENGTH).contains(&key.len()));
+    match key {
+        Some(key) => Ok(Some(CommandId::from_key(key))),
+        None => Err(Problem::invalid_header(format!(
+            "Idempotency-Key must have 1 to {MAX_KEY_LENGTH} visible ASCII characters."
+        ))),
+    }
+}
+
+/// A repeated header, a list of tags and a weak tag are refused: an aggregate has one version, and it is exact.
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Problem> {
+    let mut values = headers.get_all(header::IF_MATCH).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let condition = match (value.to_str().map(str::trim), values.next()) {
+        (Ok("*"), None) => Some(IfMatch::Exists),
+        (Ok(text), None) => version_of_tag(text).map(IfMatch::Version),
+        _ => None,
+    };
+    let refused = || Problem::invalid_header("If-Match must be one strong ETag, such as \"7\", or *.");
+    condition.ok_or_else(refused).map(Some)
+}
+
+/// Whether the caller already has the answer with this ETag. Weak tags match as well: so RFC 9110 wants it here.
+pub(super) fn none_match(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let Ok(etag) = etag.to_str() else { return false };
+    let tags = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    tags.flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+/// The ETag of an aggregate at a version.
+pub(super) fn etag(version: Version) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("\"{version}\"")).ok()
+}
+
+fn version_of_tag(tag: &str) -> Option<Version> {
+    decimal(tag.strip_prefix('"')?.strip_suffix('"')?)
+}
+
+/// `Kontor-Position`: the position that the answer must reflect at least.
+pub(super) fn at_least(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
+    let Some(value) = headers.get(POSITION) else {
+        return Ok(None);
+    };
+    let position = value.to_str().ok().and_then(decimal);
+    let refused = || Problem::invalid_header("Kontor-Position must be the number from an earlier reply.");
+    position.ok_or_else(refused).map(Some)
+}
+
+/// `Prefer: wait=N`: how long the caller wants to wait for the saga's end, at most `limit`. A preference that cannot be
+/// read is ignored, as RFC 7240 has it.
+pub(super) fn prefer_wait(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
+    let values = headers
+        .get_all(PREFER)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split([',', ';']));
+    let seconds = preferences.find_map(|preference| {
+        let (name, value) = preference.split_once('=')?;
+        let seconds = decimal(value.trim().trim_matches('"'))?;
+        name.trim().eq_ignore_ascii_case("wait").then_some(seconds)
+    })?;
+    Some(Duration::from_secs(seconds).min(limit))
+}
+
+/// `X-Request-Id`, if it can stand in logs and events as it is.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<Arc<str>> {
+    let id = visible(headers.get(REQUEST_ID)?)?;
+    (1..=MAX_REQUEST_ID_LENGTH).contains(&id.len()).then(|| id.into())
+}
+
+/// Whether the body may be JSON: `Content-Type` is absent, `application/json` or ends in `+json`.
+pub(super) fn content_is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return true;
+    };
+    let Ok(value) = value.to_str() else { return false };
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/json")
+        || media_type.len() > 5
+            && media_type.as_bytes()[media_type.len() - 5..].eq_ignore_ascii_case(b"+json")
+}
+
+/// Whether the caller asks for JSON rather than a stream of server-sent events.
+pub(super) fn accepts_json_only(headers: &HeaderMap) -> bool {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    accept.contains("application/json") && !accept.contains("text/event-stream")
+}
+
+/// Digits and nothing else: no sign, no blanks.
+pub(super) fn decimal(text: &str) -> Option<u64> {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
+}
+
+fn visible(value: &HeaderValue) -> Option<&str> {
+    value
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
+        let value = |value: &&str| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_str(value).unwrap(),
+            )
+        };
+        values.iter().map(value).collect()
+    }
+
+    #[test]
+    fn if_match_is_one_strong_tag_or_a_star() {
+        let accepted = [
+            (vec![], None),
+            (vec!["*"], Some(IfMatch::Exists)),
+            (vec!["\"7\""], Some(IfMatch::Version(7))),
+            (vec![" \"0\" "], Some(IfMatch::Version(0))),
+        ];
+        for (values, expected) in accepted {
+            assert_eq!(
+                if_match(&headers("if-match", &values)).unwrap(),
+                expected,
+                "{values:?}"
+            );
+        }
+        for refused in [
+            vec!["W/\"7\""],
+            vec!["7"],
+            vec!["\"7\", \"8\""],
+            vec!["\"7\"", "\"8\""],
+            vec!["\"+7\""],
+        ] {
+            let problem = if_match(&headers("if-match", &refused)).unwrap_err();
+            assert_eq!(problem.code(), "invalid-header", "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn none_match_compares_weakly() {
+        let etag = etag(7).unwrap();
+        for (values, matches) in [
+            (vec!["\"7\""], true),
+            (vec!["W/\"7\""], true),
+            (vec!["\"6\", \"7\""], true),
+            (vec!["*"], true),
+            (vec!["\"6\""], false),
+            (vec![], false),
+        ] {
+            assert_eq!(
+                none_match(&headers("if-none-match", &values), &etag),
+                matches,
+                "{values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_preference_to_wait_is_found_and_capped() {
+        let limit = Duration::from_secs(60);
+        for (values, seconds) in [
+            (vec!["wait=5"], Some(5)),
+            (vec!["respond-async, wait=10"], Some(10)),
+            (vec!["respond-async", "Wait = 7"], Some(7)),
+            (vec!["wait=\"3\""], Some(3)),
+            (vec!["wait=9999"], Some(60)),
+            (vec!["wait=0"], Some(0)),
+            (vec!["wait=-1"], None),
+            (vec!["wait"], None),
+            (vec!["return=minimal"], None),
+            (vec![], None),
+        ] {
+            let expected = seconds.map(Duration::from_secs);
+            assert_eq!(
+                prefer_wait(&headers("prefer", &values), limit),
+                expected,
+                "{values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn idempotency_keys_are_visible_ascii() {
+        let longest = "k".repeat(255);
+        for key in ["cart-7", "\"quoted\"", &longest] {
+            let id = idempotency_key(&headers(IDEMPOTENCY_KEY, &[key])).unwrap();
+            assert_eq!(id, Some(CommandId::from_key(key)), "{key}");
+        }
+        for key in ["", "two words", &"k".repeat(256)] {
+            assert!(
+                idempotency_key(&headers(IDEMPOTENCY_KEY, &[key])).is_err(),
+                "{key:?}"
+            );
+        }
+        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn request_ids_that_could_spoil_a_log_are_not_taken_over() {
+        assert_eq!(
+            request_id(&headers("x-request-id", &["a-1"])).as_deref(),
+            Some("a-1")
+        );
+        for bad in ["", "a b", &"x".repeat(129)] {
+            assert_eq!(request_id(&headers("x-request-id", &[bad])), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_json() {
+        for (value, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/merge-patch+json", true),
+            ("text/plain", false),
+            ("application/x-www-form-urlencoded", false),
+            ("+json", false),
+            ("", false),
+        ] {
+            assert_eq!(
+                content_is_json(&headers("content-type", &[value])),
+                json,
+                "{value}"
+            );
+        }
+        assert!(content_is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn positions_are_plain_numbers() {
+        assert_eq!(at_least(&headers("kontor-position", &["42"])).unwrap(), Some(42));
+        assert_eq!(at_least(&HeaderMap::new()).unwrap(), None);
+        for bad in ["", "-1", "4 2", "99999999999999999999999"] {
+            assert!(at_least(&headers("kontor-position", &[bad])).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_an_explicit_wish_for_json_ends_the_event_stream() {
+        for (accept, json) in [
+            ("application/json", true),
+            ("text/event-stream", false),
+            ("*/*", false),
+            ("text/event-stream, application/json", false),
+        ] {
+            assert_eq!(accepts_json_only(&headers("accept", &[accept])), json, "{accept}");
+        }
+    }
+}

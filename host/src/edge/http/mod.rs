@@ -1,0 +1,310 @@
+//! The HTTP edge: commands and queries on the routes of the manifests, and the host's own pages.
+//!
+//! A request is matched against the [`RouteTable`], answered by one of the files beside this one, and leaves with its
+//! request id, its line in the log and its place in the metrics. Every error is a [`problem::Problem`].
+
+mod command;
+mod events;
+#[cfg(test)]
+mod fixtures;
+mod headers;
+mod metrics;
+mod openapi;
+mod ops;
+mod parameters;
+mod problem;
+mod query;
+mod routes;
+mod schema;
+mod server;
+mod streams;
+
+use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
+use matchit::Params;
+use metrics_exporter_prometheus::PrometheusHandle;
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use tokio::sync::{Semaphore, watch};
+use uuid::Uuid;
+
+use self::metrics::RouteMetrics;
+use self::problem::Problem;
+use self::routes::{Action, Builtin, Found};
+use crate::deploy::{Deployed, Registry};
+use crate::dispatch::Dispatch;
+use crate::log::EventLog;
+use crate::query::Queries;
+use crate::saga::Sagas;
+
+pub use routes::{RouteError, RouteTable};
+pub use server::serve;
+
+/// How requests that match no route are called in the log and in the metrics.
+const UNMATCHED: &str = "unmatched";
+
+/// What the edge hands requests to.
+pub struct Edge {
+    pub log: Arc<dyn EventLog>,
+    pub registry: Arc<Registry>,
+    pub dispatch: Arc<Dispatch>,
+    pub queries: Arc<Queries>,
+    pub sagas: Arc<Sagas>,
+    /// The recorder behind it must be installed before the edge starts.
+    pub metrics: PrometheusHandle,
+    pub limits: HttpLimits,
+}
+
+/// What one client may ask for, so that none can exhaust the host.
+#[derive(Clone, Debug)]
+pub struct HttpLimits {
+    /// The largest body of a request. A command's payload is stored with its event, so a megabyte is a lot.
+    pub body_bytes: usize,
+    /// How long a body may take to arrive.
+    pub body_read: Duration,
+    /// How long the head of a request may take to arrive; also how long a connection may be idle. Longer than the
+    /// minute after which proxies give up an idle connection, so that it is never the host that hangs up first.
+    pub header_read: Duration,
+    /// The longest `Prefer: wait`.
+    pub wait: Duration,
+    /// Clients that read `/events` at once.
+    pub event_streams: usize,
+    /// Open connections. More wait in the kernel's queue. About 20 KiB each, and one file descriptor.
+    pub connections: usize,
+    /// How long requests in flight may take to end at a shutdown.
+    pub drain: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 1 << 20,
+            body_read: Duration::from_secs(30),
+            header_read: Duration::from_secs(75),
+            wait: Duration::from_secs(60),
+            event_streams: 256,
+            connections: 10_000,
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The edge as it runs.
+struct Site {
+    edge: Arc<Edge>,
+    tables: ArcSwap<Tables>,
+    /// Held by whoever makes new tables.
+    remaking: Mutex<()>,
+    event_streams: Arc<Semaphore>,
+    /// True from the moment the host shuts down.
+    stopping: watch::Receiver<bool>,
+    unmatched: RouteMetrics,
+}
+
+/// What is made of one deployed set.
+struct Tables {
+    deployed: Arc<Deployed>,
+    routes: Arc<RouteTable>,
+    /// Made when it is first asked for.
+    openapi: OnceLock<openapi::Document>,
+}
+
+/// One request on a known route, apart from its body.
+struct Call<'r> {
+    headers: &'r HeaderMap,
+    /// What stands after the question mark.
+    query: Option<&'r str>,
+    placeholders: Params<'r, 'r>,
+    request_id: Arc<str>,
+}
+
+impl Site {
+    fn new(edge: Arc<Edge>, stopping: watch::Receiver<bool>) -> Result<Self, RouteError> {
+        let deployed = edge.registry.current();
+        let routes = Arc::new(routes_of(&deployed)?);
+        Ok(Self {
+            tables: ArcSwap::from_pointee(Tables {
+                deployed,
+                routes,
+                openapi: OnceLock::new(),
+            }),
+            remaking: Mutex::new(()),
+            event_streams: Arc::new(Semaphore::new(edge.limits.event_streams)),
+            edge,
+            stopping,
+            unmatched: RouteMetrics::new(UNMATCHED, "any"),
+        })
+    }
+
+    /// The tables of the set that is deployed now.
+    fn tables(&self) -> Arc<Tables> {
+        let deployed = self.edge.registry.current();
+        let tables = self.tables.load_full();
+        if Arc::ptr_eq(&tables.deployed, &deployed) {
+            tables
+        } else {
+            self.remake(deployed)
+        }
+    }
+
+    /// A set whose routes do not go together is stopped by the gates of a deployment; should one come through, the
+    /// routes of the set before it stay, which is better than none.
+    fn remake(&self, deployed: Arc<Deployed>) -> Arc<Tables> {
+        let _alone = self.remaking.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.tables.load_full();
+        if Arc::ptr_eq(&before.deployed, &deployed) {
+            return before;
+        }
+        let routes = routes_of(&deployed).map(Arc::new).unwrap_or_else(|error| {
+            tracing::error!(%error, "the routes of the deployed services do not go together; the old ones stay");
+            before.routes.clone()
+        });
+        let tables = Arc::new(Tables {
+            deployed,
+            routes,
+            openapi: OnceLock::new(),
+        });
+        self.tables.store(tables.clone());
+        tables
+    }
+
+    /// Resolves when the host shuts down.
+    fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        server::stopped(self.stopping.clone())
+    }
+
+    /// Answers one request, whatever happens.
+    async fn answer(&self, request: Request) -> Response {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let tables = self.tables();
+        let request_id = identify(&parts.headers);
+        let found = tables.routes.find(&parts.method, parts.uri.path());
+        let (route, metrics) = match &found {
+            Found::Endpoint(endpoint, _) => (endpoint.path.as_str(), &endpoint.metrics),
+            Found::OtherMethod(_) | Found::Nothing => (UNMATCHED, &self.unmatched),
+        };
+        let work = self.carry_out(&tables, found, &parts, request_id.clone(), body);
+        let outcome = AssertUnwindSafe(work)
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|panic| {
+                let message = panic.downcast_ref::<String>().map(String::as_str);
+                let message = message
+                    .or_else(|| panic.downcast_ref::<&str>().copied())
+                    .unwrap_or_default();
+                tracing::error!(route, %request_id, panic = message, "the answer to a request panicked");
+                Err(Problem::internal())
+            });
+        let problem = outcome.as_ref().err();
+        if let Some(problem) = problem.filter(|problem| problem.status().is_server_error()) {
+            tracing::error!(route, %request_id, code = problem.code(), "request failed: {}", problem.log_text());
+        }
+        let mut response = outcome.into_response();
+        if let Ok(id) = HeaderValue::try_from(&*request_id) {
+            response.headers_mut().insert(headers::REQUEST_ID, id);
+        }
+        let (took, status) = (started.elapsed(), response.status());
+        metrics.record(status, took);
+        let duration_ms = took.as_secs_f64() * 1e3;
+        tracing::debug!(method = %parts.method, route, status = status.as_u16(), duration_ms, %request_id, "request");
+        response
+    }
+
+    async fn carry_out(
+        &self,
+        tables: &Tables,
+        found: Found<'_, '_>,
+        parts: &Parts,
+        request_id: Arc<str>,
+        body: Body,
+    ) -> Result<Response, Problem> {
+        let (endpoint, placeholders) = match found {
+            Found::Endpoint(endpoint, placeholders) => (endpoint, placeholders),
+            Found::OtherMethod(allow) => return Err(Problem::method_not_allowed(allow.clone())),
+            Found::Nothing => {
+                let detail = "There is nothing at this path. GET /openapi.json lists what there is.";
+                return Err(Problem::new(StatusCode::NOT_FOUND, "unknown-route", detail));
+            }
+        };
+        let call = Call {
+            headers: &parts.headers,
+            query: parts.uri.query(),
+            placeholders,
+            request_id,
+        };
+        match &endpoint.action {
+            Action::Command(route) => command::answer(self, route, &call, body).await,
+            Action::Query(route) => query::answer(self, route, &call).await,
+            Action::Builtin(builtin) => self.builtin(*builtin, tables, &call).await,
+        }
+    }
+
+    async fn builtin(&self, builtin: Builtin, tables: &Tables, call: &Call<'_>) -> Result<Response, Problem> {
+        match builtin {
+            Builtin::Page => Ok(ops::page()),
+            Builtin::OpenApi => openapi::answer(tables, call),
+            Builtin::Events => events::answer(self, call).await,
+            Builtin::Stream => streams::answer(self, call).await,
+            Builtin::Saga => streams::saga(self, call).await,
+            Builtin::Health => Ok(ops::health()),
+            Builtin::Ready => ops::ready(self),
+            Builtin::Metrics => Ok(ops::metrics(self)),
+            Builtin::Plugins => ops::plugins(&tables.deployed),
+        }
+    }
+}
+
+impl Call<'_> {
+    /// What stands in the path for a placeholder.
+    fn placeholder(&self, name: &str) -> Result<Cow<'_, str>, Problem> {
+        let raw = self.placeholders.get(name).unwrap_or_default();
+        let decoded = percent_decode_str(raw).decode_utf8();
+        decoded.map_err(|_| Problem::invalid_parameter(format!("{name} is not UTF-8.")))
+    }
+}
+
+fn routes_of(deployed: &Deployed) -> Result<RouteTable, RouteError> {
+    RouteTable::new(deployed.services().map(|service| &**service.manifest()))
+}
+
+/// The id of a request, which becomes the correlation id of all that follows from it: the caller's own; else the id that
+/// the idempotency key stands for, so that a request sent again has it again; else a new one.
+fn identify(headers: &HeaderMap) -> Arc<str> {
+    let of_key = || {
+        headers::idempotency_key(headers)
+            .ok()
+            .flatten()
+            .map(|id| id.as_str().into())
+    };
+    let given = headers::request_id(headers).or_else(of_key);
+    given.unwrap_or_else(|| Uuid::now_v7().to_string().into())
+}
+
+/// A reply with a JSON body.
+fn json(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(body).map_err(|error| {
+        tracing::error!(%error, "a reply cannot be written as JSON");
+        Problem::internal()
+    })?;
+    Ok(json_text(status, body))
+}
+
+/// A reply whose body is JSON already.
+fn json_text(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = (status, body.into()).into_response();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

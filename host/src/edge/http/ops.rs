@@ -1,0 +1,137 @@
+//! What operators ask: whether the host is up and ready, its metrics, its services; and the page of the API.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+
+use super::problem::Problem;
+use super::{Site, json, json_text};
+use crate::deploy::Deployed;
+use crate::manifest::{Method, Route};
+use crate::model::Digest;
+
+const API_PAGE: &str = include_str!("api.html");
+/// The page's own style and script stand in it, and it talks to this host only.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                           connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+                           frame-ancestors 'none'";
+
+/// `GET /`
+pub(super) fn page() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+    ];
+    (headers, API_PAGE).into_response()
+}
+
+/// `GET /healthz`: the process answers.
+pub(super) fn health() -> Response {
+    json_text(StatusCode::OK, r#"{"status":"up"}"#)
+}
+
+/// `GET /readyz`: 200 if the host can take traffic, else 503 with what is missing.
+pub(super) fn ready(site: &Site) -> Result<Response, Problem> {
+    let no_services = site.edge.registry.current().services().next().is_none();
+    // The signal closes when the log's writer ends.
+    let log_closed = site.edge.log.head().has_changed().is_err();
+    readiness(&missing(no_services, log_closed, *site.stopping.borrow()))
+}
+
+fn missing(no_services: bool, log_closed: bool, stopping: bool) -> Vec<&'static str> {
+    let checks = [
+        (no_services, "no service is deployed"),
+        (log_closed, "the log takes no writes"),
+        (stopping, "the host is shutting down"),
+    ];
+    checks
+        .into_iter()
+        .filter_map(|(applies, sentence)| applies.then_some(sentence))
+        .collect()
+}
+
+fn readiness(missing: &[&str]) -> Result<Response, Problem> {
+    match missing {
+        [] => json(StatusCode::OK, &json!({"status": "ready"})),
+        _ => json(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &json!({"status": "not-ready", "missing": missing}),
+        ),
+    }
+}
+
+/// `GET /metrics`
+pub(super) fn metrics(site: &Site) -> Response {
+    let text_format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, text_format)], site.edge.metrics.render()).into_response()
+}
+
+/// A service as operators see it.
+#[derive(Serialize)]
+struct Plugin<'m> {
+    service: &'m str,
+    version: &'m str,
+    digest: Digest,
+    aggregates: Vec<&'m str>,
+    sagas: Vec<&'m str>,
+    queries: Vec<&'m str>,
+    routes: Vec<PluginRoute<'m>>,
+    /// The version of the read model, if the service has one.
+    read_model: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct PluginRoute<'m> {
+    method: Method,
+    path: &'m str,
+}
+
+/// `GET /admin/plugins`
+pub(super) fn plugins<'d>(deployed: &'d Deployed) -> Result<Response, Problem> {
+    let items: Vec<_> = deployed
+        .services()
+        .map(|service| {
+            let manifest = service.manifest();
+            let route = |route: &'d Route| PluginRoute { method: route.method, path: &route.path };
+            Plugin {
+                service: &manifest.service,
+                version: &manifest.version,
+                digest: service.digest(),
+                aggregates: names(manifest.aggregates.iter().map(|aggregate| &aggregate.name)),
+                sagas: names(manifest.sagas.iter().map(|saga| &saga.name)),
+                queries: names(manifest.queries.iter().map(|query| &query.name)),
+                routes: manifest.routes.iter().map(route).collect(),
+                read_model: manifest.read_model.as_ref().map(|model| model.version),
+            }
+        })
+        .collect();
+    json(StatusCode::OK, &json!({"items": items}))
+}
+
+fn names<'m>(names: impl Iterator<Item = &'m Arc<str>>) -> Vec<&'m str> {
+    names.map(|name| &**name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_not_ready_says_what_is_missing() {
+        assert_eq!(missing(false, false, false), Vec::<&str>::new());
+        assert_eq!(readiness(&[]).unwrap().status(), StatusCode::OK);
+        let all = missing(true, true, true);
+        assert_eq!(
+            all,
+            [
+                "no service is deployed",
+                "the log takes no writes",
+                "the host is shutting down"
+            ]
+        );
+        assert_eq!(readiness(&all).unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

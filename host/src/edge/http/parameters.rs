@@ -1,0 +1,122 @@
+//! The query string: each parameter once, percent-decoded.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::headers::decimal;
+use super::problem::Problem;
+
+/// The parameters of a request, in their order.
+#[derive(Debug)]
+pub(super) struct Parameters<'r>(Vec<(Cow<'r, str>, Cow<'r, str>)>);
+
+impl<'r> Parameters<'r> {
+    /// A repeated parameter is refused, because there would be no telling which one counts.
+    pub(super) fn parse(query: Option<&'r str>) -> Result<Self, Problem> {
+        let mut parameters = Self(Vec::new());
+        for part in query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|part| !part.is_empty())
+        {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            parameters.add(decode(name)?, decode(value)?)?;
+        }
+        Ok(parameters)
+    }
+
+    /// Adds one that comes from elsewhere.
+    pub(super) fn add(&mut self, name: Cow<'r, str>, value: Cow<'r, str>) -> Result<(), Problem> {
+        if self.get(&name).is_some() {
+            return Err(Problem::invalid_parameter(format!(
+                "The parameter {name} is there more than once."
+            )));
+        }
+        self.0.push((name, value));
+        Ok(())
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| &**value)
+    }
+
+    /// A parameter that is a number, if it is there.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        let refused = || Problem::invalid_parameter(format!("The parameter {name} must be a whole number."));
+        decimal(text).ok_or_else(refused).map(Some)
+    }
+
+    /// Refuses parameters with other names.
+    pub(super) fn only(self, names: &[&str]) -> Result<Self, Problem> {
+        match self.0.iter().find(|(name, _)| !names.contains(&&**name)) {
+            None => Ok(self),
+            Some((name, _)) => {
+                let known = names.join(", ");
+                Err(Problem::invalid_parameter(format!(
+                    "There is no parameter {name} here, only {known}."
+                )))
+            }
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
+    let refused = |_| Problem::invalid_parameter("The query string is not UTF-8.");
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        return percent_decode_str(&spaced)
+            .decode_utf8()
+            .map(|text| text.into_owned().into())
+            .map_err(refused);
+    }
+    percent_decode_str(text).decode_utf8().map_err(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded() {
+        for (query, expected) in [
+            ("", vec![]),
+            ("a=1&b=2", vec![("a", "1"), ("b", "2")]),
+            ("a=x%20y+z%2B", vec![("a", "x y z+")]),
+            ("n%C3%A4me=%26", vec![("näme", "&")]),
+            ("flag&&a=b=c", vec![("flag", ""), ("a", "b=c")]),
+        ] {
+            let parameters = Parameters::parse(Some(query)).unwrap();
+            assert_eq!(parameters.iter().collect::<Vec<_>>(), expected, "{query}");
+        }
+        for refused in ["a=1&a=2", "a=1&%61=2", "a=%FF"] {
+            assert_eq!(
+                Parameters::parse(Some(refused)).unwrap_err().code(),
+                "invalid-parameter",
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_and_names_are_checked() {
+        let parse = |query| Parameters::parse(Some(query)).unwrap();
+        assert_eq!(parse("limit=7").number("limit").unwrap(), Some(7));
+        assert_eq!(parse("").number("limit").unwrap(), None);
+        for refused in ["limit=", "limit=-1", "limit=x"] {
+            assert!(parse(refused).number("limit").is_err(), "{refused}");
+        }
+        assert!(parse("limit=7").only(&["limit", "after"]).is_ok());
+        assert!(parse("limt=7").only(&["limit", "after"]).is_err());
+    }
+}

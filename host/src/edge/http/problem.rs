@@ -1,0 +1,435 @@
+//! Every error that leaves the edge: `application/problem+json` (RFC 9457) with a stable `code`.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::schema::Violation;
+use crate::error::{CallError, Fault, FaultKind};
+use crate::log::{AppendError, ReadError};
+use crate::model::{InvalidId, Json, Rejection, Version};
+
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
+
+/// One error as the caller sees it, and what the log is to know of it. Boxed: results are mostly good ones, and small.
+#[derive(Debug)]
+pub(super) struct Problem(Box<Facts>);
+
+#[derive(Debug)]
+struct Facts {
+    status: StatusCode,
+    code: String,
+    detail: String,
+    details: Option<Json>,
+    errors: Vec<Violation>,
+    versions: Option<Versions>,
+    /// The methods that the path knows (405).
+    allow: Option<HeaderValue>,
+    /// Whether the same request may well succeed in a second.
+    retry: bool,
+    /// What the log is to say; the caller never sees it.
+    cause: Option<CallError>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Versions {
+    /// None if any version would have done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_version: Option<Version>,
+    actual_version: Version,
+}
+
+/// The members of RFC 9457 and ours. The type is left blank: `code` tells problems apart.
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a Json>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [Violation],
+    #[serde(flatten)]
+    versions: Option<Versions>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self(Box::new(Facts {
+            status,
+            code: code.into(),
+            detail: detail.into(),
+            details: None,
+            errors: Vec::new(),
+            versions: None,
+            allow: None,
+            retry: false,
+            cause: None,
+        }))
+    }
+
+    pub(super) fn invalid_header(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-header", detail)
+    }
+
+    pub(super) fn invalid_parameter(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", detail)
+    }
+
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", detail)
+    }
+
+    pub(super) fn method_not_allowed(allow: HeaderValue) -> Self {
+        let detail = format!("This path knows {}.", allow.to_str().unwrap_or_default());
+        let mut problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail);
+        problem.0.allow = Some(allow);
+        problem
+    }
+
+    /// The text did not follow its schema.
+    pub(super) fn violations(code: &'static str, detail: &str, errors: Vec<Violation>) -> Self {
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
+        problem.0.errors = errors;
+        problem
+    }
+
+    pub(super) fn version_mismatch(expected: Option<Version>, actual: Version) -> Self {
+        let detail = match expected {
+            Some(expected) => format!("The aggregate is at version {actual}, not {expected}."),
+            None => "The aggregate does not exist.".to_owned(),
+        };
+        let mut problem = Self::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", detail);
+        problem.0.versions = Some(Versions {
+            expected_version: expected,
+            actual_version: actual,
+        });
+        problem
+    }
+
+    /// Something in the host itself went wrong.
+    pub(super) fn internal() -> Self {
+        let detail = "The host failed to answer. Its log says why.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
+    pub(super) fn unavailable(code: impl Into<String>, detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+        problem.0.retry = true;
+        problem
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    pub(super) fn code(&self) -> &str {
+        &self.0.code
+    }
+
+    /// The whole chain of causes, for the log.
+    pub(super) fn log_text(&self) -> String {
+        let Some(cause) = &self.0.cause else {
+            return self.0.detail.clone();
+        };
+        let mut text = cause.to_string();
+        if let CallError::Fault(fault) = cause {
+            // Writing to a string cannot fail.
+            let _ = write!(text, ": {}", fault.detail);
+        }
+        let mut source = cause.source();
+        while let Some(error) = source {
+            let _ = write!(text, ": {error}");
+            source = error.source();
+        }
+        text
+    }
+}
+
+impl From<CallError> for Problem {
+    fn from(error: CallError) -> Self {
+        let mut problem = match &error {
+            CallError::Rejected(rejection) => return Self::from(rejection.clone()),
+            CallError::VersionMismatch { expected, actual, .. } => {
+                return Self::version_mismatch(Some(*expected), *actual);
+            }
+            CallError::Unknown(what) => Self::new(
+                StatusCode::NOT_FOUND,
+                "not-deployed",
+                format!("There is no {what}."),
+            ),
+            CallError::KeyReused { .. } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "The Idempotency-Key has been used for another command or payload.",
+            ),
+            CallError::Busy { .. } | CallError::Append(AppendError::Busy) => Self::unavailable(
+                "busy",
+                "The host has as much work as it takes on. Nothing was done.",
+            ),
+            CallError::ShuttingDown => {
+                Self::unavailable("shutting-down", "The host is shutting down. Nothing was done.")
+            }
+            CallError::Fault(fault) => Self::of_fault(fault),
+            CallError::Append(AppendError::Conflict { .. } | AppendError::Duplicate { .. }) => {
+                Self::unavailable(
+                    "conflict",
+                    "Others change the same aggregate too often. Nothing was done.",
+                )
+            }
+            CallError::Append(AppendError::Unavailable(_)) => Self::unavailable(
+                "log-unavailable",
+                "The log cannot be written, and whether the command took effect is not known. It is safe to send it \
+                 again with its Idempotency-Key.",
+            ),
+            CallError::Read(_) => Self::unavailable("log-unavailable", "The log cannot be read."),
+            CallError::ReadModel { .. } => Self::unavailable("read-model-unavailable", format!("{error}.")),
+        };
+        problem.0.cause = Some(error);
+        problem
+    }
+}
+
+impl Problem {
+    fn of_fault(fault: &Fault) -> Self {
+        let (status, code) = match fault.kind {
+            FaultKind::Trap => (StatusCode::INTERNAL_SERVER_ERROR, "component-trapped"),
+            FaultKind::Memory => (StatusCode::INTERNAL_SERVER_ERROR, "component-out-of-memory"),
+            FaultKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "component-timeout"),
+            FaultKind::Contract => (StatusCode::BAD_GATEWAY, "component-broke-contract"),
+        };
+        Self::new(
+            status,
+            code,
+            format!("The service {} {}. Nothing was done.", fault.service, fault.kind),
+        )
+    }
+}
+
+/// A business "no" conflicts with the state of things (409), with three exceptions that HTTP has words for.
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        let status = match rejection.code.as_str() {
+            "not-found" => StatusCode::NOT_FOUND,
+            "invalid-payload" | "invalid-arguments" => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::CONFLICT,
+        };
+        let mut problem = Self::new(status, rejection.code, rejection.message);
+        problem.0.details = rejection.details;
+        problem
+    }
+}
+
+impl From<InvalidId> for Problem {
+    fn from(error: InvalidId) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-id",
+            format!("The id cannot be used: {error}."),
+        )
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        CallError::from(error).into()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let facts = *self.0;
+        let body = Body {
+            r#type: "about:blank",
+            title: facts.status.canonical_reason().unwrap_or_default(),
+            status: facts.status.as_u16(),
+            detail: &facts.detail,
+            code: &facts.code,
+            details: facts.details.as_ref(),
+            errors: &facts.errors,
+            versions: facts.versions,
+        };
+        // These types always have a JSON form; the status would stand even without a body.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (facts.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        if facts.retry {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S);
+        }
+        if let Some(allow) = facts.allow {
+            headers.insert(header::ALLOW, allow);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::{CommandId, StreamId};
+
+    fn stream() -> StreamId {
+        StreamId::new("order", "1").unwrap()
+    }
+
+    fn fault(kind: FaultKind) -> CallError {
+        let detail = "secret backtrace".to_owned();
+        Fault {
+            service: "order".into(),
+            call: "decide order.create".to_owned(),
+            kind,
+            detail,
+        }
+        .into()
+    }
+
+    fn rejection(code: &str) -> CallError {
+        Rejection {
+            code: code.to_owned(),
+            message: "No.".to_owned(),
+            details: None,
+        }
+        .into()
+    }
+
+    fn broken_disk() -> Arc<dyn Error + Send + Sync> {
+        Arc::new(std::io::Error::other("disk is gone"))
+    }
+
+    #[test]
+    fn each_error_has_its_status_and_code() {
+        let read_model = CallError::ReadModel {
+            service: "report".into(),
+            reason: "it is behind".to_owned(),
+        };
+        let mismatch = CallError::VersionMismatch {
+            stream: stream(),
+            expected: 7,
+            actual: 9,
+        };
+        let conflict = AppendError::Conflict {
+            stream: stream(),
+            expected: 1,
+            actual: 2,
+        };
+        let duplicate = AppendError::Duplicate {
+            stream: stream(),
+            command: CommandId::from_key("k"),
+        };
+        let table = [
+            (
+                rejection("order-not-confirmed"),
+                409,
+                "order-not-confirmed",
+                false,
+            ),
+            (rejection("already-exists"), 409, "already-exists", false),
+            (rejection("unknown-product"), 409, "unknown-product", false),
+            (rejection("not-found"), 404, "not-found", false),
+            (rejection("invalid-payload"), 422, "invalid-payload", false),
+            (
+                CallError::Unknown("the command order.creat".to_owned()),
+                404,
+                "not-deployed",
+                false,
+            ),
+            (mismatch, 412, "version-mismatch", false),
+            (
+                CallError::KeyReused { stream: stream() },
+                422,
+                "idempotency-key-reused",
+                false,
+            ),
+            (CallError::Busy { queue: "the log" }, 503, "busy", true),
+            (CallError::Append(AppendError::Busy), 503, "busy", true),
+            (CallError::ShuttingDown, 503, "shutting-down", true),
+            (CallError::Append(conflict), 503, "conflict", true),
+            (CallError::Append(duplicate), 503, "conflict", true),
+            (
+                CallError::Append(AppendError::Unavailable(broken_disk())),
+                503,
+                "log-unavailable",
+                true,
+            ),
+            (
+                CallError::Read(ReadError(broken_disk())),
+                503,
+                "log-unavailable",
+                true,
+            ),
+            (read_model, 503, "read-model-unavailable", true),
+            (fault(FaultKind::Trap), 500, "component-trapped", false),
+            (fault(FaultKind::Memory), 500, "component-out-of-memory", false),
+            (fault(FaultKind::Timeout), 504, "component-timeout", false),
+            (fault(FaultKind::Contract), 502, "component-broke-contract", false),
+        ];
+        for (error, status, code, retry) in table {
+            let problem = Problem::from(error);
+            assert_eq!(
+                (problem.status().as_u16(), problem.code(), problem.0.retry),
+                (status, code, retry)
+            );
+        }
+    }
+
+    async fn body(problem: Problem) -> Value {
+        let response = problem.into_response();
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+        let bytes = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_rejection_keeps_its_message_and_details() {
+        let details = Some(Json::parse(r#"{"available":3}"#.to_owned()).unwrap());
+        let rejection = Rejection {
+            code: "insufficient-stock".to_owned(),
+            message: "Only 3 left.".to_owned(),
+            details,
+        };
+        let expected = json!({
+            "type": "about:blank", "title": "Conflict", "status": 409, "detail": "Only 3 left.",
+            "code": "insufficient-stock", "details": {"available": 3},
+        });
+        assert_eq!(body(rejection.into()).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_version_mismatch_names_both_versions() {
+        let body = body(Problem::version_mismatch(Some(7), 9)).await;
+        assert_eq!(
+            (&body["expected_version"], &body["actual_version"]),
+            (&json!(7), &json!(9))
+        );
+    }
+
+    #[tokio::test]
+    async fn the_backtrace_goes_to_the_log_and_not_to_the_caller() {
+        let problem = Problem::from(fault(FaultKind::Trap));
+        assert_eq!(
+            problem.log_text(),
+            "order trapped in decide order.create: secret backtrace"
+        );
+        assert!(!body(problem).await.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn the_log_gets_the_whole_chain_once() {
+        let problem = Problem::from(CallError::Read(ReadError(broken_disk())));
+        assert_eq!(problem.log_text(), "the log cannot be read: disk is gone");
+    }
+}

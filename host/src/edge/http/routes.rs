@@ -1,0 +1,512 @@
+//! The route table: which method on which path is which command, query or page of the host. Made from the manifests of
+//! one deployed set, together with the compiled schemas, so that a request only looks things up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::http::{self, HeaderValue};
+use matchit::Params;
+use serde_json::json;
+
+use super::metrics::RouteMetrics;
+use super::schema::{Arguments, Schema};
+use crate::manifest::{Manifest, Method, Route, Target};
+use crate::model::Json;
+
+/// The placeholder that stands for an aggregate's id.
+const ID: &str = "id";
+/// The owner of the host's own routes, as an error names it.
+const HOST: &str = "the host";
+
+/// What the host itself answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Builtin {
+    Page,
+    OpenApi,
+    Events,
+    Stream,
+    Saga,
+    Health,
+    Ready,
+    Metrics,
+    Plugins,
+}
+
+/// The host's own routes, all of them GET, with what the API document says of each.
+pub(super) const BUILTINS: [(Builtin, &str, &str); 9] = [
+    (Builtin::Page, "/", "This API as a page"),
+    (
+        Builtin::OpenApi,
+        "/openapi.json",
+        "This API as an OpenAPI document",
+    ),
+    (
+        Builtin::Events,
+        "/events",
+        "All events: as they come (server-sent events), or a page of them as JSON",
+    ),
+    (
+        Builtin::Stream,
+        "/streams/{aggregate}/{id}",
+        "The history of an aggregate, or its state at a version",
+    ),
+    (Builtin::Saga, "/sagas/{id}", "The state of a saga"),
+    (Builtin::Health, "/healthz", "Whether the process is up"),
+    (Builtin::Ready, "/readyz", "Whether the host can take traffic"),
+    (
+        Builtin::Metrics,
+        "/metrics",
+        "Metrics in the Prometheus text format",
+    ),
+    (
+        Builtin::Plugins,
+        "/admin/plugins",
+        "The services that are deployed",
+    ),
+];
+
+/// Why a set of services cannot be served together.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("{owner} cannot have the route {method} {path}: {reason}")]
+pub struct RouteError {
+    owner: Arc<str>,
+    method: Method,
+    path: String,
+    reason: String,
+}
+
+/// All routes of one deployed set.
+pub struct RouteTable {
+    paths: matchit::Router<Path>,
+}
+
+/// Everything on one path.
+struct Path {
+    endpoints: Vec<Endpoint>,
+    allow: HeaderValue,
+}
+
+/// One method on one path.
+pub(super) struct Endpoint {
+    owner: Arc<str>,
+    method: Method,
+    pub(super) path: String,
+    pub(super) action: Action,
+    pub(super) metrics: RouteMetrics,
+}
+
+pub(super) enum Action {
+    Command(CommandRoute),
+    Query(QueryRoute),
+    Builtin(Builtin),
+}
+
+pub(super) struct CommandRoute {
+    pub(super) aggregate: Arc<str>,
+    pub(super) command: Arc<str>,
+    pub(super) payload: Schema,
+    /// Where the aggregate can be seen.
+    pub(super) location: Option<Location>,
+}
+
+pub(super) struct QueryRoute {
+    pub(super) service: Arc<str>,
+    pub(super) query: Arc<str>,
+    pub(super) arguments: Arguments,
+    /// Whether it is the query for the view of one aggregate.
+    pub(super) is_view: bool,
+}
+
+/// A path with one hole for an id.
+#[derive(Debug, PartialEq)]
+pub(super) struct Location {
+    before: String,
+    after: String,
+}
+
+/// What the table has for a method and a path.
+pub(super) enum Found<'t, 'p> {
+    Endpoint(&'t Endpoint, Params<'t, 'p>),
+    /// The path is known, and these are its methods.
+    OtherMethod(&'t HeaderValue),
+    Nothing,
+}
+
+impl RouteTable {
+    /// Compiles the routes and schemas of all services together with the host's own routes.
+    pub fn new<'m>(manifests: impl IntoIterator<Item = &'m Manifest>) -> Result<Self, RouteError> {
+        let mut by_path: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
+        let builtins = BUILTINS.map(|(builtin, path, _)| {
+            Endpoint::new(
+                HOST.into(),
+                Method::Get,
+                path.to_owned(),
+                Action::Builtin(builtin),
+            )
+        });
+        let services = manifests.into_iter().flat_map(endpoints_of);
+        for endpoint in builtins.into_iter().map(Ok).chain(services) {
+            let endpoint = endpoint?;
+            let same_path = by_path.entry(endpoint.path.clone()).or_default();
+            if let Some(taken) = same_path.iter().find(|other| other.method == endpoint.method) {
+                return Err(endpoint.refused(format!("{} already has it", taken.owner)));
+            }
+            same_path.push(endpoint);
+        }
+        let mut paths = matchit::Router::new();
+        for (path, endpoints) in by_path {
+            insert(&mut paths, path, endpoints)?;
+        }
+        Ok(Self { paths })
+    }
+
+    /// HEAD is answered by GET.
+    pub(super) fn find<'t, 'p>(&'t self, method: &http::Method, path: &'p str) -> Found<'t, 'p> {
+        let Ok(found) = self.paths.at(path) else {
+            return Found::Nothing;
+        };
+        let method = if method == http::Method::HEAD {
+            &http::Method::GET
+        } else {
+            method
+        };
+        let mut endpoints = found.value.endpoints.iter();
+        match endpoints.find(|endpoint| endpoint.method.as_str() == method.as_str()) {
+            Some(endpoint) => Found::Endpoint(endpoint, found.params),
+            None => Found::OtherMethod(&found.value.allow),
+        }
+    }
+}
+
+fn insert(
+    paths: &mut matchit::Router<Path>,
+    path: String,
+    endpoints: Vec<Endpoint>,
+) -> Result<(), RouteError> {
+    let mut methods: Vec<_> = endpoints
+        .iter()
+        .map(|endpoint| endpoint.method.as_str())
+        .collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    let refused = endpoints.last().map(|endpoint| endpoint.refused(String::new()));
+    let allow = HeaderValue::try_from(methods.join(", ")).map_err(|error| error.to_string());
+    let inserted = allow.and_then(|allow| {
+        paths
+            .insert(path, Path { endpoints, allow })
+            .map_err(|error| match error {
+                matchit::InsertError::Conflict { with } => format!("it cannot be told from {with}"),
+                other => other.to_string(),
+            })
+    });
+    match (inserted, refused) {
+        (Err(reason), Some(error)) => Err(RouteError { reason, ..error }),
+        _ => Ok(()),
+    }
+}
+
+impl Endpoint {
+    fn new(owner: Arc<str>, method: Method, path: String, action: Action) -> Self {
+        let metrics = RouteMetrics::new(&path, method.as_str());
+        Self {
+            owner,
+            method,
+            path,
+            action,
+            metrics,
+        }
+    }
+
+    fn refused(&self, reason: String) -> RouteError {
+        RouteError {
+            owner: self.owner.clone(),
+            method: self.method,
+            path: self.path.clone(),
+            reason,
+        }
+    }
+}
+
+fn endpoints_of(manifest: &Manifest) -> impl Iterator<Item = Result<Endpoint, RouteError>> {
+    manifest
+        .routes
+        .iter()
+        .map(|route| match action_of(manifest, route) {
+            Ok(action) => Ok(Endpoint::new(
+                manifest.service.clone(),
+                route.method,
+                route.path.clone(),
+                action,
+            )),
+            Err(reason) => {
+                let (owner, method, path) = (manifest.service.clone(), route.method, route.path.clone());
+                Err(RouteError {
+                    owner,
+                    method,
+                    path,
+                    reason,
+                })
+            }
+        })
+}
+
+/// An error is a sentence that says why the route cannot be.
+fn action_of(manifest: &Manifest, route: &Route) -> Result<Action, String> {
+    if !route.path.starts_with('/') || route.path.contains("{*") {
+        return Err("a path starts with / and its placeholders stand for one segment each".to_owned());
+    }
+    match &route.target {
+        Target::Command { aggregate, command } => {
+            command_of(manifest, route, aggregate, command).map(Action::Command)
+        }
+        Target::Query(_) if route.method != Method::Get => {
+            Err("queries change nothing and are reached by GET".to_owned())
+        }
+        Target::Query(name) => query_of(manifest, name).map(Action::Query),
+    }
+}
+
+fn command_of(
+    manifest: &Manifest,
+    route: &Route,
+    aggregate: &Arc<str>,
+    command: &Arc<str>,
+) -> Result<CommandRoute, String> {
+    if route.method == Method::Get {
+        return Err("commands change something and cannot be reached by GET".to_owned());
+    }
+    if let Some(other) = placeholders(&route.path).find(|name| *name != ID) {
+        return Err(format!(
+            "a command's path knows only the placeholder {{id}}, not {{{other}}}"
+        ));
+    }
+    let known = manifest
+        .aggregate(aggregate)
+        .and_then(|aggregate| aggregate.command(command));
+    let declared = known.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
+    let schema = declared.payload.read().map_err(|error| error.to_string());
+    let payload = schema.and_then(|schema| Schema::compile(&schema));
+    Ok(CommandRoute {
+        aggregate: aggregate.clone(),
+        command: command.clone(),
+        payload: payload
+            .map_err(|reason| format!("the schema of {aggregate}.{command} is wrong: {reason}"))?,
+        location: view_path(manifest, aggregate).and_then(Location::of),
+    })
+}
+
+fn query_of(manifest: &Manifest, name: &Arc<str>) -> Result<QueryRoute, String> {
+    let is_view = manifest.query(name).is_none();
+    let arguments = match manifest.query(name) {
+        Some(query) => Arguments::compile(&query.arguments),
+        None if manifest.aggregate(name).is_some() => {
+            let schema = Json::of(&view_arguments()).map_err(|error| error.to_string());
+            schema.and_then(|schema| Arguments::compile(&schema))
+        }
+        None => return Err(format!("the manifest has no query {name}")),
+    };
+    Ok(QueryRoute {
+        service: manifest.service.clone(),
+        query: name.clone(),
+        arguments: arguments
+            .map_err(|reason| format!("the schema of the query {name} is wrong: {reason}"))?,
+        is_view,
+    })
+}
+
+/// The schema of the arguments of the query for an aggregate's view.
+pub(super) fn view_arguments() -> serde_json::Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": [ID], "properties": {ID: {"type": "string"}},
+    })
+}
+
+/// The path under which the view of an aggregate can be read.
+fn view_path<'m>(manifest: &'m Manifest, aggregate: &str) -> Option<&'m str> {
+    let shows = |route: &&Route| {
+        let is_view = matches!(&route.target, Target::Query(name) if **name == *aggregate);
+        is_view && manifest.query(aggregate).is_none() && placeholders(&route.path).eq([ID])
+    };
+    manifest
+        .routes
+        .iter()
+        .find(shows)
+        .map(|route| route.path.as_str())
+}
+
+/// The names between braces, in order.
+pub(super) fn placeholders(path: &str) -> impl Iterator<Item = &str> {
+    path.split('{')
+        .skip(1)
+        .filter_map(|rest| rest.split_once('}'))
+        .map(|(name, _)| name)
+}
+
+impl Location {
+    fn of(path: &str) -> Option<Self> {
+        let (before, after) = path.split_once("{id}")?;
+        Some(Self {
+            before: before.to_owned(),
+            after: after.to_owned(),
+        })
+    }
+
+    /// Ids need no escaping: see [`crate::model::StreamId`].
+    pub(super) fn of_id(&self, id: &str) -> Option<HeaderValue> {
+        HeaderValue::try_from([&self.before, id, &self.after].concat()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::http::fixtures::manifest;
+
+    fn found(table: &RouteTable, method: http::Method, path: &str) -> String {
+        match table.find(&method, path) {
+            Found::Nothing => "nothing".to_owned(),
+            Found::OtherMethod(allow) => format!("allow {}", allow.to_str().unwrap()),
+            Found::Endpoint(endpoint, params) => {
+                let target = match &endpoint.action {
+                    Action::Command(command) => format!("{}.{}", command.aggregate, command.command),
+                    Action::Query(query) => format!("{}?", query.query),
+                    Action::Builtin(builtin) => format!("{builtin:?}"),
+                };
+                params
+                    .iter()
+                    .fold(target, |text, (name, value)| format!("{text} {name}={value}"))
+            }
+        }
+    }
+
+    #[test]
+    fn a_method_and_a_path_lead_to_what_the_manifest_says() {
+        use http::Method;
+        let table = RouteTable::new([&manifest()]).unwrap();
+        for (method, path, expected) in [
+            (Method::POST, "/orders", "order.create"),
+            (Method::PUT, "/orders/7", "order.update id=7"),
+            (Method::GET, "/orders/7", "order? id=7"),
+            (Method::HEAD, "/orders/7", "order? id=7"),
+            (Method::GET, "/orders/7/details", "details? id=7"),
+            (Method::GET, "/orders", "allow POST"),
+            (Method::DELETE, "/orders/7", "allow PUT, GET, HEAD"),
+            (Method::OPTIONS, "/orders", "allow POST"),
+            (Method::GET, "/orders/7/", "nothing"),
+            (Method::GET, "/elsewhere", "nothing"),
+            (Method::GET, "/", "Page"),
+            (Method::GET, "/streams/order/7", "Stream aggregate=order id=7"),
+            (Method::POST, "/healthz", "allow GET, HEAD"),
+        ] {
+            assert_eq!(found(&table, method.clone(), path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_refused_with_a_sentence() {
+        let command = || Target::Command {
+            aggregate: "order".into(),
+            command: "create".into(),
+        };
+        let query = || Target::Query("order".into());
+        let table = [
+            (Method::Post, "/orders", command(), "order already has it"),
+            (Method::Get, "/healthz", query(), "the host already has it"),
+            (
+                Method::Get,
+                "/orders/{key}",
+                query(),
+                "it cannot be told from /orders/{id}",
+            ),
+            (
+                Method::Get,
+                "orders",
+                query(),
+                "a path starts with / and its placeholders stand for one segment each",
+            ),
+            (
+                Method::Get,
+                "/x",
+                command(),
+                "commands change something and cannot be reached by GET",
+            ),
+            (
+                Method::Post,
+                "/x",
+                query(),
+                "queries change nothing and are reached by GET",
+            ),
+            (
+                Method::Post,
+                "/x/{key}",
+                command(),
+                "a command's path knows only the placeholder {id}, not {key}",
+            ),
+            (
+                Method::Get,
+                "/x",
+                Target::Query("nobody".into()),
+                "the manifest has no query nobody",
+            ),
+            (
+                Method::Post,
+                "/x",
+                Target::Command {
+                    aggregate: "order".into(),
+                    command: "fly".into(),
+                },
+                "the manifest has no command order.fly",
+            ),
+        ];
+        for (method, path, target, reason) in table {
+            let mut manifest = manifest();
+            manifest.routes.push(Route {
+                method,
+                path: path.to_owned(),
+                target,
+            });
+            let error = RouteTable::new([&manifest]).err().unwrap();
+            assert_eq!(
+                error.to_string(),
+                format!("order cannot have the route {method} {path}: {reason}")
+            );
+        }
+    }
+
+    #[test]
+    fn two_services_cannot_have_the_same_route() {
+        let mut other = manifest();
+        other.service = "rival".into();
+        let error = RouteTable::new([&manifest(), &other]).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "rival cannot have the route POST /orders: order already has it"
+        );
+    }
+
+    #[test]
+    fn a_schema_that_is_none_is_refused() {
+        let mut manifest = manifest();
+        manifest.aggregates[0].commands[0].payload = Json::parse(r#"{"type": "strin"}"#.to_owned()).unwrap();
+        let error = RouteTable::new([&manifest]).err().unwrap();
+        let start = "order cannot have the route POST /orders: the schema of order.create is wrong: ";
+        assert!(error.to_string().starts_with(start), "{error}");
+    }
+
+    #[test]
+    fn a_command_knows_where_its_aggregate_can_be_seen() {
+        let table = RouteTable::new([&manifest()]).unwrap();
+        let Found::Endpoint(endpoint, _) = table.find(&http::Method::POST, "/orders") else {
+            panic!("no route")
+        };
+        let Action::Command(command) = &endpoint.action else {
+            panic!("no command")
+        };
+        let location = command
+            .location
+            .as_ref()
+            .and_then(|location| location.of_id("o-1"));
+        assert_eq!(location.unwrap(), "/orders/o-1");
+    }
+}

@@ -1,0 +1,215 @@
+//! The history of one aggregate, its state at a version of the past, and the state of a saga.
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::headers;
+use super::parameters::Parameters;
+use super::problem::Problem;
+use super::{Call, Site, json};
+use crate::clock::rfc3339;
+use crate::log::MAX_PAGE;
+use crate::model::{CommandId, Digest, Json, Position, Recorded, StreamId, Version};
+
+/// The events of one page if the caller names no limit: a screen or two.
+const DEFAULT_PAGE: usize = 100;
+
+/// An event as JSON.
+#[derive(Serialize)]
+pub(super) struct EventBody<'e> {
+    position: Position,
+    stream: &'e str,
+    version: Version,
+    name: &'e str,
+    payload: &'e Json,
+    id: String,
+    command_id: &'e CommandId,
+    command: &'e str,
+    correlation_id: &'e str,
+    causation_id: Option<&'e str>,
+    digest: Option<Digest>,
+    /// RFC 3339
+    time: String,
+    actor: &'e str,
+}
+
+/// Some events, and what to send as `after` for those that follow.
+#[derive(Serialize)]
+pub(super) struct Page<'e> {
+    items: Vec<EventBody<'e>>,
+    /// None if there were no more.
+    next: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Past<'v> {
+    id: &'v str,
+    version: Version,
+    state: Json,
+}
+
+impl<'e> From<&'e Recorded> for EventBody<'e> {
+    fn from(event: &'e Recorded) -> Self {
+        Self {
+            position: event.position,
+            stream: event.stream.as_str(),
+            version: event.version,
+            name: &event.name,
+            payload: &event.payload,
+            id: event.id(),
+            command_id: &event.meta.command_id,
+            command: &event.meta.command,
+            correlation_id: &event.meta.correlation_id,
+            causation_id: event.meta.causation_id.as_deref(),
+            digest: event.meta.digest,
+            time: rfc3339(event.meta.time_ms),
+            actor: &event.meta.actor,
+        }
+    }
+}
+
+impl<'e> Page<'e> {
+    /// A full page has a next one, though that may turn out to be empty. `place` is what `after` counts in.
+    pub(super) fn new(events: &'e [Recorded], limit: usize, place: impl Fn(&Recorded) -> u64) -> Self {
+        let full = events.len() == limit;
+        Self {
+            items: events.iter().map(EventBody::from).collect(),
+            next: events.last().filter(|_| full).map(place),
+        }
+    }
+}
+
+/// `?limit=N`, at most [`MAX_PAGE`].
+pub(super) fn page_limit(parameters: &Parameters<'_>) -> Result<usize, Problem> {
+    match parameters.number("limit")? {
+        None => Ok(DEFAULT_PAGE),
+        Some(0) => Err(Problem::invalid_parameter(
+            "The parameter limit must be at least 1.",
+        )),
+        Some(limit) => Ok(usize::try_from(limit).unwrap_or(MAX_PAGE).min(MAX_PAGE)),
+    }
+}
+
+/// `GET /streams/{aggregate}/{id}`: with `?at=VERSION` the state then, otherwise the events, oldest first.
+pub(super) async fn answer(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
+    let stream = StreamId::new(&call.placeholder("aggregate")?, &call.placeholder("id")?)?;
+    let parameters = Parameters::parse(call.query)?.only(&["after", "limit", "at"])?;
+    if let Some(at) = parameters.number("at")? {
+        return past(site, &stream, at).await;
+    }
+    let after = parameters.number("after")?.unwrap_or(0);
+    let limit = page_limit(&parameters)?;
+    let events = site.edge.log.read(&stream, after, limit).await?;
+    if events.is_empty() && after == 0 {
+        return Err(Problem::not_found(format!(
+            "There is no {} with the id {}.",
+            stream.aggregate(),
+            stream.id()
+        )));
+    }
+    json(StatusCode::OK, &Page::new(&events, limit, |event| event.version))
+}
+
+async fn past(site: &Site, stream: &StreamId, at: Version) -> Result<Response, Problem> {
+    let Some(viewed) = site.edge.dispatch.view(stream, Some(at)).await? else {
+        let (aggregate, id) = (stream.aggregate(), stream.id());
+        return Err(Problem::not_found(format!(
+            "At version {at} there is no {aggregate} with the id {id}."
+        )));
+    };
+    json(
+        StatusCode::OK,
+        &Past {
+            id: stream.id(),
+            version: viewed.version,
+            state: viewed.view,
+        },
+    )
+}
+
+/// `GET /sagas/{id}`, which waits for the saga's end with `Prefer: wait=N`.
+pub(super) async fn saga(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
+    let id = call.placeholder("id")?;
+    let sagas = &site.edge.sagas;
+    let status = match headers::prefer_wait(call.headers, site.edge.limits.wait) {
+        None => sagas.status(&id).await?,
+        Some(wait) => tokio::select! {
+            status = sagas.wait(&id, wait) => status?,
+            () = site.stopped() => sagas.status(&id).await?,
+        },
+    };
+    match status {
+        Some(status) => json(StatusCode::OK, &status),
+        None => Err(Problem::not_found(format!("There is no saga with the id {id}."))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::Meta;
+
+    fn event(version: Version) -> Recorded {
+        Recorded {
+            position: 40 + version,
+            stream: StreamId::new("order", "7").unwrap(),
+            version,
+            index: 0,
+            name: "order-created".into(),
+            payload: Json::parse(r#"{"total":1}"#.to_owned()).unwrap(),
+            meta: Arc::new(Meta {
+                command_id: CommandId::from("c".to_owned()),
+                command: "create".into(),
+                fingerprint: 1,
+                correlation_id: "r".into(),
+                causation_id: None,
+                digest: None,
+                time_ms: 0,
+                actor: "anonymous".into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn an_event_is_shown_with_all_that_the_log_knows() {
+        let shown: Value = serde_json::to_value(EventBody::from(&event(1))).unwrap();
+        let expected = json!({
+            "position": 41, "stream": "order/7", "version": 1, "name": "order-created", "payload": {"total": 1},
+            "id": "c/0", "command_id": "c", "command": "create", "correlation_id": "r", "causation_id": null,
+            "digest": null, "time": "1970-01-01T00:00:00.000Z", "actor": "anonymous",
+        });
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn only_a_full_page_has_a_next_one() {
+        let events = [event(1), event(2)];
+        for (limit, next) in [(2, Some(2)), (3, None)] {
+            assert_eq!(
+                Page::new(&events, limit, |event| event.version).next,
+                next,
+                "{limit}"
+            );
+        }
+        assert_eq!(Page::new(&[], 2, |event| event.version).next, None);
+    }
+
+    #[test]
+    fn a_page_has_a_limit() {
+        let limit = |query| page_limit(&Parameters::parse(Some(query)).unwrap()).ok();
+        let table = [
+            ("", Some(100)),
+            ("limit=7", Some(7)),
+            ("limit=5000", Some(1000)),
+            ("limit=0", None),
+        ];
+        for (query, expected) in table {
+            assert_eq!(limit(query), expected, "{query}");
+        }
+    }
+}
