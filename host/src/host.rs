@@ -1,11 +1,33 @@
-//! STUB, being written. Wires the parts of a host and runs them.
+//! Wires the parts of a host, runs them, and lets go of them in the right order.
 
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::Config;
-use crate::deploy::Deployed;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::{Config, Limits};
+use crate::deploy::{self, Deployed, DirectoryError, Registry};
+use crate::dispatch::{Dispatch, DispatchLimits};
+use crate::edge::http::{self, Edge, HttpLimits, RouteError, RouteTable};
+use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
+use crate::model::Json;
+use crate::projection::{Projections, ProjectionsError};
+use crate::query::Queries;
+use crate::runtime::{Ask, Runtime, RuntimeError, RuntimeLimits};
+use crate::saga::{Sagas, SagasError};
+use crate::state::States;
+use crate::telemetry::{self, TelemetryError};
+
+/// How often the metrics' histograms are condensed.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// What a host says once it answers requests.
 pub struct Started {
@@ -17,16 +39,115 @@ pub struct Started {
 /// Why a host cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    #[error("this is not written yet")]
-    Stub,
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Components(#[from] DirectoryError),
+    #[error("these services cannot run side by side: {0}")]
+    SideBySide(String),
+    #[error(transparent)]
+    Routes(#[from] RouteError),
+    #[error(transparent)]
+    Projections(#[from] ProjectionsError),
+    #[error(transparent)]
+    Sagas(#[from] SagasError),
+    #[error("the configuration of a service is not JSON")]
+    Configuration(#[from] serde_json::Error),
+    #[error("{address} cannot be listened on")]
+    Listen { address: SocketAddr, source: io::Error },
 }
 
 /// Runs a host until `shutdown` resolves and everything under way has ended. `started` is called once, when requests are
 /// answered.
 pub async fn run(
-    _config: Config,
-    _shutdown: impl Future<Output = ()> + Send,
-    _started: impl FnOnce(&Started),
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send,
+    started: impl FnOnce(&Started),
 ) -> Result<(), HostError> {
-    Err(HostError::Stub)
+    let metrics = telemetry::metrics()?;
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&config.data)?);
+    let snapshots = Snapshots::open(&config.data)?;
+    let clock: SharedClock = Arc::new(SystemClock);
+    let configuration = configuration(&config.services)?;
+    let runtime = Runtime::new(&config.data, runtime_limits(&config.limits), configuration)?;
+
+    let deployed = Deployed::new(deploy::load(&runtime, &config.plugins).await?).map_err(HostError::SideBySide)?;
+    RouteTable::new(deployed.services().map(|service| &**service.manifest()))?;
+    let registry = Arc::new(Registry::default());
+    registry.replace(deployed);
+
+    let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
+    let projections = Arc::new(Projections::start(&config.data, log.clone(), registry.clone())?);
+    let queries =
+        Arc::new(Queries::new(states.clone(), registry.clone(), projections.clone(), log.clone(), clock.clone()));
+    let ask: Arc<dyn Ask> = queries.clone();
+    let limits = DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue };
+    let dispatch =
+        Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), clock.clone(), limits);
+    let sagas =
+        Sagas::start(&config.data, log.clone(), dispatch.clone(), ask, registry.clone(), clock).await?;
+    let sagas = Arc::new(sagas);
+
+    let listening = |source| HostError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
+    let address = listener.local_addr().map_err(listening)?;
+    let upkeep = keep_up(metrics.clone());
+    started(&Started { address, deployed: registry.current() });
+    let edge = Edge {
+        log,
+        registry,
+        dispatch: Arc::new(dispatch.clone()),
+        queries,
+        sagas: sagas.clone(),
+        metrics,
+        limits: HttpLimits {
+            body_bytes: config.limits.body_bytes,
+            wait: Duration::from_millis(config.limits.wait_ms),
+            ..HttpLimits::default()
+        },
+    };
+    let served = http::serve(listener, Arc::new(edge), shutdown).await;
+
+    // From the outside in: what is no longer fed comes to rest.
+    sagas.close().await;
+    dispatch.close().await;
+    projections.close().await;
+    upkeep.abort();
+    tracing::info!("everything accepted is done");
+    Ok(served?)
+}
+
+fn keep_up(metrics: PrometheusHandle) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut due = tokio::time::interval(METRICS_UPKEEP);
+        loop {
+            due.tick().await;
+            metrics.run_upkeep();
+        }
+    })
+}
+
+fn runtime_limits(limits: &Limits) -> RuntimeLimits {
+    RuntimeLimits {
+        call_time: Duration::from_millis(limits.call_time_ms),
+        memory_bytes: limits.call_memory_bytes,
+        instances: limits.instances,
+        sagas: limits.saga_concurrency,
+        ..RuntimeLimits::default()
+    }
+}
+
+/// What components may ask for, as the JSON they get.
+fn configuration(
+    services: &BTreeMap<String, BTreeMap<String, Value>>,
+) -> Result<HashMap<String, BTreeMap<String, Json>>, serde_json::Error> {
+    let json = |(key, value): (&String, &Value)| Ok((key.clone(), Json::of(value)?));
+    let service = |(name, keys): (&String, &BTreeMap<String, Value>)| {
+        Ok((name.clone(), keys.iter().map(json).collect::<Result<_, serde_json::Error>>()?))
+    };
+    services.iter().map(service).collect()
 }
