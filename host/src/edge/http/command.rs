@@ -76,7 +76,7 @@ pub(super) async fn answer(
     let accepted = site.edge.dispatch.submit(command).await?;
     let created = !accepted.events.is_empty() && accepted.version == accepted.events.len() as Version;
     let wait = headers::prefer_wait(call.headers, site.edge.limits.wait);
-    let (accepted, saga) = follow(site, accepted, wait).await?;
+    let (accepted, saga) = follow(site, accepted, repeatable, wait).await?;
     let mut response = reply(route, &accepted, saga.as_ref(), created)?;
     if let Some(wait) = wait {
         let applied = HeaderValue::try_from(format!("wait={}", wait.as_secs()));
@@ -108,6 +108,7 @@ async fn expected_version(
 async fn follow(
     site: &Site,
     accepted: Accepted,
+    repeatable: bool,
     wait: Option<Duration>,
 ) -> Result<(Accepted, Option<Started>), Problem> {
     let Some(id) = accepted.saga.clone() else {
@@ -115,7 +116,9 @@ async fn follow(
     };
     let sagas = &site.edge.sagas;
     let status = match wait {
-        None => sagas.status(&id).await?,
+        None if repeatable => sagas.status(&id).await?,
+        // It was started just now.
+        None => None,
         Some(wait) => tokio::select! {
             status = sagas.wait(&id, wait) => status?,
             () = site.stopped() => sagas.status(&id).await?,
