@@ -317,7 +317,10 @@ mod tests {
             stream: StreamId::new("order", "7").unwrap(),
             version: 1,
             position: 42,
-            events: vec![NewEvent { name: "order-created".into(), payload: Json::empty_object() }],
+            events: vec![NewEvent {
+                name: "order-created".into(),
+                payload: Json::empty_object(),
+            }],
             view: None,
             saga: None,
         };
