@@ -9,9 +9,9 @@ use futures::StreamExt as _;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::action::CommandRoute;
 use super::headers::{self, IfMatch};
 use super::problem::Problem;
-use super::routes::CommandRoute;
 use super::schema::Schema;
 use super::{Call, HttpLimits, Site};
 use crate::dispatch::Accepted;
@@ -249,8 +249,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::edge::http::action::Action;
     use crate::edge::http::fixtures::manifest;
-    use crate::edge::http::routes::{Action, Found, RouteTable};
+    use crate::edge::http::routes::{Found, RouteTable};
     use crate::model::NewEvent;
 
     fn schema() -> Schema {
@@ -320,7 +321,10 @@ mod tests {
             stream: StreamId::new("order", "7").unwrap(),
             version: 1,
             position: 42,
-            events: vec![NewEvent { name: "order-created".into(), payload: Json::empty_object() }],
+            events: vec![NewEvent {
+                name: "order-created".into(),
+                payload: Json::empty_object(),
+            }],
             view: None,
             saga: None,
         };

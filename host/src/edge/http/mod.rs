@@ -3,6 +3,7 @@
 //! A request is matched against the [`RouteTable`], answered by one of the files beside this one, and leaves with its
 //! request id, its line in the log and its place in the metrics. Every error is a [`problem::Problem`].
 
+mod action;
 mod command;
 mod events;
 #[cfg(test)]
@@ -38,9 +39,10 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
+use self::action::Action;
 use self::metrics::RouteMetrics;
 use self::problem::Problem;
-use self::routes::{Action, Builtin, Found};
+use self::routes::{Builtin, Found};
 use crate::deploy::{Deployed, Registry};
 use crate::dispatch::Dispatch;
 use crate::log::EventLog;

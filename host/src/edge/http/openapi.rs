@@ -8,9 +8,10 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::action::{placeholders, view_arguments};
 use super::headers::none_match;
 use super::problem::Problem;
-use super::routes::{BUILTINS, placeholders, view_arguments};
+use super::routes::BUILTINS;
 use super::{Call, Tables, json_text};
 use crate::manifest::{Manifest, Route, Target};
 use crate::model::{Json, hashed_uuid};

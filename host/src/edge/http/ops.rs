@@ -95,7 +95,10 @@ pub(super) fn plugins<'d>(deployed: &'d Deployed) -> Result<Response, Problem> {
         .services()
         .map(|service| {
             let manifest = service.manifest();
-            let route = |route: &'d Route| PluginRoute { method: route.method, path: &route.path };
+            let route = |route: &'d Route| PluginRoute {
+                method: route.method,
+                path: &route.path,
+            };
             Plugin {
                 service: &manifest.service,
                 version: &manifest.version,

@@ -294,92 +294,64 @@ mod tests {
         .into()
     }
 
-    fn rejection(code: &str) -> CallError {
-        Rejection {
-            code: code.to_owned(),
-            message: "No.".to_owned(),
-            details: None,
-        }
-        .into()
-    }
-
     fn broken_disk() -> Arc<dyn Error + Send + Sync> {
         Arc::new(std::io::Error::other("disk is gone"))
     }
 
+    fn check(error: impl Into<CallError>, status: u16, code: &str, retry: bool) {
+        let problem = Problem::from(error.into());
+        let found = (problem.status().as_u16(), problem.code(), problem.0.retry);
+        assert_eq!(found, (status, code, retry));
+    }
+
     #[test]
-    fn each_error_has_its_status_and_code() {
-        let read_model = CallError::ReadModel {
-            service: "report".into(),
-            reason: "it is behind".to_owned(),
-        };
-        let mismatch = CallError::VersionMismatch {
-            stream: stream(),
-            expected: 7,
-            actual: 9,
-        };
-        let conflict = AppendError::Conflict {
-            stream: stream(),
-            expected: 1,
-            actual: 2,
-        };
-        let duplicate = AppendError::Duplicate {
-            stream: stream(),
-            command: CommandId::from_key("k"),
-        };
-        let table = [
-            (
-                rejection("order-not-confirmed"),
-                409,
-                "order-not-confirmed",
-                false,
-            ),
-            (rejection("already-exists"), 409, "already-exists", false),
-            (rejection("unknown-product"), 409, "unknown-product", false),
-            (rejection("not-found"), 404, "not-found", false),
-            (rejection("invalid-payload"), 422, "invalid-payload", false),
-            (
-                CallError::Unknown("the command order.creat".to_owned()),
-                404,
-                "not-deployed",
-                false,
-            ),
-            (mismatch, 412, "version-mismatch", false),
-            (
-                CallError::KeyReused { stream: stream() },
-                422,
-                "idempotency-key-reused",
-                false,
-            ),
-            (CallError::Busy { queue: "the log" }, 503, "busy", true),
-            (CallError::Append(AppendError::Busy), 503, "busy", true),
-            (CallError::ShuttingDown, 503, "shutting-down", true),
-            (CallError::Append(conflict), 503, "conflict", true),
-            (CallError::Append(duplicate), 503, "conflict", true),
-            (
-                CallError::Append(AppendError::Unavailable(broken_disk())),
-                503,
-                "log-unavailable",
-                true,
-            ),
-            (
-                CallError::Read(ReadError(broken_disk())),
-                503,
-                "log-unavailable",
-                true,
-            ),
-            (read_model, 503, "read-model-unavailable", true),
-            (fault(FaultKind::Trap), 500, "component-trapped", false),
-            (fault(FaultKind::Memory), 500, "component-out-of-memory", false),
-            (fault(FaultKind::Timeout), 504, "component-timeout", false),
-            (fault(FaultKind::Contract), 502, "component-broke-contract", false),
-        ];
-        for (error, status, code, retry) in table {
-            let problem = Problem::from(error);
-            assert_eq!(
-                (problem.status().as_u16(), problem.code(), problem.0.retry),
-                (status, code, retry)
-            );
+    fn a_no_of_the_service_keeps_its_code() {
+        for (code, status) in [
+            ("order-not-confirmed", 409),
+            ("already-exists", 409),
+            ("unknown-product", 409),
+            ("not-found", 404),
+            ("invalid-payload", 422),
+            ("invalid-arguments", 422),
+        ] {
+            let (code, message) = (code.to_owned(), "No.".to_owned());
+            let rejection = Rejection { code: code.clone(), message, details: None };
+            check(rejection, status, &code, false);
+        }
+    }
+
+    #[test]
+    fn what_the_caller_got_wrong_is_not_worth_a_repetition() {
+        let mismatch = CallError::VersionMismatch { stream: stream(), expected: 7, actual: 9 };
+        check(mismatch, 412, "version-mismatch", false);
+        check(CallError::Unknown("the command order.creat".to_owned()), 404, "not-deployed", false);
+        check(CallError::KeyReused { stream: stream() }, 422, "idempotency-key-reused", false);
+    }
+
+    #[test]
+    fn what_will_pass_is_worth_a_repetition() {
+        let conflict = AppendError::Conflict { stream: stream(), expected: 1, actual: 2 };
+        let duplicate = AppendError::Duplicate { stream: stream(), command: CommandId::from_key("k") };
+        let read_model = CallError::ReadModel { service: "report".into(), reason: "it is behind".to_owned() };
+        check(CallError::Busy { queue: "the log" }, 503, "busy", true);
+        check(AppendError::Busy, 503, "busy", true);
+        check(CallError::ShuttingDown, 503, "shutting-down", true);
+        check(conflict, 503, "conflict", true);
+        check(duplicate, 503, "conflict", true);
+        check(AppendError::Unavailable(broken_disk()), 503, "log-unavailable", true);
+        check(ReadError(broken_disk()), 503, "log-unavailable", true);
+        check(read_model, 503, "read-model-unavailable", true);
+    }
+
+    #[test]
+    fn each_kind_of_fault_has_its_code() {
+        for (kind, status, code) in [
+            (FaultKind::Trap, 500, "component-trapped"),
+            (FaultKind::Memory, 500, "component-out-of-memory"),
+            (FaultKind::Timeout, 504, "component-timeout"),
+            (FaultKind::Contract, 502, "component-broke-contract"),
+        ] {
+            check(fault(kind), status, code, false);
         }
     }
 

@@ -6,10 +6,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
+use super::action::QueryRoute;
 use super::headers;
 use super::parameters::Parameters;
 use super::problem::Problem;
-use super::routes::QueryRoute;
 use super::{Call, Site, json_text};
 use crate::model::{Json, StreamId};
 
@@ -59,8 +59,9 @@ mod tests {
     use axum::http::{HeaderMap, Method, Uri};
 
     use super::*;
+    use crate::edge::http::action::Action;
     use crate::edge::http::fixtures::manifest;
-    use crate::edge::http::routes::{Action, Found, RouteTable};
+    use crate::edge::http::routes::{Found, RouteTable};
 
     fn read(uri: &str) -> Result<String, String> {
         let table = RouteTable::new([&manifest()]).unwrap();

@@ -1,0 +1,170 @@
+//! What a route leads to, with its schemas compiled.
+
+use std::sync::Arc;
+
+use axum::http::HeaderValue;
+use serde_json::json;
+
+use super::routes::Builtin;
+use super::schema::{Arguments, Schema};
+use crate::manifest::{Manifest, Method, Route, Target};
+use crate::model::Json;
+
+/// The placeholder that stands for an aggregate's id.
+const ID: &str = "id";
+
+pub(super) enum Action {
+    Command(CommandRoute),
+    Query(QueryRoute),
+    Builtin(Builtin),
+}
+
+pub(super) struct CommandRoute {
+    pub(super) aggregate: Arc<str>,
+    pub(super) command: Arc<str>,
+    pub(super) payload: Schema,
+    /// Where the aggregate can be seen.
+    pub(super) location: Option<Location>,
+}
+
+pub(super) struct QueryRoute {
+    pub(super) service: Arc<str>,
+    pub(super) query: Arc<str>,
+    pub(super) arguments: Arguments,
+    /// Whether it is the query for the view of one aggregate.
+    pub(super) is_view: bool,
+}
+
+/// A path with one hole for an id.
+#[derive(Debug, PartialEq)]
+pub(super) struct Location {
+    before: String,
+    after: String,
+}
+
+/// An error is a sentence that says why the route cannot be.
+pub(super) fn action_of(manifest: &Manifest, route: &Route) -> Result<Action, String> {
+    if !route.path.starts_with('/') || route.path.contains("{*") {
+        return Err("a path starts with / and its placeholders stand for one segment each".to_owned());
+    }
+    match &route.target {
+        Target::Command { aggregate, command } => {
+            command_of(manifest, route, aggregate, command).map(Action::Command)
+        }
+        Target::Query(_) if route.method != Method::Get => {
+            Err("queries change nothing and are reached by GET".to_owned())
+        }
+        Target::Query(name) => query_of(manifest, name).map(Action::Query),
+    }
+}
+
+fn command_of(
+    manifest: &Manifest,
+    route: &Route,
+    aggregate: &Arc<str>,
+    command: &Arc<str>,
+) -> Result<CommandRoute, String> {
+    if route.method == Method::Get {
+        return Err("commands change something and cannot be reached by GET".to_owned());
+    }
+    if let Some(other) = placeholders(&route.path).find(|name| *name != ID) {
+        return Err(format!(
+            "a command's path knows only the placeholder {{id}}, not {{{other}}}"
+        ));
+    }
+    let known = manifest
+        .aggregate(aggregate)
+        .and_then(|aggregate| aggregate.command(command));
+    let declared = known.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
+    let schema = declared.payload.read().map_err(|error| error.to_string());
+    let payload = schema.and_then(|schema| Schema::compile(&schema));
+    Ok(CommandRoute {
+        aggregate: aggregate.clone(),
+        command: command.clone(),
+        payload: payload
+            .map_err(|reason| format!("the schema of {aggregate}.{command} is wrong: {reason}"))?,
+        location: view_path(manifest, aggregate).and_then(Location::of),
+    })
+}
+
+fn query_of(manifest: &Manifest, name: &Arc<str>) -> Result<QueryRoute, String> {
+    let is_view = manifest.query(name).is_none();
+    let arguments = match manifest.query(name) {
+        Some(query) => Arguments::compile(&query.arguments),
+        None if manifest.aggregate(name).is_some() => {
+            let schema = Json::of(&view_arguments()).map_err(|error| error.to_string());
+            schema.and_then(|schema| Arguments::compile(&schema))
+        }
+        None => return Err(format!("the manifest has no query {name}")),
+    };
+    Ok(QueryRoute {
+        service: manifest.service.clone(),
+        query: name.clone(),
+        arguments: arguments
+            .map_err(|reason| format!("the schema of the query {name} is wrong: {reason}"))?,
+        is_view,
+    })
+}
+
+/// The schema of the arguments of the query for an aggregate's view.
+pub(super) fn view_arguments() -> serde_json::Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": [ID], "properties": {ID: {"type": "string"}},
+    })
+}
+
+/// The path under which the view of an aggregate can be read.
+fn view_path<'m>(manifest: &'m Manifest, aggregate: &str) -> Option<&'m str> {
+    let shows = |route: &&Route| {
+        let is_view = matches!(&route.target, Target::Query(name) if **name == *aggregate);
+        is_view && manifest.query(aggregate).is_none() && placeholders(&route.path).eq([ID])
+    };
+    manifest
+        .routes
+        .iter()
+        .find(shows)
+        .map(|route| route.path.as_str())
+}
+
+/// The names between braces, in order.
+pub(super) fn placeholders(path: &str) -> impl Iterator<Item = &str> {
+    path.split('{')
+        .skip(1)
+        .filter_map(|rest| rest.split_once('}'))
+        .map(|(name, _)| name)
+}
+
+impl Location {
+    fn of(path: &str) -> Option<Self> {
+        let (before, after) = path.split_once("{id}")?;
+        Some(Self {
+            before: before.to_owned(),
+            after: after.to_owned(),
+        })
+    }
+
+    /// Ids need no escaping: see [`crate::model::StreamId`].
+    pub(super) fn of_id(&self, id: &str) -> Option<HeaderValue> {
+        HeaderValue::try_from([&self.before, id, &self.after].concat()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::http::fixtures::manifest;
+
+    #[test]
+    fn a_command_knows_where_its_aggregate_can_be_seen() {
+        let Ok(Action::Command(command)) = action_of(&manifest(), &manifest().routes[0]) else { panic!() };
+        let location = command.location.as_ref().and_then(|location| location.of_id("o-1"));
+        assert_eq!(location.unwrap(), "/orders/o-1");
+    }
+
+    #[test]
+    fn placeholders_are_what_stands_in_braces() {
+        for (path, names) in [("/", vec![]), ("/a/{b}", vec!["b"]), ("/{a}/b/{c}", vec!["a", "c"])] {
+            assert_eq!(placeholders(path).collect::<Vec<_>>(), names, "{path}");
+        }
+    }
+}
