@@ -31,22 +31,14 @@ pub(super) fn answer(tables: &Tables, call: &Call<'_>) -> Result<Response, Probl
         let manifests = tables.deployed.services().map(|service| &**service.manifest());
         let text = document(manifests).to_string();
         let etag = HeaderValue::try_from(format!("\"{}\"", hashed_uuid(&[text.as_bytes()]))).ok();
-        Document {
-            text: text.into(),
-            etag,
-        }
+        Document { text: text.into(), etag }
     });
-    let known = document
-        .etag
-        .as_ref()
-        .is_some_and(|etag| none_match(call.headers, etag));
+    let known = document.etag.as_ref().is_some_and(|etag| none_match(call.headers, etag));
     let mut response = match known {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => json_text(StatusCode::OK, document.text.clone()),
     };
-    response
-        .headers_mut()
-        .extend(document.etag.clone().map(|etag| (header::ETAG, etag)));
+    response.headers_mut().extend(document.etag.clone().map(|etag| (header::ETAG, etag)));
     Ok(response)
 }
 
@@ -54,21 +46,16 @@ fn document<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Value {
     let mut document = Parts::default();
     document.schemas.insert("problem".to_owned(), problem_schema());
     for manifest in manifests {
-        document
-            .tags
-            .push(json!({"name": manifest.service, "description": manifest.description}));
+        document.tags.push(json!({"name": manifest.service, "description": manifest.description}));
         for route in &manifest.routes {
             let operation = document.operation(manifest, route);
             document.add(&route.path, &route.method.as_str().to_lowercase(), operation);
         }
     }
-    document
-        .tags
-        .push(json!({"name": HOST_TAG, "description": "What the host itself answers."}));
+    document.tags.push(json!({"name": HOST_TAG, "description": "What the host itself answers."}));
     for (builtin, path, summary) in BUILTINS {
-        let parameters: Vec<_> = placeholders(path)
-            .map(|name| parameter(name, "path", &json!({"type": "string"})))
-            .collect();
+        let parameters: Vec<_> =
+            placeholders(path).map(|name| parameter(name, "path", &json!({"type": "string"}))).collect();
         let operation = json!({
             "operationId": format!("host.{builtin:?}").to_lowercase(), "tags": [HOST_TAG], "summary": summary,
             "parameters": parameters, "responses": {"200": {"description": "OK"}, "default": problem_response()},
@@ -185,11 +172,7 @@ impl Parts {
                 parameter
             })
             .collect();
-        parameters.push(parameter(
-            "Kontor-Position",
-            "header",
-            &json!({"type": "integer"}),
-        ));
+        parameters.push(parameter("Kontor-Position", "header", &json!({"type": "integer"})));
         parameters
     }
 }
@@ -311,14 +294,8 @@ mod tests {
     fn a_query_has_its_arguments_where_they_stand() {
         let document = document([&manifest()].into_iter());
         let parameters = &document["paths"]["/orders/{id}/details"]["get"]["parameters"];
-        assert_eq!(
-            (&parameters[0]["name"], &parameters[0]["in"]),
-            (&json!("id"), &json!("path"))
-        );
-        assert_eq!(
-            (&parameters[1]["name"], &parameters[1]["in"]),
-            (&json!("limit"), &json!("query"))
-        );
+        assert_eq!((&parameters[0]["name"], &parameters[0]["in"]), (&json!("id"), &json!("path")));
+        assert_eq!((&parameters[1]["name"], &parameters[1]["in"]), (&json!("limit"), &json!("query")));
         assert_eq!(parameters[1]["description"], "How many.");
         assert_eq!(parameters[1]["required"], false);
     }
@@ -328,9 +305,8 @@ mod tests {
         let document = document([&manifest()].into_iter());
         let paths = document["paths"].as_object().unwrap().values();
         let operations = paths.flat_map(|operations| operations.as_object().unwrap().values());
-        let mut names: Vec<_> = operations
-            .map(|operation| operation["operationId"].as_str().unwrap())
-            .collect();
+        let mut names: Vec<_> =
+            operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
         let all = names.len();
         names.sort_unstable();
         names.dedup();
