@@ -19,6 +19,15 @@ use crate::model::{Json, hashed_uuid};
 /// The tag of the host's own routes.
 const HOST_TAG: &str = "host";
 
+/// The headers that a command understands: name, an example, what it is for.
+const COMMAND_HEADERS: [(&str, &str, &str); 3] = [
+    ("Idempotency-Key", "cart-7", "A command sent again with its key takes effect once."),
+    ("If-Match", "\"7\"", "The version that the aggregate must have: the ETag of an earlier reply."),
+    ("Prefer", "wait=5", "How many seconds to wait for the end of a saga that the command starts."),
+];
+const POSITION_HEADER: (&str, &str, &str) =
+    ("Kontor-Position", "42", "The answer reflects at least this position of an earlier reply.");
+
 /// The document as it is sent.
 pub(super) struct Document {
     text: Bytes,
@@ -109,10 +118,7 @@ impl Parts {
         let mut parameters: Vec<_> = placeholders(&route.path)
             .map(|name| parameter(name, "path", &json!({"type": "string"})))
             .collect();
-        parameters.extend(
-            ["Idempotency-Key", "If-Match", "Prefer"]
-                .map(|name| parameter(name, "header", &json!({"type": "string"}))),
-        );
+        parameters.extend(COMMAND_HEADERS.map(header));
         let reply = reply_schema(view.unwrap_or_else(|| json!({})));
         let ok =
             |text: &str| json!({"description": text, "content": {"application/json": {"schema": reply}}});
@@ -172,7 +178,7 @@ impl Parts {
                 parameter
             })
             .collect();
-        parameters.push(parameter("Kontor-Position", "header", &json!({"type": "integer"})));
+        parameters.push(header(POSITION_HEADER));
         parameters
     }
 }
@@ -211,13 +217,22 @@ fn parameter(name: &str, place: &str, schema: &Value) -> Value {
     parameter
 }
 
+fn header((name, example, description): (&str, &str, &str)) -> Value {
+    let schema = json!({"type": "string", "examples": [example], "description": description});
+    parameter(name, "header", &schema)
+}
+
 fn reply_schema(view: Value) -> Value {
+    let saga = json!({
+        "type": "object", "required": ["id", "state"],
+        "properties": {"id": {"type": "string"}, "state": {"type": "string"}},
+    });
     json!({
         "type": "object", "required": ["id", "version", "position", "events", "state"],
         "properties": {
             "id": {"type": "string"}, "version": {"type": "integer"}, "position": {"type": "integer"},
             "events": {"type": "array", "items": {"type": "string"}}, "state": view,
-            "saga": {"type": "object", "properties": {"id": {"type": "string"}, "state": {"type": "string"}}},
+            "saga": saga,
         },
     })
 }
