@@ -1,5 +1,7 @@
 //! The rules of products and their stock.
 
+use std::sync::LazyLock;
+
 use kontor_testkit::{Aggregate, Event, Service, event, json};
 
 const MAX: u64 = 9_007_199_254_740_991;
@@ -25,22 +27,20 @@ fn shipped(order: &str, quantity: u64) -> Event {
 }
 
 /// The product p1, with what happened to it.
-fn check(given: &[Event], test: impl FnOnce(Aggregate<'_>)) {
-    let inventory = Service::load("inventory");
-    test(inventory.aggregate("product", "p1").given(given.iter().cloned()));
+fn product_after(given: &[Event]) -> Aggregate<'static> {
+    static INVENTORY: LazyLock<Service> = LazyLock::new(|| Service::load("inventory"));
+    INVENTORY.aggregate("product", "p1").given(given.iter().cloned())
 }
 
 #[test]
 fn a_product_is_registered_once() {
     let tea = json!({"name": "Tea", "unit_price": 450, "quantity": 2});
-    check(&[], |product| {
-        product.when("register", tea.clone()).then_events([registered(2)]).then_view(json!({
-            "id": "p1", "name": "Tea", "unit_price": 450, "available": 2, "reserved": 0, "shipped": 0,
-        }));
-    });
-    check(&[registered(2)], |product| {
-        product.when("register", tea).then_rejected("already-exists");
-    });
+    let product = product_after(&[]);
+    product.when("register", tea.clone()).then_events([registered(2)]).then_view(json!({
+        "id": "p1", "name": "Tea", "unit_price": 450, "available": 2, "reserved": 0, "shipped": 0,
+    }));
+    let product = product_after(&[registered(2)]);
+    product.when("register", tea).then_rejected("already-exists");
 }
 
 #[test]
@@ -53,11 +53,10 @@ fn nothing_can_be_done_with_a_product_that_does_not_exist() {
         ("release", json!({"order_id": "o1"})),
         ("ship", json!({"order_id": "o1"})),
     ];
-    check(&[], |product| {
-        for (command, payload) in commands {
-            product.when(command, payload).then_rejected("not-found");
-        }
-    });
+    let product = product_after(&[]);
+    for (command, payload) in commands {
+        product.when(command, payload).then_rejected("not-found");
+    }
 }
 
 #[test]
@@ -75,88 +74,77 @@ fn payloads_that_make_no_sense_are_invalid() {
         ("change-reservation", json!({"order_id": "o1", "quantity": 0})),
         ("release", json!({})),
     ];
-    check(&[registered(2)], |product| {
-        for (command, payload) in commands {
-            product.when(command, payload).then_rejected("invalid-payload");
-        }
-    });
+    let product = product_after(&[registered(2)]);
+    for (command, payload) in commands {
+        product.when(command, payload).then_rejected("invalid-payload");
+    }
 }
 
 #[test]
 fn stock_comes_in_and_goes_out() {
-    check(&[registered(2)], |product| {
-        product
-            .when("add-stock", json!({"quantity": 3}))
-            .then_events([event("stock-added", json!({"quantity": 3}))])
-            .then_view(json!({
-                "id": "p1", "name": "Tea", "unit_price": 450, "available": 5, "reserved": 0, "shipped": 0,
-            }));
-        product
-            .when("remove-stock", json!({"quantity": 2}))
-            .then_events([event("stock-removed", json!({"quantity": 2}))]);
-        product
-            .when("add-stock", json!({"quantity": MAX - 1}))
-            .then_rejected("amount-too-large");
-    });
-    check(&[registered(5), reserved("o1", 4)], |product| {
-        product
-            .when("remove-stock", json!({"quantity": 2}))
-            .then_rejected("insufficient-stock")
-            .with_details(json!({"available": 1}));
-    });
+    let product = product_after(&[registered(2)]);
+    product
+        .when("add-stock", json!({"quantity": 3}))
+        .then_events([event("stock-added", json!({"quantity": 3}))])
+        .then_view(json!({
+            "id": "p1", "name": "Tea", "unit_price": 450, "available": 5, "reserved": 0, "shipped": 0,
+        }));
+    product
+        .when("remove-stock", json!({"quantity": 2}))
+        .then_events([event("stock-removed", json!({"quantity": 2}))]);
+    product.when("add-stock", json!({"quantity": MAX - 1})).then_rejected("amount-too-large");
+    let product = product_after(&[registered(5), reserved("o1", 4)]);
+    product
+        .when("remove-stock", json!({"quantity": 2}))
+        .then_rejected("insufficient-stock")
+        .with_details(json!({"available": 1}));
 }
 
 #[test]
 fn an_order_reserves_once_and_no_more_than_there_is() {
-    check(&[registered(5), reserved("o1", 2)], |product| {
-        product
-            .when("reserve", json!({"order_id": "o2", "quantity": 3}))
-            .then_events([reserved("o2", 3)])
-            .then_view(json!({
-                "id": "p1", "name": "Tea", "unit_price": 450, "available": 0, "reserved": 5, "shipped": 0,
-            }));
-        product
-            .when("reserve", json!({"order_id": "o2", "quantity": 4}))
-            .then_rejected("insufficient-stock")
-            .with_details(json!({"available": 3}));
-        product
-            .when("reserve", json!({"order_id": "o1", "quantity": 1}))
-            .then_rejected("already-reserved");
-    });
+    let product = product_after(&[registered(5), reserved("o1", 2)]);
+    product
+        .when("reserve", json!({"order_id": "o2", "quantity": 3}))
+        .then_events([reserved("o2", 3)])
+        .then_view(json!({
+            "id": "p1", "name": "Tea", "unit_price": 450, "available": 0, "reserved": 5, "shipped": 0,
+        }));
+    product
+        .when("reserve", json!({"order_id": "o2", "quantity": 4}))
+        .then_rejected("insufficient-stock")
+        .with_details(json!({"available": 3}));
+    product.when("reserve", json!({"order_id": "o1", "quantity": 1})).then_rejected("already-reserved");
 }
 
 #[test]
 fn a_reservation_grows_into_what_is_available_and_shrinks() {
-    check(&[registered(5), reserved("o1", 2)], |product| {
-        for to in [1, 5] {
-            product
-                .when("change-reservation", json!({"order_id": "o1", "quantity": to}))
-                .then_events([changed("o1", 2, to)])
-                .then_view(json!({
-                    "id": "p1", "name": "Tea", "unit_price": 450, "available": 5 - to, "reserved": to, "shipped": 0,
-                }));
-        }
+    let product = product_after(&[registered(5), reserved("o1", 2)]);
+    for to in [1, 5] {
         product
-            .when("change-reservation", json!({"order_id": "o1", "quantity": 6}))
-            .then_rejected("insufficient-stock")
-            .with_details(json!({"available": 3}));
-    });
+            .when("change-reservation", json!({"order_id": "o1", "quantity": to}))
+            .then_events([changed("o1", 2, to)])
+            .then_view(json!({
+                "id": "p1", "name": "Tea", "unit_price": 450, "available": 5 - to, "reserved": to, "shipped": 0,
+            }));
+    }
+    product
+        .when("change-reservation", json!({"order_id": "o1", "quantity": 6}))
+        .then_rejected("insufficient-stock")
+        .with_details(json!({"available": 3}));
 }
 
 #[test]
 fn what_is_reserved_is_released_or_shipped_once() {
     for (command, done) in [("release", released("o1", 2)), ("ship", shipped("o1", 2))] {
-        check(&[registered(5), reserved("o1", 2)], |product| {
-            product.when(command, json!({"order_id": "o1"})).then_events([done.clone()]);
-        });
-        check(&[registered(5), reserved("o1", 2), done], |product| {
-            for again in ["release", "ship"] {
-                product.when(again, json!({"order_id": "o1"})).then_rejected("not-reserved");
-            }
-            product
-                .when("change-reservation", json!({"order_id": "o1", "quantity": 1}))
-                .then_rejected("not-reserved");
-        });
+        let product = product_after(&[registered(5), reserved("o1", 2)]);
+        product.when(command, json!({"order_id": "o1"})).then_events([done.clone()]);
+        let product = product_after(&[registered(5), reserved("o1", 2), done]);
+        for again in ["release", "ship"] {
+            product.when(again, json!({"order_id": "o1"})).then_rejected("not-reserved");
+        }
+        product
+            .when("change-reservation", json!({"order_id": "o1", "quantity": 1}))
+            .then_rejected("not-reserved");
     }
 }
 
@@ -172,9 +160,8 @@ fn every_step_of_a_saga_can_be_undone() {
         ("ship", shipped("o1", 2), vec![shipped("o1", 2)], unshipped),
     ];
     for (command, done, since, undo) in table {
-        check(&[&start[..], &since].concat(), |product| {
-            product.when_undone(command, [done], "card-declined").then_events([undo]);
-        });
+        let product = product_after(&[&start[..], &since].concat());
+        product.when_undone(command, [done], "card-declined").then_events([undo]);
     }
 }
 
@@ -188,9 +175,8 @@ fn what_is_no_longer_there_needs_no_undo() {
     ];
     for (command, since, undone) in table {
         let done = since[undone].clone();
-        check(&[&[registered(5)], &since[..]].concat(), |product| {
-            product.when_undone(command, [done], "card-declined").then_nothing();
-        });
+        let product = product_after(&[&[registered(5)], &since[..]].concat());
+        product.when_undone(command, [done], "card-declined").then_nothing();
     }
 }
 
@@ -202,11 +188,10 @@ fn an_undo_never_oversells() {
     ];
     for (command, since, undone, available) in table {
         let done = since[undone].clone();
-        check(&[&[registered(5)], &since[..]].concat(), |product| {
-            product
-                .when_undone(command, [done], "card-declined")
-                .then_rejected("insufficient-stock")
-                .with_details(json!({"available": available}));
-        });
+        let product = product_after(&[&[registered(5)], &since[..]].concat());
+        product
+            .when_undone(command, [done], "card-declined")
+            .then_rejected("insufficient-stock")
+            .with_details(json!({"available": available}));
     }
 }
