@@ -88,6 +88,11 @@ macro_rules! export {
             }
         }
 
+        #[cfg(target_arch = "wasm32")]
         $crate::bindings::export_component!(Component with_types_in $crate::bindings);
+
+        // Native linkers do not take the names of the exports. A native build is there to check and test the rules.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn() -> &'static $crate::Service = <Component as $crate::exports::Component>::service;
     };
 }
