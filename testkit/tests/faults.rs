@@ -1,4 +1,5 @@
 //! Whatever a component does, the call ends as a fault within its limits, and the next call is not touched.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test is the test")]
 
 use std::collections::HashMap;
 use std::fs;
@@ -185,11 +186,8 @@ async fn damaged_compiled_code_is_compiled_again_and_never_run() {
     let bench = Bench::new().await;
     let path = bench.compiled();
     let sound = fs::read(&path).unwrap();
-    let damages: [fn(&mut Vec<u8>); 3] = [
-        |file| *file.last_mut().unwrap() ^= 1,
-        |file| file.truncate(file.len() / 2),
-        |file| file.clear(),
-    ];
+    let damages: [fn(&mut Vec<u8>); 3] =
+        [|file| *file.last_mut().unwrap() ^= 1, |file| file.truncate(file.len() / 2), |file| file.clear()];
     for (number, damage) in damages.into_iter().enumerate() {
         let mut file = sound.clone();
         damage(&mut file);

@@ -24,7 +24,7 @@ impl Outcome {
         let expected = expected.into_iter().map(|Event { name, payload }| json!({ name: payload })).collect();
         passed(self.decision().and_then(|decision| {
             let got = decision.events.iter().map(|event| json!({ &*event.name: event.payload })).collect();
-            self.equal("the events", &expected, &got)
+            self.equal("the events are", &expected, &got)
         }));
         self
     }
@@ -40,7 +40,7 @@ impl Outcome {
     pub fn then_view(&self, expected: Value) -> &Self {
         passed(self.decision().and_then(|decision| {
             let got = decision.after.as_ref().map_or(Value::Null, |after| json!(after.view));
-            self.equal("the view", &expected, &got)
+            self.equal("the view is", &expected, &got)
         }));
         self
     }
@@ -60,7 +60,7 @@ impl Outcome {
         let Ok(Err(rejection)) = &self.answer else {
             panic!("{}: expected a rejection, got {}", self.action, self.told());
         };
-        passed(self.equal("the rejection's details", &expected, &json!(rejection.details)));
+        passed(self.equal("the rejection's details are", &expected, &json!(rejection.details)));
         self
     }
 
@@ -84,7 +84,7 @@ impl Outcome {
         match difference(expected, got).as_slice() {
             [] => Ok(()),
             lines => Err(format!(
-                "{}: {what} are not as expected\n  {}\nexpected {expected:#}\ngot {got:#}",
+                "{}: {what} not as expected\n  {}\nexpected {expected:#}\ngot {got:#}",
                 self.action,
                 lines.join("\n  ")
             )),

@@ -16,7 +16,7 @@ pub(super) fn check(what: &str, schema: &Json, value: &Json) -> Result<(), Strin
         .map_err(|error| format!("the schema of {what} is not sound: {error}"))?;
     let violations: Vec<String> = validator
         .iter_errors(&value)
-        .map(|error| format!("\n  {} {error}", error.instance_path().as_str()))
+        .map(|error| format!("\n  at {:?}: {error}", error.instance_path().as_str()))
         .collect();
     match violations.is_empty() {
         true => Ok(()),
