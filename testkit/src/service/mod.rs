@@ -27,7 +27,8 @@ use trial::{Action, Trial};
 
 pub use outcome::Outcome;
 
-/// A service's component, and what a test says about the world around it.
+/// A service's component, and what a test says about the world around it. Tests are plain functions: an async one cannot
+/// wait in here.
 pub struct Service {
     name: String,
     wasm: Vec<u8>,
