@@ -17,7 +17,8 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 const LIMITS: RuntimeLimits = RuntimeLimits {
-    call_time: Duration::from_millis(100),
+    // Long enough that only what never ends runs into it, however busy the machine is.
+    call_time: Duration::from_secs(1),
     call_wait: Duration::from_secs(10),
     memory_bytes: 16 << 20,
     instances: 8,
@@ -25,7 +26,7 @@ const LIMITS: RuntimeLimits = RuntimeLimits {
     reuse: true,
 };
 
-/// A call that never ends is ended after [`LIMITS`]' time; this allows for a busy machine.
+/// By when a call that never ends has been ended, on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
 
 /// A component in a runtime whose compiled code is in a folder of its own.
@@ -133,7 +134,7 @@ async fn bad_calls_leave_the_good_ones_beside_them_untouched() {
         let component = bench.component.clone();
         calls.spawn(async move {
             let (command, kind) = match number % 20 {
-                0 => ("loop", FaultKind::Timeout),
+                0 if number % 100 == 0 => ("loop", FaultKind::Timeout),
                 1 | 2 => ("allocate", FaultKind::Memory),
                 3..6 => ("trap", FaultKind::Trap),
                 6 | 7 => ("recurse", FaultKind::Trap),
