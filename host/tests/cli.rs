@@ -1,5 +1,7 @@
 //! The commands that ask a running host.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -118,7 +120,10 @@ fn events_can_be_followed_as_they_are_recorded() {
     for quantity in 1..=3 {
         host.post("/products/apple/add-stock", &[], &serde_json::json!({"quantity": quantity})).ok();
         let event = following.next();
-        assert_eq!((&event["name"], &event["payload"]["quantity"]), (&"stock-added".into(), &quantity.into()));
+        assert_eq!(
+            (&event["name"], &event["payload"]["quantity"]),
+            (&"stock-added".into(), &quantity.into())
+        );
     }
 
     let last = host.head();

@@ -1,6 +1,8 @@
 //! What holds when a host ends in the middle of its work: killed, it has lost nothing that it answered; asked to end, it
 //! answers everything that it took.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -160,6 +162,12 @@ fn a_host_that_is_asked_to_end_answers_all_that_it_has_taken() {
     let statuses = laws::check(&host);
     for (sent, answer) in &outcomes {
         let taken = answer.as_ref().is_some_and(|answer| answer.status < 300);
-        assert_eq!(statuses.contains_key(&sent.key), taken, "{} {:?}", sent.key, answer.as_ref().map(|a| &a.text));
+        assert_eq!(
+            statuses.contains_key(&sent.key),
+            taken,
+            "{} {:?}",
+            sent.key,
+            answer.as_ref().map(|a| &a.text)
+        );
     }
 }

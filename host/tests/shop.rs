@@ -1,5 +1,7 @@
 //! The shop, asked over HTTP as its users do: orders are taken, confirmed or cancelled, and told about.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -240,7 +242,10 @@ fn versions_are_compared_by_etags() {
 
     let look = |tag| host.get_with("/products/apple", &[("if-none-match", tag)]);
     let unchanged = look("\"3\"");
-    assert_eq!((unchanged.status, unchanged.text.as_str(), unchanged.header("etag")), (304, "", Some("\"3\"")));
+    assert_eq!(
+        (unchanged.status, unchanged.text.as_str(), unchanged.header("etag")),
+        (304, "", Some("\"3\""))
+    );
     let changed = look("\"2\"");
     assert_eq!((changed.status, &changed.json()["available"]), (200, &json!(20)));
 }
@@ -301,7 +306,8 @@ fn products_are_listed_page_by_page() {
     let last = host.register("quince", 100, 1);
     let position = last.header("kontor-position").unwrap();
     let page = |after: &str| {
-        let page = host.get_with(&format!("/products?limit=2&after={after}"), &[("kontor-position", position)]).ok();
+        let page =
+            host.get_with(&format!("/products?limit=2&after={after}"), &[("kontor-position", position)]).ok();
         let ids: Vec<_> = page["items"].as_array().unwrap().iter().map(|item| item["id"].clone()).collect();
         (json!(ids), page["next"].clone())
     };
@@ -320,7 +326,10 @@ fn the_host_tells_about_itself() {
     assert_eq!(host.get("/readyz").ok(), json!({"status": "ready"}));
     let metrics = host.get("/metrics").text;
     for name in ["kontor_http_requests_total", "kontor_http_request_seconds", "kontor_sagas_settled_total"] {
-        assert!(metrics.contains(&format!("\n# TYPE {name} ")) || metrics.starts_with(&format!("# TYPE {name} ")), "{name}");
+        assert!(
+            metrics.contains(&format!("\n# TYPE {name} ")) || metrics.starts_with(&format!("# TYPE {name} ")),
+            "{name}"
+        );
     }
 
     let api = host.get("/openapi.json").ok();

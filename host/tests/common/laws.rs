@@ -152,7 +152,8 @@ fn check_product(host: &Client, ledger: &Ledger, id: &str) {
     let number = |field: &str| i64::try_from(product[field].as_u64().unwrap()).unwrap();
     let (available, reserved, shipped) = (number("available"), number("reserved"), number("shipped"));
     assert_eq!(ledger.stock[id], available + reserved + shipped, "law 1: {product}");
-    let taken: i64 = ledger.taken.iter().filter(|((product, _), _)| product == id).map(|(_, taken)| taken).sum();
+    let taken: i64 =
+        ledger.taken.iter().filter(|((product, _), _)| product == id).map(|(_, taken)| taken).sum();
     assert_eq!(taken, reserved + shipped, "law 1, order by order: {product}");
 }
 
@@ -188,7 +189,8 @@ fn check_order(host: &Client, ledger: &Ledger, id: &str) -> String {
             assert_eq!(order["total"], paid, "law 2: the parts of the payment of {id}");
             assert!(!["", "cancelled"].contains(&status_of(&delivery)), "law 2: the delivery of {id}");
             let lines = order["lines"].as_array().unwrap().iter();
-            let lines = lines.map(|line| (line["product_id"].as_str().unwrap(), line["quantity"].as_i64().unwrap()));
+            let lines =
+                lines.map(|line| (line["product_id"].as_str().unwrap(), line["quantity"].as_i64().unwrap()));
             assert_eq!(taken, lines.collect(), "law 2: what is reserved for {id}");
         }
         "cancelled" | "deleted" => {
