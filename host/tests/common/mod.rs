@@ -9,6 +9,7 @@ pub mod shop;
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -58,7 +59,13 @@ impl Site {
     pub fn with_plugins(plugins: &Path, configuration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("kontor.toml"), configuration).unwrap();
-        Self { folder, plugins: plugins.to_owned() }
+        let site = Self { folder, plugins: plugins.to_owned() };
+        // Compiling the components takes seconds in a debug build, so all hosts share what has been compiled.
+        let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+        fs::create_dir_all(&compiled).unwrap();
+        fs::create_dir(site.data()).unwrap();
+        symlink(compiled, site.data().join("compiled")).unwrap();
+        site
     }
 
     pub fn data(&self) -> PathBuf {
