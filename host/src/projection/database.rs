@@ -250,3 +250,127 @@ fn remove(file: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::EventRef;
+    use crate::projection::tables::Progress;
+
+    const HEAD: Position = 100;
+
+    fn model() -> ReadModel {
+        ReadModel {
+            version: 1,
+            schema: "CREATE TABLE products (id TEXT PRIMARY KEY)".to_owned(),
+            subscribes: vec![EventRef { aggregate: "product".into(), event: "product-registered".into() }],
+        }
+    }
+
+    fn open(dir: &Path, model: &ReadModel, head: Position) -> Result<(Database, Writer), ProjectionsError> {
+        Database::open(dir, &"inventory".into(), model, head)
+    }
+
+    /// A row and the position, in one transaction that is not yet committed.
+    fn insert(writer: &Writer, id: &str) {
+        tables::begin(&writer.connection).unwrap();
+        let insert = |connection: &Connection| connection.execute("INSERT INTO products VALUES (?1)", [id]);
+        writer.connection.host(insert).unwrap();
+    }
+
+    fn commit(writer: &Writer, position: Position) {
+        tables::commit(&writer.connection, &Progress { position, skipped: &[], parked: None }).unwrap();
+    }
+
+    fn rows(connection: &Guarded) -> u64 {
+        let count = |connection: &Connection| {
+            connection.query_row("SELECT count(*) FROM products", [], |row| row.get(0))
+        };
+        connection.host(count).unwrap()
+    }
+
+    #[test]
+    fn a_database_serves_as_long_as_it_fits_the_read_model_and_the_log() {
+        let other_schema =
+            ReadModel { schema: "CREATE TABLE products (id TEXT PRIMARY KEY, name)".to_owned(), ..model() };
+        let other_events = ReadModel { subscribes: Vec::new(), ..model() };
+        let other_version = ReadModel { version: 2, ..model() };
+        let garbage = |file: &Path| fs::write(file, "no database ".repeat(1_000)).unwrap();
+        let empty = |file: &Path| fs::write(file, "").unwrap();
+        let untouched = |_: &Path| {};
+        let cases: [(&str, ReadModel, Position, &dyn Fn(&Path), Position); 7] = [
+            ("the same", model(), HEAD, &untouched, 7),
+            ("another schema", other_schema, HEAD, &untouched, 0),
+            ("other events", other_events, HEAD, &untouched, 0),
+            ("another version", other_version, HEAD, &untouched, 0),
+            ("a log that was put back", model(), 6, &untouched, 0),
+            ("garbage", model(), HEAD, &garbage, 0),
+            ("an empty file", model(), HEAD, &empty, 0),
+        ];
+        for (case, other, head, change, expected) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let (database, writer) = open(dir.path(), &model(), HEAD).unwrap();
+            insert(&writer, "a");
+            commit(&writer, 7);
+            let file = database.file.clone();
+            drop((database, writer));
+            change(&file);
+            let (_, writer) = open(dir.path(), &other, head).unwrap();
+            assert_eq!(writer.position, expected, "{case}");
+            assert_eq!(rows(&writer.connection), u64::from(expected > 0), "{case}");
+        }
+    }
+
+    #[test]
+    fn rows_and_position_are_committed_together_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, writer) = open(dir.path(), &model(), HEAD).unwrap();
+        insert(&writer, "a");
+        commit(&writer, 7);
+        insert(&writer, "b");
+        // The end of the process.
+        drop(writer);
+        let (_, writer) = open(dir.path(), &model(), HEAD).unwrap();
+        assert_eq!((writer.position, rows(&writer.connection)), (7, 1));
+    }
+
+    #[test]
+    fn a_reader_sees_one_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let (database, writer) = open(dir.path(), &model(), HEAD).unwrap();
+        let (reader, position) = database.begin_read().unwrap();
+        insert(&writer, "a");
+        commit(&writer, 7);
+        assert_eq!((position, rows(&reader)), (0, 0));
+        database.end_read(reader);
+        // Two events of no interest have passed by.
+        database.advance(9);
+        let (reader, position) = database.begin_read().unwrap();
+        assert_eq!((position, rows(&reader)), (9, 1));
+    }
+
+    #[test]
+    fn a_reader_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (database, _writer) = open(dir.path(), &model(), HEAD).unwrap();
+        let (reader, _) = database.begin_read().unwrap();
+        let insert = |connection: &Connection| connection.execute("INSERT INTO products VALUES ('a')", []);
+        let refused = reader.host(insert).unwrap_err();
+        assert_eq!(refused.sqlite_error_code(), Some(ErrorCode::ReadOnly));
+    }
+
+    #[test]
+    fn a_schema_that_is_refused_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        for schema in [
+            "CREATE TABLE kontor_mine (a)",
+            "COMMIT",
+            "CREATE TABLE products (id",
+            "DROP TABLE kontor_parked",
+        ] {
+            let refused = open(dir.path(), &ReadModel { schema: schema.to_owned(), ..model() }, HEAD);
+            assert!(matches!(refused, Err(ProjectionsError::Schema { .. })), "{schema}");
+        }
+        assert!(open(dir.path(), &model(), HEAD).is_ok());
+    }
+}

@@ -212,3 +212,36 @@ fn commit(connection: &Guarded, progress: &Progress<'_>) -> Result<Result<(), St
         committed => Ok(Ok(committed?)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    const SCHEMA: &str = "
+        CREATE TABLE kinds (name TEXT PRIMARY KEY);
+        CREATE TABLE products (kind TEXT REFERENCES kinds DEFERRABLE INITIALLY DEFERRED);";
+
+    #[test]
+    fn what_a_component_makes_impossible_to_commit_is_its_own_failure() {
+        let table = [
+            ("INSERT INTO kinds VALUES ('chair')", None),
+            ("INSERT INTO products VALUES ('desk')", Some("FOREIGN KEY constraint failed")),
+            ("ROLLBACK", Some("a statement rolled the transaction back")),
+        ];
+        for (sql, expected) in table {
+            let connection = Connection::open_in_memory().unwrap();
+            connection.execute_batch(tables::SCHEMA).unwrap();
+            let database = Guarded::new(connection).unwrap();
+            database.make_schema(SCHEMA).unwrap();
+            tables::begin(&database).unwrap();
+            database.host(|connection| connection.execute_batch(sql)).unwrap();
+            let committed = commit(&database, &Progress { position: 7, skipped: &[], parked: None }).unwrap();
+            assert_eq!(committed.err().as_deref(), expected, "{sql}");
+            tables::roll_back(&database).unwrap();
+            let position = database.host(tables::position).unwrap();
+            assert_eq!(position, if expected.is_none() { 7 } else { 0 }, "{sql}");
+        }
+    }
+}
