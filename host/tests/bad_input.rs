@@ -211,7 +211,8 @@ fn a_host_does_not_start_with_a_file_that_is_no_component_of_its_world() {
     let recorded = host.events(0);
     assert!(host.stop().success());
     let mut compiled = fs::read_dir(site.data().join("compiled")).unwrap().map(|entry| entry.unwrap().path());
-    let compiled = compiled.find(|file| file.extension().is_some_and(|extension| extension == "cwasm")).unwrap();
+    let compiled =
+        compiled.find(|file| file.extension().is_some_and(|extension| extension == "cwasm")).unwrap();
     let table: [(&str, &[u8], &str); 5] = [
         ("text", b"#!/bin/sh\nexit 0\n", "this is no WebAssembly file"),
         ("empty", b"", "this is no WebAssembly file"),

@@ -14,25 +14,25 @@ const CONNECTIONS: usize = 512;
 
 /// A client of one host. Clones share their connections.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     agent: Agent,
     url: String,
 }
 
-pub struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub text: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
 }
 
-pub type Headers<'a> = &'a [(&'static str, &'a str)];
+pub(crate) type Headers<'a> = &'a [(&'static str, &'a str)];
 
 /// A request that got no answer: the host has gone away.
 #[derive(Debug)]
-pub struct NoAnswer(#[expect(dead_code, reason = "a failing test shows it")] ureq::Error);
+pub(crate) struct NoAnswer(#[expect(dead_code, reason = "a failing test shows it")] ureq::Error);
 
 impl Client {
-    pub fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
@@ -44,28 +44,28 @@ impl Client {
         Self { agent: config.into(), url: url.to_owned() }
     }
 
-    pub fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         self.get_with(path, &[])
     }
 
-    pub fn get_with(&self, path: &str, headers: Headers<'_>) -> Reply {
+    pub(crate) fn get_with(&self, path: &str, headers: Headers<'_>) -> Reply {
         self.try_send("GET", path, headers, ()).unwrap()
     }
 
-    pub fn put(&self, path: &str, body: &Value) -> Reply {
+    pub(crate) fn put(&self, path: &str, body: &Value) -> Reply {
         self.send("PUT", path, &[], &body.to_string())
     }
 
-    pub fn post(&self, path: &str, headers: Headers<'_>, body: &Value) -> Reply {
+    pub(crate) fn post(&self, path: &str, headers: Headers<'_>, body: &Value) -> Reply {
         self.send("POST", path, headers, &body.to_string())
     }
 
     /// Sends JSON, or what the headers say instead.
-    pub fn send(&self, method: &str, path: &str, headers: Headers<'_>, body: &str) -> Reply {
+    pub(crate) fn send(&self, method: &str, path: &str, headers: Headers<'_>, body: &str) -> Reply {
         self.try_send(method, path, headers, body).unwrap()
     }
 
-    pub fn try_send(
+    pub(crate) fn try_send(
         &self,
         method: &str,
         path: &str,
@@ -85,7 +85,7 @@ impl Client {
     }
 
     /// The events of the log behind a position, as they come.
-    pub fn follow(&self, after: u64) -> impl Iterator<Item = Value> + use<> {
+    pub(crate) fn follow(&self, after: u64) -> impl Iterator<Item = Value> + use<> {
         let request = Request::get(format!("{}/events?after={after}", self.url));
         let request = request.header("accept", "text/event-stream").body(()).unwrap();
         let response = self.agent.run(request).unwrap();
@@ -97,12 +97,12 @@ impl Client {
     }
 
     /// All events of the log behind a position.
-    pub fn events(&self, after: u64) -> Vec<Value> {
+    pub(crate) fn events(&self, after: u64) -> Vec<Value> {
         self.pages("/events", after)
     }
 
     /// The whole history of one aggregate, such as `order/1`.
-    pub fn history(&self, stream: &str) -> Vec<Value> {
+    pub(crate) fn history(&self, stream: &str) -> Vec<Value> {
         self.pages(&format!("/streams/{stream}"), 0)
     }
 
@@ -119,26 +119,26 @@ impl Client {
     }
 
     /// The position of the log's last event.
-    pub fn head(&self) -> u64 {
+    pub(crate) fn head(&self) -> u64 {
         self.events(0).last().map_or(0, |event| event["position"].as_u64().unwrap())
     }
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {:?}", self.text))
     }
 
     /// The body of a reply that must be a good one.
     #[track_caller]
-    pub fn ok(&self) -> Value {
+    pub(crate) fn ok(&self) -> Value {
         assert!((200..300).contains(&self.status), "{} {}", self.status, self.text);
         self.json()
     }
 
     /// The body of a refusal, which must be a problem with this status and code.
     #[track_caller]
-    pub fn problem(&self, status: u16, code: &str) -> Value {
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
         let problem = serde_json::from_str(&self.text).unwrap_or(Value::Null);
         let told = (self.status, self.header("content-type"), problem["code"].as_str());
         assert_eq!(told, (status, Some("application/problem+json"), Some(code)), "{}", self.text);
@@ -147,7 +147,7 @@ impl Reply {
         problem
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }

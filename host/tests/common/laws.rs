@@ -38,7 +38,7 @@ struct Ledger {
 
 /// Waits until no saga runs, then checks all laws. Returns each order's status.
 #[track_caller]
-pub fn check(host: &Client) -> BTreeMap<String, String> {
+pub(crate) fn check(host: &Client) -> BTreeMap<String, String> {
     let ledger = quiet(host);
     assert_eq!(ledger.parked, Vec::<String>::new(), "sagas are parked");
     for product in ledger.stock.keys() {

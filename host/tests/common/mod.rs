@@ -3,9 +3,9 @@
 
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
-pub mod http;
-pub mod laws;
-pub mod shop;
+pub(crate) mod http;
+pub(crate) mod laws;
+pub(crate) mod shop;
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -27,13 +27,13 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(45);
 
 /// Where the host of a test keeps its things. Hosts come and go on it, one at a time.
-pub struct Site {
+pub(crate) struct Site {
     folder: TempDir,
     plugins: PathBuf,
 }
 
 /// A running host. Dropped, it is killed.
-pub struct Host {
+pub(crate) struct Host {
     process: Child,
     url: String,
     client: Client,
@@ -43,20 +43,20 @@ pub struct Host {
 }
 
 /// How a program ended.
-pub struct Ended {
-    pub status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Site {
     /// With the shop's components and this `kontor.toml`.
-    pub fn new(configuration: &str) -> Self {
+    pub(crate) fn new(configuration: &str) -> Self {
         Self::with_plugins(&built("plugins"), configuration)
     }
 
     /// With the components of a directory.
-    pub fn with_plugins(plugins: &Path, configuration: &str) -> Self {
+    pub(crate) fn with_plugins(plugins: &Path, configuration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("kontor.toml"), configuration).unwrap();
         let site = Self { folder, plugins: plugins.to_owned() };
@@ -68,12 +68,12 @@ impl Site {
         site
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
     /// Starts a host, and returns when it answers.
-    pub fn start(&self) -> Host {
+    pub(crate) fn start(&self) -> Host {
         let log = self.folder.path().join("host.log");
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         let mut serve = self.serve(&self.plugins);
@@ -89,7 +89,7 @@ impl Site {
     }
 
     /// What becomes of a host that is to run these components and does not start.
-    pub fn fail_to_start(&self, plugins: &Path) -> Ended {
+    pub(crate) fn fail_to_start(&self, plugins: &Path) -> Ended {
         ended(&mut self.serve(plugins))
     }
 
@@ -102,23 +102,23 @@ impl Site {
 }
 
 impl Host {
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// Ends it as a power cut does.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
     /// Asks it to end.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         rustix::process::kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
     }
 
     /// Waits for its end.
-    pub fn wait(mut self) -> ExitStatus {
+    pub(crate) fn wait(mut self) -> ExitStatus {
         let (done, end) = mpsc::channel();
         let pid = Pid::from_child(&self.process);
         thread::spawn(move || {
@@ -133,7 +133,7 @@ impl Host {
     }
 
     /// Asks it to end and waits for that.
-    pub fn stop(self) -> ExitStatus {
+    pub(crate) fn stop(self) -> ExitStatus {
         self.terminate();
         self.wait()
     }
@@ -159,21 +159,21 @@ impl Drop for Host {
 }
 
 /// The program, without the settings of this shell.
-pub fn kontor(arguments: &[&str]) -> Command {
+pub(crate) fn kontor(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kontor"));
     command.env_clear().args(arguments).stdin(Stdio::null());
     command
 }
 
 /// Runs a program to its end.
-pub fn ended(command: &mut Command) -> Ended {
+pub(crate) fn ended(command: &mut Command) -> Ended {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ended { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// A directory that `cargo xtask build` leaves in cargo's target directory.
-pub fn built(name: &str) -> PathBuf {
+pub(crate) fn built(name: &str) -> PathBuf {
     // The test runs from <target>/<profile>/deps/.
     let test = std::env::current_exe().unwrap();
     let folder = test.ancestors().nth(3).map(|target| target.join(name));
