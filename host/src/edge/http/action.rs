@@ -68,13 +68,9 @@ fn command_of(
         return Err("commands change something and cannot be reached by GET".to_owned());
     }
     if let Some(other) = placeholders(&route.path).find(|name| *name != ID) {
-        return Err(format!(
-            "a command's path knows only the placeholder {{id}}, not {{{other}}}"
-        ));
+        return Err(format!("a command's path knows only the placeholder {{id}}, not {{{other}}}"));
     }
-    let known = manifest
-        .aggregate(aggregate)
-        .and_then(|aggregate| aggregate.command(command));
+    let known = manifest.aggregate(aggregate).and_then(|aggregate| aggregate.command(command));
     let declared = known.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
     let schema = declared.payload.read().map_err(|error| error.to_string());
     let payload = schema.and_then(|schema| Schema::compile(&schema));
@@ -119,28 +115,18 @@ fn view_path<'m>(manifest: &'m Manifest, aggregate: &str) -> Option<&'m str> {
         let is_view = matches!(&route.target, Target::Query(name) if **name == *aggregate);
         is_view && manifest.query(aggregate).is_none() && placeholders(&route.path).eq([ID])
     };
-    manifest
-        .routes
-        .iter()
-        .find(shows)
-        .map(|route| route.path.as_str())
+    manifest.routes.iter().find(shows).map(|route| route.path.as_str())
 }
 
 /// The names between braces, in order.
 pub(super) fn placeholders(path: &str) -> impl Iterator<Item = &str> {
-    path.split('{')
-        .skip(1)
-        .filter_map(|rest| rest.split_once('}'))
-        .map(|(name, _)| name)
+    path.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
 }
 
 impl Location {
     fn of(path: &str) -> Option<Self> {
         let (before, after) = path.split_once("{id}")?;
-        Some(Self {
-            before: before.to_owned(),
-            after: after.to_owned(),
-        })
+        Some(Self { before: before.to_owned(), after: after.to_owned() })
     }
 
     /// Ids need no escaping: see [`crate::model::StreamId`].

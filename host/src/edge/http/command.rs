@@ -55,10 +55,7 @@ pub(super) async fn answer(
         None => StreamId::new(&route.aggregate, id.as_str())?,
     };
     let condition = headers::if_match(call.headers)?;
-    let payload = payload(
-        &route.payload,
-        &read(&site.edge.limits, call.headers, body).await?,
-    )?;
+    let payload = payload(&route.payload, &read(&site.edge.limits, call.headers, body).await?)?;
     let command = Command {
         id,
         repeatable,
@@ -67,11 +64,7 @@ pub(super) async fn answer(
         name: route.command.clone(),
         payload,
         intent: Intent::Decide,
-        origin: Origin {
-            actor: ACTOR.into(),
-            correlation_id: call.request_id.clone(),
-            causation_id: None,
-        },
+        origin: Origin { actor: ACTOR.into(), correlation_id: call.request_id.clone(), causation_id: None },
     };
     let accepted = site.edge.dispatch.submit(command).await?;
     let created = !accepted.events.is_empty() && accepted.version == accepted.events.len() as Version;
@@ -80,9 +73,7 @@ pub(super) async fn answer(
     let mut response = reply(route, &accepted, saga.as_ref(), created)?;
     if let Some(wait) = wait {
         let applied = HeaderValue::try_from(format!("wait={}", wait.as_secs()));
-        response
-            .headers_mut()
-            .extend(applied.map(|applied| (headers::PREFERENCE_APPLIED, applied)));
+        response.headers_mut().extend(applied.map(|applied| (headers::PREFERENCE_APPLIED, applied)));
     }
     Ok(response)
 }
@@ -136,15 +127,7 @@ async fn follow(
         Some(viewed) => (viewed.version, Some(viewed.view)),
         None => (accepted.version, None),
     };
-    Ok((
-        Accepted {
-            version,
-            view,
-            position,
-            ..accepted
-        },
-        saga,
-    ))
+    Ok((Accepted { version, view, position, ..accepted }, saga))
 }
 
 fn reply(
@@ -189,19 +172,13 @@ fn reply(
 async fn read(limits: &HttpLimits, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
     if !headers::content_is_json(headers) {
         let detail = "The body of a command is JSON: send it as application/json.";
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-media-type",
-            detail,
-        ));
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
     }
     let too_large = || {
         let detail = format!("The body may have {} bytes at most.", limits.body_bytes);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", detail)
     };
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok());
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let announced = announced.and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
     if announced > limits.body_bytes {
         return Err(too_large());
@@ -218,12 +195,10 @@ async fn read(limits: &HttpLimits, headers: &HeaderMap, body: Body) -> Result<Ve
         }
         Ok(bytes)
     };
-    tokio::time::timeout(limits.body_read, collect)
-        .await
-        .unwrap_or_else(|_| {
-            let detail = "The body did not arrive in time.";
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail))
-        })
+    tokio::time::timeout(limits.body_read, collect).await.unwrap_or_else(|_| {
+        let detail = "The body did not arrive in time.";
+        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail))
+    })
 }
 
 /// Checks a body against the command's schema. The text itself goes on as it came. No body at all stands for `{}`.
@@ -274,94 +249,54 @@ mod tests {
             ("[]", 422, "invalid-payload"),
         ] {
             let problem = payload(&schema(), body.as_bytes()).unwrap_err();
-            assert_eq!(
-                (problem.status().as_u16(), problem.code()),
-                (status, code),
-                "{body}"
-            );
+            assert_eq!((problem.status().as_u16(), problem.code()), (status, code), "{body}");
         }
         assert!(payload(&schema(), b"{\"a\": \"\xff\"}").is_err());
     }
 
     #[tokio::test]
     async fn a_body_has_a_largest_size_announced_or_not() {
-        let limits = HttpLimits {
-            body_bytes: 10,
-            ..HttpLimits::default()
-        };
+        let limits = HttpLimits { body_bytes: 10, ..HttpLimits::default() };
         let announced = HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("11"))]);
         for (headers, body, expected) in [
             (HeaderMap::new(), "0123456789", Ok(10)),
-            (
-                HeaderMap::new(),
-                "01234567890",
-                Err("payload-too-large".to_owned()),
-            ),
+            (HeaderMap::new(), "01234567890", Err("payload-too-large".to_owned())),
             (announced, "", Err("payload-too-large".to_owned())),
         ] {
             let read = read(&limits, &headers, Body::from(body)).await;
-            assert_eq!(
-                read.map(|bytes| bytes.len())
-                    .map_err(|problem| problem.code().to_owned()),
-                expected
-            );
+            assert_eq!(read.map(|bytes| bytes.len()).map_err(|problem| problem.code().to_owned()), expected);
         }
     }
 
     #[test]
     fn the_status_and_the_locations_say_what_happened() {
         let table = RouteTable::new([&manifest()]).unwrap();
-        let Found::Endpoint(endpoint, _) = table.find(&axum::http::Method::POST, "/orders") else {
-            panic!()
-        };
-        let Action::Command(route) = &endpoint.action else {
-            panic!()
-        };
+        let Found::Endpoint(endpoint, _) = table.find(&axum::http::Method::POST, "/orders") else { panic!() };
+        let Action::Command(route) = &endpoint.action else { panic!() };
         let accepted = Accepted {
             stream: StreamId::new("order", "7").unwrap(),
             version: 1,
             position: 42,
-            events: vec![NewEvent {
-                name: "order-created".into(),
-                payload: Json::empty_object(),
-            }],
+            events: vec![NewEvent { name: "order-created".into(), payload: Json::empty_object() }],
             view: None,
             saga: None,
         };
         let table = [
             (None, true, 201, Some("/orders/7"), None),
             (None, false, 200, None, None),
-            (
-                Some(SagaState::Running),
-                true,
-                202,
-                Some("/sagas/s"),
-                Some("/orders/7"),
-            ),
-            (
-                Some(SagaState::Parked),
-                false,
-                202,
-                Some("/sagas/s"),
-                Some("/orders/7"),
-            ),
+            (Some(SagaState::Running), true, 202, Some("/sagas/s"), Some("/orders/7")),
+            (Some(SagaState::Parked), false, 202, Some("/sagas/s"), Some("/orders/7")),
             (Some(SagaState::Completed), true, 201, Some("/orders/7"), None),
             (Some(SagaState::Compensated), false, 200, None, None),
         ];
         for (state, created, status, location, content_location) in table {
-            let saga = state.map(|state| Started {
-                id: "s".into(),
-                state,
-            });
+            let saga = state.map(|state| Started { id: "s".into(), state });
             let response = reply(route, &accepted, saga.as_ref(), created).unwrap();
             let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap());
             assert_eq!(response.status().as_u16(), status, "{state:?}");
             assert_eq!(header("location"), location, "{state:?}");
             assert_eq!(header("content-location"), content_location, "{state:?}");
-            assert_eq!(
-                (header("etag"), header("kontor-position")),
-                (Some("\"1\""), Some("42"))
-            );
+            assert_eq!((header("etag"), header("kontor-position")), (Some("\"1\""), Some("42")));
         }
     }
 }

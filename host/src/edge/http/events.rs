@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
@@ -35,10 +35,7 @@ pub(super) async fn answer(site: &Site, call: &Call<'_>) -> Result<Response, Pro
     }
     let after = start(call, &parameters.only(&["after"])?)?;
     let Ok(permit) = site.event_streams.clone().try_acquire_owned() else {
-        return Err(Problem::unavailable(
-            "busy",
-            "As many clients read events as the host serves at once.",
-        ));
+        return Err(Problem::unavailable("busy", "As many clients read events as the host serves at once."));
     };
     let events = Reader {
         subscription: Subscription::new(site.edge.log.clone(), after),
@@ -46,13 +43,9 @@ pub(super) async fn answer(site: &Site, call: &Call<'_>) -> Result<Response, Pro
         _permit: permit,
     };
     let events = stream::try_unfold(events, Reader::step).take_until(site.stopped());
-    let mut response = Sse::new(events)
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-        .into_response();
-    let no_buffering = [(header::HeaderName::from_static("x-accel-buffering"), "no")];
-    response
-        .headers_mut()
-        .extend(no_buffering.map(|(name, value)| (name, header::HeaderValue::from_static(value))));
+    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    // Proxies that gather a reply before they pass it on would hold events back.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
 }
 

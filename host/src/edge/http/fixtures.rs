@@ -10,11 +10,7 @@ fn schema(value: serde_json::Value) -> Json {
 }
 
 fn route(method: Method, path: &str, target: Target) -> Route {
-    Route {
-        method,
-        path: path.to_owned(),
-        target,
-    }
+    Route { method, path: path.to_owned(), target }
 }
 
 /// A service `order` with two commands, the view of its aggregate, and a query.
@@ -25,10 +21,7 @@ pub(super) fn manifest() -> Manifest {
         payload,
         compensable: true,
     };
-    let to = |command: &str| Target::Command {
-        aggregate: "order".into(),
-        command: command.into(),
-    };
+    let to = |command: &str| Target::Command { aggregate: "order".into(), command: command.into() };
     let lines = json!({
         "type": "object", "additionalProperties": false, "required": ["lines"],
         "properties": {"lines": {"type": "array", "items": {"$ref": "#/$defs/Line"}}},
@@ -43,10 +36,7 @@ pub(super) fn manifest() -> Manifest {
         description: "An order.".to_owned(),
         state_version: 1,
         view: schema(json!({"type": "object"})),
-        commands: vec![
-            command("create", schema(lines.clone())),
-            command("update", schema(lines)),
-        ],
+        commands: vec![command("create", schema(lines.clone())), command("update", schema(lines))],
         events: vec![Event {
             name: "order-created".into(),
             description: String::new(),
@@ -69,11 +59,7 @@ pub(super) fn manifest() -> Manifest {
             route(Method::Post, "/orders", to("create")),
             route(Method::Put, "/orders/{id}", to("update")),
             route(Method::Get, "/orders/{id}", Target::Query("order".into())),
-            route(
-                Method::Get,
-                "/orders/{id}/details",
-                Target::Query("details".into()),
-            ),
+            route(Method::Get, "/orders/{id}/details", Target::Query("details".into())),
         ],
         read_model: None,
         permissions: Permissions::default(),

@@ -61,10 +61,7 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Problem> 
 /// Whether the caller already has the answer with this ETag. Weak tags match as well: so RFC 9110 wants it here.
 pub(super) fn none_match(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let Ok(etag) = etag.to_str() else { return false };
-    let tags = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     tags.flat_map(|value| value.split(','))
         .map(str::trim)
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
@@ -92,10 +89,7 @@ pub(super) fn at_least(headers: &HeaderMap) -> Result<Option<Position>, Problem>
 /// `Prefer: wait=N`: how long the caller wants to wait for the saga's end, at most `limit`. A preference that cannot be
 /// read is ignored, as RFC 7240 has it.
 pub(super) fn prefer_wait(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
-    let values = headers
-        .get_all(PREFER)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     let mut preferences = values.flat_map(|value| value.split([',', ';']));
     let seconds = preferences.find_map(|preference| {
         let (name, value) = preference.split_once('=')?;
@@ -125,26 +119,17 @@ pub(super) fn content_is_json(headers: &HeaderMap) -> bool {
 
 /// Whether the caller asks for JSON rather than a stream of server-sent events.
 pub(super) fn accepts_json_only(headers: &HeaderMap) -> bool {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     accept.contains("application/json") && !accept.contains("text/event-stream")
 }
 
 /// Digits and nothing else: no sign, no blanks.
 pub(super) fn decimal(text: &str) -> Option<u64> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())
-        .flatten()
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 fn visible(value: &HeaderValue) -> Option<&str> {
-    value
-        .to_str()
-        .ok()
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
+    value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
 #[cfg(test)]
@@ -152,12 +137,7 @@ mod tests {
     use super::*;
 
     fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
-        let value = |value: &&str| {
-            (
-                HeaderName::from_static(name),
-                HeaderValue::from_str(value).unwrap(),
-            )
-        };
+        let value = |value: &&str| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         values.iter().map(value).collect()
     }
 
@@ -170,19 +150,11 @@ mod tests {
             (vec![" \"0\" "], Some(IfMatch::Version(0))),
         ];
         for (values, expected) in accepted {
-            assert_eq!(
-                if_match(&headers("if-match", &values)).unwrap(),
-                expected,
-                "{values:?}"
-            );
+            assert_eq!(if_match(&headers("if-match", &values)).unwrap(), expected, "{values:?}");
         }
-        for refused in [
-            vec!["W/\"7\""],
-            vec!["7"],
-            vec!["\"7\", \"8\""],
-            vec!["\"7\"", "\"8\""],
-            vec!["\"+7\""],
-        ] {
+        for refused in
+            [vec!["W/\"7\""], vec!["7"], vec!["\"7\", \"8\""], vec!["\"7\"", "\"8\""], vec!["\"+7\""]]
+        {
             let problem = if_match(&headers("if-match", &refused)).unwrap_err();
             assert_eq!(problem.code(), "invalid-header", "{refused:?}");
         }
@@ -199,11 +171,7 @@ mod tests {
             (vec!["\"6\""], false),
             (vec![], false),
         ] {
-            assert_eq!(
-                none_match(&headers("if-none-match", &values), &etag),
-                matches,
-                "{values:?}"
-            );
+            assert_eq!(none_match(&headers("if-none-match", &values), &etag), matches, "{values:?}");
         }
     }
 
@@ -223,11 +191,7 @@ mod tests {
             (vec![], None),
         ] {
             let expected = seconds.map(Duration::from_secs);
-            assert_eq!(
-                prefer_wait(&headers("prefer", &values), limit),
-                expected,
-                "{values:?}"
-            );
+            assert_eq!(prefer_wait(&headers("prefer", &values), limit), expected, "{values:?}");
         }
     }
 
@@ -239,20 +203,14 @@ mod tests {
             assert_eq!(id, Some(CommandId::from_key(key)), "{key}");
         }
         for key in ["", "two words", &"k".repeat(256)] {
-            assert!(
-                idempotency_key(&headers(IDEMPOTENCY_KEY, &[key])).is_err(),
-                "{key:?}"
-            );
+            assert!(idempotency_key(&headers(IDEMPOTENCY_KEY, &[key])).is_err(), "{key:?}");
         }
         assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
     }
 
     #[test]
     fn request_ids_that_could_spoil_a_log_are_not_taken_over() {
-        assert_eq!(
-            request_id(&headers("x-request-id", &["a-1"])).as_deref(),
-            Some("a-1")
-        );
+        assert_eq!(request_id(&headers("x-request-id", &["a-1"])).as_deref(), Some("a-1"));
         for bad in ["", "a b", &"x".repeat(129)] {
             assert_eq!(request_id(&headers("x-request-id", &[bad])), None, "{bad:?}");
         }
@@ -269,11 +227,7 @@ mod tests {
             ("+json", false),
             ("", false),
         ] {
-            assert_eq!(
-                content_is_json(&headers("content-type", &[value])),
-                json,
-                "{value}"
-            );
+            assert_eq!(content_is_json(&headers("content-type", &[value])), json, "{value}");
         }
         assert!(content_is_json(&HeaderMap::new()));
     }

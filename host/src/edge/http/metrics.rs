@@ -10,9 +10,8 @@ const REQUESTS: &str = "kontor_http_requests_total";
 const SECONDS: &str = "kontor_http_request_seconds";
 
 /// The statuses that the edge answers with.
-const STATUSES: [u16; 17] = [
-    200, 201, 202, 304, 400, 404, 405, 408, 409, 412, 413, 415, 422, 500, 502, 503, 504,
-];
+const STATUSES: [u16; 17] =
+    [200, 201, 202, 304, 400, 404, 405, 408, 409, 412, 413, 415, 422, 500, 502, 503, 504];
 
 /// The counters of one method on one route. Labels are a route's template, never a path: there are few of them.
 pub(super) struct RouteMetrics {
@@ -36,9 +35,7 @@ impl RouteMetrics {
     pub(super) fn record(&self, status: StatusCode, took: Duration) {
         self.seconds.record(took);
         match STATUSES.iter().position(|known| *known == status.as_u16()) {
-            Some(index) => self.requests[index]
-                .get_or_init(|| self.counter(status))
-                .increment(1),
+            Some(index) => self.requests[index].get_or_init(|| self.counter(status)).increment(1),
             None => self.counter(status).increment(1),
         }
     }

@@ -135,11 +135,7 @@ impl Site {
         let deployed = edge.registry.current();
         let routes = Arc::new(routes_of(&deployed)?);
         Ok(Self {
-            tables: ArcSwap::from_pointee(Tables {
-                deployed,
-                routes,
-                openapi: OnceLock::new(),
-            }),
+            tables: ArcSwap::from_pointee(Tables { deployed, routes, openapi: OnceLock::new() }),
             remaking: Mutex::new(()),
             event_streams: Arc::new(Semaphore::new(edge.limits.event_streams)),
             edge,
@@ -152,11 +148,7 @@ impl Site {
     fn tables(&self) -> Arc<Tables> {
         let deployed = self.edge.registry.current();
         let tables = self.tables.load_full();
-        if Arc::ptr_eq(&tables.deployed, &deployed) {
-            tables
-        } else {
-            self.remake(deployed)
-        }
+        if Arc::ptr_eq(&tables.deployed, &deployed) { tables } else { self.remake(deployed) }
     }
 
     /// A set whose routes do not go together is stopped by the gates of a deployment; should one come through, the
@@ -171,11 +163,7 @@ impl Site {
             tracing::error!(%error, "the routes of the deployed services do not go together; the old ones stay");
             before.routes.clone()
         });
-        let tables = Arc::new(Tables {
-            deployed,
-            routes,
-            openapi: OnceLock::new(),
-        });
+        let tables = Arc::new(Tables { deployed, routes, openapi: OnceLock::new() });
         self.tables.store(tables.clone());
         tables
     }
@@ -197,17 +185,12 @@ impl Site {
             Found::OtherMethod(_) | Found::Nothing => (UNMATCHED, &self.unmatched),
         };
         let work = self.carry_out(&tables, found, &parts, request_id.clone(), body);
-        let outcome = AssertUnwindSafe(work)
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|panic| {
-                let message = panic.downcast_ref::<String>().map(String::as_str);
-                let message = message
-                    .or_else(|| panic.downcast_ref::<&str>().copied())
-                    .unwrap_or_default();
-                tracing::error!(route, %request_id, panic = message, "the answer to a request panicked");
-                Err(Problem::internal())
-            });
+        let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+            tracing::error!(route, %request_id, panic = message, "the answer to a request panicked");
+            Err(Problem::internal())
+        });
         let problem = outcome.as_ref().err();
         if let Some(problem) = problem.filter(|problem| problem.status().is_server_error()) {
             tracing::error!(route, %request_id, code = problem.code(), "request failed: {}", problem.log_text());
@@ -239,12 +222,7 @@ impl Site {
                 return Err(Problem::new(StatusCode::NOT_FOUND, "unknown-route", detail));
             }
         };
-        let call = Call {
-            headers: &parts.headers,
-            query: parts.uri.query(),
-            placeholders,
-            request_id,
-        };
+        let call = Call { headers: &parts.headers, query: parts.uri.query(), placeholders, request_id };
         match &endpoint.action {
             Action::Command(route) => command::answer(self, route, &call, body).await,
             Action::Query(route) => query::answer(self, route, &call).await,
@@ -283,12 +261,7 @@ fn routes_of(deployed: &Deployed) -> Result<RouteTable, RouteError> {
 /// The id of a request, which becomes the correlation id of all that follows from it: the caller's own; else the id that
 /// the idempotency key stands for, so that a request sent again has it again; else a new one.
 fn identify(headers: &HeaderMap) -> Arc<str> {
-    let of_key = || {
-        headers::idempotency_key(headers)
-            .ok()
-            .flatten()
-            .map(|id| id.as_str().into())
-    };
+    let of_key = || headers::idempotency_key(headers).ok().flatten().map(|id| id.as_str().into());
     let given = headers::request_id(headers).or_else(of_key);
     given.unwrap_or_else(|| Uuid::now_v7().to_string().into())
 }
@@ -305,8 +278,6 @@ fn json(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> 
 /// A reply whose body is JSON already.
 fn json_text(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = (status, body.into()).into_response();
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -19,6 +19,15 @@ use crate::model::{Json, hashed_uuid};
 /// The tag of the host's own routes.
 const HOST_TAG: &str = "host";
 
+/// The headers that a command understands: name, an example, what it is for.
+const COMMAND_HEADERS: [(&str, &str, &str); 3] = [
+    ("Idempotency-Key", "cart-7", "A command sent again with its key takes effect once."),
+    ("If-Match", "\"7\"", "The version that the aggregate must have: the ETag of an earlier reply."),
+    ("Prefer", "wait=5", "How many seconds to wait for the end of a saga that the command starts."),
+];
+const POSITION_HEADER: (&str, &str, &str) =
+    ("Kontor-Position", "42", "The answer reflects at least this position of an earlier reply.");
+
 /// The document as it is sent.
 pub(super) struct Document {
     text: Bytes,
@@ -31,22 +40,14 @@ pub(super) fn answer(tables: &Tables, call: &Call<'_>) -> Result<Response, Probl
         let manifests = tables.deployed.services().map(|service| &**service.manifest());
         let text = document(manifests).to_string();
         let etag = HeaderValue::try_from(format!("\"{}\"", hashed_uuid(&[text.as_bytes()]))).ok();
-        Document {
-            text: text.into(),
-            etag,
-        }
+        Document { text: text.into(), etag }
     });
-    let known = document
-        .etag
-        .as_ref()
-        .is_some_and(|etag| none_match(call.headers, etag));
+    let known = document.etag.as_ref().is_some_and(|etag| none_match(call.headers, etag));
     let mut response = match known {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => json_text(StatusCode::OK, document.text.clone()),
     };
-    response
-        .headers_mut()
-        .extend(document.etag.clone().map(|etag| (header::ETAG, etag)));
+    response.headers_mut().extend(document.etag.clone().map(|etag| (header::ETAG, etag)));
     Ok(response)
 }
 
@@ -54,21 +55,16 @@ fn document<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Value {
     let mut document = Parts::default();
     document.schemas.insert("problem".to_owned(), problem_schema());
     for manifest in manifests {
-        document
-            .tags
-            .push(json!({"name": manifest.service, "description": manifest.description}));
+        document.tags.push(json!({"name": manifest.service, "description": manifest.description}));
         for route in &manifest.routes {
             let operation = document.operation(manifest, route);
             document.add(&route.path, &route.method.as_str().to_lowercase(), operation);
         }
     }
-    document
-        .tags
-        .push(json!({"name": HOST_TAG, "description": "What the host itself answers."}));
+    document.tags.push(json!({"name": HOST_TAG, "description": "What the host itself answers."}));
     for (builtin, path, summary) in BUILTINS {
-        let parameters: Vec<_> = placeholders(path)
-            .map(|name| parameter(name, "path", &json!({"type": "string"})))
-            .collect();
+        let parameters: Vec<_> =
+            placeholders(path).map(|name| parameter(name, "path", &json!({"type": "string"}))).collect();
         let operation = json!({
             "operationId": format!("host.{builtin:?}").to_lowercase(), "tags": [HOST_TAG], "summary": summary,
             "parameters": parameters, "responses": {"200": {"description": "OK"}, "default": problem_response()},
@@ -122,10 +118,7 @@ impl Parts {
         let mut parameters: Vec<_> = placeholders(&route.path)
             .map(|name| parameter(name, "path", &json!({"type": "string"})))
             .collect();
-        parameters.extend(
-            ["Idempotency-Key", "If-Match", "Prefer"]
-                .map(|name| parameter(name, "header", &json!({"type": "string"}))),
-        );
+        parameters.extend(COMMAND_HEADERS.map(header));
         let reply = reply_schema(view.unwrap_or_else(|| json!({})));
         let ok =
             |text: &str| json!({"description": text, "content": {"application/json": {"schema": reply}}});
@@ -185,11 +178,7 @@ impl Parts {
                 parameter
             })
             .collect();
-        parameters.push(parameter(
-            "Kontor-Position",
-            "header",
-            &json!({"type": "integer"}),
-        ));
+        parameters.push(header(POSITION_HEADER));
         parameters
     }
 }
@@ -228,13 +217,22 @@ fn parameter(name: &str, place: &str, schema: &Value) -> Value {
     parameter
 }
 
+fn header((name, example, description): (&str, &str, &str)) -> Value {
+    let schema = json!({"type": "string", "examples": [example], "description": description});
+    parameter(name, "header", &schema)
+}
+
 fn reply_schema(view: Value) -> Value {
+    let saga = json!({
+        "type": "object", "required": ["id", "state"],
+        "properties": {"id": {"type": "string"}, "state": {"type": "string"}},
+    });
     json!({
         "type": "object", "required": ["id", "version", "position", "events", "state"],
         "properties": {
             "id": {"type": "string"}, "version": {"type": "integer"}, "position": {"type": "integer"},
             "events": {"type": "array", "items": {"type": "string"}}, "state": view,
-            "saga": {"type": "object", "properties": {"id": {"type": "string"}, "state": {"type": "string"}}},
+            "saga": saga,
         },
     })
 }
@@ -311,14 +309,8 @@ mod tests {
     fn a_query_has_its_arguments_where_they_stand() {
         let document = document([&manifest()].into_iter());
         let parameters = &document["paths"]["/orders/{id}/details"]["get"]["parameters"];
-        assert_eq!(
-            (&parameters[0]["name"], &parameters[0]["in"]),
-            (&json!("id"), &json!("path"))
-        );
-        assert_eq!(
-            (&parameters[1]["name"], &parameters[1]["in"]),
-            (&json!("limit"), &json!("query"))
-        );
+        assert_eq!((&parameters[0]["name"], &parameters[0]["in"]), (&json!("id"), &json!("path")));
+        assert_eq!((&parameters[1]["name"], &parameters[1]["in"]), (&json!("limit"), &json!("query")));
         assert_eq!(parameters[1]["description"], "How many.");
         assert_eq!(parameters[1]["required"], false);
     }
@@ -328,9 +320,8 @@ mod tests {
         let document = document([&manifest()].into_iter());
         let paths = document["paths"].as_object().unwrap().values();
         let operations = paths.flat_map(|operations| operations.as_object().unwrap().values());
-        let mut names: Vec<_> = operations
-            .map(|operation| operation["operationId"].as_str().unwrap())
-            .collect();
+        let mut names: Vec<_> =
+            operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
         let all = names.len();
         names.sort_unstable();
         names.dedup();

@@ -21,10 +21,8 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script
 
 /// `GET /`
 pub(super) fn page() -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
-    ];
+    let headers =
+        [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, PAGE_POLICY)];
     (headers, API_PAGE).into_response()
 }
 
@@ -47,19 +45,13 @@ fn missing(no_services: bool, log_closed: bool, stopping: bool) -> Vec<&'static 
         (log_closed, "the log takes no writes"),
         (stopping, "the host is shutting down"),
     ];
-    checks
-        .into_iter()
-        .filter_map(|(applies, sentence)| applies.then_some(sentence))
-        .collect()
+    checks.into_iter().filter_map(|(applies, sentence)| applies.then_some(sentence)).collect()
 }
 
 fn readiness(missing: &[&str]) -> Result<Response, Problem> {
     match missing {
         [] => json(StatusCode::OK, &json!({"status": "ready"})),
-        _ => json(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &json!({"status": "not-ready", "missing": missing}),
-        ),
+        _ => json(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "not-ready", "missing": missing})),
     }
 }
 
@@ -95,10 +87,7 @@ pub(super) fn plugins<'d>(deployed: &'d Deployed) -> Result<Response, Problem> {
         .services()
         .map(|service| {
             let manifest = service.manifest();
-            let route = |route: &'d Route| PluginRoute {
-                method: route.method,
-                path: &route.path,
-            };
+            let route = |route: &'d Route| PluginRoute { method: route.method, path: &route.path };
             Plugin {
                 service: &manifest.service,
                 version: &manifest.version,
@@ -127,14 +116,7 @@ mod tests {
         assert_eq!(missing(false, false, false), Vec::<&str>::new());
         assert_eq!(readiness(&[]).unwrap().status(), StatusCode::OK);
         let all = missing(true, true, true);
-        assert_eq!(
-            all,
-            [
-                "no service is deployed",
-                "the log takes no writes",
-                "the host is shutting down"
-            ]
-        );
+        assert_eq!(all, ["no service is deployed", "the log takes no writes", "the host is shutting down"]);
         assert_eq!(readiness(&all).unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 }

@@ -15,11 +15,7 @@ impl<'r> Parameters<'r> {
     /// A repeated parameter is refused, because there would be no telling which one counts.
     pub(super) fn parse(query: Option<&'r str>) -> Result<Self, Problem> {
         let mut parameters = Self(Vec::new());
-        for part in query
-            .unwrap_or_default()
-            .split('&')
-            .filter(|part| !part.is_empty())
-        {
+        for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             parameters.add(decode(name)?, decode(value)?)?;
         }
@@ -29,19 +25,14 @@ impl<'r> Parameters<'r> {
     /// Adds one that comes from elsewhere.
     pub(super) fn add(&mut self, name: Cow<'r, str>, value: Cow<'r, str>) -> Result<(), Problem> {
         if self.get(&name).is_some() {
-            return Err(Problem::invalid_parameter(format!(
-                "The parameter {name} is there more than once."
-            )));
+            return Err(Problem::invalid_parameter(format!("The parameter {name} is there more than once.")));
         }
         self.0.push((name, value));
         Ok(())
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| &**value)
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
     /// A parameter that is a number, if it is there.
@@ -59,9 +50,7 @@ impl<'r> Parameters<'r> {
             None => Ok(self),
             Some((name, _)) => {
                 let known = names.join(", ");
-                Err(Problem::invalid_parameter(format!(
-                    "There is no parameter {name} here, only {known}."
-                )))
+                Err(Problem::invalid_parameter(format!("There is no parameter {name} here, only {known}.")))
             }
         }
     }

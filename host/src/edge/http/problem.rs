@@ -106,10 +106,7 @@ impl Problem {
             None => "The aggregate does not exist.".to_owned(),
         };
         let mut problem = Self::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", detail);
-        problem.0.versions = Some(Versions {
-            expected_version: expected,
-            actual_version: actual,
-        });
+        problem.0.versions = Some(Versions { expected_version: expected, actual_version: actual });
         problem
     }
 
@@ -159,29 +156,23 @@ impl From<CallError> for Problem {
             CallError::VersionMismatch { expected, actual, .. } => {
                 return Self::version_mismatch(Some(*expected), *actual);
             }
-            CallError::Unknown(what) => Self::new(
-                StatusCode::NOT_FOUND,
-                "not-deployed",
-                format!("There is no {what}."),
-            ),
+            CallError::Unknown(what) => {
+                Self::new(StatusCode::NOT_FOUND, "not-deployed", format!("There is no {what}."))
+            }
             CallError::KeyReused { .. } => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",
                 "The Idempotency-Key has been used for another command or payload.",
             ),
-            CallError::Busy { .. } | CallError::Append(AppendError::Busy) => Self::unavailable(
-                "busy",
-                "The host has as much work as it takes on. Nothing was done.",
-            ),
+            CallError::Busy { .. } | CallError::Append(AppendError::Busy) => {
+                Self::unavailable("busy", "The host has as much work as it takes on. Nothing was done.")
+            }
             CallError::ShuttingDown => {
                 Self::unavailable("shutting-down", "The host is shutting down. Nothing was done.")
             }
             CallError::Fault(fault) => Self::of_fault(fault),
             CallError::Append(AppendError::Conflict { .. } | AppendError::Duplicate { .. }) => {
-                Self::unavailable(
-                    "conflict",
-                    "Others change the same aggregate too often. Nothing was done.",
-                )
+                Self::unavailable("conflict", "Others change the same aggregate too often. Nothing was done.")
             }
             CallError::Append(AppendError::Unavailable(_)) => Self::unavailable(
                 "log-unavailable",
@@ -206,11 +197,7 @@ impl Problem {
             FaultKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "component-timeout"),
             FaultKind::Contract => (StatusCode::BAD_GATEWAY, "component-broke-contract"),
         };
-        Self::new(
-            status,
-            code,
-            format!("The service {} {}. Nothing was done.", fault.service, fault.kind),
-        )
+        Self::new(status, code, format!("The service {} {}. Nothing was done.", fault.service, fault.kind))
     }
 }
 
@@ -230,11 +217,7 @@ impl From<Rejection> for Problem {
 
 impl From<InvalidId> for Problem {
     fn from(error: InvalidId) -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "invalid-id",
-            format!("The id cannot be used: {error}."),
-        )
+        Self::new(StatusCode::BAD_REQUEST, "invalid-id", format!("The id cannot be used: {error}."))
     }
 }
 
@@ -287,13 +270,7 @@ mod tests {
 
     fn fault(kind: FaultKind) -> CallError {
         let detail = "secret backtrace".to_owned();
-        Fault {
-            service: "order".into(),
-            call: "decide order.create".to_owned(),
-            kind,
-            detail,
-        }
-        .into()
+        Fault { service: "order".into(), call: "decide order.create".to_owned(), kind, detail }.into()
     }
 
     fn broken_disk() -> Arc<dyn Error + Send + Sync> {
@@ -359,10 +336,7 @@ mod tests {
 
     async fn body(problem: Problem) -> Value {
         let response = problem.into_response();
-        assert_eq!(
-            response.headers()[header::CONTENT_TYPE],
-            "application/problem+json"
-        );
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         let bytes = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
         serde_json::from_slice(&bytes).unwrap()
     }
@@ -370,11 +344,8 @@ mod tests {
     #[tokio::test]
     async fn a_rejection_keeps_its_message_and_details() {
         let details = Some(Json::parse(r#"{"available":3}"#.to_owned()).unwrap());
-        let rejection = Rejection {
-            code: "insufficient-stock".to_owned(),
-            message: "Only 3 left.".to_owned(),
-            details,
-        };
+        let rejection =
+            Rejection { code: "insufficient-stock".to_owned(), message: "Only 3 left.".to_owned(), details };
         let expected = json!({
             "type": "about:blank", "title": "Conflict", "status": 409, "detail": "Only 3 left.",
             "code": "insufficient-stock", "details": {"available": 3},
@@ -385,19 +356,13 @@ mod tests {
     #[tokio::test]
     async fn a_version_mismatch_names_both_versions() {
         let body = body(Problem::version_mismatch(Some(7), 9)).await;
-        assert_eq!(
-            (&body["expected_version"], &body["actual_version"]),
-            (&json!(7), &json!(9))
-        );
+        assert_eq!((&body["expected_version"], &body["actual_version"]), (&json!(7), &json!(9)));
     }
 
     #[tokio::test]
     async fn the_backtrace_goes_to_the_log_and_not_to_the_caller() {
         let problem = Problem::from(fault(FaultKind::Trap));
-        assert_eq!(
-            problem.log_text(),
-            "order trapped in decide order.create: secret backtrace"
-        );
+        assert_eq!(problem.log_text(), "order trapped in decide order.create: secret backtrace");
         assert!(!body(problem).await.to_string().contains("secret"));
     }
 

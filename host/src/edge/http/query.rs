@@ -16,15 +16,9 @@ use crate::model::{Json, StreamId};
 pub(super) async fn answer(site: &Site, route: &QueryRoute, call: &Call<'_>) -> Result<Response, Problem> {
     let arguments = arguments(route, call)?;
     let at_least = headers::at_least(call.headers)?;
-    let answer = site
-        .edge
-        .queries
-        .ask(&route.service, &route.query, arguments, at_least)
-        .await?;
+    let answer = site.edge.queries.ask(&route.service, &route.query, arguments, at_least).await?;
     let etag = answer.version.and_then(headers::etag);
-    let known = etag
-        .as_ref()
-        .is_some_and(|etag| headers::none_match(call.headers, etag));
+    let known = etag.as_ref().is_some_and(|etag| headers::none_match(call.headers, etag));
     let mut response = match known {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => json_text(StatusCode::OK, answer.body.as_str().to_owned()),
@@ -66,25 +60,11 @@ mod tests {
     fn read(uri: &str) -> Result<String, String> {
         let table = RouteTable::new([&manifest()]).unwrap();
         let uri: Uri = uri.parse().unwrap();
-        let Found::Endpoint(endpoint, placeholders) = table.find(&Method::GET, uri.path()) else {
-            panic!()
-        };
-        let Action::Query(route) = &endpoint.action else {
-            panic!()
-        };
+        let Found::Endpoint(endpoint, placeholders) = table.find(&Method::GET, uri.path()) else { panic!() };
+        let Action::Query(route) = &endpoint.action else { panic!() };
         let (headers, query, request_id) = (&HeaderMap::new(), uri.query(), "r".into());
-        let arguments = arguments(
-            route,
-            &Call {
-                headers,
-                query,
-                placeholders,
-                request_id,
-            },
-        );
-        arguments
-            .map(|json| json.as_str().to_owned())
-            .map_err(|problem| problem.code().to_owned())
+        let arguments = arguments(route, &Call { headers, query, placeholders, request_id });
+        arguments.map(|json| json.as_str().to_owned()).map_err(|problem| problem.code().to_owned())
     }
 
     #[test]
@@ -99,11 +79,7 @@ mod tests {
             ("/orders/7/details?limit=five", Err("invalid-arguments")),
             ("/orders/7/details?limit=5&limit=6", Err("invalid-parameter")),
         ] {
-            assert_eq!(
-                read(uri),
-                expected.map(str::to_owned).map_err(str::to_owned),
-                "{uri}"
-            );
+            assert_eq!(read(uri), expected.map(str::to_owned).map_err(str::to_owned), "{uri}");
         }
     }
 }

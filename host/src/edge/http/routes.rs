@@ -31,34 +31,14 @@ pub(super) enum Builtin {
 /// The host's own routes, all of them GET, with what the API document says of each.
 pub(super) const BUILTINS: [(Builtin, &str, &str); 9] = [
     (Builtin::Page, "/", "This API as a page"),
-    (
-        Builtin::OpenApi,
-        "/openapi.json",
-        "This API as an OpenAPI document",
-    ),
-    (
-        Builtin::Events,
-        "/events",
-        "All events: as they come (server-sent events), or a page of them as JSON",
-    ),
-    (
-        Builtin::Stream,
-        "/streams/{aggregate}/{id}",
-        "The history of an aggregate, or its state at a version",
-    ),
+    (Builtin::OpenApi, "/openapi.json", "This API as an OpenAPI document"),
+    (Builtin::Events, "/events", "All events: as they come (server-sent events), or a page of them as JSON"),
+    (Builtin::Stream, "/streams/{aggregate}/{id}", "The history of an aggregate, or its state at a version"),
     (Builtin::Saga, "/sagas/{id}", "The state of a saga"),
     (Builtin::Health, "/healthz", "Whether the process is up"),
     (Builtin::Ready, "/readyz", "Whether the host can take traffic"),
-    (
-        Builtin::Metrics,
-        "/metrics",
-        "Metrics in the Prometheus text format",
-    ),
-    (
-        Builtin::Plugins,
-        "/admin/plugins",
-        "The services that are deployed",
-    ),
+    (Builtin::Metrics, "/metrics", "Metrics in the Prometheus text format"),
+    (Builtin::Plugins, "/admin/plugins", "The services that are deployed"),
 ];
 
 /// Why a set of services cannot be served together.
@@ -104,12 +84,7 @@ impl RouteTable {
     pub fn new<'m>(manifests: impl IntoIterator<Item = &'m Manifest>) -> Result<Self, RouteError> {
         let mut by_path: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
         let builtins = BUILTINS.map(|(builtin, path, _)| {
-            Endpoint::new(
-                HOST.into(),
-                Method::Get,
-                path.to_owned(),
-                Action::Builtin(builtin),
-            )
+            Endpoint::new(HOST.into(), Method::Get, path.to_owned(), Action::Builtin(builtin))
         });
         let services = manifests.into_iter().flat_map(endpoints_of);
         for endpoint in builtins.into_iter().map(Ok).chain(services) {
@@ -132,11 +107,7 @@ impl RouteTable {
         let Ok(found) = self.paths.at(path) else {
             return Found::Nothing;
         };
-        let method = if method == http::Method::HEAD {
-            &http::Method::GET
-        } else {
-            method
-        };
+        let method = if method == http::Method::HEAD { &http::Method::GET } else { method };
         let mut endpoints = found.value.endpoints.iter();
         match endpoints.find(|endpoint| endpoint.method.as_str() == method.as_str()) {
             Some(endpoint) => Found::Endpoint(endpoint, found.params),
@@ -150,22 +121,17 @@ fn insert(
     path: String,
     endpoints: Vec<Endpoint>,
 ) -> Result<(), RouteError> {
-    let mut methods: Vec<_> = endpoints
-        .iter()
-        .map(|endpoint| endpoint.method.as_str())
-        .collect();
+    let mut methods: Vec<_> = endpoints.iter().map(|endpoint| endpoint.method.as_str()).collect();
     if methods.contains(&"GET") {
         methods.push("HEAD");
     }
     let refused = endpoints.last().map(|endpoint| endpoint.refused(String::new()));
     let allow = HeaderValue::try_from(methods.join(", ")).map_err(|error| error.to_string());
     let inserted = allow.and_then(|allow| {
-        paths
-            .insert(path, Path { endpoints, allow })
-            .map_err(|error| match error {
-                matchit::InsertError::Conflict { with } => format!("it cannot be told from {with}"),
-                other => other.to_string(),
-            })
+        paths.insert(path, Path { endpoints, allow }).map_err(|error| match error {
+            matchit::InsertError::Conflict { with } => format!("it cannot be told from {with}"),
+            other => other.to_string(),
+        })
     });
     match (inserted, refused) {
         (Err(reason), Some(error)) => Err(RouteError { reason, ..error }),
@@ -176,46 +142,22 @@ fn insert(
 impl Endpoint {
     fn new(owner: Arc<str>, method: Method, path: String, action: Action) -> Self {
         let metrics = RouteMetrics::new(&path, method.as_str());
-        Self {
-            owner,
-            method,
-            path,
-            action,
-            metrics,
-        }
+        Self { owner, method, path, action, metrics }
     }
 
     fn refused(&self, reason: String) -> RouteError {
-        RouteError {
-            owner: self.owner.clone(),
-            method: self.method,
-            path: self.path.clone(),
-            reason,
-        }
+        RouteError { owner: self.owner.clone(), method: self.method, path: self.path.clone(), reason }
     }
 }
 
 fn endpoints_of(manifest: &Manifest) -> impl Iterator<Item = Result<Endpoint, RouteError>> {
-    manifest
-        .routes
-        .iter()
-        .map(|route| match action_of(manifest, route) {
-            Ok(action) => Ok(Endpoint::new(
-                manifest.service.clone(),
-                route.method,
-                route.path.clone(),
-                action,
-            )),
-            Err(reason) => {
-                let (owner, method, path) = (manifest.service.clone(), route.method, route.path.clone());
-                Err(RouteError {
-                    owner,
-                    method,
-                    path,
-                    reason,
-                })
-            }
-        })
+    manifest.routes.iter().map(|route| match action_of(manifest, route) {
+        Ok(action) => Ok(Endpoint::new(manifest.service.clone(), route.method, route.path.clone(), action)),
+        Err(reason) => {
+            let (owner, method, path) = (manifest.service.clone(), route.method, route.path.clone());
+            Err(RouteError { owner, method, path, reason })
+        }
+    })
 }
 
 #[cfg(test)]
@@ -235,9 +177,7 @@ mod tests {
                     Action::Query(query) => format!("{}?", query.query),
                     Action::Builtin(builtin) => format!("{builtin:?}"),
                 };
-                params
-                    .iter()
-                    .fold(target, |text, (name, value)| format!("{text} {name}={value}"))
+                params.iter().fold(target, |text, (name, value)| format!("{text} {name}={value}"))
             }
         }
     }
@@ -267,72 +207,39 @@ mod tests {
 
     #[test]
     fn what_cannot_be_served_is_refused_with_a_sentence() {
-        let command = || Target::Command {
-            aggregate: "order".into(),
-            command: "create".into(),
-        };
+        let command = || Target::Command { aggregate: "order".into(), command: "create".into() };
         let query = || Target::Query("order".into());
         let table = [
             (Method::Post, "/orders", command(), "order already has it"),
             (Method::Get, "/healthz", query(), "the host already has it"),
-            (
-                Method::Get,
-                "/orders/{key}",
-                query(),
-                "it cannot be told from /orders/{id}",
-            ),
+            (Method::Get, "/orders/{key}", query(), "it cannot be told from /orders/{id}"),
             (
                 Method::Get,
                 "orders",
                 query(),
                 "a path starts with / and its placeholders stand for one segment each",
             ),
-            (
-                Method::Get,
-                "/x",
-                command(),
-                "commands change something and cannot be reached by GET",
-            ),
-            (
-                Method::Post,
-                "/x",
-                query(),
-                "queries change nothing and are reached by GET",
-            ),
+            (Method::Get, "/x", command(), "commands change something and cannot be reached by GET"),
+            (Method::Post, "/x", query(), "queries change nothing and are reached by GET"),
             (
                 Method::Post,
                 "/x/{key}",
                 command(),
                 "a command's path knows only the placeholder {id}, not {key}",
             ),
-            (
-                Method::Get,
-                "/x",
-                Target::Query("nobody".into()),
-                "the manifest has no query nobody",
-            ),
+            (Method::Get, "/x", Target::Query("nobody".into()), "the manifest has no query nobody"),
             (
                 Method::Post,
                 "/x",
-                Target::Command {
-                    aggregate: "order".into(),
-                    command: "fly".into(),
-                },
+                Target::Command { aggregate: "order".into(), command: "fly".into() },
                 "the manifest has no command order.fly",
             ),
         ];
         for (method, path, target, reason) in table {
             let mut manifest = manifest();
-            manifest.routes.push(Route {
-                method,
-                path: path.to_owned(),
-                target,
-            });
+            manifest.routes.push(Route { method, path: path.to_owned(), target });
             let error = RouteTable::new([&manifest]).err().unwrap();
-            assert_eq!(
-                error.to_string(),
-                format!("order cannot have the route {method} {path}: {reason}")
-            );
+            assert_eq!(error.to_string(), format!("order cannot have the route {method} {path}: {reason}"));
         }
     }
 
@@ -341,10 +248,7 @@ mod tests {
         let mut other = manifest();
         other.service = "rival".into();
         let error = RouteTable::new([&manifest(), &other]).err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            "rival cannot have the route POST /orders: order already has it"
-        );
+        assert_eq!(error.to_string(), "rival cannot have the route POST /orders: order already has it");
     }
 
     #[test]

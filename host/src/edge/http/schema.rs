@@ -59,10 +59,7 @@ impl Schema {
 fn explain(error: &ValidationError<'_>, violations: &mut Vec<Violation>) {
     let at = error.instance_path().as_str();
     let mut violation = |pointer: String, message: &str| {
-        violations.push(Violation {
-            pointer,
-            message: message.to_owned(),
-        });
+        violations.push(Violation { pointer, message: message.to_owned() });
     };
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected }
@@ -71,9 +68,7 @@ fn explain(error: &ValidationError<'_>, violations: &mut Vec<Violation>) {
                 violation(child(at, name), "is not known here");
             }
         }
-        ValidationErrorKind::Required {
-            property: Value::String(name),
-        } => {
+        ValidationErrorKind::Required { property: Value::String(name) } => {
             violation(child(at, name), "is missing");
         }
         ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
@@ -137,10 +132,7 @@ impl Arguments {
             return Err("it does not describe an object".to_owned());
         };
         members.retain(|member, _| member == "properties" || member == "$defs");
-        Ok(Self {
-            schema: compiled,
-            members,
-        })
+        Ok(Self { schema: compiled, members })
     }
 
     /// Reads each parameter as what the schema says it is, and checks them together. A text that is not what it should
@@ -149,42 +141,30 @@ impl Arguments {
         &self,
         parameters: impl IntoIterator<Item = (&'t str, &'t str)>,
     ) -> Result<Value, Vec<Violation>> {
-        let coerced = parameters
-            .into_iter()
-            .map(|(name, text)| (name.to_owned(), coerce(self.kind(name), text)));
+        let coerced =
+            parameters.into_iter().map(|(name, text)| (name.to_owned(), coerce(self.kind(name), text)));
         let arguments = Value::Object(coerced.collect());
         self.schema.check(&arguments)?;
         Ok(arguments)
     }
 
     fn kind(&self, name: &str) -> Kind {
-        let property = self
-            .members
-            .get("properties")
-            .and_then(|properties| properties.get(name));
+        let property = self.members.get("properties").and_then(|properties| properties.get(name));
         property.map_or(Kind::Text, |property| self.kind_of(property, MAX_REFS))
     }
 
     /// A property that may be text is taken as text: every parameter is.
     fn kind_of(&self, schema: &Value, refs_left: usize) -> Kind {
-        let referred = schema
-            .get("$ref")
-            .and_then(Value::as_str)
-            .and_then(|path| path.strip_prefix("#/$defs/"));
+        let referred =
+            schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
         if let Some(name) = referred {
-            let definition = self
-                .members
-                .get("$defs")
-                .and_then(|definitions| definitions.get(name));
+            let definition = self.members.get("$defs").and_then(|definitions| definitions.get(name));
             return match (definition, refs_left) {
                 (None, _) | (_, 0) => Kind::Text,
                 (Some(definition), _) => self.kind_of(definition, refs_left - 1),
             };
         }
-        let alternatives = schema
-            .get("anyOf")
-            .or_else(|| schema.get("oneOf"))
-            .and_then(Value::as_array);
+        let alternatives = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array);
         if let Some(alternatives) = alternatives {
             let null = |schema: &&Value| schema.get("type").is_none_or(|name| name != "null");
             return alternatives
@@ -210,11 +190,9 @@ impl Arguments {
 fn coerce(kind: Kind, text: &str) -> Value {
     let read = match kind {
         Kind::Text => None,
-        Kind::Integer => text
-            .parse::<i64>()
-            .map(Value::from)
-            .or_else(|_| text.parse::<u64>().map(Value::from))
-            .ok(),
+        Kind::Integer => {
+            text.parse::<i64>().map(Value::from).or_else(|_| text.parse::<u64>().map(Value::from)).ok()
+        }
         Kind::Number => text.parse::<serde_json::Number>().map(Value::Number).ok(),
         Kind::Boolean => text.parse::<bool>().map(Value::Bool).ok(),
     };
@@ -252,47 +230,20 @@ mod tests {
             (json!({}), "/lines", "is missing"),
             (json!([]), "", "it is not of type \"object\""),
             (json!({"lines": []}), "/lines", "it has less than 1 item"),
-            (
-                json!({"lines": [line], "colour~/": 1}),
-                "/colour~0~1",
-                "is not known here",
-            ),
+            (json!({"lines": [line], "colour~/": 1}), "/colour~0~1", "is not known here"),
             (
                 json!({"lines": [line, {"product_id": "p", "quantity": 0}]}),
                 "/lines/1/quantity",
                 "it is less than the minimum of 1",
             ),
-            (
-                json!({"lines": [{"product_id": "p"}]}),
-                "/lines/0/quantity",
-                "is missing",
-            ),
-            (
-                json!({"lines": [line], "address": {}}),
-                "/address/region",
-                "is missing",
-            ),
-            (
-                json!({"lines": [line], "address": 7}),
-                "/address",
-                "is none of the allowed forms",
-            ),
-            (
-                json!({"lines": [line], "method": "cash"}),
-                "/method",
-                "is none of the allowed forms",
-            ),
-            (
-                json!({"lines": [line], "share": "x"}),
-                "/share",
-                "it does not match \"^[01](\\.[0-9]+)?$\"",
-            ),
+            (json!({"lines": [{"product_id": "p"}]}), "/lines/0/quantity", "is missing"),
+            (json!({"lines": [line], "address": {}}), "/address/region", "is missing"),
+            (json!({"lines": [line], "address": 7}), "/address", "is none of the allowed forms"),
+            (json!({"lines": [line], "method": "cash"}), "/method", "is none of the allowed forms"),
+            (json!({"lines": [line], "share": "x"}), "/share", "it does not match \"^[01](\\.[0-9]+)?$\""),
         ];
         for (payload, pointer, message) in table {
-            let expected = Violation {
-                pointer: pointer.to_owned(),
-                message: message.to_owned(),
-            };
+            let expected = Violation { pointer: pointer.to_owned(), message: message.to_owned() };
             assert_eq!(schema.check(&payload), Err(vec![expected]), "{payload}");
         }
     }
@@ -306,19 +257,14 @@ mod tests {
 
     #[test]
     fn what_is_no_schema_is_refused_with_a_reason() {
-        for schema in [
-            json!({"type": "strin"}),
-            json!({"pattern": "(?=look)ahead", "type": "string"}),
-            json!(7),
-        ] {
+        for schema in
+            [json!({"type": "strin"}), json!({"pattern": "(?=look)ahead", "type": "string"}), json!(7)]
+        {
             let reason = Schema::compile(&schema).err().unwrap();
             assert!(!reason.is_empty(), "{schema}");
         }
         for text in ["true", "[]", "{\"type\": 1}"] {
-            assert!(
-                Arguments::compile(&Json::parse(text.to_owned()).unwrap()).is_err(),
-                "{text}"
-            );
+            assert!(Arguments::compile(&Json::parse(text.to_owned()).unwrap()).is_err(), "{text}");
         }
     }
 
@@ -344,19 +290,10 @@ mod tests {
             ("page", "2", json!(2)),
         ];
         for (name, text, value) in read {
-            assert_eq!(
-                arguments.read([(name, text)]),
-                Ok(json!({name: value})),
-                "{name}={text}"
-            );
+            assert_eq!(arguments.read([(name, text)]), Ok(json!({name: value})), "{name}={text}");
         }
-        let refused = [
-            ("limit", "0"),
-            ("limit", "seven"),
-            ("open", "yes"),
-            ("by", "year"),
-            ("colour", "red"),
-        ];
+        let refused =
+            [("limit", "0"), ("limit", "seven"), ("open", "yes"), ("by", "year"), ("colour", "red")];
         for (name, text) in refused {
             let violations = arguments.read([(name, text)]).unwrap_err();
             assert_eq!(violations[0].pointer, format!("/{name}"), "{name}={text}");

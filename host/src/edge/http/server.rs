@@ -50,10 +50,7 @@ pub async fn serve(
     drop(listener);
     stop.send_replace(true);
     let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
-    if tokio::time::timeout(limits.drain, open.acquire_many(all))
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(limits.drain, open.acquire_many(all)).await.is_err() {
         let left = limits.connections - open.available_permits();
         tracing::warn!(left, "requests did not end in time and are given up");
     }

@@ -84,9 +84,7 @@ impl<'e> Page<'e> {
 pub(super) fn page_limit(parameters: &Parameters<'_>) -> Result<usize, Problem> {
     match parameters.number("limit")? {
         None => Ok(DEFAULT_PAGE),
-        Some(0) => Err(Problem::invalid_parameter(
-            "The parameter limit must be at least 1.",
-        )),
+        Some(0) => Err(Problem::invalid_parameter("The parameter limit must be at least 1.")),
         Some(limit) => Ok(usize::try_from(limit).unwrap_or(MAX_PAGE).min(MAX_PAGE)),
     }
 }
@@ -114,18 +112,9 @@ pub(super) async fn answer(site: &Site, call: &Call<'_>) -> Result<Response, Pro
 async fn past(site: &Site, stream: &StreamId, at: Version) -> Result<Response, Problem> {
     let Some(viewed) = site.edge.dispatch.view(stream, Some(at)).await? else {
         let (aggregate, id) = (stream.aggregate(), stream.id());
-        return Err(Problem::not_found(format!(
-            "At version {at} there is no {aggregate} with the id {id}."
-        )));
+        return Err(Problem::not_found(format!("At version {at} there is no {aggregate} with the id {id}.")));
     };
-    json(
-        StatusCode::OK,
-        &Past {
-            id: stream.id(),
-            version: viewed.version,
-            state: viewed.view,
-        },
-    )
+    json(StatusCode::OK, &Past { id: stream.id(), version: viewed.version, state: viewed.view })
 }
 
 /// `GET /sagas/{id}`, which waits for the saga's end with `Prefer: wait=N`.
@@ -190,11 +179,7 @@ mod tests {
     fn only_a_full_page_has_a_next_one() {
         let events = [event(1), event(2)];
         for (limit, next) in [(2, Some(2)), (3, None)] {
-            assert_eq!(
-                Page::new(&events, limit, |event| event.version).next,
-                next,
-                "{limit}"
-            );
+            assert_eq!(Page::new(&events, limit, |event| event.version).next, next, "{limit}");
         }
         assert_eq!(Page::new(&[], 2, |event| event.version).next, None);
     }
@@ -202,12 +187,7 @@ mod tests {
     #[test]
     fn a_page_has_a_limit() {
         let limit = |query| page_limit(&Parameters::parse(Some(query)).unwrap()).ok();
-        let table = [
-            ("", Some(100)),
-            ("limit=7", Some(7)),
-            ("limit=5000", Some(1000)),
-            ("limit=0", None),
-        ];
+        let table = [("", Some(100)), ("limit=7", Some(7)), ("limit=5000", Some(1000)), ("limit=0", None)];
         for (query, expected) in table {
             assert_eq!(limit(query), expected, "{query}");
         }
