@@ -89,15 +89,15 @@ impl Record {
 
     /// Moves the saga on and starts to write the entries.
     pub(super) fn write(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
         let mut events = Vec::with_capacity(entries.len());
         // An entry that cannot follow is a defect: the record is of no use after it.
         let mut saga = self.saga.take();
         for entry in entries {
             saga = Some(next_state(saga, entry)?);
             events.push(entry.to_event()?);
-        }
-        if events.is_empty() {
-            return Ok(());
         }
         let expected = self.version;
         self.version += events.len() as Version;

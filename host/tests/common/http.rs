@@ -1,0 +1,153 @@
+//! Requests to a host.
+
+use std::io::{BufRead as _, BufReader};
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::http::{HeaderMap, Request};
+use ureq::{Agent, AsSendBody};
+
+/// Longer than any wait that a test asks for. Whatever takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(90);
+/// More than any test has at once.
+const CONNECTIONS: usize = 512;
+
+/// A client of one host. Clones share their connections.
+#[derive(Clone)]
+pub(crate) struct Client {
+    agent: Agent,
+    url: String,
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+pub(crate) type Headers<'a> = &'a [(&'static str, &'a str)];
+
+/// A request that got no answer: the host has gone away.
+#[derive(Debug)]
+pub(crate) struct NoAnswer(#[expect(dead_code, reason = "a failing test shows it")] ureq::Error);
+
+impl Client {
+    pub(crate) fn new(url: &str) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .allow_non_standard_methods(true)
+            .proxy(None)
+            .max_idle_connections(CONNECTIONS)
+            .max_idle_connections_per_host(CONNECTIONS)
+            .timeout_global(Some(LIMIT))
+            .build();
+        Self { agent: config.into(), url: url.to_owned() }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Reply {
+        self.get_with(path, &[])
+    }
+
+    pub(crate) fn get_with(&self, path: &str, headers: Headers<'_>) -> Reply {
+        self.try_send("GET", path, headers, ()).unwrap()
+    }
+
+    pub(crate) fn put(&self, path: &str, body: &Value) -> Reply {
+        self.send("PUT", path, &[], &body.to_string())
+    }
+
+    pub(crate) fn post(&self, path: &str, headers: Headers<'_>, body: &Value) -> Reply {
+        self.send("POST", path, headers, &body.to_string())
+    }
+
+    /// Sends JSON, or what the headers say instead.
+    pub(crate) fn send(&self, method: &str, path: &str, headers: Headers<'_>, body: &str) -> Reply {
+        self.try_send(method, path, headers, body).unwrap()
+    }
+
+    pub(crate) fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: Headers<'_>,
+        body: impl AsSendBody,
+    ) -> Result<Reply, NoAnswer> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = self.agent.run(request.body(body).unwrap()).map_err(NoAnswer)?;
+        let text = response.body_mut().with_config().limit(u64::MAX).read_to_string().map_err(NoAnswer)?;
+        Ok(Reply { status: response.status().as_u16(), headers: response.headers().clone(), text })
+    }
+
+    /// The events of the log behind a position, as they come.
+    pub(crate) fn follow(&self, after: u64) -> impl Iterator<Item = Value> + use<> {
+        let request = Request::get(format!("{}/events?after={after}", self.url));
+        let request = request.header("accept", "text/event-stream").body(()).unwrap();
+        let response = self.agent.run(request).unwrap();
+        let lines = BufReader::new(response.into_body().into_reader()).lines();
+        lines.filter_map(|line| {
+            let line = line.expect("the stream of events broke off, or nothing came for too long");
+            line.strip_prefix("data: ").map(|event| serde_json::from_str(event).unwrap())
+        })
+    }
+
+    /// All events of the log behind a position.
+    pub(crate) fn events(&self, after: u64) -> Vec<Value> {
+        self.pages("/events", after)
+    }
+
+    /// The whole history of one aggregate, such as `order/1`.
+    pub(crate) fn history(&self, stream: &str) -> Vec<Value> {
+        self.pages(&format!("/streams/{stream}"), 0)
+    }
+
+    fn pages(&self, path: &str, after: u64) -> Vec<Value> {
+        let mut events = Vec::new();
+        let mut next = Value::from(after);
+        while !next.is_null() {
+            let path = format!("{path}?limit=1000&after={next}");
+            let mut page = self.get_with(&path, &[("accept", "application/json")]).ok();
+            next = page["next"].take();
+            events.extend(page["items"].as_array().unwrap().iter().cloned());
+        }
+        events
+    }
+
+    /// The position of the log's last event.
+    pub(crate) fn head(&self) -> u64 {
+        self.events(0).last().map_or(0, |event| event["position"].as_u64().unwrap())
+    }
+}
+
+impl Reply {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {:?}", self.text))
+    }
+
+    /// The body of a reply that must be a good one.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> Value {
+        assert!((200..300).contains(&self.status), "{} {}", self.status, self.text);
+        self.json()
+    }
+
+    /// The body of a refusal, which must be a problem with this status and code.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
+        let problem = serde_json::from_str(&self.text).unwrap_or(Value::Null);
+        let told = (self.status, self.header("content-type"), problem["code"].as_str());
+        assert_eq!(told, (status, Some("application/problem+json"), Some(code)), "{}", self.text);
+        assert_eq!(problem["status"], status);
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.ends_with('.')), "{}", self.text);
+        problem
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}

@@ -1,0 +1,195 @@
+//! A host as its users have it: the real program with the shop's real components, in a process of its own, on a data
+//! directory that outlives it, and asked over HTTP.
+
+#![allow(dead_code, reason = "each file of tests uses its part")]
+
+pub(crate) mod http;
+pub(crate) mod laws;
+pub(crate) mod shop;
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use self::http::Client;
+
+/// Longer than a slow machine takes to compile five components.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Longer than a host lets requests in flight take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(45);
+
+/// Where the host of a test keeps its things. Hosts come and go on it, one at a time.
+pub(crate) struct Site {
+    folder: TempDir,
+    plugins: PathBuf,
+}
+
+/// A running host. Dropped, it is killed.
+pub(crate) struct Host {
+    process: Child,
+    url: String,
+    client: Client,
+    /// Kept open, so that the host can write to it.
+    _stdout: BufReader<ChildStdout>,
+    log: PathBuf,
+}
+
+/// How a program ended.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Site {
+    /// With the shop's components and this `kontor.toml`.
+    pub(crate) fn new(configuration: &str) -> Self {
+        Self::with_plugins(&built("plugins"), configuration)
+    }
+
+    /// With the components of a directory.
+    pub(crate) fn with_plugins(plugins: &Path, configuration: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("kontor.toml"), configuration).unwrap();
+        let site = Self { folder, plugins: plugins.to_owned() };
+        // Compiling the components takes seconds in a debug build, so all hosts share what has been compiled.
+        let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+        fs::create_dir_all(&compiled).unwrap();
+        fs::create_dir(site.data()).unwrap();
+        symlink(compiled, site.data().join("compiled")).unwrap();
+        site
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Starts a host, and returns when it answers.
+    pub(crate) fn start(&self) -> Host {
+        let log = self.folder.path().join("host.log");
+        let stderr = File::options().create(true).append(true).open(&log).unwrap();
+        let mut serve = self.serve(&self.plugins);
+        let mut process = serve.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let (first, stdout) = first_line(stdout);
+        let url = first.trim_end().strip_prefix("listening on ").unwrap_or_else(|| {
+            let _ = process.kill();
+            panic!("the host did not start: {first}{}", read(&log))
+        });
+        let url = url.to_owned();
+        Host { process, client: Client::new(&url), url, _stdout: stdout, log }
+    }
+
+    /// What becomes of a host that is to run these components and does not start.
+    pub(crate) fn fail_to_start(&self, plugins: &Path) -> Ended {
+        ended(&mut self.serve(plugins))
+    }
+
+    fn serve(&self, plugins: &Path) -> Command {
+        let mut serve = kontor(&["serve", "--listen", "127.0.0.1:0", "--config", "kontor.toml"]);
+        serve.current_dir(self.folder.path());
+        serve.arg("--data").arg(self.data()).arg("--plugins").arg(plugins);
+        serve
+    }
+}
+
+impl Host {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends it as a power cut does.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        rustix::process::kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        let (done, end) = mpsc::channel();
+        let pid = Pid::from_child(&self.process);
+        thread::spawn(move || {
+            if end.recv_timeout(STOP_LIMIT).is_err() {
+                // Err: it has ended in this moment.
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        });
+        let status = self.process.wait().unwrap();
+        done.send(()).expect("the host did not end when it was asked to");
+        status
+    }
+
+    /// Asks it to end and waits for that.
+    pub(crate) fn stop(self) -> ExitStatus {
+        self.terminate();
+        self.wait()
+    }
+}
+
+impl std::ops::Deref for Host {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Err: it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if thread::panicking() {
+            eprintln!("the log of the host:\n{}", read(&self.log));
+        }
+    }
+}
+
+/// The program, without the settings of this shell.
+pub(crate) fn kontor(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kontor"));
+    command.env_clear().args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs a program to its end.
+pub(crate) fn ended(command: &mut Command) -> Ended {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// A directory that `cargo xtask build` leaves in cargo's target directory.
+pub(crate) fn built(name: &str) -> PathBuf {
+    // The test runs from <target>/<profile>/deps/.
+    let test = std::env::current_exe().unwrap();
+    let folder = test.ancestors().nth(3).map(|target| target.join(name));
+    folder.filter(|folder| folder.is_dir()).expect("run `cargo xtask build` first")
+}
+
+fn first_line(mut stdout: BufReader<ChildStdout>) -> (String, BufReader<ChildStdout>) {
+    let (sender, line) = mpsc::channel();
+    thread::spawn(move || {
+        let mut line = String::new();
+        let _ = stdout.read_line(&mut line);
+        let _ = sender.send((line, stdout));
+    });
+    line.recv_timeout(START_LIMIT).expect("the host did not start in time")
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_default()
+}

@@ -1,0 +1,86 @@
+//! The words of the shop.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::http::{Client, Reply};
+
+/// A region that nothing is delivered to.
+pub(crate) const UNDELIVERABLE: &str = "atlantis";
+pub(crate) const CARD_LIMIT: u64 = 100_000;
+pub(crate) const POINTS_LIMIT: u64 = 1_000;
+/// Longer than any saga takes on a busy machine: a test never waits for all of it.
+pub(crate) const SAGA_END: (&str, &str) = ("prefer", "wait=30");
+
+/// The `kontor.toml` of the shop.
+pub(crate) fn configuration() -> String {
+    format!(
+        "[services.payment]\ncard-limit = {CARD_LIMIT}\npoints-limit = {POINTS_LIMIT}\n\
+         [services.delivery]\nundeliverable-regions = ['{UNDELIVERABLE}']\n"
+    )
+}
+
+/// An order to be placed.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) lines: Vec<(String, i64)>,
+    pub(crate) payment: Vec<(&'static str, &'static str)>,
+    pub(crate) region: &'static str,
+}
+
+/// An order of these products, paid by card and sent where everything is delivered.
+pub(crate) fn order(lines: &[(&str, i64)]) -> Wanted {
+    let lines = lines.iter().map(|(product, quantity)| ((*product).to_owned(), *quantity)).collect();
+    Wanted { lines, payment: vec![("card", "1")], region: "north" }
+}
+
+impl Wanted {
+    pub(crate) fn paid(self, payment: &[(&'static str, &'static str)]) -> Self {
+        Self { payment: payment.to_vec(), ..self }
+    }
+
+    pub(crate) fn sent_to(self, region: &'static str) -> Self {
+        Self { region, ..self }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let line = |(product, quantity): &(String, i64)| json!({"product_id": product, "quantity": quantity});
+        let part = |(method, share): &(&str, &str)| json!({"method": method, "share": share});
+        json!({
+            "user_id": "ada",
+            "lines": self.lines.iter().map(line).collect::<Vec<_>>(),
+            "payment": self.payment.iter().map(part).collect::<Vec<_>>(),
+            "address": {"region": self.region, "line": "1 Quay Street"},
+        })
+    }
+}
+
+/// An idempotency key; an order that is made with it has it as its id.
+pub(crate) fn new_key() -> String {
+    Uuid::now_v7().to_string()
+}
+
+impl Client {
+    pub(crate) fn register(&self, product: &str, unit_price: u64, quantity: u64) -> Reply {
+        let body = json!({"name": format!("A {product}"), "unit_price": unit_price, "quantity": quantity});
+        let reply = self.put(&format!("/products/{product}"), &body);
+        reply.ok();
+        reply
+    }
+
+    /// Places an order and waits for the end of its saga.
+    pub(crate) fn place(&self, wanted: &Wanted) -> Reply {
+        self.post("/orders", &[SAGA_END], &wanted.json())
+    }
+
+    /// What is available and what is reserved of a product.
+    pub(crate) fn stock(&self, product: &str) -> (u64, u64) {
+        let product = self.get(&format!("/products/{product}")).ok();
+        (product["available"].as_u64().unwrap(), product["reserved"].as_u64().unwrap())
+    }
+}
+
+/// The names of some events.
+pub(crate) fn names(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["name"].as_str().unwrap()).collect()
+}

@@ -1,0 +1,173 @@
+//! What holds when a host ends in the middle of its work: killed, it has lost nothing that it answered; asked to end, it
+//! answers everything that it took.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use common::http::{Client, NoAnswer, Reply};
+use common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, new_key, order};
+use common::{Site, laws};
+
+const ORDERS: usize = 200;
+
+/// Two that last for all orders, one that does not, and one that no card pays.
+fn stock(host: &Client) {
+    host.register("apple", 300, 1_000_000);
+    host.register("pear", 250, 1_000_000);
+    host.register("rarity", 700, 25);
+    host.register("yacht", CARD_LIMIT, 1_000_000);
+}
+
+/// An order with its key, which becomes the order's id.
+struct Sent {
+    key: String,
+    wanted: Wanted,
+    /// The statuses that it may come to.
+    ends: &'static [&'static str],
+}
+
+impl Sent {
+    /// Some of each kind.
+    fn new(number: usize) -> Self {
+        let (wanted, ends): (_, &[&str]) = match number % 5 {
+            0 => (order(&[("apple", 2), ("pear", 1)]), &["confirmed"]),
+            1 => (order(&[("pear", 3)]).paid(&[("card", "0.9"), ("points", "0.1")]), &["confirmed"]),
+            2 => (order(&[("apple", 1), ("rarity", 1)]), &["confirmed", "cancelled"]),
+            3 => (order(&[("pear", 1), ("yacht", 2)]), &["cancelled"]),
+            _ => (order(&[("apple", 1), ("pear", 1)]).sent_to(UNDELIVERABLE), &["cancelled"]),
+        };
+        Self { key: new_key(), wanted, ends }
+    }
+
+    fn send(&self, host: &Client, wait: &'static str) -> Result<Reply, NoAnswer> {
+        let headers = [("idempotency-key", &*self.key), ("prefer", wait)];
+        host.try_send("POST", "/orders", &headers, self.wanted.json().to_string())
+    }
+}
+
+/// Sends all orders at once, and calls `enough` when so many have been answered. Returns each order's answer, if any.
+fn send_at_once(
+    host: &Client,
+    orders: Vec<Sent>,
+    answers: usize,
+    enough: impl FnOnce(),
+) -> Vec<(Sent, Option<Reply>)> {
+    thread::scope(|scope| {
+        let (answered, told) = mpsc::channel();
+        let send = move |order: Sent| {
+            let answered = answered.clone();
+            scope.spawn(move || {
+                let answer = order.send(host, "wait=0").ok();
+                if answer.is_some() {
+                    answered.send(()).unwrap();
+                }
+                (order, answer)
+            })
+        };
+        let senders: Vec<_> = orders.into_iter().map(send).collect();
+        assert_eq!(told.iter().take(answers).count(), answers);
+        enough();
+        senders.into_iter().map(|sender| sender.join().unwrap()).collect()
+    })
+}
+
+/// Whether the host took the order. What it did not take was for more than there was.
+fn was_taken(answer: &Reply) -> bool {
+    match answer.status {
+        200..300 => true,
+        _ => {
+            answer.problem(409, "insufficient-stock");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_killed_host_has_lost_nothing_that_it_has_answered() {
+    let site = Site::new(&configuration());
+    let mut host = site.start();
+    stock(&host);
+    for answers in [10, 60, 120] {
+        let orders: Vec<_> = (0..ORDERS).map(Sent::new).collect();
+        let client = Client::clone(&host);
+        let outcomes = send_at_once(&client, orders, answers, || host.kill());
+
+        host = site.start();
+        let statuses = laws::check(&host);
+        for (sent, answer) in &outcomes {
+            let status = statuses.get(&sent.key).map(String::as_str);
+            if let Some(answer) = answer {
+                assert_eq!(status.is_some(), was_taken(answer), "{} {}", sent.key, answer.text);
+            }
+            assert!(status.is_none_or(|status| sent.ends.contains(&status)), "{} is {status:?}", sent.key);
+        }
+
+        for (sent, _) in &outcomes {
+            let again = sent.send(&host, SAGA_END.1).unwrap();
+            if was_taken(&again) {
+                let told = again.json();
+                assert_eq!(told["id"], sent.key);
+                let status = told["state"]["status"].as_str().unwrap();
+                assert!(sent.ends.contains(&status), "{told}");
+            }
+        }
+        let after: BTreeMap<_, _> = laws::check(&host).into_iter().collect();
+        assert!(statuses.iter().all(|(order, status)| after.get(order) == Some(status)));
+    }
+}
+
+#[test]
+fn a_host_that_is_asked_to_end_answers_all_that_it_has_taken() {
+    const CLIENTS: usize = 16;
+    const ENOUGH: usize = 100;
+    let site = Site::new(&configuration());
+    let host = site.start();
+    stock(&host);
+    let numbers = AtomicUsize::new(0);
+    let client = Client::clone(&host);
+    let outcomes: Vec<(Sent, Option<Reply>)> = thread::scope(|scope| {
+        let (answered, told) = mpsc::channel();
+        // Every client sends one order after another until one is not taken any more; every second one waits for sagas.
+        let (client, numbers) = (&client, &numbers);
+        let send = move |wait: &'static str| {
+            let answered = answered.clone();
+            scope.spawn(move || {
+                let mut outcomes = Vec::new();
+                loop {
+                    let order = Sent::new(numbers.fetch_add(1, Ordering::Relaxed));
+                    let answer = order.send(client, wait).ok();
+                    answered.send(()).unwrap();
+                    let go_on = answer.as_ref().is_some_and(|answer| answer.status != 503);
+                    outcomes.push((order, answer));
+                    if !go_on {
+                        return outcomes;
+                    }
+                }
+            })
+        };
+        let clients: Vec<_> = ["wait=0", SAGA_END.1].into_iter().cycle().take(CLIENTS).map(send).collect();
+        assert_eq!(told.iter().take(ENOUGH).count(), ENOUGH);
+        host.terminate();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert_eq!(host.wait().code(), Some(0));
+
+    let host = site.start();
+    let statuses = laws::check(&host);
+    for (sent, answer) in &outcomes {
+        let taken = answer.as_ref().is_some_and(|answer| answer.status < 300);
+        assert_eq!(
+            statuses.contains_key(&sent.key),
+            taken,
+            "{} {:?}",
+            sent.key,
+            answer.as_ref().map(|a| &a.text)
+        );
+    }
+}
