@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::log::{AppendError, ReadError};
-use crate::model::{Rejection, StreamId, Version};
+use crate::model::{Position, Rejection, StreamId, Version};
 
 /// A technical failure of a component: the instance is thrown away, the call may be tried again.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -62,4 +62,7 @@ pub enum CallError {
     /// A read model could not be used: not there yet, broken, or past a limit.
     #[error("the read model of {service} cannot be used: {reason}")]
     ReadModel { service: Arc<str>, reason: String },
+    /// The read model did not reach the position that the query was to see, in the time a query waits for that.
+    #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
+    NotCaughtUp { service: Arc<str>, at_least: Position, reached: Position },
 }

@@ -20,7 +20,7 @@ use crate::edge::http::{self, Edge, HttpLimits, RouteError, RouteTable};
 use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
 use crate::model::Json;
 use crate::projection::{Projections, ProjectionsError};
-use crate::query::Queries;
+use crate::query::{Queries, QueryLimits};
 use crate::runtime::{Ask, Runtime, RuntimeError, RuntimeLimits};
 use crate::saga::{Sagas, SagasError};
 use crate::state::States;
@@ -82,8 +82,18 @@ pub async fn run(
 
     let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
     let projections = Arc::new(Projections::start(&config.data, log.clone(), registry.clone())?);
-    let queries =
-        Arc::new(Queries::new(states.clone(), registry.clone(), projections.clone(), log.clone(), clock.clone()));
+    let limits = QueryLimits {
+        catch_up: Duration::from_millis(config.limits.wait_ms),
+        ..QueryLimits::default()
+    };
+    let queries = Arc::new(Queries::new(
+        states.clone(),
+        registry.clone(),
+        projections.clone(),
+        log.clone(),
+        clock.clone(),
+        limits,
+    ));
     let ask: Arc<dyn Ask> = queries.clone();
     let limits = DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue };
     let dispatch =

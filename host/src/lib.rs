@@ -10,6 +10,7 @@ pub mod host;
 pub mod log;
 pub mod manifest;
 pub mod model;
+pub mod projection;
 pub mod query;
 pub mod runtime;
 pub mod saga;

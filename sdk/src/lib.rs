@@ -120,3 +120,8 @@ pub fn config<T: DeserializeOwned>(key: &str) -> Option<T> {
         Err(error) => panic!("the configuration {key} cannot be read: {error}"),
     }
 }
+
+/// The service in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

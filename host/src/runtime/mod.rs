@@ -26,7 +26,8 @@ use wasmtime::component::{HasSelf, Linker};
 use crate::model::Json;
 
 pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
-pub(crate) use host::{Access, ReadSession};
+pub(crate) use component::QueryCall;
+pub(crate) use host::{Access, Guarded, ReadSession};
 pub use host::{Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
 pub use load::LoadError;
 
@@ -34,7 +35,7 @@ use guest::Guest;
 
 /// How deep services may ask each other: a screen asks services, one of which asks another. Each depth has its own
 /// instances, so that those who wait can never starve those they wait for.
-const MAX_DEPTH: usize = 4;
+pub(crate) const MAX_DEPTH: usize = 4;
 
 /// What a component may use.
 #[derive(Clone, Debug)]

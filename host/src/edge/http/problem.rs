@@ -189,7 +189,9 @@ impl From<CallError> for Problem {
                  again with its Idempotency-Key.",
             ),
             CallError::Read(_) => Self::unavailable("log-unavailable", "The log cannot be read."),
-            CallError::ReadModel { .. } => Self::unavailable("read-model-unavailable", format!("{error}.")),
+            CallError::ReadModel { .. } | CallError::NotCaughtUp { .. } => {
+                Self::unavailable("read-model-unavailable", format!("{error}."))
+            }
         };
         problem.0.cause = Some(error);
         problem

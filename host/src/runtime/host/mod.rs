@@ -6,7 +6,7 @@ mod read_model;
 mod services;
 mod steps;
 
-pub(crate) use read_model::{Access, ReadSession};
+pub(crate) use read_model::{Access, Guarded, ReadSession};
 pub use services::{Ask, AskFailure, Request};
 pub use steps::{Awaited, Halt, Outcome, Step, Steps};
 

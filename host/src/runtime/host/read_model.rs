@@ -1,10 +1,15 @@
 //! `kontor:service/read-model`: SQL on the service's own read database.
 
+mod guard;
+
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
 use crate::runtime::bindings::read_model::{self, Host, Rows};
 use crate::runtime::guest::{Guest, forbidden};
+
+pub(crate) use guard::Guarded;
+use guard::SqlError;
 
 /// Rows of one result. A page of a report has some hundred.
 const MAX_ROWS: usize = 10_000;
@@ -19,24 +24,22 @@ pub(crate) enum Access {
     Read,
 }
 
-/// A connection to the read database, lent to one call. Its authorizer and time limit are set by whoever lends it.
+/// A connection to the read database, lent to one call, with a transaction open on it.
 pub(crate) struct ReadSession {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Guarded,
     pub(crate) access: Access,
 }
 
 impl Guest {
     fn session(&self, access: Access) -> wasmtime::Result<&ReadSession> {
         let session = self.scope.as_ref().and_then(|scope| scope.read_model.as_ref());
-        session
-            .filter(|session| access == Access::Read || session.access == Access::Write)
-            .ok_or_else(|| {
-                let import = match access {
-                    Access::Write => "read-model.execute",
-                    Access::Read => "read-model.query",
-                };
-                forbidden(import, self.operation())
-            })
+        session.filter(|session| access == Access::Read || session.access == Access::Write).ok_or_else(|| {
+            let import = match access {
+                Access::Write => "read-model.execute",
+                Access::Read => "read-model.query",
+            };
+            forbidden(import, self.operation())
+        })
     }
 }
 
@@ -47,7 +50,8 @@ impl Host for Guest {
         parameters: Vec<read_model::Value>,
     ) -> wasmtime::Result<Result<u64, String>> {
         let session = self.session(Access::Write)?;
-        Ok(execute(&session.connection, &sql, parameters).map_err(|error| error.to_string()))
+        let changed = session.connection.statement(|connection| execute(connection, &sql, parameters));
+        Ok(changed.map_err(|error| error.to_string()))
     }
 
     fn query(
@@ -56,34 +60,30 @@ impl Host for Guest {
         parameters: Vec<read_model::Value>,
     ) -> wasmtime::Result<Result<Rows, String>> {
         let session = self.session(Access::Read)?;
-        Ok(query(&session.connection, &sql, parameters))
+        let rows = session.connection.statement(|connection| query(connection, &sql, parameters));
+        Ok(rows.map_err(|error| error.to_string()))
     }
 }
 
-fn execute(connection: &Connection, sql: &str, parameters: Vec<read_model::Value>) -> rusqlite::Result<u64> {
+fn execute(connection: &Connection, sql: &str, parameters: Vec<read_model::Value>) -> Result<u64, SqlError> {
     let mut statement = connection.prepare_cached(sql)?;
     let changed = statement.execute(params_from_iter(parameters.into_iter().map(sqlite_value)))?;
     Ok(changed as u64)
 }
 
-fn query(connection: &Connection, sql: &str, parameters: Vec<read_model::Value>) -> Result<Rows, String> {
-    let text = |error: rusqlite::Error| error.to_string();
-    let mut statement = connection.prepare_cached(sql).map_err(text)?;
+fn query(connection: &Connection, sql: &str, parameters: Vec<read_model::Value>) -> Result<Rows, SqlError> {
+    let mut statement = connection.prepare_cached(sql)?;
     let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
-    let mut found = statement
-        .query(params_from_iter(parameters.into_iter().map(sqlite_value)))
-        .map_err(text)?;
+    let mut found = statement.query(params_from_iter(parameters.into_iter().map(sqlite_value)))?;
     let mut rows = Vec::new();
     let mut bytes = 0;
-    while let Some(row) = found.next().map_err(text)? {
+    while let Some(row) = found.next()? {
         let values = (0..columns.len()).map(|index| row.get_ref(index).map(guest_value));
-        let values = values.collect::<rusqlite::Result<Vec<_>>>().map_err(text)?;
+        let values = values.collect::<rusqlite::Result<Vec<_>>>()?;
         bytes += values.iter().map(size).sum::<usize>();
         rows.push(values);
         if rows.len() > MAX_ROWS || bytes > MAX_RESULT_BYTES {
-            return Err(format!(
-                "the result has more than {MAX_ROWS} rows or {MAX_RESULT_BYTES} bytes: add a LIMIT"
-            ));
+            return Err(SqlError::TooLarge { rows: MAX_ROWS, bytes: MAX_RESULT_BYTES });
         }
     }
     Ok(Rows { columns, rows })

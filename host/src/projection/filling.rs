@@ -1,0 +1,214 @@
+//! Applies events to one read database.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rusqlite::ErrorCode;
+
+use super::database::{Database, Writer, is_damage};
+use super::tables::{self, Progress};
+use crate::manifest::ReadModel;
+use crate::model::{Position, Recorded, StreamId};
+use crate::runtime::{Access, Component, Guarded, ReadSession};
+
+/// Events of no interest after which the position is committed all the same: after a restart as many are read again, which
+/// takes some ten milliseconds.
+const COMMIT_EVERY: Position = 10_000;
+
+/// Why a database is not filled any further.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfilled {
+    #[error("another read model has been deployed")]
+    Replaced,
+    #[error("the read database is damaged")]
+    Damaged,
+    #[error("the read database cannot be used: {0:?}")]
+    Trouble(ErrorCode),
+    #[error("the read database cannot be written")]
+    Database(#[source] rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Unfilled {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(code) if is_damage(code) => Self::Damaged,
+            _ => Self::Database(error),
+        }
+    }
+}
+
+impl From<ErrorCode> for Unfilled {
+    fn from(code: ErrorCode) -> Self {
+        if is_damage(code) { Self::Damaged } else { Self::Trouble(code) }
+    }
+}
+
+/// A read database that is being filled.
+pub(super) struct Filling {
+    pub(super) database: Arc<Database>,
+    pub(super) component: Component,
+    /// Everything up to here is applied.
+    pub(super) position: Position,
+    subscribed: Subscribed,
+    /// None when it was lost in a call.
+    connection: Option<Guarded>,
+    parked: HashSet<StreamId>,
+    /// What the database says.
+    committed: Position,
+}
+
+/// The names of the events to apply, by aggregate.
+struct Subscribed(HashMap<Arc<str>, HashSet<Arc<str>>>);
+
+impl Subscribed {
+    fn new(model: Option<&ReadModel>) -> Self {
+        let mut names: HashMap<_, HashSet<_>> = HashMap::new();
+        for event in model.iter().flat_map(|model| &model.subscribes) {
+            names.entry(event.aggregate.clone()).or_default().insert(event.event.clone());
+        }
+        Self(names)
+    }
+
+    fn contains(&self, event: &Recorded) -> bool {
+        self.0.get(event.stream.aggregate()).is_some_and(|names| names.contains(&event.name))
+    }
+}
+
+impl Filling {
+    pub(super) fn new(database: Arc<Database>, component: Component, writer: Writer) -> Self {
+        Self {
+            database,
+            subscribed: Subscribed::new(component.manifest().read_model.as_ref()),
+            component,
+            position: writer.position,
+            connection: Some(writer.connection),
+            parked: writer.parked,
+            committed: writer.position,
+        }
+    }
+
+    /// Goes on with another version of the component, if it has the same read model.
+    pub(super) fn follow(&mut self, deployed: &Component) -> Result<(), Unfilled> {
+        if deployed.digest() == self.component.digest() {
+            return Ok(());
+        }
+        match &deployed.manifest().read_model {
+            Some(model) if self.database.is_of(model) => {
+                self.component = deployed.clone();
+                Ok(())
+            }
+            _ => Err(Unfilled::Replaced),
+        }
+    }
+
+    /// Applies the next page of the log.
+    pub(super) async fn apply(&mut self, page: Vec<Recorded>) -> Result<(), Unfilled> {
+        let Some(end) = page.last().map(|event| event.position) else { return Ok(()) };
+        let (skipped, applicable): (Vec<_>, Vec<_>) = page
+            .into_iter()
+            .filter(|event| self.subscribed.contains(event))
+            .partition(|event| self.parked.contains(&event.stream));
+        if applicable.is_empty() && skipped.is_empty() {
+            self.pass_by(end)?;
+        } else {
+            let progress = Progress { position: end, skipped: &skipped, parked: None };
+            if let Err(error) = self.attempt(&applicable, &progress).await? {
+                let (service, events) = (&self.component.manifest().service, applicable.len());
+                tracing::warn!(%service, events, error, "events cannot be applied together, so one by one");
+                let mut events = [skipped, applicable].concat();
+                events.sort_by_key(|event| event.position);
+                for event in &events {
+                    self.apply_one(event).await?;
+                }
+            }
+        }
+        self.position = end;
+        Ok(())
+    }
+
+    /// Nothing is to be applied up to `end`, which is seldom worth a transaction.
+    fn pass_by(&mut self, end: Position) -> Result<(), Unfilled> {
+        if end - self.committed >= COMMIT_EVERY {
+            self.commit(&Progress { position: end, skipped: &[], parked: None })?;
+        }
+        Ok(())
+    }
+
+    /// Applies an event in a transaction of its own; parks its stream if that fails.
+    async fn apply_one(&mut self, event: &Recorded) -> Result<(), Unfilled> {
+        let position = event.position;
+        let events = std::slice::from_ref(event);
+        if self.parked.contains(&event.stream) {
+            return self.commit(&Progress { position, skipped: events, parked: None });
+        }
+        let progress = Progress { position, skipped: &[], parked: None };
+        let Err(error) = self.attempt(events, &progress).await? else { return Ok(()) };
+        let service = &self.component.manifest().service;
+        tracing::error!(%service, stream = %event.stream, position, error, "a stream is parked in a projection");
+        metrics::counter!("kontor_projection_parked_total", "service" => service.to_string()).increment(1);
+        self.commit(&Progress { position, skipped: &[], parked: Some((event, &error)) })?;
+        self.parked.insert(event.stream.clone());
+        Ok(())
+    }
+
+    /// Applies events and commits the progress with them. The inner error is why the component could not.
+    async fn attempt(
+        &mut self,
+        events: &[Recorded],
+        progress: &Progress<'_>,
+    ) -> Result<Result<(), String>, Unfilled> {
+        if events.is_empty() {
+            return self.commit(progress).map(Ok);
+        }
+        let session = ReadSession { connection: self.begin()?, access: Access::Write };
+        let (outcome, session) = self.component.project(events, session).await;
+        let mut outcome = outcome.unwrap_or_else(|fault| Err(format!("{fault}: {}", fault.detail)));
+        let Some(ReadSession { connection, .. }) = session else {
+            // Closed, and what it wrote undone.
+            return Ok(outcome.and_then(|()| Err("the connection was lost".to_owned())));
+        };
+        if let Some(trouble) = connection.trouble() {
+            return Err(trouble.into());
+        }
+        if outcome.is_ok() {
+            outcome = commit(&connection, progress)?;
+        }
+        if outcome.is_ok() {
+            self.committed = progress.position;
+        } else {
+            tables::roll_back(&connection)?;
+        }
+        self.connection = Some(connection);
+        Ok(outcome)
+    }
+
+    /// Commits progress alone.
+    fn commit(&mut self, progress: &Progress<'_>) -> Result<(), Unfilled> {
+        let connection = self.begin()?;
+        tables::commit(&connection, progress)?;
+        self.connection = Some(connection);
+        self.committed = progress.position;
+        Ok(())
+    }
+
+    /// The connection with a new transaction. Whoever does not put it back has it closed, and the transaction undone.
+    fn begin(&mut self) -> Result<Guarded, Unfilled> {
+        let connection = self.connection.take().map_or_else(|| self.database.writer(), Ok)?;
+        tables::begin(&connection)?;
+        Ok(connection)
+    }
+}
+
+/// Commits a batch, unless the component has made that impossible.
+fn commit(connection: &Guarded, progress: &Progress<'_>) -> Result<Result<(), String>, Unfilled> {
+    if !connection.in_transaction() {
+        return Ok(Err("a statement rolled the transaction back".to_owned()));
+    }
+    match tables::commit(connection, progress) {
+        // A deferred foreign key.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            Ok(Err(error.to_string()))
+        }
+        committed => Ok(Ok(committed?)),
+    }
+}

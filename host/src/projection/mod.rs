@@ -1,0 +1,117 @@
+//! Fills the read models: each service's own SQLite database, from the events it subscribes to, in the order of the log.
+//!
+//! *Invariant:* what a component writes for a batch of events and the position of its last event are committed together,
+//! so each event takes effect exactly once. *Invariant:* an event that cannot be applied parks its stream, never the
+//! projection; trouble of the database parks nothing.
+
+mod database;
+mod filling;
+mod runner;
+mod tables;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::deploy::Registry;
+use crate::log::EventLog;
+use crate::manifest::ReadModel;
+use crate::model::Position;
+
+pub(crate) use database::Database;
+pub use database::ProjectionsError;
+use runner::Runner;
+
+/// The read models of the services that ran when this was started.
+pub struct Projections {
+    /// By service.
+    projections: HashMap<Arc<str>, Projection>,
+    runners: Mutex<Vec<JoinHandle<()>>>,
+    /// Becomes true at shutdown.
+    stopping: watch::Sender<bool>,
+}
+
+struct Projection {
+    database: Arc<ArcSwap<Database>>,
+    position: watch::Receiver<Position>,
+}
+
+/// A read model did not get as far as it was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the read model is at position {reached}")]
+pub struct Behind {
+    pub reached: Position,
+}
+
+impl Projections {
+    /// Opens the read databases of the running services under `data`, and fills them from now on, each on a thread of its
+    /// own. To be called inside a tokio runtime.
+    pub fn start(
+        data: &Path,
+        log: Arc<dyn EventLog>,
+        registry: Arc<Registry>,
+    ) -> Result<Self, ProjectionsError> {
+        let dir = database::directory(data)?;
+        let mut projections = HashMap::new();
+        let mut opened = Vec::new();
+        for component in registry.current().services() {
+            let service = &component.manifest().service;
+            let Some(model) = &component.manifest().read_model else { continue };
+            let (database, writer) = Database::open(&dir, service, model, *log.head().borrow())?;
+            let database = Arc::new(ArcSwap::from_pointee(database));
+            let (tell, position) = watch::channel(writer.position);
+            projections.insert(service.clone(), Projection { database: database.clone(), position });
+            let runner =
+                Runner { dir: dir.clone(), log: log.clone(), registry: registry.clone(), database, tell };
+            opened.push((runner, component.clone(), writer));
+        }
+        let (stopping, stop) = watch::channel(false);
+        let threads = opened.into_iter().map(|(runner, component, writer)| {
+            let stop = stop.clone();
+            tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(component, writer, stop)))
+        });
+        let runners = Mutex::new(threads.collect());
+        Ok(Self { projections, runners, stopping })
+    }
+
+    /// How far the read model of a service is; none if it has none.
+    pub fn position(&self, service: &str) -> Option<Position> {
+        self.projections.get(service).map(|projection| *projection.position.borrow())
+    }
+
+    /// Waits until the read model of a service has a position, for `limit` at most.
+    pub async fn wait(&self, service: &str, at_least: Position, limit: Duration) -> Result<Position, Behind> {
+        let Some(projection) = self.projections.get(service) else { return Err(Behind { reached: 0 }) };
+        let mut position = projection.position.clone();
+        let waited = tokio::time::timeout(limit, position.wait_for(|position| *position >= at_least)).await;
+        match waited {
+            Ok(Ok(position)) => Ok(*position),
+            // The time is over, or the runner has ended.
+            Err(_) | Ok(Err(_)) => Err(Behind { reached: *projection.position.borrow() }),
+        }
+    }
+
+    /// Applies no more events, and returns when nothing is under way. What was under way is undone; after a restart it comes
+    /// again.
+    pub async fn close(&self) {
+        self.stopping.send_replace(true);
+        let runners = std::mem::take(&mut *self.runners.lock().unwrap_or_else(PoisonError::into_inner));
+        for runner in runners {
+            if let Err(error) = runner.await {
+                tracing::error!(%error, "a projection has panicked");
+            }
+        }
+    }
+
+    /// The database for queries of that read model; none if another one is being filled for the service.
+    pub(crate) fn database(&self, service: &str, model: &ReadModel) -> Option<Arc<Database>> {
+        let database = self.projections.get(service)?.database.load_full();
+        database.is_of(model).then_some(database)
+    }
+}

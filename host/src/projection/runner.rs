@@ -1,0 +1,128 @@
+//! Keeps one read model filled: page by page of the log, through restarts after trouble, until shutdown.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::database::{Database, ProjectionsError, Writer};
+use super::filling::{Filling, Unfilled};
+use crate::deploy::Registry;
+use crate::log::{EventLog, ReadError, Subscription};
+use crate::model::Position;
+use crate::runtime::Component;
+
+/// How long a projection rests after trouble with the disk or the log.
+const REST: Duration = Duration::from_secs(1);
+
+/// What keeps a service's read model filled.
+pub(super) struct Runner {
+    pub(super) dir: PathBuf,
+    pub(super) log: Arc<dyn EventLog>,
+    pub(super) registry: Arc<Registry>,
+    /// Where queries find the database.
+    pub(super) database: Arc<ArcSwap<Database>>,
+    pub(super) tell: watch::Sender<Position>,
+}
+
+/// Why a database is not filled any further.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the log is closed")]
+    LogClosed,
+    #[error("the service has no read model any more")]
+    NoReadModel,
+    #[error(transparent)]
+    Unfilled(#[from] Unfilled),
+    #[error("the damaged read database cannot be removed")]
+    Remove(#[from] io::Error),
+    #[error(transparent)]
+    Open(#[from] ProjectionsError),
+    #[error(transparent)]
+    Log(#[from] ReadError),
+}
+
+impl Runner {
+    /// Fills the database until `stop` becomes true or nobody is left to say so. A batch under way then is undone, which is
+    /// as good as never begun.
+    pub(super) async fn run(self, component: Component, writer: Writer, mut stop: watch::Receiver<bool>) {
+        let stopped = async {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        tokio::select! {
+            () = stopped => {}
+            () = self.keep_filling(component, writer) => {}
+        }
+    }
+
+    async fn keep_filling(&self, mut component: Component, writer: Writer) {
+        let service = component.manifest().service.clone();
+        let Err(mut ended) = self.fill(component.clone(), writer).await;
+        loop {
+            match &ended {
+                Ended::LogClosed => return,
+                Ended::Unfilled(Unfilled::Replaced) => tracing::info!(%service, "{ended}"),
+                trouble => {
+                    tracing::error!(%service, error = trouble as &dyn std::error::Error, "a projection rests");
+                    tokio::time::sleep(REST).await;
+                }
+            }
+            if let Some(deployed) = self.registry.current().service(&service) {
+                component = deployed.clone();
+            }
+            let opened = self.open(&component, matches!(ended, Ended::Unfilled(Unfilled::Damaged)));
+            ended = match opened {
+                Ok(writer) => {
+                    let Err(ended) = self.fill(component.clone(), writer).await;
+                    ended
+                }
+                Err(error) => error,
+            };
+        }
+    }
+
+    /// Opens the database of a component's read model in the place of the one that was filled so far.
+    fn open(&self, component: &Component, anew: bool) -> Result<Writer, Ended> {
+        let manifest = component.manifest();
+        let model = manifest.read_model.as_ref().ok_or(Ended::NoReadModel)?;
+        if anew {
+            self.database.load().discard()?;
+        }
+        let (database, writer) =
+            Database::open(&self.dir, &manifest.service, model, *self.log.head().borrow())?;
+        self.database.store(Arc::new(database));
+        self.tell.send_replace(writer.position);
+        Ok(writer)
+    }
+
+    async fn fill(&self, component: Component, writer: Writer) -> Result<Infallible, Ended> {
+        let database = self.database.load_full();
+        let mut subscription = Subscription::new(self.log.clone(), writer.position);
+        let mut filling = Filling::new(database.clone(), component, writer);
+        loop {
+            let page = tokio::select! {
+                page = subscription.next() => page?.ok_or(Ended::LogClosed)?,
+                () = database.damaged() => return Err(Unfilled::Damaged.into()),
+            };
+            if let Some(deployed) = self.registry.current().service(&filling.component.manifest().service) {
+                filling.follow(deployed)?;
+            }
+            filling.apply(page).await?;
+            self.publish(&filling);
+        }
+    }
+
+    fn publish(&self, filling: &Filling) {
+        let position = filling.position;
+        filling.database.advance(position);
+        self.tell.send_replace(position);
+        let labels = [("service", filling.component.manifest().service.to_string())];
+        let lag = self.log.head().borrow().saturating_sub(position);
+        metrics::gauge!("kontor_projection_position", &labels).set(position as f64);
+        metrics::gauge!("kontor_projection_lag_events", &labels).set(lag as f64);
+    }
+}

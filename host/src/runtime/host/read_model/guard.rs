@@ -1,0 +1,380 @@
+//! What the SQL of a component may do, whatever it says.
+//!
+//! *Invariant:* SQL of a component runs only inside a transaction of the host, and cannot end it unnoticed: SQLite rolls
+//! back by itself (`INSERT OR ROLLBACK`, a statement that ran out of time), and whatever came after that would take
+//! effect alone.
+
+use std::ffi::c_int;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, ErrorCode};
+
+/// Running time of all statements of one call. A page of a report takes milliseconds.
+const MAX_SQL_TIME: Duration = Duration::from_secs(2);
+/// Instructions of SQLite between two looks at the clock: some tenths of a millisecond.
+const INSTRUCTIONS_A_LOOK: c_int = 10_000;
+/// Statements that a connection keeps prepared. A projection has about one an event it follows.
+const MAX_PREPARED: usize = 64;
+/// Tables, indexes and whatever else has such a name belong to the host.
+const HOSTS_PREFIX: &str = "kontor_";
+
+/// What SQLite itself refuses, for statements that would be expensive before the clock is looked at.
+const LIMITS: [(Limit, i32); 7] = [
+    // One value or one row. Eight times the longest event.
+    (Limit::SQLITE_LIMIT_LENGTH, 8 << 20),
+    // One statement, or all of a schema.
+    (Limit::SQLITE_LIMIT_SQL_LENGTH, 100_000),
+    (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 1_000),
+    (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
+    (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 10),
+    // Matching takes time that grows with the pattern's wildcards as exponent.
+    (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 200),
+    (Limit::SQLITE_LIMIT_ATTACHED, 0),
+];
+
+/// Why a statement of a component has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SqlError {
+    #[error("the statements of one call may run for {} s", MAX_SQL_TIME.as_secs())]
+    OutOfTime,
+    #[error("the transaction has been rolled back by an earlier statement")]
+    RolledBack,
+    #[error("the result has more than {rows} rows or {bytes} bytes: add a LIMIT")]
+    TooLarge { rows: usize, bytes: usize },
+    #[error(transparent)]
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for SqlError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => Self::OutOfTime,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+/// A connection that components may speak to. Unless the host says otherwise, whoever speaks is a component.
+pub(crate) struct Guarded {
+    connection: Connection,
+    rules: Arc<Mutex<Rules>>,
+}
+
+/// Whose SQL it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speaker {
+    Host,
+    /// The manifest's schema, in an empty database.
+    Schema,
+    Component,
+}
+
+struct Rules {
+    speaker: Speaker,
+    /// What is left of the call's time.
+    left: Duration,
+    /// When the running statement is interrupted.
+    until: Option<Instant>,
+    trouble: Option<ErrorCode>,
+}
+
+impl Guarded {
+    pub(crate) fn new(mut connection: Connection) -> rusqlite::Result<Self> {
+        let rules = Arc::new(Mutex::new(Rules {
+            speaker: Speaker::Component,
+            left: MAX_SQL_TIME,
+            until: None,
+            trouble: None,
+        }));
+        for (limit, value) in LIMITS {
+            connection.set_limit(limit, value)?;
+        }
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.set_prepared_statement_cache_capacity(MAX_PREPARED);
+        let clock = rules.clone();
+        let late = move || lock(&clock).until.is_some_and(|until| Instant::now() >= until);
+        connection.progress_handler(INSTRUCTIONS_A_LOOK, Some(late))?;
+        let authority = rules.clone();
+        connection.authorizer(Some(move |context: AuthContext<'_>| {
+            let speaker = lock(&authority).speaker;
+            if allowed(speaker, context.action) { Authorization::Allow } else { Authorization::Deny }
+        }))?;
+        Ok(Self { connection, rules })
+    }
+
+    /// Runs the host's own SQL. It must not be prepared with `prepare_cached`: who may run a statement is checked when it is
+    /// prepared, so a component that knows its text would get it ready-made.
+    pub(crate) fn host<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
+        self.speak(Speaker::Host, work)
+    }
+
+    /// Makes the tables of a manifest.
+    pub(crate) fn make_schema(&self, sql: &str) -> rusqlite::Result<()> {
+        self.speak(Speaker::Schema, |connection| connection.execute_batch(sql))
+    }
+
+    fn speak<T>(&self, speaker: Speaker, work: impl FnOnce(&Connection) -> T) -> T {
+        lock(&self.rules).speaker = speaker;
+        let result = work(&self.connection);
+        lock(&self.rules).speaker = Speaker::Component;
+        result
+    }
+
+    /// Gives the next call all of its time, and forgets the trouble of the one before.
+    pub(crate) fn begin_call(&self) {
+        let mut rules = lock(&self.rules);
+        rules.left = MAX_SQL_TIME;
+        rules.trouble = None;
+    }
+
+    /// Runs one statement of a component.
+    pub(super) fn statement<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, SqlError>,
+    ) -> Result<T, SqlError> {
+        if !self.in_transaction() {
+            return Err(SqlError::RolledBack);
+        }
+        let started = Instant::now();
+        {
+            let mut rules = lock(&self.rules);
+            rules.until = Some(started + rules.left);
+        }
+        let result = work(&self.connection);
+        let mut rules = lock(&self.rules);
+        rules.until = None;
+        rules.left = rules.left.saturating_sub(started.elapsed());
+        if let Err(SqlError::Sqlite(error)) = &result {
+            rules.trouble = rules.trouble.or(error.sqlite_error_code().filter(is_trouble));
+        }
+        result
+    }
+
+    /// Whether the host's transaction still goes on.
+    pub(crate) fn in_transaction(&self) -> bool {
+        !self.connection.is_autocommit()
+    }
+
+    /// What went wrong in this call that no component can be blamed for.
+    pub(crate) fn trouble(&self) -> Option<ErrorCode> {
+        lock(&self.rules).trouble
+    }
+}
+
+fn lock(rules: &Mutex<Rules>) -> MutexGuard<'_, Rules> {
+    rules.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_trouble(code: &ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::OutOfMemory
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::DatabaseCorrupt
+            | ErrorCode::DiskFull
+            | ErrorCode::CannotOpen
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::NotADatabase
+    )
+}
+
+/// Names what is allowed, so that what SQLite learns some day is refused.
+fn allowed(speaker: Speaker, action: AuthAction<'_>) -> bool {
+    let schema = speaker == Speaker::Schema;
+    match action {
+        _ if speaker == Speaker::Host => true,
+        AuthAction::Select | AuthAction::Recursive => true,
+        AuthAction::Function { function_name } => !function_name.eq_ignore_ascii_case("load_extension"),
+        AuthAction::Read { table_name, .. }
+        | AuthAction::Insert { table_name }
+        | AuthAction::Update { table_name, .. }
+        | AuthAction::Delete { table_name } => is_free(table_name),
+        AuthAction::CreateTable { table_name: name } | AuthAction::CreateView { view_name: name } => {
+            schema && is_free(name)
+        }
+        AuthAction::CreateIndex { index_name: name, table_name }
+        | AuthAction::CreateTrigger { trigger_name: name, table_name } => {
+            schema && is_free(name) && is_free(table_name)
+        }
+        // A part of CREATE INDEX.
+        AuthAction::Reindex { .. } => schema,
+        _ => false,
+    }
+}
+
+fn is_free(name: &str) -> bool {
+    name.get(..HOSTS_PREFIX.len()).is_none_or(|prefix| !prefix.eq_ignore_ascii_case(HOSTS_PREFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = "
+        CREATE TABLE products (id TEXT PRIMARY KEY, stock INTEGER CHECK (stock >= 0));
+        CREATE TABLE names AS SELECT 1 AS number, 'one' AS name;
+        CREATE INDEX products_by_stock ON products (stock);
+        CREATE VIEW sold_out AS SELECT id FROM products WHERE stock = 0;
+        CREATE VIEW spy AS SELECT * FROM kontor_position;
+        CREATE TRIGGER count AFTER INSERT ON products BEGIN UPDATE names SET number = number + 1; END;
+        INSERT INTO products VALUES ('a', 1);";
+
+    /// A database with a table of the host, inside of a transaction.
+    fn guarded() -> Guarded {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch("CREATE TABLE kontor_position (position); INSERT INTO kontor_position VALUES (7)")
+            .unwrap();
+        let guarded = Guarded::new(connection).unwrap();
+        guarded.make_schema(SCHEMA).unwrap();
+        guarded.host(|connection| connection.execute_batch("BEGIN")).unwrap();
+        guarded.begin_call();
+        guarded
+    }
+
+    fn run(guarded: &Guarded, sql: &str) -> Result<(), SqlError> {
+        guarded.statement(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        })
+    }
+
+    fn refusal(guarded: &Guarded, sql: &str) -> String {
+        match run(guarded, sql) {
+            Ok(()) => panic!("{sql} must be refused"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn ordinary_sql_is_allowed() {
+        let guarded = guarded();
+        for sql in [
+            "INSERT INTO products VALUES ('b', 2) ON CONFLICT (id) DO UPDATE SET stock = excluded.stock",
+            "UPDATE products SET stock = stock + 1 RETURNING stock",
+            "SELECT count(*), sum(stock), json_group_array(id ORDER BY id) FROM products",
+            "SELECT * FROM sold_out",
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9) SELECT i FROM n",
+            "SELECT id, row_number() OVER (ORDER BY stock) FROM products WHERE id LIKE 'a%'",
+            "DELETE FROM products",
+        ] {
+            run(&guarded, sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    }
+
+    #[test]
+    fn a_component_reaches_nothing_but_its_tables() {
+        let guarded = guarded();
+        for sql in [
+            "ATTACH ':memory:' AS other",
+            "DETACH main",
+            "PRAGMA journal_mode = off",
+            "PRAGMA user_version",
+            "SELECT * FROM pragma_user_version",
+            "BEGIN",
+            "COMMIT",
+            "END",
+            "ROLLBACK",
+            "SAVEPOINT here",
+            "RELEASE here",
+            "VACUUM",
+            "VACUUM INTO 'copy.db'",
+            "ANALYZE",
+            "REINDEX",
+            "SELECT load_extension('evil')",
+            "CREATE TABLE t (a)",
+            "CREATE TEMP TABLE t (a)",
+            "CREATE TEMP VIEW v AS SELECT 1",
+            "CREATE TEMP TRIGGER x AFTER INSERT ON products BEGIN SELECT 1; END",
+            "CREATE INDEX i ON products (id)",
+            "CREATE VIRTUAL TABLE t USING fts5 (a)",
+            "ALTER TABLE products RENAME TO goods",
+            "DROP TABLE products",
+            "DROP INDEX products_by_stock",
+            "DROP VIEW sold_out",
+            "DROP TRIGGER count",
+            "SELECT * FROM kontor_position",
+            "SELECT * FROM Kontor_Position",
+            "SELECT * FROM spy",
+            "UPDATE kontor_position SET position = 0",
+            "INSERT INTO kontor_position VALUES (8)",
+            "DELETE FROM kontor_position",
+            "DELETE FROM sqlite_schema",
+            "SELECT 1; SELECT 2",
+        ] {
+            refusal(&guarded, sql);
+        }
+        assert!(guarded.in_transaction());
+        assert_eq!(guarded.trouble(), None);
+    }
+
+    #[test]
+    fn what_the_host_has_run_stays_out_of_reach() {
+        let guarded = guarded();
+        let update = "UPDATE kontor_position SET position = 8";
+        guarded.host(|connection| connection.execute(update, [])).unwrap();
+        refusal(&guarded, update);
+    }
+
+    #[test]
+    fn a_schema_makes_tables_and_nothing_else() {
+        for sql in [
+            "CREATE TABLE kontor_mine (a)",
+            "CREATE TABLE t AS SELECT * FROM kontor_position",
+            "CREATE INDEX i ON kontor_position (position)",
+            "CREATE TRIGGER x AFTER UPDATE ON kontor_position BEGIN SELECT 1; END",
+            "CREATE TRIGGER kontor_x AFTER UPDATE ON products BEGIN SELECT 1; END",
+            "CREATE TEMP TABLE t (a)",
+            "CREATE VIRTUAL TABLE t USING fts5 (a)",
+            "DROP TABLE products",
+            "PRAGMA user_version = 9",
+            "COMMIT",
+            "ATTACH ':memory:' AS other",
+        ] {
+            let refused = guarded().make_schema(sql).map_err(|error| error.sqlite_error_code());
+            assert!(refused.is_err(), "{sql} must be refused");
+        }
+    }
+
+    #[test]
+    fn nothing_runs_after_a_rollback() {
+        let guarded = guarded();
+        refusal(&guarded, "INSERT OR ROLLBACK INTO products VALUES ('b', -1)");
+        assert!(!guarded.in_transaction());
+        let refused = run(&guarded, "INSERT INTO products VALUES ('c', 1)").unwrap_err();
+        assert!(matches!(refused, SqlError::RolledBack), "{refused}");
+    }
+
+    #[test]
+    fn a_call_has_so_much_time_and_no_more() {
+        let guarded = guarded();
+        lock(&guarded.rules).left = Duration::from_millis(5);
+        let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+        assert!(matches!(run(&guarded, endless), Err(SqlError::OutOfTime)));
+        assert!(lock(&guarded.rules).left.is_zero());
+        assert!(matches!(run(&guarded, endless), Err(SqlError::OutOfTime)), "nothing is left");
+        guarded.begin_call();
+        run(&guarded, "SELECT 1").unwrap();
+    }
+
+    #[test]
+    fn statements_have_a_size() {
+        let guarded = guarded();
+        for sql in [
+            &format!("SELECT '{}'", "x".repeat(100_000)),
+            "SELECT zeroblob(9000000)",
+            &format!("SELECT {}1", "1+".repeat(300)),
+        ] {
+            refusal(&guarded, sql);
+        }
+    }
+}
