@@ -18,7 +18,7 @@ wasmtime::component::bindgen!({
 
 pub(crate) use exports::kontor::service::aggregates::{Compensation, Decision, Folded, Target};
 pub(crate) use exports::kontor::service::{aggregates, manifest};
-pub(crate) use kontor::service::{config, logging, read_model, services, steps, types};
+pub(crate) use self::kontor::service::{config, logging, read_model, services, steps, types};
 
 /// A text of the component's that should be JSON and is not.
 #[derive(Debug, thiserror::Error)]
