@@ -100,16 +100,16 @@ impl Component {
             payload: payload.as_str().to_owned(),
             context: guest_context(context),
         };
-        let (result, _) =
-            self.loaded
-                .instances
-                .call(Lane::Request, command_scope("decide", command, context), move |service, store| {
-                    async move {
+        let (result, _) = self
+            .loaded
+            .instances
+            .call(Lane::Request, command_scope("decide", command, context), move |service, store| {
+                async move {
                         service.kontor_service_aggregates().call_decide(store, &target, &command_in).await
                     }
                     .boxed()
-                })
-                .await;
+            })
+            .await;
         self.decision("decide", command, aggregate, result)
     }
 
