@@ -82,10 +82,8 @@ pub async fn run(
 
     let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
     let projections = Arc::new(Projections::start(&config.data, log.clone(), registry.clone())?);
-    let limits = QueryLimits {
-        catch_up: Duration::from_millis(config.limits.wait_ms),
-        ..QueryLimits::default()
-    };
+    let limits =
+        QueryLimits { catch_up: Duration::from_millis(config.limits.wait_ms), ..QueryLimits::default() };
     let queries = Arc::new(Queries::new(
         states.clone(),
         registry.clone(),

@@ -119,7 +119,7 @@ pub enum Target {
     Query(Arc<str>),
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReadModel {
     pub version: u32,
     /// SQL.

@@ -1,5 +1,7 @@
 //! Read models and queries, with the inventory service of the shop: `cargo xtask build` makes its component.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a step that fails is a test that fails")]
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -41,9 +43,11 @@ impl Shop {
     async fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = Arc::new(EmbeddedLog::open(dir.path()).unwrap());
-        let runtime = Runtime::new(dir.path(), RuntimeLimits::default(), Default::default()).unwrap();
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../plugins/inventory.wasm");
-        let wasm = fs::read(&file).expect("the inventory must be built: cargo xtask build");
+        // All tests share what is compiled.
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let runtime = Runtime::new(target, RuntimeLimits::default(), Default::default()).unwrap();
+        let wasm = fs::read(target.join("../plugins/inventory.wasm"));
+        let wasm = wasm.expect("the inventory must be built: cargo xtask build");
         let inventory = runtime.load(wasm).await.unwrap();
         Self { dir, log, inventory }
     }

@@ -1,1 +1,37 @@
+#![warn(missing_docs)]
+//! Tests of Kontor services: the real component, in the real runtime, without a host around it.
+//!
+//! ```no_run
+//! use kontor_testkit::{Service, event, json};
+//!
+//! // In a service's tests/rules.rs, with #[test].
+//! fn reserving_more_than_there_is_is_refused() {
+//!     Service::load("inventory")
+//!         .aggregate("product", "p1")
+//!         .given([event("product-registered", json!({"name": "Tea", "unit_price": 450, "quantity": 2}))])
+//!         .when("reserve", json!({"order_id": "o1", "quantity": 3}))
+//!         .then_rejected("insufficient-stock")
+//!         .with_details(json!({"available": 2}));
+//! }
+//! ```
+//!
+//! `cargo xtask build` builds the components. The first test of a component compiles it, and keeps the code in
+//! `target/testkit` for all others: they start in milliseconds.
+//!
+//! A test says what a command leads to. Beside that, every `when` checks what no test should have to say:
+//!
+//! | what must hold | what it finds |
+//! |---|---|
+//! | the payload follows the manifest's schema of the command, else the answer is `invalid-payload`, as the host's is | a schema that is stricter than the rules |
+//! | the events and the view follow their schemas | a schema that has not kept up with the code |
+//! | the command decided again, and on a fresh instance, leads to the same | state that is hidden between calls |
+//! | the command decided on the stored state leads to the same | state that does not survive being stored |
+//! | folding all events from nothing makes the state and the view that the decision came with | an `evolve` that depends on more than the events |
+//!
+//! Beside services, [`log`] has the conformance suite that every event log must pass.
+
 pub mod log;
+mod service;
+
+pub use serde_json::json;
+pub use service::{Aggregate, Event, Outcome, Service, event};

@@ -16,15 +16,10 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// Asks cargo.
     pub(crate) fn find() -> Result<Self> {
-        let output = Command::new(cargo())
-            .args(["metadata", "--no-deps", "--format-version", "1"])
-            .output()?;
+        let output =
+            Command::new(cargo()).args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
         if !output.status.success() {
-            return Err(format!(
-                "cargo metadata failed: {}",
-                String::from_utf8_lossy(&output.stderr)
-            )
-            .into());
+            return Err(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr)).into());
         }
         let metadata = String::from_utf8(output.stdout)?;
         let path = |key| {
@@ -32,10 +27,7 @@ impl Workspace {
                 .map(PathBuf::from)
                 .ok_or_else(|| format!("cargo metadata does not tell the {key}"))
         };
-        Ok(Self {
-            root: path("workspace_root")?,
-            target: path("target_directory")?,
-        })
+        Ok(Self { root: path("workspace_root")?, target: path("target_directory")? })
     }
 
     /// A call of cargo in the root of the repository.
@@ -48,14 +40,8 @@ impl Workspace {
 
 /// Runs a program; its failure is an error that names `what` it was for.
 pub(crate) fn succeed(what: &str, command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .map_err(|error| format!("{what}: {command:?} does not start: {error}"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("{what} failed").into())
-    }
+    let status = command.status().map_err(|error| format!("{what}: {command:?} does not start: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{what} failed").into()) }
 }
 
 /// The cargo that runs this chore.

@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use cargo::Workspace;
+use plugins::{FIXTURES, Group, PLUGINS};
 
 const HELP: &str = "\
 Chores of the Kontor repository
@@ -16,7 +17,7 @@ Chores of the Kontor repository
 Usage: cargo xtask <COMMAND> [OPTIONS] [-- ARGUMENTS]
 
 Commands:
-  build  Build the plugins into target/plugins/ and the host
+  build  Build the plugins into target/plugins/, the tests' fixtures and the host
   run    Build, then serve the plugins with `kontor serve`, in the root of the repository
   test   Check format and lints, build the plugins, run all tests
   help   Print this text
@@ -30,6 +31,8 @@ Examples:
   cargo xtask run
   cargo xtask run --release -- --listen 127.0.0.1:8080
   cargo xtask test -- insufficient_stock";
+
+const ALL: &[Group] = &[PLUGINS, FIXTURES];
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -51,8 +54,8 @@ fn chore() -> Result<()> {
     };
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     match own[..] {
-        ["build"] if passed_on.is_empty() => build(&Workspace::find()?, false),
-        ["build", "--release"] if passed_on.is_empty() => build(&Workspace::find()?, true),
+        ["build"] if passed_on.is_empty() => build(&Workspace::find()?, ALL, false),
+        ["build", "--release"] if passed_on.is_empty() => build(&Workspace::find()?, ALL, true),
         ["run"] => run(&Workspace::find()?, false, passed_on),
         ["run", "--release"] => run(&Workspace::find()?, true, passed_on),
         ["test"] => test::test(&Workspace::find()?, passed_on),
@@ -64,9 +67,9 @@ fn chore() -> Result<()> {
     }
 }
 
-/// The plugins and the host.
-fn build(workspace: &Workspace, release: bool) -> Result<()> {
-    plugins::build(workspace)?;
+/// Components and the host.
+fn build(workspace: &Workspace, components: &[Group], release: bool) -> Result<()> {
+    plugins::build(workspace, components)?;
     let mut host = workspace.cargo(&["build", "--package", "kontor"]);
     if release {
         host.arg("--release");
@@ -76,13 +79,13 @@ fn build(workspace: &Workspace, release: bool) -> Result<()> {
 
 /// Builds and becomes `kontor serve`, so that signals reach the host itself.
 fn run(workspace: &Workspace, release: bool, serve_arguments: &[String]) -> Result<()> {
-    build(workspace, release)?;
+    build(workspace, &[PLUGINS], release)?;
     let profile = if release { "release" } else { "debug" };
     let host = workspace.target.join(profile).join("kontor");
     let error = Command::new(&host)
         .current_dir(&workspace.root)
         .args(["serve", "--plugins"])
-        .arg(plugins::folder(workspace))
+        .arg(PLUGINS.folder(workspace))
         .args(serve_arguments)
         .exec();
     Err(format!("{} does not start: {error}", host.display()).into())

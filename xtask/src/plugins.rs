@@ -1,4 +1,4 @@
-//! The plugins as components: compiled, and put where the host and the tests look for them.
+//! The plugins and the tests' fixtures as components: compiled, and put where the host and the tests look for them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,62 +10,71 @@ use crate::{Result, cargo};
 const TARGET: &str = "wasm32-wasip2";
 const PROFILE: &str = "plugin";
 
-/// Where the built components are: one `<service>.wasm` a plugin.
-pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
-    workspace.target.join("plugins")
+/// Packages that are components. Each is called like its folder.
+#[derive(Clone, Copy)]
+pub(crate) struct Group {
+    /// The folder of the packages' folders.
+    packages: &'static str,
+    /// The folder of the built components, in cargo's target directory: one `<package>.wasm` each.
+    built: &'static str,
 }
 
-/// Compiles all plugins in one call of cargo and copies what has changed to [`folder`].
-pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+pub(crate) const PLUGINS: Group = Group { packages: "plugins", built: "plugins" };
+/// Services that misbehave, for the tests.
+pub(crate) const FIXTURES: Group = Group { packages: "testkit/fixtures", built: "fixtures" };
+
+impl Group {
+    /// Where the built components are.
+    pub(crate) fn folder(self, workspace: &Workspace) -> PathBuf {
+        workspace.target.join(self.built)
+    }
+
+    fn names(self, workspace: &Workspace) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(workspace.root.join(self.packages))? {
+            let entry = entry?;
+            if entry.path().join("Cargo.toml").exists() {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Compiles all packages of the groups in one call of cargo and copies what has changed to their folders.
+pub(crate) fn build(workspace: &Workspace, groups: &[Group]) -> Result<()> {
     ensure_target(workspace)?;
-    let names = names(workspace)?;
     let mut compile = workspace.cargo(&["build", "--target", TARGET, "--profile", PROFILE]);
-    for name in &names {
-        compile.args(["--package", name]);
+    let mut components = Vec::new();
+    for group in groups {
+        let folder = group.folder(workspace);
+        fs::create_dir_all(&folder)?;
+        for name in group.names(workspace)? {
+            compile.args(["--package", &name]);
+            components.push((name, folder.clone()));
+        }
     }
     cargo::succeed("build of the plugins", &mut compile)?;
 
-    let folder = folder(workspace);
-    fs::create_dir_all(&folder)?;
-    for name in &names {
-        let library = name.replace('-', "_");
-        let built = workspace
-            .target
-            .join(TARGET)
-            .join(PROFILE)
-            .join(library)
-            .with_extension("wasm");
-        replace(&built, &folder.join(name).with_extension("wasm"))?;
+    let compiled = workspace.target.join(TARGET).join(PROFILE);
+    for (name, folder) in components {
+        let library = compiled.join(name.replace('-', "_")).with_extension("wasm");
+        replace(&library, &folder.join(name).with_extension("wasm"))?;
     }
     Ok(())
-}
-
-/// The packages in plugins/, each called like its folder.
-fn names(workspace: &Workspace) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(workspace.root.join("plugins"))? {
-        let entry = entry?;
-        if entry.path().join("Cargo.toml").exists() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 /// Installs the standard library for components unless it is there, by rustup or by any other way.
 fn ensure_target(workspace: &Workspace) -> Result<()> {
     let mut ask = Command::new("rustc");
-    ask.current_dir(&workspace.root)
-        .args(["--print", "target-libdir", "--target", TARGET]);
+    ask.current_dir(&workspace.root).args(["--print", "target-libdir", "--target", TARGET]);
     let libraries = PathBuf::from(String::from_utf8(ask.output()?.stdout)?.trim());
     if libraries.is_dir() {
         return Ok(());
     }
     let mut install = Command::new("rustup");
-    install
-        .current_dir(&workspace.root)
-        .args(["target", "add", TARGET]);
+    install.current_dir(&workspace.root).args(["target", "add", TARGET]);
     succeed("rustup", &mut install).map_err(|error| {
         format!(
             "plugins need the Rust target {TARGET}, and it could not be installed ({error}).\n\

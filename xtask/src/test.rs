@@ -3,9 +3,9 @@
 use std::process::Stdio;
 use std::time::Instant;
 
-use crate::Result;
 use crate::cargo::{Workspace, succeed};
 use crate::plugins;
+use crate::{ALL, Result};
 
 /// Runs the stages one after another and stops at the first that fails. `runner_arguments` go to the test runner.
 pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result<()> {
@@ -14,28 +14,16 @@ pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result
 
     stage("format", || cargo("format", &["fmt", "--all", "--check"]))?;
     stage("lints", || {
-        cargo(
-            "lints",
-            &[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "--deny",
-                "warnings",
-            ],
-        )
+        cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
     })?;
-    stage("plugins", || plugins::build(workspace))?;
+    stage("plugins", || plugins::build(workspace, ALL))?;
     if has_nextest(workspace) {
         stage("tests", || {
             let mut tests = workspace.cargo(&["nextest", "run", "--workspace"]);
             succeed("tests", tests.args(runner_arguments))
         })?;
         // nextest does not run the examples in the documentation.
-        stage("examples", || {
-            cargo("examples", &["test", "--doc", "--workspace"])
-        })?;
+        stage("examples", || cargo("examples", &["test", "--doc", "--workspace"]))?;
     } else {
         stage("tests", || {
             let mut tests = workspace.cargo(&["test", "--workspace"]);
@@ -60,8 +48,5 @@ fn stage(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
 
 fn has_nextest(workspace: &Workspace) -> bool {
     let mut ask = workspace.cargo(&["nextest", "--version"]);
-    ask.stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+    ask.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }

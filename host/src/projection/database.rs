@@ -45,7 +45,7 @@ pub(super) fn directory(data: &Path) -> Result<PathBuf, ProjectionsError> {
 /// One version of a service's read model, as queries see it.
 pub(crate) struct Database {
     file: PathBuf,
-    fingerprint: i32,
+    model: ReadModel,
     /// Everything up to here is applied. The file may say less: events that concern nobody are not worth a transaction.
     position: AtomicU64,
     damaged: Notify,
@@ -72,6 +72,10 @@ impl Database {
         let fingerprint = fingerprint(model);
         let writer = match Writer::existing(&file, fingerprint, head) {
             Ok(Some(writer)) => writer,
+            // To make it anew would be no better.
+            Err(source) if source.sqlite_error_code().is_some_and(is_passing) => {
+                return Err(ProjectionsError::Database { file, source });
+            }
             unusable => {
                 if file.exists() {
                     let error = unusable.err().map(tracing::field::display);
@@ -84,7 +88,7 @@ impl Database {
         };
         let database = Self {
             file,
-            fingerprint,
+            model: model.clone(),
             position: AtomicU64::new(writer.position),
             damaged: Notify::new(),
             idle: Mutex::default(),
@@ -94,7 +98,7 @@ impl Database {
 
     /// Whether this is the database of that read model.
     pub(super) fn is_of(&self, model: &ReadModel) -> bool {
-        self.fingerprint == fingerprint(model)
+        self.model == *model
     }
 
     /// Another connection to fill it, in place of one that was lost in a call.
@@ -214,6 +218,11 @@ pub(super) fn is_damage(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
 }
 
+/// Whether a database may well be usable another time.
+fn is_passing(code: ErrorCode) -> bool {
+    Guarded::is_trouble(code) && !is_damage(code)
+}
+
 /// Tells databases of one version apart whose schema or events were changed all the same.
 fn fingerprint(model: &ReadModel) -> i32 {
     let layout = LAYOUT.to_le_bytes();
@@ -298,7 +307,8 @@ mod tests {
         let garbage = |file: &Path| fs::write(file, "no database ".repeat(1_000)).unwrap();
         let empty = |file: &Path| fs::write(file, "").unwrap();
         let untouched = |_: &Path| {};
-        let cases: [(&str, ReadModel, Position, &dyn Fn(&Path), Position); 7] = [
+        type Case<'a> = (&'a str, ReadModel, Position, &'a dyn Fn(&Path), Position);
+        let cases: [Case<'_>; 7] = [
             ("the same", model(), HEAD, &untouched, 7),
             ("another schema", other_schema, HEAD, &untouched, 0),
             ("other events", other_events, HEAD, &untouched, 0),

@@ -87,7 +87,8 @@ impl Filling {
         }
     }
 
-    /// Goes on with another version of the component, if it has the same read model.
+    /// Goes on with another version of the component, if it has the same read model. If it has none, nobody will ask for
+    /// this one, and the old version keeps it for a rollback.
     pub(super) fn follow(&mut self, deployed: &Component) -> Result<(), Unfilled> {
         if deployed.digest() == self.component.digest() {
             return Ok(());
@@ -97,7 +98,8 @@ impl Filling {
                 self.component = deployed.clone();
                 Ok(())
             }
-            _ => Err(Unfilled::Replaced),
+            Some(_) => Err(Unfilled::Replaced),
+            None => Ok(()),
         }
     }
 

@@ -61,8 +61,15 @@ impl Runner {
 
     async fn keep_filling(&self, mut component: Component, writer: Writer) {
         let service = component.manifest().service.clone();
-        let Err(mut ended) = self.fill(component.clone(), writer).await;
+        let mut opened = Ok(writer);
         loop {
+            let ended = match opened {
+                Ok(writer) => {
+                    let Err(ended) = self.fill(component.clone(), writer).await;
+                    ended
+                }
+                Err(error) => error,
+            };
             match &ended {
                 Ended::LogClosed => return,
                 Ended::Unfilled(Unfilled::Replaced) => tracing::info!(%service, "{ended}"),
@@ -71,17 +78,13 @@ impl Runner {
                     tokio::time::sleep(REST).await;
                 }
             }
-            if let Some(deployed) = self.registry.current().service(&service) {
+            let deployed = self.registry.current();
+            let deployed =
+                deployed.service(&service).filter(|deployed| deployed.manifest().read_model.is_some());
+            if let Some(deployed) = deployed {
                 component = deployed.clone();
             }
-            let opened = self.open(&component, matches!(ended, Ended::Unfilled(Unfilled::Damaged)));
-            ended = match opened {
-                Ok(writer) => {
-                    let Err(ended) = self.fill(component.clone(), writer).await;
-                    ended
-                }
-                Err(error) => error,
-            };
+            opened = self.open(&component, matches!(ended, Ended::Unfilled(Unfilled::Damaged)));
         }
     }
 

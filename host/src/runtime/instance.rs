@@ -220,13 +220,11 @@ impl Instances {
         } else {
             FaultKind::Trap
         };
+        // The causes one by one: the whole error would add the host's own backtrace when RUST_BACKTRACE is set.
+        let causes = error.chain().map(ToString::to_string);
         let printed = guest.console.take();
-        let detail = format!(
-            "{}{}{error:?}",
-            printed.trim_end(),
-            if printed.is_empty() { "" } else { "\n" }
-        );
-        self.fault(label, kind, detail)
+        let detail: Vec<String> = std::iter::once(printed.trim_end().to_owned()).chain(causes).collect();
+        self.fault(label, kind, detail.join("\n").trim_start().to_owned())
     }
 
     /// Makes the fault and logs it, once and here: whoever gets it only decides what to do.

@@ -25,8 +25,8 @@ use wasmtime::component::{HasSelf, Linker};
 
 use crate::model::Json;
 
-pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
 pub(crate) use component::QueryCall;
+pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
 pub(crate) use host::{Access, Guarded, ReadSession};
 pub use host::{Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
 pub use load::LoadError;

@@ -8,7 +8,6 @@
 //! kontor_testkit::log::conformance(async |name: &str| EmbeddedLog::open(&dir.join(name)).unwrap()).await;
 //! # }
 //! ```
-#![warn(missing_docs)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

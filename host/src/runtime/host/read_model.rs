@@ -73,7 +73,7 @@ fn execute(connection: &Connection, sql: &str, parameters: Vec<read_model::Value
 
 fn query(connection: &Connection, sql: &str, parameters: Vec<read_model::Value>) -> Result<Rows, SqlError> {
     let mut statement = connection.prepare_cached(sql)?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut found = statement.query(params_from_iter(parameters.into_iter().map(sqlite_value)))?;
     let mut rows = Vec::new();
     let mut bytes = 0;

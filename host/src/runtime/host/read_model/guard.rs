@@ -150,7 +150,8 @@ impl Guarded {
         rules.until = None;
         rules.left = rules.left.saturating_sub(started.elapsed());
         if let Err(SqlError::Sqlite(error)) = &result {
-            rules.trouble = rules.trouble.or(error.sqlite_error_code().filter(is_trouble));
+            rules.trouble =
+                rules.trouble.or(error.sqlite_error_code().filter(|code| Self::is_trouble(*code)));
         }
         result
     }
@@ -164,25 +165,26 @@ impl Guarded {
     pub(crate) fn trouble(&self) -> Option<ErrorCode> {
         lock(&self.rules).trouble
     }
+
+    /// Whether an error is one of the file and the machine it is on.
+    pub(crate) fn is_trouble(code: ErrorCode) -> bool {
+        matches!(
+            code,
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::OutOfMemory
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::DiskFull
+                | ErrorCode::CannotOpen
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::NotADatabase
+        )
+    }
 }
 
 fn lock(rules: &Mutex<Rules>) -> MutexGuard<'_, Rules> {
     rules.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn is_trouble(code: &ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::OutOfMemory
-            | ErrorCode::SystemIoFailure
-            | ErrorCode::DatabaseCorrupt
-            | ErrorCode::DiskFull
-            | ErrorCode::CannotOpen
-            | ErrorCode::FileLockingProtocolFailed
-            | ErrorCode::NotADatabase
-    )
 }
 
 /// Names what is allowed, so that what SQLite learns some day is refused.

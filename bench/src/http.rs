@@ -1,0 +1,106 @@
+//! HTTP/1.1 as far as a load generator needs it: fixed requests, one at a time on a connection that stays open.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// A reply to a command is about 400 bytes; a longer one grows the buffer.
+const BUFFER_BYTES: usize = 4_096;
+
+/// The bytes of a request with a JSON body.
+pub(crate) fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// One open connection.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// A reply; the body is the last `body_bytes` of the connection's buffer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Head {
+    status: u16,
+    head_bytes: usize,
+    body_bytes: usize,
+}
+
+impl Connection {
+    pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(BUFFER_BYTES) })
+    }
+
+    /// Sends a request, reads the whole reply, returns its status.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> io::Result<u16> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        loop {
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if let Some(head) = head(&self.buffer)?
+                && self.buffer.len() >= head.head_bytes + head.body_bytes
+            {
+                return Ok(head.status);
+            }
+        }
+    }
+
+    /// The reply to the last request, for an error message.
+    pub(crate) fn last_reply(&self) -> String {
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+}
+
+/// None as long as the head is not complete.
+fn head(reply: &[u8]) -> io::Result<Option<Head>> {
+    let Some(end) = reply.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let broken =
+        || io::Error::new(io::ErrorKind::InvalidData, "a reply without a status or a content-length");
+    let text = str::from_utf8(&reply[..end]).map_err(|_| broken())?;
+    let mut lines = text.split("\r\n");
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).and_then(|line| line.get(..3));
+    let length = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then_some(value.trim())
+    });
+    Ok(Some(Head {
+        status: status.and_then(|status| status.parse().ok()).ok_or_else(broken)?,
+        head_bytes: end + 4,
+        body_bytes: length.and_then(|length| length.parse().ok()).ok_or_else(broken)?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_tells_the_status_and_the_length_once_it_is_complete() {
+        let reply = b"HTTP/1.1 201 Created\r\netag: \"1\"\r\nContent-Length: 2\r\n\r\n{}";
+        let expected = Head { status: 201, head_bytes: 53, body_bytes: 2 };
+        assert_eq!(head(reply).unwrap(), Some(expected));
+        assert_eq!(head(&reply[..50]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_reply_of_unknown_length_is_an_error() {
+        for reply in
+            ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", "ICY 200\r\n\r\n"]
+        {
+            assert!(head(reply.as_bytes()).is_err(), "{reply:?}");
+        }
+    }
+}

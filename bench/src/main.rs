@@ -1,0 +1,30 @@
+//! The program `kontor-bench`: puts load on a host and on what it is compared with.
+
+mod add_stock;
+mod http;
+mod load;
+mod native;
+mod report;
+mod server;
+
+use clap::{Parser, Subcommand};
+
+/// Measure Kontor against the same service written by hand
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    AddStock(add_stock::AddStock),
+    Native(native::Native),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::AddStock(comparison) => comparison.run(),
+        Command::Native(baseline) => baseline.run(),
+    }
+}

@@ -1,0 +1,61 @@
+//! A server under test: a process of its own, with a data directory of its own, gone with its handle.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+
+/// What both servers print first, before their address.
+pub(crate) const LISTENING: &str = "listening on http://";
+
+/// The unit of the times in `/proc/<pid>/stat`, the same on every Linux.
+const TICKS_PER_SECOND: u64 = 100;
+
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) address: SocketAddr,
+    /// Kept open, or the server's next line would fail.
+    _output: BufReader<ChildStdout>,
+    _data: TempDir,
+}
+
+impl Server {
+    /// Starts `command` with a new data directory under `parent`; returns when it listens.
+    pub(crate) fn start(mut command: Command, parent: &Path) -> anyhow::Result<Self> {
+        let data = tempfile::tempdir_in(parent)
+            .with_context(|| format!("{} cannot hold the data", parent.display()))?;
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path());
+        command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = command.spawn().with_context(|| format!("{command:?} does not start"))?;
+        let output = process.stdout.take().context("the server's output is not piped")?;
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        let address = line.trim_end().strip_prefix(LISTENING).and_then(|address| address.parse().ok());
+        let address = address.with_context(|| format!("{command:?} says {line:?}, not where it listens"))?;
+        Ok(Self { process, address, _output: output, _data: data })
+    }
+
+    /// The processor time that the server has used so far, to 10 ms.
+    pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let path = format!("/proc/{}/stat", self.process.id());
+        let stat = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
+        // After the name, which may have blanks: the state, and as the twelfth and thirteenth utime and stime.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing that it has written is needed any more. Err: it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,87 @@
+//! Where components are, and what runs them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::env;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use kontor::manifest::Manifest;
+use kontor::model::Json;
+use kontor::runtime::{Component, Runtime, RuntimeLimits};
+
+/// Calls at once in one test, which makes them one after another. Each costs address space, and many tests run at once.
+const INSTANCES: usize = 2;
+const SAGAS: usize = 1;
+
+/// Waits for components in place of the tests, which are plain functions.
+static EXECUTOR: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()
+        .expect("a thread to run components on")
+});
+
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    EXECUTOR.block_on(future)
+}
+
+/// One component twice: on instances that serve call after call, as in production, and on a fresh one for every call.
+pub(super) struct Bench {
+    pub(super) reused: Component,
+    pub(super) fresh: Component,
+}
+
+impl Bench {
+    /// `name`: the service's, under which it is configured.
+    pub(super) fn new(name: &str, wasm: &[u8], config: &BTreeMap<String, Json>) -> Result<Self, String> {
+        let load = |reuse| {
+            block_on(load(name, wasm, config, reuse)).map_err(|error| format!("{name}: {}", told(&*error)))
+        };
+        let bench = Self { reused: load(true)?, fresh: load(false)? };
+        let manifest = bench.manifest();
+        if *manifest.service != *name {
+            return Err(format!("{name}.wasm holds the service {}: call the file like it", manifest.service));
+        }
+        match config.keys().find(|key| !manifest.permissions.config.contains(key)) {
+            Some(key) => Err(format!("the manifest of {name} does not ask for the configuration {key:?}")),
+            None => Ok(bench),
+        }
+    }
+
+    pub(super) fn manifest(&self) -> &Manifest {
+        self.reused.manifest()
+    }
+}
+
+async fn load(
+    name: &str,
+    wasm: &[u8],
+    config: &BTreeMap<String, Json>,
+    reuse: bool,
+) -> Result<Component, Box<dyn Error>> {
+    let limits = RuntimeLimits { instances: INSTANCES, sagas: SAGAS, reuse, ..RuntimeLimits::default() };
+    let config = HashMap::from([(name.to_owned(), config.clone())]);
+    let runtime = Runtime::new(&target().join("testkit"), limits, config)?;
+    Ok(runtime.load(wasm.to_vec()).await?)
+}
+
+/// An error with its causes.
+fn told(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The folder of the built components.
+pub(super) fn folder() -> PathBuf {
+    env::var_os("KONTOR_COMPONENTS").map_or_else(|| target().join("plugins"), PathBuf::from)
+}
+
+/// cargo's target directory: what the environment says, or the workspace's own.
+fn target() -> PathBuf {
+    let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
+    let workspace = package.ancestors().find(|folder| folder.join("Cargo.lock").exists());
+    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    workspace.unwrap_or_else(|| Path::new(".")).join(target)
+}

@@ -1,0 +1,197 @@
+//! One command tried out in every way that must lead to the same.
+
+use std::sync::Arc;
+
+use kontor::error::Fault;
+use kontor::manifest;
+use kontor::model::{Json, Recorded, Rejection, StreamId};
+use kontor::runtime::{Component, Context, Decision, Folded, Target};
+use serde_json::{Value, json};
+
+use super::components::{Bench, block_on};
+use super::difference::difference;
+use super::outcome::Outcome;
+use super::record;
+use super::schema;
+use super::script::{Conversation, Script};
+
+/// The time of every command, 2023-11-14 22:13:20 UTC.
+pub(super) const TIME_MS: u64 = 1_700_000_000_000;
+pub(super) const ACTOR: &str = "tester";
+
+/// What a component makes of a command.
+pub(super) type Answer = Result<Result<Decision, Rejection>, Fault>;
+
+/// What is asked of the aggregate.
+pub(super) enum Action {
+    Decide { command: Arc<str>, payload: Json },
+    Undo { command: Arc<str>, events: Vec<Recorded>, reason: Rejection },
+}
+
+pub(super) struct Trial<'a> {
+    pub(super) bench: &'a Bench,
+    pub(super) script: &'a Script,
+    pub(super) stream: &'a StreamId,
+    pub(super) given: Vec<Recorded>,
+    pub(super) action: Action,
+}
+
+impl Trial<'_> {
+    /// The error is a sentence about something that must never happen, whatever the test expects.
+    pub(super) fn run(&self) -> Result<Outcome, String> {
+        let manifest = self.bench.manifest();
+        let kind = self.stream.aggregate();
+        let aggregate = manifest
+            .aggregate(kind)
+            .ok_or_else(|| format!("the service {} has no aggregate {kind:?}", manifest.service))?;
+        let answer = match self.refusal_of_the_host(aggregate)? {
+            Some(rejection) => Ok(Err(rejection)),
+            None => block_on(self.run_component(aggregate))?,
+        };
+        Ok(Outcome::new(self.to_string(), answer))
+    }
+
+    /// What the host refuses before it asks the component.
+    fn refusal_of_the_host(&self, aggregate: &manifest::Aggregate) -> Result<Option<Rejection>, String> {
+        let (Action::Decide { command: name, .. } | Action::Undo { command: name, .. }) = &self.action;
+        let command = aggregate
+            .command(name)
+            .ok_or_else(|| format!("the manifest has no command {name:?} of {}", aggregate.name))?;
+        match &self.action {
+            Action::Undo { .. } if !command.compensable => Err(format!(
+                "the manifest does not say that {name} can be compensated, so the host would never ask for it"
+            )),
+            Action::Undo { .. } => Ok(None),
+            Action::Decide { payload, .. } => {
+                let invalid = schema::check("the payload", &command.payload, payload).err();
+                Ok(invalid.map(|message| Rejection {
+                    code: "invalid-payload".to_owned(),
+                    message,
+                    details: None,
+                }))
+            }
+        }
+    }
+
+    async fn run_component(&self, aggregate: &manifest::Aggregate) -> Result<Answer, String> {
+        let Bench { reused, fresh } = self.bench;
+        let events = self.target(&self.given);
+        let conversation = Arc::new(Conversation::new(self.script));
+        let first = self.act(reused, events, &conversation).await;
+        conversation.check()?;
+        if first.is_err() {
+            return Ok(first);
+        }
+
+        let again = self.act(reused, events, &conversation).await;
+        self.same("the same command led to something else when it was decided again", &first, &again)?;
+        let alone = self.act(fresh, events, &conversation).await;
+        self.same(
+            "the same command led to something else on a fresh instance: state is hidden between calls",
+            &alone,
+            &again,
+        )?;
+        let stored = fresh.evolve(events).await.map_err(|fault| faulty("evolve", &fault))?;
+        let state = stored.as_ref().map(|folded| &folded.state);
+        let from_state = self.act(fresh, Target { state, ..self.target(&[]) }, &conversation).await;
+        self.same(
+            "the command led to something else on the stored state than on its events: \
+             the state does not hold everything",
+            &first,
+            &from_state,
+        )?;
+        if let Ok(Ok(decision)) = &first {
+            self.check_fold(decision).await?;
+            check_schemas(aggregate, decision)?;
+        }
+        Ok(first)
+    }
+
+    /// The aggregate with these events and no state.
+    fn target<'t>(&'t self, since: &'t [Recorded]) -> Target<'t> {
+        Target { stream: self.stream, state: None, since }
+    }
+
+    async fn act(&self, component: &Component, target: Target<'_>, ask: &Arc<Conversation>) -> Answer {
+        let context = Context {
+            command_id: "test-command".into(),
+            correlation_id: "test".into(),
+            time_ms: TIME_MS,
+            actor: ACTOR.into(),
+            ask: ask.clone(),
+        };
+        match &self.action {
+            Action::Decide { command, payload } => component.decide(target, command, payload, &context).await,
+            Action::Undo { command, events, reason } => {
+                component.compensate(target, command, events, reason, &context).await
+            }
+        }
+    }
+
+    fn same(&self, otherwise: &str, expected: &Answer, got: &Answer) -> Result<(), String> {
+        let differences = difference(&written(expected), &written(got));
+        self.no(otherwise, &differences)
+    }
+
+    /// Folding everything from nothing must make what the decision came with.
+    async fn check_fold(&self, decision: &Decision) -> Result<(), String> {
+        let given = self.given.iter().map(|event| kontor::model::NewEvent {
+            name: event.name.clone(),
+            payload: event.payload.clone(),
+        });
+        let all = record(self.stream, given.chain(decision.events.iter().cloned()));
+        let folded = self.bench.fresh.evolve(self.target(&all)).await;
+        let folded = folded.map_err(|fault| faulty("evolve with the new events", &fault))?;
+        let differences = difference(&written_fold(folded.as_ref()), &written_fold(decision.after.as_ref()));
+        self.no("the decision came with another state or view than its events make", &differences)
+    }
+
+    fn no(&self, problem: &str, differences: &[String]) -> Result<(), String> {
+        match differences {
+            [] => Ok(()),
+            lines => Err(format!("{self}: {problem}\n  {}", lines.join("\n  "))),
+        }
+    }
+}
+
+impl std::fmt::Display for Trial<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.action {
+            Action::Decide { command, payload } => write!(f, "{command} {payload:?} on {}", self.stream),
+            Action::Undo { command, .. } => write!(f, "undoing {command} on {}", self.stream),
+        }
+    }
+}
+
+fn check_schemas(aggregate: &manifest::Aggregate, decision: &Decision) -> Result<(), String> {
+    for event in &decision.events {
+        let known = aggregate.events.iter().find(|known| known.name == event.name);
+        if let Some(known) = known {
+            schema::check(&format!("the event {}", event.name), &known.payload, &event.payload)?;
+        }
+    }
+    match &decision.after {
+        Some(after) => schema::check("the view", &aggregate.view, &after.view),
+        None => Ok(()),
+    }
+}
+
+fn faulty(what: &str, fault: &Fault) -> String {
+    format!("{what}: {fault}\n{}", fault.detail)
+}
+
+/// An answer as a value to compare.
+fn written(answer: &Answer) -> Value {
+    match answer {
+        Ok(Ok(Decision { events, after })) => {
+            let events: Vec<_> = events.iter().map(|event| json!({ &*event.name: event.payload })).collect();
+            json!({ "events": events, "after": written_fold(after.as_ref()) })
+        }
+        Ok(Err(rejection)) => json!({ "rejection": rejection }),
+        Err(fault) => json!({ "fault": fault.to_string() }),
+    }
+}
+
+fn written_fold(folded: Option<&Folded>) -> Value {
+    folded.map_or(Value::Null, |Folded { state, view }| json!({ "state": state, "view": view }))
+}

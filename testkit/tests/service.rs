@@ -1,0 +1,128 @@
+//! What a test finds out that it does not ask for, and how it tells.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test is the test")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::LazyLock;
+
+use kontor::error::FaultKind;
+use kontor_testkit::{Aggregate, Service, event, json};
+use serde_json::Value;
+
+fn unruly() -> Service {
+    Service::from_file(Path::new(env!("CARGO_TARGET_TMPDIR")).join("../fixtures/unruly.wasm"))
+}
+
+/// A beast that has waited once.
+fn beast() -> Aggregate<'static> {
+    static UNRULY: LazyLock<Service> = LazyLock::new(unruly);
+    UNRULY.aggregate("beast", "b1").given([event("waited", json!({}))])
+}
+
+/// What the test's failure says.
+fn failure(test: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(test)).expect_err("the test must fail");
+    *panic.downcast::<String>().expect("a panic with a formatted message")
+}
+
+fn check_failure(parts: &[&str], test: impl FnOnce()) {
+    let failure = failure(test);
+    for part in parts {
+        assert!(failure.contains(part), "expected {part:?} in:\n{failure}");
+    }
+}
+
+#[test]
+fn what_is_as_expected_passes() {
+    beast()
+        .when("wait", json!({}))
+        .then_events([event("waited", json!({}))])
+        .then_view(json!({"id": "b1", "waits": 2}));
+    beast().when_undone("wait", [event("waited", json!({}))], "changed-my-mind").then_nothing();
+    beast().when("wait", json!({"long": true})).then_rejected("invalid-payload");
+    assert_eq!(beast().when("trap", json!({"message": "ouch"})).then_fault().kind, FaultKind::Trap);
+    assert_eq!(beast().when("lie", json!({})).then_fault().kind, FaultKind::Contract);
+}
+
+#[test]
+fn what_no_test_asks_for_is_checked_all_the_same() {
+    let table: [(&str, &[&str]); 4] = [
+        ("hide", &["decided again", "/events/0/calls-counted/calls"]),
+        (
+            "forget",
+            &[
+                "the state does not hold everything",
+                r#"at "/events/0/waits-remembered/waits": expected 1, got 0"#,
+            ],
+        ),
+        ("exceed", &["the event exceeded is not as its schema says", "/by"]),
+        ("pose", &["the view is not as its schema says", "/waits"]),
+    ];
+    for (command, parts) in table {
+        check_failure(parts, || {
+            drop(beast().when(command, json!({})));
+        });
+    }
+    check_failure(&["another state or view than its events make", "/view/waits"], || {
+        drop(beast().when("sway", json!({})));
+    });
+}
+
+#[test]
+fn a_failure_says_what_was_done_and_what_came_of_it() {
+    let wait = || beast().when("wait", json!({}));
+    check_failure(
+        &["wait {} on beast/b1: the events are not", r#"at "/0": expected nothing, got {"waited":{}}"#],
+        || {
+            wait().then_nothing();
+        },
+    );
+    check_failure(&["the view is not as expected", r#"at "/waits": expected 3, got 2"#], || {
+        wait().then_view(json!({"id": "b1", "waits": 3}));
+    });
+    check_failure(&["expected the rejection too-late, got the events waited {}"], || {
+        wait().then_rejected("too-late");
+    });
+    check_failure(&["expected a fault, got the events waited {}"], || {
+        wait().then_fault();
+    });
+    check_failure(&["got the rejection invalid-payload", r#"at "/message": 7 is not of type"#], || {
+        beast().when("trap", json!({"message": 7})).then_nothing();
+    });
+    check_failure(&["got a fault: unruly trapped in decide trap", "ouch"], || {
+        beast().when("trap", json!({"message": "ouch"})).then_nothing();
+    });
+}
+
+#[test]
+fn other_services_answer_what_the_test_says() {
+    let id = json!({"id": "x"});
+    let ask = |service: Service| service.aggregate("beast", "b1").when("ask", json!({"id": "x"}));
+    ask(unruly().answers("oracle", "saying", id.clone(), json!({"text": "know thyself"})))
+        .then_events([event("answered", json!({"answer": {"text": "know thyself"}}))]);
+    ask(unruly().refuses("oracle", "saying", id, "closed")).then_rejected("closed").with_details(Value::Null);
+    assert!(ask(unruly().is_silent("oracle")).then_fault().detail.contains("oracle is silent in this test"));
+    check_failure(&[r#"add .answers("oracle", "saying", json!({"id":"x"}), json!(…))"#], || {
+        drop(ask(unruly().answers("oracle", "saying", json!({"id": "y"}), json!({}))));
+    });
+}
+
+#[test]
+fn what_cannot_be_tried_out_says_why() {
+    check_failure(&[r#"the manifest has no command "weep" of beast"#], || {
+        drop(beast().when("weep", json!({})));
+    });
+    check_failure(&["the manifest does not say that pose can be compensated"], || {
+        drop(beast().when_undone("pose", [], "changed-my-mind"));
+    });
+    check_failure(&["no-such.wasm", "cargo xtask build"], || drop(Service::load("no-such")));
+    check_failure(&[r#"does not ask for the configuration "colour""#], || {
+        drop(unruly().config("colour", json!("red")).aggregate("beast", "b1").when("wait", json!({})));
+    });
+    check_failure(&[r#"the service unruly has no aggregate "lamb""#], || {
+        drop(unruly().aggregate("lamb", "l1").when("wait", json!({})));
+    });
+    check_failure(&["waited is to be undone, but it was not given"], || {
+        drop(unruly().aggregate("beast", "b1").when_undone("wait", [event("waited", json!({}))], "no"));
+    });
+}
