@@ -139,10 +139,7 @@ pub enum ConfigError {
     Read { file: PathBuf, source: io::Error },
     /// The source names the line and the key.
     #[error("the configuration {} is not valid", .file.display())]
-    Invalid {
-        file: PathBuf,
-        source: Box<toml::de::Error>,
-    },
+    Invalid { file: PathBuf, source: Box<toml::de::Error> },
     #[error(
         "listening on {0} is refused: there is no authentication yet, so only programs of this machine may reach the \
          host; use a loopback address such as 127.0.0.1:7070"
@@ -166,14 +163,9 @@ impl Config {
     }
 
     fn read(file: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(file).map_err(|source| ConfigError::Read {
-            file: file.to_owned(),
-            source,
-        })?;
-        Self::parse(&text).map_err(|source| ConfigError::Invalid {
-            file: file.to_owned(),
-            source,
-        })
+        let text =
+            fs::read_to_string(file).map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
+        Self::parse(&text).map_err(|source| ConfigError::Invalid { file: file.to_owned(), source })
     }
 
     fn parse(text: &str) -> Result<Self, Box<toml::de::Error>> {
@@ -243,15 +235,8 @@ mod tests {
         for (file, given, holds) in table {
             let mut config = Config::parse(file).unwrap();
             let listen = given.map(|address| address.parse().unwrap());
-            config.apply(Overrides {
-                listen,
-                ..Overrides::default()
-            });
-            assert_eq!(
-                config.listen.to_string(),
-                holds,
-                "file {file:?}, override {given:?}"
-            );
+            config.apply(Overrides { listen, ..Overrides::default() });
+            assert_eq!(config.listen.to_string(), holds, "file {file:?}, override {given:?}");
         }
     }
 
@@ -265,10 +250,7 @@ mod tests {
         let expected = Config {
             data: PathBuf::from("/var/lib/kontor"),
             log_format: LogFormat::Json,
-            limits: Limits {
-                queue: 7,
-                ..Limits::default()
-            },
+            limits: Limits { queue: 7, ..Limits::default() },
             services: BTreeMap::from([(
                 "payment".to_owned(),
                 BTreeMap::from([
@@ -286,11 +268,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("shop.toml");
         fs::write(&file, "[limits]\nque = 7\n").unwrap();
-        let error = Config::load(Overrides {
-            config: Some(file),
-            ..Overrides::default()
-        })
-        .unwrap_err();
+        let error = Config::load(Overrides { config: Some(file), ..Overrides::default() }).unwrap_err();
         let told = format!("{:#}", anyhow::Error::from(error));
         for part in ["shop.toml", "line 2", "`que`", "`queue`"] {
             assert!(told.contains(part), "{part} is missing in: {told}");
@@ -300,15 +278,8 @@ mod tests {
     #[test]
     fn a_file_that_was_asked_for_must_be_there() {
         let config = Some(PathBuf::from("/nowhere/kontor.toml"));
-        let error = Config::load(Overrides {
-            config,
-            ..Overrides::default()
-        })
-        .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the configuration /nowhere/kontor.toml cannot be read"
-        );
+        let error = Config::load(Overrides { config, ..Overrides::default() }).unwrap_err();
+        assert_eq!(error.to_string(), "the configuration /nowhere/kontor.toml cannot be read");
     }
 
     #[test]
@@ -322,10 +293,7 @@ mod tests {
             ("192.168.1.2:7070", false),
         ];
         for (listen, allowed) in table {
-            let config = Config {
-                listen: listen.parse().unwrap(),
-                ..Config::default()
-            };
+            let config = Config { listen: listen.parse().unwrap(), ..Config::default() };
             assert_eq!(config.check().is_ok(), allowed, "{listen}");
         }
     }
@@ -334,10 +302,7 @@ mod tests {
     fn limits_that_would_stop_everything_are_refused() {
         let table = [
             ("[limits]\nqueue = 0", "limits.queue must be at least 1"),
-            (
-                "[limits]\ncall_time_ms = 0",
-                "limits.call_time_ms must be at least 1",
-            ),
+            ("[limits]\ncall_time_ms = 0", "limits.call_time_ms must be at least 1"),
         ];
         for (file, reason) in table {
             let told = Config::parse(file).unwrap().check().unwrap_err().to_string();

@@ -38,10 +38,7 @@ pub struct DispatchLimits {
 
 impl Default for DispatchLimits {
     fn default() -> Self {
-        Self {
-            commands: 4_096,
-            aggregate: 1_024,
-        }
+        Self { commands: 4_096, aggregate: 1_024 }
     }
 }
 
@@ -80,11 +77,7 @@ struct Pending {
 
 enum Effect {
     /// The answer once the append is on disk, and the state then.
-    Append {
-        appending: Appending,
-        answer: Accepted,
-        live: Live,
-    },
+    Append { appending: Appending, answer: Accepted, live: Live },
     /// Nothing is appended, but what it was decided on may still be under way.
     Settled(Answer),
 }
@@ -130,40 +123,19 @@ impl Dispatch {
     ) -> Self {
         let places = Arc::new(Semaphore::new(limits.commands));
         let queues = Mutex::default();
-        Self {
-            shared: Arc::new(Shared {
-                log,
-                states,
-                registry,
-                ask,
-                clock,
-                limits,
-                places,
-                queues,
-            }),
-        }
+        Self { shared: Arc::new(Shared { log, states, registry, ask, clock, limits, places, queues }) }
     }
 
     /// Carries out a command; returns when its events are on disk. A caller who stops waiting stops nothing.
     pub async fn submit(&self, command: Command) -> Answer {
-        let place = self
-            .shared
-            .places
-            .clone()
-            .try_acquire_owned()
-            .map_err(|error| match error {
-                tokio::sync::TryAcquireError::NoPermits => CallError::Busy {
-                    queue: "the host's queue of commands",
-                },
-                tokio::sync::TryAcquireError::Closed => CallError::ShuttingDown,
-            })?;
-        let (reply, answer) = oneshot::channel();
-        self.enqueue(Job {
-            command,
-            reply,
-            attempts: 0,
-            _place: place,
+        let place = self.shared.places.clone().try_acquire_owned().map_err(|error| match error {
+            tokio::sync::TryAcquireError::NoPermits => {
+                CallError::Busy { queue: "the host's queue of commands" }
+            }
+            tokio::sync::TryAcquireError::Closed => CallError::ShuttingDown,
         })?;
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job { command, reply, attempts: 0, _place: place })?;
         answer.await.unwrap_or(Err(CallError::ShuttingDown))
     }
 
@@ -192,9 +164,7 @@ impl Dispatch {
             tokio::spawn(self.shared.clone().serve(stream, jobs));
             queue
         });
-        queue.try_send(job).map_err(|_| CallError::Busy {
-            queue: "the aggregate's queue of commands",
-        })
+        queue.try_send(job).map_err(|_| CallError::Busy { queue: "the aggregate's queue of commands" })
     }
 }
 
@@ -276,22 +246,16 @@ impl Shared {
             // Nothing was decided, so the answer depends on nothing that is under way.
             Err(error) => return job.answer(Err(error)),
         };
-        work.pending.push_back(Pending {
-            job,
-            effect,
-            generation,
-        });
+        work.pending.push_back(Pending { job, effect, generation });
     }
 
     /// Decides a command on the state ahead of the disk, which it loads if need be and moves on.
     async fn decide(&self, ahead: &mut Option<Live>, command: &Command) -> Result<Effect, CallError> {
         let component = self.states.owner(&command.stream)?;
         let known = component.manifest().aggregate(command.stream.aggregate());
-        let known = known
-            .and_then(|aggregate| aggregate.command(&command.name))
-            .ok_or_else(|| {
-                CallError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name))
-            })?;
+        let known = known.and_then(|aggregate| aggregate.command(&command.name)).ok_or_else(|| {
+            CallError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name))
+        })?;
         let live = match ahead.take() {
             Some(live) if live.digest == component.digest() => ahead.insert(live),
             // Appends of another component may be under way, so its state is the newest there is.
@@ -308,16 +272,9 @@ impl Shared {
         {
             return Ok(Effect::Settled(Ok(answer)));
         }
-        if let Some(expected) = command
-            .expected_version
-            .filter(|expected| *expected != live.version)
-        {
+        if let Some(expected) = command.expected_version.filter(|expected| *expected != live.version) {
             let (stream, actual) = (command.stream.clone(), live.version);
-            return Err(CallError::VersionMismatch {
-                stream,
-                expected,
-                actual,
-            });
+            return Err(CallError::VersionMismatch { stream, expected, actual });
         }
         let context = Context {
             command_id: command.id.as_str().into(),
@@ -328,19 +285,13 @@ impl Shared {
         };
         let target = live.target(&command.stream);
         let decision = match &command.intent {
-            Intent::Decide => {
-                component
-                    .decide(target, &command.name, &command.payload, &context)
-                    .await??
-            }
+            Intent::Decide => component.decide(target, &command.name, &command.payload, &context).await??,
             Intent::Compensate { undone, reason } => {
                 let events = self.log.find(&command.stream, undone).await?;
                 if events.is_empty() || !known.compensable {
                     return Ok(Effect::Settled(Ok(self.unchanged(command, live))));
                 }
-                component
-                    .compensate(target, &command.name, &events, reason, &context)
-                    .await??
+                component.compensate(target, &command.name, &events, reason, &context).await??
             }
         };
         Ok(self.append(command, &component, live, decision, context.time_ms))
@@ -354,11 +305,7 @@ impl Shared {
         stream: &StreamId,
     ) -> Result<Live, CallError> {
         let folded = component.evolve(live.target(stream)).await?;
-        Ok(Live {
-            folded,
-            digest: component.digest(),
-            ..live
-        })
+        Ok(Live { folded, digest: component.digest(), ..live })
     }
 
     /// Starts the append of a decision and moves the state ahead.
@@ -404,11 +351,7 @@ impl Shared {
             events,
             view: live.view().cloned(),
         };
-        Effect::Append {
-            appending,
-            answer,
-            live: live.clone(),
-        }
+        Effect::Append { appending, answer, live: live.clone() }
     }
 
     /// The id of the saga that a command's events start.
@@ -458,22 +401,13 @@ impl Shared {
             return Ok(None);
         };
         if last.meta.fingerprint != command.fingerprint() {
-            return Err(CallError::KeyReused {
-                stream: command.stream.clone(),
-            });
+            return Err(CallError::KeyReused { stream: command.stream.clone() });
         }
         let deployed = self.registry.current();
-        let saga = events
-            .iter()
-            .find_map(|event| deployed.started_by(event).map(|(id, _)| id).next());
+        let saga = events.iter().find_map(|event| deployed.started_by(event).map(|(id, _)| id).next());
         let view = match last.version == live.version {
             true => live.view().cloned(),
-            false => self
-                .states
-                .at(&command.stream, component, last.version)
-                .await?
-                .view()
-                .cloned(),
+            false => self.states.at(&command.stream, component, last.version).await?.view().cloned(),
         };
         Ok(Some(Accepted {
             stream: command.stream.clone(),
@@ -481,10 +415,7 @@ impl Shared {
             position: last.position,
             events: events
                 .into_iter()
-                .map(|event| NewEvent {
-                    name: event.name,
-                    payload: event.payload,
-                })
+                .map(|event| NewEvent { name: event.name, payload: event.payload })
                 .collect(),
             view,
             saga,
@@ -493,12 +424,7 @@ impl Shared {
 
     /// Answers the job at the front, or keeps it to be decided again.
     fn settle(&self, stream: &StreamId, work: &mut Work, result: Option<Result<Appended, AppendError>>) {
-        let Some(Pending {
-            mut job,
-            effect,
-            generation,
-        }) = work.pending.pop_front()
-        else {
+        let Some(Pending { mut job, effect, generation }) = work.pending.pop_front() else {
             return;
         };
         match (effect, result) {
@@ -506,19 +432,13 @@ impl Shared {
             (Effect::Settled(answer), _) => job.answer(answer),
             (Effect::Append { answer, live, .. }, Some(Ok(appended))) => {
                 self.states.keep(stream, live);
-                job.answer(Ok(Accepted {
-                    position: appended.position,
-                    ..answer
-                }));
+                job.answer(Ok(Accepted { position: appended.position, ..answer }));
             }
             (Effect::Append { .. }, Some(Err(error))) => {
                 work.ahead = None;
                 work.generation += 1;
                 self.states.forget(stream);
-                let overtaken = matches!(
-                    error,
-                    AppendError::Conflict { .. } | AppendError::Duplicate { .. }
-                );
+                let overtaken = matches!(error, AppendError::Conflict { .. } | AppendError::Duplicate { .. });
                 if overtaken && job.attempts < MAX_ATTEMPTS {
                     job.command.repeatable = true;
                     work.again.push_back(job);
@@ -541,10 +461,7 @@ impl Job {
 /// Waits for the job at the front. Cancel-safe: the job stays there.
 async fn front(pending: &mut VecDeque<Pending>) -> Option<Result<Appended, AppendError>> {
     match pending.front_mut() {
-        Some(Pending {
-            effect: Effect::Append { appending, .. },
-            ..
-        }) => Some(appending.await),
+        Some(Pending { effect: Effect::Append { appending, .. }, .. }) => Some(appending.await),
         Some(_) | None => None,
     }
 }

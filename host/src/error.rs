@@ -40,11 +40,7 @@ pub enum CallError {
     #[error("there is no {0}")]
     Unknown(String),
     #[error("{stream} is at version {actual}, not {expected}")]
-    VersionMismatch {
-        stream: StreamId,
-        expected: Version,
-        actual: Version,
-    },
+    VersionMismatch { stream: StreamId, expected: Version, actual: Version },
     /// The same command id came before with another command or payload.
     #[error("the idempotency key has been used for another command on {stream}")]
     KeyReused { stream: StreamId },

@@ -75,7 +75,8 @@ pub async fn run(
     let configuration = configuration(&config.services)?;
     let runtime = Runtime::new(&config.data, runtime_limits(&config.limits), configuration)?;
 
-    let deployed = Deployed::new(deploy::load(&runtime, &config.plugins).await?).map_err(HostError::SideBySide)?;
+    let deployed =
+        Deployed::new(deploy::load(&runtime, &config.plugins).await?).map_err(HostError::SideBySide)?;
     RouteTable::new(deployed.services().map(|service| &**service.manifest()))?;
     let registry = Arc::new(Registry::default());
     registry.replace(deployed);
@@ -94,8 +95,7 @@ pub async fn run(
     ));
     let ask: Arc<dyn Ask> = queries.clone();
     let limits = DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue };
-    let dispatch =
-        Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), clock.clone(), limits);
+    let dispatch = Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), clock.clone(), limits);
     let sagas =
         Sagas::start(&config.data, log.clone(), dispatch.clone(), ask, registry.clone(), clock).await?;
     let sagas = Arc::new(sagas);

@@ -149,44 +149,35 @@ impl Manifest {
     /// Says what is wrong with it, in one sentence: names that are none or stand twice, routes that lead nowhere.
     pub fn check(&self) -> Result<(), String> {
         check_names("a service", [&self.service])?;
-        check_names(
-            "an aggregate",
-            self.aggregates.iter().map(|aggregate| &aggregate.name),
-        )?;
-        if let Some(aggregate) = self.aggregates.iter().find(|aggregate| *aggregate.name == *saga::AGGREGATE) {
+        check_names("an aggregate", self.aggregates.iter().map(|aggregate| &aggregate.name))?;
+        if let Some(aggregate) = self.aggregates.iter().find(|aggregate| *aggregate.name == *saga::AGGREGATE)
+        {
             return Err(format!("{:?} is the name of the host's own streams", aggregate.name));
         }
         for aggregate in &self.aggregates {
             let of = |kind: &str| format!("{kind} of {}", aggregate.name);
-            check_names(
-                &of("a command"),
-                aggregate.commands.iter().map(|command| &command.name),
-            )?;
+            check_names(&of("a command"), aggregate.commands.iter().map(|command| &command.name))?;
             check_names(&of("an event"), aggregate.events.iter().map(|event| &event.name))?;
         }
         check_names("a saga", self.sagas.iter().map(|saga| &saga.name))?;
         // An aggregate is a query too, so the two must not share a name.
         let queries = self.queries.iter().map(|query| &query.name);
-        check_names(
-            "a query",
-            queries.chain(self.aggregates.iter().map(|aggregate| &aggregate.name)),
-        )?;
+        check_names("a query", queries.chain(self.aggregates.iter().map(|aggregate| &aggregate.name)))?;
         self.routes.iter().try_for_each(|route| self.check_route(route))
     }
 
     fn check_route(&self, route: &Route) -> Result<(), String> {
         let leads_somewhere = match &route.target {
-            Target::Command { aggregate, command } => self
-                .aggregate(aggregate)
-                .is_some_and(|aggregate| aggregate.command(command).is_some()),
+            Target::Command { aggregate, command } => {
+                self.aggregate(aggregate).is_some_and(|aggregate| aggregate.command(command).is_some())
+            }
             Target::Query(name) => self.query(name).is_some() || self.aggregate(name).is_some(),
         };
         match leads_somewhere && route.path.starts_with('/') {
             true => Ok(()),
-            false => Err(format!(
-                "the route {} {} leads to nothing in the manifest",
-                route.method, route.path
-            )),
+            false => {
+                Err(format!("the route {} {} leads to nothing in the manifest", route.method, route.path))
+            }
         }
     }
 }
@@ -211,10 +202,7 @@ fn check_names<'a>(kind: &str, names: impl IntoIterator<Item = &'a Arc<str>>) ->
 
 fn is_kebab_case(name: &str) -> bool {
     let word = |word: &str| {
-        !word.is_empty()
-            && word
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
     };
     name.starts_with(|first: char| first.is_ascii_lowercase()) && name.split('-').all(word)
 }
@@ -234,16 +222,7 @@ mod tests {
         for good in ["order", "place-order", "v2", "a-1"] {
             assert!(is_kebab_case(good), "{good}");
         }
-        for bad in [
-            "",
-            "Order",
-            "order_line",
-            "-order",
-            "order-",
-            "a--b",
-            "2nd",
-            "größe",
-        ] {
+        for bad in ["", "Order", "order_line", "-order", "order-", "a--b", "2nd", "größe"] {
             assert!(!is_kebab_case(bad), "{bad}");
         }
     }
@@ -251,10 +230,6 @@ mod tests {
     #[test]
     fn a_name_stands_once() {
         let names: Vec<Arc<str>> = vec!["a".into(), "b".into(), "a".into()];
-        assert!(
-            check_names("a saga", &names)
-                .unwrap_err()
-                .contains("more than once")
-        );
+        assert!(check_names("a saga", &names).unwrap_err().contains("more than once"));
     }
 }

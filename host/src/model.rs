@@ -195,10 +195,7 @@ pub fn hashed_uuid(parts: &[&[u8]]) -> Uuid {
 /// The id of the saga that an event starts: the same every time, and ordered by the event's time.
 pub fn saga_id(event_id: &str, saga: &str, time_ms: u64) -> Arc<str> {
     let hash = hash_prefix::<10>(&[event_id.as_bytes(), saga.as_bytes()]);
-    uuid::Builder::from_unix_timestamp_millis(time_ms, &hash)
-        .into_uuid()
-        .to_string()
-        .into()
+    uuid::Builder::from_unix_timestamp_millis(time_ms, &hash).into_uuid().to_string().into()
 }
 
 /// The first bytes of the SHA-256 of the parts, each preceded by its length.
@@ -257,9 +254,7 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -344,10 +339,7 @@ pub struct Command {
 impl Command {
     /// Stands for the payload and the name in [`Meta::fingerprint`].
     pub fn fingerprint(&self) -> u64 {
-        u64::from_le_bytes(hash_prefix(&[
-            self.name.as_bytes(),
-            self.payload.as_str().as_bytes(),
-        ]))
+        u64::from_le_bytes(hash_prefix(&[self.name.as_bytes(), self.payload.as_str().as_bytes()]))
     }
 }
 

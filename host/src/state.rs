@@ -35,11 +35,7 @@ impl Live {
     }
 
     pub(crate) fn target<'a>(&'a self, stream: &'a StreamId) -> Target<'a> {
-        Target {
-            stream,
-            state: self.folded.as_ref().map(|folded| &folded.state),
-            since: &[],
-        }
+        Target { stream, state: self.folded.as_ref().map(|folded| &folded.state), since: &[] }
     }
 }
 
@@ -59,12 +55,7 @@ pub struct States {
 
 impl States {
     pub fn new(log: Arc<dyn EventLog>, snapshots: Snapshots, registry: Arc<Registry>) -> Self {
-        Self {
-            log,
-            snapshots,
-            registry,
-            cache: Cache::new(CACHED_STATES),
-        }
+        Self { log, snapshots, registry, cache: Cache::new(CACHED_STATES) }
     }
 
     /// The service that a stream's aggregate belongs to.
@@ -82,10 +73,7 @@ impl States {
             Some(version) => self.at(stream, &component, version).await?,
         };
         let reached = at.is_none_or(|version| version == live.version);
-        Ok(live.folded.filter(|_| reached).map(|folded| Viewed {
-            version: live.version,
-            view: folded.view,
-        }))
+        Ok(live.folded.filter(|_| reached).map(|folded| Viewed { version: live.version, view: folded.view }))
     }
 
     /// The aggregate as it was at a version.
@@ -95,8 +83,7 @@ impl States {
         component: &Component,
         version: Version,
     ) -> Result<Live, CallError> {
-        self.fold(stream, component, empty(component, stream), Some(version))
-            .await
+        self.fold(stream, component, empty(component, stream), Some(version)).await
     }
 
     /// The aggregate as it is on disk.
@@ -109,24 +96,13 @@ impl States {
             }
             // The same state as another component sees it.
             let folded = component.evolve(live.target(stream)).await?;
-            return Ok(self.keep(
-                stream,
-                Live {
-                    folded,
-                    digest: component.digest(),
-                    ..live
-                },
-            ));
+            return Ok(self.keep(stream, Live { folded, digest: component.digest(), ..live }));
         }
         let start = match self.snapshots.load(stream, empty.state_version).await {
             Some(Snapshot { version, state, view }) => Live {
                 version,
                 folded: component
-                    .evolve(Target {
-                        stream,
-                        state: Some(&state),
-                        since: &[],
-                    })
+                    .evolve(Target { stream, state: Some(&state), since: &[] })
                     .await?
                     .or(Some(Folded { state, view })),
                 snapshot_version: version,
@@ -153,12 +129,7 @@ impl States {
                 return Ok(live);
             };
             live.version = last.version;
-            live.folded = component
-                .evolve(Target {
-                    since: &events,
-                    ..live.target(stream)
-                })
-                .await?;
+            live.folded = component.evolve(Target { since: &events, ..live.target(stream) }).await?;
         }
     }
 
@@ -171,11 +142,7 @@ impl States {
             self.snapshots.save(
                 stream.clone(),
                 live.state_version,
-                Snapshot {
-                    version: live.version,
-                    state,
-                    view,
-                },
+                Snapshot { version: live.version, state, view },
             );
         }
         if live.version > 0 {

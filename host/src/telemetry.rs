@@ -12,9 +12,8 @@ use crate::config::LogFormat;
 
 /// The upper bounds of the histograms' buckets in seconds. A command takes from a tenth of a millisecond (a warm instance, a
 /// quick disk) to the seconds after which it is refused.
-const BUCKETS_SECONDS: &[f64] = &[
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+const BUCKETS_SECONDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Why the host cannot tell about itself.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +29,7 @@ pub enum TelemetryError {
 /// Sends the process's log to standard error, filtered by RUST_LOG (default: info). Once a process.
 pub fn init_logging(format: LogFormat) -> Result<(), TelemetryError> {
     let filter = filter(&std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default())?;
-    let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr);
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match format {
         LogFormat::Text => logging.with_ansi(colours()).finish().try_init()?,
         LogFormat::Json => logging.json().finish().try_init()?,
@@ -42,9 +39,7 @@ pub fn init_logging(format: LogFormat) -> Result<(), TelemetryError> {
 
 /// What RUST_LOG asks for; empty stands for the default.
 fn filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
-    Ok(EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(directives)?)
+    Ok(EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(directives)?)
 }
 
 /// Whether standard error is read by a person who has not asked for plain text (<https://no-color.org>).
@@ -60,9 +55,7 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
     if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
-    let handle = PrometheusBuilder::new()
-        .set_buckets(BUCKETS_SECONDS)?
-        .install_recorder()?;
+    let handle = PrometheusBuilder::new().set_buckets(BUCKETS_SECONDS)?.install_recorder()?;
     *installed = Some(handle.clone());
     Ok(handle)
 }
@@ -92,10 +85,7 @@ mod tests {
         metrics::histogram!("telemetry_test_seconds").record(0.002);
         for handle in [first, second] {
             let text = handle.render();
-            assert!(
-                text.contains("telemetry_test_seconds_bucket{le=\"0.0025\"} 1"),
-                "{text}"
-            );
+            assert!(text.contains("telemetry_test_seconds_bucket{le=\"0.0025\"} 1"), "{text}");
         }
     }
 }

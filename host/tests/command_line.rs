@@ -5,20 +5,13 @@ use std::process::{Command, Output};
 
 fn kontor(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kontor"));
-    command
-        .args(arguments)
-        .env_remove("KONTOR_LISTEN")
-        .env_remove("KONTOR_CONFIG")
-        .env_remove("KONTOR_HOST");
+    command.args(arguments).env_remove("KONTOR_LISTEN").env_remove("KONTOR_CONFIG").env_remove("KONTOR_HOST");
     command
 }
 
 /// The exit code and what the program wrote to standard error.
 fn failure(output: Output) -> (Option<i32>, String) {
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    )
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
@@ -51,10 +44,7 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
         let (code, told) = failure(serve.output().unwrap());
         assert_eq!(code, Some(2), "{told}");
         let expected = format!("error: listening on {taken} is refused");
-        assert!(
-            told.starts_with(&expected),
-            "flag {flag}, environment {environment}, file {file}: {told}"
-        );
+        assert!(told.starts_with(&expected), "flag {flag}, environment {environment}, file {file}: {told}");
     }
 }
 
@@ -66,21 +56,9 @@ fn errors_are_told_once_with_their_causes_and_an_exit_code() {
             2,
             "error: the configuration /nowhere.toml cannot be read: ",
         ),
-        (
-            vec!["serve", "--lisen", "127.0.0.1:1"],
-            2,
-            "error: unexpected argument '--lisen'",
-        ),
-        (
-            vec!["events", "--stream", "order"],
-            2,
-            "error: invalid value 'order' for '--stream",
-        ),
-        (
-            vec!["plugins", "--host", "ftp://x"],
-            1,
-            "error: ftp://x is not the address of a host",
-        ),
+        (vec!["serve", "--lisen", "127.0.0.1:1"], 2, "error: unexpected argument '--lisen'"),
+        (vec!["events", "--stream", "order"], 2, "error: invalid value 'order' for '--stream"),
+        (vec!["plugins", "--host", "ftp://x"], 1, "error: ftp://x is not the address of a host"),
     ];
     for (arguments, exit, start) in table {
         let (code, told) = failure(kontor(&arguments).output().unwrap());

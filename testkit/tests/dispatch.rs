@@ -1,4 +1,5 @@
 //! Dispatch over a log whose disk goes away at any moment: what was answered is there, and nothing took effect twice.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test is the test")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -27,9 +28,10 @@ impl Ask for NobodyToAsk {
 }
 
 async fn inventory(data: &Path) -> Component {
-    let file = kontor_testkit::component_file("inventory");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../plugins/inventory.wasm");
+    let wasm = std::fs::read(file).expect("`cargo xtask build` builds the components");
     let runtime = Runtime::new(data, RuntimeLimits::default(), HashMap::new()).unwrap();
-    runtime.load(std::fs::read(file).unwrap()).await.unwrap()
+    runtime.load(wasm).await.unwrap()
 }
 
 fn dispatch(data: &Path, log: Arc<dyn EventLog>, component: Component) -> Dispatch {
@@ -132,8 +134,7 @@ async fn a_full_queue_says_so_and_loses_nothing() {
     registry.replace(Deployed::new([component]).unwrap());
     let states = Arc::new(States::new(log.clone(), Snapshots::open(&data).unwrap(), registry.clone()));
     let limits = DispatchLimits { commands: 8, aggregate: 2 };
-    let dispatch =
-        Dispatch::new(log, states, registry, Arc::new(NobodyToAsk), Arc::new(SystemClock), limits);
+    let dispatch = Dispatch::new(log, states, registry, Arc::new(NobodyToAsk), Arc::new(SystemClock), limits);
     dispatch.submit(register()).await.unwrap();
     let sent = (0..COMMANDS).map(|index| {
         let dispatch = dispatch.clone();

@@ -22,10 +22,9 @@ async fn a_failure_at_any_operation_loses_and_tears_nothing() {
             let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(dir.path()).unwrap());
             let acknowledged = Mutex::new(Vec::new());
             let faulty = FaultyLog::new(log.clone(), operations, fault);
-            let ended = work(&faulty, "w", ROUNDS, |command| {
-                acknowledged.lock().unwrap().push(command.clone())
-            })
-            .await;
+            let ended =
+                work(&faulty, "w", ROUNDS, |command| acknowledged.lock().unwrap().push(command.clone()))
+                    .await;
             drop((faulty, log));
 
             let acknowledged = acknowledged.into_inner().unwrap();
@@ -42,9 +41,6 @@ async fn a_failure_at_any_operation_loses_and_tears_nothing() {
             }
             operations += 1;
         }
-        assert!(
-            operations >= 2 * ROUNDS,
-            "the disk was taken away at every operation"
-        );
+        assert!(operations >= 2 * ROUNDS, "the disk was taken away at every operation");
     }
 }

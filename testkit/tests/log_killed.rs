@@ -27,19 +27,13 @@ async fn what_was_acknowledged_survives_a_kill() {
         while let Some(command) = next_command(&mut output) {
             acknowledged.push(command);
         }
-        assert!(
-            !appender.wait().unwrap().success(),
-            "the appender ends only by being killed"
-        );
+        assert!(!appender.wait().unwrap().success(), "the appender ends only by being killed");
 
         let log = EmbeddedLog::open(dir.path()).unwrap();
         let recorded = audit(&log, &acknowledged).await;
         assert!(recorded >= acknowledged.len());
     }
-    assert!(
-        acknowledged.len() >= 2_551,
-        "the appender was at work in every round"
-    );
+    assert!(acknowledged.len() >= 2_551, "the appender was at work in every round");
 }
 
 /// None at the end, and for a line that the kill cut off.

@@ -19,12 +19,7 @@ const MAX_REPLY_BYTES: u64 = 128 * 1024 * 1024;
 #[derive(Debug, clap::Args)]
 pub(super) struct HostArgument {
     /// The running host to ask
-    #[arg(
-        long,
-        env = "KONTOR_HOST",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7070"
-    )]
+    #[arg(long, env = "KONTOR_HOST", value_name = "URL", default_value = "http://127.0.0.1:7070")]
     pub(super) host: String,
 }
 
@@ -71,10 +66,7 @@ impl Client {
             .timeout_connect(Some(CONNECT_LIMIT))
             .timeout_recv_response(Some(RESPONSE_LIMIT))
             .build();
-        Ok(Self {
-            agent: config.into(),
-            host,
-        })
+        Ok(Self { agent: config.into(), host })
     }
 
     /// The JSON text at `path`.
@@ -99,10 +91,7 @@ impl Client {
         parameters: &[(&str, String)],
         accept: &str,
     ) -> Result<Response<Body>, ClientError> {
-        let mut request = self
-            .agent
-            .get(format!("{}{path}", self.host))
-            .header("accept", accept);
+        let mut request = self.agent.get(format!("{}{path}", self.host)).header("accept", accept);
         for (name, value) in parameters {
             request = request.query(name, value);
         }
@@ -121,10 +110,7 @@ impl Client {
             .with_config()
             .limit(MAX_REPLY_BYTES)
             .read_to_string()
-            .map_err(|error| ClientError::Unreadable {
-                host: self.host.clone(),
-                source: Box::new(error),
-            })
+            .map_err(|error| ClientError::Unreadable { host: self.host.clone(), source: Box::new(error) })
     }
 
     fn no_answer(&self, error: ureq::Error) -> ClientError {
@@ -142,10 +128,7 @@ impl Client {
                 let code = problem.code.map(|code| format!(" ({code})")).unwrap_or_default();
                 ClientError::Refused(problem.detail.unwrap_or(problem.title) + &code)
             }
-            Err(_) => ClientError::NoReason {
-                host: self.host.clone(),
-                status,
-            },
+            Err(_) => ClientError::NoReason { host: self.host.clone(), status },
         }
     }
 }
@@ -158,9 +141,7 @@ mod tests {
     use super::*;
 
     fn client(host: &str) -> Result<Client, ClientError> {
-        Client::new(&HostArgument {
-            host: host.to_owned(),
-        })
+        Client::new(&HostArgument { host: host.to_owned() })
     }
 
     #[test]
@@ -211,10 +192,7 @@ mod tests {
     fn parameters_go_into_the_address() {
         let (host, answering) =
             scripted_host(vec!["HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}".to_owned()]);
-        let body = client(&host)
-            .unwrap()
-            .get("/events", &[("after", "3 &".to_owned())])
-            .unwrap();
+        let body = client(&host).unwrap().get("/events", &[("after", "3 &".to_owned())]).unwrap();
         assert_eq!(
             (body.as_str(), answering.join().unwrap()),
             ("{}", vec!["GET /events?after=3%20%26 HTTP/1.1".to_owned()])

@@ -64,11 +64,7 @@ struct Event {
 impl Events {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let client = Client::new(&self.host)?;
-        let form = if json {
-            Form::Json
-        } else {
-            Form::text(terminal_width())
-        };
+        let form = if json { Form::Json } else { Form::text(terminal_width()) };
         let mut printer = Printer {
             after: self.after,
             stream: self.stream.clone(),
@@ -76,11 +72,7 @@ impl Events {
             form,
             out,
         };
-        if self.follow {
-            self.follow(&client, &mut printer)
-        } else {
-            self.pages(&client, &mut printer)
-        }
+        if self.follow { self.follow(&client, &mut printer) } else { self.pages(&client, &mut printer) }
     }
 
     /// Asks for pages until the last one.
@@ -119,10 +111,7 @@ impl Events {
                 return Ok(());
             }
         }
-        bail!(
-            "the host has ended the stream; go on with `--after {}`",
-            printer.after
-        )
+        bail!("the host has ended the stream; go on with `--after {}`", printer.after)
     }
 }
 
@@ -152,10 +141,7 @@ enum Form {
 
 impl Form {
     fn text(width: Option<usize>) -> Self {
-        Self::Text {
-            columns: Columns::new(),
-            width,
-        }
+        Self::Text { columns: Columns::new(), width }
     }
 }
 
@@ -164,10 +150,7 @@ impl Printer<'_> {
         let mut wanted = Vec::new();
         for text in events {
             let event: Event = text.read().context("the host sent an event of another shape")?;
-            let of_stream = self
-                .stream
-                .as_ref()
-                .is_none_or(|stream| stream.as_str() == event.stream);
+            let of_stream = self.stream.as_ref().is_none_or(|stream| stream.as_str() == event.stream);
             if self.remaining > 0 && event.position > self.after && of_stream {
                 self.remaining -= 1;
                 self.after = event.position;
@@ -175,10 +158,7 @@ impl Printer<'_> {
             }
         }
         let lines: String = match &mut self.form {
-            Form::Json => wanted
-                .iter()
-                .map(|(text, _)| format!("{}\n", text.as_str()))
-                .collect(),
+            Form::Json => wanted.iter().map(|(text, _)| format!("{}\n", text.as_str())).collect(),
             Form::Text { columns, width } => {
                 text_lines(columns, *width, wanted.into_iter().map(|(_, event)| event))
             }
@@ -200,9 +180,7 @@ fn text_lines(columns: &mut Columns<6>, width: Option<usize>, events: impl Itera
         .collect();
     rows.iter().for_each(|row| columns.fit(row));
     let width = width.unwrap_or(usize::MAX);
-    rows.iter()
-        .map(|row| shortened(&columns.line(row), width) + "\n")
-        .collect()
+    rows.iter().map(|row| shortened(&columns.line(row), width) + "\n").collect()
 }
 
 #[cfg(test)]
@@ -230,17 +208,11 @@ mod tests {
     /// What `kontor events` with these arguments asks a host that answers so, what it prints, and its error.
     fn run(json: bool, arguments: &[&str], answers: Vec<String>) -> (Vec<String>, String, Option<String>) {
         let (host, answering) = scripted_host(answers);
-        let line = ["events", "--host", &host]
-            .into_iter()
-            .chain(arguments.iter().copied());
+        let line = ["events", "--host", &host].into_iter().chain(arguments.iter().copied());
         let mut out = Vec::new();
         let outcome = Line::parse_from(line).events.run(json, &mut out);
         let asked = answering.join().unwrap();
-        (
-            asked,
-            String::from_utf8(out).unwrap(),
-            outcome.err().map(|error| format!("{error:#}")),
-        )
+        (asked, String::from_utf8(out).unwrap(), outcome.err().map(|error| format!("{error:#}")))
     }
 
     fn page(items: &[&str], next: &str) -> String {
@@ -251,10 +223,7 @@ mod tests {
     }
 
     fn stream(events: &[&str]) -> String {
-        let events: String = events
-            .iter()
-            .map(|event| format!("id: 1\ndata: {event}\n\n"))
-            .collect();
+        let events: String = events.iter().map(|event| format!("id: 1\ndata: {event}\n\n")).collect();
         format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n: welcome\n\n{events}")
     }
 
@@ -265,10 +234,7 @@ mod tests {
         assert_eq!(error, None);
         assert_eq!(
             asked,
-            [
-                "GET /events?after=0&limit=100 HTTP/1.1",
-                "GET /events?after=2&limit=100 HTTP/1.1"
-            ]
+            ["GET /events?after=0&limit=100 HTTP/1.1", "GET /events?after=2&limit=100 HTTP/1.1"]
         );
         let expected = "\
 1  2026-11-22T03:18:01.250Z  order/A-1  1   order-created   {\"total\":5}
@@ -285,11 +251,7 @@ mod tests {
 
     #[test]
     fn a_limit_ends_the_asking() {
-        let (asked, printed, _) = run(
-            true,
-            &["--limit", "1", "--after", "0"],
-            vec![page(&[FIRST], "\"1\"")],
-        );
+        let (asked, printed, _) = run(true, &["--limit", "1", "--after", "0"], vec![page(&[FIRST], "\"1\"")]);
         assert_eq!((asked.len(), printed), (1, format!("{FIRST}\n")));
         assert_eq!(asked[0], "GET /events?after=0&limit=1 HTTP/1.1");
     }
@@ -307,10 +269,7 @@ mod tests {
         let (asked, printed, error) = run(true, &["--follow"], vec![stream(&[FIRST, SECOND])]);
         assert_eq!(asked, ["GET /events?after=0 HTTP/1.1"]);
         assert_eq!(printed, format!("{FIRST}\n{SECOND}\n"));
-        assert_eq!(
-            error.unwrap(),
-            "the host has ended the stream; go on with `--after 2`"
-        );
+        assert_eq!(error.unwrap(), "the host has ended the stream; go on with `--after 2`");
     }
 
     #[test]

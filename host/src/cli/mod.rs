@@ -65,11 +65,7 @@ pub(crate) fn tell(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {}", with_causes(error));
-    if error.is::<ConfigError>() {
-        ExitCode::from(EXIT_USAGE)
-    } else {
-        ExitCode::FAILURE
-    }
+    if error.is::<ConfigError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }
 
 /// The error and its causes, outermost first. Errors of libraries often repeat the text of their cause; it stands here once.
@@ -81,9 +77,7 @@ fn with_causes(error: &anyhow::Error) -> String {
 
 /// Whether the error only says that nobody reads the output any more, as in `kontor events | head`.
 fn reader_has_gone(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]
@@ -98,19 +92,12 @@ mod tests {
         cli.build();
         cli.clone().debug_assert();
         assert!(cli.get_after_help().is_some(), "examples are missing");
-        for command in cli
-            .get_subcommands()
-            .filter(|command| command.get_name() != "help")
-        {
+        for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
             let name = command.get_name();
             assert!(command.get_about().is_some(), "{name} is not described");
             assert!(command.get_after_help().is_some(), "{name} has no examples");
             for argument in command.get_arguments() {
-                assert!(
-                    argument.get_help().is_some(),
-                    "{} of {name} is not described",
-                    argument.get_id()
-                );
+                assert!(argument.get_help().is_some(), "{} of {name} is not described", argument.get_id());
             }
         }
     }
@@ -126,9 +113,7 @@ mod tests {
 
     #[test]
     fn a_cause_that_its_error_repeats_is_told_once() {
-        let error = anyhow::anyhow!("no route")
-            .context("no route")
-            .context("the host is not there");
+        let error = anyhow::anyhow!("no route").context("no route").context("the host is not there");
         assert_eq!(with_causes(&error), "the host is not there: no route");
     }
 

@@ -73,11 +73,7 @@ impl Plugin {
             service: manifest.service.to_string(),
             version: manifest.version.clone(),
             digest: digest.to_string(),
-            aggregates: manifest
-                .aggregates
-                .iter()
-                .map(|aggregate| aggregate.name.to_string())
-                .collect(),
+            aggregates: manifest.aggregates.iter().map(|aggregate| aggregate.name.to_string()).collect(),
             sagas: manifest.sagas.iter().map(|saga| saga.name.to_string()).collect(),
             routes: manifest.routes.iter().map(route).collect(),
         }
@@ -102,18 +98,11 @@ pub(super) fn plugin_table(plugins: &[Plugin]) -> String {
             ]
         })
         .collect();
-    table(
-        ["service", "version", "digest", "aggregates", "sagas", "routes"],
-        rows,
-    )
+    table(["service", "version", "digest", "aggregates", "sagas", "routes"], rows)
 }
 
 fn names(names: &[String]) -> String {
-    if names.is_empty() {
-        "-".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "-".to_owned() } else { names.join(", ") }
 }
 
 #[cfg(test)]
@@ -132,11 +121,7 @@ mod tests {
     fn printed(json: bool) -> String {
         let (host, answering) = scripted_host(vec![ANSWER.to_owned()]);
         let mut out = Vec::new();
-        Plugins {
-            host: HostArgument { host },
-        }
-        .run(json, &mut out)
-        .unwrap();
+        Plugins { host: HostArgument { host } }.run(json, &mut out).unwrap();
         assert_eq!(answering.join().unwrap(), ["GET /admin/plugins HTTP/1.1"]);
         String::from_utf8(out).unwrap()
     }
@@ -153,10 +138,7 @@ report   0.1.0    fedcba987654  -           -                          0
 
     #[test]
     fn json_is_passed_on_as_it_came() {
-        assert_eq!(
-            format!("{}\n", ANSWER.split("\r\n\r\n").last().unwrap()),
-            printed(true)
-        );
+        assert_eq!(format!("{}\n", ANSWER.split("\r\n\r\n").last().unwrap()), printed(true));
     }
 
     #[test]

@@ -19,8 +19,5 @@ pub(super) fn scripted_host(answers: Vec<String>) -> (String, JoinHandle<Vec<Str
         connection.write_all(answer.as_bytes()).unwrap();
         request[0].clone()
     };
-    (
-        address,
-        thread::spawn(|| answers.into_iter().map(answer).collect()),
-    )
+    (address, thread::spawn(|| answers.into_iter().map(answer).collect()))
 }

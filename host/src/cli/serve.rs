@@ -128,25 +128,15 @@ mod tests {
     fn announced(json: bool) -> Vec<String> {
         let mut out = Vec::new();
         announce(([127, 0, 0, 1], 7070).into(), &[plugin()], json, &mut out).unwrap();
-        String::from_utf8(out)
-            .unwrap()
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
     }
 
     #[test]
     fn the_first_line_tells_the_address_and_the_last_one_the_page() {
         let lines = announced(false);
         assert_eq!(lines.first().unwrap(), "listening on http://127.0.0.1:7070");
-        assert!(
-            lines.iter().any(|line| line.starts_with("order    0.1.0")),
-            "{lines:?}"
-        );
-        assert!(
-            lines.last().unwrap().ends_with("http://127.0.0.1:7070/"),
-            "{lines:?}"
-        );
+        assert!(lines.iter().any(|line| line.starts_with("order    0.1.0")), "{lines:?}");
+        assert!(lines.last().unwrap().ends_with("http://127.0.0.1:7070/"), "{lines:?}");
     }
 
     #[test]

@@ -59,9 +59,7 @@ mod tests {
             ("data: 1\n\ndata: cut off", &["1"]),
         ];
         for (stream, expected) in table {
-            let read: Vec<String> = ServerSentEvents::new(stream.as_bytes())
-                .map(Result::unwrap)
-                .collect();
+            let read: Vec<String> = ServerSentEvents::new(stream.as_bytes()).map(Result::unwrap).collect();
             assert_eq!(read, expected, "{stream:?}");
         }
     }

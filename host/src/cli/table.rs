@@ -23,11 +23,8 @@ impl<const N: usize> Columns<N> {
 
     /// One line without its end.
     pub(super) fn line(&self, row: &[String; N]) -> String {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(self.widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
+        let cells: Vec<String> =
+            row.iter().zip(self.widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join(GAP).trim_end().to_owned()
     }
 }

@@ -50,14 +50,8 @@ impl Deployed {
             }
         }
         for saga in &manifest.sagas {
-            let trigger = Trigger {
-                component: component.clone(),
-                saga: saga.name.clone(),
-            };
-            self.triggers
-                .entry(saga.starts_on.clone())
-                .or_default()
-                .push(trigger);
+            let trigger = Trigger { component: component.clone(), saga: saga.name.clone() };
+            self.triggers.entry(saga.starts_on.clone()).or_default().push(trigger);
         }
         match self.services.insert(manifest.service.clone(), component) {
             None => Ok(()),
@@ -80,20 +74,11 @@ impl Deployed {
 
     /// The sagas that an event starts, each with the id of its run.
     pub fn started_by(&self, event: &Recorded) -> impl Iterator<Item = (SagaId, &Trigger)> {
-        let starts_on = EventRef {
-            aggregate: event.stream.aggregate().into(),
-            event: event.name.clone(),
-        };
-        let triggers = self
-            .triggers
-            .get(&starts_on)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let starts_on = EventRef { aggregate: event.stream.aggregate().into(), event: event.name.clone() };
+        let triggers = self.triggers.get(&starts_on).map(Vec::as_slice).unwrap_or_default();
         let id = event.id();
         let time_ms = event.meta.time_ms;
-        triggers
-            .iter()
-            .map(move |trigger| (saga_id(&id, &trigger.saga, time_ms), trigger))
+        triggers.iter().map(move |trigger| (saga_id(&id, &trigger.saga, time_ms), trigger))
     }
 }
 

@@ -43,11 +43,7 @@ pub struct Appended {
 pub enum AppendError {
     /// The stream has another version than expected.
     #[error("stream {stream} is at version {actual}, not {expected}")]
-    Conflict {
-        stream: StreamId,
-        expected: Version,
-        actual: Version,
-    },
+    Conflict { stream: StreamId, expected: Version, actual: Version },
     /// The stream already has events of that command.
     #[error("command {command} has already been recorded in stream {stream}")]
     Duplicate { stream: StreamId, command: CommandId },

@@ -19,10 +19,7 @@ pub(super) enum Unreadable {
     #[error("the database refused the read")]
     Database(#[from] rusqlite::Error),
     #[error("{what} is damaged")]
-    Damaged {
-        what: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
+    Damaged { what: String, source: Box<dyn Error + Send + Sync> },
     #[error("the read was broken off")]
     BrokenOff(#[from] JoinError),
 }
@@ -47,14 +44,8 @@ struct Pool {
 impl Readers {
     /// Connections to a file that exists, and whose journal is a WAL.
     pub(super) fn new(file: PathBuf) -> Self {
-        let pool = Pool {
-            file,
-            idle: Mutex::default(),
-        };
-        Self {
-            pool: Arc::new(pool),
-            permits: Arc::new(Semaphore::new(MAX_READERS)),
-        }
+        let pool = Pool { file, idle: Mutex::default() };
+        Self { pool: Arc::new(pool), permits: Arc::new(Semaphore::new(MAX_READERS)) }
     }
 
     /// Runs `work` on a connection of the pool. It runs to its end even if the caller stops waiting.

@@ -60,42 +60,21 @@ impl Snapshots {
         let connection = match connect(&file) {
             Ok(connection) => connection,
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "starting afresh with snapshots"
-                );
-                remove(dir).map_err(|source| OpenError::Directory {
-                    dir: dir.to_owned(),
-                    source,
-                })?;
-                connect(&file).map_err(|source| OpenError::Database {
-                    file: file.clone(),
-                    source,
-                })?
+                tracing::warn!(error = &error as &dyn std::error::Error, "starting afresh with snapshots");
+                remove(dir).map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+                connect(&file).map_err(|source| OpenError::Database { file: file.clone(), source })?
             }
         };
         let (queue, saves) = sync_channel(QUEUE);
-        let _writer =
-            Joined::spawn("snapshots", move || write_all(connection, &saves)).map_err(|source| {
-                OpenError::Directory {
-                    dir: dir.to_owned(),
-                    source,
-                }
-            })?;
-        Ok(Self {
-            queue,
-            readers: Readers::new(file),
-            _writer,
-        })
+        let _writer = Joined::spawn("snapshots", move || write_all(connection, &saves))
+            .map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+        Ok(Self { queue, readers: Readers::new(file), _writer })
     }
 
     /// The snapshot of a stream, if there is one of this shape of the state. None also if it cannot be read.
     pub async fn load(&self, stream: &StreamId, state_version: u32) -> Option<Snapshot> {
         let name = stream.clone();
-        let read = self
-            .readers
-            .run(move |connection| read(connection, &name, state_version))
-            .await;
+        let read = self.readers.run(move |connection| read(connection, &name, state_version)).await;
         read.unwrap_or_else(|error| {
             tracing::warn!(%stream, error = &error as &dyn std::error::Error, "a snapshot cannot be read");
             None
@@ -105,11 +84,7 @@ impl Snapshots {
     /// Writes a snapshot some time later, in place of the stream's last one. To be called only for a version that the log
     /// has acknowledged. When too many are waiting it is forgotten: the state is then folded from an older one.
     pub fn save(&self, stream: StreamId, state_version: u32, snapshot: Snapshot) {
-        match self.queue.try_send(Save {
-            stream,
-            state_version,
-            snapshot,
-        }) {
+        match self.queue.try_send(Save { stream, state_version, snapshot }) {
             Ok(()) => {}
             Err(TrySendError::Full(save) | TrySendError::Disconnected(save)) => {
                 tracing::debug!(stream = %save.stream, "a snapshot was not kept");
@@ -153,35 +128,24 @@ fn read(
         "SELECT version, state, view FROM snapshots WHERE stream = ?1 AND state_version = ?2",
     )?;
     let row: Option<(Version, String, String)> = statement
-        .query_row((stream.as_str(), state_version), |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
+        .query_row((stream.as_str(), state_version), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
     let Some((version, state, view)) = row else {
         return Ok(None);
     };
     let parse = |text| {
-        let damaged = |error: serde_json::Error| Unreadable::Damaged {
-            what: stream.to_string(),
-            source: error.into(),
-        };
+        let damaged =
+            |error: serde_json::Error| Unreadable::Damaged { what: stream.to_string(), source: error.into() };
         Json::parse(text).map_err(damaged)
     };
-    Ok(Some(Snapshot {
-        version,
-        state: parse(state)?,
-        view: parse(view)?,
-    }))
+    Ok(Some(Snapshot { version, state: parse(state)?, view: parse(view)? }))
 }
 
 fn write_all(mut connection: Connection, saves: &Receiver<Save>) {
     while let Ok(first) = saves.recv() {
         let group = std::iter::once(first).chain(saves.try_iter().take(QUEUE - 1));
         if let Err(error) = write(&mut connection, group) {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "snapshots cannot be written"
-            );
+            tracing::warn!(error = &error as &dyn std::error::Error, "snapshots cannot be written");
         }
     }
 }
@@ -192,12 +156,7 @@ fn write(connection: &mut Connection, saves: impl Iterator<Item = Save>) -> rusq
         let mut replace = transaction.prepare_cached(
             "INSERT OR REPLACE INTO snapshots (stream, state_version, version, state, view) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
-        for Save {
-            stream,
-            state_version,
-            snapshot,
-        } in saves
-        {
+        for Save { stream, state_version, snapshot } in saves {
             let Snapshot { version, state, view } = snapshot;
             replace.execute(params![
                 stream.as_str(),
@@ -221,11 +180,7 @@ mod tests {
 
     fn snapshot(version: Version) -> Snapshot {
         let view = Json::parse(r#"{ "status": "pending" }"#.to_owned()).unwrap();
-        Snapshot {
-            version,
-            state: Json::empty_object(),
-            view,
-        }
+        Snapshot { version, state: Json::empty_object(), view }
     }
 
     #[tokio::test]
@@ -238,15 +193,8 @@ mod tests {
 
         let snapshots = Snapshots::open(dir.path()).unwrap();
         assert_eq!(snapshots.load(&order(), 1).await, Some(snapshot(20)));
-        assert_eq!(
-            snapshots.load(&order(), 2).await,
-            None,
-            "a state of another shape is of no use"
-        );
-        assert_eq!(
-            snapshots.load(&StreamId::new("order", "2").unwrap(), 1).await,
-            None
-        );
+        assert_eq!(snapshots.load(&order(), 2).await, None, "a state of another shape is of no use");
+        assert_eq!(snapshots.load(&StreamId::new("order", "2").unwrap(), 1).await, None);
     }
 
     #[tokio::test]
@@ -254,9 +202,7 @@ mod tests {
         let text = |dir: &Path| fs::write(dir.join(FILE), "not a database ".repeat(100)).unwrap();
         let other_layout = |dir: &Path| {
             let connection = Connection::open(dir.join(FILE)).unwrap();
-            connection
-                .execute_batch("CREATE TABLE snapshots (old); PRAGMA user_version = 9")
-                .unwrap();
+            connection.execute_batch("CREATE TABLE snapshots (old); PRAGMA user_version = 9").unwrap();
         };
         let cases: [&dyn Fn(&Path); 2] = [&text, &other_layout];
         for prepare in cases {

@@ -9,10 +9,7 @@ pub(super) struct Joined(Option<JoinHandle<()>>);
 
 impl Joined {
     pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Self> {
-        Builder::new()
-            .name(name.to_owned())
-            .spawn(work)
-            .map(|handle| Self(Some(handle)))
+        Builder::new().name(name.to_owned()).spawn(work).map(|handle| Self(Some(handle)))
     }
 }
 

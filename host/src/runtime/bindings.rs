@@ -16,9 +16,9 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
+pub(crate) use self::kontor::service::{config, logging, read_model, services, steps, types};
 pub(crate) use exports::kontor::service::aggregates::{Compensation, Decision, Folded, Target};
 pub(crate) use exports::kontor::service::{aggregates, manifest};
-pub(crate) use kontor::service::{config, logging, read_model, services, steps, types};
 
 /// A text of the component's that should be JSON and is not.
 #[derive(Debug, thiserror::Error)]
@@ -30,23 +30,13 @@ pub(crate) struct NotJson {
 
 /// Checks a text that a component wrote. `what` names it for the log.
 pub(crate) fn json(what: &str, text: String) -> Result<Json, NotJson> {
-    Json::parse(text).map_err(|source| NotJson {
-        what: what.to_owned(),
-        source,
-    })
+    Json::parse(text).map_err(|source| NotJson { what: what.to_owned(), source })
 }
 
 impl types::Rejection {
     pub(crate) fn into_host(self) -> Result<Rejection, NotJson> {
-        let details = self
-            .details
-            .map(|details| json("a rejection's details", details))
-            .transpose()?;
-        Ok(Rejection {
-            code: self.code,
-            message: self.message,
-            details,
-        })
+        let details = self.details.map(|details| json("a rejection's details", details)).transpose()?;
+        Ok(Rejection { code: self.code, message: self.message, details })
     }
 }
 
@@ -55,20 +45,14 @@ impl From<&Rejection> for types::Rejection {
         Self {
             code: rejection.code.clone(),
             message: rejection.message.clone(),
-            details: rejection
-                .details
-                .as_ref()
-                .map(|details| details.as_str().to_owned()),
+            details: rejection.details.as_ref().map(|details| details.as_str().to_owned()),
         }
     }
 }
 
 impl From<&Recorded> for types::Event {
     fn from(event: &Recorded) -> Self {
-        Self {
-            name: event.name.as_ref().to_owned(),
-            payload: event.payload.as_str().to_owned(),
-        }
+        Self { name: event.name.as_ref().to_owned(), payload: event.payload.as_str().to_owned() }
     }
 }
 
@@ -127,10 +111,7 @@ fn aggregate(aggregate: manifest::Aggregate) -> Result<host::Aggregate, NotJson>
         state_version: aggregate.state_version,
         commands: each(aggregate.commands, |command| {
             Ok(host::Command {
-                payload: json(
-                    &format!("the payload schema of {}", command.name),
-                    command.payload,
-                )?,
+                payload: json(&format!("the payload schema of {}", command.name), command.payload)?,
                 name: command.name.into(),
                 description: command.description,
                 compensable: command.compensable,
@@ -148,10 +129,7 @@ fn aggregate(aggregate: manifest::Aggregate) -> Result<host::Aggregate, NotJson>
 
 fn query(query: manifest::Query) -> Result<host::Query, NotJson> {
     Ok(host::Query {
-        arguments: json(
-            &format!("the arguments schema of {}", query.name),
-            query.arguments,
-        )?,
+        arguments: json(&format!("the arguments schema of {}", query.name), query.arguments)?,
         answer: json(&format!("the answer schema of {}", query.name), query.answer)?,
         name: query.name.into(),
         description: query.description,
@@ -159,18 +137,11 @@ fn query(query: manifest::Query) -> Result<host::Query, NotJson> {
 }
 
 fn saga(saga: manifest::Saga) -> host::Saga {
-    host::Saga {
-        name: saga.name.into(),
-        description: saga.description,
-        starts_on: event_ref(saga.starts_on),
-    }
+    host::Saga { name: saga.name.into(), description: saga.description, starts_on: event_ref(saga.starts_on) }
 }
 
 fn event_ref(event: manifest::EventRef) -> host::EventRef {
-    host::EventRef {
-        aggregate: event.aggregate.into(),
-        event: event.event.into(),
-    }
+    host::EventRef { aggregate: event.aggregate.into(), event: event.event.into() }
 }
 
 fn route(route: manifest::Route) -> host::Route {
@@ -184,10 +155,9 @@ fn route(route: manifest::Route) -> host::Route {
         },
         path: route.path,
         target: match route.target {
-            manifest::RouteTarget::Command(target) => host::Target::Command {
-                aggregate: target.aggregate.into(),
-                command: target.command.into(),
-            },
+            manifest::RouteTarget::Command(target) => {
+                host::Target::Command { aggregate: target.aggregate.into(), command: target.command.into() }
+            }
             manifest::RouteTarget::Query(name) => host::Target::Query(Arc::from(name)),
         },
     }

@@ -74,9 +74,7 @@ pub enum SagaEnd {
 
 impl Component {
     pub(super) fn new(identity: Arc<Identity>, instances: Instances) -> Self {
-        Self {
-            loaded: Arc::new(Loaded { identity, instances }),
-        }
+        Self { loaded: Arc::new(Loaded { identity, instances }) }
     }
 
     pub fn manifest(&self) -> &Arc<Manifest> {
@@ -102,23 +100,16 @@ impl Component {
             payload: payload.as_str().to_owned(),
             context: guest_context(context),
         };
-        let (result, _) = self
-            .loaded
-            .instances
-            .call(
-                Lane::Request,
-                command_scope("decide", command, context),
-                move |service, store| {
+        let (result, _) =
+            self.loaded
+                .instances
+                .call(Lane::Request, command_scope("decide", command, context), move |service, store| {
                     async move {
-                        service
-                            .kontor_service_aggregates()
-                            .call_decide(store, &target, &command_in)
-                            .await
+                        service.kontor_service_aggregates().call_decide(store, &target, &command_in).await
                     }
                     .boxed()
-                },
-            )
-            .await;
+                })
+                .await;
         self.decision("decide", command, aggregate, result)
     }
 
@@ -142,19 +133,12 @@ impl Component {
         let (result, _) = self
             .loaded
             .instances
-            .call(
-                Lane::Request,
-                command_scope("compensate", command, context),
-                move |service, store| {
-                    async move {
-                        service
-                            .kontor_service_aggregates()
-                            .call_compensate(store, &target, &compensation)
-                            .await
-                    }
-                    .boxed()
-                },
-            )
+            .call(Lane::Request, command_scope("compensate", command, context), move |service, store| {
+                async move {
+                    service.kontor_service_aggregates().call_compensate(store, &target, &compensation).await
+                }
+                .boxed()
+            })
             .await;
         self.decision("compensate", command, aggregate, result)
     }
@@ -177,20 +161,11 @@ impl Component {
             .loaded
             .instances
             .call(Lane::Background, scope, move |service, store| {
-                async move {
-                    service
-                        .kontor_service_aggregates()
-                        .call_evolve(store, &target)
-                        .await
-                }
-                .boxed()
+                async move { service.kontor_service_aggregates().call_evolve(store, &target).await }.boxed()
             })
             .await;
         let folded = result.map_err(|failure| self.as_fault("evolve", &subject, failure))?;
-        folded
-            .map(host_folded)
-            .transpose()
-            .map_err(|detail| self.broken("evolve", &subject, detail))
+        folded.map(host_folded).transpose().map_err(|detail| self.broken("evolve", &subject, detail))
     }
 
     /// Answers a query. The connection to the read model comes back with the answer.
@@ -215,26 +190,17 @@ impl Component {
             .loaded
             .instances
             .call(Lane::Request, scope, move |service, store| {
-                async move {
-                    service
-                        .kontor_service_queries()
-                        .call_answer(store, &name, &arguments)
-                        .await
-                }
-                .boxed()
+                async move { service.kontor_service_queries().call_answer(store, &name, &arguments).await }
+                    .boxed()
             })
             .await;
-        let answer = result
-            .map_err(|failure| self.as_fault("answer", query, failure))
-            .and_then(|answer| {
-                match answer {
-                    Ok(text) => bindings::json("the answer", text)
-                        .map(Ok)
-                        .map_err(|error| error.to_string()),
-                    Err(rejection) => host_rejection(rejection).map(Err),
-                }
-                .map_err(|detail| self.broken("answer", query, detail))
-            });
+        let answer = result.map_err(|failure| self.as_fault("answer", query, failure)).and_then(|answer| {
+            match answer {
+                Ok(text) => bindings::json("the answer", text).map(Ok).map_err(|error| error.to_string()),
+                Err(rejection) => host_rejection(rejection).map(Err),
+            }
+            .map_err(|detail| self.broken("answer", query, detail))
+        });
         (answer, scope.and_then(|scope| scope.read_model))
     }
 
@@ -244,9 +210,7 @@ impl Component {
         events: &[Recorded],
         session: ReadSession,
     ) -> (Result<Result<(), String>, Fault>, Option<ReadSession>) {
-        let subject: Arc<str> = events
-            .first()
-            .map_or_else(|| "nothing".into(), |event| event.name.clone());
+        let subject: Arc<str> = events.first().map_or_else(|| "nothing".into(), |event| event.name.clone());
         let scope = Scope {
             operation: "project",
             subject: subject.clone(),
@@ -262,13 +226,7 @@ impl Component {
             .loaded
             .instances
             .call(Lane::Background, scope, move |service, store| {
-                async move {
-                    service
-                        .kontor_service_projections()
-                        .call_project(store, &events)
-                        .await
-                }
-                .boxed()
+                async move { service.kontor_service_projections().call_project(store, &events).await }.boxed()
             })
             .await;
         let result = result.map_err(|failure| self.as_fault("project", &subject, failure));
@@ -298,13 +256,7 @@ impl Component {
             .loaded
             .instances
             .call(Lane::Saga, scope, move |service, store| {
-                async move {
-                    service
-                        .kontor_service_sagas()
-                        .call_run(store, &name, &trigger)
-                        .await
-                }
-                .boxed()
+                async move { service.kontor_service_sagas().call_run(store, &name, &trigger).await }.boxed()
             })
             .await;
         let end = match result {
@@ -341,17 +293,11 @@ impl Component {
                 decision.events.len()
             ));
         }
-        let known = self
-            .manifest()
-            .aggregate(aggregate)
-            .map(|aggregate| aggregate.events.as_slice());
+        let known = self.manifest().aggregate(aggregate).map(|aggregate| aggregate.events.as_slice());
         let known = known.unwrap_or_default();
         let event = |event: types::Event| {
             // The manifest's own name is shared, so an event costs no new string.
-            let name = known
-                .iter()
-                .find(|known| *known.name == *event.name)
-                .map(|known| known.name.clone());
+            let name = known.iter().find(|known| *known.name == *event.name).map(|known| known.name.clone());
             let name = name.ok_or_else(|| format!("the event {:?} is not in the manifest", event.name))?;
             if event.payload.len() > MAX_EVENT_BYTES {
                 return Err(format!("the event {name} has more than {MAX_EVENT_BYTES} bytes"));
@@ -360,11 +306,7 @@ impl Component {
                 bindings::json("an event's payload", event.payload).map_err(|error| error.to_string())?;
             Ok(NewEvent { name, payload })
         };
-        let events = decision
-            .events
-            .into_iter()
-            .map(event)
-            .collect::<Result<Vec<_>, _>>()?;
+        let events = decision.events.into_iter().map(event).collect::<Result<Vec<_>, _>>()?;
         let after = decision.after.map(host_folded).transpose()?;
         if !events.is_empty() && after.is_none() {
             return Err("there are events, but no state after them".to_owned());
@@ -373,10 +315,7 @@ impl Component {
     }
 
     fn broken(&self, operation: &'static str, subject: &Arc<str>, detail: String) -> Fault {
-        let failure = self
-            .loaded
-            .instances
-            .fault((operation, subject.clone()), FaultKind::Contract, detail);
+        let failure = self.loaded.instances.fault((operation, subject.clone()), FaultKind::Contract, detail);
         self.as_fault(operation, subject, failure)
     }
 

@@ -74,18 +74,13 @@ impl Ticker {
     pub(super) fn start(engine: Engine) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name("kontor-epoch".to_owned())
-            .spawn(move || {
-                while !stopped.load(Ordering::Relaxed) {
-                    std::thread::sleep(TICK);
-                    engine.increment_epoch();
-                }
-            })?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("kontor-epoch".to_owned()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(TICK);
+                engine.increment_epoch();
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
@@ -156,10 +151,7 @@ fn write_compiled(path: &Path, code: &[u8]) -> io::Result<()> {
     std::fs::rename(partial, path)
 }
 
-#[allow(
-    unsafe_code,
-    reason = "loading native code is what the cache is for; the proof is beside the block"
-)]
+#[allow(unsafe_code, reason = "loading native code is what the cache is for; the proof is beside the block")]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: `code` is what `precompile_component` of this version of wasmtime returned: either just now, or it comes from a
     // file that `write_compiled` wrote and whose checksum has been verified. Bytes from outside the host never get

@@ -77,11 +77,7 @@ impl Guest {
             wasi,
             table: ResourceTable::new(),
             console,
-            memory: MemoryLimit {
-                max_bytes: memory_bytes,
-                used_bytes: 0,
-                refused: false,
-            },
+            memory: MemoryLimit { max_bytes: memory_bytes, used_bytes: 0, refused: false },
             ticks_left: 0,
             moment,
             identity,
@@ -91,9 +87,7 @@ impl Guest {
 
     /// The service's name, for logs and errors.
     pub(crate) fn service(&self) -> Arc<str> {
-        self.identity
-            .as_ref()
-            .map_or_else(|| "unknown".into(), |identity| identity.manifest.service.clone())
+        self.identity.as_ref().map_or_else(|| "unknown".into(), |identity| identity.manifest.service.clone())
     }
 
     /// What the running call is: `decide`.
@@ -109,10 +103,7 @@ pub(crate) fn forbidden(import: &str, operation: &str) -> wasmtime::Error {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
@@ -163,11 +154,7 @@ struct Keystream {
 
 impl Keystream {
     fn new(id: Arc<str>) -> Self {
-        Self {
-            id: Some(id),
-            used: 32,
-            ..Self::default()
-        }
+        Self { id: Some(id), used: 32, ..Self::default() }
     }
 
     fn next_byte(&mut self) -> u8 {
@@ -259,10 +246,7 @@ mod tests {
         let moment = Arc::new(Moment::default());
         moment.set(1_700_000_000_123, &"a".into());
         let clock = RecordedClock(moment);
-        assert_eq!(
-            HostWallClock::now(&clock),
-            Duration::from_millis(1_700_000_000_123)
-        );
+        assert_eq!(HostWallClock::now(&clock), Duration::from_millis(1_700_000_000_123));
         assert_eq!(HostMonotonicClock::now(&clock), 1_700_000_000_123_000_000);
     }
 }

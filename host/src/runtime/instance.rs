@@ -54,12 +54,7 @@ pub(super) struct Instances {
 
 impl Instances {
     pub(super) fn new(shared: Arc<Shared>, pre: ServicePre<Guest>, identity: Option<Arc<Identity>>) -> Self {
-        Self {
-            shared,
-            pre,
-            identity,
-            idle: Mutex::new(Vec::new()),
-        }
+        Self { shared, pre, identity, idle: Mutex::new(Vec::new()) }
     }
 
     /// Runs one call and hands its scope back.
@@ -81,10 +76,7 @@ impl Instances {
         let mut instance = match self.take(lane).await {
             Ok(instance) => instance,
             Err(error) => {
-                return (
-                    Err(self.fault(label, FaultKind::Trap, format!("{error:?}"))),
-                    Some(scope),
-                );
+                return (Err(self.fault(label, FaultKind::Trap, format!("{error:?}"))), Some(scope));
             }
         };
         self.prepare(&mut instance, scope);
@@ -98,10 +90,9 @@ impl Instances {
         };
         match result {
             Ok(Ok(value)) => (Ok(value), self.finish(lane, instance)),
-            Ok(Err(error)) => (
-                Err(self.failure(label, &mut instance, &error)),
-                instance.store.data_mut().scope.take(),
-            ),
+            Ok(Err(error)) => {
+                (Err(self.failure(label, &mut instance, &error)), instance.store.data_mut().scope.take())
+            }
             Err(elapsed) => {
                 let failure = self.fault(label, FaultKind::Timeout, elapsed.to_string());
                 (Err(failure), instance.store.data_mut().scope.take())
@@ -119,11 +110,7 @@ impl Instances {
                 .get(depth)
                 .ok_or_else(|| format!("services ask each other more than {MAX_DEPTH} calls deep"))?,
         };
-        semaphore
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|closed| closed.to_string())
+        semaphore.clone().acquire_owned().await.map_err(|closed| closed.to_string())
     }
 
     /// A saga's run always gets a fresh instance: its replay must not see what an earlier call left behind.
@@ -143,28 +130,15 @@ impl Instances {
         store.epoch_deadline_callback(|mut store| {
             let left = &mut store.data_mut().ticks_left;
             *left = left.saturating_sub(1);
-            Ok(if *left == 0 {
-                UpdateDeadline::Interrupt
-            } else {
-                UpdateDeadline::Yield(1)
-            })
+            Ok(if *left == 0 { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
         });
         self.allow_time(&mut store);
         let exports = self.pre.instantiate_async(&mut store).await?;
-        Ok(Instance {
-            store,
-            exports,
-            calls: 0,
-        })
+        Ok(Instance { store, exports, calls: 0 })
     }
 
     fn allow_time(&self, store: &mut Store<Guest>) {
-        let ticks = self
-            .shared
-            .limits
-            .call_time
-            .as_millis()
-            .div_ceil(TICK.as_millis());
+        let ticks = self.shared.limits.call_time.as_millis().div_ceil(TICK.as_millis());
         // One more, because the first tick may come at once.
         store.data_mut().ticks_left = u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1);
         store.set_epoch_deadline(1);
@@ -193,10 +167,7 @@ impl Instances {
             && instance.calls < MAX_CALLS
             && guest.memory.used_bytes <= MAX_WARM_BYTES;
         if worth_keeping && self.shared.warm.fetch_add(1, Ordering::Relaxed) < limits.warm() {
-            self.idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(instance);
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
         } else if worth_keeping {
             self.shared.warm.fetch_sub(1, Ordering::Relaxed);
         }
@@ -234,10 +205,7 @@ impl Instances {
         kind: FaultKind,
         detail: String,
     ) -> CallFailure {
-        let service = self
-            .identity
-            .as_ref()
-            .map(|identity| identity.manifest.service.clone());
+        let service = self.identity.as_ref().map(|identity| identity.manifest.service.clone());
         let fault = Fault {
             service: service.unwrap_or_else(|| "a component that is being loaded".into()),
             call: format!("{operation} {subject}"),

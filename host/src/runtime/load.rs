@@ -22,13 +22,7 @@ const COMPONENT_LAYER: &[u8] = &[0x0d, 0, 1, 0];
 
 /// What a component may import besides the contract. Files are linked because adapters of older toolchains import them;
 /// there are none to open.
-const WASI: [&str; 5] = [
-    "wasi:cli/",
-    "wasi:clocks/",
-    "wasi:filesystem/",
-    "wasi:io/",
-    "wasi:random/",
-];
+const WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
 const CONTRACT: &str = "kontor:service/";
 
 /// Why a file does not run here.
@@ -61,10 +55,7 @@ impl Runtime {
         let digest = Digest::of(&wasm);
         let shared = self.shared.clone();
         let pre = tokio::task::spawn_blocking(move || {
-            let code = shared
-                .cache
-                .compile(&shared.engine, digest, &wasm)
-                .map_err(LoadError::Compile)?;
+            let code = shared.cache.compile(&shared.engine, digest, &wasm).map_err(LoadError::Compile)?;
             check_imports(&shared.engine, &code)?;
             let pre: InstancePre<Guest> = shared.linker.instantiate_pre(&code).map_err(LoadError::World)?;
             ServicePre::new(pre).map_err(LoadError::World)
@@ -74,17 +65,8 @@ impl Runtime {
 
         let manifest = Arc::new(self.describe(pre.clone()).await?);
         manifest.check().map_err(LoadError::Manifest)?;
-        let config = self
-            .shared
-            .configuration
-            .get(&*manifest.service)
-            .cloned()
-            .unwrap_or_default();
-        let identity = Arc::new(Identity {
-            manifest,
-            digest,
-            config,
-        });
+        let config = self.shared.configuration.get(&*manifest.service).cloned().unwrap_or_default();
+        let identity = Arc::new(Identity { manifest, digest, config });
         let instances = Instances::new(self.shared.clone(), pre, Some(identity.clone()));
         Ok(Component::new(identity, instances))
     }
@@ -110,9 +92,7 @@ impl Runtime {
             CallFailure::Fault(fault) => LoadError::Describe(fault),
             CallFailure::Halted => LoadError::Manifest("describe was halted".to_owned()),
         })?;
-        manifest
-            .into_host()
-            .map_err(|error| LoadError::Manifest(error.to_string()))
+        manifest.into_host().map_err(|error| LoadError::Manifest(error.to_string()))
     }
 }
 
@@ -121,11 +101,7 @@ fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
         return Err(LoadError::Precompiled);
     }
     let version = bytes.strip_prefix(MAGIC).ok_or(LoadError::NotWasm)?;
-    if version.starts_with(COMPONENT_LAYER) {
-        Ok(())
-    } else {
-        Err(LoadError::CoreModule)
-    }
+    if version.starts_with(COMPONENT_LAYER) { Ok(()) } else { Err(LoadError::CoreModule) }
 }
 
 /// Names the first import that the host does not have. (What it has in another version, linking refuses.)

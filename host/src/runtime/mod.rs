@@ -135,9 +135,7 @@ impl Runtime {
             limits,
             _ticker: ticker,
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        Ok(Self { shared: Arc::new(shared) })
     }
 }
 

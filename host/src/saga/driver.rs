@@ -13,9 +13,7 @@ use super::journal::{self, Action, Answered, Caused, Entry};
 use super::record::{Record, RecordError};
 use crate::dispatch::{Accepted, Dispatch};
 use crate::error::CallError;
-use crate::model::{
-    Command, CommandId, Intent, Json, Origin, Recorded, Rejection, StreamId, hash_prefix,
-};
+use crate::model::{Command, CommandId, Intent, Json, Origin, Recorded, Rejection, StreamId, hash_prefix};
 use crate::runtime::{Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
 
 /// How often a step that fails is tried before the saga unwinds, or parks if it may not unwind.
@@ -79,8 +77,7 @@ impl Sender {
                 Err(error) => error,
             };
             // A full queue and a log that does not answer are troubles of the host, not of the step: they pass.
-            let counts =
-                !matches!(error, CallError::Busy { .. } | CallError::Append(_) | CallError::Read(_));
+            let counts = !matches!(error, CallError::Busy { .. } | CallError::Append(_) | CallError::Read(_));
             failures += u32::from(counts);
             tracing::warn!(saga = %self.saga, command = %command.id, failures, "a step failed: {error}");
             if failures >= MAX_ATTEMPTS {

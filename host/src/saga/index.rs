@@ -57,10 +57,8 @@ impl Index {
 
     /// The position up to which the log has been looked at.
     pub(super) async fn position(&self) -> rusqlite::Result<Position> {
-        self.with(|connection| {
-            connection.query_row("SELECT position FROM position", [], |row| row.get(0))
-        })
-        .await
+        self.with(|connection| connection.query_row("SELECT position FROM position", [], |row| row.get(0)))
+            .await
     }
 
     /// The sagas to be run, oldest first: neither ended nor parked.

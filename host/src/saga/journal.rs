@@ -290,7 +290,11 @@ mod tests {
     use super::*;
 
     fn action() -> Action {
-        Action { stream: "product/p1".to_owned(), command: "reserve".to_owned(), payload: Json::empty_object() }
+        Action {
+            stream: "product/p1".to_owned(),
+            command: "reserve".to_owned(),
+            payload: Json::empty_object(),
+        }
     }
 
     fn outcome() -> Outcome {
@@ -303,7 +307,12 @@ mod tests {
 
     fn started() -> Entry {
         let trigger = Trigger { stream: "order/o1".to_owned(), version: 1 };
-        Entry::Started { service: "order".into(), saga: "place-order".into(), digest: Digest::of(b""), trigger }
+        Entry::Started {
+            service: "order".into(),
+            saga: "place-order".into(),
+            digest: Digest::of(b""),
+            trigger,
+        }
     }
 
     fn done(name: &str) -> Entry {
@@ -404,7 +413,8 @@ mod tests {
         let answer = Err(rejection());
         let request = Request { service: "s".into(), query: "q".into(), arguments: Json::empty_object() };
         let query = Entry::QueryAnswered { name: "q".to_owned(), request, answer };
-        for entry in [started(), done("a"), refused("b"), pivoted(), query, unwinding(), Entry::Completed {}] {
+        for entry in [started(), done("a"), refused("b"), pivoted(), query, unwinding(), Entry::Completed {}]
+        {
             let event = entry.to_event().unwrap();
             assert_eq!(Entry::from_event(&event.name, &event.payload).unwrap(), entry);
         }

@@ -96,7 +96,8 @@ impl Running<'_> {
 
     fn start(&self, open: &Open) -> Result<(), RunError> {
         let deployed = self.shared.registry.current();
-        let component = deployed.service(&open.service).ok_or_else(|| RunError::NoService(open.service.clone()))?;
+        let component =
+            deployed.service(&open.service).ok_or_else(|| RunError::NoService(open.service.clone()))?;
         self.write(Entry::Started {
             service: open.service.clone(),
             saga: open.name.clone(),
@@ -127,9 +128,9 @@ impl Running<'_> {
         let pivoted = self.saga(|saga| saga.pivoted).unwrap_or_default();
         match (end, verdict) {
             (SagaEnd::Returned(Ok(())), _) => self.write(Entry::Completed {}),
-            (SagaEnd::Returned(Err(rejection)), _) if pivoted => {
-                self.write(Entry::Parked { why: format!("the run returned a rejection after its pivot: {rejection}") })
-            }
+            (SagaEnd::Returned(Err(rejection)), _) if pivoted => self.write(Entry::Parked {
+                why: format!("the run returned a rejection after its pivot: {rejection}"),
+            }),
             (SagaEnd::Returned(Err(reason)), _) => self.write(Entry::Unwinding { reason }),
             (SagaEnd::Halted, Some(Verdict::Unwind(reason))) => self.write(Entry::Unwinding { reason }),
             (SagaEnd::Halted, Some(Verdict::Park(why))) => self.write(Entry::Parked { why }),
@@ -138,9 +139,11 @@ impl Running<'_> {
             (SagaEnd::Fault(fault), _) => {
                 self.faults += 1;
                 if self.faults < MAX_FAULTS {
-                    return self.sender.pause(&CommandId::of_step(&self.id, &name), self.faults).await.map_err(
-                        |_| RunError::Stopping,
-                    );
+                    return self
+                        .sender
+                        .pause(&CommandId::of_step(&self.id, &name), self.faults)
+                        .await
+                        .map_err(|_| RunError::Stopping);
                 }
                 match pivoted {
                     true => self.write(Entry::Parked { why: fault.to_string() }),
@@ -158,7 +161,8 @@ impl Running<'_> {
 
     /// Undoes what was done, the last step first and step zero last. A step that cannot be undone does not keep the others.
     async fn unwind(&self) -> Result<(), RunError> {
-        let steps = self.saga(|saga| saga.to_undo().map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default();
+        let steps =
+            self.saga(|saga| saga.to_undo().map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default();
         for name in steps {
             let Some(command) = self.undo_of(&name) else {
                 continue;
@@ -169,7 +173,8 @@ impl Running<'_> {
                 Err(GaveUp::Failed(error)) => self.write(Entry::UndoFailed { name, error })?,
             }
         }
-        let failed = self.saga(|saga| saga.failed_undos.iter().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let failed =
+            self.saga(|saga| saga.failed_undos.iter().cloned().collect::<Vec<_>>()).unwrap_or_default();
         match failed.is_empty() {
             true => self.write(Entry::Compensated {}),
             false => self.write(Entry::Parked { why: format!("not undone: {}", failed.join(", ")) }),

@@ -20,10 +20,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     for worker in 0..WORKERS {
         let log = log.clone();
         workers.spawn(async move {
-            work(&*log, &worker.to_string(), usize::MAX, |command| {
-                println!("{command}")
-            })
-            .await
+            work(&*log, &worker.to_string(), usize::MAX, |command| println!("{command}")).await
         });
     }
     while let Some(ended) = workers.join_next().await {

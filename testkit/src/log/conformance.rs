@@ -23,23 +23,14 @@ pub async fn conformance<L: EventLog + 'static>(open: impl AsyncFn(&str) -> L) {
     };
     check(events_come_back_as_they_were_appended(open("round-trip").await)).await;
     check(versions_count_from_one(open("versions").await)).await;
-    check(another_version_than_expected_is_a_conflict(
-        open("conflict").await,
-    ))
-    .await;
-    check(several_streams_commit_all_or_nothing(
-        open("several-streams").await,
-    ))
-    .await;
+    check(another_version_than_expected_is_a_conflict(open("conflict").await)).await;
+    check(several_streams_commit_all_or_nothing(open("several-streams").await)).await;
     check(a_command_is_recorded_once_in_a_stream(open("duplicate").await)).await;
     check(a_command_is_found_with_all_its_events(open("find").await)).await;
     check(reading_may_begin_anywhere(open("read-middle").await)).await;
     check(the_log_is_read_in_pages(open("pages").await)).await;
     check(a_page_has_a_limit(open("page-limit").await)).await;
-    check(a_subscription_brings_old_events_then_new_ones(
-        open("subscription").await,
-    ))
-    .await;
+    check(a_subscription_brings_old_events_then_new_ones(open("subscription").await)).await;
     check(appends_may_run_ahead(open("run-ahead").await)).await;
     check(an_append_that_nobody_waits_for_is_done(open("not-awaited").await)).await;
     check(one_appender_wins_each_version(open("contention").await)).await;
@@ -62,31 +53,15 @@ async fn events_come_back_as_they_were_appended(log: Log) {
         time_ms: 1_700_000_000_123,
         actor: "saga saga-1".into(),
     };
-    let bare = Meta {
-        command_id: CommandId::new(),
-        causation_id: None,
-        digest: None,
-        ..full.clone()
-    };
+    let bare = Meta { command_id: CommandId::new(), causation_id: None, digest: None, ..full.clone() };
     // As the text was written, down to its blanks and digits.
-    let payloads = [
-        "{}",
-        r#"{ "name": "K\u00e4se", "share": 1.50e0 }"#,
-        "[18446744073709551616, null]",
-    ];
+    let payloads = ["{}", r#"{ "name": "K\u00e4se", "share": 1.50e0 }"#, "[18446744073709551616, null]"];
     let mut expected = Vec::new();
     for (name, meta) in [("full", Arc::new(full)), ("bare", Arc::new(bare))] {
-        let event = |text: &str| NewEvent {
-            name: "stock-reserved".into(),
-            payload: json(text),
-        };
+        let event = |text: &str| NewEvent { name: "stock-reserved".into(), payload: json(text) };
         let events: Vec<_> = payloads.map(event).into();
-        let batch = vec![Append {
-            stream: stream(name),
-            expected: 0,
-            events: events.clone(),
-            meta: meta.clone(),
-        }];
+        let batch =
+            vec![Append { stream: stream(name), expected: 0, events: events.clone(), meta: meta.clone() }];
         let last = log.append(batch).await.unwrap().position;
         let recorded: Vec<_> = (0..3)
             .map(|index: u32| Recorded {
@@ -132,21 +107,13 @@ async fn several_streams_commit_all_or_nothing(log: Log) {
     let batch = |expected_of_b| vec![append(&a, 0, 2), append(&b, expected_of_b, 1), append(&c, 0, 1)];
     let before = everything(&*log).await;
     assert_conflict(log.append(batch(0)).await, "b", 0, 1);
-    assert_eq!(
-        everything(&*log).await,
-        before,
-        "a conflict in one stream keeps the others out"
-    );
+    assert_eq!(everything(&*log).await, before, "a conflict in one stream keeps the others out");
 
     let last = log.append(batch(1)).await.unwrap().position;
     let lengths = [&a, &b, &c].map(|stream| whole_stream(&*log, stream));
     let [of_a, of_b, of_c] = lengths;
     assert_eq!(
-        [
-            versions(&of_a.await),
-            versions(&of_b.await),
-            versions(&of_c.await)
-        ],
+        [versions(&of_a.await), versions(&of_b.await), versions(&of_c.await)],
         [vec![1, 2], vec![1, 2], vec![1]]
     );
     assert_eq!(everything(&*log).await.last().unwrap().position, last);
@@ -161,24 +128,15 @@ async fn a_command_is_recorded_once_in_a_stream(log: Log) {
     let again = append_as(&command, &a, 3, 1);
     for batch in [vec![again.clone()], vec![append(&b, 0, 1), again]] {
         match log.append(batch).await {
-            Err(AppendError::Duplicate {
-                stream,
-                command: found,
-            }) => assert_eq!((stream, found), (a.clone(), command.clone())),
+            Err(AppendError::Duplicate { stream, command: found }) => {
+                assert_eq!((stream, found), (a.clone(), command.clone()))
+            }
             other => panic!("a repeated command must be refused, but: {other:?}"),
         }
     }
-    assert_eq!(
-        everything(&*log).await,
-        before,
-        "a repeated command leaves nothing"
-    );
-    log.append(vec![append_as(&command, &b, 0, 1)])
-        .await
-        .expect("another stream does not know the command");
-    log.append(vec![append(&a, 3, 1)])
-        .await
-        .expect("the stream goes on");
+    assert_eq!(everything(&*log).await, before, "a repeated command leaves nothing");
+    log.append(vec![append_as(&command, &b, 0, 1)]).await.expect("another stream does not know the command");
+    log.append(vec![append(&a, 3, 1)]).await.expect("the stream goes on");
 }
 
 async fn a_command_is_found_with_all_its_events(log: Log) {
@@ -186,9 +144,7 @@ async fn a_command_is_found_with_all_its_events(log: Log) {
     let commands = [1, 3, 1, 4].map(|count| (CommandId::new(), count));
     let mut version = 0;
     for (command, count) in &commands {
-        log.append(vec![append_as(command, &a, version, *count)])
-            .await
-            .unwrap();
+        log.append(vec![append_as(command, &a, version, *count)]).await.unwrap();
         version += *count as Version;
     }
     let all = whole_stream(&*log, &a).await;
@@ -196,23 +152,15 @@ async fn a_command_is_found_with_all_its_events(log: Log) {
     for (command, count) in &commands {
         let (of_command, others) = rest.split_at(*count);
         assert_eq!(log.find(&a, command).await.unwrap(), of_command);
-        assert!(
-            log.find(&b, command).await.unwrap().is_empty(),
-            "the command was not for this stream"
-        );
+        assert!(log.find(&b, command).await.unwrap().is_empty(), "the command was not for this stream");
         rest = others;
     }
-    assert!(
-        log.find(&a, &CommandId::new()).await.unwrap().is_empty(),
-        "nobody sent this command"
-    );
+    assert!(log.find(&a, &CommandId::new()).await.unwrap().is_empty(), "nobody sent this command");
 }
 
 async fn reading_may_begin_anywhere(log: Log) {
     let (a, b) = (stream("a"), stream("b"));
-    log.append(vec![append(&a, 0, 3), append(&b, 0, 2)])
-        .await
-        .unwrap();
+    log.append(vec![append(&a, 0, 3), append(&b, 0, 2)]).await.unwrap();
     log.append(vec![append(&a, 3, 2)]).await.unwrap();
     let (all, of_a) = (everything(&*log).await, whole_stream(&*log, &a).await);
     for start in 0..=of_a.len() {
@@ -222,28 +170,13 @@ async fn reading_may_begin_anywhere(log: Log) {
         );
     }
     for (index, event) in all.iter().enumerate() {
-        assert_eq!(
-            log.read_all(event.position, MAX_PAGE).await.unwrap(),
-            all[index + 1..]
-        );
+        assert_eq!(log.read_all(event.position, MAX_PAGE).await.unwrap(), all[index + 1..]);
     }
     for after in [6, u64::MAX] {
-        assert!(
-            log.read(&a, after, MAX_PAGE).await.unwrap().is_empty(),
-            "nothing comes after the end"
-        );
+        assert!(log.read(&a, after, MAX_PAGE).await.unwrap().is_empty(), "nothing comes after the end");
     }
-    assert!(
-        log.read_all(u64::MAX, MAX_PAGE).await.unwrap().is_empty(),
-        "nothing comes after the end"
-    );
-    assert!(
-        log.read(&stream("unknown"), 0, MAX_PAGE)
-            .await
-            .unwrap()
-            .is_empty(),
-        "there is no such stream"
-    );
+    assert!(log.read_all(u64::MAX, MAX_PAGE).await.unwrap().is_empty(), "nothing comes after the end");
+    assert!(log.read(&stream("unknown"), 0, MAX_PAGE).await.unwrap().is_empty(), "there is no such stream");
 }
 
 async fn the_log_is_read_in_pages(log: Log) {
@@ -275,11 +208,7 @@ async fn a_page_has_a_limit(log: Log) {
 async fn a_subscription_brings_old_events_then_new_ones(log: Log) {
     let mut start = 0;
     for version in 0..20 {
-        let position = log
-            .append(vec![append(&stream("old"), version, 1)])
-            .await
-            .unwrap()
-            .position;
+        let position = log.append(vec![append(&stream("old"), version, 1)]).await.unwrap().position;
         if version == 9 {
             start = position;
         }
@@ -288,9 +217,7 @@ async fn a_subscription_brings_old_events_then_new_ones(log: Log) {
         let log = log.clone();
         tokio::spawn(async move {
             for round in 0..50 {
-                log.append(vec![append(&stream(name), round * 2, 2)])
-                    .await
-                    .unwrap();
+                log.append(vec![append(&stream(name), round * 2, 2)]).await.unwrap();
             }
         })
     });
@@ -302,29 +229,18 @@ async fn a_subscription_brings_old_events_then_new_ones(log: Log) {
     for appender in appenders {
         appender.await.unwrap();
     }
-    let expected: Vec<_> = everything(&*log)
-        .await
-        .into_iter()
-        .filter(|event| event.position > start)
-        .collect();
-    assert_eq!(
-        received, expected,
-        "a subscription neither repeats nor leaves out"
-    );
+    let expected: Vec<_> =
+        everything(&*log).await.into_iter().filter(|event| event.position > start).collect();
+    assert_eq!(received, expected, "a subscription neither repeats nor leaves out");
 }
 
 async fn appends_may_run_ahead(log: Log) {
     let thing = stream("a");
-    let ahead: Vec<_> = (0..200)
-        .map(|version| log.append(vec![append(&thing, version, 1)]))
-        .collect();
+    let ahead: Vec<_> = (0..200).map(|version| log.append(vec![append(&thing, version, 1)])).collect();
     let wrong = log.append(vec![append(&thing, 500, 1)]);
     let after_wrong = log.append(vec![append(&thing, 200, 1)]);
     // Asked for from the back: the order is that of the calls.
-    let last = after_wrong
-        .await
-        .expect("a refused append is not in the way of the next")
-        .position;
+    let last = after_wrong.await.expect("a refused append is not in the way of the next").position;
     assert_conflict(wrong.await, "a", 500, 200);
     let mut positions: Vec<Position> = vec![last];
     for append in ahead.into_iter().rev() {
@@ -334,18 +250,13 @@ async fn appends_may_run_ahead(log: Log) {
         positions.is_sorted_by(|later, earlier| later > earlier),
         "positions are in the order of the calls"
     );
-    assert_eq!(
-        versions(&whole_stream(&*log, &thing).await),
-        (1..=201).collect::<Vec<_>>()
-    );
+    assert_eq!(versions(&whole_stream(&*log, &thing).await), (1..=201).collect::<Vec<_>>());
 }
 
 async fn an_append_that_nobody_waits_for_is_done(log: Log) {
     let thing = stream("a");
     drop(log.append(vec![append(&thing, 0, 1)]));
-    log.append(vec![append(&thing, 1, 1)])
-        .await
-        .expect("the first append has been done");
+    log.append(vec![append(&thing, 1, 1)]).await.expect("the first append has been done");
 }
 
 async fn one_appender_wins_each_version(log: Log) {
@@ -374,37 +285,20 @@ async fn one_appender_wins_each_version(log: Log) {
         won.extend(appender.await.unwrap());
     }
     won.sort_unstable();
-    assert_eq!(
-        won,
-        (0..VERSIONS).collect::<Vec<_>>(),
-        "each version has exactly one winner"
-    );
+    assert_eq!(won, (0..VERSIONS).collect::<Vec<_>>(), "each version has exactly one winner");
 }
 
 async fn what_has_been_told_can_be_read(log: Log) {
     let last_at = async |position: Position| {
-        log.read_all(position - 1, 1)
-            .await
-            .unwrap()
-            .first()
-            .map(|event| event.position)
-            == Some(position)
+        log.read_all(position - 1, 1).await.unwrap().first().map(|event| event.position) == Some(position)
     };
     let writer = {
         let log = log.clone();
         tokio::spawn(async move {
             for version in 0..300 {
-                let told = log
-                    .append(vec![append(&stream("a"), version, 1)])
-                    .await
-                    .unwrap()
-                    .position;
+                let told = log.append(vec![append(&stream("a"), version, 1)]).await.unwrap().position;
                 let read = log.read_all(told - 1, 1).await.unwrap();
-                assert_eq!(
-                    read.len(),
-                    1,
-                    "the event at the position of the reply can be read"
-                );
+                assert_eq!(read.len(), 1, "the event at the position of the reply can be read");
                 assert!(*log.head().borrow() >= told, "the head is not behind the reply");
             }
         })
@@ -415,10 +309,7 @@ async fn what_has_been_told_can_be_read(log: Log) {
         assert!(last_at(told).await, "the event at the head can be read");
     }
     writer.await.unwrap();
-    assert_eq!(
-        *log.head().borrow(),
-        everything(&*log).await.last().unwrap().position
-    );
+    assert_eq!(*log.head().borrow(), everything(&*log).await.last().unwrap().position);
 }
 
 async fn everything_is_there_after_reopening(open: &impl AsyncFn(&str) -> Log) {
@@ -426,9 +317,7 @@ async fn everything_is_there_after_reopening(open: &impl AsyncFn(&str) -> Log) {
     let (a, command) = (stream("a"), CommandId::from_key("once"));
     let log = open(NAME).await;
     assert_eq!(*log.head().borrow(), 0, "a new log is empty");
-    log.append(vec![append_as(&command, &a, 0, 3), append(&stream("b"), 0, 1)])
-        .await
-        .unwrap();
+    log.append(vec![append_as(&command, &a, 0, 3), append(&stream("b"), 0, 1)]).await.unwrap();
     log.append(vec![append(&a, 3, 1)]).await.unwrap();
     let before = everything(&*log).await;
     drop(log);
@@ -443,10 +332,7 @@ async fn everything_is_there_after_reopening(open: &impl AsyncFn(&str) -> Log) {
         "a repeated command must be refused, but: {again:?}"
     );
     let next = log.append(vec![append(&a, 4, 1)]).await.unwrap().position;
-    assert!(
-        next > before.last().unwrap().position,
-        "positions go on where they ended"
-    );
+    assert!(next > before.last().unwrap().position, "positions go on where they ended");
 }
 
 #[track_caller]
@@ -457,15 +343,8 @@ fn assert_conflict(
     actual_version: Version,
 ) {
     match result {
-        Err(AppendError::Conflict {
-            stream: of,
-            expected,
-            actual,
-        }) => {
-            assert_eq!(
-                (of, expected, actual),
-                (stream(id), expected_version, actual_version)
-            );
+        Err(AppendError::Conflict { stream: of, expected, actual }) => {
+            assert_eq!((of, expected, actual), (stream(id), expected_version, actual_version));
         }
         other => panic!("an append of another version must be refused, but: {other:?}"),
     }

@@ -38,26 +38,16 @@ impl std::error::Error for DiskGone {}
 impl FaultyLog {
     /// `log`, failing after `operations` appends and reads.
     pub fn new(log: Arc<dyn EventLog>, operations: usize, fault: Fault) -> Self {
-        Self {
-            log,
-            fault,
-            left: AtomicUsize::new(operations),
-        }
+        Self { log, fault, left: AtomicUsize::new(operations) }
     }
 
     /// Counts an operation. False once there is none left.
     fn works(&self) -> bool {
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-            .is_ok()
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
     fn check_read(&self) -> Result<(), ReadError> {
-        if self.works() {
-            Ok(())
-        } else {
-            Err(ReadError(Arc::new(DiskGone)))
-        }
+        if self.works() { Ok(()) } else { Err(ReadError(Arc::new(DiskGone))) }
     }
 }
 

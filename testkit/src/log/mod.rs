@@ -8,11 +8,7 @@
 //! kontor_testkit::log::conformance(async |name: &str| EmbeddedLog::open(&dir.join(name)).unwrap()).await;
 //! # }
 //! ```
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a check that fails is a test that fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a check that fails is a test that fails")]
 
 mod conformance;
 mod faulty;
@@ -53,16 +49,8 @@ fn append(stream: &StreamId, expected: Version, count: usize) -> Append {
 
 /// `count` events of a certain command.
 fn append_as(command: &CommandId, stream: &StreamId, expected: Version, count: usize) -> Append {
-    let event = NewEvent {
-        name: "done".into(),
-        payload: Json::empty_object(),
-    };
-    Append {
-        stream: stream.clone(),
-        expected,
-        events: vec![event; count],
-        meta: meta(command),
-    }
+    let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
+    Append { stream: stream.clone(), expected, events: vec![event; count], meta: meta(command) }
 }
 
 /// All events of a log, page by page.
@@ -83,10 +71,7 @@ async fn whole_stream(log: &dyn EventLog, stream: &StreamId) -> Vec<Recorded> {
     let mut events: Vec<Recorded> = Vec::new();
     loop {
         let after = events.last().map_or(0, |event| event.version);
-        let page = log
-            .read(stream, after, MAX_PAGE)
-            .await
-            .expect("a page of the stream");
+        let page = log.read(stream, after, MAX_PAGE).await.expect("a page of the stream");
         if page.is_empty() {
             return events;
         }

@@ -19,11 +19,7 @@ pub async fn work(
     rounds: usize,
     mut acknowledged: impl FnMut(&CommandId),
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let (own, other, shared) = (
-        stream(worker),
-        stream(&format!("{worker}-other")),
-        stream("shared"),
-    );
+    let (own, other, shared) = (stream(worker), stream(&format!("{worker}-other")), stream("shared"));
     let mut heads = HashMap::new();
     for round in 0..rounds {
         let plan = match round % 4 {
@@ -50,14 +46,8 @@ async fn append_at_head(
     plan: &[(&StreamId, usize)],
     heads: &mut HashMap<StreamId, Version>,
 ) -> Result<(), AppendError> {
-    let payload: Plan = plan
-        .iter()
-        .map(|(stream, count)| (stream.to_string(), *count))
-        .collect();
-    let event = NewEvent {
-        name: "worked".into(),
-        payload: Json::of(&payload).expect("a plan is JSON"),
-    };
+    let payload: Plan = plan.iter().map(|(stream, count)| (stream.to_string(), *count)).collect();
+    let event = NewEvent { name: "worked".into(), payload: Json::of(&payload).expect("a plan is JSON") };
     loop {
         let batch = plan.iter().map(|(stream, count)| Append {
             stream: (*stream).clone(),
@@ -81,48 +71,25 @@ async fn append_at_head(
 /// every way of reading tells the same. Gives the number of batches in the log.
 pub async fn audit(log: &dyn EventLog, acknowledged: &[CommandId]) -> usize {
     let events = everything(log).await;
-    assert!(
-        events.is_sorted_by(|earlier, later| earlier.position < later.position),
-        "positions grow"
-    );
+    assert!(events.is_sorted_by(|earlier, later| earlier.position < later.position), "positions grow");
 
     let mut streams: HashMap<&StreamId, Vec<_>> = HashMap::new();
     let mut batches: HashMap<&CommandId, HashMap<String, usize>> = HashMap::new();
     for event in &events {
         let of_stream = streams.entry(&event.stream).or_default();
         of_stream.push(event.clone());
-        assert_eq!(
-            event.version,
-            of_stream.len() as Version,
-            "{} has a gap or a repetition",
-            event.stream
-        );
-        *batches
-            .entry(&event.meta.command_id)
-            .or_default()
-            .entry(event.stream.to_string())
-            .or_default() += 1;
+        assert_eq!(event.version, of_stream.len() as Version, "{} has a gap or a repetition", event.stream);
+        *batches.entry(&event.meta.command_id).or_default().entry(event.stream.to_string()).or_default() += 1;
     }
     for (stream, of_stream) in &streams {
-        assert_eq!(
-            &whole_stream(log, stream).await,
-            of_stream,
-            "{stream} reads as the log does"
-        );
+        assert_eq!(&whole_stream(log, stream).await, of_stream, "{stream} reads as the log does");
     }
     for event in &events {
         let plan: Plan = event.payload.read().expect("the event of a worker");
         let whole: HashMap<_, _> = plan.into_iter().collect();
-        assert_eq!(
-            batches[&event.meta.command_id], whole,
-            "batch {} is torn",
-            event.meta.command_id
-        );
+        assert_eq!(batches[&event.meta.command_id], whole, "batch {} is torn", event.meta.command_id);
     }
-    let lost: HashSet<_> = acknowledged
-        .iter()
-        .filter(|command| !batches.contains_key(command))
-        .collect();
+    let lost: HashSet<_> = acknowledged.iter().filter(|command| !batches.contains_key(command)).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     batches.len()
 }

@@ -16,10 +16,7 @@ const WORTHWHILE_PAGES: i64 = 2_048;
 pub(super) fn run(connection: &Connection, committed: &Receiver<()>) {
     while committed.recv().is_ok() {
         if let Err(error) = checkpoint(connection) {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the event log's checkpoint failed"
-            );
+            tracing::warn!(error = &error as &dyn std::error::Error, "the event log's checkpoint failed");
         }
         thread::sleep(INTERVAL);
     }

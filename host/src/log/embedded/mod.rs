@@ -51,17 +51,11 @@ pub struct EmbeddedLog {
 impl EmbeddedLog {
     /// Opens the log in `dir`; makes both if they are not there yet. At most one log is open in a directory at a time.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        let unusable = |source: io::Error| OpenError::Directory {
-            dir: dir.to_owned(),
-            source,
-        };
+        let unusable = |source: io::Error| OpenError::Directory { dir: dir.to_owned(), source };
         schema::make_directory(dir).map_err(unusable)?;
         let lock = schema::lock(dir)?;
         let (file, connection) = schema::open(dir)?;
-        let failed = |source| OpenError::Database {
-            file: file.clone(),
-            source,
-        };
+        let failed = |source| OpenError::Database { file: file.clone(), source };
         let checkpoints = schema::connect(&file).map_err(failed)?;
         let (tell_position, position) = watch::channel(last_position(&connection).map_err(failed)?);
 
@@ -69,19 +63,11 @@ impl EmbeddedLog {
         let (tell_checkpointer, committed) = sync_channel(1);
         let (queue, requests) = sync_channel(QUEUE);
         let writer = Writer::new(connection, tell_position, tell_checkpointer);
-        let _checkpointer = Joined::spawn("log-checkpoint", move || {
-            checkpoint::run(&checkpoints, &committed)
-        })
-        .map_err(unusable)?;
+        let _checkpointer =
+            Joined::spawn("log-checkpoint", move || checkpoint::run(&checkpoints, &committed))
+                .map_err(unusable)?;
         let _writer = Joined::spawn("log-writer", move || writer.run(&requests)).map_err(unusable)?;
-        Ok(Self {
-            queue,
-            position,
-            readers: Readers::new(file),
-            _writer,
-            _checkpointer,
-            _lock: lock,
-        })
+        Ok(Self { queue, position, readers: Readers::new(file), _writer, _checkpointer, _lock: lock })
     }
 }
 
@@ -115,26 +101,17 @@ impl EventLog for EmbeddedLog {
     ) -> Result<Vec<Recorded>, ReadError> {
         let stream = stream.clone();
         let limit = limit.min(MAX_PAGE);
-        Ok(self
-            .readers
-            .run(move |connection| read::stream(connection, &stream, after, limit))
-            .await?)
+        Ok(self.readers.run(move |connection| read::stream(connection, &stream, after, limit)).await?)
     }
 
     async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
         let limit = limit.min(MAX_PAGE);
-        Ok(self
-            .readers
-            .run(move |connection| read::all(connection, after, limit))
-            .await?)
+        Ok(self.readers.run(move |connection| read::all(connection, after, limit)).await?)
     }
 
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
         let (stream, command) = (stream.clone(), command.clone());
-        Ok(self
-            .readers
-            .run(move |connection| read::command(connection, &stream, &command))
-            .await?)
+        Ok(self.readers.run(move |connection| read::command(connection, &stream, &command)).await?)
     }
 
     fn head(&self) -> watch::Receiver<Position> {

@@ -51,12 +51,7 @@ pub(super) fn stream(
     after: Version,
     limit: usize,
 ) -> Result<Vec<Recorded>, Unreadable> {
-    select(
-        connection,
-        STREAM,
-        (stream.as_str(), after.min(LAST), limit),
-        |_| true,
-    )
+    select(connection, STREAM, (stream.as_str(), after.min(LAST), limit), |_| true)
 }
 
 pub(super) fn all(
@@ -72,12 +67,9 @@ pub(super) fn command(
     stream: &StreamId,
     command: &CommandId,
 ) -> Result<Vec<Recorded>, Unreadable> {
-    select(
-        connection,
-        COMMAND,
-        (stream.as_str(), command.as_str()),
-        |event| event.meta.command_id == *command,
-    )
+    select(connection, COMMAND, (stream.as_str(), command.as_str()), |event| {
+        event.meta.command_id == *command
+    })
 }
 
 /// The rows of a query as events, up to the first that is not wanted.
@@ -89,11 +81,7 @@ fn select(
 ) -> Result<Vec<Recorded>, Unreadable> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
-    let mut decoder = Decoder {
-        connection,
-        stream: None,
-        command: None,
-    };
+    let mut decoder = Decoder { connection, stream: None, command: None };
     let mut events = Vec::new();
     while let Some(row) = rows.next()? {
         let position: i64 = row.get(0)?;
@@ -130,13 +118,9 @@ impl Decoder<'_> {
         let stream_row: i64 = row.get(1)?;
         let version: Version = row.get(2)?;
         let index: u32 = row.get(3)?;
-        let first = version
-            .checked_sub(u64::from(index))
-            .ok_or("its place in its command is before its stream")?;
-        let key = CommandKey {
-            stream: stream_row,
-            version: first,
-        };
+        let first =
+            version.checked_sub(u64::from(index)).ok_or("its place in its command is before its stream")?;
+        let key = CommandKey { stream: stream_row, version: first };
         if index == 0 {
             self.command = Some((key, read_meta(row, 6)?));
         }
@@ -169,10 +153,7 @@ impl Decoder<'_> {
             _ => {
                 let mut statement = self.connection.prepare_cached(FIRST)?;
                 let mut rows = statement.query((key.stream, key.version))?;
-                let meta = read_meta(
-                    rows.next()?.ok_or("the first event of its command is missing")?,
-                    0,
-                )?;
+                let meta = read_meta(rows.next()?.ok_or("the first event of its command is missing")?, 0)?;
                 self.command = Some((key, Arc::clone(&meta)));
                 Ok(meta)
             }
@@ -183,8 +164,5 @@ impl Decoder<'_> {
 /// The columns `command_id` and `meta`, from `column` on.
 fn read_meta(row: &Row<'_>, column: usize) -> Decoded<Arc<Meta>> {
     let command_id = CommandId::from(row.get::<_, String>(column)?);
-    Ok(Arc::new(meta::read(
-        command_id,
-        row.get_ref(column + 1)?.as_str()?,
-    )?))
+    Ok(Arc::new(meta::read(command_id, row.get_ref(column + 1)?.as_str()?)?))
 }

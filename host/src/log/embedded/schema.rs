@@ -88,16 +88,9 @@ pub(super) fn make_directory(dir: &Path) -> io::Result<()> {
 
 /// Keeps every other log out of the directory until the file is closed.
 pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
-    let unusable = |source| OpenError::Directory {
-        dir: dir.to_owned(),
-        source,
-    };
-    let file = File::options()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(dir.join(LOCK))
-        .map_err(unusable)?;
+    let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
+    let file =
+        File::options().create(true).write(true).truncate(false).open(dir.join(LOCK)).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: dir.to_owned() }),
@@ -110,28 +103,20 @@ pub(super) fn open(dir: &Path) -> Result<(PathBuf, Connection), OpenError> {
     let file = dir.join(FILE);
     let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::NotALog { file: file.clone() },
-        _ => OpenError::Database {
-            file: file.clone(),
-            source,
-        },
+        _ => OpenError::Database { file: file.clone(), source },
     };
     let connection = connect(&file).map_err(failed)?;
     let empty = identify(&connection, &file, failed)?;
-    let mode: String = connection
-        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
-        .map_err(failed)?;
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(failed)?;
     if mode != "wal" {
         return Err(OpenError::NoWal { file });
     }
     if empty {
         create(&connection).map_err(failed)?;
     }
-    connection
-        .pragma_update(None, "cache_size", -WRITER_CACHE_KIB)
-        .map_err(failed)?;
-    connection
-        .pragma_update(None, "wal_autocheckpoint", BACKSTOP_PAGES)
-        .map_err(failed)?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(failed)?;
+    connection.pragma_update(None, "wal_autocheckpoint", BACKSTOP_PAGES).map_err(failed)?;
     Ok((file, connection))
 }
 
@@ -150,24 +135,15 @@ fn identify(
     file: &Path,
     failed: impl Fn(rusqlite::Error) -> OpenError,
 ) -> Result<bool, OpenError> {
-    let number = |sql: &str| {
-        connection
-            .query_row(sql, [], |row| row.get::<_, i32>(0))
-            .map_err(&failed)
-    };
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0)).map_err(&failed);
     let application = number("PRAGMA application_id")?;
     let layout = number("PRAGMA user_version")?;
     let objects = number("SELECT count(*) FROM sqlite_schema")?;
     match (application, layout) {
         (0, 0) if objects == 0 => Ok(true),
         (APPLICATION_ID, LAYOUT) => Ok(false),
-        (APPLICATION_ID, found) if found > LAYOUT => Err(OpenError::Newer {
-            file: file.to_owned(),
-            found,
-        }),
-        _ => Err(OpenError::NotALog {
-            file: file.to_owned(),
-        }),
+        (APPLICATION_ID, found) if found > LAYOUT => Err(OpenError::Newer { file: file.to_owned(), found }),
+        _ => Err(OpenError::NotALog { file: file.to_owned() }),
     }
 }
 

@@ -18,16 +18,8 @@ fn append(expected: Version) -> Append {
         time_ms: 0,
         actor: "tester".into(),
     };
-    let event = NewEvent {
-        name: "done".into(),
-        payload: Json::empty_object(),
-    };
-    Append {
-        stream: thing(),
-        expected,
-        events: vec![event.clone(), event],
-        meta: meta.into(),
-    }
+    let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
+    Append { stream: thing(), expected, events: vec![event.clone(), event], meta: meta.into() }
 }
 
 fn thing() -> StreamId {
@@ -39,10 +31,7 @@ fn database(dir: &Path) -> Connection {
 }
 
 fn refusal(dir: &Path) -> String {
-    EmbeddedLog::open(dir)
-        .err()
-        .expect("the log must not open")
-        .to_string()
+    EmbeddedLog::open(dir).err().expect("the log must not open").to_string()
 }
 
 #[test]
@@ -135,9 +124,7 @@ async fn a_full_queue_says_so_at_once_and_loses_nothing() {
 async fn closing_finishes_what_is_queued() {
     let dir = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::open(dir.path()).unwrap();
-    let queued: Vec<_> = (0..500)
-        .map(|version| log.append(vec![append(version * 2)]))
-        .collect();
+    let queued: Vec<_> = (0..500).map(|version| log.append(vec![append(version * 2)])).collect();
     drop(log);
     for append in queued {
         append.await.unwrap();

@@ -62,12 +62,7 @@ impl Writer {
         position: watch::Sender<Position>,
         checkpointer: SyncSender<()>,
     ) -> Self {
-        Self {
-            connection,
-            heads: Cache::new(MAX_HEADS),
-            position,
-            checkpointer,
-        }
+        Self { connection, heads: Cache::new(MAX_HEADS), position, checkpointer }
     }
 
     /// Works until nobody can send any more, and everything that was sent is done.
@@ -84,9 +79,7 @@ impl Writer {
     }
 
     fn write(&mut self, group: &[Request]) -> rusqlite::Result<Written> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let written = Pass::begin(&transaction, &mut self.heads)?.write(group)?;
         transaction.commit()?;
         Ok(written)
@@ -107,10 +100,7 @@ impl Writer {
     }
 
     fn give_up(&mut self, group: impl Iterator<Item = Request>, error: rusqlite::Error) {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "the event log cannot be written"
-        );
+        tracing::error!(error = &error as &dyn std::error::Error, "the event log cannot be written");
         // They were those of the transaction that is no more.
         self.heads.clear();
         let error = Arc::new(error);
@@ -164,17 +154,12 @@ impl<'a> Pass<'a> {
         let mut fates = Vec::with_capacity(group.len());
         for request in group {
             fates.push(match self.add_batch(&request.batch) {
-                Ok(()) => Ok(Appended {
-                    position: self.position,
-                }),
+                Ok(()) => Ok(Appended { position: self.position }),
                 Err(Refused::Batch(error)) => Err(error),
                 Err(Refused::Database(error)) => return Err(error),
             });
         }
-        Ok(Written {
-            position: self.position,
-            fates,
-        })
+        Ok(Written { position: self.position, fates })
     }
 
     /// Writes a batch whole or not at all. An append is refused before it has written anything, so only a batch of
@@ -198,21 +183,12 @@ impl<'a> Pass<'a> {
     }
 
     fn add(&mut self, append: &Append) -> Result<(), Refused> {
-        let Append {
-            stream,
-            expected,
-            events,
-            meta,
-        } = append;
+        let Append { stream, expected, events, meta } = append;
         let head = self.head(stream)?;
         let actual = head.map_or(0, |head| head.version);
         if actual != *expected {
             let stream = stream.clone();
-            return Err(Refused::Batch(AppendError::Conflict {
-                stream,
-                expected: *expected,
-                actual,
-            }));
+            return Err(Refused::Batch(AppendError::Conflict { stream, expected: *expected, actual }));
         }
         let row = match head {
             Some(head) => head.row,
@@ -251,12 +227,7 @@ impl<'a> Pass<'a> {
             return Ok(Some(*head));
         }
         self.find_stream
-            .query_row([stream.as_str()], |row| {
-                Ok(Head {
-                    row: row.get(0)?,
-                    version: row.get(1)?,
-                })
-            })
+            .query_row([stream.as_str()], |row| Ok(Head { row: row.get(0)?, version: row.get(1)? }))
             .optional()
     }
 }
@@ -280,17 +251,9 @@ mod tests {
             time_ms: 0,
             actor: "tester".into(),
         };
-        let event = NewEvent {
-            name: "done".into(),
-            payload: Json::empty_object(),
-        };
+        let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
         let stream = StreamId::new("thing", id).unwrap();
-        Append {
-            stream,
-            expected,
-            events: vec![event.clone(), event],
-            meta: meta.into(),
-        }
+        Append { stream, expected, events: vec![event.clone(), event], meta: meta.into() }
     }
 
     fn writer(dir: &tempfile::TempDir) -> Writer {
@@ -299,13 +262,7 @@ mod tests {
     }
 
     fn group(batches: impl IntoIterator<Item = Vec<Append>>) -> Vec<Request> {
-        batches
-            .into_iter()
-            .map(|batch| Request {
-                batch,
-                reply: oneshot::channel().0,
-            })
-            .collect()
+        batches.into_iter().map(|batch| Request { batch, reply: oneshot::channel().0 }).collect()
     }
 
     /// What became of each batch: the position it ended at, or why it was refused.
@@ -356,18 +313,12 @@ mod tests {
             )
             .unwrap();
 
-        let bad = group([
-            vec![append("a", 2, "2")],
-            vec![append("b", 0, "bad")],
-            vec![append("c", 0, "3")],
-        ]);
+        let bad = group([vec![append("a", 2, "2")], vec![append("b", 0, "bad")], vec![append("c", 0, "3")]]);
         let error = writer.write(&bad).err().expect("the transaction fails");
         writer.give_up(bad.into_iter(), error);
         assert_eq!(last_position(&writer.connection).unwrap(), 2);
 
-        let written = writer
-            .write(&group([vec![append("a", 2, "2")], vec![append("b", 0, "3")]]))
-            .unwrap();
+        let written = writer.write(&group([vec![append("a", 2, "2")], vec![append("b", 0, "3")]])).unwrap();
         assert_eq!(fates(&written), ["4", "6"]);
     }
 }

@@ -46,10 +46,8 @@ impl Host for Guest {
             return Err(forbidden("services.query", self.operation()));
         };
         if requests.len() > MAX_REQUESTS {
-            let error = format!(
-                "services.query: {} requests at once, the limit is {MAX_REQUESTS}",
-                requests.len()
-            );
+            let error =
+                format!("services.query: {} requests at once, the limit is {MAX_REQUESTS}", requests.len());
             return Err(wasmtime::Error::msg(error));
         }
         let requests = requests
@@ -65,21 +63,13 @@ impl Host for Guest {
 impl super::super::guest::Identity {
     /// Checks that the component may ask what it asks.
     pub(super) fn permitted(&self, request: services::Request) -> wasmtime::Result<Request> {
-        let services::Request {
-            service,
-            query,
-            arguments,
-        } = request;
+        let services::Request { service, query, arguments } = request;
         if *service != *self.manifest.service && !self.manifest.permissions.services.contains(&service) {
             let error = format!("the manifest does not ask for the permission to query {service:?}");
             return Err(wasmtime::Error::msg(error));
         }
         let arguments = json("the arguments of a query", arguments).map_err(wasmtime::Error::new)?;
-        Ok(Request {
-            service,
-            query,
-            arguments,
-        })
+        Ok(Request { service, query, arguments })
     }
 }
 

@@ -72,10 +72,7 @@ impl Host for Guest {
         step: steps::Action,
     ) -> wasmtime::Result<Result<steps::Outcome, types::Rejection>> {
         let answers = self.steps(vec![step]).await?;
-        answers
-            .into_iter()
-            .next()
-            .ok_or_else(|| wasmtime::Error::new(Halt))
+        answers.into_iter().next().ok_or_else(|| wasmtime::Error::new(Halt))
     }
 
     async fn steps(
@@ -86,10 +83,7 @@ impl Host for Guest {
             let error = format!("{} steps at once, the limit is {MAX_STEPS_AT_ONCE}", steps.len());
             return Err(wasmtime::Error::msg(error));
         }
-        let steps = steps
-            .into_iter()
-            .map(host_step)
-            .collect::<wasmtime::Result<Vec<_>>>()?;
+        let steps = steps.into_iter().map(host_step).collect::<wasmtime::Result<Vec<_>>>()?;
         let answers = self.driver()?.steps(steps).await.map_err(wasmtime::Error::new)?;
         Ok(answers.into_iter().map(guest_answer).collect())
     }
@@ -113,11 +107,7 @@ impl Host for Guest {
             return Err(forbidden("steps.query", self.operation()));
         };
         let request = identity.permitted(request)?;
-        let answer = self
-            .driver()?
-            .query(name, request)
-            .await
-            .map_err(wasmtime::Error::new)?;
+        let answer = self.driver()?.query(name, request).await.map_err(wasmtime::Error::new)?;
         Ok(answer
             .map(|json| json.as_str().to_owned())
             .map_err(|rejection| types::Rejection::from(&rejection)))
@@ -125,10 +115,7 @@ impl Host for Guest {
 
     async fn sleep(&mut self, name: String, duration_ms: u64) -> wasmtime::Result<()> {
         check_name(&name)?;
-        self.driver()?
-            .sleep(name, duration_ms)
-            .await
-            .map_err(wasmtime::Error::new)
+        self.driver()?.sleep(name, duration_ms).await.map_err(wasmtime::Error::new)
     }
 
     async fn wait_for(
@@ -139,15 +126,8 @@ impl Host for Guest {
     ) -> wasmtime::Result<Option<types::RecordedEvent>> {
         check_name(&name)?;
         let stream = StreamId::new(&awaited.aggregate, &awaited.id).map_err(wasmtime::Error::new)?;
-        let awaited = Awaited {
-            stream,
-            events: awaited.events,
-        };
-        let event = self
-            .driver()?
-            .wait_for(name, awaited, timeout_ms)
-            .await
-            .map_err(wasmtime::Error::new)?;
+        let awaited = Awaited { stream, events: awaited.events };
+        let event = self.driver()?.wait_for(name, awaited, timeout_ms).await.map_err(wasmtime::Error::new)?;
         Ok(event.as_ref().map(types::RecordedEvent::from))
     }
 }
