@@ -194,6 +194,7 @@ fn a_component_that_misbehaves_harms_only_its_own_call() {
         ("recurse", json!({}), 500, "component-trapped"),
         ("lie", json!({}), 502, "component-broke-contract"),
     ];
+    host.get("/beasts/spin").problem(504, "component-timeout");
     for (number, (command, payload, status, code)) in table.into_iter().enumerate() {
         let head = host.head();
         let problem = host.post(&format!("/beasts/b/{command}"), &[], &payload).problem(status, code);

@@ -98,6 +98,7 @@ fn a_killed_host_has_lost_nothing_that_it_has_answered() {
         let client = Client::clone(&host);
         let outcomes = send_at_once(&client, orders, answers, || host.kill());
 
+        assert!(outcomes.iter().any(|(_, answer)| answer.is_none()), "the host was killed too late");
         host = site.start();
         let statuses = laws::check(&host);
         for (sent, answer) in &outcomes {

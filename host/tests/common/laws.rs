@@ -61,6 +61,7 @@ fn quiet(host: &Client) -> Ledger {
             }
         }
     }
+    assert_eq!(ledger.open, HashSet::new(), "sagas on these do not end");
     ledger
 }
 

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::body::BodyDataStream;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use futures::StreamExt as _;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::action::CommandRoute;
+use super::body;
 use super::headers::{self, IfMatch};
 use super::problem::Problem;
 use super::schema::Schema;
-use super::{Call, HttpLimits, Site};
+use super::{Call, Site};
 use crate::dispatch::Accepted;
 use crate::model::{Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
 use crate::saga::{SagaId, SagaState};
@@ -44,7 +44,7 @@ pub(super) async fn answer(
     site: &Site,
     route: &CommandRoute,
     call: &Call<'_>,
-    body: Body,
+    body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
     let (id, repeatable) = match headers::idempotency_key(call.headers)? {
         Some(id) => (id, true),
@@ -55,7 +55,7 @@ pub(super) async fn answer(
         None => StreamId::new(&route.aggregate, id.as_str())?,
     };
     let condition = headers::if_match(call.headers)?;
-    let payload = payload(&route.payload, &read(&site.edge.limits, call.headers, body).await?)?;
+    let payload = payload(&route.payload, &body::read(&site.edge.limits, call.headers, body).await?)?;
     let command = Command {
         id,
         repeatable,
@@ -168,39 +168,6 @@ fn reply(
     Ok(response)
 }
 
-/// Reads the body, within the limits of size and time.
-async fn read(limits: &HttpLimits, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
-    if !headers::content_is_json(headers) {
-        let detail = "The body of a command is JSON: send it as application/json.";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
-    }
-    let too_large = || {
-        let detail = format!("The body may have {} bytes at most.", limits.body_bytes);
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", detail)
-    };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let announced = announced.and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
-    if announced > limits.body_bytes {
-        return Err(too_large());
-    }
-    let collect = async {
-        let mut bytes = Vec::with_capacity(announced);
-        let mut chunks = body.into_data_stream();
-        while let Some(chunk) = chunks.next().await {
-            let broken = |_| Problem::new(StatusCode::BAD_REQUEST, "incomplete-body", "The body broke off.");
-            bytes.extend_from_slice(&chunk.map_err(broken)?);
-            if bytes.len() > limits.body_bytes {
-                return Err(too_large());
-            }
-        }
-        Ok(bytes)
-    };
-    tokio::time::timeout(limits.body_read, collect).await.unwrap_or_else(|_| {
-        let detail = "The body did not arrive in time.";
-        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail))
-    })
-}
-
 /// Checks a body against the command's schema. The text itself goes on as it came. No body at all stands for `{}`.
 fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
     let broken = |reason: String| Problem::new(StatusCode::BAD_REQUEST, "invalid-json", reason);
@@ -252,20 +219,6 @@ mod tests {
             assert_eq!((problem.status().as_u16(), problem.code()), (status, code), "{body}");
         }
         assert!(payload(&schema(), b"{\"a\": \"\xff\"}").is_err());
-    }
-
-    #[tokio::test]
-    async fn a_body_has_a_largest_size_announced_or_not() {
-        let limits = HttpLimits { body_bytes: 10, ..HttpLimits::default() };
-        let announced = HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("11"))]);
-        for (headers, body, expected) in [
-            (HeaderMap::new(), "0123456789", Ok(10)),
-            (HeaderMap::new(), "01234567890", Err("payload-too-large".to_owned())),
-            (announced, "", Err("payload-too-large".to_owned())),
-        ] {
-            let read = read(&limits, &headers, Body::from(body)).await;
-            assert_eq!(read.map(|bytes| bytes.len()).map_err(|problem| problem.code().to_owned()), expected);
-        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! request id, its line in the log and its place in the metrics. Every error is a [`problem::Problem`].
 
 mod action;
+mod body;
 mod command;
 mod events;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -177,6 +178,7 @@ impl Site {
     async fn answer(&self, request: Request) -> Response {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
+        let mut body = body.into_data_stream();
         let tables = self.tables();
         let request_id = identify(&parts.headers);
         let found = tables.routes.find(&parts.method, parts.uri.path());
@@ -184,13 +186,16 @@ impl Site {
             Found::Endpoint(endpoint, _) => (endpoint.path.as_str(), &endpoint.metrics),
             Found::OtherMethod(_) | Found::Nothing => (UNMATCHED, &self.unmatched),
         };
-        let work = self.carry_out(&tables, found, &parts, request_id.clone(), body);
+        let work = self.carry_out(&tables, found, &parts, request_id.clone(), &mut body);
         let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
             tracing::error!(route, %request_id, panic = message, "the answer to a request panicked");
             Err(Problem::internal())
         });
+        if outcome.is_err() {
+            body::discard(&parts.headers, &mut body).await;
+        }
         let problem = outcome.as_ref().err();
         if let Some(problem) = problem.filter(|problem| problem.status().is_server_error()) {
             tracing::error!(route, %request_id, code = problem.code(), "request failed: {}", problem.log_text());
@@ -212,7 +217,7 @@ impl Site {
         found: Found<'_, '_>,
         parts: &Parts,
         request_id: Arc<str>,
-        body: Body,
+        body: &mut BodyDataStream,
     ) -> Result<Response, Problem> {
         let (endpoint, placeholders) = match found {
             Found::Endpoint(endpoint, placeholders) => (endpoint, placeholders),

@@ -1,0 +1,104 @@
+//! The body of a request: read within its limits, or taken off the line.
+
+use std::time::Duration;
+
+use axum::body::BodyDataStream;
+use axum::http::{HeaderMap, StatusCode, header};
+use futures::StreamExt as _;
+
+use super::HttpLimits;
+use super::headers;
+use super::problem::Problem;
+
+/// The most that is taken off the line of a body that nobody reads: what somebody may send by mistake.
+const DISCARDED_BYTES: usize = 64 << 20;
+/// How long that may take.
+const DISCARDING: Duration = Duration::from_secs(5);
+
+/// Reads the body of a command, within the limits of size and time.
+pub(super) async fn read(
+    limits: &HttpLimits,
+    headers: &HeaderMap,
+    body: &mut BodyDataStream,
+) -> Result<Vec<u8>, Problem> {
+    if !headers::content_is_json(headers) {
+        let detail = "The body of a command is JSON: send it as application/json.";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
+    }
+    let too_large = || {
+        let detail = format!("The body may have {} bytes at most.", limits.body_bytes);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", detail)
+    };
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let announced = announced.and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
+    if announced > limits.body_bytes {
+        return Err(too_large());
+    }
+    let collect = async {
+        let mut bytes = Vec::with_capacity(announced);
+        while let Some(chunk) = body.next().await {
+            let broken = |_| Problem::new(StatusCode::BAD_REQUEST, "incomplete-body", "The body broke off.");
+            bytes.extend_from_slice(&chunk.map_err(broken)?);
+            if bytes.len() > limits.body_bytes {
+                return Err(too_large());
+            }
+        }
+        Ok(bytes)
+    };
+    tokio::time::timeout(limits.body_read, collect).await.unwrap_or_else(|_| {
+        let detail = "The body did not arrive in time.";
+        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail))
+    })
+}
+
+/// Takes what is left of a body off the line before its request is refused. A client that is cut off while it still
+/// sends would see a broken connection and not why.
+pub(super) async fn discard(headers: &HeaderMap, body: &mut BodyDataStream) {
+    if headers.contains_key(header::EXPECT) {
+        // It waits to be told whether to send it, and is told not to.
+        return;
+    }
+    let discard = async {
+        let mut left = DISCARDED_BYTES;
+        while let Some(Ok(chunk)) = body.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Err: it takes too long, and the client has to do with less.
+    let _ = tokio::time::timeout(DISCARDING, discard).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_has_a_largest_size_announced_or_not() {
+        let limits = HttpLimits { body_bytes: 10, ..HttpLimits::default() };
+        let announced = HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("11"))]);
+        for (headers, body, expected) in [
+            (HeaderMap::new(), "0123456789", Ok(10)),
+            (HeaderMap::new(), "01234567890", Err("payload-too-large".to_owned())),
+            (announced, "", Err("payload-too-large".to_owned())),
+        ] {
+            let read = read(&limits, &headers, &mut Body::from(body).into_data_stream()).await;
+            assert_eq!(read.map(|bytes| bytes.len()).map_err(|problem| problem.code().to_owned()), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_body_is_taken_off_the_line_unless_the_client_waits_with_it() {
+        let expecting = HeaderMap::from_iter([(header::EXPECT, HeaderValue::from_static("100-continue"))]);
+        for (headers, taken) in [(HeaderMap::new(), true), (expecting, false)] {
+            let mut body = Body::from("a body").into_data_stream();
+            discard(&headers, &mut body).await;
+            assert_eq!(body.next().await.is_none(), taken);
+        }
+    }
+}
