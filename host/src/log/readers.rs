@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
@@ -75,7 +76,15 @@ impl Pool {
 
     fn take(&self) -> rusqlite::Result<Connection> {
         let pooled = self.idle().pop();
+        pooled.map_or_else(|| self.open(), Ok)
+    }
+
+    fn open(&self) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        pooled.map_or_else(|| Connection::open_with_flags(&self.file, flags), Ok)
+        let connection = Connection::open_with_flags(&self.file, flags)?;
+        // Without this, SQLite compiles a prepared statement again for every new value, in case that makes for a better
+        // plan: half the cost of a short read.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        Ok(connection)
     }
 }

@@ -8,6 +8,7 @@ mod checkpoint;
 mod meta;
 mod read;
 mod schema;
+mod tail;
 mod writer;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use self::tail::Tail;
 use self::writer::{Request, Writer};
 use super::readers::Readers;
 use super::thread::Joined;
@@ -41,6 +43,7 @@ pub struct EmbeddedLog {
     // The order matters: without the queue the writer ends, and with the writer the checkpointer; then the directory is
     // free for others.
     queue: SyncSender<Request>,
+    tail: Arc<Tail>,
     position: watch::Receiver<Position>,
     readers: Readers,
     _writer: Joined,
@@ -62,12 +65,13 @@ impl EmbeddedLog {
         // One signal is enough: it says that there is something to look at.
         let (tell_checkpointer, committed) = sync_channel(1);
         let (queue, requests) = sync_channel(QUEUE);
-        let writer = Writer::new(connection, tell_position, tell_checkpointer);
+        let tail = Arc::new(Tail::default());
+        let writer = Writer::new(connection, tail.clone(), tell_position, tell_checkpointer);
         let _checkpointer =
             Joined::spawn("log-checkpoint", move || checkpoint::run(&checkpoints, &committed))
                 .map_err(unusable)?;
         let _writer = Joined::spawn("log-writer", move || writer.run(&requests)).map_err(unusable)?;
-        Ok(Self { queue, position, readers: Readers::new(file), _writer, _checkpointer, _lock: lock })
+        Ok(Self { queue, tail, position, readers: Readers::new(file), _writer, _checkpointer, _lock: lock })
     }
 }
 
@@ -106,6 +110,9 @@ impl EventLog for EmbeddedLog {
 
     async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
         let limit = limit.min(MAX_PAGE);
+        if let Some(events) = self.tail.after(after, limit) {
+            return Ok(events);
+        }
         Ok(self.readers.run(move |connection| read::all(connection, after, limit)).await?)
     }
 

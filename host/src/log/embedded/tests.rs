@@ -83,9 +83,11 @@ async fn damage_is_an_error_that_names_the_event() {
         let dir = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(dir.path()).unwrap();
         log.append(vec![append(0)]).await.unwrap();
+        drop(log);
         database(dir.path())
             .execute_batch(&format!("PRAGMA ignore_check_constraints = on; {damage}"))
             .unwrap();
+        let log = EmbeddedLog::open(dir.path()).unwrap();
         let error = log.read_all(0, 10).await.expect_err(damage);
         let cause = error.0.to_string();
         assert!(cause.starts_with("the event at position"), "{damage}: {cause}");

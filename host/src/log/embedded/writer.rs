@@ -8,8 +8,9 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, Tran
 use tokio::sync::{oneshot, watch};
 
 use super::meta;
+use super::tail::{self, Tail};
 use crate::log::{Append, AppendError, Appended};
-use crate::model::{Position, StreamId, Version};
+use crate::model::{Position, Recorded, StreamId, Version};
 
 /// Appends committed together. More would only make the first of them wait longer: the cost of the sync is spread by then.
 const MAX_GROUP: usize = 1_024;
@@ -36,6 +37,8 @@ pub(super) struct Request {
 pub(super) struct Writer {
     connection: Connection,
     heads: Cache<StreamId, Head>,
+    /// What was written last. Gets the events after the commit and before the position moves.
+    tail: Arc<Tail>,
     /// Where what is on disk ends. Moves after the commit and before the replies.
     position: watch::Sender<Position>,
     /// Told after every commit.
@@ -56,13 +59,23 @@ struct Written {
     fates: Vec<Result<Appended, AppendError>>,
 }
 
+impl Written {
+    /// The events of the group that were written.
+    fn events(&self, group: &[Request]) -> impl Iterator<Item = Recorded> {
+        let fates = group.iter().zip(&self.fates);
+        let written = fates.filter_map(|(request, fate)| Some((request, fate.as_ref().ok()?)));
+        written.flat_map(|(request, appended)| tail::recorded(&request.batch, appended.position))
+    }
+}
+
 impl Writer {
     pub(super) fn new(
         connection: Connection,
+        tail: Arc<Tail>,
         position: watch::Sender<Position>,
         checkpointer: SyncSender<()>,
     ) -> Self {
-        Self { connection, heads: Cache::new(MAX_HEADS), position, checkpointer }
+        Self { connection, heads: Cache::new(MAX_HEADS), tail, position, checkpointer }
     }
 
     /// Works until nobody can send any more, and everything that was sent is done.
@@ -72,7 +85,10 @@ impl Writer {
             group.push(first);
             group.extend(requests.try_iter().take(MAX_GROUP - 1));
             match self.write(&group) {
-                Ok(written) => self.acknowledge(group.drain(..), written),
+                Ok(written) => {
+                    self.tail.extend(written.events(&group));
+                    self.acknowledge(group.drain(..), written);
+                }
                 Err(error) => self.give_up(group.drain(..), error),
             }
         }
@@ -258,7 +274,7 @@ mod tests {
 
     fn writer(dir: &tempfile::TempDir) -> Writer {
         let (_, connection) = schema::open(dir.path()).unwrap();
-        Writer::new(connection, watch::channel(0).0, sync_channel(1).0)
+        Writer::new(connection, Arc::default(), watch::channel(0).0, sync_channel(1).0)
     }
 
     fn group(batches: impl IntoIterator<Item = Vec<Append>>) -> Vec<Request> {

@@ -1,0 +1,142 @@
+//! The newest events in memory. Projections and sagas follow the log closely, so what has just been written is read again
+//! several times; here that costs neither the disk nor a thread.
+
+use std::collections::VecDeque;
+use std::sync::{PoisonError, RwLock};
+
+use crate::log::{Append, MAX_PAGE};
+use crate::model::{Position, Recorded, Version};
+
+/// Events kept: four pages. Who is further behind is late anyway, and reads from the disk.
+const MAX_EVENTS: usize = 4 * MAX_PAGE;
+/// Bytes of their payloads together.
+const MAX_BYTES: usize = 16 << 20;
+
+#[derive(Default)]
+pub(super) struct Tail(RwLock<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    /// Oldest first, without a gap.
+    events: VecDeque<Recorded>,
+    /// Of their payloads.
+    bytes: usize,
+}
+
+impl Tail {
+    /// Adds events that are on disk, and that come right after those before.
+    pub(super) fn extend(&self, events: impl Iterator<Item = Recorded>) {
+        let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            kept.bytes += event.payload.as_str().len();
+            kept.events.push_back(event);
+        }
+        while kept.events.len() > MAX_EVENTS || kept.bytes > MAX_BYTES {
+            let Some(oldest) = kept.events.pop_front() else { return };
+            kept.bytes -= oldest.payload.as_str().len();
+        }
+    }
+
+    /// Up to `limit` events after a position, oldest first. None if not all of them are here.
+    pub(super) fn after(&self, after: Position, limit: usize) -> Option<Vec<Recorded>> {
+        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let oldest = kept.events.front()?;
+        if oldest.position > after.saturating_add(1) {
+            return None;
+        }
+        let first = kept.events.partition_point(|event| event.position <= after);
+        Some(kept.events.range(first..).take(limit).cloned().collect())
+    }
+}
+
+/// The events of a batch as the log has them once the last of them is at position `last`.
+pub(super) fn recorded(batch: &[Append], last: Position) -> impl Iterator<Item = Recorded> {
+    let events = batch.iter().flat_map(|append| (0..).zip(&append.events).map(move |event| (append, event)));
+    let count = batch.iter().map(|append| append.events.len()).sum::<usize>() as Position;
+    (last + 1 - count..).zip(events).map(|(position, (append, (index, event)))| Recorded {
+        position,
+        stream: append.stream.clone(),
+        version: append.expected + 1 + Version::from(index),
+        index,
+        name: event.name.clone(),
+        payload: event.payload.clone(),
+        meta: append.meta.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{CommandId, Json, Meta, NewEvent, StreamId};
+
+    fn append(id: &str, expected: Version, payloads: &[Json]) -> Append {
+        let meta = Meta {
+            command_id: CommandId::from("1".to_owned()),
+            command: "do".into(),
+            fingerprint: 0,
+            correlation_id: "test".into(),
+            causation_id: None,
+            digest: None,
+            time_ms: 0,
+            actor: "tester".into(),
+        };
+        let event = |payload: &Json| NewEvent { name: "done".into(), payload: payload.clone() };
+        let stream = StreamId::new("thing", id).unwrap();
+        Append { stream, expected, events: payloads.iter().map(event).collect(), meta: meta.into() }
+    }
+
+    /// A tail with events at the positions up to `last`, all with the same payload.
+    fn tail(last: Position, payload: &Json) -> Tail {
+        let tail = Tail::default();
+        for position in 1..=last {
+            let batch = [append("a", position - 1, std::slice::from_ref(payload))];
+            tail.extend(recorded(&batch, position));
+        }
+        tail
+    }
+
+    fn positions(tail: &Tail, after: Position, limit: usize) -> Option<Vec<Position>> {
+        let events = tail.after(after, limit)?;
+        Some(events.iter().map(|event| event.position).collect())
+    }
+
+    #[test]
+    fn it_answers_only_if_it_has_all_that_is_asked_for() {
+        let last = MAX_EVENTS as Position + 10;
+        let tail = tail(last, &Json::empty_object());
+        let table = [
+            (0, None),
+            (9, None),
+            (10, Some(vec![11, 12])),
+            (last - 1, Some(vec![last])),
+            (last, Some(vec![])),
+            (Position::MAX, Some(vec![])),
+        ];
+        for (after, expected) in table {
+            assert_eq!(positions(&tail, after, 2), expected, "after {after}");
+        }
+        assert_eq!(positions(&Tail::default(), 0, 2), None);
+    }
+
+    #[test]
+    fn large_events_are_kept_in_smaller_numbers() {
+        let megabyte = Json::of(&"x".repeat(1 << 20)).unwrap();
+        let tail = tail(20, &megabyte);
+        assert_eq!(positions(&tail, 4, 1), None);
+        assert_eq!(positions(&tail, 5, 1), Some(vec![6]));
+    }
+
+    #[test]
+    fn a_batch_is_recorded_as_it_was_appended() {
+        let [one, two] = [1, 2].map(|number| Json::of(&number).unwrap());
+        let batch = [append("a", 4, &[one.clone(), two]), append("b", 0, &[one])];
+        let told: Vec<_> = recorded(&batch, 9)
+            .map(|event| (event.position, event.stream.to_string(), event.version, event.index))
+            .collect();
+        let expected = [(7, "thing/a", 5, 0), (8, "thing/a", 6, 1), (9, "thing/b", 1, 0)];
+        assert_eq!(
+            told,
+            expected.map(|(position, stream, version, index)| (position, stream.to_owned(), version, index))
+        );
+    }
+}
