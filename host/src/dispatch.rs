@@ -17,7 +17,7 @@ use crate::clock::SharedClock;
 use crate::deploy::Registry;
 use crate::error::CallError;
 use crate::log::{Append, AppendError, Appended, Appending, EventLog};
-use crate::model::{Command, Intent, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
+use crate::model::{Command, Intent, Json, Meta, NewEvent, Position, StreamId, Version};
 use crate::runtime::{Ask, Component, Context, Decision};
 use crate::saga::SagaId;
 use crate::state::{self, Live, States, Viewed};
@@ -277,7 +277,7 @@ impl Shared {
             return Err(CallError::VersionMismatch { stream, expected, actual });
         }
         let context = Context {
-            command_id: command.id.as_str().into(),
+            command_id: command.id.shared(),
             correlation_id: command.origin.correlation_id.clone(),
             time_ms: self.clock.now_ms(),
             actor: command.origin.actor.clone(),
@@ -344,7 +344,7 @@ impl Shared {
         live.version += events.len() as Version;
         live.folded = after;
         let answer = Accepted {
-            saga: self.saga_started(&stream, expected, &events, &meta),
+            saga: self.saga_started(&stream, &events, &meta),
             stream,
             version: live.version,
             position: 0,
@@ -355,25 +355,10 @@ impl Shared {
     }
 
     /// The id of the saga that a command's events start.
-    fn saga_started(
-        &self,
-        stream: &StreamId,
-        expected: Version,
-        events: &[NewEvent],
-        meta: &Arc<Meta>,
-    ) -> Option<SagaId> {
+    fn saga_started(&self, stream: &StreamId, events: &[NewEvent], meta: &Meta) -> Option<SagaId> {
         let deployed = self.registry.current();
         events.iter().zip(0..).find_map(|(event, index)| {
-            let event = Recorded {
-                position: 0,
-                stream: stream.clone(),
-                version: expected + 1 + Version::from(index),
-                index,
-                name: event.name.clone(),
-                payload: event.payload.clone(),
-                meta: meta.clone(),
-            };
-            deployed.started_by(&event).map(|(id, _)| id).next()
+            deployed.started_by(stream, &event.name, index, meta).map(|(id, _)| id).next()
         })
     }
 
@@ -403,23 +388,15 @@ impl Shared {
         if last.meta.fingerprint != command.fingerprint() {
             return Err(CallError::KeyReused { stream: command.stream.clone() });
         }
-        let deployed = self.registry.current();
-        let saga = events.iter().find_map(|event| deployed.started_by(event).map(|(id, _)| id).next());
         let view = match last.version == live.version {
             true => live.view().cloned(),
             false => self.states.at(&command.stream, component, last.version).await?.view().cloned(),
         };
-        Ok(Some(Accepted {
-            stream: command.stream.clone(),
-            version: last.version,
-            position: last.position,
-            events: events
-                .into_iter()
-                .map(|event| NewEvent { name: event.name, payload: event.payload })
-                .collect(),
-            view,
-            saga,
-        }))
+        let (version, position, meta) = (last.version, last.position, last.meta.clone());
+        let events = events.into_iter().map(|event| NewEvent { name: event.name, payload: event.payload });
+        let events = events.collect::<Vec<_>>();
+        let saga = self.saga_started(&command.stream, &events, &meta);
+        Ok(Some(Accepted { stream: command.stream.clone(), version, position, events, view, saga }))
     }
 
     /// Answers the job at the front, or keeps it to be decided again.

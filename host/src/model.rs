@@ -155,6 +155,11 @@ impl CommandId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The same text, shared.
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
 }
 
 impl Default for CommandId {
@@ -297,10 +302,14 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// `<command id>/<index>`
     pub fn id(&self) -> String {
-        format!("{}/{}", self.meta.command_id, self.index)
+        event_id(&self.meta.command_id, self.index)
     }
+}
+
+/// The id of a command's event: `<command id>/<index>`
+pub fn event_id(command: &CommandId, index: u32) -> String {
+    format!("{command}/{index}")
 }
 
 /// What a command asks of its aggregate.

@@ -98,19 +98,25 @@ impl States {
             let folded = component.evolve(live.target(stream)).await?;
             return Ok(self.keep(stream, Live { folded, digest: component.digest(), ..live }));
         }
-        let start = match self.snapshots.load(stream, empty.state_version).await {
-            Some(Snapshot { version, state, view }) => Live {
-                version,
-                folded: component
-                    .evolve(Target { stream, state: Some(&state), since: &[] })
-                    .await?
-                    .or(Some(Folded { state, view })),
-                snapshot_version: version,
-                ..empty
-            },
-            None => empty,
+        // A stream that is shorter has no snapshot: most are, and are read in one go.
+        let first = self.log.read(stream, 0, SNAPSHOT_EVERY as usize).await?;
+        let mut start = empty;
+        if let Some(last) = first.last() {
+            start.folded = component.evolve(Target { since: &first, ..start.target(stream) }).await?;
+            start.version = last.version;
+        }
+        if start.version == SNAPSHOT_EVERY
+            && let Some(snapshot) = self.snapshots.load(stream, start.state_version).await
+        {
+            let target = Target { stream, state: Some(&snapshot.state), since: &[] };
+            start.folded = component.evolve(target).await?;
+            start.version = snapshot.version;
+            start.snapshot_version = snapshot.version;
+        }
+        let live = match start.version < SNAPSHOT_EVERY {
+            true => start,
+            false => self.fold(stream, component, start, None).await?,
         };
-        let live = self.fold(stream, component, start, None).await?;
         Ok(self.keep(stream, live))
     }
 

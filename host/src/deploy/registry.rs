@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::manifest::EventRef;
-use crate::model::{Recorded, saga_id};
+use crate::model::{Meta, StreamId, event_id, saga_id};
 use crate::runtime::Component;
 use crate::saga::SagaId;
 
@@ -17,8 +17,8 @@ pub struct Deployed {
     services: BTreeMap<Arc<str>, Component>,
     /// By the aggregate's name.
     aggregates: HashMap<Arc<str>, Component>,
-    /// The sagas that an event starts.
-    triggers: HashMap<EventRef, Vec<Trigger>>,
+    /// The sagas that an event starts, by the aggregate's name and the event's.
+    triggers: HashMap<Arc<str>, HashMap<Arc<str>, Vec<Trigger>>>,
 }
 
 /// A saga that an event starts.
@@ -50,8 +50,9 @@ impl Deployed {
             }
         }
         for saga in &manifest.sagas {
+            let EventRef { aggregate, event } = saga.starts_on.clone();
             let trigger = Trigger { component: component.clone(), saga: saga.name.clone() };
-            self.triggers.entry(saga.starts_on.clone()).or_default().push(trigger);
+            self.triggers.entry(aggregate).or_default().entry(event).or_default().push(trigger);
         }
         match self.services.insert(manifest.service.clone(), component) {
             None => Ok(()),
@@ -72,13 +73,19 @@ impl Deployed {
         self.aggregates.get(aggregate)
     }
 
-    /// The sagas that an event starts, each with the id of its run.
-    pub fn started_by(&self, event: &Recorded) -> impl Iterator<Item = (SagaId, &Trigger)> {
-        let starts_on = EventRef { aggregate: event.stream.aggregate().into(), event: event.name.clone() };
-        let triggers = self.triggers.get(&starts_on).map(Vec::as_slice).unwrap_or_default();
-        let id = event.id();
-        let time_ms = event.meta.time_ms;
-        triggers.iter().map(move |trigger| (saga_id(&id, &trigger.saga, time_ms), trigger))
+    /// The sagas that an event starts, each with the id of its run. `index` is the event's place among its command's.
+    pub fn started_by(
+        &self,
+        stream: &StreamId,
+        event: &str,
+        index: u32,
+        meta: &Meta,
+    ) -> impl Iterator<Item = (SagaId, &Trigger)> {
+        let triggers = self.triggers.get(stream.aggregate()).and_then(|events| events.get(event));
+        triggers.into_iter().flatten().map(move |trigger| {
+            let id = event_id(&meta.command_id, index);
+            (saga_id(&id, &trigger.saga, meta.time_ms), trigger)
+        })
     }
 }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use wasmtime::Store;
 
-use super::bindings::{self, types};
-use super::guest::{Identity, Scope};
+use super::bindings::{self, Service, types};
+use super::guest::{Guest, Identity, Scope};
 use super::host::{Ask, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane};
 use crate::error::{Fault, FaultKind};
@@ -95,21 +97,17 @@ impl Component {
     ) -> Result<Result<Decision, Rejection>, Fault> {
         let aggregate = target.stream.aggregate();
         let target = guest_target(target);
-        let command_in = bindings::aggregates::Command {
+        let input = bindings::aggregates::Command {
             name: command.as_ref().to_owned(),
             payload: payload.as_str().to_owned(),
             context: guest_context(context),
         };
-        let (result, _) = self
-            .loaded
-            .instances
-            .call(Lane::Request, command_scope("decide", command, context), move |service, store| {
-                async move {
-                        service.kontor_service_aggregates().call_decide(store, &target, &command_in).await
-                    }
-                    .boxed()
-            })
-            .await;
+        let scope = command_scope("decide", command, context);
+        let call = self.call(Lane::Request, scope, move |service, store| {
+            async move { service.kontor_service_aggregates().call_decide(store, &target, &input).await }
+                .boxed()
+        });
+        let (result, _) = call.await;
         self.decision("decide", command, aggregate, result)
     }
 
@@ -124,22 +122,18 @@ impl Component {
     ) -> Result<Result<Decision, Rejection>, Fault> {
         let aggregate = target.stream.aggregate();
         let target = guest_target(target);
-        let compensation = bindings::Compensation {
+        let input = bindings::Compensation {
             command: command.as_ref().to_owned(),
             events: events.iter().map(types::Event::from).collect(),
             reason: types::Rejection::from(reason),
             context: guest_context(context),
         };
-        let (result, _) = self
-            .loaded
-            .instances
-            .call(Lane::Request, command_scope("compensate", command, context), move |service, store| {
-                async move {
-                    service.kontor_service_aggregates().call_compensate(store, &target, &compensation).await
-                }
+        let scope = command_scope("compensate", command, context);
+        let call = self.call(Lane::Request, scope, move |service, store| {
+            async move { service.kontor_service_aggregates().call_compensate(store, &target, &input).await }
                 .boxed()
-            })
-            .await;
+        });
+        let (result, _) = call.await;
         self.decision("compensate", command, aggregate, result)
     }
 
@@ -157,13 +151,10 @@ impl Component {
             steps: None,
         };
         let target = guest_target(target);
-        let (result, _) = self
-            .loaded
-            .instances
-            .call(Lane::Background, scope, move |service, store| {
-                async move { service.kontor_service_aggregates().call_evolve(store, &target).await }.boxed()
-            })
-            .await;
+        let call = self.call(Lane::Background, scope, move |service, store| {
+            async move { service.kontor_service_aggregates().call_evolve(store, &target).await }.boxed()
+        });
+        let (result, _) = call.await;
         let folded = result.map_err(|failure| self.as_fault("evolve", &subject, failure))?;
         folded.map(host_folded).transpose().map_err(|detail| self.broken("evolve", &subject, detail))
     }
@@ -186,14 +177,11 @@ impl Component {
             steps: None,
         };
         let (name, arguments) = (query.as_ref().to_owned(), arguments.as_str().to_owned());
-        let (result, scope) = self
-            .loaded
-            .instances
-            .call(Lane::Request, scope, move |service, store| {
-                async move { service.kontor_service_queries().call_answer(store, &name, &arguments).await }
-                    .boxed()
-            })
-            .await;
+        let call = self.call(Lane::Request, scope, move |service, store| {
+            async move { service.kontor_service_queries().call_answer(store, &name, &arguments).await }
+                .boxed()
+        });
+        let (result, scope) = call.await;
         let answer = result.map_err(|failure| self.as_fault("answer", query, failure)).and_then(|answer| {
             match answer {
                 Ok(text) => bindings::json("the answer", text).map(Ok).map_err(|error| error.to_string()),
@@ -222,13 +210,10 @@ impl Component {
             steps: None,
         };
         let events: Vec<_> = events.iter().map(types::RecordedEvent::from).collect();
-        let (result, scope) = self
-            .loaded
-            .instances
-            .call(Lane::Background, scope, move |service, store| {
-                async move { service.kontor_service_projections().call_project(store, &events).await }.boxed()
-            })
-            .await;
+        let call = self.call(Lane::Background, scope, move |service, store| {
+            async move { service.kontor_service_projections().call_project(store, &events).await }.boxed()
+        });
+        let (result, scope) = call.await;
         let result = result.map_err(|failure| self.as_fault("project", &subject, failure));
         (result, scope.and_then(|scope| scope.read_model))
     }
@@ -252,13 +237,10 @@ impl Component {
             steps: Some(steps),
         };
         let (name, trigger) = (saga.as_ref().to_owned(), types::RecordedEvent::from(trigger));
-        let (result, scope) = self
-            .loaded
-            .instances
-            .call(Lane::Saga, scope, move |service, store| {
-                async move { service.kontor_service_sagas().call_run(store, &name, &trigger).await }.boxed()
-            })
-            .await;
+        let call = self.call(Lane::Saga, scope, move |service, store| {
+            async move { service.kontor_service_sagas().call_run(store, &name, &trigger).await }.boxed()
+        });
+        let (result, scope) = call.await;
         let end = match result {
             Ok(Ok(())) => SagaEnd::Returned(Ok(())),
             Ok(Err(rejection)) => match host_rejection(rejection) {
@@ -269,6 +251,14 @@ impl Component {
             Err(CallFailure::Fault(fault)) => SagaEnd::Fault(fault),
         };
         (end, scope.and_then(|scope| scope.steps))
+    }
+
+    async fn call<R, F>(&self, lane: Lane, scope: Scope, call: F) -> (Result<R, CallFailure>, Option<Scope>)
+    where
+        R: Send,
+        F: for<'a> FnOnce(&'a Service, &'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<R>> + Send,
+    {
+        self.loaded.instances.call(lane, scope, call).await
     }
 
     fn decision(

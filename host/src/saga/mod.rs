@@ -212,7 +212,7 @@ impl Shared {
                 changes.extend(state.map(|state| Change::Moved { id: event.stream.id().into(), state }));
                 continue;
             }
-            for (id, trigger) in deployed.started_by(event) {
+            for (id, trigger) in deployed.started_by(&event.stream, &event.name, event.index, &event.meta) {
                 let open = Open {
                     id,
                     trigger: event.position,
