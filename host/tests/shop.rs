@@ -214,6 +214,12 @@ fn an_order_sent_again_with_its_key_is_the_same_order() {
     assert_eq!(names(&host.history(&format!("order/{key}"))), ["order-created", "order-confirmed"]);
     assert_eq!(host.stock(APPLE), (8, 2));
 
+    // Who does not wait for the saga gets the answer of the command, now as then.
+    let recorded = host.post("/orders", &headers[1..], &body);
+    assert_eq!((recorded.status, &recorded.json()["version"]), (202, &json!(1)));
+    assert_eq!(recorded.json()["state"]["status"], "pending");
+    assert_eq!(recorded.json()["saga"]["state"], "completed");
+
     let another = order(&[(APPLE, 3)]).json();
     host.post("/orders", &headers, &another).problem(422, "idempotency-key-reused");
     host.post("/orders", &headers, &body).ok();

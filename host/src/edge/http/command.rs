@@ -37,9 +37,13 @@ struct Reply<'r> {
 struct Started {
     id: SagaId,
     state: SagaState,
+    /// Whether the reply was to come when it has ended.
+    #[serde(skip)]
+    awaited: bool,
 }
 
-/// Answers 201 if the command made its aggregate, 202 while a saga that it started goes on, otherwise 200.
+/// Answers 202 if the command started a saga, unless the reply was to wait for its end and did; otherwise 201 if the command
+/// made its aggregate, and else 200.
 pub(super) async fn answer(
     site: &Site,
     route: &CommandRoute,
@@ -94,8 +98,9 @@ async fn expected_version(
     }
 }
 
-/// Looks at the saga that the command started, for at most `wait`. Once it has ended, what is told is the aggregate after
-/// it, and a position that covers all that the saga did.
+/// Looks at the saga that the command started. Without `wait` the answer is that of the command, as recorded, however often
+/// it is sent; with it, the aggregate as it stands when the saga has ended or the time is over, and a position that covers
+/// all that the saga did.
 async fn follow(
     site: &Site,
     accepted: Accepted,
@@ -117,8 +122,8 @@ async fn follow(
     };
     // A saga whose journal has not begun yet is about to run.
     let state = status.map_or(SagaState::Running, |status| status.state);
-    let saga = Some(Started { id, state });
-    if !state.ended() {
+    let saga = Some(Started { id, state, awaited: wait.is_some() });
+    if wait.is_none() {
         return Ok((accepted, saga));
     }
     let position = accepted.position.max(*site.edge.log.head().borrow());
@@ -136,7 +141,7 @@ fn reply(
     saga: Option<&Started>,
     created: bool,
 ) -> Result<Response, Problem> {
-    let unfinished = saga.filter(|saga| !saga.state.ended());
+    let unfinished = saga.filter(|saga| !(saga.awaited && saga.state.ended()));
     let status = match unfinished {
         Some(_) => StatusCode::ACCEPTED,
         None if created => StatusCode::CREATED,
@@ -243,7 +248,7 @@ mod tests {
             (Some(SagaState::Compensated), false, 200, None, None),
         ];
         for (state, created, status, location, content_location) in table {
-            let saga = state.map(|state| Started { id: "s".into(), state });
+            let saga = state.map(|state| Started { id: "s".into(), state, awaited: true });
             let response = reply(route, &accepted, saga.as_ref(), created).unwrap();
             let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap());
             assert_eq!(response.status().as_u16(), status, "{state:?}");

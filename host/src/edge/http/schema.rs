@@ -71,6 +71,8 @@ fn explain(error: &ValidationError<'_>, violations: &mut Vec<Violation>) {
         ValidationErrorKind::Required { property: Value::String(name) } => {
             violation(child(at, name), "is missing");
         }
+        // What an object without any properties says to its members.
+        ValidationErrorKind::FalseSchema if at.is_empty() => violation(String::new(), "takes no members"),
         ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
             match nearest(at, context) {
                 Some(errors) => errors.iter().for_each(|error| explain(error, violations)),
