@@ -46,6 +46,7 @@ fn a_request_that_is_wrong_is_a_problem_with_a_code() {
         ("POST", "/orders", &[], "{} {}", 400, "invalid-json"),
         ("POST", "/orders", &[], "{\"user_id\": NaN}", 400, "invalid-json"),
         ("POST", "/orders", &[("content-type", "text/plain")], &good, 415, "unsupported-media-type"),
+        ("POST", "/orders", &[("sec-fetch-site", "cross-site")], &good, 403, "cross-site"),
         ("POST", "/orders", &[(KEY, "")], &good, 400, "invalid-header"),
         ("POST", "/orders", &[(KEY, "two words")], &good, 400, "invalid-header"),
         ("POST", "/orders", &too_long, &good, 400, "invalid-header"),

@@ -50,6 +50,10 @@ pub(super) async fn answer(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
+    if headers::from_another_site(call.headers) {
+        let detail = "Commands are not taken from the pages of other sites.";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "cross-site", detail));
+    }
     let (id, repeatable) = match headers::idempotency_key(call.headers)? {
         Some(id) => (id, true),
         None => (CommandId::new(), false),

@@ -105,6 +105,12 @@ pub(super) fn request_id(headers: &HeaderMap) -> Option<Arc<str>> {
     (1..=MAX_REQUEST_ID_LENGTH).contains(&id.len()).then(|| id.into())
 }
 
+/// Whether a browser sends this for a page of another site. On loopback every page that a browser shows could do so, and a
+/// request without a content type needs no leave beforehand.
+pub(super) fn from_another_site(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
+}
+
 /// Whether the body may be JSON: `Content-Type` is absent, `application/json` or ends in `+json`.
 pub(super) fn content_is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
