@@ -61,6 +61,8 @@ fn an_order_is_taken_at_once_and_then_confirmed() {
     });
     assert_eq!(told["state"], expected);
 
+    // Its address answers from the start, whether the saga has begun or not.
+    assert_eq!(host.get(&format!("/sagas/{saga}")).ok()["name"], "place-order");
     let ended = host.get_with(&format!("/sagas/{saga}"), &[SAGA_END]).ok();
     assert_eq!((&ended["name"], &ended["state"]), (&json!("place-order"), &json!("completed")));
     assert_eq!(host.get(&format!("/orders/{id}")).ok()["status"], "confirmed");
@@ -70,6 +72,13 @@ fn an_order_is_taken_at_once_and_then_confirmed() {
     let delivery = json!({"id": id, "status": "preparing", "address": expected["address"]});
     assert_eq!(host.get(&format!("/deliveries/{id}")).ok(), delivery);
     laws::check(&host);
+}
+
+#[test]
+fn a_saga_that_never_was_is_not_waited_for() {
+    let site = Site::new(&configuration());
+    let host = open_shop(&site);
+    host.get_with("/sagas/nobodys", &[SAGA_END]).problem(404, "not-found");
 }
 
 #[test]

@@ -19,7 +19,7 @@ mod runner;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -31,7 +31,7 @@ use crate::deploy::Registry;
 use crate::dispatch::Dispatch;
 use crate::error::CallError;
 use crate::log::{EventLog, ReadError, Subscription};
-use crate::model::{Recorded, Rejection, StreamId};
+use crate::model::{Position, Recorded, Rejection, StreamId};
 use crate::runtime::Ask;
 
 pub(crate) use record::AGGREGATE;
@@ -45,6 +45,8 @@ pub type SagaId = Arc<str>;
 
 /// Sagas under way at once, those included that wait for the log or the next attempt of a step. The others wait in the log.
 const MAX_UNDER_WAY: u32 = 1_024;
+/// How long a question about a saga waits for events to be looked at that may have started it.
+const CATCH_UP: Duration = Duration::from_secs(2);
 /// The wait before a saga is tried again whose journal could not be written.
 const LOG_PAUSE: Duration = Duration::from_millis(500);
 
@@ -80,6 +82,10 @@ struct Shared {
     /// True when the host is stopping.
     stopping: watch::Sender<bool>,
     places: Arc<Semaphore>,
+    /// The position up to which the sagas that events start are under way or over.
+    followed: watch::Sender<Position>,
+    /// The sagas that have been started and not ended here, those included that wait for a place.
+    under_way: Mutex<HashMap<SagaId, Open>>,
     /// Who waits for the end of a saga.
     waiting: Mutex<HashMap<SagaId, Vec<oneshot::Sender<()>>>>,
 }
@@ -103,17 +109,41 @@ impl Sagas {
             index: Index::open(data)?,
             stopping: watch::Sender::new(false),
             places: Arc::new(Semaphore::new(MAX_UNDER_WAY as usize)),
+            followed: watch::Sender::new(0),
+            under_way: Mutex::default(),
             waiting: Mutex::default(),
         });
         let open = shared.index.open_sagas().await?;
         let position = shared.index.position().await?;
+        shared.under_way().extend(open.iter().map(|open| (open.id.clone(), open.clone())));
+        shared.followed.send_replace(position);
         let subscription = Subscription::new(shared.log.clone(), position);
         let following = tokio::spawn(shared.clone().follow(open, subscription));
         Ok(Self { shared, following: Mutex::new(Some(following)) })
     }
 
-    /// None if the saga has not begun, or no such saga was ever started.
+    /// None if no such saga was ever started. Looks at all events that are in the log by now.
     pub async fn status(&self, id: &str) -> Result<Option<SagaStatus>, CallError> {
+        if let Some(status) = self.journaled(id).await? {
+            return Ok(Some(status));
+        }
+        // The event that started it may be on disk and not looked at yet.
+        let head = *self.shared.log.head().borrow();
+        let mut followed = self.shared.followed.subscribe();
+        let caught_up = tokio::time::timeout(CATCH_UP, followed.wait_for(|position| *position >= head));
+        if !matches!(caught_up.await, Ok(Ok(_))) {
+            return Err(CallError::Busy { queue: "the queue of sagas" });
+        }
+        let begun = self.shared.under_way().get(id).map(Open::status);
+        match begun {
+            Some(status) => Ok(Some(status)),
+            // If it is over already, its journal says so.
+            None => self.journaled(id).await,
+        }
+    }
+
+    /// What its journal says by now; none if it has not begun.
+    pub async fn journaled(&self, id: &str) -> Result<Option<SagaStatus>, CallError> {
         let Ok(stream) = StreamId::new(AGGREGATE, id) else {
             return Ok(None);
         };
@@ -133,13 +163,13 @@ impl Sagas {
     /// The status when the saga has ended or parked, or after `limit` as it stands then.
     pub async fn wait(&self, id: &str, limit: Duration) -> Result<Option<SagaStatus>, CallError> {
         let settled = self.shared.settled(id);
-        let status = self.status(id).await?;
+        let status = self.journaled(id).await?;
         if status.as_ref().is_some_and(|status| status.state.settled()) {
             return Ok(status);
         }
         // Either way the journal says how it stands.
         let _ = tokio::time::timeout(limit, settled).await;
-        self.status(id).await
+        self.journaled(id).await
     }
 
     /// Stops after the commands under way; every saga goes on when the host starts again.
@@ -163,7 +193,23 @@ impl SagaState {
     }
 }
 
+impl Open {
+    fn status(&self) -> SagaStatus {
+        SagaStatus {
+            id: self.id.clone(),
+            service: self.service.clone(),
+            name: self.name.clone(),
+            state: SagaState::Running,
+            reason: None,
+        }
+    }
+}
+
 impl Shared {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<SagaId, Open>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Resolves when a saga that runs here has ended or parked.
     fn settled(&self, id: &str) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
@@ -228,11 +274,13 @@ impl Shared {
             // The log has it all: what is missing in the index is found again at the next start.
             tracing::error!(%error, "the index of sagas cannot be written");
         }
+        self.followed.send_replace(position);
         Some(())
     }
 
     /// Runs a saga on a task of its own, as soon as there is a place. None when the host is stopping.
     async fn spawn(self: &Arc<Self>, open: Open) -> Option<()> {
+        self.under_way().insert(open.id.clone(), open.clone());
         let mut stopping = self.stopping.subscribe();
         let place = tokio::select! {
             biased;
@@ -265,6 +313,7 @@ impl Shared {
                 () = tokio::time::sleep(LOG_PAUSE) => {}
             }
         }
+        self.under_way().remove(&open.id);
         metrics::gauge!("kontor_sagas_running").decrement(1);
     }
 

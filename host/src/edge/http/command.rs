@@ -116,12 +116,12 @@ async fn follow(
     };
     let sagas = &site.edge.sagas;
     let status = match wait {
-        None if repeatable => sagas.status(&id).await?,
+        None if repeatable => sagas.journaled(&id).await?,
         // It was started just now.
         None => None,
         Some(wait) => tokio::select! {
             status = sagas.wait(&id, wait) => status?,
-            () = site.stopped() => sagas.status(&id).await?,
+            () = site.stopped() => sagas.journaled(&id).await?,
         },
     };
     // A saga whose journal has not begun yet is about to run.

@@ -121,17 +121,16 @@ async fn past(site: &Site, stream: &StreamId, at: Version) -> Result<Response, P
 pub(super) async fn saga(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
     let id = call.placeholder("id")?;
     let sagas = &site.edge.sagas;
-    let status = match headers::prefer_wait(call.headers, site.edge.limits.wait) {
-        None => sagas.status(&id).await?,
-        Some(wait) => tokio::select! {
-            status = sagas.wait(&id, wait) => status?,
-            () = site.stopped() => sagas.status(&id).await?,
-        },
-    };
-    match status {
-        Some(status) => json(StatusCode::OK, &status),
-        None => Err(Problem::not_found(format!("There is no saga with the id {id}."))),
+    let unknown = || Problem::not_found(format!("There is no saga with the id {id}."));
+    let mut status = sagas.status(&id).await?.ok_or_else(unknown)?;
+    if let Some(wait) = headers::prefer_wait(call.headers, site.edge.limits.wait) {
+        let waited = tokio::select! {
+            waited = sagas.wait(&id, wait) => waited?,
+            () = site.stopped() => sagas.journaled(&id).await?,
+        };
+        status = waited.unwrap_or(status);
     }
+    json(StatusCode::OK, &status)
 }
 
 #[cfg(test)]
