@@ -5,6 +5,7 @@
 //! its id.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, params};
@@ -12,6 +13,10 @@ use rusqlite::{Connection, params};
 use super::SagaId;
 use super::journal::SagaState;
 use crate::model::Position;
+
+/// Events that concern no saga after which the position is written all the same: as many are looked at again after a
+/// restart, which takes some ten milliseconds.
+const WRITE_EVERY: Position = 10_000;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS sagas (
@@ -45,6 +50,8 @@ pub(super) enum Change {
 #[derive(Clone)]
 pub(super) struct Index {
     connection: Arc<Mutex<Connection>>,
+    /// The position that the database says, or an earlier one.
+    written: Arc<AtomicU64>,
 }
 
 impl Index {
@@ -52,7 +59,7 @@ impl Index {
         let connection = Connection::open(dir.join("sagas.db"))?;
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
         connection.execute_batch(SCHEMA)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), written: Arc::default() })
     }
 
     /// The position up to which the log has been looked at.
@@ -75,8 +82,16 @@ impl Index {
         .await
     }
 
-    /// Takes in what the log says up to a position.
+    /// Takes in what the log says up to a position. If that is nothing, the position is seldom worth a transaction.
     pub(super) async fn apply(&self, changes: Vec<Change>, position: Position) -> rusqlite::Result<()> {
+        if changes.is_empty() && position.saturating_sub(self.written.load(Ordering::Relaxed)) < WRITE_EVERY {
+            return Ok(());
+        }
+        self.write(changes, position).await
+    }
+
+    /// Like [`Index::apply`], and the position is written in any case.
+    pub(super) async fn write(&self, changes: Vec<Change>, position: Position) -> rusqlite::Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
             for change in changes {
@@ -95,7 +110,9 @@ impl Index {
             transaction.prepare_cached("UPDATE position SET position = ?1")?.execute([position])?;
             transaction.commit()
         })
-        .await
+        .await?;
+        self.written.store(position, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn with<T: Send + 'static>(
@@ -137,5 +154,15 @@ mod tests {
         index.apply(triggered, 7).await.unwrap();
         assert_eq!(index.open_sagas().await.unwrap(), [saga("b", 4)]);
         assert_eq!(index.position().await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_position_alone_is_written_now_and_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path()).unwrap();
+        for (position, written) in [(9_999, 0), (10_000, 10_000), (19_999, 10_000), (20_000, 20_000)] {
+            index.apply(Vec::new(), position).await.unwrap();
+            assert_eq!(index.position().await.unwrap(), written, "after {position}");
+        }
     }
 }

@@ -180,6 +180,10 @@ impl Sagas {
             // Err: it has panicked, which the panic hook has told.
             let _ = following.await;
         }
+        let followed = *self.shared.followed.borrow();
+        if let Err(error) = self.shared.index.write(Vec::new(), followed).await {
+            tracing::warn!(%error, "the next start looks at some events again");
+        }
         // Err: closed before, after the same wait.
         let _ = self.shared.places.acquire_many(MAX_UNDER_WAY).await;
         self.shared.places.close();
