@@ -70,7 +70,8 @@ fn chore() -> Result<()> {
 /// Components and the host.
 fn build(workspace: &Workspace, components: &[Group], release: bool) -> Result<()> {
     plugins::build(workspace, components)?;
-    let mut host = workspace.cargo(&["build", "--package", "kontor"]);
+    // With the features of the whole workspace, so that one build of wasmtime serves this and the tests.
+    let mut host = workspace.cargo(&["build", "--workspace", "--bin", "kontor"]);
     if release {
         host.arg("--release");
     }
