@@ -274,9 +274,14 @@ impl Shared {
             }
         }
         let position = page.last()?.position;
-        if let Err(error) = self.index.apply(changes, position).await {
-            // The log has it all: what is missing in the index is found again at the next start.
+        let mut stopping = self.stopping.subscribe();
+        // No later position may be written before these triggers are: a restart would not look for them again.
+        while let Err(error) = self.index.apply(changes.clone(), position).await {
             tracing::error!(%error, "the index of sagas cannot be written");
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return None,
+                () = tokio::time::sleep(LOG_PAUSE) => {}
+            }
         }
         self.followed.send_replace(position);
         Some(())

@@ -114,7 +114,9 @@ async fn a_full_queue_says_so_at_once_and_loses_nothing() {
     for append in waiting {
         match append.await {
             Ok(_) => accepted += 1,
-            Err(error) => assert!(matches!(error, AppendError::Busy), "{error}"),
+            // The writer may make room after the first refusal; what comes in then stands on what was refused.
+            Err(AppendError::Busy | AppendError::Conflict { .. }) => {}
+            Err(error) => panic!("{error}"),
         }
     }
     assert!(accepted >= QUEUE);
