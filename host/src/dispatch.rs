@@ -259,7 +259,7 @@ impl Shared {
         let live = match ahead.take() {
             Some(live) if live.digest == component.digest() => ahead.insert(live),
             // Appends of another component may be under way, so its state is the newest there is.
-            Some(live) => ahead.insert(self.look_again(live, &component, &command.stream).await?),
+            Some(live) => ahead.insert(live.seen_by(&component, &command.stream).await?),
             // The id was made for this command, so the stream cannot exist.
             None if !command.repeatable && command.stream.id() == command.id.as_str() => {
                 ahead.insert(state::empty(&component, &command.stream))
@@ -295,17 +295,6 @@ impl Shared {
             }
         };
         Ok(self.append(command, &component, live, decision, context.time_ms))
-    }
-
-    /// A state of another component's, as this one sees it.
-    async fn look_again(
-        &self,
-        live: Live,
-        component: &Component,
-        stream: &StreamId,
-    ) -> Result<Live, CallError> {
-        let folded = component.evolve(live.target(stream)).await?;
-        Ok(Live { folded, digest: component.digest(), ..live })
     }
 
     /// Starts the append of a decision and moves the state ahead.

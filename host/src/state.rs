@@ -34,6 +34,12 @@ impl Live {
         self.folded.as_ref().map(|folded| &folded.view)
     }
 
+    /// The same state, with the view that another component has of it.
+    pub(crate) async fn seen_by(self, component: &Component, stream: &StreamId) -> Result<Self, CallError> {
+        let folded = component.evolve(self.target(stream)).await?;
+        Ok(Self { folded, digest: component.digest(), ..self })
+    }
+
     pub(crate) fn target<'a>(&'a self, stream: &'a StreamId) -> Target<'a> {
         Target { stream, state: self.folded.as_ref().map(|folded| &folded.state), since: &[] }
     }
@@ -94,9 +100,7 @@ impl States {
             if live.digest == component.digest() {
                 return Ok(live);
             }
-            // The same state as another component sees it.
-            let folded = component.evolve(live.target(stream)).await?;
-            return Ok(self.keep(stream, Live { folded, digest: component.digest(), ..live }));
+            return Ok(self.keep(stream, live.seen_by(component, stream).await?));
         }
         // A stream that is shorter has no snapshot: most are, and are read in one go.
         let first = self.log.read(stream, 0, SNAPSHOT_EVERY as usize).await?;
