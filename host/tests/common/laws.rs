@@ -53,7 +53,7 @@ const NOTHING: &str = "";
 
 /// What becomes of an aggregate in which status by which event. Nothing else may happen to it, so an effect that comes
 /// twice is found here.
-const TRANSITIONS: [(&str, &str, &str, &str); 22] = [
+const TRANSITIONS: [(&str, &str, &str, &str); 23] = [
     ("order", NOTHING, "order-created", "pending"),
     ("order", "pending", "order-confirmed", "confirmed"),
     ("order", "pending", "order-cancelled", "cancelled"),
@@ -74,6 +74,8 @@ const TRANSITIONS: [(&str, &str, &str, &str); 22] = [
     ("delivery", "cancelled", "delivery-scheduled", "preparing"),
     ("delivery", "preparing", "delivery-start-requested", "starting"),
     ("delivery", "starting", "delivery-start-refused", "preparing"),
+    // The order could not be placed after all.
+    ("delivery", "starting", "delivery-cancelled", "cancelled"),
     ("delivery", "starting", "delivery-started", "in-transit"),
     ("delivery", "in-transit", "delivery-completed", "delivered"),
 ];
