@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
+pub(crate) mod audit;
 pub(crate) mod http;
 pub(crate) mod laws;
 pub(crate) mod shop;
