@@ -52,7 +52,9 @@
 mod clock;
 mod command;
 mod components;
+pub mod host;
 pub mod log;
+pub mod sagas;
 mod service;
 
 pub use clock::TestClock;
