@@ -108,7 +108,7 @@ impl Host {
     }
 
     /// Ends it as a power cut does.
-    pub(crate) fn kill(mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
