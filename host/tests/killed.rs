@@ -12,7 +12,7 @@ use std::thread;
 
 use common::http::{Client, NoAnswer, Reply};
 use common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, new_key, order};
-use common::{Site, laws};
+use common::{Site, audit};
 
 const ORDERS: usize = 200;
 
@@ -100,7 +100,7 @@ fn a_killed_host_has_lost_nothing_that_it_has_answered() {
 
         assert!(outcomes.iter().any(|(_, answer)| answer.is_none()), "the host was killed too late");
         host = site.start();
-        let statuses = laws::check(&host);
+        let statuses = audit::check(&host);
         for (sent, answer) in &outcomes {
             let status = statuses.get(&sent.key).map(String::as_str);
             if let Some(answer) = answer {
@@ -118,7 +118,7 @@ fn a_killed_host_has_lost_nothing_that_it_has_answered() {
                 assert!(sent.ends.contains(&status), "{told}");
             }
         }
-        let after: BTreeMap<_, _> = laws::check(&host).into_iter().collect();
+        let after: BTreeMap<_, _> = audit::check(&host).into_iter().collect();
         assert!(statuses.iter().all(|(order, status)| after.get(order) == Some(status)));
     }
 }
@@ -160,7 +160,7 @@ fn a_host_that_is_asked_to_end_answers_all_that_it_has_taken() {
     assert_eq!(host.wait().code(), Some(0));
 
     let host = site.start();
-    let statuses = laws::check(&host);
+    let statuses = audit::check(&host);
     for (sent, answer) in &outcomes {
         let taken = answer.as_ref().is_some_and(|answer| answer.status < 300);
         assert_eq!(
