@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
 
-use crate::runtime::{Component, LoadError, Runtime};
+use crate::runtime::{Component, HttpClient, LoadError, Runtime};
 
 /// The largest component that is taken: one with an interpreter of another language in it has some ten megabytes.
 const MAX_COMPONENT_BYTES: u64 = 128 << 20;
@@ -30,14 +30,24 @@ pub enum DirectoryError {
 
 /// Loads all components of a directory. One that cannot be run fails all: a host that starts without one of its services
 /// would look well and not be.
-pub async fn load(runtime: &Runtime, dir: &Path) -> Result<Vec<Component>, DirectoryError> {
+pub async fn load(
+    runtime: &Runtime,
+    http: &HttpClient,
+    dir: &Path,
+) -> Result<Vec<Component>, DirectoryError> {
     let files = components(dir)?;
     if files.is_empty() {
         return Err(DirectoryError::Empty { dir: dir.to_owned() });
     }
     let loaded = join_all(files.into_iter().map(|file| async move {
         let wasm = read(&file)?;
-        runtime.load(wasm).await.map_err(|source| DirectoryError::Load { file, source })
+        let component = runtime.load(wasm).await;
+        let granted = component.and_then(|component| {
+            let granted = http.check(&component.manifest().service, component.origins());
+            granted.map_err(LoadError::NotGranted)?;
+            Ok(component)
+        });
+        granted.map_err(|source| DirectoryError::Load { file, source })
     }));
     loaded.await.into_iter().collect()
 }
