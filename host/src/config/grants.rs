@@ -7,7 +7,7 @@ use std::{env, fmt, fs, io};
 use serde::Deserialize;
 
 use crate::manifest::Method;
-use crate::runtime::Origin;
+use crate::runtime::HttpOrigin;
 
 /// What one service is granted.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -21,7 +21,7 @@ pub struct Grants {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpGrant {
-    pub origin: Origin,
+    pub origin: HttpOrigin,
     pub methods: Vec<Method>,
     /// Whether the origin may stand for loopback, private and link-local addresses too.
     #[serde(default)]

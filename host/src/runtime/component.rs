@@ -8,7 +8,7 @@ use wasmtime::Store;
 
 use super::bindings::{self, Service, types};
 use super::guest::{Guest, Identity, Scope};
-use super::host::{Ask, HttpCall, Origin, Outgoing, ReadSession, Steps};
+use super::host::{Ask, HttpCall, HttpOrigin, Outgoing, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane};
 use crate::error::{Fault, FaultKind};
 use crate::manifest::Manifest;
@@ -89,7 +89,7 @@ impl Component {
     }
 
     /// The origins that it asks for, with the configuration that it has.
-    pub fn origins(&self) -> &[Origin] {
+    pub fn origins(&self) -> &[HttpOrigin] {
         &self.loaded.identity.http.origins
     }
 

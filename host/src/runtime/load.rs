@@ -13,7 +13,7 @@ use super::Runtime;
 use super::bindings::ServicePre;
 use super::component::Component;
 use super::guest::{Guest, Identity, Scope};
-use super::host::{HttpAccess, Origin};
+use super::host::{HttpAccess, HttpOrigin};
 use super::instance::{CallFailure, Instances, Lane};
 use crate::error::Fault;
 use crate::manifest::{CONFIGURED, Manifest};
@@ -115,18 +115,19 @@ impl Runtime {
 }
 
 /// The origins that a manifest asks for: those that it names, and those of the URLs that the operator has configured.
-fn origins(manifest: &Manifest, config: &BTreeMap<String, Json>) -> Result<Vec<Origin>, LoadError> {
+fn origins(manifest: &Manifest, config: &BTreeMap<String, Json>) -> Result<Vec<HttpOrigin>, LoadError> {
     let mut origins = Vec::new();
     for asked in &manifest.permissions.http {
         let Some(key) = asked.strip_prefix(CONFIGURED) else {
-            let origin = asked.parse::<Origin>().map_err(|error| LoadError::Manifest(error.to_string()))?;
+            let origin =
+                asked.parse::<HttpOrigin>().map_err(|error| LoadError::Manifest(error.to_string()))?;
             origins.push(origin);
             continue;
         };
         if let Some(url) = config.get(key) {
             let url: Option<Uri> = url.read::<String>().ok().and_then(|url| url.parse().ok());
             let no_url = || LoadError::NoUrl { service: manifest.service.to_string(), key: key.to_owned() };
-            origins.push(url.as_ref().and_then(Origin::of).ok_or_else(no_url)?);
+            origins.push(url.as_ref().and_then(HttpOrigin::of).ok_or_else(no_url)?);
         }
     }
     Ok(origins)

@@ -28,7 +28,7 @@ use crate::runtime::guest::{Guest, Identity};
 
 pub use client::{GrantError, HttpClient, Resolve, system_resolver};
 pub use failure::{HttpFailure, HttpFailureKind};
-pub use origin::{NoOrigin, Origin};
+pub use origin::{HttpOrigin, NoOrigin};
 
 /// A request of a component, with its absolute URL.
 pub type HttpRequest = hyper::Request<Bytes>;
@@ -70,12 +70,12 @@ impl Default for HttpLimits {
 /// What a loaded component may ask for over HTTP.
 pub(crate) struct HttpAccess {
     /// What its manifest asks for.
-    pub(crate) origins: Vec<Origin>,
+    pub(crate) origins: Vec<HttpOrigin>,
     slots: Arc<Semaphore>,
 }
 
 impl HttpAccess {
-    pub(crate) fn new(origins: Vec<Origin>, limits: &HttpLimits) -> Self {
+    pub(crate) fn new(origins: Vec<HttpOrigin>, limits: &HttpLimits) -> Self {
         Self { origins, slots: Arc::new(Semaphore::new(limits.concurrency)) }
     }
 }

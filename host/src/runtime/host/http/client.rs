@@ -20,7 +20,9 @@ use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
-use super::{HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse, Origin, Outgoing, policy};
+use super::{
+    HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest, HttpResponse, Outgoing, policy,
+};
 use crate::config::{Grants, HttpGrant, SecretError};
 
 /// How long a connection is kept for the next request. Servers commonly close theirs after a minute or more.
@@ -45,7 +47,7 @@ pub fn system_resolver() -> Resolve {
 #[derive(Default)]
 pub struct HttpClient {
     /// By service and origin.
-    services: HashMap<String, HashMap<Origin, Granted>>,
+    services: HashMap<String, HashMap<HttpOrigin, Granted>>,
     response_bytes: usize,
 }
 
@@ -61,16 +63,16 @@ struct Granted {
 #[derive(Debug, thiserror::Error)]
 pub enum GrantError {
     #[error("[[grants.{service}.http]] has the origin {origin} twice: put its methods into one entry")]
-    Twice { service: String, origin: Origin },
+    Twice { service: String, origin: HttpOrigin },
     #[error("{header:?} of {origin} under [[grants.{service}.http]] is no name of a header")]
-    HeaderName { service: String, origin: Origin, header: String },
+    HeaderName { service: String, origin: HttpOrigin, header: String },
     /// The value is not shown.
     #[error(
         "what the header {header} of {origin} under [[grants.{service}.http]] is set to cannot stand in a header"
     )]
-    HeaderValue { service: String, origin: Origin, header: String },
+    HeaderValue { service: String, origin: HttpOrigin, header: String },
     #[error("the header {header} of {origin} under [[grants.{service}.http]] has no value")]
-    Secret { service: String, origin: Origin, header: String, source: SecretError },
+    Secret { service: String, origin: HttpOrigin, header: String, source: SecretError },
 }
 
 impl HttpClient {
@@ -96,7 +98,7 @@ impl HttpClient {
     }
 
     /// Whether the service is granted all origins that it asks for; the error says what is to be added to the configuration.
-    pub fn check(&self, service: &str, asked: &[Origin]) -> Result<(), String> {
+    pub fn check(&self, service: &str, asked: &[HttpOrigin]) -> Result<(), String> {
         match asked.iter().find(|origin| self.granted(service, origin).is_none()) {
             None => Ok(()),
             Some(origin) => {
@@ -105,7 +107,7 @@ impl HttpClient {
         }
     }
 
-    fn granted(&self, service: &str, origin: &Origin) -> Option<&Granted> {
+    fn granted(&self, service: &str, origin: &HttpOrigin) -> Option<&Granted> {
         self.services.get(service)?.get(origin)
     }
 }
@@ -113,7 +115,7 @@ impl HttpClient {
 #[async_trait]
 impl Outgoing for HttpClient {
     async fn send(&self, service: &str, request: HttpRequest) -> Result<HttpResponse, HttpFailure> {
-        let origin = Origin::of(request.uri()).ok_or_else(|| {
+        let origin = HttpOrigin::of(request.uri()).ok_or_else(|| {
             HttpFailure::new(HttpFailureKind::Denied, format!("{service} called a URL that is none"))
         })?;
         let granted = self.granted(service, &origin);

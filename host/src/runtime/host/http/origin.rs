@@ -10,7 +10,7 @@ use serde::Deserialize;
 /// Scheme, host and port of a URL (RFC 6454): `https://payments.example:8443`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Origin {
+pub struct HttpOrigin {
     https: bool,
     /// In lower case; an IPv6 address in brackets.
     host: String,
@@ -21,7 +21,7 @@ pub struct Origin {
 #[error("{0:?} is no origin such as https://payments.example or http://127.0.0.1:9090")]
 pub struct NoOrigin(String);
 
-impl Origin {
+impl HttpOrigin {
     /// The origin of an absolute URL; none if it is no plain one. User names are not taken: they read like hosts.
     pub fn of(url: &Uri) -> Option<Self> {
         let https = match url.scheme_str()? {
@@ -45,7 +45,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for HttpOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { https, host, port } = self;
         match (https, port) {
@@ -57,7 +57,7 @@ impl fmt::Display for Origin {
     }
 }
 
-impl FromStr for Origin {
+impl FromStr for HttpOrigin {
     type Err = NoOrigin;
 
     fn from_str(text: &str) -> Result<Self, NoOrigin> {
@@ -67,7 +67,7 @@ impl FromStr for Origin {
     }
 }
 
-impl TryFrom<String> for Origin {
+impl TryFrom<String> for HttpOrigin {
     type Error = NoOrigin;
 
     fn try_from(text: String) -> Result<Self, NoOrigin> {
@@ -100,7 +100,7 @@ mod tests {
             ("", None),
         ];
         for (text, expected) in table {
-            let origin = text.parse::<Origin>().ok().map(|origin| origin.to_string());
+            let origin = text.parse::<HttpOrigin>().ok().map(|origin| origin.to_string());
             assert_eq!(origin.as_deref(), expected, "{text:?}");
         }
     }
@@ -113,7 +113,7 @@ mod tests {
             ("https://payments.example:1@other.example/v1", None),
         ];
         for (url, expected) in table {
-            let origin = Origin::of(&url.parse().unwrap()).map(|origin| origin.to_string());
+            let origin = HttpOrigin::of(&url.parse().unwrap()).map(|origin| origin.to_string());
             assert_eq!(origin.as_deref(), expected, "{url}");
         }
     }
@@ -128,7 +128,7 @@ mod tests {
         ];
         for (origin, literal) in table {
             let expected = literal.map(|address| address.parse::<IpAddr>().unwrap());
-            assert_eq!(origin.parse::<Origin>().unwrap().literal(), expected, "{origin}");
+            assert_eq!(origin.parse::<HttpOrigin>().unwrap().literal(), expected, "{origin}");
         }
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use hyper::{Method, Uri};
 
 use super::address::is_public;
-use super::{HttpFailure, HttpFailureKind as Kind, Origin};
+use super::{HttpFailure, HttpFailureKind as Kind, HttpOrigin};
 use crate::config::HttpGrant;
 
 /// The manifest asks for the origin of the URL.
-pub(super) fn check_asked(service: &str, asked: &[Origin], url: &Uri) -> Result<(), HttpFailure> {
-    if Origin::of(url).is_some_and(|origin| asked.contains(&origin)) {
+pub(super) fn check_asked(service: &str, asked: &[HttpOrigin], url: &Uri) -> Result<(), HttpFailure> {
+    if HttpOrigin::of(url).is_some_and(|origin| asked.contains(&origin)) {
         return Ok(());
     }
     let sentence = format!(
@@ -22,7 +22,7 @@ pub(super) fn check_asked(service: &str, asked: &[Origin], url: &Uri) -> Result<
 }
 
 /// What has no grant.
-pub(super) fn not_granted(service: &str, origin: &Origin, method: &Method) -> HttpFailure {
+pub(super) fn not_granted(service: &str, origin: &HttpOrigin, method: &Method) -> HttpFailure {
     let to_add = grant_to_add(service, origin, method.as_str());
     let sentence = format!("{service} may not call {origin}, which is not granted: {to_add}");
     HttpFailure::new(Kind::Denied, sentence)
@@ -42,7 +42,7 @@ pub(super) fn check_method(service: &str, grant: &HttpGrant, method: &Method) ->
 }
 
 /// What an operator adds to the configuration, to grant an origin.
-pub(super) fn grant_to_add(service: &str, origin: &Origin, method: &str) -> String {
+pub(super) fn grant_to_add(service: &str, origin: &HttpOrigin, method: &str) -> String {
     format!(
         "add [[grants.{service}.http]] with origin = \"{origin}\" and methods = [\"{method}\"] to kontor.toml"
     )
@@ -110,20 +110,20 @@ pub(super) fn incomplete(service: &str, bytes: usize) -> HttpFailure {
     HttpFailure::new(Kind::RequestIncomplete, sentence)
 }
 
-pub(super) fn response_too_large(service: &str, origin: &Origin, limit: usize) -> HttpFailure {
+pub(super) fn response_too_large(service: &str, origin: &HttpOrigin, limit: usize) -> HttpFailure {
     let sentence = format!(
         "{service} gets no answer from {origin} of more than {limit} bytes: limits.http_response_bytes in kontor.toml"
     );
     HttpFailure::new(Kind::ResponseTooLarge, sentence)
 }
 
-pub(super) fn no_address(service: &str, origin: &Origin, why: &str) -> HttpFailure {
+pub(super) fn no_address(service: &str, origin: &HttpOrigin, why: &str) -> HttpFailure {
     HttpFailure::new(Kind::NoAddress, format!("{service} has no answer from {origin}: {why}"))
 }
 
 /// A URL without what may be secret in it: its query.
 pub(super) fn shown(url: &Uri) -> String {
-    Origin::of(url)
+    HttpOrigin::of(url)
         .map_or_else(|| "a URL that is none".to_owned(), |origin| format!("{origin}{}", url.path()))
 }
 
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use crate::manifest;
 
-    fn origin(text: &str) -> Origin {
+    fn origin(text: &str) -> HttpOrigin {
         text.parse().unwrap()
     }
 
