@@ -112,6 +112,7 @@ impl Request {
             _ => return Err("the URL is not absolute".to_owned()),
         };
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let path = if path.starts_with('/') { path } else { &format!("/{path}") };
         let fields = Fields::new();
         // So the host knows that a body is whole.
         let length = ("content-length".to_owned(), self.body.len().to_string());

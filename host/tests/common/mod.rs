@@ -3,9 +3,11 @@
 
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
+pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod laws;
 pub(crate) mod shop;
+pub(crate) mod wire;
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
