@@ -10,6 +10,12 @@
 //! [limits]
 //! call_time_ms = 500
 //!
+//! [retries]
+//! undo = { attempts = 20, first_wait_ms = 100, longest_wait_ms = 60_000 }
+//!
+//! [retries.steps]
+//! "place-order/reserve-*" = { attempts = 3, first_wait_ms = 50, longest_wait_ms = 1_000 }
+//!
 //! [services.payment]
 //! card-limit = 500_000
 //! gateway-url = "https://gateway.example"
@@ -32,6 +38,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::runtime::{CALL_WAIT, HttpLimits};
+use crate::saga::Retries;
 
 pub use grants::{Grants, HttpGrant, Secret, SecretError, SecretSource};
 
@@ -50,6 +57,8 @@ pub struct Config {
     pub plugins: PathBuf,
     pub log_format: LogFormat,
     pub limits: Limits,
+    /// How often sagas try again what fails.
+    pub retries: Retries,
     /// By service, what `config.get` answers: key and value.
     pub services: BTreeMap<String, BTreeMap<String, Value>>,
     /// By service, what it may do beyond that.
@@ -105,6 +114,7 @@ impl Default for Config {
             plugins: PathBuf::from("plugins"),
             log_format: LogFormat::default(),
             limits: Limits::default(),
+            retries: Retries::default(),
             services: BTreeMap::new(),
             grants: BTreeMap::new(),
         }
@@ -178,6 +188,8 @@ pub enum ConfigError {
     ZeroLimit(&'static str),
     #[error("limits.http_time_ms must be below {}, the time of a whole call", CALL_WAIT.as_millis())]
     HttpTime,
+    #[error("retries: {0} must allow at least 1 attempt")]
+    NoAttempt(String),
 }
 
 impl Config {
@@ -219,6 +231,9 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         if !self.listen.ip().is_loopback() {
             return Err(ConfigError::NotLoopback(self.listen));
+        }
+        if let Some(name) = self.retries.without_attempts() {
+            return Err(ConfigError::NoAttempt(name.to_owned()));
         }
         self.limits.check()
     }

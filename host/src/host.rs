@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Limits};
-use crate::deploy::{self, Deployed, DirectoryError, Registry};
+use crate::deploy::{self, Components, Deployed, DirectoryError, Registry, Store};
 use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, Edge, HttpLimits, RouteError, RouteTable};
 use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
@@ -25,7 +25,7 @@ use crate::runtime::{
     Ask, GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits,
     system_resolver,
 };
-use crate::saga::{Sagas, SagasError};
+use crate::saga::{Ground, Sagas, SagasError};
 use crate::state::States;
 use crate::telemetry::{self, TelemetryError};
 
@@ -48,6 +48,8 @@ pub enum HostError {
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error("the components that sagas may need cannot be kept in the data directory")]
+    Store(#[source] io::Error),
     #[error(transparent)]
     Grants(#[from] GrantError),
     #[error(transparent)]
@@ -82,8 +84,9 @@ pub async fn run(
     let outgoing = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
     let runtime = Runtime::new(&config.data, limits, configuration)?;
 
-    let deployed = Deployed::new(deploy::load(&runtime, &outgoing, &config.plugins).await?)
-        .map_err(HostError::SideBySide)?;
+    let store = Store::open(&config.data).map_err(HostError::Store)?;
+    let deployed = deploy::load(&runtime, &store, &outgoing, &config.plugins).await?;
+    let deployed = Deployed::new(deployed).map_err(HostError::SideBySide)?;
     RouteTable::new(deployed.services().map(|service| &**service.manifest()))?;
     let registry = Arc::new(Registry::default());
     registry.replace(deployed);
@@ -104,9 +107,15 @@ pub async fn run(
     let limits = DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue };
     let dispatch =
         Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), outgoing, clock.clone(), limits);
-    let sagas =
-        Sagas::start(&config.data, log.clone(), dispatch.clone(), ask, registry.clone(), clock).await?;
-    let sagas = Arc::new(sagas);
+    let ground = Ground {
+        log: log.clone(),
+        commands: Arc::new(dispatch.clone()),
+        ask,
+        components: Arc::new(Components::new(registry.clone(), runtime, store)),
+        clock,
+        retries: config.retries.clone(),
+    };
+    let sagas = Arc::new(Sagas::start(&config.data, ground).await?);
 
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
