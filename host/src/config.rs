@@ -10,6 +10,12 @@
 //! [limits]
 //! call_time_ms = 500
 //!
+//! [retries]
+//! undo = { attempts = 20, first_wait_ms = 100, longest_wait_ms = 60_000 }
+//!
+//! [retries.steps]
+//! "place-order/reserve-*" = { attempts = 3, first_wait_ms = 50, longest_wait_ms = 1_000 }
+//!
 //! [services.payment]
 //! card-limit = 500_000
 //! ```
@@ -21,6 +27,8 @@ use std::{fs, io, thread};
 
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::saga::Retries;
 
 /// Read from the working directory if it is there and `--config` names no other file.
 pub const DEFAULT_FILE: &str = "kontor.toml";
@@ -37,6 +45,8 @@ pub struct Config {
     pub plugins: PathBuf,
     pub log_format: LogFormat,
     pub limits: Limits,
+    /// How often sagas try again what fails.
+    pub retries: Retries,
     /// By service, what `config.get` answers: key and value.
     pub services: BTreeMap<String, BTreeMap<String, Value>>,
 }
@@ -82,6 +92,7 @@ impl Default for Config {
             plugins: PathBuf::from("plugins"),
             log_format: LogFormat::default(),
             limits: Limits::default(),
+            retries: Retries::default(),
             services: BTreeMap::new(),
         }
     }
@@ -147,6 +158,8 @@ pub enum ConfigError {
     NotLoopback(SocketAddr),
     #[error("limits.{0} must be at least 1")]
     ZeroLimit(&'static str),
+    #[error("retries: {0} must allow at least 1 attempt")]
+    NoAttempt(String),
 }
 
 impl Config {
@@ -188,6 +201,9 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         if !self.listen.ip().is_loopback() {
             return Err(ConfigError::NotLoopback(self.listen));
+        }
+        if let Some(name) = self.retries.without_attempts() {
+            return Err(ConfigError::NoAttempt(name.to_owned()));
         }
         self.limits.check()
     }

@@ -11,6 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::clock::SharedClock;
@@ -58,6 +59,20 @@ pub struct Accepted {
 }
 
 type Answer = Result<Accepted, CallError>;
+
+/// Carries out commands: dispatch, or a test that has something go wrong on the way to it.
+#[async_trait]
+pub trait Submit: Send + Sync {
+    /// See [`Dispatch::submit`].
+    async fn submit(&self, command: Command) -> Result<Accepted, CallError>;
+}
+
+#[async_trait]
+impl Submit for Dispatch {
+    async fn submit(&self, command: Command) -> Answer {
+        Dispatch::submit(self, command).await
+    }
+}
 
 /// A command on its way, with the place it takes in the host.
 struct Job {
@@ -287,10 +302,10 @@ impl Shared {
         let decision = match &command.intent {
             Intent::Decide => component.decide(target, &command.name, &command.payload, &context).await??,
             Intent::Compensate { undone, reason } => {
-                let events = self.log.find(&command.stream, undone).await?;
-                if events.is_empty() || !known.compensable {
+                if !known.compensable {
                     return Ok(Effect::Settled(Ok(self.unchanged(command, live))));
                 }
+                let events = self.log.find(&command.stream, undone).await?;
                 component.compensate(target, &command.name, &events, reason, &context).await??
             }
         };

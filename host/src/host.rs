@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Limits};
-use crate::deploy::{self, Deployed, DirectoryError, Registry};
+use crate::deploy::{self, Components, Deployed, DirectoryError, Registry, Store};
 use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, Edge, HttpLimits, RouteError, RouteTable};
 use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
@@ -22,7 +22,7 @@ use crate::model::Json;
 use crate::projection::{Projections, ProjectionsError};
 use crate::query::{Queries, QueryLimits};
 use crate::runtime::{Ask, Runtime, RuntimeError, RuntimeLimits};
-use crate::saga::{Sagas, SagasError};
+use crate::saga::{Ground, Sagas, SagasError};
 use crate::state::States;
 use crate::telemetry::{self, TelemetryError};
 
@@ -45,6 +45,8 @@ pub enum HostError {
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error("the components that sagas may need cannot be kept in the data directory")]
+    Store(#[source] io::Error),
     #[error(transparent)]
     Components(#[from] DirectoryError),
     #[error("these services cannot run side by side: {0}")]
@@ -75,8 +77,9 @@ pub async fn run(
     let configuration = configuration(&config.services)?;
     let runtime = Runtime::new(&config.data, runtime_limits(&config.limits), configuration)?;
 
-    let deployed =
-        Deployed::new(deploy::load(&runtime, &config.plugins).await?).map_err(HostError::SideBySide)?;
+    let store = Store::open(&config.data).map_err(HostError::Store)?;
+    let deployed = deploy::load(&runtime, &store, &config.plugins).await?;
+    let deployed = Deployed::new(deployed).map_err(HostError::SideBySide)?;
     RouteTable::new(deployed.services().map(|service| &**service.manifest()))?;
     let registry = Arc::new(Registry::default());
     registry.replace(deployed);
@@ -96,9 +99,15 @@ pub async fn run(
     let ask: Arc<dyn Ask> = queries.clone();
     let limits = DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue };
     let dispatch = Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), clock.clone(), limits);
-    let sagas =
-        Sagas::start(&config.data, log.clone(), dispatch.clone(), ask, registry.clone(), clock).await?;
-    let sagas = Arc::new(sagas);
+    let ground = Ground {
+        log: log.clone(),
+        commands: Arc::new(dispatch.clone()),
+        ask,
+        components: Arc::new(Components::new(registry.clone(), runtime, store)),
+        clock,
+        retries: config.retries.clone(),
+    };
+    let sagas = Arc::new(Sagas::start(&config.data, ground).await?);
 
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;

@@ -72,7 +72,8 @@ impl<'de> Deserialize<'de> for Json {
 }
 
 /// Names one aggregate's events: `order/0199…`. The part before the slash is the kind of the aggregate, the rest its id.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct StreamId(Arc<str>);
 
 /// Why a stream cannot be called so.
@@ -109,6 +110,20 @@ impl StreamId {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for StreamId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        Self::parse(&text)
+    }
+}
+
+impl From<StreamId> for String {
+    fn from(stream: StreamId) -> Self {
+        stream.as_str().to_owned()
     }
 }
 

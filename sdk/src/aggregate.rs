@@ -61,6 +61,13 @@ pub trait Aggregate: Default + Serialize + DeserializeOwned {
         Err(context.not_compensable())
     }
 
+    /// A command failed in all its attempts, and its saga unwinds: nothing of it was recorded, but it may have had an
+    /// effect outside, which is to be taken back here. Called again until it is accepted.
+    fn abandon(state: Option<&Self>, command: &str, context: &Context) -> Result<(), Rejection> {
+        let _ = (state, command, context);
+        Ok(())
+    }
+
     /// What clients see of the state of the aggregate `id`.
     fn view(&self, id: &str) -> Self::View;
 }
@@ -147,10 +154,14 @@ fn compensate<A: Aggregate>(
     target: wit::Target,
     compensation: wit::Compensation,
 ) -> Result<wit::Decision, Rejection> {
-    let Some(mut state) = fold::<A>(&target) else {
+    let state = fold::<A>(&target);
+    let context = context::<A>(&target, compensation.context);
+    if compensation.events.is_empty() {
+        A::abandon(state.as_ref(), &compensation.command, &context)?;
+    }
+    let Some(mut state) = state else {
         return Ok(wit::Decision { events: Vec::new(), after: None });
     };
-    let context = context::<A>(&target, compensation.context);
     let reason = compensation.reason.into();
     let mut events = Vec::new();
     for undone in compensation.events.iter().rev() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
 
+use super::Store;
 use crate::runtime::{Component, LoadError, Runtime};
 
 /// The largest component that is taken: one with an interpreter of another language in it has some ten megabytes.
@@ -24,20 +25,26 @@ pub enum DirectoryError {
     Read { file: PathBuf, source: io::Error },
     #[error("{} has more than {MAX_COMPONENT_BYTES} bytes", file.display())]
     TooLarge { file: PathBuf },
+    #[error("{} cannot be copied into the data directory", file.display())]
+    Keep { file: PathBuf, source: io::Error },
     #[error("{} cannot be run", file.display())]
     Load { file: PathBuf, source: LoadError },
 }
 
-/// Loads all components of a directory. One that cannot be run fails all: a host that starts without one of its services
+/// Loads all components of a directory, and keeps a copy of each in the store. One that cannot be run fails all: a host that starts without one of its services
 /// would look well and not be.
-pub async fn load(runtime: &Runtime, dir: &Path) -> Result<Vec<Component>, DirectoryError> {
+pub async fn load(runtime: &Runtime, store: &Store, dir: &Path) -> Result<Vec<Component>, DirectoryError> {
     let files = components(dir)?;
     if files.is_empty() {
         return Err(DirectoryError::Empty { dir: dir.to_owned() });
     }
     let loaded = join_all(files.into_iter().map(|file| async move {
         let wasm = read(&file)?;
-        runtime.load(wasm).await.map_err(|source| DirectoryError::Load { file, source })
+        let kept = store.keep(&wasm);
+        let component = runtime.load(wasm).await;
+        let component = component.map_err(|source| DirectoryError::Load { file: file.clone(), source })?;
+        kept.map_err(|source| DirectoryError::Keep { file, source })?;
+        Ok(component)
     }));
     loaded.await.into_iter().collect()
 }

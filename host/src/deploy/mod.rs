@@ -2,6 +2,8 @@
 
 mod directory;
 mod registry;
+mod store;
 
 pub use directory::{DirectoryError, load};
 pub use registry::{Deployed, Registry, Trigger};
+pub use store::{Components, PastError, Store};

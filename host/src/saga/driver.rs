@@ -1,26 +1,20 @@
-//! Takes the steps of one run: answers what the journal has, sends the rest through dispatch, and journals the answers.
+//! Takes the steps of one run: answers what the journal has, sends the rest, and journals the answers.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use tokio::sync::watch;
+use serde::Serialize;
 
-use super::SagaId;
-use super::journal::{self, Action, Answered, Caused, Entry};
+use super::entry::{self, Action, Caused, Divergence, Effort, Entry, Wait};
+use super::journal::{Answered, Waiting};
 use super::record::{Record, RecordError};
-use crate::dispatch::{Accepted, Dispatch};
-use crate::error::CallError;
-use crate::model::{Command, CommandId, Intent, Json, Origin, Recorded, Rejection, StreamId, hash_prefix};
-use crate::runtime::{Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
-
-/// How often a step that fails is tried before the saga unwinds, or parks if it may not unwind.
-const MAX_ATTEMPTS: u32 = 6;
-/// The wait before the second attempt; it doubles from attempt to attempt.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+use super::retry::Phase;
+use super::sender::{Fate, Sender, Stopping};
+use crate::dispatch::Accepted;
+use crate::model::{Json, NewEvent, Recorded, Rejection, Version};
+use crate::runtime::{Awaited, Halt, Outcome, Request, Step, Steps};
 
 /// Why a run was halted.
 #[derive(Debug)]
@@ -28,149 +22,91 @@ pub(super) enum Verdict {
     /// A step failed for good, and what was done is to be undone.
     Unwind(Rejection),
     /// A person has to look at it.
-    Park(String),
-    /// The host is stopping: the saga goes on when it starts again.
+    Park(Entry),
+    /// It waits, which its journal says.
+    Wait,
     Stopping,
-    /// The journal cannot be read or written now.
+    /// The journal, or the log, cannot be read or written now.
     Record(RecordError),
 }
 
-/// Sends the commands of one saga.
-#[derive(Clone)]
-pub(super) struct Sender {
-    pub(super) dispatch: Dispatch,
-    pub(super) saga: SagaId,
-    pub(super) origin: Origin,
-    pub(super) stopping: watch::Receiver<bool>,
-}
-
-/// Why a command got neither done nor refused.
-pub(super) enum GaveUp {
-    Stopping,
-    Failed(String),
-}
-
-impl Sender {
-    pub(super) fn origin(saga: &SagaId, trigger: &Recorded) -> Origin {
-        Origin {
-            actor: format!("saga:{saga}").into(),
-            correlation_id: trigger.meta.correlation_id.clone(),
-            causation_id: Some(trigger.id().into()),
-        }
-    }
-
-    /// Sends a command until it is accepted or refused. `insist`: a rejection is tried again like a failure.
-    pub(super) async fn send(
-        &self,
-        mut command: Command,
-        insist: bool,
-    ) -> Result<Result<Accepted, Rejection>, GaveUp> {
-        let mut failures = 0;
-        loop {
-            if *self.stopping.borrow() {
-                return Err(GaveUp::Stopping);
-            }
-            let error = match self.dispatch.submit(command.clone()).await {
-                Ok(accepted) => return Ok(Ok(accepted)),
-                Err(CallError::Rejected(rejection)) if !insist => return Ok(Err(rejection)),
-                Err(CallError::ShuttingDown) => return Err(GaveUp::Stopping),
-                Err(error) => error,
-            };
-            // A full queue and a log that does not answer are troubles of the host, not of the step: they pass.
-            let counts = !matches!(error, CallError::Busy { .. } | CallError::Append(_) | CallError::Read(_));
-            failures += u32::from(counts);
-            tracing::warn!(saga = %self.saga, command = %command.id, failures, "a step failed: {error}");
-            if failures >= MAX_ATTEMPTS {
-                return Err(GaveUp::Failed(error.to_string()));
-            }
-            command.repeatable = true;
-            self.pause(&command.id, failures.max(1)).await?;
-        }
-    }
-
-    /// Waits before the next attempt, for a time that differs from saga to saga.
-    pub(super) async fn pause(&self, id: &CommandId, failures: u32) -> Result<(), GaveUp> {
-        let wait = FIRST_WAIT.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_WAIT);
-        let [jitter] = hash_prefix::<1>(&[id.as_str().as_bytes(), &failures.to_le_bytes()]);
-        let wait = wait.mul_f64(0.5 + f64::from(jitter) / 512.0);
-        let mut stopping = self.stopping.clone();
-        tokio::select! {
-            () = tokio::time::sleep(wait) => Ok(()),
-            _ = stopping.wait_for(|stopping| *stopping) => Err(GaveUp::Stopping),
-        }
-    }
+/// What a run and whoever started it share.
+pub(super) struct Progress {
+    pub(super) record: Record,
+    /// Set when the run is halted.
+    pub(super) verdict: Option<Verdict>,
+    /// The names that this run has come to.
+    pub(super) reached: BTreeSet<String>,
 }
 
 /// The steps of one run.
 pub(super) struct Driver {
     pub(super) sender: Sender,
-    pub(super) ask: Arc<dyn Ask>,
-    pub(super) record: Arc<Mutex<Record>>,
-    /// Set when the run is halted.
-    pub(super) verdict: Arc<Mutex<Option<Verdict>>>,
+    pub(super) progress: Arc<Mutex<Progress>>,
     /// Whether another process, or an earlier run, may have sent what the journal does not have.
     pub(super) resumed: bool,
 }
 
 impl Driver {
-    fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn halt(&self, verdict: Verdict) -> Halt {
-        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+        self.progress().verdict = Some(verdict);
         Halt
     }
 
+    fn stopped(&self, _: Stopping) -> Halt {
+        self.halt(Verdict::Stopping)
+    }
+
     fn write(&self, entries: &[Entry]) -> Result<(), Halt> {
-        self.record().write(entries).map_err(|error| self.halt(Verdict::Record(error)))
+        let written = self.progress().record.write(entries);
+        written.map_err(|error| self.halt(Verdict::Record(error)))
     }
 
-    /// What the journal has under a name, if the same was asked.
-    fn journaled(&self, name: &str) -> Option<Answered> {
-        self.record().saga().and_then(|saga| saga.answered.get(name).cloned())
+    fn phase(&self) -> Phase {
+        let pivoted = self.progress().record.saga().is_some_and(|saga| saga.pivoted);
+        if pivoted { Phase::AfterPivot } else { Phase::BeforePivot }
     }
 
-    fn pivoted(&self) -> bool {
-        self.record().saga().is_some_and(|saga| saga.pivoted)
+    /// What the journal has under a name that the run comes to. A run that comes to a name twice is halted.
+    fn journaled(&self, name: &str) -> Result<Option<Answered>, Halt> {
+        let mut progress = self.progress();
+        if !progress.reached.insert(name.to_owned()) {
+            let why = format!("the run uses the step name {name} twice");
+            progress.verdict = Some(Verdict::Park(Entry::Parked { why, divergence: None }));
+            return Err(Halt);
+        }
+        Ok(progress.record.saga().and_then(|saga| saga.answered.get(name).cloned()))
     }
 
     /// The run asks for something else than it did before: it would not be the same saga any more.
-    fn diverged(&self, name: &str, journaled: &Answered, asked: &impl std::fmt::Debug) -> Halt {
-        self.halt(Verdict::Park(format!(
-            "the run diverged at {name}: the journal has {journaled:?}, the component asked for {asked:?}"
-        )))
+    fn diverged(&self, name: &str, journaled: &Answered, asked: &impl Serialize) -> Halt {
+        self.halt(match diverged(name, journaled, Some(asked)) {
+            Ok(parked) => Verdict::Park(parked),
+            Err(error) => Verdict::Record(error.into()),
+        })
     }
 
-    fn journaled_step(&self, step: &Step) -> Result<Option<Result<journal::Outcome, Rejection>>, Halt> {
+    fn journaled_step(&self, step: &Step) -> Result<Option<Result<entry::Outcome, Rejection>>, Halt> {
         let asked = Action::from(step);
-        match self.journaled(&step.name) {
+        match self.journaled(&step.name)? {
             None => Ok(None),
             Some(Answered::Step { action, answer }) if action == asked => Ok(Some(answer)),
             Some(other) => Err(self.diverged(&step.name, &other, &asked)),
         }
     }
 
-    fn command(&self, step: &Step) -> Command {
-        Command {
-            id: CommandId::of_step(&self.sender.saga, &step.name),
-            repeatable: self.resumed,
-            stream: step.stream.clone(),
-            name: step.command.as_str().into(),
-            payload: step.payload.clone(),
-            intent: Intent::Decide,
-            expected_version: None,
-            origin: self.sender.origin.clone(),
-        }
-    }
-
-    fn gave_up(&self, name: &str, gave_up: GaveUp) -> Halt {
-        self.halt(match gave_up {
-            GaveUp::Stopping => Verdict::Stopping,
-            GaveUp::Failed(error) if self.pivoted() => {
-                Verdict::Park(format!("the step {name} failed after the pivot: {error}"))
+    /// What follows from a step that got no answer.
+    fn gave_up(&self, name: &str, error: &str) -> Halt {
+        self.halt(match self.phase() {
+            Phase::AfterPivot => {
+                let why = format!("the step {name} failed after the pivot: {error}");
+                Verdict::Park(Entry::Parked { why, divergence: None })
             }
-            GaveUp::Failed(error) => Verdict::Unwind(Rejection {
+            Phase::BeforePivot | Phase::Undo => Verdict::Unwind(Rejection {
                 code: "step-failed".to_owned(),
                 message: format!("The step {name} failed: {error}."),
                 details: None,
@@ -182,130 +118,161 @@ impl Driver {
     async fn take(
         &self,
         steps: Vec<Step>,
-        done: fn(String, Action, journal::Outcome) -> Entry,
+        done: fn(String, Action, entry::Outcome, Effort) -> Entry,
     ) -> Result<Vec<Result<Outcome, Rejection>>, Halt> {
-        let mut names = HashSet::new();
-        if let Some(twice) = steps.iter().find(|step| !names.insert(step.name.as_str())) {
-            let why = format!("the run uses the step name {} twice", twice.name);
-            return Err(self.halt(Verdict::Park(why)));
-        }
-        let mut answers = Vec::with_capacity(steps.len());
-        for step in &steps {
-            answers.push(self.journaled_step(step)?);
-        }
+        let journaled = steps.iter().map(|step| self.journaled_step(step));
+        let mut answers = journaled.collect::<Result<Vec<_>, _>>()?;
         let open: Vec<usize> = (0..steps.len()).filter(|index| answers[*index].is_none()).collect();
-        let insist = self.pivoted();
-        let sent = open.iter().map(|index| self.sender.send(self.command(&steps[*index]), insist));
-        let mut entries = Vec::with_capacity(open.len());
-        let mut failed = None;
-        for (index, sent) in open.iter().zip(join_all(sent).await) {
+        let phase = self.phase();
+        let sent = open.iter().map(|index| {
             let step = &steps[*index];
-            let (name, action) = (step.name.clone(), Action::from(step));
+            self.sender.step(&step.name, phase, self.sender.command(step, self.resumed))
+        });
+        let mut entries = Vec::with_capacity(open.len());
+        let (mut failed, mut stopping) = (None, None);
+        for (index, sent) in open.iter().zip(join_all(sent).await) {
+            let (name, action) = (steps[*index].name.clone(), Action::from(&steps[*index]));
             match sent {
-                Ok(Ok(accepted)) => {
+                Ok((Fate::Accepted(accepted), effort)) => {
                     let outcome = outcome(accepted);
-                    entries.push(done(name, action, outcome.clone()));
+                    entries.push(done(name, action, outcome.clone(), effort));
                     answers[*index] = Some(Ok(outcome));
                 }
-                Ok(Err(rejection)) => {
-                    let refused = Entry::StepRefused { name, action, rejection: rejection.clone() };
-                    entries.push(refused);
-                    answers[*index] = Some(Err(rejection));
+                Ok((Fate::Refused(rejection), effort)) => {
+                    answers[*index] = Some(Err(rejection.clone()));
+                    entries.push(Entry::StepRefused { name, action, rejection, effort });
                 }
-                Err(gave_up) => failed = Some((name, gave_up)),
+                Ok((Fate::Failed(error), effort)) => {
+                    failed = Some((name.clone(), error.clone()));
+                    entries.push(Entry::StepFailed { name, action, error, effort });
+                }
+                Err(stopped) => stopping = Some(stopped),
             }
         }
         self.write(&entries)?;
-        if let Some((name, failed)) = failed {
-            return Err(self.gave_up(&name, failed));
+        if let Some(stopping) = stopping {
+            return Err(self.stopped(stopping));
+        }
+        if let Some((name, error)) = failed {
+            return Err(self.gave_up(&name, &error));
         }
         Ok(answers.into_iter().flatten().map(|answer| answer.map(Outcome::from)).collect())
+    }
+
+    /// Halts the run until the time is over or the event is there; the version of the event when that is so.
+    fn wait(&self, name: String, wait: Wait) -> Result<Option<Version>, Halt> {
+        match self.journaled(&name)? {
+            Some(Answered::Wait { wait: journaled, event }) if journaled == wait => return Ok(event),
+            Some(other) => return Err(self.diverged(&name, &other, &wait)),
+            None => {}
+        }
+        let (Wait::Sleep { duration_ms: time_ms } | Wait::Event { timeout_ms: time_ms, .. }) = wait;
+        let until_ms = self.sender.shared.clock.now_ms().saturating_add(time_ms);
+        self.write(&[Entry::Waiting { name, wait, until_ms }])?;
+        Err(self.halt(Verdict::Wait))
     }
 }
 
 #[async_trait]
 impl Steps for Driver {
     async fn steps(&mut self, steps: Vec<Step>) -> Result<Vec<Result<Outcome, Rejection>>, Halt> {
-        self.take(steps, |name, action, outcome| Entry::StepDone { name, action, outcome }).await
+        let done = |name, action, outcome, effort| Entry::StepDone { name, action, outcome, effort };
+        self.take(steps, done).await
     }
 
     async fn pivot(&mut self, step: Step) -> Result<Result<Outcome, Rejection>, Halt> {
-        let pivoted = |name, action, outcome| Entry::Pivoted { name, action, outcome };
+        let pivoted = |name, action, outcome, effort| Entry::Pivoted { name, action, outcome, effort };
         let answers = self.take(vec![step], pivoted).await?;
         answers.into_iter().next().ok_or(Halt)
     }
 
     async fn query(&mut self, name: String, request: Request) -> Result<Result<Json, Rejection>, Halt> {
-        let asked = journal::Request {
-            service: request.service.clone(),
-            query: request.query.clone(),
-            arguments: request.arguments.clone(),
-        };
-        match self.journaled(&name) {
+        let asked = entry::Request::from(&request);
+        match self.journaled(&name)? {
             Some(Answered::Query { request, answer }) if request == asked => return Ok(answer),
             Some(other) => return Err(self.diverged(&name, &other, &asked)),
             None => {}
         }
-        let id = CommandId::of_step(&self.sender.saga, &name);
-        let mut failures = 0;
-        let answer = loop {
-            match self.ask.ask(request.clone(), 1).await {
-                Ok(answer) => break Ok(answer),
-                Err(AskFailure::Rejected(rejection)) => break Err(rejection),
-                Err(AskFailure::Unavailable(why)) => {
-                    failures += 1;
-                    if failures >= MAX_ATTEMPTS {
-                        return Err(self.gave_up(&name, GaveUp::Failed(why)));
-                    }
-                    let paused = self.sender.pause(&id, failures).await;
-                    paused.map_err(|gave_up| self.gave_up(&name, gave_up))?;
-                }
-            }
+        let answered = self.sender.ask(&name, self.phase(), &request).await;
+        let (fate, effort) = answered.map_err(|stopping| self.stopped(stopping))?;
+        let answer = match fate {
+            Fate::Accepted(answer) => Ok(answer),
+            Fate::Refused(rejection) => Err(rejection),
+            Fate::Failed(error) => return Err(self.gave_up(&name, &error)),
         };
-        self.write(&[Entry::QueryAnswered { name, request: asked, answer: answer.clone() }])?;
+        self.write(&[Entry::QueryAnswered { name, request: asked, answer: answer.clone(), effort }])?;
         Ok(answer)
     }
 
-    async fn sleep(&mut self, name: String, _duration_ms: u64) -> Result<(), Halt> {
-        Err(self.halt(Verdict::Park(format!("{name}: this version of the host has no durable timers yet"))))
+    async fn sleep(&mut self, name: String, duration_ms: u64) -> Result<(), Halt> {
+        self.wait(name, Wait::Sleep { duration_ms }).map(|_| ())
     }
 
     async fn wait_for(
         &mut self,
         name: String,
-        _awaited: Awaited,
-        _timeout_ms: u64,
+        Awaited { stream, events }: Awaited,
+        timeout_ms: u64,
     ) -> Result<Option<Recorded>, Halt> {
-        Err(self.halt(Verdict::Park(format!("{name}: this version of the host cannot wait for events yet"))))
+        let wait = Wait::Event { stream: stream.clone(), events, timeout_ms };
+        let Some(version) = self.wait(name, wait)? else {
+            return Ok(None);
+        };
+        let read = self.sender.shared.log.read(&stream, version - 1, 1).await;
+        let events = read.map_err(|error| self.halt(Verdict::Record(error.into())))?;
+        Ok(events.into_iter().next())
     }
 }
 
-fn outcome(accepted: Accepted) -> journal::Outcome {
-    let caused = |event: crate::model::NewEvent| Caused { name: event.name, payload: event.payload };
-    journal::Outcome {
+/// The entry that parks a saga whose replay is another one. `asked`: none if it did not come to the step.
+pub(super) fn diverged(
+    name: &str,
+    journaled: &Answered,
+    asked: Option<&impl Serialize>,
+) -> Result<Entry, serde_json::Error> {
+    let journaled = match journaled {
+        Answered::Step { action, .. } => Json::of(action),
+        Answered::Query { request, .. } => Json::of(request),
+        Answered::Wait { wait, .. } => Json::of(wait),
+    };
+    let divergence = Divergence { journaled: journaled?, asked: Json::of(&asked)? };
+    let why = match asked {
+        Some(_) => format!("the run diverged: at {name} it asks for something else than it did before"),
+        None => format!("the run diverged: it does not come to {name} any more"),
+    };
+    Ok(Entry::Parked { why, divergence: Some(divergence) })
+}
+
+fn outcome(accepted: Accepted) -> entry::Outcome {
+    let caused = |event: NewEvent| Caused { name: event.name, payload: event.payload };
+    entry::Outcome {
         version: accepted.version,
         events: accepted.events.into_iter().map(caused).collect(),
         view: accepted.view,
     }
 }
 
-/// The command that undoes what another one did.
-pub(super) fn undo(
+/// The version of the first event that a saga waits for, if it is in the log.
+pub(super) async fn awaited(
     sender: &Sender,
-    step: &str,
-    stream: StreamId,
-    command: Arc<str>,
-    undone: CommandId,
-    reason: Rejection,
-) -> Command {
-    Command {
-        id: CommandId::of_undo(&sender.saga, step),
-        repeatable: true,
-        stream,
-        name: command,
-        payload: Json::empty_object(),
-        intent: Intent::Compensate { undone, reason },
-        expected_version: None,
-        origin: sender.origin.clone(),
+    trigger: &Recorded,
+    waiting: &Waiting,
+) -> Result<Option<Version>, RecordError> {
+    let Wait::Event { stream, events, .. } = &waiting.wait else {
+        return Ok(None);
+    };
+    let mut after = 0;
+    loop {
+        let page = sender.shared.log.read(stream, after, crate::log::MAX_PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(None);
+        };
+        after = last.version;
+        let matches = |event: &&Recorded| {
+            event.position > trigger.position && events.iter().any(|name| **name == *event.name)
+        };
+        if let Some(event) = page.iter().find(matches) {
+            return Ok(Some(event.version));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Which sagas are open: a small database beside the log, rebuilt from it when it is lost.
+//! Which sagas there are and how they stand: a small database beside the log, rebuilt from it when it is lost.
 //!
 //! A trigger's row and the position up to which the log has been looked at are written in one transaction, so an event
 //! starts its sagas exactly once, whatever happens in between: a saga's id follows from its trigger, and its journal from
@@ -8,30 +8,46 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, params};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::SagaId;
-use super::journal::SagaState;
-use crate::model::Position;
+use super::entry::{Entry, Wait};
+use super::journal::{SagaState, Waiting};
+use crate::model::{Digest, Position, Recorded};
 
 /// Events that concern no saga after which the position is written all the same: as many are looked at again after a
 /// restart, which takes some ten milliseconds.
 const WRITE_EVERY: Position = 10_000;
 
+/// Raise it when the tables change: the index is then made anew.
+const VERSION: u32 = 2;
+
 const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS sagas (
+DROP TABLE IF EXISTS sagas;
+DROP TABLE IF EXISTS position;
+CREATE TABLE sagas (
     id TEXT PRIMARY KEY,
     trigger INTEGER NOT NULL,
+    stream TEXT NOT NULL,
     service TEXT NOT NULL,
     name TEXT NOT NULL,
-    state TEXT NOT NULL
+    state TEXT NOT NULL,
+    -- Whether it has begun to unwind: what it goes back to when a person has it tried again.
+    unwound INTEGER NOT NULL DEFAULT 0,
+    -- The component that it runs on; none before it has begun.
+    digest TEXT,
+    -- Why it is parked, or cannot run at all.
+    why TEXT,
+    -- Set while it only sleeps: until when.
+    sleeps_until_ms INTEGER
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS sagas_by_state ON sagas (state, id);
-CREATE TABLE IF NOT EXISTS position (position INTEGER NOT NULL);
-INSERT INTO position SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM position);
+CREATE INDEX sagas_by_state ON sagas (state, id);
+CREATE TABLE position (position INTEGER NOT NULL);
+INSERT INTO position VALUES (0);
 ";
 
-/// A saga that has not ended, and the position of the event that started it.
+/// A saga, and the position of the event that started it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Open {
     pub(super) id: SagaId,
@@ -40,11 +56,75 @@ pub(super) struct Open {
     pub(super) name: Arc<str>,
 }
 
+/// A saga as the index has it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Listed {
+    pub(super) open: Open,
+    /// The stream of the event that started it.
+    pub(super) stream: String,
+    pub(super) state: SagaState,
+    pub(super) why: Option<String>,
+}
+
 /// What an event of the log means for the index.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    Triggered(Open),
-    Moved { id: SagaId, state: SagaState },
+    Triggered {
+        open: Arc<Open>,
+        stream: String,
+    },
+    Began {
+        id: SagaId,
+        digest: Digest,
+    },
+    Moved {
+        id: SagaId,
+        state: SagaState,
+    },
+    Slept {
+        id: SagaId,
+        until_ms: u64,
+    },
+    Parked {
+        id: SagaId,
+        why: String,
+    },
+    Resumed {
+        id: SagaId,
+    },
+    /// It cannot run, and its journal cannot say so.
+    Stuck {
+        id: SagaId,
+        why: String,
+    },
+}
+
+impl Change {
+    /// What an event of a journal means, if anything.
+    pub(super) fn of(event: &Recorded) -> Option<Self> {
+        let id: SagaId = event.stream.id().into();
+        let state = match &*event.name {
+            "resumed" | "skipped" => return Some(Self::Resumed { id }),
+            "awoken" => SagaState::Running,
+            "unwinding" => SagaState::Unwinding,
+            "completed" => SagaState::Completed,
+            "compensated" => SagaState::Compensated,
+            "resolved" => SagaState::Resolved,
+            "started" | "waiting" | "parked" => {
+                return match Entry::from_event(&event.name, &event.payload).ok()? {
+                    Entry::Started { digest, .. } => Some(Self::Began { id, digest }),
+                    Entry::Waiting { wait: Wait::Sleep { .. }, until_ms, .. } => {
+                        Some(Self::Slept { id, until_ms })
+                    }
+                    Entry::Waiting { .. } => Some(Self::Moved { id, state: SagaState::Waiting }),
+                    Entry::Parked { why, .. } => Some(Self::Parked { id, why }),
+                    _ => None,
+                };
+            }
+            _ => return None,
+        };
+        Some(Self::Moved { id, state })
+    }
 }
 
 #[derive(Clone)]
@@ -58,7 +138,10 @@ impl Index {
     pub(super) fn open(dir: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open(dir.join("sagas.db"))?;
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
-        connection.execute_batch(SCHEMA)?;
+        let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version != VERSION {
+            connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+        }
         Ok(Self { connection: Arc::new(Mutex::new(connection)), written: Arc::default() })
     }
 
@@ -68,16 +151,91 @@ impl Index {
             .await
     }
 
-    /// The sagas to be run, oldest first: neither ended nor parked.
+    /// The sagas to be run, oldest first: neither ended nor parked, nor asleep.
     pub(super) async fn open_sagas(&self) -> rusqlite::Result<Vec<Open>> {
         self.with(|connection| {
             let mut statement = connection.prepare(
-                "SELECT id, trigger, service, name FROM sagas WHERE state IN ('running', 'unwinding') ORDER BY id",
+                "SELECT id, trigger, service, name FROM sagas
+                 WHERE state IN ('running', 'unwinding', 'waiting') AND sleeps_until_ms IS NULL ORDER BY id",
             )?;
-            let open = |row: &rusqlite::Row<'_>| {
-                Ok(Open { id: row.get(0)?, trigger: row.get(1)?, service: row.get(2)?, name: row.get(3)? })
+            statement.query_map([], Open::read)?.collect()
+        })
+        .await
+    }
+
+    /// The sagas that sleep, each with what it waits for.
+    pub(super) async fn sleepers(&self) -> rusqlite::Result<Vec<(Open, Waiting)>> {
+        self.with(|connection| {
+            let mut statement = connection.prepare(
+                "SELECT id, trigger, service, name, sleeps_until_ms FROM sagas
+                 WHERE state = 'waiting' AND sleeps_until_ms IS NOT NULL",
+            )?;
+            let sleeper = |row: &Row<'_>| {
+                let waiting = Waiting {
+                    name: String::new(),
+                    wait: Wait::Sleep { duration_ms: 0 },
+                    until_ms: row.get(4)?,
+                };
+                Ok((Open::read(row)?, waiting))
             };
-            statement.query_map([], open)?.collect()
+            statement.query_map([], sleeper)?.collect()
+        })
+        .await
+    }
+
+    pub(super) async fn find(&self, id: &str) -> rusqlite::Result<Option<Open>> {
+        let id = id.to_owned();
+        self.with(move |connection| {
+            let sql = "SELECT id, trigger, service, name FROM sagas WHERE id = ?1";
+            connection.query_row(sql, [id], Open::read).optional()
+        })
+        .await
+    }
+
+    /// Up to `limit` sagas, the newest first: those in a state, and of a name, if these are given, that are older than
+    /// `before`.
+    pub(super) async fn list(
+        &self,
+        state: Option<SagaState>,
+        name: Option<String>,
+        before: Option<String>,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<Listed>> {
+        self.with(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id, trigger, service, name, stream, state, why FROM sagas
+                 WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR name = ?2) AND (?3 IS NULL OR id < ?3)
+                 ORDER BY id DESC LIMIT ?4",
+            )?;
+            let listed = |row: &Row<'_>| {
+                let (stream, state, why) = (row.get(4)?, row.get(5)?, row.get(6)?);
+                Ok(Listed { open: Open::read(row)?, stream, state, why })
+            };
+            statement.query_map(params![state, name, before, limit], listed)?.collect()
+        })
+        .await
+    }
+
+    /// For each state of sagas that have not ended, how many there are and the id of the oldest.
+    pub(super) async fn census(&self) -> rusqlite::Result<Vec<(SagaState, u64, SagaId)>> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT state, count(*), min(id) FROM sagas
+                 WHERE state IN ('running', 'waiting', 'unwinding', 'parked') GROUP BY state",
+            )?;
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+        })
+        .await
+    }
+
+    /// The components that sagas run on which have not ended.
+    pub(super) async fn digests(&self) -> rusqlite::Result<Vec<String>> {
+        self.with(|connection| {
+            let mut statement = connection.prepare(
+                "SELECT DISTINCT digest FROM sagas
+                 WHERE state IN ('running', 'waiting', 'unwinding', 'parked') AND digest IS NOT NULL",
+            )?;
+            statement.query_map([], |row| row.get(0))?.collect()
         })
         .await
     }
@@ -95,17 +253,7 @@ impl Index {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
             for change in changes {
-                match change {
-                    Change::Triggered(saga) => transaction
-                        .prepare_cached(
-                            "INSERT INTO sagas (id, trigger, service, name, state) VALUES (?1, ?2, ?3, ?4, 'running')
-                             ON CONFLICT DO NOTHING",
-                        )?
-                        .execute(params![saga.id, saga.trigger, saga.service, saga.name])?,
-                    Change::Moved { id, state } => transaction
-                        .prepare_cached("UPDATE sagas SET state = ?2 WHERE id = ?1")?
-                        .execute(params![id, state.as_str()])?,
-                };
+                change.write(&transaction)?;
             }
             transaction.prepare_cached("UPDATE position SET position = ?1")?.execute([position])?;
             transaction.commit()
@@ -131,27 +279,94 @@ impl Index {
     }
 }
 
+impl Open {
+    /// From a row that begins with id, trigger, service and name.
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { id: row.get(0)?, trigger: row.get(1)?, service: row.get(2)?, name: row.get(3)? })
+    }
+}
+
+impl Change {
+    fn write(self, connection: &Connection) -> rusqlite::Result<usize> {
+        let set = |sql: &str, id: SagaId, value: &dyn ToSql| {
+            connection.prepare_cached(sql)?.execute(params![id, value])
+        };
+        match self {
+            Self::Triggered { open, stream } => connection
+                .prepare_cached(
+                    "INSERT INTO sagas (id, trigger, stream, service, name, state)
+                     VALUES (?1, ?2, ?3, ?4, ?5, 'running') ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![open.id, open.trigger, stream, open.service, open.name]),
+            Self::Began { id, digest } => {
+                set("UPDATE sagas SET digest = ?2 WHERE id = ?1", id, &digest.to_string())
+            }
+            Self::Moved { id, state } => set(
+                "UPDATE sagas SET state = ?2, unwound = unwound OR ?2 = 'unwinding', why = NULL,
+                 sleeps_until_ms = NULL WHERE id = ?1",
+                id,
+                &state,
+            ),
+            Self::Slept { id, until_ms } => set(
+                "UPDATE sagas SET state = 'waiting', sleeps_until_ms = ?2 WHERE id = ?1",
+                id,
+                &i64::try_from(until_ms).unwrap_or(i64::MAX),
+            ),
+            Self::Parked { id, why } => {
+                set("UPDATE sagas SET state = 'parked', why = ?2 WHERE id = ?1", id, &why)
+            }
+            Self::Stuck { id, why } => set("UPDATE sagas SET why = ?2 WHERE id = ?1", id, &why),
+            Self::Resumed { id } => set(
+                "UPDATE sagas SET state = iif(unwound, 'unwinding', 'running'), why = ?2 WHERE id = ?1",
+                id,
+                &rusqlite::types::Null,
+            ),
+        }
+    }
+}
+
+impl ToSql for SagaState {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.as_str().into())
+    }
+}
+
+impl FromSql for SagaState {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|state| value.as_str().is_ok_and(|text| text == state.as_str()))
+            .ok_or(FromSqlError::InvalidType)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn saga(id: &str, trigger: Position) -> Open {
+        Open { id: id.into(), trigger, service: "order".into(), name: "place-order".into() }
+    }
+
+    fn triggered(id: &str, trigger: Position) -> Change {
+        Change::Triggered { open: saga(id, trigger).into(), stream: format!("order/{trigger}") }
+    }
+
+    fn moved(id: &str, state: SagaState) -> Change {
+        Change::Moved { id: id.into(), state }
+    }
 
     #[tokio::test]
     async fn a_trigger_seen_twice_is_one_saga_and_an_ended_one_is_not_open() {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(dir.path()).unwrap();
-        let saga = |id: &str, trigger| Open {
-            id: id.into(),
-            trigger,
-            service: "order".into(),
-            name: "place-order".into(),
-        };
-        let triggered = vec![Change::Triggered(saga("a", 3)), Change::Triggered(saga("b", 4))];
-        index.apply(triggered.clone(), 5).await.unwrap();
-        index.apply(vec![Change::Moved { id: "a".into(), state: SagaState::Completed }], 6).await.unwrap();
+        let both = vec![triggered("a", 3), triggered("b", 4)];
+        index.apply(both.clone(), 5).await.unwrap();
+        index.apply(vec![moved("a", SagaState::Completed)], 6).await.unwrap();
         drop(index);
 
         let index = Index::open(dir.path()).unwrap();
-        index.apply(triggered, 7).await.unwrap();
+        index.apply(both, 7).await.unwrap();
         assert_eq!(index.open_sagas().await.unwrap(), [saga("b", 4)]);
         assert_eq!(index.position().await.unwrap(), 7);
     }
@@ -164,5 +379,51 @@ mod tests {
             index.apply(Vec::new(), position).await.unwrap();
             assert_eq!(index.position().await.unwrap(), written, "after {position}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_sleeps_is_not_run_and_who_is_tried_again_goes_back_to_what_it_did() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path()).unwrap();
+        let id = |id: &str| -> SagaId { id.into() };
+        let parked = |of: &str| Change::Parked { id: id(of), why: "why".to_owned() };
+        let mut changes: Vec<_> =
+            ["a", "b", "c", "d"].into_iter().zip(1..).map(|(id, at)| triggered(id, at)).collect();
+        changes.extend([
+            Change::Slept { id: id("a"), until_ms: 50 },
+            moved("b", SagaState::Unwinding),
+            parked("b"),
+            parked("c"),
+            Change::Slept { id: id("d"), until_ms: 60 },
+            moved("d", SagaState::Running),
+        ]);
+        index.apply(changes, 9).await.unwrap();
+        let sleepers = index.sleepers().await.unwrap();
+        assert_eq!(
+            sleepers.iter().map(|(open, waiting)| (&*open.id, waiting.until_ms)).collect::<Vec<_>>(),
+            [("a", 50)]
+        );
+        assert_eq!(index.open_sagas().await.unwrap(), [saga("d", 4)]);
+        let listed = index.list(Some(SagaState::Parked), None, None, 10).await.unwrap();
+        assert_eq!(
+            listed.iter().map(|listed| (&*listed.open.id, listed.why.as_deref())).collect::<Vec<_>>(),
+            [("c", Some("why")), ("b", Some("why"))]
+        );
+        assert_eq!(
+            index.census().await.unwrap(),
+            [
+                (SagaState::Parked, 2, id("b")),
+                (SagaState::Running, 1, id("d")),
+                (SagaState::Waiting, 1, id("a"))
+            ]
+        );
+
+        let again = vec![Change::Resumed { id: id("b") }, Change::Resumed { id: id("c") }];
+        index.apply(again, 10).await.unwrap();
+        let listed = index.list(None, Some("place-order".to_owned()), Some("d".to_owned()), 2).await.unwrap();
+        assert_eq!(
+            listed.iter().map(|listed| (&*listed.open.id, listed.state)).collect::<Vec<_>>(),
+            [("c", SagaState::Running), ("b", SagaState::Unwinding)]
+        );
     }
 }

@@ -1,116 +1,59 @@
-//! What the journal of a saga says, and the state that follows from it. Pure: used live and on replay.
-//!
-//! | event | meaning |
-//! |---|---|
-//! | `started` | the run begins, on this component, because of this event |
-//! | `step-done` | a command of the saga was accepted |
-//! | `step-refused` | a command of the saga was rejected |
-//! | `pivoted` | the deciding command was accepted: from here the saga only goes forward |
-//! | `query-answered` | another service was asked |
-//! | `unwinding` | the run returned a rejection, or a step failed for good: what was done is being undone |
-//! | `undone` | one step has been undone |
-//! | `undo-failed` | one step cannot be undone; the others are still undone, then the saga parks |
-//! | `parked` | the saga needs a person |
-//! | `completed` · `compensated` | the end |
+//! The state that follows from a journal. Pure: used live and on replay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Digest, Json, NewEvent, Rejection, StreamId, Version};
-use crate::runtime;
+use super::entry::{Action, Entry, Outcome, Request, Wait};
+use crate::model::{Digest, Json, Rejection, Version};
 
 /// The name of step zero: the command that caused the saga's trigger.
 pub(crate) const STEP_ZERO: &str = "trigger";
 
-/// A command as the journal keeps it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Action {
-    pub(crate) stream: String,
-    pub(crate) command: String,
-    pub(crate) payload: Json,
-}
-
-/// What an accepted command did, as the journal keeps it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Outcome {
-    pub(crate) version: Version,
-    pub(crate) events: Vec<Caused>,
-    pub(crate) view: Option<Json>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Caused {
-    pub(crate) name: Arc<str>,
-    pub(crate) payload: Json,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Request {
-    pub(crate) service: String,
-    pub(crate) query: String,
-    pub(crate) arguments: Json,
-}
-
-/// One event of a journal. The stored event's name is the variant's, its payload the variant's fields.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Entry {
-    Started { service: Arc<str>, saga: Arc<str>, digest: Digest, trigger: Trigger },
-    StepDone { name: String, action: Action, outcome: Outcome },
-    StepRefused { name: String, action: Action, rejection: Rejection },
-    Pivoted { name: String, action: Action, outcome: Outcome },
-    QueryAnswered { name: String, request: Request, answer: Result<Json, Rejection> },
-    Unwinding { reason: Rejection },
-    Undone { name: String },
-    UndoFailed { name: String, error: String },
-    Parked { why: String },
-    Completed {},
-    Compensated {},
-}
-
-/// The event that started a saga.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Trigger {
-    pub(crate) stream: String,
-    pub(crate) version: Version,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum SagaState {
+    /// Its code runs, or will as soon as there is a place.
     Running,
+    /// It sleeps, or waits for an event.
+    Waiting,
+    /// What it did is being undone.
     Unwinding,
+    /// It needs a person.
     Parked,
+    /// Everything is done.
     Completed,
+    /// Everything is undone.
     Compensated,
+    /// A person has seen to it by hand.
+    Resolved,
 }
 
 impl SagaState {
-    pub fn ended(self) -> bool {
-        matches!(self, Self::Completed | Self::Compensated)
-    }
+    pub(super) const ALL: [Self; 7] = [
+        Self::Running,
+        Self::Waiting,
+        Self::Unwinding,
+        Self::Parked,
+        Self::Completed,
+        Self::Compensated,
+        Self::Resolved,
+    ];
 
-    /// The state that an entry leads to, if it leads to another one.
-    pub(crate) fn of_entry(name: &str) -> Option<Self> {
-        Some(match name {
-            "started" => Self::Running,
-            "unwinding" => Self::Unwinding,
-            "parked" => Self::Parked,
-            "completed" => Self::Completed,
-            "compensated" => Self::Compensated,
-            _ => return None,
-        })
+    pub fn ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Compensated | Self::Resolved)
     }
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Waiting => "waiting",
             Self::Unwinding => "unwinding",
             Self::Parked => "parked",
             Self::Completed => "completed",
             Self::Compensated => "compensated",
+            Self::Resolved => "resolved",
         }
     }
 }
@@ -120,6 +63,15 @@ impl SagaState {
 pub(crate) enum Answered {
     Step { action: Action, answer: Result<Outcome, Rejection> },
     Query { request: Request, answer: Result<Json, Rejection> },
+    Wait { wait: Wait, event: Option<Version> },
+}
+
+/// What a saga waits for now.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Waiting {
+    pub(crate) name: String,
+    pub(crate) wait: Wait,
+    pub(crate) until_ms: u64,
 }
 
 /// A saga after some entries of its journal.
@@ -127,15 +79,20 @@ pub(crate) enum Answered {
 pub(crate) struct Saga {
     pub(crate) service: Arc<str>,
     pub(crate) name: Arc<str>,
+    /// The component that it runs on.
+    pub(crate) digest: Digest,
     pub(crate) state: SagaState,
     pub(crate) pivoted: bool,
     /// Why it unwinds.
     pub(crate) reason: Option<Rejection>,
     pub(crate) answered: BTreeMap<String, Answered>,
-    /// The names of the steps that were done, oldest first.
-    done: Vec<String>,
+    /// Set in the state waiting.
+    pub(crate) waiting: Option<Waiting>,
+    /// The steps that took effect, or may have because they failed; oldest first.
+    effects: Vec<(String, Action)>,
     undone: BTreeSet<String>,
-    pub(crate) failed_undos: BTreeSet<String>,
+    /// The steps that got no answer, and those whose undo got none: what a person may leave out.
+    pub(crate) failed: BTreeSet<String>,
 }
 
 /// An entry that cannot follow.
@@ -148,157 +105,190 @@ pub(crate) struct IllegalEntry {
 
 /// The only way a saga's state changes.
 pub(crate) fn next_state(saga: Option<Saga>, entry: &Entry) -> Result<Saga, IllegalEntry> {
-    let Some(mut saga) = saga else {
-        return match entry {
-            Entry::Started { service, saga, .. } => Ok(Saga::new(service.clone(), saga.clone())),
-            other => Err(illegal(other, "not started")),
-        };
-    };
-    let (state, pivoted) = (saga.state, saga.pivoted);
-    match (state, entry) {
-        (SagaState::Running, Entry::StepDone { name, action, outcome }) if saga.is_new(name) => {
-            saga.step(name, action, Ok(outcome.clone()));
-            saga.done.push(name.clone());
+    match (saga, entry) {
+        (None, Entry::Started { service, saga, digest, .. }) => {
+            Ok(Saga::new(service.clone(), saga.clone(), *digest))
         }
-        (SagaState::Running, Entry::StepRefused { name, action, rejection })
-            if !pivoted && saga.is_new(name) =>
-        {
-            saga.step(name, action, Err(rejection.clone()));
+        (None, other) => Err(IllegalEntry { entry: other.name(), state: "not started" }),
+        (Some(mut saga), entry) => {
+            let state = saga.state;
+            match saga.take_in(entry) {
+                Some(()) => Ok(saga),
+                None => Err(IllegalEntry { entry: entry.name(), state: state.as_str() }),
+            }
         }
-        (SagaState::Running, Entry::Pivoted { name, action, outcome }) if !pivoted && saga.is_new(name) => {
-            saga.step(name, action, Ok(outcome.clone()));
-            saga.pivoted = true;
-        }
-        (SagaState::Running, Entry::QueryAnswered { name, request, answer }) if saga.is_new(name) => {
-            let answered = Answered::Query { request: request.clone(), answer: answer.clone() };
-            saga.answered.insert(name.clone(), answered);
-        }
-        (SagaState::Running, Entry::Unwinding { reason }) if !pivoted => {
-            saga.state = SagaState::Unwinding;
-            saga.reason = Some(reason.clone());
-        }
-        (SagaState::Running, Entry::Completed {}) => saga.state = SagaState::Completed,
-        (SagaState::Unwinding, Entry::Undone { name }) if saga.to_undo().any(|step| step == name) => {
-            saga.undone.insert(name.clone());
-            saga.failed_undos.remove(name);
-        }
-        (SagaState::Unwinding, Entry::UndoFailed { name, .. }) if saga.to_undo().any(|step| step == name) => {
-            saga.failed_undos.insert(name.clone());
-        }
-        (SagaState::Unwinding, Entry::Compensated {}) if saga.to_undo().next().is_none() => {
-            saga.state = SagaState::Compensated;
-        }
-        (SagaState::Running | SagaState::Unwinding, Entry::Parked { .. }) => saga.state = SagaState::Parked,
-        (_, entry) => return Err(illegal(entry, state.as_str())),
     }
-    Ok(saga)
-}
-
-fn illegal(entry: &Entry, state: &'static str) -> IllegalEntry {
-    IllegalEntry { entry: entry.name(), state }
 }
 
 impl Saga {
-    fn new(service: Arc<str>, name: Arc<str>) -> Self {
+    fn new(service: Arc<str>, name: Arc<str>, digest: Digest) -> Self {
         Self {
             service,
             name,
+            digest,
             state: SagaState::Running,
             pivoted: false,
             reason: None,
             answered: BTreeMap::new(),
-            done: Vec::new(),
+            waiting: None,
+            effects: Vec::new(),
             undone: BTreeSet::new(),
-            failed_undos: BTreeSet::new(),
+            failed: BTreeSet::new(),
         }
+    }
+
+    /// None if the entry cannot follow.
+    fn take_in(&mut self, entry: &Entry) -> Option<()> {
+        match self.state {
+            SagaState::Running => self.run(entry),
+            SagaState::Waiting => self.wake(entry),
+            SagaState::Unwinding => self.unwind(entry),
+            SagaState::Parked => self.operate(entry),
+            SagaState::Completed | SagaState::Compensated | SagaState::Resolved => None,
+        }
+    }
+
+    fn run(&mut self, entry: &Entry) -> Option<()> {
+        match entry {
+            Entry::StepDone { name, action, outcome, .. } if self.is_new(name) => {
+                self.done(name, action, outcome);
+            }
+            Entry::Pivoted { name, action, outcome, .. } if !self.pivoted && self.is_new(name) => {
+                self.done(name, action, outcome);
+                self.pivoted = true;
+            }
+            Entry::StepRefused { name, action, rejection, .. } if !self.pivoted && self.is_new(name) => {
+                let (action, answer) = (action.clone(), Err(rejection.clone()));
+                self.answered.insert(name.clone(), Answered::Step { action, answer });
+                // Failed before, and refused now: it has no effect after all.
+                self.effects.retain(|(effect, _)| effect != name);
+                self.failed.remove(name);
+            }
+            Entry::StepFailed { name, action, .. } if self.is_new(name) => {
+                self.affect(name, action);
+                self.failed.insert(name.clone());
+            }
+            Entry::QueryAnswered { name, request, answer, .. } if self.is_new(name) => {
+                let (request, answer) = (request.clone(), answer.clone());
+                self.answered.insert(name.clone(), Answered::Query { request, answer });
+            }
+            Entry::Waiting { name, wait, until_ms } if self.is_new(name) => {
+                let (name, wait) = (name.clone(), wait.clone());
+                self.waiting = Some(Waiting { name, wait, until_ms: *until_ms });
+                self.state = SagaState::Waiting;
+            }
+            Entry::Unwinding { reason } if !self.pivoted => {
+                self.reason = Some(reason.clone());
+                self.failed.clear();
+                self.state = SagaState::Unwinding;
+            }
+            Entry::Completed {} if self.failed.is_empty() => self.state = SagaState::Completed,
+            Entry::Parked { .. } => self.state = SagaState::Parked,
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn wake(&mut self, entry: &Entry) -> Option<()> {
+        match entry {
+            Entry::Awoken { name, event } => {
+                let waiting = self.waiting.take().filter(|waiting| waiting.name == *name)?;
+                let answered = Answered::Wait { wait: waiting.wait, event: *event };
+                self.answered.insert(waiting.name, answered);
+                self.state = SagaState::Running;
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn unwind(&mut self, entry: &Entry) -> Option<()> {
+        match entry {
+            Entry::Undone { name, .. } if self.is_to_undo(name) => self.leave(name),
+            Entry::UndoFailed { name, .. } if self.is_to_undo(name) => {
+                self.failed.insert(name.clone());
+            }
+            Entry::Compensated {} if self.to_undo().next().is_none() => self.state = SagaState::Compensated,
+            Entry::Parked { .. } => self.state = SagaState::Parked,
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// What a person does.
+    fn operate(&mut self, entry: &Entry) -> Option<()> {
+        match entry {
+            Entry::Resolved { .. } => self.state = SagaState::Resolved,
+            Entry::Resumed {} => self.resume(),
+            Entry::Skipped { name, .. } if self.failed.contains(name) => {
+                match self.reason {
+                    Some(_) => self.leave(name),
+                    None => {
+                        let (_, action) = self.effects.iter().find(|(effect, _)| effect == name)?.clone();
+                        self.done(name, &action, &Outcome::nothing());
+                    }
+                }
+                self.resume();
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn resume(&mut self) {
+        self.failed.clear();
+        self.state = if self.reason.is_some() { SagaState::Unwinding } else { SagaState::Running };
     }
 
     fn is_new(&self, name: &str) -> bool {
         name != STEP_ZERO && !self.answered.contains_key(name)
     }
 
-    fn step(&mut self, name: &str, action: &Action, answer: Result<Outcome, Rejection>) {
-        self.answered.insert(name.to_owned(), Answered::Step { action: action.clone(), answer });
+    fn done(&mut self, name: &str, action: &Action, outcome: &Outcome) {
+        self.affect(name, action);
+        self.failed.remove(name);
+        let answered = Answered::Step { action: action.clone(), answer: Ok(outcome.clone()) };
+        self.answered.insert(name.to_owned(), answered);
     }
 
-    /// The steps still to be undone, in the order to do it: the last one done first, step zero last.
+    fn affect(&mut self, name: &str, action: &Action) {
+        if self.action(name).is_none() {
+            self.effects.push((name.to_owned(), action.clone()));
+        }
+    }
+
+    fn leave(&mut self, name: &str) {
+        self.undone.insert(name.to_owned());
+        self.failed.remove(name);
+    }
+
+    fn is_to_undo(&self, name: &str) -> bool {
+        self.to_undo().any(|step| step == name)
+    }
+
+    /// The steps still to be undone, in the order to do it: the newest first, step zero last.
     pub(crate) fn to_undo(&self) -> impl Iterator<Item = &str> {
-        let steps = self.done.iter().rev().map(String::as_str).chain([STEP_ZERO]);
+        let steps = self.effects.iter().rev().map(|(name, _)| name.as_str()).chain([STEP_ZERO]);
         steps.filter(|name| !self.undone.contains(*name))
     }
 
-    /// What a step asked for.
+    /// What a step that took effect asked for, or may have.
     pub(crate) fn action(&self, name: &str) -> Option<&Action> {
-        match self.answered.get(name) {
-            Some(Answered::Step { action, .. }) => Some(action),
-            _ => None,
-        }
-    }
-}
-
-impl Entry {
-    /// The name of the stored event: `step-done`.
-    pub(crate) fn name(&self) -> String {
-        self.parts().map(|(name, _)| name).unwrap_or_default()
-    }
-
-    pub(crate) fn to_event(&self) -> Result<NewEvent, serde_json::Error> {
-        let (name, fields) = self.parts()?;
-        Ok(NewEvent { name: name.into(), payload: Json::of(&fields)? })
-    }
-
-    pub(crate) fn from_event(name: &str, payload: &Json) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(&format!("{{\"{name}\":{}}}", payload.as_str()))
-    }
-
-    fn parts(&self) -> Result<(String, Json), serde_json::Error> {
-        let tagged: BTreeMap<String, Json> = Json::of(self)?.read()?;
-        let error = || serde::ser::Error::custom("an entry is one tagged value");
-        tagged.into_iter().next().ok_or_else(error)
-    }
-}
-
-impl From<&runtime::Step> for Action {
-    fn from(step: &runtime::Step) -> Self {
-        Self {
-            stream: step.stream.as_str().to_owned(),
-            command: step.command.clone(),
-            payload: step.payload.clone(),
-        }
-    }
-}
-
-impl Action {
-    pub(crate) fn stream(&self) -> Option<StreamId> {
-        StreamId::parse(&self.stream).ok()
-    }
-}
-
-impl From<Outcome> for runtime::Outcome {
-    fn from(outcome: Outcome) -> Self {
-        let event = |caused: Caused| NewEvent { name: caused.name, payload: caused.payload };
-        Self {
-            version: outcome.version,
-            events: outcome.events.into_iter().map(event).collect(),
-            view: outcome.view,
-        }
+        self.effects.iter().find(|(effect, _)| effect == name).map(|(_, action)| action)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::{Effort, Trigger};
     use super::*;
+    use crate::model::StreamId;
+
+    const EFFORT: Effort = Effort { attempts: 1, took_ms: 2 };
 
     fn action() -> Action {
-        Action {
-            stream: "product/p1".to_owned(),
-            command: "reserve".to_owned(),
-            payload: Json::empty_object(),
-        }
-    }
-
-    fn outcome() -> Outcome {
-        Outcome { version: 1, events: Vec::new(), view: None }
+        let stream = StreamId::new("product", "p1").unwrap();
+        Action { stream, command: "reserve".to_owned(), payload: Json::empty_object() }
     }
 
     fn rejection() -> Rejection {
@@ -306,25 +296,42 @@ mod tests {
     }
 
     fn started() -> Entry {
-        let trigger = Trigger { stream: "order/o1".to_owned(), version: 1 };
-        Entry::Started {
-            service: "order".into(),
-            saga: "place-order".into(),
-            digest: Digest::of(b""),
-            trigger,
-        }
+        let trigger = Trigger { stream: StreamId::new("order", "o1").unwrap(), version: 1 };
+        let digest = Digest::of(b"");
+        Entry::Started { service: "order".into(), saga: "place-order".into(), digest, trigger }
     }
 
     fn done(name: &str) -> Entry {
-        Entry::StepDone { name: name.to_owned(), action: action(), outcome: outcome() }
+        let outcome = Outcome { version: 1, events: Vec::new(), view: None };
+        Entry::StepDone { name: name.to_owned(), action: action(), outcome, effort: EFFORT }
     }
 
     fn refused(name: &str) -> Entry {
-        Entry::StepRefused { name: name.to_owned(), action: action(), rejection: rejection() }
+        let rejection = rejection();
+        Entry::StepRefused { name: name.to_owned(), action: action(), rejection, effort: EFFORT }
     }
 
-    fn pivoted() -> Entry {
-        Entry::Pivoted { name: "pivot".to_owned(), action: action(), outcome: outcome() }
+    fn failed(name: &str) -> Entry {
+        let error = "down".to_owned();
+        Entry::StepFailed { name: name.to_owned(), action: action(), error, effort: EFFORT }
+    }
+
+    fn pivoted(name: &str) -> Entry {
+        let outcome = Outcome { version: 1, events: Vec::new(), view: None };
+        Entry::Pivoted { name: name.to_owned(), action: action(), outcome, effort: EFFORT }
+    }
+
+    fn answered(name: &str) -> Entry {
+        let request = Request { service: "s".into(), query: "q".into(), arguments: Json::empty_object() };
+        Entry::QueryAnswered { name: name.to_owned(), request, answer: Err(rejection()), effort: EFFORT }
+    }
+
+    fn waiting(name: &str) -> Entry {
+        Entry::Waiting { name: name.to_owned(), wait: Wait::Sleep { duration_ms: 5 }, until_ms: 7 }
+    }
+
+    fn awoken(name: &str) -> Entry {
+        Entry::Awoken { name: name.to_owned(), event: None }
     }
 
     fn unwinding() -> Entry {
@@ -332,15 +339,23 @@ mod tests {
     }
 
     fn undone(name: &str) -> Entry {
-        Entry::Undone { name: name.to_owned() }
+        Entry::Undone { name: name.to_owned(), effort: EFFORT }
     }
 
     fn undo_failed(name: &str) -> Entry {
-        Entry::UndoFailed { name: name.to_owned(), error: "down".to_owned() }
+        Entry::UndoFailed { name: name.to_owned(), error: "down".to_owned(), effort: EFFORT }
     }
 
     fn parked() -> Entry {
-        Entry::Parked { why: "why".to_owned() }
+        Entry::Parked { why: "why".to_owned(), divergence: None }
+    }
+
+    fn skipped(name: &str) -> Entry {
+        Entry::Skipped { name: name.to_owned(), reason: "why not".to_owned() }
+    }
+
+    fn resolved() -> Entry {
+        Entry::Resolved { reason: "done by hand".to_owned() }
     }
 
     fn fold(entries: &[Entry]) -> Result<Saga, IllegalEntry> {
@@ -351,70 +366,134 @@ mod tests {
         saga.ok_or(IllegalEntry { entry: String::new(), state: "not started" })
     }
 
-    #[test]
-    fn every_entry_in_every_state() {
-        let entries = [
+    /// One of each, about the step `a` where it must be known and `new` where it must not.
+    fn every_entry() -> Vec<Entry> {
+        vec![
             started(),
             done("new"),
             refused("new"),
-            pivoted(),
+            failed("new"),
+            pivoted("new"),
+            answered("new"),
+            waiting("new"),
+            awoken("a"),
             unwinding(),
             undone("a"),
             undo_failed("a"),
             parked(),
+            Entry::Resumed {},
+            skipped("a"),
+            resolved(),
             Entry::Completed {},
             Entry::Compensated {},
-        ];
-        let a = done("a");
-        let all_undone = [started(), a.clone(), unwinding(), undone("a"), undone(STEP_ZERO)];
-        let compensated = [&all_undone[..], &[Entry::Compensated {}]].concat();
-        let histories: [(&str, &[Entry], &[&str]); 9] = [
-            ("not started", &[], &["started"]),
-            (
-                "running",
-                &[started(), a.clone()],
-                &["step-done", "step-refused", "pivoted", "unwinding", "parked", "completed"],
-            ),
-            ("pivoted", &[started(), a.clone(), pivoted()], &["step-done", "parked", "completed"]),
-            ("unwinding", &[started(), a.clone(), unwinding()], &["undone", "undo-failed", "parked"]),
+        ]
+    }
+
+    const STEPS: [&str; 5] = ["step-done", "step-failed", "query-answered", "waiting", "parked"];
+    const BEFORE_PIVOT: [&str; 3] = ["step-refused", "pivoted", "unwinding"];
+
+    #[test]
+    fn every_entry_in_every_state() {
+        let (a, completed, compensated) = (done("a"), Entry::Completed {}, Entry::Compensated {});
+        let running = [&STEPS[..], &BEFORE_PIVOT].concat();
+        let completing = |allowed: &[&'static str]| [allowed, &["completed"]].concat();
+        let all_undone = vec![started(), a.clone(), unwinding(), undone("a"), undone(STEP_ZERO)];
+        let table: Vec<(&str, Vec<Entry>, Vec<&str>)> = vec![
+            ("not started", vec![], vec!["started"]),
+            ("running", vec![started(), a.clone()], completing(&running)),
+            ("failed", vec![started(), failed("a")], running.clone()),
+            ("pivoted", vec![started(), a.clone(), pivoted("p")], completing(&STEPS)),
+            ("failed after the pivot", vec![started(), pivoted("p"), failed("a")], STEPS.to_vec()),
+            ("waiting", vec![started(), waiting("a")], vec!["awoken"]),
+            ("waiting for another", vec![started(), waiting("b")], vec![]),
+            ("awoken", vec![started(), waiting("a"), awoken("a")], completing(&running)),
+            ("unwinding", vec![started(), a.clone(), unwinding()], vec!["undone", "undo-failed", "parked"]),
             (
                 "undo failed",
-                &[started(), a.clone(), unwinding(), undo_failed("a")],
-                &["undone", "undo-failed", "parked"],
+                vec![started(), a.clone(), unwinding(), undo_failed("a")],
+                vec!["undone", "undo-failed", "parked"],
             ),
-            ("all undone", &all_undone, &["parked", "compensated"]),
-            ("parked", &[started(), a.clone(), parked()], &[]),
-            ("completed", &[started(), a.clone(), pivoted(), Entry::Completed {}], &[]),
-            ("compensated", &compensated, &[]),
+            ("all undone", all_undone.clone(), vec!["compensated", "parked"]),
+            ("parked", vec![started(), a.clone(), parked()], vec!["resumed", "resolved"]),
+            (
+                "parked by a failed step",
+                vec![started(), pivoted("p"), failed("a"), parked()],
+                vec!["resumed", "skipped", "resolved"],
+            ),
+            (
+                "parked by a failed undo",
+                vec![started(), a.clone(), unwinding(), undo_failed("a"), parked()],
+                vec!["resumed", "skipped", "resolved"],
+            ),
+            ("completed", vec![started(), a.clone(), completed], vec![]),
+            ("compensated", [&all_undone[..], &[compensated]].concat(), vec![]),
+            ("resolved", vec![started(), parked(), resolved()], vec![]),
         ];
-        for (label, history, allowed) in histories {
-            for entry in &entries {
-                let legal = fold(&[history, std::slice::from_ref(entry)].concat()).is_ok();
-                // The history of the state "pivoted" has used the pivot's name.
+        for (label, history, allowed) in table {
+            fold(&history)
+                .map(|_| ())
+                .or_else(|error| if history.is_empty() { Ok(()) } else { Err(error) })
+                .unwrap();
+            for entry in every_entry() {
+                let legal = fold(&[&history[..], std::slice::from_ref(&entry)].concat()).is_ok();
                 assert_eq!(legal, allowed.contains(&&*entry.name()), "{} in {label}", entry.name());
             }
         }
     }
 
+    fn to_undo(entries: &[Entry]) -> Vec<String> {
+        fold(entries).unwrap().to_undo().map(str::to_owned).collect()
+    }
+
     #[test]
     fn undo_runs_in_reverse_and_ends_with_step_zero() {
-        let saga = fold(&[started(), done("a"), done("b"), refused("c"), unwinding(), undone("b")]).unwrap();
-        assert_eq!(saga.to_undo().collect::<Vec<_>>(), ["a", STEP_ZERO]);
+        let history = [started(), done("a"), done("b"), refused("c"), unwinding(), undone("b")];
+        assert_eq!(to_undo(&history), ["a", STEP_ZERO]);
+    }
+
+    #[test]
+    fn a_step_that_failed_may_have_had_an_effect_unless_it_was_refused_later() {
+        assert_eq!(to_undo(&[started(), done("a"), failed("b"), unwinding()]), ["b", "a", STEP_ZERO]);
+        assert_eq!(
+            to_undo(&[started(), failed("b"), done("b"), done("c"), unwinding()]),
+            ["c", "b", STEP_ZERO]
+        );
+        assert_eq!(to_undo(&[started(), failed("b"), refused("b"), unwinding()]), [STEP_ZERO]);
     }
 
     #[test]
     fn a_name_is_used_once() {
-        assert!(fold(&[started(), done("a"), done("a")]).is_err());
+        for again in [done("a"), refused("a"), failed("a"), pivoted("a"), answered("a"), waiting("a")] {
+            assert!(fold(&[started(), done("a"), again.clone()]).is_err(), "{again:?}");
+            assert!(fold(&[started(), waiting("a"), awoken("a"), again]).is_err());
+        }
         assert!(fold(&[started(), done(STEP_ZERO)]).is_err());
     }
 
     #[test]
+    fn a_parked_saga_goes_on_where_it_was() {
+        let forward = [started(), pivoted("p"), failed("a"), parked(), Entry::Resumed {}];
+        assert_eq!(fold(&forward).unwrap().state, SagaState::Running);
+        let back = [started(), done("a"), unwinding(), undo_failed("a"), undone(STEP_ZERO), parked()];
+        let resumed = [&back[..], &[Entry::Resumed {}]].concat();
+        assert_eq!(fold(&resumed).unwrap().state, SagaState::Unwinding);
+        assert_eq!(to_undo(&resumed), ["a"]);
+    }
+
+    #[test]
+    fn what_is_skipped_counts_as_done_or_as_undone() {
+        let forward = [started(), pivoted("p"), failed("a"), parked(), skipped("a")];
+        let saga = fold(&forward).unwrap();
+        let answer = Ok(Outcome::nothing());
+        assert_eq!(saga.answered["a"], Answered::Step { action: action(), answer });
+        let back =
+            [started(), done("a"), unwinding(), undo_failed("a"), undone(STEP_ZERO), parked(), skipped("a")];
+        assert_eq!(to_undo(&back), Vec::<String>::new());
+    }
+
+    #[test]
     fn entries_survive_the_log() {
-        let answer = Err(rejection());
-        let request = Request { service: "s".into(), query: "q".into(), arguments: Json::empty_object() };
-        let query = Entry::QueryAnswered { name: "q".to_owned(), request, answer };
-        for entry in [started(), done("a"), refused("b"), pivoted(), query, unwinding(), Entry::Completed {}]
-        {
+        for entry in every_entry() {
             let event = entry.to_event().unwrap();
             assert_eq!(Entry::from_event(&event.name, &event.payload).unwrap(), entry);
         }

@@ -12,12 +12,17 @@
 //! journal or will be: a run that is started again sends the same commands under the same ids.
 
 mod driver;
+pub(crate) mod entry;
 mod index;
 pub(crate) mod journal;
+mod operate;
 mod record;
+mod retry;
 mod runner;
+mod sender;
+mod waits;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,24 +32,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::SharedClock;
-use crate::deploy::Registry;
-use crate::dispatch::Dispatch;
+use crate::deploy::Components;
+use crate::dispatch::Submit;
 use crate::error::CallError;
 use crate::log::{EventLog, ReadError, Subscription};
 use crate::model::{Position, Recorded, Rejection, StreamId};
 use crate::runtime::Ask;
 
+pub use journal::SagaState;
+pub use operate::{Act, Census, Filter, OperateError, Overview};
 pub(crate) use record::AGGREGATE;
+pub use retry::{Retries, Retry};
 
 use index::{Change, Index, Open};
-pub use journal::SagaState;
 use record::RecordError;
+use sender::Stopping;
+use waits::Waits;
 
 /// A UUID made from the event that started it and the saga's name.
 pub type SagaId = Arc<str>;
 
-/// Sagas under way at once, those included that wait for the log or the next attempt of a step. The others wait in the log.
-const MAX_UNDER_WAY: u32 = 1_024;
+/// Sagas under way at once, those included that wait for an instance, for the log or for the next attempt of a step: some ten
+/// kilobytes each. The others wait in the log.
+const MAX_UNDER_WAY: u32 = 4_096;
 /// How long a question about a saga waits for events to be looked at that may have started it.
 const CATCH_UP: Duration = Duration::from_secs(2);
 /// The wait before a saga is tried again whose journal could not be written.
@@ -66,60 +76,92 @@ pub struct SagaStatus {
 #[error("the index of sagas cannot be used")]
 pub struct SagasError(#[from] rusqlite::Error);
 
+/// What sagas stand on.
+pub struct Ground {
+    pub log: Arc<dyn EventLog>,
+    pub commands: Arc<dyn Submit>,
+    pub ask: Arc<dyn Ask>,
+    pub components: Arc<Components>,
+    pub clock: SharedClock,
+    pub retries: Retries,
+}
+
 /// Runs all sagas of the host.
 pub struct Sagas {
     shared: Arc<Shared>,
-    following: Mutex<Option<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Shared {
     log: Arc<dyn EventLog>,
-    dispatch: Dispatch,
+    commands: Arc<dyn Submit>,
     ask: Arc<dyn Ask>,
-    registry: Arc<Registry>,
+    components: Arc<Components>,
     clock: SharedClock,
+    retries: Retries,
     index: Index,
+    waits: Waits,
     /// True when the host is stopping.
     stopping: watch::Sender<bool>,
     places: Arc<Semaphore>,
     /// The position up to which the sagas that events start are under way or over.
     followed: watch::Sender<Position>,
-    /// The sagas that have been started and not ended here, those included that wait for a place.
-    under_way: Mutex<HashMap<SagaId, Open>>,
+    /// The sagas that have been started here and neither ended nor gone to sleep.
+    under_way: Mutex<HashMap<SagaId, UnderWay>>,
     /// Who waits for the end of a saga.
     waiting: Mutex<HashMap<SagaId, Vec<oneshot::Sender<()>>>>,
 }
 
+struct UnderWay {
+    open: Arc<Open>,
+    place: Place,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It waits for one.
+    None,
+    Taken,
+    /// Something happened since it looked at the log: it has to look again before it goes to sleep.
+    TakenAndCalled,
+}
+
 impl Sagas {
-    /// Takes up all sagas that have not ended, and from then on every one that an event starts.
-    pub async fn start(
-        data: &Path,
-        log: Arc<dyn EventLog>,
-        dispatch: Dispatch,
-        ask: Arc<dyn Ask>,
-        registry: Arc<Registry>,
-        clock: SharedClock,
-    ) -> Result<Self, SagasError> {
+    /// Takes up all sagas that have not ended, and from then on every one that an event starts. `data`: where the index is.
+    pub async fn start(data: &Path, ground: Ground) -> Result<Self, SagasError> {
+        let Ground { log, commands, ask, components, clock, retries } = ground;
         let shared = Arc::new(Shared {
             log,
-            dispatch,
+            commands,
             ask,
-            registry,
+            components,
             clock,
+            retries,
             index: Index::open(data)?,
+            waits: Waits::default(),
             stopping: watch::Sender::new(false),
             places: Arc::new(Semaphore::new(MAX_UNDER_WAY as usize)),
             followed: watch::Sender::new(0),
             under_way: Mutex::default(),
             waiting: Mutex::default(),
         });
-        let open = shared.index.open_sagas().await?;
+        let open = shared.index.open_sagas().await?.into_iter().map(Arc::new).collect::<Vec<_>>();
         let position = shared.index.position().await?;
-        shared.under_way().extend(open.iter().map(|open| (open.id.clone(), open.clone())));
+        for (sleeper, waiting) in shared.index.sleepers().await? {
+            shared.waits.add(Arc::new(sleeper), &waiting);
+        }
+        for open in &open {
+            let under_way = UnderWay { open: open.clone(), place: Place::None };
+            shared.under_way().insert(open.id.clone(), under_way);
+        }
         shared.followed.send_replace(position);
         let subscription = Subscription::new(shared.log.clone(), position);
-        let following = tokio::spawn(shared.clone().follow(open, subscription));
-        Ok(Self { shared, following: Mutex::new(Some(following)) })
+        let tasks = vec![
+            tokio::spawn(shared.clone().follow(open, subscription)),
+            tokio::spawn(shared.clone().keep_time()),
+            tokio::spawn(shared.clone().clear_components()),
+        ];
+        Ok(Self { shared, tasks: Mutex::new(tasks) })
     }
 
     /// None if no such saga was ever started. Looks at all events that are in the log by now.
@@ -128,13 +170,8 @@ impl Sagas {
             return Ok(Some(status));
         }
         // The event that started it may be on disk and not looked at yet.
-        let head = *self.shared.log.head().borrow();
-        let mut followed = self.shared.followed.subscribe();
-        let caught_up = tokio::time::timeout(CATCH_UP, followed.wait_for(|position| *position >= head));
-        if !matches!(caught_up.await, Ok(Ok(_))) {
-            return Err(CallError::Busy { queue: "the queue of sagas" });
-        }
-        let begun = self.shared.under_way().get(id).map(Open::status);
+        self.shared.caught_up().await?;
+        let begun = self.shared.under_way().get(id).map(|under_way| under_way.open.status());
         match begun {
             Some(status) => Ok(Some(status)),
             // If it is over already, its journal says so.
@@ -147,10 +184,7 @@ impl Sagas {
         let Ok(stream) = StreamId::new(AGGREGATE, id) else {
             return Ok(None);
         };
-        let (_, saga) = record::read(&*self.shared.log, &stream).await.map_err(|error| match error {
-            RecordError::Read(error) => CallError::Read(error),
-            other => CallError::Read(ReadError(Arc::new(other))),
-        })?;
+        let (_, saga) = record::read(&*self.shared.log, &stream).await.map_err(unreadable)?;
         Ok(saga.map(|saga| SagaStatus {
             id: id.into(),
             service: saga.service,
@@ -175,10 +209,10 @@ impl Sagas {
     /// Stops after the commands under way; every saga goes on when the host starts again.
     pub async fn close(&self) {
         self.shared.stopping.send_replace(true);
-        let following = self.following.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(following) = following {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
             // Err: it has panicked, which the panic hook has told.
-            let _ = following.await;
+            let _ = task.await;
         }
         let followed = *self.shared.followed.borrow();
         if let Err(error) = self.shared.index.write(Vec::new(), followed).await {
@@ -187,6 +221,14 @@ impl Sagas {
         // Err: closed before, after the same wait.
         let _ = self.shared.places.acquire_many(MAX_UNDER_WAY).await;
         self.shared.places.close();
+    }
+}
+
+fn unreadable(error: RecordError) -> CallError {
+    match error {
+        RecordError::Read(error) => CallError::Read(error),
+        RecordError::Append(error) => CallError::Append(error),
+        other => CallError::Read(ReadError(Arc::new(other))),
     }
 }
 
@@ -210,8 +252,36 @@ impl Open {
 }
 
 impl Shared {
-    fn under_way(&self) -> MutexGuard<'_, HashMap<SagaId, Open>> {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<SagaId, UnderWay>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    async fn stopped(&self) {
+        // Err cannot be: the sender is in here.
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    async fn pause(&self, time: Duration) -> Result<(), Stopping> {
+        tokio::select! {
+            biased;
+            () = self.stopped() => Err(Stopping),
+            () = tokio::time::sleep(time) => Ok(()),
+        }
+    }
+
+    /// Waits until all events that are in the log by now have been looked at.
+    async fn caught_up(&self) -> Result<(), CallError> {
+        let head = *self.log.head().borrow();
+        let mut followed = self.followed.subscribe();
+        let caught_up = tokio::time::timeout(CATCH_UP, followed.wait_for(|position| *position >= head)).await;
+        match caught_up {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(CallError::Busy { queue: "the queue of sagas" }),
+        }
     }
 
     /// Resolves when a saga that runs here has ended or parked.
@@ -224,25 +294,24 @@ impl Shared {
         receiver
     }
 
-    /// Runs the open sagas, then those that the log's events start.
-    async fn follow(self: Arc<Self>, open: Vec<Open>, mut subscription: Subscription) {
+    /// Runs the open sagas, then those that the log's events start or wake.
+    async fn follow(self: Arc<Self>, open: Vec<Arc<Open>>, mut subscription: Subscription) {
         if !open.is_empty() {
             tracing::info!(sagas = open.len(), "taking up the sagas that have not ended");
         }
         for saga in open {
-            if self.spawn(saga).await.is_none() {
+            if self.spawn(saga).await.is_err() {
                 return;
             }
         }
-        let mut stopping = self.stopping.subscribe();
         loop {
             let page = tokio::select! {
                 biased;
-                _ = stopping.wait_for(|stopping| *stopping) => return,
+                () = self.stopped() => return,
                 page = subscription.next() => page,
             };
             match page {
-                Ok(Some(page)) if self.take_in(&page).await.is_some() => {}
+                Ok(Some(page)) if self.take_in(&page).await.is_ok() => {}
                 Ok(_) => return,
                 Err(error) => {
                     tracing::error!(%error, "sagas cannot follow the log");
@@ -252,78 +321,161 @@ impl Shared {
         }
     }
 
-    /// Starts the sagas that a page of events starts, and remembers that. None when the host is stopping.
-    async fn take_in(self: &Arc<Self>, page: &[Recorded]) -> Option<()> {
-        let deployed = self.registry.current();
+    /// Starts and wakes the sagas that a page of events is about, and remembers that.
+    async fn take_in(self: &Arc<Self>, page: &[Recorded]) -> Result<(), Stopping> {
+        let deployed = self.components.current();
         let mut changes = Vec::new();
         for event in page {
             if event.stream.aggregate() == AGGREGATE {
-                let state = SagaState::of_entry(&event.name);
-                changes.extend(state.map(|state| Change::Moved { id: event.stream.id().into(), state }));
+                changes.extend(Change::of(event));
                 continue;
             }
             for (id, trigger) in deployed.started_by(&event.stream, &event.name, event.index, &event.meta) {
-                let open = Open {
+                let open = Arc::new(Open {
                     id,
                     trigger: event.position,
                     service: trigger.component.manifest().service.clone(),
                     name: trigger.saga.clone(),
-                };
-                changes.push(Change::Triggered(open.clone()));
+                });
+                changes.push(Change::Triggered { open: open.clone(), stream: event.stream.to_string() });
                 self.spawn(open).await?;
             }
-        }
-        let position = page.last()?.position;
-        let mut stopping = self.stopping.subscribe();
-        // No later position may be written before these triggers are: a restart would not look for them again.
-        while let Err(error) = self.index.apply(changes.clone(), position).await {
-            tracing::error!(%error, "the index of sagas cannot be written");
-            tokio::select! {
-                _ = stopping.wait_for(|stopping| *stopping) => return None,
-                () = tokio::time::sleep(LOG_PAUSE) => {}
+            for sleeper in self.waits.happened(&event.stream, &event.name) {
+                self.spawn(sleeper).await?;
             }
         }
-        self.followed.send_replace(position);
-        Some(())
+        let Some(last) = page.last() else { return Ok(()) };
+        // No later position may be written before these triggers are: a restart would not look for them again.
+        while let Err(error) = self.index.apply(changes.clone(), last.position).await {
+            tracing::error!(%error, "the index of sagas cannot be written");
+            self.pause(LOG_PAUSE).await?;
+        }
+        self.followed.send_replace(last.position);
+        Ok(())
     }
 
-    /// Runs a saga on a task of its own, as soon as there is a place. None when the host is stopping.
-    async fn spawn(self: &Arc<Self>, open: Open) -> Option<()> {
-        self.under_way().insert(open.id.clone(), open.clone());
-        let mut stopping = self.stopping.subscribe();
+    /// Wakes the sagas whose time is over.
+    async fn keep_time(self: Arc<Self>) {
+        loop {
+            let due = async {
+                match self.waits.next_ms() {
+                    Some(time_ms) => self.clock.until(time_ms).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.stopped() => return,
+                () = self.waits.changed.notified() => continue,
+                () = due => {}
+            }
+            for sleeper in self.waits.due(self.clock.now_ms()) {
+                if self.spawn(sleeper).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Lets go of the components of the past that no saga needs any more, once it is known which sagas there are.
+    async fn clear_components(self: Arc<Self>) {
+        let head = *self.log.head().borrow();
+        let mut followed = self.followed.subscribe();
+        tokio::select! {
+            () = self.stopped() => return,
+            // Err cannot be: the sender is in here.
+            _ = followed.wait_for(|position| *position >= head) => {}
+        }
+        match self.index.digests().await {
+            Ok(digests) => {
+                let needed: HashSet<_> = digests.iter().filter_map(|digest| digest.parse().ok()).collect();
+                if let Err(error) = self.components.retain(needed) {
+                    tracing::warn!(%error, "components that nobody needs are still there");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "components that nobody needs are still there"),
+        }
+    }
+
+    /// Runs a saga on a task of its own, as soon as there is a place. One that runs already looks at the log once more.
+    async fn spawn(self: &Arc<Self>, open: Arc<Open>) -> Result<(), Stopping> {
+        {
+            let mut under_way = self.under_way();
+            let entry = under_way
+                .entry(open.id.clone())
+                .or_insert_with(|| UnderWay { open: open.clone(), place: Place::None });
+            if entry.place != Place::None {
+                entry.place = Place::TakenAndCalled;
+                return Ok(());
+            }
+            entry.place = Place::Taken;
+        }
         let place = tokio::select! {
             biased;
-            _ = stopping.wait_for(|stopping| *stopping) => return None,
-            place = self.places.clone().acquire_owned() => place.ok()?,
+            () = self.stopped() => return Err(Stopping),
+            place = self.places.clone().acquire_owned() => place.map_err(|_| Stopping)?,
         };
         tokio::spawn(self.clone().run(open, place));
-        Some(())
+        Ok(())
     }
 
-    async fn run(self: Arc<Self>, open: Open, _place: OwnedSemaphorePermit) {
-        metrics::gauge!("kontor_sagas_running").increment(1);
-        let mut stopping = self.stopping.subscribe();
+    /// Takes a saga that does not run, so that nobody else runs it.
+    fn claim(&self, open: &Arc<Open>) -> bool {
+        let mut under_way = self.under_way();
+        let free = !under_way.contains_key(&open.id);
+        if free {
+            under_way.insert(open.id.clone(), UnderWay { open: open.clone(), place: Place::Taken });
+        }
+        free
+    }
+
+    async fn run(self: Arc<Self>, open: Arc<Open>, _place: OwnedSemaphorePermit) {
         loop {
             match runner::run(&self, &open).await {
-                Ok(state) => {
-                    self.tell(&open, state);
-                    break;
+                Ok(state) if state.settled() => {
+                    self.under_way().remove(&open.id);
+                    return self.tell(&open, state);
                 }
-                Err(runner::RunError::Stopping) => break,
+                Ok(_) if self.goes_to_sleep(&open.id) => return,
+                Ok(_) => continue,
+                Err(runner::RunError::Stopping(_)) => break,
                 Err(error) => {
                     tracing::error!(saga = %open.id, name = %open.name, %error, "a saga cannot go on");
                     if !error.passes() {
+                        self.note_stuck(&open, &error).await;
+                        break;
+                    }
+                    if self.pause(LOG_PAUSE).await.is_err() {
                         break;
                     }
                 }
             }
-            tokio::select! {
-                _ = stopping.wait_for(|stopping| *stopping) => break,
-                () = tokio::time::sleep(LOG_PAUSE) => {}
-            }
         }
         self.under_way().remove(&open.id);
-        metrics::gauge!("kontor_sagas_running").decrement(1);
+    }
+
+    /// Shows in the index what the journal cannot say. The next start tries again.
+    async fn note_stuck(&self, open: &Open, error: &runner::RunError) {
+        let stuck = Change::Stuck { id: open.id.clone(), why: error.to_string() };
+        let position = *self.followed.borrow();
+        if let Err(error) = self.index.write(vec![stuck], position).await {
+            tracing::error!(%error, "the index of sagas cannot be written");
+        }
+    }
+
+    /// Whether nothing has happened since a waiting saga looked at the log.
+    fn goes_to_sleep(&self, id: &SagaId) -> bool {
+        let mut under_way = self.under_way();
+        match under_way.get_mut(id) {
+            Some(entry) if entry.place == Place::TakenAndCalled => {
+                entry.place = Place::Taken;
+                false
+            }
+            _ => {
+                under_way.remove(id);
+                true
+            }
+        }
     }
 
     /// Tells those who wait, and the operator.

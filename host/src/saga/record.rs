@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::SagaId;
-use super::journal::{Entry, IllegalEntry, Saga, next_state};
+use super::entry::Entry;
+use super::journal::{IllegalEntry, Saga, next_state};
 use crate::clock::Clock;
 use crate::log::{Append, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
 use crate::model::{CommandId, InvalidId, Meta, Recorded, StreamId, Version};
@@ -54,6 +55,7 @@ pub(super) struct Record {
     /// Of the trigger.
     correlation_id: Arc<str>,
     causation_id: Arc<str>,
+    /// The saga itself, or the person who acts on it.
     actor: Arc<str>,
     /// Entries on their way to the disk. Nobody waits for them one by one: the log keeps the order, so what follows from
     /// an entry is never on disk without it.
@@ -66,6 +68,7 @@ impl Record {
         clock: Arc<dyn Clock>,
         id: &SagaId,
         trigger: &Recorded,
+        actor: Arc<str>,
     ) -> Result<Self, RecordError> {
         let stream = StreamId::new(AGGREGATE, id)?;
         let (version, saga) = read(&*log, &stream).await?;
@@ -77,7 +80,7 @@ impl Record {
             saga,
             correlation_id: trigger.meta.correlation_id.clone(),
             causation_id: trigger.id().into(),
-            actor: format!("saga:{id}").into(),
+            actor,
             appending: Vec::new(),
         })
     }
@@ -121,6 +124,11 @@ impl Record {
     pub(super) fn take_appending(&mut self) -> Vec<Appending> {
         std::mem::take(&mut self.appending)
     }
+}
+
+/// How the journal names a saga that acts by itself.
+pub(super) fn actor(saga: &SagaId) -> Arc<str> {
+    format!("saga:{saga}").into()
 }
 
 /// Waits until entries are on disk.

@@ -1,14 +1,17 @@
-//! Runs one saga from wherever its journal stands to its end.
+//! Runs one saga from wherever its journal stands to where it does not go on by itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::driver::{Driver, GaveUp, Sender, Verdict, undo};
+use super::Shared;
+use super::driver::{Driver, Progress, Verdict, awaited, diverged};
+use super::entry::{Action, Entry, Trigger};
 use super::index::Open;
-use super::journal::{Entry, STEP_ZERO, Saga, SagaState, Trigger};
-use super::record::{Record, RecordError, written};
-use super::{SagaId, Shared};
-use crate::model::{CommandId, Recorded, Rejection};
-use crate::runtime::SagaEnd;
+use super::journal::{STEP_ZERO, Saga, SagaState};
+use super::record::{Record, RecordError, actor, written};
+use super::retry::Phase;
+use super::sender::{Fate, Sender, Stopping};
+use crate::model::{Command, CommandId, Recorded, Rejection};
+use crate::runtime::{Component, SagaEnd};
 
 /// How often a run that faults is started again.
 const MAX_FAULTS: u32 = 3;
@@ -16,8 +19,8 @@ const MAX_FAULTS: u32 = 3;
 /// Why a saga does not go on now.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
-    #[error("the host is stopping")]
-    Stopping,
+    #[error(transparent)]
+    Stopping(#[from] Stopping),
     #[error("the service {0} is not deployed")]
     NoService(Arc<str>),
     #[error("the event that started it is not in the log")]
@@ -34,46 +37,46 @@ impl RunError {
 }
 
 /// A saga under way.
-struct Running<'a> {
-    shared: &'a Shared,
-    id: SagaId,
+struct Running {
+    shared: Arc<Shared>,
+    open: Arc<Open>,
     trigger: Recorded,
     sender: Sender,
-    record: Arc<Mutex<Record>>,
+    progress: Arc<Mutex<Progress>>,
     resumed: bool,
     faults: u32,
 }
 
-/// Runs a saga until it has ended or parked, and that is on disk.
-pub(super) async fn run(shared: &Shared, open: &Open) -> Result<SagaState, RunError> {
-    let trigger = shared.log.read_all(open.trigger - 1, 1).await.map_err(RecordError::from)?;
-    let trigger = trigger.into_iter().find(|event| event.position == open.trigger);
-    let trigger = trigger.ok_or(RunError::NoTrigger)?;
-    let record = Record::open(shared.log.clone(), shared.clock.clone(), &open.id, &trigger).await?;
+/// The event that started a saga.
+pub(super) async fn trigger(shared: &Shared, open: &Open) -> Result<Recorded, RunError> {
+    let events = shared.log.read_all(open.trigger - 1, 1).await.map_err(RecordError::from)?;
+    events.into_iter().find(|event| event.position == open.trigger).ok_or(RunError::NoTrigger)
+}
+
+/// Runs a saga until it has ended, parked or waits, and that is on disk.
+pub(super) async fn run(shared: &Arc<Shared>, open: &Arc<Open>) -> Result<SagaState, RunError> {
+    let trigger = trigger(shared, open).await?;
+    let actor = actor(&open.id);
+    let record = Record::open(shared.log.clone(), shared.clock.clone(), &open.id, &trigger, actor).await?;
     let mut running = Running {
-        shared,
-        id: open.id.clone(),
-        sender: Sender {
-            dispatch: shared.dispatch.clone(),
-            saga: open.id.clone(),
-            origin: Sender::origin(&open.id, &trigger),
-            stopping: shared.stopping.subscribe(),
-        },
+        shared: shared.clone(),
+        open: open.clone(),
+        sender: Sender::new(shared.clone(), open.id.clone(), open.name.clone(), &trigger),
         trigger,
         resumed: record.saga().is_some(),
-        record: Arc::new(Mutex::new(record)),
+        progress: Arc::new(Mutex::new(Progress { record, verdict: None, reached: Default::default() })),
         faults: 0,
     };
     if !running.resumed {
-        running.start(open)?;
+        running.start()?;
     }
     loop {
         match running.saga(|saga| saga.state) {
             Some(SagaState::Running) => running.run_code().await?,
             Some(SagaState::Unwinding) => running.unwind().await?,
+            Some(SagaState::Waiting) if running.wake().await? => {}
             Some(state) => {
-                let appending = running.with_record(Record::take_appending);
-                written(appending).await?;
+                running.written().await?;
                 return Ok(state);
             }
             None => return Err(RunError::NoTrigger),
@@ -81,76 +84,74 @@ pub(super) async fn run(shared: &Shared, open: &Open) -> Result<SagaState, RunEr
     }
 }
 
-impl Running<'_> {
-    fn with_record<T>(&self, work: impl FnOnce(&mut Record) -> T) -> T {
-        work(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
+impl Running {
+    fn with<T>(&self, work: impl FnOnce(&mut Progress) -> T) -> T {
+        work(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn saga<T>(&self, read: impl FnOnce(&Saga) -> T) -> Option<T> {
-        self.with_record(|record| record.saga().map(read))
+        self.with(|progress| progress.record.saga().map(read))
     }
 
     fn write(&self, entry: Entry) -> Result<(), RunError> {
-        Ok(self.with_record(|record| record.write(&[entry]))?)
+        Ok(self.with(|progress| progress.record.write(&[entry]))?)
     }
 
-    fn start(&self, open: &Open) -> Result<(), RunError> {
-        let deployed = self.shared.registry.current();
-        let component =
-            deployed.service(&open.service).ok_or_else(|| RunError::NoService(open.service.clone()))?;
+    fn park(&self, why: String) -> Result<(), RunError> {
+        self.write(Entry::Parked { why, divergence: None })
+    }
+
+    async fn written(&self) -> Result<(), RunError> {
+        let appending = self.with(|progress| progress.record.take_appending());
+        Ok(written(appending).await?)
+    }
+
+    fn start(&self) -> Result<(), RunError> {
+        let deployed = self.shared.components.current();
+        let component = deployed.service(&self.open.service);
+        let component = component.ok_or_else(|| RunError::NoService(self.open.service.clone()))?;
         self.write(Entry::Started {
-            service: open.service.clone(),
-            saga: open.name.clone(),
+            service: self.open.service.clone(),
+            saga: self.open.name.clone(),
             digest: component.digest(),
-            trigger: Trigger {
-                stream: self.trigger.stream.as_str().to_owned(),
-                version: self.trigger.version,
-            },
+            trigger: Trigger { stream: self.trigger.stream.clone(), version: self.trigger.version },
         })
     }
 
-    /// Runs the component's code once, from its first line.
+    /// Runs the component's code once, from its first line, on the component that the saga started with.
     async fn run_code(&mut self) -> Result<(), RunError> {
-        let (service, name) = self.saga(|saga| (saga.service.clone(), saga.name.clone())).unwrap_or_default();
-        let component = self.shared.registry.current().service(&service).cloned();
-        let component = component.ok_or_else(|| RunError::NoService(service))?;
-        let verdict = Arc::new(Mutex::new(None));
-        let driver = Driver {
-            sender: self.sender.clone(),
-            ask: self.shared.ask.clone(),
-            record: self.record.clone(),
-            verdict: verdict.clone(),
-            resumed: self.resumed,
+        let Some(digest) = self.saga(|saga| saga.digest) else {
+            return Err(RunError::NoTrigger);
         };
-        let (end, _) = component.run_saga(&name, &self.id, &self.trigger, Box::new(driver)).await;
+        let component = match self.shared.components.get(digest).await {
+            Ok(component) => component,
+            Err(error) => {
+                return self.park(format!("the component that it started on cannot be had: {error}"));
+            }
+        };
+        let end = self.call(&component).await;
         self.resumed = true;
-        let verdict = verdict.lock().unwrap_or_else(PoisonError::into_inner).take();
         let pivoted = self.saga(|saga| saga.pivoted).unwrap_or_default();
+        let verdict = self.with(|progress| progress.verdict.take());
         match (end, verdict) {
-            (SagaEnd::Returned(Ok(())), _) => self.write(Entry::Completed {}),
-            (SagaEnd::Returned(Err(rejection)), _) if pivoted => self.write(Entry::Parked {
-                why: format!("the run returned a rejection after its pivot: {rejection}"),
-            }),
-            (SagaEnd::Returned(Err(reason)), _) => self.write(Entry::Unwinding { reason }),
+            (SagaEnd::Returned(returned), _) => self.returned(returned, pivoted),
             (SagaEnd::Halted, Some(Verdict::Unwind(reason))) => self.write(Entry::Unwinding { reason }),
-            (SagaEnd::Halted, Some(Verdict::Park(why))) => self.write(Entry::Parked { why }),
+            (SagaEnd::Halted, Some(Verdict::Park(parked))) => self.write(parked),
+            (SagaEnd::Halted, Some(Verdict::Wait)) => Ok(()),
             (SagaEnd::Halted, Some(Verdict::Record(error))) => Err(error.into()),
-            (SagaEnd::Halted, Some(Verdict::Stopping) | None) => Err(RunError::Stopping),
+            (SagaEnd::Halted, Some(Verdict::Stopping) | None) => Err(Stopping.into()),
             (SagaEnd::Fault(fault), _) => {
                 self.faults += 1;
                 if self.faults < MAX_FAULTS {
-                    return self
-                        .sender
-                        .pause(&CommandId::of_step(&self.id, &name), self.faults)
-                        .await
-                        .map_err(|_| RunError::Stopping);
+                    let retry = self.shared.retries.of(&self.open.name, "run", Phase::BeforePivot);
+                    return Ok(self.shared.pause(retry.wait(self.faults, &self.open.id)).await?);
                 }
                 match pivoted {
-                    true => self.write(Entry::Parked { why: fault.to_string() }),
+                    true => self.park(fault.to_string()),
                     false => self.write(Entry::Unwinding {
                         reason: Rejection {
                             code: "saga-failed".to_owned(),
-                            message: format!("The saga {name} failed: {fault}."),
+                            message: format!("The saga {} failed: {fault}.", self.open.name),
                             details: None,
                         },
                     }),
@@ -159,37 +160,105 @@ impl Running<'_> {
         }
     }
 
+    async fn call(&self, component: &Component) -> SagaEnd {
+        self.with(|progress| progress.reached.clear());
+        let driver =
+            Driver { sender: self.sender.clone(), progress: self.progress.clone(), resumed: self.resumed };
+        let Open { id, name, .. } = &*self.open;
+        component.run_saga(name, id, &self.trigger, Box::new(driver)).await.0
+    }
+
+    fn returned(&self, returned: Result<(), Rejection>, pivoted: bool) -> Result<(), RunError> {
+        // A replay that leaves out what the journal has is another run.
+        let left_out = self.with(|Progress { record, reached, .. }| {
+            let mut answered = record.saga()?.answered.iter();
+            let (name, answered) = answered.find(|(name, _)| !reached.contains(*name))?;
+            Some(diverged(name, answered, None::<&Action>))
+        });
+        if let Some(parked) = left_out {
+            return self.write(parked.map_err(RecordError::from)?);
+        }
+        match returned {
+            Ok(()) => self.write(Entry::Completed {}),
+            Err(reason) if pivoted => {
+                self.park(format!("the run returned a rejection after its pivot: {reason}"))
+            }
+            Err(reason) => self.write(Entry::Unwinding { reason }),
+        }
+    }
+
+    /// Wakes the saga if the event is there or the time is over. If not, it will be: who writes the event finds it among
+    /// those who wait.
+    async fn wake(&self) -> Result<bool, RunError> {
+        let Some(waiting) = self.saga(|saga| saga.waiting.clone()).flatten() else {
+            return Ok(false);
+        };
+        self.shared.waits.add(self.open.clone(), &waiting);
+        self.written().await?;
+        let event = awaited(&self.sender, &self.trigger, &waiting).await?;
+        if event.is_none() && self.shared.clock.now_ms() < waiting.until_ms {
+            return Ok(false);
+        }
+        self.shared.waits.remove(&self.open.id);
+        self.write(Entry::Awoken { name: waiting.name, event })?;
+        Ok(true)
+    }
+
     /// Undoes what was done, the last step first and step zero last. A step that cannot be undone does not keep the others.
     async fn unwind(&self) -> Result<(), RunError> {
-        let steps =
-            self.saga(|saga| saga.to_undo().map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default();
+        let steps: Vec<String> =
+            self.saga(|saga| saga.to_undo().map(str::to_owned).collect()).unwrap_or_default();
         for name in steps {
             let Some(command) = self.undo_of(&name) else {
                 continue;
             };
-            match self.sender.send(command, true).await {
-                Ok(_) => self.write(Entry::Undone { name })?,
-                Err(GaveUp::Stopping) => return Err(RunError::Stopping),
-                Err(GaveUp::Failed(error)) => self.write(Entry::UndoFailed { name, error })?,
-            }
+            let (fate, effort) = self.sender.step(&name, Phase::Undo, command).await?;
+            self.write(match fate {
+                Fate::Accepted(_) | Fate::Refused(_) => Entry::Undone { name, effort },
+                Fate::Failed(error) => Entry::UndoFailed { name, error, effort },
+            })?;
         }
-        let failed =
-            self.saga(|saga| saga.failed_undos.iter().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let failed: Vec<String> = self.saga(|saga| saga.failed.iter().cloned().collect()).unwrap_or_default();
         match failed.is_empty() {
             true => self.write(Entry::Compensated {}),
-            false => self.write(Entry::Parked { why: format!("not undone: {}", failed.join(", ")) }),
+            false => self.park(format!("not undone: {}", failed.join(", "))),
         }
     }
 
-    fn undo_of(&self, name: &str) -> Option<crate::model::Command> {
+    fn undo_of(&self, name: &str) -> Option<Command> {
         let reason = self.saga(|saga| saga.reason.clone())??;
         if name == STEP_ZERO {
             let meta = &self.trigger.meta;
             let (stream, undone) = (self.trigger.stream.clone(), meta.command_id.clone());
-            return Some(undo(&self.sender, name, stream, meta.command.clone(), undone, reason));
+            return Some(self.sender.undo(name, stream, meta.command.clone(), undone, reason));
         }
         let action = self.saga(|saga| saga.action(name).cloned())??;
-        let undone = CommandId::of_step(&self.id, name);
-        Some(undo(&self.sender, name, action.stream()?, action.command.into(), undone, reason))
+        let undone = CommandId::of_step(&self.open.id, name);
+        Some(self.sender.undo(name, action.stream, action.command.into(), undone, reason))
+    }
+}
+
+/// Does something to a saga that is parked, in the name of a person.
+pub(super) async fn act(
+    shared: &Shared,
+    open: &Open,
+    actor: Arc<str>,
+    decide: impl FnOnce(&Saga) -> Result<Entry, String>,
+) -> Result<Result<(), String>, RunError> {
+    let trigger = trigger(shared, open).await?;
+    let mut record =
+        Record::open(shared.log.clone(), shared.clock.clone(), &open.id, &trigger, actor).await?;
+    let entry = match record.saga() {
+        Some(saga) if saga.state == SagaState::Parked => decide(saga),
+        Some(saga) => Err(format!("It is {}: only a parked saga needs a person.", saga.state.as_str())),
+        None => Err("It has not begun.".to_owned()),
+    };
+    match entry {
+        Ok(entry) => {
+            record.write(&[entry])?;
+            written(record.take_appending()).await?;
+            Ok(Ok(()))
+        }
+        Err(refused) => Ok(Err(refused)),
     }
 }

@@ -117,11 +117,8 @@ impl Aggregate for Order {
             (Create { .. }, Some(_)) => return Err(context.already_exists()),
             (_, None) => return Err(context.not_found()),
             (Confirm {}, Some(order)) => {
-                order.must_be(
-                    Status::Pending,
-                    "order-not-pending",
-                    "Only a pending order can be confirmed.",
-                )?;
+                let message = "Only a pending order can be confirmed.";
+                order.must_be(Status::Pending, "order-not-pending", message)?;
                 OrderConfirmed {}
             }
             (Update { lines, payment }, Some(order)) => {
@@ -209,10 +206,10 @@ impl Aggregate for Order {
 
 impl Order {
     fn must_be(&self, status: Status, code: &str, message: &str) -> Result<(), Rejection> {
-        if self.status != status {
-            return Err(Rejection::new(code, message).with(json!({ "status": self.status })));
+        if self.status == status {
+            return Ok(());
         }
-        Ok(())
+        Err(self.rejection(code, message))
     }
 
     fn must_be_confirmed(&self) -> Result<(), Rejection> {
@@ -221,9 +218,12 @@ impl Order {
     }
 
     fn must_have_next(&self) -> Result<Bill, Rejection> {
-        self.next.clone().ok_or_else(|| {
-            Rejection::new("order-not-updating", "No change of this order has been asked for.")
-        })
+        let message = "No change of this order has been asked for.";
+        self.next.clone().ok_or_else(|| self.rejection("order-not-updating", message))
+    }
+
+    fn rejection(&self, code: &str, message: &str) -> Rejection {
+        Rejection::new(code, message).with(json!({ "status": self.status }))
     }
 }
 

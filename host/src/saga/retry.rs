@@ -1,0 +1,133 @@
+//! How often and how patiently a step that fails is tried again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::model::hash_prefix;
+
+/// The limits of one kind of step. The wait before the second attempt is the first one, and it doubles from attempt to
+/// attempt up to the longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// At least 1, the first one included.
+    pub attempts: u32,
+    pub first_wait_ms: u64,
+    pub longest_wait_ms: u64,
+}
+
+/// The limits of all steps: by what a step is, unless its name is listed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retries {
+    /// Past it the saga unwinds.
+    pub before_pivot: Retry,
+    /// Past it the saga parks.
+    pub after_pivot: Retry,
+    /// Past it the other undos still run, and the saga parks.
+    pub undo: Retry,
+    /// By `<saga>/<step>`, or `<saga>/<step>/undo`; a `*` at the end stands for any ending.
+    pub steps: BTreeMap<String, Retry>,
+}
+
+/// Where a saga is when it takes a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    BeforePivot,
+    AfterPivot,
+    Undo,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        let patient = Retry { attempts: 12, first_wait_ms: 100, longest_wait_ms: 30_000 };
+        Self {
+            // One and a half seconds: the client of the saga waits, and nothing is lost by undoing.
+            before_pivot: Retry { attempts: 6, first_wait_ms: 50, longest_wait_ms: 5_000 },
+            // About two minutes: enough for whatever starts again by itself. Then a person is called.
+            after_pivot: patient,
+            undo: patient,
+            steps: BTreeMap::new(),
+        }
+    }
+}
+
+impl Retries {
+    /// The name of an entry that allows no attempt at all.
+    pub(crate) fn without_attempts(&self) -> Option<&str> {
+        let kinds =
+            [("before_pivot", &self.before_pivot), ("after_pivot", &self.after_pivot), ("undo", &self.undo)];
+        let steps = self.steps.iter().map(|(name, retry)| (name.as_str(), retry));
+        kinds.into_iter().chain(steps).find(|(_, retry)| retry.attempts == 0).map(|(name, _)| name)
+    }
+
+    pub(super) fn of(&self, saga: &str, step: &str, phase: Phase) -> Retry {
+        let name = match phase {
+            Phase::BeforePivot | Phase::AfterPivot => format!("{saga}/{step}"),
+            Phase::Undo => format!("{saga}/{step}/undo"),
+        };
+        let pattern = |(pattern, retry): (&'_ String, &'_ Retry)| {
+            let prefix = pattern.strip_suffix('*')?;
+            name.starts_with(prefix).then_some((prefix.len(), *retry))
+        };
+        let listed = self.steps.get(&name).copied();
+        let matching = || self.steps.iter().filter_map(pattern).max_by_key(|(length, _)| *length);
+        listed.or_else(|| matching().map(|(_, retry)| retry)).unwrap_or(match phase {
+            Phase::BeforePivot => self.before_pivot,
+            Phase::AfterPivot => self.after_pivot,
+            Phase::Undo => self.undo,
+        })
+    }
+}
+
+impl Retry {
+    /// The wait after so many failures: half to one and a half of what the limits say, so that those who failed together
+    /// do not come back together.
+    pub(super) fn wait(&self, failures: u32, id: &str) -> Duration {
+        let doubled = self.first_wait_ms.saturating_mul(1 << failures.saturating_sub(1).min(32));
+        let wait = Duration::from_millis(doubled.min(self.longest_wait_ms));
+        let [jitter] = hash_prefix::<1>(&[id.as_bytes(), &failures.to_le_bytes()]);
+        wait.mul_f64(0.5 + f64::from(jitter) / 255.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn retry(attempts: u32) -> Retry {
+        Retry { attempts, first_wait_ms: 50, longest_wait_ms: 1_000 }
+    }
+
+    #[test]
+    fn the_closest_name_decides() {
+        let named = |(name, attempts): (&str, u32)| (name.to_owned(), retry(attempts));
+        let steps = [("a/pay", 2), ("a/pay*", 3), ("a/*", 4), ("a/pay/undo", 5)].map(named).into();
+        let retries = Retries { before_pivot: retry(7), after_pivot: retry(8), undo: retry(9), steps };
+        let table = [
+            ("a", "pay", Phase::BeforePivot, 2),
+            ("a", "pay", Phase::AfterPivot, 2),
+            ("a", "pay-later", Phase::BeforePivot, 3),
+            ("a", "hold", Phase::BeforePivot, 4),
+            ("a", "pay", Phase::Undo, 5),
+            ("b", "pay", Phase::BeforePivot, 7),
+            ("b", "pay", Phase::AfterPivot, 8),
+            ("b", "pay", Phase::Undo, 9),
+        ];
+        for (saga, step, phase, attempts) in table {
+            assert_eq!(retries.of(saga, step, phase).attempts, attempts, "{saga}/{step} {phase:?}");
+        }
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_differ_from_command_to_command() {
+        for (failures, middle_ms) in [(1, 50), (2, 100), (3, 200), (6, 1_000), (u32::MAX, 1_000)] {
+            let middle = Duration::from_millis(middle_ms);
+            let waits = ["x", "y", "z"].map(|id| retry(1).wait(failures, id));
+            assert!(waits.iter().all(|wait| (middle / 2..=middle * 3 / 2).contains(wait)), "{waits:?}");
+            assert_ne!(waits[0], waits[1]);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The sagas that sleep or wait for an event. One costs some hundred bytes here, and nothing runs of it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::SagaId;
+use super::entry::Wait;
+use super::index::Open;
+use super::journal::Waiting;
+use crate::model::StreamId;
+
+/// Who is woken by what.
+#[derive(Default)]
+pub(super) struct Waits {
+    kept: Mutex<Kept>,
+    /// Told when the next time to wake somebody is another one.
+    pub(super) changed: Notify,
+}
+
+#[derive(Default)]
+struct Kept {
+    sagas: HashMap<SagaId, Sleeper>,
+    /// By the time to wake them, milliseconds since 1970-01-01 UTC.
+    times: BTreeSet<(u64, SagaId)>,
+    /// By what they wait for.
+    streams: HashMap<StreamId, Vec<SagaId>>,
+}
+
+struct Sleeper {
+    open: Arc<Open>,
+    until_ms: u64,
+    event: Option<(StreamId, Vec<String>)>,
+}
+
+impl Waits {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, open: Arc<Open>, Waiting { wait, until_ms, .. }: &Waiting) {
+        let mut kept = self.kept();
+        kept.remove(&open.id);
+        let earliest = kept.times.first().is_none_or(|(earliest, _)| until_ms < earliest);
+        let event = match wait {
+            Wait::Sleep { .. } => None,
+            Wait::Event { stream, events, .. } => Some((stream.clone(), events.clone())),
+        };
+        if let Some((stream, _)) = &event {
+            kept.streams.entry(stream.clone()).or_default().push(open.id.clone());
+        }
+        kept.times.insert((*until_ms, open.id.clone()));
+        kept.sagas.insert(open.id.clone(), Sleeper { open, until_ms: *until_ms, event });
+        drop(kept);
+        if earliest {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn remove(&self, id: &str) {
+        self.kept().remove(id);
+    }
+
+    /// The earliest time that somebody is to be woken at.
+    pub(super) fn next_ms(&self) -> Option<u64> {
+        self.kept().times.first().map(|(until_ms, _)| *until_ms)
+    }
+
+    /// Takes out those whose time is over.
+    pub(super) fn due(&self, now_ms: u64) -> Vec<Arc<Open>> {
+        let mut kept = self.kept();
+        let due: Vec<SagaId> = kept
+            .times
+            .iter()
+            .take_while(|(until_ms, _)| *until_ms <= now_ms)
+            .map(|(_, id)| id.clone())
+            .collect();
+        due.iter().filter_map(|id| kept.remove(id)).collect()
+    }
+
+    /// Takes out those who wait for such an event on the stream.
+    pub(super) fn happened(&self, stream: &StreamId, event: &str) -> Vec<Arc<Open>> {
+        let mut kept = self.kept();
+        let Some(waiting) = kept.streams.get(stream) else {
+            return Vec::new();
+        };
+        let awaits = |id: &SagaId| {
+            let sleeper = kept.sagas.get(id).and_then(|sleeper| sleeper.event.as_ref());
+            sleeper.is_some_and(|(_, events)| events.iter().any(|name| name == event))
+        };
+        let woken: Vec<SagaId> = waiting.iter().filter(|id| awaits(id)).cloned().collect();
+        woken.iter().filter_map(|id| kept.remove(id)).collect()
+    }
+}
+
+impl Kept {
+    fn remove(&mut self, id: &str) -> Option<Arc<Open>> {
+        let (id, Sleeper { open, until_ms, event }) = self.sagas.remove_entry(id)?;
+        if let Some((stream, _)) = event
+            && let Some(waiting) = self.streams.get_mut(&stream)
+        {
+            waiting.retain(|other| *other != id);
+            if waiting.is_empty() {
+                self.streams.remove(&stream);
+            }
+        }
+        self.times.remove(&(until_ms, id));
+        Some(open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(id: &str) -> Arc<Open> {
+        Arc::new(Open { id: id.into(), trigger: 1, service: "s".into(), name: "n".into() })
+    }
+
+    fn sleep(until_ms: u64) -> Waiting {
+        Waiting { name: "nap".to_owned(), wait: Wait::Sleep { duration_ms: 1 }, until_ms }
+    }
+
+    fn event(until_ms: u64, stream: &StreamId, event: &str) -> Waiting {
+        let wait = Wait::Event { stream: stream.clone(), events: vec![event.to_owned()], timeout_ms: 1 };
+        Waiting { name: "news".to_owned(), wait, until_ms }
+    }
+
+    fn ids(sagas: &[Arc<Open>]) -> Vec<&str> {
+        sagas.iter().map(|open| &*open.id).collect()
+    }
+
+    #[test]
+    fn they_are_woken_once_each_in_the_order_of_their_times() {
+        let waits = Waits::default();
+        for (id, until_ms) in [("b", 20), ("a", 10), ("c", 20), ("d", 30)] {
+            waits.add(open(id), &sleep(until_ms));
+        }
+        assert_eq!(waits.next_ms(), Some(10));
+        assert_eq!(ids(&waits.due(9)), [""; 0]);
+        assert_eq!(ids(&waits.due(20)), ["a", "b", "c"]);
+        waits.remove("d");
+        assert_eq!(waits.next_ms(), None);
+    }
+
+    #[test]
+    fn an_event_wakes_those_who_wait_for_it_and_a_time_those_who_have_waited_long_enough() {
+        let waits = Waits::default();
+        let [tea, pot] = ["tea", "pot"].map(|id| StreamId::new("product", id).unwrap());
+        waits.add(open("a"), &event(10, &tea, "stock-added"));
+        waits.add(open("b"), &event(10, &tea, "stock-removed"));
+        waits.add(open("c"), &event(20, &pot, "stock-added"));
+        assert_eq!(ids(&waits.happened(&tea, "stock-added")), ["a"]);
+        assert_eq!(ids(&waits.happened(&tea, "stock-added")), [""; 0]);
+        assert_eq!(ids(&waits.due(15)), ["b"]);
+        assert_eq!(ids(&waits.happened(&tea, "stock-removed")), [""; 0]);
+        assert_eq!(ids(&waits.happened(&pot, "stock-added")), ["c"]);
+        assert_eq!(waits.next_ms(), None);
+    }
+
+    #[test]
+    fn who_is_added_again_waits_for_the_last_thing_only() {
+        let waits = Waits::default();
+        let tea = StreamId::new("product", "tea").unwrap();
+        waits.add(open("a"), &event(10, &tea, "stock-added"));
+        waits.add(open("a"), &sleep(30));
+        assert_eq!(ids(&waits.happened(&tea, "stock-added")), [""; 0]);
+        assert_eq!(waits.next_ms(), Some(30));
+    }
+}
