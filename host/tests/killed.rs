@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 use common::http::{Client, NoAnswer, Reply};
 use common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, new_key, order};
-use common::{Site, audit};
+use common::{Site, audit, laws};
 
 const ORDERS: usize = 200;
 
@@ -171,4 +172,70 @@ fn a_host_that_is_asked_to_end_answers_all_that_it_has_taken() {
             answer.as_ref().map(|a| &a.text)
         );
     }
+}
+
+/// Sends orders, changes and deletions from many clients until the host is gone. Returns how many it has answered.
+fn flood(client: &Client, confirmed: &[String]) -> usize {
+    const CLIENTS: usize = 64;
+    let (number, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let send = || {
+        loop {
+            let number = number.fetch_add(1, Ordering::Relaxed);
+            let sent = match confirmed.get(number) {
+                Some(id) if number % 2 == 0 => client.try_send("DELETE", &format!("/orders/{id}"), &[], ""),
+                Some(id) => {
+                    let change = order(&[("apple", 3)]).change().to_string();
+                    client.try_send("PUT", &format!("/orders/{id}"), &[], change)
+                }
+                None => Sent::new(number).send(client, "wait=0"),
+            };
+            match sent {
+                Ok(_) => answered.fetch_add(1, Ordering::Relaxed),
+                Err(_) => return,
+            };
+        }
+    };
+    thread::scope(|scope| (0..CLIENTS).for_each(|_| _ = scope.spawn(send)));
+    answered.into_inner()
+}
+
+#[test]
+fn a_thousand_sagas_go_on_by_themselves_after_a_kill() {
+    const SAGAS: usize = 1_000;
+    /// Orders that are there before, half of which are changed and half deleted.
+    const CONFIRMED: usize = 100;
+    let site = Site::new(&configuration());
+    let mut host = site.start();
+    stock(&host);
+    let client = Client::clone(&host);
+    let confirmed: Vec<_> = (0..CONFIRMED).map(|_| new_key()).collect();
+    for key in &confirmed {
+        let body = order(&[("apple", 2), ("pear", 1)]).json();
+        client.post("/orders", &[("idempotency-key", key)], &body).ok();
+    }
+    let mut seen = laws::quiet(&host);
+    let answered = thread::scope(|scope| {
+        let flood = scope.spawn(|| flood(&client, &confirmed));
+        for event in client.follow(seen.position) {
+            seen.take_in(&event);
+            if seen.running() == SAGAS {
+                break;
+            }
+        }
+        host.kill();
+        flood.join().unwrap()
+    });
+
+    let start = Instant::now();
+    host = site.start();
+    let ready = start.elapsed();
+    let ledger = laws::quiet(&host);
+    let took = start.elapsed();
+    println!(
+        "{answered} commands answered; {SAGAS} sagas under way at the kill; after the start the host was ready in {ready:?} \
+         and the last saga had ended in {took:?} {}",
+        ledger.position
+    );
+    let statuses = audit::check(&host);
+    println!("{statuses:?}");
 }
