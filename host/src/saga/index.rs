@@ -38,7 +38,7 @@ CREATE TABLE sagas (
     unwound INTEGER NOT NULL DEFAULT 0,
     -- The component that it runs on; none before it has begun.
     digest TEXT,
-    -- Why it is parked.
+    -- Why it is parked, or cannot run at all.
     why TEXT,
     -- Set while it only sleeps: until when.
     sleeps_until_ms INTEGER
@@ -70,12 +70,34 @@ pub(super) struct Listed {
 /// What an event of the log means for the index.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    Triggered { open: Arc<Open>, stream: String },
-    Began { id: SagaId, digest: Digest },
-    Moved { id: SagaId, state: SagaState },
-    Slept { id: SagaId, until_ms: u64 },
-    Parked { id: SagaId, why: String },
-    Resumed { id: SagaId },
+    Triggered {
+        open: Arc<Open>,
+        stream: String,
+    },
+    Began {
+        id: SagaId,
+        digest: Digest,
+    },
+    Moved {
+        id: SagaId,
+        state: SagaState,
+    },
+    Slept {
+        id: SagaId,
+        until_ms: u64,
+    },
+    Parked {
+        id: SagaId,
+        why: String,
+    },
+    Resumed {
+        id: SagaId,
+    },
+    /// It cannot run, and its journal cannot say so.
+    Stuck {
+        id: SagaId,
+        why: String,
+    },
 }
 
 impl Change {
@@ -295,6 +317,7 @@ impl Change {
             Self::Parked { id, why } => {
                 set("UPDATE sagas SET state = 'parked', why = ?2 WHERE id = ?1", id, &why)
             }
+            Self::Stuck { id, why } => set("UPDATE sagas SET why = ?2 WHERE id = ?1", id, &why),
             Self::Resumed { id } => set(
                 "UPDATE sagas SET state = iif(unwound, 'unwinding', 'running'), why = ?2 WHERE id = ?1",
                 id,

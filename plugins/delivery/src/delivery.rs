@@ -141,7 +141,7 @@ impl Aggregate for Delivery {
         };
     }
 
-    /// None: it is no longer as the command left it. What has left the house needs a person to bring it back.
+    /// What has left needs a person to bring it back.
     fn compensate(
         &self,
         event: DeliveryEvent,
@@ -157,11 +157,10 @@ impl Aggregate for Delivery {
             (DeliveryResumed {}, Preparing) => Some(DeliveryHeld {}),
             (DeliveryCancelled {}, Cancelled) => Some(DeliveryScheduled { address: self.address.clone() }),
             (DeliveryStartRequested {}, Starting) => Some(DeliveryStartRefused { reason: reason.clone() }),
-            (DeliveryResumed {}, Starting)
-            | (
-                DeliveryScheduled { .. } | DeliveryResumed {} | DeliveryStartRequested {},
-                InTransit | Delivered,
-            ) => return Err(context.not_compensable()),
+            (DeliveryHeld {} | DeliveryCancelled {}, _) => None,
+            (DeliveryResumed {}, Starting) | (_, InTransit | Delivered) => {
+                return Err(context.not_compensable());
+            }
             _ => None,
         })
     }
@@ -178,10 +177,10 @@ impl Delivery {
     }
 
     fn must_be(&self, status: Status, code: &str, message: &str) -> Result<(), Rejection> {
-        if self.status != status {
-            return Err(Rejection::new(code, message).with(json!({ "status": self.status })));
+        if self.status == status {
+            return Ok(());
         }
-        Ok(())
+        Err(Rejection::new(code, message).with(json!({ "status": self.status })))
     }
 }
 

@@ -117,11 +117,8 @@ impl Aggregate for Order {
             (Create { .. }, Some(_)) => return Err(context.already_exists()),
             (_, None) => return Err(context.not_found()),
             (Confirm {}, Some(order)) => {
-                order.must_be(
-                    Status::Pending,
-                    "order-not-pending",
-                    "Only a pending order can be confirmed.",
-                )?;
+                let message = "Only a pending order can be confirmed.";
+                order.must_be(Status::Pending, "order-not-pending", message)?;
                 OrderConfirmed {}
             }
             (Update { lines, payment }, Some(order)) => {
@@ -209,7 +206,10 @@ impl Aggregate for Order {
 
 impl Order {
     fn must_be(&self, status: Status, code: &str, message: &str) -> Result<(), Rejection> {
-        if self.status == status { Ok(()) } else { Err(self.rejection(code, message)) }
+        if self.status == status {
+            return Ok(());
+        }
+        Err(self.rejection(code, message))
     }
 
     fn must_be_confirmed(&self) -> Result<(), Rejection> {

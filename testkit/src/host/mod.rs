@@ -34,7 +34,7 @@ use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
 use kontor::model::{Command, CommandId, Intent, Json, Origin, Recorded};
 use kontor::projection::Projections;
 use kontor::query::{Queries, QueryLimits};
-use kontor::runtime::Ask;
+use kontor::runtime::{Ask, HttpClient};
 use kontor::saga::{Act, Ground, OperateError, Retries, Retry, SagaStatus, Sagas};
 use kontor::state::States;
 use serde_json::Value;
@@ -163,8 +163,10 @@ impl Site {
         );
         let ask: Arc<dyn Ask> = Arc::new(queries);
         let limits = DispatchLimits::default();
+        // It grants nothing.
+        let http = Arc::new(HttpClient::default());
         let dispatch =
-            Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), clock.clone(), limits);
+            Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), http, clock.clone(), limits);
         let (commands, ask) = between((Arc::new(dispatch.clone()), ask));
         let ground = Ground {
             log: log.clone(),
