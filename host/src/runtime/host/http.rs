@@ -26,7 +26,7 @@ use wasmtime_wasi_http::{
 
 use crate::runtime::guest::{Guest, Identity};
 
-pub use client::{GrantError, HttpClient, Resolve, system_resolver};
+pub use client::{GrantError, HeaderError, HttpClient, Resolve, system_resolver};
 pub use failure::{HttpFailure, HttpFailureKind};
 pub use origin::{HttpOrigin, NoOrigin};
 
