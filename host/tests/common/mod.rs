@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
+pub(crate) mod audit;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod laws;
@@ -123,7 +124,7 @@ impl Host {
     }
 
     /// Ends it as a power cut does.
-    pub(crate) fn kill(mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
