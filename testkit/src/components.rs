@@ -1,4 +1,5 @@
 //! Where components are, and what runs them.
+#![allow(clippy::expect_used, reason = "a test without a thread to run on is a test that fails")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::env;

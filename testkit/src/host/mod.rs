@@ -26,6 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use kontor::deploy::{Components, Deployed, Registry, Store};
 use kontor::dispatch::{Accepted, Dispatch, DispatchLimits, Submit};
 use kontor::error::CallError;
@@ -59,7 +60,7 @@ const RETRY: Retry = Retry { attempts: 2, first_wait_ms: 0, longest_wait_ms: 0 }
 
 /// Where the host of a test keeps its things. Hosts come and go on it, one at a time.
 pub struct Site {
-    data: TempDir,
+    data: Arc<TempDir>,
     clock: Arc<TestClock>,
 }
 
@@ -69,6 +70,8 @@ pub struct Host {
     executor: Option<Runtime>,
     life: Arc<Life>,
     parts: Parts,
+    /// The directory is there for as long as the host.
+    _data: Arc<TempDir>,
 }
 
 /// What a host is made of.
@@ -93,7 +96,7 @@ impl Site {
     /// With nothing in it.
     pub fn new() -> Self {
         let data = tempfile::tempdir().expect("a directory for the host's data");
-        Self { data, clock: Arc::new(TestClock::new(START_MS)) }
+        Self { data: Arc::new(data), clock: Arc::new(TestClock::new(START_MS)) }
     }
 
     /// Another site that has all that this one has. No host may be running on it.
@@ -128,7 +131,7 @@ impl Site {
         let mut executor = tokio::runtime::Builder::new_multi_thread();
         let executor = executor.worker_threads(2).enable_all().build().expect("threads for the host");
         let parts = executor.block_on(self.wire(services, life, between));
-        Host { executor: Some(executor), life: life.clone(), parts }
+        Host { executor: Some(executor), life: life.clone(), parts, _data: self.data.clone() }
     }
 
     async fn wire(
@@ -194,6 +197,12 @@ impl Host {
         self.run(self.submit(CommandId::new(), command))
     }
 
+    /// Sends commands all at once, each under a new key.
+    pub fn send_all(&self, commands: &[crate::Command]) -> Result<Vec<Accepted>, CallError> {
+        let sent = commands.iter().map(|command| self.submit(CommandId::new(), command));
+        self.run(try_join_all(sent))
+    }
+
     pub(crate) async fn submit(
         &self,
         id: CommandId,
@@ -253,12 +262,13 @@ impl Host {
     pub fn until(&self, count: usize, what: impl Fn(&Recorded) -> bool) {
         let mut subscription = Subscription::new(self.parts.log.clone(), 0);
         let mut left = count;
-        let found = self.run(timeout(LIMIT, async {
+        let look = async {
             while left > 0 {
                 let page = subscription.next().await.expect("a page of the log").unwrap_or_default();
                 left = left.saturating_sub(page.iter().filter(|event| what(event)).count());
             }
-        }));
+        };
+        let found = self.run(async { timeout(LIMIT, look).await });
         assert!(found.is_ok(), "{left} of {count} events have not come");
     }
 
