@@ -310,10 +310,7 @@ impl ToSql for SagaState {
 
 impl FromSql for SagaState {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|state| value.as_str().is_ok_and(|text| text == state.as_str()))
-            .ok_or(FromSqlError::InvalidType)
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }
 }
 
