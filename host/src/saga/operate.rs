@@ -94,23 +94,21 @@ impl Sagas {
         Ok(SagaState::ALL.into_iter().filter(|state| !state.ended()).map(census).collect())
     }
 
-    /// How a saga went; none if no such saga was ever started. Knows all events that are in the log by now.
-    pub async fn timeline(&self, id: &str) -> Result<Option<Timeline>, CallError> {
-        let Some(open) = self.find(id).await? else {
-            return Ok(None);
-        };
+    /// How a saga went. Knows all events that are in the log by now. Rejected with `not-found`.
+    pub async fn timeline(&self, id: &str) -> Result<Timeline, CallError> {
+        let open = self.find(id).await?;
         let trigger = runner::trigger(&self.shared, &open).await.map_err(call_error)?;
         let timeline = async {
             let journal = record::events(&*self.shared.log, &StreamId::new(AGGREGATE, id)?).await?;
             Timeline::of(&open, &trigger, &journal)
         };
-        timeline.await.map(Some).map_err(unreadable)
+        timeline.await.map_err(unreadable)
     }
 
     /// Does something about a parked saga. It is on disk when this returns, and the saga goes on. Rejected with `not-found`,
     /// `saga-not-parked` or `step-not-failed`.
     pub async fn act(&self, id: &str, act: Act, actor: &str) -> Result<SagaStatus, CallError> {
-        let open = Arc::new(self.find(id).await?.ok_or_else(|| not_found(id))?);
+        let open = Arc::new(self.find(id).await?);
         self.claim(&open).await?;
         let acted = runner::act(&self.shared, &open, actor.into(), |saga| act.entry(saga)).await;
         self.shared.under_way().remove(&open.id);
@@ -121,9 +119,10 @@ impl Sagas {
         Ok(self.journaled(id).await?.ok_or_else(|| not_found(id))?)
     }
 
-    async fn find(&self, id: &str) -> Result<Option<Open>, CallError> {
+    async fn find(&self, id: &str) -> Result<Open, CallError> {
         self.shared.caught_up().await?;
-        self.shared.index.find(id).await.map_err(index_error)
+        let open = self.shared.index.find(id).await.map_err(index_error)?;
+        Ok(open.ok_or_else(|| not_found(id))?)
     }
 
     /// Keeps anybody else from running the saga.
