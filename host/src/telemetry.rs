@@ -1,6 +1,6 @@
 //! What the host tells about itself while it runs: its log on standard error, and its metrics. `METRICS` lists them.
 
-use std::io::{IsTerminal as _, stderr};
+use std::io::{IsTerminal, stderr};
 use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
@@ -88,7 +88,7 @@ pub fn init_logging(format: LogFormat) -> Result<(), TelemetryError> {
     let filter = filter(&std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default())?;
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match format {
-        LogFormat::Text => logging.with_ansi(colours()).finish().try_init()?,
+        LogFormat::Text => logging.with_ansi(colours(&stderr())).finish().try_init()?,
         LogFormat::Json => logging.json().finish().try_init()?,
     }
     Ok(())
@@ -99,9 +99,9 @@ fn filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
     Ok(EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(directives)?)
 }
 
-/// Whether standard error is read by a person who has not asked for plain text (<https://no-color.org>).
-fn colours() -> bool {
-    stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether a stream is read by a person who has not asked for plain text (<https://no-color.org>).
+pub fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// What renders the process's metrics as Prometheus reads them. The first call installs the recorder; all hosts of a process
