@@ -188,7 +188,8 @@ impl Person {
         let state = Style::of_output().state(status.state);
         writeln!(out, "{} {id} is {state}", status.name)?;
         if !status.state.ended() {
-            writeln!(out, "See how it goes on: kontor saga show {id}{}", self.saga.host.flag())?;
+            let what = if status.state == SagaState::Parked { "why" } else { "how it goes on" };
+            writeln!(out, "See {what}: kontor saga show {id}{}", self.saga.host.flag())?;
         }
         Ok(())
     }
@@ -247,9 +248,7 @@ mod tests {
                 vec!["skip", ID, "--step", "pay", "--reason", "why"],
                 "parked",
                 r#"skip HTTP/1.1 {"reason":"why","step":"pay"}"#,
-                format!(
-                    "place-order {ID} is parked\nSee how it goes on: kontor saga show {ID} --host HOST\n"
-                ),
+                format!("place-order {ID} is parked\nSee why: kontor saga show {ID} --host HOST\n"),
             ),
             (
                 vec!["resolve", ID, "--reason", "why"],

@@ -61,7 +61,7 @@ impl Sagas {
         let now = Time(SystemClock.now_ms());
         write!(out, "{}", saga_table(&page.items, now, Style::of_output(), terminal_width()))?;
         if page.next.is_some() {
-            writeln!(out, "There may be more than these {}: see --limit.", self.limit)?;
+            writeln!(out, "There may be more: see --limit.")?;
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ ID                                    SAGA          AGGREGATE  STATE      AGE   
         let arguments = ["--state", "parked", "--saga", "place-order", "--limit", "2"];
         let (asked, printed) = run(false, &arguments, &format!(r#"{{"items":{ITEMS},"next":"x"}}"#));
         assert_eq!(asked, "GET /admin/sagas?state=parked&saga=place-order&limit=2 HTTP/1.1");
-        assert!(printed.ends_with("There may be more than these 2: see --limit.\n"), "{printed}");
+        assert!(printed.ends_with("There may be more: see --limit.\n"), "{printed}");
     }
 
     #[test]

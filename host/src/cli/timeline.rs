@@ -42,7 +42,7 @@ fn head(saga: &Timeline, now: Time, style: Style) -> String {
         ("saga", Some(format!("{} {}", saga.name, saga.id))),
         ("state", Some(style.state(saga.state))),
         ("parked", saga.why.as_ref().map(|why| style.paint(Colour::Red, why))),
-        ("unwinds", saga.reason.as_ref().map(rejection)),
+        (if saga.ended.is_some() { "unwound" } else { "unwinds" }, saga.reason.as_ref().map(rejection)),
         ("trigger", Some(format!("{}, version {} of {}", trigger.event, trigger.version, trigger.stream))),
         ("started", Some(started)),
         ("ended", ended),
@@ -189,18 +189,137 @@ fn what_to_do(saga: &Timeline, flag: &str) -> String {
     let undone = if saga.reason.is_some() { "undo of " } else { "" };
     let mut text = format!("It needs a person. To have it try again:\n  kontor saga retry {id}{flag}\n");
     for step in &saga.failed {
+        let named = quoted(step);
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            "To leave out the {undone}{step}:\n  kontor saga skip {id} --step {step} --reason '…'{flag}\n"
+            "To leave out the {undone}{step}:\n  kontor saga skip {id} --step {named} --reason '…'{flag}\n"
         );
     }
     let _ = write!(text, "To end it, all seen to by hand:\n  kontor saga resolve {id} --reason '…'{flag}\n");
     text
 }
 
+/// A word of a command line of the common shells.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:".contains(letter);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
 fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let mut columns = Columns::new();
     rows.iter().for_each(|row| columns.fit(row));
     rows.iter().map(|row| columns.line(row) + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ID: &str = "01997a2b-0000-7000-8000-00000000000a";
+
+    /// A saga of the order o1, started at 03:18, with these members and steps beside step zero.
+    fn saga(members: Value, steps: Vec<Value>) -> Timeline {
+        let mut all = vec![json!({
+            "name": "trigger", "kind": "step", "stream": "order/o1", "command": "create", "outcome": "done",
+            "time": "2026-11-22T03:18:00.000Z", "undo": {"outcome": "done", "time": "2026-11-22T03:18:02.000Z",
+            "attempts": 1, "took_ms": 3},
+        })];
+        all.extend(steps);
+        let mut saga = json!({
+            "id": ID, "service": "order", "name": "place-order", "digest": "0123456789ab".repeat(6)[..64], "acts": [],
+            "trigger": {"stream": "order/o1", "version": 1, "event": "order-created"}, "failed": [],
+            "started": "2026-11-22T03:18:00.000Z", "steps": all,
+        });
+        saga.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        serde_json::from_value(saga).unwrap()
+    }
+
+    fn shown(saga: &Timeline, flag: &str) -> String {
+        text(saga, Time(saga.started.0 + 125_000), Style::PLAIN, flag)
+    }
+
+    #[test]
+    fn a_parked_saga_shows_each_undo_beside_its_step_and_what_to_do() {
+        let pay = json!({
+            "name": "pay all", "kind": "step", "stream": "payment/o1", "command": "authorize", "outcome": "failed",
+            "error": "payment took too long", "time": "2026-11-22T03:18:01.600Z", "attempts": 6, "took_ms": 1_580,
+            "undo": {"outcome": "failed", "time": "2026-11-22T03:18:02.000Z", "attempts": 12, "took_ms": 130_000,
+            "error": "payment trapped"},
+        });
+        let refused = json!({
+            "name": "ask", "kind": "query", "service": "inventory", "query": "product", "outcome": "refused",
+            "rejection": {"code": "not-found", "message": "None.", "details": {"id": 7}},
+            "time": "2026-11-22T03:18:00.020Z", "attempts": 1, "took_ms": 4,
+        });
+        let members = json!({
+            "state": "parked", "why": "not undone: pay all", "failed": ["pay all"],
+            "reason": {"code": "step-failed", "message": "The step pay all failed."},
+            "acts": [{"time": "2026-11-22T03:19:00.000Z", "actor": "ada", "act": "retry"}],
+        });
+        let expected = "\
+saga     place-order 01997a2b-0000-7000-8000-00000000000a
+state    parked
+parked   not undone: pay all
+unwinds  step-failed: The step pay all failed.
+trigger  order-created, version 1 of order/o1
+started  2026-11-22T03:18:00.000Z, 2m 5s ago
+service  order, component 0123456789ab
+
+STEP     DOES         ON          OUTCOME  TRIES  TOOK  AT     UNDO
+trigger  create       order/o1    done                  +0ms   done, 3ms
+ask      ask product  inventory   refused  1      4ms   +20ms
+    refused: not-found: None. {\"id\":7}
+pay all  authorize    payment/o1  failed   6      1.5s  +1.6s  failed, 12 tries, 2m 10s
+    failed: payment took too long
+    undo failed: payment trapped
+
+WHEN                      WHO  DID    BECAUSE
+2026-11-22T03:19:00.000Z  ada  retry
+
+It needs a person. To have it try again:
+  kontor saga retry 01997a2b-0000-7000-8000-00000000000a --host H
+To leave out the undo of pay all:
+  kontor saga skip 01997a2b-0000-7000-8000-00000000000a --step 'pay all' --reason '…' --host H
+To end it, all seen to by hand:
+  kontor saga resolve 01997a2b-0000-7000-8000-00000000000a --reason '…' --host H
+";
+        assert_eq!(shown(&saga(members, vec![refused, pay]), " --host H"), expected);
+    }
+
+    #[test]
+    fn a_divergence_is_shown_side_by_side_and_what_differs_is_marked() {
+        let journaled = json!({"command": "reserve", "payload": {"quantity": 2}});
+        let asked = json!({"command": "reserve", "payload": {"quantity": 3}});
+        let both = json!({"state": "parked", "divergence": {"journaled": journaled, "asked": asked}});
+        let expected = "\
+JOURNALED                   ASKED NOW
+{                           {
+  \"command\": \"reserve\",       \"command\": \"reserve\",
+  \"payload\": {                \"payload\": {
+    \"quantity\": 2        ≠      \"quantity\": 3
+  }                           }
+}                           }
+";
+        let text = shown(&saga(both, vec![]), "");
+        assert!(text.contains(expected), "{text}");
+
+        let left_out = json!({"state": "parked", "divergence": {"journaled": {"a": 1}, "asked": null}});
+        let text = shown(&saga(left_out, vec![]), "");
+        assert!(text.contains("{          ≠  nothing\n  \"a\": 1   ≠\n}          ≠\n"), "{text}");
+    }
+
+    #[test]
+    fn a_saga_that_waits_says_for_what_and_until_when() {
+        let wait = json!({
+            "name": "paid", "kind": "wait", "stream": "payment/o1", "events": ["payment-authorized", "payment-cancelled"],
+            "until": "2026-11-25T03:18:00.000Z", "outcome": "waiting", "time": "2026-11-22T03:18:00.030Z",
+        });
+        let text = shown(&saga(json!({"state": "waiting"}), vec![wait]), "");
+        let row = "paid     wait for payment-authorized or payment-cancelled  payment/o1  waiting";
+        assert!(text.contains(row), "{text}");
+        assert!(text.ends_with("    until 2026-11-25T03:18:00.000Z\n"), "{text}");
+    }
 }
