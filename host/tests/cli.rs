@@ -48,7 +48,7 @@ fn plugins_are_listed_as_the_host_has_them() {
     assert_eq!(rows[0], ["SERVICE", "VERSION", "DIGEST", "AGGREGATES", "SAGAS", "ROUTES"]);
     let row = |service: &str| rows.iter().find(|row| row[0] == service).unwrap();
     assert_eq!(rows.len(), 6);
-    assert_eq!(row("order")[3..5], ["order", "place-order"]);
+    assert_eq!(row("order")[3..7], ["order", "place-order,", "change-order,", "delete-order"]);
     assert_eq!(row("report")[3..5], ["-", "-"]);
 
     let json: Value = serde_json::from_str(&printed(&host, &["plugins", "--json"])).unwrap();

@@ -14,7 +14,7 @@ use common::http::{Client, Reply};
 use common::shop::{
     CARD_LIMIT, POINTS_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, names, new_key, order,
 };
-use common::{Host, Site, laws};
+use common::{Host, Site, audit};
 
 /// Of 300, and 10 in stock.
 const APPLE: &str = "apple";
@@ -71,7 +71,7 @@ fn an_order_is_taken_at_once_and_then_confirmed() {
     assert_eq!(host.get(&format!("/payments/{id}")).ok(), payment);
     let delivery = json!({"id": id, "status": "preparing", "address": expected["address"]});
     assert_eq!(host.get(&format!("/deliveries/{id}")).ok(), delivery);
-    laws::check(&host);
+    audit::check(&host);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn an_order_that_cannot_be_fulfilled_is_cancelled_with_the_reason() {
         host.get(&format!("/deliveries/{id}")).problem(404, "not-found");
         check_unwinding(&host, placed["saga"]["id"].as_str().unwrap(), reason, steps);
     }
-    laws::check(&host);
+    audit::check(&host);
 }
 
 /// The journal tells of each step that was done, and then of their undos in reverse order, the order itself last.
@@ -185,7 +185,7 @@ fn of_two_orders_for_the_last_piece_exactly_one_gets_it() {
         assert_eq!(outcomes, ["confirmed", "insufficient-stock"]);
         assert_eq!(host.stock(&product), (0, 1));
     }
-    laws::check(&host);
+    audit::check(&host);
 }
 
 /// `confirmed`, or why not. Whoever comes late is rejected at once; whoever comes at the same time is cancelled.
@@ -232,7 +232,7 @@ fn an_order_sent_again_with_its_key_is_the_same_order() {
     let another = order(&[(APPLE, 3)]).json();
     host.post("/orders", &headers, &another).problem(422, "idempotency-key-reused");
     host.post("/orders", &headers, &body).ok();
-    laws::check(&host);
+    audit::check(&host);
 }
 
 fn told_of(reply: &Reply) -> String {

@@ -30,10 +30,16 @@ impl Workspace {
         Ok(Self { root: path("workspace_root")?, target: path("target_directory")? })
     }
 
-    /// A call of cargo in the root of the repository.
+    /// A call of cargo in the root of the repository, with what cargo says to this chore about its package left out: build
+    /// scripts look at such variables, and what they compile would be compiled again with each change between a call
+    /// from here and one from a shell.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(cargo());
         command.current_dir(&self.root).args(arguments);
+        let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for name in std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_str().is_some_and(told)) {
+            command.env_remove(name);
+        }
         command
     }
 }

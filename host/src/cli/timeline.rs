@@ -38,10 +38,14 @@ fn head(saga: &Timeline, now: Time, style: Style) -> String {
         Some(_) => rfc3339(saga.started.0),
         None => format!("{}, {} ago", rfc3339(saga.started.0), since(saga.started, now)),
     };
+    let why = match saga.state {
+        SagaState::Parked | SagaState::Resolved => "parked",
+        _ => "stuck",
+    };
     let rows = [
         ("saga", Some(format!("{} {}", saga.name, saga.id))),
         ("state", Some(style.state(saga.state))),
-        ("parked", saga.why.as_ref().map(|why| style.paint(Colour::Red, why))),
+        (why, saga.why.as_ref().map(|why| style.paint(Colour::Red, why))),
         (if saga.ended.is_some() { "unwound" } else { "unwinds" }, saga.reason.as_ref().map(rejection)),
         ("trigger", Some(format!("{}, version {} of {}", trigger.event, trigger.version, trigger.stream))),
         ("started", Some(started)),

@@ -37,7 +37,7 @@ CREATE TABLE sagas (
     unwound INTEGER NOT NULL DEFAULT 0,
     -- The component that it runs on; none before it has begun.
     digest TEXT,
-    -- Why it is parked.
+    -- Why it is parked, or cannot run at all.
     why TEXT,
     -- Set while it only sleeps: until when.
     sleeps_until_ms INTEGER
@@ -69,12 +69,34 @@ pub(super) struct Listed {
 /// What an event of the log means for the index.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    Triggered { open: Arc<Open>, stream: String },
-    Began { id: SagaId, digest: Digest },
-    Moved { id: SagaId, state: SagaState },
-    Slept { id: SagaId, until_ms: u64 },
-    Parked { id: SagaId, why: String },
-    Resumed { id: SagaId },
+    Triggered {
+        open: Arc<Open>,
+        stream: String,
+    },
+    Began {
+        id: SagaId,
+        digest: Digest,
+    },
+    Moved {
+        id: SagaId,
+        state: SagaState,
+    },
+    Slept {
+        id: SagaId,
+        until_ms: u64,
+    },
+    Parked {
+        id: SagaId,
+        why: String,
+    },
+    Resumed {
+        id: SagaId,
+    },
+    /// It cannot run, and its journal cannot say so.
+    Stuck {
+        id: SagaId,
+        why: String,
+    },
 }
 
 impl Change {
@@ -161,11 +183,11 @@ impl Index {
         .await
     }
 
-    pub(super) async fn find(&self, id: &str) -> rusqlite::Result<Option<Open>> {
+    pub(super) async fn find(&self, id: &str) -> rusqlite::Result<Option<Listed>> {
         let id = id.to_owned();
         self.with(move |connection| {
-            let sql = "SELECT id, trigger, service, name FROM sagas WHERE id = ?1";
-            connection.query_row(sql, [id], Open::read).optional()
+            let sql = "SELECT id, trigger, service, name, stream, state, why FROM sagas WHERE id = ?1";
+            connection.query_row(sql, [id], Listed::read).optional()
         })
         .await
     }
@@ -185,11 +207,7 @@ impl Index {
                  WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR name = ?2) AND (?3 IS NULL OR id < ?3)
                  ORDER BY id DESC LIMIT ?4",
             )?;
-            let listed = |row: &Row<'_>| {
-                let (stream, state, why) = (row.get(4)?, row.get(5)?, row.get(6)?);
-                Ok(Listed { open: Open::read(row)?, stream, state, why })
-            };
-            statement.query_map(params![state, name, before, limit], listed)?.collect()
+            statement.query_map(params![state, name, before, limit], Listed::read)?.collect()
         })
         .await
     }
@@ -264,6 +282,14 @@ impl Open {
     }
 }
 
+impl Listed {
+    /// From a row that goes on with stream, state and why.
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let (stream, state, why) = (row.get(4)?, row.get(5)?, row.get(6)?);
+        Ok(Self { open: Open::read(row)?, stream, state, why })
+    }
+}
+
 impl Change {
     fn write(self, connection: &Connection) -> rusqlite::Result<usize> {
         let set = |sql: &str, id: SagaId, value: &dyn ToSql| {
@@ -293,6 +319,7 @@ impl Change {
             Self::Parked { id, why } => {
                 set("UPDATE sagas SET state = 'parked', why = ?2 WHERE id = ?1", id, &why)
             }
+            Self::Stuck { id, why } => set("UPDATE sagas SET why = ?2 WHERE id = ?1", id, &why),
             Self::Resumed { id } => set(
                 "UPDATE sagas SET state = iif(unwound, 'unwinding', 'running'), why = ?2 WHERE id = ?1",
                 id,

@@ -53,8 +53,9 @@ use waits::Waits;
 /// A UUID made from the event that started it and the saga's name.
 pub type SagaId = Arc<str>;
 
-/// Sagas under way at once, those included that wait for the log or the next attempt of a step. The others wait in the log.
-const MAX_UNDER_WAY: u32 = 1_024;
+/// Sagas under way at once, those included that wait for an instance, for the log or for the next attempt of a step: some ten
+/// kilobytes each. The others wait in the log.
+const MAX_UNDER_WAY: u32 = 4_096;
 /// How long a question about a saga waits for events to be looked at that may have started it.
 const CATCH_UP: Duration = Duration::from_secs(2);
 /// The wait before a saga is tried again whose journal could not be written.
@@ -441,13 +442,26 @@ impl Shared {
                 Err(runner::RunError::Stopping(_)) => break,
                 Err(error) => {
                     tracing::error!(saga = %open.id, name = %open.name, %error, "a saga cannot go on");
-                    if !error.passes() || self.pause(LOG_PAUSE).await.is_err() {
+                    if !error.passes() {
+                        self.note_stuck(&open, &error).await;
+                        break;
+                    }
+                    if self.pause(LOG_PAUSE).await.is_err() {
                         break;
                     }
                 }
             }
         }
         self.under_way().remove(&open.id);
+    }
+
+    /// Shows in the index what the journal cannot say. The next start tries again.
+    async fn note_stuck(&self, open: &Open, error: &runner::RunError) {
+        let stuck = Change::Stuck { id: open.id.clone(), why: error.to_string() };
+        let position = *self.followed.borrow();
+        if let Err(error) = self.index.write(vec![stuck], position).await {
+            tracing::error!(%error, "the index of sagas cannot be written");
+        }
     }
 
     /// Whether nothing has happened since a waiting saga looked at the log.

@@ -1,13 +1,13 @@
 //! What an operator sees of the sagas and does to them.
 
 use std::sync::Arc;
-
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::entry::Entry;
+use super::index::Listed;
 use super::journal::{Saga, SagaState};
 use super::runner::{self, RunError};
 use super::timeline::Timeline;
@@ -39,7 +39,7 @@ pub struct Overview {
     pub stream: String,
     /// When that event was recorded.
     pub started: Time,
-    /// Why it is parked.
+    /// Why it is parked, or cannot run at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -65,12 +65,14 @@ pub enum Act {
 }
 
 impl Sagas {
-    /// The newest sagas first. Knows all events that are in the log by now.
+    /// The newest sagas first. Knows all events that are in the log by now, unless there are more sagas than can run: an
+    /// operator wants to see those that are in the way.
     pub async fn list(&self, filter: Filter) -> Result<Vec<Overview>, CallError> {
-        self.shared.caught_up().await?;
+        // Err: behind.
+        let _ = self.shared.caught_up().await;
         let Filter { state, name, before, limit } = filter;
         let listed = self.shared.index.list(state, name, before, limit).await.map_err(index_error)?;
-        let overview = |listed: super::index::Listed| Overview {
+        let overview = |listed: Listed| Overview {
             started: time_of(&listed.open.id),
             id: listed.open.id,
             service: listed.open.service,
@@ -96,19 +98,21 @@ impl Sagas {
 
     /// How a saga went. Knows all events that are in the log by now. Rejected with `not-found`.
     pub async fn timeline(&self, id: &str) -> Result<Timeline, CallError> {
-        let open = self.find(id).await?;
+        let Listed { open, why, .. } = self.find(id).await?;
         let trigger = runner::trigger(&self.shared, &open).await.map_err(call_error)?;
-        let timeline = async {
+        let folded = async {
             let journal = record::events(&*self.shared.log, &StreamId::new(AGGREGATE, id)?).await?;
             Timeline::of(&open, &trigger, &journal)
         };
-        timeline.await.map_err(unreadable)
+        let timeline = folded.await.map_err(unreadable)?;
+        // One that cannot run says so only in the index.
+        Ok(Timeline { why: timeline.why.or(why), ..timeline })
     }
 
     /// Does something about a parked saga. It is on disk when this returns, and the saga goes on. Rejected with `not-found`,
     /// `saga-not-parked` or `step-not-failed`.
     pub async fn act(&self, id: &str, act: Act, actor: &str) -> Result<SagaStatus, CallError> {
-        let open = Arc::new(self.find(id).await?);
+        let open = Arc::new(self.find(id).await?.open);
         self.claim(&open).await?;
         let acted = runner::act(&self.shared, &open, actor.into(), |saga| act.entry(saga)).await;
         self.shared.under_way().remove(&open.id);
@@ -119,10 +123,13 @@ impl Sagas {
         Ok(self.journaled(id).await?.ok_or_else(|| not_found(id))?)
     }
 
-    async fn find(&self, id: &str) -> Result<Open, CallError> {
-        self.shared.caught_up().await?;
-        let open = self.shared.index.find(id).await.map_err(index_error)?;
-        Ok(open.ok_or_else(|| not_found(id))?)
+    async fn find(&self, id: &str) -> Result<Listed, CallError> {
+        // Err: behind. Most sagas that somebody asks for have been known for longer than that.
+        let caught_up = self.shared.caught_up().await;
+        match self.shared.index.find(id).await.map_err(index_error)? {
+            Some(saga) => Ok(saga),
+            None => Err(caught_up.err().unwrap_or_else(|| not_found(id).into())),
+        }
     }
 
     /// Keeps anybody else from running the saga.

@@ -32,7 +32,7 @@ pub struct Timeline {
     /// Why it unwinds or unwound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Rejection>,
-    /// Why it is parked, or was when a person ended it.
+    /// Why it is parked, was when a person ended it, or cannot run at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Set if it is parked because its replay was another run.

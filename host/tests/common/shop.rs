@@ -43,14 +43,21 @@ impl Wanted {
         Self { region, ..self }
     }
 
+    /// What `POST /orders` takes.
     pub(crate) fn json(&self) -> Value {
+        let mut order = self.change();
+        order["user_id"] = json!("ada");
+        order["address"] = json!({"region": self.region, "line": "1 Quay Street"});
+        order
+    }
+
+    /// What `PUT /orders/{id}` takes to make an order like this one.
+    pub(crate) fn change(&self) -> Value {
         let line = |(product, quantity): &(String, i64)| json!({"product_id": product, "quantity": quantity});
         let part = |(method, share): &(&str, &str)| json!({"method": method, "share": share});
         json!({
-            "user_id": "ada",
             "lines": self.lines.iter().map(line).collect::<Vec<_>>(),
             "payment": self.payment.iter().map(part).collect::<Vec<_>>(),
-            "address": {"region": self.region, "line": "1 Quay Street"},
         })
     }
 }
@@ -71,6 +78,23 @@ impl Client {
     /// Places an order and waits for the end of its saga.
     pub(crate) fn place(&self, wanted: &Wanted) -> Reply {
         self.post("/orders", &[SAGA_END], &wanted.json())
+    }
+
+    /// Changes an order and waits for the end of its saga, and so do the others.
+    pub(crate) fn change(&self, order: &str, wanted: &Wanted) -> Reply {
+        self.send("PUT", &format!("/orders/{order}"), &[SAGA_END], &wanted.change().to_string())
+    }
+
+    pub(crate) fn delete(&self, order: &str) -> Reply {
+        self.send("DELETE", &format!("/orders/{order}"), &[SAGA_END], "")
+    }
+
+    pub(crate) fn start_delivery(&self, order: &str) -> Reply {
+        self.send("POST", &format!("/deliveries/{order}/start"), &[SAGA_END], "")
+    }
+
+    pub(crate) fn complete_delivery(&self, order: &str) -> Reply {
+        self.send("POST", &format!("/deliveries/{order}/complete"), &[SAGA_END], "")
     }
 
     /// What is available and what is reserved of a product.

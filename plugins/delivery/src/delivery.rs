@@ -21,6 +21,10 @@ pub(crate) enum Status {
     Preparing,
     /// Must not start, because the order is being changed.
     Held,
+    /// About to leave: the stock is being taken out.
+    Starting,
+    InTransit,
+    Delivered,
     Cancelled,
 }
 
@@ -43,6 +47,12 @@ pub(crate) enum DeliveryCommand {
     Resume {},
     /// Calls the delivery off.
     Cancel {},
+    /// Sends the order out.
+    Start {},
+    /// Tells that all of the order has left the stock; the saga of the start does so.
+    ConfirmStart {},
+    /// Tells that the order has arrived.
+    Complete {},
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -52,6 +62,10 @@ pub(crate) enum DeliveryEvent {
     DeliveryHeld {},
     DeliveryResumed {},
     DeliveryCancelled {},
+    DeliveryStartRequested {},
+    DeliveryStartRefused { reason: Rejection },
+    DeliveryStarted {},
+    DeliveryCompleted {},
 }
 
 /// The delivery of an order, under the order's id.
@@ -64,7 +78,7 @@ pub(crate) struct DeliveryView {
 
 impl Aggregate for Delivery {
     const NAME: &str = "delivery";
-    const COMPENSABLE: &[&str] = &["schedule", "hold", "resume", "cancel"];
+    const COMPENSABLE: &[&str] = &["schedule", "hold", "resume", "cancel", "start"];
     type Command = DeliveryCommand;
     type Event = DeliveryEvent;
     type View = DeliveryView;
@@ -86,38 +100,66 @@ impl Aggregate for Delivery {
                 DeliveryHeld {}
             }
             (Resume {}, Some(delivery)) => {
-                delivery.must_be_held()?;
+                let message = "Only a held delivery can be resumed.";
+                delivery.must_be(Status::Held, "delivery-not-held", message)?;
                 DeliveryResumed {}
             }
             (Cancel {}, Some(delivery)) => {
                 delivery.must_be_preparing()?;
                 DeliveryCancelled {}
             }
+            (Start {}, Some(delivery)) => {
+                delivery.must_be_preparing()?;
+                DeliveryStartRequested {}
+            }
+            (ConfirmStart {}, Some(delivery)) => {
+                let message = "No start of this delivery has been asked for.";
+                delivery.must_be(Status::Starting, "delivery-not-starting", message)?;
+                DeliveryStarted {}
+            }
+            (Complete {}, Some(delivery)) => {
+                let message = "Only a delivery in transit can be completed.";
+                delivery.must_be(Status::InTransit, "delivery-not-in-transit", message)?;
+                DeliveryCompleted {}
+            }
         };
         Ok(vec![event])
     }
 
     fn evolve(&mut self, event: DeliveryEvent) {
-        match event {
-            DeliveryScheduled { address } => *self = Self { status: Status::Preparing, address },
-            DeliveryHeld {} => self.status = Status::Held,
-            DeliveryResumed {} => self.status = Status::Preparing,
-            DeliveryCancelled {} => self.status = Status::Cancelled,
-        }
+        self.status = match event {
+            DeliveryScheduled { address } => {
+                self.address = address;
+                Status::Preparing
+            }
+            DeliveryHeld {} => Status::Held,
+            DeliveryResumed {} | DeliveryStartRefused { .. } => Status::Preparing,
+            DeliveryCancelled {} => Status::Cancelled,
+            DeliveryStartRequested {} => Status::Starting,
+            DeliveryStarted {} => Status::InTransit,
+            DeliveryCompleted {} => Status::Delivered,
+        };
     }
 
+    /// What has left needs a person to bring it back.
     fn compensate(
         &self,
         event: DeliveryEvent,
-        _reason: &Rejection,
-        _context: &Context,
+        reason: &Rejection,
+        context: &Context,
     ) -> Result<Option<DeliveryEvent>, Rejection> {
+        use Status::*;
         Ok(match (event, self.status) {
-            (DeliveryScheduled { .. }, Status::Preparing | Status::Held) => Some(DeliveryCancelled {}),
-            (DeliveryHeld {}, Status::Held) => Some(DeliveryResumed {}),
-            (DeliveryResumed {}, Status::Preparing) => Some(DeliveryHeld {}),
-            (DeliveryCancelled {}, Status::Cancelled) => {
-                Some(DeliveryScheduled { address: self.address.clone() })
+            // Nothing of an order that is not placed leaves the stock, so a start that has been asked for meanwhile can
+            // only be refused.
+            (DeliveryScheduled { .. }, Preparing | Held | Starting) => Some(DeliveryCancelled {}),
+            (DeliveryHeld {}, Held) => Some(DeliveryResumed {}),
+            (DeliveryResumed {}, Preparing) => Some(DeliveryHeld {}),
+            (DeliveryCancelled {}, Cancelled) => Some(DeliveryScheduled { address: self.address.clone() }),
+            (DeliveryStartRequested {}, Starting) => Some(DeliveryStartRefused { reason: reason.clone() }),
+            (DeliveryHeld {} | DeliveryCancelled {}, _) => None,
+            (DeliveryResumed {}, Starting) | (_, InTransit | Delivered) => {
+                return Err(context.not_compensable());
             }
             _ => None,
         })
@@ -130,20 +172,15 @@ impl Aggregate for Delivery {
 
 impl Delivery {
     fn must_be_preparing(&self) -> Result<(), Rejection> {
-        match self.status {
-            Status::Preparing => Ok(()),
-            _ => Err(Rejection::new(
-                "delivery-under-way",
-                "Only a delivery in preparation can be held or called off.",
-            )),
-        }
+        let message = "Only a delivery in preparation can be held, started or called off.";
+        self.must_be(Status::Preparing, "delivery-under-way", message)
     }
 
-    fn must_be_held(&self) -> Result<(), Rejection> {
-        match self.status {
-            Status::Held => Ok(()),
-            _ => Err(Rejection::new("delivery-not-held", "Only a held delivery can be resumed.")),
+    fn must_be(&self, status: Status, code: &str, message: &str) -> Result<(), Rejection> {
+        if self.status == status {
+            return Ok(());
         }
+        Err(Rejection::new(code, message).with(json!({ "status": self.status })))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use kontor_testkit::{Aggregate, Event, Service, event, json};
+use serde_json::Value;
 
 static DELIVERY: LazyLock<Service> =
     LazyLock::new(|| Service::load("delivery").config("undeliverable-regions", json!(["atlantis"])));
@@ -20,13 +21,17 @@ fn happened(name: &str) -> Event {
     event(name, json!({}))
 }
 
+fn view(status: &str) -> Value {
+    json!({"id": "o1", "status": status, "address": {"region": "north", "line": "1 High Street"}})
+}
+
 #[test]
 fn a_delivery_is_scheduled_once() {
     let address = json!({"region": "north", "line": "1 High Street"});
     delivery_after(&[])
         .when("schedule", json!({"address": address}))
         .then_events([scheduled()])
-        .then_view(json!({"id": "o1", "status": "preparing", "address": address}));
+        .then_view(view("preparing"));
     delivery_after(&[scheduled()])
         .when("schedule", json!({"address": address}))
         .then_rejected("already-exists");
@@ -46,55 +51,96 @@ fn some_regions_are_not_delivered_to() {
         .then_events([event("delivery-scheduled", sunken)]);
 }
 
+fn refused() -> Event {
+    event(
+        "delivery-start-refused",
+        json!({"reason": {"code": "card-declined", "message": "The test says so."}}),
+    )
+}
+
+const STATUSES: [&str; 6] = ["preparing", "held", "starting", "in-transit", "delivered", "cancelled"];
+
+/// The events that lead to a status.
+fn given(status: &str) -> Vec<Event> {
+    let since: &[&str] = match status {
+        "preparing" => &[],
+        "held" => &["delivery-held"],
+        "starting" => &["delivery-start-requested"],
+        "in-transit" => &["delivery-start-requested", "delivery-started"],
+        "delivered" => &["delivery-start-requested", "delivery-started", "delivery-completed"],
+        "cancelled" => &["delivery-cancelled"],
+        other => panic!("there is no status {other}"),
+    };
+    [scheduled()].into_iter().chain(since.iter().map(|name| happened(name))).collect()
+}
+
 #[test]
 fn what_can_be_done_depends_on_the_status() {
-    let (held, cancelled) = (happened("delivery-held"), happened("delivery-cancelled"));
-    let resumed = happened("delivery-resumed");
-    let table: &[(&[Event], &str, Result<&Event, &str>)] = &[
-        (&[], "hold", Err("not-found")),
-        (&[], "resume", Err("not-found")),
-        (&[], "cancel", Err("not-found")),
-        (&[scheduled()], "hold", Ok(&held)),
-        (&[scheduled()], "resume", Err("delivery-not-held")),
-        (&[scheduled()], "cancel", Ok(&cancelled)),
-        (&[scheduled(), held.clone()], "hold", Err("delivery-under-way")),
-        (&[scheduled(), held.clone()], "resume", Ok(&resumed)),
-        (&[scheduled(), held.clone()], "cancel", Err("delivery-under-way")),
-        (&[scheduled(), held.clone(), resumed.clone()], "hold", Ok(&held)),
-        (&[scheduled(), cancelled.clone()], "hold", Err("delivery-under-way")),
-        (&[scheduled(), cancelled.clone()], "resume", Err("delivery-not-held")),
-        (&[scheduled(), cancelled.clone()], "cancel", Err("delivery-under-way")),
+    const NOT_PREPARING: Result<(&str, &str), &str> = Err("delivery-under-way");
+    let table = [
+        ("hold", "preparing", Ok(("delivery-held", "held")), NOT_PREPARING),
+        ("resume", "held", Ok(("delivery-resumed", "preparing")), Err("delivery-not-held")),
+        ("cancel", "preparing", Ok(("delivery-cancelled", "cancelled")), NOT_PREPARING),
+        ("start", "preparing", Ok(("delivery-start-requested", "starting")), NOT_PREPARING),
+        ("confirm-start", "starting", Ok(("delivery-started", "in-transit")), Err("delivery-not-starting")),
+        ("complete", "in-transit", Ok(("delivery-completed", "delivered")), Err("delivery-not-in-transit")),
     ];
-    for (given, command, expected) in table {
-        let outcome = delivery_after(given).when(command, json!({}));
-        match expected {
-            Ok(event) => outcome.then_events([(*event).clone()]),
-            Err(code) => outcome.then_rejected(code),
-        };
+    for (command, needed, possible, impossible) in table {
+        for status in STATUSES {
+            let outcome = delivery_after(&given(status)).when(command, json!({}));
+            match if status == needed { possible } else { impossible } {
+                Ok((event, status)) => outcome.then_events([happened(event)]).then_view(view(status)),
+                Err(code) => outcome.then_rejected(code).with_details(json!({"status": status})),
+            };
+        }
+        delivery_after(&[]).when(command, json!({})).then_rejected("not-found");
     }
 }
 
 #[test]
-fn every_step_of_a_saga_can_be_undone_once() {
+fn a_delivery_can_be_held_and_started_again() {
+    for back in [
+        vec![happened("delivery-held"), happened("delivery-resumed")],
+        vec![happened("delivery-start-requested"), refused()],
+    ] {
+        let delivery = delivery_after(&given("preparing")).given(back);
+        for (command, event) in [
+            ("hold", "delivery-held"),
+            ("start", "delivery-start-requested"),
+            ("cancel", "delivery-cancelled"),
+        ] {
+            delivery.when(command, json!({})).then_events([happened(event)]);
+        }
+    }
+}
+
+/// Whatever has happened since, a step is taken back, or there is nothing left of it, or a person has to see to it.
+#[test]
+fn what_is_undone_depends_on_the_status() {
+    type Expected = Result<Option<Event>, &'static str>;
+    const NOTHING: Expected = Ok(None);
+    const PERSON: Expected = Err("not-compensable");
+    let by = |event: Event| -> Expected { Ok(Some(event)) };
     let (held, resumed) = (happened("delivery-held"), happened("delivery-resumed"));
-    let cancelled = happened("delivery-cancelled");
+    let (started, cancelled) = (happened("delivery-start-requested"), happened("delivery-cancelled"));
+    let calls_off = || by(cancelled.clone());
+    // In the order of STATUSES.
     let table = [
-        ("schedule", vec![scheduled()], cancelled.clone()),
-        ("schedule", vec![scheduled(), held.clone()], cancelled.clone()),
-        ("hold", vec![scheduled(), held.clone()], resumed.clone()),
-        ("resume", vec![scheduled(), held.clone(), resumed], held),
-        ("cancel", vec![scheduled(), cancelled], scheduled()),
+        ("schedule", scheduled(), [calls_off(), calls_off(), calls_off(), PERSON, PERSON, NOTHING]),
+        ("hold", held.clone(), [NOTHING, by(resumed.clone()), NOTHING, NOTHING, NOTHING, NOTHING]),
+        ("resume", resumed, [by(held), NOTHING, PERSON, PERSON, PERSON, NOTHING]),
+        ("start", started, [NOTHING, NOTHING, by(refused()), PERSON, PERSON, NOTHING]),
+        ("cancel", cancelled.clone(), [NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, by(scheduled())]),
     ];
-    for (command, given, undo) in table {
-        let done = match command {
-            "schedule" => given[0].clone(),
-            _ => given[given.len() - 1].clone(),
-        };
-        delivery_after(&given)
-            .when_undone(command, [done.clone()], "card-declined")
-            .then_events([undo.clone()]);
-        delivery_after(&[given, vec![undo]].concat())
-            .when_undone(command, [done], "card-declined")
-            .then_nothing();
+    for (command, done, expected) in table {
+        for (status, expected) in STATUSES.into_iter().zip(expected) {
+            // The step itself, and then whatever leads to the status.
+            let delivery = delivery_after(&[scheduled(), done.clone()]).given(given(status));
+            let outcome = delivery.when_undone(command, [done.clone()], "card-declined");
+            match expected {
+                Ok(undo) => outcome.then_events(undo),
+                Err(code) => outcome.then_rejected(code),
+            };
+        }
     }
 }

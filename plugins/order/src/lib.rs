@@ -1,11 +1,16 @@
-//! The orders of the shop, and the saga that reserves, pays and schedules what they ask for.
+//! The orders of the shop, and the sagas that place, change and delete them.
 
 use kontor_sdk::prelude::*;
 
+mod bill;
+mod change_order;
+mod delete_order;
 mod order;
 mod place_order;
 mod shares;
 
+use change_order::change_order;
+use delete_order::delete_order;
 use order::Order;
 use place_order::place_order;
 
@@ -20,7 +25,21 @@ fn service() -> Service {
             (Order::NAME, "order-created"),
             place_order,
         )
+        .saga(
+            "change-order",
+            "Reserves and pays what an order is changed to; makes the change or reverts it.",
+            (Order::NAME, "order-update-requested"),
+            change_order,
+        )
+        .saga(
+            "delete-order",
+            "Calls off the delivery, the payment and the reservations of an order; deletes it or reverts that.",
+            (Order::NAME, "order-delete-requested"),
+            delete_order,
+        )
         .post("/orders", command::<Order>("create"))
+        .put("/orders/{id}", command::<Order>("update"))
+        .delete("/orders/{id}", command::<Order>("delete"))
         .get("/orders/{id}", view::<Order>())
-        .asks_services(&["inventory"])
+        .asks_services(&["inventory", "delivery"])
 }

@@ -10,7 +10,8 @@
 
 use kontor_sdk::prelude::*;
 
-use crate::order::{Address, Line, Order, Part};
+use crate::bill::{Line, Part};
+use crate::order::{Address, Order};
 
 /// The created order, as far as the saga needs it.
 #[derive(Deserialize)]

@@ -10,7 +10,7 @@ pub(crate) struct ReportedOrder {
     id: String,
     user_id: String,
     status: String,
-    /// Why it was cancelled; null if it was not.
+    /// Why it was cancelled, or why the last change or deletion was not made; null otherwise.
     reason: Option<Rejection>,
     lines: Vec<Line>,
     /// In the smallest unit of the currency.

@@ -7,7 +7,7 @@ use OrderEvent::*;
 use PaymentEvent::*;
 
 pub(crate) fn orders() -> ReadModel {
-    ReadModel::new(1, include_str!("read_model.sql"))
+    ReadModel::new(2, include_str!("read_model.sql"))
         .follow("order", order)
         .follow("payment", payment)
         .follow("delivery", delivery)
@@ -42,24 +42,46 @@ enum OrderEvent {
     OrderCreated { user_id: String, lines: Vec<Line>, total: u64, address: Address },
     OrderConfirmed {},
     OrderCancelled { reason: Rejection },
+    OrderUpdateRequested {},
+    OrderUpdated { lines: Vec<Line>, total: u64 },
+    OrderUpdateReverted { reason: Rejection },
+    OrderDeleteRequested {},
+    OrderDeleted {},
+    OrderDeleteReverted { reason: Rejection },
 }
 
 fn order(event: &RecordedEvent, change: OrderEvent) -> Result<(), SqlError> {
+    let id = &event.aggregate_id;
     match change {
         OrderCreated { user_id, lines, total, address } => {
             set(event, "status", "pending")?;
             db::execute(
                 "UPDATE orders SET user_id = ?2, total = ?3, address = ?4, created_at_ms = ?5 WHERE id = ?1",
-                params![&event.aggregate_id, user_id, total, db::json(&address), event.time_ms],
+                params![id, user_id, total, db::json(&address), event.time_ms],
             )?;
-            add_lines(&event.aggregate_id, &lines)
+            add_lines(id, &lines)
         }
         OrderConfirmed {} => set(event, "status", "confirmed"),
-        OrderCancelled { reason } => {
-            set(event, "status", "cancelled")?;
-            set(event, "reason", db::json(&reason))
+        OrderCancelled { reason } => set_status(event, "cancelled", Some(reason)),
+        OrderUpdateRequested {} => set_status(event, "updating", None),
+        OrderUpdated { lines, total } => {
+            set(event, "status", "confirmed")?;
+            set(event, "total", total)?;
+            db::execute("DELETE FROM order_lines WHERE order_id = ?1", params![id])?;
+            add_lines(id, &lines)
+        }
+        OrderDeleteRequested {} => set_status(event, "deleting", None),
+        OrderDeleted {} => set(event, "status", "deleted"),
+        OrderUpdateReverted { reason } | OrderDeleteReverted { reason } => {
+            set_status(event, "confirmed", Some(reason))
         }
     }
+}
+
+/// Sets the status and why it is the one it is; a new request has no reason yet.
+fn set_status(event: &RecordedEvent, status: &str, reason: Option<Rejection>) -> Result<(), SqlError> {
+    set(event, "status", status)?;
+    set(event, "reason", reason.as_ref().map(db::json))
 }
 
 fn add_lines(order_id: &str, lines: &[Line]) -> Result<(), SqlError> {
@@ -99,13 +121,20 @@ enum DeliveryEvent {
     DeliveryHeld {},
     DeliveryResumed {},
     DeliveryCancelled {},
+    DeliveryStartRequested {},
+    DeliveryStartRefused {},
+    DeliveryStarted {},
+    DeliveryCompleted {},
 }
 
 fn delivery(event: &RecordedEvent, change: DeliveryEvent) -> Result<(), SqlError> {
     let status = match change {
-        DeliveryScheduled {} | DeliveryResumed {} => "preparing",
+        DeliveryScheduled {} | DeliveryResumed {} | DeliveryStartRefused {} => "preparing",
         DeliveryHeld {} => "held",
         DeliveryCancelled {} => "cancelled",
+        DeliveryStartRequested {} => "starting",
+        DeliveryStarted {} => "in-transit",
+        DeliveryCompleted {} => "delivered",
     };
     set(event, "delivery_status", status)
 }

@@ -1,0 +1,199 @@
+//! What is ordered, what it costs and how it is paid.
+
+use std::collections::BTreeSet;
+
+use kontor_sdk::prelude::*;
+use kontor_sdk::services::{self, Request};
+
+use crate::shares;
+
+/// Each line is a step of a saga, and they are taken all at once.
+pub(crate) const MAX_LINES: usize = 100;
+
+/// No order's total is above it, so that read models can keep totals as SQL integers.
+const MAX_TOTAL: u64 = i64::MAX as u64;
+
+/// The lines of an order, their total and how it is paid.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Bill {
+    pub(crate) lines: Vec<Line>,
+    /// In the smallest unit of the currency.
+    pub(crate) total: u64,
+    pub(crate) payment: Vec<Part>,
+}
+
+/// A product in an order. Amounts are in the smallest unit of the currency.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Line {
+    pub(crate) product_id: String,
+    name: String,
+    pub(crate) quantity: u64,
+    unit_price: u64,
+    amount: u64,
+}
+
+/// The part of the total that is paid in one way, in the smallest unit of the currency.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Part {
+    method: Method,
+    amount: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Method {
+    Card,
+    Points,
+}
+
+/// How many pieces of a product are wanted, at least 1.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wanted {
+    product_id: String,
+    quantity: i64,
+}
+
+/// The fraction of the total to be paid in one way.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Share {
+    method: Method,
+    /// A decimal fraction with at most 18 places: `"0.9"`. All of an order's shares add up to 1.
+    share: String,
+}
+
+impl Bill {
+    /// The bill of a new order, with the inventory's names and prices.
+    pub(crate) fn of_new(wanted: &[Wanted], shares: &[Share]) -> Result<Self, Rejection> {
+        Self::made(wanted, shares, price)
+    }
+
+    /// The bill of the same order with other quantities, paid in other shares. Products keep their names and prices.
+    pub(crate) fn changed_to(&self, wanted: &[Wanted], shares: &[Share]) -> Result<Self, Rejection> {
+        Self::made(wanted, shares, |wanted| wanted.iter().map(|wanted| self.line(wanted)).collect())
+    }
+
+    /// How many pieces of a product are ordered.
+    pub(crate) fn quantity_of(&self, product_id: &str) -> u64 {
+        self.lines.iter().find(|line| line.product_id == product_id).map_or(0, |line| line.quantity)
+    }
+
+    fn made(
+        wanted: &[Wanted],
+        shares: &[Share],
+        price: impl FnOnce(&[Wanted]) -> Result<Vec<Line>, Rejection>,
+    ) -> Result<Self, Rejection> {
+        check_lines(wanted)?;
+        let fractions = read_shares(shares)?;
+        let lines = price(wanted)?;
+        let total = total(&lines)?;
+        let amounts = shares::split(total, &fractions);
+        let payment =
+            shares.iter().zip(amounts).map(|(share, amount)| Part { method: share.method, amount }).collect();
+        Ok(Self { lines, total, payment })
+    }
+
+    fn line(&self, wanted: &Wanted) -> Result<Line, Rejection> {
+        let line = self.lines.iter().find(|line| line.product_id == wanted.product_id);
+        let Line { name, unit_price, .. } = line.ok_or_else(|| {
+            about(
+                wanted,
+                "product-not-in-order",
+                "A change can only keep, change or leave out what is ordered.",
+            )
+        })?;
+        wanted.at(name.clone(), *unit_price)
+    }
+}
+
+impl Wanted {
+    /// The line that asks for it. The quantity has been checked.
+    fn at(&self, name: String, unit_price: u64) -> Result<Line, Rejection> {
+        let quantity = self.quantity.unsigned_abs();
+        let amount = quantity.checked_mul(unit_price).ok_or_else(amount_too_large)?;
+        Ok(Line { product_id: self.product_id.clone(), name, quantity, unit_price, amount })
+    }
+}
+
+fn check_lines(lines: &[Wanted]) -> Result<(), Rejection> {
+    if lines.is_empty() {
+        return Err(Rejection::new("no-lines", "An order has at least one line."));
+    }
+    let mut products = BTreeSet::new();
+    if let Some(line) = lines.iter().find(|line| !products.insert(&line.product_id)) {
+        return Err(about(line, "duplicate-product", "A product stands in one line of an order only."));
+    }
+    if let Some(line) = lines.iter().find(|line| line.quantity < 1) {
+        return Err(about(line, "invalid-quantity", "A line asks for at least one piece."));
+    }
+    Ok(())
+}
+
+/// The fractions as [`shares`] counts them.
+fn read_shares(shares: &[Share]) -> Result<Vec<u64>, Rejection> {
+    let mut methods = BTreeSet::new();
+    if shares.iter().any(|share| !methods.insert(share.method)) {
+        return Err(Rejection::new("duplicate-method", "Each payment method can be used once in an order."));
+    }
+    shares::read(shares.iter().map(|share| share.share.as_str())).ok_or_else(|| {
+        Rejection::new(
+            "invalid-payment-shares",
+            "The shares of the payment methods must add up to exactly 1.",
+        )
+    })
+}
+
+/// A product, as the inventory shows it.
+#[derive(Deserialize)]
+struct Product {
+    name: String,
+    unit_price: u64,
+    available: u64,
+}
+
+/// The lines with the inventory's names and prices. That there is enough in stock is only a first look, which spares
+/// hopeless orders their saga: what counts is the reservation.
+fn price(lines: &[Wanted]) -> Result<Vec<Line>, Rejection> {
+    let requests =
+        lines.iter().map(|line| Request::new("inventory", "product", json!({ "id": line.product_id })));
+    let answers = services::query_all::<Product>(requests);
+    let products: Vec<Product> = lines.iter().zip(answers).map(product).collect::<Result<_, _>>()?;
+    lines.iter().zip(products).map(priced).collect()
+}
+
+fn product((line, answer): (&Wanted, Result<Product, Failure>)) -> Result<Product, Rejection> {
+    answer.map_err(|failure| match failure {
+        Failure::Rejected(rejection) if rejection.code == "not-found" => {
+            about(line, "unknown-product", &format!("There is no product {}.", line.product_id))
+        }
+        Failure::Rejected(rejection) => rejection,
+        Failure::Unavailable(reason) => panic!("inventory did not answer: {reason}"),
+    })
+}
+
+fn priced((line, product): (&Wanted, Product)) -> Result<Line, Rejection> {
+    let Product { name, unit_price, available } = product;
+    if line.quantity.unsigned_abs() > available {
+        let details = json!({ "product_id": line.product_id, "available": available });
+        let message = format!("Only {available} of {name} are left.");
+        return Err(Rejection::new("insufficient-stock", message).with(details));
+    }
+    line.at(name, unit_price)
+}
+
+fn total(lines: &[Line]) -> Result<u64, Rejection> {
+    let total = lines.iter().try_fold(0_u64, |total, line| total.checked_add(line.amount));
+    total.filter(|total| *total <= MAX_TOTAL).ok_or_else(amount_too_large)
+}
+
+fn amount_too_large() -> Rejection {
+    Rejection::new("amount-too-large", format!("The total of an order cannot be above {MAX_TOTAL}."))
+}
+
+fn about(line: &Wanted, code: &str, message: &str) -> Rejection {
+    Rejection::new(code, message).with(json!({ "product_id": line.product_id }))
+}
