@@ -24,7 +24,7 @@
 //! |---|---|
 //! | the payload follows the manifest's schema of the command, else the answer is `invalid-payload`, as the host's is | a schema that is stricter than the rules |
 //! | the events and the view follow their schemas | a schema that has not kept up with the code |
-//! | the command decided again, and on a fresh instance, leads to the same | state that is hidden between calls |
+//! | the command decided again, and on a fresh instance, leads to the same, and sends the same over HTTP | state that is hidden between calls |
 //! | the command decided on the stored state leads to the same | state that does not survive being stored |
 //! | folding all events from nothing makes the state and the view that the decision came with | an `evolve` that depends on more than the events |
 //!
@@ -34,4 +34,4 @@ pub mod log;
 mod service;
 
 pub use serde_json::json;
-pub use service::{Aggregate, Event, Outcome, Service, event};
+pub use service::{Aggregate, Event, Outcome, Sent, Service, event};

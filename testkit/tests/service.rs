@@ -108,6 +108,38 @@ fn other_services_answer_what_the_test_says() {
 }
 
 #[test]
+fn the_world_outside_answers_what_the_test_says() {
+    const URL: &str = "https://abroad.test/a?b=c";
+    let call = |service: Service| {
+        let payload = json!({"method": "POST", "url": URL, "headers": {"x-own": "1"}, "bytes": 2});
+        service.config("abroad", json!("https://abroad.test")).aggregate("beast", "b1").when("call", payload)
+    };
+    let outcome = call(unruly().answers_http("POST", URL, 201, json!({"text": "welcome"})));
+    let answer = json!({"status": 201, "body": r#"{"text":"welcome"}"#});
+    outcome.then_events([event("answered", json!({ "answer": answer }))]);
+    let [sent] = outcome.sent() else { panic!("one request, not {:?}", outcome.sent()) };
+    assert_eq!((&*sent.method, &*sent.url, &sent.body), ("POST", URL, &json!("xx")));
+    assert_eq!((&*sent.headers["x-own"], &*sent.headers["x-request-id"]), ("1", "test"));
+
+    let failed = |code: &str| {
+        event("answered", json!({"answer": {"error": format!("POST {URL} has no answer: {code}")}}))
+    };
+    call(unruly().is_silent_http("POST", URL)).then_events([failed("ErrorCode::DestinationUnavailable")]);
+    let hint = format!(r#"add .answers_http("POST", "{URL}", 200, json!(…))"#);
+    check_failure(&["was sent with the body \"xx\"", &hint], || {
+        drop(call(unruly().answers_http("GET", URL, 200, json!({}))));
+    });
+    // What the manifest does not ask for is refused as it is by the host.
+    let elsewhere = json!({"method": "GET", "url": "https://other.test/", "headers": {}, "bytes": 0});
+    let refused = unruly().aggregate("beast", "b1").when("call", elsewhere);
+    assert_eq!(refused.sent(), []);
+    refused.then_events([event(
+        "answered",
+        json!({"answer": {"error": "GET https://other.test/ has no answer: ErrorCode::HttpRequestDenied"}}),
+    )]);
+}
+
+#[test]
 fn what_cannot_be_tried_out_says_why() {
     check_failure(&[r#"the manifest has no command "weep" of beast"#], || {
         drop(beast().when("weep", json!({})));

@@ -122,7 +122,7 @@ impl Instances {
                 return Ok(instance);
             }
         }
-        let guest = Guest::new(self.identity.clone(), self.shared.limits.memory_bytes);
+        let guest = Guest::new(self.identity.clone(), &self.shared.limits);
         let mut store = Store::new(&self.shared.engine, guest);
         store.limiter(|guest| &mut guest.memory);
         // The deadline is always one tick ahead and this counts: a plain deadline would run on while the call waits for the
@@ -144,10 +144,11 @@ impl Instances {
         store.set_epoch_deadline(1);
     }
 
-    fn prepare(&self, instance: &mut Instance, scope: Scope) {
+    fn prepare(&self, instance: &mut Instance, mut scope: Scope) {
         self.allow_time(&mut instance.store);
         let guest = instance.store.data_mut();
         guest.moment.set(scope.time_ms, &scope.id);
+        guest.http.begin(scope.operation, scope.http.take());
         guest.scope = Some(scope);
         instance.calls += 1;
     }

@@ -8,6 +8,7 @@
 
 mod components;
 mod difference;
+mod http;
 mod outcome;
 mod schema;
 mod script;
@@ -22,9 +23,11 @@ use kontor::model::{CommandId, Json, Meta, NewEvent, Recorded, Rejection, Stream
 use serde_json::Value;
 
 use components::Bench;
+use http::HttpScript;
 use script::Script;
 use trial::{Action, Trial};
 
+pub use http::Sent;
 pub use outcome::Outcome;
 
 /// A service's component, and what a test says about the world around it. Tests are plain functions: an async one cannot
@@ -34,6 +37,7 @@ pub struct Service {
     wasm: Vec<u8>,
     config: BTreeMap<String, Json>,
     script: Script,
+    http: HttpScript,
     /// Made by the first `when`, when the configuration is known; a sentence if that failed.
     bench: OnceLock<Result<Bench, String>>,
 }
@@ -75,7 +79,8 @@ impl Service {
             Err(error) => panic!("{}: {error}\n`cargo xtask build` builds the components", path.display()),
         };
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Self { name, wasm, config: BTreeMap::new(), script: Script::default(), bench: OnceLock::new() }
+        let (script, http) = (Script::default(), HttpScript::default());
+        Self { name, wasm, config: BTreeMap::new(), script, http, bench: OnceLock::new() }
     }
 
     /// A value that the operator has configured for the service.
@@ -100,6 +105,19 @@ impl Service {
     /// That `service` answers nothing at all: it is not deployed, failed, or took too long.
     pub fn is_silent(mut self, service: &str) -> Self {
         self.script.silence(service);
+        self
+    }
+
+    /// What the world outside answers to a request, as JSON. A request for which the test has no answer fails the test; what
+    /// was sent stands in [`Outcome::sent`].
+    pub fn answers_http(mut self, method: &str, url: &str, status: u16, body: Value) -> Self {
+        self.http.add(method, url, Some((status, body)));
+        self
+    }
+
+    /// That the world outside answers a request with nothing at all.
+    pub fn is_silent_http(mut self, method: &str, url: &str) -> Self {
+        self.http.add(method, url, None);
         self
     }
 
@@ -156,6 +174,7 @@ impl Aggregate<'_> {
         Trial {
             bench: self.service.bench()?,
             script: &self.service.script,
+            http: &self.service.http,
             stream: &self.stream,
             given: self.recorded(&self.given),
             action,

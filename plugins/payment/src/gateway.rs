@@ -1,0 +1,65 @@
+//! The gateway that takes the money, if the operator has configured one.
+
+use kontor_sdk::http::{self, Request};
+use kontor_sdk::{config, prelude::*};
+use serde_json::Value;
+
+use crate::payment::Charge;
+
+/// The configured URL under which the gateway has its `/authorizations`; unset: there is none, and every payment that keeps
+/// to the rules is good.
+pub(crate) const GATEWAY_URL: &str = "gateway-url";
+
+const PAYMENT_REQUIRED: u16 = 402;
+const CONFLICT: u16 = 409;
+
+/// Takes the money for an order.
+pub(crate) fn authorize(charge: &Charge, context: &Context) -> Result<(), Rejection> {
+    let Some(url) = url("/authorizations") else { return Ok(()) };
+    call(http::post(url).json(&told(charge, context)), context, (PAYMENT_REQUIRED, card_declined))
+}
+
+/// Takes another amount than before.
+pub(crate) fn change(charge: &Charge, context: &Context) -> Result<(), Rejection> {
+    let Some(url) = url_of(context) else { return Ok(()) };
+    call(http::put(url).json(&told(charge, context)), context, (PAYMENT_REQUIRED, card_declined))
+}
+
+/// Gives the money back.
+pub(crate) fn cancel(context: &Context) -> Result<(), Rejection> {
+    let Some(url) = url_of(context) else { return Ok(()) };
+    call(http::delete(url), context, (CONFLICT, refund_refused))
+}
+
+fn url(path: &str) -> Option<String> {
+    config(GATEWAY_URL).map(|gateway: String| format!("{}{path}", gateway.trim_end_matches('/')))
+}
+
+fn url_of(context: &Context) -> Option<String> {
+    url(&format!("/authorizations/{}", context.aggregate_id))
+}
+
+/// What the gateway is told of a charge.
+fn told(charge: &Charge, context: &Context) -> Value {
+    json!({ "order_id": context.aggregate_id, "amount": charge.amount, "methods": charge.methods })
+}
+
+/// Sends a request under the command's id, so that the gateway does once what it is asked for twice. `refusal` is the status
+/// that is its "no", and what that means. Anything else is a fault, after which the command is tried again.
+fn call(request: Request, context: &Context, refusal: (u16, fn() -> Rejection)) -> Result<(), Rejection> {
+    let sent = request.header("idempotency-key", &context.command_id).send();
+    let response = sent.unwrap_or_else(|error| panic!("the gateway does not answer: {error}"));
+    match response.status() {
+        200..300 => Ok(()),
+        status if status == refusal.0 => Err(refusal.1()),
+        status => panic!("the gateway answered {status}, which is neither yes nor no"),
+    }
+}
+
+fn card_declined() -> Rejection {
+    Rejection::new("card-declined", "The card does not cover the amount.")
+}
+
+fn refund_refused() -> Rejection {
+    Rejection::new("refund-refused", "The gateway does not give the money back.")
+}
