@@ -9,6 +9,8 @@ use kontor_sdk::prelude::*;
 mod bill;
 #[path = "../../../plugins/delivery/src/delivery.rs"]
 mod delivery;
+#[path = "../../../plugins/payment/src/gateway.rs"]
+mod gateway;
 #[path = "../../../plugins/order/src/order.rs"]
 mod order;
 #[path = "../../../plugins/payment/src/payment.rs"]
@@ -42,4 +44,5 @@ fn service() -> Service {
         .post("/payments/{id}/authorize", command::<Payment>("authorize"))
         .post("/deliveries/{id}/schedule", command::<Delivery>("schedule"))
         .asks_config(&[payment::CARD_LIMIT, payment::POINTS_LIMIT, delivery::UNDELIVERABLE_REGIONS])
+        .asks_http_configured(&[gateway::GATEWAY_URL])
 }
