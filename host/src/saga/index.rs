@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use tokio::task::JoinError;
 
 use super::SagaId;
 use super::entry::{Entry, Wait};
@@ -271,10 +272,11 @@ impl Index {
         let done = tokio::task::spawn_blocking(move || {
             work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
         });
-        // The task is only ever cancelled together with the runtime; a panic is passed on.
-        match done.await {
+        match done.await.map_err(JoinError::try_into_panic) {
             Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // It is only ever cancelled together with the runtime, and with it whoever waits here.
+            Err(Err(_)) => std::future::pending().await,
         }
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::entry::Entry;
 use super::journal::{Saga, SagaState};
 use super::runner::{self, RunError};
-use super::{CATCH_UP, Open, SagaId, SagaStatus, Sagas, unreadable};
+use super::{CATCH_UP, Open, Place, SagaId, SagaStatus, Sagas, Shared, unreadable};
 use crate::error::CallError;
 
 /// Which sagas to list.
@@ -110,16 +110,9 @@ impl Sagas {
         let open = self.shared.index.find(id).await.map_err(index_error)?;
         let open = Arc::new(open.ok_or_else(|| OperateError::NotFound(id.to_owned()))?);
         self.claim(&open).await?;
-        let acted = runner::act(&self.shared, &open, actor.into(), |saga| act.entry(saga)).await;
-        self.shared.under_way().remove(&open.id);
-        match acted {
-            Ok(acted) => acted.map_err(OperateError::Conflict)?,
-            Err(RunError::Record(error)) => return Err(unreadable(error).into()),
-            Err(error) => return Err(OperateError::Conflict(format!("It cannot be acted on: {error}."))),
-        }
-        tracing::info!(saga = id, actor, ?act, "a person has acted on a saga");
-        // Err: the host is stopping, and the saga goes on when it starts again.
-        let _ = self.shared.spawn(open).await;
+        // On a task of its own: a caller who stops waiting must not leave the saga to nobody.
+        let acting = tokio::spawn(self.shared.clone().act(open, act, actor.into()));
+        acting.await.unwrap_or(Err(CallError::ShuttingDown.into()))?;
         let status = self.journaled(id).await?;
         status.ok_or_else(|| OperateError::NotFound(id.to_owned()))
     }
@@ -130,16 +123,40 @@ impl Sagas {
         if self.shared.claim(open) {
             return Ok(());
         }
-        // One whose journal says that it is parked is about to let go.
         let status = self.journaled(&open.id).await?;
-        if status.is_some_and(|status| status.state == SagaState::Parked) {
-            // Either way the next line says whether it has.
-            let _ = tokio::time::timeout(CATCH_UP, settled).await;
-            if self.shared.claim(open) {
-                return Ok(());
-            }
+        let state = status.map_or(SagaState::Running, |status| status.state);
+        if state != SagaState::Parked {
+            return Err(OperateError::Conflict(not_parked(state)));
         }
-        Err(OperateError::Conflict("It is running: only a parked saga needs a person.".to_owned()))
+        // One whose journal says that it is parked is about to let go. Either way the next line says whether it has.
+        let _ = tokio::time::timeout(CATCH_UP, settled).await;
+        if self.shared.claim(open) {
+            return Ok(());
+        }
+        Err(OperateError::Conflict(not_parked(SagaState::Running)))
+    }
+}
+
+impl Shared {
+    /// Does something about a saga that is kept from running, and lets go of it.
+    async fn act(self: Arc<Self>, open: Arc<Open>, act: Act, actor: Arc<str>) -> Result<(), OperateError> {
+        let acted = runner::act(&self, &open, actor.clone(), |saga| act.entry(saga)).await;
+        let acted = acted.map_err(|error| match error {
+            RunError::Record(error) => unreadable(error).into(),
+            error => OperateError::Conflict(format!("It cannot be acted on: {error}.")),
+        });
+        let acted = acted.and_then(|acted| acted.map_err(OperateError::Conflict));
+        if acted.is_ok() {
+            tracing::info!(saga = %open.id, %actor, ?act, "a person has acted on a saga");
+        }
+        let kept = self.under_way().remove(&open.id);
+        // What it waits for may have come while it could not be woken.
+        let called = kept.is_some_and(|kept| kept.place == Place::TakenAndCalled);
+        if acted.is_ok() || called {
+            // Err: the host is stopping, and the saga goes on when it starts again.
+            let _ = self.spawn(open).await;
+        }
+        acted
     }
 }
 
@@ -165,6 +182,10 @@ fn step_to_skip(saga: &Saga, named: Option<&str>) -> Result<String, String> {
         (None, [only]) => Ok((*only).to_owned()),
         (_, failed) => Err(format!("Name one of the steps that failed: {}.", failed.join(", "))),
     }
+}
+
+pub(super) fn not_parked(state: SagaState) -> String {
+    format!("It is {}: only a parked saga needs a person.", state.as_str())
 }
 
 fn index_error(error: rusqlite::Error) -> CallError {

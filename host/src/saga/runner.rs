@@ -7,6 +7,7 @@ use super::driver::{Driver, Progress, Verdict, awaited, diverged};
 use super::entry::{Action, Entry, Trigger};
 use super::index::Open;
 use super::journal::{STEP_ZERO, Saga, SagaState};
+use super::operate::not_parked;
 use super::record::{Record, RecordError, actor, written};
 use super::retry::Phase;
 use super::sender::{Fate, Sender, Stopping};
@@ -250,7 +251,7 @@ pub(super) async fn act(
         Record::open(shared.log.clone(), shared.clock.clone(), &open.id, &trigger, actor).await?;
     let entry = match record.saga() {
         Some(saga) if saga.state == SagaState::Parked => decide(saga),
-        Some(saga) => Err(format!("It is {}: only a parked saga needs a person.", saga.state.as_str())),
+        Some(saga) => Err(not_parked(saga.state)),
         None => Err("It has not begun.".to_owned()),
     };
     match entry {

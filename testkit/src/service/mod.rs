@@ -6,12 +6,14 @@
     reason = "a check that fails is a test that fails"
 )]
 
-mod components;
 mod difference;
 mod http;
 mod outcome;
+mod performance;
+mod saga;
 mod schema;
 mod script;
+mod story;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -22,13 +24,17 @@ use std::sync::{Arc, OnceLock};
 use kontor::model::{CommandId, Json, Meta, NewEvent, Recorded, Rejection, StreamId};
 use serde_json::Value;
 
-use components::Bench;
+use crate::command::stream;
+use crate::components::{self, Bench};
+
 use http::HttpScript;
 use script::Script;
 use trial::{Action, Trial};
 
 pub use http::Sent;
 pub use outcome::Outcome;
+pub use saga::{Saga, Step};
+pub use story::Story;
 
 /// A service's component, and what a test says about the world around it. Tests are plain functions: an async one cannot
 /// wait in here.
@@ -124,11 +130,7 @@ impl Service {
     /// The aggregate of this kind with this id. It does not exist until events are given.
     #[track_caller]
     pub fn aggregate(&self, kind: &str, id: &str) -> Aggregate<'_> {
-        let stream = match StreamId::new(kind, id) {
-            Ok(stream) => stream,
-            Err(error) => panic!("{kind}/{id}: {error}"),
-        };
-        Aggregate { service: self, stream, given: Vec::new() }
+        Aggregate { service: self, stream: stream(kind, id), given: Vec::new() }
     }
 
     fn bench(&self) -> Result<&Bench, String> {

@@ -8,7 +8,8 @@ use kontor::model::{Json, Recorded, Rejection, StreamId};
 use kontor::runtime::{Component, Context, Decision, Folded, Target};
 use serde_json::{Value, json};
 
-use super::components::{Bench, block_on};
+use crate::components::{Bench, block_on};
+
 use super::difference::difference;
 use super::http::{Exchanges, HttpScript, Sent};
 use super::outcome::Outcome;
@@ -82,7 +83,7 @@ impl Trial<'_> {
     }
 
     async fn run_component(&self, aggregate: &manifest::Aggregate) -> Result<Tried, String> {
-        let Bench { reused, fresh } = self.bench;
+        let Bench { reused, fresh, .. } = self.bench;
         let events = self.target(&self.given);
         let conversation = Arc::new(Conversation::new(self.script));
         let first = self.act(reused, events, &conversation).await?;
