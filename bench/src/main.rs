@@ -5,7 +5,9 @@ mod http;
 mod load;
 mod native;
 mod report;
+mod sagas;
 mod server;
+mod shop;
 
 use clap::{Parser, Subcommand};
 
@@ -19,12 +21,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     AddStock(add_stock::AddStock),
+    Sagas(sagas::Sagas),
     Native(native::Native),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::AddStock(comparison) => comparison.run(),
+        Command::Sagas(comparison) => comparison.run(),
         Command::Native(baseline) => baseline.run(),
     }
 }

@@ -244,6 +244,16 @@ mod tests {
     }
 
     #[test]
+    fn whoever_calls_a_configured_origin_may_read_the_key() {
+        let asks = |config: &[&str], http: &[&str]| {
+            let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+            Permissions { config: owned(config), http: owned(http), ..Permissions::default() }.check()
+        };
+        assert_eq!(asks(&["url"], &["config:url", "https://payments.example"]), Ok(()));
+        assert!(asks(&["limit"], &["config:url"]).unwrap_err().contains("\"url\""));
+    }
+
+    #[test]
     fn a_name_stands_once() {
         let names: Vec<Arc<str>> = vec!["a".into(), "b".into(), "a".into()];
         assert!(check_names("a saga", &names).unwrap_err().contains("more than once"));

@@ -138,7 +138,8 @@ impl Bench {
         };
         let decision =
             self.component.decide(target, &name.into(), &Json::of(payload).unwrap(), &context).await;
-        json!(decision.unwrap().unwrap().events[0].payload)["answer"].clone()
+        let said = json!(decision.unwrap().unwrap().events[0].payload);
+        said.as_object().unwrap().values().next().unwrap().clone()
     }
 }
 
@@ -247,11 +248,18 @@ async fn a_bad_answer_ends_within_the_limits_and_the_next_one_is_good() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_there_is_a_failure_of_its_own() {
+async fn a_connection_that_is_not_to_be_had_is_a_failure_of_its_own() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let abroad = Abroad { address: closed, requests: Arc::default() };
     let bench = Bench::granted(&abroad).await;
     failed(&bench.get(&abroad.url("/")).await, "DestinationUnavailable");
+
+    // Somebody is there, and does not speak TLS.
+    let abroad = Abroad::open();
+    let secure = abroad.url("").replace("http:", "https:");
+    let grant = HttpGrant { origin: secure.parse().unwrap(), ..grant(&abroad) };
+    let bench = Bench::new(&secure, vec![grant], LIMITS, &system_resolver()).await;
+    failed(&bench.get(&secure).await, "DestinationUnavailable");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -291,6 +299,17 @@ async fn a_request_is_taken_to_its_end_whether_it_is_sent_or_refused() {
     }
     let arrived: Vec<usize> = abroad.requests().iter().map(|request| request.body.len()).collect();
     assert_eq!((arrived, elsewhere.requests().len()), (vec![limit], 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_ends_with_the_call_that_began_it() {
+    let abroad = Abroad::open();
+    let bench = Bench::granted(&abroad).await;
+    for _ in 0..3 {
+        let calls = bench.command("leave", &json!({"url": abroad.url("")})).await;
+        assert_eq!(calls, 0, "no instance with a request under way is used again");
+    }
+    assert_eq!(abroad.requests().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -153,7 +153,7 @@ impl Instances {
         instance.calls += 1;
     }
 
-    /// Keeps the instance for the next call if that is worth it.
+    /// Keeps the instance for the next call if that is worth it. A request that nobody has waited for ends with its instance.
     fn finish(&self, lane: Lane, mut instance: Instance) -> Option<Scope> {
         let guest = instance.store.data_mut();
         let scope = guest.scope.take();
@@ -166,7 +166,8 @@ impl Instances {
         let worth_keeping = limits.reuse
             && lane != Lane::Saga
             && instance.calls < MAX_CALLS
-            && guest.memory.used_bytes <= MAX_WARM_BYTES;
+            && guest.memory.used_bytes <= MAX_WARM_BYTES
+            && guest.http.at_rest();
         if worth_keeping && self.shared.warm.fetch_add(1, Ordering::Relaxed) < limits.warm() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
         } else if worth_keeping {

@@ -30,8 +30,8 @@ pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
 pub(crate) use host::{Access, Guarded, ReadSession};
 pub use host::{Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
 pub use host::{
-    GrantError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest, HttpResponse,
-    NoOrigin, Outgoing, Resolve, system_resolver,
+    GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest,
+    HttpResponse, NoOrigin, Outgoing, Resolve, system_resolver,
 };
 pub use load::LoadError;
 

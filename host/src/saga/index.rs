@@ -184,11 +184,11 @@ impl Index {
         .await
     }
 
-    pub(super) async fn find(&self, id: &str) -> rusqlite::Result<Option<Open>> {
+    pub(super) async fn find(&self, id: &str) -> rusqlite::Result<Option<Listed>> {
         let id = id.to_owned();
         self.with(move |connection| {
-            let sql = "SELECT id, trigger, service, name FROM sagas WHERE id = ?1";
-            connection.query_row(sql, [id], Open::read).optional()
+            let sql = "SELECT id, trigger, service, name, stream, state, why FROM sagas WHERE id = ?1";
+            connection.query_row(sql, [id], Listed::read).optional()
         })
         .await
     }
@@ -208,11 +208,7 @@ impl Index {
                  WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR name = ?2) AND (?3 IS NULL OR id < ?3)
                  ORDER BY id DESC LIMIT ?4",
             )?;
-            let listed = |row: &Row<'_>| {
-                let (stream, state, why) = (row.get(4)?, row.get(5)?, row.get(6)?);
-                Ok(Listed { open: Open::read(row)?, stream, state, why })
-            };
-            statement.query_map(params![state, name, before, limit], listed)?.collect()
+            statement.query_map(params![state, name, before, limit], Listed::read)?.collect()
         })
         .await
     }
@@ -288,6 +284,14 @@ impl Open {
     }
 }
 
+impl Listed {
+    /// From a row that goes on with stream, state and why.
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let (stream, state, why) = (row.get(4)?, row.get(5)?, row.get(6)?);
+        Ok(Self { open: Open::read(row)?, stream, state, why })
+    }
+}
+
 impl Change {
     fn write(self, connection: &Connection) -> rusqlite::Result<usize> {
         let set = |sql: &str, id: SagaId, value: &dyn ToSql| {
@@ -335,10 +339,7 @@ impl ToSql for SagaState {
 
 impl FromSql for SagaState {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|state| value.as_str().is_ok_and(|text| text == state.as_str()))
-            .ok_or(FromSqlError::InvalidType)
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }
 }
 

@@ -11,24 +11,55 @@ use crate::payment::Charge;
 pub(crate) const GATEWAY_URL: &str = "gateway-url";
 
 const PAYMENT_REQUIRED: u16 = 402;
+const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
 
 /// Takes the money for an order.
 pub(crate) fn authorize(charge: &Charge, context: &Context) -> Result<(), Rejection> {
     let Some(url) = url("/authorizations") else { return Ok(()) };
-    call(http::post(url).json(&told(charge, context)), context, (PAYMENT_REQUIRED, card_declined))
+    match send(http::post(url).json(&told(charge, context)), context) {
+        PAYMENT_REQUIRED => Err(card_declined()),
+        status => good(status),
+    }
 }
 
 /// Takes another amount than before.
 pub(crate) fn change(charge: &Charge, context: &Context) -> Result<(), Rejection> {
     let Some(url) = url_of(context) else { return Ok(()) };
-    call(http::put(url).json(&told(charge, context)), context, (PAYMENT_REQUIRED, card_declined))
+    match send(http::put(url).json(&told(charge, context)), context) {
+        PAYMENT_REQUIRED => Err(card_declined()),
+        status => good(status),
+    }
 }
 
 /// Gives the money back.
 pub(crate) fn cancel(context: &Context) -> Result<(), Rejection> {
     let Some(url) = url_of(context) else { return Ok(()) };
-    call(http::delete(url), context, (CONFLICT, refund_refused))
+    match send(http::delete(url), context) {
+        CONFLICT => Err(refund_refused()),
+        status => good(status),
+    }
+}
+
+/// Gives back what may have been taken: the answer to [`authorize`] was lost.
+pub(crate) fn withdraw(context: &Context) -> Result<(), Rejection> {
+    let Some(url) = url_of(context) else { return Ok(()) };
+    match send(http::delete(url), context) {
+        NOT_FOUND => Ok(()),
+        status => good(status),
+    }
+}
+
+/// Makes sure that this is what is taken: the answer to [`change`] or [`cancel`] was lost.
+pub(crate) fn restore(charge: &Charge, context: &Context) -> Result<(), Rejection> {
+    let Some(url) = url_of(context) else { return Ok(()) };
+    match send(http::put(url).json(&told(charge, context)), context) {
+        NOT_FOUND => {
+            let command_id = format!("{}/again", context.command_id);
+            authorize(charge, &Context { command_id, ..context.clone() })
+        }
+        status => good(status),
+    }
 }
 
 fn url(path: &str) -> Option<String> {
@@ -44,15 +75,17 @@ fn told(charge: &Charge, context: &Context) -> Value {
     json!({ "order_id": context.aggregate_id, "amount": charge.amount, "methods": charge.methods })
 }
 
-/// Sends a request under the command's id, so that the gateway does once what it is asked for twice. `refusal` is the status
-/// that is its "no", and what that means. Anything else is a fault, after which the command is tried again.
-fn call(request: Request, context: &Context, refusal: (u16, fn() -> Rejection)) -> Result<(), Rejection> {
-    let sent = request.header("idempotency-key", &context.command_id).send();
-    let response = sent.unwrap_or_else(|error| panic!("the gateway does not answer: {error}"));
-    match response.status() {
+/// Sends a request under the command's id, so that the gateway does once what it is asked for twice. No answer, and one that is
+/// neither yes nor no, is a fault, after which the command is tried again.
+fn send(request: Request, context: &Context) -> u16 {
+    let response = request.header("idempotency-key", &context.command_id).send();
+    response.unwrap_or_else(|error| panic!("the gateway does not answer: {error}")).status()
+}
+
+fn good(status: u16) -> Result<(), Rejection> {
+    match status {
         200..300 => Ok(()),
-        status if status == refusal.0 => Err(refusal.1()),
-        status => panic!("the gateway answered {status}, which is neither yes nor no"),
+        _ => panic!("the gateway answered {status}, which is neither yes nor no"),
     }
 }
 

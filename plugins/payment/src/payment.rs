@@ -146,6 +146,15 @@ impl Aggregate for Payment {
         })
     }
 
+    /// The gateway may have done its part although its answer was lost: it is told how things stand here.
+    fn abandon(payment: Option<&Self>, command: &str, context: &Context) -> Result<(), Rejection> {
+        match (payment, command) {
+            (None, "authorize") => gateway::withdraw(context),
+            (Some(Self { status: Status::Authorized, charge }), _) => gateway::restore(charge, context),
+            _ => Ok(()),
+        }
+    }
+
     fn view(&self, id: &str) -> PaymentView {
         let Charge { amount, methods } = self.charge.clone();
         PaymentView { id: id.to_owned(), status: self.status, amount, methods }

@@ -249,6 +249,30 @@ fn the_gateway_has_one_way_to_say_no_and_everything_else_is_a_fault() {
 }
 
 #[test]
+fn what_the_gateway_may_have_heard_of_a_failed_command_is_taken_back() {
+    let authorization: Act = |payment| payment.when_undone("authorize", [], "step-failed");
+    let refund: Act = |payment| payment.given([authorized(20, 5)]).when_undone("cancel", [], "step-failed");
+    // What is given up, and what the gateway is asked for. It knows of nothing, or does as it is told.
+    let table = [(authorization, "DELETE", 404), (authorization, "DELETE", 200), (refund, "PUT", 200)];
+    for (act, method, status) in table {
+        let outcome = asked_of_the_gateway(method, AUTHORIZATION, status, act);
+        outcome.then_nothing();
+        assert_eq!(outcome.sent().len(), 1);
+        asked_of_the_gateway(method, AUTHORIZATION, 500, act).then_fault();
+    }
+    let outcome = refund(
+        Service::load("payment")
+            .config("gateway-url", json!("https://gateway.test/pay/"))
+            .answers_http("PUT", AUTHORIZATION, 404, json!({}))
+            .answers_http("POST", AUTHORIZATIONS, 201, json!({}))
+            .aggregate("payment", "o1"),
+    );
+    outcome.then_nothing();
+    let keys: Vec<_> = outcome.sent().iter().map(|sent| sent.headers["idempotency-key"].as_str()).collect();
+    assert_eq!(keys, ["test-command", "test-command/again"]);
+}
+
+#[test]
 fn what_breaks_the_rules_does_not_reach_the_gateway() {
     let strict = Service::load("payment")
         .config("gateway-url", json!("https://gateway.test/pay"))

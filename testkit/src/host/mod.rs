@@ -35,7 +35,7 @@ use kontor::model::{Command, CommandId, Intent, Json, Origin, Recorded};
 use kontor::projection::Projections;
 use kontor::query::{Queries, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
-use kontor::saga::{Act, Ground, OperateError, Retries, Retry, SagaStatus, Sagas};
+use kontor::saga::{Act, Ground, Retries, Retry, SagaStatus, Sagas};
 use kontor::state::States;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -231,7 +231,7 @@ impl Host {
     }
 
     /// Does something about a parked saga, in the name of a person.
-    pub fn act(&self, saga: &str, act: Act) -> Result<SagaStatus, OperateError> {
+    pub fn act(&self, saga: &str, act: Act) -> Result<SagaStatus, CallError> {
         self.run(self.parts.sagas.act(saga, act, "tester"))
     }
 

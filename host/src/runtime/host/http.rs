@@ -26,7 +26,7 @@ use wasmtime_wasi_http::{
 
 use crate::runtime::guest::{Guest, Identity};
 
-pub use client::{GrantError, HttpClient, Resolve, system_resolver};
+pub use client::{GrantError, HeaderError, HttpClient, Resolve, system_resolver};
 pub use failure::{HttpFailure, HttpFailureKind};
 pub use origin::{HttpOrigin, NoOrigin};
 
@@ -95,6 +95,8 @@ pub(crate) struct HttpHooks {
     call: Option<HttpCall>,
     /// Requests of the running call so far.
     sent: u64,
+    /// Held by each request until it is answered.
+    under_way: Arc<()>,
 }
 
 /// What a request needs to be sent.
@@ -106,12 +108,17 @@ struct Admitted {
 
 impl HttpHooks {
     pub(crate) fn new(identity: Option<Arc<Identity>>, limits: HttpLimits) -> Self {
-        Self { limits, identity, operation: "describe", call: None, sent: 0 }
+        Self { limits, identity, operation: "describe", call: None, sent: 0, under_way: Arc::default() }
     }
 
     /// Begins a call. None: it may not use HTTP.
     pub(crate) fn begin(&mut self, operation: &'static str, call: Option<HttpCall>) {
         (self.operation, self.call, self.sent) = (operation, call, 0);
+    }
+
+    /// Whether no request of an earlier call is under way.
+    pub(crate) fn at_rest(&self) -> bool {
+        Arc::strong_count(&self.under_way) == 1
     }
 
     /// What is decided before the body is read: whether this call may use HTTP, whether the manifest asks for it, and
@@ -162,8 +169,9 @@ impl WasiHttpHooks for HttpHooks {
             trace::set(request.headers_mut(), &call.correlation_id, &command_id, self.sent);
         }
         let admitted = self.admit(&service, &request);
-        let limits = self.limits;
+        let (limits, under_way) = (self.limits, self.under_way.clone());
         Box::new(async move {
+            let _under_way = under_way;
             let target = format!("{} {}", request.method(), policy::shown(request.uri()));
             let exchange = tokio::time::timeout(limits.time, exchange(&service, admitted, request, &limits));
             let answer = exchange.await;

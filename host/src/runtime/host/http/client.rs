@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue, InvalidHeaderName, InvalidHeaderValue};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -23,7 +23,7 @@ use tower_service::Service;
 use super::{
     HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest, HttpResponse, Outgoing, policy,
 };
-use crate::config::{Grants, HttpGrant, SecretError};
+use crate::config::{Grants, HttpGrant, SecretError, SecretSource};
 
 /// How long a connection is kept for the next request. Servers commonly close theirs after a minute or more.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -64,15 +64,19 @@ struct Granted {
 pub enum GrantError {
     #[error("[[grants.{service}.http]] has the origin {origin} twice: put its methods into one entry")]
     Twice { service: String, origin: HttpOrigin },
-    #[error("{header:?} of {origin} under [[grants.{service}.http]] is no name of a header")]
-    HeaderName { service: String, origin: HttpOrigin, header: String },
-    /// The value is not shown.
-    #[error(
-        "what the header {header} of {origin} under [[grants.{service}.http]] is set to cannot stand in a header"
-    )]
-    HeaderValue { service: String, origin: HttpOrigin, header: String },
-    #[error("the header {header} of {origin} under [[grants.{service}.http]] has no value")]
-    Secret { service: String, origin: HttpOrigin, header: String, source: SecretError },
+    #[error("the header {header} for {origin} under [[grants.{service}.http]] cannot be set")]
+    Header { service: String, origin: HttpOrigin, header: String, source: HeaderError },
+}
+
+/// Why a header cannot be set. Its value is not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
+    #[error("this is no name of a header")]
+    Name(#[from] InvalidHeaderName),
+    #[error("its value cannot stand in a header")]
+    Value(#[from] InvalidHeaderValue),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
 }
 
 impl HttpClient {
@@ -127,23 +131,13 @@ impl Outgoing for HttpClient {
 
 impl Granted {
     fn new(service: &str, grant: &HttpGrant, resolve: &Resolve) -> Result<Self, GrantError> {
-        let headers = grant.headers.iter().map(|(header, source)| {
-            let place = || (service.to_owned(), grant.origin.clone(), header.clone());
-            let name = HeaderName::from_bytes(header.as_bytes()).map_err(|_| {
-                let (service, origin, header) = place();
-                GrantError::HeaderName { service, origin, header }
-            })?;
-            let secret = source.read().map_err(|source| {
-                let (service, origin, header) = place();
-                GrantError::Secret { service, origin, header, source }
-            })?;
-            let mut value = HeaderValue::from_str(secret.reveal()).map_err(|_| {
-                let (service, origin, header) = place();
-                GrantError::HeaderValue { service, origin, header }
-            })?;
-            // It shows as `Sensitive` from here on.
-            value.set_sensitive(true);
-            Ok((name, value))
+        let headers = grant.headers.iter().map(|(header, secret)| {
+            secret_header(header, secret).map_err(|source| GrantError::Header {
+                service: service.to_owned(),
+                origin: grant.origin.clone(),
+                header: header.clone(),
+                source,
+            })
         });
         let headers = headers.collect::<Result<_, _>>()?;
         let (service, grant) = (Arc::from(service), Arc::new(grant.clone()));
@@ -202,6 +196,14 @@ impl Granted {
             format!("{} has no answer from {}: {}", self.service, self.grant.origin, told.join(": "));
         HttpFailure::new(kind, sentence)
     }
+}
+
+fn secret_header(name: &str, secret: &SecretSource) -> Result<(HeaderName, HeaderValue), HeaderError> {
+    let name = HeaderName::from_bytes(name.as_bytes())?;
+    let mut value = HeaderValue::from_str(secret.read()?.reveal())?;
+    // It shows as `Sensitive` from here on.
+    value.set_sensitive(true);
+    Ok((name, value))
 }
 
 /// Gives the connector the addresses that it may connect to: those that have been checked, so that a name cannot stand for
