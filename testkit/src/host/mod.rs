@@ -35,7 +35,7 @@ use kontor::model::{Command, CommandId, Intent, Json, Origin, Recorded};
 use kontor::projection::Projections;
 use kontor::query::{Queries, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
-use kontor::saga::{Act, Ground, Retries, Retry, SagaStatus, Sagas};
+use kontor::saga::{Act, Ground, Retries, Retry, SagaState, SagaStatus, Sagas};
 use kontor::state::States;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -226,7 +226,7 @@ impl Host {
     pub fn settled(&self, saga: &str) -> SagaStatus {
         let status = self.run(self.parts.sagas.wait(saga, LIMIT));
         let status = status.expect("a journal").unwrap_or_else(|| panic!("the saga {saga} has not begun"));
-        assert!(status.state.ended() || status.state.as_str() == "parked", "the saga {saga} does not end");
+        assert!(status.state.ended() || status.state == SagaState::Parked, "the saga {saga} does not end");
         status
     }
 
