@@ -7,7 +7,6 @@ use super::driver::{Driver, Progress, Verdict, awaited, diverged};
 use super::entry::{Action, Entry, Trigger};
 use super::index::Open;
 use super::journal::{STEP_ZERO, Saga, SagaState};
-use super::operate::not_parked;
 use super::record::{Record, RecordError, actor, written};
 use super::retry::Phase;
 use super::sender::{Fate, Sender, Stopping};
