@@ -6,8 +6,9 @@ mod beasts;
 use std::fs;
 use std::time::Duration;
 
+use kontor::error::CallError;
 use kontor::model::Digest;
-use kontor::saga::{Act, OperateError};
+use kontor::saga::Act;
 use kontor_testkit::host::{Host, Services, Site};
 use serde_json::{Value, json};
 
@@ -42,6 +43,13 @@ fn check_refused(host: &Host, saga: &str, act: Act, why: &str) {
     let refusal = host.act(saga, act.clone()).expect_err("this must be refused").to_string();
     assert!(refusal.contains(why), "{act:?}: expected {why:?} in {refusal:?}");
     assert_eq!(entries(host, saga), before, "{act:?} was refused and is in the journal");
+}
+
+fn code(refusal: &CallError) -> &str {
+    match refusal {
+        CallError::Rejected(rejection) => &rejection.code,
+        other => panic!("{other}"),
+    }
 }
 
 /// A host on which a saga is parked; the saga's id.
@@ -86,7 +94,7 @@ fn a_run_that_uses_a_name_twice_parks() {
     let (host, wolf) = parked_saga(&Site::new(), &wild(), "stutter");
     assert_eq!(parked(&host, &wolf)["why"], "the run uses the step name again twice");
     assert_eq!([waits(&host, "wolf-one"), waits(&host, "wolf-two")], [1, 0]);
-    check_refused(&host, &wolf, skip(None), "No step of it has failed");
+    check_refused(&host, &wolf, skip(None), "No step of the saga has failed");
 }
 
 /// Another version of the fixture: its hibernating beasts have another name for the step after the winter.
@@ -175,14 +183,14 @@ fn what_failed_is_tried_again_until_it_is_done() {
         let host = site.start(&tame());
         host.act(&wolf, Act::Retry {}).unwrap();
         assert_eq!(end(&host, &wolf), end_state);
-        check_refused(&host, &wolf, Act::Retry {}, &format!("It is {end_state}"));
+        check_refused(&host, &wolf, Act::Retry {}, &format!("The saga is {end_state}"));
     }
 }
 
 #[test]
 fn what_failed_is_left_out_step_by_step() {
     let (host, wolf) = parked_saga(&Site::new(), &wild(), "leap");
-    check_refused(&host, &wolf, skip(Some("rest")), "Name one of the steps that failed: land");
+    check_refused(&host, &wolf, skip(Some("rest")), "The step rest has not failed, only land");
     host.act(&wolf, skip(None)).unwrap();
     assert_eq!((end(&host, &wolf), waits(&host, "wolf-ground")), ("completed", 1));
 
@@ -201,7 +209,7 @@ fn a_person_who_has_seen_to_everything_ends_it() {
     let (host, wolf) = parked_saga(&site, &wild(), "leap");
     assert_eq!(host.act(&wolf, resolve()).unwrap().state.as_str(), "resolved");
     for act in [Act::Retry {}, skip(Some("land")), resolve()] {
-        check_refused(&host, &wolf, act, "It is resolved");
+        check_refused(&host, &wolf, act, "The saga is resolved");
     }
     host.kill();
     let host = site.start(&tame());
@@ -212,11 +220,11 @@ fn a_person_who_has_seen_to_everything_ends_it() {
 fn only_a_parked_saga_takes_an_act() {
     let host = Site::new().start(&wild());
     let unknown = host.act("nobody", Act::Retry {}).unwrap_err();
-    assert!(matches!(unknown, OperateError::NotFound(_)), "{unknown}");
+    assert_eq!(code(&unknown), "not-found");
     let bear = begin(&host, "bear", "hibernate", json!({"days": 1}));
     until(&host, &bear, "waiting");
     for act in [Act::Retry {}, skip(None), resolve()] {
-        check_refused(&host, &bear, act, "only a parked saga needs a person");
+        check_refused(&host, &bear, act, "only a parked one needs a person");
     }
 }
 
@@ -229,7 +237,7 @@ fn of_two_acts_at_once_one_counts() {
             tokio::join!(sagas.act(&wolf, resolve(), "ada"), sagas.act(&wolf, resolve(), "bob"))
         });
         let refused = [one, other].into_iter().filter_map(Result::err).collect::<Vec<_>>();
-        assert!(matches!(&refused[..], [OperateError::Conflict(_)]), "{refused:?}");
+        assert_eq!(refused.iter().map(code).collect::<Vec<_>>(), ["saga-not-parked"]);
         assert_eq!(entries(&host, &wolf).iter().filter(|entry| *entry == "resolved").count(), 1);
     }
 }
@@ -259,7 +267,7 @@ fn who_stops_waiting_for_an_act_keeps_nobody_from_the_saga() {
         // Err: the patience was over first. Whether or not the act was done, the next one is taken.
         let _ = host.run(async { tokio::time::timeout(Duration::from_micros(patience_us), act).await });
         if let Err(error) = host.act(&wolf, resolve()) {
-            assert!(error.to_string().starts_with("It is resolved"), "{error}");
+            assert!(error.to_string().starts_with("The saga is resolved"), "{error}");
         }
         assert_eq!(end(&host, &wolf), "resolved");
     }
