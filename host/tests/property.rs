@@ -246,7 +246,8 @@ impl Trial {
     }
 
     /// Sends commands until all are answered. Those that a killed host leaves without an answer are sent to the next one.
-    fn send(&mut self, commands: VecDeque<Sent>, kill_after: Option<usize>) {
+    /// Returns how many are accepted.
+    fn send(&mut self, commands: VecDeque<Sent>, kill_after: Option<usize>) -> usize {
         let queue = Mutex::new(commands);
         let mut answers = Vec::new();
         if let Some(enough) = kill_after {
@@ -257,13 +258,18 @@ impl Trial {
         }
         answers.extend(send_at_once(&self.host, &queue, usize::MAX, || ()));
         assert!(queue.lock().unwrap().is_empty(), "the host ended by itself");
+        let mut accepted = 0;
         for (sent, reply) in answers {
             match reply.status {
-                200..300 => self.note(sent, &reply),
+                200..300 => {
+                    accepted += 1;
+                    self.note(sent, &reply);
+                }
                 404 | 409 | 422 => {}
                 status => panic!("{status} {} to {sent:?}", reply.text),
             }
         }
+        accepted
     }
 
     /// An accepted command is answered the same as often as it is sent.
@@ -289,8 +295,8 @@ impl Trial {
             "what was accepted took effect"
         );
 
-        let accepted = self.accepted.values().map(|(sent, _)| sent.clone()).collect();
-        self.send(accepted, None);
+        let again: VecDeque<_> = self.accepted.values().map(|(sent, _)| sent.clone()).collect();
+        assert_eq!(self.send(again, None), self.accepted.len(), "a repetition was refused");
         let head = log.last().map_or(0, |event| event["position"].as_u64().unwrap());
         assert_eq!(self.host.events(head), Vec::<Value>::new(), "a repetition took effect");
         let mut happened = BTreeMap::new();
@@ -370,6 +376,8 @@ fn the_laws_hold_whatever_is_sent_and_whenever_the_host_is_killed() {
     }
     let happened = happened.into_inner();
     println!("seed {seed}: {sent} commands, {kills} kills, {happened:#?}");
-    let missing = EVENTS.iter().find(|event| !happened.keys().any(|name| name.starts_with(**event)));
-    assert_eq!(missing, None, "this never happened");
+    if commands >= COMMANDS {
+        let missing = EVENTS.iter().find(|event| !happened.keys().any(|name| name.starts_with(**event)));
+        assert_eq!(missing, None, "this never happened");
+    }
 }
