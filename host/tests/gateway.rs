@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use common::gateway::{Gateway, keys};
 use common::http::{Client, Reply};
 use common::shop::{SAGA_END, UNDELIVERABLE, Wanted, configuration, names, new_key, order};
-use common::{Host, Site, built, laws};
+use common::{Host, Site, built, ended, kontor, laws};
 
 /// What the gateway wants to see, and nobody else may.
 const SECRET: &str = "Bearer b1c0ffee-not-for-your-eyes";
@@ -120,17 +120,63 @@ fn what_is_neither_yes_nor_no_is_tried_again_under_the_same_key() {
 }
 
 #[test]
-fn without_its_gateway_the_shop_cancels_and_with_it_the_shop_sells_again() {
+fn an_order_that_meets_no_gateway_ends_by_itself_when_the_gateway_is_back() {
     let mut gateway = Gateway::open();
     let (_site, host) = open_shop(&gateway);
-    let status = |id: &str| place(&host, id, &two_apples()).json()["state"]["status"].clone();
-    let [before, meanwhile, after] = [(); 3].map(|()| new_key());
-    assert_eq!(status(&before), "confirmed");
+    let [meanwhile, after] = [(); 2].map(|()| new_key());
     gateway.go_down();
-    assert_eq!(status(&meanwhile), "cancelled");
+    let placed = host.post("/orders", &[("idempotency-key", &meanwhile)], &two_apples().json());
+    let saga = placed.ok()["saga"]["id"].as_str().unwrap().to_owned();
+    // The gateway may have heard of the payment, so it must be asked to forget it before the order is cancelled.
+    let unwinding = |event: &Value| event["stream"] == format!("saga/{saga}") && event["name"] == "unwinding";
+    assert!(host.follow(0).any(|event| unwinding(&event)));
     gateway.come_back();
-    assert_eq!(status(&after), "confirmed");
-    assert_eq!([before, meanwhile, after].map(|id| gateway.authorized(&id)), [Some(600), None, Some(600)]);
+    let ended = host.get_with(&format!("/sagas/{saga}"), &[SAGA_END]).ok();
+    assert_eq!((&ended["state"], &ended["reason"]["code"]), (&json!("compensated"), &json!("step-failed")));
+    assert_eq!(methods(&gateway, &meanwhile), ["DELETE"]);
+    assert_eq!(place(&host, &after, &two_apples()).json()["state"]["status"], "confirmed");
+    assert_eq!([meanwhile, after].map(|id| gateway.authorized(&id)), [None, Some(600)]);
+    laws::check(&host);
+}
+
+#[test]
+fn what_cannot_be_given_back_parks_the_saga_and_is_given_back_when_a_person_has_it_tried_again() {
+    let mut gateway = Gateway::open();
+    let few = "{ attempts = 3, first_wait_ms = 1, longest_wait_ms = 10 }";
+    let site = Site::new(&format!("{}\n[retries]\nundo = {few}\n", with_gateway(&gateway)));
+    let site = site.with_variable(VARIABLE, SECRET);
+    let host = site.start();
+    host.register("apple", 300, 10);
+    let id = new_key();
+    assert_eq!(place(&host, &id, &two_apples()).json()["state"]["status"], "confirmed");
+    gateway.answers("DELETE", &id, &[409]);
+    let refused = host.send("DELETE", &format!("/orders/{id}"), &[SAGA_END], "").ok();
+    assert_eq!(
+        (&refused["saga"]["state"], &refused["state"]["status"]),
+        (&json!("compensated"), &json!("confirmed"))
+    );
+    assert_eq!(refused["state"]["reason"]["code"], "refund-refused");
+
+    // The delivery fails for good behind a payment that was taken, and the gateway goes down in between.
+    let lost = new_key();
+    gateway.answers("DELETE", &lost, &[500, 500, 500]);
+    let placed = place(&host, &lost, &two_apples().sent_to(UNDELIVERABLE)).json();
+    assert_eq!(placed["saga"]["state"], "parked");
+    assert_eq!(placed["state"]["status"], "cancelled", "the other undos have run");
+    assert_eq!(host.stock("apple"), (8, 2));
+    assert_eq!(gateway.authorized(&lost), Some(600));
+    assert!(host.get("/metrics").text.contains("kontor_sagas{state=\"parked\"} 1\n"));
+
+    let saga = placed["saga"]["id"].as_str().unwrap();
+    gateway.go_down();
+    let retry = || ended(kontor(&["saga", "retry", saga, "--host"]).arg(host.url()));
+    let still = |state: &str| host.get_with(&format!("/sagas/{saga}"), &[SAGA_END]).ok()["state"] == *state;
+    assert!(retry().status.success());
+    assert!(still("parked"));
+    gateway.come_back();
+    assert!(retry().status.success());
+    assert!(still("compensated"));
+    assert_eq!(gateway.authorized(&lost), None);
     laws::check(&host);
 }
 
