@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn the_cause_of_a_fault_is_one_line() {
-        let panic = "thread 'main' panicked at src/gateway.rs:82:37:\nnobody answers\nnote: run with …\nwasm trap";
+        let panic =
+            "thread 'main' panicked at src/gateway.rs:82:37:\nnobody answers\nnote: run with …\nwasm trap";
         for (detail, cause) in [
             (panic, "nobody answers"),
             ("error while executing\n    0: decide\nwasm trap: unreachable", "wasm trap: unreachable"),
