@@ -28,10 +28,33 @@
 //! | the command decided on the stored state leads to the same | state that does not survive being stored |
 //! | folding all events from nothing makes the state and the view that the decision came with | an `evolve` that depends on more than the events |
 //!
+//! Queries are tried out on what has happened, with a read database like the host's:
+//!
+//! ```no_run
+//! # use kontor_testkit::{Service, event, json};
+//! # fn example() {
+//! Service::load("inventory")
+//!     .events([("product", "p1", event("product-registered", json!({"name": "Tea", "unit_price": 450, "quantity": 2})))])
+//!     .query("products", json!({"limit": 1}))
+//!     .then(json!({
+//!         "items": [{"id": "p1", "name": "Tea", "unit_price": 450, "available": 2, "reserved": 0, "shipped": 0}],
+//!         "next": null,
+//!     }));
+//! # }
+//! ```
+//!
+//! Every `query` checks what no test should have to say:
+//!
+//! | what must hold | what it finds |
+//! |---|---|
+//! | the read model follows each event that is given | an event's name that is written wrong, or a subscription forgotten |
+//! | the events applied all at once and one by one, on a fresh instance each, lead to the same answer | state kept between calls, rows kept back until the end of a batch |
+//! | the arguments follow their schema, else the answer is `invalid-arguments`; the answer follows its own | a schema that has not kept up with the code |
+//!
 //! Beside services, [`log`] has the conformance suite that every event log must pass.
 
 pub mod log;
 mod service;
 
 pub use serde_json::json;
-pub use service::{Aggregate, Event, Outcome, Service, event};
+pub use service::{Aggregate, Event, History, Outcome, Reading, Service, event};

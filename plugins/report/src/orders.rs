@@ -161,11 +161,11 @@ mod tests {
             (&["user"], "orders USING INDEX orders_by_user (user_id=? AND "),
             (&["status"], "orders USING INDEX orders_by_status (status=? AND "),
             (&["user", "status"], "orders USING INDEX orders_by_user (user_id=? AND "),
-            (&["product"], "order_lines USING INDEX order_lines_by_product (product_id=? AND "),
+            (&["product"], "order_lines USING COVERING INDEX order_lines_by_product (product_id=? AND "),
             (&["user", "product"], "orders USING INDEX orders_by_user (user_id=? AND "),
             (
                 &["status", "product"],
-                "order_lines USING INDEX order_lines_by_product_and_status (product_id=? AND status=? AND ",
+                "order_lines USING COVERING INDEX order_lines_by_product_and_status (product_id=? AND status=? AND ",
             ),
             (&["user", "status", "product"], "orders USING INDEX orders_by_user (user_id=? AND "),
         ];

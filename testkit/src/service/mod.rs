@@ -9,6 +9,7 @@
 mod components;
 mod difference;
 mod outcome;
+mod reading;
 mod schema;
 mod script;
 mod trial;
@@ -26,6 +27,7 @@ use script::Script;
 use trial::{Action, Trial};
 
 pub use outcome::Outcome;
+pub use reading::{History, Reading};
 
 /// A service's component, and what a test says about the world around it. Tests are plain functions: an async one cannot
 /// wait in here.
