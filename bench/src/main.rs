@@ -5,6 +5,7 @@ mod http;
 mod load;
 mod native;
 mod report;
+mod reports;
 mod server;
 
 use clap::{Parser, Subcommand};
@@ -20,11 +21,13 @@ struct Cli {
 enum Command {
     AddStock(add_stock::AddStock),
     Native(native::Native),
+    Reports(reports::Reports),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::AddStock(comparison) => comparison.run(),
         Command::Native(baseline) => baseline.run(),
+        Command::Reports(reports) => reports.run(),
     }
 }

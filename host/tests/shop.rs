@@ -321,7 +321,7 @@ fn orders_are_reported_and_shown_in_detail() {
     let cancelled = host.place(&apples_and_a_pear().sent_to(UNDELIVERABLE)).ok()["id"].clone();
     let placed = host.place(&apples_and_a_pear());
     let (id, position) = (placed.ok()["id"].clone(), placed.header("kontor-position").unwrap().to_owned());
-    let read = |path: &str| host.get_with(path, &[("kontor-position", &position)]).ok().clone();
+    let read = |path: &str| host.get_with(path, &[("kontor-position", &position)]).ok();
     let found = |query: &str| {
         let orders = read(&format!("/reports/orders?{query}"));
         orders["items"].as_array().unwrap().iter().map(|order| order["id"].clone()).collect::<Vec<_>>()
@@ -342,7 +342,7 @@ fn orders_are_reported_and_shown_in_detail() {
     assert_eq!(read("/reports/sales?by=product"), sold);
     assert_eq!(read("/reports/sales?by=day")["items"][0]["amount"], 850);
 
-    let details = host.get(&format!("/orders/{}/details", id.as_str().unwrap())).ok().clone();
+    let details = host.get(&format!("/orders/{}/details", id.as_str().unwrap())).ok();
     assert_eq!(details["lines"], placed.ok()["state"]["lines"]);
     assert_eq!(
         details["payment"],
