@@ -122,15 +122,12 @@ impl Search {
     fn sql(&self) -> String {
         let (table, id, index, wanted) = match (&self.user_id, &self.product_id, self.status) {
             (Some(_), _, _) => ("orders", "id", "orders_by_user", "orders.user_id = ?5"),
-            (None, Some(_), Some(_)) => (
+            (None, Some(_), _) => (
                 "order_lines",
                 "order_id",
-                "order_lines_by_product_and_status",
-                "order_lines.product_id = ?7 AND order_lines.status = ?6",
+                "order_lines_by_product",
+                "order_lines.product_id = ?7 AND (?6 IS NULL OR order_lines.status = ?6)",
             ),
-            (None, Some(_), None) => {
-                ("order_lines", "order_id", "order_lines_by_product", "order_lines.product_id = ?7")
-            }
             (None, None, Some(_)) => ("orders", "id", "orders_by_status", "orders.status = ?6"),
             (None, None, None) => ("orders", "id", "orders_by_time", "true"),
         };
@@ -165,7 +162,7 @@ mod tests {
             (&["user", "product"], "orders USING INDEX orders_by_user (user_id=? AND "),
             (
                 &["status", "product"],
-                "order_lines USING COVERING INDEX order_lines_by_product_and_status (product_id=? AND status=? AND ",
+                "order_lines USING COVERING INDEX order_lines_by_product (product_id=? AND ",
             ),
             (&["user", "status", "product"], "orders USING INDEX orders_by_user (user_id=? AND "),
         ];

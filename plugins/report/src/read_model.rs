@@ -141,13 +141,14 @@ fn replace_lines(event: &RecordedEvent, lines: &[Line], total: u64) -> Result<()
 }
 
 fn add_lines(event: &RecordedEvent, lines: &[Line]) -> Result<(), SqlError> {
-    db::execute(
-        "INSERT INTO order_lines
-         SELECT orders.id, line.key, value ->> 'product_id', value ->> 'name', value ->> 'quantity',
-             value ->> 'unit_price', value ->> 'amount', status, created_at_ms
-         FROM orders, json_each(?2) AS line WHERE orders.id = ?1",
-        params![&event.aggregate_id, db::json(&lines)],
-    )?;
+    for (number, line) in (1_u64..).zip(lines) {
+        let Line { product_id, name, quantity, unit_price, amount } = line;
+        db::execute(
+            "INSERT INTO order_lines SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, status, created_at_ms
+             FROM orders WHERE id = ?1",
+            params![&event.aggregate_id, number, product_id, name, *quantity, *unit_price, *amount],
+        )?;
+    }
     Ok(())
 }
 
