@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::http::{Connection, request};
-use crate::load;
-use crate::report::{Report, Round};
+use crate::http::request;
+use crate::load::{self, Work};
+use crate::report::{Report, Round, Series};
 use crate::server::Server;
+use crate::shop;
 
 /// Load that is not counted, before every round: caches fill, connections are made, instances get warm.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -50,11 +51,12 @@ impl AddStock {
         if self.products == 0 || self.connections == 0 || self.rounds == 0 || self.seconds == 0 {
             bail!("connections, seconds, products and rounds must be at least 1");
         }
-        let mut report = Report::default();
+        let (mut kontor, mut baseline) = (Series::new("kontor"), Series::new("native"));
         for _ in 0..self.rounds {
-            report.kontor.push(self.round(self.kontor()).context("measuring Kontor")?);
-            report.native.push(self.round(native()?).context("measuring the native service")?);
+            kontor.rounds.push(self.round(self.kontor()).context("measuring Kontor")?);
+            baseline.rounds.push(self.round(native()?).context("measuring the native service")?);
         }
+        let report = Report::new("request", vec![kontor], baseline);
         if self.json { report.print_json() } else { report.print_table() }
     }
 
@@ -68,40 +70,20 @@ impl AddStock {
     fn round(&self, command: Command) -> anyhow::Result<Round> {
         fs::create_dir_all(&self.data)?;
         let server = Server::start(command, &self.data)?;
-        self.register(&server)?;
-        let add: Vec<Arc<[u8]>> = (0..self.connections)
-            .map(|connection| format!("/products/{}/add-stock", product(connection % self.products)))
-            .map(|path| request("POST", &path, r#"{"quantity":1}"#).into())
+        shop::register(server.address, self.products)?;
+        let add: Arc<[Work]> = (0..self.products)
+            .map(|index| format!("/products/{}/add-stock", shop::product(index)))
+            .map(|path| vec![request("POST", &path, r#"{"quantity":1}"#)])
             .collect();
-        load::run(server.address, &add, WARM_UP)?;
+        let add = move |connection: usize| add[connection % add.len()].clone();
+        load::run(server.address, self.connections, WARM_UP, add.clone())?;
         let duration = Duration::from_secs(self.seconds);
         let cpu_before = server.cpu_time()?;
-        let answers = load::run(server.address, &add, duration)?;
+        let answers = load::run(server.address, self.connections, duration, add)?;
         let cpu = server.cpu_time()? - cpu_before;
-        if let Some(reply) = &answers.first_error {
-            eprintln!("the first of {} errors: {reply}", answers.errors);
-        }
+        answers.show_first_error();
         Ok(Round::new(answers, duration, cpu))
     }
-
-    fn register(&self, server: &Server) -> anyhow::Result<()> {
-        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            let mut connection = Connection::open(server.address).await?;
-            for index in 0..self.products {
-                let path = format!("/products/{}", product(index));
-                let body = r#"{"name":"Blue mug","unit_price":1290,"quantity":100}"#;
-                let status = connection.exchange(&request("PUT", &path, body)).await?;
-                if status != 201 {
-                    bail!("registering a product was answered with {}", connection.last_reply());
-                }
-            }
-            Ok(())
-        })
-    }
-}
-
-fn product(index: usize) -> String {
-    format!("product-{index:04}")
 }
 
 /// This program again, as the server that Kontor is compared with.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -10,13 +11,19 @@ use tokio::net::TcpStream;
 const BUFFER_BYTES: usize = 4_096;
 
 /// The bytes of a request with a JSON body.
-pub(crate) fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
+pub(crate) fn request(method: &str, path: &str, body: &str) -> Arc<[u8]> {
+    request_with(method, path, "", body)
+}
+
+/// The same with more headers, each with its line's end.
+pub(crate) fn request_with(method: &str, path: &str, headers: &str, body: &str) -> Arc<[u8]> {
     let length = body.len();
     format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}\
          content-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
+    .into()
 }
 
 /// One open connection.

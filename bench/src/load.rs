@@ -1,4 +1,4 @@
-//! The load generator: each connection sends its request again as soon as it is answered.
+//! The load generator: each connection does its work again as soon as it is done.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,58 +9,86 @@ use tokio::task::JoinSet;
 
 use crate::http::Connection;
 
+/// What a connection sends one after another, each when the one before is answered. Only as a whole is it a success.
+pub(crate) type Work = Vec<Arc<[u8]>>;
+
 /// What came back.
 #[derive(Default)]
 pub(crate) struct Answers {
-    /// From the first byte sent to the last one read, in microseconds, of the requests answered with 2xx.
+    /// From the first byte sent to the last one read, in microseconds, of the work that was answered with 2xx throughout.
     pub(crate) latencies_us: Vec<u32>,
-    /// Requests answered with anything else.
+    /// Work that was answered with anything else, which ends it.
     pub(crate) errors: u64,
     /// The first of these answers.
     pub(crate) first_error: Option<String>,
 }
 
 impl Answers {
-    fn add(&mut self, other: Self) {
+    fn and(mut self, other: Self) -> Self {
         self.latencies_us.extend(other.latencies_us);
         self.errors += other.errors;
-        self.first_error = self.first_error.take().or(other.first_error);
+        self.first_error = self.first_error.or(other.first_error);
+        self
+    }
+
+    pub(crate) fn show_first_error(&self) {
+        if let Some(reply) = &self.first_error {
+            eprintln!("the first of {} errors: {reply}", self.errors);
+        }
     }
 }
 
-/// Sends `requests`, one a connection, again and again for as long as `duration` says.
+/// Has `connections` connections do one piece of `work` after another for as long as `duration` says.
 ///
 /// One thread serves all connections: on a small machine the generator must not crowd out what it measures.
-pub(crate) fn run(address: SocketAddr, requests: &[Arc<[u8]>], duration: Duration) -> io::Result<Answers> {
+pub(crate) fn run(
+    address: SocketAddr,
+    connections: usize,
+    duration: Duration,
+    work: impl Fn(usize) -> Work + Clone + Send + 'static,
+) -> io::Result<Answers> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let until = Instant::now() + duration;
-        let mut connections = JoinSet::new();
-        for request in requests {
-            connections.spawn(repeat(address, request.clone(), until));
+        let mut running = JoinSet::new();
+        for connection in 0..connections {
+            let work = work.clone();
+            running.spawn(repeat(address, until, move || work(connection)));
         }
         let mut all = Answers::default();
-        while let Some(answers) = connections.join_next().await {
-            all.add(answers??);
+        while let Some(answers) = running.join_next().await {
+            all = all.and(answers??);
         }
         Ok(all)
     })
 }
 
-async fn repeat(address: SocketAddr, request: Arc<[u8]>, until: Instant) -> io::Result<Answers> {
+async fn repeat(address: SocketAddr, until: Instant, work: impl Fn() -> Work) -> io::Result<Answers> {
     let mut connection = Connection::open(address).await?;
     let mut answers = Answers::default();
-    let mut sent = Instant::now();
-    while sent < until {
-        let status = connection.exchange(&request).await?;
-        let answered = Instant::now();
-        if (200..300).contains(&status) {
-            let took_us = (answered - sent).as_micros();
-            answers.latencies_us.push(u32::try_from(took_us).unwrap_or(u32::MAX));
-        } else {
-            answers.errors += 1;
-            answers.first_error.get_or_insert_with(|| connection.last_reply());
+    while Instant::now() < until {
+        let work = work();
+        let sent = Instant::now();
+        match refusal(&mut connection, &work).await? {
+            None => {
+                let took_us = sent.elapsed().as_micros();
+                answers.latencies_us.push(u32::try_from(took_us).unwrap_or(u32::MAX));
+            }
+            Some(reply) => {
+                answers.errors += 1;
+                answers.first_error.get_or_insert(reply);
+            }
         }
-        sent = answered;
     }
     Ok(answers)
+}
+
+/// Sends one request after another until one is not answered with 2xx, and returns that answer.
+async fn refusal(connection: &mut Connection, work: &Work) -> io::Result<Option<String>> {
+    for request in work {
+        let status = connection.exchange(request).await?;
+        if !(200..300).contains(&status) {
+            return Ok(Some(connection.last_reply()));
+        }
+    }
+    Ok(None)
 }

@@ -6,7 +6,9 @@ mod load;
 mod native;
 mod report;
 mod reports;
+mod sagas;
 mod server;
+mod shop;
 
 use clap::{Parser, Subcommand};
 
@@ -20,6 +22,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     AddStock(add_stock::AddStock),
+    Sagas(sagas::Sagas),
     Native(native::Native),
     Reports(reports::Reports),
 }
@@ -27,6 +30,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::AddStock(comparison) => comparison.run(),
+        Command::Sagas(comparison) => comparison.run(),
         Command::Native(baseline) => baseline.run(),
         Command::Reports(reports) => reports.run(),
     }

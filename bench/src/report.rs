@@ -6,11 +6,12 @@ use serde::Serialize;
 
 use crate::load::Answers;
 
-/// One measured run of one server.
+/// One measured run of one server. A request is whatever the comparison counts.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Round {
     /// Answered with 2xx.
     requests_per_second: f64,
+    /// 0 where nobody waits for an answer.
     p50_us: u32,
     p99_us: u32,
     /// Processor time of the server, generator not included.
@@ -31,55 +32,111 @@ impl Round {
             errors: answers.errors,
         }
     }
+
+    /// Of what went on after its requests were answered.
+    pub(crate) fn of_flood(done: u64, errors: u64, duration: Duration, cpu: Duration) -> Self {
+        Self {
+            requests_per_second: done as f64 / duration.as_secs_f64(),
+            p50_us: 0,
+            p99_us: 0,
+            cpu_us_per_request: cpu.as_secs_f64() * 1e6 / (done as f64).max(1.0),
+            errors,
+        }
+    }
 }
 
-#[derive(Debug, Default, Serialize)]
+/// The rounds of one of those that are compared.
+#[derive(Debug, Serialize)]
+pub(crate) struct Series {
+    name: &'static str,
+    pub(crate) rounds: Vec<Round>,
+}
+
+impl Series {
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, rounds: Vec::new() }
+    }
+
+    fn throughput(&self) -> f64 {
+        median(self.rounds.iter().map(|round| round.requests_per_second))
+    }
+
+    fn cpu_us(&self) -> f64 {
+        median(self.rounds.iter().map(|round| round.cpu_us_per_request))
+    }
+}
+
+/// What was measured in turns.
+#[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    pub(crate) kontor: Vec<Round>,
-    pub(crate) native: Vec<Round>,
+    /// What a connection does again and again: a `request`, an `order`.
+    unit: &'static str,
+    compared: Vec<Series>,
+    baseline: Series,
 }
 
 impl Report {
-    /// The median throughput of Kontor as a part of that of the native service.
-    fn throughput_ratio(&self) -> f64 {
-        let throughput = |rounds: &[Round]| median(rounds.iter().map(|round| round.requests_per_second));
-        throughput(&self.kontor) / throughput(&self.native)
+    pub(crate) fn new(unit: &'static str, compared: Vec<Series>, baseline: Series) -> Self {
+        Self { unit, compared, baseline }
     }
 
-    /// How many times the processor time Kontor needs for a request.
-    fn cpu_ratio(&self) -> f64 {
-        let cpu = |rounds: &[Round]| median(rounds.iter().map(|round| round.cpu_us_per_request));
-        cpu(&self.kontor) / cpu(&self.native)
+    fn series(&self) -> impl Iterator<Item = &Series> {
+        self.compared.iter().chain([&self.baseline])
+    }
+
+    /// A series' median throughput as a part of the baseline's.
+    fn throughput_ratio(&self, series: &Series) -> f64 {
+        series.throughput() / self.baseline.throughput()
+    }
+
+    /// How many times the baseline's processor time a series needs.
+    fn cpu_ratio(&self, series: &Series) -> f64 {
+        series.cpu_us() / self.baseline.cpu_us()
     }
 
     pub(crate) fn print_table(&self) -> anyhow::Result<()> {
-        println!("round  server  requests/s  p50 ms  p99 ms  CPU µs/request  errors");
-        for (index, (kontor, native)) in self.kontor.iter().zip(&self.native).enumerate() {
-            for (server, round) in [("kontor", kontor), ("native", native)] {
+        let unit = self.unit;
+        let (rate, cpu) = (format!("{unit}s/s"), format!("CPU µs/{unit}"));
+        let width = self.series().map(|series| series.name.len()).max().unwrap_or_default();
+        println!("round  {:width$}  {rate}  p50 ms  p99 ms  {cpu}  errors", "");
+        for index in 0..self.baseline.rounds.len() {
+            for Series { name, rounds } in self.series() {
+                let round = &rounds[index];
                 println!(
-                    "{:5}  {server}  {:10.0}  {:6.2}  {:6.2}  {:14.1}  {:6}",
+                    "{:5}  {name:width$}  {:rate_width$.0}  {:6.2}  {:6.2}  {:cpu_width$.1}  {:6}",
                     index + 1,
                     round.requests_per_second,
                     f64::from(round.p50_us) / 1e3,
                     f64::from(round.p99_us) / 1e3,
                     round.cpu_us_per_request,
                     round.errors,
+                    rate_width = rate.chars().count(),
+                    cpu_width = cpu.chars().count(),
                 );
             }
         }
-        println!("\nmedians, kontor to native: throughput {:.0} %", self.throughput_ratio() * 100.0);
-        println!("                           CPU time of a request {:.2} times", self.cpu_ratio());
+        println!();
+        for series in &self.compared {
+            let (throughput, cpu) = (self.throughput_ratio(series) * 100.0, self.cpu_ratio(series));
+            let baseline = self.baseline.name;
+            println!(
+                "medians, {} to {baseline}: throughput {throughput:.0} %, CPU time {cpu:.2} times",
+                series.name
+            );
+        }
         Ok(())
     }
 
     pub(crate) fn print_json(&self) -> anyhow::Result<()> {
-        let figures = serde_json::json!({
-            "kontor": self.kontor,
-            "native": self.native,
-            "throughput_ratio": self.throughput_ratio(),
-            "cpu_ratio": self.cpu_ratio(),
-        });
-        println!("{figures:#}");
+        let ratio = |series: &Series| {
+            serde_json::json!({
+                "name": series.name,
+                "throughput": self.throughput_ratio(series),
+                "cpu": self.cpu_ratio(series),
+            })
+        };
+        let ratios: Vec<_> = self.compared.iter().map(ratio).collect();
+        println!("{:#}", serde_json::json!({ "measured": self, "ratios": ratios }));
         Ok(())
     }
 }

@@ -18,7 +18,16 @@
 //!
 //! [services.payment]
 //! card-limit = 500_000
+//! gateway-url = "https://gateway.example"
+//!
+//! [[grants.payment.http]]
+//! origin = "https://gateway.example"  # scheme, host, and port unless it is the scheme's own
+//! methods = ["POST", "PUT", "DELETE"]
+//! private = false                     # true: also loopback, private and link-local addresses
+//! headers.authorization = { env = "GATEWAY_AUTHORIZATION" } # or { file = "…" }; the component never sees it
 //! ```
+
+mod grants;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,7 +37,10 @@ use std::{fs, io, thread};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::runtime::{CALL_WAIT, HttpLimits};
 use crate::saga::Retries;
+
+pub use grants::{Grants, HttpGrant, Secret, SecretError, SecretSource};
 
 /// Read from the working directory if it is there and `--config` names no other file.
 pub const DEFAULT_FILE: &str = "kontor.toml";
@@ -49,6 +61,8 @@ pub struct Config {
     pub retries: Retries,
     /// By service, what `config.get` answers: key and value.
     pub services: BTreeMap<String, BTreeMap<String, Value>>,
+    /// By service, what it may do beyond that.
+    pub grants: BTreeMap<String, Grants>,
 }
 
 /// How the host logs to standard error.
@@ -82,6 +96,14 @@ pub struct Limits {
     pub saga_concurrency: usize,
     /// The longest that a request may wait for a saga (`Prefer: wait`) or a read model.
     pub wait_ms: u64,
+    /// The longest that a component waits for the answer to one HTTP request, to its last byte.
+    pub http_time_ms: u64,
+    /// The longest body of an HTTP request of a component.
+    pub http_request_bytes: usize,
+    /// The longest body of the answer.
+    pub http_response_bytes: usize,
+    /// The most HTTP requests of one service at one time.
+    pub http_concurrency: usize,
 }
 
 impl Default for Config {
@@ -94,12 +116,14 @@ impl Default for Config {
             limits: Limits::default(),
             retries: Retries::default(),
             services: BTreeMap::new(),
+            grants: BTreeMap::new(),
         }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
+        let http = HttpLimits::default();
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self {
             // An order of a thousand lines is a tenth of this.
@@ -118,6 +142,10 @@ impl Default for Limits {
             saga_concurrency: 256,
             // Proxies on the way commonly give up after a minute.
             wait_ms: 30_000,
+            http_time_ms: u64::try_from(http.time.as_millis()).unwrap_or(u64::MAX),
+            http_request_bytes: http.request_bytes,
+            http_response_bytes: http.response_bytes,
+            http_concurrency: http.concurrency,
         }
     }
 }
@@ -158,6 +186,8 @@ pub enum ConfigError {
     NotLoopback(SocketAddr),
     #[error("limits.{0} must be at least 1")]
     ZeroLimit(&'static str),
+    #[error("limits.http_time_ms must be below {}, the time of a whole call", CALL_WAIT.as_millis())]
+    HttpTime,
     #[error("retries: {0} must allow at least 1 attempt")]
     NoAttempt(String),
 }
@@ -220,9 +250,16 @@ impl Limits {
             ("aggregate_queue", self.aggregate_queue == 0),
             ("saga_concurrency", self.saga_concurrency == 0),
             ("wait_ms", self.wait_ms == 0),
+            ("http_time_ms", self.http_time_ms == 0),
+            ("http_request_bytes", self.http_request_bytes == 0),
+            ("http_response_bytes", self.http_response_bytes == 0),
+            ("http_concurrency", self.http_concurrency == 0),
         ];
         if let Some((name, _)) = zeros.iter().find(|(_, zero)| *zero) {
             return Err(ConfigError::ZeroLimit(name));
+        }
+        if u128::from(self.http_time_ms) >= CALL_WAIT.as_millis() {
+            return Err(ConfigError::HttpTime);
         }
         Ok(())
     }
@@ -319,6 +356,8 @@ mod tests {
         let table = [
             ("[limits]\nqueue = 0", "limits.queue must be at least 1"),
             ("[limits]\ncall_time_ms = 0", "limits.call_time_ms must be at least 1"),
+            ("[limits]\nhttp_concurrency = 0", "limits.http_concurrency must be at least 1"),
+            ("[limits]\nhttp_time_ms = 10_000", "limits.http_time_ms must be below 10000"),
         ];
         for (file, reason) in table {
             let told = Config::parse(file).unwrap().check().unwrap_err().to_string();

@@ -19,7 +19,7 @@ use crate::deploy::Registry;
 use crate::error::CallError;
 use crate::log::{Append, AppendError, Appended, Appending, EventLog};
 use crate::model::{Command, Intent, Json, Meta, NewEvent, Position, StreamId, Version};
-use crate::runtime::{Ask, Component, Context, Decision};
+use crate::runtime::{Ask, Component, Context, Decision, Outgoing};
 use crate::saga::SagaId;
 use crate::state::{self, Live, States, Viewed};
 
@@ -119,6 +119,7 @@ struct Shared {
     states: Arc<States>,
     registry: Arc<Registry>,
     ask: Arc<dyn Ask>,
+    http: Arc<dyn Outgoing>,
     clock: SharedClock,
     limits: DispatchLimits,
     /// One permit a command in the host. Closed at shutdown.
@@ -133,12 +134,13 @@ impl Dispatch {
         states: Arc<States>,
         registry: Arc<Registry>,
         ask: Arc<dyn Ask>,
+        http: Arc<dyn Outgoing>,
         clock: SharedClock,
         limits: DispatchLimits,
     ) -> Self {
         let places = Arc::new(Semaphore::new(limits.commands));
         let queues = Mutex::default();
-        Self { shared: Arc::new(Shared { log, states, registry, ask, clock, limits, places, queues }) }
+        Self { shared: Arc::new(Shared { log, states, registry, ask, http, clock, limits, places, queues }) }
     }
 
     /// Carries out a command; returns when its events are on disk. A caller who stops waiting stops nothing.
@@ -297,6 +299,7 @@ impl Shared {
             time_ms: self.clock.now_ms(),
             actor: command.origin.actor.clone(),
             ask: self.ask.clone(),
+            http: self.http.clone(),
         };
         let target = live.target(&command.stream);
         let decision = match &command.intent {

@@ -21,7 +21,10 @@ use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
 use crate::model::Json;
 use crate::projection::{Projections, ProjectionsError};
 use crate::query::{Queries, QueryLimits};
-use crate::runtime::{Ask, Runtime, RuntimeError, RuntimeLimits};
+use crate::runtime::{
+    Ask, GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits,
+    system_resolver,
+};
 use crate::saga::{Ground, Sagas, SagasError};
 use crate::state::States;
 use crate::telemetry::{self, TelemetryError};
@@ -47,6 +50,8 @@ pub enum HostError {
     Runtime(#[from] RuntimeError),
     #[error("the components that sagas may need cannot be kept in the data directory")]
     Store(#[source] io::Error),
+    #[error(transparent)]
+    Grants(#[from] GrantError),
     #[error(transparent)]
     Components(#[from] DirectoryError),
     #[error("these services cannot run side by side: {0}")]
@@ -75,10 +80,12 @@ pub async fn run(
     let snapshots = Snapshots::open(&config.data)?;
     let clock: SharedClock = Arc::new(SystemClock);
     let configuration = configuration(&config.services)?;
-    let runtime = Runtime::new(&config.data, runtime_limits(&config.limits), configuration)?;
+    let limits = runtime_limits(&config.limits);
+    let outgoing = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
+    let runtime = Runtime::new(&config.data, limits, configuration)?;
 
     let store = Store::open(&config.data).map_err(HostError::Store)?;
-    let deployed = deploy::load(&runtime, &store, &config.plugins).await?;
+    let deployed = deploy::load(&runtime, &store, &outgoing, &config.plugins).await?;
     let deployed = Deployed::new(deployed).map_err(HostError::SideBySide)?;
     RouteTable::new(deployed.services().map(|service| &**service.manifest()))?;
     let registry = Arc::new(Registry::default());
@@ -98,7 +105,8 @@ pub async fn run(
     ));
     let ask: Arc<dyn Ask> = queries.clone();
     let limits = DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue };
-    let dispatch = Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), clock.clone(), limits);
+    let dispatch =
+        Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), outgoing, clock.clone(), limits);
     let ground = Ground {
         log: log.clone(),
         commands: Arc::new(dispatch.clone()),
@@ -154,6 +162,12 @@ fn runtime_limits(limits: &Limits) -> RuntimeLimits {
         memory_bytes: limits.call_memory_bytes,
         instances: limits.instances,
         sagas: limits.saga_concurrency,
+        http: OutgoingLimits {
+            time: Duration::from_millis(limits.http_time_ms),
+            request_bytes: limits.http_request_bytes,
+            response_bytes: limits.http_response_bytes,
+            concurrency: limits.http_concurrency,
+        },
         ..RuntimeLimits::default()
     }
 }

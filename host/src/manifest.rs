@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::Json;
 use crate::saga;
@@ -73,7 +73,7 @@ pub struct Query {
     pub answer: Json,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
     Get,
@@ -127,6 +127,9 @@ pub struct ReadModel {
     pub subscribes: Vec<EventRef>,
 }
 
+/// What stands before a configuration key in the place of an origin: the origin of the URL under that key.
+pub const CONFIGURED: &str = "config:";
+
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Permissions {
     pub services: Vec<String>,
@@ -163,6 +166,7 @@ impl Manifest {
         // An aggregate is a query too, so the two must not share a name.
         let queries = self.queries.iter().map(|query| &query.name);
         check_names("a query", queries.chain(self.aggregates.iter().map(|aggregate| &aggregate.name)))?;
+        self.permissions.check()?;
         self.routes.iter().try_for_each(|route| self.check_route(route))
     }
 
@@ -178,6 +182,18 @@ impl Manifest {
             false => {
                 Err(format!("the route {} {} leads to nothing in the manifest", route.method, route.path))
             }
+        }
+    }
+}
+
+impl Permissions {
+    fn check(&self) -> Result<(), String> {
+        let keys = self.http.iter().filter_map(|asked| asked.strip_prefix(CONFIGURED));
+        match keys.into_iter().find(|key| !self.config.iter().any(|known| known == key)) {
+            None => Ok(()),
+            Some(key) => Err(format!(
+                "it asks for HTTP to the origin under {key:?}, but not for that configuration key"
+            )),
         }
     }
 }
@@ -225,6 +241,16 @@ mod tests {
         for bad in ["", "Order", "order_line", "-order", "order-", "a--b", "2nd", "größe"] {
             assert!(!is_kebab_case(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn whoever_calls_a_configured_origin_may_read_the_key() {
+        let asks = |config: &[&str], http: &[&str]| {
+            let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+            Permissions { config: owned(config), http: owned(http), ..Permissions::default() }.check()
+        };
+        assert_eq!(asks(&["url"], &["config:url", "https://payments.example"]), Ok(()));
+        assert!(asks(&["limit"], &["config:url"]).unwrap_err().contains("\"url\""));
     }
 
     #[test]

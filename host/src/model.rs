@@ -85,7 +85,11 @@ impl StreamId {
     /// The stream of the aggregate of kind `aggregate` with the id `id`.
     pub fn new(aggregate: &str, id: &str) -> Result<Self, InvalidId> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:~-".contains(&byte);
-        let valid = |part: &str| (1..=MAX_ID_LENGTH).contains(&part.len()) && part.bytes().all(allowed);
+        // What is only dots would lead elsewhere in a URL or a path.
+        let leads_away = |part: &str| matches!(part, "." | "..");
+        let valid = |part: &str| {
+            (1..=MAX_ID_LENGTH).contains(&part.len()) && part.bytes().all(allowed) && !leads_away(part)
+        };
         if !valid(aggregate) || !valid(id) {
             return Err(InvalidId);
         }
@@ -396,7 +400,7 @@ mod tests {
         let stream = StreamId::new("order", "A-1").unwrap();
         assert_eq!((stream.aggregate(), stream.id()), ("order", "A-1"));
         assert_eq!(StreamId::parse(stream.as_str()).unwrap(), stream);
-        for bad in ["", "a/b", "a b", "ü", &"x".repeat(MAX_ID_LENGTH + 1)] {
+        for bad in ["", ".", "..", "a/b", "a b", "ü", &"x".repeat(MAX_ID_LENGTH + 1)] {
             assert!(StreamId::new("order", bad).is_err(), "{bad:?} must be refused");
         }
     }

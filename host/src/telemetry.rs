@@ -1,6 +1,6 @@
-//! What the host tells about itself while it runs: its log on standard error, and its metrics.
+//! What the host tells about itself while it runs: its log on standard error, and its metrics. `METRICS` lists them.
 
-use std::io::{IsTerminal as _, stderr};
+use std::io::{IsTerminal, stderr};
 use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
@@ -9,11 +9,68 @@ use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::LogFormat;
+use crate::saga::Census;
+
+pub(crate) const SAGAS: &str = "kontor_sagas";
+pub(crate) const OLDEST_SAGA: &str = "kontor_sagas_oldest_seconds";
 
 /// The upper bounds of the histograms' buckets in seconds. A command takes from a tenth of a millisecond (a warm instance, a
 /// quick disk) to the seconds after which it is refused.
 const BUCKETS_SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// What a metric is to Prometheus.
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// All metrics of the host: name, and what `/metrics` says of it. A saga that needs a person is
+/// `kontor_sagas{state="parked"} > 0`.
+const METRICS: [(Kind, &str, &str); 12] = [
+    (
+        Kind::Counter,
+        "kontor_http_requests_total",
+        "Requests that were answered, by route, method and status.",
+    ),
+    (Kind::Histogram, "kontor_http_request_seconds", "How long requests took, by route and method."),
+    (
+        Kind::Counter,
+        "kontor_faults_total",
+        "Calls of components that trapped, took too long or broke the contract, by service.",
+    ),
+    (
+        Kind::Gauge,
+        "kontor_projection_position",
+        "The position in the log that a read model has reached, by service.",
+    ),
+    (
+        Kind::Gauge,
+        "kontor_projection_lag_events",
+        "How many events a read model is behind the log, by service.",
+    ),
+    (
+        Kind::Counter,
+        "kontor_projection_parked_total",
+        "Streams that a read model could not go on with, by service.",
+    ),
+    (Kind::Gauge, SAGAS, "Sagas that have not ended, by state: running, waiting, unwinding or parked."),
+    (Kind::Gauge, OLDEST_SAGA, "The age of the oldest saga in a state, by state; 0 if there is none."),
+    (Kind::Counter, "kontor_sagas_settled_total", "Sagas that ended or parked, by saga and state."),
+    (
+        Kind::Counter,
+        "kontor_saga_steps_total",
+        "Commands of sagas, by saga and outcome: done, refused or failed.",
+    ),
+    (Kind::Counter, "kontor_saga_undos_total", "Commands that undo steps of sagas, by saga and outcome."),
+    (
+        Kind::Counter,
+        "kontor_saga_retries_total",
+        "Further attempts of steps, undos and questions of sagas, by saga.",
+    ),
+];
 
 /// Why the host cannot tell about itself.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +88,7 @@ pub fn init_logging(format: LogFormat) -> Result<(), TelemetryError> {
     let filter = filter(&std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default())?;
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match format {
-        LogFormat::Text => logging.with_ansi(colours()).finish().try_init()?,
+        LogFormat::Text => logging.with_ansi(colours(&stderr())).finish().try_init()?,
         LogFormat::Json => logging.json().finish().try_init()?,
     }
     Ok(())
@@ -42,9 +99,9 @@ fn filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
     Ok(EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(directives)?)
 }
 
-/// Whether standard error is read by a person who has not asked for plain text (<https://no-color.org>).
-fn colours() -> bool {
-    stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether a stream is read by a person who has not asked for plain text (<https://no-color.org>).
+pub fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// What renders the process's metrics as Prometheus reads them. The first call installs the recorder; all hosts of a process
@@ -56,8 +113,23 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
         return Ok(handle.clone());
     }
     let handle = PrometheusBuilder::new().set_buckets(BUCKETS_SECONDS)?.install_recorder()?;
+    for (kind, name, help) in METRICS {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, help),
+            Kind::Gauge => metrics::describe_gauge!(name, help),
+            Kind::Histogram => metrics::describe_histogram!(name, help),
+        }
+    }
     *installed = Some(handle.clone());
     Ok(handle)
+}
+
+/// Sets what the metrics say about the sagas that have not ended.
+pub(crate) fn show_sagas(census: &[Census]) {
+    for Census { state, sagas, oldest } in census {
+        metrics::gauge!(SAGAS, "state" => state.as_str()).set(*sagas as f64);
+        metrics::gauge!(OLDEST_SAGA, "state" => state.as_str()).set(oldest.as_secs_f64());
+    }
 }
 
 #[cfg(test)]

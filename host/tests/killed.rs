@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 use common::http::{Client, NoAnswer, Reply};
 use common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, new_key, order};
-use common::{Site, audit};
+use common::{Site, audit, laws};
 
 const ORDERS: usize = 200;
 
@@ -171,4 +172,63 @@ fn a_host_that_is_asked_to_end_answers_all_that_it_has_taken() {
             answer.as_ref().map(|a| &a.text)
         );
     }
+}
+
+/// Sends orders, and in between changes and deletions of those that are confirmed, from many clients until the host is
+/// gone.
+fn flood(client: &Client, confirmed: &[String]) {
+    /// So many that the host takes orders faster than it gets on with their sagas.
+    const CLIENTS: usize = 256;
+    let numbers = AtomicUsize::new(0);
+    let send = |number: usize| {
+        let confirmed = confirmed.get(number / 10).map(|id| format!("/orders/{id}"));
+        match (number % 10, confirmed) {
+            (3, Some(order)) => client.try_send("DELETE", &order, &[], ""),
+            (7, Some(path)) => {
+                client.try_send("PUT", &path, &[], order(&[("apple", 3)]).change().to_string())
+            }
+            _ => Sent::new(number).send(client, "wait=0"),
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| while send(numbers.fetch_add(1, Ordering::Relaxed)).is_ok() {});
+        }
+    });
+}
+
+#[test]
+fn a_thousand_sagas_go_on_by_themselves_after_a_kill() {
+    const SAGAS: usize = 1_000;
+    let site = Site::new(&configuration());
+    let mut host = site.start();
+    stock(&host);
+    let client = Client::clone(&host);
+    let confirmed: Vec<_> = (0..SAGAS / 10).map(|_| new_key()).collect();
+    for key in &confirmed {
+        let wanted = order(&[("apple", 2), ("pear", 1)]);
+        client.post("/orders", &[("idempotency-key", key)], &wanted.json()).ok();
+    }
+    let mut seen = laws::quiet(&host);
+    thread::scope(|scope| {
+        scope.spawn(|| flood(&client, &confirmed));
+        for event in client.follow(seen.position) {
+            seen.take_in(&event);
+            if seen.running() == SAGAS {
+                break;
+            }
+        }
+        host.kill();
+    });
+    assert_eq!(seen.running(), SAGAS, "the host ended by itself");
+
+    let start = Instant::now();
+    host = site.start();
+    let ready = start.elapsed();
+    laws::quiet(&host);
+    let took = start.elapsed();
+    println!(
+        "{SAGAS} sagas under way at a kill: the host answers again after {ready:?}, all have ended after {took:?}"
+    );
+    audit::check(&host);
 }

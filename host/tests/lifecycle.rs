@@ -10,6 +10,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use common::gateway::Gateway;
 use common::http::{Client, Reply};
 use common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, order};
 use common::{Host, Site, audit};
@@ -260,6 +261,68 @@ fn what_cannot_be_is_refused_at_once_and_changes_nothing() {
         host.send(method, &path, &[SAGA_END], &body.to_string()).problem(status, code);
         assert_eq!(host.events(head), Vec::<Value>::new(), "{method} {path} {code}");
     }
+    audit::check(&host);
+}
+
+/// A shop that takes its money through a gateway, and waits for that as long as it takes.
+fn with_gateway(gateway: &Gateway) -> String {
+    let url = gateway.url();
+    let payment = format!("[services.payment]\ngateway-url = '{url}'");
+    let services = configuration().replace("[services.payment]", &payment);
+    format!(
+        "{services}\n\
+         [retries.steps]\n'change-order/pay' = {{ attempts = 100_000, first_wait_ms = 20, longest_wait_ms = 20 }}\n\
+         [[grants.payment.http]]\norigin = '{url}'\nmethods = ['POST', 'PUT', 'DELETE']\nprivate = true\n"
+    )
+}
+
+#[test]
+fn an_order_that_is_being_changed_is_neither_sent_out_nor_changed_nor_deleted() {
+    let mut gateway = Gateway::open();
+    let site = Site::new(&with_gateway(&gateway));
+    let host = open_shop(&site);
+    let id = confirmed(&host, &order(&[(APPLE, 2), (BOAT, 1)]));
+    let head = host.head();
+    gateway.go_down();
+    let more = order(&[(APPLE, 3), (BOAT, 1)]);
+    let told = host.send("PUT", &format!("/orders/{id}"), &[], &more.change().to_string()).ok();
+    host.follow(head).find(|event| event["name"] == "delivery-held").unwrap();
+
+    host.start_delivery(&id).problem(409, "delivery-under-way");
+    host.change(&id, &more).problem(409, "order-not-confirmed");
+    host.delete(&id).problem(409, "order-not-confirmed");
+
+    gateway.come_back();
+    let saga = host.get_with(&format!("/sagas/{}", told["saga"]["id"].as_str().unwrap()), &[SAGA_END]).ok();
+    assert_eq!(saga["state"], "completed");
+    let expected = [
+        "order-update-requested",
+        "delivery-held",
+        "reservation-changed apple",
+        "payment-changed",
+        "order-updated",
+        "delivery-resumed",
+    ];
+    assert_eq!(story(&host, head), expected);
+    audit::check(&host);
+}
+
+#[test]
+fn an_order_whose_money_is_not_given_back_is_not_deleted() {
+    let gateway = Gateway::open();
+    let site = Site::new(&with_gateway(&gateway));
+    let host = open_shop(&site);
+    let id = confirmed(&host, &order(&[(APPLE, 2), (BOAT, 1)]));
+    let (before, head) = (seen(&host, &id), host.head());
+    gateway.answers("DELETE", &id, &[409]);
+    assert_eq!(ending(&host.delete(&id)), (200, json!("compensated"), json!("refund-refused")));
+    let expected =
+        ["order-delete-requested", "delivery-cancelled", "delivery-scheduled", "order-delete-reverted"];
+    assert_eq!(story(&host, head), expected);
+    assert_eq!(seen(&host, &id), before);
+    audit::check(&host);
+
+    assert_eq!(ending(&host.delete(&id)), (200, json!("completed"), Value::Null));
     audit::check(&host);
 }
 

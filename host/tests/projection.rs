@@ -16,7 +16,7 @@ use kontor::log::{Append, EmbeddedLog, EventLog, Snapshots};
 use kontor::model::{Command, CommandId, Intent, Json, Meta, NewEvent, Origin, Position, StreamId, Version};
 use kontor::projection::Projections;
 use kontor::query::{Answer, Queries, QueryLimits};
-use kontor::runtime::{Ask, AskFailure, Component, Request, Runtime, RuntimeLimits};
+use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
 use kontor::state::States;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -74,7 +74,15 @@ impl Shop {
             limits,
         );
         let ask = Arc::new(queries.clone());
-        let dispatch = Dispatch::new(log, states, registry, ask, clock, DispatchLimits::default());
+        let dispatch = Dispatch::new(
+            log,
+            states,
+            registry,
+            ask,
+            Arc::new(HttpClient::default()),
+            clock,
+            DispatchLimits::default(),
+        );
         Host { projections, queries, dispatch }
     }
 

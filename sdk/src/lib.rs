@@ -81,6 +81,7 @@ pub mod bindings;
 pub mod db;
 #[doc(hidden)]
 pub mod exports;
+pub mod http;
 mod json;
 mod read_model;
 mod rejection;

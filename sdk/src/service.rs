@@ -22,6 +22,8 @@ pub struct Service {
     pub(crate) read_model: Option<ReadModel>,
     services: &'static [&'static str],
     config: &'static [&'static str],
+    http: &'static [&'static str],
+    http_configured: &'static [&'static str],
 }
 
 /// A saga with the type of its trigger erased.
@@ -78,6 +80,8 @@ impl Service {
             read_model: None,
             services: &[],
             config: &[],
+            http: &[],
+            http_configured: &[],
         }
     }
 
@@ -147,6 +151,18 @@ impl Service {
         Self { config, ..self }
     }
 
+    /// May call these origins with [`http`](crate::http): `https://payments.example:8443`. The operator of the host has to
+    /// grant each of them.
+    pub fn asks_http(self, origins: &'static [&'static str]) -> Self {
+        Self { http: origins, ..self }
+    }
+
+    /// May call the origins of the URLs that the operator configures under these keys, and read the keys. A key that is not
+    /// set asks for nothing.
+    pub fn asks_http_configured(self, keys: &'static [&'static str]) -> Self {
+        Self { http_configured: keys, ..self }
+    }
+
     /// `GET path`
     pub fn get(self, path: &str, target: Target) -> Self {
         self.route(manifest::Method::Get, path, target)
@@ -178,7 +194,8 @@ impl Service {
     }
 
     pub(crate) fn describe(&self) -> manifest::Manifest {
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let origins = self.http_configured.iter().map(|key| format!("config:{key}"));
         manifest::Manifest {
             service: self.name.to_owned(),
             version: self.version.to_owned(),
@@ -190,8 +207,8 @@ impl Service {
             read_model: self.read_model.as_ref().map(ReadModel::describe),
             permissions: manifest::Permissions {
                 services: owned(self.services),
-                config: owned(self.config),
-                http: Vec::new(),
+                config: owned(&[self.config, self.http_configured].concat()),
+                http: owned(self.http).into_iter().chain(origins).collect(),
                 subjects: Vec::new(),
             },
         }

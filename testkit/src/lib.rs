@@ -24,9 +24,28 @@
 //! |---|---|
 //! | the payload follows the manifest's schema of the command, else the answer is `invalid-payload`, as the host's is | a schema that is stricter than the rules |
 //! | the events and the view follow their schemas | a schema that has not kept up with the code |
-//! | the command decided again, and on a fresh instance, leads to the same | state that is hidden between calls |
+//! | the command decided again, and on a fresh instance, leads to the same, and sends the same over HTTP | state that is hidden between calls |
 //! | the command decided on the stored state leads to the same | state that does not survive being stored |
 //! | folding all events from nothing makes the state and the view that the decision came with | an `evolve` that depends on more than the events |
+//!
+//! A saga runs on the host's own runner, with the answers that the test has for its steps:
+//!
+//! ```no_run
+//! # use kontor_testkit::{Service, command, event, json};
+//! let orders = Service::load("order");
+//! orders
+//!     .saga("place-order")
+//!     .when_step("pay")
+//!     .rejects("card-declined")
+//!     .on("order", "o1", event("order-created", json!({"lines": [{"product_id": "tea", "quantity": 3}]})))
+//!     .then_steps(["reserve-tea", "pay"])
+//!     .then_sends("reserve-tea", &command("product", "tea", "reserve", json!({"order_id": "o1", "quantity": 3})))
+//!     .then_undoes(["reserve-tea", "trigger"])
+//!     .then_compensated("card-declined");
+//! ```
+//!
+//! What no test has to say: started again from every point at which the host may have been killed, the saga goes the same
+//! way.
 //!
 //! Queries are tried out on what has happened, with a read database like the host's:
 //!
@@ -53,8 +72,15 @@
 //!
 //! Beside services, [`log`] has the conformance suite that every event log must pass.
 
+mod clock;
+mod command;
+mod components;
+pub mod host;
 pub mod log;
+pub mod sagas;
 mod service;
 
+pub use clock::TestClock;
+pub use command::{Command, command};
 pub use serde_json::json;
-pub use service::{Aggregate, Event, History, Outcome, Reading, Service, event};
+pub use service::{Aggregate, Event, History, Outcome, Reading, Saga, Sent, Service, Step, Story, event};

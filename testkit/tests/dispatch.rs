@@ -12,7 +12,7 @@ use kontor::dispatch::{Dispatch, DispatchLimits};
 use kontor::error::CallError;
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
 use kontor::model::{Command, CommandId, Intent, Json, Origin, StreamId};
-use kontor::runtime::{Ask, AskFailure, Component, Request, Runtime, RuntimeLimits};
+use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
 use kontor::state::States;
 use kontor_testkit::log::{Fault, FaultyLog};
 
@@ -39,7 +39,15 @@ fn dispatch(data: &Path, log: Arc<dyn EventLog>, component: Component) -> Dispat
     registry.replace(Deployed::new([component]).unwrap());
     let states = States::new(log.clone(), Snapshots::open(data).unwrap(), registry.clone());
     let limits = DispatchLimits::default();
-    Dispatch::new(log, Arc::new(states), registry, Arc::new(NobodyToAsk), Arc::new(SystemClock), limits)
+    Dispatch::new(
+        log,
+        Arc::new(states),
+        registry,
+        Arc::new(NobodyToAsk),
+        Arc::new(HttpClient::default()),
+        Arc::new(SystemClock),
+        limits,
+    )
 }
 
 fn command(id: &str, name: &str, payload: &str) -> Command {
@@ -134,7 +142,15 @@ async fn a_full_queue_says_so_and_loses_nothing() {
     registry.replace(Deployed::new([component]).unwrap());
     let states = Arc::new(States::new(log.clone(), Snapshots::open(&data).unwrap(), registry.clone()));
     let limits = DispatchLimits { commands: 8, aggregate: 2 };
-    let dispatch = Dispatch::new(log, states, registry, Arc::new(NobodyToAsk), Arc::new(SystemClock), limits);
+    let dispatch = Dispatch::new(
+        log,
+        states,
+        registry,
+        Arc::new(NobodyToAsk),
+        Arc::new(HttpClient::default()),
+        Arc::new(SystemClock),
+        limits,
+    );
     dispatch.submit(register()).await.unwrap();
     let sent = (0..COMMANDS).map(|index| {
         let dispatch = dispatch.clone();

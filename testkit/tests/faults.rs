@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use kontor::error::{Fault, FaultKind};
 use kontor::model::{Json, Rejection, StreamId};
 use kontor::runtime::{
-    Ask, AskFailure, Component, Context, Decision, LoadError, Request, Runtime, RuntimeLimits, Target,
+    Ask, AskFailure, Component, Context, Decision, HttpClient, HttpLimits, LoadError, Request, Runtime,
+    RuntimeLimits, Target,
 };
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -24,6 +25,12 @@ const LIMITS: RuntimeLimits = RuntimeLimits {
     instances: 8,
     sagas: 1,
     reuse: true,
+    http: HttpLimits {
+        time: Duration::from_secs(5),
+        request_bytes: 1 << 20,
+        response_bytes: 1 << 20,
+        concurrency: 1,
+    },
 };
 
 /// By when a call that never ends has been ended, on a busy machine.
@@ -81,6 +88,7 @@ async fn call(component: &Component, command: &str) -> Result<Result<Decision, R
         time_ms: 1_700_000_000_000,
         actor: "tester".into(),
         ask: Arc::new(Nobody),
+        http: Arc::new(HttpClient::default()),
     };
     component.decide(target, &command.into(), &Json::parse(payload.to_owned()).unwrap(), &context).await
 }

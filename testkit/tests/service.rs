@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use kontor::error::FaultKind;
-use kontor_testkit::{Aggregate, Service, event, json};
+use kontor_testkit::{Aggregate, Service, command, event, json};
 use serde_json::Value;
 
 fn unruly() -> Service {
@@ -108,6 +108,38 @@ fn other_services_answer_what_the_test_says() {
 }
 
 #[test]
+fn the_world_outside_answers_what_the_test_says() {
+    const URL: &str = "https://abroad.test/a?b=c";
+    let call = |service: Service| {
+        let payload = json!({"method": "POST", "url": URL, "headers": {"x-own": "1"}, "bytes": 2});
+        service.config("abroad", json!("https://abroad.test")).aggregate("beast", "b1").when("call", payload)
+    };
+    let outcome = call(unruly().answers_http("POST", URL, 201, json!({"text": "welcome"})));
+    let answer = json!({"status": 201, "body": r#"{"text":"welcome"}"#});
+    outcome.then_events([event("answered", json!({ "answer": answer }))]);
+    let [sent] = outcome.sent() else { panic!("one request, not {:?}", outcome.sent()) };
+    assert_eq!((&*sent.method, &*sent.url, &sent.body), ("POST", URL, &json!("xx")));
+    assert_eq!((&*sent.headers["x-own"], &*sent.headers["x-request-id"]), ("1", "test"));
+
+    let failed = |code: &str| {
+        event("answered", json!({"answer": {"error": format!("POST {URL} has no answer: {code}")}}))
+    };
+    call(unruly().is_silent_http("POST", URL)).then_events([failed("ErrorCode::DestinationUnavailable")]);
+    let hint = format!(r#"add .answers_http("POST", "{URL}", 200, json!(…))"#);
+    check_failure(&["was sent with the body \"xx\"", &hint], || {
+        drop(call(unruly().answers_http("GET", URL, 200, json!({}))));
+    });
+    // What the manifest does not ask for is refused as it is by the host.
+    let elsewhere = json!({"method": "GET", "url": "https://other.test/", "headers": {}, "bytes": 0});
+    let refused = unruly().aggregate("beast", "b1").when("call", elsewhere);
+    assert_eq!(refused.sent(), []);
+    refused.then_events([event(
+        "answered",
+        json!({"answer": {"error": "GET https://other.test/ has no answer: ErrorCode::HttpRequestDenied"}}),
+    )]);
+}
+
+#[test]
 fn what_cannot_be_tried_out_says_why() {
     check_failure(&[r#"the manifest has no command "weep" of beast"#], || {
         drop(beast().when("weep", json!({})));
@@ -125,4 +157,72 @@ fn what_cannot_be_tried_out_says_why() {
     check_failure(&["waited is to be undone, but it was not given"], || {
         drop(unruly().aggregate("beast", "b1").when_undone("wait", [event("waited", json!({}))], "no"));
     });
+}
+
+#[test]
+fn a_saga_goes_the_way_that_the_test_says() {
+    let unruly = unruly();
+    let hibernate = || event("hibernation-begun", json!({"days": 30}));
+    unruly
+        .saga("hibernate")
+        .on("beast", "b1", hibernate())
+        .then_steps(["lie-down", "winter", "wake-up"])
+        .then_sends("wake-up", &command("beast", "b1-den", "wait", json!({})))
+        .then_undoes([])
+        .then_completed();
+    unruly
+        .saga("hibernate")
+        .when_step("wake-up")
+        .rejects("too-cold")
+        .when_step("trigger/undo")
+        .fails()
+        .on("beast", "b1", hibernate())
+        .then_undoes(["lie-down", "trigger"])
+        .then_parked("not undone: trigger");
+
+    let listen = || event("listening-begun", json!({"deaf_days": 1, "days": 7}));
+    let listening = unruly.saga("listen");
+    listening.on("beast", "b1", listen()).then_steps(["deaf", "call", "miss"]).then_completed();
+    listening
+        .clone()
+        .when_step("call")
+        .happens(event("babbled", json!({})))
+        .on("beast", "b1", listen())
+        .then_steps(["deaf", "call", "hear"])
+        .then_sends("hear", &command("beast", "b1-heard-2", "wait", json!({})))
+        .then_completed();
+}
+
+#[test]
+fn a_saga_that_cannot_be_performed_so_says_why() {
+    let unruly = unruly();
+    let leap = || event("leap-begun", json!({}));
+    let table: [(&[&str], &dyn Fn()); 7] = [
+        (&[r#"the manifest of unruly does not name the saga "fly""#], &|| {
+            drop(unruly.saga("fly").on("beast", "b1", leap()));
+        }),
+        (&["the saga retreat starts on the event retreat-begun of an aggregate beast"], &|| {
+            drop(unruly.saga("retreat").on("beast", "b1", leap()));
+        }),
+        (&["the saga never comes to crash, of which the test says something", "pivoted"], &|| {
+            drop(unruly.saga("leap").when_step("crash").fails().on("beast", "b1", leap()));
+        }),
+        (&["call does not wait for posed, but for"], &|| {
+            let listening = unruly.saga("listen").when_step("call").happens(event("posed", json!({})));
+            drop(listening.on("beast", "b1", event("listening-begun", json!({"deaf_days": 0, "days": 1}))));
+        }),
+        (&["leap: the steps are not as expected", r#"at "/1": expected "fall", got "land""#], &|| {
+            unruly.saga("leap").on("beast", "b1", leap()).then_steps(["leap", "fall"]);
+        }),
+        (&["leap: it is not parked", "step-done"], &|| {
+            unruly.saga("leap").on("beast", "b1", leap()).then_parked("land");
+        }),
+        (&["leap: the reason is not as expected", r#"got "cold""#], &|| {
+            let leap = unruly.saga("leap").when_step("leap").rejects("cold").on("beast", "b1", leap());
+            leap.then_compensated("warm");
+        }),
+    ];
+    for (parts, test) in table {
+        check_failure(parts, test);
+    }
 }

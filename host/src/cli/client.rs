@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 use ureq::{Agent, Body, http::Response};
 
 /// A host on this machine accepts at once; one that does not is not there.
@@ -15,12 +16,22 @@ const RESPONSE_LIMIT: Duration = Duration::from_secs(60);
 /// The largest reply that is read into memory: a full page of the largest events.
 const MAX_REPLY_BYTES: u64 = 128 * 1024 * 1024;
 
+const JSON: &str = "application/json";
+const DEFAULT_HOST: &str = "http://127.0.0.1:7070";
+
 /// Which host a command asks.
 #[derive(Debug, clap::Args)]
 pub(super) struct HostArgument {
     /// The running host to ask
-    #[arg(long, env = "KONTOR_HOST", value_name = "URL", default_value = "http://127.0.0.1:7070")]
+    #[arg(long, env = "KONTOR_HOST", value_name = "URL", default_value = DEFAULT_HOST)]
     pub(super) host: String,
+}
+
+impl HostArgument {
+    /// What a further command must say to ask the same host: ` --host URL`, or nothing.
+    pub(super) fn flag(&self) -> String {
+        if self.host == DEFAULT_HOST { String::new() } else { format!(" --host {}", self.host) }
+    }
 }
 
 /// Why there is no answer to a question, as a sentence for the one who asked.
@@ -71,7 +82,24 @@ impl Client {
 
     /// The JSON text at `path`.
     pub(super) fn get(&self, path: &str, parameters: &[(&str, String)]) -> Result<String, ClientError> {
-        let response = self.request(path, parameters, "application/json")?;
+        let response = self.request(path, parameters, JSON)?;
+        self.text(response)
+    }
+
+    /// Sends JSON to `path`; the JSON text of the answer.
+    pub(super) fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<String, ClientError> {
+        let mut request = self.agent.post(format!("{}{path}", self.host)).header("accept", JSON);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response =
+            request.content_type(JSON).send(body.to_string()).map_err(|error| self.no_answer(error))?;
+        let response = self.good(response)?;
         self.text(response)
     }
 
@@ -96,6 +124,11 @@ impl Client {
             request = request.query(name, value);
         }
         let response = request.call().map_err(|error| self.no_answer(error))?;
+        self.good(response)
+    }
+
+    /// The response, unless it is a refusal.
+    fn good(&self, response: Response<Body>) -> Result<Response<Body>, ClientError> {
         if response.status().is_success() {
             return Ok(response);
         }

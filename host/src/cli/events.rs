@@ -1,16 +1,15 @@
 //! `kontor events`: the event log of a running host.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use anyhow::{Context as _, bail};
 use kontor::model::{Json, Position, StreamId, Version};
 use serde::Deserialize;
 use serde_json::Value;
-use terminal_size::{Width, terminal_size_of};
 
 use super::client::{Client, HostArgument};
 use super::sse::ServerSentEvents;
-use super::table::{Columns, shortened};
+use super::table::{Columns, shortened, terminal_width};
 
 /// The events that one request asks for: few enough that the largest ones fit into the client's largest reply.
 const PAGE: u64 = 100;
@@ -113,11 +112,6 @@ impl Events {
         }
         bail!("the host has ended the stream; go on with `--after {}`", printer.after)
     }
-}
-
-/// None if standard output is not a terminal.
-fn terminal_width() -> Option<usize> {
-    terminal_size_of(io::stdout()).map(|(Width(columns), _)| columns.into())
 }
 
 /// Prints the events that were asked for, in the order of the log.

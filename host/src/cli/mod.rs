@@ -3,11 +3,15 @@
 mod client;
 mod events;
 mod plugins;
+mod saga;
+mod sagas;
 #[cfg(test)]
 mod scripted_host;
 mod serve;
 mod sse;
+mod style;
 mod table;
+mod timeline;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -27,6 +31,8 @@ Examples:
   kontor plugins
   kontor events --stream order/A-1
   kontor events --follow --json
+  kontor sagas --state parked
+  kontor saga show 01997a2b-3c4d
 
 `kontor <command> --help` tells more about each command.";
 
@@ -46,6 +52,8 @@ enum Command {
     Serve(serve::Serve),
     Plugins(plugins::Plugins),
     Events(events::Events),
+    Sagas(sagas::Sagas),
+    Saga(saga::Saga),
 }
 
 impl Cli {
@@ -55,6 +63,8 @@ impl Cli {
             Command::Serve(serve) => serve.run(self.json, out),
             Command::Plugins(plugins) => plugins.run(self.json, out),
             Command::Events(events) => events.run(self.json, out),
+            Command::Sagas(sagas) => sagas.run(self.json, out),
+            Command::Saga(saga) => saga.run(self.json, out),
         }
     }
 }
@@ -91,15 +101,17 @@ mod tests {
         let mut cli = Cli::command();
         cli.build();
         cli.clone().debug_assert();
-        assert!(cli.get_after_help().is_some(), "examples are missing");
-        for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
-            let name = command.get_name();
-            assert!(command.get_about().is_some(), "{name} is not described");
-            assert!(command.get_after_help().is_some(), "{name} has no examples");
-            for argument in command.get_arguments() {
-                assert!(argument.get_help().is_some(), "{} of {name} is not described", argument.get_id());
-            }
+        assert_described(&cli);
+    }
+
+    fn assert_described(command: &clap::Command) {
+        let name = command.get_name();
+        assert!(command.get_about().is_some(), "{name} is not described");
+        assert!(command.get_after_help().is_some(), "{name} has no examples");
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{} of {name} is not described", argument.get_id());
         }
+        command.get_subcommands().filter(|command| command.get_name() != "help").for_each(assert_described);
     }
 
     #[test]

@@ -1,4 +1,9 @@
-//! Aligned text for people. Widths count characters.
+//! Aligned text for people. Widths count characters, and not what colours them.
+
+use std::cmp::Ordering;
+use std::io::stdout;
+
+use terminal_size::{Width, terminal_size_of};
 
 /// What stands between two columns.
 const GAP: &str = "  ";
@@ -17,14 +22,17 @@ impl<const N: usize> Columns<N> {
     /// Makes the columns as wide as this row needs.
     pub(super) fn fit(&mut self, row: &[String; N]) {
         for (width, cell) in self.widths.iter_mut().zip(row).take(N - 1) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(visible(cell));
         }
     }
 
     /// One line without its end.
     pub(super) fn line(&self, row: &[String; N]) -> String {
-        let cells: Vec<String> =
-            row.iter().zip(self.widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let padded = |(cell, width): (&String, usize)| {
+            let blanks = width.saturating_sub(visible(cell));
+            format!("{cell}{:blanks$}", "")
+        };
+        let cells: Vec<String> = row.iter().zip(self.widths).map(padded).collect();
         cells.join(GAP).trim_end().to_owned()
     }
 }
@@ -40,12 +48,42 @@ pub(super) fn table<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) 
     lines.iter().map(|line| columns.line(line) + "\n").collect()
 }
 
-/// The text, or as much of it as `width` holds, ended by an ellipsis.
+/// The text, or as much of it as `width` holds, ended by an ellipsis. Colours end where they would have.
 pub(super) fn shortened(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if visible(text) <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let (mut seen, mut short) = (0, String::new());
+    for (letter, escape) in letters(text) {
+        seen += usize::from(!escape);
+        match seen.cmp(&width) {
+            _ if escape => short.push(letter),
+            Ordering::Less => short.push(letter),
+            Ordering::Equal => short.push('…'),
+            Ordering::Greater => {}
+        }
+    }
+    short
+}
+
+/// None if standard output is not a terminal.
+pub(super) fn terminal_width() -> Option<usize> {
+    terminal_size_of(stdout()).map(|(Width(columns), _)| columns.into())
+}
+
+/// How many characters a terminal shows.
+fn visible(text: &str) -> usize {
+    letters(text).filter(|(_, escape)| !escape).count()
+}
+
+/// Each character, and whether it belongs to a colour: those go from an escape to the letter m.
+fn letters(text: &str) -> impl Iterator<Item = (char, bool)> {
+    let mut inside = false;
+    text.chars().map(move |letter| {
+        let escape = inside || letter == '\x1b';
+        inside = escape && letter != 'm';
+        (letter, escape)
+    })
 }
 
 #[cfg(test)]
@@ -71,5 +109,13 @@ größe    12  ä
         for (width, expected) in [(5, "größe"), (4, "grö…"), (1, "…")] {
             assert_eq!(shortened("größe", width), expected);
         }
+        assert_eq!(shortened("a \x1b[31mred\x1b[0m word", 4), "a \x1b[31mr…\x1b[0m");
+    }
+
+    #[test]
+    fn colours_have_no_width() {
+        let rows =
+            vec![["\x1b[31mred\x1b[0m".to_owned(), "1".to_owned()], ["green".to_owned(), "2".to_owned()]];
+        assert_eq!(table(["c", "n"], rows), "C      N\n\x1b[31mred\x1b[0m    1\ngreen  2\n");
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use futures::future::join_all;
 
 use super::Store;
-use crate::runtime::{Component, LoadError, Runtime};
+use crate::runtime::{Component, HttpClient, LoadError, Runtime};
 
 /// The largest component that is taken: one with an interpreter of another language in it has some ten megabytes.
 const MAX_COMPONENT_BYTES: u64 = 128 << 20;
@@ -33,7 +33,12 @@ pub enum DirectoryError {
 
 /// Loads all components of a directory, and keeps a copy of each in the store. One that cannot be run fails all: a host that starts without one of its services
 /// would look well and not be.
-pub async fn load(runtime: &Runtime, store: &Store, dir: &Path) -> Result<Vec<Component>, DirectoryError> {
+pub async fn load(
+    runtime: &Runtime,
+    store: &Store,
+    http: &HttpClient,
+    dir: &Path,
+) -> Result<Vec<Component>, DirectoryError> {
     let files = components(dir)?;
     if files.is_empty() {
         return Err(DirectoryError::Empty { dir: dir.to_owned() });
@@ -41,12 +46,19 @@ pub async fn load(runtime: &Runtime, store: &Store, dir: &Path) -> Result<Vec<Co
     let loaded = join_all(files.into_iter().map(|file| async move {
         let wasm = read(&file)?;
         let kept = store.keep(&wasm);
-        let component = runtime.load(wasm).await;
+        let component = runtime.load(wasm).await.and_then(|component| granted(component, http));
         let component = component.map_err(|source| DirectoryError::Load { file: file.clone(), source })?;
         kept.map_err(|source| DirectoryError::Keep { file, source })?;
         Ok(component)
     }));
     loaded.await.into_iter().collect()
+}
+
+/// Whether the operator grants what a component asks for. (One that is loaded for its open sagas needs no grant: sagas call
+/// nobody.)
+fn granted(component: Component, http: &HttpClient) -> Result<Component, LoadError> {
+    let granted = http.check(&component.manifest().service, component.origins());
+    granted.map_err(LoadError::NotGranted).map(|()| component)
 }
 
 fn components(dir: &Path) -> Result<Vec<PathBuf>, DirectoryError> {

@@ -8,7 +8,7 @@ use wasmtime::Store;
 
 use super::bindings::{self, Service, types};
 use super::guest::{Guest, Identity, Scope};
-use super::host::{Ask, ReadSession, Steps};
+use super::host::{Ask, HttpCall, HttpOrigin, Outgoing, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane};
 use crate::error::{Fault, FaultKind};
 use crate::manifest::Manifest;
@@ -48,6 +48,7 @@ pub struct Context {
     pub time_ms: u64,
     pub actor: Arc<str>,
     pub ask: Arc<dyn Ask>,
+    pub http: Arc<dyn Outgoing>,
 }
 
 /// The state of an aggregate, and what clients see of it.
@@ -85,6 +86,11 @@ impl Component {
 
     pub fn digest(&self) -> Digest {
         self.loaded.identity.digest
+    }
+
+    /// The origins that it asks for, with the configuration that it has.
+    pub fn origins(&self) -> &[HttpOrigin] {
+        &self.loaded.identity.http.origins
     }
 
     /// Decides a command on an aggregate.
@@ -147,6 +153,7 @@ impl Component {
             time_ms: 0,
             depth: 0,
             ask: None,
+            http: None,
             read_model: None,
             steps: None,
         };
@@ -173,6 +180,7 @@ impl Component {
             time_ms: call.time_ms,
             depth: call.depth,
             ask: Some(call.ask),
+            http: None,
             read_model: call.read_model,
             steps: None,
         };
@@ -206,6 +214,7 @@ impl Component {
             time_ms: events.first().map_or(0, |event| event.meta.time_ms),
             depth: 0,
             ask: None,
+            http: None,
             read_model: Some(session),
             steps: None,
         };
@@ -233,6 +242,7 @@ impl Component {
             time_ms: trigger.meta.time_ms,
             depth: 0,
             ask: None,
+            http: None,
             read_model: None,
             steps: Some(steps),
         };
@@ -334,6 +344,11 @@ fn command_scope(operation: &'static str, command: &Arc<str>, context: &Context)
         time_ms: context.time_ms,
         depth: 0,
         ask: Some(context.ask.clone()),
+        http: Some(HttpCall {
+            outgoing: context.http.clone(),
+            command_id: context.command_id.clone(),
+            correlation_id: context.correlation_id.clone(),
+        }),
         read_model: None,
         steps: None,
     }

@@ -11,9 +11,11 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::WasiHttpCtx;
 
+use super::RuntimeLimits;
 use super::console::Console;
-use super::host::{Ask, ReadSession, Steps};
+use super::host::{Ask, HttpAccess, HttpCall, HttpHooks, ReadSession, Steps};
 use crate::manifest::Manifest;
 use crate::model::{Digest, Json};
 
@@ -26,6 +28,7 @@ pub(crate) struct Identity {
     pub(crate) digest: Digest,
     /// What `config.get` answers.
     pub(crate) config: BTreeMap<String, Json>,
+    pub(crate) http: HttpAccess,
 }
 
 /// What one call is about and what it may do.
@@ -41,6 +44,7 @@ pub(crate) struct Scope {
     /// How many calls of other services this one serves: 0 for a request from outside.
     pub(crate) depth: usize,
     pub(crate) ask: Option<Arc<dyn Ask>>,
+    pub(crate) http: Option<HttpCall>,
     pub(crate) read_model: Option<ReadSession>,
     pub(crate) steps: Option<Box<dyn Steps>>,
 }
@@ -48,6 +52,8 @@ pub(crate) struct Scope {
 /// The data of a store.
 pub(crate) struct Guest {
     pub(super) wasi: WasiCtx,
+    pub(super) http_ctx: WasiHttpCtx,
+    pub(super) http: HttpHooks,
     pub(super) table: ResourceTable,
     pub(super) console: Console,
     pub(super) memory: MemoryLimit,
@@ -61,7 +67,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(identity: Option<Arc<Identity>>, memory_bytes: usize) -> Self {
+    pub(super) fn new(identity: Option<Arc<Identity>>, limits: &RuntimeLimits) -> Self {
         let moment = Arc::new(Moment::default());
         let console = Console::default();
         let wasi = WasiCtx::builder()
@@ -75,9 +81,11 @@ impl Guest {
             .build();
         Self {
             wasi,
+            http_ctx: WasiHttpCtx::new(),
+            http: HttpHooks::new(identity.clone(), limits.http),
             table: ResourceTable::new(),
             console,
-            memory: MemoryLimit { max_bytes: memory_bytes, used_bytes: 0, refused: false },
+            memory: MemoryLimit { max_bytes: limits.memory_bytes, used_bytes: 0, refused: false },
             ticks_left: 0,
             moment,
             identity,

@@ -122,7 +122,7 @@ impl Instances {
                 return Ok(instance);
             }
         }
-        let guest = Guest::new(self.identity.clone(), self.shared.limits.memory_bytes);
+        let guest = Guest::new(self.identity.clone(), &self.shared.limits);
         let mut store = Store::new(&self.shared.engine, guest);
         store.limiter(|guest| &mut guest.memory);
         // The deadline is always one tick ahead and this counts: a plain deadline would run on while the call waits for the
@@ -144,15 +144,16 @@ impl Instances {
         store.set_epoch_deadline(1);
     }
 
-    fn prepare(&self, instance: &mut Instance, scope: Scope) {
+    fn prepare(&self, instance: &mut Instance, mut scope: Scope) {
         self.allow_time(&mut instance.store);
         let guest = instance.store.data_mut();
         guest.moment.set(scope.time_ms, &scope.id);
+        guest.http.begin(scope.operation, scope.http.take());
         guest.scope = Some(scope);
         instance.calls += 1;
     }
 
-    /// Keeps the instance for the next call if that is worth it.
+    /// Keeps the instance for the next call if that is worth it. A request that nobody has waited for ends with its instance.
     fn finish(&self, lane: Lane, mut instance: Instance) -> Option<Scope> {
         let guest = instance.store.data_mut();
         let scope = guest.scope.take();
@@ -165,7 +166,8 @@ impl Instances {
         let worth_keeping = limits.reuse
             && lane != Lane::Saga
             && instance.calls < MAX_CALLS
-            && guest.memory.used_bytes <= MAX_WARM_BYTES;
+            && guest.memory.used_bytes <= MAX_WARM_BYTES
+            && guest.http.at_rest();
         if worth_keeping && self.shared.warm.fetch_add(1, Ordering::Relaxed) < limits.warm() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
         } else if worth_keeping {

@@ -1,8 +1,10 @@
 //! From bytes to a component that may be called: what it is, what it imports and exports, what it says about itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use hyper::Uri;
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component as Code, InstancePre};
@@ -11,10 +13,11 @@ use super::Runtime;
 use super::bindings::ServicePre;
 use super::component::Component;
 use super::guest::{Guest, Identity, Scope};
+use super::host::{HttpAccess, HttpOrigin};
 use super::instance::{CallFailure, Instances, Lane};
 use crate::error::Fault;
-use crate::manifest::Manifest;
-use crate::model::Digest;
+use crate::manifest::{CONFIGURED, Manifest};
+use crate::model::{Digest, Json};
 
 /// The first bytes of every WebAssembly binary, then what tells a component from a core module.
 const MAGIC: &[u8] = b"\0asm";
@@ -22,7 +25,15 @@ const COMPONENT_LAYER: &[u8] = &[0x0d, 0, 1, 0];
 
 /// What a component may import besides the contract. Files are linked because adapters of older toolchains import them;
 /// there are none to open.
-const WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
+const WASI: [&str; 7] = [
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:filesystem/",
+    "wasi:http/outgoing-handler@",
+    "wasi:http/types@",
+    "wasi:io/",
+    "wasi:random/",
+];
 const CONTRACT: &str = "kontor:service/";
 
 /// Why a file does not run here.
@@ -46,6 +57,11 @@ pub enum LoadError {
     Describe(#[source] Fault),
     #[error("its manifest is not sound: {0}")]
     Manifest(String),
+    #[error("the configuration {key} of {service} is no URL such as https://payments.example")]
+    NoUrl { service: String, key: String },
+    /// What it asks for, and what grants it.
+    #[error("it asks for {0}")]
+    NotGranted(String),
 }
 
 impl Runtime {
@@ -66,7 +82,8 @@ impl Runtime {
         let manifest = Arc::new(self.describe(pre.clone()).await?);
         manifest.check().map_err(LoadError::Manifest)?;
         let config = self.shared.configuration.get(&*manifest.service).cloned().unwrap_or_default();
-        let identity = Arc::new(Identity { manifest, digest, config });
+        let http = HttpAccess::new(origins(&manifest, &config)?, &self.shared.limits.http);
+        let identity = Arc::new(Identity { manifest, digest, config, http });
         let instances = Instances::new(self.shared.clone(), pre, Some(identity.clone()));
         Ok(Component::new(identity, instances))
     }
@@ -80,6 +97,7 @@ impl Runtime {
             time_ms: 0,
             depth: 0,
             ask: None,
+            http: None,
             read_model: None,
             steps: None,
         };
@@ -94,6 +112,25 @@ impl Runtime {
         })?;
         manifest.into_host().map_err(|error| LoadError::Manifest(error.to_string()))
     }
+}
+
+/// The origins that a manifest asks for: those that it names, and those of the URLs that the operator has configured.
+fn origins(manifest: &Manifest, config: &BTreeMap<String, Json>) -> Result<Vec<HttpOrigin>, LoadError> {
+    let mut origins = Vec::new();
+    for asked in &manifest.permissions.http {
+        let Some(key) = asked.strip_prefix(CONFIGURED) else {
+            let origin =
+                asked.parse::<HttpOrigin>().map_err(|error| LoadError::Manifest(error.to_string()))?;
+            origins.push(origin);
+            continue;
+        };
+        if let Some(url) = config.get(key) {
+            let url: Option<Uri> = url.read::<String>().ok().and_then(|url| url.parse().ok());
+            let no_url = || LoadError::NoUrl { service: manifest.service.to_string(), key: key.to_owned() };
+            origins.push(url.as_ref().and_then(HttpOrigin::of).ok_or_else(no_url)?);
+        }
+    }
+    Ok(origins)
 }
 
 fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {

@@ -29,6 +29,10 @@ pub(crate) use component::QueryCall;
 pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
 pub(crate) use host::{Access, Guarded, ReadSession};
 pub use host::{Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
+pub use host::{
+    GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest,
+    HttpResponse, NoOrigin, Outgoing, Resolve, system_resolver,
+};
 pub use load::LoadError;
 
 use guest::Guest;
@@ -36,6 +40,10 @@ use guest::Guest;
 /// How deep services may ask each other: a screen asks services, one of which asks another. Each depth has its own
 /// instances, so that those who wait can never starve those they wait for.
 pub(crate) const MAX_DEPTH: usize = 4;
+
+/// The longest that a call of a command, a query or a projection takes by default, waiting included: less than the half
+/// minute after which clients commonly give up.
+pub const CALL_WAIT: Duration = Duration::from_secs(10);
 
 /// What a component may use.
 #[derive(Clone, Debug)]
@@ -52,17 +60,19 @@ pub struct RuntimeLimits {
     pub sagas: usize,
     /// Whether an instance serves more than one call. Off, hidden state between calls comes to light.
     pub reuse: bool,
+    pub http: HttpLimits,
 }
 
 impl Default for RuntimeLimits {
     fn default() -> Self {
         Self {
             call_time: Duration::from_secs(1),
-            call_wait: Duration::from_secs(10),
+            call_wait: CALL_WAIT,
             memory_bytes: 64 << 20,
             instances: 64,
             sagas: 256,
             reuse: true,
+            http: HttpLimits::default(),
         }
     }
 }
@@ -142,6 +152,7 @@ impl Runtime {
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     bindings::Service::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut Guest| guest)?;
     Ok(linker)
 }

@@ -84,11 +84,11 @@ pub(crate) struct Trigger {
 
 /// A replay that asks for something else than the run before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Divergence {
+pub struct Divergence {
     /// What the journal has under the step's name.
-    pub(crate) journaled: Json,
+    pub journaled: Json,
     /// What the component asks for; null if it does not come to the step any more.
-    pub(crate) asked: Json,
+    pub asked: Json,
 }
 
 /// One event of a journal. The stored event's name is the variant's, its payload the variant's fields.

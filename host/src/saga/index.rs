@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use tokio::task::JoinError;
 
 use super::SagaId;
 use super::entry::{Entry, Wait};
@@ -183,11 +184,11 @@ impl Index {
         .await
     }
 
-    pub(super) async fn find(&self, id: &str) -> rusqlite::Result<Option<Open>> {
+    pub(super) async fn find(&self, id: &str) -> rusqlite::Result<Option<Listed>> {
         let id = id.to_owned();
         self.with(move |connection| {
-            let sql = "SELECT id, trigger, service, name FROM sagas WHERE id = ?1";
-            connection.query_row(sql, [id], Open::read).optional()
+            let sql = "SELECT id, trigger, service, name, stream, state, why FROM sagas WHERE id = ?1";
+            connection.query_row(sql, [id], Listed::read).optional()
         })
         .await
     }
@@ -207,11 +208,7 @@ impl Index {
                  WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR name = ?2) AND (?3 IS NULL OR id < ?3)
                  ORDER BY id DESC LIMIT ?4",
             )?;
-            let listed = |row: &Row<'_>| {
-                let (stream, state, why) = (row.get(4)?, row.get(5)?, row.get(6)?);
-                Ok(Listed { open: Open::read(row)?, stream, state, why })
-            };
-            statement.query_map(params![state, name, before, limit], listed)?.collect()
+            statement.query_map(params![state, name, before, limit], Listed::read)?.collect()
         })
         .await
     }
@@ -271,10 +268,11 @@ impl Index {
         let done = tokio::task::spawn_blocking(move || {
             work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
         });
-        // The task is only ever cancelled together with the runtime; a panic is passed on.
-        match done.await {
+        match done.await.map_err(JoinError::try_into_panic) {
             Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // It is only ever cancelled together with the runtime, and with it whoever waits here.
+            Err(Err(_)) => std::future::pending().await,
         }
     }
 }
@@ -283,6 +281,14 @@ impl Open {
     /// From a row that begins with id, trigger, service and name.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self { id: row.get(0)?, trigger: row.get(1)?, service: row.get(2)?, name: row.get(3)? })
+    }
+}
+
+impl Listed {
+    /// From a row that goes on with stream, state and why.
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let (stream, state, why) = (row.get(4)?, row.get(5)?, row.get(6)?);
+        Ok(Self { open: Open::read(row)?, stream, state, why })
     }
 }
 
@@ -333,10 +339,7 @@ impl ToSql for SagaState {
 
 impl FromSql for SagaState {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|state| value.as_str().is_ok_and(|text| text == state.as_str()))
-            .ok_or(FromSqlError::InvalidType)
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }
 }
 

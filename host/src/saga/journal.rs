@@ -31,7 +31,7 @@ pub enum SagaState {
 }
 
 impl SagaState {
-    pub(super) const ALL: [Self; 7] = [
+    pub const ALL: [Self; 7] = [
         Self::Running,
         Self::Waiting,
         Self::Unwinding,
@@ -43,6 +43,11 @@ impl SagaState {
 
     pub fn ended(self) -> bool {
         matches!(self, Self::Completed | Self::Compensated | Self::Resolved)
+    }
+
+    /// Reads what [`SagaState::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 
     pub fn as_str(self) -> &'static str {

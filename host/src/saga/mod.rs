@@ -20,6 +20,7 @@ mod record;
 mod retry;
 mod runner;
 mod sender;
+pub mod timeline;
 mod waits;
 
 use std::collections::{HashMap, HashSet};
@@ -40,7 +41,7 @@ use crate::model::{Position, Recorded, Rejection, StreamId};
 use crate::runtime::Ask;
 
 pub use journal::SagaState;
-pub use operate::{Act, Census, Filter, OperateError, Overview};
+pub use operate::{Act, Census, Filter, Overview};
 pub(crate) use record::AGGREGATE;
 pub use retry::{Retries, Retry};
 

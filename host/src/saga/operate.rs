@@ -1,15 +1,21 @@
 //! What an operator sees of the sagas and does to them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::entry::Entry;
+use super::index::Listed;
 use super::journal::{Saga, SagaState};
 use super::runner::{self, RunError};
-use super::{CATCH_UP, Open, SagaId, SagaStatus, Sagas, unreadable};
+use super::timeline::Timeline;
+use super::{AGGREGATE, CATCH_UP, Open, Place, SagaId, SagaStatus, Sagas, Shared, record, unreadable};
+use crate::clock::Time;
 use crate::error::CallError;
+use crate::log::ReadError;
+use crate::model::{Rejection, StreamId};
 
 /// Which sagas to list.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +29,7 @@ pub struct Filter {
 }
 
 /// A saga in a list.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
     pub id: SagaId,
     pub service: Arc<str>,
@@ -31,26 +37,24 @@ pub struct Overview {
     pub state: SagaState,
     /// The stream of the event that started it: `order/0199…`.
     pub stream: String,
-    /// When that event was recorded, in milliseconds since 1970-01-01 UTC.
-    #[serde(skip)]
-    pub since_ms: u64,
+    /// When that event was recorded.
+    pub started: Time,
     /// Why it is parked, or cannot run at all.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// The sagas that have not ended, by state.
+/// The sagas in one of the states that are not an end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Census {
     pub state: SagaState,
     pub sagas: u64,
-    /// When the oldest of them was started, in milliseconds since 1970-01-01 UTC.
-    pub oldest_ms: u64,
+    /// How long ago the oldest of them was started; zero if there is none.
+    pub oldest: Duration,
 }
 
 /// What a person does about a parked saga.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Act {
     /// Has it try again what failed.
     Retry {},
@@ -58,18 +62,6 @@ pub enum Act {
     Skip { step: Option<String>, reason: String },
     /// Ends it: a person has seen to everything by hand.
     Resolve { reason: String },
-}
-
-/// Why nothing was done.
-#[derive(Debug, thiserror::Error)]
-pub enum OperateError {
-    #[error("There is no saga with the id {0}.")]
-    NotFound(String),
-    /// It is in no state for that. The text is a sentence.
-    #[error("{0}")]
-    Conflict(String),
-    #[error(transparent)]
-    Call(#[from] CallError),
 }
 
 impl Sagas {
@@ -80,8 +72,8 @@ impl Sagas {
         let _ = self.shared.caught_up().await;
         let Filter { state, name, before, limit } = filter;
         let listed = self.shared.index.list(state, name, before, limit).await.map_err(index_error)?;
-        let overview = |listed: super::index::Listed| Overview {
-            since_ms: time_of(&listed.open.id),
+        let overview = |listed: Listed| Overview {
+            started: time_of(&listed.open.id),
             id: listed.open.id,
             service: listed.open.service,
             name: listed.open.name,
@@ -92,60 +84,94 @@ impl Sagas {
         Ok(listed.into_iter().map(overview).collect())
     }
 
-    /// The sagas that have not ended, as far as events have been looked at.
+    /// The sagas that have not ended, as far as events have been looked at: one item for each state.
     pub async fn census(&self) -> Result<Vec<Census>, CallError> {
         let counted = self.shared.index.census().await.map_err(index_error)?;
-        let census = |(state, sagas, oldest): (SagaState, u64, SagaId)| Census {
-            state,
-            sagas,
-            oldest_ms: time_of(&oldest),
+        let now_ms = self.shared.clock.now_ms();
+        let census = |state: SagaState| {
+            let found = counted.iter().find(|(counted, ..)| *counted == state);
+            let (sagas, started_ms) = found.map_or((0, now_ms), |(_, sagas, id)| (*sagas, time_of(id).0));
+            Census { state, sagas, oldest: Duration::from_millis(now_ms.saturating_sub(started_ms)) }
         };
-        Ok(counted.into_iter().map(census).collect())
+        Ok(SagaState::ALL.into_iter().filter(|state| !state.ended()).map(census).collect())
     }
 
-    /// Does something about a parked saga. It is on disk when this returns, and the saga goes on.
-    pub async fn act(&self, id: &str, act: Act, actor: &str) -> Result<SagaStatus, OperateError> {
-        // Err: behind. Most sagas that are parked have been known for longer than that.
-        let _ = self.shared.caught_up().await;
-        let open = self.shared.index.find(id).await.map_err(index_error)?;
-        let open = Arc::new(open.ok_or_else(|| OperateError::NotFound(id.to_owned()))?);
+    /// How a saga went. Knows all events that are in the log by now. Rejected with `not-found`.
+    pub async fn timeline(&self, id: &str) -> Result<Timeline, CallError> {
+        let Listed { open, why, .. } = self.find(id).await?;
+        let trigger = runner::trigger(&self.shared, &open).await.map_err(call_error)?;
+        let folded = async {
+            let journal = record::events(&*self.shared.log, &StreamId::new(AGGREGATE, id)?).await?;
+            Timeline::of(&open, &trigger, &journal)
+        };
+        let timeline = folded.await.map_err(unreadable)?;
+        // One that cannot run says so only in the index.
+        Ok(Timeline { why: timeline.why.or(why), ..timeline })
+    }
+
+    /// Does something about a parked saga. It is on disk when this returns, and the saga goes on. Rejected with `not-found`,
+    /// `saga-not-parked` or `step-not-failed`.
+    pub async fn act(&self, id: &str, act: Act, actor: &str) -> Result<SagaStatus, CallError> {
+        let open = Arc::new(self.find(id).await?.open);
         self.claim(&open).await?;
-        let acted = runner::act(&self.shared, &open, actor.into(), |saga| act.entry(saga)).await;
-        self.shared.under_way().remove(&open.id);
-        match acted {
-            Ok(acted) => acted.map_err(OperateError::Conflict)?,
-            Err(RunError::Record(error)) => return Err(unreadable(error).into()),
-            Err(error) => return Err(OperateError::Conflict(format!("It cannot be acted on: {error}."))),
+        // On a task of its own: a caller who stops waiting must not leave the saga to nobody.
+        let acting = tokio::spawn(self.shared.clone().act(open, act, actor.into()));
+        acting.await.unwrap_or(Err(CallError::ShuttingDown))?;
+        Ok(self.journaled(id).await?.ok_or_else(|| not_found(id))?)
+    }
+
+    async fn find(&self, id: &str) -> Result<Listed, CallError> {
+        // Err: behind. Most sagas that somebody asks for have been known for longer than that.
+        let caught_up = self.shared.caught_up().await;
+        match self.shared.index.find(id).await.map_err(index_error)? {
+            Some(saga) => Ok(saga),
+            None => Err(caught_up.err().unwrap_or_else(|| not_found(id).into())),
         }
-        tracing::info!(saga = id, actor, ?act, "a person has acted on a saga");
-        // Err: the host is stopping, and the saga goes on when it starts again.
-        let _ = self.shared.spawn(open).await;
-        let status = self.journaled(id).await?;
-        status.ok_or_else(|| OperateError::NotFound(id.to_owned()))
     }
 
     /// Keeps anybody else from running the saga.
-    async fn claim(&self, open: &Arc<Open>) -> Result<(), OperateError> {
+    async fn claim(&self, open: &Arc<Open>) -> Result<(), CallError> {
         let settled = self.shared.settled(&open.id);
         if self.shared.claim(open) {
             return Ok(());
         }
         // One whose journal says that it is parked is about to let go.
-        let status = self.journaled(&open.id).await?;
-        if status.is_some_and(|status| status.state == SagaState::Parked) {
+        let state = self.journaled(&open.id).await?.map_or(SagaState::Running, |status| status.state);
+        if state == SagaState::Parked {
             // Either way the next line says whether it has.
             let _ = tokio::time::timeout(CATCH_UP, settled).await;
             if self.shared.claim(open) {
                 return Ok(());
             }
         }
-        Err(OperateError::Conflict("It is running: only a parked saga needs a person.".to_owned()))
+        Err(not_parked(state).into())
+    }
+}
+
+impl Shared {
+    /// Does something about a saga that is kept from running, and lets go of it.
+    async fn act(self: Arc<Self>, open: Arc<Open>, act: Act, actor: Arc<str>) -> Result<(), CallError> {
+        let acted = runner::act(&self, &open, actor.clone(), |saga| act.entry(saga)).await;
+        let acted = acted.map_err(call_error).and_then(|acted| Ok(acted?));
+        if acted.is_ok() {
+            tracing::info!(saga = %open.id, %actor, ?act, "a person has acted on a saga");
+        }
+        let kept = self.under_way().remove(&open.id);
+        // What it waits for may have come while it could not be woken.
+        let called = kept.is_some_and(|kept| kept.place == Place::TakenAndCalled);
+        if acted.is_ok() || called {
+            // Err: the host is stopping, and the saga goes on when it starts again.
+            let _ = self.spawn(open).await;
+        }
+        acted
     }
 }
 
 impl Act {
     /// The journal's entry, or why the saga is in no state for it.
-    fn entry(&self, saga: &Saga) -> Result<Entry, String> {
+    fn entry(&self, saga: Option<&Saga>) -> Result<Entry, Rejection> {
+        let state = saga.map_or(SagaState::Running, |saga| saga.state);
+        let saga = saga.filter(|_| state == SagaState::Parked).ok_or_else(|| not_parked(state))?;
         match self {
             Self::Retry {} => Ok(Entry::Resumed {}),
             Self::Resolve { reason } => Ok(Entry::Resolved { reason: reason.clone() }),
@@ -157,25 +183,45 @@ impl Act {
     }
 }
 
-fn step_to_skip(saga: &Saga, named: Option<&str>) -> Result<String, String> {
+fn step_to_skip(saga: &Saga, named: Option<&str>) -> Result<String, Rejection> {
     let failed: Vec<&str> = saga.failed.iter().map(String::as_str).collect();
-    match (named, failed.as_slice()) {
-        (_, []) => Err("No step of it has failed: it can be retried or resolved.".to_owned()),
-        (Some(named), failed) if failed.contains(&named) => Ok(named.to_owned()),
-        (None, [only]) => Ok((*only).to_owned()),
-        (_, failed) => Err(format!("Name one of the steps that failed: {}.", failed.join(", "))),
+    let message = match (named, failed.as_slice()) {
+        (_, []) => "No step of the saga has failed: retry it, or resolve it.".to_owned(),
+        (Some(named), failed) if failed.contains(&named) => return Ok(named.to_owned()),
+        (None, [only]) => return Ok((*only).to_owned()),
+        (Some(named), failed) => format!("The step {named} has not failed, only {}.", failed.join(", ")),
+        (None, failed) => format!("Name one of the steps that failed: {}.", failed.join(", ")),
+    };
+    Err(Rejection { code: "step-not-failed".to_owned(), message, details: None })
+}
+
+fn not_found(id: &str) -> Rejection {
+    let message = format!("There is no saga with the id {id}.");
+    Rejection { code: "not-found".to_owned(), message, details: None }
+}
+
+fn not_parked(state: SagaState) -> Rejection {
+    let message = format!("The saga is {}: only a parked one needs a person.", state.as_str());
+    Rejection { code: "saga-not-parked".to_owned(), message, details: None }
+}
+
+fn call_error(error: RunError) -> CallError {
+    match error {
+        RunError::Record(error) => unreadable(error),
+        RunError::Stopping(_) => CallError::ShuttingDown,
+        error @ (RunError::NoService(_) | RunError::NoTrigger) => CallError::Read(ReadError(Arc::new(error))),
     }
 }
 
 fn index_error(error: rusqlite::Error) -> CallError {
-    CallError::Read(crate::log::ReadError(Arc::new(error)))
+    CallError::Read(ReadError(Arc::new(error)))
 }
 
 /// A saga's id holds the time of the event that started it.
-fn time_of(id: &str) -> u64 {
+fn time_of(id: &str) -> Time {
     let timestamp = Uuid::try_parse(id).ok().and_then(|id| id.get_timestamp());
-    timestamp.map_or(0, |timestamp| {
+    Time(timestamp.map_or(0, |timestamp| {
         let (seconds, nanoseconds) = timestamp.to_unix();
         seconds * 1_000 + u64::from(nanoseconds) / 1_000_000
-    })
+    }))
 }

@@ -27,22 +27,30 @@ pub(crate) enum RecordError {
     Id(#[from] InvalidId),
 }
 
+/// A whole journal, oldest entry first; empty if there is none.
+pub(super) async fn events(log: &dyn EventLog, stream: &StreamId) -> Result<Vec<Recorded>, RecordError> {
+    let mut events: Vec<Recorded> = Vec::new();
+    loop {
+        let version = events.last().map_or(0, |event| event.version);
+        let page = log.read(stream, version, MAX_PAGE).await?;
+        if page.is_empty() {
+            return Ok(events);
+        }
+        events.extend(page);
+    }
+}
+
 /// Folds a journal; none if there is none.
 pub(crate) async fn read(
     log: &dyn EventLog,
     stream: &StreamId,
 ) -> Result<(Version, Option<Saga>), RecordError> {
     let (mut version, mut saga) = (0, None);
-    loop {
-        let page = log.read(stream, version, MAX_PAGE).await?;
-        let Some(last) = page.last() else {
-            return Ok((version, saga));
-        };
-        version = last.version;
-        for event in &page {
-            saga = Some(next_state(saga, &Entry::from_event(&event.name, &event.payload)?)?);
-        }
+    for event in events(log, stream).await? {
+        version = event.version;
+        saga = Some(next_state(saga, &Entry::from_event(&event.name, &event.payload)?)?);
     }
+    Ok((version, saga))
 }
 
 /// The journal of a saga that runs here, which is the only one to write it.

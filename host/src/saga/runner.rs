@@ -238,22 +238,17 @@ impl Running {
     }
 }
 
-/// Does something to a saga that is parked, in the name of a person.
+/// Writes what a person decides about a saga that does not run here.
 pub(super) async fn act(
     shared: &Shared,
     open: &Open,
     actor: Arc<str>,
-    decide: impl FnOnce(&Saga) -> Result<Entry, String>,
-) -> Result<Result<(), String>, RunError> {
+    decide: impl FnOnce(Option<&Saga>) -> Result<Entry, Rejection>,
+) -> Result<Result<(), Rejection>, RunError> {
     let trigger = trigger(shared, open).await?;
     let mut record =
         Record::open(shared.log.clone(), shared.clock.clone(), &open.id, &trigger, actor).await?;
-    let entry = match record.saga() {
-        Some(saga) if saga.state == SagaState::Parked => decide(saga),
-        Some(saga) => Err(format!("It is {}: only a parked saga needs a person.", saga.state.as_str())),
-        None => Err("It has not begun.".to_owned()),
-    };
-    match entry {
+    match decide(record.saga()) {
         Ok(entry) => {
             record.write(&[entry])?;
             written(record.take_appending()).await?;

@@ -28,20 +28,26 @@ pub(crate) type Views = BTreeMap<(String, String), Value>;
 /// Waits until no saga runs, then checks all laws.
 #[track_caller]
 pub(crate) fn check(shop: &impl Shop) -> (Ledger, Views) {
-    let mut ledger = Ledger::default();
-    shop.events(0).iter().for_each(|event| ledger.take_in(event));
-    if !ledger.is_quiet() {
-        for event in shop.follow(ledger.position) {
-            ledger.take_in(&event);
-            if ledger.is_quiet() {
-                break;
-            }
-        }
-    }
+    let ledger = quiet(shop);
     let views =
         ledger.aggregates().map(|(kind, id)| ((kind.clone(), id.clone()), shop.view(kind, id))).collect();
     ledger.check(&views);
     (ledger, views)
+}
+
+/// Waits until no saga runs.
+pub(crate) fn quiet(shop: &impl Shop) -> Ledger {
+    let mut ledger = Ledger::default();
+    shop.events(0).iter().for_each(|event| ledger.take_in(event));
+    if ledger.running() > 0 {
+        for event in shop.follow(ledger.position) {
+            ledger.take_in(&event);
+            if ledger.running() == 0 {
+                break;
+            }
+        }
+    }
+    ledger
 }
 
 /// The events that start a saga.
@@ -134,9 +140,9 @@ impl Ledger {
         }
     }
 
-    /// Whether all sagas have ended, as far as the log has been taken in. A parked one waits for a person.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.open.is_empty()
+    /// How many sagas have not ended, as far as the log has been taken in. A parked one waits for a person.
+    pub(crate) fn running(&self) -> usize {
+        self.open.len()
     }
 
     /// The kinds and the ids of all aggregates that events have happened to.

@@ -4,9 +4,11 @@
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
 pub(crate) mod audit;
+pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod laws;
 pub(crate) mod shop;
+pub(crate) mod wire;
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -31,6 +33,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(45);
 pub(crate) struct Site {
     folder: TempDir,
     plugins: PathBuf,
+    /// The environment of the hosts.
+    variables: Vec<(&'static str, String)>,
 }
 
 /// A running host. Dropped, it is killed.
@@ -60,13 +64,19 @@ impl Site {
     pub(crate) fn with_plugins(plugins: &Path, configuration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("kontor.toml"), configuration).unwrap();
-        let site = Self { folder, plugins: plugins.to_owned() };
+        let site = Self { folder, plugins: plugins.to_owned(), variables: Vec::new() };
         // Compiling the components takes seconds in a debug build, so all hosts share what has been compiled.
         let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
         fs::create_dir_all(&compiled).unwrap();
         fs::create_dir(site.data()).unwrap();
         symlink(compiled, site.data().join("compiled")).unwrap();
         site
+    }
+
+    /// With an environment variable for its hosts.
+    pub(crate) fn with_variable(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.push((name, value.to_owned()));
+        self
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -97,6 +107,7 @@ impl Site {
     fn serve(&self, plugins: &Path) -> Command {
         let mut serve = kontor(&["serve", "--listen", "127.0.0.1:0", "--config", "kontor.toml"]);
         serve.current_dir(self.folder.path());
+        serve.envs(self.variables.iter().map(|(name, value)| (name, value)));
         serve.arg("--data").arg(self.data()).arg("--plugins").arg(plugins);
         serve
     }
@@ -105,6 +116,11 @@ impl Site {
 impl Host {
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        read(&self.log)
     }
 
     /// Ends it as a power cut does.

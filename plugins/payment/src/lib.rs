@@ -2,6 +2,7 @@
 
 use kontor_sdk::prelude::*;
 
+mod gateway;
 mod payment;
 
 use payment::Payment;
@@ -13,4 +14,5 @@ fn service() -> Service {
         .aggregate::<Payment>()
         .get("/payments/{id}", view::<Payment>())
         .asks_config(&[payment::CARD_LIMIT, payment::POINTS_LIMIT])
+        .asks_http_configured(&[gateway::GATEWAY_URL])
 }

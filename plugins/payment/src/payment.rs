@@ -2,6 +2,7 @@
 
 use kontor_sdk::{config, prelude::*};
 
+use crate::gateway;
 use PaymentCommand::*;
 use PaymentEvent::*;
 
@@ -30,9 +31,9 @@ pub(crate) enum Status {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Charge {
     /// In the smallest unit of the currency.
-    amount: u64,
+    pub(crate) amount: u64,
     /// The parts that add up to the amount.
-    methods: Vec<Part>,
+    pub(crate) methods: Vec<Part>,
 }
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +95,7 @@ impl Aggregate for Payment {
         let event = match (command, payment) {
             (Authorize(charge), None) => {
                 charge.must_be_covered()?;
+                gateway::authorize(&charge, context)?;
                 PaymentAuthorized(charge)
             }
             (Authorize(_), Some(_)) => return Err(context.already_exists()),
@@ -101,10 +103,12 @@ impl Aggregate for Payment {
             (Change(charge), Some(payment)) => {
                 payment.must_be_authorized()?;
                 charge.must_be_covered()?;
+                gateway::change(&charge, context)?;
                 payment.changed_to(charge)
             }
             (Cancel {}, Some(payment)) => {
                 payment.must_be_authorized()?;
+                gateway::cancel(context)?;
                 PaymentCancelled {}
             }
         };
@@ -123,14 +127,32 @@ impl Aggregate for Payment {
         &self,
         event: PaymentEvent,
         _reason: &Rejection,
-        _context: &Context,
+        context: &Context,
     ) -> Result<Option<PaymentEvent>, Rejection> {
         Ok(match (event, self.status) {
-            (PaymentAuthorized(_), Status::Authorized) => Some(PaymentCancelled {}),
-            (PaymentChanged { previous, .. }, Status::Authorized) => Some(self.changed_to(previous)),
-            (PaymentCancelled {}, Status::Cancelled) => Some(PaymentAuthorized(self.charge.clone())),
+            (PaymentAuthorized(_), Status::Authorized) => {
+                gateway::cancel(context)?;
+                Some(PaymentCancelled {})
+            }
+            (PaymentChanged { previous, .. }, Status::Authorized) => {
+                gateway::change(&previous, context)?;
+                Some(self.changed_to(previous))
+            }
+            (PaymentCancelled {}, Status::Cancelled) => {
+                gateway::authorize(&self.charge, context)?;
+                Some(PaymentAuthorized(self.charge.clone()))
+            }
             _ => None,
         })
+    }
+
+    /// The gateway may have done its part although its answer was lost: it is told how things stand here.
+    fn abandon(payment: Option<&Self>, command: &str, context: &Context) -> Result<(), Rejection> {
+        match (payment, command) {
+            (None, "authorize") => gateway::withdraw(context),
+            (Some(Self { status: Status::Authorized, charge }), _) => gateway::restore(charge, context),
+            _ => Ok(()),
+        }
     }
 
     fn view(&self, id: &str) -> PaymentView {

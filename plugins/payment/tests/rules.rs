@@ -2,11 +2,16 @@
 
 use std::sync::LazyLock;
 
-use kontor_testkit::{Aggregate, Event, Service, event, json};
+use kontor_testkit::{Aggregate, Event, Outcome, Service, event, json};
+use serde_json::Value;
 
 static PAYMENT: LazyLock<Service> = LazyLock::new(|| {
     Service::load("payment").config("card-limit", json!(1000)).config("points-limit", json!(100))
 });
+
+/// The order's authorization at the gateway.
+const AUTHORIZATION: &str = "https://gateway.test/pay/authorizations/o1";
+const AUTHORIZATIONS: &str = "https://gateway.test/pay/authorizations";
 
 fn payment_after(given: &[Event]) -> Aggregate<'static> {
     PAYMENT.aggregate("payment", "o1").given(given.iter().cloned())
@@ -150,5 +155,139 @@ fn what_is_no_longer_there_needs_no_undo() {
     ];
     for (command, done, given) in table {
         payment_after(&given).when_undone(command, [done], "undeliverable").then_nothing();
+    }
+}
+
+/// What a command or an undo leads to when the gateway answers its only request with this status; 0: not at all.
+fn asked_of_the_gateway(method: &str, url: &str, status: u16, act: fn(Aggregate<'_>) -> Outcome) -> Outcome {
+    let service = Service::load("payment").config("gateway-url", json!("https://gateway.test/pay/"));
+    let service = match status {
+        0 => service.is_silent_http(method, url),
+        _ => service.answers_http(method, url, status, json!({})),
+    };
+    act(service.aggregate("payment", "o1"))
+}
+
+type Act = fn(Aggregate<'_>) -> Outcome;
+
+fn authorize(payment: Aggregate<'_>) -> Outcome {
+    payment.when("authorize", charge(20, 5))
+}
+
+fn change(payment: Aggregate<'_>) -> Outcome {
+    payment.given([authorized(10, 0)]).when("change", charge(20, 5))
+}
+
+fn cancel(payment: Aggregate<'_>) -> Outcome {
+    payment.given([authorized(20, 5)]).when("cancel", json!({}))
+}
+
+fn undo_authorize(payment: Aggregate<'_>) -> Outcome {
+    let done = authorized(20, 5);
+    payment.given([done.clone()]).when_undone("authorize", [done], "undeliverable")
+}
+
+fn undo_change(payment: Aggregate<'_>) -> Outcome {
+    let done = changed((20, 5), (30, 5));
+    payment.given([authorized(20, 5), done.clone()]).when_undone("change", [done], "undeliverable")
+}
+
+fn undo_cancel(payment: Aggregate<'_>) -> Outcome {
+    payment.given([authorized(20, 5), cancelled()]).when_undone("cancel", [cancelled()], "undeliverable")
+}
+
+#[test]
+fn the_gateway_is_asked_once_for_each_command_and_each_undo() {
+    let charge = json!({
+        "order_id": "o1",
+        "amount": 25,
+        "methods": [{"method": "card", "amount": 20}, {"method": "points", "amount": 5}],
+    });
+    let none = Value::Null;
+    // What is done, what the gateway is asked for, and what happens when it says yes.
+    let table: [(Act, &str, &str, &Value, Event); 6] = [
+        (authorize, "POST", AUTHORIZATIONS, &charge, authorized(20, 5)),
+        (change, "PUT", AUTHORIZATION, &charge, changed((10, 0), (20, 5))),
+        (cancel, "DELETE", AUTHORIZATION, &none, cancelled()),
+        (undo_authorize, "DELETE", AUTHORIZATION, &none, cancelled()),
+        (undo_change, "PUT", AUTHORIZATION, &charge, changed((30, 5), (20, 5))),
+        (undo_cancel, "POST", AUTHORIZATIONS, &charge, authorized(20, 5)),
+    ];
+    for (act, method, url, body, event) in table {
+        let outcome = asked_of_the_gateway(method, url, 200, act);
+        outcome.then_events([event]);
+        let [sent] = outcome.sent() else { panic!("one request, not {:?}", outcome.sent()) };
+        assert_eq!((&*sent.method, &*sent.url, &sent.body), (method, url, body));
+        assert_eq!(sent.headers["idempotency-key"], "test-command");
+    }
+}
+
+#[test]
+fn the_gateway_has_one_way_to_say_no_and_everything_else_is_a_fault() {
+    // What is done, what the gateway is asked for, its "no", and the code of the rejection.
+    let table: [(Act, &str, &str, u16, &str); 6] = [
+        (authorize, "POST", AUTHORIZATIONS, 402, "card-declined"),
+        (change, "PUT", AUTHORIZATION, 402, "card-declined"),
+        (cancel, "DELETE", AUTHORIZATION, 409, "refund-refused"),
+        (undo_authorize, "DELETE", AUTHORIZATION, 409, "refund-refused"),
+        (undo_change, "PUT", AUTHORIZATION, 402, "card-declined"),
+        (undo_cancel, "POST", AUTHORIZATIONS, 402, "card-declined"),
+    ];
+    for (act, method, url, no, code) in table {
+        asked_of_the_gateway(method, url, no, act).then_rejected(code);
+        let both = [402, 409];
+        let other_no = both.into_iter().find(|status| *status != no).unwrap();
+        for status in [other_no, 302, 404, 500, 503] {
+            let outcome = asked_of_the_gateway(method, url, status, act);
+            let detail = &outcome.then_fault().detail;
+            assert!(detail.contains(&format!("the gateway answered {status}")), "{detail}");
+        }
+        let silent = asked_of_the_gateway(method, url, 0, act);
+        let detail = &silent.then_fault().detail;
+        assert!(detail.contains("the gateway does not answer"), "{detail}");
+    }
+}
+
+#[test]
+fn what_the_gateway_may_have_heard_of_a_failed_command_is_taken_back() {
+    let authorization: Act = |payment| payment.when_undone("authorize", [], "step-failed");
+    let refund: Act = |payment| payment.given([authorized(20, 5)]).when_undone("cancel", [], "step-failed");
+    // What is given up, and what the gateway is asked for. It knows of nothing, or does as it is told.
+    let table = [(authorization, "DELETE", 404), (authorization, "DELETE", 200), (refund, "PUT", 200)];
+    for (act, method, status) in table {
+        let outcome = asked_of_the_gateway(method, AUTHORIZATION, status, act);
+        outcome.then_nothing();
+        assert_eq!(outcome.sent().len(), 1);
+        asked_of_the_gateway(method, AUTHORIZATION, 500, act).then_fault();
+    }
+    let outcome = refund(
+        Service::load("payment")
+            .config("gateway-url", json!("https://gateway.test/pay/"))
+            .answers_http("PUT", AUTHORIZATION, 404, json!({}))
+            .answers_http("POST", AUTHORIZATIONS, 201, json!({}))
+            .aggregate("payment", "o1"),
+    );
+    outcome.then_nothing();
+    let keys: Vec<_> = outcome.sent().iter().map(|sent| sent.headers["idempotency-key"].as_str()).collect();
+    assert_eq!(keys, ["test-command", "test-command/again"]);
+}
+
+#[test]
+fn what_breaks_the_rules_does_not_reach_the_gateway() {
+    let strict = Service::load("payment")
+        .config("gateway-url", json!("https://gateway.test/pay"))
+        .config("card-limit", json!(10));
+    let new = || strict.aggregate("payment", "o1");
+    let refused = [
+        new().when("authorize", charge(11, 0)),
+        new().when("cancel", json!({})),
+        new().given([authorized(1, 0)]).when("authorize", charge(1, 0)),
+        new().given([authorized(1, 0), cancelled()]).when("cancel", json!({})),
+    ];
+    for (outcome, code) in
+        refused.iter().zip(["card-declined", "not-found", "already-exists", "payment-cancelled"])
+    {
+        outcome.then_rejected(code);
+        assert_eq!(outcome.sent(), []);
     }
 }

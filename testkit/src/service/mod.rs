@@ -6,12 +6,15 @@
     reason = "a check that fails is a test that fails"
 )]
 
-mod components;
 mod difference;
+mod http;
 mod outcome;
+mod performance;
 mod reading;
+mod saga;
 mod schema;
 mod script;
+mod story;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -22,12 +25,18 @@ use std::sync::{Arc, OnceLock};
 use kontor::model::{CommandId, Json, Meta, NewEvent, Recorded, Rejection, StreamId};
 use serde_json::Value;
 
-use components::Bench;
+use crate::command::stream;
+use crate::components::{self, Bench};
+
+use http::HttpScript;
 use script::Script;
 use trial::{Action, Trial};
 
+pub use http::Sent;
 pub use outcome::Outcome;
 pub use reading::{History, Reading};
+pub use saga::{Saga, Step};
+pub use story::Story;
 
 /// A service's component, and what a test says about the world around it. Tests are plain functions: an async one cannot
 /// wait in here.
@@ -36,6 +45,7 @@ pub struct Service {
     wasm: Vec<u8>,
     config: BTreeMap<String, Json>,
     script: Script,
+    http: HttpScript,
     /// Made by the first `when`, when the configuration is known; a sentence if that failed.
     bench: OnceLock<Result<Bench, String>>,
 }
@@ -77,7 +87,8 @@ impl Service {
             Err(error) => panic!("{}: {error}\n`cargo xtask build` builds the components", path.display()),
         };
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Self { name, wasm, config: BTreeMap::new(), script: Script::default(), bench: OnceLock::new() }
+        let (script, http) = (Script::default(), HttpScript::default());
+        Self { name, wasm, config: BTreeMap::new(), script, http, bench: OnceLock::new() }
     }
 
     /// A value that the operator has configured for the service.
@@ -105,14 +116,23 @@ impl Service {
         self
     }
 
+    /// What the world outside answers to a request, as JSON. A request for which the test has no answer fails the test; what
+    /// was sent stands in [`Outcome::sent`].
+    pub fn answers_http(mut self, method: &str, url: &str, status: u16, body: Value) -> Self {
+        self.http.add(method, url, Some((status, body)));
+        self
+    }
+
+    /// That the world outside answers a request with nothing at all.
+    pub fn is_silent_http(mut self, method: &str, url: &str) -> Self {
+        self.http.add(method, url, None);
+        self
+    }
+
     /// The aggregate of this kind with this id. It does not exist until events are given.
     #[track_caller]
     pub fn aggregate(&self, kind: &str, id: &str) -> Aggregate<'_> {
-        let stream = match StreamId::new(kind, id) {
-            Ok(stream) => stream,
-            Err(error) => panic!("{kind}/{id}: {error}"),
-        };
-        Aggregate { service: self, stream, given: Vec::new() }
+        Aggregate { service: self, stream: stream(kind, id), given: Vec::new() }
     }
 
     fn bench(&self) -> Result<&Bench, String> {
@@ -158,6 +178,7 @@ impl Aggregate<'_> {
         Trial {
             bench: self.service.bench()?,
             script: &self.service.script,
+            http: &self.service.http,
             stream: &self.stream,
             given: self.recorded(&self.given),
             action,

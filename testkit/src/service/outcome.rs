@@ -3,19 +3,25 @@ use kontor::runtime::Decision;
 use serde_json::{Value, json};
 
 use super::difference::difference;
-use super::trial::Answer;
-use super::{Event, passed};
+use super::trial::{Answer, Tried};
+use super::{Event, Sent, passed};
 
 /// What a command led to.
 pub struct Outcome {
     /// What was done, for the message of a failure.
     action: String,
     answer: Answer,
+    sent: Vec<Sent>,
 }
 
 impl Outcome {
-    pub(super) fn new(action: String, answer: Answer) -> Self {
-        Self { action, answer }
+    pub(super) fn new(action: String, Tried { answer, sent }: Tried) -> Self {
+        Self { action, answer, sent }
+    }
+
+    /// What the command sent over HTTP, in its order.
+    pub fn sent(&self) -> &[Sent] {
+        &self.sent
     }
 
     /// That the command was accepted with these events, in their order.

@@ -10,7 +10,8 @@ use kontor::projection::Standalone;
 use kontor::runtime::Component;
 use serde_json::{Value, json};
 
-use super::components::{Bench, block_on};
+use crate::components::{Bench, block_on};
+
 use super::difference::difference;
 use super::script::Conversation;
 use super::trial::TIME_MS;

@@ -8,8 +8,10 @@ use kontor::model::{Json, Recorded, Rejection, StreamId};
 use kontor::runtime::{Component, Context, Decision, Folded, Target};
 use serde_json::{Value, json};
 
-use super::components::{Bench, block_on};
+use crate::components::{Bench, block_on};
+
 use super::difference::difference;
+use super::http::{Exchanges, HttpScript, Sent};
 use super::outcome::Outcome;
 use super::record;
 use super::schema;
@@ -22,6 +24,12 @@ pub(super) const ACTOR: &str = "tester";
 /// What a component makes of a command.
 pub(super) type Answer = Result<Result<Decision, Rejection>, Fault>;
 
+/// What came of a command, and what it sent over HTTP.
+pub(super) struct Tried {
+    pub(super) answer: Answer,
+    pub(super) sent: Vec<Sent>,
+}
+
 /// What is asked of the aggregate.
 pub(super) enum Action {
     Decide { command: Arc<str>, payload: Json },
@@ -31,6 +39,7 @@ pub(super) enum Action {
 pub(super) struct Trial<'a> {
     pub(super) bench: &'a Bench,
     pub(super) script: &'a Script,
+    pub(super) http: &'a HttpScript,
     pub(super) stream: &'a StreamId,
     pub(super) given: Vec<Recorded>,
     pub(super) action: Action,
@@ -44,11 +53,11 @@ impl Trial<'_> {
         let aggregate = manifest
             .aggregate(kind)
             .ok_or_else(|| format!("the service {} has no aggregate {kind:?}", manifest.service))?;
-        let answer = match self.refusal_of_the_host(aggregate)? {
-            Some(rejection) => Ok(Err(rejection)),
+        let tried = match self.refusal_of_the_host(aggregate)? {
+            Some(rejection) => Tried { answer: Ok(Err(rejection)), sent: Vec::new() },
             None => block_on(self.run_component(aggregate))?,
         };
-        Ok(Outcome::new(self.to_string(), answer))
+        Ok(Outcome::new(self.to_string(), tried))
     }
 
     /// What the host refuses before it asks the component.
@@ -73,19 +82,19 @@ impl Trial<'_> {
         }
     }
 
-    async fn run_component(&self, aggregate: &manifest::Aggregate) -> Result<Answer, String> {
-        let Bench { reused, fresh } = self.bench;
+    async fn run_component(&self, aggregate: &manifest::Aggregate) -> Result<Tried, String> {
+        let Bench { reused, fresh, .. } = self.bench;
         let events = self.target(&self.given);
         let conversation = Arc::new(Conversation::new(self.script));
-        let first = self.act(reused, events, &conversation).await;
+        let first = self.act(reused, events, &conversation).await?;
         conversation.check()?;
-        if first.is_err() {
+        if first.answer.is_err() {
             return Ok(first);
         }
 
-        let again = self.act(reused, events, &conversation).await;
+        let again = self.act(reused, events, &conversation).await?;
         self.same("the same command led to something else when it was decided again", &first, &again)?;
-        let alone = self.act(fresh, events, &conversation).await;
+        let alone = self.act(fresh, events, &conversation).await?;
         self.same(
             "the same command led to something else on a fresh instance: state is hidden between calls",
             &alone,
@@ -93,14 +102,14 @@ impl Trial<'_> {
         )?;
         let stored = fresh.evolve(events).await.map_err(|fault| faulty("evolve", &fault))?;
         let state = stored.as_ref().map(|folded| &folded.state);
-        let from_state = self.act(fresh, Target { state, ..self.target(&[]) }, &conversation).await;
+        let from_state = self.act(fresh, Target { state, ..self.target(&[]) }, &conversation).await?;
         self.same(
             "the command led to something else on the stored state than on its events: \
              the state does not hold everything",
             &first,
             &from_state,
         )?;
-        if let Ok(Ok(decision)) = &first {
+        if let Ok(Ok(decision)) = &first.answer {
             self.check_fold(decision).await?;
             check_schemas(aggregate, decision)?;
         }
@@ -112,23 +121,32 @@ impl Trial<'_> {
         Target { stream: self.stream, state: None, since }
     }
 
-    async fn act(&self, component: &Component, target: Target<'_>, ask: &Arc<Conversation>) -> Answer {
+    async fn act(
+        &self,
+        component: &Component,
+        target: Target<'_>,
+        ask: &Arc<Conversation>,
+    ) -> Result<Tried, String> {
+        let http = Arc::new(Exchanges::new(self.http));
         let context = Context {
             command_id: "test-command".into(),
             correlation_id: "test".into(),
             time_ms: TIME_MS,
             actor: ACTOR.into(),
             ask: ask.clone(),
+            http: http.clone(),
         };
-        match &self.action {
+        let answer = match &self.action {
             Action::Decide { command, payload } => component.decide(target, command, payload, &context).await,
             Action::Undo { command, events, reason } => {
                 component.compensate(target, command, events, reason, &context).await
             }
-        }
+        };
+        http.check()?;
+        Ok(Tried { answer, sent: http.sent() })
     }
 
-    fn same(&self, otherwise: &str, expected: &Answer, got: &Answer) -> Result<(), String> {
+    fn same(&self, otherwise: &str, expected: &Tried, got: &Tried) -> Result<(), String> {
         let differences = difference(&written(expected), &written(got));
         self.no(otherwise, &differences)
     }
@@ -180,8 +198,16 @@ fn faulty(what: &str, fault: &Fault) -> String {
     format!("{what}: {fault}\n{}", fault.detail)
 }
 
-/// An answer as a value to compare.
-fn written(answer: &Answer) -> Value {
+/// What came of a command as a value to compare.
+fn written(tried: &Tried) -> Value {
+    let mut written = written_answer(&tried.answer);
+    if !tried.sent.is_empty() {
+        written["sent"] = tried.sent.iter().map(Sent::written).collect();
+    }
+    written
+}
+
+fn written_answer(answer: &Answer) -> Value {
     match answer {
         Ok(Ok(Decision { events, after })) => {
             let events: Vec<_> = events.iter().map(|event| json!({ &*event.name: event.payload })).collect();

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::http::HeaderValue;
 use serde_json::json;
 
-use super::routes::Builtin;
+use super::builtin::Builtin;
 use super::schema::{Arguments, Schema};
 use crate::manifest::{Manifest, Method, Route, Target};
 use crate::model::Json;
+use crate::saga::timeline::ActName;
 
 /// The placeholder that stands for an aggregate's id.
 const ID: &str = "id";
@@ -17,6 +18,8 @@ pub(super) enum Action {
     Command(CommandRoute),
     Query(QueryRoute),
     Builtin(Builtin),
+    /// What a person does about a saga, and the schema of the request's body.
+    Act(ActName, Schema),
 }
 
 pub(super) struct CommandRoute {

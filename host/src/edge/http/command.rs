@@ -50,10 +50,7 @@ pub(super) async fn answer(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    if headers::from_another_site(call.headers) {
-        let detail = "Commands are not taken from the pages of other sites.";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "cross-site", detail));
-    }
+    headers::same_site(call.headers)?;
     let (id, repeatable) = match headers::idempotency_key(call.headers)? {
         Some(id) => (id, true),
         None => (CommandId::new(), false),
@@ -178,7 +175,7 @@ fn reply(
 }
 
 /// Checks a body against the command's schema. The text itself goes on as it came. No body at all stands for `{}`.
-fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
+pub(super) fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
     let broken = |reason: String| Problem::new(StatusCode::BAD_REQUEST, "invalid-json", reason);
     let body = if body.is_empty() { b"{}" } else { body };
     let text =
@@ -247,9 +244,11 @@ mod tests {
             (None, true, 201, Some("/orders/7"), None),
             (None, false, 200, None, None),
             (Some(SagaState::Running), true, 202, Some("/sagas/s"), Some("/orders/7")),
+            (Some(SagaState::Waiting), true, 202, Some("/sagas/s"), Some("/orders/7")),
             (Some(SagaState::Parked), false, 202, Some("/sagas/s"), Some("/orders/7")),
             (Some(SagaState::Completed), true, 201, Some("/orders/7"), None),
             (Some(SagaState::Compensated), false, 200, None, None),
+            (Some(SagaState::Resolved), false, 200, None, None),
         ];
         for (state, created, status, location, content_location) in table {
             let saga = state.map(|state| Started { id: "s".into(), state, awaited: true });

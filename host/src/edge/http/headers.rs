@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::problem::Problem;
 use crate::model::{CommandId, Position, Version};
@@ -12,6 +12,9 @@ use crate::model::{CommandId, Position, Version};
 pub(super) const POSITION: HeaderName = HeaderName::from_static("kontor-position");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// Who acts on a saga: its name stays in the journal.
+pub(super) const ACTOR: &str = "kontor-actor";
+const DEFAULT_ACTOR: &str = "operator";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const PREFER: &str = "prefer";
 
@@ -19,6 +22,8 @@ const PREFER: &str = "prefer";
 const MAX_KEY_LENGTH: usize = 255;
 /// The longest request id that is taken over from the caller, in characters. It is stored with every event.
 const MAX_REQUEST_ID_LENGTH: usize = 128;
+/// The longest name of a person, in characters.
+const MAX_ACTOR_LENGTH: usize = 64;
 
 /// What `If-Match` asks of the stream.
 #[derive(Debug, PartialEq)]
@@ -105,10 +110,30 @@ pub(super) fn request_id(headers: &HeaderMap) -> Option<Arc<str>> {
     (1..=MAX_REQUEST_ID_LENGTH).contains(&id.len()).then(|| id.into())
 }
 
-/// Whether a browser sends this for a page of another site. On loopback every page that a browser shows could do so, and a
+/// Refuses what a browser sends for a page of another site. On loopback every page that a browser shows could do so, and a
 /// request without a content type needs no leave beforehand.
-pub(super) fn from_another_site(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
+pub(super) fn same_site(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
+        let detail = "Commands are not taken from the pages of other sites.";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "cross-site", detail));
+    }
+    Ok(())
+}
+
+/// `Kontor-Actor`: who acts on a saga, as the caller says. Names are not only English, so UTF-8 is taken.
+pub(super) fn actor(headers: &HeaderMap) -> Result<&str, Problem> {
+    let Some(value) = headers.get(ACTOR) else {
+        return Ok(DEFAULT_ACTOR);
+    };
+    let name = std::str::from_utf8(value.as_bytes()).ok().map(str::trim);
+    let printable = |name: &&str| {
+        (1..=MAX_ACTOR_LENGTH).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+    };
+    name.filter(printable).ok_or_else(|| {
+        Problem::invalid_header(format!(
+            "Kontor-Actor must have 1 to {MAX_ACTOR_LENGTH} printable characters."
+        ))
+    })
 }
 
 /// Whether the body may be JSON: `Content-Type` is absent, `application/json` or ends in `+json`.
@@ -219,6 +244,22 @@ mod tests {
         assert_eq!(request_id(&headers("x-request-id", &["a-1"])).as_deref(), Some("a-1"));
         for bad in ["", "a b", &"x".repeat(129)] {
             assert_eq!(request_id(&headers("x-request-id", &[bad])), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn who_acts_has_a_name_that_can_be_printed() {
+        let longest = "ä".repeat(64);
+        for name in ["ada", "Ada Lovelace", "Jürgen", &longest] {
+            assert_eq!(actor(&headers(ACTOR, &[name])).unwrap(), name);
+        }
+        assert_eq!(actor(&HeaderMap::new()).unwrap(), "operator");
+        for refused in ["", " ", "a\tb", &"x".repeat(65)] {
+            assert_eq!(
+                actor(&headers(ACTOR, &[refused])).unwrap_err().code(),
+                "invalid-header",
+                "{refused:?}"
+            );
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod action;
 mod body;
+mod builtin;
 mod command;
 mod events;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod parameters;
 mod problem;
 mod query;
 mod routes;
+mod sagas;
 mod schema;
 mod server;
 mod streams;
@@ -41,9 +43,10 @@ use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
 use self::action::Action;
+use self::builtin::Builtin;
 use self::metrics::RouteMetrics;
 use self::problem::Problem;
-use self::routes::{Builtin, Found};
+use self::routes::Found;
 use crate::deploy::{Deployed, Registry};
 use crate::dispatch::Dispatch;
 use crate::log::EventLog;
@@ -232,6 +235,7 @@ impl Site {
             Action::Command(route) => command::answer(self, route, &call, body).await,
             Action::Query(route) => query::answer(self, route, &call).await,
             Action::Builtin(builtin) => self.builtin(*builtin, tables, &call).await,
+            Action::Act(act, schema) => sagas::act(self, *act, schema, &call, body).await,
         }
     }
 
@@ -241,11 +245,13 @@ impl Site {
             Builtin::OpenApi => openapi::answer(tables, call),
             Builtin::Events => events::answer(self, call).await,
             Builtin::Stream => streams::answer(self, call).await,
-            Builtin::Saga => streams::saga(self, call).await,
+            Builtin::Saga => sagas::status(self, call).await,
             Builtin::Health => Ok(ops::health()),
             Builtin::Ready => ops::ready(self),
-            Builtin::Metrics => Ok(ops::metrics(self)),
+            Builtin::Metrics => ops::metrics(self).await,
             Builtin::Plugins => ops::plugins(&tables.deployed),
+            Builtin::Sagas => sagas::list(self, call).await,
+            Builtin::SagaTimeline => sagas::timeline(self, call).await,
         }
     }
 }

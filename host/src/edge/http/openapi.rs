@@ -9,9 +9,9 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::action::{placeholders, view_arguments};
+use super::builtin::{BUILTINS, BuiltinRoute, Does};
 use super::headers::none_match;
 use super::problem::Problem;
-use super::routes::BUILTINS;
 use super::{Call, Tables, json_text};
 use crate::manifest::{Manifest, Route, Target};
 use crate::model::{Json, hashed_uuid};
@@ -24,6 +24,11 @@ const COMMAND_HEADERS: [(&str, &str, &str); 3] = [
     ("Idempotency-Key", "cart-7", "A command sent again with its key takes effect once."),
     ("If-Match", "\"7\"", "The version that the aggregate must have: the ETag of an earlier reply."),
     ("Prefer", "wait=5", "How many seconds to wait for the end of a saga that the command starts."),
+];
+/// The headers that an act of a person understands.
+const ACT_HEADERS: [(&str, &str, &str); 2] = [
+    ("Kontor-Actor", "ada", "Who does this. It stays in the saga's journal."),
+    ("Prefer", "wait=5", "How many seconds to wait until the saga has ended, or is parked again."),
 ];
 const POSITION_HEADER: (&str, &str, &str) =
     ("Kontor-Position", "42", "The answer reflects at least this position of an earlier reply.");
@@ -62,14 +67,8 @@ fn document<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Value {
         }
     }
     document.tags.push(json!({"name": HOST_TAG, "description": "What the host itself answers."}));
-    for (builtin, path, summary) in BUILTINS {
-        let parameters: Vec<_> =
-            placeholders(path).map(|name| parameter(name, "path", &json!({"type": "string"}))).collect();
-        let operation = json!({
-            "operationId": format!("host.{builtin:?}").to_lowercase(), "tags": [HOST_TAG], "summary": summary,
-            "parameters": parameters, "responses": {"200": {"description": "OK"}, "default": problem_response()},
-        });
-        document.add(path, "get", operation);
+    for route in &BUILTINS {
+        document.add(route.path, &route.method().as_str().to_lowercase(), host_operation(route));
     }
     json!({
         "openapi": "3.1.0",
@@ -78,6 +77,28 @@ fn document<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Value {
         "paths": document.paths,
         "components": {"schemas": document.schemas},
     })
+}
+
+fn host_operation(route: &BuiltinRoute) -> Value {
+    let mut parameters: Vec<_> =
+        placeholders(route.path).map(|name| parameter(name, "path", &json!({"type": "string"}))).collect();
+    parameters.extend(route.parameters.iter().map(|(name, description)| {
+        parameter(name, "query", &json!({"type": "string", "description": description}))
+    }));
+    let name = match route.does {
+        Does::Answer(builtin) => format!("{builtin:?}"),
+        Does::Act(act, _) => format!("saga{act:?}"),
+    };
+    let mut operation = json!({
+        "operationId": format!("host.{}", name.to_lowercase()), "tags": [HOST_TAG], "summary": route.summary,
+        "responses": {"200": {"description": "OK"}, "default": problem_response()},
+    });
+    if let Does::Act(_, body) = route.does {
+        parameters.extend(ACT_HEADERS.map(header));
+        operation["requestBody"] = json!({"content": {"application/json": {"schema": body()}}});
+    }
+    operation["parameters"] = json!(parameters);
+    operation
 }
 
 /// The document in the making.
@@ -313,6 +334,17 @@ mod tests {
         assert_eq!((&parameters[1]["name"], &parameters[1]["in"]), (&json!("limit"), &json!("query")));
         assert_eq!(parameters[1]["description"], "How many.");
         assert_eq!(parameters[1]["required"], false);
+    }
+
+    #[test]
+    fn an_act_of_a_person_has_its_reason_and_its_actor() {
+        let document = document([&manifest()].into_iter());
+        let operation = &document["paths"]["/admin/sagas/{id}/resolve"]["post"];
+        let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(body["required"], json!(["reason"]));
+        let parameters = operation["parameters"].as_array().unwrap().iter();
+        let names: Vec<_> = parameters.map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["id", "Kontor-Actor", "Prefer"]);
     }
 
     #[test]

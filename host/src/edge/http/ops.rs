@@ -12,6 +12,7 @@ use super::{Site, json, json_text};
 use crate::deploy::Deployed;
 use crate::manifest::{Method, Route};
 use crate::model::Digest;
+use crate::telemetry;
 
 const API_PAGE: &str = include_str!("api.html");
 /// The page's own style and script stand in it, and it talks to this host only.
@@ -55,10 +56,11 @@ fn readiness(missing: &[&str]) -> Result<Response, Problem> {
     }
 }
 
-/// `GET /metrics`
-pub(super) fn metrics(site: &Site) -> Response {
+/// `GET /metrics`. How the sagas stand is looked up now: it changes with time alone.
+pub(super) async fn metrics(site: &Site) -> Result<Response, Problem> {
+    telemetry::show_sagas(&site.edge.sagas.census().await?);
     let text_format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, text_format)], site.edge.metrics.render()).into_response()
+    Ok(([(header::CONTENT_TYPE, text_format)], site.edge.metrics.render()).into_response())
 }
 
 /// A service as operators see it.

@@ -8,38 +8,12 @@ use axum::http::{self, HeaderValue};
 use matchit::Params;
 
 use super::action::{Action, action_of};
+use super::builtin::BUILTINS;
 use super::metrics::RouteMetrics;
 use crate::manifest::{Manifest, Method};
 
 /// The owner of the host's own routes, as an error names it.
 const HOST: &str = "the host";
-
-/// What the host itself answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Builtin {
-    Page,
-    OpenApi,
-    Events,
-    Stream,
-    Saga,
-    Health,
-    Ready,
-    Metrics,
-    Plugins,
-}
-
-/// The host's own routes, all of them GET, with what the API document says of each.
-pub(super) const BUILTINS: [(Builtin, &str, &str); 9] = [
-    (Builtin::Page, "/", "This API as a page"),
-    (Builtin::OpenApi, "/openapi.json", "This API as an OpenAPI document"),
-    (Builtin::Events, "/events", "All events: as they come (server-sent events), or a page of them as JSON"),
-    (Builtin::Stream, "/streams/{aggregate}/{id}", "The history of an aggregate, or its state at a version"),
-    (Builtin::Saga, "/sagas/{id}", "The state of a saga"),
-    (Builtin::Health, "/healthz", "Whether the process is up"),
-    (Builtin::Ready, "/readyz", "Whether the host can take traffic"),
-    (Builtin::Metrics, "/metrics", "Metrics in the Prometheus text format"),
-    (Builtin::Plugins, "/admin/plugins", "The services that are deployed"),
-];
 
 /// Why a set of services cannot be served together.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -83,11 +57,10 @@ impl RouteTable {
     /// Compiles the routes and schemas of all services together with the host's own routes.
     pub fn new<'m>(manifests: impl IntoIterator<Item = &'m Manifest>) -> Result<Self, RouteError> {
         let mut by_path: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
-        let builtins = BUILTINS.map(|(builtin, path, _)| {
-            Endpoint::new(HOST.into(), Method::Get, path.to_owned(), Action::Builtin(builtin))
-        });
+        let builtins =
+            BUILTINS.iter().map(|route| endpoint(&HOST.into(), route.method(), route.path, route.action()));
         let services = manifests.into_iter().flat_map(endpoints_of);
-        for endpoint in builtins.into_iter().map(Ok).chain(services) {
+        for endpoint in builtins.chain(services) {
             let endpoint = endpoint?;
             let same_path = by_path.entry(endpoint.path.clone()).or_default();
             if let Some(taken) = same_path.iter().find(|other| other.method == endpoint.method) {
@@ -151,13 +124,23 @@ impl Endpoint {
 }
 
 fn endpoints_of(manifest: &Manifest) -> impl Iterator<Item = Result<Endpoint, RouteError>> {
-    manifest.routes.iter().map(|route| match action_of(manifest, route) {
-        Ok(action) => Ok(Endpoint::new(manifest.service.clone(), route.method, route.path.clone(), action)),
-        Err(reason) => {
-            let (owner, method, path) = (manifest.service.clone(), route.method, route.path.clone());
-            Err(RouteError { owner, method, path, reason })
-        }
-    })
+    manifest
+        .routes
+        .iter()
+        .map(|route| endpoint(&manifest.service, route.method, &route.path, action_of(manifest, route)))
+}
+
+fn endpoint(
+    owner: &Arc<str>,
+    method: Method,
+    path: &str,
+    action: Result<Action, String>,
+) -> Result<Endpoint, RouteError> {
+    let (owner, path) = (owner.clone(), path.to_owned());
+    match action {
+        Ok(action) => Ok(Endpoint::new(owner, method, path, action)),
+        Err(reason) => Err(RouteError { owner, method, path, reason }),
+    }
 }
 
 #[cfg(test)]
@@ -176,6 +159,7 @@ mod tests {
                     Action::Command(command) => format!("{}.{}", command.aggregate, command.command),
                     Action::Query(query) => format!("{}?", query.query),
                     Action::Builtin(builtin) => format!("{builtin:?}"),
+                    Action::Act(act, _) => format!("{act:?}"),
                 };
                 params.iter().fold(target, |text, (name, value)| format!("{text} {name}={value}"))
             }
@@ -200,6 +184,9 @@ mod tests {
             (Method::GET, "/", "Page"),
             (Method::GET, "/streams/order/7", "Stream aggregate=order id=7"),
             (Method::POST, "/healthz", "allow GET, HEAD"),
+            (Method::GET, "/admin/sagas/7", "SagaTimeline id=7"),
+            (Method::POST, "/admin/sagas/7/skip", "Skip id=7"),
+            (Method::GET, "/admin/sagas/7/skip", "allow POST"),
         ] {
             assert_eq!(found(&table, method.clone(), path), expected, "{method} {path}");
         }

@@ -1,10 +1,9 @@
-//! The history of one aggregate, its state at a version of the past, and the state of a saga.
+//! The history of one aggregate, and its state at a version of the past.
 
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::headers;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::{Call, Site, json};
@@ -115,22 +114,6 @@ async fn past(site: &Site, stream: &StreamId, at: Version) -> Result<Response, P
         return Err(Problem::not_found(format!("At version {at} there is no {aggregate} with the id {id}.")));
     };
     json(StatusCode::OK, &Past { id: stream.id(), version: viewed.version, state: viewed.view })
-}
-
-/// `GET /sagas/{id}`, which waits for the saga's end with `Prefer: wait=N`.
-pub(super) async fn saga(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
-    let id = call.placeholder("id")?;
-    let sagas = &site.edge.sagas;
-    let unknown = || Problem::not_found(format!("There is no saga with the id {id}."));
-    let mut status = sagas.status(&id).await?.ok_or_else(unknown)?;
-    if let Some(wait) = headers::prefer_wait(call.headers, site.edge.limits.wait) {
-        let waited = tokio::select! {
-            waited = sagas.wait(&id, wait) => waited?,
-            () = site.stopped() => sagas.journaled(&id).await?,
-        };
-        status = waited.unwrap_or(status);
-    }
-    json(StatusCode::OK, &status)
 }
 
 #[cfg(test)]

@@ -1,11 +1,17 @@
 //! The imports of the contract, one file an interface.
 
 mod config;
+mod http;
 mod logging;
 mod read_model;
 mod services;
 mod steps;
 
+pub use http::{
+    GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest,
+    HttpResponse, NoOrigin, Outgoing, Resolve, system_resolver,
+};
+pub(crate) use http::{HttpAccess, HttpCall, HttpHooks};
 pub(crate) use read_model::{Access, Guarded, ReadSession};
 pub use services::{Ask, AskFailure, Request};
 pub use steps::{Awaited, Halt, Outcome, Step, Steps};

@@ -1,4 +1,5 @@
 //! Where components are, and what runs them.
+#![allow(clippy::expect_used, reason = "a test without a thread to run on is a test that fails")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::env;
@@ -8,7 +9,7 @@ use std::sync::LazyLock;
 
 use kontor::manifest::Manifest;
 use kontor::model::Json;
-use kontor::runtime::{Component, Runtime, RuntimeLimits};
+use kontor::runtime::{Component, Runtime, RuntimeError, RuntimeLimits};
 
 /// Calls at once in one test, which makes them one after another. Each costs address space, and many tests run at once.
 const INSTANCES: usize = 2;
@@ -23,23 +24,27 @@ static EXECUTOR: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
         .expect("a thread to run components on")
 });
 
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     EXECUTOR.block_on(future)
 }
 
 /// One component twice: on instances that serve call after call, as in production, and on a fresh one for every call.
-pub(super) struct Bench {
-    pub(super) reused: Component,
-    pub(super) fresh: Component,
+pub(crate) struct Bench {
+    pub(crate) reused: Component,
+    pub(crate) fresh: Component,
+    /// What runs the fresh one.
+    pub(crate) runtime: Runtime,
 }
 
 impl Bench {
     /// `name`: the service's, under which it is configured.
-    pub(super) fn new(name: &str, wasm: &[u8], config: &BTreeMap<String, Json>) -> Result<Self, String> {
+    pub(crate) fn new(name: &str, wasm: &[u8], config: &BTreeMap<String, Json>) -> Result<Self, String> {
         let load = |reuse| {
             block_on(load(name, wasm, config, reuse)).map_err(|error| format!("{name}: {}", told(&*error)))
         };
-        let bench = Self { reused: load(true)?, fresh: load(false)? };
+        let (_, reused) = load(true)?;
+        let (runtime, fresh) = load(false)?;
+        let bench = Self { reused, fresh, runtime };
         let manifest = bench.manifest();
         if *manifest.service != *name {
             return Err(format!("{name}.wasm holds the service {}: call the file like it", manifest.service));
@@ -50,7 +55,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn manifest(&self) -> &Manifest {
+    pub(crate) fn manifest(&self) -> &Manifest {
         self.reused.manifest()
     }
 }
@@ -60,21 +65,29 @@ async fn load(
     wasm: &[u8],
     config: &BTreeMap<String, Json>,
     reuse: bool,
-) -> Result<Component, Box<dyn Error>> {
+) -> Result<(Runtime, Component), Box<dyn Error>> {
     let limits = RuntimeLimits { instances: INSTANCES, sagas: SAGAS, reuse, ..RuntimeLimits::default() };
-    let config = HashMap::from([(name.to_owned(), config.clone())]);
-    let runtime = Runtime::new(&target().join("testkit"), limits, config)?;
-    Ok(runtime.load(wasm.to_vec()).await?)
+    let runtime = runtime(limits, HashMap::from([(name.to_owned(), config.clone())]))?;
+    let component = runtime.load(wasm.to_vec()).await?;
+    Ok((runtime, component))
+}
+
+/// A runtime whose compiled code all tests share. `config`: by service, what its component may ask for.
+pub(crate) fn runtime(
+    limits: RuntimeLimits,
+    config: HashMap<String, BTreeMap<String, Json>>,
+) -> Result<Runtime, RuntimeError> {
+    Runtime::new(&target().join("testkit"), limits, config)
 }
 
 /// An error with its causes.
-fn told(error: &dyn Error) -> String {
+pub(crate) fn told(error: &dyn Error) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The folder of the built components.
-pub(super) fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     env::var_os("KONTOR_COMPONENTS").map_or_else(|| target().join("plugins"), PathBuf::from)
 }
 

@@ -1,0 +1,48 @@
+//! The shop without its sagas: one service that has the aggregates of the plugins, their own code, and a route to each
+//! command that placing an order takes. It is what `kontor-bench sagas` compares sagas with.
+
+#![allow(dead_code, reason = "only what places an order is used of the plugins")]
+
+use kontor_sdk::prelude::*;
+
+#[path = "../../../plugins/order/src/bill.rs"]
+mod bill;
+#[path = "../../../plugins/delivery/src/delivery.rs"]
+mod delivery;
+#[path = "../../../plugins/payment/src/gateway.rs"]
+mod gateway;
+#[path = "../../../plugins/order/src/order.rs"]
+mod order;
+#[path = "../../../plugins/payment/src/payment.rs"]
+mod payment;
+#[path = "../../../plugins/inventory/src/product.rs"]
+mod product;
+#[path = "../../../plugins/inventory/src/read_model.rs"]
+mod read_model;
+#[path = "../../../plugins/order/src/shares.rs"]
+mod shares;
+
+use delivery::Delivery;
+use order::Order;
+use payment::Payment;
+use product::Product;
+
+kontor_sdk::export!(service);
+
+/// It is the inventory, because an order that is created asks that for its prices.
+fn service() -> Service {
+    Service::new("inventory", env!("CARGO_PKG_VERSION"), "The shop, one command at a time.")
+        .aggregate::<Delivery>()
+        .aggregate::<Order>()
+        .aggregate::<Payment>()
+        .aggregate::<Product>()
+        .read_model(read_model::products())
+        .put("/products/{id}", command::<Product>("register"))
+        .post("/products/{id}/reserve", command::<Product>("reserve"))
+        .post("/orders", command::<Order>("create"))
+        .post("/orders/{id}/confirm", command::<Order>("confirm"))
+        .post("/payments/{id}/authorize", command::<Payment>("authorize"))
+        .post("/deliveries/{id}/schedule", command::<Delivery>("schedule"))
+        .asks_config(&[payment::CARD_LIMIT, payment::POINTS_LIMIT, delivery::UNDELIVERABLE_REGIONS])
+        .asks_http_configured(&[gateway::GATEWAY_URL])
+}

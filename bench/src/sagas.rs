@@ -1,0 +1,212 @@
+//! What a saga costs: orders of two lines placed by `place-order`, and by a client that sends the same commands itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use kontor::model::CommandId;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::http::{Connection, request, request_with};
+use crate::load::{self, Work};
+use crate::report::{Report, Round, Series};
+use crate::server::Server;
+use crate::shop;
+
+/// Load that is not counted, before every round: caches fill, connections are made, instances get warm.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// How often the end of a flood is looked for: well below what a round takes.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Compare orders placed by a saga with the same commands sent one by one by a client, in turns
+#[derive(clap::Args)]
+pub(crate) struct Sagas {
+    /// Connections; each places its next order when the one before is placed
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// How long each round is measured
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Products; each order takes one of each of two. A product's state lists the orders that hold some of it, so few products get slow
+    #[arg(long, default_value_t = 1_000)]
+    products: usize,
+    /// Rounds of each
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// The program to measure
+    #[arg(long, default_value = "../target/release/kontor")]
+    kontor: PathBuf,
+    /// The directory of its components
+    #[arg(long, default_value = "../target/plugins")]
+    plugins: PathBuf,
+    /// The component of the shop without sagas
+    #[arg(long, default_value = "../target/wasm32-wasip2/plugin/by_hand.wasm")]
+    by_hand: PathBuf,
+    /// Where the servers' data directories are made: on the disk to be measured
+    #[arg(long, default_value = "../target")]
+    data: PathBuf,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Sagas {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        if self.products < 2 || self.connections == 0 || self.rounds == 0 || self.seconds == 0 {
+            bail!("connections, seconds and rounds must be at least 1, products at least 2");
+        }
+        let by_hand = self.plugins_by_hand()?;
+        let mut waiting = Series::new("saga, awaited");
+        let mut flood = Series::new("saga, flood");
+        let mut commands = Series::new("commands");
+        for _ in 0..self.rounds {
+            waiting.rounds.push(self.round(&self.plugins, place_and_wait).context("measuring sagas")?);
+            flood.rounds.push(self.flood().context("measuring a flood of sagas")?);
+            commands.rounds.push(self.round(by_hand.path(), send_commands).context("measuring commands")?);
+        }
+        let report = Report::new("order", vec![waiting, flood], commands);
+        if self.json { report.print_json() } else { report.print_table() }
+    }
+
+    /// The shop without sagas, with the same read models.
+    fn plugins_by_hand(&self) -> anyhow::Result<TempDir> {
+        let folder = tempfile::tempdir_in(&self.data)?;
+        for file in [&self.by_hand, &self.plugins.join("report.wasm")] {
+            let name = file.file_name().context("a component has a name")?;
+            fs::copy(file, folder.path().join(name))
+                .with_context(|| format!("{} is missing", file.display()))?;
+        }
+        Ok(folder)
+    }
+
+    /// A new server, so that no round inherits the log or the backlog of the one before.
+    fn server(&self, plugins: &Path) -> anyhow::Result<Server> {
+        let mut command = Command::new(&self.kontor);
+        command.arg("serve").arg("--plugins").arg(plugins);
+        let server = Server::start(command, &self.data)?;
+        shop::register(server.address, self.products)?;
+        Ok(server)
+    }
+
+    fn round(&self, plugins: &Path, work: fn(&Order) -> Work) -> anyhow::Result<Round> {
+        let server = self.server(plugins)?;
+        let orders = Orders::of(self.products);
+        let work = move |_| work(&orders.next());
+        load::run(server.address, self.connections, WARM_UP, work.clone())?;
+        let duration = Duration::from_secs(self.seconds);
+        let cpu_before = server.cpu_time()?;
+        let answers = load::run(server.address, self.connections, duration, work)?;
+        let cpu = server.cpu_time()? - cpu_before;
+        answers.show_first_error();
+        Ok(Round::new(answers, duration, cpu))
+    }
+
+    /// Nobody waits for the sagas of a flood: what counts is the time from its first order to the end of the last saga.
+    fn flood(&self) -> anyhow::Result<Round> {
+        let server = self.server(&self.plugins)?;
+        let orders = Orders::of(self.products);
+        let work = orders.clone();
+        load::run(server.address, self.connections, WARM_UP, move |_| place_and_wait(&work.next()))?;
+        let settled_before = settled(&server)?;
+        let (start, cpu_before) = (Instant::now(), server.cpu_time()?);
+        let duration = Duration::from_secs(self.seconds) / 2;
+        let answers = load::run(server.address, self.connections, duration, move |_| place(&orders.next()))?;
+        answers.show_first_error();
+        let orders = answers.latencies_us.len() as u64;
+        while settled(&server)? < settled_before + orders {
+            std::thread::sleep(POLL);
+        }
+        Ok(Round::of_flood(orders, answers.errors, start.elapsed(), server.cpu_time()? - cpu_before))
+    }
+}
+
+/// How many sagas have ended on a server, by its metrics.
+fn settled(server: &Server) -> anyhow::Result<u64> {
+    let metrics = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut connection = Connection::open(server.address).await?;
+        connection.exchange(&request("GET", "/metrics", "")).await?;
+        anyhow::Ok(connection.last_reply())
+    })?;
+    let counters = metrics.lines().filter(|line| line.starts_with("kontor_sagas_settled_total{"));
+    let counts = counters.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    Ok(counts.sum())
+}
+
+/// Where the next order comes from.
+#[derive(Clone)]
+struct Orders {
+    placed: Arc<AtomicUsize>,
+    products: usize,
+}
+
+/// An order of one piece of each of two products.
+struct Order {
+    id: CommandId,
+    products: [String; 2],
+}
+
+impl Orders {
+    fn of(products: usize) -> Self {
+        Self { placed: Arc::default(), products }
+    }
+
+    fn next(&self) -> Order {
+        let first = 2 * self.placed.fetch_add(1, Ordering::Relaxed);
+        let products = [first, first + 1].map(|index| shop::product(index % self.products));
+        Order { id: CommandId::new(), products }
+    }
+}
+
+impl Order {
+    fn body(&self) -> String {
+        let lines = self.products.each_ref().map(|id| json!({"product_id": id, "quantity": 1}));
+        json!({
+            "user_id": "ada",
+            "lines": lines,
+            "payment": [{"method": "card", "share": "1"}],
+            "address": address(),
+        })
+        .to_string()
+    }
+
+    /// The request that creates the order under its id.
+    fn create(&self, headers: &str) -> Arc<[u8]> {
+        let headers = format!("idempotency-key: {}\r\n{headers}", self.id);
+        request_with("POST", "/orders", &headers, &self.body())
+    }
+}
+
+fn address() -> serde_json::Value {
+    json!({"region": "north", "line": "1 Quay Street"})
+}
+
+fn place(order: &Order) -> Work {
+    vec![order.create("")]
+}
+
+fn place_and_wait(order: &Order) -> Work {
+    vec![order.create("prefer: wait=30\r\n")]
+}
+
+/// The steps of place-order, after the command that starts it.
+fn send_commands(order: &Order) -> Work {
+    let Order { id, products: [one, other] } = order;
+    let post = |path: String, body: serde_json::Value| request("POST", &path, &body.to_string());
+    let reserve = |product: &str| {
+        post(format!("/products/{product}/reserve"), json!({"order_id": id.as_str(), "quantity": 1}))
+    };
+    let charge = json!({"amount": 2580, "methods": [{"method": "card", "amount": 2580}]});
+    vec![
+        order.create(""),
+        reserve(one),
+        reserve(other),
+        post(format!("/payments/{id}/authorize"), charge),
+        post(format!("/deliveries/{id}/schedule"), json!({"address": address()})),
+        post(format!("/orders/{id}/confirm"), json!({})),
+    ]
+}

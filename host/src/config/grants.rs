@@ -1,0 +1,115 @@
+//! What the operator grants to services, beyond what every service may do.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::{env, fmt, fs, io};
+
+use serde::Deserialize;
+
+use crate::manifest::Method;
+use crate::runtime::HttpOrigin;
+
+/// What one service is granted.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Grants {
+    /// One entry an origin.
+    pub http: Vec<HttpGrant>,
+}
+
+/// That a service may call an origin.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpGrant {
+    pub origin: HttpOrigin,
+    pub methods: Vec<Method>,
+    /// Whether the origin may stand for loopback, private and link-local addresses too.
+    #[serde(default)]
+    pub private: bool,
+    /// Headers that the host sets on every request to the origin, in the place of the component's: the component never sees
+    /// them. By name, where the value comes from.
+    #[serde(default)]
+    pub headers: BTreeMap<String, SecretSource>,
+}
+
+/// Where a secret comes from. It is read once, when the host starts.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretSource {
+    /// An environment variable.
+    Env(String),
+    /// A file; line breaks at its end do not count.
+    File(PathBuf),
+}
+
+/// A value that is shown to nobody.
+#[derive(Clone)]
+pub struct Secret(String);
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("the environment variable {0} is not set")]
+    NotSet(String),
+    #[error("the environment variable {0} is no text")]
+    NoText(String),
+    #[error("the file {} cannot be read", .file.display())]
+    File { file: PathBuf, source: io::Error },
+}
+
+impl SecretSource {
+    /// Reads the secret.
+    pub fn read(&self) -> Result<Secret, SecretError> {
+        match self {
+            Self::Env(name) => match env::var(name) {
+                Ok(value) => Ok(Secret(value)),
+                Err(env::VarError::NotPresent) => Err(SecretError::NotSet(name.clone())),
+                Err(env::VarError::NotUnicode(_)) => Err(SecretError::NoText(name.clone())),
+            },
+            Self::File(file) => match fs::read_to_string(file) {
+                Ok(text) => Ok(Secret(text.trim_end_matches(['\r', '\n']).to_owned())),
+                Err(source) => Err(SecretError::File { file: file.clone(), source }),
+            },
+        }
+    }
+}
+
+impl Secret {
+    /// The value itself, for the one place that it is meant for.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_the_content_of_a_file_and_is_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        fs::write(&file, "Bearer hush\r\n").unwrap();
+        let secret = SecretSource::File(file).read().unwrap();
+        assert_eq!(secret.reveal(), "Bearer hush");
+        assert_eq!(format!("{secret:?}"), "Secret");
+    }
+
+    #[test]
+    fn a_secret_that_is_not_there_is_an_error_that_says_where_it_should_be() {
+        let table = [
+            (SecretSource::Env("KONTOR_TEST_NO_SUCH".to_owned()), "variable KONTOR_TEST_NO_SUCH is not set"),
+            (SecretSource::File("/nowhere/secret".into()), "/nowhere/secret cannot be read"),
+        ];
+        for (source, told) in table {
+            let error = source.read().unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+}

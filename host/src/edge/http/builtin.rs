@@ -1,0 +1,144 @@
+//! The host's own routes, with what the API document says of each.
+
+use serde_json::{Value, json};
+
+use super::action::Action;
+use super::schema::Schema;
+use crate::manifest::Method;
+use crate::saga::timeline::ActName;
+
+/// What the host itself answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Builtin {
+    Page,
+    OpenApi,
+    Events,
+    Stream,
+    Saga,
+    Health,
+    Ready,
+    Metrics,
+    Plugins,
+    Sagas,
+    SagaTimeline,
+}
+
+/// One of the host's own routes.
+pub(super) struct BuiltinRoute {
+    pub(super) does: Does,
+    pub(super) path: &'static str,
+    pub(super) summary: &'static str,
+    /// What may stand in the query string: a name, and what it is for.
+    pub(super) parameters: &'static [(&'static str, &'static str)],
+}
+
+pub(super) enum Does {
+    Answer(Builtin),
+    /// What a person does about a saga, and the schema of the request's body.
+    Act(ActName, fn() -> Value),
+}
+
+/// The longest reason that a person may give for an act, in characters. It stays in the journal for ever.
+const MAX_REASON_LENGTH: usize = 1_000;
+
+const AFTER: (&str, &str) = ("after", "Where to go on: the `next` of the page before.");
+const LIMIT: (&str, &str) = ("limit", "How many at most: 100 unless told, and never more than 1000.");
+
+pub(super) const BUILTINS: [BuiltinRoute; 14] = [
+    get(Builtin::Page, "/", "This API as a page"),
+    get(Builtin::OpenApi, "/openapi.json", "This API as an OpenAPI document"),
+    get(
+        Builtin::Events,
+        "/events",
+        "All events: as they come (server-sent events), or a page of them as JSON",
+    )
+    .with(&[AFTER, LIMIT]),
+    get(
+        Builtin::Stream,
+        "/streams/{aggregate}/{id}",
+        "The history of an aggregate, or its state at a version",
+    )
+    .with(&[AFTER, LIMIT, ("at", "The version to show the state at.")]),
+    get(Builtin::Saga, "/sagas/{id}", "The state of a saga"),
+    get(Builtin::Health, "/healthz", "Whether the process is up"),
+    get(Builtin::Ready, "/readyz", "Whether the host can take traffic"),
+    get(Builtin::Metrics, "/metrics", "Metrics in the Prometheus text format"),
+    get(Builtin::Plugins, "/admin/plugins", "The services that are deployed"),
+    get(Builtin::Sagas, "/admin/sagas", "The sagas, newest first").with(&[
+        ("state", "Only those in this state, such as `parked`."),
+        ("saga", "Only those of this name, such as `place-order`."),
+        AFTER,
+        LIMIT,
+    ]),
+    get(
+        Builtin::SagaTimeline,
+        "/admin/sagas/{id}",
+        "What a saga did, step by step, and what persons did about it",
+    ),
+    act(ActName::Retry, "/admin/sagas/{id}/retry", "Has a parked saga try again what failed", retry_body),
+    act(ActName::Skip, "/admin/sagas/{id}/skip", "Leaves out what failed in a parked saga", skip_body),
+    act(
+        ActName::Resolve,
+        "/admin/sagas/{id}/resolve",
+        "Ends a parked saga that was seen to by hand",
+        resolve_body,
+    ),
+];
+
+const fn get(builtin: Builtin, path: &'static str, summary: &'static str) -> BuiltinRoute {
+    BuiltinRoute { does: Does::Answer(builtin), path, summary, parameters: &[] }
+}
+
+const fn act(act: ActName, path: &'static str, summary: &'static str, body: fn() -> Value) -> BuiltinRoute {
+    BuiltinRoute { does: Does::Act(act, body), path, summary, parameters: &[] }
+}
+
+impl BuiltinRoute {
+    const fn with(self, parameters: &'static [(&'static str, &'static str)]) -> Self {
+        Self { parameters, ..self }
+    }
+
+    pub(super) fn method(&self) -> Method {
+        match self.does {
+            Does::Answer(_) => Method::Get,
+            Does::Act(..) => Method::Post,
+        }
+    }
+
+    /// An error is a sentence that says why the route cannot be.
+    pub(super) fn action(&self) -> Result<Action, String> {
+        match self.does {
+            Does::Answer(builtin) => Ok(Action::Builtin(builtin)),
+            Does::Act(act, body) => Schema::compile(&body()).map(|body| Action::Act(act, body)),
+        }
+    }
+}
+
+fn retry_body() -> Value {
+    json!({"type": "object", "additionalProperties": false, "properties": {}})
+}
+
+fn skip_body() -> Value {
+    let step = json!({
+        "type": "string",
+        "description": "The name of the step that failed, or whose undo did. May be left out if there is only one.",
+    });
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["reason"],
+        "properties": {"step": step, "reason": reason()},
+    })
+}
+
+fn resolve_body() -> Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["reason"],
+        "properties": {"reason": reason()},
+    })
+}
+
+fn reason() -> Value {
+    json!({
+        "type": "string", "minLength": 1, "maxLength": MAX_REASON_LENGTH, "pattern": r"\S",
+        "description": "Why. It stays in the saga's journal.", "examples": ["refunded by hand, ticket 4711"],
+    })
+}

@@ -1,0 +1,120 @@
+//! Sagas: how one stands for its client; for operators a list, a timeline, and what they can do about one that is parked.
+
+use axum::body::BodyDataStream;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use super::parameters::Parameters;
+use super::problem::Problem;
+use super::schema::Schema;
+use super::streams::page_limit;
+use super::{Call, Site, body, command, headers, json};
+use crate::saga::timeline::ActName;
+use crate::saga::{Act, Filter, Overview, SagaId, SagaState, SagaStatus};
+
+/// Some sagas, and what to send as `after` for those that follow.
+#[derive(Serialize)]
+struct Page {
+    items: Vec<Overview>,
+    /// None if there were no more.
+    next: Option<SagaId>,
+}
+
+/// The body of an act, as far as the act has one.
+#[derive(Deserialize)]
+struct Words {
+    step: Option<String>,
+    #[serde(default)]
+    reason: String,
+}
+
+/// `GET /sagas/{id}`, which waits for the saga's end with `Prefer: wait=N`.
+pub(super) async fn status(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
+    let id = call.placeholder("id")?;
+    let unknown = || Problem::not_found(format!("There is no saga with the id {id}."));
+    let status = site.edge.sagas.status(&id).await?.ok_or_else(unknown)?;
+    json(StatusCode::OK, &awaited(site, call, status).await?)
+}
+
+/// The status when the saga has ended or parked, if the caller wants to wait for that.
+async fn awaited(site: &Site, call: &Call<'_>, status: SagaStatus) -> Result<SagaStatus, Problem> {
+    let Some(wait) = headers::prefer_wait(call.headers, site.edge.limits.wait) else {
+        return Ok(status);
+    };
+    let sagas = &site.edge.sagas;
+    let waited = tokio::select! {
+        waited = sagas.wait(&status.id, wait) => waited?,
+        () = site.stopped() => sagas.journaled(&status.id).await?,
+    };
+    Ok(waited.unwrap_or(status))
+}
+
+/// `GET /admin/sagas`
+pub(super) async fn list(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
+    let filter = filter(&Parameters::parse(call.query)?.only(&["state", "saga", "after", "limit"])?)?;
+    let limit = filter.limit;
+    let items = site.edge.sagas.list(filter).await?;
+    let next = items.last().filter(|_| items.len() == limit).map(|saga| saga.id.clone());
+    json(StatusCode::OK, &Page { items, next })
+}
+
+fn filter(parameters: &Parameters<'_>) -> Result<Filter, Problem> {
+    let state = parameters.get("state").map(|text| {
+        SagaState::parse(text).ok_or_else(|| {
+            let known = SagaState::ALL.map(SagaState::as_str).join(", ");
+            Problem::invalid_parameter(format!("The parameter state must be one of {known}."))
+        })
+    });
+    Ok(Filter {
+        state: state.transpose()?,
+        name: parameters.get("saga").map(str::to_owned),
+        before: parameters.get("after").map(str::to_owned),
+        limit: page_limit(parameters)?,
+    })
+}
+
+/// `GET /admin/sagas/{id}`
+pub(super) async fn timeline(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
+    json(StatusCode::OK, &site.edge.sagas.timeline(&call.placeholder("id")?).await?)
+}
+
+/// `POST /admin/sagas/{id}/…`, which waits for the saga's end with `Prefer: wait=N`.
+pub(super) async fn act(
+    site: &Site,
+    act: ActName,
+    schema: &Schema,
+    call: &Call<'_>,
+    body: &mut BodyDataStream,
+) -> Result<Response, Problem> {
+    headers::same_site(call.headers)?;
+    let actor = headers::actor(call.headers)?;
+    let body = body::read(&site.edge.limits, call.headers, body).await?;
+    let words = command::payload(schema, &body)?.read();
+    let Words { step, reason } = words.map_err(|_| Problem::internal())?;
+    let act = match act {
+        ActName::Retry => Act::Retry {},
+        ActName::Skip => Act::Skip { step, reason },
+        ActName::Resolve => Act::Resolve { reason },
+    };
+    let status = site.edge.sagas.act(&call.placeholder("id")?, act, actor).await?;
+    json(StatusCode::OK, &awaited(site, call, status).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_narrowed_by_its_parameters() {
+        let read = |query| filter(&Parameters::parse(Some(query)).unwrap());
+        let Filter { state, name, before, limit } =
+            read("state=parked&saga=place-order&after=x&limit=7").unwrap();
+        assert_eq!(
+            (state, name.as_deref(), before.as_deref()),
+            (Some(SagaState::Parked), Some("place-order"), Some("x"))
+        );
+        assert_eq!((limit, read("").unwrap().limit), (7, 100));
+        assert_eq!(read("state=Parked").unwrap_err().code(), "invalid-parameter");
+    }
+}

@@ -1,0 +1,318 @@
+//! Hosts in the test's own process: real components, the real log, dispatch and sagas, and a clock that the test moves.
+//!
+//! ```no_run
+//! use kontor_testkit::host::{Services, Site};
+//! use kontor_testkit::{command, json};
+//!
+//! let services = Services::load(&["inventory"], &json!({}));
+//! let site = Site::new();
+//! let host = site.start(&services);
+//! host.send(&command("product", "tea", "register", json!({"name": "Tea", "unit_price": 1, "quantity": 2}))).unwrap();
+//! host.kill();
+//! assert_eq!(site.start(&services).view("product", "tea")["available"], 2);
+//! ```
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a host that does not work is a test that fails"
+)]
+
+mod life;
+mod services;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use kontor::deploy::{Components, Deployed, Registry, Store};
+use kontor::dispatch::{Accepted, Dispatch, DispatchLimits, Submit};
+use kontor::error::CallError;
+use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
+use kontor::model::{Command, CommandId, Intent, Json, Origin, Recorded};
+use kontor::projection::Projections;
+use kontor::query::{Queries, QueryLimits};
+use kontor::runtime::{Ask, HttpClient};
+use kontor::saga::{Act, Ground, Retries, Retry, SagaState, SagaStatus, Sagas};
+use kontor::state::States;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+use crate::TestClock;
+use crate::command::stream;
+use life::MortalLog;
+
+pub use life::Life;
+pub use services::Services;
+
+/// The time at which the clock of a site stands first, 2023-11-14 22:13:20 UTC.
+pub const START_MS: u64 = 1_700_000_000_000;
+
+/// Longer than anything takes on a busy machine that waits for nothing.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// What fails is tried again once and at once, so that no test waits.
+const RETRY: Retry = Retry { attempts: 2, first_wait_ms: 0, longest_wait_ms: 0 };
+
+/// Where the host of a test keeps its things. Hosts come and go on it, one at a time.
+pub struct Site {
+    data: Arc<TempDir>,
+    clock: Arc<TestClock>,
+}
+
+/// A running host. Dropped, it is killed.
+pub struct Host {
+    /// None once it is killed.
+    executor: Option<Runtime>,
+    life: Arc<Life>,
+    parts: Parts,
+    /// The directory is there for as long as the host.
+    _data: Arc<TempDir>,
+}
+
+/// What a host is made of.
+struct Parts {
+    log: Arc<dyn EventLog>,
+    dispatch: Dispatch,
+    projections: Arc<Projections>,
+    commands: Arc<dyn Submit>,
+    sagas: Sagas,
+}
+
+/// What stands between the sagas of a host and the rest of it.
+pub(crate) type Between = (Arc<dyn Submit>, Arc<dyn Ask>);
+
+impl Default for Site {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Site {
+    /// With nothing in it.
+    pub fn new() -> Self {
+        let data = tempfile::tempdir().expect("a directory for the host's data");
+        Self { data: Arc::new(data), clock: Arc::new(TestClock::new(START_MS)) }
+    }
+
+    /// Another site that has all that this one has. No host may be running on it.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self::new();
+        copy_dir(self.data(), copy.data()).expect("a copy of the host's data");
+        copy
+    }
+
+    /// The directory of the host's data.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// The clock of all hosts here.
+    pub fn clock(&self) -> &TestClock {
+        &self.clock
+    }
+
+    /// Starts a host.
+    pub fn start(&self, services: &Services) -> Host {
+        self.start_with(services, &Arc::default(), |between| between)
+    }
+
+    /// Starts a host whose commands and questions go another way. It is killed when its life ends.
+    pub(crate) fn start_with(
+        &self,
+        services: &Services,
+        life: &Arc<Life>,
+        between: impl FnOnce(Between) -> Between,
+    ) -> Host {
+        let mut executor = tokio::runtime::Builder::new_multi_thread();
+        let executor = executor.worker_threads(2).enable_all().build().expect("threads for the host");
+        let parts = executor.block_on(self.wire(services, life, between));
+        Host { executor: Some(executor), life: life.clone(), parts, _data: self.data.clone() }
+    }
+
+    async fn wire(
+        &self,
+        services: &Services,
+        life: &Arc<Life>,
+        between: impl FnOnce(Between) -> Between,
+    ) -> Parts {
+        let data = self.data();
+        let log = EmbeddedLog::open(data).expect("a log");
+        let log: Arc<dyn EventLog> = Arc::new(MortalLog { log, life: life.clone() });
+        let store = Store::open(data).unwrap();
+        services.files.iter().for_each(|wasm| store.keep(wasm).expect("a component that is kept"));
+        let registry = Arc::new(Registry::default());
+        registry.replace(Deployed::new(services.components.clone()).expect("services that go together"));
+
+        let states =
+            Arc::new(States::new(log.clone(), Snapshots::open(data).expect("snapshots"), registry.clone()));
+        let projections = Projections::start(data, log.clone(), registry.clone()).expect("read models");
+        let projections = Arc::new(projections);
+        let clock = self.clock.clone();
+        let queries = Queries::new(
+            states.clone(),
+            registry.clone(),
+            projections.clone(),
+            log.clone(),
+            clock.clone(),
+            QueryLimits::default(),
+        );
+        let ask: Arc<dyn Ask> = Arc::new(queries);
+        let limits = DispatchLimits::default();
+        // It grants nothing.
+        let http = Arc::new(HttpClient::default());
+        let dispatch =
+            Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), http, clock.clone(), limits);
+        let (commands, ask) = between((Arc::new(dispatch.clone()), ask));
+        let ground = Ground {
+            log: log.clone(),
+            commands: commands.clone(),
+            ask,
+            components: Arc::new(Components::new(registry, services.runtime.clone(), store)),
+            clock,
+            retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, ..Retries::default() },
+        };
+        let sagas = Sagas::start(data, ground).await.expect("sagas");
+        Parts { log, dispatch, projections, commands, sagas }
+    }
+}
+
+impl Host {
+    /// Waits for something of this host. Not for async tests.
+    pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        self.executor.as_ref().expect("a host that runs").block_on(future)
+    }
+
+    /// The sagas of the host.
+    pub fn sagas(&self) -> &Sagas {
+        &self.parts.sagas
+    }
+
+    /// Sends a command under a new key.
+    pub fn send(&self, command: &crate::Command) -> Result<Accepted, CallError> {
+        self.run(self.submit(CommandId::new(), command))
+    }
+
+    /// Sends commands all at once, each under a new key.
+    pub fn send_all(&self, commands: &[crate::Command]) -> Result<Vec<Accepted>, CallError> {
+        let sent = commands.iter().map(|command| self.submit(CommandId::new(), command));
+        self.run(try_join_all(sent))
+    }
+
+    pub(crate) async fn submit(
+        &self,
+        id: CommandId,
+        command: &crate::Command,
+    ) -> Result<Accepted, CallError> {
+        let command = Command {
+            origin: Origin { actor: "tester".into(), correlation_id: id.shared(), causation_id: None },
+            id,
+            repeatable: true,
+            stream: command.stream.clone(),
+            name: command.name.as_str().into(),
+            payload: Json::of(&command.payload).expect("any value can be written as JSON"),
+            intent: Intent::Decide,
+            expected_version: None,
+        };
+        self.parts.commands.submit(command).await
+    }
+
+    /// How a saga stands when it has ended or parked.
+    #[track_caller]
+    pub fn settled(&self, saga: &str) -> SagaStatus {
+        let status = self.run(self.parts.sagas.wait(saga, LIMIT));
+        let status = status.expect("a journal").unwrap_or_else(|| panic!("the saga {saga} has not begun"));
+        assert!(status.state.ended() || status.state == SagaState::Parked, "the saga {saga} does not end");
+        status
+    }
+
+    /// Does something about a parked saga, in the name of a person.
+    pub fn act(&self, saga: &str, act: Act) -> Result<SagaStatus, CallError> {
+        self.run(self.parts.sagas.act(saga, act, "tester"))
+    }
+
+    /// All events of the log, oldest first.
+    pub fn events(&self) -> Vec<Recorded> {
+        let mut events: Vec<Recorded> = Vec::new();
+        loop {
+            let after = events.last().map_or(0, |event| event.position);
+            let page = self.run(self.parts.log.read_all(after, MAX_PAGE)).expect("a page of the log");
+            if page.is_empty() {
+                return events;
+            }
+            events.extend(page);
+        }
+    }
+
+    /// The journal of a saga: the entries' names and what they say.
+    pub fn journal(&self, saga: &str) -> Vec<(String, Value)> {
+        let of_saga = |event: &Recorded| event.stream.aggregate() == "saga" && event.stream.id() == saga;
+        let entry = |event: Recorded| {
+            ((*event.name).to_owned(), event.payload.read().expect("an entry that can be read"))
+        };
+        self.events().into_iter().filter(of_saga).map(entry).collect()
+    }
+
+    /// Waits until as many events as `count` are in the log of which this is true.
+    #[track_caller]
+    pub fn until(&self, count: usize, what: impl Fn(&Recorded) -> bool) {
+        let mut subscription = Subscription::new(self.parts.log.clone(), 0);
+        let mut left = count;
+        let look = async {
+            while left > 0 {
+                let page = subscription.next().await.expect("a page of the log").unwrap_or_default();
+                left = left.saturating_sub(page.iter().filter(|event| what(event)).count());
+            }
+        };
+        let found = self.run(async { timeout(LIMIT, look).await });
+        assert!(found.is_ok(), "{left} of {count} events have not come");
+    }
+
+    /// What clients see of an aggregate; null if it does not exist.
+    pub fn view(&self, aggregate: &str, id: &str) -> Value {
+        let viewed = self.run(self.parts.dispatch.view(&stream(aggregate, id), None)).expect("a view");
+        viewed.map_or(Value::Null, |viewed| viewed.view.read().expect("a view that is JSON"))
+    }
+
+    /// Ends it as a power cut does: nothing more is written, and whatever runs is broken off.
+    pub fn kill(self) {
+        drop(self);
+    }
+
+    /// Ends it after what is under way.
+    pub fn stop(self) {
+        self.run(async {
+            self.parts.sagas.close().await;
+            self.parts.dispatch.close().await;
+        });
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.life.end();
+        if let Some(executor) = self.executor.take() {
+            // These work on threads that nobody can break off, and on nothing that counts.
+            executor.block_on(self.parts.projections.close());
+            executor.shutdown_timeout(LIMIT);
+        }
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let copy = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&copy)?;
+            copy_dir(&entry.path(), &copy)?;
+        } else {
+            fs::copy(entry.path(), copy)?;
+        }
+    }
+    Ok(())
+}

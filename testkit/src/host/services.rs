@@ -1,0 +1,54 @@
+//! What a host runs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+
+use kontor::model::Json;
+use kontor::runtime::{Component, Runtime, RuntimeLimits};
+use serde_json::Value;
+
+use crate::components::{self, block_on, told};
+
+/// Calls at once in one test. Each costs address space, and many tests run at once.
+const LIMITS: usize = 8;
+
+/// Components, with what the operator has configured for them. Made once, they serve many hosts one after another.
+#[derive(Clone)]
+pub struct Services {
+    pub(super) runtime: Runtime,
+    pub(super) components: Vec<Component>,
+    pub(super) files: Vec<Vec<u8>>,
+}
+
+impl Services {
+    /// The components of services in this workspace, as [`Service::load`](crate::Service::load) finds them.
+    /// `configuration`: by service, its keys.
+    #[track_caller]
+    pub fn load(names: &[&str], configuration: &Value) -> Self {
+        let files = names.iter().map(|name| {
+            let file = components::folder().join(name).with_extension("wasm");
+            fs::read(&file).unwrap_or_else(|error| {
+                panic!("{}: {error}\n`cargo xtask build` builds the components", file.display())
+            })
+        });
+        Self::of(files.collect(), configuration, LIMITS)
+    }
+
+    /// Components from their bytes, and how many runs of sagas there may be at once.
+    #[track_caller]
+    pub fn of(files: Vec<Vec<u8>>, configuration: &Value, sagas: usize) -> Self {
+        let configuration: HashMap<String, BTreeMap<String, Json>> =
+            serde_json::from_value(configuration.clone()).expect("a configuration by service and key");
+        let limits = RuntimeLimits { instances: LIMITS, sagas, ..RuntimeLimits::default() };
+        let runtime = match components::runtime(limits, configuration) {
+            Ok(runtime) => runtime,
+            Err(error) => panic!("{}", told(&error)),
+        };
+        let load = |wasm: &Vec<u8>| match block_on(runtime.load(wasm.clone())) {
+            Ok(component) => component,
+            Err(error) => panic!("{}", told(&error)),
+        };
+        let components = files.iter().map(load).collect();
+        Self { runtime, components, files }
+    }
+}

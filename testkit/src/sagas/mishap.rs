@@ -1,0 +1,161 @@
+//! What goes wrong between a saga and the rest of the host.
+
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use kontor::dispatch::{Accepted, Submit};
+use kontor::error::{CallError, Fault, FaultKind};
+use kontor::log::AppendError;
+use kontor::model::{Command, Json, Rejection};
+use kontor::runtime::{Ask, AskFailure, Request};
+
+use crate::host::Life;
+
+/// The name of the command that starts the saga.
+pub(super) const TRIGGER: &str = "trigger";
+
+/// The code of a refusal that the drill makes.
+const REFUSED: &str = "refused-by-the-drill";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mishap {
+    Refused,
+    FailsOnce,
+    FailsForGood,
+    /// It is carried out, and nobody hears of it.
+    AnswerLost,
+    SentTwice,
+    KilledBefore,
+    KilledAfter,
+}
+
+/// Stands between a saga and dispatch, and between it and those it asks.
+pub(super) struct Meddler {
+    commands: Arc<dyn Submit>,
+    ask: Arc<dyn Ask>,
+    life: Arc<Life>,
+    plan: Arc<Plan>,
+}
+
+/// The mishaps that are still to come.
+#[derive(Default)]
+pub(super) struct Plan {
+    to_come: Mutex<Vec<(String, Mishap)>>,
+    for_good: Mutex<Vec<String>>,
+}
+
+impl Plan {
+    /// `mishaps`: each with where it happens, see [`point_of_command`] and [`point_of_question`].
+    pub(super) fn new(mishaps: Vec<(String, Mishap)>) -> Arc<Self> {
+        Arc::new(Self { to_come: Mutex::new(mishaps), for_good: Mutex::default() })
+    }
+
+    /// What goes wrong now.
+    fn next(&self, point: &str) -> Option<Mishap> {
+        let mut for_good = self.for_good.lock().unwrap();
+        if for_good.iter().any(|failing| failing == point) {
+            return Some(Mishap::FailsForGood);
+        }
+        let mut to_come = self.to_come.lock().unwrap();
+        let index = to_come.iter().position(|(at, _)| at == point)?;
+        let (at, mishap) = to_come.remove(index);
+        if mishap == Mishap::FailsForGood {
+            for_good.push(at);
+        }
+        Some(mishap)
+    }
+
+    /// Nothing fails any more.
+    pub(super) fn mend(&self) {
+        self.for_good.lock().unwrap().clear();
+    }
+
+    /// The mishaps that have not come.
+    pub(super) fn left(&self) -> Vec<(String, Mishap)> {
+        self.to_come.lock().unwrap().clone()
+    }
+}
+
+impl Meddler {
+    pub(super) fn new(
+        (commands, ask): (Arc<dyn Submit>, Arc<dyn Ask>),
+        life: Arc<Life>,
+        plan: Arc<Plan>,
+    ) -> Arc<Self> {
+        Arc::new(Self { commands, ask, life, plan })
+    }
+
+    async fn die<T>(&self) -> T {
+        self.life.end();
+        pending().await
+    }
+}
+
+/// `<step>`, `<step>/undo`, or [`TRIGGER`].
+fn point_of_command(command: &Command) -> &str {
+    command.id.as_str().split_once('/').map_or(TRIGGER, |(_, step)| step)
+}
+
+/// What stands for a question, which does not say under which step's name it is asked.
+pub(super) fn point_of_question(service: &str, query: &str) -> String {
+    format!("{query} of {service}")
+}
+
+fn refusal() -> Rejection {
+    Rejection { code: REFUSED.to_owned(), message: "The drill refuses it.".to_owned(), details: None }
+}
+
+#[async_trait]
+impl Submit for Meddler {
+    async fn submit(&self, command: Command) -> Result<Accepted, CallError> {
+        match self.plan.next(point_of_command(&command)) {
+            None => self.commands.submit(command).await,
+            Some(Mishap::Refused) => Err(refusal().into()),
+            Some(Mishap::FailsOnce | Mishap::FailsForGood) => Err(Fault {
+                service: "drill".into(),
+                call: command.name.to_string(),
+                kind: FaultKind::Trap,
+                detail: String::new(),
+            }
+            .into()),
+            Some(Mishap::AnswerLost) => {
+                self.commands.submit(command).await?;
+                let error: Box<dyn std::error::Error + Send + Sync> = "the drill has lost the answer".into();
+                Err(AppendError::Unavailable(error.into()).into())
+            }
+            Some(Mishap::SentTwice) => {
+                self.commands.submit(command.clone()).await?;
+                self.commands.submit(Command { repeatable: true, ..command }).await
+            }
+            Some(Mishap::KilledBefore) => self.die().await,
+            Some(Mishap::KilledAfter) => {
+                // Whatever the answer is, nobody lives to hear it.
+                let _ = self.commands.submit(command).await;
+                self.die().await
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Ask for Meddler {
+    async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure> {
+        match self.plan.next(&point_of_question(&request.service, &request.query)) {
+            None => self.ask.ask(request, depth).await,
+            Some(Mishap::Refused) => Err(AskFailure::Rejected(refusal())),
+            Some(Mishap::FailsOnce | Mishap::FailsForGood | Mishap::AnswerLost) => {
+                Err(AskFailure::Unavailable("the drill lets nobody answer".to_owned()))
+            }
+            Some(Mishap::SentTwice) => {
+                self.ask.ask(request.clone(), depth).await?;
+                self.ask.ask(request, depth).await
+            }
+            Some(Mishap::KilledBefore) => self.die().await,
+            Some(Mishap::KilledAfter) => {
+                let _ = self.ask.ask(request, depth).await;
+                self.die().await
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! One saga performed on the host's own runner, with a log of its own and nobody else around.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kontor::deploy::{Components, Deployed, Registry, Store};
+use kontor::dispatch::{Accepted, Submit};
+use kontor::error::{CallError, Fault, FaultKind};
+use kontor::log::{Append, EmbeddedLog, EventLog, Subscription};
+use kontor::model::{Command, NewEvent, Recorded, StreamId, event_id, saga_id};
+use kontor::saga::{Ground, Retries, Retry, SagaId, Sagas};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::difference::difference;
+use super::saga::Answer;
+use super::script::{Conversation, Script};
+use super::story::Story;
+use super::{Event, json_of, record};
+use crate::clock::TestClock;
+use crate::components::{Bench, block_on, told};
+
+/// Longer than any saga takes on a busy machine that waits for nothing.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What fails is tried again once and at once: scripted answers do not change.
+const RETRY: Retry = Retry { attempts: 2, first_wait_ms: 0, longest_wait_ms: 0 };
+
+pub(super) struct Performance<'a> {
+    pub(super) bench: &'a Bench,
+    /// What other services answer.
+    pub(super) ask: &'a Script,
+    /// The saga's name.
+    pub(super) saga: &'a str,
+    /// By the steps' names.
+    pub(super) script: &'a BTreeMap<String, Answer>,
+}
+
+impl Performance<'_> {
+    /// Runs the saga to its end, and then, for each commit of the log that this has left, again from there: the way must be
+    /// the same. The error is a sentence about something that must never happen, whatever the test expects.
+    pub(super) fn run(&self, trigger: Vec<Recorded>) -> Result<Story, String> {
+        let id = self.id(&trigger[0]);
+        let first = block_on(self.perform(&id, &trigger))?;
+        let story = Story::new(self.saga, first.iter().filter(|event| event.stream.id() == &*id));
+        if let Some(name) = self.script.keys().find(|name| !story.comes_to(name)) {
+            return Err(format!("the saga never comes to {name}, of which the test says something\n{story}"));
+        }
+        let mut done = 0;
+        for commit in commits(&first) {
+            done += commit.len();
+            let again = block_on(self.perform(&id, &first[..done]))?;
+            let differences = difference(&comparable(&first), &comparable(&again));
+            if !differences.is_empty() {
+                let (last, lines) = (&first[done - 1].name, differences.join("\n  "));
+                return Err(format!(
+                    "started again after {last}, the saga goes another way\n  {lines}\n{story}"
+                ));
+            }
+        }
+        Ok(story)
+    }
+
+    fn id(&self, trigger: &Recorded) -> SagaId {
+        saga_id(&event_id(&trigger.meta.command_id, trigger.index), self.saga, trigger.meta.time_ms)
+    }
+
+    /// Runs the saga on a log that has this history, until it has ended or needs a person. Returns all events of the log.
+    async fn perform(&self, id: &SagaId, history: &[Recorded]) -> Result<Vec<Recorded>, String> {
+        let stage = Stage::new(history).await.map_err(|error| told(&*error))?;
+        let registry = Registry::default();
+        registry.replace(Deployed::new([self.bench.fresh.clone()])?);
+        let store = Store::open(stage.data.path()).map_err(|error| told(&error))?;
+        let conversation = Arc::new(Conversation::new(self.ask));
+        let ground = Ground {
+            log: stage.log.clone(),
+            commands: Arc::new(Scripted { saga: id.clone(), script: self.script.clone() }),
+            ask: conversation.clone(),
+            components: Arc::new(Components::new(registry.into(), self.bench.runtime.clone(), store)),
+            clock: stage.clock.clone(),
+            retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, steps: BTreeMap::new() },
+        };
+        let sagas = Sagas::start(stage.data.path(), ground).await.map_err(|error| told(&error))?;
+        let events = timeout(LIMIT, stage.follow(id, self.script)).await;
+        sagas.close().await;
+        conversation.check()?;
+        events.unwrap_or_else(|_| Err(format!("the saga has not ended after {LIMIT:?}")))
+    }
+}
+
+/// The world of one run.
+struct Stage {
+    log: Arc<dyn EventLog>,
+    clock: Arc<TestClock>,
+    data: TempDir,
+}
+
+impl Stage {
+    async fn new(history: &[Recorded]) -> Result<Self, Box<dyn std::error::Error>> {
+        let data = tempfile::tempdir()?;
+        let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path())?);
+        for commit in commits(history) {
+            log.append(vec![append(commit)]).await?;
+        }
+        let now_ms = history.last().map_or(0, |event| event.meta.time_ms);
+        Ok(Self { log, clock: Arc::new(TestClock::new(now_ms)), data })
+    }
+
+    /// Gives a saga that waits what the script has for it, until it has ended or needs a person.
+    async fn follow(&self, id: &SagaId, script: &BTreeMap<String, Answer>) -> Result<Vec<Recorded>, String> {
+        let mut events: Vec<Recorded> = Vec::new();
+        let mut subscription = Subscription::new(self.log.clone(), 0);
+        loop {
+            let page = subscription.next().await.map_err(|error| told(&error))?;
+            events.extend(page.unwrap_or_default());
+            let Some(last) = events.last().filter(|event| event.stream.id() == &**id) else { continue };
+            match &*last.name {
+                "waiting" => self.wake(last, script).await?,
+                "completed" | "compensated" | "parked" => return Ok(events),
+                _ => {}
+            }
+        }
+    }
+
+    async fn wake(&self, waiting: &Recorded, script: &BTreeMap<String, Answer>) -> Result<(), String> {
+        let waiting: Value = waiting.payload.read().map_err(|error| told(&error))?;
+        let name = waiting["name"].as_str().unwrap_or_default();
+        let Some(Answer::Happened(event)) = script.get(name) else {
+            self.clock.advance_to(waiting["until_ms"].as_u64().unwrap_or_default());
+            return Ok(());
+        };
+        let Event { name: happened, payload } = event;
+        let awaited = &waiting["wait"]["event"];
+        let names = awaited["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if !names.contains(&json!(happened)) {
+            return Err(format!("{name} does not wait for {happened}, but for {}", waiting["wait"]));
+        }
+        let stream = StreamId::parse(awaited["stream"].as_str().unwrap_or_default());
+        let stream = stream.map_err(|error| told(&error))?;
+        let before = self.log.read(&stream, 0, usize::MAX).await.map_err(|error| told(&error))?;
+        let event = NewEvent { name: happened.as_str().into(), payload: json_of(payload) };
+        let mut recorded = record(&stream, before.iter().map(as_new).chain([event]));
+        let appending = self.log.append(vec![append(&recorded.split_off(before.len()))]);
+        appending.await.map(|_| ()).map_err(|error| told(&error))
+    }
+}
+
+fn as_new(event: &Recorded) -> NewEvent {
+    NewEvent { name: event.name.clone(), payload: event.payload.clone() }
+}
+
+/// The events of each commit.
+fn commits(events: &[Recorded]) -> impl Iterator<Item = &[Recorded]> {
+    events.chunk_by(|one, next| one.meta.command_id == next.meta.command_id)
+}
+
+fn append(commit: &[Recorded]) -> Append {
+    let first = &commit[0];
+    Append {
+        stream: first.stream.clone(),
+        expected: first.version - 1,
+        events: commit.iter().map(as_new).collect(),
+        meta: first.meta.clone(),
+    }
+}
+
+/// What must be the same in every run. How long it took is another matter, and a host that is killed after a failure may
+/// try once more what failed.
+fn comparable(events: &[Recorded]) -> Value {
+    let mut compared: Vec<Value> = Vec::new();
+    for event in events {
+        let mut payload = json!(event.payload);
+        if let Some(fields) = payload.as_object_mut() {
+            fields.remove("effort");
+        }
+        let entry = json!({ format!("{} {}", event.stream, event.name): payload });
+        if !(event.name.ends_with("-failed") && compared.contains(&entry)) {
+            compared.push(entry);
+        }
+    }
+    compared.into()
+}
+
+/// Answers commands as the script says.
+struct Scripted {
+    saga: SagaId,
+    script: BTreeMap<String, Answer>,
+}
+
+#[async_trait]
+impl Submit for Scripted {
+    async fn submit(&self, command: Command) -> Result<Accepted, CallError> {
+        let step = command.id.as_str().strip_prefix(&*self.saga).and_then(|step| step.strip_prefix('/'));
+        let view = match self.script.get(step.unwrap_or_default()) {
+            Some(Answer::Accepted { view }) => Some(view.clone()),
+            Some(Answer::Rejected(rejection)) => return Err(rejection.clone().into()),
+            Some(Answer::Failed) => {
+                let (call, detail) = (format!("{} of {}", command.name, command.stream), String::new());
+                return Err(Fault { service: "test".into(), call, kind: FaultKind::Trap, detail }.into());
+            }
+            Some(Answer::Happened(_)) | None => None,
+        };
+        Ok(Accepted { stream: command.stream, version: 1, position: 1, events: Vec::new(), view, saga: None })
+    }
+}

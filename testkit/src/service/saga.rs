@@ -1,0 +1,107 @@
+//! Sagas whose steps get the answers that the test has for them.
+
+use std::collections::BTreeMap;
+
+use kontor::manifest::EventRef;
+use kontor::model::{Json, Recorded, Rejection};
+use serde_json::Value;
+
+use super::performance::Performance;
+use super::story::Story;
+use super::{Event, NewEvent, Service, json_of, passed, record, rejection};
+use crate::command::stream;
+
+/// A saga of a service, and what a test says about its steps. What it says nothing of goes well: a command is accepted
+/// and leaves no view, and a wait lasts until its time is up.
+#[derive(Clone)]
+pub struct Saga<'a> {
+    service: &'a Service,
+    name: String,
+    script: BTreeMap<String, Answer>,
+}
+
+/// A step that the test says something about.
+#[must_use = "say what happens to the step"]
+pub struct Step<'a> {
+    saga: Saga<'a>,
+    name: String,
+}
+
+/// What happens to a step.
+#[derive(Clone)]
+pub(super) enum Answer {
+    Accepted { view: Json },
+    Rejected(Rejection),
+    Failed,
+    Happened(Event),
+}
+
+impl Service {
+    /// The saga of this name.
+    pub fn saga(&self, name: &str) -> Saga<'_> {
+        Saga { service: self, name: name.to_owned(), script: BTreeMap::new() }
+    }
+}
+
+impl<'a> Saga<'a> {
+    /// The step of this name; `<name>/undo` is its undo, and `trigger/undo` that of the command that started the saga.
+    pub fn when_step(self, name: &str) -> Step<'a> {
+        Step { saga: self, name: name.to_owned() }
+    }
+
+    /// Runs the saga because of this event of an aggregate: from its first line to its end, and again from every point
+    /// at which the host may have been killed.
+    #[track_caller]
+    #[must_use = "say what comes of it, with one of the `then_` methods"]
+    pub fn on(&self, aggregate: &str, id: &str, event: Event) -> Story {
+        let event = NewEvent { name: event.name.as_str().into(), payload: json_of(&event.payload) };
+        let trigger = record(&stream(aggregate, id), [event]);
+        passed(self.perform(trigger))
+    }
+
+    fn perform(&self, trigger: Vec<Recorded>) -> Result<Story, String> {
+        let bench = self.service.bench()?;
+        let manifest = bench.manifest();
+        let saga = manifest.sagas.iter().find(|saga| *saga.name == *self.name);
+        let saga = saga.ok_or_else(|| {
+            format!("the manifest of {} does not name the saga {:?}", manifest.service, self.name)
+        })?;
+        let EventRef { aggregate, event } = &saga.starts_on;
+        if !trigger.iter().all(|trigger| trigger.stream.aggregate() == &**aggregate && trigger.name == *event)
+        {
+            return Err(format!(
+                "the saga {} starts on the event {event} of an aggregate {aggregate}",
+                self.name
+            ));
+        }
+        Performance { bench, ask: &self.service.script, saga: &self.name, script: &self.script }.run(trigger)
+    }
+}
+
+impl<'a> Step<'a> {
+    /// Its command is accepted, and this is what clients see of the aggregate then.
+    pub fn accepts(self, view: Value) -> Saga<'a> {
+        self.gets(Answer::Accepted { view: json_of(&view) })
+    }
+
+    /// Its command is refused with this code, as often as it is sent.
+    pub fn rejects(self, code: &str) -> Saga<'a> {
+        self.gets(Answer::Rejected(rejection(code)))
+    }
+
+    /// Its command gets no answer, as often as it is sent.
+    pub fn fails(self) -> Saga<'a> {
+        self.gets(Answer::Failed)
+    }
+
+    /// What it waits for happens.
+    pub fn happens(self, event: Event) -> Saga<'a> {
+        self.gets(Answer::Happened(event))
+    }
+
+    fn gets(self, answer: Answer) -> Saga<'a> {
+        let Self { mut saga, name } = self;
+        saga.script.insert(name, answer);
+        saga
+    }
+}
