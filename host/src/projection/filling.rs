@@ -154,7 +154,7 @@ impl Filling {
     }
 
     /// Applies events and commits the progress with them. The inner error is why the component could not.
-    async fn attempt(
+    pub(super) async fn attempt(
         &mut self,
         events: &[Recorded],
         progress: &Progress<'_>,

@@ -7,6 +7,7 @@
 mod database;
 mod filling;
 mod runner;
+mod standalone;
 mod tables;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use crate::model::Position;
 pub(crate) use database::Database;
 pub use database::ProjectionsError;
 use runner::Runner;
+pub use standalone::Standalone;
 
 /// The read models of the services that ran when this was started.
 pub struct Projections {
