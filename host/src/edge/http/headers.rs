@@ -64,13 +64,12 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Problem> 
     condition.ok_or_else(refused).map(Some)
 }
 
-/// Whether `If-None-Match` says that the caller does not want the answer with this ETag, which exists. Weak and strong tags
-/// match each other: so RFC 9110 wants it here.
-pub(super) fn none_match(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    unwanted_tags(headers).any(|tag| tag == "*") || has_kept(headers, etag)
+/// Whether `If-None-Match` says that the caller does not want an answer, which exists and has this ETag.
+pub(super) fn none_match(headers: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
+    unwanted_tags(headers).any(|tag| tag == "*") || etag.is_some_and(|etag| has_kept(headers, etag))
 }
 
-/// Whether the caller has kept the answer with this ETag.
+/// Whether the caller has kept the answer with this ETag. Weak and strong tags match each other: so RFC 9110 wants it here.
 pub(super) fn has_kept(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
     etag.to_str().is_ok_and(|etag| unwanted_tags(headers).any(|tag| opaque(tag) == opaque(etag)))
@@ -228,7 +227,7 @@ mod tests {
             (vec!["\"6\""], false),
             (vec![], false),
         ] {
-            assert_eq!(none_match(&headers("if-none-match", &values), &etag), matches, "{values:?}");
+            assert_eq!(none_match(&headers("if-none-match", &values), Some(&etag)), matches, "{values:?}");
         }
     }
 
@@ -243,7 +242,11 @@ mod tests {
             ("W/\"a-2\"", false, false),
         ] {
             let headers = headers("if-none-match", &[value]);
-            assert_eq!((has_kept(&headers, &weak), none_match(&headers, &weak)), (kept, matches), "{value}");
+            assert_eq!(
+                (has_kept(&headers, &weak), none_match(&headers, Some(&weak))),
+                (kept, matches),
+                "{value}"
+            );
         }
     }
 

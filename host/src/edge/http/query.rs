@@ -55,7 +55,7 @@ async fn ask(
     }
     let answer = inquiry.answer(&route.service, &route.query, arguments).await?;
     let etag = answer.revision.as_ref().and_then(headers::revision_etag);
-    let kept = etag.as_ref().is_some_and(|etag| headers::none_match(headers, etag));
+    let kept = headers::none_match(headers, etag.as_ref());
     Ok(((!kept).then_some(answer.body), etag))
 }
 
