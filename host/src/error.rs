@@ -69,6 +69,9 @@ pub enum CallError {
     /// A read model could not be used: not there yet, broken, or past a limit.
     #[error("the read model of {service} cannot be used: {reason}")]
     ReadModel { service: Arc<str>, reason: String },
+    /// The log did not reach the position that the query was to see: it is that of another log, or this one was put back.
+    #[error("the log is at position {reached}, not yet at {at_least}")]
+    Ahead { at_least: Position, reached: Position },
     /// The read model did not reach the position that the query was to see, in the time a query waits for that.
     #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
     NotCaughtUp { service: Arc<str>, at_least: Position, reached: Position },

@@ -1,7 +1,7 @@
 //! Asking services: from outside, and for other services. A query changes nothing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,32 +9,50 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::clock::SharedClock;
 use crate::deploy::Registry;
-use crate::error::CallError;
+use crate::error::{CallError, Fault};
 use crate::log::EventLog;
 use crate::manifest::ReadModel;
-use crate::model::{Json, Position, Rejection, StreamId, Version};
+use crate::model::{Digest, Json, Position, Rejection, StreamId, Version};
 use crate::projection::{Database, Projections};
-use crate::runtime::{Access, Ask, AskFailure, Component, MAX_DEPTH, QueryCall, ReadSession, Request};
+use crate::runtime::{
+    Access, Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
+};
 use crate::state::States;
 
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub body: Json,
-    /// The stream's version, if the query was for the view of one aggregate.
-    pub version: Option<Version>,
+    /// None if the answer may be another one next time, though nothing has changed: it comes from several services, or
+    /// depends on the time or on chance.
+    pub revision: Option<Revision>,
     /// The log's position that the answer reflects at least.
     pub position: Position,
+}
+
+/// What an answer follows from: as long as that is the same, so is the answer to the same question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revision {
+    /// The view of one aggregate at this version.
+    Stream(Version),
+    /// A component's reading of its read model.
+    ReadModel {
+        component: Digest,
+        /// Which database: another one after each start, because the component may be configured otherwise.
+        opening: Uuid,
+        /// How often it has been changed. Events that the read model does not follow change nothing.
+        changes: u64,
+    },
 }
 
 /// How long and how many.
 #[derive(Clone, Debug)]
 pub struct QueryLimits {
-    /// The longest that a query waits for a read model to have a position.
+    /// The longest that a query waits for the position that it is to see; a caller may ask for less.
     pub catch_up: Duration,
     /// The longest that one service waits for the answer of another, which may ask for less.
     pub nested: Duration,
@@ -92,24 +110,15 @@ impl Queries {
         Self { shared: Arc::new(Shared { states, registry, projections, log, clock, limits, places }) }
     }
 
-    /// Asks `service` its query `query` (or the view of one of its aggregates, arguments `{"id": …}`).
-    /// `at_least`: wait until the read model has that position (read your writes).
-    pub async fn ask(
-        &self,
-        service: &str,
-        query: &str,
-        arguments: Json,
-        at_least: Option<Position>,
-    ) -> Result<Answer, CallError> {
-        self.inquiry(at_least).ask(0, service, query, arguments).await
-    }
-
-    fn inquiry(&self, at_least: Option<Position>) -> Inquiry {
-        let head = *self.shared.log.head().borrow();
+    /// Begins a question. `at_least`: what it is answered from must have that position of the log (read your writes), and
+    /// is waited for, for `wait` at most, if that is less than the limit.
+    pub fn inquiry(&self, at_least: Option<Position>, wait: Option<Duration>) -> Inquiry {
+        let limit = self.shared.limits.catch_up;
         Inquiry {
             shared: self.shared.clone(),
             at_least: at_least.unwrap_or(0),
-            reflects: Arc::new(AtomicU64::new(head)),
+            deadline: Instant::now() + wait.map_or(limit, |wait| wait.min(limit)),
+            trace: Arc::default(),
         }
     }
 }
@@ -118,28 +127,89 @@ impl Queries {
 #[async_trait]
 impl Ask for Queries {
     async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure> {
-        self.inquiry(None).answer_component(request, depth).await
+        self.inquiry(None, None).answer_component(request, depth).await
     }
 }
 
 /// One question from outside and all that services ask each other because of it: they wait for the same position, and what
 /// one of them does not reflect yet, the whole answer does not.
 #[derive(Clone)]
-struct Inquiry {
+pub struct Inquiry {
     shared: Arc<Shared>,
     at_least: Position,
-    /// The lowest position of all read models that were asked.
-    reflects: Arc<AtomicU64>,
+    /// Until when that position is waited for.
+    deadline: Instant,
+    trace: Arc<Trace>,
+}
+
+/// What has come of an inquiry so far.
+#[derive(Default)]
+struct Trace {
+    /// The lowest position of the log and all read models that were asked.
+    reflects: AtomicU64,
+    /// Whether a component has asked a service.
+    composed: AtomicBool,
+    /// The first read model that a component asked for and that did not have the position in time.
+    behind: OnceLock<CallError>,
 }
 
 #[async_trait]
 impl Ask for Inquiry {
     async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure> {
+        self.trace.composed.store(true, Ordering::Relaxed);
         self.answer_component(request, depth).await
     }
 }
 
 impl Inquiry {
+    /// Asks `service` its query `query` (or the view of one of its aggregates, arguments `{"id": …}`).
+    pub async fn answer(&self, service: &str, query: &str, arguments: Json) -> Result<Answer, CallError> {
+        self.await_log().await?;
+        let answer = self.ask(0, service, query, arguments).await;
+        match (answer, self.trace.behind.get()) {
+            // It could not do without what is not there yet.
+            (Err(CallError::Fault(_)), Some(behind)) => Err(behind.clone()),
+            (answer, _) => answer,
+        }
+    }
+
+    /// The revision of the answer as of now, without running a component; none if it is known only with the answer. A
+    /// component that has given an answer with this revision would give the same again.
+    pub async fn revision(&self, service: &str, query: &str) -> Result<Option<Revision>, CallError> {
+        self.await_log().await?;
+        let component = self.component(service)?;
+        let Some(model) = &component.manifest().read_model else { return Ok(None) };
+        if component.manifest().query(query).is_none() {
+            return Ok(None);
+        }
+        let (inquiry, reading) = (self.clone(), component.clone());
+        let look = move |database: &Database| {
+            let (connection, revision) = inquiry.begin_read(&reading, database)?;
+            database.end_read(connection);
+            Ok(Some(revision))
+        };
+        self.on_read_model(0, &component, model, look).await
+    }
+
+    /// The log's position that everything found out so far reflects at least, be it an answer or a rejection.
+    pub fn reflects(&self) -> Position {
+        self.trace.reflects.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the log has the position. It always has those that it gave itself.
+    async fn await_log(&self) -> Result<(), CallError> {
+        let mut head = self.shared.log.head();
+        let waited = timeout_at(self.deadline, head.wait_for(|head| *head >= self.at_least)).await;
+        let arrived = matches!(waited, Ok(Ok(_)));
+        drop(waited);
+        let reached = *head.borrow();
+        if !arrived {
+            return Err(CallError::Ahead { at_least: self.at_least, reached });
+        }
+        self.trace.reflects.store(reached, Ordering::Relaxed);
+        Ok(())
+    }
+
     async fn answer_component(&self, request: Request, depth: usize) -> Result<Json, AskFailure> {
         let Request { service, query, arguments, time_limit } = request;
         if depth >= MAX_DEPTH {
@@ -148,12 +218,23 @@ impl Inquiry {
         }
         let host_limit = self.shared.limits.nested;
         let limit = time_limit.map_or(host_limit, |limit| limit.min(host_limit));
-        match timeout(limit, self.ask(depth, &service, &query, arguments)).await {
-            Ok(Ok(answer)) => Ok(answer.body),
-            Ok(Err(CallError::Rejected(rejection))) => Err(AskFailure::Rejected(rejection)),
-            Ok(Err(error)) => Err(AskFailure::Unavailable(error.to_string())),
-            Err(_) => Err(AskFailure::Unavailable(format!("{service} has not answered within {limit:?}"))),
+        let error = match timeout(limit, self.ask(depth, &service, &query, arguments)).await {
+            Ok(Ok(answer)) => return Ok(answer.body),
+            Ok(Err(CallError::Rejected(rejection))) => return Err(AskFailure::Rejected(rejection)),
+            Ok(Err(error)) => error,
+            Err(_) => match self.shared.projections.position(&service) {
+                Some(reached) if reached < self.at_least => self.not_caught_up(&service, reached),
+                _ => {
+                    let reason = format!("{service} has not answered within {limit:?}");
+                    return Err(AskFailure::Unavailable(reason));
+                }
+            },
+        };
+        let reason = error.to_string();
+        if matches!(error, CallError::NotCaughtUp { .. }) {
+            self.trace.behind.get_or_init(|| error);
         }
+        Err(AskFailure::Unavailable(reason))
     }
 
     async fn ask(
@@ -163,10 +244,8 @@ impl Inquiry {
         query: &str,
         arguments: Json,
     ) -> Result<Answer, CallError> {
-        let deployed = self.shared.registry.current();
-        let component =
-            deployed.service(service).ok_or_else(|| CallError::Unknown(format!("service {service}")))?;
-        let manifest = component.manifest();
+        let component = self.component(service)?;
+        let manifest = component.manifest().clone();
         if manifest.aggregate(query).is_some() {
             return self.view(query, &arguments).await;
         }
@@ -180,43 +259,87 @@ impl Inquiry {
             depth,
         };
         match &manifest.read_model {
-            None => call.run(None).await.0,
-            Some(model) => self.read(call, model).await,
+            None => call.outcome(call.run(None).await.answer, None),
+            Some(model) => {
+                self.on_read_model(depth, &component, model, move |database| call.read(database)).await
+            }
         }
+    }
+
+    fn component(&self, service: &str) -> Result<Component, CallError> {
+        let deployed = self.shared.registry.current();
+        let component = deployed.service(service).cloned();
+        component.ok_or_else(|| CallError::Unknown(format!("service {service}")))
     }
 
     /// The view of one aggregate, as the log has it.
     async fn view(&self, aggregate: &str, arguments: &Json) -> Result<Answer, CallError> {
         let ViewArguments { id } = arguments.read().map_err(|error| invalid_arguments(&error))?;
         let stream = StreamId::new(aggregate, &id).map_err(|error| invalid_arguments(&error))?;
-        let position = *self.shared.log.head().borrow();
         let viewed = self.shared.states.view(&stream, None).await?;
         let viewed = viewed.ok_or_else(|| Rejection::not_found(&stream))?;
-        Ok(Answer { body: viewed.view, version: Some(viewed.version), position })
+        let revision = Some(Revision::Stream(viewed.version));
+        Ok(Answer { body: viewed.view, revision, position: self.reflects() })
     }
 
-    /// Runs a call with a session on the service's read model.
-    async fn read(&self, call: Call, model: &ReadModel) -> Result<Answer, CallError> {
+    /// Does something with a service's read model when it has the position, on a thread where SQLite may block.
+    async fn on_read_model<T: Send + 'static>(
+        &self,
+        depth: usize,
+        component: &Component,
+        model: &ReadModel,
+        work: impl FnOnce(&Database) -> Result<T, CallError> + Send + 'static,
+    ) -> Result<T, CallError> {
         let Shared { projections, limits, places, .. } = &*self.shared;
-        let unusable = |reason| CallError::ReadModel { service: call.service().clone(), reason };
+        let service = &component.manifest().service;
         if self.at_least > 0 {
-            let caught_up = projections.wait(call.service(), self.at_least, limits.catch_up).await;
-            caught_up.map_err(|behind| call.not_caught_up(behind.reached))?;
+            let limit = self.deadline.saturating_duration_since(Instant::now());
+            let caught_up = projections.wait(service, self.at_least, limit).await;
+            caught_up.map_err(|behind| self.not_caught_up(service, behind.reached))?;
         }
-        let database = projections
-            .database(call.service(), model)
-            .ok_or_else(|| unusable(format!("version {} of it is not built", model.version)))?;
+        let database = projections.database(service, model);
+        let not_built = || unusable(service, format!("version {} of it is not built", model.version));
+        let database = database.ok_or_else(not_built)?;
         let busy = || CallError::Busy { queue: "the host's queue of queries" };
-        let places = places.get(call.depth).cloned().ok_or_else(busy)?;
+        let places = places.get(depth).cloned().ok_or_else(busy)?;
         let place = timeout(limits.place, places.acquire_owned()).await.map_err(|_| busy())?;
-        let service = call.service().clone();
-        let answer = spawn_blocking(move || {
+        let done = spawn_blocking(move || {
             let _place = place;
-            call.read(&database)
+            work(&database)
         });
-        answer.await.unwrap_or_else(|error| {
-            Err(CallError::ReadModel { service, reason: format!("the query was broken off: {error}") })
-        })
+        let broken_off = |error| unusable(service, format!("the query was broken off: {error}"));
+        done.await.unwrap_or_else(|error| Err(broken_off(error)))
+    }
+
+    /// A connection in a transaction that sees at least the position, and the revision of what a component reads there.
+    fn begin_read(
+        &self,
+        component: &Component,
+        database: &Database,
+    ) -> Result<(Guarded, Revision), CallError> {
+        let service = &component.manifest().service;
+        let trouble = |error: rusqlite::Error| unusable(service, error.to_string());
+        let (connection, position) = database.begin_read().map_err(trouble)?;
+        let content = match position < self.at_least {
+            // It has been made anew since it was waited for.
+            true => Err(self.not_caught_up(service, position)),
+            false => database.content(&connection).map_err(trouble),
+        };
+        match content {
+            Ok((opening, changes)) => {
+                self.trace.reflects.fetch_min(position, Ordering::Relaxed);
+                let component = component.digest();
+                Ok((connection, Revision::ReadModel { component, opening, changes }))
+            }
+            Err(error) => {
+                database.end_read(connection);
+                Err(error)
+            }
+        }
+    }
+
+    fn not_caught_up(&self, service: &str, reached: Position) -> CallError {
+        CallError::NotCaughtUp { service: service.into(), at_least: self.at_least, reached }
     }
 }
 
@@ -230,15 +353,10 @@ struct Call {
 }
 
 impl Call {
-    fn service(&self) -> &Arc<str> {
-        &self.component.manifest().service
-    }
-
-    fn not_caught_up(&self, reached: Position) -> CallError {
-        CallError::NotCaughtUp { service: self.service().clone(), at_least: self.inquiry.at_least, reached }
-    }
-
-    async fn run(&self, read_model: Option<ReadSession>) -> (Result<Answer, CallError>, Option<ReadSession>) {
+    async fn run(&self, read_model: Option<ReadSession>) -> Answered {
+        let service = &self.component.manifest().service;
+        metrics::counter!("kontor_queries_total", "service" => service.clone(), "query" => self.query.clone())
+            .increment(1);
         let call = QueryCall {
             id: Uuid::now_v7().to_string().into(),
             time_ms: self.inquiry.shared.clock.now_ms(),
@@ -246,37 +364,42 @@ impl Call {
             ask: Arc::new(self.inquiry.clone()),
             read_model,
         };
-        let (answer, session) = self.component.answer(&self.query, &self.arguments, call).await;
-        let answer = match answer {
-            Ok(Ok(body)) => {
-                Ok(Answer { body, version: None, position: self.inquiry.reflects.load(Ordering::Relaxed) })
-            }
-            Ok(Err(rejection)) => Err(rejection.into()),
-            Err(fault) => Err(fault.into()),
-        };
-        (answer, session)
+        self.component.answer(&self.query, &self.arguments, call).await
     }
 
-    /// Runs the call in one transaction, so that what it reads and the position agree. Blocks while SQLite works.
+    fn outcome(
+        &self,
+        answer: Result<Result<Json, Rejection>, Fault>,
+        revision: Option<Revision>,
+    ) -> Result<Answer, CallError> {
+        Ok(Answer { body: answer??, revision, position: self.inquiry.reflects() })
+    }
+
+    /// Runs the call in one transaction, so that what it reads, its revision and the position agree. Blocks while SQLite
+    /// works.
     fn read(&self, database: &Database) -> Result<Answer, CallError> {
-        let unusable = |reason| CallError::ReadModel { service: self.service().clone(), reason };
-        let (connection, position) = database.begin_read().map_err(|error| unusable(error.to_string()))?;
-        if position < self.inquiry.at_least {
-            // It has been made anew since it was waited for.
-            database.end_read(connection);
-            return Err(self.not_caught_up(position));
-        }
-        self.inquiry.reflects.fetch_min(position, Ordering::Relaxed);
+        let (connection, revision) = self.inquiry.begin_read(&self.component, database)?;
         let session = ReadSession { connection, access: Access::Read };
-        let (answer, session) = Handle::current().block_on(self.run(Some(session)));
-        let Some(ReadSession { connection, .. }) = session else { return answer };
+        let answered = Handle::current().block_on(self.run(Some(session)));
+        let Some(ReadSession { connection, .. }) = answered.read_model else {
+            return self.outcome(answered.answer, None);
+        };
+        let uncertain = answered.used_moment
+            || connection.used_moment()
+            || self.inquiry.trace.composed.load(Ordering::Relaxed);
         let trouble = connection.trouble();
         database.end_read(connection);
-        match (answer, trouble) {
-            (Err(CallError::Fault(_)), Some(trouble)) => Err(unusable(format!("{trouble:?}"))),
-            (answer, _) => answer,
+        match (self.outcome(answered.answer, (!uncertain).then_some(revision)), trouble) {
+            (Err(CallError::Fault(_)), Some(trouble)) => {
+                Err(unusable(&self.component.manifest().service, format!("{trouble:?}")))
+            }
+            (outcome, _) => outcome,
         }
     }
+}
+
+fn unusable(service: &Arc<str>, reason: String) -> CallError {
+    CallError::ReadModel { service: service.clone(), reason }
 }
 
 fn invalid_arguments(error: &dyn std::error::Error) -> Rejection {

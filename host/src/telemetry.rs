@@ -29,7 +29,7 @@ enum Kind {
 
 /// All metrics of the host: name, and what `/metrics` says of it. A saga that needs a person is
 /// `kontor_sagas{state="parked"} > 0`.
-const METRICS: [(Kind, &str, &str); 12] = [
+const METRICS: [(Kind, &str, &str); 13] = [
     (
         Kind::Counter,
         "kontor_http_requests_total",
@@ -40,6 +40,11 @@ const METRICS: [(Kind, &str, &str); 12] = [
         Kind::Counter,
         "kontor_faults_total",
         "Calls of components that trapped, took too long or broke the contract, by service.",
+    ),
+    (
+        Kind::Counter,
+        "kontor_queries_total",
+        "Queries that a component was run for, by service and query. Those answered with 304 need none.",
     ),
     (
         Kind::Gauge,

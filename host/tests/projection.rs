@@ -15,7 +15,7 @@ use kontor::error::CallError;
 use kontor::log::{Append, EmbeddedLog, EventLog, Snapshots};
 use kontor::model::{Command, CommandId, Intent, Json, Meta, NewEvent, Origin, Position, StreamId, Version};
 use kontor::projection::Projections;
-use kontor::query::{Answer, Queries, QueryLimits};
+use kontor::query::{Answer, Queries, QueryLimits, Revision};
 use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
 use kontor::state::States;
 use rusqlite::Connection;
@@ -135,7 +135,8 @@ impl Host {
     }
 
     async fn ask(&self, query: &str, arguments: Value, at_least: Position) -> Result<Answer, CallError> {
-        self.queries.ask("inventory", query, Json::of(&arguments).unwrap(), Some(at_least)).await
+        let inquiry = self.queries.inquiry(Some(at_least), None);
+        inquiry.answer("inventory", query, Json::of(&arguments).unwrap()).await
     }
 
     /// Each product with its stock, as the read model has it at `at_least` or later.
@@ -170,7 +171,7 @@ async fn a_client_reads_what_it_has_written() {
     assert_eq!(host.stock(written).await, stock_of(&[("chair", 7), ("desk", 10)]));
 
     let chair = host.ask("product", json!({"id": "chair"}), written).await.unwrap();
-    assert_eq!((chair.version, chair.position), (Some(2), written));
+    assert_eq!((chair.revision, chair.position), (Some(Revision::Stream(2)), written));
     assert_eq!(chair.body.read::<Value>().unwrap()["available"], 7);
     host.stop().await;
 }
@@ -194,8 +195,8 @@ async fn every_question_without_an_answer_says_why() {
         let error = host.ask(query, arguments, 0).await.unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
-    let behind = host.ask("products", json!({}), written + 1).await.unwrap_err();
-    assert!(matches!(behind, CallError::NotCaughtUp { reached, .. } if reached == written), "{behind}");
+    let ahead = host.ask("products", json!({}), written + 1).await.unwrap_err();
+    assert!(matches!(ahead, CallError::Ahead { reached, .. } if reached == written), "{ahead}");
     host.stop().await;
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::tables;
 use crate::manifest::ReadModel;
@@ -17,7 +18,7 @@ use crate::model::{Position, StreamId, hash_prefix};
 use crate::runtime::Guarded;
 
 /// Raised with every change of the host's tables.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Connections kept for the next queries. Each has a page cache of up to 2 MB and its prepared statements.
 const MAX_IDLE: usize = 8;
@@ -54,6 +55,8 @@ pub(super) fn directory(data: &Path) -> Result<PathBuf, ProjectionsError> {
 pub(crate) struct Database {
     file: PathBuf,
     model: ReadModel,
+    /// Unique. What was counted before it was opened may have been another file's, or asked under another configuration.
+    opening: Uuid,
     /// Everything up to here is applied. The file may say less: events that concern nobody are not worth a transaction.
     position: AtomicU64,
     damaged: Notify,
@@ -97,6 +100,7 @@ impl Database {
         let database = Self {
             file,
             model: model.clone(),
+            opening: Uuid::now_v7(),
             position: AtomicU64::new(writer.position),
             damaged: Notify::new(),
             idle: Mutex::default(),
@@ -146,6 +150,13 @@ impl Database {
                 Err(error)
             }
         }
+    }
+
+    /// Names the content that a reader sees: the opening of the database and how often it has been changed.
+    pub(crate) fn content(&self, reader: &Guarded) -> rusqlite::Result<(Uuid, u64)> {
+        let changes = reader.host(tables::changes);
+        self.report(changes.as_ref().err().and_then(rusqlite::Error::sqlite_error_code));
+        Ok((self.opening, changes?))
     }
 
     /// Takes a connection back.

@@ -173,6 +173,7 @@ impl Filling {
             return Err(trouble.into());
         }
         if outcome.is_ok() {
+            tables::count_change(&connection)?;
             outcome = commit(&connection, progress)?;
         }
         if outcome.is_ok() {

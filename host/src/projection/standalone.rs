@@ -55,10 +55,10 @@ impl Standalone {
             .map_err(|error| CallError::ReadModel { service: service.clone(), reason: error.to_string() })?;
         let read_model = read.map(|(connection, _)| ReadSession { connection, access: Access::Read });
         let call = QueryCall { id: "standalone".into(), time_ms, depth: 0, ask, read_model };
-        let (answer, session) = self.component.answer(&query.into(), arguments, call).await;
-        if let (Some(database), Some(session)) = (database, session) {
+        let answered = self.component.answer(&query.into(), arguments, call).await;
+        if let (Some(database), Some(session)) = (database, answered.read_model) {
             database.end_read(session.connection);
         }
-        Ok(answer??)
+        Ok(answered.answer??)
     }
 }

@@ -9,10 +9,10 @@ use rusqlite::{Connection, params};
 use crate::model::{Position, Recorded, StreamId};
 use crate::runtime::Guarded;
 
-/// `skipped`: the events of the stream that came after the one that could not be applied.
+/// `changes`: how often the service's own tables were written. `skipped`: the events of the stream that came after the one that could not be applied.
 pub(super) const SCHEMA: &str = "
-    CREATE TABLE kontor_position (position INTEGER NOT NULL) STRICT;
-    INSERT INTO kontor_position VALUES (0);
+    CREATE TABLE kontor_position (position INTEGER NOT NULL, changes INTEGER NOT NULL) STRICT;
+    INSERT INTO kontor_position VALUES (0, 0);
     CREATE TABLE kontor_parked (
         stream TEXT PRIMARY KEY,
         position INTEGER NOT NULL,
@@ -33,6 +33,17 @@ pub(super) struct Progress<'a> {
 
 pub(super) fn position(connection: &Connection) -> rusqlite::Result<Position> {
     connection.query_row("SELECT position FROM kontor_position", [], |row| row.get(0))
+}
+
+/// How often something was applied, other than the position, which moves with every event of the log.
+pub(super) fn changes(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT changes FROM kontor_position", [], |row| row.get(0))
+}
+
+/// Counts what the running transaction applies.
+pub(super) fn count_change(database: &Guarded) -> rusqlite::Result<()> {
+    let count = "UPDATE kontor_position SET changes = changes + 1";
+    database.host(|connection| connection.execute(count, [])).map(drop)
 }
 
 /// The streams that are parked. As many as have ever failed, so few; each costs its name in memory.

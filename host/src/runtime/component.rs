@@ -156,6 +156,7 @@ impl Component {
             http: None,
             read_model: None,
             steps: None,
+            used_moment: false,
         };
         let target = guest_target(target);
         let call = self.call(Lane::Background, scope, move |service, store| {
@@ -166,13 +167,8 @@ impl Component {
         folded.map(host_folded).transpose().map_err(|detail| self.broken("evolve", &subject, detail))
     }
 
-    /// Answers a query. The connection to the read model comes back with the answer.
-    pub(crate) async fn answer(
-        &self,
-        query: &Arc<str>,
-        arguments: &Json,
-        call: QueryCall,
-    ) -> (Result<Result<Json, Rejection>, Fault>, Option<ReadSession>) {
+    /// Answers a query.
+    pub(crate) async fn answer(&self, query: &Arc<str>, arguments: &Json, call: QueryCall) -> Answered {
         let scope = Scope {
             operation: "answer",
             subject: query.clone(),
@@ -183,6 +179,7 @@ impl Component {
             http: None,
             read_model: call.read_model,
             steps: None,
+            used_moment: false,
         };
         let (name, arguments) = (query.as_ref().to_owned(), arguments.as_str().to_owned());
         let call = self.call(Lane::Request, scope, move |service, store| {
@@ -197,7 +194,8 @@ impl Component {
             }
             .map_err(|detail| self.broken("answer", query, detail))
         });
-        (answer, scope.and_then(|scope| scope.read_model))
+        let used_moment = scope.as_ref().is_none_or(|scope| scope.used_moment);
+        Answered { answer, read_model: scope.and_then(|scope| scope.read_model), used_moment }
     }
 
     /// Applies events to the read model inside the session's transaction. The inner error is the component's own.
@@ -217,6 +215,7 @@ impl Component {
             http: None,
             read_model: Some(session),
             steps: None,
+            used_moment: false,
         };
         let events: Vec<_> = events.iter().map(types::RecordedEvent::from).collect();
         let call = self.call(Lane::Background, scope, move |service, store| {
@@ -245,6 +244,7 @@ impl Component {
             http: None,
             read_model: None,
             steps: Some(steps),
+            used_moment: false,
         };
         let (name, trigger) = (saga.as_ref().to_owned(), types::RecordedEvent::from(trigger));
         let call = self.call(Lane::Saga, scope, move |service, store| {
@@ -336,6 +336,15 @@ pub(crate) struct QueryCall {
     pub(crate) read_model: Option<ReadSession>,
 }
 
+/// How a query's call ended.
+pub(crate) struct Answered {
+    pub(crate) answer: Result<Result<Json, Rejection>, Fault>,
+    /// The connection to the read model, unless it was lost.
+    pub(crate) read_model: Option<ReadSession>,
+    /// Whether the component has looked at the clock or drawn random numbers, so that it may answer otherwise another time.
+    pub(crate) used_moment: bool,
+}
+
 fn command_scope(operation: &'static str, command: &Arc<str>, context: &Context) -> Scope {
     Scope {
         operation,
@@ -351,6 +360,7 @@ fn command_scope(operation: &'static str, command: &Arc<str>, context: &Context)
         }),
         read_model: None,
         steps: None,
+        used_moment: false,
     }
 }
 

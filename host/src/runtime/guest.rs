@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(crate) struct Scope {
     pub(crate) http: Option<HttpCall>,
     pub(crate) read_model: Option<ReadSession>,
     pub(crate) steps: Option<Box<dyn Steps>>,
+    /// Whether the clocks or the random generator were asked; known when the call has ended.
+    pub(crate) used_moment: bool,
 }
 
 /// The data of a store.
@@ -142,12 +144,19 @@ impl ResourceLimiter for MemoryLimit {
 pub(super) struct Moment {
     time_ms: AtomicU64,
     random: Mutex<Keystream>,
+    used: AtomicBool,
 }
 
 impl Moment {
     pub(super) fn set(&self, time_ms: u64, id: &Arc<str>) {
         self.time_ms.store(time_ms, Ordering::Relaxed);
         *self.random.lock().unwrap_or_else(PoisonError::into_inner) = Keystream::new(id.clone());
+        self.used.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether what the call says may depend on it.
+    pub(super) fn used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
     }
 }
 
@@ -197,6 +206,7 @@ impl TryRng for SeededRandom {
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.0.used.store(true, Ordering::Relaxed);
         let mut keystream = self.0.random.lock().unwrap_or_else(PoisonError::into_inner);
         bytes.fill_with(|| keystream.next_byte());
         Ok(())
@@ -208,6 +218,7 @@ struct RecordedClock(Arc<Moment>);
 
 impl RecordedClock {
     fn time(&self) -> Duration {
+        self.0.used.store(true, Ordering::Relaxed);
         Duration::from_millis(self.0.time_ms.load(Ordering::Relaxed))
     }
 }
@@ -253,8 +264,10 @@ mod tests {
     fn clocks_show_the_time_of_the_call() {
         let moment = Arc::new(Moment::default());
         moment.set(1_700_000_000_123, &"a".into());
-        let clock = RecordedClock(moment);
+        let clock = RecordedClock(moment.clone());
+        assert!(!moment.used());
         assert_eq!(HostWallClock::now(&clock), Duration::from_millis(1_700_000_000_123));
         assert_eq!(HostMonotonicClock::now(&clock), 1_700_000_000_123_000_000);
+        assert!(moment.used());
     }
 }

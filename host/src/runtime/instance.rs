@@ -156,7 +156,7 @@ impl Instances {
     /// Keeps the instance for the next call if that is worth it. A request that nobody has waited for ends with its instance.
     fn finish(&self, lane: Lane, mut instance: Instance) -> Option<Scope> {
         let guest = instance.store.data_mut();
-        let scope = guest.scope.take();
+        let scope = guest.scope.take().map(|scope| Scope { used_moment: guest.moment.used(), ..scope });
         let printed = guest.console.take();
         if !printed.is_empty() {
             let (service, call) = (guest.service(), scope.as_ref().map(|scope| scope.id.clone()));

@@ -100,6 +100,7 @@ impl Runtime {
             http: None,
             read_model: None,
             steps: None,
+            used_moment: false,
         };
         let (described, _) = instances
             .call(Lane::Background, scope, |service, store| {

@@ -25,7 +25,7 @@ use wasmtime::component::{HasSelf, Linker};
 
 use crate::model::Json;
 
-pub(crate) use component::QueryCall;
+pub(crate) use component::{Answered, QueryCall};
 pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
 pub(crate) use host::{Access, Guarded, ReadSession};
 pub use host::{Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};

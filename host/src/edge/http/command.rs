@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::schema::Schema;
 use super::{Call, Site};
 use crate::dispatch::Accepted;
+use crate::error::CallError;
 use crate::model::{Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
 use crate::saga::{SagaId, SagaState};
 
@@ -71,14 +72,14 @@ pub(super) async fn answer(
         intent: Intent::Decide,
         origin: Origin { actor: ACTOR.into(), correlation_id: call.request_id.clone(), causation_id: None },
     };
-    let accepted = site.edge.dispatch.submit(command).await?;
+    let accepted = site.edge.dispatch.submit(command).await.map_err(|error| refusal(site, error))?;
     let created = !accepted.events.is_empty() && accepted.version == accepted.events.len() as Version;
     let wait = headers::prefer_wait(call.headers, site.edge.limits.wait);
     let (accepted, saga) = follow(site, accepted, repeatable, wait).await?;
     let mut response = reply(route, &accepted, saga.as_ref(), created)?;
     if let Some(wait) = wait {
-        let applied = HeaderValue::try_from(format!("wait={}", wait.as_secs()));
-        response.headers_mut().extend(applied.map(|applied| (headers::PREFERENCE_APPLIED, applied)));
+        let applied = headers::wait_applied(wait).map(|applied| (headers::PREFERENCE_APPLIED, applied));
+        response.headers_mut().extend(applied);
     }
     Ok(response)
 }
@@ -93,10 +94,22 @@ async fn expected_version(
         Some(IfMatch::Version(version)) => Ok(Some(version)),
         // Streams never disappear, so it is enough to look before.
         Some(IfMatch::Exists) if site.edge.log.read(stream, 0, 1).await?.is_empty() => {
-            Err(Problem::version_mismatch(None, 0))
+            Err(Problem::version_mismatch(None, 0).reflecting(head(site)))
         }
         Some(IfMatch::Exists) => Ok(None),
     }
+}
+
+/// A "no" was decided on what is in the log by now, and says so like any other reply: whoever reads that far sees why. A
+/// fault reflects nothing.
+fn refusal(site: &Site, error: CallError) -> Problem {
+    let decided = matches!(error, CallError::Rejected(_) | CallError::VersionMismatch { .. });
+    let problem = Problem::from(error);
+    if decided { problem.reflecting(head(site)) } else { problem }
+}
+
+fn head(site: &Site) -> Position {
+    *site.edge.log.head().borrow()
 }
 
 /// Looks at the saga that the command started. Without `wait` the answer is that of the command, as recorded, however often
@@ -127,7 +140,7 @@ async fn follow(
     if wait.is_none() {
         return Ok((accepted, saga));
     }
-    let position = accepted.position.max(*site.edge.log.head().borrow());
+    let position = accepted.position.max(head(site));
     let viewed = site.edge.dispatch.view(&accepted.stream, None).await?;
     let (version, view) = match viewed {
         Some(viewed) => (viewed.version, Some(viewed.view)),

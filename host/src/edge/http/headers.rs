@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::problem::Problem;
 use crate::model::{CommandId, Position, Version};
+use crate::query::Revision;
 
 /// The request's position in the log: a query waits for it, a reply names it.
 pub(super) const POSITION: HeaderName = HeaderName::from_static("kontor-position");
@@ -63,18 +64,37 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Problem> 
     condition.ok_or_else(refused).map(Some)
 }
 
-/// Whether the caller already has the answer with this ETag. Weak tags match as well: so RFC 9110 wants it here.
-pub(super) fn none_match(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let Ok(etag) = etag.to_str() else { return false };
-    let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    tags.flat_map(|value| value.split(','))
-        .map(str::trim)
-        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+/// Whether `If-None-Match` says that the caller does not want an answer, which exists and has this ETag.
+pub(super) fn none_match(headers: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
+    unwanted_tags(headers).any(|tag| tag == "*") || etag.is_some_and(|etag| has_kept(headers, etag))
+}
+
+/// Whether the caller has kept the answer with this ETag. Weak and strong tags match each other: so RFC 9110 wants it here.
+pub(super) fn has_kept(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
+    etag.to_str().is_ok_and(|etag| unwanted_tags(headers).any(|tag| opaque(tag) == opaque(etag)))
+}
+
+fn unwanted_tags(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 /// The ETag of an aggregate at a version.
 pub(super) fn etag(version: Version) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("\"{version}\"")).ok()
+}
+
+/// The ETag of an answer. That of an aggregate's view is strong, because commands name it in `If-Match`. That of a component's
+/// reading is weak: what it says is the same, but nothing makes it say so in the same bytes.
+pub(super) fn revision_etag(revision: &Revision) -> Option<HeaderValue> {
+    match revision {
+        Revision::Stream(version) => etag(*version),
+        Revision::ReadModel { component, opening, changes } => {
+            let (component, opening) = (component.short(), opening.simple());
+            HeaderValue::try_from(format!("W/\"{component}-{opening}-{changes}\"")).ok()
+        }
+    }
 }
 
 fn version_of_tag(tag: &str) -> Option<Version> {
@@ -91,7 +111,7 @@ pub(super) fn at_least(headers: &HeaderMap) -> Result<Option<Position>, Problem>
     position.ok_or_else(refused).map(Some)
 }
 
-/// `Prefer: wait=N`: how long the caller wants to wait for the saga's end, at most `limit`. A preference that cannot be
+/// `Prefer: wait=N`: how long the caller wants to wait for what the request is about, at most `limit`. A preference that cannot be
 /// read is ignored, as RFC 7240 has it.
 pub(super) fn prefer_wait(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
@@ -102,6 +122,11 @@ pub(super) fn prefer_wait(headers: &HeaderMap, limit: Duration) -> Option<Durati
         name.trim().eq_ignore_ascii_case("wait").then_some(seconds)
     })?;
     Some(Duration::from_secs(seconds).min(limit))
+}
+
+/// `Preference-Applied`, for a wait that was granted.
+pub(super) fn wait_applied(wait: Duration) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("wait={}", wait.as_secs())).ok()
 }
 
 /// `X-Request-Id`, if it can stand in logs and events as it is.
@@ -202,8 +227,36 @@ mod tests {
             (vec!["\"6\""], false),
             (vec![], false),
         ] {
-            assert_eq!(none_match(&headers("if-none-match", &values), &etag), matches, "{values:?}");
+            assert_eq!(none_match(&headers("if-none-match", &values), Some(&etag)), matches, "{values:?}");
         }
+    }
+
+    #[test]
+    fn a_star_is_no_answer_that_the_caller_has_kept() {
+        let weak = HeaderValue::from_static("W/\"a-1\"");
+        for (value, kept, matches) in [
+            ("*", false, true),
+            ("W/\"a-1\"", true, true),
+            ("\"a-1\"", true, true),
+            ("W/\"a-2\", W/\"a-1\"", true, true),
+            ("W/\"a-2\"", false, false),
+        ] {
+            let headers = headers("if-none-match", &[value]);
+            assert_eq!(
+                (has_kept(&headers, &weak), none_match(&headers, Some(&weak))),
+                (kept, matches),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_revision_of_a_view_is_strong_and_that_of_a_reading_weak() {
+        let component = crate::model::Digest::of(b"component");
+        let tag = |revision| revision_etag(&revision).unwrap().to_str().unwrap().to_owned();
+        assert_eq!(tag(Revision::Stream(7)), "\"7\"");
+        let reading = tag(Revision::ReadModel { component, opening: uuid::Uuid::nil(), changes: 3 });
+        assert!(reading.starts_with("W/\"") && reading.ends_with("-3\""), "{reading}");
     }
 
     #[test]

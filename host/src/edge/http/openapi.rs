@@ -30,8 +30,16 @@ const ACT_HEADERS: [(&str, &str, &str); 2] = [
     ("Kontor-Actor", "ada", "Who does this. It stays in the saga's journal."),
     ("Prefer", "wait=5", "How many seconds to wait until the saga has ended, or is parked again."),
 ];
-const POSITION_HEADER: (&str, &str, &str) =
-    ("Kontor-Position", "42", "The answer reflects at least this position of an earlier reply.");
+/// The headers that a query understands.
+const QUERY_HEADERS: [(&str, &str, &str); 3] = [
+    (
+        "Kontor-Position",
+        "42",
+        "The answer reflects at least this position of an earlier reply, and waits for it.",
+    ),
+    ("Prefer", "wait=5", "How many seconds to wait at most for that position."),
+    ("If-None-Match", "\"7\"", "The ETag of an answer that was kept: 304 if it is still right."),
+];
 
 /// The document as it is sent.
 pub(super) struct Document {
@@ -47,7 +55,7 @@ pub(super) fn answer(tables: &Tables, call: &Call<'_>) -> Result<Response, Probl
         let etag = HeaderValue::try_from(format!("\"{}\"", hashed_uuid(&[text.as_bytes()]))).ok();
         Document { text: text.into(), etag }
     });
-    let known = document.etag.as_ref().is_some_and(|etag| none_match(call.headers, etag));
+    let known = none_match(call.headers, document.etag.as_ref());
     let mut response = match known {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => json_text(StatusCode::OK, document.text.clone()),
@@ -176,6 +184,7 @@ impl Parts {
             "summary": name, "description": description, "parameters": parameters,
             "responses": {
                 "200": {"description": "The answer.", "content": {"application/json": {"schema": answer}}},
+                "304": {"description": "The answer that the caller has kept is still right."},
                 "default": problem_response(),
             },
         })
@@ -199,7 +208,7 @@ impl Parts {
                 parameter
             })
             .collect();
-        parameters.push(header(POSITION_HEADER));
+        parameters.extend(QUERY_HEADERS.map(header));
         parameters
     }
 }
@@ -279,6 +288,7 @@ fn problem_schema() -> Value {
             "details": {"type": "object", "description": "The facts behind the code."},
             "errors": {"type": "array", "items": violation},
             "expected_version": {"type": "integer"}, "actual_version": {"type": "integer"},
+            "position": {"type": "integer", "description": "How far a query could have seen."},
         },
     })
 }

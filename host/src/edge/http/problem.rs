@@ -7,12 +7,15 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::headers;
 use super::schema::Violation;
 use crate::error::{CallError, Fault, FaultKind};
 use crate::log::{AppendError, ReadError};
-use crate::model::{InvalidId, Json, Rejection, Version};
+use crate::model::{InvalidId, Json, Position, Rejection, Version};
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// What is refused now may be granted the next moment.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
 /// One error as the caller sees it, and what the log is to know of it. Boxed: results are mostly good ones, and small.
@@ -27,6 +30,10 @@ struct Facts {
     details: Option<Json>,
     errors: Vec<Violation>,
     versions: Option<Versions>,
+    /// How far a query could have seen.
+    reached: Option<Position>,
+    /// The position in the log that the refusal reflects at least, if it was decided on what is in the log.
+    reflects: Option<Position>,
     /// The methods that the path knows (405).
     allow: Option<HeaderValue>,
     /// Whether the same request may well succeed in a second.
@@ -57,6 +64,8 @@ struct Body<'a> {
     errors: &'a [Violation],
     #[serde(flatten)]
     versions: Option<Versions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<Position>,
 }
 
 impl Problem {
@@ -68,6 +77,8 @@ impl Problem {
             details: None,
             errors: Vec::new(),
             versions: None,
+            reached: None,
+            reflects: None,
             allow: None,
             retry: false,
             cause: None,
@@ -120,6 +131,20 @@ impl Problem {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
         problem.0.retry = true;
         problem
+    }
+
+    /// What is waited for has only come to a position in the allotted time.
+    fn behind(code: &str, detail: String, reached: Position) -> Self {
+        let mut problem = Self::new(StatusCode::GATEWAY_TIMEOUT, code, detail);
+        problem.0.reached = Some(reached);
+        problem.0.retry = true;
+        problem
+    }
+
+    /// The refusal was decided on the log up to there, at least.
+    pub(super) fn reflecting(mut self, position: Position) -> Self {
+        self.0.reflects = Some(position);
+        self
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -180,8 +205,18 @@ impl From<CallError> for Problem {
                  again with its Idempotency-Key.",
             ),
             CallError::Read(_) => Self::unavailable("log-unavailable", "The log cannot be read."),
-            CallError::ReadModel { .. } | CallError::NotCaughtUp { .. } => {
-                Self::unavailable("read-model-unavailable", format!("{error}."))
+            CallError::ReadModel { .. } => Self::unavailable("read-model-unavailable", format!("{error}.")),
+            CallError::NotCaughtUp { service, at_least, reached } => {
+                let detail =
+                    format!("The read model of {service} is at position {reached}, not yet at {at_least}.");
+                Self::behind("read-model-behind", detail, *reached)
+            }
+            CallError::Ahead { at_least, reached } => {
+                let detail = format!(
+                    "The log is at position {reached}, not yet at {at_least}. A later position is that of another host, or \
+                     of a log that has been put back since."
+                );
+                Self::behind("position-ahead", detail, *reached)
             }
         };
         problem.0.cause = Some(error);
@@ -239,12 +274,15 @@ impl IntoResponse for Problem {
             details: facts.details.as_ref(),
             errors: &facts.errors,
             versions: facts.versions,
+            position: facts.reached,
         };
         // These types always have a JSON form; the status would stand even without a body.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (facts.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+        headers.extend(facts.reflects.map(|position| (headers::POSITION, position.into())));
         if facts.retry {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_S);
         }
@@ -275,6 +313,10 @@ mod tests {
 
     fn broken_disk() -> Arc<dyn Error + Send + Sync> {
         Arc::new(std::io::Error::other("disk is gone"))
+    }
+
+    fn behind() -> CallError {
+        CallError::NotCaughtUp { service: "report".into(), at_least: 9, reached: 7 }
     }
 
     fn check(error: impl Into<CallError>, status: u16, code: &str, retry: bool) {
@@ -320,6 +362,8 @@ mod tests {
         check(AppendError::Unavailable(broken_disk()), 503, "log-unavailable", true);
         check(ReadError(broken_disk()), 503, "log-unavailable", true);
         check(read_model, 503, "read-model-unavailable", true);
+        check(behind(), 504, "read-model-behind", true);
+        check(CallError::Ahead { at_least: 9, reached: 7 }, 504, "position-ahead", true);
     }
 
     #[test]
@@ -351,6 +395,13 @@ mod tests {
             "code": "insufficient-stock", "details": {"available": 3},
         });
         assert_eq!(body(rejection.into()).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_read_model_that_is_behind_says_how_far_it_is() {
+        let body = body(behind().into()).await;
+        assert_eq!((&body["position"], &body["status"]), (&json!(7), &json!(504)));
+        assert_eq!(body["detail"], "The read model of report is at position 7, not yet at 9.");
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
@@ -11,22 +11,59 @@ use super::headers;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::{Call, Site, json_text};
+use crate::error::CallError;
 use crate::model::{Json, StreamId};
+use crate::query::Inquiry;
+
+/// Only the caller's own cache may keep an answer, and it asks each time whether the answer is still right.
+const CACHING: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 pub(super) async fn answer(site: &Site, route: &QueryRoute, call: &Call<'_>) -> Result<Response, Problem> {
     let arguments = arguments(route, call)?;
     let at_least = headers::at_least(call.headers)?;
-    let answer = site.edge.queries.ask(&route.service, &route.query, arguments, at_least).await?;
-    let etag = answer.version.and_then(headers::etag);
-    let known = etag.as_ref().is_some_and(|etag| headers::none_match(call.headers, etag));
-    let mut response = match known {
-        true => StatusCode::NOT_MODIFIED.into_response(),
-        false => json_text(StatusCode::OK, answer.body.as_str().to_owned()),
+    let wait = headers::prefer_wait(call.headers, site.edge.limits.wait).filter(|_| at_least.is_some());
+    let inquiry = site.edge.queries.inquiry(at_least, wait);
+    let (body, etag) =
+        ask(&inquiry, route, call.headers, arguments).await.map_err(|error| refusal(error, &inquiry))?;
+    let mut response = match body {
+        None => StatusCode::NOT_MODIFIED.into_response(),
+        Some(body) => json_text(StatusCode::OK, body.as_str().to_owned()),
     };
     let headers = response.headers_mut();
-    headers.insert(headers::POSITION, answer.position.into());
+    headers.insert(headers::POSITION, inquiry.reflects().into());
+    headers.insert(header::CACHE_CONTROL, CACHING);
     headers.extend(etag.map(|etag| (header::ETAG, etag)));
+    let applied = wait.and_then(headers::wait_applied);
+    headers.extend(applied.map(|applied| (headers::PREFERENCE_APPLIED, applied)));
     Ok(response)
+}
+
+/// The answer with its ETag, none in the place of one that the caller has kept. Whether it has is found out, if possible,
+/// before a component is run.
+async fn ask(
+    inquiry: &Inquiry,
+    route: &QueryRoute,
+    headers: &HeaderMap,
+    arguments: Json,
+) -> Result<(Option<Json>, Option<HeaderValue>), CallError> {
+    if headers.contains_key(header::IF_NONE_MATCH) {
+        let revision = inquiry.revision(&route.service, &route.query).await?;
+        let etag = revision.as_ref().and_then(headers::revision_etag);
+        if etag.as_ref().is_some_and(|etag| headers::has_kept(headers, etag)) {
+            return Ok((None, etag));
+        }
+    }
+    let answer = inquiry.answer(&route.service, &route.query, arguments).await?;
+    let etag = answer.revision.as_ref().and_then(headers::revision_etag);
+    let kept = headers::none_match(headers, etag.as_ref());
+    Ok(((!kept).then_some(answer.body), etag))
+}
+
+/// A rejection is an answer, and says what it reflects like any other.
+fn refusal(error: CallError, inquiry: &Inquiry) -> Problem {
+    let rejected = matches!(error, CallError::Rejected(_));
+    let problem = Problem::from(error);
+    if rejected { problem.reflecting(inquiry.reflects()) } else { problem }
 }
 
 /// Each placeholder of the path and each parameter of the query string is an argument.
@@ -50,7 +87,7 @@ fn arguments(route: &QueryRoute, call: &Call<'_>) -> Result<Json, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderMap, Method, Uri};
+    use axum::http::{Method, Uri};
 
     use super::*;
     use crate::edge::http::action::Action;

@@ -34,7 +34,11 @@ pub(super) async fn status(site: &Site, call: &Call<'_>) -> Result<Response, Pro
     let id = call.placeholder("id")?;
     let unknown = || Problem::not_found(format!("There is no saga with the id {id}."));
     let status = site.edge.sagas.status(&id).await?.ok_or_else(unknown)?;
-    json(StatusCode::OK, &awaited(site, call, status).await?)
+    let mut response = json(StatusCode::OK, &awaited(site, call, status).await?)?;
+    // All that the saga has done by then is in the log.
+    let position = *site.edge.log.head().borrow();
+    response.headers_mut().insert(headers::POSITION, position.into());
+    Ok(response)
 }
 
 /// The status when the saga has ended or parked, if the caller wants to wait for that.

@@ -19,6 +19,21 @@ const MAX_SQL_TIME: Duration = Duration::from_secs(2);
 const INSTRUCTIONS_A_LOOK: c_int = 10_000;
 /// Statements that a connection keeps prepared. A projection has about one an event it follows.
 const MAX_PREPARED: usize = 64;
+/// Functions of SQLite whose result is another one each time, or may be: `date('now')`.
+const OF_THE_MOMENT: [&str; 12] = [
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "date",
+    "datetime",
+    "julianday",
+    "random",
+    "randomblob",
+    "strftime",
+    "time",
+    "timediff",
+    "unixepoch",
+];
 /// Tables, indexes and whatever else has such a name belong to the host.
 const HOSTS_PREFIX: &str = "kontor_";
 
@@ -80,6 +95,8 @@ struct Rules {
     /// When the running statement is interrupted.
     until: Option<Instant>,
     trouble: Option<ErrorCode>,
+    /// Whether the call has prepared a statement with a function of the moment.
+    used_moment: bool,
 }
 
 impl Guarded {
@@ -89,6 +106,7 @@ impl Guarded {
             left: MAX_SQL_TIME,
             until: None,
             trouble: None,
+            used_moment: false,
         }));
         for (limit, value) in LIMITS {
             connection.set_limit(limit, value)?;
@@ -101,8 +119,9 @@ impl Guarded {
         connection.progress_handler(INSTRUCTIONS_A_LOOK, Some(late))?;
         let authority = rules.clone();
         connection.authorizer(Some(move |context: AuthContext<'_>| {
-            let speaker = lock(&authority).speaker;
-            if allowed(speaker, context.action) { Authorization::Allow } else { Authorization::Deny }
+            let mut rules = lock(&authority);
+            rules.used_moment |= is_of_the_moment(context.action);
+            if allowed(rules.speaker, context.action) { Authorization::Allow } else { Authorization::Deny }
         }))?;
         Ok(Self { connection, rules })
     }
@@ -130,6 +149,15 @@ impl Guarded {
         let mut rules = lock(&self.rules);
         rules.left = MAX_SQL_TIME;
         rules.trouble = None;
+        if std::mem::take(&mut rules.used_moment) {
+            // Which functions a statement has is said only when it is prepared.
+            self.connection.flush_prepared_statement_cache();
+        }
+    }
+
+    /// Whether what the call has read may depend on the time or on chance.
+    pub(crate) fn used_moment(&self) -> bool {
+        lock(&self.rules).used_moment
     }
 
     /// Runs one statement of a component.
@@ -211,6 +239,11 @@ fn allowed(speaker: Speaker, action: AuthAction<'_>) -> bool {
     }
 }
 
+fn is_of_the_moment(action: AuthAction<'_>) -> bool {
+    let AuthAction::Function { function_name } = action else { return false };
+    OF_THE_MOMENT.iter().any(|name| name.eq_ignore_ascii_case(function_name))
+}
+
 fn is_free(name: &str) -> bool {
     name.get(..HOSTS_PREFIX.len()).is_none_or(|prefix| !prefix.eq_ignore_ascii_case(HOSTS_PREFIX))
 }
@@ -270,6 +303,22 @@ mod tests {
             "DELETE FROM products",
         ] {
             run(&guarded, sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    }
+
+    #[test]
+    fn a_call_that_asks_for_the_time_or_for_chance_is_known_each_time() {
+        let guarded = guarded();
+        for (sql, expected) in [
+            ("SELECT date('now')", true),
+            ("SELECT CURRENT_TIMESTAMP", true),
+            ("SELECT Random()", true),
+            ("SELECT upper(id) FROM products", false),
+            ("SELECT date('now')", true),
+        ] {
+            guarded.begin_call();
+            run(&guarded, sql).unwrap();
+            assert_eq!(guarded.used_moment(), expected, "{sql}");
         }
     }
 
