@@ -17,7 +17,7 @@ use crate::model::{Position, StreamId, hash_prefix};
 use crate::runtime::Guarded;
 
 /// Raised with every change of the host's tables.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Connections kept for the next queries. Each has a page cache of up to 2 MB and its prepared statements.
 const MAX_IDLE: usize = 8;
@@ -48,6 +48,8 @@ pub(crate) struct Database {
     model: ReadModel,
     /// Everything up to here is applied. The file may say less: events that concern nobody are not worth a transaction.
     position: AtomicU64,
+    /// Streams that are parked in it.
+    parked: AtomicU64,
     damaged: Notify,
     idle: Mutex<Vec<Guarded>>,
 }
@@ -90,6 +92,7 @@ impl Database {
             file,
             model: model.clone(),
             position: AtomicU64::new(writer.position),
+            parked: AtomicU64::new(writer.parked.len() as u64),
             damaged: Notify::new(),
             idle: Mutex::default(),
         };
@@ -106,12 +109,22 @@ impl Database {
         connect(&self.file)
     }
 
+    /// The version of the read model.
+    pub(super) fn version(&self) -> u32 {
+        self.model.version
+    }
+
     pub(super) fn position(&self) -> Position {
         self.position.load(Ordering::Acquire)
     }
 
-    /// To be called when everything up to there is committed.
-    pub(super) fn advance(&self, position: Position) {
+    pub(super) fn parked(&self) -> u64 {
+        self.parked.load(Ordering::Relaxed)
+    }
+
+    /// To be called when everything up to there is committed, with the number of parked streams.
+    pub(super) fn advance(&self, position: Position, parked: usize) {
+        self.parked.store(parked as u64, Ordering::Relaxed);
         self.position.store(position, Ordering::Release);
     }
 
@@ -149,6 +162,17 @@ impl Database {
         if ended && idle.len() < MAX_IDLE {
             idle.push(reader);
         }
+    }
+
+    /// Asks the host's own tables, beside the one that fills it. Blocks while SQLite works.
+    pub(super) fn look_up<T>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let (reader, _) = self.begin_read()?;
+        let answer = reader.host(question);
+        self.end_read(reader);
+        answer
     }
 
     fn report(&self, trouble: Option<ErrorCode>) {
@@ -288,7 +312,7 @@ mod tests {
     }
 
     fn commit(writer: &Writer, position: Position) {
-        tables::commit(&writer.connection, &Progress { position, skipped: &[], parked: None }).unwrap();
+        tables::commit(&writer.connection, &Progress::to(position)).unwrap();
     }
 
     fn rows(connection: &Guarded) -> u64 {
@@ -354,7 +378,7 @@ mod tests {
         assert_eq!((position, rows(&reader)), (0, 0));
         database.end_read(reader);
         // Two events of no interest have passed by.
-        database.advance(9);
+        database.advance(9, 0);
         let (reader, position) = database.begin_read().unwrap();
         assert_eq!((position, rows(&reader)), (9, 1));
     }

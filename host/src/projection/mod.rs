@@ -6,6 +6,8 @@
 
 mod database;
 mod filling;
+mod operate;
+mod redrive;
 mod runner;
 mod tables;
 
@@ -16,9 +18,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::clock::SharedClock;
 use crate::deploy::Registry;
 use crate::log::EventLog;
 use crate::manifest::ReadModel;
@@ -26,12 +29,16 @@ use crate::model::Position;
 
 pub(crate) use database::Database;
 pub use database::ProjectionsError;
+use operate::{MAX_REQUESTS, Request};
+pub use operate::{Overview, ParkedStream, Redrive};
 use runner::Runner;
 
 /// The read models of the services that ran when this was started.
 pub struct Projections {
     /// By service.
     projections: HashMap<Arc<str>, Projection>,
+    log: Arc<dyn EventLog>,
+    clock: SharedClock,
     runners: Mutex<Vec<JoinHandle<()>>>,
     /// Becomes true at shutdown.
     stopping: watch::Sender<bool>,
@@ -40,6 +47,7 @@ pub struct Projections {
 struct Projection {
     database: Arc<ArcSwap<Database>>,
     position: watch::Receiver<Position>,
+    requests: mpsc::Sender<Request>,
 }
 
 /// A read model did not get as far as it was waited for.
@@ -56,6 +64,7 @@ impl Projections {
         data: &Path,
         log: Arc<dyn EventLog>,
         registry: Arc<Registry>,
+        clock: SharedClock,
     ) -> Result<Self, ProjectionsError> {
         let dir = database::directory(data)?;
         let mut projections = HashMap::new();
@@ -66,9 +75,17 @@ impl Projections {
             let (database, writer) = Database::open(&dir, service, model, *log.head().borrow())?;
             let database = Arc::new(ArcSwap::from_pointee(database));
             let (tell, position) = watch::channel(writer.position);
-            projections.insert(service.clone(), Projection { database: database.clone(), position });
-            let runner =
-                Runner { dir: dir.clone(), log: log.clone(), registry: registry.clone(), database, tell };
+            let (requests, requested) = mpsc::channel(MAX_REQUESTS);
+            projections
+                .insert(service.clone(), Projection { database: database.clone(), position, requests });
+            let runner = Runner {
+                dir: dir.clone(),
+                log: log.clone(),
+                registry: registry.clone(),
+                database,
+                tell,
+                requests: requested,
+            };
             opened.push((runner, component.clone(), writer));
         }
         let (stopping, stop) = watch::channel(false);
@@ -77,7 +94,7 @@ impl Projections {
             tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(component, writer, stop)))
         });
         let runners = Mutex::new(threads.collect());
-        Ok(Self { projections, runners, stopping })
+        Ok(Self { projections, log, clock, runners, stopping })
     }
 
     /// How far the read model of a service is; none if it has none.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::database::{Database, ProjectionsError, Writer};
 use super::filling::{Filling, Unfilled};
+use super::operate::Request;
 use crate::deploy::Registry;
 use crate::log::{EventLog, ReadError, Subscription};
 use crate::model::Position;
@@ -27,11 +28,12 @@ pub(super) struct Runner {
     /// Where queries find the database.
     pub(super) database: Arc<ArcSwap<Database>>,
     pub(super) tell: watch::Sender<Position>,
+    pub(super) requests: mpsc::Receiver<Request>,
 }
 
 /// Why a database is not filled any further.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+pub(super) enum Ended {
     #[error("the log is closed")]
     LogClosed,
     #[error("the service has no read model any more")]
@@ -49,7 +51,7 @@ enum Ended {
 impl Runner {
     /// Fills the database until `stop` becomes true or nobody is left to say so. A batch under way then is undone, which is
     /// as good as never begun.
-    pub(super) async fn run(self, component: Component, writer: Writer, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, component: Component, writer: Writer, mut stop: watch::Receiver<bool>) {
         let stopped = async {
             let _ = stop.wait_for(|stop| *stop).await;
         };
@@ -59,7 +61,7 @@ impl Runner {
         }
     }
 
-    async fn keep_filling(&self, mut component: Component, writer: Writer) {
+    async fn keep_filling(&mut self, mut component: Component, writer: Writer) {
         let service = component.manifest().service.clone();
         let mut opened = Ok(writer);
         loop {
@@ -102,30 +104,35 @@ impl Runner {
         Ok(writer)
     }
 
-    async fn fill(&self, component: Component, writer: Writer) -> Result<Infallible, Ended> {
+    async fn fill(&mut self, component: Component, writer: Writer) -> Result<Infallible, Ended> {
         let database = self.database.load_full();
         let mut subscription = Subscription::new(self.log.clone(), writer.position);
         let mut filling = Filling::new(database.clone(), component, writer);
         loop {
-            let page = tokio::select! {
-                page = subscription.next() => page?.ok_or(Ended::LogClosed)?,
+            tokio::select! {
+                page = subscription.next() => {
+                    let page = page?.ok_or(Ended::LogClosed)?;
+                    self.follow(&mut filling)?;
+                    filling.apply(page).await?;
+                    database.advance(filling.position, filling.parked.len());
+                    self.tell.send_replace(filling.position);
+                }
                 () = database.damaged() => return Err(Unfilled::Damaged.into()),
-            };
-            if let Some(deployed) = self.registry.current().service(&filling.component.manifest().service) {
-                filling.follow(deployed)?;
+                Some(Request::Redrive { stream, answer }) = self.requests.recv() => {
+                    self.follow(&mut filling)?;
+                    let redriven = filling.redrive(&*self.log, stream.as_ref()).await?;
+                    database.advance(filling.position, filling.parked.len());
+                    // Err: nobody waits for it any more.
+                    let _ = answer.send(redriven);
+                }
             }
-            filling.apply(page).await?;
-            self.publish(&filling);
         }
     }
 
-    fn publish(&self, filling: &Filling) {
-        let position = filling.position;
-        filling.database.advance(position);
-        self.tell.send_replace(position);
-        let labels = [("service", filling.component.manifest().service.to_string())];
-        let lag = self.log.head().borrow().saturating_sub(position);
-        metrics::gauge!("kontor_projection_position", &labels).set(position as f64);
-        metrics::gauge!("kontor_projection_lag_events", &labels).set(lag as f64);
+    /// Has the events applied by what is deployed now.
+    fn follow(&self, filling: &mut Filling) -> Result<(), Unfilled> {
+        let deployed = self.registry.current();
+        let deployed = deployed.service(&filling.component.manifest().service);
+        deployed.map_or(Ok(()), |deployed| filling.follow(deployed))
     }
 }
