@@ -19,6 +19,7 @@ const POSITION: &str = "kontor_projection_position";
 const LAG_EVENTS: &str = "kontor_projection_lag_events";
 const LAG_SECONDS: &str = "kontor_projection_lag_seconds";
 const PARKED: &str = "kontor_projection_parked_streams";
+const BUILDING: &str = "kontor_projection_building_position";
 
 /// The upper bounds of the histograms' buckets in seconds. A command takes from a tenth of a millisecond (a warm instance, a
 /// quick disk) to the seconds after which it is refused.
@@ -35,7 +36,7 @@ enum Kind {
 
 /// All metrics of the host: name, and what `/metrics` says of it. A saga that needs a person is
 /// `kontor_sagas{state="parked"} > 0`.
-const METRICS: [(Kind, &str, &str); 14] = [
+const METRICS: [(Kind, &str, &str); 15] = [
     (
         Kind::Counter,
         "kontor_http_requests_total",
@@ -54,6 +55,12 @@ const METRICS: [(Kind, &str, &str); 14] = [
         LAG_SECONDS,
         "How long ago the first event was recorded that a read model has not reached, by service and version; 0 if there \
          is none.",
+    ),
+    (
+        Kind::Gauge,
+        BUILDING,
+        "The position that a read model has reached which is being built beside the live one, by service and version; 0 if \
+         there is none.",
     ),
     (Kind::Gauge, PARKED, "Streams that are parked in a read model, by service and version."),
     (
@@ -146,6 +153,8 @@ pub(crate) fn show_projections(projections: &[Overview]) {
         metrics::gauge!(LAG_EVENTS, &labels).set(projection.lag_events as f64);
         metrics::gauge!(LAG_SECONDS, &labels).set(Duration::from_millis(projection.lag_ms).as_secs_f64());
         metrics::gauge!(PARKED, &labels).set(projection.parked as f64);
+        let building = projection.building.as_ref().map_or(0, |building| building.position);
+        metrics::gauge!(BUILDING, &labels).set(building as f64);
     }
 }
 

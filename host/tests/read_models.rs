@@ -174,7 +174,7 @@ fn the_command_line_shows_and_redrives_as_the_host_does() {
     };
     let json = |text: String| serde_json::from_str::<Value>(&text).unwrap();
 
-    assert!(printed(&["projections"]).contains("inventory  1        4         -    1\n"));
+    assert!(printed(&["projections"]).contains("inventory  1        4         -    1       -\n"));
     assert_eq!(json(printed(&["projections", "--json"])), host.get("/admin/projections").ok());
     assert!(printed(&["projections", "show", "inventory"]).contains("product/desk  1      3        "));
     make_room(&site, &["desk"]);
@@ -214,5 +214,71 @@ fn each_event_of_a_redriven_stream_counts_once_however_often_the_host_is_killed(
     }
     assert!(kills > 1, "a redrive was killed {kills} times");
     redrive(&host, &json!({}));
+    assert_eq!(stock(&host), stock_in_the_log(&host));
+}
+
+/// Waits until nothing is being built, asking the read model all the while: every query is answered, and none sees less than
+/// the one before.
+fn built(host: &Host) {
+    let mut seen = 0;
+    loop {
+        let building = host.get(INVENTORY).ok()["building"].is_object();
+        let answer = host.get("/products");
+        answer.ok();
+        let position = answer.header("kontor-position").unwrap().parse::<u64>().unwrap();
+        assert!(position >= seen, "a query saw {position} after {seen}");
+        seen = position;
+        if !building {
+            return;
+        }
+    }
+}
+
+/// Sets the stock of all products wrong, behind the host's back.
+fn spoil(site: &Site) {
+    read_database(site).execute("UPDATE products SET available = 999", []).unwrap();
+}
+
+#[test]
+fn a_replay_puts_a_read_model_right_while_it_is_asked_and_goes_on() {
+    let site = recorded(&[("desk", 10_000), ("chair", 10_000)]);
+    let host = site.start();
+    caught_up(&host);
+    spoil(&site);
+
+    let begun = host.post(&format!("{INVENTORY}/replay"), &[], &json!({}));
+    assert_eq!((begun.status, &begun.ok()["building"]["version"]), (202, &json!(1)));
+    host.post(&format!("{INVENTORY}/replay"), &[], &json!({})).problem(409, "replay-under-way");
+    host.post("/products/desk/add-stock", &[], &json!({"quantity": 5})).ok();
+    built(&host);
+    assert_eq!(stock(&host), stock_in_the_log(&host));
+    assert!(!site.data().join("read/inventory-v1.db").exists(), "what was replaced is removed");
+
+    // What was built stays, and can be built again.
+    assert!(host.stop().success());
+    let host = site.start();
+    let told = ended(kontor(&["replay", "inventory"]).args(["--host", host.url()]));
+    assert!(told.stdout.starts_with("the read model of inventory is being built anew"), "{}", told.stderr);
+    built(&host);
+    assert_eq!(stock(&host), stock_in_the_log(&host));
+    host.post("/admin/projections/payment/replay", &[], &json!({})).problem(404, "not-found");
+}
+
+#[test]
+fn a_replay_goes_on_after_a_kill_and_each_event_counts_once() {
+    /// Each comes some pages after the start before; the replay has twenty.
+    const KILLS: usize = 3;
+    let site = recorded(&[("desk", 10_000), ("chair", 10_000)]);
+    let mut host = site.start();
+    caught_up(&host);
+    spoil(&site);
+    host.post(&format!("{INVENTORY}/replay"), &[], &json!({})).ok();
+    for kill in 0..KILLS {
+        let building = host.get(INVENTORY).ok()["building"].is_object();
+        assert!(building, "the replay was over before the host was killed for the {kill}th time");
+        host.kill();
+        host = site.start();
+    }
+    built(&host);
     assert_eq!(stock(&host), stock_in_the_log(&host));
 }

@@ -4,6 +4,7 @@ mod client;
 mod events;
 mod plugins;
 mod projections;
+mod replay;
 mod saga;
 mod sagas;
 #[cfg(test)]
@@ -57,6 +58,7 @@ enum Command {
     Sagas(sagas::Sagas),
     Saga(saga::Saga),
     Projections(projections::Projections),
+    Replay(replay::Replay),
 }
 
 impl Cli {
@@ -69,6 +71,7 @@ impl Cli {
             Command::Sagas(sagas) => sagas.run(self.json, out),
             Command::Saga(saga) => saga.run(self.json, out),
             Command::Projections(projections) => projections.run(self.json, out),
+            Command::Replay(replay) => replay.run(self.json, out),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use kontor::projection::{Overview, ParkedStream, Redrive};
+use kontor::projection::{Build, Overview, ParkedStream, Redrive};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -64,11 +64,11 @@ enum What {
 
 /// Which read model.
 #[derive(Debug, clap::Args)]
-struct One {
+pub(super) struct One {
     /// The service whose read model it is
-    service: String,
+    pub(super) service: String,
     #[command(flatten)]
-    host: HostArgument,
+    pub(super) host: HostArgument,
 }
 
 /// What GET /admin/projections answers.
@@ -110,7 +110,7 @@ impl Projections {
 }
 
 /// Prints an answer as it came, or as a text for people.
-fn tell<T: DeserializeOwned>(
+pub(super) fn tell<T: DeserializeOwned>(
     body: &str,
     json: bool,
     out: &mut dyn Write,
@@ -141,9 +141,19 @@ fn projection_table(projections: &[Overview], style: Style) -> String {
                 0 => "-".to_owned(),
                 parked => style.paint(Colour::Red, &parked.to_string()),
             },
+            projection.building.as_ref().map_or_else(|| "-".to_owned(), |build| progress(build, projection)),
         ]
     };
-    table(["service", "version", "position", "lag", "parked"], projections.iter().map(row).collect())
+    table(
+        ["service", "version", "position", "lag", "parked", "building"],
+        projections.iter().map(row).collect(),
+    )
+}
+
+/// `40000/123456, 51000 events/s`
+fn progress(build: &Build, live: &Overview) -> String {
+    let Build { position, events_per_second, .. } = build;
+    format!("{position}/{}, {events_per_second} events/s", live.position + live.lag_events)
 }
 
 fn lag(projection: &Overview) -> String {
@@ -200,8 +210,7 @@ mod tests {
 
     const BEHIND: &str =
         r#"{"service":"report","version":2,"position":40,"lag_events":3,"lag_ms":1500,"parked":2}"#;
-    const UP_TO_DATE: &str =
-        r#"{"service":"inventory","version":1,"position":43,"lag_events":0,"lag_ms":0,"parked":0}"#;
+    const UP_TO_DATE: &str = r#"{"service":"inventory","version":1,"position":43,"lag_events":0,"lag_ms":0,"parked":0,"building":{"version":1,"position":20,"events_per_second":7}}"#;
 
     #[derive(Parser)]
     struct Line {
@@ -223,9 +232,9 @@ mod tests {
     #[test]
     fn read_models_are_listed_one_a_line() {
         let expected = "\
-SERVICE    VERSION  POSITION  LAG              PARKED
-inventory  1        43        -                -
-report     2        40        3 events (1.5s)  2
+SERVICE    VERSION  POSITION  LAG              PARKED  BUILDING
+inventory  1        43        -                -       20/43, 7 events/s
+report     2        40        3 events (1.5s)  2       -
 ";
         let (asked, printed) = run(false, &[], &format!(r#"{{"items":[{UP_TO_DATE},{BEHIND}]}}"#));
         assert_eq!((asked.as_str(), printed.as_str()), ("GET /admin/projections HTTP/1.1", expected));
@@ -240,8 +249,8 @@ report     2        40        3 events (1.5s)  2
         let (asked, printed) = run(false, &["show", "report"], &body);
         assert_eq!(asked, "GET /admin/projections/report?limit=100 HTTP/1.1");
         let expected = "\
-SERVICE  VERSION  POSITION  LAG              PARKED
-report   2        40        3 events (1.5s)  2
+SERVICE  VERSION  POSITION  LAG              PARKED  BUILDING
+report   2        40        3 events (1.5s)  2       -
 
 PARKED     SINCE  SKIPPED  ERROR
 order/A-1  7      3        no such column

@@ -197,7 +197,12 @@ impl Filling {
         Ok(())
     }
 
-    /// Asks the host's own tables.
+    /// Shows how far it is.
+    pub(super) fn advance(&self) {
+        self.database.advance(self.position, self.parked.len());
+    }
+
+    /// Asks the host's own tables, or tells them something.
     pub(super) fn look_up<T>(
         &mut self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,

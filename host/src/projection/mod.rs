@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -28,9 +28,10 @@ use crate::manifest::ReadModel;
 use crate::model::Position;
 
 pub(crate) use database::Database;
+use database::Opened;
 pub use database::ProjectionsError;
-use operate::{MAX_REQUESTS, Request};
-pub use operate::{Overview, ParkedStream, Redrive};
+pub use operate::{Build, Overview, ParkedStream, Redrive};
+use operate::{Building, MAX_REQUESTS, Request};
 use runner::Runner;
 
 /// The read models of the services that ran when this was started.
@@ -46,6 +47,7 @@ pub struct Projections {
 
 struct Projection {
     database: Arc<ArcSwap<Database>>,
+    building: Arc<ArcSwapOption<Building>>,
     position: watch::Receiver<Position>,
     requests: mpsc::Sender<Request>,
 }
@@ -72,26 +74,31 @@ impl Projections {
         for component in registry.current().services() {
             let service = &component.manifest().service;
             let Some(model) = &component.manifest().read_model else { continue };
-            let (database, writer) = Database::open(&dir, service, model, *log.head().borrow())?;
-            let database = Arc::new(ArcSwap::from_pointee(database));
+            let databases = Opened::open(&dir, service, model, *log.head().borrow(), 0)?;
+            let (live, writer) = &databases.live;
+            let database = Arc::new(ArcSwap::new(live.clone()));
+            let building = Arc::<ArcSwapOption<Building>>::default();
             let (tell, position) = watch::channel(writer.position);
             let (requests, requested) = mpsc::channel(MAX_REQUESTS);
-            projections
-                .insert(service.clone(), Projection { database: database.clone(), position, requests });
+            let (asked, shown) = (database.clone(), building.clone());
+            let projection = Projection { database: asked, building: shown, position, requests };
+            projections.insert(service.clone(), projection);
             let runner = Runner {
                 dir: dir.clone(),
                 log: log.clone(),
                 registry: registry.clone(),
                 database,
                 tell,
+                building,
+                clock: clock.clone(),
                 requests: requested,
             };
-            opened.push((runner, component.clone(), writer));
+            opened.push((runner, component.clone(), databases));
         }
         let (stopping, stop) = watch::channel(false);
-        let threads = opened.into_iter().map(|(runner, component, writer)| {
+        let threads = opened.into_iter().map(|(runner, component, databases)| {
             let stop = stop.clone();
-            tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(component, writer, stop)))
+            tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(component, databases, stop)))
         });
         let runners = Mutex::new(threads.collect());
         Ok(Self { projections, log, clock, runners, stopping })

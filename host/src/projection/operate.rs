@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use super::{Projection, Projections, tables};
+use super::{Database, Projection, Projections, tables};
 use crate::error::CallError;
 use crate::model::{Position, Rejection, StreamId};
 
@@ -27,6 +27,35 @@ pub struct Overview {
     pub lag_ms: u64,
     /// How many streams are parked.
     pub parked: u64,
+    /// The database that is being built beside it to take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub building: Option<Build>,
+}
+
+/// How far a database is that is being built. It is done when it is as far as the live one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    pub version: u32,
+    pub position: Position,
+    /// Since it was begun, or gone on with after a restart; those included that are of no interest to it.
+    pub events_per_second: u64,
+}
+
+/// A database that is being built, as the one who fills it shows it.
+pub(super) struct Building {
+    pub(super) database: Arc<Database>,
+    /// Where it began or went on, and when.
+    pub(super) from: Position,
+    pub(super) since_ms: u64,
+}
+
+impl Building {
+    fn progress(&self, now_ms: u64) -> Build {
+        let position = self.database.position();
+        let elapsed_ms = now_ms.saturating_sub(self.since_ms).max(1);
+        let events_per_second = position.saturating_sub(self.from) * 1_000 / elapsed_ms;
+        Build { version: self.database.version(), position, events_per_second }
+    }
 }
 
 /// A stream that a read model could not go on with.
@@ -55,7 +84,14 @@ pub struct Redrive {
 
 /// What a person asks of the one who fills a read model.
 pub(super) enum Request {
-    Redrive { stream: Option<StreamId>, answer: oneshot::Sender<Result<Redrive, Rejection>> },
+    Redrive {
+        stream: Option<StreamId>,
+        answer: oneshot::Sender<Result<Redrive, Rejection>>,
+    },
+    /// The answer is whether it has begun; if not, another one is under way.
+    Replay {
+        answer: oneshot::Sender<bool>,
+    },
 }
 
 impl Projections {
@@ -85,6 +121,7 @@ impl Projections {
             lag_events,
             lag_ms,
             parked: database.parked(),
+            building: projection.building.load().as_ref().map(|build| build.progress(self.clock.now_ms())),
         })
     }
 
@@ -108,15 +145,21 @@ impl Projections {
     /// that is deployed now. Goes on when the caller stops waiting. Rejected with `not-found` or `stream-not-parked`.
     pub async fn redrive(&self, service: &str, stream: Option<StreamId>) -> Result<Redrive, CallError> {
         let (service, projection) = self.find(service)?;
-        let (answer, answered) = oneshot::channel();
-        let full = |_| CallError::Busy { queue: "the queue of a read model's operators" };
-        projection.requests.try_send(Request::Redrive { stream, answer }).map_err(full)?;
-        let interrupted = |_| CallError::ReadModel {
-            service: service.clone(),
-            reason: "it was interrupted; what it has done stands, and the rest can be asked for again"
-                .to_owned(),
-        };
-        Ok(answered.await.map_err(interrupted)??)
+        Ok(request(service, projection, |answer| Request::Redrive { stream, answer }).await??)
+    }
+
+    /// Begins to build a read model anew from the first event on, beside the live database, which goes on and is asked until
+    /// the new one is as far. Goes on after a restart. Rejected with `not-found` or `replay-under-way`.
+    pub async fn replay(&self, service: &str) -> Result<Overview, CallError> {
+        let (service, projection) = self.find(service)?;
+        if !request(service, projection, |answer| Request::Replay { answer }).await? {
+            return Err(CallError::Rejected(Rejection {
+                code: "replay-under-way".to_owned(),
+                message: format!("The read model of {service} is being built anew already."),
+                details: None,
+            }));
+        }
+        self.overview(service).await
     }
 
     fn find(&self, service: &str) -> Result<(&Arc<str>, &Projection), CallError> {
@@ -127,4 +170,19 @@ impl Projections {
             details: None,
         })?)
     }
+}
+
+/// Has the one who fills a read model do something.
+async fn request<T>(
+    service: &Arc<str>,
+    projection: &Projection,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, CallError> {
+    let (answer, answered) = oneshot::channel();
+    let full = |_| CallError::Busy { queue: "the queue of a read model's operators" };
+    projection.requests.try_send(request(answer)).map_err(full)?;
+    answered.await.map_err(|_| CallError::ReadModel {
+        service: service.clone(),
+        reason: "it was interrupted; what it has done stands, and the rest can be asked for again".to_owned(),
+    })
 }

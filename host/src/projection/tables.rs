@@ -10,11 +10,11 @@ use super::operate::ParkedStream;
 use crate::model::{Position, Recorded, StreamId, Version};
 use crate::runtime::Guarded;
 
-/// `version` and `position`: those of the stream's first event that is not applied; where a long stream is being redriven,
+/// `building`: whether queries still ask the database that this one is to replace. `version` and `position`: those of the stream's first event that is not applied; where a long stream is being redriven,
 /// only the version is exact. `skipped`: the events that came after it and were passed over.
 pub(super) const SCHEMA: &str = "
-    CREATE TABLE kontor_position (position INTEGER NOT NULL) STRICT;
-    INSERT INTO kontor_position VALUES (0);
+    CREATE TABLE kontor_position (position INTEGER NOT NULL, building INTEGER NOT NULL) STRICT;
+    INSERT INTO kontor_position VALUES (0, 0);
     CREATE TABLE kontor_parked (
         stream TEXT PRIMARY KEY,
         version INTEGER NOT NULL,
@@ -54,6 +54,16 @@ impl Progress<'_> {
 
 pub(super) fn position(connection: &Connection) -> rusqlite::Result<Position> {
     connection.query_row("SELECT position FROM kontor_position", [], |row| row.get(0))
+}
+
+/// Whether the database is being built beside the one that queries ask.
+pub(super) fn is_building(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT building FROM kontor_position", [], |row| row.get(0))
+}
+
+/// Notes whether it is, outside of any other transaction.
+pub(super) fn set_building(connection: &Connection, building: bool) -> rusqlite::Result<()> {
+    connection.execute("UPDATE kontor_position SET building = ?1", [building]).map(drop)
 }
 
 /// The streams that are parked. As many as have ever failed, so few; each costs its name in memory.

@@ -22,6 +22,8 @@ pub(super) enum Action {
     Act(ActName, Schema),
     /// Has a read model go on with parked streams. The schema of the request's body.
     Redrive(Schema),
+    /// Has a read model built anew. The schema of the request's body.
+    Replay(Schema),
 }
 
 pub(super) struct CommandRoute {

@@ -240,6 +240,7 @@ impl Site {
             Action::Builtin(builtin) => self.builtin(*builtin, tables, &call).await,
             Action::Act(act, schema) => sagas::act(self, *act, schema, &call, body).await,
             Action::Redrive(schema) => projections::redrive(self, schema, &call, body).await,
+            Action::Replay(schema) => projections::replay(self, schema, &call, body).await,
         }
     }
 

@@ -46,6 +46,19 @@ pub(super) async fn show(site: &Site, call: &Call<'_>) -> Result<Response, Probl
     json(StatusCode::OK, &Shown { overview, parked_streams, next })
 }
 
+/// `POST /admin/projections/{service}/replay`: 202, and it is under way.
+pub(super) async fn replay(
+    site: &Site,
+    schema: &Schema,
+    call: &Call<'_>,
+    body: &mut BodyDataStream,
+) -> Result<Response, Problem> {
+    headers::same_site(call.headers)?;
+    let body = body::read(&site.edge.limits, call.headers, body).await?;
+    command::payload(schema, &body)?;
+    json(StatusCode::ACCEPTED, &site.edge.projections.replay(&call.placeholder("service")?).await?)
+}
+
 /// `POST /admin/projections/{service}/redrive`
 pub(super) async fn redrive(
     site: &Site,

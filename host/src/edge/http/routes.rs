@@ -161,6 +161,7 @@ mod tests {
                     Action::Builtin(builtin) => format!("{builtin:?}"),
                     Action::Act(act, _) => format!("{act:?}"),
                     Action::Redrive(_) => "redrive".to_owned(),
+                    Action::Replay(_) => "replay".to_owned(),
                 };
                 params.iter().fold(target, |text, (name, value)| format!("{text} {name}={value}"))
             }
