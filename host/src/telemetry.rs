@@ -144,7 +144,15 @@ pub(crate) fn show_sagas(census: &[Census]) {
     }
 }
 
-/// Sets what the metrics say about the read models.
+/// Sets what the metrics say about the read models, each with the labels `service` and `version`:
+///
+/// | metric | what | worth an alarm |
+/// |---|---|---|
+/// | `kontor_projection_position` | everything in the log up to here is dealt with | |
+/// | `kontor_projection_lag_events` | events behind that | |
+/// | `kontor_projection_lag_seconds` | how long ago the first of them was recorded | when it grows |
+/// | `kontor_projection_parked_streams` | streams it could not go on with | above 0 |
+/// | `kontor_projection_building_position` | how far the one is that is being built beside it; 0 if there is none | |
 pub(crate) fn show_projections(projections: &[Overview]) {
     for projection in projections {
         let labels =
