@@ -5,6 +5,7 @@ mod http;
 mod load;
 mod native;
 mod report;
+mod reports;
 mod sagas;
 mod server;
 mod shop;
@@ -23,6 +24,7 @@ enum Command {
     AddStock(add_stock::AddStock),
     Sagas(sagas::Sagas),
     Native(native::Native),
+    Reports(reports::Reports),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -30,5 +32,6 @@ fn main() -> anyhow::Result<()> {
         Command::AddStock(comparison) => comparison.run(),
         Command::Sagas(comparison) => comparison.run(),
         Command::Native(baseline) => baseline.run(),
+        Command::Reports(reports) => reports.run(),
     }
 }

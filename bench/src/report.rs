@@ -142,7 +142,7 @@ impl Report {
 }
 
 /// The value that the part `share` of all values does not exceed; 0 if there are none.
-fn quantile(sorted: &[u32], share: f64) -> u32 {
+pub(crate) fn quantile(sorted: &[u32], share: f64) -> u32 {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
 }

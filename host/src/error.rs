@@ -17,6 +17,17 @@ pub struct Fault {
     pub detail: String,
 }
 
+impl Fault {
+    /// The line of the detail that says most: the message of a Rust panic, else the last cause.
+    pub fn cause(&self) -> &str {
+        let mut lines = self.detail.lines();
+        match lines.next() {
+            Some(panic) if panic.starts_with("thread '") => lines.next().unwrap_or(panic),
+            first => lines.next_back().or(first).unwrap_or_default(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultKind {
     #[error("trapped")]
@@ -61,4 +72,25 @@ pub enum CallError {
     /// The read model did not reach the position that the query was to see, in the time a query waits for that.
     #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
     NotCaughtUp { service: Arc<str>, at_least: Position, reached: Position },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_of_a_fault_is_one_line() {
+        let panic =
+            "thread 'main' panicked at src/gateway.rs:82:37:\nnobody answers\nnote: run with …\nwasm trap";
+        for (detail, cause) in [
+            (panic, "nobody answers"),
+            ("error while executing\n    0: decide\nwasm trap: unreachable", "wasm trap: unreachable"),
+            ("a state of more than 8388608 bytes", "a state of more than 8388608 bytes"),
+            ("", ""),
+        ] {
+            let (service, call) = ("payment".into(), "decide authorize".to_owned());
+            let fault = Fault { service, call, kind: FaultKind::Trap, detail: detail.to_owned() };
+            assert_eq!(fault.cause(), cause);
+        }
+    }
 }

@@ -36,7 +36,7 @@ pub struct Answer {
 pub struct QueryLimits {
     /// The longest that a query waits for a read model to have a position.
     pub catch_up: Duration,
-    /// The longest that one service waits for the answer of another.
+    /// The longest that one service waits for the answer of another, which may ask for less.
     pub nested: Duration,
     /// Queries of read models at once, at each depth of services that ask each other: those who wait can never keep those
     /// they wait for from running. Each holds a thread and a connection; SQLite keeps a core busy with one.
@@ -141,12 +141,13 @@ impl Ask for Inquiry {
 
 impl Inquiry {
     async fn answer_component(&self, request: Request, depth: usize) -> Result<Json, AskFailure> {
-        let Request { service, query, arguments } = request;
+        let Request { service, query, arguments, time_limit } = request;
         if depth >= MAX_DEPTH {
             let reason = format!("services ask each other more than {MAX_DEPTH} calls deep");
             return Err(AskFailure::Unavailable(reason));
         }
-        let limit = self.shared.limits.nested;
+        let host_limit = self.shared.limits.nested;
+        let limit = time_limit.map_or(host_limit, |limit| limit.min(host_limit));
         match timeout(limit, self.ask(depth, &service, &query, arguments)).await {
             Ok(Ok(answer)) => Ok(answer.body),
             Ok(Err(CallError::Rejected(rejection))) => Err(AskFailure::Rejected(rejection)),

@@ -25,11 +25,11 @@ use tempfile::TempDir;
 /// What no test waits for unless it fails.
 const LONG: Duration = Duration::from_secs(30);
 
-/// What outlives a host: its directory, its log, and the compiled component.
+/// What outlives a host: its directory, its log, and the compiled components.
 struct Shop {
     dir: TempDir,
     log: Arc<dyn EventLog>,
-    inventory: Component,
+    components: [Component; 2],
 }
 
 /// The parts of a host that are needed here.
@@ -46,10 +46,12 @@ impl Shop {
         // All tests share what is compiled.
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let runtime = Runtime::new(target, RuntimeLimits::default(), Default::default()).unwrap();
-        let wasm = fs::read(target.join("../plugins/inventory.wasm"));
-        let wasm = wasm.expect("the inventory must be built: cargo xtask build");
-        let inventory = runtime.load(wasm).await.unwrap();
-        Self { dir, log, inventory }
+        let load = async |file: &str| {
+            let wasm = fs::read(target.join("..").join(file));
+            runtime.load(wasm.expect("components must be built: cargo xtask build")).await.unwrap()
+        };
+        let components = [load("plugins/inventory.wasm").await, load("fixtures/unruly.wasm").await];
+        Self { dir, log, components }
     }
 
     fn host(&self) -> Host {
@@ -59,7 +61,7 @@ impl Shop {
     fn host_with(&self, limits: QueryLimits) -> Host {
         let (dir, log, clock) = (self.dir.path(), self.log.clone(), Arc::new(SystemClock));
         let registry = Arc::new(Registry::default());
-        registry.replace(Deployed::new([self.inventory.clone()]).unwrap());
+        registry.replace(Deployed::new(self.components.clone()).unwrap());
         let snapshots = Snapshots::open(dir).unwrap();
         let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
         let projections =
@@ -208,6 +210,7 @@ async fn services_ask_through_the_same_door() {
             service: service.to_owned(),
             query: "product".to_owned(),
             arguments: Json::of(&json!({ "id": id })).unwrap(),
+            time_limit: None,
         };
         match Ask::ask(&host.queries, request, depth).await {
             Ok(view) => view.read::<Value>().unwrap()["name"].to_string(),
@@ -219,6 +222,25 @@ async fn services_ask_through_the_same_door() {
     assert_eq!(ask("inventory", "chair", 1).await, "not-found");
     assert_eq!(ask("warehouse", "desk", 1).await, "there is no service warehouse");
     assert_eq!(ask("inventory", "desk", 4).await, "services ask each other more than 4 calls deep");
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_never_answers_is_waited_for_as_long_as_the_asking_one_says() {
+    let shop = Shop::open().await;
+    let host = shop.host();
+    let request = Request {
+        service: "unruly".to_owned(),
+        query: "spin".to_owned(),
+        arguments: Json::empty_object(),
+        time_limit: Some(Duration::from_millis(30)),
+    };
+    match Ask::ask(&host.queries, request, 1).await {
+        Err(AskFailure::Unavailable(reason)) => {
+            assert_eq!(reason, "unruly has not answered within 30ms");
+        }
+        other => panic!("{other:?}"),
+    }
     host.stop().await;
 }
 

@@ -315,6 +315,50 @@ fn a_report_knows_what_its_reader_has_written() {
 }
 
 #[test]
+fn orders_are_reported_and_shown_in_detail() {
+    let site = Site::new(&configuration());
+    let host = open_shop(&site);
+    let cancelled = host.place(&apples_and_a_pear().sent_to(UNDELIVERABLE)).ok()["id"].clone();
+    let placed = host.place(&apples_and_a_pear());
+    let (id, position) = (placed.ok()["id"].clone(), placed.header("kontor-position").unwrap().to_owned());
+    let read = |path: &str| host.get_with(path, &[("kontor-position", &position)]).ok();
+    let found = |query: &str| {
+        let orders = read(&format!("/reports/orders?{query}"));
+        orders["items"].as_array().unwrap().iter().map(|order| order["id"].clone()).collect::<Vec<_>>()
+    };
+
+    assert_eq!(found("user_id=ada&product_id=apple"), [id.clone(), cancelled.clone()]);
+    assert_eq!(found("status=confirmed"), std::slice::from_ref(&id));
+    assert_eq!(found("status=cancelled&from=0&limit=1"), [cancelled]);
+    host.get("/reports/orders?limit=201").problem(422, "invalid-arguments");
+
+    let of = |product: &str, quantity: u64, amount: u64| {
+        json!({
+            "product_id": product, "name": format!("A {product}"),
+            "orders": 1, "quantity": quantity, "amount": amount,
+        })
+    };
+    let sold = json!({"items": [of(APPLE, 2, 600), of(PEAR, 1, 250)], "next": null});
+    assert_eq!(read("/reports/sales?by=product"), sold);
+    assert_eq!(read("/reports/sales?by=day")["items"][0]["amount"], 850);
+
+    let details = host.get(&format!("/orders/{}/details", id.as_str().unwrap())).ok();
+    assert_eq!(details["lines"], placed.ok()["state"]["lines"]);
+    assert_eq!(
+        details["payment"],
+        json!({
+            "status": "authorized", "amount": 850,
+            "methods": [{"method": "card", "amount": 765}, {"method": "points", "amount": 85}],
+        })
+    );
+    assert_eq!(
+        (&details["delivery"], &details["unavailable"]),
+        (&json!({"status": "preparing"}), &json!([]))
+    );
+    host.get("/orders/nothing/details").problem(404, "not-found");
+}
+
+#[test]
 fn products_are_listed_page_by_page() {
     let site = Site::new(&configuration());
     let host = open_shop(&site);

@@ -41,7 +41,13 @@ impl Request {
             service: service.to_owned(),
             query: query.to_owned(),
             arguments: json::text(&arguments),
+            time_limit_ms: None,
         })
+    }
+
+    /// Waits so long for the answer, and no longer; without it, as long as the host lets a service wait.
+    pub fn within_ms(self, limit: u32) -> Self {
+        Self(wit::Request { time_limit_ms: Some(limit), ..self.0 })
     }
 }
 

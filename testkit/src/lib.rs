@@ -47,6 +47,29 @@
 //! What no test has to say: started again from every point at which the host may have been killed, the saga goes the same
 //! way.
 //!
+//! Queries are tried out on what has happened, with a read database like the host's:
+//!
+//! ```no_run
+//! # use kontor_testkit::{Service, event, json};
+//! # fn example() {
+//! Service::load("inventory")
+//!     .events([("product", "p1", event("product-registered", json!({"name": "Tea", "unit_price": 450, "quantity": 2})))])
+//!     .query("products", json!({"limit": 1}))
+//!     .then(json!({
+//!         "items": [{"id": "p1", "name": "Tea", "unit_price": 450, "available": 2, "reserved": 0, "shipped": 0}],
+//!         "next": null,
+//!     }));
+//! # }
+//! ```
+//!
+//! Every `query` checks what no test should have to say:
+//!
+//! | what must hold | what it finds |
+//! |---|---|
+//! | the read model follows each event that is given | an event's name that is written wrong, or a subscription forgotten |
+//! | the events applied all at once and one by one, on a fresh instance each, lead to the same answer | state kept between calls, rows kept back until the end of a batch |
+//! | the arguments follow their schema, else the answer is `invalid-arguments`; the answer follows its own | a schema that has not kept up with the code |
+//!
 //! Beside services, [`log`] has the conformance suite that every event log must pass.
 
 mod clock;
@@ -60,4 +83,4 @@ mod service;
 pub use clock::TestClock;
 pub use command::{Command, command};
 pub use serde_json::json;
-pub use service::{Aggregate, Event, Outcome, Saga, Sent, Service, Step, Story, event};
+pub use service::{Aggregate, Event, History, Outcome, Reading, Saga, Sent, Service, Step, Story, event};

@@ -22,6 +22,14 @@ const LAYOUT: u32 = 2;
 /// Connections kept for the next queries. Each has a page cache of up to 2 MB and its prepared statements.
 const MAX_IDLE: usize = 8;
 
+/// The page cache of the connection that fills a database, in KiB: a batch of some hundred events changes thousands of pages
+/// of a large read model, all over its indexes. With SQLite's own 2 MB they are written and read again within the batch.
+const WRITER_CACHE_KIB: i64 = 32 << 10;
+
+/// Pages (of 4 KiB) in the WAL after which they are written back: 32 MB. The next batches change many of the same pages, and
+/// each time costs a sync.
+const CHECKPOINT_PAGES: i64 = 8_192;
+
 /// Why a read model cannot be filled.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectionsError {
@@ -354,6 +362,8 @@ fn connect(file: &Path) -> rusqlite::Result<Guarded> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     // What a power cut takes is projected again.
     connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     Guarded::new(connection)
 }
 

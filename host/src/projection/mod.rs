@@ -9,6 +9,7 @@ mod filling;
 mod operate;
 mod redrive;
 mod runner;
+mod standalone;
 mod tables;
 
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ pub use database::ProjectionsError;
 pub use operate::{Build, Overview, ParkedStream, Redrive};
 use operate::{Building, MAX_REQUESTS, Request};
 use runner::Runner;
+pub use standalone::Standalone;
 
 /// The read models of the services that ran when this was started.
 pub struct Projections {

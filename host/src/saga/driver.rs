@@ -106,9 +106,10 @@ impl Driver {
                 let why = format!("the step {name} failed after the pivot: {error}");
                 Verdict::Park(Entry::Parked { why, divergence: None })
             }
+            // A client sees this: what the error was is for the operator, and stands in the journal.
             Phase::BeforePivot | Phase::Undo => Verdict::Unwind(Rejection {
                 code: "step-failed".to_owned(),
-                message: format!("The step {name} failed: {error}."),
+                message: format!("The step {name} got no answer in all its attempts."),
                 details: None,
             }),
         })
@@ -198,7 +199,10 @@ impl Steps for Driver {
         let answer = match fate {
             Fate::Accepted(answer) => Ok(answer),
             Fate::Refused(rejection) => Err(rejection),
-            Fate::Failed(error) => return Err(self.gave_up(&name, &error)),
+            Fate::Failed(error) => {
+                tracing::warn!(saga = %self.sender.id, question = name, "no answer in all attempts: {error}");
+                return Err(self.gave_up(&name, &error));
+            }
         };
         self.write(&[Entry::QueryAnswered { name, request: asked, answer: answer.clone(), effort }])?;
         Ok(answer)

@@ -19,7 +19,6 @@
 //! | `resolved` | a person has seen to it by hand: the end |
 //! | `completed` · `compensated` | the end |
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -173,23 +172,38 @@ pub(crate) enum Entry {
 
 impl Entry {
     /// The name of the stored event: `step-done`.
-    pub(crate) fn name(&self) -> String {
-        self.parts().map(|(name, _)| name).unwrap_or_default()
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::StepDone { .. } => "step-done",
+            Self::StepRefused { .. } => "step-refused",
+            Self::StepFailed { .. } => "step-failed",
+            Self::Pivoted { .. } => "pivoted",
+            Self::QueryAnswered { .. } => "query-answered",
+            Self::Waiting { .. } => "waiting",
+            Self::Awoken { .. } => "awoken",
+            Self::Unwinding { .. } => "unwinding",
+            Self::Undone { .. } => "undone",
+            Self::UndoFailed { .. } => "undo-failed",
+            Self::Parked { .. } => "parked",
+            Self::Resumed {} => "resumed",
+            Self::Skipped { .. } => "skipped",
+            Self::Resolved { .. } => "resolved",
+            Self::Completed {} => "completed",
+            Self::Compensated {} => "compensated",
+        }
     }
 
     pub(crate) fn to_event(&self) -> Result<NewEvent, serde_json::Error> {
-        let (name, fields) = self.parts()?;
-        Ok(NewEvent { name: name.into(), payload: Json::of(&fields)? })
+        let name = self.name();
+        let tagged = serde_json::to_string(self)?;
+        // `{"<name>":<fields>}`
+        let fields = tagged.get(name.len() + 4..tagged.len() - 1).unwrap_or_default();
+        Ok(NewEvent { name: name.into(), payload: Json::parse(fields.to_owned())? })
     }
 
     pub(crate) fn from_event(name: &str, payload: &Json) -> Result<Self, serde_json::Error> {
         serde_json::from_str(&format!("{{\"{name}\":{}}}", payload.as_str()))
-    }
-
-    fn parts(&self) -> Result<(String, Json), serde_json::Error> {
-        let tagged: BTreeMap<String, Json> = Json::of(self)?.read()?;
-        let error = || serde::ser::Error::custom("an entry is one tagged value");
-        tagged.into_iter().next().ok_or_else(error)
     }
 }
 

@@ -104,7 +104,7 @@ pub(crate) struct Saga {
 #[derive(Debug, thiserror::Error)]
 #[error("the journal is damaged: {entry} cannot follow in the state {state}")]
 pub(crate) struct IllegalEntry {
-    entry: String,
+    entry: &'static str,
     state: &'static str,
 }
 
@@ -368,7 +368,7 @@ mod tests {
         for entry in entries {
             saga = Some(next_state(saga, entry)?);
         }
-        saga.ok_or(IllegalEntry { entry: String::new(), state: "not started" })
+        saga.ok_or(IllegalEntry { entry: "", state: "not started" })
     }
 
     /// One of each, about the step `a` where it must be known and `new` where it must not.
@@ -441,7 +441,7 @@ mod tests {
                 .unwrap();
             for entry in every_entry() {
                 let legal = fold(&[&history[..], std::slice::from_ref(&entry)].concat()).is_ok();
-                assert_eq!(legal, allowed.contains(&&*entry.name()), "{} in {label}", entry.name());
+                assert_eq!(legal, allowed.contains(&entry.name()), "{} in {label}", entry.name());
             }
         }
     }

@@ -46,6 +46,7 @@ pub(crate) use record::AGGREGATE;
 pub use retry::{Retries, Retry};
 
 use index::{Change, Index, Open};
+use journal::Saga;
 use record::RecordError;
 use sender::Stopping;
 use waits::Waits;
@@ -110,7 +111,7 @@ struct Shared {
     /// The sagas that have been started here and neither ended nor gone to sleep.
     under_way: Mutex<HashMap<SagaId, UnderWay>>,
     /// Who waits for the end of a saga.
-    waiting: Mutex<HashMap<SagaId, Vec<oneshot::Sender<()>>>>,
+    waiting: Mutex<HashMap<SagaId, Vec<oneshot::Sender<SagaStatus>>>>,
 }
 
 struct UnderWay {
@@ -186,13 +187,7 @@ impl Sagas {
             return Ok(None);
         };
         let (_, saga) = record::read(&*self.shared.log, &stream).await.map_err(unreadable)?;
-        Ok(saga.map(|saga| SagaStatus {
-            id: id.into(),
-            service: saga.service,
-            name: saga.name,
-            state: saga.state,
-            reason: saga.reason,
-        }))
+        Ok(saga.map(|saga| SagaStatus::of(&id.into(), &saga)))
     }
 
     /// The status when the saga has ended or parked, or after `limit` as it stands then.
@@ -202,9 +197,11 @@ impl Sagas {
         if status.as_ref().is_some_and(|status| status.state.settled()) {
             return Ok(status);
         }
-        // Either way the journal says how it stands.
-        let _ = tokio::time::timeout(limit, settled).await;
-        self.journaled(id).await
+        match tokio::time::timeout(limit, settled).await {
+            Ok(Ok(status)) => Ok(Some(status)),
+            // The time is over, or the host stops.
+            _ => self.journaled(id).await,
+        }
     }
 
     /// Stops after the commands under way; every saga goes on when the host starts again.
@@ -237,6 +234,19 @@ impl SagaState {
     /// Whether nothing moves any more by itself.
     fn settled(self) -> bool {
         self.ended() || self == Self::Parked
+    }
+}
+
+impl SagaStatus {
+    fn of(id: &SagaId, saga: &Saga) -> Self {
+        let Saga { service, name, state, reason, .. } = saga;
+        Self {
+            id: id.clone(),
+            service: service.clone(),
+            name: name.clone(),
+            state: *state,
+            reason: reason.clone(),
+        }
     }
 }
 
@@ -286,7 +296,7 @@ impl Shared {
     }
 
     /// Resolves when a saga that runs here has ended or parked.
-    fn settled(&self, id: &str) -> oneshot::Receiver<()> {
+    fn settled(&self, id: &str) -> oneshot::Receiver<SagaStatus> {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let senders = waiting.entry(id.into()).or_default();
@@ -433,9 +443,9 @@ impl Shared {
     async fn run(self: Arc<Self>, open: Arc<Open>, _place: OwnedSemaphorePermit) {
         loop {
             match runner::run(&self, &open).await {
-                Ok(state) if state.settled() => {
+                Ok(status) if status.state.settled() => {
                     self.under_way().remove(&open.id);
-                    return self.tell(&open, state);
+                    return self.tell(&status);
                 }
                 Ok(_) if self.goes_to_sleep(&open.id) => return,
                 Ok(_) => continue,
@@ -480,18 +490,19 @@ impl Shared {
     }
 
     /// Tells those who wait, and the operator.
-    fn tell(&self, open: &Open, state: SagaState) {
-        metrics::counter!("kontor_sagas_settled_total", "saga" => open.name.to_string(), "state" => state.as_str())
+    fn tell(&self, status: &SagaStatus) {
+        let SagaStatus { id, name, state, .. } = status;
+        metrics::counter!("kontor_sagas_settled_total", "saga" => name.to_string(), "state" => state.as_str())
             .increment(1);
-        if state == SagaState::Parked {
-            tracing::error!(saga = %open.id, name = %open.name, "a saga is parked and needs a person");
+        if *state == SagaState::Parked {
+            tracing::error!(saga = %id, %name, "a saga is parked and needs a person");
         } else {
-            tracing::debug!(saga = %open.id, name = %open.name, state = state.as_str(), "a saga has ended");
+            tracing::debug!(saga = %id, %name, state = state.as_str(), "a saga has ended");
         }
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&open.id);
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         for sender in waiting.unwrap_or_default() {
             // Err: nobody waits any more.
-            let _ = sender.send(());
+            let _ = sender.send(status.clone());
         }
     }
 }

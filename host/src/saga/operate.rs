@@ -84,8 +84,10 @@ impl Sagas {
         Ok(listed.into_iter().map(overview).collect())
     }
 
-    /// The sagas that have not ended, as far as events have been looked at: one item for each state.
+    /// The sagas that have not ended: one item for each state. Like [`Sagas::list`], it knows all events by now if it can.
     pub async fn census(&self) -> Result<Vec<Census>, CallError> {
+        // Err: behind.
+        let _ = self.shared.caught_up().await;
         let counted = self.shared.index.census().await.map_err(index_error)?;
         let now_ms = self.shared.clock.now_ms();
         let census = |state: SagaState| {

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Shared;
 use super::driver::{Driver, Progress, Verdict, awaited, diverged};
 use super::entry::{Action, Entry, Trigger};
 use super::index::Open;
@@ -10,6 +9,7 @@ use super::journal::{STEP_ZERO, Saga, SagaState};
 use super::record::{Record, RecordError, actor, written};
 use super::retry::Phase;
 use super::sender::{Fate, Sender, Stopping};
+use super::{SagaStatus, Shared};
 use crate::model::{Command, CommandId, Recorded, Rejection};
 use crate::runtime::{Component, SagaEnd};
 
@@ -54,7 +54,7 @@ pub(super) async fn trigger(shared: &Shared, open: &Open) -> Result<Recorded, Ru
 }
 
 /// Runs a saga until it has ended, parked or waits, and that is on disk.
-pub(super) async fn run(shared: &Arc<Shared>, open: &Arc<Open>) -> Result<SagaState, RunError> {
+pub(super) async fn run(shared: &Arc<Shared>, open: &Arc<Open>) -> Result<SagaStatus, RunError> {
     let trigger = trigger(shared, open).await?;
     let actor = actor(&open.id);
     let record = Record::open(shared.log.clone(), shared.clock.clone(), &open.id, &trigger, actor).await?;
@@ -71,15 +71,15 @@ pub(super) async fn run(shared: &Arc<Shared>, open: &Arc<Open>) -> Result<SagaSt
         running.start()?;
     }
     loop {
-        match running.saga(|saga| saga.state) {
-            Some(SagaState::Running) => running.run_code().await?,
-            Some(SagaState::Unwinding) => running.unwind().await?,
-            Some(SagaState::Waiting) if running.wake().await? => {}
-            Some(state) => {
+        let status = running.saga(|saga| SagaStatus::of(&open.id, saga)).ok_or(RunError::NoTrigger)?;
+        match status.state {
+            SagaState::Running => running.run_code().await?,
+            SagaState::Unwinding => running.unwind().await?,
+            SagaState::Waiting if running.wake().await? => {}
+            _ => {
                 running.written().await?;
-                return Ok(state);
+                return Ok(status);
             }
-            None => return Err(RunError::NoTrigger),
         }
     }
 }

@@ -15,6 +15,9 @@ use crate::error::CallError;
 use crate::model::{Command, CommandId, Intent, Json, Origin, Recorded, Rejection, StreamId};
 use crate::runtime::{AskFailure, Request};
 
+/// Characters of a fault's cause that the journal keeps.
+const MAX_CAUSE: usize = 300;
+
 /// The host is stopping: the saga goes on when it starts again.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the host is stopping")]
@@ -90,6 +93,10 @@ impl Sender {
             Err(CallError::ShuttingDown) => return Err(Stopping),
             Err(error @ (CallError::Busy { .. } | CallError::Append(_) | CallError::Read(_))) => {
                 Attempt::Held(error.to_string())
+            }
+            Err(CallError::Fault(fault)) => {
+                let cause: String = fault.cause().chars().take(MAX_CAUSE).collect();
+                Attempt::Over(Fate::Failed(format!("{fault}: {cause}")))
             }
             Err(error) => Attempt::Over(Fate::Failed(error.to_string())),
         })

@@ -28,7 +28,7 @@ pub(crate) struct Bill {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Line {
     pub(crate) product_id: String,
-    name: String,
+    pub(crate) name: String,
     pub(crate) quantity: u64,
     unit_price: u64,
     amount: u64,

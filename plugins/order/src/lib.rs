@@ -5,12 +5,14 @@ use kontor_sdk::prelude::*;
 mod bill;
 mod change_order;
 mod delete_order;
+mod details;
 mod order;
 mod place_order;
 mod shares;
 
 use change_order::change_order;
 use delete_order::delete_order;
+use details::details;
 use order::Order;
 use place_order::place_order;
 
@@ -41,5 +43,7 @@ fn service() -> Service {
         .put("/orders/{id}", command::<Order>("update"))
         .delete("/orders/{id}", command::<Order>("delete"))
         .get("/orders/{id}", view::<Order>())
-        .asks_services(&["inventory", "delivery"])
+        .query("details", "An order with its payment, its delivery and its products, as they are now.", details)
+        .get("/orders/{id}/details", query("details"))
+        .asks_services(&["inventory", "payment", "delivery"])
 }

@@ -1,4 +1,7 @@
-//! One row an order, filled from the events of orders, payments and deliveries.
+//! One row an order, filled from the events of orders, payments and deliveries, and totals of the orders that stand.
+//!
+//! An order stands from `order-confirmed` to `order-deleted`, whatever is tried to change in between. All totals follow from
+//! the order's own stream, so they are exact however the streams of payments and deliveries are interleaved with it.
 
 use kontor_sdk::{db, prelude::*};
 
@@ -7,7 +10,7 @@ use OrderEvent::*;
 use PaymentEvent::*;
 
 pub(crate) fn orders() -> ReadModel {
-    ReadModel::new(2, include_str!("read_model.sql"))
+    ReadModel::new(3, include_str!("read_model.sql"))
         .follow("order", order)
         .follow("payment", payment)
         .follow("delivery", delivery)
@@ -36,6 +39,31 @@ pub(crate) struct Address {
     line: String,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Status {
+    Pending,
+    Confirmed,
+    Cancelled,
+    Updating,
+    Deleting,
+    Deleted,
+}
+
+impl From<Status> for db::Value {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Pending => "pending",
+            Status::Confirmed => "confirmed",
+            Status::Cancelled => "cancelled",
+            Status::Updating => "updating",
+            Status::Deleting => "deleting",
+            Status::Deleted => "deleted",
+        }
+        .into()
+    }
+}
+
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum OrderEvent {
@@ -51,47 +79,104 @@ enum OrderEvent {
 }
 
 fn order(event: &RecordedEvent, change: OrderEvent) -> Result<(), SqlError> {
-    let id = &event.aggregate_id;
     match change {
         OrderCreated { user_id, lines, total, address } => {
-            set(event, "status", "pending")?;
             db::execute(
-                "UPDATE orders SET user_id = ?2, total = ?3, address = ?4, created_at_ms = ?5 WHERE id = ?1",
-                params![id, user_id, total, db::json(&address), event.time_ms],
+                "INSERT INTO orders (id, user_id, status, total, address, created_at_ms, updated_at_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+                 ON CONFLICT (id) DO UPDATE SET
+                     user_id = excluded.user_id, status = excluded.status, total = excluded.total,
+                     address = excluded.address, created_at_ms = excluded.created_at_ms,
+                     updated_at_ms = max(updated_at_ms, excluded.updated_at_ms)",
+                params![
+                    &event.aggregate_id,
+                    user_id,
+                    Status::Pending,
+                    total,
+                    db::json(&address),
+                    event.time_ms
+                ],
             )?;
-            add_lines(id, &lines)
+            add_lines(event, &lines)
         }
-        OrderConfirmed {} => set(event, "status", "confirmed"),
-        OrderCancelled { reason } => set_status(event, "cancelled", Some(reason)),
-        OrderUpdateRequested {} => set_status(event, "updating", None),
+        OrderConfirmed {} => {
+            set_status(event, Status::Confirmed, None)?;
+            count(event, 1)
+        }
+        OrderCancelled { reason } => set_status(event, Status::Cancelled, Some(reason)),
+        OrderUpdateRequested {} => set_status(event, Status::Updating, None),
         OrderUpdated { lines, total } => {
-            set(event, "status", "confirmed")?;
-            set(event, "total", total)?;
-            db::execute("DELETE FROM order_lines WHERE order_id = ?1", params![id])?;
-            add_lines(id, &lines)
+            count(event, -1)?;
+            set_status(event, Status::Confirmed, None)?;
+            replace_lines(event, &lines, total)?;
+            count(event, 1)
         }
-        OrderDeleteRequested {} => set_status(event, "deleting", None),
-        OrderDeleted {} => set(event, "status", "deleted"),
+        OrderDeleteRequested {} => set_status(event, Status::Deleting, None),
+        OrderDeleted {} => {
+            count(event, -1)?;
+            set_status(event, Status::Deleted, None)
+        }
         OrderUpdateReverted { reason } | OrderDeleteReverted { reason } => {
-            set_status(event, "confirmed", Some(reason))
+            set_status(event, Status::Confirmed, Some(reason))
         }
     }
 }
 
-/// Sets the status and why it is the one it is; a new request has no reason yet.
-fn set_status(event: &RecordedEvent, status: &str, reason: Option<Rejection>) -> Result<(), SqlError> {
-    set(event, "status", status)?;
-    set(event, "reason", reason.as_ref().map(db::json))
+/// Sets the status and why it is the one it is.
+fn set_status(event: &RecordedEvent, status: Status, reason: Option<Rejection>) -> Result<(), SqlError> {
+    let id = &event.aggregate_id;
+    db::execute(
+        "UPDATE orders SET status = ?2, reason = ?3, updated_at_ms = max(updated_at_ms, ?4) WHERE id = ?1",
+        params![id, status, reason.as_ref().map(db::json), event.time_ms],
+    )?;
+    db::execute("UPDATE order_lines SET status = ?2 WHERE order_id = ?1", params![id, status])?;
+    Ok(())
 }
 
-fn add_lines(order_id: &str, lines: &[Line]) -> Result<(), SqlError> {
+fn replace_lines(event: &RecordedEvent, lines: &[Line], total: u64) -> Result<(), SqlError> {
+    let id = &event.aggregate_id;
+    db::execute("UPDATE orders SET total = ?2 WHERE id = ?1", params![id, total])?;
+    db::execute("DELETE FROM order_lines WHERE order_id = ?1", params![id])?;
+    add_lines(event, lines)
+}
+
+fn add_lines(event: &RecordedEvent, lines: &[Line]) -> Result<(), SqlError> {
     for (number, line) in (1_u64..).zip(lines) {
         let Line { product_id, name, quantity, unit_price, amount } = line;
         db::execute(
-            "INSERT INTO order_lines VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![order_id, number, product_id, name, *quantity, *unit_price, *amount],
+            "INSERT INTO order_lines SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, status, created_at_ms
+             FROM orders WHERE id = ?1",
+            params![&event.aggregate_id, number, product_id, name, *quantity, *unit_price, *amount],
         )?;
     }
+    Ok(())
+}
+
+/// Adds an order with its lines, as they are at the moment, to the totals; `sign` -1 takes it away again.
+fn count(event: &RecordedEvent, sign: i64) -> Result<(), SqlError> {
+    let id = &event.aggregate_id;
+    db::execute(
+        "INSERT OR IGNORE INTO products SELECT product_id, name FROM order_lines WHERE order_id = ?1",
+        params![id],
+    )?;
+    db::execute(
+        "INSERT INTO sales_by_product
+         SELECT product_id, date(created_at_ms / 1000, 'unixepoch'), ?2, ?2 * quantity, ?2 * amount
+         FROM order_lines WHERE order_id = ?1
+         ON CONFLICT (product_id, day) DO UPDATE SET
+             orders = orders + excluded.orders, quantity = quantity + excluded.quantity,
+             amount = amount + excluded.amount",
+        params![id, sign],
+    )?;
+    db::execute(
+        "INSERT INTO sales_by_day
+         SELECT date(created_at_ms / 1000, 'unixepoch'), ?2, ?2 * sum(quantity), ?2 * sum(amount)
+         FROM order_lines WHERE order_id = ?1 GROUP BY order_id
+         ON CONFLICT (day) DO UPDATE SET
+             orders = orders + excluded.orders, quantity = quantity + excluded.quantity,
+             amount = amount + excluded.amount",
+        params![id, sign],
+    )?;
     Ok(())
 }
 
@@ -104,14 +189,18 @@ enum PaymentEvent {
 }
 
 fn payment(event: &RecordedEvent, change: PaymentEvent) -> Result<(), SqlError> {
-    match change {
-        PaymentAuthorized { methods } => {
-            set(event, "payment_status", "authorized")?;
-            set(event, "payment", db::json(&methods))
-        }
-        PaymentChanged { methods } => set(event, "payment", db::json(&methods)),
-        PaymentCancelled {} => set(event, "payment_status", "cancelled"),
-    }
+    let (status, methods) = match change {
+        PaymentAuthorized { methods } | PaymentChanged { methods } => ("authorized", Some(methods)),
+        PaymentCancelled {} => ("cancelled", None),
+    };
+    db::execute(
+        "INSERT INTO orders (id, payment_status, payment, updated_at_ms) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET
+             payment_status = excluded.payment_status, payment = coalesce(excluded.payment, payment),
+             updated_at_ms = max(updated_at_ms, excluded.updated_at_ms)",
+        params![&event.aggregate_id, status, methods.as_ref().map(db::json), event.time_ms],
+    )?;
+    Ok(())
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -136,18 +225,12 @@ fn delivery(event: &RecordedEvent, change: DeliveryEvent) -> Result<(), SqlError
         DeliveryStarted {} => "in-transit",
         DeliveryCompleted {} => "delivered",
     };
-    set(event, "delivery_status", status)
-}
-
-/// Sets one column of the order that the event belongs to, whether its row is there yet or not. Payments and deliveries
-/// have their order's id.
-fn set(event: &RecordedEvent, column: &str, value: impl Into<db::Value>) -> Result<(), SqlError> {
     db::execute(
-        &format!(
-            "INSERT INTO orders (id, {column}, updated_at_ms) VALUES (?1, ?2, ?3)
-             ON CONFLICT (id) DO UPDATE SET {column} = ?2, updated_at_ms = max(updated_at_ms, ?3)"
-        ),
-        params![&event.aggregate_id, value, event.time_ms],
+        "INSERT INTO orders (id, delivery_status, updated_at_ms) VALUES (?1, ?2, ?3)
+         ON CONFLICT (id) DO UPDATE SET
+             delivery_status = excluded.delivery_status,
+             updated_at_ms = max(updated_at_ms, excluded.updated_at_ms)",
+        params![&event.aggregate_id, status, event.time_ms],
     )?;
     Ok(())
 }

@@ -10,6 +10,7 @@ mod difference;
 mod http;
 mod outcome;
 mod performance;
+mod reading;
 mod saga;
 mod schema;
 mod script;
@@ -33,6 +34,7 @@ use trial::{Action, Trial};
 
 pub use http::Sent;
 pub use outcome::Outcome;
+pub use reading::{History, Reading};
 pub use saga::{Saga, Step};
 pub use story::Story;
 

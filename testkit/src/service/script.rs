@@ -65,7 +65,7 @@ impl Conversation {
     pub(super) fn check(&self) -> Result<(), String> {
         match &*self.unanswered.lock().unwrap() {
             None => Ok(()),
-            Some(Request { service, query, arguments }) => Err(format!(
+            Some(Request { service, query, arguments, .. }) => Err(format!(
                 "{service} was asked for {query} {arguments:?}, and the test has no answer to that:\n  \
                  add .answers({service:?}, {query:?}, json!({arguments:?}), json!(…))"
             )),

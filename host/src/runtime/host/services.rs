@@ -1,5 +1,7 @@
 //! `kontor:service/services`: one service asks another.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures::future::join_all;
 
@@ -17,6 +19,8 @@ pub struct Request {
     pub service: String,
     pub query: String,
     pub arguments: Json,
+    /// How long the asking component waits; none, or more than the host's own limit, means that limit.
+    pub time_limit: Option<Duration>,
 }
 
 /// Why there is no answer.
@@ -63,13 +67,14 @@ impl Host for Guest {
 impl super::super::guest::Identity {
     /// Checks that the component may ask what it asks.
     pub(super) fn permitted(&self, request: services::Request) -> wasmtime::Result<Request> {
-        let services::Request { service, query, arguments } = request;
+        let services::Request { service, query, arguments, time_limit_ms } = request;
         if *service != *self.manifest.service && !self.manifest.permissions.services.contains(&service) {
             let error = format!("the manifest does not ask for the permission to query {service:?}");
             return Err(wasmtime::Error::msg(error));
         }
         let arguments = json("the arguments of a query", arguments).map_err(wasmtime::Error::new)?;
-        Ok(Request { service, query, arguments })
+        let time_limit = time_limit_ms.map(|limit| Duration::from_millis(limit.into()));
+        Ok(Request { service, query, arguments, time_limit })
     }
 }
 

@@ -1,0 +1,172 @@
+//! The orders of a year, and all that happens to them. The same at every run.
+
+use std::sync::Arc;
+
+use kontor::model::{CommandId, Json, Meta, NewEvent, Recorded, StreamId};
+use serde_json::{Value, json};
+
+pub(super) const PRODUCTS: u64 = 1_000;
+const USERS: u64 = 20_000;
+/// 2024-01-01.
+const START_MS: u64 = 1_704_067_200_000;
+const YEAR_MS: u64 = 366 * 86_400_000;
+
+pub(super) struct Shop {
+    pub(super) orders: u64,
+}
+
+impl Shop {
+    pub(super) fn new(orders: u64) -> Self {
+        Self { orders }
+    }
+
+    pub(super) fn time_ms(&self, order: u64) -> u64 {
+        START_MS
+            + u64::try_from(u128::from(order) * u128::from(YEAR_MS) / u128::from(self.orders))
+                .unwrap_or(YEAR_MS)
+    }
+
+    /// Ordered by time, as UUIDs of version 7 are.
+    pub(super) fn id(&self, order: u64) -> String {
+        let (time, random) = (self.time_ms(order), random(order, 0));
+        format!("{:08x}-{:04x}-7000-8000-{:012x}", time >> 16, time & 0xffff, random >> 16)
+    }
+
+    /// One in ten is cancelled, one in twenty is changed, one in fifty is deleted, and the last ones are pending.
+    pub(super) fn events(&self) -> impl Iterator<Item = Recorded> + '_ {
+        (0..self.orders).flat_map(|order| self.history(order))
+    }
+
+    fn history(&self, order: u64) -> Vec<Recorded> {
+        let (id, time_ms) = (self.id(order), self.time_ms(order));
+        let lines = lines(order, 1);
+        let mut events = vec![
+            ("order", "order-created", created(order, &lines)),
+            ("payment", "payment-authorized", payment(&lines)),
+            ("delivery", "delivery-scheduled", json!({"address": address()})),
+        ];
+        let nothing = || json!({});
+        match order {
+            _ if order + 100 > self.orders => {}
+            _ if order.is_multiple_of(10) => {
+                let reason = json!({"code": "undeliverable", "message": "Nothing is delivered there."});
+                events.extend([
+                    ("payment", "payment-cancelled", nothing()),
+                    ("order", "order-cancelled", json!({ "reason": reason })),
+                ]);
+            }
+            _ => events.push(("order", "order-confirmed", nothing())),
+        }
+        match order {
+            _ if order + 100 > self.orders => {}
+            _ if order % 20 == 1 => {
+                let next = self::lines(order, 2);
+                let bill = bill(&next);
+                events.extend([
+                    (
+                        "order",
+                        "order-update-requested",
+                        json!({"previous": self::bill(&lines), "next": bill}),
+                    ),
+                    ("delivery", "delivery-held", nothing()),
+                    ("payment", "payment-changed", payment(&next)),
+                    ("order", "order-updated", bill),
+                    ("delivery", "delivery-resumed", nothing()),
+                ]);
+            }
+            _ if order % 50 == 2 => events.extend([
+                ("order", "order-delete-requested", json!({ "lines": lines })),
+                ("delivery", "delivery-cancelled", nothing()),
+                ("payment", "payment-cancelled", nothing()),
+                ("order", "order-deleted", nothing()),
+            ]),
+            _ => {}
+        }
+        let meta = meta(&id, time_ms);
+        events
+            .into_iter()
+            .filter_map(|(kind, name, payload)| recorded(kind, &id, name, &payload, &meta))
+            .collect()
+    }
+}
+
+/// None is never: all ids and payloads are sound.
+fn recorded(kind: &str, id: &str, name: &str, payload: &Value, meta: &Arc<Meta>) -> Option<Recorded> {
+    let NewEvent { name, payload } = NewEvent { name: name.into(), payload: Json::of(payload).ok()? };
+    let stream = StreamId::new(kind, id).ok()?;
+    // Position 0: the log that the questions are asked beside is empty, and no read model may be ahead of it.
+    Some(Recorded { position: 0, stream, version: 1, index: 0, name, payload, meta: meta.clone() })
+}
+
+fn meta(id: &str, time_ms: u64) -> Arc<Meta> {
+    Arc::new(Meta {
+        command_id: CommandId::from_key(id),
+        command: "bench".into(),
+        fingerprint: 0,
+        correlation_id: "bench".into(),
+        causation_id: None,
+        digest: None,
+        time_ms,
+        actor: "bench".into(),
+    })
+}
+
+fn created(order: u64, lines: &[Value]) -> Value {
+    let mut created = bill(lines);
+    created["user_id"] = json!(user(order));
+    created["address"] = address();
+    created
+}
+
+/// Two or three different products. Few products are in many orders, and many in few.
+fn lines(order: u64, quantity: u64) -> Vec<Value> {
+    let first = skewed(random(order, 2), PRODUCTS);
+    let count = 2 + order % 2;
+    let line = |index| {
+        let product = (first + index * 37) % PRODUCTS;
+        json!({
+            "product_id": self::product(product), "name": format!("Product number {product}"),
+            "quantity": quantity, "unit_price": 100 + product, "amount": (100 + product) * quantity,
+        })
+    };
+    (0..count).map(line).collect()
+}
+
+fn bill(lines: &[Value]) -> Value {
+    json!({"lines": lines, "total": total(lines), "payment": [{"method": "card", "amount": total(lines)}]})
+}
+
+fn payment(lines: &[Value]) -> Value {
+    json!({"amount": total(lines), "methods": [{"method": "card", "amount": total(lines)}]})
+}
+
+fn total(lines: &[Value]) -> u64 {
+    lines.iter().filter_map(|line| line["amount"].as_u64()).sum()
+}
+
+fn address() -> Value {
+    json!({"region": "north", "line": "27 Quay Street, second floor"})
+}
+
+/// Of so many values from 0 on, a few often and the others seldom: the first of 20,000 stands for 0.7 % of all.
+pub(super) fn skewed(random: u64, values: u64) -> u64 {
+    let part = random as f64 / u64::MAX as f64;
+    ((values as f64 * part * part) as u64).min(values - 1)
+}
+
+pub(super) fn product(index: u64) -> String {
+    format!("product-{index:04}")
+}
+
+/// Who placed an order.
+pub(super) fn user(order: u64) -> String {
+    format!("user-{:05}", skewed(random(order, 1), USERS))
+}
+
+/// A number that depends on both arguments alone (SplitMix64).
+pub(super) fn random(seed: u64, stream: u64) -> u64 {
+    let mut z = seed.wrapping_mul(4).wrapping_add(stream).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

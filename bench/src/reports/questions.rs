@@ -1,0 +1,154 @@
+//! Questions to the report service, through the host's own way from a request to an answer, without HTTP.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, anyhow};
+use kontor::clock::SystemClock;
+use kontor::deploy::{Deployed, Registry};
+use kontor::log::{EmbeddedLog, EventLog, Snapshots};
+use kontor::model::Json;
+use kontor::projection::Projections;
+use kontor::query::{Queries, QueryLimits};
+use kontor::runtime::Component;
+use kontor::state::States;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::orders::{PRODUCTS, Shop, product, random, skewed, user};
+use crate::report::quantile;
+
+/// How one kind of question was answered.
+#[derive(Serialize)]
+pub(super) struct Figures {
+    question: &'static str,
+    p50_us: u32,
+    p99_us: u32,
+    /// In an answer, on average.
+    rows: f64,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (p50, p99) = (f64::from(self.p50_us) / 1e3, f64::from(self.p99_us) / 1e3);
+        write!(f, "{:42}  {p50:6.2}  {p99:6.2}  {:4.0}", self.question, self.rows)
+    }
+}
+
+/// Asks each kind of question so many times, every time about something else.
+pub(super) async fn ask_all(
+    data: &Path,
+    component: Component,
+    shop: &Shop,
+    times: usize,
+) -> anyhow::Result<Vec<Figures>> {
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data)?);
+    let registry = Arc::new(Registry::default());
+    registry.replace(Deployed::new([component]).map_err(|error| anyhow!(error))?);
+    let states = Arc::new(States::new(log.clone(), Snapshots::open(data)?, registry.clone()));
+    let clock = Arc::new(SystemClock);
+    let projections = Arc::new(Projections::start(data, log.clone(), registry.clone(), clock.clone())?);
+    let queries = Queries::new(states, registry, projections.clone(), log, clock, QueryLimits::default());
+
+    let mut figures = Vec::new();
+    for (question, query, arguments) in QUESTIONS {
+        let (mut latencies_us, mut rows) = (Vec::with_capacity(times), 0);
+        for time in 0..times as u64 {
+            let arguments = Json::of(&arguments(&About { shop, random: random(time, 3) }))?;
+            let started = Instant::now();
+            let answer = queries.ask("report", query, arguments, None).await.context(*question)?;
+            latencies_us.push(u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX));
+            let answer: Value = answer.body.read()?;
+            rows += answer["items"].as_array().map_or(1, Vec::len);
+        }
+        latencies_us.sort_unstable();
+        let (p50_us, p99_us) = (quantile(&latencies_us, 0.5), quantile(&latencies_us, 0.99));
+        figures.push(Figures { question, p50_us, p99_us, rows: rows as f64 / times as f64 });
+    }
+    projections.close().await;
+    Ok(figures)
+}
+
+/// What one question is about.
+struct About<'a> {
+    shop: &'a Shop,
+    random: u64,
+}
+
+impl About<'_> {
+    fn order(&self) -> u64 {
+        self.random % self.shop.orders
+    }
+
+    fn id(&self) -> String {
+        self.shop.id(self.order())
+    }
+
+    /// A moment of the year.
+    fn time_ms(&self) -> u64 {
+        self.shop.time_ms(self.order())
+    }
+
+    fn user(&self) -> String {
+        user(self.order())
+    }
+
+    /// Popular products are asked for more often.
+    fn product(&self) -> String {
+        product(skewed(self.random, PRODUCTS))
+    }
+}
+
+type Question = (&'static str, &'static str, fn(&About<'_>) -> Value);
+
+const QUESTIONS: &[Question] = &[
+    ("one order", "order", |about| json!({"id": about.id()})),
+    ("the newest orders", "orders", |_| json!({})),
+    ("orders before a time", "orders", |about| json!({"to": about.time_ms()})),
+    ("of a user", "orders", |about| json!({"user_id": about.user()})),
+    ("of the user with most orders", "orders", |_| json!({"user_id": "user-00000"})),
+    ("confirmed, before a time", "orders", |about| json!({"status": "confirmed", "to": about.time_ms()})),
+    ("pending", "orders", |_| json!({"status": "pending"})),
+    ("with a product", "orders", |about| json!({"product_id": about.product()})),
+    ("with a product, in one day", "orders", |about| {
+        let time = about.time_ms();
+        json!({"product_id": about.product(), "from": time, "to": time + 86_400_000})
+    }),
+    (
+        "with a product, deleted",
+        "orders",
+        |about| json!({"product_id": about.product(), "status": "deleted"}),
+    ),
+    (
+        "with a product, pending",
+        "orders",
+        |about| json!({"product_id": about.product(), "status": "pending"}),
+    ),
+    ("of a user, deleted", "orders", |about| json!({"user_id": about.user(), "status": "deleted"})),
+    (
+        "of the user with most orders, pending",
+        "orders",
+        |_| json!({"user_id": "user-00000", "status": "pending"}),
+    ),
+    (
+        "of a user, with a product",
+        "orders",
+        |about| json!({"user_id": about.user(), "product_id": about.product()}),
+    ),
+    (
+        "of a user, with a product, confirmed",
+        "orders",
+        |about| json!({"user_id": about.user(), "product_id": about.product(), "status": "confirmed"}),
+    ),
+    ("200 orders before a time", "orders", |about| json!({"to": about.time_ms(), "limit": 200})),
+    ("sales by product", "sales", |about| json!({"by": "product", "after": about.product()})),
+    (
+        "sales by product, of one month",
+        "sales",
+        |about| json!({"by": "product", "after": about.product(), "from": "2024-05-01", "to": "2024-06-01"}),
+    ),
+    ("sales by product, of no day", "sales", |_| json!({"by": "product", "from": "2030-01-01"})),
+    ("sales by day", "sales", |_| json!({"by": "day"})),
+];

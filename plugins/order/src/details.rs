@@ -1,0 +1,120 @@
+//! A screen in one call: an order with what other services know of it, asked live.
+//!
+//! The order itself is read first, because it says which products to ask for; then all other services are asked at once. One
+//! that does not answer in time costs the screen its part and no more.
+
+use std::collections::BTreeSet;
+use std::vec::IntoIter;
+
+use kontor_sdk::prelude::*;
+use kontor_sdk::services::{self, Request};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::bill::{Line, Part};
+use crate::order::{Address, Order, Status};
+
+/// How long each service is waited for. Whoever looks at a screen would rather see most of it than wait any longer.
+const TIME_LIMIT_MS: u32 = 500;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrderId {
+    id: String,
+}
+
+/// An order, as its customer wants to see it. Amounts are in the smallest unit of the currency.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Details {
+    id: String,
+    user_id: String,
+    status: Status,
+    /// Why it was cancelled, or why the last change or deletion was not made; null otherwise.
+    reason: Option<Rejection>,
+    /// With the products' names of today; with those of the day of the order, if the inventory is unavailable.
+    lines: Vec<Line>,
+    total: u64,
+    address: Address,
+    /// Null if there is none, or if the payment service is unavailable.
+    payment: Option<Payment>,
+    /// Null if there is none, or if the delivery service is unavailable.
+    delivery: Option<Delivery>,
+    /// The services that have not answered in time: what they know is missing.
+    unavailable: BTreeSet<&'static str>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Payment {
+    status: String,
+    amount: u64,
+    methods: Vec<Part>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Delivery {
+    status: String,
+}
+
+/// An order, as its own service shows it.
+#[derive(Deserialize)]
+struct Ordered {
+    user_id: String,
+    status: Status,
+    reason: Option<Rejection>,
+    lines: Vec<Line>,
+    total: u64,
+    address: Address,
+}
+
+/// A product, as the inventory shows it.
+#[derive(Deserialize)]
+struct Product {
+    name: String,
+}
+
+pub(crate) fn details(OrderId { id }: OrderId) -> Result<Details, Failure> {
+    let mut order: Ordered = services::query("order", Order::NAME, json!({ "id": id }))?;
+
+    let products = order.lines.iter().map(|line| ask("inventory", "product", &line.product_id));
+    let requests = [ask("payment", "payment", &id), ask("delivery", "delivery", &id)];
+    let mut answers = Answers::of(requests.into_iter().chain(products));
+    let payment = answers.next("payment");
+    let delivery = answers.next("delivery");
+    for line in &mut order.lines {
+        if let Some(Product { name }) = answers.next("inventory") {
+            line.name = name;
+        }
+    }
+
+    let Ordered { user_id, status, reason, lines, total, address } = order;
+    let unavailable = answers.unavailable;
+    Ok(Details { id, user_id, status, reason, lines, total, address, payment, delivery, unavailable })
+}
+
+fn ask(service: &str, aggregate: &str, id: &str) -> Request {
+    Request::new(service, aggregate, json!({ "id": id })).within_ms(TIME_LIMIT_MS)
+}
+
+/// The answers in the order of the requests, and who had none.
+struct Answers {
+    answers: IntoIter<Result<Value, Failure>>,
+    unavailable: BTreeSet<&'static str>,
+}
+
+impl Answers {
+    fn of(requests: impl Iterator<Item = Request>) -> Self {
+        Self { answers: services::query_all(requests).into_iter(), unavailable: BTreeSet::new() }
+    }
+
+    /// The next answer, which is that of `service`; none if it has nothing to show or is unavailable.
+    fn next<T: DeserializeOwned>(&mut self, service: &'static str) -> Option<T> {
+        match self.answers.next()?.map(serde_json::from_value) {
+            Ok(Ok(answer)) => Some(answer),
+            Err(Failure::Rejected(_)) => None,
+            Ok(Err(_)) | Err(Failure::Unavailable(_)) => {
+                self.unavailable.insert(service);
+                None
+            }
+        }
+    }
+}

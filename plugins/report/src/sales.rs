@@ -1,0 +1,105 @@
+//! What was sold, by product or by day.
+
+use kontor_sdk::{db, prelude::*};
+
+/// After every day: digits come before it.
+const NO_END: &str = "~";
+
+const BY_DAY: &str = "SELECT day, orders, quantity, amount FROM sales_by_day
+    WHERE day >= ?1 AND day < min(?2, ?3) AND orders > 0 ORDER BY day DESC LIMIT ?4";
+
+/// Looks up the days of one product after the other, so a few days of many years cost no more than they are.
+const BY_PRODUCT: &str = "
+    SELECT products.id AS product_id, name, sum(orders) AS orders, sum(quantity) AS quantity, sum(amount) AS amount
+    FROM products CROSS JOIN sales_by_product ON product_id = products.id AND day >= ?1 AND day < ?2
+    WHERE products.id > ?3 GROUP BY products.id HAVING sum(orders) > 0 ORDER BY products.id LIMIT ?4";
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum By {
+    Product,
+    Day,
+}
+
+/// Which totals, and how many of them at once. An order counts on the day (UTC) on which it was placed.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Totals {
+    by: By,
+    /// Orders placed on this day or later: `2026-03-01`.
+    #[schemars(extend("format" = "date"))]
+    from: Option<String>,
+    /// Orders placed before this day.
+    #[schemars(extend("format" = "date"))]
+    to: Option<String>,
+    #[serde(default = "default_limit")]
+    #[schemars(range(min = 1, max = 200))]
+    limit: u32,
+    /// The `next` of the page before.
+    after: Option<String>,
+}
+
+/// A screen's worth.
+fn default_limit() -> u32 {
+    50
+}
+
+/// What was sold of a product, or on a day.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Total {
+    #[serde(flatten)]
+    of: Of,
+    /// How many orders.
+    orders: u64,
+    /// How many pieces.
+    quantity: u64,
+    /// In the smallest unit of the currency.
+    amount: u64,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Of {
+    Product { product_id: String, name: String },
+    Day { day: String },
+}
+
+/// One page of totals: products in the order of their ids, or days, the last one first.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Sales {
+    items: Vec<Total>,
+    /// The `after` of the next page; null on the last one.
+    next: Option<String>,
+}
+
+pub(crate) fn sales(Totals { by, from, to, limit, after }: Totals) -> Result<Sales, Failure> {
+    let (sql, first) = match by {
+        By::Product => (BY_PRODUCT, ""),
+        By::Day => (BY_DAY, NO_END),
+    };
+    let after = after.unwrap_or_else(|| first.to_owned());
+    let to = to.unwrap_or_else(|| NO_END.to_owned());
+    let mut items: Vec<Total> = db::query(sql, params![from.unwrap_or_default(), to, after, limit + 1])?;
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next = items.last().filter(|_| more).map(|total| match &total.of {
+        Of::Product { product_id: last, .. } | Of::Day { day: last } => last.clone(),
+    });
+    Ok(Sales { items, next })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::plan;
+
+    #[test]
+    fn totals_are_looked_up_and_not_added_up_from_the_orders() {
+        let by_product = [
+            "SEARCH products USING PRIMARY KEY (id>?)",
+            "SEARCH sales_by_product USING PRIMARY KEY (product_id=? AND day>? AND day<?)",
+        ];
+        assert_eq!(plan(BY_PRODUCT), by_product);
+        assert_eq!(plan(BY_DAY), ["SEARCH sales_by_day USING PRIMARY KEY (day>? AND day<?)"]);
+    }
+}
