@@ -92,7 +92,8 @@ pub async fn run(
     registry.replace(deployed);
 
     let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
-    let projections = Arc::new(Projections::start(&config.data, log.clone(), registry.clone())?);
+    let projections =
+        Arc::new(Projections::start(&config.data, log.clone(), registry.clone(), clock.clone())?);
     let limits =
         QueryLimits { catch_up: Duration::from_millis(config.limits.wait_ms), ..QueryLimits::default() };
     let queries = Arc::new(Queries::new(
@@ -127,6 +128,7 @@ pub async fn run(
         registry,
         dispatch: Arc::new(dispatch.clone()),
         queries,
+        projections: projections.clone(),
         sagas: sagas.clone(),
         metrics,
         limits: HttpLimits {

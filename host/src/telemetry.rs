@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, stderr};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -9,10 +10,16 @@ use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::LogFormat;
+use crate::projection::Overview;
 use crate::saga::Census;
 
 pub(crate) const SAGAS: &str = "kontor_sagas";
 pub(crate) const OLDEST_SAGA: &str = "kontor_sagas_oldest_seconds";
+const POSITION: &str = "kontor_projection_position";
+const LAG_EVENTS: &str = "kontor_projection_lag_events";
+const LAG_SECONDS: &str = "kontor_projection_lag_seconds";
+const PARKED: &str = "kontor_projection_parked_streams";
+const BUILDING: &str = "kontor_projection_building_position";
 
 /// The upper bounds of the histograms' buckets in seconds. A command takes from a tenth of a millisecond (a warm instance, a
 /// quick disk) to the seconds after which it is refused.
@@ -29,7 +36,7 @@ enum Kind {
 
 /// All metrics of the host: name, and what `/metrics` says of it. A saga that needs a person is
 /// `kontor_sagas{state="parked"} > 0`.
-const METRICS: [(Kind, &str, &str); 13] = [
+const METRICS: [(Kind, &str, &str); 16] = [
     (
         Kind::Counter,
         "kontor_http_requests_total",
@@ -41,6 +48,8 @@ const METRICS: [(Kind, &str, &str); 13] = [
         "kontor_faults_total",
         "Calls of components that trapped, took too long or broke the contract, by service.",
     ),
+    (Kind::Gauge, POSITION, "The position in the log that a read model has reached, by service and version."),
+    (Kind::Gauge, LAG_EVENTS, "How many events a read model is behind the log, by service and version."),
     (
         Kind::Counter,
         "kontor_queries_total",
@@ -48,14 +57,17 @@ const METRICS: [(Kind, &str, &str); 13] = [
     ),
     (
         Kind::Gauge,
-        "kontor_projection_position",
-        "The position in the log that a read model has reached, by service.",
+        LAG_SECONDS,
+        "How long ago the first event was recorded that a read model has not reached, by service and version; 0 if there \
+         is none.",
     ),
     (
         Kind::Gauge,
-        "kontor_projection_lag_events",
-        "How many events a read model is behind the log, by service.",
+        BUILDING,
+        "The position that a read model has reached which is being built beside the live one, by service and version; 0 if \
+         there is none.",
     ),
+    (Kind::Gauge, PARKED, "Streams that are parked in a read model, by service and version."),
     (
         Kind::Counter,
         "kontor_projection_parked_total",
@@ -134,6 +146,28 @@ pub(crate) fn show_sagas(census: &[Census]) {
     for Census { state, sagas, oldest } in census {
         metrics::gauge!(SAGAS, "state" => state.as_str()).set(*sagas as f64);
         metrics::gauge!(OLDEST_SAGA, "state" => state.as_str()).set(oldest.as_secs_f64());
+    }
+}
+
+/// Sets what the metrics say about the read models, each with the labels `service` and `version`:
+///
+/// | metric | what | worth an alarm |
+/// |---|---|---|
+/// | `kontor_projection_position` | everything in the log up to here is dealt with | |
+/// | `kontor_projection_lag_events` | events behind that | |
+/// | `kontor_projection_lag_seconds` | how long ago the first of them was recorded | when it grows |
+/// | `kontor_projection_parked_streams` | streams it could not go on with | above 0 |
+/// | `kontor_projection_building_position` | how far the one is that is being built beside it; 0 if there is none | |
+pub(crate) fn show_projections(projections: &[Overview]) {
+    for projection in projections {
+        let labels =
+            [("service", projection.service.to_string()), ("version", projection.version.to_string())];
+        metrics::gauge!(POSITION, &labels).set(projection.position as f64);
+        metrics::gauge!(LAG_EVENTS, &labels).set(projection.lag_events as f64);
+        metrics::gauge!(LAG_SECONDS, &labels).set(Duration::from_millis(projection.lag_ms).as_secs_f64());
+        metrics::gauge!(PARKED, &labels).set(projection.parked as f64);
+        let building = projection.building.as_ref().map_or(0, |building| building.position);
+        metrics::gauge!(BUILDING, &labels).set(building as f64);
     }
 }
 

@@ -64,7 +64,8 @@ impl Shop {
         registry.replace(Deployed::new(self.components.clone()).unwrap());
         let snapshots = Snapshots::open(dir).unwrap();
         let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
-        let projections = Arc::new(Projections::start(dir, log.clone(), registry.clone()).unwrap());
+        let projections =
+            Arc::new(Projections::start(dir, log.clone(), registry.clone(), clock.clone()).unwrap());
         let queries = Queries::new(
             states.clone(),
             registry.clone(),

@@ -48,8 +48,8 @@ pub(super) async fn ask_all(
     let registry = Arc::new(Registry::default());
     registry.replace(Deployed::new([component]).map_err(|error| anyhow!(error))?);
     let states = Arc::new(States::new(log.clone(), Snapshots::open(data)?, registry.clone()));
-    let projections = Arc::new(Projections::start(data, log.clone(), registry.clone())?);
     let clock = Arc::new(SystemClock);
+    let projections = Arc::new(Projections::start(data, log.clone(), registry.clone(), clock.clone())?);
     let queries = Queries::new(states, registry, projections.clone(), log, clock, QueryLimits::default());
 
     let mut figures = Vec::new();

@@ -3,6 +3,8 @@
 mod client;
 mod events;
 mod plugins;
+mod projections;
+mod replay;
 mod saga;
 mod sagas;
 #[cfg(test)]
@@ -33,6 +35,7 @@ Examples:
   kontor events --follow --json
   kontor sagas --state parked
   kontor saga show 01997a2b-3c4d
+  kontor projections
 
 `kontor <command> --help` tells more about each command.";
 
@@ -54,6 +57,8 @@ enum Command {
     Events(events::Events),
     Sagas(sagas::Sagas),
     Saga(saga::Saga),
+    Projections(projections::Projections),
+    Replay(replay::Replay),
 }
 
 impl Cli {
@@ -65,6 +70,8 @@ impl Cli {
             Command::Events(events) => events.run(self.json, out),
             Command::Sagas(sagas) => sagas.run(self.json, out),
             Command::Saga(saga) => saga.run(self.json, out),
+            Command::Projections(projections) => projections.run(self.json, out),
+            Command::Replay(replay) => replay.run(self.json, out),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -18,7 +18,7 @@ use crate::model::{Position, StreamId, hash_prefix};
 use crate::runtime::Guarded;
 
 /// Raised with every change of the host's tables.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// Connections kept for the next queries. Each has a page cache of up to 2 MB and its prepared statements.
 const MAX_IDLE: usize = 8;
@@ -54,13 +54,84 @@ pub(super) fn directory(data: &Path) -> Result<PathBuf, ProjectionsError> {
 /// One version of a service's read model, as queries see it.
 pub(crate) struct Database {
     file: PathBuf,
+    /// How often the read model has been built anew beside another database.
+    generation: u32,
     model: ReadModel,
     /// Unique. What was counted before it was opened may have been another file's, or asked under another configuration.
     opening: Uuid,
     /// Everything up to here is applied. The file may say less: events that concern nobody are not worth a transaction.
     position: AtomicU64,
+    /// Streams that are parked in it.
+    parked: AtomicU64,
     damaged: Notify,
     idle: Mutex<Vec<Guarded>>,
+    /// Whether another one has taken its place.
+    retired: AtomicBool,
+}
+
+/// The databases of a read model at a start.
+pub(super) struct Opened {
+    pub(super) live: (Arc<Database>, Writer),
+    /// The one that was being built to take its place.
+    pub(super) building: Option<(Arc<Database>, Writer)>,
+}
+
+impl Opened {
+    /// Opens the databases of a read model, or makes the one there must be. One that was made by another schema, is damaged,
+    /// or is ahead of the log's `head` is removed, and so are those that have been replaced. `fresh`: the
+    /// generation of one that must be made; none that is still asked may have it.
+    pub(super) fn open(
+        dir: &Path,
+        service: &Arc<str>,
+        model: &ReadModel,
+        head: Position,
+        fresh: u32,
+    ) -> Result<Self, ProjectionsError> {
+        let unusable = |source| ProjectionsError::Directory { dir: dir.to_owned(), source };
+        let (mut live, mut building) = (None, None);
+        for generation in generations(dir, service, model).map_err(unusable)? {
+            let file = file_of(dir, service, model, generation);
+            let found = match live {
+                None => Writer::existing(&file, fingerprint(model), head),
+                Some(_) => Ok(None),
+            };
+            match found {
+                Ok(Some(writer)) => {
+                    let place = if writer.building { &mut building } else { &mut live };
+                    *place = Some((Database::new(file, generation, model, &writer), writer));
+                }
+                // To make it anew would be no better.
+                Err(source) if source.sqlite_error_code().is_some_and(is_passing) => {
+                    return Err(ProjectionsError::Database { file, source });
+                }
+                found => {
+                    let error = found.err().map(tracing::field::display);
+                    tracing::info!(%service, file = %file.display(), error, "a read database is of no use and removed");
+                    remove(&file).map_err(unusable)?;
+                }
+            }
+        }
+        if let Some(live) = live {
+            return Ok(Self { live, building });
+        }
+        if let Some((building, _)) = building {
+            building.discard().map_err(unusable)?;
+        }
+        let file = file_of(dir, service, model, fresh);
+        let writer = Writer::new(&file, service, model, false)?;
+        Ok(Self { live: (Database::new(file, fresh, model, &writer), writer), building: None })
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if *self.retired.get_mut()
+            && let Err(error) = remove(&self.file)
+        {
+            // The next start removes it.
+            tracing::warn!(file = %self.file.display(), %error, "a read database that was replaced stays");
+        }
+    }
 }
 
 /// The connection that fills a database, and how far it is.
@@ -68,44 +139,42 @@ pub(super) struct Writer {
     pub(super) connection: Guarded,
     pub(super) position: Position,
     pub(super) parked: HashSet<StreamId>,
+    /// Whether another database is the one that queries ask.
+    building: bool,
 }
 
 impl Database {
-    /// Opens the database of a read model, or makes it. One that was made by another schema, is damaged, or is ahead of the
-    /// log's `head` is made anew.
-    pub(super) fn open(
-        dir: &Path,
-        service: &Arc<str>,
-        model: &ReadModel,
-        head: Position,
-    ) -> Result<(Self, Writer), ProjectionsError> {
-        let file = dir.join(format!("{service}-v{}.db", model.version));
-        let fingerprint = fingerprint(model);
-        let writer = match Writer::existing(&file, fingerprint, head) {
-            Ok(Some(writer)) => writer,
-            // To make it anew would be no better.
-            Err(source) if source.sqlite_error_code().is_some_and(is_passing) => {
-                return Err(ProjectionsError::Database { file, source });
-            }
-            unusable => {
-                if file.exists() {
-                    let error = unusable.err().map(tracing::field::display);
-                    tracing::warn!(%service, file = %file.display(), error, "building the read database anew");
-                }
-                remove(&file)
-                    .map_err(|source| ProjectionsError::Directory { dir: dir.to_owned(), source })?;
-                Writer::new(&file, fingerprint, service, model)?
-            }
-        };
-        let database = Self {
+    fn new(file: PathBuf, generation: u32, model: &ReadModel, writer: &Writer) -> Arc<Self> {
+        Arc::new(Self {
             file,
+            generation,
             model: model.clone(),
             opening: Uuid::now_v7(),
             position: AtomicU64::new(writer.position),
+            parked: AtomicU64::new(writer.parked.len() as u64),
             damaged: Notify::new(),
             idle: Mutex::default(),
-        };
-        Ok((database, writer))
+            retired: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Makes an empty database beside this one, for the same read model.
+    pub(super) fn build_beside(&self, service: &Arc<str>) -> Result<(Arc<Self>, Writer), ProjectionsError> {
+        let generation = self.generation + 1;
+        let dir = self.file.parent().unwrap_or(&self.file);
+        let file = file_of(dir, service, &self.model, generation);
+        remove(&file).map_err(|source| ProjectionsError::Directory { dir: dir.to_owned(), source })?;
+        let writer = Writer::new(&file, service, &self.model, true)?;
+        Ok((Self::new(file, generation, &self.model, &writer), writer))
+    }
+
+    /// Removes the file when the last query has let go of it.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
     }
 
     /// Whether this is the database of that read model.
@@ -118,12 +187,22 @@ impl Database {
         connect(&self.file)
     }
 
+    /// The version of the read model.
+    pub(super) fn version(&self) -> u32 {
+        self.model.version
+    }
+
     pub(super) fn position(&self) -> Position {
         self.position.load(Ordering::Acquire)
     }
 
-    /// To be called when everything up to there is committed.
-    pub(super) fn advance(&self, position: Position) {
+    pub(super) fn parked(&self) -> u64 {
+        self.parked.load(Ordering::Relaxed)
+    }
+
+    /// To be called when everything up to there is committed, with the number of parked streams.
+    pub(super) fn advance(&self, position: Position, parked: usize) {
+        self.parked.store(parked as u64, Ordering::Relaxed);
         self.position.store(position, Ordering::Release);
     }
 
@@ -170,6 +249,17 @@ impl Database {
         }
     }
 
+    /// Asks the host's own tables, beside the one that fills it. Blocks while SQLite works.
+    pub(super) fn look_up<T>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let (reader, _) = self.begin_read()?;
+        let answer = reader.host(question);
+        self.end_read(reader);
+        answer
+    }
+
     fn report(&self, trouble: Option<ErrorCode>) {
         if trouble.is_some_and(is_damage) {
             self.damaged.notify_one();
@@ -198,20 +288,18 @@ impl Writer {
             if found != fingerprint {
                 return Ok(None);
             }
-            Ok(Some((tables::position(connection)?, tables::parked(connection)?)))
+            let (position, parked) = (tables::position(connection)?, tables::parked(connection)?);
+            Ok(Some((position, parked, tables::is_building(connection)?)))
         })?;
-        Ok(found.filter(|(position, _)| *position <= head).map(|(position, parked)| Self {
-            connection,
-            position,
-            parked,
-        }))
+        let found = found.filter(|(position, ..)| *position <= head);
+        Ok(found.map(|(position, parked, building)| Self { connection, position, parked, building }))
     }
 
     fn new(
         file: &Path,
-        fingerprint: i32,
         service: &Arc<str>,
         model: &ReadModel,
+        building: bool,
     ) -> Result<Self, ProjectionsError> {
         let failed = |source| ProjectionsError::Database { file: file.to_owned(), source };
         let connection = connect(file).map_err(failed)?;
@@ -224,11 +312,12 @@ impl Writer {
             .make_schema(&model.schema)
             .map_err(|source| ProjectionsError::Schema { service: service.clone(), source })?;
         let commit = |connection: &Connection| {
-            connection.pragma_update(None, "user_version", fingerprint)?;
+            tables::set_building(connection, building)?;
+            connection.pragma_update(None, "user_version", fingerprint(model))?;
             connection.execute_batch("COMMIT")
         };
         connection.host(commit).map_err(failed)?;
-        Ok(Self { connection, position: 0, parked: HashSet::new() })
+        Ok(Self { connection, position: 0, parked: HashSet::new(), building })
     }
 }
 
@@ -240,6 +329,31 @@ pub(super) fn is_damage(code: ErrorCode) -> bool {
 /// Whether a database may well be usable another time.
 fn is_passing(code: ErrorCode) -> bool {
     Guarded::is_trouble(code) && !is_damage(code)
+}
+
+/// `report-v1.db`; of a later generation `report-v1-2.db`
+fn file_of(dir: &Path, service: &str, model: &ReadModel, generation: u32) -> PathBuf {
+    let version = model.version;
+    dir.join(match generation {
+        0 => format!("{service}-v{version}.db"),
+        _ => format!("{service}-v{version}-{generation}.db"),
+    })
+}
+
+/// The generations of a read model whose files are there, newest first.
+fn generations(dir: &Path, service: &str, model: &ReadModel) -> io::Result<Vec<u32>> {
+    let start = format!("{service}-v{}", model.version);
+    let mut generations = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(&start)?.strip_suffix(".db"));
+        generations.extend(rest.and_then(|rest| match rest {
+            "" => Some(0),
+            _ => rest.strip_prefix('-')?.parse().ok(),
+        }));
+    }
+    generations.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(generations)
 }
 
 /// Tells databases of one version apart whose schema or events were changed all the same.
@@ -297,8 +411,12 @@ mod tests {
         }
     }
 
-    fn open(dir: &Path, model: &ReadModel, head: Position) -> Result<(Database, Writer), ProjectionsError> {
-        Database::open(dir, &"inventory".into(), model, head)
+    fn open(
+        dir: &Path,
+        model: &ReadModel,
+        head: Position,
+    ) -> Result<(Arc<Database>, Writer), ProjectionsError> {
+        Opened::open(dir, &"inventory".into(), model, head, 0).map(|opened| opened.live)
     }
 
     /// A row and the position, in one transaction that is not yet committed.
@@ -309,7 +427,7 @@ mod tests {
     }
 
     fn commit(writer: &Writer, position: Position) {
-        tables::commit(&writer.connection, &Progress { position, skipped: &[], parked: None }).unwrap();
+        tables::commit(&writer.connection, &Progress::to(position)).unwrap();
     }
 
     fn rows(connection: &Guarded) -> u64 {
@@ -375,7 +493,7 @@ mod tests {
         assert_eq!((position, rows(&reader)), (0, 0));
         database.end_read(reader);
         // Two events of no interest have passed by.
-        database.advance(9);
+        database.advance(9, 0);
         let (reader, position) = database.begin_read().unwrap();
         assert_eq!((position, rows(&reader)), (9, 1));
     }

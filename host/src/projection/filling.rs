@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use rusqlite::ErrorCode;
+use rusqlite::{Connection, ErrorCode};
 
 use super::database::{Database, Writer, is_damage};
 use super::tables::{self, Progress};
@@ -49,16 +49,16 @@ pub(super) struct Filling {
     pub(super) component: Component,
     /// Everything up to here is applied.
     pub(super) position: Position,
-    subscribed: Subscribed,
+    pub(super) subscribed: Subscribed,
     /// None when it was lost in a call.
     connection: Option<Guarded>,
-    parked: HashSet<StreamId>,
+    pub(super) parked: HashSet<StreamId>,
     /// What the database says.
     committed: Position,
 }
 
 /// The names of the events to apply, by aggregate.
-struct Subscribed(HashMap<Arc<str>, HashSet<Arc<str>>>);
+pub(super) struct Subscribed(HashMap<Arc<str>, HashSet<Arc<str>>>);
 
 impl Subscribed {
     fn new(model: Option<&ReadModel>) -> Self {
@@ -69,7 +69,7 @@ impl Subscribed {
         Self(names)
     }
 
-    fn contains(&self, event: &Recorded) -> bool {
+    pub(super) fn contains(&self, event: &Recorded) -> bool {
         self.0.get(event.stream.aggregate()).is_some_and(|names| names.contains(&event.name))
     }
 }
@@ -113,7 +113,7 @@ impl Filling {
         if applicable.is_empty() && skipped.is_empty() {
             self.pass_by(end)?;
         } else {
-            let progress = Progress { position: end, skipped: &skipped, parked: None };
+            let progress = Progress { skipped: &skipped, ..Progress::to(end) };
             if let Err(error) = self.attempt(&applicable, &progress).await? {
                 let (service, events) = (&self.component.manifest().service, applicable.len());
                 tracing::warn!(%service, events, error, "events cannot be applied together, so one by one");
@@ -131,7 +131,7 @@ impl Filling {
     /// Nothing is to be applied up to `end`, which is seldom worth a transaction.
     fn pass_by(&mut self, end: Position) -> Result<(), Unfilled> {
         if end - self.committed >= COMMIT_EVERY {
-            self.commit(&Progress { position: end, skipped: &[], parked: None })?;
+            self.commit(&Progress::to(end))?;
         }
         Ok(())
     }
@@ -141,16 +141,20 @@ impl Filling {
         let position = event.position;
         let events = std::slice::from_ref(event);
         if self.parked.contains(&event.stream) {
-            return self.commit(&Progress { position, skipped: events, parked: None });
+            return self.commit(&Progress { skipped: events, ..Progress::to(position) });
         }
-        let progress = Progress { position, skipped: &[], parked: None };
-        let Err(error) = self.attempt(events, &progress).await? else { return Ok(()) };
-        let service = &self.component.manifest().service;
-        tracing::error!(%service, stream = %event.stream, position, error, "a stream is parked in a projection");
-        metrics::counter!("kontor_projection_parked_total", "service" => service.to_string()).increment(1);
-        self.commit(&Progress { position, skipped: &[], parked: Some((event, &error)) })?;
+        let Err(error) = self.attempt(events, &Progress::to(position)).await? else { return Ok(()) };
+        self.park(event, &error, position)?;
         self.parked.insert(event.stream.clone());
         Ok(())
+    }
+
+    /// Notes that an event could not be applied. `position`: everything else up to there is dealt with.
+    pub(super) fn park(&mut self, event: &Recorded, error: &str, position: Position) -> Result<(), Unfilled> {
+        let (service, stream) = (&self.component.manifest().service, &event.stream);
+        tracing::error!(%service, %stream, event.position, error, "a stream is parked in a projection");
+        metrics::counter!("kontor_projection_parked_total", "service" => service.to_string()).increment(1);
+        self.commit(&Progress { parked: Some((event, error)), ..Progress::to(position) })
     }
 
     /// Applies events and commits the progress with them. The inner error is why the component could not.
@@ -186,12 +190,28 @@ impl Filling {
     }
 
     /// Commits progress alone.
-    fn commit(&mut self, progress: &Progress<'_>) -> Result<(), Unfilled> {
+    pub(super) fn commit(&mut self, progress: &Progress<'_>) -> Result<(), Unfilled> {
         let connection = self.begin()?;
         tables::commit(&connection, progress)?;
         self.connection = Some(connection);
         self.committed = progress.position;
         Ok(())
+    }
+
+    /// Shows how far it is.
+    pub(super) fn advance(&self) {
+        self.database.advance(self.position, self.parked.len());
+    }
+
+    /// Asks the host's own tables, or tells them something.
+    pub(super) fn look_up<T>(
+        &mut self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Unfilled> {
+        let connection = self.connection.take().map_or_else(|| self.database.writer(), Ok)?;
+        let answer = connection.host(question);
+        self.connection = Some(connection);
+        Ok(answer?)
     }
 
     /// The connection with a new transaction. Whoever does not put it back has it closed, and the transaction undone.
@@ -218,8 +238,6 @@ fn commit(connection: &Guarded, progress: &Progress<'_>) -> Result<Result<(), St
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
-
     use super::*;
 
     const SCHEMA: &str = "
@@ -240,7 +258,7 @@ mod tests {
             database.make_schema(SCHEMA).unwrap();
             tables::begin(&database).unwrap();
             database.host(|connection| connection.execute_batch(sql)).unwrap();
-            let committed = commit(&database, &Progress { position: 7, skipped: &[], parked: None }).unwrap();
+            let committed = commit(&database, &Progress::to(7)).unwrap();
             assert_eq!(committed.err().as_deref(), expected, "{sql}");
             tables::roll_back(&database).unwrap();
             let position = database.host(tables::position).unwrap();

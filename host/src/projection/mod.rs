@@ -6,6 +6,8 @@
 
 mod database;
 mod filling;
+mod operate;
+mod redrive;
 mod runner;
 mod standalone;
 mod tables;
@@ -15,18 +17,22 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::clock::SharedClock;
 use crate::deploy::Registry;
 use crate::log::EventLog;
 use crate::manifest::ReadModel;
 use crate::model::Position;
 
 pub(crate) use database::Database;
+use database::Opened;
 pub use database::ProjectionsError;
+pub use operate::{Build, Overview, ParkedStream, Redrive};
+use operate::{Building, MAX_REQUESTS, Request};
 use runner::Runner;
 pub use standalone::Standalone;
 
@@ -34,6 +40,8 @@ pub use standalone::Standalone;
 pub struct Projections {
     /// By service.
     projections: HashMap<Arc<str>, Projection>,
+    log: Arc<dyn EventLog>,
+    clock: SharedClock,
     runners: Mutex<Vec<JoinHandle<()>>>,
     /// Becomes true at shutdown.
     stopping: watch::Sender<bool>,
@@ -41,7 +49,9 @@ pub struct Projections {
 
 struct Projection {
     database: Arc<ArcSwap<Database>>,
+    building: Arc<ArcSwapOption<Building>>,
     position: watch::Receiver<Position>,
+    requests: mpsc::Sender<Request>,
 }
 
 /// A read model did not get as far as it was waited for.
@@ -58,6 +68,7 @@ impl Projections {
         data: &Path,
         log: Arc<dyn EventLog>,
         registry: Arc<Registry>,
+        clock: SharedClock,
     ) -> Result<Self, ProjectionsError> {
         let dir = database::directory(data)?;
         let mut projections = HashMap::new();
@@ -65,21 +76,34 @@ impl Projections {
         for component in registry.current().services() {
             let service = &component.manifest().service;
             let Some(model) = &component.manifest().read_model else { continue };
-            let (database, writer) = Database::open(&dir, service, model, *log.head().borrow())?;
-            let database = Arc::new(ArcSwap::from_pointee(database));
+            let databases = Opened::open(&dir, service, model, *log.head().borrow(), 0)?;
+            let (live, writer) = &databases.live;
+            let database = Arc::new(ArcSwap::new(live.clone()));
+            let building = Arc::<ArcSwapOption<Building>>::default();
             let (tell, position) = watch::channel(writer.position);
-            projections.insert(service.clone(), Projection { database: database.clone(), position });
-            let runner =
-                Runner { dir: dir.clone(), log: log.clone(), registry: registry.clone(), database, tell };
-            opened.push((runner, component.clone(), writer));
+            let (requests, requested) = mpsc::channel(MAX_REQUESTS);
+            let (asked, shown) = (database.clone(), building.clone());
+            let projection = Projection { database: asked, building: shown, position, requests };
+            projections.insert(service.clone(), projection);
+            let runner = Runner {
+                dir: dir.clone(),
+                log: log.clone(),
+                registry: registry.clone(),
+                database,
+                tell,
+                building,
+                clock: clock.clone(),
+                requests: requested,
+            };
+            opened.push((runner, component.clone(), databases));
         }
         let (stopping, stop) = watch::channel(false);
-        let threads = opened.into_iter().map(|(runner, component, writer)| {
+        let threads = opened.into_iter().map(|(runner, component, databases)| {
             let stop = stop.clone();
-            tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(component, writer, stop)))
+            tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(component, databases, stop)))
         });
         let runners = Mutex::new(threads.collect());
-        Ok(Self { projections, runners, stopping })
+        Ok(Self { projections, log, clock, runners, stopping })
     }
 
     /// How far the read model of a service is; none if it has none.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::database::{self, Database, ProjectionsError};
+use super::database::{self, Opened, ProjectionsError};
 use super::filling::Filling;
 use super::tables::Progress;
 use crate::error::CallError;
@@ -25,8 +25,8 @@ impl Standalone {
             None => None,
             Some(model) => {
                 let dir = database::directory(data)?;
-                let (database, writer) = Database::open(&dir, &manifest.service, model, Position::MAX)?;
-                Some(Filling::new(Arc::new(database), component.clone(), writer))
+                let (database, writer) = Opened::open(&dir, &manifest.service, model, Position::MAX, 0)?.live;
+                Some(Filling::new(database, component.clone(), writer))
             }
         };
         Ok(Self { component, filling })
@@ -36,7 +36,7 @@ impl Standalone {
     pub async fn project(&mut self, events: &[Recorded]) -> Result<(), String> {
         let filling = self.filling.as_mut().ok_or("the service has no read model")?;
         let Some(last) = events.last() else { return Ok(()) };
-        let progress = Progress { position: last.position, skipped: &[], parked: None };
+        let progress = Progress::to(last.position);
         filling.attempt(events, &progress).await.map_err(|unfilled| unfilled.to_string())?
     }
 

@@ -1,4 +1,4 @@
-//! The host's own tables in a read database: how far it is, and which streams are parked.
+//! The host's own tables in a read database: how far it is, and which streams are parked since when.
 //!
 //! None of these statements is cached, see [`Guarded::host`].
 
@@ -6,19 +6,28 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, params};
 
-use crate::model::{Position, Recorded, StreamId};
+use super::operate::ParkedStream;
+use crate::model::{Position, Recorded, StreamId, Version};
 use crate::runtime::Guarded;
 
-/// `changes`: how often the service's own tables were written. `skipped`: the events of the stream that came after the one that could not be applied.
+/// `changes`: how often the service's own tables were written. `building`: whether queries still ask the database that this one
+/// is to replace. `version` and `position`: those of the stream's first event that is not applied; where a long stream is
+/// being redriven, only the version is exact. `skipped`: the events that came after it and were passed over.
 pub(super) const SCHEMA: &str = "
-    CREATE TABLE kontor_position (position INTEGER NOT NULL, changes INTEGER NOT NULL) STRICT;
-    INSERT INTO kontor_position VALUES (0, 0);
+    CREATE TABLE kontor_position (
+        position INTEGER NOT NULL,
+        changes INTEGER NOT NULL,
+        building INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO kontor_position VALUES (0, 0, 0);
     CREATE TABLE kontor_parked (
         stream TEXT PRIMARY KEY,
+        version INTEGER NOT NULL,
         position INTEGER NOT NULL,
         error TEXT NOT NULL,
         skipped INTEGER NOT NULL DEFAULT 0
     ) STRICT;
+    CREATE INDEX kontor_parked_since ON kontor_parked (position);
 ";
 
 /// What a transaction changes besides the service's own tables.
@@ -29,6 +38,23 @@ pub(super) struct Progress<'a> {
     pub(super) skipped: &'a [Recorded],
     /// An event that could not be applied, and why.
     pub(super) parked: Option<(&'a Recorded, &'a str)>,
+    pub(super) redriven: Option<Redriven<'a>>,
+}
+
+/// What a transaction applies of a parked stream.
+#[derive(Clone, Copy)]
+pub(super) struct Redriven<'a> {
+    pub(super) stream: &'a StreamId,
+    pub(super) events: usize,
+    /// The version to go on with; none if that was all, and the stream is parked no more.
+    pub(super) next: Option<Version>,
+}
+
+impl Progress<'_> {
+    /// Nothing but the position.
+    pub(super) fn to(position: Position) -> Self {
+        Self { position, skipped: &[], parked: None, redriven: None }
+    }
 }
 
 pub(super) fn position(connection: &Connection) -> rusqlite::Result<Position> {
@@ -46,12 +72,57 @@ pub(super) fn count_change(database: &Guarded) -> rusqlite::Result<()> {
     database.host(|connection| connection.execute(count, [])).map(drop)
 }
 
+/// Whether the database is being built beside the one that queries ask.
+pub(super) fn is_building(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT building FROM kontor_position", [], |row| row.get(0))
+}
+
+/// Notes whether it is, outside of any other transaction.
+pub(super) fn set_building(connection: &Connection, building: bool) -> rusqlite::Result<()> {
+    connection.execute("UPDATE kontor_position SET building = ?1", [building]).map(drop)
+}
+
 /// The streams that are parked. As many as have ever failed, so few; each costs its name in memory.
 pub(super) fn parked(connection: &Connection) -> rusqlite::Result<HashSet<StreamId>> {
-    let mut statement = connection.prepare("SELECT stream FROM kontor_parked")?;
+    streams(connection, "SELECT stream FROM kontor_parked")
+}
+
+fn streams<C: FromIterator<StreamId>>(connection: &Connection, sql: &str) -> rusqlite::Result<C> {
+    let mut statement = connection.prepare(sql)?;
     let streams = statement.query_map([], |row| row.get::<_, String>(0))?;
     // What is no stream's name, nobody will ask for.
     streams.filter_map(|stream| stream.map(|stream| StreamId::parse(&stream).ok()).transpose()).collect()
+}
+
+/// All parked streams in the order in which they were parked.
+pub(super) fn parked_in_order(connection: &Connection) -> rusqlite::Result<Vec<StreamId>> {
+    streams(connection, "SELECT stream FROM kontor_parked ORDER BY position")
+}
+
+/// Up to `limit` parked streams behind a position, in the order in which they were parked.
+pub(super) fn parked_since(
+    connection: &Connection,
+    after: Position,
+    limit: usize,
+) -> rusqlite::Result<Vec<ParkedStream>> {
+    let mut statement = connection.prepare(
+        "SELECT stream, position, error, skipped FROM kontor_parked WHERE position > ?1 ORDER BY position LIMIT ?2",
+    )?;
+    let parked = statement.query_map(params![after, limit], |row| {
+        Ok(ParkedStream {
+            stream: row.get(0)?,
+            position: row.get(1)?,
+            error: row.get(2)?,
+            skipped: row.get(3)?,
+        })
+    })?;
+    parked.collect()
+}
+
+/// The version of the first event of a parked stream that is not applied.
+pub(super) fn unapplied(connection: &Connection, stream: &StreamId) -> rusqlite::Result<Version> {
+    let version = "SELECT version FROM kontor_parked WHERE stream = ?1";
+    connection.query_row(version, [stream.as_str()], |row| row.get(0))
 }
 
 /// Begins the transaction of a batch.
@@ -65,9 +136,22 @@ pub(super) fn commit(database: &Guarded, progress: &Progress<'_>) -> rusqlite::R
     database.host(|connection| {
         if let Some((event, error)) = progress.parked {
             connection.execute(
-                "INSERT INTO kontor_parked (stream, position, error) VALUES (?1, ?2, ?3)",
-                params![event.stream.as_str(), event.position, error],
+                "INSERT INTO kontor_parked (stream, version, position, error) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET version = ?2, position = ?3, error = ?4",
+                params![event.stream.as_str(), event.version, event.position, error],
             )?;
+        }
+        match progress.redriven {
+            Some(Redriven { stream, next: None, .. }) => {
+                connection.execute("DELETE FROM kontor_parked WHERE stream = ?1", [stream.as_str()])?;
+            }
+            Some(Redriven { stream, events, next: Some(next) }) => {
+                connection.execute(
+                    "UPDATE kontor_parked SET version = ?2, skipped = max(skipped - ?3, 0) WHERE stream = ?1",
+                    params![stream.as_str(), next, events],
+                )?;
+            }
+            None => {}
         }
         for event in progress.skipped {
             connection.execute(

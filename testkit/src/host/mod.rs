@@ -150,9 +150,9 @@ impl Site {
 
         let states =
             Arc::new(States::new(log.clone(), Snapshots::open(data).expect("snapshots"), registry.clone()));
-        let projections = Projections::start(data, log.clone(), registry.clone()).expect("read models");
-        let projections = Arc::new(projections);
         let clock = self.clock.clone();
+        let projections = Projections::start(data, log.clone(), registry.clone(), clock.clone());
+        let projections = Arc::new(projections.expect("read models"));
         let queries = Queries::new(
             states.clone(),
             registry.clone(),

@@ -20,6 +20,10 @@ pub(super) enum Action {
     Builtin(Builtin),
     /// What a person does about a saga, and the schema of the request's body.
     Act(ActName, Schema),
+    /// Has a read model go on with parked streams. The schema of the request's body.
+    Redrive(Schema),
+    /// Has a read model built anew. The schema of the request's body.
+    Replay(Schema),
 }
 
 pub(super) struct CommandRoute {

@@ -21,6 +21,8 @@ pub(super) enum Builtin {
     Plugins,
     Sagas,
     SagaTimeline,
+    Projections,
+    Projection,
 }
 
 /// One of the host's own routes.
@@ -36,6 +38,10 @@ pub(super) enum Does {
     Answer(Builtin),
     /// What a person does about a saga, and the schema of the request's body.
     Act(ActName, fn() -> Value),
+    /// Has a read model go on with parked streams. The schema of the request's body.
+    Redrive(fn() -> Value),
+    /// Has a read model built anew. The schema of the request's body.
+    Replay(fn() -> Value),
 }
 
 /// The longest reason that a person may give for an act, in characters. It stays in the journal for ever.
@@ -44,7 +50,7 @@ const MAX_REASON_LENGTH: usize = 1_000;
 const AFTER: (&str, &str) = ("after", "Where to go on: the `next` of the page before.");
 const LIMIT: (&str, &str) = ("limit", "How many at most: 100 unless told, and never more than 1000.");
 
-pub(super) const BUILTINS: [BuiltinRoute; 14] = [
+pub(super) const BUILTINS: [BuiltinRoute; 18] = [
     get(Builtin::Page, "/", "This API as a page"),
     get(Builtin::OpenApi, "/openapi.json", "This API as an OpenAPI document"),
     get(
@@ -75,7 +81,7 @@ pub(super) const BUILTINS: [BuiltinRoute; 14] = [
         "/admin/sagas/{id}",
         "What a saga did, step by step, and what persons did about it",
     ),
-    act(ActName::Retry, "/admin/sagas/{id}/retry", "Has a parked saga try again what failed", retry_body),
+    act(ActName::Retry, "/admin/sagas/{id}/retry", "Has a parked saga try again what failed", empty_body),
     act(ActName::Skip, "/admin/sagas/{id}/skip", "Leaves out what failed in a parked saga", skip_body),
     act(
         ActName::Resolve,
@@ -83,6 +89,21 @@ pub(super) const BUILTINS: [BuiltinRoute; 14] = [
         "Ends a parked saga that was seen to by hand",
         resolve_body,
     ),
+    get(Builtin::Projections, "/admin/projections", "The read models: how far they are, and what is parked"),
+    get(Builtin::Projection, "/admin/projections/{service}", "A read model, and its parked streams")
+        .with(&[AFTER, LIMIT]),
+    BuiltinRoute {
+        does: Does::Redrive(redrive_body),
+        path: "/admin/projections/{service}/redrive",
+        summary: "Has a read model apply the events of parked streams again, from the one that failed",
+        parameters: &[],
+    },
+    BuiltinRoute {
+        does: Does::Replay(empty_body),
+        path: "/admin/projections/{service}/replay",
+        summary: "Builds a read model anew beside the live one, and puts it in its place when it is as far",
+        parameters: &[],
+    },
 ];
 
 const fn get(builtin: Builtin, path: &'static str, summary: &'static str) -> BuiltinRoute {
@@ -101,7 +122,7 @@ impl BuiltinRoute {
     pub(super) fn method(&self) -> Method {
         match self.does {
             Does::Answer(_) => Method::Get,
-            Does::Act(..) => Method::Post,
+            Does::Act(..) | Does::Redrive(_) | Does::Replay(_) => Method::Post,
         }
     }
 
@@ -110,11 +131,13 @@ impl BuiltinRoute {
         match self.does {
             Does::Answer(builtin) => Ok(Action::Builtin(builtin)),
             Does::Act(act, body) => Schema::compile(&body()).map(|body| Action::Act(act, body)),
+            Does::Redrive(body) => Schema::compile(&body()).map(Action::Redrive),
+            Does::Replay(body) => Schema::compile(&body()).map(Action::Replay),
         }
     }
 }
 
-fn retry_body() -> Value {
+fn empty_body() -> Value {
     json!({"type": "object", "additionalProperties": false, "properties": {}})
 }
 
@@ -134,6 +157,13 @@ fn resolve_body() -> Value {
         "type": "object", "additionalProperties": false, "required": ["reason"],
         "properties": {"reason": reason()},
     })
+}
+
+fn redrive_body() -> Value {
+    let stream = json!({
+        "type": "string", "description": "Only this stream. May be left out.", "examples": ["order/A-1"],
+    });
+    json!({"type": "object", "additionalProperties": false, "properties": {"stream": stream}})
 }
 
 fn reason() -> Value {

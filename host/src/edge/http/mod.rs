@@ -16,6 +16,7 @@ mod openapi;
 mod ops;
 mod parameters;
 mod problem;
+mod projections;
 mod query;
 mod routes;
 mod sagas;
@@ -50,6 +51,7 @@ use self::routes::Found;
 use crate::deploy::{Deployed, Registry};
 use crate::dispatch::Dispatch;
 use crate::log::EventLog;
+use crate::projection::Projections;
 use crate::query::Queries;
 use crate::saga::Sagas;
 
@@ -65,6 +67,7 @@ pub struct Edge {
     pub registry: Arc<Registry>,
     pub dispatch: Arc<Dispatch>,
     pub queries: Arc<Queries>,
+    pub projections: Arc<Projections>,
     pub sagas: Arc<Sagas>,
     /// The recorder behind it must be installed before the edge starts.
     pub metrics: PrometheusHandle,
@@ -236,6 +239,8 @@ impl Site {
             Action::Query(route) => query::answer(self, route, &call).await,
             Action::Builtin(builtin) => self.builtin(*builtin, tables, &call).await,
             Action::Act(act, schema) => sagas::act(self, *act, schema, &call, body).await,
+            Action::Redrive(schema) => projections::redrive(self, schema, &call, body).await,
+            Action::Replay(schema) => projections::replay(self, schema, &call, body).await,
         }
     }
 
@@ -252,6 +257,8 @@ impl Site {
             Builtin::Plugins => ops::plugins(&tables.deployed),
             Builtin::Sagas => sagas::list(self, call).await,
             Builtin::SagaTimeline => sagas::timeline(self, call).await,
+            Builtin::Projections => projections::list(self).await,
+            Builtin::Projection => projections::show(self, call).await,
         }
     }
 }

@@ -96,13 +96,17 @@ fn host_operation(route: &BuiltinRoute) -> Value {
     let name = match route.does {
         Does::Answer(builtin) => format!("{builtin:?}"),
         Does::Act(act, _) => format!("saga{act:?}"),
+        Does::Redrive(_) => "redrive".to_owned(),
+        Does::Replay(_) => "replay".to_owned(),
     };
     let mut operation = json!({
         "operationId": format!("host.{}", name.to_lowercase()), "tags": [HOST_TAG], "summary": route.summary,
         "responses": {"200": {"description": "OK"}, "default": problem_response()},
     });
-    if let Does::Act(_, body) = route.does {
+    if let Does::Act(..) = route.does {
         parameters.extend(ACT_HEADERS.map(header));
+    }
+    if let Does::Act(_, body) | Does::Redrive(body) | Does::Replay(body) = route.does {
         operation["requestBody"] = json!({"content": {"application/json": {"schema": body()}}});
     }
     operation["parameters"] = json!(parameters);

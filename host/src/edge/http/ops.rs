@@ -56,9 +56,10 @@ fn readiness(missing: &[&str]) -> Result<Response, Problem> {
     }
 }
 
-/// `GET /metrics`. How the sagas stand is looked up now: it changes with time alone.
+/// `GET /metrics`. How the sagas and the read models stand is looked up now: it changes with time alone.
 pub(super) async fn metrics(site: &Site) -> Result<Response, Problem> {
     telemetry::show_sagas(&site.edge.sagas.census().await?);
+    telemetry::show_projections(&site.edge.projections.overviews().await?);
     let text_format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, text_format)], site.edge.metrics.render()).into_response())
 }

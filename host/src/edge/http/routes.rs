@@ -160,6 +160,8 @@ mod tests {
                     Action::Query(query) => format!("{}?", query.query),
                     Action::Builtin(builtin) => format!("{builtin:?}"),
                     Action::Act(act, _) => format!("{act:?}"),
+                    Action::Redrive(_) => "redrive".to_owned(),
+                    Action::Replay(_) => "replay".to_owned(),
                 };
                 params.iter().fold(target, |text, (name, value)| format!("{text} {name}={value}"))
             }
@@ -187,6 +189,7 @@ mod tests {
             (Method::GET, "/admin/sagas/7", "SagaTimeline id=7"),
             (Method::POST, "/admin/sagas/7/skip", "Skip id=7"),
             (Method::GET, "/admin/sagas/7/skip", "allow POST"),
+            (Method::POST, "/admin/projections/report/redrive", "redrive service=report"),
         ] {
             assert_eq!(found(&table, method.clone(), path), expected, "{method} {path}");
         }

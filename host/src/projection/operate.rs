@@ -1,0 +1,188 @@
+//! What an operator sees of the read models, and does to them.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+
+use super::{Database, Projection, Projections, tables};
+use crate::error::CallError;
+use crate::model::{Position, Rejection, StreamId};
+
+/// Requests that wait for one read model: persons make them, one at a time.
+pub(super) const MAX_REQUESTS: usize = 16;
+
+/// How a read model stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Overview {
+    pub service: Arc<str>,
+    /// The read model's version.
+    pub version: u32,
+    /// Everything in the log up to here is dealt with.
+    pub position: Position,
+    /// Events behind that.
+    pub lag_events: u64,
+    /// How long ago the first of them was recorded; 0 if there is none.
+    pub lag_ms: u64,
+    /// How many streams are parked.
+    pub parked: u64,
+    /// The database that is being built beside it to take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub building: Option<Build>,
+}
+
+/// How far a database is that is being built. It is done when it is as far as the live one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    pub version: u32,
+    pub position: Position,
+    /// Since it was begun, or gone on with after a restart; those included that are of no interest to it.
+    pub events_per_second: u64,
+}
+
+/// A database that is being built, as the one who fills it shows it.
+pub(super) struct Building {
+    pub(super) database: Arc<Database>,
+    /// Where it began or went on, and when.
+    pub(super) from: Position,
+    pub(super) since_ms: u64,
+}
+
+impl Building {
+    fn progress(&self, now_ms: u64) -> Build {
+        let position = self.database.position();
+        let elapsed_ms = now_ms.saturating_sub(self.since_ms).max(1);
+        let events_per_second = position.saturating_sub(self.from) * 1_000 / elapsed_ms;
+        Build { version: self.database.version(), position, events_per_second }
+    }
+}
+
+/// A stream that a read model could not go on with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ParkedStream {
+    /// Its name: `order/0199…`.
+    pub stream: String,
+    /// The position of the event that could not be applied.
+    pub position: Position,
+    /// Why.
+    pub error: String,
+    /// Events of the stream that came after it and were passed over.
+    pub skipped: u64,
+}
+
+/// What came of a redrive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Redrive {
+    /// Streams that are parked no more.
+    pub streams: u64,
+    /// Events that were applied.
+    pub events: u64,
+    /// Streams that failed again and stay parked.
+    pub parked: u64,
+}
+
+/// What a person asks of the one who fills a read model.
+pub(super) enum Request {
+    Redrive {
+        stream: Option<StreamId>,
+        answer: oneshot::Sender<Result<Redrive, Rejection>>,
+    },
+    /// The answer is whether it has begun; if not, another one is under way.
+    Replay {
+        answer: oneshot::Sender<bool>,
+    },
+}
+
+impl Projections {
+    /// All read models, by service.
+    pub async fn overviews(&self) -> Result<Vec<Overview>, CallError> {
+        let mut services: Vec<_> = self.projections.keys().collect();
+        services.sort();
+        let mut overviews = Vec::new();
+        for service in services {
+            overviews.push(self.overview(service).await?);
+        }
+        Ok(overviews)
+    }
+
+    /// One read model. Rejected with `not-found` if the service has none.
+    pub async fn overview(&self, service: &str) -> Result<Overview, CallError> {
+        let (service, projection) = self.find(service)?;
+        let database = projection.database.load_full();
+        let position = database.position();
+        let next = self.log.read_all(position, 1).await?;
+        let lag_ms = next.first().map_or(0, |event| self.clock.now_ms().saturating_sub(event.meta.time_ms));
+        let lag_events = self.log.head().borrow().saturating_sub(position);
+        Ok(Overview {
+            service: service.clone(),
+            version: database.version(),
+            position,
+            lag_events,
+            lag_ms,
+            parked: database.parked(),
+            building: projection.building.load().as_ref().map(|build| build.progress(self.clock.now_ms())),
+        })
+    }
+
+    /// Up to `limit` parked streams of a read model behind a position, in the order in which they were parked. Rejected with
+    /// `not-found`.
+    pub async fn parked(
+        &self,
+        service: &str,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<ParkedStream>, CallError> {
+        let (service, projection) = self.find(service)?;
+        let database = projection.database.load_full();
+        let unusable = |reason| CallError::ReadModel { service: service.clone(), reason };
+        let look_up = move || database.look_up(|connection| tables::parked_since(connection, after, limit));
+        let found = spawn_blocking(look_up).await.map_err(|error| unusable(error.to_string()))?;
+        found.map_err(|error| unusable(error.to_string()))
+    }
+
+    /// Applies the events of a parked stream, or of all parked streams, again from the one that failed, with the component
+    /// that is deployed now. Goes on when the caller stops waiting. Rejected with `not-found` or `stream-not-parked`.
+    pub async fn redrive(&self, service: &str, stream: Option<StreamId>) -> Result<Redrive, CallError> {
+        let (service, projection) = self.find(service)?;
+        Ok(request(service, projection, |answer| Request::Redrive { stream, answer }).await??)
+    }
+
+    /// Begins to build a read model anew from the first event on, beside the live database, which goes on and is asked until
+    /// the new one is as far. Goes on after a restart. Rejected with `not-found` or `replay-under-way`.
+    pub async fn replay(&self, service: &str) -> Result<Overview, CallError> {
+        let (service, projection) = self.find(service)?;
+        if !request(service, projection, |answer| Request::Replay { answer }).await? {
+            return Err(CallError::Rejected(Rejection {
+                code: "replay-under-way".to_owned(),
+                message: format!("The read model of {service} is being built anew already."),
+                details: None,
+            }));
+        }
+        self.overview(service).await
+    }
+
+    fn find(&self, service: &str) -> Result<(&Arc<str>, &Projection), CallError> {
+        let found = self.projections.get_key_value(service);
+        Ok(found.ok_or_else(|| Rejection {
+            code: "not-found".to_owned(),
+            message: format!("There is no service {service} with a read model."),
+            details: None,
+        })?)
+    }
+}
+
+/// Has the one who fills a read model do something.
+async fn request<T>(
+    service: &Arc<str>,
+    projection: &Projection,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, CallError> {
+    let (answer, answered) = oneshot::channel();
+    let full = |_| CallError::Busy { queue: "the queue of a read model's operators" };
+    projection.requests.try_send(request(answer)).map_err(full)?;
+    answered.await.map_err(|_| CallError::ReadModel {
+        service: service.clone(),
+        reason: "it was interrupted; what it has done stands, and the rest can be asked for again".to_owned(),
+    })
+}

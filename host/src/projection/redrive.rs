@@ -1,0 +1,96 @@
+//! Goes on with parked streams: their events are applied again from the one that failed, in order.
+//!
+//! *Invariant:* what is applied of a parked stream and how far it is are committed together, so that each of its events
+//! takes effect exactly once, whenever the process ends. While a stream is redriven, the rest of the read model waits.
+
+use std::slice;
+
+use super::filling::Filling;
+use super::operate::Redrive;
+use super::runner::Ended;
+use super::tables::{self, Progress, Redriven};
+use crate::log::{EventLog, MAX_PAGE};
+use crate::model::{Recorded, Rejection, StreamId};
+
+impl Filling {
+    /// Redrives one parked stream, or all of them, those first that were parked first. Rejected with `stream-not-parked`.
+    pub(super) async fn redrive(
+        &mut self,
+        log: &dyn EventLog,
+        stream: Option<&StreamId>,
+    ) -> Result<Result<Redrive, Rejection>, Ended> {
+        let streams = match stream {
+            Some(stream) if self.parked.contains(stream) => vec![stream.clone()],
+            Some(stream) => return Ok(Err(not_parked(stream))),
+            None => self.look_up(tables::parked_in_order)?,
+        };
+        let mut redrive = Redrive::default();
+        for stream in &streams {
+            match self.redrive_stream(log, stream, &mut redrive.events).await? {
+                true => redrive.streams += 1,
+                false => redrive.parked += 1,
+            }
+        }
+        Ok(Ok(redrive))
+    }
+
+    /// Whether the stream is parked no more. `applied` counts its events.
+    async fn redrive_stream(
+        &mut self,
+        log: &dyn EventLog,
+        stream: &StreamId,
+        applied: &mut u64,
+    ) -> Result<bool, Ended> {
+        let mut next = Some(self.look_up(|connection| tables::unapplied(connection, stream))?);
+        while let Some(version) = next {
+            let page = log.read(stream, version - 1, MAX_PAGE).await?;
+            // What is behind the read model's position, the subscription brings.
+            let more =
+                page.len() == MAX_PAGE && page.last().is_some_and(|last| last.position < self.position);
+            next = page.last().filter(|_| more).map(|last| last.version + 1);
+            let due = |event: &Recorded| event.position <= self.position && self.subscribed.contains(event);
+            let events: Vec<_> = page.into_iter().filter(due).collect();
+            let progress = self.redriven(Redriven { stream, events: events.len(), next });
+            match self.attempt(&events, &progress).await? {
+                Ok(()) => *applied += events.len() as u64,
+                Err(_) if self.redrive_singly(&events, stream, applied).await? => {
+                    self.commit(&self.redriven(Redriven { stream, events: 0, next }))?;
+                }
+                Err(_) => return Ok(false),
+            }
+        }
+        self.parked.remove(stream);
+        Ok(true)
+    }
+
+    /// Applies each event in a transaction of its own; false if one failed, from which on the stream stays parked.
+    async fn redrive_singly(
+        &mut self,
+        events: &[Recorded],
+        stream: &StreamId,
+        applied: &mut u64,
+    ) -> Result<bool, Ended> {
+        for event in events {
+            let redriven = Redriven { stream, events: 1, next: Some(event.version + 1) };
+            let progress = self.redriven(redriven);
+            if let Err(error) = self.attempt(slice::from_ref(event), &progress).await? {
+                self.park(event, &error, self.position)?;
+                return Ok(false);
+            }
+            *applied += 1;
+        }
+        Ok(true)
+    }
+
+    fn redriven<'a>(&self, redriven: Redriven<'a>) -> Progress<'a> {
+        Progress { redriven: Some(redriven), ..Progress::to(self.position) }
+    }
+}
+
+fn not_parked(stream: &StreamId) -> Rejection {
+    Rejection {
+        code: "stream-not-parked".to_owned(),
+        message: format!("The stream {stream} is not parked in this read model."),
+        details: None,
+    }
+}

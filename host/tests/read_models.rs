@@ -1,0 +1,284 @@
+//! What an operator sees of the read models and does to them; and that each event takes effect in them once, whenever the
+//! host is killed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+
+use kontor::log::{Append, EmbeddedLog, EventLog as _};
+use kontor::model::{CommandId, Json, Meta, NewEvent, StreamId, Version};
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Value, json};
+
+use common::shop::configuration;
+use common::{Ended, Host, Site, ended, kontor};
+
+const INVENTORY: &str = "/admin/projections/inventory";
+
+/// Puts events into the log of a site on which no host runs. They are two for each item of `streams`: nobody could add
+/// so many by requests in the time of a test.
+fn record(site: &Site, streams: &[(&str, u64)]) {
+    let log = EmbeddedLog::open(&site.data()).unwrap();
+    for (product, additions) in streams {
+        let registered = NewEvent {
+            name: "product-registered".into(),
+            payload: Json::of(&json!({"name": product, "unit_price": 5, "quantity": 10})).unwrap(),
+        };
+        append(&log, product, 0, vec![registered]);
+        let added =
+            NewEvent { name: "stock-added".into(), payload: Json::of(&json!({"quantity": 1})).unwrap() };
+        append(&log, product, 1, vec![added; usize::try_from(*additions).unwrap()]);
+    }
+}
+
+fn append(log: &EmbeddedLog, product: &str, expected: Version, events: Vec<NewEvent>) {
+    let meta = Meta {
+        command_id: CommandId::new(),
+        command: "test".into(),
+        fingerprint: 0,
+        correlation_id: "test".into(),
+        causation_id: None,
+        digest: None,
+        time_ms: 1,
+        actor: "test".into(),
+    };
+    let stream = StreamId::new("product", product).unwrap();
+    let append = Append { stream, expected, events, meta: Arc::new(meta) };
+    tokio::runtime::Runtime::new().unwrap().block_on(log.append(vec![append])).unwrap();
+}
+
+fn read_database(site: &Site) -> Connection {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(site.data().join("read/inventory-v1.db"), flags).unwrap()
+}
+
+/// A host whose read model of the inventory has parked these products: something stands in the way of registering them.
+/// The others have been projected.
+fn with_parked(site: &Site, products: &[&str]) -> Host {
+    let database = read_database(site);
+    for product in products {
+        database.execute("INSERT INTO products VALUES (?1, 'in the way', 0, 0, 0, 0)", [product]).unwrap();
+    }
+    drop(database);
+    let host = site.start();
+    caught_up(&host);
+    host
+}
+
+/// Takes away what stood in the way.
+fn make_room(site: &Site, products: &[&str]) {
+    let database = read_database(site);
+    for product in products {
+        database.execute("DELETE FROM products WHERE id = ?1", [product]).unwrap();
+    }
+}
+
+/// A site with an empty read database and these streams in its log.
+fn recorded(streams: &[(&str, u64)]) -> Site {
+    let site = Site::new(&configuration());
+    assert!(site.start().stop().success());
+    record(&site, streams);
+    site
+}
+
+/// Waits until the read model has everything.
+fn caught_up(host: &Host) {
+    host.get_with("/products", &[("kontor-position", &host.head().to_string())]).ok();
+}
+
+/// What the read model has in stock of each product.
+fn stock(host: &Host) -> BTreeMap<String, u64> {
+    let list = host.get_with("/products?limit=200", &[("kontor-position", &host.head().to_string())]).ok();
+    let items = list["items"].as_array().unwrap().iter();
+    items.map(|item| (item["id"].as_str().unwrap().to_owned(), item["available"].as_u64().unwrap())).collect()
+}
+
+/// What it must have, from the log alone.
+fn stock_in_the_log(host: &Host) -> BTreeMap<String, u64> {
+    let mut stock = BTreeMap::new();
+    for event in host.events(0) {
+        let product = event["stream"].as_str().unwrap().strip_prefix("product/").unwrap().to_owned();
+        *stock.entry(product).or_default() += event["payload"]["quantity"].as_u64().unwrap();
+    }
+    stock
+}
+
+fn redrive(host: &Host, body: &Value) -> Value {
+    host.post(&format!("{INVENTORY}/redrive"), &[], body).ok()
+}
+
+#[test]
+fn what_is_parked_is_shown_and_can_be_redriven() {
+    let site = recorded(&[("desk", 3), ("chair", 2), ("lamp", 1)]);
+    let host = with_parked(&site, &["desk", "chair"]);
+
+    let list = host.get("/admin/projections").ok();
+    let services: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| &item["service"]).collect();
+    assert_eq!(services, ["inventory", "report"]);
+    let shown = host.get(INVENTORY).ok();
+    let expected = json!({
+        "service": "inventory", "version": 1, "position": 9, "lag_events": 0, "lag_ms": 0, "parked": 2,
+    });
+    assert_eq!(list["items"][0], expected);
+    let parked: Vec<_> = shown["parked_streams"].as_array().unwrap().iter().collect();
+    let facts = |parked: &Value| json!([parked["stream"], parked["position"], parked["skipped"]]);
+    assert_eq!(facts(parked[0]), json!(["product/desk", 1, 3]));
+    assert_eq!(facts(parked[1]), json!(["product/chair", 5, 2]));
+    assert!(parked[0]["error"].as_str().unwrap().contains("UNIQUE"), "{}", parked[0]);
+    let page = host.get(&format!("{INVENTORY}?after=1&limit=1")).ok();
+    assert_eq!((&page["parked_streams"][0], &page["next"]), (parked[1], &json!(5)));
+    let metrics = host.get("/metrics").text;
+    for (metric, value) in [("parked_streams", 2), ("position", 9), ("lag_events", 0), ("lag_seconds", 0)] {
+        let line = format!("kontor_projection_{metric}{{service=\"inventory\",version=\"1\"}} {value}");
+        assert!(metrics.lines().any(|known| known == line), "{line} is missing in {metrics}");
+    }
+
+    // As long as the cause is there, they fail again; a stream that is redriven takes part again, the other does not.
+    assert_eq!(redrive(&host, &json!({})), json!({"streams": 0, "events": 0, "parked": 2}));
+    make_room(&site, &["desk"]);
+    let chosen = redrive(&host, &json!({"stream": "product/desk"}));
+    assert_eq!(chosen, json!({"streams": 1, "events": 4, "parked": 0}));
+    for product in ["desk", "chair"] {
+        host.post(&format!("/products/{product}/add-stock"), &[], &json!({"quantity": 5})).ok();
+    }
+    assert_eq!((stock(&host)["desk"], stock(&host)["chair"]), (18, 0));
+    make_room(&site, &["chair"]);
+    assert_eq!(redrive(&host, &json!({})), json!({"streams": 1, "events": 4, "parked": 0}));
+    assert_eq!(stock(&host), stock_in_the_log(&host));
+    assert_eq!(host.get(INVENTORY).ok()["parked_streams"], json!([]));
+
+    for (path, body, status, code) in [
+        ("inventory", json!({"stream": "product/desk"}), 409, "stream-not-parked"),
+        ("inventory", json!({"stream": "desk"}), 400, "invalid-id"),
+        ("inventory", json!({"streams": "all"}), 422, "invalid-payload"),
+        ("payment", json!({}), 404, "not-found"),
+    ] {
+        host.post(&format!("/admin/projections/{path}/redrive"), &[], &body).problem(status, code);
+    }
+    host.get("/admin/projections/nobody").problem(404, "not-found");
+}
+
+#[test]
+fn the_command_line_shows_and_redrives_as_the_host_does() {
+    let site = recorded(&[("desk", 3)]);
+    let host = with_parked(&site, &["desk"]);
+    let ask = |arguments: &[&str]| ended(kontor(arguments).args(["--host", host.url()]));
+    let printed = |arguments: &[&str]| {
+        let Ended { status, stdout, stderr } = ask(arguments);
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        stdout
+    };
+    let json = |text: String| serde_json::from_str::<Value>(&text).unwrap();
+
+    assert!(printed(&["projections"]).contains("inventory  1        4         -    1       -\n"));
+    assert_eq!(json(printed(&["projections", "--json"])), host.get("/admin/projections").ok());
+    assert!(printed(&["projections", "show", "inventory"]).contains("product/desk  1      3        "));
+    make_room(&site, &["desk"]);
+    let redriven = printed(&["projections", "redrive", "inventory", "--stream", "product/desk"]);
+    assert_eq!(redriven, "4 events applied, 1 stream parked no more\n");
+    let Ended { status, stderr, .. } = ask(&["projections", "redrive", "order"]);
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("There is no service order with a read model. (not-found)"), "{stderr}");
+}
+
+#[test]
+fn each_event_of_a_redriven_stream_counts_once_however_often_the_host_is_killed() {
+    const EVENTS: u64 = 5_000;
+    let site = recorded(&[("desk", EVENTS)]);
+    let mut host = with_parked(&site, &["desk"]);
+    make_room(&site, &["desk"]);
+    let database = read_database(&site);
+    let skipped = || {
+        let skipped = database.query_row("SELECT skipped FROM kontor_parked", [], |row| row.get::<_, u64>(0));
+        skipped.unwrap_or(0)
+    };
+
+    let mut kills = 0;
+    while skipped() > 0 {
+        let before = skipped();
+        let client = common::http::Client::clone(&host);
+        let asked = thread::spawn(move || {
+            client.try_send("POST", &format!("{INVENTORY}/redrive"), &[], "{}").map(|reply| reply.ok())
+        });
+        // In the middle of it: some of the stream is applied.
+        while skipped() == before {
+            thread::yield_now();
+        }
+        host.kill();
+        kills += u32::from(asked.join().unwrap().is_err());
+        host = site.start();
+    }
+    assert!(kills > 1, "a redrive was killed {kills} times");
+    redrive(&host, &json!({}));
+    assert_eq!(stock(&host), stock_in_the_log(&host));
+}
+
+/// Waits until nothing is being built, asking the read model all the while: every query is answered, and none sees less than
+/// the one before.
+fn built(host: &Host) {
+    let mut seen = 0;
+    loop {
+        let building = host.get(INVENTORY).ok()["building"].is_object();
+        let answer = host.get("/products");
+        answer.ok();
+        let position = answer.header("kontor-position").unwrap().parse::<u64>().unwrap();
+        assert!(position >= seen, "a query saw {position} after {seen}");
+        seen = position;
+        if !building {
+            return;
+        }
+    }
+}
+
+/// Sets the stock of all products wrong, behind the host's back.
+fn spoil(site: &Site) {
+    read_database(site).execute("UPDATE products SET available = 999", []).unwrap();
+}
+
+#[test]
+fn a_replay_puts_a_read_model_right_while_it_is_asked_and_goes_on() {
+    let site = recorded(&[("desk", 10_000), ("chair", 10_000)]);
+    let host = site.start();
+    caught_up(&host);
+    spoil(&site);
+
+    let begun = host.post(&format!("{INVENTORY}/replay"), &[], &json!({}));
+    assert_eq!((begun.status, &begun.ok()["building"]["version"]), (202, &json!(1)));
+    host.post(&format!("{INVENTORY}/replay"), &[], &json!({})).problem(409, "replay-under-way");
+    host.post("/products/desk/add-stock", &[], &json!({"quantity": 5})).ok();
+    built(&host);
+    assert_eq!(stock(&host), stock_in_the_log(&host));
+    assert!(!site.data().join("read/inventory-v1.db").exists(), "what was replaced is removed");
+
+    // What was built stays, and can be built again.
+    assert!(host.stop().success());
+    let host = site.start();
+    let told = ended(kontor(&["replay", "inventory"]).args(["--host", host.url()]));
+    assert!(told.stdout.starts_with("the read model of inventory is being built anew"), "{}", told.stderr);
+    built(&host);
+    assert_eq!(stock(&host), stock_in_the_log(&host));
+    host.post("/admin/projections/payment/replay", &[], &json!({})).problem(404, "not-found");
+}
+
+#[test]
+fn a_replay_goes_on_after_a_kill_and_each_event_counts_once() {
+    /// Each comes some pages after the start before; the replay has twenty.
+    const KILLS: usize = 3;
+    let site = recorded(&[("desk", 10_000), ("chair", 10_000)]);
+    let mut host = site.start();
+    caught_up(&host);
+    spoil(&site);
+    host.post(&format!("{INVENTORY}/replay"), &[], &json!({})).ok();
+    for kill in 0..KILLS {
+        let building = host.get(INVENTORY).ok()["building"].is_object();
+        assert!(building, "the replay was over before the host was killed for the {kill}th time");
+        host.kill();
+        host = site.start();
+    }
+    built(&host);
+    assert_eq!(stock(&host), stock_in_the_log(&host));
+}
