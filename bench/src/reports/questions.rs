@@ -58,7 +58,8 @@ pub(super) async fn ask_all(
         for time in 0..times as u64 {
             let arguments = Json::of(&arguments(&About { shop, random: random(time, 3) }))?;
             let started = Instant::now();
-            let answer = queries.ask("report", query, arguments, None).await.context(*question)?;
+            let inquiry = queries.inquiry(None, None);
+            let answer = inquiry.answer("report", query, arguments).await.context(*question)?;
             latencies_us.push(u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX));
             let answer: Value = answer.body.read()?;
             rows += answer["items"].as_array().map_or(1, Vec::len);
