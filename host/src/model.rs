@@ -382,12 +382,14 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// A rejection without details.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), details: None }
+    }
+
     pub fn not_found(stream: &StreamId) -> Self {
-        Self {
-            code: "not-found".to_owned(),
-            message: format!("There is no {} with the id {}.", stream.aggregate(), stream.id()),
-            details: None,
-        }
+        let (aggregate, id) = (stream.aggregate(), stream.id());
+        Self::new("not-found", format!("There is no {aggregate} with the id {id}."))
     }
 }
 

@@ -153,22 +153,16 @@ impl Projections {
     pub async fn replay(&self, service: &str) -> Result<Overview, CallError> {
         let (service, projection) = self.find(service)?;
         if !request(service, projection, |answer| Request::Replay { answer }).await? {
-            return Err(CallError::Rejected(Rejection {
-                code: "replay-under-way".to_owned(),
-                message: format!("The read model of {service} is being built anew already."),
-                details: None,
-            }));
+            let message = format!("The read model of {service} is being built anew already.");
+            return Err(Rejection::new("replay-under-way", message).into());
         }
         self.overview(service).await
     }
 
     fn find(&self, service: &str) -> Result<(&Arc<str>, &Projection), CallError> {
         let found = self.projections.get_key_value(service);
-        Ok(found.ok_or_else(|| Rejection {
-            code: "not-found".to_owned(),
-            message: format!("There is no service {service} with a read model."),
-            details: None,
-        })?)
+        let message = || format!("There is no service {service} with a read model.");
+        Ok(found.ok_or_else(|| Rejection::new("not-found", message()))?)
     }
 }
 

@@ -88,9 +88,6 @@ impl Filling {
 }
 
 fn not_parked(stream: &StreamId) -> Rejection {
-    Rejection {
-        code: "stream-not-parked".to_owned(),
-        message: format!("The stream {stream} is not parked in this read model."),
-        details: None,
-    }
+    let message = format!("The stream {stream} is not parked in this read model.");
+    Rejection::new("stream-not-parked", message)
 }

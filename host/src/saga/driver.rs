@@ -1,11 +1,13 @@
 //! Takes the steps of one run: answers what the journal has, sends the rest, and journals the answers.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures::future::join_all;
 use serde::Serialize;
+use tokio::time::timeout_at;
 
 use super::entry::{self, Action, Caused, Divergence, Effort, Entry, Wait};
 use super::journal::{Answered, Waiting};
@@ -66,6 +68,27 @@ impl Driver {
         written.map_err(|error| self.halt(Verdict::Record(error)))
     }
 
+    fn note(&self, entries: &[Entry]) -> Result<(), Halt> {
+        let noted = self.progress().record.note(entries);
+        noted.map_err(|error| self.halt(Verdict::Record(error)))
+    }
+
+    /// Waits for an answer; if that takes long, what the run has done meanwhile is written for those who look.
+    async fn patiently<T>(&self, work: impl Future<Output = T>) -> T {
+        let noted_until = self.progress().record.noted_until();
+        let Some(deadline) = noted_until else {
+            return work.await;
+        };
+        let mut work = pin!(work);
+        match timeout_at(deadline, &mut work).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.progress().record.write_noted();
+                work.await
+            }
+        }
+    }
+
     fn phase(&self) -> Phase {
         let pivoted = self.progress().record.saga().is_some_and(|saga| saga.pivoted);
         if pivoted { Phase::AfterPivot } else { Phase::BeforePivot }
@@ -107,11 +130,10 @@ impl Driver {
                 Verdict::Park(Entry::Parked { why, divergence: None })
             }
             // A client sees this: what the error was is for the operator, and stands in the journal.
-            Phase::BeforePivot | Phase::Undo => Verdict::Unwind(Rejection {
-                code: "step-failed".to_owned(),
-                message: format!("The step {name} got no answer in all its attempts."),
-                details: None,
-            }),
+            Phase::BeforePivot | Phase::Undo => {
+                let message = format!("The step {name} got no answer in all its attempts.");
+                Verdict::Unwind(Rejection::new("step-failed", message))
+            }
         })
     }
 
@@ -131,7 +153,7 @@ impl Driver {
         });
         let mut entries = Vec::with_capacity(open.len());
         let (mut failed, mut stopping) = (None, None);
-        for (index, sent) in open.iter().zip(join_all(sent).await) {
+        for (index, sent) in open.iter().zip(self.patiently(join_all(sent)).await) {
             let (name, action) = (steps[*index].name.clone(), Action::from(&steps[*index]));
             match sent {
                 Ok((Fate::Accepted(accepted), effort)) => {
@@ -150,7 +172,11 @@ impl Driver {
                 Err(stopped) => stopping = Some(stopped),
             }
         }
-        self.write(&entries)?;
+        if answers.iter().all(|answer| matches!(answer, Some(Ok(_)))) {
+            self.note(&entries)?;
+        } else {
+            self.write(&entries)?;
+        }
         if let Some(stopping) = stopping {
             return Err(self.stopped(stopping));
         }
@@ -168,7 +194,7 @@ impl Driver {
             None => {}
         }
         let (Wait::Sleep { duration_ms: time_ms } | Wait::Event { timeout_ms: time_ms, .. }) = wait;
-        let until_ms = self.sender.shared.clock.now_ms().saturating_add(time_ms);
+        let until_ms = self.sender.shared.ground.clock.now_ms().saturating_add(time_ms);
         self.write(&[Entry::Waiting { name, wait, until_ms }])?;
         Err(self.halt(Verdict::Wait))
     }
@@ -194,7 +220,7 @@ impl Steps for Driver {
             Some(other) => return Err(self.diverged(&name, &other, &asked)),
             None => {}
         }
-        let answered = self.sender.ask(&name, self.phase(), &request).await;
+        let answered = self.patiently(self.sender.ask(&name, self.phase(), &request)).await;
         let (fate, effort) = answered.map_err(|stopping| self.stopped(stopping))?;
         let answer = match fate {
             Fate::Accepted(answer) => Ok(answer),
@@ -222,7 +248,7 @@ impl Steps for Driver {
         let Some(version) = self.wait(name, wait)? else {
             return Ok(None);
         };
-        let read = self.sender.shared.log.read(&stream, version - 1, 1).await;
+        let read = self.sender.shared.ground.log.read(&stream, version - 1, 1).await;
         let events = read.map_err(|error| self.halt(Verdict::Record(error.into())))?;
         Ok(events.into_iter().next())
     }
@@ -267,7 +293,7 @@ pub(super) async fn awaited(
     };
     let mut after = 0;
     loop {
-        let page = sender.shared.log.read(stream, after, crate::log::MAX_PAGE).await?;
+        let page = sender.shared.ground.log.read(stream, after, crate::log::MAX_PAGE).await?;
         let Some(last) = page.last() else {
             return Ok(None);
         };

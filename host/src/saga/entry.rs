@@ -65,6 +65,16 @@ pub(crate) enum Wait {
     Event { stream: StreamId, events: Vec<String>, timeout_ms: u64 },
 }
 
+impl Wait {
+    /// The events, and the stream that they are waited for on; none if it is only for the time.
+    pub(crate) fn event(&self) -> Option<(StreamId, Vec<String>)> {
+        match self {
+            Self::Sleep { .. } => None,
+            Self::Event { stream, events, .. } => Some((stream.clone(), events.clone())),
+        }
+    }
+}
+
 /// What it took to get an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Effort {

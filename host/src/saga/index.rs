@@ -14,7 +14,7 @@ use tokio::task::JoinError;
 
 use super::SagaId;
 use super::entry::{Entry, Wait};
-use super::journal::{SagaState, Waiting};
+use super::journal::SagaState;
 use crate::model::{Digest, Position, Recorded};
 
 /// Events that concern no saga after which the position is written all the same: as many are looked at again after a
@@ -164,21 +164,14 @@ impl Index {
         .await
     }
 
-    /// The sagas that sleep, each with what it waits for.
-    pub(super) async fn sleepers(&self) -> rusqlite::Result<Vec<(Open, Waiting)>> {
+    /// The sagas that sleep, each with the time until which it does, in milliseconds since 1970-01-01 UTC.
+    pub(super) async fn sleepers(&self) -> rusqlite::Result<Vec<(Open, u64)>> {
         self.with(|connection| {
             let mut statement = connection.prepare(
                 "SELECT id, trigger, service, name, sleeps_until_ms FROM sagas
                  WHERE state = 'waiting' AND sleeps_until_ms IS NOT NULL",
             )?;
-            let sleeper = |row: &Row<'_>| {
-                let waiting = Waiting {
-                    name: String::new(),
-                    wait: Wait::Sleep { duration_ms: 0 },
-                    until_ms: row.get(4)?,
-                };
-                Ok((Open::read(row)?, waiting))
-            };
+            let sleeper = |row: &Row<'_>| Ok((Open::read(row)?, row.get(4)?));
             statement.query_map([], sleeper)?.collect()
         })
         .await
@@ -245,18 +238,19 @@ impl Index {
         self.write(changes, position).await
     }
 
-    /// Like [`Index::apply`], and the position is written in any case.
+    /// Like [`Index::apply`], and the position is written in any case. It never goes back.
     pub(super) async fn write(&self, changes: Vec<Change>, position: Position) -> rusqlite::Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
             for change in changes {
                 change.write(&transaction)?;
             }
-            transaction.prepare_cached("UPDATE position SET position = ?1")?.execute([position])?;
+            let advance = "UPDATE position SET position = max(position, ?1)";
+            transaction.prepare_cached(advance)?.execute([position])?;
             transaction.commit()
         })
         .await?;
-        self.written.store(position, Ordering::Relaxed);
+        self.written.fetch_max(position, Ordering::Relaxed);
         Ok(())
     }
 
@@ -322,11 +316,11 @@ impl Change {
                 set("UPDATE sagas SET state = 'parked', why = ?2 WHERE id = ?1", id, &why)
             }
             Self::Stuck { id, why } => set("UPDATE sagas SET why = ?2 WHERE id = ?1", id, &why),
-            Self::Resumed { id } => set(
-                "UPDATE sagas SET state = iif(unwound, 'unwinding', 'running'), why = ?2 WHERE id = ?1",
-                id,
-                &rusqlite::types::Null,
-            ),
+            Self::Resumed { id } => connection
+                .prepare_cached(
+                    "UPDATE sagas SET state = iif(unwound, 'unwinding', 'running'), why = NULL WHERE id = ?1",
+                )?
+                .execute([id]),
         }
     }
 }
@@ -403,7 +397,7 @@ mod tests {
         index.apply(changes, 9).await.unwrap();
         let sleepers = index.sleepers().await.unwrap();
         assert_eq!(
-            sleepers.iter().map(|(open, waiting)| (&*open.id, waiting.until_ms)).collect::<Vec<_>>(),
+            sleepers.iter().map(|(open, until_ms)| (&*open.id, *until_ms)).collect::<Vec<_>>(),
             [("a", 50)]
         );
         assert_eq!(index.open_sagas().await.unwrap(), [saga("d", 4)]);

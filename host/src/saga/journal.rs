@@ -297,7 +297,7 @@ mod tests {
     }
 
     fn rejection() -> Rejection {
-        Rejection { code: "no".to_owned(), message: "No.".to_owned(), details: None }
+        Rejection::new("no", "No.")
     }
 
     fn started() -> Entry {

@@ -95,12 +95,7 @@ pub struct Sagas {
 }
 
 struct Shared {
-    log: Arc<dyn EventLog>,
-    commands: Arc<dyn Submit>,
-    ask: Arc<dyn Ask>,
-    components: Arc<Components>,
-    clock: SharedClock,
-    retries: Retries,
+    ground: Ground,
     index: Index,
     waits: Waits,
     /// True when the host is stopping.
@@ -108,6 +103,8 @@ struct Shared {
     places: Arc<Semaphore>,
     /// The position up to which the sagas that events start are under way or over.
     followed: watch::Sender<Position>,
+    /// Where the log ended when this process began to look at it: what is later has never been looked at.
+    since: Position,
     /// The sagas that have been started here and neither ended nor gone to sleep.
     under_way: Mutex<HashMap<SagaId, UnderWay>>,
     /// Who waits for the end of a saga.
@@ -131,14 +128,10 @@ enum Place {
 impl Sagas {
     /// Takes up all sagas that have not ended, and from then on every one that an event starts. `data`: where the index is.
     pub async fn start(data: &Path, ground: Ground) -> Result<Self, SagasError> {
-        let Ground { log, commands, ask, components, clock, retries } = ground;
+        let since = *ground.log.head().borrow();
         let shared = Arc::new(Shared {
-            log,
-            commands,
-            ask,
-            components,
-            clock,
-            retries,
+            ground,
+            since,
             index: Index::open(data)?,
             waits: Waits::default(),
             stopping: watch::Sender::new(false),
@@ -149,15 +142,15 @@ impl Sagas {
         });
         let open = shared.index.open_sagas().await?.into_iter().map(Arc::new).collect::<Vec<_>>();
         let position = shared.index.position().await?;
-        for (sleeper, waiting) in shared.index.sleepers().await? {
-            shared.waits.add(Arc::new(sleeper), &waiting);
+        for (sleeper, until_ms) in shared.index.sleepers().await? {
+            shared.waits.add(Arc::new(sleeper), until_ms, None);
         }
         for open in &open {
             let under_way = UnderWay { open: open.clone(), place: Place::None };
             shared.under_way().insert(open.id.clone(), under_way);
         }
         shared.followed.send_replace(position);
-        let subscription = Subscription::new(shared.log.clone(), position);
+        let subscription = Subscription::new(shared.ground.log.clone(), position);
         let tasks = vec![
             tokio::spawn(shared.clone().follow(open, subscription)),
             tokio::spawn(shared.clone().keep_time()),
@@ -186,7 +179,7 @@ impl Sagas {
         let Ok(stream) = StreamId::new(AGGREGATE, id) else {
             return Ok(None);
         };
-        let (_, saga) = record::read(&*self.shared.log, &stream).await.map_err(unreadable)?;
+        let (_, saga) = record::read(&*self.shared.ground.log, &stream).await.map_err(unreadable)?;
         Ok(saga.map(|saga| SagaStatus::of(&id.into(), &saga)))
     }
 
@@ -286,7 +279,7 @@ impl Shared {
 
     /// Waits until all events that are in the log by now have been looked at.
     async fn caught_up(&self) -> Result<(), CallError> {
-        let head = *self.log.head().borrow();
+        let head = *self.ground.log.head().borrow();
         let mut followed = self.followed.subscribe();
         let caught_up = tokio::time::timeout(CATCH_UP, followed.wait_for(|position| *position >= head)).await;
         match caught_up {
@@ -311,7 +304,7 @@ impl Shared {
             tracing::info!(sagas = open.len(), "taking up the sagas that have not ended");
         }
         for saga in open {
-            if self.spawn(saga).await.is_err() {
+            if self.spawn(saga, None).await.is_err() {
                 return;
             }
         }
@@ -334,7 +327,7 @@ impl Shared {
 
     /// Starts and wakes the sagas that a page of events is about, and remembers that.
     async fn take_in(self: &Arc<Self>, page: &[Recorded]) -> Result<(), Stopping> {
-        let deployed = self.components.current();
+        let deployed = self.ground.components.current();
         let mut changes = Vec::new();
         for event in page {
             if event.stream.aggregate() == AGGREGATE {
@@ -349,10 +342,12 @@ impl Shared {
                     name: trigger.saga.clone(),
                 });
                 changes.push(Change::Triggered { open: open.clone(), stream: event.stream.to_string() });
-                self.spawn(open).await?;
+                // One that an earlier process may have run looks into its journal first.
+                let new = (event.position > self.since).then(|| event.clone());
+                self.spawn(open, new).await?;
             }
             for sleeper in self.waits.happened(&event.stream, &event.name) {
-                self.spawn(sleeper).await?;
+                self.spawn(sleeper, None).await?;
             }
         }
         let Some(last) = page.last() else { return Ok(()) };
@@ -370,7 +365,7 @@ impl Shared {
         loop {
             let due = async {
                 match self.waits.next_ms() {
-                    Some(time_ms) => self.clock.until(time_ms).await,
+                    Some(time_ms) => self.ground.clock.until(time_ms).await,
                     None => std::future::pending().await,
                 }
             };
@@ -380,8 +375,8 @@ impl Shared {
                 () = self.waits.changed.notified() => continue,
                 () = due => {}
             }
-            for sleeper in self.waits.due(self.clock.now_ms()) {
-                if self.spawn(sleeper).await.is_err() {
+            for sleeper in self.waits.due(self.ground.clock.now_ms()) {
+                if self.spawn(sleeper, None).await.is_err() {
                     return;
                 }
             }
@@ -390,7 +385,7 @@ impl Shared {
 
     /// Lets go of the components of the past that no saga needs any more, once it is known which sagas there are.
     async fn clear_components(self: Arc<Self>) {
-        let head = *self.log.head().borrow();
+        let head = *self.ground.log.head().borrow();
         let mut followed = self.followed.subscribe();
         tokio::select! {
             () = self.stopped() => return,
@@ -400,7 +395,7 @@ impl Shared {
         match self.index.digests().await {
             Ok(digests) => {
                 let needed: HashSet<_> = digests.iter().filter_map(|digest| digest.parse().ok()).collect();
-                if let Err(error) = self.components.retain(needed) {
+                if let Err(error) = self.ground.components.retain(needed) {
                     tracing::warn!(%error, "components that nobody needs are still there");
                 }
             }
@@ -409,7 +404,8 @@ impl Shared {
     }
 
     /// Runs a saga on a task of its own, as soon as there is a place. One that runs already looks at the log once more.
-    async fn spawn(self: &Arc<Self>, open: Arc<Open>) -> Result<(), Stopping> {
+    /// `new`: the event that started it, of a saga that has never run.
+    async fn spawn(self: &Arc<Self>, open: Arc<Open>, new: Option<Recorded>) -> Result<(), Stopping> {
         {
             let mut under_way = self.under_way();
             let entry = under_way
@@ -426,7 +422,7 @@ impl Shared {
             () = self.stopped() => return Err(Stopping),
             place = self.places.clone().acquire_owned() => place.map_err(|_| Stopping)?,
         };
-        tokio::spawn(self.clone().run(open, place));
+        tokio::spawn(self.clone().run(open, new, place));
         Ok(())
     }
 
@@ -440,9 +436,9 @@ impl Shared {
         free
     }
 
-    async fn run(self: Arc<Self>, open: Arc<Open>, _place: OwnedSemaphorePermit) {
+    async fn run(self: Arc<Self>, open: Arc<Open>, mut new: Option<Recorded>, _place: OwnedSemaphorePermit) {
         loop {
-            match runner::run(&self, &open).await {
+            match runner::run(&self, &open, new.take()).await {
                 Ok(status) if status.state.settled() => {
                     self.under_way().remove(&open.id);
                     return self.tell(&status);

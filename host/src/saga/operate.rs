@@ -89,7 +89,7 @@ impl Sagas {
         // Err: behind.
         let _ = self.shared.caught_up().await;
         let counted = self.shared.index.census().await.map_err(index_error)?;
-        let now_ms = self.shared.clock.now_ms();
+        let now_ms = self.shared.ground.clock.now_ms();
         let census = |state: SagaState| {
             let found = counted.iter().find(|(counted, ..)| *counted == state);
             let (sagas, started_ms) = found.map_or((0, now_ms), |(_, sagas, id)| (*sagas, time_of(id).0));
@@ -103,7 +103,7 @@ impl Sagas {
         let Listed { open, why, .. } = self.find(id).await?;
         let trigger = runner::trigger(&self.shared, &open).await.map_err(call_error)?;
         let folded = async {
-            let journal = record::events(&*self.shared.log, &StreamId::new(AGGREGATE, id)?).await?;
+            let journal = record::events(&*self.shared.ground.log, &StreamId::new(AGGREGATE, id)?).await?;
             Timeline::of(&open, &trigger, &journal)
         };
         let timeline = folded.await.map_err(unreadable)?;
@@ -163,7 +163,7 @@ impl Shared {
         let called = kept.is_some_and(|kept| kept.place == Place::TakenAndCalled);
         if acted.is_ok() || called {
             // Err: the host is stopping, and the saga goes on when it starts again.
-            let _ = self.spawn(open).await;
+            let _ = self.spawn(open, None).await;
         }
         acted
     }
@@ -194,17 +194,16 @@ fn step_to_skip(saga: &Saga, named: Option<&str>) -> Result<String, Rejection> {
         (Some(named), failed) => format!("The step {named} has not failed, only {}.", failed.join(", ")),
         (None, failed) => format!("Name one of the steps that failed: {}.", failed.join(", ")),
     };
-    Err(Rejection { code: "step-not-failed".to_owned(), message, details: None })
+    Err(Rejection::new("step-not-failed", message))
 }
 
 fn not_found(id: &str) -> Rejection {
-    let message = format!("There is no saga with the id {id}.");
-    Rejection { code: "not-found".to_owned(), message, details: None }
+    Rejection::new("not-found", format!("There is no saga with the id {id}."))
 }
 
 fn not_parked(state: SagaState) -> Rejection {
     let message = format!("The saga is {}: only a parked one needs a person.", state.as_str());
-    Rejection { code: "saga-not-parked".to_owned(), message, details: None }
+    Rejection::new("saga-not-parked", message)
 }
 
 fn call_error(error: RunError) -> CallError {

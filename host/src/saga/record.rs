@@ -1,16 +1,22 @@
 //! The journal of one saga in the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::SagaId;
+use tokio::time::Instant;
+
 use super::entry::Entry;
 use super::journal::{IllegalEntry, Saga, next_state};
-use crate::clock::Clock;
+use super::{Ground, SagaId};
+use crate::clock::SharedClock;
 use crate::log::{Append, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
-use crate::model::{CommandId, InvalidId, Meta, Recorded, StreamId, Version};
+use crate::model::{CommandId, InvalidId, Meta, NewEvent, Recorded, StreamId, Version};
 
 /// The kind of the streams that journals are in: `saga/<id>`.
 pub(crate) const AGGREGATE: &str = "saga";
+
+/// How far the log may be behind what a saga has done, for those who look at it.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Why a journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +62,7 @@ pub(crate) async fn read(
 /// The journal of a saga that runs here, which is the only one to write it.
 pub(super) struct Record {
     log: Arc<dyn EventLog>,
-    clock: Arc<dyn Clock>,
+    clock: SharedClock,
     stream: StreamId,
     version: Version,
     saga: Option<Saga>,
@@ -65,30 +71,46 @@ pub(super) struct Record {
     causation_id: Arc<str>,
     /// The saga itself, or the person who acts on it.
     actor: Arc<str>,
+    /// Entries that go to the log with the next one.
+    noted: Vec<NewEvent>,
+    /// When the first of them was noted.
+    noted_since: Option<Instant>,
     /// Entries on their way to the disk. Nobody waits for them one by one: the log keeps the order, so what follows from
     /// an entry is never on disk without it.
     appending: Vec<Appending>,
 }
 
 impl Record {
+    /// Of a saga that may have run before.
     pub(super) async fn open(
-        log: Arc<dyn EventLog>,
-        clock: Arc<dyn Clock>,
+        ground: &Ground,
         id: &SagaId,
         trigger: &Recorded,
         actor: Arc<str>,
     ) -> Result<Self, RecordError> {
-        let stream = StreamId::new(AGGREGATE, id)?;
-        let (version, saga) = read(&*log, &stream).await?;
+        let new = Self::new(ground, id, trigger, actor)?;
+        let (version, saga) = read(&*ground.log, &new.stream).await?;
+        Ok(Self { version, saga, ..new })
+    }
+
+    /// Of a saga that has never run.
+    pub(super) fn new(
+        ground: &Ground,
+        id: &SagaId,
+        trigger: &Recorded,
+        actor: Arc<str>,
+    ) -> Result<Self, RecordError> {
         Ok(Self {
-            log,
-            clock,
-            stream,
-            version,
-            saga,
+            log: ground.log.clone(),
+            clock: ground.clock.clone(),
+            stream: StreamId::new(AGGREGATE, id)?,
+            version: 0,
+            saga: None,
             correlation_id: trigger.meta.correlation_id.clone(),
             causation_id: trigger.id().into(),
             actor,
+            noted: Vec::new(),
+            noted_since: None,
             appending: Vec::new(),
         })
     }
@@ -98,21 +120,48 @@ impl Record {
         self.saga.as_ref()
     }
 
-    /// Moves the saga on and starts to write the entries.
+    /// Moves the saga on and starts to write the entries, after those that were noted before.
     pub(super) fn write(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
-        if entries.is_empty() {
-            return Ok(());
+        self.take_in(entries)?;
+        self.write_noted();
+        Ok(())
+    }
+
+    /// Moves the saga on by entries that a replay gets again if they are lost: those of accepted commands, which are
+    /// answered as before when they are sent again. They are written with the next entry that cannot be got again, or
+    /// after [`PATIENCE`].
+    pub(super) fn note(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
+        self.take_in(entries)?;
+        if !self.noted.is_empty() {
+            self.noted_since.get_or_insert_with(Instant::now);
         }
-        let mut events = Vec::with_capacity(entries.len());
+        Ok(())
+    }
+
+    /// When what was noted is to be written, if anything was.
+    pub(super) fn noted_until(&self) -> Option<Instant> {
+        self.noted_since.map(|since| since + PATIENCE)
+    }
+
+    fn take_in(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
         // An entry that cannot follow is a defect: the record is of no use after it.
         let mut saga = self.saga.take();
         for entry in entries {
             saga = Some(next_state(saga, entry)?);
-            events.push(entry.to_event()?);
+            self.noted.push(entry.to_event()?);
+        }
+        self.saga = saga;
+        Ok(())
+    }
+
+    pub(super) fn write_noted(&mut self) {
+        self.noted_since = None;
+        let events = std::mem::take(&mut self.noted);
+        if events.is_empty() {
+            return;
         }
         let expected = self.version;
         self.version += events.len() as Version;
-        self.saga = saga;
         let meta = Meta {
             command_id: CommandId::from(format!("{}/{}", self.stream.id(), self.version)),
             command: "journal".into(),
@@ -125,7 +174,6 @@ impl Record {
         };
         let append = Append { stream: self.stream.clone(), expected, events, meta: Arc::new(meta) };
         self.appending.push(self.log.append(vec![append]));
-        Ok(())
     }
 
     /// Takes what is on its way to the disk, to wait for it.

@@ -49,15 +49,29 @@ struct Running {
 
 /// The event that started a saga.
 pub(super) async fn trigger(shared: &Shared, open: &Open) -> Result<Recorded, RunError> {
-    let events = shared.log.read_all(open.trigger - 1, 1).await.map_err(RecordError::from)?;
+    let events = shared.ground.log.read_all(open.trigger - 1, 1).await.map_err(RecordError::from)?;
     events.into_iter().find(|event| event.position == open.trigger).ok_or(RunError::NoTrigger)
 }
 
-/// Runs a saga until it has ended, parked or waits, and that is on disk.
-pub(super) async fn run(shared: &Arc<Shared>, open: &Arc<Open>) -> Result<SagaStatus, RunError> {
-    let trigger = trigger(shared, open).await?;
+/// Runs a saga until it has ended, parked or waits, and that is on disk. `new`: the event that started it, of a saga that
+/// has never run.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    open: &Arc<Open>,
+    new: Option<Recorded>,
+) -> Result<SagaStatus, RunError> {
     let actor = actor(&open.id);
-    let record = Record::open(shared.log.clone(), shared.clock.clone(), &open.id, &trigger, actor).await?;
+    let (trigger, record) = match new {
+        Some(trigger) => {
+            let record = Record::new(&shared.ground, &open.id, &trigger, actor)?;
+            (trigger, record)
+        }
+        None => {
+            let trigger = trigger(shared, open).await?;
+            let record = Record::open(&shared.ground, &open.id, &trigger, actor).await?;
+            (trigger, record)
+        }
+    };
     let mut running = Running {
         shared: shared.clone(),
         open: open.clone(),
@@ -107,7 +121,7 @@ impl Running {
     }
 
     fn start(&self) -> Result<(), RunError> {
-        let deployed = self.shared.components.current();
+        let deployed = self.shared.ground.components.current();
         let component = deployed.service(&self.open.service);
         let component = component.ok_or_else(|| RunError::NoService(self.open.service.clone()))?;
         self.write(Entry::Started {
@@ -123,7 +137,7 @@ impl Running {
         let Some(digest) = self.saga(|saga| saga.digest) else {
             return Err(RunError::NoTrigger);
         };
-        let component = match self.shared.components.get(digest).await {
+        let component = match self.shared.ground.components.get(digest).await {
             Ok(component) => component,
             Err(error) => {
                 return self.park(format!("the component that it started on cannot be had: {error}"));
@@ -143,18 +157,16 @@ impl Running {
             (SagaEnd::Fault(fault), _) => {
                 self.faults += 1;
                 if self.faults < MAX_FAULTS {
-                    let retry = self.shared.retries.of(&self.open.name, "run", Phase::BeforePivot);
+                    self.with(|progress| progress.record.write_noted());
+                    let retry = self.shared.ground.retries.of(&self.open.name, "run", Phase::BeforePivot);
                     return Ok(self.shared.pause(retry.wait(self.faults, &self.open.id)).await?);
                 }
                 match pivoted {
                     true => self.park(fault.to_string()),
-                    false => self.write(Entry::Unwinding {
-                        reason: Rejection {
-                            code: "saga-failed".to_owned(),
-                            message: format!("The saga {} failed: {fault}.", self.open.name),
-                            details: None,
-                        },
-                    }),
+                    false => {
+                        let message = format!("The saga {} failed: {fault}.", self.open.name);
+                        self.write(Entry::Unwinding { reason: Rejection::new("saga-failed", message) })
+                    }
                 }
             }
         }
@@ -193,10 +205,10 @@ impl Running {
         let Some(waiting) = self.saga(|saga| saga.waiting.clone()).flatten() else {
             return Ok(false);
         };
-        self.shared.waits.add(self.open.clone(), &waiting);
+        self.shared.waits.add(self.open.clone(), waiting.until_ms, waiting.wait.event());
         self.written().await?;
         let event = awaited(&self.sender, &self.trigger, &waiting).await?;
-        if event.is_none() && self.shared.clock.now_ms() < waiting.until_ms {
+        if event.is_none() && self.shared.ground.clock.now_ms() < waiting.until_ms {
             return Ok(false);
         }
         self.shared.waits.remove(&self.open.id);
@@ -246,8 +258,7 @@ pub(super) async fn act(
     decide: impl FnOnce(Option<&Saga>) -> Result<Entry, Rejection>,
 ) -> Result<Result<(), Rejection>, RunError> {
     let trigger = trigger(shared, open).await?;
-    let mut record =
-        Record::open(shared.log.clone(), shared.clock.clone(), &open.id, &trigger, actor).await?;
+    let mut record = Record::open(&shared.ground, &open.id, &trigger, actor).await?;
     match decide(record.saga()) {
         Ok(entry) => {
             record.write(&[entry])?;

@@ -85,7 +85,7 @@ impl Sender {
     }
 
     async fn attempt(&self, command: Command, phase: Phase) -> Result<Attempt<Accepted>, Stopping> {
-        Ok(match self.shared.commands.submit(command).await {
+        Ok(match self.shared.ground.commands.submit(command).await {
             Ok(accepted) => Attempt::Over(Fate::Accepted(accepted)),
             Err(CallError::Rejected(rejection)) if phase == Phase::BeforePivot => {
                 Attempt::Over(Fate::Refused(rejection))
@@ -110,7 +110,7 @@ impl Sender {
         request: &Request,
     ) -> Result<(Fate<Json>, Effort), Stopping> {
         let asked = self.persist(name, phase, |_| {
-            let answer = self.shared.ask.ask(request.clone(), 1);
+            let answer = self.shared.ground.ask.ask(request.clone(), 1);
             async move {
                 Ok(Attempt::Over(match answer.await {
                     Ok(answer) => Fate::Accepted(answer),
@@ -129,7 +129,7 @@ impl Sender {
         phase: Phase,
         mut attempt: impl FnMut(u32) -> BoxFuture<'a, Result<Attempt<T>, Stopping>>,
     ) -> Result<(Fate<T>, Effort), Stopping> {
-        let retry = self.shared.retries.of(&self.saga, name, phase);
+        let retry = self.shared.ground.retries.of(&self.saga, name, phase);
         let started = Instant::now();
         let (mut failures, mut attempts) = (0, 0);
         loop {

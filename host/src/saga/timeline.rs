@@ -170,7 +170,6 @@ impl Timeline {
         if let Some(saga) = saga {
             timeline.state = saga.state;
             timeline.digest = Some(saga.digest);
-            timeline.reason = saga.reason;
             timeline.failed = saga.failed.into_iter().collect();
             timeline.ended =
                 journal.last().filter(|_| saga.state.ended()).map(|event| Time(event.meta.time_ms));

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::SagaId;
-use super::entry::Wait;
 use super::index::Open;
-use super::journal::Waiting;
 use crate::model::StreamId;
 
 /// Who is woken by what.
@@ -39,19 +37,16 @@ impl Waits {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add(&self, open: Arc<Open>, Waiting { wait, until_ms, .. }: &Waiting) {
+    /// Keeps a saga until that time, or until one of these events happens on a stream if that is what it waits for.
+    pub(super) fn add(&self, open: Arc<Open>, until_ms: u64, event: Option<(StreamId, Vec<String>)>) {
         let mut kept = self.kept();
         kept.remove(&open.id);
-        let earliest = kept.times.first().is_none_or(|(earliest, _)| until_ms < earliest);
-        let event = match wait {
-            Wait::Sleep { .. } => None,
-            Wait::Event { stream, events, .. } => Some((stream.clone(), events.clone())),
-        };
+        let earliest = kept.times.first().is_none_or(|(earliest, _)| until_ms < *earliest);
         if let Some((stream, _)) = &event {
             kept.streams.entry(stream.clone()).or_default().push(open.id.clone());
         }
-        kept.times.insert((*until_ms, open.id.clone()));
-        kept.sagas.insert(open.id.clone(), Sleeper { open, until_ms: *until_ms, event });
+        kept.times.insert((until_ms, open.id.clone()));
+        kept.sagas.insert(open.id.clone(), Sleeper { open, until_ms, event });
         drop(kept);
         if earliest {
             self.changed.notify_one();
@@ -118,13 +113,8 @@ mod tests {
         Arc::new(Open { id: id.into(), trigger: 1, service: "s".into(), name: "n".into() })
     }
 
-    fn sleep(until_ms: u64) -> Waiting {
-        Waiting { name: "nap".to_owned(), wait: Wait::Sleep { duration_ms: 1 }, until_ms }
-    }
-
-    fn event(until_ms: u64, stream: &StreamId, event: &str) -> Waiting {
-        let wait = Wait::Event { stream: stream.clone(), events: vec![event.to_owned()], timeout_ms: 1 };
-        Waiting { name: "news".to_owned(), wait, until_ms }
+    fn on(stream: &StreamId, event: &str) -> Option<(StreamId, Vec<String>)> {
+        Some((stream.clone(), vec![event.to_owned()]))
     }
 
     fn ids(sagas: &[Arc<Open>]) -> Vec<&str> {
@@ -135,7 +125,7 @@ mod tests {
     fn they_are_woken_once_each_in_the_order_of_their_times() {
         let waits = Waits::default();
         for (id, until_ms) in [("b", 20), ("a", 10), ("c", 20), ("d", 30)] {
-            waits.add(open(id), &sleep(until_ms));
+            waits.add(open(id), until_ms, None);
         }
         assert_eq!(waits.next_ms(), Some(10));
         assert_eq!(ids(&waits.due(9)), [""; 0]);
@@ -148,9 +138,9 @@ mod tests {
     fn an_event_wakes_those_who_wait_for_it_and_a_time_those_who_have_waited_long_enough() {
         let waits = Waits::default();
         let [tea, pot] = ["tea", "pot"].map(|id| StreamId::new("product", id).unwrap());
-        waits.add(open("a"), &event(10, &tea, "stock-added"));
-        waits.add(open("b"), &event(10, &tea, "stock-removed"));
-        waits.add(open("c"), &event(20, &pot, "stock-added"));
+        waits.add(open("a"), 10, on(&tea, "stock-added"));
+        waits.add(open("b"), 10, on(&tea, "stock-removed"));
+        waits.add(open("c"), 20, on(&pot, "stock-added"));
         assert_eq!(ids(&waits.happened(&tea, "stock-added")), ["a"]);
         assert_eq!(ids(&waits.happened(&tea, "stock-added")), [""; 0]);
         assert_eq!(ids(&waits.due(15)), ["b"]);
@@ -163,8 +153,8 @@ mod tests {
     fn who_is_added_again_waits_for_the_last_thing_only() {
         let waits = Waits::default();
         let tea = StreamId::new("product", "tea").unwrap();
-        waits.add(open("a"), &event(10, &tea, "stock-added"));
-        waits.add(open("a"), &sleep(30));
+        waits.add(open("a"), 10, on(&tea, "stock-added"));
+        waits.add(open("a"), 30, None);
         assert_eq!(ids(&waits.happened(&tea, "stock-added")), [""; 0]);
         assert_eq!(waits.next_ms(), Some(30));
     }
