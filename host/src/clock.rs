@@ -25,7 +25,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
     fn now_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+        ms_since_1970(SystemTime::now())
     }
 
     fn until(&self, time_ms: u64) -> BoxFuture<'static, ()> {
@@ -55,9 +55,12 @@ impl TryFrom<String> for Time {
     type Error = humantime::TimestampError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let since = humantime::parse_rfc3339(&text)?.duration_since(UNIX_EPOCH);
-        Ok(Self(since.map_or(0, |since| since.as_millis() as u64)))
+        Ok(Self(ms_since_1970(humantime::parse_rfc3339(&text)?)))
     }
+}
+
+fn ms_since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// 9999-12-31T23:59:59.999Z: a year of RFC 3339 has four digits.

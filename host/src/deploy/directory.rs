@@ -31,8 +31,8 @@ pub enum DirectoryError {
     Load { file: PathBuf, source: LoadError },
 }
 
-/// Loads all components of a directory, and keeps a copy of each in the store. One that cannot be run fails all: a host that starts without one of its services
-/// would look well and not be.
+/// Loads all components of a directory, and keeps a copy of each in the store. One that cannot be run fails all: a host that
+/// starts without one of its services would look well and not be.
 pub async fn load(
     runtime: &Runtime,
     store: &Store,
@@ -45,11 +45,9 @@ pub async fn load(
     }
     let loaded = join_all(files.into_iter().map(|file| async move {
         let wasm = read(&file)?;
-        let kept = store.keep(&wasm);
+        store.keep(&wasm).map_err(|source| DirectoryError::Keep { file: file.clone(), source })?;
         let component = runtime.load(wasm).await.and_then(|component| granted(component, http));
-        let component = component.map_err(|source| DirectoryError::Load { file: file.clone(), source })?;
-        kept.map_err(|source| DirectoryError::Keep { file, source })?;
-        Ok(component)
+        component.map_err(|source| DirectoryError::Load { file, source })
     }));
     loaded.await.into_iter().collect()
 }

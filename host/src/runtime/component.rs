@@ -150,13 +150,7 @@ impl Component {
             operation: "evolve",
             subject: subject.clone(),
             id: target.stream.as_str().into(),
-            time_ms: 0,
-            depth: 0,
-            ask: None,
-            http: None,
-            read_model: None,
-            steps: None,
-            used_moment: false,
+            ..Scope::default()
         };
         let target = guest_target(target);
         let call = self.call(Lane::Background, scope, move |service, store| {
@@ -176,10 +170,8 @@ impl Component {
             time_ms: call.time_ms,
             depth: call.depth,
             ask: Some(call.ask),
-            http: None,
             read_model: call.read_model,
-            steps: None,
-            used_moment: false,
+            ..Scope::default()
         };
         let (name, arguments) = (query.as_ref().to_owned(), arguments.as_str().to_owned());
         let call = self.call(Lane::Request, scope, move |service, store| {
@@ -210,12 +202,8 @@ impl Component {
             subject: subject.clone(),
             id: events.first().map(Recorded::id).unwrap_or_default().into(),
             time_ms: events.first().map_or(0, |event| event.meta.time_ms),
-            depth: 0,
-            ask: None,
-            http: None,
             read_model: Some(session),
-            steps: None,
-            used_moment: false,
+            ..Scope::default()
         };
         let events: Vec<_> = events.iter().map(types::RecordedEvent::from).collect();
         let call = self.call(Lane::Background, scope, move |service, store| {
@@ -239,12 +227,8 @@ impl Component {
             subject: saga.clone(),
             id: id.clone(),
             time_ms: trigger.meta.time_ms,
-            depth: 0,
-            ask: None,
-            http: None,
-            read_model: None,
             steps: Some(steps),
-            used_moment: false,
+            ..Scope::default()
         };
         let (name, trigger) = (saga.as_ref().to_owned(), types::RecordedEvent::from(trigger));
         let call = self.call(Lane::Saga, scope, move |service, store| {
@@ -351,16 +335,12 @@ fn command_scope(operation: &'static str, command: &Arc<str>, context: &Context)
         subject: command.clone(),
         id: context.command_id.clone(),
         time_ms: context.time_ms,
-        depth: 0,
         ask: Some(context.ask.clone()),
         http: Some(HttpCall {
             outgoing: context.http.clone(),
-            command_id: context.command_id.clone(),
             correlation_id: context.correlation_id.clone(),
         }),
-        read_model: None,
-        steps: None,
-        used_moment: false,
+        ..Scope::default()
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) struct Identity {
 }
 
 /// What one call is about and what it may do.
+#[derive(Default)]
 pub(crate) struct Scope {
     /// `decide`
     pub(crate) operation: &'static str,
@@ -95,15 +96,19 @@ impl Guest {
         }
     }
 
-    /// The service's name, for logs and errors.
     pub(crate) fn service(&self) -> Arc<str> {
-        self.identity.as_ref().map_or_else(|| "unknown".into(), |identity| identity.manifest.service.clone())
+        service_name(self.identity.as_deref())
     }
 
     /// What the running call is: `decide`.
     pub(crate) fn operation(&self) -> &'static str {
         self.scope.as_ref().map_or("describe", |scope| scope.operation)
     }
+}
+
+/// The service's name, for logs and errors.
+pub(crate) fn service_name(identity: Option<&Identity>) -> Arc<str> {
+    identity.map_or_else(|| "unknown".into(), |identity| identity.manifest.service.clone())
 }
 
 /// Traps the call of an import that is not allowed where it was made.

@@ -148,7 +148,7 @@ impl Instances {
         self.allow_time(&mut instance.store);
         let guest = instance.store.data_mut();
         guest.moment.set(scope.time_ms, &scope.id);
-        guest.http.begin(scope.operation, scope.http.take());
+        guest.http.begin(scope.operation, scope.id.clone(), scope.http.take());
         guest.scope = Some(scope);
         instance.calls += 1;
     }

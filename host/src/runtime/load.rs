@@ -94,13 +94,7 @@ impl Runtime {
             operation: "describe",
             subject: "itself".into(),
             id: "describe".into(),
-            time_ms: 0,
-            depth: 0,
-            ask: None,
-            http: None,
-            read_model: None,
-            steps: None,
-            used_moment: false,
+            ..Scope::default()
         };
         let (described, _) = instances
             .call(Lane::Background, scope, |service, store| {

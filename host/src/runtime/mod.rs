@@ -43,7 +43,7 @@ pub(crate) const MAX_DEPTH: usize = 4;
 
 /// The longest that a call of a command, a query or a projection takes by default, waiting included: less than the half
 /// minute after which clients commonly give up.
-pub const CALL_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const CALL_WAIT: Duration = Duration::from_secs(10);
 
 /// What a component may use.
 #[derive(Clone, Debug)]

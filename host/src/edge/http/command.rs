@@ -187,6 +187,17 @@ fn reply(
     Ok(response)
 }
 
+/// The body of what a person sends to the host itself.
+pub(super) async fn received(
+    site: &Site,
+    schema: &Schema,
+    call: &Call<'_>,
+    body: &mut BodyDataStream,
+) -> Result<Json, Problem> {
+    headers::same_site(call.headers)?;
+    payload(schema, &body::read(&site.edge.limits, call.headers, body).await?)
+}
+
 /// Checks a body against the command's schema. The text itself goes on as it came. No body at all stands for `{}`.
 pub(super) fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
     let broken = |reason: String| Problem::new(StatusCode::BAD_REQUEST, "invalid-json", reason);

@@ -10,7 +10,7 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::schema::Schema;
 use super::streams::page_limit;
-use super::{Call, Site, body, command, headers, json};
+use super::{Call, Site, command, json};
 use crate::model::{Position, StreamId};
 use crate::projection::{Overview, ParkedStream};
 
@@ -53,9 +53,7 @@ pub(super) async fn replay(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    headers::same_site(call.headers)?;
-    let body = body::read(&site.edge.limits, call.headers, body).await?;
-    command::payload(schema, &body)?;
+    command::received(site, schema, call, body).await?;
     json(StatusCode::ACCEPTED, &site.edge.projections.replay(&call.placeholder("service")?).await?)
 }
 
@@ -66,10 +64,8 @@ pub(super) async fn redrive(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    headers::same_site(call.headers)?;
-    let body = body::read(&site.edge.limits, call.headers, body).await?;
-    let body = command::payload(schema, &body)?.read();
-    let Redriven { stream } = body.map_err(|_| Problem::internal())?;
+    let body = command::received(site, schema, call, body).await?;
+    let Redriven { stream } = body.read().map_err(|_| Problem::internal())?;
     let stream = stream.as_deref().map(StreamId::parse).transpose()?;
     json(StatusCode::OK, &site.edge.projections.redrive(&call.placeholder("service")?, stream).await?)
 }

@@ -9,7 +9,7 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::schema::Schema;
 use super::streams::page_limit;
-use super::{Call, Site, body, command, headers, json};
+use super::{Call, Site, command, headers, json};
 use crate::saga::timeline::ActName;
 use crate::saga::{Act, Filter, Overview, SagaId, SagaState, SagaStatus};
 
@@ -91,11 +91,9 @@ pub(super) async fn act(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    headers::same_site(call.headers)?;
+    let words = command::received(site, schema, call, body).await?;
+    let Words { step, reason } = words.read().map_err(|_| Problem::internal())?;
     let actor = headers::actor(call.headers)?;
-    let body = body::read(&site.edge.limits, call.headers, body).await?;
-    let words = command::payload(schema, &body)?.read();
-    let Words { step, reason } = words.map_err(|_| Problem::internal())?;
     let act = match act {
         ActName::Retry => Act::Retry {},
         ActName::Skip => Act::Skip { step, reason },

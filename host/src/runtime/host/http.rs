@@ -24,7 +24,7 @@ use wasmtime_wasi_http::{
     Error as WasiError, RequestOptions, WasiBody, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use crate::runtime::guest::{Guest, Identity};
+use crate::runtime::guest::{Guest, Identity, service_name};
 
 pub use client::{GrantError, HeaderError, HttpClient, Resolve, system_resolver};
 pub use failure::{HttpFailure, HttpFailureKind};
@@ -83,7 +83,6 @@ impl HttpAccess {
 /// A command's way out.
 pub(crate) struct HttpCall {
     pub(crate) outgoing: Arc<dyn Outgoing>,
-    pub(crate) command_id: Arc<str>,
     pub(crate) correlation_id: Arc<str>,
 }
 
@@ -92,6 +91,8 @@ pub(crate) struct HttpHooks {
     limits: HttpLimits,
     identity: Option<Arc<Identity>>,
     operation: &'static str,
+    /// Of the running call: for a command its id.
+    id: Arc<str>,
     call: Option<HttpCall>,
     /// Requests of the running call so far.
     sent: u64,
@@ -102,18 +103,25 @@ pub(crate) struct HttpHooks {
 /// What a request needs to be sent.
 struct Admitted {
     outgoing: Arc<dyn Outgoing>,
-    service: Arc<str>,
     _slot: OwnedSemaphorePermit,
 }
 
 impl HttpHooks {
     pub(crate) fn new(identity: Option<Arc<Identity>>, limits: HttpLimits) -> Self {
-        Self { limits, identity, operation: "describe", call: None, sent: 0, under_way: Arc::default() }
+        Self {
+            limits,
+            identity,
+            operation: "describe",
+            id: Arc::default(),
+            call: None,
+            sent: 0,
+            under_way: Arc::default(),
+        }
     }
 
     /// Begins a call. None: it may not use HTTP.
-    pub(crate) fn begin(&mut self, operation: &'static str, call: Option<HttpCall>) {
-        (self.operation, self.call, self.sent) = (operation, call, 0);
+    pub(crate) fn begin(&mut self, operation: &'static str, id: Arc<str>, call: Option<HttpCall>) {
+        (self.operation, self.id, self.call, self.sent) = (operation, id, call, 0);
     }
 
     /// Whether no request of an earlier call is under way.
@@ -130,8 +138,7 @@ impl HttpHooks {
         policy::check_asked(service, &identity.http.origins, request.uri())?;
         let slot = identity.http.slots.clone().try_acquire_owned();
         let slot = slot.map_err(|_| policy::too_many(service, self.limits.concurrency))?;
-        let (outgoing, service) = (call.outgoing.clone(), identity.manifest.service.clone());
-        Ok(Admitted { outgoing, service, _slot: slot })
+        Ok(Admitted { outgoing: call.outgoing.clone(), _slot: slot })
     }
 }
 
@@ -158,15 +165,10 @@ impl WasiHttpHooks for HttpHooks {
         _options: Option<RequestOptions>,
         _processed: Rest,
     ) -> Exchange {
-        let service: Arc<str> = self
-            .identity
-            .as_ref()
-            .map_or_else(|| "unknown".into(), |identity| identity.manifest.service.clone());
-        let mut command_id = Arc::default();
+        let (service, id) = (service_name(self.identity.as_deref()), self.id.clone());
         if let Some(call) = &self.call {
             self.sent += 1;
-            command_id = call.command_id.clone();
-            trace::set(request.headers_mut(), &call.correlation_id, &command_id, self.sent);
+            trace::set(request.headers_mut(), &call.correlation_id, &id, self.sent);
         }
         let admitted = self.admit(&service, &request);
         let (limits, under_way) = (self.limits, self.under_way.clone());
@@ -177,7 +179,7 @@ impl WasiHttpHooks for HttpHooks {
             let answer = exchange.await;
             let answer = answer.unwrap_or_else(|_| Err(policy::too_slow(&service, &target, limits.time)));
             let answer = answer.map_err(|failure| {
-                tracing::warn!(%service, call = &*command_id, "{failure}");
+                tracing::warn!(%service, call = &*id, "{failure}");
                 WasiError::from(failure)
             })?;
             Ok((answer.map(|body| Full::new(body).map_err(WasiError::from).boxed_unsync()), done()))
@@ -197,13 +199,13 @@ async fn exchange(
 ) -> Result<HttpResponse, HttpFailure> {
     let (mut head, body) = request.into_parts();
     let body = read(service, body, limits.request_bytes).await;
-    let Admitted { outgoing, service, _slot } = admitted?;
+    let Admitted { outgoing, _slot } = admitted?;
     let body = body?;
     // The client says itself how long the body is. What the component says tells whether it has written all of it.
     if head.headers.remove(CONTENT_LENGTH).is_some_and(|length| length != body.len().to_string()) {
-        return Err(policy::incomplete(&service, body.len()));
+        return Err(policy::incomplete(service, body.len()));
     }
-    outgoing.send(&service, hyper::Request::from_parts(head, body)).await
+    outgoing.send(service, hyper::Request::from_parts(head, body)).await
 }
 
 /// Reads a body to its end, and keeps no more of it than it may have.
