@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -287,6 +288,21 @@ impl<'de> Deserialize<'de> for Digest {
 pub struct NewEvent {
     pub name: Arc<str>,
     pub payload: Json,
+}
+
+/// An event of the host's own streams from the variant of an enum, all of whose variants have fields: the event is called
+/// like the variant, and its payload are the fields.
+pub(crate) fn event_of(variant: &impl Serialize) -> Result<NewEvent, serde_json::Error> {
+    // `{"<name>":<fields>}`
+    let tagged = serde_json::to_string(variant)?;
+    let parts = tagged.strip_prefix("{\"").and_then(|rest| rest.strip_suffix('}')?.split_once("\":"));
+    let (name, fields) = parts.ok_or_else(|| serde::ser::Error::custom("this is no variant with fields"))?;
+    Ok(NewEvent { name: name.into(), payload: Json::parse(fields.to_owned())? })
+}
+
+/// Reads what [`event_of`] wrote.
+pub(crate) fn variant_of<T: DeserializeOwned>(name: &str, payload: &Json) -> Result<T, serde_json::Error> {
+    serde_json::from_str(&format!("{{\"{name}\":{}}}", payload.as_str()))
 }
 
 /// What all events of one command have in common.

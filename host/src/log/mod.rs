@@ -82,6 +82,14 @@ pub trait EventLog: Send + Sync {
     /// Up to `limit` events of all streams with a position above `after`, oldest first.
     async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError>;
 
+    /// Up to `limit` streams of an aggregate, behind `after` in the order of their names.
+    async fn streams(
+        &self,
+        aggregate: &str,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamId>, ReadError>;
+
     /// The events that a command left in a stream; empty if it is not recorded there.
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError>;
 

@@ -64,9 +64,20 @@ pub enum LoadError {
     NotGranted(String),
 }
 
+/// A component that is compiled and has said nothing of itself yet.
+pub(crate) struct Compiled {
+    pre: ServicePre<Guest>,
+    digest: Digest,
+}
+
 impl Runtime {
-    /// Takes a component in. Compiling takes from a fraction of a second to a minute, so it runs on a thread of its own.
+    /// Takes a component in.
     pub async fn load(&self, wasm: Vec<u8>) -> Result<Component, LoadError> {
+        self.introduce(self.compile(wasm).await?).await
+    }
+
+    /// Compiles a component. That takes from a fraction of a second to a minute, so it runs on a thread of its own.
+    pub(crate) async fn compile(&self, wasm: Vec<u8>) -> Result<Compiled, LoadError> {
         check_kind(&wasm)?;
         let digest = Digest::of(&wasm);
         let shared = self.shared.clone();
@@ -78,7 +89,11 @@ impl Runtime {
         })
         .await
         .unwrap_or_else(|panic| Err(LoadError::Compile(wasmtime::Error::new(panic))))?;
+        Ok(Compiled { pre, digest })
+    }
 
+    /// Has a component say what it is.
+    pub(crate) async fn introduce(&self, Compiled { pre, digest }: Compiled) -> Result<Component, LoadError> {
         let manifest = Arc::new(self.describe(pre.clone()).await?);
         manifest.check().map_err(LoadError::Manifest)?;
         let config = self.shared.configuration.get(&*manifest.service).cloned().unwrap_or_default();

@@ -30,6 +30,8 @@ pub(super) enum Verdict {
     Stopping,
     /// The journal, or the log, cannot be read or written now.
     Record(RecordError),
+    /// A rehearsal has come to where the journal ends.
+    Rehearsed,
 }
 
 /// What a run and whoever started it share.
@@ -41,12 +43,28 @@ pub(super) struct Progress {
     pub(super) reached: BTreeSet<String>,
 }
 
+impl Progress {
+    /// The entry that parks a saga whose run has left out what its journal has: that is another run.
+    pub(super) fn left_out(&self) -> Option<Result<Entry, serde_json::Error>> {
+        let saga = self.record.saga()?;
+        let mut answered = saga.answered.iter();
+        if let Some((name, answered)) = answered.find(|(name, _)| !self.reached.contains(*name)) {
+            return Some(diverged(name, answered, None::<&Action>));
+        }
+        let waiting = saga.waiting.as_ref().filter(|waiting| !self.reached.contains(&waiting.name))?;
+        let journaled = Answered::Wait { wait: waiting.wait.clone(), event: None };
+        Some(diverged(&waiting.name, &journaled, None::<&Action>))
+    }
+}
+
 /// The steps of one run.
 pub(super) struct Driver {
     pub(super) sender: Sender,
     pub(super) progress: Arc<Mutex<Progress>>,
     /// Whether another process, or an earlier run, may have sent what the journal does not have.
     pub(super) resumed: bool,
+    /// Whether it is only to be seen if the code goes the way of the journal. Nothing is sent then, and nothing written.
+    pub(super) rehearsal: bool,
 }
 
 impl Driver {
@@ -146,6 +164,9 @@ impl Driver {
         let journaled = steps.iter().map(|step| self.journaled_step(step));
         let mut answers = journaled.collect::<Result<Vec<_>, _>>()?;
         let open: Vec<usize> = (0..steps.len()).filter(|index| answers[*index].is_none()).collect();
+        if self.rehearsal && !open.is_empty() {
+            return Err(self.halt(Verdict::Rehearsed));
+        }
         let phase = self.phase();
         let sent = open.iter().map(|index| {
             let step = &steps[*index];
@@ -186,11 +207,23 @@ impl Driver {
         Ok(answers.into_iter().flatten().map(|answer| answer.map(Outcome::from)).collect())
     }
 
+    /// Where the journal ends with a wait, the run has to come to the same one.
+    fn rehearsed_wait(&self, name: &str, wait: &Wait) -> Halt {
+        let waiting = self.progress().record.saga().and_then(|saga| saga.waiting.clone());
+        match waiting.filter(|waiting| waiting.name == name && waiting.wait != *wait) {
+            Some(Waiting { wait: journaled, .. }) => {
+                self.diverged(name, &Answered::Wait { wait: journaled, event: None }, wait)
+            }
+            None => self.halt(Verdict::Rehearsed),
+        }
+    }
+
     /// Halts the run until the time is over or the event is there; the version of the event when that is so.
     fn wait(&self, name: String, wait: Wait) -> Result<Option<Version>, Halt> {
         match self.journaled(&name)? {
             Some(Answered::Wait { wait: journaled, event }) if journaled == wait => return Ok(event),
             Some(other) => return Err(self.diverged(&name, &other, &wait)),
+            None if self.rehearsal => return Err(self.rehearsed_wait(&name, &wait)),
             None => {}
         }
         let (Wait::Sleep { duration_ms: time_ms } | Wait::Event { timeout_ms: time_ms, .. }) = wait;
@@ -218,6 +251,7 @@ impl Steps for Driver {
         match self.journaled(&name)? {
             Some(Answered::Query { request, answer }) if request == asked => return Ok(answer),
             Some(other) => return Err(self.diverged(&name, &other, &asked)),
+            None if self.rehearsal => return Err(self.halt(Verdict::Rehearsed)),
             None => {}
         }
         let answered = self.patiently(self.sender.ask(&name, self.phase(), &request)).await;
@@ -255,7 +289,7 @@ impl Steps for Driver {
 }
 
 /// The entry that parks a saga whose replay is another one. `asked`: none if it did not come to the step.
-pub(super) fn diverged(
+fn diverged(
     name: &str,
     journaled: &Answered,
     asked: Option<&impl Serialize>,

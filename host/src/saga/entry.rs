@@ -14,6 +14,7 @@
 //! | `undone` | one step has been undone |
 //! | `undo-failed` | one step cannot be undone; the others are still undone, then the saga parks |
 //! | `parked` | the saga needs a person |
+//! | `moved` | another version of the component was deployed, and goes on with it |
 //! | `resumed` | a person has it tried again |
 //! | `skipped` | a person has one step or undo left out, and the saga goes on |
 //! | `resolved` | a person has seen to it by hand: the end |
@@ -168,6 +169,9 @@ pub(crate) enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         divergence: Option<Divergence>,
     },
+    Moved {
+        digest: Digest,
+    },
     Resumed {},
     Skipped {
         name: String,
@@ -196,24 +200,13 @@ impl Entry {
             Self::Undone { .. } => "undone",
             Self::UndoFailed { .. } => "undo-failed",
             Self::Parked { .. } => "parked",
+            Self::Moved { .. } => "moved",
             Self::Resumed {} => "resumed",
             Self::Skipped { .. } => "skipped",
             Self::Resolved { .. } => "resolved",
             Self::Completed {} => "completed",
             Self::Compensated {} => "compensated",
         }
-    }
-
-    pub(crate) fn to_event(&self) -> Result<NewEvent, serde_json::Error> {
-        let name = self.name();
-        let tagged = serde_json::to_string(self)?;
-        // `{"<name>":<fields>}`
-        let fields = tagged.get(name.len() + 4..tagged.len() - 1).unwrap_or_default();
-        Ok(NewEvent { name: name.into(), payload: Json::parse(fields.to_owned())? })
-    }
-
-    pub(crate) fn from_event(name: &str, payload: &Json) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(&format!("{{\"{name}\":{}}}", payload.as_str()))
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::task::JoinError;
 use super::SagaId;
 use super::entry::{Entry, Wait};
 use super::journal::SagaState;
-use crate::model::{Digest, Position, Recorded};
+use crate::model::{Digest, Position, Recorded, variant_of};
 
 /// Events that concern no saga after which the position is written all the same: as many are looked at again after a
 /// restart, which takes some ten milliseconds.
@@ -74,7 +74,7 @@ pub(super) enum Change {
         open: Arc<Open>,
         stream: String,
     },
-    Began {
+    RunsOn {
         id: SagaId,
         digest: Digest,
     },
@@ -111,9 +111,11 @@ impl Change {
             "completed" => SagaState::Completed,
             "compensated" => SagaState::Compensated,
             "resolved" => SagaState::Resolved,
-            "started" | "waiting" | "parked" => {
-                return match Entry::from_event(&event.name, &event.payload).ok()? {
-                    Entry::Started { digest, .. } => Some(Self::Began { id, digest }),
+            "started" | "moved" | "waiting" | "parked" => {
+                return match variant_of::<Entry>(&event.name, &event.payload).ok()? {
+                    Entry::Started { digest, .. } | Entry::Moved { digest } => {
+                        Some(Self::RunsOn { id, digest })
+                    }
                     Entry::Waiting { wait: Wait::Sleep { .. }, until_ms, .. } => {
                         Some(Self::Slept { id, until_ms })
                     }
@@ -173,6 +175,19 @@ impl Index {
             )?;
             let sleeper = |row: &Row<'_>| Ok((Open::read(row)?, row.get(4)?));
             statement.query_map([], sleeper)?.collect()
+        })
+        .await
+    }
+
+    /// The sagas of a service that have not ended.
+    pub(super) async fn open_of(&self, service: &str) -> rusqlite::Result<Vec<Open>> {
+        let service = service.to_owned();
+        self.with(move |connection| {
+            let mut statement = connection.prepare(
+                "SELECT id, trigger, service, name FROM sagas
+                 WHERE state IN ('running', 'waiting', 'unwinding', 'parked') AND service = ?1 ORDER BY id",
+            )?;
+            statement.query_map([service], Open::read)?.collect()
         })
         .await
     }
@@ -298,7 +313,7 @@ impl Change {
                      VALUES (?1, ?2, ?3, ?4, ?5, 'running') ON CONFLICT DO NOTHING",
                 )?
                 .execute(params![open.id, open.trigger, stream, open.service, open.name]),
-            Self::Began { id, digest } => {
+            Self::RunsOn { id, digest } => {
                 set("UPDATE sagas SET digest = ?2 WHERE id = ?1", id, &digest.to_string())
             }
             Self::Moved { id, state } => set(

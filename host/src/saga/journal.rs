@@ -144,6 +144,9 @@ impl Saga {
 
     /// None if the entry cannot follow.
     fn take_in(&mut self, entry: &Entry) -> Option<()> {
+        if let Entry::Moved { digest } = entry {
+            return self.move_over(*digest);
+        }
         match self.state {
             SagaState::Running => self.run(entry),
             SagaState::Waiting => self.wake(entry),
@@ -151,6 +154,12 @@ impl Saga {
             SagaState::Parked => self.operate(entry),
             SagaState::Completed | SagaState::Compensated | SagaState::Resolved => None,
         }
+    }
+
+    /// What is being undone needs the component no more.
+    fn move_over(&mut self, digest: Digest) -> Option<()> {
+        let runs = self.reason.is_none() && !self.state.ended();
+        runs.then(|| self.digest = digest)
     }
 
     fn run(&mut self, entry: &Entry) -> Option<()> {
@@ -287,7 +296,7 @@ impl Saga {
 mod tests {
     use super::super::entry::{Effort, Trigger};
     use super::*;
-    use crate::model::StreamId;
+    use crate::model::{StreamId, event_of, variant_of};
 
     const EFFORT: Effort = Effort { attempts: 1, took_ms: 2 };
 
@@ -386,6 +395,7 @@ mod tests {
             undone("a"),
             undo_failed("a"),
             parked(),
+            Entry::Moved { digest: Digest::of(b"new") },
             Entry::Resumed {},
             skipped("a"),
             resolved(),
@@ -394,7 +404,7 @@ mod tests {
         ]
     }
 
-    const STEPS: [&str; 5] = ["step-done", "step-failed", "query-answered", "waiting", "parked"];
+    const STEPS: [&str; 6] = ["step-done", "step-failed", "query-answered", "waiting", "parked", "moved"];
     const BEFORE_PIVOT: [&str; 3] = ["step-refused", "pivoted", "unwinding"];
 
     #[test]
@@ -409,8 +419,8 @@ mod tests {
             ("failed", vec![started(), failed("a")], running.clone()),
             ("pivoted", vec![started(), a.clone(), pivoted("p")], completing(&STEPS)),
             ("failed after the pivot", vec![started(), pivoted("p"), failed("a")], STEPS.to_vec()),
-            ("waiting", vec![started(), waiting("a")], vec!["awoken"]),
-            ("waiting for another", vec![started(), waiting("b")], vec![]),
+            ("waiting", vec![started(), waiting("a")], vec!["awoken", "moved"]),
+            ("waiting for another", vec![started(), waiting("b")], vec!["moved"]),
             ("awoken", vec![started(), waiting("a"), awoken("a")], completing(&running)),
             ("unwinding", vec![started(), a.clone(), unwinding()], vec!["undone", "undo-failed", "parked"]),
             (
@@ -419,11 +429,11 @@ mod tests {
                 vec!["undone", "undo-failed", "parked"],
             ),
             ("all undone", all_undone.clone(), vec!["compensated", "parked"]),
-            ("parked", vec![started(), a.clone(), parked()], vec!["resumed", "resolved"]),
+            ("parked", vec![started(), a.clone(), parked()], vec!["resumed", "resolved", "moved"]),
             (
                 "parked by a failed step",
                 vec![started(), pivoted("p"), failed("a"), parked()],
-                vec!["resumed", "skipped", "resolved"],
+                vec!["resumed", "skipped", "resolved", "moved"],
             ),
             (
                 "parked by a failed undo",
@@ -499,8 +509,8 @@ mod tests {
     #[test]
     fn entries_survive_the_log() {
         for entry in every_entry() {
-            let event = entry.to_event().unwrap();
-            assert_eq!(Entry::from_event(&event.name, &event.payload).unwrap(), entry);
+            let event = event_of(&entry).unwrap();
+            assert_eq!(variant_of::<Entry>(&event.name, &event.payload).unwrap(), entry);
         }
     }
 }

@@ -15,6 +15,7 @@ mod driver;
 pub(crate) mod entry;
 mod index;
 pub(crate) mod journal;
+mod moving;
 mod operate;
 mod record;
 mod retry;
@@ -41,13 +42,14 @@ use crate::model::{Position, Recorded, Rejection, StreamId};
 use crate::runtime::Ask;
 
 pub use journal::SagaState;
+pub(crate) use moving::{Course, Rehearsed};
 pub use operate::{Act, Census, Filter, Overview};
 pub(crate) use record::AGGREGATE;
 pub use retry::{Retries, Retry};
 
 use index::{Change, Index, Open};
 use journal::Saga;
-use record::RecordError;
+use record::{RecordError, actor};
 use sender::Stopping;
 use waits::Waits;
 

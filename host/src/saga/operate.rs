@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::entry::Entry;
 use super::index::Listed;
 use super::journal::{Saga, SagaState};
-use super::runner::{self, RunError};
+use super::runner;
 use super::timeline::Timeline;
 use super::{AGGREGATE, CATCH_UP, Open, Place, SagaId, SagaStatus, Sagas, Shared, record, unreadable};
 use crate::clock::Time;
@@ -101,7 +101,7 @@ impl Sagas {
     /// How a saga went. Knows all events that are in the log by now. Rejected with `not-found`.
     pub async fn timeline(&self, id: &str) -> Result<Timeline, CallError> {
         let Listed { open, why, .. } = self.find(id).await?;
-        let trigger = runner::trigger(&self.shared, &open).await.map_err(call_error)?;
+        let trigger = runner::trigger(&self.shared, &open).await.map_err(runner::call_error)?;
         let folded = async {
             let journal = record::events(&*self.shared.ground.log, &StreamId::new(AGGREGATE, id)?).await?;
             Timeline::of(&open, &trigger, &journal)
@@ -153,8 +153,8 @@ impl Sagas {
 impl Shared {
     /// Does something about a saga that is kept from running, and lets go of it.
     async fn act(self: Arc<Self>, open: Arc<Open>, act: Act, actor: Arc<str>) -> Result<(), CallError> {
-        let acted = runner::act(&self, &open, actor.clone(), |saga| act.entry(saga)).await;
-        let acted = acted.map_err(call_error).and_then(|acted| Ok(acted?));
+        let acted = runner::act(&self, &open, actor.clone(), |saga, _| act.entry(saga)).await;
+        let acted = acted.map_err(runner::call_error).and_then(|acted| Ok(acted?));
         if acted.is_ok() {
             tracing::info!(saga = %open.id, %actor, ?act, "a person has acted on a saga");
         }
@@ -206,15 +206,7 @@ fn not_parked(state: SagaState) -> Rejection {
     Rejection::new("saga-not-parked", message)
 }
 
-fn call_error(error: RunError) -> CallError {
-    match error {
-        RunError::Record(error) => unreadable(error),
-        RunError::Stopping(_) => CallError::ShuttingDown,
-        error @ (RunError::NoService(_) | RunError::NoTrigger) => CallError::Read(ReadError(Arc::new(error))),
-    }
-}
-
-fn index_error(error: rusqlite::Error) -> CallError {
+pub(super) fn index_error(error: rusqlite::Error) -> CallError {
     CallError::Read(ReadError(Arc::new(error)))
 }
 

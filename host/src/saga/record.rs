@@ -10,7 +10,7 @@ use super::journal::{IllegalEntry, Saga, next_state};
 use super::{Ground, SagaId};
 use crate::clock::SharedClock;
 use crate::log::{Append, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
-use crate::model::{CommandId, InvalidId, Meta, NewEvent, Recorded, StreamId, Version};
+use crate::model::{CommandId, InvalidId, Meta, NewEvent, Recorded, StreamId, Version, event_of, variant_of};
 
 /// The kind of the streams that journals are in: `saga/<id>`.
 pub(crate) const AGGREGATE: &str = "saga";
@@ -54,7 +54,7 @@ pub(crate) async fn read(
     let (mut version, mut saga) = (0, None);
     for event in events(log, stream).await? {
         version = event.version;
-        saga = Some(next_state(saga, &Entry::from_event(&event.name, &event.payload)?)?);
+        saga = Some(next_state(saga, &variant_of(&event.name, &event.payload)?)?);
     }
     Ok((version, saga))
 }
@@ -115,6 +115,11 @@ impl Record {
         })
     }
 
+    /// Of what is in the log or on its way there.
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
     /// None before the first entry.
     pub(super) fn saga(&self) -> Option<&Saga> {
         self.saga.as_ref()
@@ -148,7 +153,7 @@ impl Record {
         let mut saga = self.saga.take();
         for entry in entries {
             saga = Some(next_state(saga, entry)?);
-            self.noted.push(entry.to_event()?);
+            self.noted.push(event_of(entry)?);
         }
         self.saga = saga;
         Ok(())

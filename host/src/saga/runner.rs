@@ -2,15 +2,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::driver::{Driver, Progress, Verdict, awaited, diverged};
-use super::entry::{Action, Entry, Trigger};
+use super::driver::{Driver, Progress, Verdict, awaited};
+use super::entry::{Entry, Trigger};
 use super::index::Open;
 use super::journal::{STEP_ZERO, Saga, SagaState};
 use super::record::{Record, RecordError, actor, written};
 use super::retry::Phase;
 use super::sender::{Fate, Sender, Stopping};
-use super::{SagaStatus, Shared};
-use crate::model::{Command, CommandId, Recorded, Rejection};
+use super::{SagaStatus, Shared, unreadable};
+use crate::error::CallError;
+use crate::log::ReadError;
+use crate::model::{Command, CommandId, Recorded, Rejection, Version};
 use crate::runtime::{Component, SagaEnd};
 
 /// How often a run that faults is started again.
@@ -153,7 +155,7 @@ impl Running {
             (SagaEnd::Halted, Some(Verdict::Park(parked))) => self.write(parked),
             (SagaEnd::Halted, Some(Verdict::Wait)) => Ok(()),
             (SagaEnd::Halted, Some(Verdict::Record(error))) => Err(error.into()),
-            (SagaEnd::Halted, Some(Verdict::Stopping) | None) => Err(Stopping.into()),
+            (SagaEnd::Halted, Some(Verdict::Stopping | Verdict::Rehearsed) | None) => Err(Stopping.into()),
             (SagaEnd::Fault(fault), _) => {
                 self.faults += 1;
                 if self.faults < MAX_FAULTS {
@@ -174,20 +176,19 @@ impl Running {
 
     async fn call(&self, component: &Component) -> SagaEnd {
         self.with(|progress| progress.reached.clear());
-        let driver =
-            Driver { sender: self.sender.clone(), progress: self.progress.clone(), resumed: self.resumed };
+        let driver = Driver {
+            sender: self.sender.clone(),
+            progress: self.progress.clone(),
+            resumed: self.resumed,
+            rehearsal: false,
+        };
         let Open { id, name, .. } = &*self.open;
         component.run_saga(name, id, &self.trigger, Box::new(driver)).await.0
     }
 
     fn returned(&self, returned: Result<(), Rejection>, pivoted: bool) -> Result<(), RunError> {
         // A replay that leaves out what the journal has is another run.
-        let left_out = self.with(|Progress { record, reached, .. }| {
-            let mut answered = record.saga()?.answered.iter();
-            let (name, answered) = answered.find(|(name, _)| !reached.contains(*name))?;
-            Some(diverged(name, answered, None::<&Action>))
-        });
-        if let Some(parked) = left_out {
+        if let Some(parked) = self.with(|progress| progress.left_out()) {
             return self.write(parked.map_err(RecordError::from)?);
         }
         match returned {
@@ -250,21 +251,69 @@ impl Running {
     }
 }
 
-/// Writes what a person decides about a saga that does not run here.
-pub(super) async fn act(
+/// Runs the code of an open saga on another component, as far as its journal goes. None if it is not to run any more;
+/// otherwise the version of the journal, and how it would go another way if it does.
+pub(super) async fn rehearse(
+    shared: &Arc<Shared>,
+    open: &Open,
+    component: &Component,
+) -> Result<Option<(Version, Result<(), String>)>, RunError> {
+    let trigger = trigger(shared, open).await?;
+    let record = Record::open(&shared.ground, &open.id, &trigger, actor(&open.id)).await?;
+    let version = record.version();
+    if !record.saga().is_some_and(|saga| saga.reason.is_none() && !saga.state.ended()) {
+        return Ok(None);
+    }
+    let progress = Progress { record, verdict: None, reached: Default::default() };
+    let progress = Arc::new(Mutex::new(progress));
+    let driver = Driver {
+        sender: Sender::new(shared.clone(), open.id.clone(), open.name.clone(), &trigger),
+        progress: progress.clone(),
+        resumed: true,
+        rehearsal: true,
+    };
+    let (end, _) = component.run_saga(&open.name, &open.id, &trigger, Box::new(driver)).await;
+    let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+    let parked = match (end, progress.verdict.take()) {
+        (SagaEnd::Fault(fault), _) => {
+            return Ok(Some((version, Err(format!("{fault}: {}", fault.cause())))));
+        }
+        (_, Some(Verdict::Record(error))) => return Err(error.into()),
+        (_, Some(Verdict::Park(parked))) => Some(parked),
+        _ => progress.left_out().transpose().map_err(RecordError::from)?,
+    };
+    Ok(Some((
+        version,
+        match parked {
+            Some(Entry::Parked { why, .. }) => Err(why),
+            _ => Ok(()),
+        },
+    )))
+}
+
+/// Writes what is decided about a saga that does not run here, on its journal and the version of that.
+pub(super) async fn act<E>(
     shared: &Shared,
     open: &Open,
     actor: Arc<str>,
-    decide: impl FnOnce(Option<&Saga>) -> Result<Entry, Rejection>,
-) -> Result<Result<(), Rejection>, RunError> {
+    decide: impl FnOnce(Option<&Saga>, Version) -> Result<Entry, E>,
+) -> Result<Result<(), E>, RunError> {
     let trigger = trigger(shared, open).await?;
     let mut record = Record::open(&shared.ground, &open.id, &trigger, actor).await?;
-    match decide(record.saga()) {
+    match decide(record.saga(), record.version()) {
         Ok(entry) => {
             record.write(&[entry])?;
             written(record.take_appending()).await?;
             Ok(Ok(()))
         }
         Err(refused) => Ok(Err(refused)),
+    }
+}
+
+pub(super) fn call_error(error: RunError) -> CallError {
+    match error {
+        RunError::Record(error) => unreadable(error),
+        RunError::Stopping(_) => CallError::ShuttingDown,
+        error @ (RunError::NoService(_) | RunError::NoTrigger) => CallError::Read(ReadError(Arc::new(error))),
     }
 }

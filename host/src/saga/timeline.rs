@@ -10,7 +10,7 @@ use super::index::Open;
 use super::journal::{STEP_ZERO, SagaState, next_state};
 use super::record::RecordError;
 use crate::clock::Time;
-use crate::model::{Digest, Recorded, Rejection, StreamId, Version};
+use crate::model::{Digest, Recorded, Rejection, StreamId, Version, variant_of};
 
 pub use super::entry::Divergence;
 
@@ -163,7 +163,7 @@ impl Timeline {
         let mut timeline = Self::triggered(open, trigger);
         let mut saga = None;
         for event in journal {
-            let entry = Entry::from_event(&event.name, &event.payload)?;
+            let entry = variant_of(&event.name, &event.payload)?;
             saga = Some(next_state(saga, &entry)?);
             timeline.take_in(entry, Time(event.meta.time_ms), &event.meta.actor);
         }
@@ -244,6 +244,8 @@ impl Timeline {
             }
             Entry::Unwinding { reason } => self.reason = Some(reason),
             Entry::Parked { why, divergence } => (self.why, self.divergence) = (Some(why), divergence),
+            // The timeline tells what it runs on in the end.
+            Entry::Moved { .. } => {}
             Entry::Resumed {} => self.act(ActName::Retry, time, actor, None, None),
             Entry::Skipped { name, reason } => {
                 self.skipped(&name, reason.clone(), time);

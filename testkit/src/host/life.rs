@@ -55,6 +55,15 @@ impl EventLog for MortalLog {
         self.log.read_all(after, limit).await
     }
 
+    async fn streams(
+        &self,
+        aggregate: &str,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamId>, ReadError> {
+        self.log.streams(aggregate, after, limit).await
+    }
+
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
         self.log.find(stream, command).await
     }

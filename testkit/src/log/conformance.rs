@@ -29,6 +29,7 @@ pub async fn conformance<L: EventLog + 'static>(open: impl AsyncFn(&str) -> L) {
     check(a_command_is_found_with_all_its_events(open("find").await)).await;
     check(reading_may_begin_anywhere(open("read-middle").await)).await;
     check(the_log_is_read_in_pages(open("pages").await)).await;
+    check(the_streams_of_an_aggregate_are_listed(open("streams").await)).await;
     check(a_page_has_a_limit(open("page-limit").await)).await;
     check(a_subscription_brings_old_events_then_new_ones(open("subscription").await)).await;
     check(appends_may_run_ahead(open("run-ahead").await)).await;
@@ -195,6 +196,17 @@ async fn the_log_is_read_in_pages(log: Log) {
         paged.extend(log.read_all(after, 5).await.unwrap());
     }
     assert_eq!(paged, all, "pages neither repeat nor leave out");
+}
+
+async fn the_streams_of_an_aggregate_are_listed(log: Log) {
+    let named = |name: &str| StreamId::parse(name).unwrap();
+    for name in ["thing/b", "thing-x/a", "other/a", "thing/c", "things/a", "thing/a"] {
+        log.append(vec![append(&named(name), 0, 1)]).await.unwrap();
+    }
+    let first = log.streams("thing", None, 2).await.unwrap();
+    assert_eq!(first, ["thing/a", "thing/b"].map(named));
+    assert_eq!(log.streams("thing", first.last(), 2).await.unwrap(), [named("thing/c")]);
+    assert_eq!(log.streams("nothing", None, 2).await.unwrap(), []);
 }
 
 async fn a_page_has_a_limit(log: Log) {

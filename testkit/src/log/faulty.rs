@@ -85,6 +85,16 @@ impl EventLog for FaultyLog {
         self.log.read_all(after, limit).await
     }
 
+    async fn streams(
+        &self,
+        aggregate: &str,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamId>, ReadError> {
+        self.check_read()?;
+        self.log.streams(aggregate, after, limit).await
+    }
+
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
         self.check_read()?;
         self.log.find(stream, command).await

@@ -116,6 +116,18 @@ impl EventLog for EmbeddedLog {
         Ok(self.readers.run(move |connection| read::all(connection, after, limit)).await?)
     }
 
+    async fn streams(
+        &self,
+        aggregate: &str,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamId>, ReadError> {
+        let (aggregate, after) = (aggregate.to_owned(), after.cloned());
+        let list =
+            move |connection: &Connection| read::streams(connection, &aggregate, after.as_ref(), limit);
+        Ok(self.readers.run(list).await?)
+    }
+
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
         let (stream, command) = (stream.clone(), command.clone());
         Ok(self.readers.run(move |connection| read::command(connection, &stream, &command)).await?)

@@ -45,6 +45,28 @@ const COMMAND: &str = select!(
 /// The event that holds the meta of its command.
 const FIRST: &str = "SELECT command_id, meta FROM events WHERE stream = ?1 AND version = ?2";
 
+/// `0` is the character behind `/`.
+const STREAMS: &str = "
+    SELECT name FROM streams WHERE name > ?1 AND name < ?2 || '0' ORDER BY name LIMIT ?3";
+
+pub(super) fn streams(
+    connection: &Connection,
+    aggregate: &str,
+    after: Option<&StreamId>,
+    limit: usize,
+) -> Result<Vec<StreamId>, Unreadable> {
+    let after = after.map_or_else(|| format!("{aggregate}/"), |after| after.as_str().to_owned());
+    let mut statement = connection.prepare_cached(STREAMS)?;
+    let names = statement.query_map((after, aggregate, limit), |row| row.get::<_, String>(0))?;
+    let parse = |name: String| {
+        StreamId::parse(&name).map_err(|source| Unreadable::Damaged {
+            what: format!("the stream {name:?}"),
+            source: source.into(),
+        })
+    };
+    names.map(|name| parse(name?)).collect()
+}
+
 pub(super) fn stream(
     connection: &Connection,
     stream: &StreamId,

@@ -1,0 +1,294 @@
+//! Deployments as they stand in the log: one stream for the whole host, so that several services go live with one append.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::report::Gate;
+use crate::clock::Time;
+use crate::log::{EventLog, MAX_PAGE, ReadError};
+use crate::model::{Digest, Recorded, StreamId, Version, variant_of};
+
+/// The kind of the stream that deployments are in: `deployment/services`.
+pub(crate) const AGGREGATE: &str = "deployment";
+
+/// One version of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Release {
+    pub service: Arc<str>,
+    /// As its manifest says.
+    pub version: String,
+    pub digest: Digest,
+    /// What was granted with this deployment, beside what the configuration grants.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<String>,
+}
+
+/// One event of the stream. The stored event's name is the variant's, its payload the variant's fields.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Happened {
+    /// These services run from now on, all of them.
+    Deployed {
+        services: Vec<Released>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// An earlier release of a service runs again.
+    RolledBack {
+        to: Release,
+        from: Digest,
+        reason: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// A service runs no more. What it has in the log stays.
+    Undeployed {
+        release: Release,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+}
+
+/// A release with what the gates said of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Released {
+    #[serde(flatten)]
+    pub(crate) release: Release,
+    pub(crate) gates: Vec<Gate>,
+}
+
+/// A service that runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Running {
+    pub release: Release,
+    pub since: Time,
+    pub by: Arc<str>,
+    pub note: Option<String>,
+    /// What ran before it, oldest first.
+    pub(crate) before: Vec<Release>,
+}
+
+/// What runs, by the log. *Invariant:* it follows from the stream alone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Deployments {
+    /// Of the stream.
+    pub(crate) version: Version,
+    /// By service.
+    pub(crate) running: BTreeMap<Arc<str>, Running>,
+}
+
+/// What happened to one service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// Of the stream of deployments. Services that were deployed together have the same.
+    pub version: Version,
+    pub time: Time,
+    pub actor: Arc<str>,
+    pub act: ActName,
+    pub service: Arc<str>,
+    /// What ran from then on; none after `undeployed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
+    /// What ran until then, if that is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<Digest>,
+    /// Why it was rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Gate>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActName {
+    Deployed,
+    RolledBack,
+    Undeployed,
+}
+
+impl ActName {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployed => "deployed",
+            Self::RolledBack => "rolled-back",
+            Self::Undeployed => "undeployed",
+        }
+    }
+}
+
+/// Why deployments cannot be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HistoryError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("version {version} of the stream of deployments cannot be read: {why}")]
+    Format { version: Version, why: String },
+}
+
+/// `deployment/services`
+pub(crate) fn stream() -> StreamId {
+    // The literals are valid.
+    StreamId::new(AGGREGATE, "services").unwrap_or_else(|_| unreachable!())
+}
+
+/// Up to a page of the stream behind a version.
+pub(crate) async fn read(
+    log: &dyn EventLog,
+    after: Version,
+    limit: usize,
+) -> Result<Vec<(Recorded, Happened)>, HistoryError> {
+    let events = log.read(&stream(), after, limit).await?;
+    let read = events.into_iter().map(|event| match variant_of(&event.name, &event.payload) {
+        Ok(happened) => Ok((event, happened)),
+        Err(error) => Err(HistoryError::Format { version: event.version, why: error.to_string() }),
+    });
+    read.collect()
+}
+
+impl Deployments {
+    /// What the log says.
+    pub(crate) async fn load(log: &dyn EventLog) -> Result<Self, HistoryError> {
+        let mut deployments = Self::default();
+        loop {
+            let page = read(log, deployments.version, MAX_PAGE).await?;
+            if page.is_empty() {
+                return Ok(deployments);
+            }
+            for (event, happened) in page {
+                deployments.take_in(event.version, Time(event.meta.time_ms), &event.meta.actor, happened);
+            }
+        }
+    }
+
+    /// Moves on by one event.
+    pub(crate) fn take_in(&mut self, version: Version, since: Time, by: &Arc<str>, happened: Happened) {
+        self.version = version;
+        match happened {
+            Happened::Deployed { services, note } => {
+                for Released { release, .. } in services {
+                    self.run(release, since, by, note.clone());
+                }
+            }
+            Happened::RolledBack { to, note, reason, .. } => {
+                self.run(to, since, by, note.or(Some(reason)));
+            }
+            Happened::Undeployed { release, .. } => {
+                self.running.remove(&release.service);
+            }
+        }
+    }
+
+    fn run(&mut self, release: Release, since: Time, by: &Arc<str>, note: Option<String>) {
+        let mut before = self.running.remove(&release.service).map_or_else(Vec::new, |running| {
+            let Running { release, mut before, .. } = running;
+            before.push(release);
+            before
+        });
+        // One that runs again has only those behind it that were behind it then.
+        if let Some(at) = before.iter().position(|earlier| earlier.digest == release.digest) {
+            before.truncate(at);
+        }
+        let service = release.service.clone();
+        self.running.insert(service, Running { release, since, by: by.clone(), note, before });
+    }
+
+    /// All components that run or may be rolled back to.
+    pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> {
+        let of = |running: &Running| {
+            let before: Vec<_> = running.before.iter().map(|release| release.digest).collect();
+            before.into_iter().chain([running.release.digest])
+        };
+        self.running.values().flat_map(of)
+    }
+}
+
+impl HistoryEntry {
+    /// One entry a service of an event.
+    pub(crate) fn of(event: &Recorded, happened: Happened) -> Vec<Self> {
+        let entry = |act, service: &Arc<str>| Self {
+            version: event.version,
+            time: Time(event.meta.time_ms),
+            actor: event.meta.actor.clone(),
+            act,
+            service: service.clone(),
+            release: None,
+            replaced: None,
+            reason: None,
+            note: None,
+            gates: Vec::new(),
+        };
+        match happened {
+            Happened::Deployed { services, note } => {
+                let deployed = |Released { release, gates }| Self {
+                    note: note.clone(),
+                    gates,
+                    ..Self { release: Some(release.clone()), ..entry(ActName::Deployed, &release.service) }
+                };
+                services.into_iter().map(deployed).collect()
+            }
+            Happened::RolledBack { to, from, reason, note } => {
+                let rolled_back = entry(ActName::RolledBack, &to.service);
+                vec![Self {
+                    release: Some(to),
+                    replaced: Some(from),
+                    reason: Some(reason),
+                    note,
+                    ..rolled_back
+                }]
+            }
+            Happened::Undeployed { release, note } => {
+                let undeployed = entry(ActName::Undeployed, &release.service);
+                vec![Self { replaced: Some(release.digest), note, ..undeployed }]
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release(version: &str) -> Release {
+        let digest = Digest::of(version.as_bytes());
+        Release { service: "order".into(), version: version.to_owned(), digest, grants: Vec::new() }
+    }
+
+    fn deployed(version: &str) -> Happened {
+        Happened::Deployed { services: vec![Released { release: release(version), gates: vec![] }], note: None }
+    }
+
+    fn rolled_back(to: &str, from: &str) -> Happened {
+        let from = Digest::of(from.as_bytes());
+        Happened::RolledBack { to: release(to), from, reason: "faults".to_owned(), note: None }
+    }
+
+    #[test]
+    fn what_runs_and_what_ran_before_follow_from_the_events() {
+        let undeployed = Happened::Undeployed { release: release("1"), note: None };
+        let table: [(&[Happened], Option<(&str, &[&str])>); 6] = [
+            (&[], None),
+            (&[deployed("1")], Some(("1", &[]))),
+            (&[deployed("1"), deployed("2"), deployed("3")], Some(("3", &["1", "2"]))),
+            (&[deployed("1"), deployed("2"), deployed("3"), rolled_back("2", "3")], Some(("2", &["1"]))),
+            (&[deployed("1"), deployed("2"), deployed("1")], Some(("1", &[]))),
+            (&[deployed("1"), undeployed], None),
+        ];
+        for (events, expected) in table {
+            let mut deployments = Deployments::default();
+            for (version, happened) in (1..).zip(events) {
+                deployments.take_in(version, Time(7), &"ada".into(), happened.clone());
+            }
+            let running = deployments.running.get("order");
+            let versions = running.map(|running| {
+                let before: Vec<_> = running.before.iter().map(|release| &*release.version).collect();
+                (&*running.release.version, before)
+            });
+            assert_eq!(versions, expected.map(|(version, before)| (version, before.to_vec())));
+        }
+    }
+}
