@@ -7,7 +7,10 @@ pub(crate) mod audit;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod laws;
+pub(crate) mod report;
 pub(crate) mod shop;
+pub(crate) mod traffic;
+pub(crate) mod watch;
 pub(crate) mod wire;
 
 use std::fs::{self, File};

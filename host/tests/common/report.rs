@@ -1,0 +1,311 @@
+//! What the reports must say, from the log alone, and whether they do. Nothing here knows how the report service comes to
+//! its answers.
+
+use std::borrow::Borrow;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::slice;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use super::http::Client;
+use super::laws::Ledger;
+use super::traffic::{PRODUCTS, USERS};
+
+/// `2025-03-01`, the beginning of a time.
+const DAY_LENGTH: usize = 10;
+
+const STATUSES: [&str; 6] = ["pending", "confirmed", "updating", "deleting", "deleted", "cancelled"];
+/// Those of orders that count as sold.
+const STANDING: [&str; 3] = ["confirmed", "updating", "deleting"];
+
+/// The most items of a page.
+const MAX_LIMIT: usize = 200;
+/// In so many pages a list is read, if they are not too long.
+const PAGES: usize = 3;
+/// One of so many orders is also asked for by its id.
+const ONE_BY_ONE: usize = 50;
+
+/// All orders with their payments and deliveries, as far as the log has been read.
+#[derive(Default)]
+pub(crate) struct Books {
+    ledger: Ledger,
+    orders: BTreeMap<String, Order>,
+}
+
+/// Everything but the statuses, which are the ledger's.
+#[derive(Default)]
+struct Order {
+    user_id: Value,
+    lines: Value,
+    total: Value,
+    address: Value,
+    reason: Value,
+    payment: Value,
+    /// When it was placed.
+    day: String,
+    created_at_ms: u64,
+    updated_at_ms: u64,
+}
+
+/// An order of the report.
+struct Row {
+    /// `2025-03-01`, in UTC.
+    day: String,
+    created_at_ms: u64,
+    status: &'static str,
+    user_id: String,
+    products: Vec<String>,
+    json: Value,
+}
+
+/// Which orders are asked for.
+#[derive(Clone, Copy, Debug)]
+struct Search<'s> {
+    user_id: Option<&'s str>,
+    status: Option<&'s str>,
+    product_id: Option<&'s str>,
+    window: Window<u64>,
+}
+
+/// From when on, and up to when.
+type Window<T> = (Option<T>, Option<T>);
+
+impl Books {
+    /// Reads the log until no saga runs.
+    pub(crate) fn catch_up(&mut self, client: &Client) {
+        for event in client.each_event(self.ledger.position) {
+            self.take_in(&event);
+        }
+        if self.ledger.running() > 0 {
+            for event in client.follow(self.ledger.position) {
+                self.take_in(&event);
+                if self.ledger.running() == 0 {
+                    break;
+                }
+            }
+        }
+        assert_eq!(self.ledger.running(), 0, "the sagas do not end");
+    }
+
+    fn take_in(&mut self, event: &Value) {
+        self.ledger.take_in(event);
+        let (kind, id) = event["stream"].as_str().unwrap().split_once('/').unwrap();
+        if !["order", "payment", "delivery"].contains(&kind) {
+            return;
+        }
+        let order = self.orders.entry(id.to_owned()).or_default();
+        let time = event["time"].as_str().unwrap();
+        let time_ms = milliseconds(time);
+        order.updated_at_ms = order.updated_at_ms.max(time_ms);
+        let payload = &event["payload"];
+        match (kind, event["name"].as_str().unwrap()) {
+            ("order", name) => {
+                order.reason = payload["reason"].clone();
+                if name == "order-created" {
+                    (order.day, order.created_at_ms) = (time[..DAY_LENGTH].to_owned(), time_ms);
+                    order.user_id = payload["user_id"].clone();
+                    order.address = payload["address"].clone();
+                }
+                if ["order-created", "order-updated"].contains(&name) {
+                    order.lines = payload["lines"].clone();
+                    order.total = payload["total"].clone();
+                }
+            }
+            ("payment", "payment-authorized" | "payment-changed") => {
+                order.payment = payload["methods"].clone();
+            }
+            _ => {}
+        }
+    }
+
+    /// Compares all reports with the log as far as it has been read, which must be all of it.
+    #[track_caller]
+    pub(crate) fn check(&self, client: &Client) {
+        let rows = self.rows();
+        let reader = Reader { client, position: self.ledger.position.to_string() };
+        for search in searches(&rows) {
+            reader.check_orders(&rows, search);
+        }
+        for row in rows.iter().step_by(ONE_BY_ONE) {
+            let path = format!("/reports/orders/{}", row.json["id"].as_str().unwrap());
+            assert_eq!(reader.get(&path), row.json, "{path}");
+        }
+        let mut days: Vec<_> = rows.iter().map(|row| row.day.as_str()).collect();
+        days.dedup();
+        for window in windows(&days) {
+            reader.check_sales(&rows, window);
+        }
+    }
+
+    /// The newest order first; of one millisecond, the one with the highest id.
+    fn rows(&self) -> Vec<Row> {
+        let mut rows: Vec<_> = self.orders.iter().map(|(id, order)| self.row(id, order)).collect();
+        rows.reverse();
+        rows.sort_by_key(|row| Reverse(row.created_at_ms));
+        rows
+    }
+
+    fn row(&self, id: &str, order: &Order) -> Row {
+        let Order { user_id, lines, total, address, reason, payment, day, created_at_ms, updated_at_ms } = order;
+        let status = self.ledger.status("order", id).unwrap();
+        let products = lines.as_array().unwrap().iter().map(|line| line["product_id"].as_str().unwrap());
+        let json = json!({
+            "id": id, "user_id": user_id, "status": status, "reason": reason, "lines": lines, "total": total,
+            "address": address, "payment_status": self.ledger.status("payment", id), "payment": payment,
+            "delivery_status": self.ledger.status("delivery", id), "created_at_ms": created_at_ms,
+            "updated_at_ms": updated_at_ms,
+        });
+        Row {
+            day: day.clone(),
+            created_at_ms: *created_at_ms,
+            status,
+            user_id: user_id.as_str().unwrap().to_owned(),
+            products: products.map(str::to_owned).collect(),
+            json,
+        }
+    }
+}
+
+
+/// Every user, status and product with each other, and each at all times and in one window of time.
+fn searches(rows: &[Row]) -> Vec<Search<'static>> {
+    let any_or = |names: &[&'static str]| -> Vec<_> {
+        [None].into_iter().chain(names.iter().copied().map(Some)).collect()
+    };
+    let (users, statuses) = (any_or(&[&USERS[..], &["nobody"]].concat()), any_or(&STATUSES));
+    let products = any_or(&PRODUCTS.map(|(product, ..)| product));
+    let times: Vec<_> = rows.iter().map(|row| row.created_at_ms).collect();
+    let [always, windows @ ..] = windows(&times);
+    let mut searches = Vec::new();
+    for &user_id in &users {
+        for &status in &statuses {
+            for &product_id in &products {
+                let one = windows[searches.len() / 2 % windows.len()];
+                searches.extend([always, one].map(|window| Search { user_id, status, product_id, window }));
+            }
+        }
+    }
+    searches
+}
+
+/// No limits, and some that are times of orders. `times`: the newest first, of the oldest many the same.
+fn windows<T: Copy>(times: &[T]) -> [Window<T>; 5] {
+    let at = |percent| Some(times[(times.len() - 1) * percent / 100]);
+    let (recent, middle, oldest) = (at(30), at(60), at(100));
+    [(None, None), (middle, recent), (None, middle), (recent, None), (oldest, middle)]
+}
+
+fn is_within<T: PartialOrd>(time: &T, (from, to): &Window<T>) -> bool {
+    from.as_ref().is_none_or(|from| time >= from) && to.as_ref().is_none_or(|to| time < to)
+}
+
+impl Search<'_> {
+    fn wants(&self, row: &Row) -> bool {
+        self.user_id.is_none_or(|user| row.user_id == user)
+            && self.status.is_none_or(|status| row.status == status)
+            && self.product_id.is_none_or(|wanted| row.products.iter().any(|product| product == wanted))
+            && is_within(&row.created_at_ms, &self.window)
+    }
+}
+
+/// Asks for reports that reflect the whole log.
+struct Reader<'c> {
+    client: &'c Client,
+    position: String,
+}
+
+impl Reader<'_> {
+    fn get(&self, path: &str) -> Value {
+        self.client.get_with(path, &[("kontor-position", &self.position)]).ok()
+    }
+
+    #[track_caller]
+    fn check_orders(&self, rows: &[Row], search: Search<'_>) {
+        let Search { user_id, status, product_id, window: (from, to) } = search;
+        let (from, to) = (from.map(|from| from.to_string()), to.map(|to| to.to_string()));
+        let filters = [
+            ("user_id", user_id),
+            ("status", status),
+            ("product_id", product_id),
+            ("from", from.as_deref()),
+            ("to", to.as_deref()),
+        ];
+        let wanted: Vec<_> = rows.iter().filter(|row| search.wants(row)).map(|row| &row.json).collect();
+        self.check_list("/reports/orders?", &filters, &wanted);
+    }
+
+    #[track_caller]
+    fn check_sales(&self, rows: &[Row], window: Window<&str>) {
+        let (mut by_day, mut by_product) = (BTreeMap::<_, Sold>::new(), BTreeMap::<_, Sold>::new());
+        let counts = |row: &&Row| STANDING.contains(&row.status) && is_within(&row.day.as_str(), &window);
+        for row in rows.iter().filter(counts) {
+            let lines = row.json["lines"].as_array().unwrap();
+            by_day.entry(&row.day).or_default().add(lines);
+            for line in lines {
+                let product = ["product_id", "name"].map(|field| line[field].as_str().unwrap());
+                by_product.entry(product).or_default().add(slice::from_ref(line));
+            }
+        }
+        let days = by_day.iter().rev().map(|(day, sold)| sold.json(json!({"day": day})));
+        let products = by_product.iter().map(|([product, name], sold)| {
+            sold.json(json!({"product_id": product, "name": name}))
+        });
+        let limits = [("from", window.0), ("to", window.1)];
+        self.check_list("/reports/sales?by=day&", &limits, &days.collect::<Vec<_>>());
+        self.check_list("/reports/sales?by=product&", &limits, &products.collect::<Vec<_>>());
+    }
+
+    /// Reads a list in some pages: nothing is lost, nothing comes twice, and no page but the last is short.
+    #[track_caller]
+    fn check_list(&self, path: &str, filters: &[(&str, Option<&str>)], expected: &[impl Borrow<Value>]) {
+        let limit = (expected.len() / PAGES).clamp(1, MAX_LIMIT);
+        let mut path = format!("{path}limit={limit}");
+        for (name, value) in filters {
+            path.extend(value.map(|value| format!("&{name}={value}")));
+        }
+        let (mut rest, mut after) = (expected, String::new());
+        loop {
+            let page = self.get(&format!("{path}{after}"));
+            let items = page["items"].as_array().unwrap();
+            let (wanted, later) = rest.split_at(limit.min(rest.len()));
+            for (item, wanted) in items.iter().zip(wanted) {
+                assert_eq!(item, wanted.borrow(), "{path}{after}");
+            }
+            let next = page["next"].as_str();
+            assert_eq!((items.len(), next.is_some()), (wanted.len(), !later.is_empty()), "{path}{after}");
+            let Some(next) = next else { return };
+            (rest, after) = (later, format!("&after={next}"));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Sold {
+    orders: u64,
+    quantity: u64,
+    amount: u64,
+}
+
+impl Sold {
+    /// Some lines of one order.
+    fn add(&mut self, lines: &[Value]) {
+        let sum = |field| lines.iter().map(|line| line[field].as_u64().unwrap()).sum::<u64>();
+        self.orders += 1;
+        self.quantity += sum("quantity");
+        self.amount += sum("amount");
+    }
+
+    fn json(&self, mut of: Value) -> Value {
+        of["orders"] = json!(self.orders);
+        of["quantity"] = json!(self.quantity);
+        of["amount"] = json!(self.amount);
+        of
+    }
+}
+
+fn milliseconds(time: &str) -> u64 {
+    let since = humantime::parse_rfc3339(time).unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    since.as_millis().try_into().unwrap()
+}
