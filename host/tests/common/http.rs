@@ -115,7 +115,8 @@ impl Client {
             let path = format!("{path}?limit=1000&after={}", next?);
             let mut page = self.get_with(&path, &[("accept", "application/json")]).ok();
             next = page["next"].as_u64();
-            serde_json::from_value::<Vec<_>>(page["items"].take()).ok()
+            let Value::Array(items) = page["items"].take() else { panic!("no list in {page}") };
+            Some(items)
         });
         pages.flatten()
     }

@@ -243,7 +243,8 @@ impl Ledger {
                 .collect()
         };
         let (reserved, shipped) = (of(|product| &product.reserved), of(|product| &product.shipped));
-        let [payment, delivery] = ["payment", "delivery"].map(|kind| self.status(kind, id).unwrap_or(NOTHING));
+        let [payment, delivery] =
+            ["payment", "delivery"].map(|kind| self.status(kind, id).unwrap_or(NOTHING));
         let none = BTreeMap::new();
         match (status, payment, delivery) {
             ("confirmed", "authorized", "preparing") => {

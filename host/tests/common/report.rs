@@ -3,8 +3,9 @@
 
 use std::borrow::Borrow;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
+use std::thread;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
@@ -24,6 +25,8 @@ const STANDING: [&str; 3] = ["confirmed", "updating", "deleting"];
 const MAX_LIMIT: usize = 200;
 /// In so many pages a list is read, if they are not too long.
 const PAGES: usize = 3;
+/// Who reads at the same time: enough to keep the host busy.
+const READERS: usize = 4;
 /// One of so many orders is also asked for by its id.
 const ONE_BY_ONE: usize = 50;
 
@@ -61,7 +64,6 @@ struct Row {
 }
 
 /// Which orders are asked for.
-#[derive(Clone, Copy, Debug)]
 struct Search<'s> {
     user_id: Option<&'s str>,
     status: Option<&'s str>,
@@ -125,9 +127,13 @@ impl Books {
     pub(crate) fn check(&self, client: &Client) {
         let rows = self.rows();
         let reader = Reader { client, position: self.ledger.position.to_string() };
-        for search in searches(&rows) {
-            reader.check_orders(&rows, search);
-        }
+        let searches = searches(&rows);
+        let check = |search: &Search<'_>| reader.check_orders(&rows, search);
+        thread::scope(|scope| {
+            for part in searches.chunks(searches.len().div_ceil(READERS)) {
+                scope.spawn(move || part.iter().for_each(check));
+            }
+        });
         for row in rows.iter().step_by(ONE_BY_ONE) {
             let path = format!("/reports/orders/{}", row.json["id"].as_str().unwrap());
             assert_eq!(reader.get(&path), row.json, "{path}");
@@ -139,6 +145,15 @@ impl Books {
         }
     }
 
+    /// The statuses of all orders, payments and deliveries, and the codes of the reasons.
+    pub(crate) fn words(&self) -> BTreeSet<String> {
+        let rows = self.rows();
+        let words = rows.iter().flat_map(|Row { json, .. }| {
+            [&json["status"], &json["payment_status"], &json["delivery_status"], &json["reason"]["code"]]
+        });
+        words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
+    }
+
     /// The newest order first; of one millisecond, the one with the highest id.
     fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<_> = self.orders.iter().map(|(id, order)| self.row(id, order)).collect();
@@ -148,7 +163,8 @@ impl Books {
     }
 
     fn row(&self, id: &str, order: &Order) -> Row {
-        let Order { user_id, lines, total, address, reason, payment, day, created_at_ms, updated_at_ms } = order;
+        let Order { user_id, lines, total, address, reason, payment, day, created_at_ms, updated_at_ms } =
+            order;
         let status = self.ledger.status("order", id).unwrap();
         let products = lines.as_array().unwrap().iter().map(|line| line["product_id"].as_str().unwrap());
         let json = json!({
@@ -168,8 +184,8 @@ impl Books {
     }
 }
 
-
-/// Every user, status and product with each other, and each at all times and in one window of time.
+/// Every user, status and product with each other, in windows of time: all windows if no more than one of them is given,
+/// otherwise one after the other.
 fn searches(rows: &[Row]) -> Vec<Search<'static>> {
     let any_or = |names: &[&'static str]| -> Vec<_> {
         [None].into_iter().chain(names.iter().copied().map(Some)).collect()
@@ -177,13 +193,20 @@ fn searches(rows: &[Row]) -> Vec<Search<'static>> {
     let (users, statuses) = (any_or(&[&USERS[..], &["nobody"]].concat()), any_or(&STATUSES));
     let products = any_or(&PRODUCTS.map(|(product, ..)| product));
     let times: Vec<_> = rows.iter().map(|row| row.created_at_ms).collect();
-    let [always, windows @ ..] = windows(&times);
+    let windows = windows(&times);
+    let mut one = windows.into_iter().cycle();
     let mut searches = Vec::new();
     for &user_id in &users {
         for &status in &statuses {
             for &product_id in &products {
-                let one = windows[searches.len() / 2 % windows.len()];
-                searches.extend([always, one].map(|window| Search { user_id, status, product_id, window }));
+                let given = [user_id, status, product_id].iter().flatten().count();
+                let windows = if given < 2 { windows.to_vec() } else { one.by_ref().take(1).collect() };
+                searches.extend(windows.into_iter().map(|window| Search {
+                    user_id,
+                    status,
+                    product_id,
+                    window,
+                }));
             }
         }
     }
@@ -222,8 +245,8 @@ impl Reader<'_> {
     }
 
     #[track_caller]
-    fn check_orders(&self, rows: &[Row], search: Search<'_>) {
-        let Search { user_id, status, product_id, window: (from, to) } = search;
+    fn check_orders(&self, rows: &[Row], search: &Search<'_>) {
+        let Search { user_id, status, product_id, window: (from, to) } = *search;
         let (from, to) = (from.map(|from| from.to_string()), to.map(|to| to.to_string()));
         let filters = [
             ("user_id", user_id),
@@ -249,9 +272,9 @@ impl Reader<'_> {
             }
         }
         let days = by_day.iter().rev().map(|(day, sold)| sold.json(json!({"day": day})));
-        let products = by_product.iter().map(|([product, name], sold)| {
-            sold.json(json!({"product_id": product, "name": name}))
-        });
+        let products = by_product
+            .iter()
+            .map(|([product, name], sold)| sold.json(json!({"product_id": product, "name": name})));
         let limits = [("from", window.0), ("to", window.1)];
         self.check_list("/reports/sales?by=day&", &limits, &days.collect::<Vec<_>>());
         self.check_list("/reports/sales?by=product&", &limits, &products.collect::<Vec<_>>());

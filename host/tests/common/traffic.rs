@@ -1,6 +1,6 @@
 //! Random orders, and what their users do with them: the same for the same seed, whatever comes of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -65,8 +65,8 @@ enum Act {
 /// What is still to be sent to a shop.
 pub(crate) struct Traffic {
     stories: Mutex<VecDeque<Story>>,
-    /// How often something was refused, by the code.
-    refused: Mutex<BTreeMap<String, usize>>,
+    /// The codes of what was refused.
+    refused: Mutex<BTreeSet<String>>,
 }
 
 /// The requests about one order. Each is sent when the one before has been answered.
@@ -122,7 +122,8 @@ impl Traffic {
         thread::scope(|scope| (0..CLIENTS).for_each(|_| drop(scope.spawn(tell))));
     }
 
-    pub(crate) fn refused(&self) -> BTreeMap<String, usize> {
+    /// The codes of what was refused.
+    pub(crate) fn refused(&self) -> BTreeSet<String> {
         self.refused.lock().unwrap().clone()
     }
 
@@ -134,7 +135,7 @@ impl Traffic {
                 200..300 => {}
                 404 | 409 | 422 => {
                     let code = reply.json()["code"].as_str().unwrap().to_owned();
-                    *self.refused.lock().unwrap().entry(code).or_default() += 1;
+                    self.refused.lock().unwrap().insert(code);
                 }
                 status => panic!("{status} {} to {method} {path}", reply.text),
             }
