@@ -33,13 +33,13 @@ const PLENTY: u64 = 1_000_000;
 const PAYMENTS: [(&[(&str, &str)], u32); 4] = [
     (&[("card", "1")], 60),
     (&[("points", "0.1"), ("card", "0.9")], 30),
-    (&[("points", "1")], 8),
+    (&[("points", "1")], 20),
     (&[("card", "0.9")], 2),
 ];
 const REGIONS: [(&str, u32); 3] = [("north", 60), ("south", 35), (UNDELIVERABLE, 5)];
 
 /// What users do with their orders.
-const ACTS: [(Act, u32); 4] = [(Act::Change, 35), (Act::Delete, 15), (Act::Start, 30), (Act::Complete, 20)];
+const ACTS: [(Act, u32); 4] = [(Act::Change, 50), (Act::Delete, 10), (Act::Start, 20), (Act::Complete, 20)];
 const MAX_ACTS: usize = 3;
 /// How many wait for the end of a saga before they go on. The others are often refused.
 const PATIENT: f64 = 0.8;
