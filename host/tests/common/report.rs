@@ -18,7 +18,7 @@ use super::traffic::{PRODUCTS, USERS};
 const DAY_LENGTH: usize = 10;
 
 const STATUSES: [&str; 6] = ["pending", "confirmed", "updating", "deleting", "deleted", "cancelled"];
-/// Those of orders that count as sold.
+/// Those of orders that count in the sales.
 const STANDING: [&str; 3] = ["confirmed", "updating", "deleting"];
 
 /// The most items of a page.
@@ -46,21 +46,17 @@ struct Order {
     address: Value,
     reason: Value,
     payment: Value,
-    /// When it was placed.
+    /// When it was placed: `2025-03-01`, in UTC.
     day: String,
     created_at_ms: u64,
     updated_at_ms: u64,
 }
 
-/// An order of the report.
+/// An order as the report must show it.
 struct Row {
-    /// `2025-03-01`, in UTC.
+    json: Value,
     day: String,
     created_at_ms: u64,
-    status: &'static str,
-    user_id: String,
-    products: Vec<String>,
-    json: Value,
 }
 
 /// Which orders are asked for.
@@ -71,24 +67,41 @@ struct Search<'s> {
     window: Window<u64>,
 }
 
-/// From when on, and up to when.
+/// From when on, and before when.
 type Window<T> = (Option<T>, Option<T>);
 
 impl Books {
-    /// Reads the log until no saga runs.
-    pub(crate) fn catch_up(&mut self, client: &Client) {
-        for event in client.each_event(self.ledger.position) {
-            self.take_in(&event);
+    /// Reads the log until no saga runs, and compares all reports with it.
+    pub(crate) fn check(&mut self, client: &Client) {
+        self.catch_up(client);
+        let rows = self.rows();
+        let reader = Reader { client, position: self.ledger.position.to_string() };
+        let searches = searches(&rows);
+        let check = |search: &Search<'_>| reader.check_orders(&rows, search);
+        thread::scope(|scope| {
+            for part in searches.chunks(searches.len().div_ceil(READERS)) {
+                scope.spawn(move || part.iter().for_each(check));
+            }
+        });
+        for row in rows.iter().step_by(ONE_BY_ONE) {
+            let path = format!("/reports/orders/{}", row.json["id"].as_str().unwrap());
+            assert_eq!(reader.get(&path), row.json, "{path}");
         }
+        let mut days: Vec<_> = rows.iter().map(|row| row.day.as_str()).collect();
+        days.dedup();
+        for window in windows(&days) {
+            reader.check_sales(&rows, window);
+        }
+    }
+
+    fn catch_up(&mut self, client: &Client) {
+        client.each_event(self.ledger.position).for_each(|event| self.take_in(&event));
         if self.ledger.running() > 0 {
-            for event in client.follow(self.ledger.position) {
-                self.take_in(&event);
-                if self.ledger.running() == 0 {
-                    break;
-                }
+            let mut coming = client.follow(self.ledger.position);
+            while self.ledger.running() > 0 {
+                self.take_in(&coming.next().expect("the sagas end"));
             }
         }
-        assert_eq!(self.ledger.running(), 0, "the sagas do not end");
     }
 
     fn take_in(&mut self, event: &Value) {
@@ -122,29 +135,6 @@ impl Books {
         }
     }
 
-    /// Compares all reports with the log as far as it has been read, which must be all of it.
-    #[track_caller]
-    pub(crate) fn check(&self, client: &Client) {
-        let rows = self.rows();
-        let reader = Reader { client, position: self.ledger.position.to_string() };
-        let searches = searches(&rows);
-        let check = |search: &Search<'_>| reader.check_orders(&rows, search);
-        thread::scope(|scope| {
-            for part in searches.chunks(searches.len().div_ceil(READERS)) {
-                scope.spawn(move || part.iter().for_each(check));
-            }
-        });
-        for row in rows.iter().step_by(ONE_BY_ONE) {
-            let path = format!("/reports/orders/{}", row.json["id"].as_str().unwrap());
-            assert_eq!(reader.get(&path), row.json, "{path}");
-        }
-        let mut days: Vec<_> = rows.iter().map(|row| row.day.as_str()).collect();
-        days.dedup();
-        for window in windows(&days) {
-            reader.check_sales(&rows, window);
-        }
-    }
-
     /// The statuses of all orders, payments and deliveries, and the codes of the reasons.
     pub(crate) fn words(&self) -> BTreeSet<String> {
         let rows = self.rows();
@@ -165,22 +155,24 @@ impl Books {
     fn row(&self, id: &str, order: &Order) -> Row {
         let Order { user_id, lines, total, address, reason, payment, day, created_at_ms, updated_at_ms } =
             order;
-        let status = self.ledger.status("order", id).unwrap();
-        let products = lines.as_array().unwrap().iter().map(|line| line["product_id"].as_str().unwrap());
+        let [status, payment_status, delivery_status] =
+            ["order", "payment", "delivery"].map(|kind| self.ledger.status(kind, id));
         let json = json!({
             "id": id, "user_id": user_id, "status": status, "reason": reason, "lines": lines, "total": total,
-            "address": address, "payment_status": self.ledger.status("payment", id), "payment": payment,
-            "delivery_status": self.ledger.status("delivery", id), "created_at_ms": created_at_ms,
-            "updated_at_ms": updated_at_ms,
+            "address": address, "payment_status": payment_status, "payment": payment,
+            "delivery_status": delivery_status, "created_at_ms": created_at_ms, "updated_at_ms": updated_at_ms,
         });
-        Row {
-            day: day.clone(),
-            created_at_ms: *created_at_ms,
-            status,
-            user_id: user_id.as_str().unwrap().to_owned(),
-            products: products.map(str::to_owned).collect(),
-            json,
-        }
+        Row { json, day: day.clone(), created_at_ms: *created_at_ms }
+    }
+}
+
+impl Row {
+    fn is(&self, field: &str, wanted: Option<&str>) -> bool {
+        wanted.is_none_or(|wanted| self.json[field] == wanted)
+    }
+
+    fn lines(&self) -> &[Value] {
+        self.json["lines"].as_array().unwrap()
     }
 }
 
@@ -201,12 +193,8 @@ fn searches(rows: &[Row]) -> Vec<Search<'static>> {
             for &product_id in &products {
                 let given = [user_id, status, product_id].iter().flatten().count();
                 let windows = if given < 2 { windows.to_vec() } else { one.by_ref().take(1).collect() };
-                searches.extend(windows.into_iter().map(|window| Search {
-                    user_id,
-                    status,
-                    product_id,
-                    window,
-                }));
+                let search = |window| Search { user_id, status, product_id, window };
+                searches.extend(windows.into_iter().map(search));
             }
         }
     }
@@ -226,9 +214,10 @@ fn is_within<T: PartialOrd>(time: &T, (from, to): &Window<T>) -> bool {
 
 impl Search<'_> {
     fn wants(&self, row: &Row) -> bool {
-        self.user_id.is_none_or(|user| row.user_id == user)
-            && self.status.is_none_or(|status| row.status == status)
-            && self.product_id.is_none_or(|wanted| row.products.iter().any(|product| product == wanted))
+        let contains = |product| row.lines().iter().any(|line| line["product_id"] == product);
+        row.is("user_id", self.user_id)
+            && row.is("status", self.status)
+            && self.product_id.is_none_or(contains)
             && is_within(&row.created_at_ms, &self.window)
     }
 }
@@ -244,7 +233,6 @@ impl Reader<'_> {
         self.client.get_with(path, &[("kontor-position", &self.position)]).ok()
     }
 
-    #[track_caller]
     fn check_orders(&self, rows: &[Row], search: &Search<'_>) {
         let Search { user_id, status, product_id, window: (from, to) } = *search;
         let (from, to) = (from.map(|from| from.to_string()), to.map(|to| to.to_string()));
@@ -259,14 +247,12 @@ impl Reader<'_> {
         self.check_list("/reports/orders?", &filters, &wanted);
     }
 
-    #[track_caller]
     fn check_sales(&self, rows: &[Row], window: Window<&str>) {
         let (mut by_day, mut by_product) = (BTreeMap::<_, Sold>::new(), BTreeMap::<_, Sold>::new());
-        let counts = |row: &&Row| STANDING.contains(&row.status) && is_within(&row.day.as_str(), &window);
-        for row in rows.iter().filter(counts) {
-            let lines = row.json["lines"].as_array().unwrap();
-            by_day.entry(&row.day).or_default().add(lines);
-            for line in lines {
+        let stands = |row: &Row| STANDING.iter().any(|status| row.json["status"] == *status);
+        for row in rows.iter().filter(|row| stands(row) && is_within(&row.day.as_str(), &window)) {
+            by_day.entry(&row.day).or_default().add(row.lines());
+            for line in row.lines() {
                 let product = ["product_id", "name"].map(|field| line[field].as_str().unwrap());
                 by_product.entry(product).or_default().add(slice::from_ref(line));
             }
@@ -281,7 +267,6 @@ impl Reader<'_> {
     }
 
     /// Reads a list in some pages: nothing is lost, nothing comes twice, and no page but the last is short.
-    #[track_caller]
     fn check_list(&self, path: &str, filters: &[(&str, Option<&str>)], expected: &[impl Borrow<Value>]) {
         let limit = (expected.len() / PAGES).clamp(1, MAX_LIMIT);
         let mut path = format!("{path}limit={limit}");

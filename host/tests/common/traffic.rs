@@ -29,7 +29,7 @@ pub(crate) const PRODUCTS: [(&str, u64, u64, f64); 6] = [
 ];
 const PLENTY: u64 = 1_000_000;
 
-/// How orders are paid. The weights stand behind; the last one does not add up.
+/// How orders are paid, each with its weight. The last one does not add up.
 const PAYMENTS: [(&[(&str, &str)], u32); 4] = [
     (&[("card", "1")], 60),
     (&[("points", "0.1"), ("card", "0.9")], 30),
@@ -38,10 +38,10 @@ const PAYMENTS: [(&[(&str, &str)], u32); 4] = [
 ];
 const REGIONS: [(&str, u32); 3] = [("north", 60), ("south", 35), (UNDELIVERABLE, 5)];
 
-/// What users do with their orders.
+/// What users do with their orders, each with its weight.
 const ACTS: [(Act, u32); 4] = [(Act::Change, 50), (Act::Delete, 10), (Act::Start, 20), (Act::Complete, 20)];
 const MAX_ACTS: usize = 3;
-/// How many wait for the end of a saga before they go on. The others are often refused.
+/// How many requests wait for the end of their saga. What follows the others is often refused.
 const PATIENT: f64 = 0.8;
 
 /// Clients that send at the same time: enough to keep sagas of all kinds under way.
@@ -85,7 +85,7 @@ impl Traffic {
     /// first host goes on with. No request could place those.
     pub(crate) fn open(site: &Site, seed: u64, orders: usize) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut past = Past::of(site);
+        let past = Past::of(site);
         for (product, unit_price, quantity, _) in PRODUCTS.into_iter().filter(|(_, _, there, _)| *there > 0) {
             let payload = json!({"name": name(product), "unit_price": unit_price, "quantity": quantity});
             past.record("product", product, "register", "product-registered", &payload, FIRST_MIDNIGHT_MS);
@@ -183,10 +183,12 @@ fn acts(order: &str, ordered: &Wanted, rng: &mut StdRng) -> Vec<Request> {
 }
 
 fn wanted(rng: &mut StdRng) -> Wanted {
-    let lines = PRODUCTS.iter().filter_map(|(product, _, _, how_often)| {
-        rng.random_bool(*how_often).then(|| ((*product).to_owned(), rng.random_range(1..=4)))
-    });
-    let lines = lines.collect();
+    let mut lines = Vec::new();
+    for (product, _, _, how_often) in PRODUCTS {
+        if rng.random_bool(how_often) {
+            lines.push((product.to_owned(), rng.random_range(1..=4)));
+        }
+    }
     Wanted { lines, payment: choose(&PAYMENTS, rng).to_vec(), region: choose(&REGIONS, rng) }
 }
 
@@ -230,7 +232,7 @@ impl Past {
     }
 
     /// Puts the first event into a stream.
-    fn record(&mut self, kind: &str, id: &str, command: &str, event: &str, payload: &Value, time_ms: u64) {
+    fn record(&self, kind: &str, id: &str, command: &str, event: &str, payload: &Value, time_ms: u64) {
         let meta = Meta {
             command_id: CommandId::new(),
             command: command.into(),
