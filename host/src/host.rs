@@ -91,9 +91,11 @@ pub async fn run(
     let registry = Arc::new(Registry::default());
     registry.replace(deployed);
 
+    let components = Arc::new(Components::new(registry.clone(), runtime, store));
     let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
     let projections =
-        Arc::new(Projections::start(&config.data, log.clone(), registry.clone(), clock.clone())?);
+        Projections::start(&config.data, log.clone(), components.clone(), clock.clone()).await?;
+    let projections = Arc::new(projections);
     let limits =
         QueryLimits { catch_up: Duration::from_millis(config.limits.wait_ms), ..QueryLimits::default() };
     let queries = Arc::new(Queries::new(
@@ -112,7 +114,7 @@ pub async fn run(
         log: log.clone(),
         commands: Arc::new(dispatch.clone()),
         ask,
-        components: Arc::new(Components::new(registry.clone(), runtime, store)),
+        components,
         clock,
         retries: config.retries.clone(),
     };

@@ -16,9 +16,8 @@ use crate::clock::SharedClock;
 use crate::deploy::Registry;
 use crate::error::{CallError, Fault};
 use crate::log::EventLog;
-use crate::manifest::ReadModel;
 use crate::model::{Digest, Json, Position, Rejection, StreamId, Version};
-use crate::projection::{Database, Projections};
+use crate::projection::{Live, Projections};
 use crate::runtime::{
     Access, Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
 };
@@ -178,17 +177,17 @@ impl Inquiry {
     pub async fn revision(&self, service: &str, query: &str) -> Result<Option<Revision>, CallError> {
         self.await_log().await?;
         let component = self.component(service)?;
-        let Some(model) = &component.manifest().read_model else { return Ok(None) };
-        if component.manifest().query(query).is_none() {
+        let manifest = component.manifest();
+        if manifest.read_model.is_none() || manifest.query(query).is_none() {
             return Ok(None);
         }
-        let (inquiry, reading) = (self.clone(), component.clone());
-        let look = move |database: &Database| {
-            let (connection, revision) = inquiry.begin_read(&reading, database)?;
-            database.end_read(connection);
+        let inquiry = self.clone();
+        let look = move |live: &Live| {
+            let (connection, revision) = inquiry.begin_read(live)?;
+            live.database.end_read(connection);
             Ok(Some(revision))
         };
-        self.on_read_model(0, &component, model, look).await
+        self.on_read_model(0, &component, look).await
     }
 
     /// The log's position that everything found out so far reflects at least, be it an answer or a rejection.
@@ -251,18 +250,10 @@ impl Inquiry {
         }
         let known = manifest.query(query);
         let known = known.ok_or_else(|| CallError::Unknown(format!("query {query} of {service}")))?;
-        let call = Call {
-            inquiry: self.clone(),
-            component: component.clone(),
-            query: known.name.clone(),
-            arguments,
-            depth,
-        };
+        let call = Call { inquiry: self.clone(), query: known.name.clone(), arguments, depth };
         match &manifest.read_model {
-            None => call.outcome(call.run(None).await.answer, None),
-            Some(model) => {
-                self.on_read_model(depth, &component, model, move |database| call.read(database)).await
-            }
+            None => call.outcome(call.run(&component, None).await.answer, None),
+            Some(_) => self.on_read_model(depth, &component, move |live| call.read(live)).await,
         }
     }
 
@@ -286,37 +277,31 @@ impl Inquiry {
     async fn on_read_model<T: Send + 'static>(
         &self,
         depth: usize,
-        component: &Component,
-        model: &ReadModel,
-        work: impl FnOnce(&Database) -> Result<T, CallError> + Send + 'static,
+        deployed: &Component,
+        work: impl FnOnce(&Live) -> Result<T, CallError> + Send + 'static,
     ) -> Result<T, CallError> {
         let Shared { projections, limits, places, .. } = &*self.shared;
-        let service = &component.manifest().service;
+        let service = &deployed.manifest().service;
         if self.at_least > 0 {
             let limit = self.deadline.saturating_duration_since(Instant::now());
             let caught_up = projections.wait(service, self.at_least, limit).await;
             caught_up.map_err(|behind| self.not_caught_up(service, behind.reached))?;
         }
-        let database = projections.database(service, model);
-        let not_built = || unusable(service, format!("version {} of it is not built", model.version));
-        let database = database.ok_or_else(not_built)?;
+        let live = projections.live(deployed);
+        let live = live.ok_or_else(|| unusable(service, "it is not there yet".to_owned()))?;
         let busy = || CallError::Busy { queue: "the host's queue of queries" };
         let places = places.get(depth).cloned().ok_or_else(busy)?;
         let place = timeout(limits.place, places.acquire_owned()).await.map_err(|_| busy())?;
         let done = spawn_blocking(move || {
             let _place = place;
-            work(&database)
+            work(&live)
         });
         let broken_off = |error| unusable(service, format!("the query was broken off: {error}"));
         done.await.unwrap_or_else(|error| Err(broken_off(error)))
     }
 
-    /// A connection in a transaction that sees at least the position, and the revision of what a component reads there.
-    fn begin_read(
-        &self,
-        component: &Component,
-        database: &Database,
-    ) -> Result<(Guarded, Revision), CallError> {
+    /// A connection in a transaction that sees at least the position, and the revision of what the component reads there.
+    fn begin_read(&self, Live { component, database }: &Live) -> Result<(Guarded, Revision), CallError> {
         let service = &component.manifest().service;
         let trouble = |error: rusqlite::Error| unusable(service, error.to_string());
         let (connection, position) = database.begin_read().map_err(trouble)?;
@@ -346,15 +331,14 @@ impl Inquiry {
 /// One call of a component's `answer`.
 struct Call {
     inquiry: Inquiry,
-    component: Component,
     query: Arc<str>,
     arguments: Json,
     depth: usize,
 }
 
 impl Call {
-    async fn run(&self, read_model: Option<ReadSession>) -> Answered {
-        let service = &self.component.manifest().service;
+    async fn run(&self, component: &Component, read_model: Option<ReadSession>) -> Answered {
+        let service = &component.manifest().service;
         metrics::counter!("kontor_queries_total", "service" => service.clone(), "query" => self.query.clone())
             .increment(1);
         let call = QueryCall {
@@ -364,7 +348,7 @@ impl Call {
             ask: Arc::new(self.inquiry.clone()),
             read_model,
         };
-        self.component.answer(&self.query, &self.arguments, call).await
+        component.answer(&self.query, &self.arguments, call).await
     }
 
     fn outcome(
@@ -377,10 +361,18 @@ impl Call {
 
     /// Runs the call in one transaction, so that what it reads, its revision and the position agree. Blocks while SQLite
     /// works.
-    fn read(&self, database: &Database) -> Result<Answer, CallError> {
-        let (connection, revision) = self.inquiry.begin_read(&self.component, database)?;
+    fn read(&self, live: &Live) -> Result<Answer, CallError> {
+        let Live { component, database } = live;
+        let service = &component.manifest().service;
+        if component.manifest().query(&self.query).is_none() {
+            return Err(unusable(
+                service,
+                format!("it has no {} before its new version is built", self.query),
+            ));
+        }
+        let (connection, revision) = self.inquiry.begin_read(live)?;
         let session = ReadSession { connection, access: Access::Read };
-        let answered = Handle::current().block_on(self.run(Some(session)));
+        let answered = Handle::current().block_on(self.run(component, Some(session)));
         let Some(ReadSession { connection, .. }) = answered.read_model else {
             return self.outcome(answered.answer, None);
         };
@@ -390,9 +382,7 @@ impl Call {
         let trouble = connection.trouble();
         database.end_read(connection);
         match (self.outcome(answered.answer, (!uncertain).then_some(revision)), trouble) {
-            (Err(CallError::Fault(_)), Some(trouble)) => {
-                Err(unusable(&self.component.manifest().service, format!("{trouble:?}")))
-            }
+            (Err(CallError::Fault(_)), Some(trouble)) => Err(unusable(service, format!("{trouble:?}"))),
             (outcome, _) => outcome,
         }
     }

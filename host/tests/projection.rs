@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kontor::clock::SystemClock;
-use kontor::deploy::{Deployed, Registry};
+use kontor::deploy::{Components, Deployed, Registry, Store};
 use kontor::dispatch::{Dispatch, DispatchLimits};
 use kontor::error::CallError;
 use kontor::log::{Append, EmbeddedLog, EventLog, Snapshots};
@@ -29,6 +29,7 @@ const LONG: Duration = Duration::from_secs(30);
 struct Shop {
     dir: TempDir,
     log: Arc<dyn EventLog>,
+    runtime: Runtime,
     components: [Component; 2],
 }
 
@@ -51,21 +52,23 @@ impl Shop {
             runtime.load(wasm.expect("components must be built: cargo xtask build")).await.unwrap()
         };
         let components = [load("plugins/inventory.wasm").await, load("fixtures/unruly.wasm").await];
-        Self { dir, log, components }
+        Self { dir, log, runtime, components }
     }
 
-    fn host(&self) -> Host {
-        self.host_with(QueryLimits::default())
+    async fn host(&self) -> Host {
+        self.host_with(QueryLimits::default()).await
     }
 
-    fn host_with(&self, limits: QueryLimits) -> Host {
+    async fn host_with(&self, limits: QueryLimits) -> Host {
         let (dir, log, clock) = (self.dir.path(), self.log.clone(), Arc::new(SystemClock));
         let registry = Arc::new(Registry::default());
         registry.replace(Deployed::new(self.components.clone()).unwrap());
         let snapshots = Snapshots::open(dir).unwrap();
         let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
-        let projections =
-            Arc::new(Projections::start(dir, log.clone(), registry.clone(), clock.clone()).unwrap());
+        let store = Store::open(dir).unwrap();
+        let past = Arc::new(Components::new(registry.clone(), self.runtime.clone(), store));
+        let projections = Projections::start(dir, log.clone(), past, clock.clone()).await.unwrap();
+        let projections = Arc::new(projections);
         let queries = Queries::new(
             states.clone(),
             registry.clone(),
@@ -164,7 +167,7 @@ fn stock_of(products: &[(&str, u64)]) -> Vec<(String, u64)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_reads_what_it_has_written() {
     let shop = Shop::open().await;
-    let host = shop.host();
+    let host = shop.host().await;
     host.register("desk").await;
     let written = host.register("chair").await;
     assert_eq!(host.stock(written).await, stock_of(&[("chair", 10), ("desk", 10)]));
@@ -181,7 +184,7 @@ async fn a_client_reads_what_it_has_written() {
 async fn every_question_without_an_answer_says_why() {
     let shop = Shop::open().await;
     let limits = QueryLimits { catch_up: Duration::from_millis(10), ..QueryLimits::default() };
-    let host = shop.host_with(limits);
+    let host = shop.host_with(limits).await;
     let written = host.register("desk").await;
     host.projections.wait("inventory", written, LONG).await.unwrap();
 
@@ -204,7 +207,7 @@ async fn every_question_without_an_answer_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn services_ask_through_the_same_door() {
     let shop = Shop::open().await;
-    let host = shop.host();
+    let host = shop.host().await;
     host.register("desk").await;
     let ask = async |service: &str, id: &str, depth| {
         let request = Request {
@@ -229,7 +232,7 @@ async fn services_ask_through_the_same_door() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_never_answers_is_waited_for_as_long_as_the_asking_one_says() {
     let shop = Shop::open().await;
-    let host = shop.host();
+    let host = shop.host().await;
     let request = Request {
         service: "unruly".to_owned(),
         query: "spin".to_owned(),
@@ -250,19 +253,19 @@ async fn each_event_counts_once_however_often_the_projection_is_broken_off() {
     const ROUNDS: u64 = 8;
     const EVENTS: u64 = 50;
     let shop = Shop::open().await;
-    let host = shop.host();
+    let host = shop.host().await;
     host.register("desk").await;
     host.stop().await;
     let mut last = 0;
     for _ in 0..ROUNDS {
-        let host = shop.host();
+        let host = shop.host().await;
         for _ in 0..EVENTS {
             last = host.submit("desk", "add-stock", json!({"quantity": 1})).await;
         }
         // Somewhere in the middle of them.
         host.stop().await;
     }
-    let host = shop.host();
+    let host = shop.host().await;
     assert_eq!(host.stock(last).await, stock_of(&[("desk", 10 + ROUNDS * EVENTS)]));
     host.stop().await;
 }
@@ -270,7 +273,7 @@ async fn each_event_counts_once_however_often_the_projection_is_broken_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_no_interest_move_the_position() {
     let shop = Shop::open().await;
-    let host = shop.host();
+    let host = shop.host().await;
     let other = shop.record("parcel/1", 0, &[("parcel-sent", json!({})), ("parcel-lost", json!({}))]).await;
     assert_eq!(host.projections.wait("inventory", other, LONG).await, Ok(other));
     assert_eq!(host.stock(other).await, []);
@@ -288,7 +291,7 @@ async fn an_event_that_cannot_be_applied_parks_its_stream_and_no_other() {
     shop.record("product/desk", 1, &[("stock-added", json!({"quantity": 1}))]).await;
 
     // All of them are one batch for this host.
-    let host = shop.host();
+    let host = shop.host().await;
     let last = *shop.log.head().borrow();
     assert_eq!(host.stock(last).await, stock_of(&[("desk", 11)]));
     shop.record("product/bad", 2, &[("stock-added", json!({"quantity": 1}))]).await;
@@ -297,7 +300,7 @@ async fn an_event_that_cannot_be_applied_parks_its_stream_and_no_other() {
     host.stop().await;
 
     // It stays parked after a restart.
-    let host = shop.host();
+    let host = shop.host().await;
     let last = shop.record("product/bad", 3, &[("stock-added", json!({"quantity": 1}))]).await;
     assert_eq!(host.stock(last).await, stock_of(&[("desk", 12)]));
     host.stop().await;
@@ -313,13 +316,13 @@ async fn an_event_that_cannot_be_applied_parks_its_stream_and_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_database_that_cannot_be_read_is_made_anew() {
     let shop = Shop::open().await;
-    let host = shop.host();
+    let host = shop.host().await;
     let last = host.register("desk").await;
     host.stock(last).await;
     host.stop().await;
 
     fs::write(shop.read_database(), "not a database ".repeat(1_000)).unwrap();
-    let host = shop.host();
+    let host = shop.host().await;
     assert_eq!(host.stock(last).await, stock_of(&[("desk", 10)]));
     host.stop().await;
 }
@@ -328,7 +331,7 @@ async fn a_read_database_that_cannot_be_read_is_made_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_found_on_the_way_parks_nothing_and_the_database_is_made_anew() {
     let shop = Shop::open().await;
-    let host = shop.host();
+    let host = shop.host().await;
     let last = host.register("desk").await;
     host.stock(last).await;
     host.stop().await;
@@ -342,7 +345,7 @@ async fn damage_found_on_the_way_parks_nothing_and_the_database_is_made_anew() {
         .unwrap();
     file.write_all_at(&[0xff; 4_096], (root - 1) * 4_096).unwrap();
 
-    let host = shop.host();
+    let host = shop.host().await;
     let refused = host.ask("products", json!({}), last).await.unwrap_err();
     assert!(matches!(refused, CallError::ReadModel { .. }), "{refused}");
     let last = host.register("chair").await;

@@ -7,8 +7,11 @@ use crate::{RecordedEvent, json, schema};
 
 /// A private SQLite database that follows from events alone.
 pub struct ReadModel {
-    version: u32,
-    schema: &'static str,
+    /// Raise it whenever the tables or what is written to them change: the host then builds a new database from the first
+    /// event on, beside the old one.
+    pub version: u32,
+    /// SQL statements that make the tables in an empty database.
+    pub schema: &'static str,
     followed: Vec<Followed>,
 }
 
@@ -22,9 +25,7 @@ struct Followed {
 type Apply = dyn Fn(&RecordedEvent) -> Result<(), String> + Send + Sync;
 
 impl ReadModel {
-    /// A read model with the tables that `schema`, SQL statements, makes in an empty database. Raise the version
-    /// whenever the tables or what is written to them change: the host then builds a new database from the first event
-    /// on, beside the old one.
+    /// A read model that follows nothing yet.
     pub fn new(version: u32, schema: &'static str) -> Self {
         Self { version, schema, followed: Vec::new() }
     }

@@ -2,8 +2,10 @@
 
 mod directory;
 mod registry;
+mod report;
 mod store;
 
 pub use directory::{DirectoryError, load};
 pub use registry::{Deployed, Registry, Trigger};
+pub use report::{Gate, GateName, GateOutcome, Report, ServiceReport};
 pub use store::{Components, PastError, Store};

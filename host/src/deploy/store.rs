@@ -83,11 +83,13 @@ pub struct Components {
     store: Store,
     /// Each is loaded once, by the first who needs it.
     past: Mutex<HashMap<Digest, Arc<OnceCell<Component>>>>,
+    /// The component that answers from the read model of a service.
+    readers: Mutex<HashMap<Arc<str>, Digest>>,
 }
 
 impl Components {
     pub fn new(registry: Arc<Registry>, runtime: Runtime, store: Store) -> Self {
-        Self { registry, runtime, store, past: Mutex::default() }
+        Self { registry, runtime, store, past: Mutex::default(), readers: Mutex::default() }
     }
 
     pub fn current(&self) -> Arc<Deployed> {
@@ -112,8 +114,15 @@ impl Components {
         component.await.cloned()
     }
 
-    /// Lets go of all components that do not run and that no saga needs.
-    pub fn retain(&self, needed: HashSet<Digest>) -> io::Result<()> {
+    /// Keeps the component that answers from the read model of a service, in the place of the one before.
+    pub(crate) fn pin_reader(&self, service: &Arc<str>, component: Digest) {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.insert(service.clone(), component);
+    }
+
+    /// Lets go of all components that do not run, that answer from no read model, and that no saga needs.
+    pub fn retain(&self, mut needed: HashSet<Digest>) -> io::Result<()> {
+        needed.extend(self.readers.lock().unwrap_or_else(PoisonError::into_inner).values());
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         past.retain(|digest, _| needed.contains(digest));
         drop(past);

@@ -2,8 +2,7 @@
 //! from the first event on.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +11,15 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::tables;
+use super::ProjectionsError;
+use super::files::{self, Name};
+use super::tables::{self, Role};
 use crate::manifest::ReadModel;
-use crate::model::{Position, StreamId, hash_prefix};
+use crate::model::{Digest, Position, StreamId, hash_prefix};
 use crate::runtime::Guarded;
 
 /// Raised with every change of the host's tables.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 /// Connections kept for the next queries. Each has a page cache of up to 2 MB and its prepared statements.
 const MAX_IDLE: usize = 8;
@@ -31,31 +32,10 @@ const WRITER_CACHE_KIB: i64 = 32 << 10;
 /// each time costs a sync.
 const CHECKPOINT_PAGES: i64 = 8_192;
 
-/// Why a read model cannot be filled.
-#[derive(Debug, thiserror::Error)]
-pub enum ProjectionsError {
-    #[error("SQLite does not take the schema of {service}'s read model")]
-    Schema { service: Arc<str>, source: rusqlite::Error },
-    #[error("the read database {} cannot be used", file.display())]
-    Database { file: PathBuf, source: rusqlite::Error },
-    #[error("the directory {} cannot be used for read databases", dir.display())]
-    Directory { dir: PathBuf, source: io::Error },
-}
-
-/// Where the read databases of a data directory are.
-pub(super) fn directory(data: &Path) -> Result<PathBuf, ProjectionsError> {
-    let dir = data.join("read");
-    match fs::create_dir_all(&dir) {
-        Ok(()) => Ok(dir),
-        Err(source) => Err(ProjectionsError::Directory { dir, source }),
-    }
-}
-
 /// One version of a service's read model, as queries see it.
 pub(crate) struct Database {
     file: PathBuf,
-    /// How often the read model has been built anew beside another database.
-    generation: u32,
+    name: Name,
     model: ReadModel,
     /// Unique. What was counted before it was opened may have been another file's, or asked under another configuration.
     opening: Uuid,
@@ -69,64 +49,10 @@ pub(crate) struct Database {
     retired: AtomicBool,
 }
 
-/// The databases of a read model at a start.
-pub(super) struct Opened {
-    pub(super) live: (Arc<Database>, Writer),
-    /// The one that was being built to take its place.
-    pub(super) building: Option<(Arc<Database>, Writer)>,
-}
-
-impl Opened {
-    /// Opens the databases of a read model, or makes the one there must be. One that was made by another schema, is damaged,
-    /// or is ahead of the log's `head` is removed, and so are those that have been replaced. `fresh`: the
-    /// generation of one that must be made; none that is still asked may have it.
-    pub(super) fn open(
-        dir: &Path,
-        service: &Arc<str>,
-        model: &ReadModel,
-        head: Position,
-        fresh: u32,
-    ) -> Result<Self, ProjectionsError> {
-        let unusable = |source| ProjectionsError::Directory { dir: dir.to_owned(), source };
-        let (mut live, mut building) = (None, None);
-        for generation in generations(dir, service, model).map_err(unusable)? {
-            let file = file_of(dir, service, model, generation);
-            let found = match live {
-                None => Writer::existing(&file, fingerprint(model), head),
-                Some(_) => Ok(None),
-            };
-            match found {
-                Ok(Some(writer)) => {
-                    let place = if writer.building { &mut building } else { &mut live };
-                    *place = Some((Database::new(file, generation, model, &writer), writer));
-                }
-                // To make it anew would be no better.
-                Err(source) if source.sqlite_error_code().is_some_and(is_passing) => {
-                    return Err(ProjectionsError::Database { file, source });
-                }
-                found => {
-                    let error = found.err().map(tracing::field::display);
-                    tracing::info!(%service, file = %file.display(), error, "a read database is of no use and removed");
-                    remove(&file).map_err(unusable)?;
-                }
-            }
-        }
-        if let Some(live) = live {
-            return Ok(Self { live, building });
-        }
-        if let Some((building, _)) = building {
-            building.discard().map_err(unusable)?;
-        }
-        let file = file_of(dir, service, model, fresh);
-        let writer = Writer::new(&file, service, model, false)?;
-        Ok(Self { live: (Database::new(file, fresh, model, &writer), writer), building: None })
-    }
-}
-
 impl Drop for Database {
     fn drop(&mut self) {
         if *self.retired.get_mut()
-            && let Err(error) = remove(&self.file)
+            && let Err(error) = files::remove(&self.file)
         {
             // The next start removes it.
             tracing::warn!(file = %self.file.display(), %error, "a read database that was replaced stays");
@@ -134,20 +60,23 @@ impl Drop for Database {
     }
 }
 
-/// The connection that fills a database, and how far it is.
+/// The connection that fills a database, and what that says.
 pub(super) struct Writer {
     pub(super) connection: Guarded,
     pub(super) position: Position,
     pub(super) parked: HashSet<StreamId>,
-    /// Whether another database is the one that queries ask.
-    building: bool,
+    pub(super) role: Role,
+    /// The component that fills it.
+    pub(super) component: Digest,
+    /// See [`fingerprint`].
+    fingerprint: i32,
 }
 
 impl Database {
-    fn new(file: PathBuf, generation: u32, model: &ReadModel, writer: &Writer) -> Arc<Self> {
+    pub(super) fn new(file: PathBuf, name: Name, model: &ReadModel, writer: &Writer) -> Arc<Self> {
         Arc::new(Self {
             file,
-            generation,
+            name,
             model: model.clone(),
             opening: Uuid::now_v7(),
             position: AtomicU64::new(writer.position),
@@ -158,18 +87,8 @@ impl Database {
         })
     }
 
-    pub(super) fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    /// Makes an empty database beside this one, for the same read model.
-    pub(super) fn build_beside(&self, service: &Arc<str>) -> Result<(Arc<Self>, Writer), ProjectionsError> {
-        let generation = self.generation + 1;
-        let dir = self.file.parent().unwrap_or(&self.file);
-        let file = file_of(dir, service, &self.model, generation);
-        remove(&file).map_err(|source| ProjectionsError::Directory { dir: dir.to_owned(), source })?;
-        let writer = Writer::new(&file, service, &self.model, true)?;
-        Ok((Self::new(file, generation, &self.model, &writer), writer))
+    pub(super) fn name(&self) -> Name {
+        self.name
     }
 
     /// Removes the file when the last query has let go of it.
@@ -177,8 +96,8 @@ impl Database {
         self.retired.store(true, Ordering::Relaxed);
     }
 
-    /// Whether this is the database of that read model.
-    pub(super) fn is_of(&self, model: &ReadModel) -> bool {
+    /// Whether this is a database of that read model.
+    pub(crate) fn is_of(&self, model: &ReadModel) -> bool {
         self.model == *model
     }
 
@@ -268,7 +187,7 @@ impl Database {
 
     /// Makes sure that the next opening makes it anew.
     pub(super) fn discard(&self) -> io::Result<()> {
-        remove(&self.file)
+        files::remove(&self.file)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Guarded>> {
@@ -277,29 +196,26 @@ impl Database {
 }
 
 impl Writer {
-    /// None if the file is not there, or not that of the read model and the log.
-    fn existing(file: &Path, fingerprint: i32, head: Position) -> rusqlite::Result<Option<Self>> {
-        if !file.exists() {
-            return Ok(None);
-        }
+    /// None if the file says nothing that can be understood, or is ahead of the log's `head`.
+    pub(super) fn existing(file: &Path, head: Position) -> rusqlite::Result<Option<Self>> {
         let connection = connect(file)?;
-        let found = connection.host(|connection| -> rusqlite::Result<_> {
-            let found: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if found != fingerprint {
-                return Ok(None);
-            }
-            let (position, parked) = (tables::position(connection)?, tables::parked(connection)?);
-            Ok(Some((position, parked, tables::is_building(connection)?)))
-        })?;
-        let found = found.filter(|(position, ..)| *position <= head);
-        Ok(found.map(|(position, parked, building)| Self { connection, position, parked, building }))
+        let (fingerprint, position, parked, used_by) =
+            connection.host(|connection| -> rusqlite::Result<_> {
+                let fingerprint = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+                let (position, parked) = (tables::position(connection)?, tables::parked(connection)?);
+                Ok((fingerprint, position, parked, tables::used_by(connection)?))
+            })?;
+        let known = used_by.filter(|_| position <= head);
+        Ok(known.map(|(role, component)| Self { connection, position, parked, role, component, fingerprint }))
     }
 
-    fn new(
+    /// Makes the file of an empty database.
+    pub(super) fn new(
         file: &Path,
         service: &Arc<str>,
         model: &ReadModel,
-        building: bool,
+        role: Role,
+        component: Digest,
     ) -> Result<Self, ProjectionsError> {
         let failed = |source| ProjectionsError::Database { file: file.to_owned(), source };
         let connection = connect(file).map_err(failed)?;
@@ -311,13 +227,27 @@ impl Writer {
         connection
             .make_schema(&model.schema)
             .map_err(|source| ProjectionsError::Schema { service: service.clone(), source })?;
+        let fingerprint = fingerprint(model);
         let commit = |connection: &Connection| {
-            tables::set_building(connection, building)?;
-            connection.pragma_update(None, "user_version", fingerprint(model))?;
+            tables::set_role(connection, role, component)?;
+            connection.pragma_update(None, "user_version", fingerprint)?;
             connection.execute_batch("COMMIT")
         };
         connection.host(commit).map_err(failed)?;
-        Ok(Self { connection, position: 0, parked: HashSet::new(), building })
+        Ok(Self { connection, position: 0, parked: HashSet::new(), role, component, fingerprint })
+    }
+
+    pub(super) fn is_of(&self, model: &ReadModel) -> bool {
+        self.fingerprint == fingerprint(model)
+    }
+
+    /// Notes what the database is there for from now on, and who fills it.
+    pub(super) fn assign(&mut self, role: Role, component: Digest) -> rusqlite::Result<()> {
+        if (self.role, self.component) != (role, component) {
+            self.connection.host(|connection| tables::set_role(connection, role, component))?;
+            (self.role, self.component) = (role, component);
+        }
+        Ok(())
     }
 }
 
@@ -327,33 +257,8 @@ pub(super) fn is_damage(code: ErrorCode) -> bool {
 }
 
 /// Whether a database may well be usable another time.
-fn is_passing(code: ErrorCode) -> bool {
+pub(super) fn is_passing(code: ErrorCode) -> bool {
     Guarded::is_trouble(code) && !is_damage(code)
-}
-
-/// `report-v1.db`; of a later generation `report-v1-2.db`
-fn file_of(dir: &Path, service: &str, model: &ReadModel, generation: u32) -> PathBuf {
-    let version = model.version;
-    dir.join(match generation {
-        0 => format!("{service}-v{version}.db"),
-        _ => format!("{service}-v{version}-{generation}.db"),
-    })
-}
-
-/// The generations of a read model whose files are there, newest first.
-fn generations(dir: &Path, service: &str, model: &ReadModel) -> io::Result<Vec<u32>> {
-    let start = format!("{service}-v{}", model.version);
-    let mut generations = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        let rest = name.to_str().and_then(|name| name.strip_prefix(&start)?.strip_suffix(".db"));
-        generations.extend(rest.and_then(|rest| match rest {
-            "" => Some(0),
-            _ => rest.strip_prefix('-')?.parse().ok(),
-        }));
-    }
-    generations.sort_unstable_by(|one, other| other.cmp(one));
-    Ok(generations)
 }
 
 /// Tells databases of one version apart whose schema or events were changed all the same.
@@ -383,22 +288,13 @@ fn connect_reader(file: &Path) -> rusqlite::Result<Guarded> {
     Guarded::new(Connection::open_with_flags(file, flags)?)
 }
 
-fn remove(file: &Path) -> io::Result<()> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = file.as_os_str().to_owned();
-        name.push(suffix);
-        match fs::remove_file(name) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::manifest::EventRef;
+    use crate::projection::shelf::{Opened, Shelf};
     use crate::projection::tables::Progress;
 
     const HEAD: Position = 100;
@@ -416,7 +312,9 @@ mod tests {
         model: &ReadModel,
         head: Position,
     ) -> Result<(Arc<Database>, Writer), ProjectionsError> {
-        Opened::open(dir, &"inventory".into(), model, head, 0).map(|opened| opened.live)
+        let shelf = Shelf { dir: dir.to_owned(), service: "inventory".into() };
+        let Opened { database, writer } = shelf.open_alone(Digest::of(b""), model, head)?;
+        Ok((database, writer))
     }
 
     /// A row and the position, in one transaction that is not yet committed.

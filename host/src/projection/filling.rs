@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::database::{Database, Writer, is_damage};
-use super::tables::{self, Progress};
+use super::database::{Database, is_damage};
+use super::shelf::Opened;
+use super::tables::{self, Progress, Role};
 use crate::manifest::ReadModel;
 use crate::model::{Position, Recorded, StreamId};
 use crate::runtime::{Access, Component, Guarded, ReadSession};
@@ -18,8 +19,6 @@ const COMMIT_EVERY: Position = 10_000;
 /// Why a database is not filled any further.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unfilled {
-    #[error("another read model has been deployed")]
-    Replaced,
     #[error("the read database is damaged")]
     Damaged,
     #[error("the read database cannot be used: {0:?}")]
@@ -52,6 +51,7 @@ pub(super) struct Filling {
     pub(super) subscribed: Subscribed,
     /// None when it was lost in a call.
     connection: Option<Guarded>,
+    role: Role,
     pub(super) parked: HashSet<StreamId>,
     /// What the database says.
     committed: Position,
@@ -75,32 +75,34 @@ impl Subscribed {
 }
 
 impl Filling {
-    pub(super) fn new(database: Arc<Database>, component: Component, writer: Writer) -> Self {
+    pub(super) fn new(component: Component, Opened { database, writer }: Opened) -> Self {
         Self {
             database,
             subscribed: Subscribed::new(component.manifest().read_model.as_ref()),
             component,
             position: writer.position,
             connection: Some(writer.connection),
+            role: writer.role,
             parked: writer.parked,
             committed: writer.position,
         }
     }
 
-    /// Goes on with another version of the component, if it has the same read model. If it has none, nobody will ask for
-    /// this one, and the old version keeps it for a rollback.
-    pub(super) fn follow(&mut self, deployed: &Component) -> Result<(), Unfilled> {
-        if deployed.digest() == self.component.digest() {
-            return Ok(());
+    /// Goes on with another version of the component, which has the same read model.
+    pub(super) fn hand_over(&mut self, component: &Component) -> Result<(), Unfilled> {
+        if component.digest() != self.component.digest() {
+            self.component = component.clone();
+            self.assign(self.role)?;
         }
-        match &deployed.manifest().read_model {
-            Some(model) if self.database.is_of(model) => {
-                self.component = deployed.clone();
-                Ok(())
-            }
-            Some(_) => Err(Unfilled::Replaced),
-            None => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// Notes what the database is there for from now on.
+    pub(super) fn assign(&mut self, role: Role) -> Result<(), Unfilled> {
+        let component = self.component.digest();
+        self.look_up(|connection| tables::set_role(connection, role, component))?;
+        self.role = role;
+        Ok(())
     }
 
     /// Applies the next page of the log.

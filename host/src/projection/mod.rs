@@ -5,50 +5,69 @@
 //! projection; trouble of the database parks nothing.
 
 mod database;
+mod files;
 mod filling;
 mod operate;
 mod redrive;
 mod runner;
+mod shelf;
 mod standalone;
 mod tables;
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::SharedClock;
-use crate::deploy::Registry;
+use crate::deploy::Components;
 use crate::log::EventLog;
 use crate::manifest::ReadModel;
 use crate::model::Position;
+use crate::runtime::Component;
 
 pub(crate) use database::Database;
-use database::Opened;
-pub use database::ProjectionsError;
 pub use operate::{Build, Overview, ParkedStream, Redrive};
 use operate::{Building, MAX_REQUESTS, Request};
+pub(crate) use runner::Live;
 use runner::Runner;
+use shelf::Shelf;
 pub use standalone::Standalone;
 
-/// The read models of the services that ran when this was started.
+/// Why a read model cannot be filled.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectionsError {
+    #[error("SQLite does not take the schema of {service}'s read model")]
+    Schema { service: Arc<str>, source: rusqlite::Error },
+    #[error("the read database {} cannot be used", file.display())]
+    Database { file: PathBuf, source: rusqlite::Error },
+    #[error("the directory {} cannot be used for read databases", dir.display())]
+    Directory { dir: PathBuf, source: io::Error },
+}
+
+/// The read models of the deployed services.
 pub struct Projections {
     /// By service.
-    projections: HashMap<Arc<str>, Projection>,
+    current: ArcSwap<BTreeMap<Arc<str>, Arc<Projection>>>,
+    dir: PathBuf,
     log: Arc<dyn EventLog>,
+    components: Arc<Components>,
     clock: SharedClock,
-    runners: Mutex<Vec<JoinHandle<()>>>,
+    /// By service. Held while what is deployed is followed, so that no two fill the same database.
+    runners: Mutex<BTreeMap<Arc<str>, JoinHandle<()>>>,
     /// Becomes true at shutdown.
     stopping: watch::Sender<bool>,
 }
 
 struct Projection {
-    database: Arc<ArcSwap<Database>>,
+    service: Arc<str>,
+    live: Arc<ArcSwap<Live>>,
     building: Arc<ArcSwapOption<Building>>,
     position: watch::Receiver<Position>,
     requests: mpsc::Sender<Request>,
@@ -62,58 +81,102 @@ pub struct Behind {
 }
 
 impl Projections {
-    /// Opens the read databases of the running services under `data`, and fills them from now on, each on a thread of its
+    /// Opens the read databases of the deployed services under `data`, and fills them from now on, each on a thread of its
     /// own. To be called inside a tokio runtime.
-    pub fn start(
+    pub async fn start(
         data: &Path,
         log: Arc<dyn EventLog>,
-        registry: Arc<Registry>,
+        components: Arc<Components>,
         clock: SharedClock,
     ) -> Result<Self, ProjectionsError> {
-        let dir = database::directory(data)?;
-        let mut projections = HashMap::new();
-        let mut opened = Vec::new();
-        for component in registry.current().services() {
-            let service = &component.manifest().service;
-            let Some(model) = &component.manifest().read_model else { continue };
-            let databases = Opened::open(&dir, service, model, *log.head().borrow(), 0)?;
-            let (live, writer) = &databases.live;
-            let database = Arc::new(ArcSwap::new(live.clone()));
-            let building = Arc::<ArcSwapOption<Building>>::default();
-            let (tell, position) = watch::channel(writer.position);
-            let (requests, requested) = mpsc::channel(MAX_REQUESTS);
-            let (asked, shown) = (database.clone(), building.clone());
-            let projection = Projection { database: asked, building: shown, position, requests };
-            projections.insert(service.clone(), projection);
-            let runner = Runner {
-                dir: dir.clone(),
-                log: log.clone(),
-                registry: registry.clone(),
-                database,
-                tell,
-                building,
-                clock: clock.clone(),
-                requests: requested,
-            };
-            opened.push((runner, component.clone(), databases));
+        let projections = Self {
+            current: ArcSwap::default(),
+            dir: files::directory(data)?,
+            log,
+            components,
+            clock,
+            runners: Mutex::default(),
+            stopping: watch::Sender::new(false),
+        };
+        projections.follow().await?;
+        Ok(projections)
+    }
+
+    /// Has the read models follow what is deployed now. That of a new version of a service is built beside the one that
+    /// queries ask, and those of services that are gone stay as they are.
+    pub async fn follow(&self) -> Result<(), ProjectionsError> {
+        let mut runners = self.runners.lock().await;
+        if *self.stopping.borrow() {
+            return Ok(());
         }
-        let (stopping, stop) = watch::channel(false);
-        let threads = opened.into_iter().map(|(runner, component, databases)| {
-            let stop = stop.clone();
-            tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(component, databases, stop)))
-        });
-        let runners = Mutex::new(threads.collect());
-        Ok(Self { projections, log, clock, runners, stopping })
+        let deployed = self.components.current();
+        let before = self.current.load_full();
+        let mut projections = BTreeMap::new();
+        for component in deployed.services() {
+            let service = &component.manifest().service;
+            let projection = match (before.get(service), &component.manifest().read_model) {
+                (Some(projection), _) => {
+                    // Full: there is something else that it will wake up for.
+                    let _ = projection.requests.try_send(Request::Follow);
+                    projection.clone()
+                }
+                (None, Some(model)) => {
+                    if let Some(earlier) = runners.remove(service) {
+                        ended(earlier).await;
+                    }
+                    let (projection, runner) = self.open(component, model).await?;
+                    runners.insert(service.clone(), runner);
+                    Arc::new(projection)
+                }
+                (None, None) => continue,
+            };
+            projections.insert(service.clone(), projection);
+        }
+        // Who fills the read model of a service that is gone ends with nobody left to ask it.
+        self.current.store(Arc::new(projections));
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        component: &Component,
+        model: &ReadModel,
+    ) -> Result<(Projection, JoinHandle<()>), ProjectionsError> {
+        let service = component.manifest().service.clone();
+        let shelf = Shelf { dir: self.dir.clone(), service: service.clone() };
+        let head = *self.log.head().borrow();
+        let pair = shelf.open(component, model, head, 0, &self.components).await?;
+        let (component, live) = &pair.live;
+        self.components.pin_reader(&service, component.digest());
+        let live = Live { component: component.clone(), database: live.database.clone() };
+        let (tell, position) = watch::channel(live.database.position());
+        let live = Arc::new(ArcSwap::from_pointee(live));
+        let building = Arc::<ArcSwapOption<Building>>::default();
+        let (requests, requested) = mpsc::channel(MAX_REQUESTS);
+        let runner = Runner {
+            shelf,
+            log: self.log.clone(),
+            components: self.components.clone(),
+            live: live.clone(),
+            tell,
+            building: building.clone(),
+            clock: self.clock.clone(),
+            requests: requested,
+            followed: None,
+        };
+        let stop = self.stopping.subscribe();
+        let runner = tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(pair, stop)));
+        Ok((Projection { service, live, building, position, requests }, runner))
     }
 
     /// How far the read model of a service is; none if it has none.
     pub fn position(&self, service: &str) -> Option<Position> {
-        self.projections.get(service).map(|projection| *projection.position.borrow())
+        Some(*self.projection(service)?.position.borrow())
     }
 
     /// Waits until the read model of a service has a position, for `limit` at most.
     pub async fn wait(&self, service: &str, at_least: Position, limit: Duration) -> Result<Position, Behind> {
-        let Some(projection) = self.projections.get(service) else { return Err(Behind { reached: 0 }) };
+        let Some(projection) = self.projection(service) else { return Err(Behind { reached: 0 }) };
         let mut position = projection.position.clone();
         let waited = tokio::time::timeout(limit, position.wait_for(|position| *position >= at_least)).await;
         match waited {
@@ -127,17 +190,31 @@ impl Projections {
     /// again.
     pub async fn close(&self) {
         self.stopping.send_replace(true);
-        let runners = std::mem::take(&mut *self.runners.lock().unwrap_or_else(PoisonError::into_inner));
-        for runner in runners {
-            if let Err(error) = runner.await {
-                tracing::error!(%error, "a projection has panicked");
-            }
+        for (_, runner) in std::mem::take(&mut *self.runners.lock().await) {
+            ended(runner).await;
         }
     }
 
-    /// The database for queries of that read model; none if another one is being filled for the service.
-    pub(crate) fn database(&self, service: &str, model: &ReadModel) -> Option<Arc<Database>> {
-        let database = self.projections.get(service)?.database.load_full();
-        database.is_of(model).then_some(database)
+    /// What queries of a service's read model are answered from: of the deployed component, or of the one before it while the
+    /// deployed one's read model is being built. None if the service has none.
+    pub(crate) fn live(&self, deployed: &Component) -> Option<Arc<Live>> {
+        let live = self.projection(&deployed.manifest().service)?.live.load_full();
+        match &deployed.manifest().read_model {
+            Some(model) if live.database.is_of(model) && live.component.digest() != deployed.digest() => {
+                let database = live.database.clone();
+                Some(Arc::new(Live { component: deployed.clone(), database }))
+            }
+            _ => Some(live),
+        }
+    }
+
+    fn projection(&self, service: &str) -> Option<Arc<Projection>> {
+        self.current.load().get(service).cloned()
+    }
+}
+
+async fn ended(runner: JoinHandle<()>) {
+    if let Err(error) = runner.await {
+        tracing::error!(%error, "a projection has panicked");
     }
 }

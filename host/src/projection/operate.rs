@@ -82,8 +82,10 @@ pub struct Redrive {
     pub parked: u64,
 }
 
-/// What a person asks of the one who fills a read model.
+/// What is asked of the one who fills a read model.
 pub(super) enum Request {
+    /// To look at what is deployed.
+    Follow,
     Redrive {
         stream: Option<StreamId>,
         answer: oneshot::Sender<Result<Redrive, Rejection>>,
@@ -97,10 +99,8 @@ pub(super) enum Request {
 impl Projections {
     /// All read models, by service.
     pub async fn overviews(&self) -> Result<Vec<Overview>, CallError> {
-        let mut services: Vec<_> = self.projections.keys().collect();
-        services.sort();
         let mut overviews = Vec::new();
-        for service in services {
+        for service in self.current.load().keys() {
             overviews.push(self.overview(service).await?);
         }
         Ok(overviews)
@@ -108,14 +108,14 @@ impl Projections {
 
     /// One read model. Rejected with `not-found` if the service has none.
     pub async fn overview(&self, service: &str) -> Result<Overview, CallError> {
-        let (service, projection) = self.find(service)?;
-        let database = projection.database.load_full();
+        let projection = self.find(service)?;
+        let database = projection.live.load().database.clone();
         let position = database.position();
         let next = self.log.read_all(position, 1).await?;
         let lag_ms = next.first().map_or(0, |event| self.clock.now_ms().saturating_sub(event.meta.time_ms));
         let lag_events = self.log.head().borrow().saturating_sub(position);
         Ok(Overview {
-            service: service.clone(),
+            service: projection.service.clone(),
             version: database.version(),
             position,
             lag_events,
@@ -133,9 +133,9 @@ impl Projections {
         after: Position,
         limit: usize,
     ) -> Result<Vec<ParkedStream>, CallError> {
-        let (service, projection) = self.find(service)?;
-        let database = projection.database.load_full();
-        let unusable = |reason| CallError::ReadModel { service: service.clone(), reason };
+        let projection = self.find(service)?;
+        let database = projection.live.load().database.clone();
+        let unusable = |reason| CallError::ReadModel { service: projection.service.clone(), reason };
         let look_up = move || database.look_up(|connection| tables::parked_since(connection, after, limit));
         let found = spawn_blocking(look_up).await.map_err(|error| unusable(error.to_string()))?;
         found.map_err(|error| unusable(error.to_string()))
@@ -144,31 +144,27 @@ impl Projections {
     /// Applies the events of a parked stream, or of all parked streams, again from the one that failed, with the component
     /// that is deployed now. Goes on when the caller stops waiting. Rejected with `not-found` or `stream-not-parked`.
     pub async fn redrive(&self, service: &str, stream: Option<StreamId>) -> Result<Redrive, CallError> {
-        let (service, projection) = self.find(service)?;
-        Ok(request(service, projection, |answer| Request::Redrive { stream, answer }).await??)
+        Ok(request(&*self.find(service)?, |answer| Request::Redrive { stream, answer }).await??)
     }
 
     /// Begins to build a read model anew from the first event on, beside the live database, which goes on and is asked until
     /// the new one is as far. Goes on after a restart. Rejected with `not-found` or `replay-under-way`.
     pub async fn replay(&self, service: &str) -> Result<Overview, CallError> {
-        let (service, projection) = self.find(service)?;
-        if !request(service, projection, |answer| Request::Replay { answer }).await? {
+        if !request(&*self.find(service)?, |answer| Request::Replay { answer }).await? {
             let message = format!("The read model of {service} is being built anew already.");
             return Err(Rejection::new("replay-under-way", message).into());
         }
         self.overview(service).await
     }
 
-    fn find(&self, service: &str) -> Result<(&Arc<str>, &Projection), CallError> {
-        let found = self.projections.get_key_value(service);
+    fn find(&self, service: &str) -> Result<Arc<Projection>, CallError> {
         let message = || format!("There is no service {service} with a read model.");
-        Ok(found.ok_or_else(|| Rejection::new("not-found", message()))?)
+        Ok(self.projection(service).ok_or_else(|| Rejection::new("not-found", message()))?)
     }
 }
 
 /// Has the one who fills a read model do something.
 async fn request<T>(
-    service: &Arc<str>,
     projection: &Projection,
     request: impl FnOnce(oneshot::Sender<T>) -> Request,
 ) -> Result<T, CallError> {
@@ -176,7 +172,7 @@ async fn request<T>(
     let full = |_| CallError::Busy { queue: "the queue of a read model's operators" };
     projection.requests.try_send(request(answer)).map_err(full)?;
     answered.await.map_err(|_| CallError::ReadModel {
-        service: service.clone(),
+        service: projection.service.clone(),
         reason: "it was interrupted; what it has done stands, and the rest can be asked for again".to_owned(),
     })
 }

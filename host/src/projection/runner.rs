@@ -1,40 +1,50 @@
 //! Keeps one read model filled: page by page of the log, through restarts after trouble, until shutdown.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::pending;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, watch};
 
-use super::database::{Database, Opened, ProjectionsError, Writer};
+use super::ProjectionsError;
+use super::database::Database;
 use super::filling::{Filling, Unfilled};
 use super::operate::{Building, Request};
-use super::tables;
+use super::shelf::{Opened, Pair, Shelf};
+use super::tables::Role;
 use crate::clock::SharedClock;
-use crate::deploy::Registry;
+use crate::deploy::Components;
 use crate::log::{EventLog, ReadError, Subscription};
-use crate::model::{Position, Recorded};
+use crate::model::{Digest, Position, Recorded};
 use crate::runtime::Component;
 
 /// How long a projection rests after trouble with the disk or the log.
 const REST: Duration = Duration::from_secs(1);
 
+/// What queries of a read model are answered from.
+pub(crate) struct Live {
+    pub(crate) component: Component,
+    pub(crate) database: Arc<Database>,
+}
+
 /// What keeps a service's read model filled.
 pub(super) struct Runner {
-    pub(super) dir: PathBuf,
+    pub(super) shelf: Shelf,
     pub(super) log: Arc<dyn EventLog>,
-    pub(super) registry: Arc<Registry>,
-    /// Where queries find the database.
-    pub(super) database: Arc<ArcSwap<Database>>,
+    pub(super) components: Arc<Components>,
+    /// Where queries find it.
+    pub(super) live: Arc<ArcSwap<Live>>,
     pub(super) tell: watch::Sender<Position>,
     /// Where operators see what is being built.
     pub(super) building: Arc<ArcSwapOption<Building>>,
     pub(super) clock: SharedClock,
     pub(super) requests: mpsc::Receiver<Request>,
+    /// The deployed component that was looked at last.
+    pub(super) followed: Option<Digest>,
 }
 
 /// Why a database is not filled any further.
@@ -42,8 +52,8 @@ pub(super) struct Runner {
 pub(super) enum Ended {
     #[error("the log is closed")]
     LogClosed,
-    #[error("the service has no read model any more")]
-    NoReadModel,
+    #[error("the service is not deployed any more")]
+    Undeployed,
     #[error(transparent)]
     Unfilled(#[from] Unfilled),
     #[error("the damaged read database cannot be removed")]
@@ -55,97 +65,89 @@ pub(super) enum Ended {
 }
 
 impl Runner {
-    /// Fills the database until `stop` becomes true or nobody is left to say so. A batch under way then is undone, which is
+    /// Fills the databases until `stop` becomes true or nobody is left to say so. A batch under way then is undone, which is
     /// as good as never begun.
-    pub(super) async fn run(mut self, component: Component, opened: Opened, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, pair: Pair, mut stop: watch::Receiver<bool>) {
         let stopped = async {
             let _ = stop.wait_for(|stop| *stop).await;
         };
         tokio::select! {
             () = stopped => {}
-            () = self.keep_filling(component, opened) => {}
+            () = self.keep_filling(pair) => {}
         }
     }
 
-    async fn keep_filling(&mut self, mut component: Component, opened: Opened) {
-        let service = component.manifest().service.clone();
-        let mut opened = Ok(opened);
+    async fn keep_filling(&mut self, pair: Pair) {
+        let mut opened = Ok(pair);
         loop {
             let ended = match opened {
-                Ok(opened) => {
-                    let Err(ended) = self.fill(component.clone(), opened).await;
+                Ok(pair) => {
+                    let Err(ended) = self.fill(pair).await;
                     ended
                 }
                 Err(error) => error,
             };
-            match &ended {
-                Ended::LogClosed => return,
-                Ended::Unfilled(Unfilled::Replaced) => tracing::info!(%service, "{ended}"),
-                trouble => {
-                    tracing::error!(%service, error = trouble as &dyn std::error::Error, "a projection rests");
-                    tokio::time::sleep(REST).await;
-                }
+            if let Ended::LogClosed | Ended::Undeployed = ended {
+                return;
             }
-            let deployed = self.registry.current();
-            let deployed =
-                deployed.service(&service).filter(|deployed| deployed.manifest().read_model.is_some());
-            if let Some(deployed) = deployed {
-                component = deployed.clone();
-            }
-            opened = self.open(&component, matches!(ended, Ended::Unfilled(Unfilled::Damaged)));
+            let service = &self.shelf.service;
+            tracing::error!(%service, error = &ended as &dyn Error, "a projection rests");
+            tokio::time::sleep(REST).await;
+            opened = self.open(matches!(ended, Ended::Unfilled(Unfilled::Damaged))).await;
         }
     }
 
-    /// Opens the databases of a component's read model in the place of those that were filled so far.
-    fn open(&self, component: &Component, anew: bool) -> Result<Opened, Ended> {
-        let manifest = component.manifest();
-        let model = manifest.read_model.as_ref().ok_or(Ended::NoReadModel)?;
-        let before = self.database.load();
+    /// Opens the databases again. `anew`: the live one is damaged.
+    async fn open(&self, anew: bool) -> Result<Pair, Ended> {
+        let before = self.live.load();
         if anew {
-            before.discard()?;
+            before.database.discard()?;
         }
-        let head = *self.log.head().borrow();
-        Ok(Opened::open(&self.dir, &manifest.service, model, head, before.generation() + 1)?)
+        let component = self.deployed().unwrap_or_else(|| before.component.clone());
+        let model = component.manifest().read_model.as_ref().ok_or(Ended::Undeployed)?;
+        let (head, fresh) = (*self.log.head().borrow(), before.database.name().generation + 1);
+        Ok(self.shelf.open(&component, model, head, fresh, &self.components).await?)
+    }
+
+    /// The component that is deployed now, if it has a read model. If it has none, nobody will ask for this one, and the
+    /// version before keeps it for a rollback.
+    fn deployed(&self) -> Option<Component> {
+        let deployed = self.components.current();
+        let component = deployed.service(&self.shelf.service)?;
+        component.manifest().read_model.as_ref()?;
+        Some(component.clone())
     }
 
     /// Fills the database that queries ask, and beside it the one that is to take its place: a page of each in turn.
-    async fn fill(&mut self, component: Component, opened: Opened) -> Result<Infallible, Ended> {
-        let mut live = self.feed(component.clone(), opened.live);
+    async fn fill(&mut self, Pair { live, building }: Pair) -> Result<Infallible, Ended> {
+        let mut live = self.feed(live);
+        let mut building = building.map(|building| self.feed(building));
         self.show(&live);
-        let mut building = opened.building.map(|building| self.feed(component.clone(), building));
         self.show_building(building.as_ref());
+        self.followed = None;
         loop {
+            self.follow(&mut live, &mut building)?;
             // The positions that queries see never go back.
             if let Some(built) = building.take_if(|built| built.filling.position >= live.filling.position) {
                 live = self.swap(live, built)?;
-                self.show_building(None);
             }
             tokio::select! {
                 page = live.subscription.next() => {
-                    self.apply(&mut live, page).await?;
+                    live.apply(page).await?;
                     self.tell.send_replace(live.filling.position);
                 }
                 page = next_page(&mut building) => {
                     let Some(feed) = &mut building else { continue };
-                    match self.apply(feed, page).await {
-                        Ok(()) => {}
-                        Err(Ended::Unfilled(error)) => {
-                            let service = &component.manifest().service;
-                            let error = &error as &dyn std::error::Error;
-                            tracing::error!(%service, error, "building the read model anew is given up");
-                            // Err: the next build removes it.
-                            let _ = feed.filling.database.discard();
-                            building = None;
-                            self.show_building(None);
-                        }
+                    match feed.apply(page).await {
+                        Err(Ended::Unfilled(error)) => self.give_up(&mut building, &error),
                         // The live one comes upon it too, and what is built so far is gone on with.
-                        Err(ended) => return Err(ended),
+                        applied => applied?,
                     }
                 }
                 () = live.filling.database.damaged() => return Err(Unfilled::Damaged.into()),
-                Some(request) = self.requests.recv() => match request {
+                request = self.requests.recv() => match request.ok_or(Ended::Undeployed)? {
+                    Request::Follow => {}
                     Request::Redrive { stream, answer } => {
-                        self.follow(&mut live.filling)?;
                         let redriven = live.filling.redrive(&*self.log, stream.as_ref()).await?;
                         live.filling.advance();
                         // Err: nobody waits for it any more.
@@ -154,9 +156,8 @@ impl Runner {
                     Request::Replay { answer } => {
                         let begun = building.is_none();
                         if begun {
-                            let service = &component.manifest().service;
-                            let made = live.filling.database.build_beside(service)?;
-                            building = Some(self.feed(live.filling.component.clone(), made));
+                            let component = self.deployed().unwrap_or_else(|| live.filling.component.clone());
+                            building = Some(self.build(component, true)?);
                             self.show_building(building.as_ref());
                         }
                         let _ = answer.send(begun);
@@ -166,35 +167,91 @@ impl Runner {
         }
     }
 
-    fn feed(&self, component: Component, (database, writer): (Arc<Database>, Writer)) -> Feed {
-        let subscription = Subscription::new(self.log.clone(), writer.position);
-        Feed { subscription, filling: Filling::new(database, component, writer) }
-    }
-
-    async fn apply(
-        &self,
-        feed: &mut Feed,
-        page: Result<Option<Vec<Recorded>>, ReadError>,
-    ) -> Result<(), Ended> {
-        let page = page?.ok_or(Ended::LogClosed)?;
-        self.follow(&mut feed.filling)?;
-        feed.filling.apply(page).await?;
-        feed.filling.advance();
+    /// Has the events applied by what is deployed now. If that has another read model, it is built beside the live one, which
+    /// stays with the component that it belongs to.
+    fn follow(&mut self, live: &mut Feed, building: &mut Option<Feed>) -> Result<(), Ended> {
+        let Some(deployed) = self.deployed().filter(|deployed| self.followed != Some(deployed.digest()))
+        else {
+            return Ok(());
+        };
+        self.followed = Some(deployed.digest());
+        let model = deployed.manifest().read_model.as_ref();
+        let fits = |feed: &Feed| model.is_some_and(|model| feed.filling.database.is_of(model));
+        let is_live = fits(live);
+        if is_live {
+            live.filling.hand_over(&deployed)?;
+            self.show(live);
+        }
+        match building {
+            Some(feed) if fits(feed) => feed.filling.hand_over(&deployed)?,
+            _ => {
+                if let Some(other) = building.take() {
+                    tracing::info!(service = %self.shelf.service, "the read model that was being built is not deployed any more");
+                    other.filling.database.discard()?;
+                }
+                if !is_live {
+                    // What queries ask goes on whatever is in the way.
+                    let built = self.build(deployed, false);
+                    *building = built.map_err(|error| self.say_given_up(&error)).ok();
+                }
+                self.show_building(building.as_ref());
+            }
+        }
         Ok(())
     }
 
-    /// Puts a database that has caught up in the place of the live one. From the commit on, a start takes it too.
-    fn swap(&self, live: Feed, mut built: Feed) -> Result<Feed, Unfilled> {
-        built.filling.look_up(|connection| tables::set_building(connection, false))?;
+    /// Begins to build the read model of a component. `anew`: from the first event on, whatever there is.
+    fn build(&self, component: Component, anew: bool) -> Result<Feed, Ended> {
+        let model = component.manifest().read_model.as_ref().ok_or(Ended::Undeployed)?;
+        let opened = match anew {
+            true => self.shelf.make(model, Role::Building, component.digest(), 0)?,
+            false => self.shelf.build(model, component.digest(), *self.log.head().borrow())?,
+        };
+        tracing::info!(service = %self.shelf.service, version = model.version, "a read model is being built");
+        Ok(self.feed((component, opened)))
+    }
+
+    /// Lets go of what was being built. It is tried again with the next version that is deployed, or when somebody asks for
+    /// it.
+    fn give_up(&self, building: &mut Option<Feed>, error: &Unfilled) {
+        self.say_given_up(error);
+        if let Some(given_up) = building.take() {
+            // Err: the next start removes it.
+            let _ = given_up.filling.database.discard();
+        }
+        self.show_building(None);
+    }
+
+    fn say_given_up(&self, error: &(dyn Error + 'static)) {
+        tracing::error!(service = %self.shelf.service, error, "building a read model is given up");
+    }
+
+    fn feed(&self, (component, opened): (Component, Opened)) -> Feed {
+        let subscription = Subscription::new(self.log.clone(), opened.writer.position);
+        Feed { subscription, filling: Filling::new(component, opened) }
+    }
+
+    /// Puts a database that has caught up in the place of the live one. From the first line on, a start takes it too.
+    fn swap(&self, mut live: Feed, mut built: Feed) -> Result<Feed, Ended> {
+        built.filling.assign(Role::Live)?;
+        self.show_building(None);
         self.show(&built);
-        live.filling.database.retire();
-        tracing::info!(service = %built.filling.component.manifest().service, "a read model has been built anew");
+        let [new, old] = [&built, &live].map(|feed| feed.filling.database.name());
+        if new.version == old.version {
+            live.filling.database.retire();
+        } else {
+            live.filling.assign(Role::Kept)?;
+            self.shelf.retain(&[new, old])?;
+        }
+        tracing::info!(service = %self.shelf.service, version = new.version, "a read model has been built");
         Ok(built)
     }
 
     fn show(&self, live: &Feed) {
-        self.database.store(live.filling.database.clone());
-        self.tell.send_replace(live.filling.position);
+        let Filling { component, database, position, .. } = &live.filling;
+        self.components.pin_reader(&self.shelf.service, component.digest());
+        self.live.store(Arc::new(Live { component: component.clone(), database: database.clone() }));
+        self.tell.send_replace(*position);
     }
 
     fn show_building(&self, building: Option<&Feed>) {
@@ -203,19 +260,20 @@ impl Runner {
             Arc::new(Building { from: database.position(), database, since_ms: self.clock.now_ms() })
         }));
     }
-
-    /// Has the events applied by what is deployed now.
-    fn follow(&self, filling: &mut Filling) -> Result<(), Unfilled> {
-        let deployed = self.registry.current();
-        let deployed = deployed.service(&filling.component.manifest().service);
-        deployed.map_or(Ok(()), |deployed| filling.follow(deployed))
-    }
 }
 
 /// A database with what it is filled from.
 struct Feed {
     subscription: Subscription,
     filling: Filling,
+}
+
+impl Feed {
+    async fn apply(&mut self, page: Result<Option<Vec<Recorded>>, ReadError>) -> Result<(), Ended> {
+        self.filling.apply(page?.ok_or(Ended::LogClosed)?).await?;
+        self.filling.advance();
+        Ok(())
+    }
 }
 
 /// Never resolves if nothing is being built.

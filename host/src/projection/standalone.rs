@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::database::{self, Opened, ProjectionsError};
 use super::filling::Filling;
+use super::shelf::Shelf;
 use super::tables::Progress;
+use super::{ProjectionsError, files};
 use crate::error::CallError;
 use crate::model::{Json, Position, Recorded};
 use crate::runtime::{Access, Ask, Component, QueryCall, ReadSession};
@@ -24,9 +25,9 @@ impl Standalone {
         let filling = match &manifest.read_model {
             None => None,
             Some(model) => {
-                let dir = database::directory(data)?;
-                let (database, writer) = Opened::open(&dir, &manifest.service, model, Position::MAX, 0)?.live;
-                Some(Filling::new(database, component.clone(), writer))
+                let shelf = Shelf { dir: files::directory(data)?, service: manifest.service.clone() };
+                let opened = shelf.open_alone(component.digest(), model, Position::MAX)?;
+                Some(Filling::new(component.clone(), opened))
             }
         };
         Ok(Self { component, filling })

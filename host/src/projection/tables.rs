@@ -7,19 +7,20 @@ use std::collections::HashSet;
 use rusqlite::{Connection, params};
 
 use super::operate::ParkedStream;
-use crate::model::{Position, Recorded, StreamId, Version};
+use crate::model::{Digest, Position, Recorded, StreamId, Version};
 use crate::runtime::Guarded;
 
-/// `changes`: how often the service's own tables were written. `building`: whether queries still ask the database that this one
-/// is to replace. `version` and `position`: those of the stream's first event that is not applied; where a long stream is
-/// being redriven, only the version is exact. `skipped`: the events that came after it and were passed over.
+/// `changes`: how often the service's own tables were written. `component`: the digest of the one that fills it. `version` and
+/// `position` of a parked stream: those of its first event that is not applied; where a long stream is being redriven, only
+/// the version is exact. `skipped`: the events that came after it and were passed over.
 pub(super) const SCHEMA: &str = "
     CREATE TABLE kontor_position (
         position INTEGER NOT NULL,
         changes INTEGER NOT NULL,
-        building INTEGER NOT NULL
+        role TEXT NOT NULL,
+        component TEXT NOT NULL
     ) STRICT;
-    INSERT INTO kontor_position VALUES (0, 0, 0);
+    INSERT INTO kontor_position VALUES (0, 0, '', '');
     CREATE TABLE kontor_parked (
         stream TEXT PRIMARY KEY,
         version INTEGER NOT NULL,
@@ -29,6 +30,31 @@ pub(super) const SCHEMA: &str = "
     ) STRICT;
     CREATE INDEX kontor_parked_since ON kontor_parked (position);
 ";
+
+/// What a read database is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Queries ask it.
+    Live,
+    /// It is to take the place of the live one when it is as far.
+    Building,
+    /// Another version has taken its place, which may be rolled back.
+    Kept,
+}
+
+impl Role {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Building => "building",
+            Self::Kept => "kept",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Live, Self::Building, Self::Kept].into_iter().find(|one| one.as_str() == text)
+    }
+}
 
 /// What a transaction changes besides the service's own tables.
 pub(super) struct Progress<'a> {
@@ -72,14 +98,18 @@ pub(super) fn count_change(database: &Guarded) -> rusqlite::Result<()> {
     database.host(|connection| connection.execute(count, [])).map(drop)
 }
 
-/// Whether the database is being built beside the one that queries ask.
-pub(super) fn is_building(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT building FROM kontor_position", [], |row| row.get(0))
+/// What it is there for, and the component that fills it; none if it does not say.
+pub(super) fn used_by(connection: &Connection) -> rusqlite::Result<Option<(Role, Digest)>> {
+    connection.query_row("SELECT role, component FROM kontor_position", [], |row| {
+        let (role, component): (String, String) = (row.get(0)?, row.get(1)?);
+        Ok(Role::parse(&role).zip(component.parse().ok()))
+    })
 }
 
-/// Notes whether it is, outside of any other transaction.
-pub(super) fn set_building(connection: &Connection, building: bool) -> rusqlite::Result<()> {
-    connection.execute("UPDATE kontor_position SET building = ?1", [building]).map(drop)
+/// Notes that, outside of any other transaction.
+pub(super) fn set_role(connection: &Connection, role: Role, component: Digest) -> rusqlite::Result<()> {
+    let set = "UPDATE kontor_position SET role = ?1, component = ?2";
+    connection.execute(set, [role.as_str(), &component.to_string()]).map(drop)
 }
 
 /// The streams that are parked. As many as have ever failed, so few; each costs its name in memory.

@@ -31,9 +31,9 @@ use kontor::deploy::{Components, Deployed, Registry, Store};
 use kontor::dispatch::{Accepted, Dispatch, DispatchLimits, Submit};
 use kontor::error::CallError;
 use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
-use kontor::model::{Command, CommandId, Intent, Json, Origin, Recorded};
-use kontor::projection::Projections;
-use kontor::query::{Queries, QueryLimits};
+use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, Recorded};
+use kontor::projection::{Overview, Projections, Redrive};
+use kontor::query::{Answer, Queries, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
 use kontor::saga::{Act, Ground, Retries, Retry, SagaState, SagaStatus, Sagas};
 use kontor::state::States;
@@ -77,8 +77,10 @@ pub struct Host {
 /// What a host is made of.
 struct Parts {
     log: Arc<dyn EventLog>,
+    registry: Arc<Registry>,
     dispatch: Dispatch,
     projections: Arc<Projections>,
+    queries: Queries,
     commands: Arc<dyn Submit>,
     sagas: Sagas,
 }
@@ -151,7 +153,8 @@ impl Site {
         let states =
             Arc::new(States::new(log.clone(), Snapshots::open(data).expect("snapshots"), registry.clone()));
         let clock = self.clock.clone();
-        let projections = Projections::start(data, log.clone(), registry.clone(), clock.clone());
+        let components = Arc::new(Components::new(registry.clone(), services.runtime.clone(), store));
+        let projections = Projections::start(data, log.clone(), components.clone(), clock.clone()).await;
         let projections = Arc::new(projections.expect("read models"));
         let queries = Queries::new(
             states.clone(),
@@ -161,7 +164,7 @@ impl Site {
             clock.clone(),
             QueryLimits::default(),
         );
-        let ask: Arc<dyn Ask> = Arc::new(queries);
+        let ask: Arc<dyn Ask> = Arc::new(queries.clone());
         let limits = DispatchLimits::default();
         // It grants nothing.
         let http = Arc::new(HttpClient::default());
@@ -172,12 +175,12 @@ impl Site {
             log: log.clone(),
             commands: commands.clone(),
             ask,
-            components: Arc::new(Components::new(registry, services.runtime.clone(), store)),
+            components,
             clock,
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, ..Retries::default() },
         };
         let sagas = Sagas::start(data, ground).await.expect("sagas");
-        Parts { log, dispatch, projections, commands, sagas }
+        Parts { log, registry, dispatch, projections, queries, commands, sagas }
     }
 }
 
@@ -276,6 +279,36 @@ impl Host {
     pub fn view(&self, aggregate: &str, id: &str) -> Value {
         let viewed = self.run(self.parts.dispatch.view(&stream(aggregate, id), None)).expect("a view");
         viewed.map_or(Value::Null, |viewed| viewed.view.read().expect("a view that is JSON"))
+    }
+
+    /// Asks a service. `at_least`: the position of the log that the answer reflects.
+    pub fn ask(
+        &self,
+        service: &str,
+        query: &str,
+        arguments: &Value,
+        at_least: Position,
+    ) -> Result<Answer, CallError> {
+        let arguments = Json::of(arguments).expect("any value can be written as JSON");
+        let inquiry = self.parts.queries.inquiry(Some(at_least), None);
+        self.run(inquiry.answer(service, query, arguments))
+    }
+
+    /// How the read model of a service stands.
+    pub fn read_model(&self, service: &str) -> Overview {
+        self.run(self.parts.projections.overview(service)).expect("a read model")
+    }
+
+    /// Has a read model go on with what is parked in it.
+    pub fn redrive(&self, service: &str) -> Redrive {
+        self.run(self.parts.projections.redrive(service, None)).expect("a read model")
+    }
+
+    /// Runs these services from now on.
+    pub fn deploy(&self, services: &Services) {
+        let deployed = Deployed::new(services.components.clone()).expect("services that go together");
+        self.parts.registry.replace(deployed);
+        self.run(self.parts.projections.follow()).expect("read models");
     }
 
     /// Ends it as a power cut does: nothing more is written, and whatever runs is broken off.

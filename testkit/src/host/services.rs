@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 
-use kontor::model::Json;
+use kontor::model::{Digest, Json};
 use kontor::runtime::{Component, Runtime, RuntimeLimits};
 use serde_json::Value;
 
@@ -32,6 +32,11 @@ impl Services {
             })
         });
         Self::of(files.collect(), configuration, LIMITS)
+    }
+
+    /// The digests of the components, in the order in which they were named.
+    pub fn digests(&self) -> Vec<Digest> {
+        self.components.iter().map(Component::digest).collect()
     }
 
     /// Components from their bytes, and how many runs of sagas there may be at once.

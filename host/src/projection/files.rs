@@ -1,0 +1,83 @@
+//! Where the read databases are: `read/<service>-v<version>.db`; one that was made anew has its generation behind that.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use super::ProjectionsError;
+
+/// What tells the databases of one service apart. The higher ones are newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name {
+    /// Of the read model.
+    pub(super) version: u32,
+    /// How often it was made anew.
+    pub(super) generation: u32,
+}
+
+impl Name {
+    /// `report-v1.db`; of a later generation `report-v1-2.db`
+    pub(super) fn path(self, dir: &Path, service: &str) -> PathBuf {
+        let Self { version, generation } = self;
+        dir.join(match generation {
+            0 => format!("{service}-v{version}.db"),
+            _ => format!("{service}-v{version}-{generation}.db"),
+        })
+    }
+
+    fn parse(file: &str, service: &str) -> Option<Self> {
+        let rest = file.strip_prefix(service)?.strip_prefix("-v")?.strip_suffix(".db")?;
+        let (version, generation) = rest.split_once('-').unwrap_or((rest, "0"));
+        Some(Self { version: version.parse().ok()?, generation: generation.parse().ok()? })
+    }
+}
+
+/// The directory of the read databases of a data directory.
+pub(super) fn directory(data: &Path) -> Result<PathBuf, ProjectionsError> {
+    let dir = data.join("read");
+    match fs::create_dir_all(&dir) {
+        Ok(()) => Ok(dir),
+        Err(source) => Err(ProjectionsError::Directory { dir, source }),
+    }
+}
+
+/// The databases of a service that are there, newest first.
+pub(super) fn names(dir: &Path, service: &str) -> io::Result<Vec<Name>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        names.extend(entry?.file_name().to_str().and_then(|file| Name::parse(file, service)));
+    }
+    names.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(names)
+}
+
+/// Removes a database, which need not be there.
+pub(super) fn remove(file: &Path) -> io::Result<()> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = file.as_os_str().to_owned();
+        name.push(suffix);
+        match fs::remove_file(name) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_again_from_its_file() {
+        for (version, generation) in [(1, 0), (12, 0), (1, 3)] {
+            let name = Name { version, generation };
+            let path = name.path(Path::new("read"), "report");
+            assert_eq!(Name::parse(path.file_name().unwrap().to_str().unwrap(), "report"), Some(name));
+        }
+        for other in ["report-v1.db-wal", "reports-v1.db", "report-v2-v1.db", "report-v1-2-3.db", "report.db"]
+        {
+            assert_eq!(Name::parse(other, "report"), None, "{other}");
+        }
+    }
+}
