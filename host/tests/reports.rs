@@ -22,7 +22,7 @@ use common::{Host, Site, ended, kontor, setting};
 
 /// Always the same, so that a run in CI tells of the change and not of its luck.
 const SEED: u64 = 1;
-/// Some twenty seconds on two cores; ten thousand take minutes.
+/// Some twenty seconds on two cores; ten thousand take four minutes.
 const ORDERS: usize = 1_000;
 /// How often the host is killed.
 const KILLS: usize = 2;
