@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use common::http::{Client, NoAnswer, Reply};
 use common::shop::{UNDELIVERABLE, Wanted, configuration};
-use common::{Host, Site, audit};
+use common::{Host, Site, audit, setting};
 
 /// Always the same, so that a run in CI tells of the change and not of its luck.
 const SEED: u64 = 1;
@@ -334,12 +334,6 @@ fn send_at_once(
         then();
         all.extend(answers);
         all
-    })
-}
-
-fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
-    std::env::var(name).map_or(default, |value| {
-        value.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {value:?}"))
     })
 }
 

@@ -1,6 +1,7 @@
 //! Requests to a host.
 
 use std::io::{BufRead as _, BufReader};
+use std::iter;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -95,24 +96,29 @@ impl Client {
 
     /// All events of the log behind a position.
     pub(crate) fn events(&self, after: u64) -> Vec<Value> {
-        self.pages("/events", after)
+        self.each_event(after).collect()
+    }
+
+    /// The same, read page by page.
+    pub(crate) fn each_event(&self, after: u64) -> impl Iterator<Item = Value> {
+        self.pages("/events".to_owned(), after)
     }
 
     /// The whole history of one aggregate, such as `order/1`.
     pub(crate) fn history(&self, stream: &str) -> Vec<Value> {
-        self.pages(&format!("/streams/{stream}"), 0)
+        self.pages(format!("/streams/{stream}"), 0).collect()
     }
 
-    fn pages(&self, path: &str, after: u64) -> Vec<Value> {
-        let mut events = Vec::new();
-        let mut next = Value::from(after);
-        while !next.is_null() {
-            let path = format!("{path}?limit=1000&after={next}");
+    fn pages(&self, path: String, after: u64) -> impl Iterator<Item = Value> {
+        let mut next = Some(after);
+        let pages = iter::from_fn(move || {
+            let path = format!("{path}?limit=1000&after={}", next?);
             let mut page = self.get_with(&path, &[("accept", "application/json")]).ok();
-            next = page["next"].take();
-            events.extend(page["items"].as_array().unwrap().iter().cloned());
-        }
-        events
+            next = page["next"].as_u64();
+            let Value::Array(items) = page["items"].take() else { panic!("no list in {page}") };
+            Some(items)
+        });
+        pages.flatten()
     }
 
     /// The position of the log's last event.

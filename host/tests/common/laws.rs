@@ -228,8 +228,9 @@ impl Ledger {
         *status = transition.3;
     }
 
-    fn status(&self, kind: &str, id: &str) -> &'static str {
-        self.statuses.get(&(kind.to_owned(), id.to_owned())).copied().unwrap_or(NOTHING)
+    /// The status of one aggregate; none if nothing has happened to it.
+    pub(crate) fn status(&self, kind: &str, id: &str) -> Option<&'static str> {
+        self.statuses.get(&(kind.to_owned(), id.to_owned())).copied()
     }
 
     /// Laws 2 and 3.
@@ -242,7 +243,8 @@ impl Ledger {
                 .collect()
         };
         let (reserved, shipped) = (of(|product| &product.reserved), of(|product| &product.shipped));
-        let (payment, delivery) = (self.status("payment", id), self.status("delivery", id));
+        let [payment, delivery] =
+            ["payment", "delivery"].map(|kind| self.status(kind, id).unwrap_or(NOTHING));
         let none = BTreeMap::new();
         match (status, payment, delivery) {
             ("confirmed", "authorized", "preparing") => {

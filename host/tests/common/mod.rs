@@ -7,14 +7,19 @@ pub(crate) mod audit;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod laws;
+pub(crate) mod report;
 pub(crate) mod shop;
+pub(crate) mod traffic;
+pub(crate) mod watch;
 pub(crate) mod wire;
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::str::FromStr;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -192,9 +197,16 @@ pub(crate) fn ended(command: &mut Command) -> Ended {
 /// A directory that `cargo xtask build` leaves in cargo's target directory.
 pub(crate) fn built(name: &str) -> PathBuf {
     // The test runs from <target>/<profile>/deps/.
-    let test = std::env::current_exe().unwrap();
+    let test = env::current_exe().unwrap();
     let folder = test.ancestors().nth(3).map(|target| target.join(name));
     folder.filter(|folder| folder.is_dir()).expect("run `cargo xtask build` first")
+}
+
+/// A number from the environment.
+pub(crate) fn setting<T: FromStr>(name: &str, default: T) -> T {
+    env::var(name).map_or(default, |value| {
+        value.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {value:?}"))
+    })
 }
 
 fn first_line(mut stdout: BufReader<ChildStdout>) -> (String, BufReader<ChildStdout>) {

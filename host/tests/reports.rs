@@ -1,0 +1,166 @@
+//! What the reports say is what a test computes from the raw log, row by row, after many random orders; and it stays so
+//! whatever happens to the read model.
+//!
+//!     KONTOR_REPORT_ORDERS=10000 cargo nextest run --workspace -E 'binary(reports)'
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use rusqlite::{Connection, OpenFlags};
+
+use common::http::Client;
+use common::report::Books;
+use common::shop::configuration;
+use common::traffic::Traffic;
+use common::watch::Watch;
+use common::{Host, Site, ended, kontor, setting};
+
+/// Always the same, so that a run in CI tells of the change and not of its luck.
+const SEED: u64 = 1;
+/// Some twenty seconds on two cores; ten thousand take four minutes.
+const ORDERS: usize = 1_000;
+/// How often the host is killed.
+const KILLS: usize = 2;
+/// Events that the read model is behind at a kill: some of its batches.
+const BEHIND: usize = 3_000;
+/// Who asks for reports while the read model is built anew.
+const WATCHES: usize = 2;
+
+/// What must have been refused and what must be in the reports, or a run says little.
+const SEEN: [&str; 19] = [
+    // Refused at once.
+    "delivery-not-in-transit",
+    "delivery-under-way",
+    "invalid-payment-shares",
+    "no-lines",
+    "not-found",
+    "order-not-confirmed",
+    "product-not-in-order",
+    "unknown-product",
+    // Refused by a saga's step, at once, or both.
+    "card-declined",
+    "insufficient-points",
+    "insufficient-stock",
+    "undeliverable",
+    // Of orders, payments and deliveries.
+    "authorized",
+    "cancelled",
+    "confirmed",
+    "deleted",
+    "delivered",
+    "in-transit",
+    "preparing",
+];
+
+/// The read database of the reports, of which there is one when nothing is being built.
+fn read_database(site: &Site) -> PathBuf {
+    let files = fs::read_dir(site.data().join("read")).unwrap().map(|entry| entry.unwrap().path());
+    let is_report = |file: &PathBuf| {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        name.starts_with("report-") && name.ends_with(".db")
+    };
+    let mut files: Vec<_> = files.filter(is_report).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files.remove(0)
+}
+
+fn open(file: &Path) -> Connection {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(file, flags).unwrap()
+}
+
+/// How far the read model is on disk.
+fn projected(database: &Connection) -> u64 {
+    database.query_row("SELECT position FROM kontor_position", [], |row| row.get(0)).unwrap()
+}
+
+/// How far a killed host has come. Looks at a copy: to open the file itself would already put it in order.
+fn left_at(file: &Path) -> u64 {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.db");
+    fs::copy(file, &copy).unwrap();
+    fs::copy(file.with_extension("db-wal"), copy.with_extension("db-wal")).unwrap();
+    projected(&open(&copy))
+}
+
+/// Kills a host that takes orders, when its read model has just applied some of the many events that it was behind.
+fn kill_while_it_projects(site: &Site, host: &mut Host, traffic: &Traffic) {
+    let (client, file) = (Client::clone(host), read_database(site));
+    let (before, behind) = thread::scope(|scope| {
+        scope.spawn(|| traffic.send(&client, 0));
+        let held = open(&file);
+        held.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let before = projected(&held);
+        let last = client.follow(before).nth(BEHIND).expect("the host takes orders");
+        drop(held);
+        let database = open(&file);
+        while projected(&database) == before {
+            thread::yield_now();
+        }
+        // Whoever opens the file next finds it as the host leaves it.
+        drop(database);
+        host.kill();
+        (before, last["position"].as_u64().unwrap())
+    });
+    let reached = left_at(&file);
+    assert!(before < reached && reached < behind, "killed at {reached}, between {before} and {behind}");
+}
+
+/// Replays the read model while the host takes the rest of the orders and answers queries.
+fn replay(site: &Site, host: &Host, traffic: &Traffic, watches: &mut [Watch]) {
+    let replaced = read_database(site);
+    thread::scope(|scope| {
+        scope.spawn(|| traffic.send(host, 0));
+        let told = ended(kontor(&["replay", "report"]).args(["--host", host.url()]));
+        assert!(told.status.success(), "{}", told.stderr);
+        for watch in watches {
+            scope.spawn(|| {
+                let mut looks = 0;
+                while host.get("/admin/projections/report").ok()["building"].is_object() {
+                    watch.look();
+                    looks += 1;
+                }
+                watch.look();
+                assert!(looks > 0, "the replay was over before anybody looked");
+            });
+        }
+    });
+    assert_ne!(read_database(site), replaced);
+}
+
+#[test]
+fn reports_say_what_the_log_says_whatever_happens_to_their_read_model() {
+    let orders = setting("KONTOR_REPORT_ORDERS", ORDERS);
+    let site = Site::new(&configuration());
+    let traffic = Traffic::open(&site, SEED, orders);
+    let mut host = site.start();
+    let mut watches = [(); WATCHES].map(|()| Watch::new(host.url()));
+    let mut books = Books::default();
+
+    for _ in 0..KILLS {
+        watches.iter_mut().for_each(Watch::look);
+        kill_while_it_projects(&site, &mut host, &traffic);
+        host = site.start();
+        watches.iter_mut().for_each(|watch| watch.move_to(host.url()));
+    }
+    traffic.send(&host, orders / 2);
+    books.check(&host);
+
+    replay(&site, &host, &traffic, &mut watches);
+    books.check(&host);
+
+    assert!(host.stop().success());
+    fs::remove_file(read_database(&site)).unwrap();
+    host = site.start();
+    books.check(&host);
+
+    let (refused, words) = (traffic.refused(), books.words());
+    let missing: Vec<_> =
+        SEEN.iter().filter(|word| !refused.contains(**word) && !words.contains(**word)).collect();
+    assert!(missing.is_empty(), "{missing:?} never came");
+}
