@@ -14,9 +14,11 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Limits};
-use crate::deploy::{self, Components, Deployed, DirectoryError, Registry, Store};
+use crate::deploy::{
+    self, Boot, BootError, Components, DeployGround, DeployRules, Deployed, Deployer, Registry, Store,
+};
 use crate::dispatch::{Dispatch, DispatchLimits};
-use crate::edge::http::{self, Edge, HttpLimits, RouteError, RouteTable};
+use crate::edge::http::{self, Edge, HttpLimits, RouteError};
 use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
 use crate::model::Json;
 use crate::projection::{Projections, ProjectionsError};
@@ -37,6 +39,8 @@ pub struct Started {
     /// Where it listens; the port is the one it got.
     pub address: SocketAddr,
     pub deployed: Arc<Deployed>,
+    /// Files of the directory of components that hold another version than the one that runs, a sentence each.
+    pub differing: Vec<String>,
 }
 
 /// Why a host cannot run.
@@ -53,9 +57,7 @@ pub enum HostError {
     #[error(transparent)]
     Grants(#[from] GrantError),
     #[error(transparent)]
-    Components(#[from] DirectoryError),
-    #[error("these services cannot run side by side: {0}")]
-    SideBySide(String),
+    Boot(#[from] BootError),
     #[error(transparent)]
     Routes(#[from] RouteError),
     #[error(transparent)]
@@ -85,13 +87,21 @@ pub async fn run(
     let runtime = Runtime::new(&config.data, limits, configuration)?;
 
     let store = Store::open(&config.data).map_err(HostError::Store)?;
-    let deployed = deploy::load(&runtime, &store, &outgoing, &config.plugins).await?;
-    let deployed = Deployed::new(deployed).map_err(HostError::SideBySide)?;
-    RouteTable::new(deployed.services().map(|service| &**service.manifest()))?;
+    let rules = DeployRules::default();
+    let boot = Boot {
+        log: &*log,
+        clock: &clock,
+        runtime: &runtime,
+        store: &store,
+        http: &outgoing,
+        rules: &rules,
+        plugins: &config.plugins,
+    };
+    let booted = deploy::boot(boot).await?;
     let registry = Arc::new(Registry::default());
-    registry.replace(deployed);
+    registry.replace(booted.deployed);
 
-    let components = Arc::new(Components::new(registry.clone(), runtime, store));
+    let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
     let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
     let projections =
         Projections::start(&config.data, log.clone(), components.clone(), clock.clone()).await?;
@@ -108,23 +118,44 @@ pub async fn run(
     ));
     let ask: Arc<dyn Ask> = queries.clone();
     let limits = DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue };
-    let dispatch =
-        Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), outgoing, clock.clone(), limits);
+    let dispatch = Dispatch::new(
+        log.clone(),
+        states,
+        registry.clone(),
+        ask.clone(),
+        outgoing.clone(),
+        clock.clone(),
+        limits,
+    );
     let ground = Ground {
         log: log.clone(),
         commands: Arc::new(dispatch.clone()),
         ask,
-        components,
-        clock,
+        components: components.clone(),
+        clock: clock.clone(),
         retries: config.retries.clone(),
     };
     let sagas = Arc::new(Sagas::start(&config.data, ground).await?);
+
+    let ground = DeployGround {
+        log: log.clone(),
+        clock,
+        runtime,
+        store,
+        registry: registry.clone(),
+        components,
+        http: outgoing,
+        projections: projections.clone(),
+        sagas: sagas.clone(),
+        rules,
+    };
+    let _deployer = Deployer::new(ground, booted.deployments);
 
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
     let upkeep = keep_up(metrics.clone());
-    started(&Started { address, deployed: registry.current() });
+    started(&Started { address, deployed: registry.current(), differing: booted.differing });
     let edge = Edge {
         log,
         registry,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Json;
-use crate::saga;
+use crate::{deploy, saga};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Manifest {
@@ -108,7 +108,7 @@ pub struct Route {
     pub target: Target,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
     Command {
@@ -153,8 +153,8 @@ impl Manifest {
     pub fn check(&self) -> Result<(), String> {
         check_names("a service", [&self.service])?;
         check_names("an aggregate", self.aggregates.iter().map(|aggregate| &aggregate.name))?;
-        if let Some(aggregate) = self.aggregates.iter().find(|aggregate| *aggregate.name == *saga::AGGREGATE)
-        {
+        let of_host = |name: &str| [saga::AGGREGATE, deploy::AGGREGATE].contains(&name);
+        if let Some(aggregate) = self.aggregates.iter().find(|aggregate| of_host(&aggregate.name)) {
             return Err(format!("{:?} is the name of the host's own streams", aggregate.name));
         }
         for aggregate in &self.aggregates {

@@ -13,6 +13,9 @@ use crate::model::{Digest, Recorded, StreamId, Version, variant_of};
 /// The kind of the stream that deployments are in: `deployment/services`.
 pub(crate) const AGGREGATE: &str = "deployment";
 
+/// Releases of a service that are kept besides the one that runs: some megabytes.
+const RELEASES: usize = 10;
+
 /// One version of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Release {
@@ -199,11 +202,10 @@ impl Deployments {
 
     /// All components that run or may be rolled back to.
     pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> {
-        let of = |running: &Running| {
-            let before: Vec<_> = running.before.iter().map(|release| release.digest).collect();
-            before.into_iter().chain([running.release.digest])
-        };
-        self.running.values().flat_map(of)
+        self.running.values().flat_map(|running| {
+            let last = running.before.iter().rev().take(RELEASES).map(|release| release.digest);
+            last.chain([running.release.digest])
+        })
     }
 }
 
@@ -259,7 +261,10 @@ mod tests {
     }
 
     fn deployed(version: &str) -> Happened {
-        Happened::Deployed { services: vec![Released { release: release(version), gates: vec![] }], note: None }
+        Happened::Deployed {
+            services: vec![Released { release: release(version), gates: vec![] }],
+            note: None,
+        }
     }
 
     fn rolled_back(to: &str, from: &str) -> Happened {

@@ -1,17 +1,13 @@
-//! Components from a directory: every `*.wasm` in it.
+//! The components of a directory: every `*.wasm` in it.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use futures::future::join_all;
-
-use super::Store;
-use crate::runtime::{Component, HttpClient, LoadError, Runtime};
-
 /// The largest component that is taken: one with an interpreter of another language in it has some ten megabytes.
-const MAX_COMPONENT_BYTES: u64 = 128 << 20;
+pub(crate) const MAX_COMPONENT_BYTES: u64 = 128 << 20;
 
-/// Why a directory's components cannot be run.
+/// Why a directory's components cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     #[error("the directory of components {} cannot be read", dir.display())]
@@ -25,54 +21,39 @@ pub enum DirectoryError {
     Read { file: PathBuf, source: io::Error },
     #[error("{} has more than {MAX_COMPONENT_BYTES} bytes", file.display())]
     TooLarge { file: PathBuf },
-    #[error("{} cannot be copied into the data directory", file.display())]
-    Keep { file: PathBuf, source: io::Error },
-    #[error("{} cannot be run", file.display())]
-    Load { file: PathBuf, source: LoadError },
 }
 
-/// Loads all components of a directory, and keeps a copy of each in the store. One that cannot be run fails all: a host that
-/// starts without one of its services would look well and not be.
-pub async fn load(
-    runtime: &Runtime,
-    store: &Store,
-    http: &HttpClient,
-    dir: &Path,
-) -> Result<Vec<Component>, DirectoryError> {
-    let files = components(dir)?;
-    if files.is_empty() {
-        return Err(DirectoryError::Empty { dir: dir.to_owned() });
+/// The files with their bytes, in the order of their names. `required`: whether there must be any, because nothing runs yet.
+pub(super) fn read(dir: &Path, required: bool) -> Result<Vec<(PathBuf, Vec<u8>)>, DirectoryError> {
+    if !required && !dir.exists() {
+        return Ok(Vec::new());
     }
-    let loaded = join_all(files.into_iter().map(|file| async move {
-        let wasm = read(&file)?;
-        store.keep(&wasm).map_err(|source| DirectoryError::Keep { file: file.clone(), source })?;
-        let component = runtime.load(wasm).await.and_then(|component| granted(component, http));
-        component.map_err(|source| DirectoryError::Load { file, source })
-    }));
-    loaded.await.into_iter().collect()
-}
-
-/// Whether the operator grants what a component asks for. (One that is loaded for its open sagas needs no grant: sagas call
-/// nobody.)
-fn granted(component: Component, http: &HttpClient) -> Result<Component, LoadError> {
-    let granted = http.check(&component.manifest().service, component.origins());
-    granted.map_err(LoadError::NotGranted).map(|()| component)
-}
-
-fn components(dir: &Path) -> Result<Vec<PathBuf>, DirectoryError> {
     let unreadable = |source| DirectoryError::Directory { dir: dir.to_owned(), source };
-    let entries = std::fs::read_dir(dir).map_err(unreadable)?;
+    let entries = fs::read_dir(dir).map_err(unreadable)?;
     let files = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
     let mut files = files.map_err(unreadable)?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "wasm"));
     files.sort();
-    Ok(files)
+    if required && files.is_empty() {
+        return Err(DirectoryError::Empty { dir: dir.to_owned() });
+    }
+    files.into_iter().map(|file| Ok((file.clone(), read_file(&file)?))).collect()
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, DirectoryError> {
+/// The signature beside a component, `order.wasm.sig`, if there is one.
+pub(super) fn signature(file: &Path) -> Result<Option<Vec<u8>>, DirectoryError> {
+    let file = file.with_extension("wasm.sig");
+    match fs::read(&file) {
+        Ok(signature) => Ok(Some(signature)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DirectoryError::Read { file, source }),
+    }
+}
+
+fn read_file(file: &Path) -> Result<Vec<u8>, DirectoryError> {
     let unreadable = |source| DirectoryError::Read { file: file.to_owned(), source };
-    if std::fs::metadata(file).map_err(unreadable)?.len() > MAX_COMPONENT_BYTES {
+    if fs::metadata(file).map_err(unreadable)?.len() > MAX_COMPONENT_BYTES {
         return Err(DirectoryError::TooLarge { file: file.to_owned() });
     }
-    std::fs::read(file).map_err(unreadable)
+    fs::read(file).map_err(unreadable)
 }

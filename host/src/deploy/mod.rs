@@ -1,11 +1,24 @@
-//! Which components run.
+//! Which components run: deployments as events, the gates that they pass, and the swap.
 
+mod boot;
+mod deployer;
+mod deployment;
 mod directory;
+mod gates;
 mod registry;
 mod report;
+mod signature;
 mod store;
+mod watch;
 
-pub use directory::{DirectoryError, load};
+pub(crate) use boot::{Boot, boot};
+pub use boot::{BootError, Booted};
+pub use deployer::{DeployError, DeployGround, DeployRules, Deployer, Options, RollbackRule};
+pub(crate) use deployment::AGGREGATE;
+pub use deployment::{ActName, HistoryEntry, Release, Running};
+pub use directory::DirectoryError;
+pub use gates::{Grant, InvalidGrant, Upload};
 pub use registry::{Deployed, Registry, Trigger};
 pub use report::{Gate, GateName, GateOutcome, Report, ServiceReport};
+pub use signature::PublicKey;
 pub use store::{Components, PastError, Store};

@@ -40,7 +40,7 @@ impl Store {
     }
 
     /// The bytes of a component; none if it is not there or damaged.
-    fn read(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
+    pub(super) fn read(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         match fs::read(self.file(digest)) {
             Ok(wasm) => Ok(Some(wasm).filter(|wasm| Digest::of(wasm) == digest)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -85,11 +85,20 @@ pub struct Components {
     past: Mutex<HashMap<Digest, Arc<OnceCell<Component>>>>,
     /// The component that answers from the read model of a service.
     readers: Mutex<HashMap<Arc<str>, Digest>>,
+    /// What may be rolled back to.
+    releases: Mutex<HashSet<Digest>>,
 }
 
 impl Components {
     pub fn new(registry: Arc<Registry>, runtime: Runtime, store: Store) -> Self {
-        Self { registry, runtime, store, past: Mutex::default(), readers: Mutex::default() }
+        Self {
+            registry,
+            runtime,
+            store,
+            past: Mutex::default(),
+            readers: Mutex::default(),
+            releases: Mutex::default(),
+        }
     }
 
     pub fn current(&self) -> Arc<Deployed> {
@@ -120,9 +129,16 @@ impl Components {
         readers.insert(service.clone(), component);
     }
 
-    /// Lets go of all components that do not run, that answer from no read model, and that no saga needs.
+    /// Keeps the components that services may be rolled back to, in the place of those that were told before.
+    pub(super) fn keep_releases(&self, releases: HashSet<Digest>) {
+        *self.releases.lock().unwrap_or_else(PoisonError::into_inner) = releases;
+    }
+
+    /// Lets go of all components that do not run and are no earlier release, that answer from no read model, and that no
+    /// saga needs.
     pub fn retain(&self, mut needed: HashSet<Digest>) -> io::Result<()> {
         needed.extend(self.readers.lock().unwrap_or_else(PoisonError::into_inner).values());
+        needed.extend(self.releases.lock().unwrap_or_else(PoisonError::into_inner).iter());
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         past.retain(|digest, _| needed.contains(digest));
         drop(past);

@@ -9,7 +9,7 @@ use wasmtime::Store;
 use super::bindings::{self, Service, types};
 use super::guest::{Guest, Identity, Scope};
 use super::host::{Ask, HttpCall, HttpOrigin, Outgoing, ReadSession, Steps};
-use super::instance::{CallFailure, Instances, Lane};
+use super::instance::{CallFailure, Instances, Lane, Tally};
 use crate::error::{Fault, FaultKind};
 use crate::manifest::Manifest;
 use crate::model::{Digest, Json, NewEvent, Recorded, Rejection, StreamId};
@@ -86,6 +86,11 @@ impl Component {
 
     pub fn digest(&self) -> Digest {
         self.loaded.identity.digest
+    }
+
+    /// How many calls it has had, and how many of them have faulted.
+    pub(crate) fn tally(&self) -> Tally {
+        self.loaded.instances.tally()
     }
 
     /// The origins that it asks for, with the configuration that it has.

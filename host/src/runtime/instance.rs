@@ -1,6 +1,6 @@
 //! One call of one instance: admission, limits, and what becomes of the instance afterwards.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
@@ -50,15 +50,54 @@ pub(super) struct Instances {
     identity: Option<Arc<Identity>>,
     /// Used as a stack: the instance that ran last is warm in the caches too.
     idle: Mutex<Vec<Instance>>,
+    calls: AtomicU64,
+    faults: AtomicU64,
+}
+
+/// Calls of a component, and those of them that have faulted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) calls: u64,
+    pub(crate) faults: u64,
 }
 
 impl Instances {
     pub(super) fn new(shared: Arc<Shared>, pre: ServicePre<Guest>, identity: Option<Arc<Identity>>) -> Self {
-        Self { shared, pre, identity, idle: Mutex::new(Vec::new()) }
+        Self {
+            shared,
+            pre,
+            identity,
+            idle: Mutex::default(),
+            calls: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        let [calls, faults] = [&self.calls, &self.faults].map(|count| count.load(Ordering::Relaxed));
+        Tally { calls, faults }
     }
 
     /// Runs one call and hands its scope back.
     pub(super) async fn call<R, F>(
+        &self,
+        lane: Lane,
+        scope: Scope,
+        call: F,
+    ) -> (Result<R, CallFailure>, Option<Scope>)
+    where
+        R: Send,
+        F: for<'a> FnOnce(&'a Service, &'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<R>> + Send,
+    {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let (result, scope) = self.attempt(lane, scope, call).await;
+        if let Err(CallFailure::Fault(_)) = result {
+            self.faults.fetch_add(1, Ordering::Relaxed);
+        }
+        (result, scope)
+    }
+
+    async fn attempt<R, F>(
         &self,
         lane: Lane,
         scope: Scope,

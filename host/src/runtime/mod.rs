@@ -33,6 +33,7 @@ pub use host::{
     GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest,
     HttpResponse, NoOrigin, Outgoing, Resolve, system_resolver,
 };
+pub(crate) use instance::Tally;
 pub use load::LoadError;
 
 use guest::Guest;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kontor::log::{Append, AppendError, EventLog, MAX_PAGE, Subscription};
-use kontor::model::{CommandId, Digest, Json, Meta, NewEvent, Position, Recorded, Version};
+use kontor::model::{CommandId, Digest, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
 use tokio::time::timeout;
 
 use super::{append, append_as, everything, stream, whole_stream};

@@ -122,7 +122,9 @@ mod tests {
         let command = |name: &str| Command {
             name: name.into(),
             description: String::new(),
-            payload: json(r#"{"required":["quantity"],"properties":{"quantity":{},"note":{}},"additionalProperties":false}"#),
+            payload: json(
+                r#"{"required":["quantity"],"properties":{"quantity":{},"note":{}},"additionalProperties":false}"#,
+            ),
             compensable: true,
         };
         let event = |name: &str| Event { name: name.into(), description: String::new(), payload: json("{}") };
@@ -155,7 +157,11 @@ mod tests {
                 path: "/products".to_owned(),
                 target: Target::Query("products".into()),
             }],
-            read_model: Some(ReadModel { version: 1, schema: "CREATE TABLE p (id)".to_owned(), subscribes: vec![] }),
+            read_model: Some(ReadModel {
+                version: 1,
+                schema: "CREATE TABLE p (id)".to_owned(),
+                subscribes: vec![],
+            }),
             permissions: Permissions::default(),
         }
     }
@@ -171,9 +177,15 @@ mod tests {
             (|new| drop(new.aggregates[0].events.remove(1)), &["event:product/reserved"]),
             (|new| new.aggregates[0].state_version = 1, &["state:product"]),
             (|new| new.aggregates[0].state_version = 3, &[]),
-            (|new| new.aggregates[0].commands[0].payload = json(r#"{"required":["quantity","why"]}"#), &["payload:product/add-stock"]),
             (
-                |new| new.aggregates[0].commands[0].payload = json(r#"{"properties":{"quantity":{}},"additionalProperties":false}"#),
+                |new| new.aggregates[0].commands[0].payload = json(r#"{"required":["quantity","why"]}"#),
+                &["payload:product/add-stock"],
+            ),
+            (
+                |new| {
+                    new.aggregates[0].commands[0].payload =
+                        json(r#"{"properties":{"quantity":{}},"additionalProperties":false}"#)
+                },
                 &["payload:product/add-stock"],
             ),
             (|new| new.aggregates[0].commands[0].payload = json(r#"{"properties":{"quantity":{}}}"#), &[]),

@@ -3,7 +3,6 @@
 //! Where the new version says that its state has the same shape as the running one's (the same state version), both must fold
 //! a stream to the same state: what the running one has left in memory and in snapshots is taken on.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -28,6 +27,8 @@ pub(super) struct Folds {
     pub(super) events: usize,
     /// What is wrong, a sentence a stream.
     pub(super) failures: Vec<String>,
+    /// Whether there is a stream that it does not fold at all.
+    failed: bool,
     /// The aggregates whose state has another shape under the same state version.
     pub(super) reshaped: Vec<Arc<str>>,
 }
@@ -65,7 +66,7 @@ pub(super) async fn fold(
             };
             let Some(last) = page.last() else { break };
             after = Some(last.clone());
-            let folded = page.iter().map(|stream| fold_one(log, before, new, stream));
+            let folded = page.into_iter().map(async |stream| fold_one(log, before, new, &stream).await);
             let mut folded = stream::iter(folded).buffer_unordered(AT_ONCE);
             while let Some(fold) = folded.next().await {
                 folds.streams += 1;
@@ -75,7 +76,10 @@ pub(super) async fn fold(
                         reshaped = true;
                         (events, Some(why))
                     }
-                    Fold::Failed { events, why } => (events, Some(why)),
+                    Fold::Failed { events, why } => {
+                        folds.failed = true;
+                        (events, Some(why))
+                    }
                 };
                 folds.events += events;
                 folds.failures.extend(wrong);
@@ -102,10 +106,10 @@ async fn choose(log: &dyn EventLog, aggregate: &str, size: usize) -> Result<Vec<
         after = Some(last.clone());
         for stream in page {
             seen += 1;
-            match chosen.get_mut(random.random_range(0..seen)) {
-                _ if chosen.len() < size => chosen.push(stream),
-                Some(place) => *place = stream,
-                None => {}
+            if chosen.len() < size {
+                chosen.push(stream);
+            } else if let Some(place) = chosen.get_mut(random.random_range(0..seen)) {
+                *place = stream;
             }
         }
     }
@@ -180,10 +184,14 @@ fn same(one: &Json, other: &Json) -> bool {
 }
 
 impl Folds {
+    /// Whether all that is wrong are states of another shape.
+    pub(super) fn only_reshaped(&self) -> bool {
+        !self.failed
+    }
+
     /// How many streams of which aggregates.
     pub(super) fn says(&self, sample: Option<usize>) -> String {
         let sampled = if sample.is_some() { " (a sample)" } else { "" };
         format!("it folds {} streams{sampled} with {} events", self.streams, self.events)
     }
 }
-

@@ -1,0 +1,507 @@
+//! Deploys services into the running host, and takes them back.
+//!
+//! *Invariant:* what runs is what the log says. A deployment is on disk before any call sees it, and only one is under way at
+//! a time. *Invariant:* the swap itself is one store of a pointer: every call sees all of a deployment or nothing of it, and
+//! ends on the version that it began with.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::deployment::{
+    self, Deployments, Happened, HistoryEntry, HistoryError, Release, Released, Running,
+};
+use super::gates::{Candidate, Examiner, Grant, Terms, Upload, asked, side_by_side};
+use super::registry::{Deployed, Registry};
+use super::report::Report;
+use super::signature::PublicKey;
+use super::store::{Components, PastError, Store};
+use crate::clock::{SharedClock, Time};
+use crate::error::CallError;
+use crate::log::{Append, AppendError, EventLog, ReadError};
+use crate::model::{CommandId, Meta, Rejection, Version, event_of};
+use crate::projection::Projections;
+use crate::runtime::{Component, HttpClient, Runtime};
+use crate::saga::Sagas;
+
+/// What deployments stand on.
+pub struct DeployGround {
+    pub log: Arc<dyn EventLog>,
+    pub clock: SharedClock,
+    pub runtime: Runtime,
+    pub store: Store,
+    pub registry: Arc<Registry>,
+    pub components: Arc<Components>,
+    pub http: Arc<HttpClient>,
+    pub projections: Arc<Projections>,
+    pub sagas: Arc<Sagas>,
+    pub rules: DeployRules,
+}
+
+/// What the operator has configured about deployments.
+#[derive(Clone, Debug, Default)]
+pub struct DeployRules {
+    /// Whose signatures count. None: components need not be signed.
+    pub trusted: Vec<PublicKey>,
+    /// What the configuration grants, by service.
+    pub grants: BTreeMap<String, Vec<Grant>>,
+    pub rollback: RollbackRule,
+}
+
+/// When a new version is taken back by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct RollbackRule {
+    /// How long after the swap it is watched.
+    pub window: Duration,
+    /// The share of its calls that may fault, in percent.
+    pub percent: u64,
+    /// Fewer faults than this are never a reason.
+    pub faults: u64,
+}
+
+impl Default for RollbackRule {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(60), percent: 5, faults: 5 }
+    }
+}
+
+/// What whoever deploys wants.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// To look only.
+    pub dry_run: bool,
+    /// Why, for whoever reads the history.
+    pub note: Option<String>,
+    /// How many streams of each aggregate are folded; all of them if not told.
+    pub sample: Option<usize>,
+    /// What may break, by its name: `command:order/create`.
+    pub allow_breaking: Vec<String>,
+    /// `service:payment`
+    pub grants: Vec<String>,
+}
+
+/// Why nothing was deployed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    #[error("{}", refusal(.0))]
+    Refused(Box<Report>),
+    #[error("another deployment is under way: try again when it has ended")]
+    UnderWay,
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("the component cannot be kept in the data directory")]
+    Store(#[source] io::Error),
+}
+
+impl From<HistoryError> for DeployError {
+    fn from(error: HistoryError) -> Self {
+        Self::Call(history_error(error))
+    }
+}
+
+impl From<AppendError> for DeployError {
+    fn from(error: AppendError) -> Self {
+        Self::Call(CallError::Append(error))
+    }
+}
+
+/// Deploys. One for a host.
+pub struct Deployer {
+    pub(super) ground: DeployGround,
+    /// What the log says. Held by whoever deploys.
+    deployments: Mutex<Deployments>,
+    /// The same, for whoever wants to know.
+    running: ArcSwap<Vec<Running>>,
+}
+
+/// What goes live.
+struct Swap {
+    happened: Happened,
+    deployed: Deployed,
+    candidates: Vec<Candidate>,
+}
+
+impl Deployer {
+    /// `deployments`: what the log says, and what runs.
+    pub(crate) fn new(ground: DeployGround, deployments: Deployments) -> Arc<Self> {
+        let running = ArcSwap::from_pointee(deployments.running.values().cloned().collect());
+        Arc::new(Self { ground, deployments: Mutex::new(deployments), running })
+    }
+
+    /// What runs, by service.
+    pub fn running(&self) -> Arc<Vec<Running>> {
+        self.running.load_full()
+    }
+
+    /// Up to `limit` events of the history of deployments behind a version of their stream, each with an entry a service.
+    pub async fn history(&self, after: Version, limit: usize) -> Result<Vec<HistoryEntry>, CallError> {
+        let events = deployment::read(&*self.ground.log, after, limit).await.map_err(history_error)?;
+        Ok(events.into_iter().flat_map(|(event, happened)| HistoryEntry::of(&event, happened)).collect())
+    }
+
+    /// Deploys components, all or none. Goes on when the caller stops waiting.
+    pub async fn deploy(
+        self: &Arc<Self>,
+        uploads: Vec<Upload>,
+        options: Options,
+        actor: &str,
+    ) -> Result<Report, DeployError> {
+        let (deployer, actor) = (self.clone(), Arc::from(actor));
+        on_its_own(async move { deployer.deploy_all(uploads, options, actor).await }).await
+    }
+
+    /// Has an earlier release of a service run again: the one before, or the one whose digest begins with `to`. Rejected with
+    /// `not-found` or `nothing-to-roll-back`.
+    pub async fn roll_back(
+        self: &Arc<Self>,
+        service: &str,
+        to: Option<&str>,
+        options: Options,
+        actor: &str,
+    ) -> Result<Report, DeployError> {
+        let (deployer, actor) = (self.clone(), Arc::from(actor));
+        let (service, to) = (service.to_owned(), to.map(str::to_owned));
+        on_its_own(async move { deployer.go_back(&service, to.as_deref(), options, actor).await }).await
+    }
+
+    /// Has a service run no more. Rejected with `not-found` or `service-in-use`.
+    pub async fn undeploy(
+        self: &Arc<Self>,
+        service: &str,
+        options: Options,
+        actor: &str,
+    ) -> Result<Release, DeployError> {
+        let (deployer, actor, service) = (self.clone(), Arc::from(actor), service.to_owned());
+        on_its_own(async move { deployer.take_away(&service, options, actor).await }).await
+    }
+
+    async fn deploy_all(
+        self: Arc<Self>,
+        uploads: Vec<Upload>,
+        options: Options,
+        actor: Arc<str>,
+    ) -> Result<Report, DeployError> {
+        let mut deployments = self.alone()?;
+        let given = parse_grants(&options.grants)?;
+        let mut candidates = Vec::with_capacity(uploads.len());
+        for upload in uploads {
+            candidates.push(self.examine(upload, &deployments, &given, &options, false).await);
+        }
+        let (mut report, deployed) = self.report(&candidates, options.dry_run);
+        if report.refusal().is_some() {
+            return Err(DeployError::Refused(Box::new(report)));
+        }
+        let Ok(deployed) = deployed else { return Err(DeployError::Refused(Box::new(report))) };
+        if options.dry_run {
+            return Ok(report);
+        }
+        report.live = true;
+        if report.services.iter().all(|service| service.replaces == Some(service.digest)) {
+            return Ok(report);
+        }
+        let released =
+            candidates.iter().filter_map(|candidate| self.released(candidate, &deployments, &given));
+        let happened = Happened::Deployed { services: released.collect(), note: options.note };
+        self.clone().swap(&mut deployments, Swap { happened, deployed, candidates }, actor).await?;
+        Ok(report)
+    }
+
+    async fn go_back(
+        self: Arc<Self>,
+        service: &str,
+        to: Option<&str>,
+        options: Options,
+        actor: Arc<str>,
+    ) -> Result<Report, DeployError> {
+        let mut deployments = self.alone()?;
+        let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
+        let (target, from) = (earlier(running, to)?.clone(), running.release.digest);
+        let wasm = self.ground.store.read(target.digest).map_err(DeployError::Store)?;
+        let wasm = wasm.ok_or_else(|| gone(&PastError::Gone(target.digest)))?;
+        let upload = Upload { wasm, signature: None };
+        let given = parse_grants(&target.grants)?;
+        let candidate = self.examine(upload, &deployments, &given, &options, true).await;
+        let candidates = vec![candidate];
+        let (mut report, deployed) = self.report(&candidates, options.dry_run);
+        let Ok(deployed) = deployed else { return Err(DeployError::Refused(Box::new(report))) };
+        if report.refusal().is_some() {
+            return Err(DeployError::Refused(Box::new(report)));
+        }
+        if options.dry_run {
+            return Ok(report);
+        }
+        let reason = format!("{actor} rolled it back");
+        let happened = Happened::RolledBack { to: target, from, reason, note: options.note };
+        self.clone().swap(&mut deployments, Swap { happened, deployed, candidates }, actor).await?;
+        report.live = true;
+        Ok(report)
+    }
+
+    async fn take_away(
+        self: Arc<Self>,
+        service: &str,
+        options: Options,
+        actor: Arc<str>,
+    ) -> Result<Release, DeployError> {
+        let mut deployments = self.alone()?;
+        let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
+        let release = running.release.clone();
+        let current = self.ground.registry.current();
+        let rest: Vec<_> =
+            current.services().filter(|other| *other.manifest().service != *service).cloned().collect();
+        let asks =
+            |other: &&Component| other.manifest().permissions.services.iter().any(|name| name == service);
+        if let Some(other) = rest.iter().find(asks)
+            && !options.allow_breaking.iter().any(|name| *name == format!("service:{service}"))
+        {
+            let message = format!(
+                "The service {} asks {service}: undeploy that first, or name service:{service} with --allow-breaking.",
+                other.manifest().service
+            );
+            return Err(Rejection::new("service-in-use", message).into());
+        }
+        let deployed = Deployed::new(rest).map_err(|why| Rejection::new("service-in-use", why))?;
+        let happened = Happened::Undeployed { release: release.clone(), note: options.note };
+        let swap = Swap { happened, deployed, candidates: Vec::new() };
+        self.clone().swap(&mut deployments, swap, actor).await?;
+        Ok(release)
+    }
+
+    /// Takes a version back that faults too often. `faults` of `calls` have failed since it runs.
+    pub(super) async fn take_back(
+        self: &Arc<Self>,
+        new: &Component,
+        old: &Component,
+        (faults, calls): (u64, u64),
+    ) -> Result<(), DeployError> {
+        let mut deployments = self.deployments.lock().await;
+        let service = &new.manifest().service;
+        let from = new.digest();
+        let Some(running) = deployments.running.get(service).filter(|running| running.release.digest == from)
+        else {
+            // Somebody was faster.
+            return Ok(());
+        };
+        let target = running.before.iter().rev().find(|release| release.digest == old.digest());
+        let to = target.ok_or_else(|| not_running(service))?.clone();
+        let current = self.ground.registry.current();
+        let others = current.services().filter(|other| *other.manifest().service != **service).cloned();
+        let deployed =
+            Deployed::new(others.chain([old.clone()])).map_err(|why| Rejection::new("side-by-side", why))?;
+        let reason = format!("{faults} of its first {calls} calls faulted");
+        tracing::error!(%service, from = %from.short(), to = %to.digest.short(), reason, "a version is rolled back");
+        metrics::counter!("kontor_rollbacks_total", "service" => service.to_string()).increment(1);
+        let happened = Happened::RolledBack { to, from, reason, note: None };
+        let swap = Swap { happened, deployed, candidates: Vec::new() };
+        self.clone().swap(&mut deployments, swap, "kontor".into()).await
+    }
+
+    fn alone(&self) -> Result<MutexGuard<'_, Deployments>, DeployError> {
+        self.deployments.try_lock().map_err(|_| DeployError::UnderWay)
+    }
+
+    async fn examine(
+        &self,
+        upload: Upload,
+        deployments: &Deployments,
+        given: &[Grant],
+        options: &Options,
+        back: bool,
+    ) -> Candidate {
+        let ground = &self.ground;
+        let granted = ground.rules.granted(deployments, given);
+        let examiner = Examiner {
+            runtime: &ground.runtime,
+            log: &*ground.log,
+            http: &ground.http,
+            trusted: if back { &[] } else { &ground.rules.trusted },
+            granted: &granted,
+            sagas: Some(&ground.sagas),
+        };
+        let terms = Terms { sample: options.sample, allow_breaking: &options.allow_breaking, back };
+        examiner.examine(upload, &ground.registry.current(), terms).await
+    }
+
+    /// The report, and all services that would run; or that they do not go together, which the report says.
+    fn report(&self, candidates: &[Candidate], dry_run: bool) -> (Report, Result<Deployed, String>) {
+        let deployed = together(&self.ground.registry.current(), candidates);
+        let gates = vec![side_by_side(deployed.as_ref())];
+        let services = candidates.iter().map(|candidate| candidate.report.clone()).collect();
+        (Report { dry_run, live: false, services, gates }, deployed)
+    }
+
+    fn released(
+        &self,
+        candidate: &Candidate,
+        deployments: &Deployments,
+        given: &[Grant],
+    ) -> Option<Released> {
+        let component = candidate.component.as_ref()?;
+        let granted = self.ground.rules.granted(deployments, given)(&component.manifest().service);
+        let gates = candidate.report.gates.clone();
+        Some(Released { release: release(component, &granted), gates })
+    }
+
+    /// Puts it on disk, then has everybody see it.
+    async fn swap(
+        self: Arc<Self>,
+        deployments: &mut Deployments,
+        Swap { happened, deployed, candidates }: Swap,
+        actor: Arc<str>,
+    ) -> Result<(), DeployError> {
+        let ground = &self.ground;
+        for candidate in &candidates {
+            ground.store.keep(&candidate.wasm).map_err(DeployError::Store)?;
+        }
+        let before = ground.registry.current();
+        record(&*ground.log, &ground.clock, deployments, happened, actor).await?;
+        ground.components.keep_releases(deployments.digests().collect());
+        ground.registry.replace(deployed);
+        self.running.store(Arc::new(deployments.running.values().cloned().collect()));
+        // From here on it runs, whatever becomes of the rest.
+        if let Err(error) = ground.projections.follow().await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "read models do not follow a deployment"
+            );
+        }
+        for Candidate { component, rehearsed, .. } in &candidates {
+            let Some(component) = component else { continue };
+            if let Err(error) = ground.sagas.move_over(rehearsed, component.digest()).await {
+                tracing::error!(%error, "open sagas stay on the version before");
+            }
+            let old = before.service(&component.manifest().service);
+            if let Some(old) = old.filter(|old| old.digest() != component.digest()) {
+                tokio::spawn(self.clone().watch(component.clone(), old.clone()));
+            }
+        }
+        if let Err(error) = ground.sagas.wake().await {
+            tracing::warn!(%error, "sagas that wait for a service begin at the next start");
+        }
+        Ok(())
+    }
+}
+
+impl DeployRules {
+    /// What services are granted: by the configuration, with this deployment, and with the one that runs.
+    pub(super) fn granted(&self, deployments: &Deployments, given: &[Grant]) -> impl Fn(&str) -> Vec<Grant> {
+        let mut granted = self.grants.clone();
+        for (service, running) in &deployments.running {
+            let earlier = running.release.grants.iter().filter_map(|grant| grant.parse().ok());
+            granted.entry(service.to_string()).or_default().extend(earlier);
+        }
+        let given = given.to_vec();
+        move |service| granted.get(service).into_iter().flatten().chain(&given).cloned().collect()
+    }
+}
+
+/// The release of a component, with what it asks for of what is granted.
+pub(super) fn release(component: &Component, granted: &[Grant]) -> Release {
+    let manifest = component.manifest();
+    let grants = asked(component).filter(|asked| granted.contains(asked)).map(|grant| grant.to_string());
+    Release {
+        service: manifest.service.clone(),
+        version: manifest.version.clone(),
+        digest: component.digest(),
+        grants: grants.collect(),
+    }
+}
+
+/// Appends an event to the stream of deployments.
+pub(super) async fn record(
+    log: &dyn EventLog,
+    clock: &SharedClock,
+    deployments: &mut Deployments,
+    happened: Happened,
+    actor: Arc<str>,
+) -> Result<(), DeployError> {
+    let event = event_of(&happened).map_err(|error| CallError::Read(ReadError(Arc::new(error))))?;
+    let time_ms = clock.now_ms();
+    let command_id = CommandId::new();
+    let meta = Meta {
+        correlation_id: command_id.shared(),
+        command_id,
+        command: event.name.clone(),
+        fingerprint: 0,
+        causation_id: None,
+        digest: None,
+        time_ms,
+        actor: actor.clone(),
+    };
+    let expected = deployments.version;
+    let append = Append { stream: deployment::stream(), expected, events: vec![event], meta: Arc::new(meta) };
+    log.append(vec![append]).await?;
+    deployments.take_in(expected + 1, Time(time_ms), &actor, happened);
+    Ok(())
+}
+
+/// The running services with the candidates in the place of theirs.
+pub(super) fn together(running: &Deployed, candidates: &[Candidate]) -> Result<Deployed, String> {
+    let new: Vec<_> = candidates.iter().filter_map(|candidate| candidate.component.clone()).collect();
+    let replaced = |old: &&Component| !new.iter().any(|new| new.manifest().service == old.manifest().service);
+    Deployed::new(running.services().filter(replaced).cloned().chain(new.iter().cloned()))
+}
+
+/// Runs to its end whether anybody waits for it or not.
+async fn on_its_own<T: Send + 'static>(
+    work: impl Future<Output = Result<T, DeployError>> + Send + 'static,
+) -> Result<T, DeployError> {
+    tokio::spawn(work).await.unwrap_or(Err(CallError::ShuttingDown.into()))
+}
+
+fn parse_grants(grants: &[String]) -> Result<Vec<Grant>, Rejection> {
+    let parsed = grants.iter().map(|grant| grant.parse::<Grant>());
+    parsed.collect::<Result<_, _>>().map_err(|error| Rejection::new("invalid-grant", error.to_string()))
+}
+
+fn earlier<'a>(running: &'a Running, to: Option<&str>) -> Result<&'a Release, Rejection> {
+    let service = &running.release.service;
+    let found = match to {
+        None => running.before.last(),
+        Some(prefix) => {
+            let begins = |release: &&Release| release.digest.to_string().starts_with(prefix);
+            running.before.iter().rev().find(begins)
+        }
+    };
+    found.ok_or_else(|| {
+        let message = match to {
+            None => format!("Nothing ran before the first release of {service}."),
+            Some(prefix) => format!(
+                "No release of {service} before the one that runs has a digest that begins with {prefix}: \
+                 `kontor plugins --history` lists them."
+            ),
+        };
+        Rejection::new("nothing-to-roll-back", message)
+    })
+}
+
+fn not_running(service: &str) -> Rejection {
+    Rejection::new("not-found", format!("The service {service} does not run."))
+}
+
+fn gone(error: &PastError) -> Rejection {
+    Rejection::new("nothing-to-roll-back", format!("It cannot be rolled back: {error}."))
+}
+
+fn history_error(error: HistoryError) -> CallError {
+    match error {
+        HistoryError::Read(error) => CallError::Read(error),
+        error @ HistoryError::Format { .. } => CallError::Read(ReadError(Arc::new(error))),
+    }
+}
+
+fn refusal(report: &Report) -> String {
+    match report.refusal() {
+        Some((Some(service), gate)) => {
+            format!("{service} is refused at the gate {}: {}", gate.gate, gate.says)
+        }
+        Some((None, gate)) => format!("refused at the gate {}: {}", gate.gate, gate.says),
+        None => "the services do not go together".to_owned(),
+    }
+}

@@ -1,0 +1,67 @@
+//! Watches a new version for a while after the swap, and takes it back if it faults too often.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::time::{Instant, interval};
+
+use super::deployer::{Deployer, RollbackRule};
+use crate::runtime::{Component, Tally};
+
+/// How often it is looked at. What faults in between has been felt.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl RollbackRule {
+    /// Whether so many faults are too many.
+    fn is_broken(&self, Tally { calls, faults }: Tally) -> bool {
+        faults >= self.faults.max(1) && faults * 100 > calls * self.percent
+    }
+}
+
+impl Deployer {
+    /// Boxed, because what takes a version back is a swap too, after which nothing is watched.
+    pub(super) fn watch(self: Arc<Self>, new: Component, old: Component) -> BoxFuture<'static, ()> {
+        self.watch_for_faults(new, old).boxed()
+    }
+
+    async fn watch_for_faults(self: Arc<Self>, new: Component, old: Component) {
+        let rule = self.ground.rules.rollback;
+        let end = Instant::now() + rule.window;
+        // What the gates have called does not count.
+        let before = new.tally();
+        let mut looks = interval(LOOK);
+        while Instant::now() < end {
+            looks.tick().await;
+            let current = self.ground.registry.current();
+            let service = &new.manifest().service;
+            if current.service(service).is_none_or(|running| running.digest() != new.digest()) {
+                return;
+            }
+            let now = new.tally();
+            let since = Tally { calls: now.calls - before.calls, faults: now.faults - before.faults };
+            if rule.is_broken(since) {
+                if let Err(error) = self.take_back(&new, &old, (since.faults, since.calls)).await {
+                    tracing::error!(%service, %error, "a version that faults cannot be rolled back");
+                }
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_takes_both_enough_faults_and_a_share_of_the_calls() {
+        let rule = RollbackRule { window: Duration::ZERO, percent: 5, faults: 5 };
+        for (faults, calls, broken) in
+            [(0, 0, false), (4, 4, false), (5, 5, true), (5, 99, true), (5, 100, false), (50, 1_000, false)]
+        {
+            assert_eq!(rule.is_broken(Tally { calls, faults }), broken, "{faults} of {calls}");
+        }
+    }
+}
