@@ -20,6 +20,13 @@
 //! card-limit = 500_000
 //! gateway-url = "https://gateway.example"
 //!
+//! [deploy]
+//! trusted_keys = []                   # with some, only components that one of them has signed are taken
+//! rollback = { window_ms = 60_000, percent = 5, faults = 5 }
+//!
+//! [grants.order]
+//! services = ["payment", "delivery"]  # that it may ask, beside what is granted when it is deployed
+//!
 //! [[grants.payment.http]]
 //! origin = "https://gateway.example"  # scheme, host, and port unless it is the scheme's own
 //! methods = ["POST", "PUT", "DELETE"]
@@ -37,6 +44,7 @@ use std::{fs, io, thread};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::deploy::{DeployRules, Grant, PublicKey, RollbackRule};
 use crate::runtime::{CALL_WAIT, HttpLimits};
 use crate::saga::Retries;
 
@@ -59,10 +67,21 @@ pub struct Config {
     pub limits: Limits,
     /// How often sagas try again what fails.
     pub retries: Retries,
+    pub deploy: Deploy,
     /// By service, what `config.get` answers: key and value.
     pub services: BTreeMap<String, BTreeMap<String, Value>>,
     /// By service, what it may do beyond that.
     pub grants: BTreeMap<String, Grants>,
+}
+
+/// What deployments have to keep to.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Deploy {
+    /// Whose signatures count. None: components need not be signed.
+    pub trusted_keys: Vec<PublicKey>,
+    /// When a new version is taken back by itself.
+    pub rollback: RollbackRule,
 }
 
 /// How the host logs to standard error.
@@ -115,6 +134,7 @@ impl Default for Config {
             log_format: LogFormat::default(),
             limits: Limits::default(),
             retries: Retries::default(),
+            deploy: Deploy::default(),
             services: BTreeMap::new(),
             grants: BTreeMap::new(),
         }
@@ -193,6 +213,20 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// What deployments have to keep to, with what is granted inside of the host.
+    pub(crate) fn deploy_rules(&self) -> DeployRules {
+        let granted = |grants: &Grants| {
+            let services = grants.services.iter().cloned().map(Grant::Service);
+            services.chain(grants.subjects.iter().cloned().map(Grant::Subject)).collect()
+        };
+        let grants = self.grants.iter().map(|(service, grants)| (service.clone(), granted(grants)));
+        DeployRules {
+            trusted: self.deploy.trusted_keys.clone(),
+            grants: grants.collect(),
+            rollback: self.deploy.rollback,
+        }
+    }
+
     /// The defaults, overridden by the file and then by `overrides`, and checked.
     pub fn load(overrides: Overrides) -> Result<Self, ConfigError> {
         let mut config = match &overrides.config {

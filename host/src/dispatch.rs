@@ -232,15 +232,28 @@ impl Shared {
     async fn carry_out(&self, work: &mut Work, mut job: Job) {
         job.attempts += 1;
         let stream = job.command.stream.clone();
-        let generation = work.generation;
         let repeated = |pending: &Pending| pending.job.command.id == job.command.id;
         while work.pending.iter().any(repeated) {
             let result = front(&mut work.pending).await;
             self.settle(&stream, work, result);
         }
+        let component = match self.states.owner(&stream) {
+            Ok(component) => component,
+            Err(error) => return job.answer(Err(error)),
+        };
+        let state_version = state::empty(&component, &stream).state_version;
+        if work.ahead.as_ref().is_some_and(|live| live.state_version != state_version) {
+            // A component whose states have another shape folds the events, and those are to be on disk.
+            while !work.pending.is_empty() {
+                let result = front(&mut work.pending).await;
+                self.settle(&stream, work, result);
+            }
+            work.ahead = None;
+        }
+        let generation = work.generation;
         let mut ahead = work.ahead.take();
         let decided = {
-            let mut deciding = pin!(self.decide(&mut ahead, &job.command));
+            let mut deciding = pin!(self.decide(&component, &mut ahead, &job.command));
             loop {
                 tokio::select! {
                     biased;
@@ -267,8 +280,12 @@ impl Shared {
     }
 
     /// Decides a command on the state ahead of the disk, which it loads if need be and moves on.
-    async fn decide(&self, ahead: &mut Option<Live>, command: &Command) -> Result<Effect, CallError> {
-        let component = self.states.owner(&command.stream)?;
+    async fn decide(
+        &self,
+        component: &Component,
+        ahead: &mut Option<Live>,
+        command: &Command,
+    ) -> Result<Effect, CallError> {
         let known = component.manifest().aggregate(command.stream.aggregate());
         let known = known.and_then(|aggregate| aggregate.command(&command.name)).ok_or_else(|| {
             CallError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name))
@@ -276,16 +293,16 @@ impl Shared {
         let live = match ahead.take() {
             Some(live) if live.digest == component.digest() => ahead.insert(live),
             // Appends of another component may be under way, so its state is the newest there is.
-            Some(live) => ahead.insert(live.seen_by(&component, &command.stream).await?),
+            Some(live) => ahead.insert(live.seen_by(component, &command.stream).await?),
             // The id was made for this command, so the stream cannot exist.
             None if !command.repeatable && command.stream.id() == command.id.as_str() => {
-                ahead.insert(state::empty(&component, &command.stream))
+                ahead.insert(state::empty(component, &command.stream))
             }
-            None => ahead.insert(self.states.load(&command.stream, &component).await?),
+            None => ahead.insert(self.states.load(&command.stream, component).await?),
         };
         if command.repeatable
             && live.version > 0
-            && let Some(answer) = self.recorded(command, &component, live).await?
+            && let Some(answer) = self.recorded(command, component, live).await?
         {
             return Ok(Effect::Settled(Ok(answer)));
         }
@@ -312,7 +329,7 @@ impl Shared {
                 component.compensate(target, &command.name, &events, reason, &context).await??
             }
         };
-        Ok(self.append(command, &component, live, decision, context.time_ms))
+        Ok(self.append(command, component, live, decision, context.time_ms))
     }
 
     /// Starts the append of a decision and moves the state ahead.

@@ -14,9 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Limits};
-use crate::deploy::{
-    self, Boot, BootError, Components, DeployGround, DeployRules, Deployed, Deployer, Registry, Store,
-};
+use crate::deploy::{self, Boot, BootError, Components, DeployGround, Deployed, Deployer, Registry, Store};
 use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, Edge, HttpLimits, RouteError};
 use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
@@ -78,65 +76,80 @@ pub async fn run(
     started: impl FnOnce(&Started),
 ) -> Result<(), HostError> {
     let metrics = telemetry::metrics()?;
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&config.data)?);
-    let snapshots = Snapshots::open(&config.data)?;
-    let clock: SharedClock = Arc::new(SystemClock);
-    let configuration = configuration(&config.services)?;
-    let limits = runtime_limits(&config.limits);
-    let outgoing = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
-    let runtime = Runtime::new(&config.data, limits, configuration)?;
+    let (edge, differing) = wire(&config, metrics.clone()).await?;
+    let listening = |source| HostError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
+    let address = listener.local_addr().map_err(listening)?;
+    let upkeep = keep_up(metrics);
+    started(&Started { address, deployed: edge.registry.current(), differing });
+    let edge = Arc::new(edge);
+    let served = http::serve(listener, edge.clone(), shutdown).await;
 
+    // From the outside in: what is no longer fed comes to rest.
+    edge.deployer.close().await;
+    edge.sagas.close().await;
+    edge.dispatch.close().await;
+    edge.projections.close().await;
+    upkeep.abort();
+    tracing::info!("everything accepted is done");
+    Ok(served?)
+}
+
+/// Puts the parts of a host together, the log first and the edge last. With it come the files of components that are not
+/// what runs, a sentence each.
+async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<String>), HostError> {
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&config.data)?);
+    let clock: SharedClock = Arc::new(SystemClock);
+    let limits = runtime_limits(&config.limits);
+    let http = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
+    let runtime = Runtime::new(&config.data, limits, configuration(&config.services)?)?;
     let store = Store::open(&config.data).map_err(HostError::Store)?;
-    let rules = DeployRules::default();
+    let rules = config.deploy_rules();
     let boot = Boot {
         log: &*log,
         clock: &clock,
         runtime: &runtime,
         store: &store,
-        http: &outgoing,
+        http: &http,
         rules: &rules,
         plugins: &config.plugins,
     };
     let booted = deploy::boot(boot).await?;
     let registry = Arc::new(Registry::default());
     registry.replace(booted.deployed);
-
     let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
-    let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
-    let projections =
-        Projections::start(&config.data, log.clone(), components.clone(), clock.clone()).await?;
-    let projections = Arc::new(projections);
-    let limits =
-        QueryLimits { catch_up: Duration::from_millis(config.limits.wait_ms), ..QueryLimits::default() };
+
+    let states = Arc::new(States::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
+    let projections = Projections::start(&config.data, log.clone(), components.clone(), clock.clone());
+    let projections = Arc::new(projections.await?);
+    let wait = Duration::from_millis(config.limits.wait_ms);
     let queries = Arc::new(Queries::new(
         states.clone(),
         registry.clone(),
         projections.clone(),
         log.clone(),
         clock.clone(),
-        limits,
+        QueryLimits { catch_up: wait, ..QueryLimits::default() },
     ));
     let ask: Arc<dyn Ask> = queries.clone();
-    let limits = DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue };
-    let dispatch = Dispatch::new(
+    let dispatch = Arc::new(Dispatch::new(
         log.clone(),
         states,
         registry.clone(),
         ask.clone(),
-        outgoing.clone(),
+        http.clone(),
         clock.clone(),
-        limits,
-    );
+        DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue },
+    ));
     let ground = Ground {
         log: log.clone(),
-        commands: Arc::new(dispatch.clone()),
+        commands: dispatch.clone(),
         ask,
         components: components.clone(),
         clock: clock.clone(),
         retries: config.retries.clone(),
     };
     let sagas = Arc::new(Sagas::start(&config.data, ground).await?);
-
     let ground = DeployGround {
         log: log.clone(),
         clock,
@@ -144,41 +157,15 @@ pub async fn run(
         store,
         registry: registry.clone(),
         components,
-        http: outgoing,
+        http,
         projections: projections.clone(),
         sagas: sagas.clone(),
         rules,
     };
-    let _deployer = Deployer::new(ground, booted.deployments);
-
-    let listening = |source| HostError::Listen { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
-    let address = listener.local_addr().map_err(listening)?;
-    let upkeep = keep_up(metrics.clone());
-    started(&Started { address, deployed: registry.current(), differing: booted.differing });
-    let edge = Edge {
-        log,
-        registry,
-        dispatch: Arc::new(dispatch.clone()),
-        queries,
-        projections: projections.clone(),
-        sagas: sagas.clone(),
-        metrics,
-        limits: HttpLimits {
-            body_bytes: config.limits.body_bytes,
-            wait: Duration::from_millis(config.limits.wait_ms),
-            ..HttpLimits::default()
-        },
-    };
-    let served = http::serve(listener, Arc::new(edge), shutdown).await;
-
-    // From the outside in: what is no longer fed comes to rest.
-    sagas.close().await;
-    dispatch.close().await;
-    projections.close().await;
-    upkeep.abort();
-    tracing::info!("everything accepted is done");
-    Ok(served?)
+    let deployer = Deployer::new(ground, booted.deployments);
+    let limits = HttpLimits { body_bytes: config.limits.body_bytes, wait, ..HttpLimits::default() };
+    let edge = Edge { log, registry, dispatch, queries, projections, sagas, deployer, metrics, limits };
+    Ok((edge, booted.differing))
 }
 
 fn keep_up(metrics: PrometheusHandle) -> JoinHandle<()> {

@@ -101,7 +101,7 @@ impl Bench {
     /// It asks for the origin of `url`, and is granted what `grants` say.
     async fn new(url: &str, grants: Vec<HttpGrant>, limits: HttpLimits, resolve: &Resolve) -> Self {
         let limits = RuntimeLimits { http: limits, instances: 8, sagas: 1, ..RuntimeLimits::default() };
-        let grants = BTreeMap::from([("unruly".to_owned(), Grants { http: grants })]);
+        let grants = BTreeMap::from([("unruly".to_owned(), Grants { http: grants, ..Grants::default() })]);
         let client = Arc::new(HttpClient::new(&grants, &limits.http, resolve).unwrap());
         let config = BTreeMap::from([("abroad".to_owned(), Json::of(&url).unwrap())]);
         let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("outgoing");

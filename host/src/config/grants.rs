@@ -15,6 +15,10 @@ use crate::runtime::HttpOrigin;
 pub struct Grants {
     /// One entry an origin.
     pub http: Vec<HttpGrant>,
+    /// The services that it may ask.
+    pub services: Vec<String>,
+    /// The NATS subjects that it may publish on and subscribe to.
+    pub subjects: Vec<String>,
 }
 
 /// That a service may call an origin.

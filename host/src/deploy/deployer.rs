@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde::Deserialize;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::deployment::{
@@ -53,11 +53,12 @@ pub struct DeployRules {
 }
 
 /// When a new version is taken back by itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RollbackRule {
-    /// How long after the swap it is watched.
-    pub window: Duration,
-    /// The share of its calls that may fault, in percent.
+    /// How long after the swap it is watched. 0: not at all.
+    pub window_ms: u64,
+    /// The share of its calls that may fault.
     pub percent: u64,
     /// Fewer faults than this are never a reason.
     pub faults: u64,
@@ -65,7 +66,8 @@ pub struct RollbackRule {
 
 impl Default for RollbackRule {
     fn default() -> Self {
-        Self { window: Duration::from_secs(60), percent: 5, faults: 5 }
+        // A defect that every tenth call meets shows within a minute, and one bad request is no reason.
+        Self { window_ms: 60_000, percent: 5, faults: 5 }
     }
 }
 
@@ -179,6 +181,11 @@ impl Deployer {
     ) -> Result<Release, DeployError> {
         let (deployer, actor, service) = (self.clone(), Arc::from(actor), service.to_owned());
         on_its_own(async move { deployer.take_away(&service, options, actor).await }).await
+    }
+
+    /// Returns when no deployment is under way.
+    pub async fn close(&self) {
+        drop(self.deployments.lock().await);
     }
 
     async fn deploy_all(

@@ -275,7 +275,8 @@ mod tests {
     #[test]
     fn what_runs_and_what_ran_before_follow_from_the_events() {
         let undeployed = Happened::Undeployed { release: release("1"), note: None };
-        let table: [(&[Happened], Option<(&str, &[&str])>); 6] = [
+        type Expected<'a> = Option<(&'a str, &'a [&'a str])>;
+        let table: [(&[Happened], Expected<'_>); 6] = [
             (&[], None),
             (&[deployed("1")], Some(("1", &[]))),
             (&[deployed("1"), deployed("2"), deployed("3")], Some(("3", &["1", "2"]))),

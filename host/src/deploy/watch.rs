@@ -28,7 +28,7 @@ impl Deployer {
 
     async fn watch_for_faults(self: Arc<Self>, new: Component, old: Component) {
         let rule = self.ground.rules.rollback;
-        let end = Instant::now() + rule.window;
+        let end = Instant::now() + Duration::from_millis(rule.window_ms);
         // What the gates have called does not count.
         let before = new.tally();
         let mut looks = interval(LOOK);
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn it_takes_both_enough_faults_and_a_share_of_the_calls() {
-        let rule = RollbackRule { window: Duration::ZERO, percent: 5, faults: 5 };
+        let rule = RollbackRule { percent: 5, faults: 5, ..RollbackRule::default() };
         for (faults, calls, broken) in
             [(0, 0, false), (4, 4, false), (5, 5, true), (5, 99, true), (5, 100, false), (50, 1_000, false)]
         {

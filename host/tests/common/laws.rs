@@ -129,6 +129,7 @@ impl Ledger {
         let (kind, id) = stream.split_once('/').unwrap();
         match kind {
             "saga" => self.saga(id, name, &event["payload"]),
+            "deployment" => {}
             "product" => {
                 let product = self.products.entry((kind.to_owned(), id.to_owned())).or_default();
                 product.take_in(id, name, &event["payload"]);
