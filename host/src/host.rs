@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Limits};
-use crate::deploy::{self, Components, Deployed, DirectoryError, Registry, Store};
+use crate::deploy::{self, Components, Deployed, Deployer, DirectoryError, Registry, Store};
 use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, Edge, HttpLimits, RouteError, RouteTable};
 use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
@@ -132,6 +132,7 @@ pub async fn run(
         queries,
         projections: projections.clone(),
         sagas: sagas.clone(),
+        deployer: Arc::new(Deployer),
         metrics,
         limits: HttpLimits {
             body_bytes: config.limits.body_bytes,

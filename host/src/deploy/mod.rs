@@ -1,10 +1,12 @@
 //! Which components run.
 
+mod deployer;
 mod directory;
 mod registry;
 mod report;
 mod store;
 
+pub use deployer::{ActName, DeployError, Deployer, HistoryEntry, Options, Release, Running, Upload};
 pub use directory::{DirectoryError, load};
 pub use registry::{Deployed, Registry, Trigger};
 pub use report::{Gate, GateName, GateOutcome, Report, ServiceReport};

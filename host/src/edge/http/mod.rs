@@ -48,7 +48,7 @@ use self::builtin::Builtin;
 use self::metrics::RouteMetrics;
 use self::problem::Problem;
 use self::routes::Found;
-use crate::deploy::{Deployed, Registry};
+use crate::deploy::{Deployed, Deployer, Registry};
 use crate::dispatch::Dispatch;
 use crate::log::EventLog;
 use crate::projection::Projections;
@@ -69,6 +69,7 @@ pub struct Edge {
     pub queries: Arc<Queries>,
     pub projections: Arc<Projections>,
     pub sagas: Arc<Sagas>,
+    pub deployer: Arc<Deployer>,
     /// The recorder behind it must be installed before the edge starts.
     pub metrics: PrometheusHandle,
     pub limits: HttpLimits,
