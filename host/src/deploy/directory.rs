@@ -9,7 +9,7 @@ use super::Store;
 use crate::runtime::{Component, HttpClient, LoadError, Runtime};
 
 /// The largest component that is taken: one with an interpreter of another language in it has some ten megabytes.
-const MAX_COMPONENT_BYTES: u64 = 128 << 20;
+pub(crate) const MAX_COMPONENT_BYTES: u64 = 128 << 20;
 
 /// Why a directory's components cannot be run.
 #[derive(Debug, thiserror::Error)]
