@@ -190,9 +190,8 @@ pub(super) async fn undeploy(site: &Site, call: &Call<'_>) -> Result<Response, P
     headers::same_site(call.headers)?;
     let options = options(call.query, &["note", "allow-breaking"])?;
     let (service, actor) = (call.placeholder("service")?, headers::actor(call.headers)?);
-    let Release { service, version, digest, .. } =
-        site.edge.deployer.undeploy(&service, options, actor).await?;
-    json(StatusCode::OK, &json!({"service": service, "version": version, "digest": digest}))
+    let Release { service, digest, .. } = site.edge.deployer.undeploy(&service, options, actor).await?;
+    json(StatusCode::OK, &json!({"service": service, "digest": digest}))
 }
 
 /// `known`: the names of the parameters that may be there.
