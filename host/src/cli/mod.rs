@@ -4,6 +4,7 @@ mod client;
 mod deploy;
 mod events;
 mod gates;
+mod new;
 mod plugins;
 mod projections;
 mod replay;
@@ -67,6 +68,7 @@ enum Command {
     Saga(saga::Saga),
     Projections(projections::Projections),
     Replay(replay::Replay),
+    New(new::New),
 }
 
 impl Cli {
@@ -83,6 +85,7 @@ impl Cli {
             Command::Saga(saga) => saga.run(self.json, out),
             Command::Projections(projections) => projections.run(self.json, out),
             Command::Replay(replay) => replay.run(self.json, out),
+            Command::New(new) => new.run(self.json, out),
         }
     }
 }
