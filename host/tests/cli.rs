@@ -45,7 +45,7 @@ fn plugins_are_listed_as_the_host_has_them() {
 
     let table = printed(&host, &["plugins"]);
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["SERVICE", "VERSION", "DIGEST", "AGGREGATES", "SAGAS", "ROUTES"]);
+    assert_eq!(rows[0], ["SERVICE", "VERSION", "DIGEST", "AGGREGATES", "SAGAS", "ROUTES", "SINCE", "BY"]);
     let row = |service: &str| rows.iter().find(|row| row[0] == service).unwrap();
     assert_eq!(rows.len(), 6);
     assert_eq!(row("order")[3..7], ["order", "place-order,", "change-order,", "delete-order"]);

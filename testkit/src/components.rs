@@ -1,9 +1,14 @@
 //! Where components are, and what runs them.
-#![allow(clippy::expect_used, reason = "a test without a thread to run on is a test that fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test without a thread to run on, or without a component, is a test that fails"
+)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::env;
 use std::error::Error;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -86,9 +91,21 @@ pub(crate) fn told(error: &dyn Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// The folder of the built components.
-pub(crate) fn folder() -> PathBuf {
-    env::var_os("KONTOR_COMPONENTS").map_or_else(|| target().join("plugins"), PathBuf::from)
+/// The component of a service, or the end of the test: where `cargo xtask build` leaves it in the repository, and where cargo
+/// itself does in a package that stands alone.
+#[track_caller]
+pub(crate) fn built(service: &str) -> Vec<u8> {
+    let folder = env::var_os("KONTOR_COMPONENTS").map_or_else(|| target().join("plugins"), PathBuf::from);
+    let file = folder.join(service).with_extension("wasm");
+    let alone = target().join("wasm32-wasip2/release").join(service.replace('-', "_")).with_extension("wasm");
+    let read = fs::read(&file).or_else(|error| fs::read(alone).map_err(|_| error));
+    read.unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}\nBuild it first: `cargo xtask build` in the repository, \
+             `cargo build --release --target wasm32-wasip2` in a package of its own",
+            file.display()
+        )
+    })
 }
 
 /// cargo's target directory: what the environment says, or the workspace's own.

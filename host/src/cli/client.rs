@@ -3,15 +3,20 @@
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
+use kontor::deploy::Report;
 use serde::Deserialize;
 use serde_json::Value;
-use ureq::{Agent, Body, http::Response};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, RequestBuilder, http::Response};
 
 /// A host on this machine accepts at once; one that does not is not there.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// More than a host takes for the first byte of anything.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(60);
+
+/// More than the gates of a deployment take: in an hour they fold some ten million streams.
+const GATES_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// The largest reply that is read into memory: a full page of the largest events.
 const MAX_REPLY_BYTES: u64 = 128 * 1024 * 1024;
@@ -34,6 +39,20 @@ impl HostArgument {
     }
 }
 
+/// Who does what a command does.
+#[derive(Debug, clap::Args)]
+pub(super) struct ActorArgument {
+    /// Who does this; it stays in the log
+    #[arg(long, env = "USER", value_name = "NAME", default_value = "operator")]
+    actor: String,
+}
+
+impl ActorArgument {
+    pub(super) fn header(&self) -> (&'static str, &str) {
+        ("kontor-actor", &self.actor)
+    }
+}
+
 /// Why there is no answer to a question, as a sentence for the one who asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
@@ -42,8 +61,12 @@ pub(super) enum ClientError {
     #[error("no host answers at {host}; start one with `kontor serve`, or name another with --host")]
     Unreachable { host: String, source: Box<ureq::Error> },
     /// The host's own words, from its problem+json.
-    #[error("the host refused: {0}")]
-    Refused(String),
+    #[error("the host refused: {told}")]
+    Refused {
+        told: String,
+        /// What the gates of a deployment found, if it was one of them that refused.
+        report: Option<Box<Report>>,
+    },
     #[error("{host} answered with status {status} and no reason; is it a Kontor host?")]
     NoReason { host: String, status: u16 },
     #[error("the answer of {host} could not be read")]
@@ -56,6 +79,7 @@ struct Problem {
     title: String,
     detail: Option<String>,
     code: Option<String>,
+    report: Option<Box<Report>>,
 }
 
 pub(super) struct Client {
@@ -66,6 +90,16 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(argument: &HostArgument) -> Result<Self, ClientError> {
+        Self::with_limit(argument, RESPONSE_LIMIT)
+    }
+
+    /// One that waits for the gates of a deployment.
+    pub(super) fn of_deployments(argument: &HostArgument) -> Result<Self, ClientError> {
+        Self::with_limit(argument, GATES_LIMIT)
+    }
+
+    /// `response`: how long the first byte of an answer may take.
+    fn with_limit(argument: &HostArgument, response: Duration) -> Result<Self, ClientError> {
         let host = argument.host.trim_end_matches('/').to_owned();
         if !host.starts_with("http://") {
             return Err(ClientError::NotAnAddress(host));
@@ -75,7 +109,7 @@ impl Client {
             // Hosts listen on loopback, where a proxy of the environment cannot reach them.
             .proxy(None)
             .timeout_connect(Some(CONNECT_LIMIT))
-            .timeout_recv_response(Some(RESPONSE_LIMIT))
+            .timeout_recv_response(Some(response))
             .build();
         Ok(Self { agent: config.into(), host })
     }
@@ -84,6 +118,39 @@ impl Client {
     pub(super) fn get(&self, path: &str, parameters: &[(&str, String)]) -> Result<String, ClientError> {
         let response = self.request(path, parameters, JSON)?;
         self.text(response)
+    }
+
+    /// Sends bytes to `path`; the JSON text of the answer.
+    pub(super) fn put(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<String, ClientError> {
+        let mut request = self.agent.put(format!("{}{path}", self.host)).header("accept", JSON);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        for (name, value) in parameters {
+            request = request.query(name, value);
+        }
+        let response = request.send(body).map_err(|error| self.no_answer(error))?;
+        self.text(self.good(response)?)
+    }
+
+    /// Deletes what is at `path`; the JSON text of the answer.
+    pub(super) fn delete(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+        headers: &[(&str, &str)],
+    ) -> Result<String, ClientError> {
+        let mut request = self.agent.delete(format!("{}{path}", self.host)).header("accept", JSON);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.text(self.called(request, parameters)?)
     }
 
     /// Sends JSON to `path`; the JSON text of the answer.
@@ -119,7 +186,14 @@ impl Client {
         parameters: &[(&str, String)],
         accept: &str,
     ) -> Result<Response<Body>, ClientError> {
-        let mut request = self.agent.get(format!("{}{path}", self.host)).header("accept", accept);
+        self.called(self.agent.get(format!("{}{path}", self.host)).header("accept", accept), parameters)
+    }
+
+    fn called(
+        &self,
+        mut request: RequestBuilder<WithoutBody>,
+        parameters: &[(&str, String)],
+    ) -> Result<Response<Body>, ClientError> {
         for (name, value) in parameters {
             request = request.query(name, value);
         }
@@ -159,7 +233,8 @@ impl Client {
         match serde_json::from_str::<Problem>(body) {
             Ok(problem) => {
                 let code = problem.code.map(|code| format!(" ({code})")).unwrap_or_default();
-                ClientError::Refused(problem.detail.unwrap_or(problem.title) + &code)
+                let told = problem.detail.unwrap_or(problem.title) + &code;
+                ClientError::Refused { told, report: problem.report }
             }
             Err(_) => ClientError::NoReason { host: self.host.clone(), status },
         }

@@ -1,10 +1,14 @@
 //! The commands of the program `kontor`, one file each.
 
 mod client;
+mod deploy;
 mod events;
+mod gates;
+mod new;
 mod plugins;
 mod projections;
 mod replay;
+mod rollback;
 mod saga;
 mod sagas;
 #[cfg(test)]
@@ -14,6 +18,7 @@ mod sse;
 mod style;
 mod table;
 mod timeline;
+mod undeploy;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -31,6 +36,7 @@ const EXAMPLES: &str = "\
 Examples:
   kontor serve --plugins target/plugins
   kontor plugins
+  kontor deploy order.wasm --note 'spring sale'
   kontor events --stream order/A-1
   kontor events --follow --json
   kontor sagas --state parked
@@ -54,11 +60,15 @@ pub(crate) struct Cli {
 enum Command {
     Serve(serve::Serve),
     Plugins(plugins::Plugins),
+    Deploy(deploy::Deploy),
+    Rollback(rollback::Rollback),
+    Undeploy(undeploy::Undeploy),
     Events(events::Events),
     Sagas(sagas::Sagas),
     Saga(saga::Saga),
     Projections(projections::Projections),
     Replay(replay::Replay),
+    New(new::New),
 }
 
 impl Cli {
@@ -67,11 +77,15 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(self.json, out),
             Command::Plugins(plugins) => plugins.run(self.json, out),
+            Command::Deploy(deploy) => deploy.run(self.json, out),
+            Command::Rollback(rollback) => rollback.run(self.json, out),
+            Command::Undeploy(undeploy) => undeploy.run(self.json, out),
             Command::Events(events) => events.run(self.json, out),
             Command::Sagas(sagas) => sagas.run(self.json, out),
             Command::Saga(saga) => saga.run(self.json, out),
             Command::Projections(projections) => projections.run(self.json, out),
             Command::Replay(replay) => replay.run(self.json, out),
+            Command::New(new) => new.run(self.json, out),
         }
     }
 }

@@ -9,7 +9,7 @@ use kontor::saga::SagaState;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Client, HostArgument};
+use super::client::{ActorArgument, Client, HostArgument};
 use super::sagas::Page;
 use super::style::Style;
 use super::timeline;
@@ -106,9 +106,8 @@ struct One {
 struct Person {
     #[command(flatten)]
     saga: One,
-    /// Who does this; it stays in the saga's journal
-    #[arg(long, env = "USER", value_name = "NAME", default_value = "operator")]
-    actor: String,
+    #[command(flatten)]
+    actor: ActorArgument,
 }
 
 /// What an act answers, as far as it is told.
@@ -177,7 +176,7 @@ impl Person {
     fn act(&self, act: &str, body: &Value, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let client = Client::new(&self.saga.host)?;
         let id = self.saga.whole_id(&client)?;
-        let headers = [("kontor-actor", self.actor.as_str()), PREFER];
+        let headers = [self.actor.header(), PREFER];
         let answer = client.post(&format!("/admin/sagas/{id}/{act}"), &headers, body)?;
         if json {
             writeln!(out, "{}", answer.trim_end())?;

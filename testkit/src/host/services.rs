@@ -1,7 +1,6 @@
 //! What a host runs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 
 use kontor::model::{Digest, Json};
 use kontor::runtime::{Component, Runtime, RuntimeLimits};
@@ -25,13 +24,8 @@ impl Services {
     /// `configuration`: by service, its keys.
     #[track_caller]
     pub fn load(names: &[&str], configuration: &Value) -> Self {
-        let files = names.iter().map(|name| {
-            let file = components::folder().join(name).with_extension("wasm");
-            fs::read(&file).unwrap_or_else(|error| {
-                panic!("{}: {error}\n`cargo xtask build` builds the components", file.display())
-            })
-        });
-        Self::of(files.collect(), configuration, LIMITS)
+        let files = names.iter().map(|name| components::built(name)).collect();
+        Self::of(files, configuration, LIMITS)
     }
 
     /// The digests of the components, in the order in which they were named.

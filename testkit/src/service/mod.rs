@@ -72,10 +72,11 @@ pub struct Aggregate<'a> {
 
 impl Service {
     /// The component of a service in this workspace: `target/plugins/<name>.wasm`. The environment variable
-    /// `KONTOR_COMPONENTS` names another folder.
+    /// `KONTOR_COMPONENTS` names another folder. If it is not there, what `cargo build --release --target wasm32-wasip2` has
+    /// made of the package.
     #[track_caller]
     pub fn load(name: &str) -> Self {
-        Self::from_file(components::folder().join(name).with_extension("wasm"))
+        Self::new(name, components::built(name))
     }
 
     /// A component anywhere else.
@@ -86,8 +87,11 @@ impl Service {
             Ok(wasm) => wasm,
             Err(error) => panic!("{}: {error}\n`cargo xtask build` builds the components", path.display()),
         };
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let (script, http) = (Script::default(), HttpScript::default());
+        Self::new(&path.file_stem().unwrap_or_default().to_string_lossy(), wasm)
+    }
+
+    fn new(name: &str, wasm: Vec<u8>) -> Self {
+        let (name, script, http) = (name.to_owned(), Script::default(), HttpScript::default());
         Self { name, wasm, config: BTreeMap::new(), script, http, bench: OnceLock::new() }
     }
 

@@ -24,6 +24,12 @@ pub(super) enum Action {
     Redrive(Schema),
     /// Has a read model built anew. The schema of the request's body.
     Replay(Schema),
+    /// Puts components in the place of those that run.
+    Deploy,
+    /// Goes back to a component that ran before. The schema of the request's body.
+    RollBack(Schema),
+    /// Takes a service out.
+    Undeploy,
 }
 
 pub(super) struct CommandRoute {

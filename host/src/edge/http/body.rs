@@ -25,30 +25,48 @@ pub(super) async fn read(
         let detail = "The body of a command is JSON: send it as application/json.";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
     }
-    let too_large = || {
-        let detail = format!("The body may have {} bytes at most.", limits.body_bytes);
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", detail)
-    };
+    in_time(limits.body_read, collect(limits.body_bytes, headers, body)).await
+}
+
+/// The whole body, if it has no more than `most` bytes.
+pub(super) async fn collect(
+    most: usize,
+    headers: &HeaderMap,
+    body: &mut BodyDataStream,
+) -> Result<Vec<u8>, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let announced = announced.and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
-    if announced > limits.body_bytes {
-        return Err(too_large());
+    if announced > most {
+        return Err(too_large("The body", most));
     }
-    let collect = async {
-        let mut bytes = Vec::with_capacity(announced);
-        while let Some(chunk) = body.next().await {
-            let broken = |_| Problem::new(StatusCode::BAD_REQUEST, "incomplete-body", "The body broke off.");
-            bytes.extend_from_slice(&chunk.map_err(broken)?);
-            if bytes.len() > limits.body_bytes {
-                return Err(too_large());
-            }
+    let mut bytes = Vec::with_capacity(announced);
+    while let Some(chunk) = body.next().await {
+        bytes.extend_from_slice(&chunk.map_err(|_| broken_off())?);
+        if bytes.len() > most {
+            return Err(too_large("The body", most));
         }
-        Ok(bytes)
-    };
-    tokio::time::timeout(limits.body_read, collect).await.unwrap_or_else(|_| {
+    }
+    Ok(bytes)
+}
+
+/// What is made of a body that has to arrive within a time.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    arrival: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    tokio::time::timeout(limit, arrival).await.unwrap_or_else(|_| {
         let detail = "The body did not arrive in time.";
         Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail))
     })
+}
+
+pub(super) fn too_large(what: &str, most: usize) -> Problem {
+    let detail = format!("{what} may have {most} bytes at most.");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", detail)
+}
+
+pub(super) fn broken_off() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "incomplete-body", "The body broke off.")
 }
 
 /// Takes what is left of a body off the line before its request is refused. A client that is cut off while it still

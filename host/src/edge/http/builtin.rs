@@ -19,6 +19,7 @@ pub(super) enum Builtin {
     Ready,
     Metrics,
     Plugins,
+    PluginHistory,
     Sagas,
     SagaTimeline,
     Projections,
@@ -42,15 +43,25 @@ pub(super) enum Does {
     Redrive(fn() -> Value),
     /// Has a read model built anew. The schema of the request's body.
     Replay(fn() -> Value),
+    /// Puts components in the place of those that run.
+    Deploy,
+    /// Goes back to a component that ran before. The schema of the request's body.
+    RollBack(fn() -> Value),
+    /// Takes a service out.
+    Undeploy,
 }
 
-/// The longest reason that a person may give for an act, in characters. It stays in the journal for ever.
-const MAX_REASON_LENGTH: usize = 1_000;
+/// The longest reason that a person may give for an act, in characters. It stays in the log for ever.
+pub(super) const MAX_REASON_LENGTH: usize = 1_000;
 
 const AFTER: (&str, &str) = ("after", "Where to go on: the `next` of the page before.");
 const LIMIT: (&str, &str) = ("limit", "How many at most: 100 unless told, and never more than 1000.");
 
-pub(super) const BUILTINS: [BuiltinRoute; 18] = [
+const NOTE: (&str, &str) = ("note", "Why. It stays in the log.");
+const ALLOW_BREAKING: (&str, &str) =
+    ("allow-breaking", "What may break, such as `command:order/create`. May be there more than once.");
+
+pub(super) const BUILTINS: [BuiltinRoute; 22] = [
     get(Builtin::Page, "/", "This API as a page"),
     get(Builtin::OpenApi, "/openapi.json", "This API as an OpenAPI document"),
     get(
@@ -70,6 +81,36 @@ pub(super) const BUILTINS: [BuiltinRoute; 18] = [
     get(Builtin::Ready, "/readyz", "Whether the host can take traffic"),
     get(Builtin::Metrics, "/metrics", "Metrics in the Prometheus text format"),
     get(Builtin::Plugins, "/admin/plugins", "The services that are deployed"),
+    BuiltinRoute {
+        does: Does::Deploy,
+        path: "/admin/plugins",
+        summary: "Proves components against the history of this host, and puts them in the place of those that run",
+        parameters: &[
+            ("dry-run", "`true`: say what would be, and change nothing."),
+            NOTE,
+            ("sample", "How many streams of each aggregate to fold: all unless told."),
+            ALLOW_BREAKING,
+            ("grant", "What a service may do, such as `service:payment`. May be there more than once."),
+        ],
+    },
+    get(
+        Builtin::PluginHistory,
+        "/admin/plugins/history",
+        "What was deployed, rolled back and taken out, newest last",
+    )
+    .with(&[AFTER, LIMIT]),
+    BuiltinRoute {
+        does: Does::RollBack(rollback_body),
+        path: "/admin/plugins/{service}/rollback",
+        summary: "Puts the component that ran before in the place of the one that runs",
+        parameters: &[],
+    },
+    BuiltinRoute {
+        does: Does::Undeploy,
+        path: "/admin/plugins/{service}",
+        summary: "Takes a service out; its events stay in the log",
+        parameters: &[NOTE, ALLOW_BREAKING],
+    },
     get(Builtin::Sagas, "/admin/sagas", "The sagas, newest first").with(&[
         ("state", "Only those in this state, such as `parked`."),
         ("saga", "Only those of this name, such as `place-order`."),
@@ -122,7 +163,9 @@ impl BuiltinRoute {
     pub(super) fn method(&self) -> Method {
         match self.does {
             Does::Answer(_) => Method::Get,
-            Does::Act(..) | Does::Redrive(_) | Does::Replay(_) => Method::Post,
+            Does::Act(..) | Does::Redrive(_) | Does::Replay(_) | Does::RollBack(_) => Method::Post,
+            Does::Deploy => Method::Put,
+            Does::Undeploy => Method::Delete,
         }
     }
 
@@ -133,6 +176,9 @@ impl BuiltinRoute {
             Does::Act(act, body) => Schema::compile(&body()).map(|body| Action::Act(act, body)),
             Does::Redrive(body) => Schema::compile(&body()).map(Action::Redrive),
             Does::Replay(body) => Schema::compile(&body()).map(Action::Replay),
+            Does::Deploy => Ok(Action::Deploy),
+            Does::RollBack(body) => Schema::compile(&body()).map(Action::RollBack),
+            Does::Undeploy => Ok(Action::Undeploy),
         }
     }
 }
@@ -164,6 +210,21 @@ fn redrive_body() -> Value {
         "type": "string", "description": "Only this stream. May be left out.", "examples": ["order/A-1"],
     });
     json!({"type": "object", "additionalProperties": false, "properties": {"stream": stream}})
+}
+
+fn rollback_body() -> Value {
+    let to = json!({
+        "type": "string", "pattern": "^[0-9a-f]{1,64}$",
+        "description": "The digest to go back to, or as much of its beginning as no other has. Left out: the one before.",
+    });
+    let breaks = json!({
+        "type": "array", "items": {"type": "string"}, "description": "What may break, such as `command:order/create`.",
+    });
+    let note = json!({"type": "string", "maxLength": MAX_REASON_LENGTH, "description": NOTE.1});
+    json!({
+        "type": "object", "additionalProperties": false,
+        "properties": {"to": to, "note": note, "allow_breaking": breaks},
+    })
 }
 
 fn reason() -> Value {

@@ -15,6 +15,7 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// Who acts on a saga: its name stays in the journal.
 pub(super) const ACTOR: &str = "kontor-actor";
+pub(super) const SIGNATURE: &str = "kontor-signature";
 const DEFAULT_ACTOR: &str = "operator";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const PREFER: &str = "prefer";
@@ -145,7 +146,7 @@ pub(super) fn same_site(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// `Kontor-Actor`: who acts on a saga, as the caller says. Names are not only English, so UTF-8 is taken.
+/// `Kontor-Actor`: who deploys, or acts on a saga, as the caller says. Names are not only English, so UTF-8 is taken.
 pub(super) fn actor(headers: &HeaderMap) -> Result<&str, Problem> {
     let Some(value) = headers.get(ACTOR) else {
         return Ok(DEFAULT_ACTOR);

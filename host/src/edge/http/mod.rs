@@ -15,6 +15,7 @@ mod metrics;
 mod openapi;
 mod ops;
 mod parameters;
+mod plugins;
 mod problem;
 mod projections;
 mod query;
@@ -23,6 +24,7 @@ mod sagas;
 mod schema;
 mod server;
 mod streams;
+mod upload;
 
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
@@ -242,6 +244,9 @@ impl Site {
             Action::Act(act, schema) => sagas::act(self, *act, schema, &call, body).await,
             Action::Redrive(schema) => projections::redrive(self, schema, &call, body).await,
             Action::Replay(schema) => projections::replay(self, schema, &call, body).await,
+            Action::Deploy => plugins::deploy(self, &call, body).await,
+            Action::RollBack(schema) => plugins::roll_back(self, schema, &call, body).await,
+            Action::Undeploy => plugins::undeploy(self, &call).await,
         }
     }
 
@@ -255,7 +260,8 @@ impl Site {
             Builtin::Health => Ok(ops::health()),
             Builtin::Ready => ops::ready(self),
             Builtin::Metrics => ops::metrics(self).await,
-            Builtin::Plugins => ops::plugins(&tables.deployed),
+            Builtin::Plugins => plugins::list(self, tables),
+            Builtin::PluginHistory => plugins::history(self, call).await,
             Builtin::Sagas => sagas::list(self, call).await,
             Builtin::SagaTimeline => sagas::timeline(self, call).await,
             Builtin::Projections => projections::list(self).await,

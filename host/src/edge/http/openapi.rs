@@ -25,11 +25,18 @@ const COMMAND_HEADERS: [(&str, &str, &str); 3] = [
     ("If-Match", "\"7\"", "The version that the aggregate must have: the ETag of an earlier reply."),
     ("Prefer", "wait=5", "How many seconds to wait for the end of a saga that the command starts."),
 ];
-/// The headers that an act of a person understands.
+/// The header of all that persons do.
+const ACTOR_HEADER: (&str, &str, &str) = ("Kontor-Actor", "ada", "Who does this. It stays in the log.");
+/// The headers that an act on a saga understands.
 const ACT_HEADERS: [(&str, &str, &str); 2] = [
-    ("Kontor-Actor", "ada", "Who does this. It stays in the saga's journal."),
+    ACTOR_HEADER,
     ("Prefer", "wait=5", "How many seconds to wait until the saga has ended, or is parked again."),
 ];
+const SIGNATURE_HEADER: (&str, &str, &str) = (
+    "Kontor-Signature",
+    "kX3v…==",
+    "The Ed25519 signature of the component's SHA-256 digest in base64; of several in their order, with commas between.",
+);
 /// The headers that a query understands.
 const QUERY_HEADERS: [(&str, &str, &str); 3] = [
     (
@@ -98,19 +105,38 @@ fn host_operation(route: &BuiltinRoute) -> Value {
         Does::Act(act, _) => format!("saga{act:?}"),
         Does::Redrive(_) => "redrive".to_owned(),
         Does::Replay(_) => "replay".to_owned(),
+        Does::Deploy => "deploy".to_owned(),
+        Does::RollBack(_) => "rollback".to_owned(),
+        Does::Undeploy => "undeploy".to_owned(),
     };
     let mut operation = json!({
         "operationId": format!("host.{}", name.to_lowercase()), "tags": [HOST_TAG], "summary": route.summary,
         "responses": {"200": {"description": "OK"}, "default": problem_response()},
     });
-    if let Does::Act(..) = route.does {
-        parameters.extend(ACT_HEADERS.map(header));
+    match route.does {
+        Does::Act(..) => parameters.extend(ACT_HEADERS.map(header)),
+        Does::Deploy => parameters.extend([ACTOR_HEADER, SIGNATURE_HEADER].map(header)),
+        Does::RollBack(_) | Does::Undeploy => parameters.push(header(ACTOR_HEADER)),
+        Does::Answer(_) | Does::Redrive(_) | Does::Replay(_) => {}
     }
-    if let Does::Act(_, body) | Does::Redrive(body) | Does::Replay(body) = route.does {
-        operation["requestBody"] = json!({"content": {"application/json": {"schema": body()}}});
+    let content = match route.does {
+        Does::Act(_, body) | Does::Redrive(body) | Does::Replay(body) | Does::RollBack(body) => {
+            Some(json!({"application/json": {"schema": body()}}))
+        }
+        Does::Deploy => Some(components()),
+        Does::Answer(_) | Does::Undeploy => None,
+    };
+    if let Some(content) = content {
+        operation["requestBody"] = json!({ "content": content });
     }
     operation["parameters"] = json!(parameters);
     operation
+}
+
+/// The body of a deployment. Bytes have no schema.
+fn components() -> Value {
+    let several = json!({"type": "object", "additionalProperties": {"type": "string", "contentMediaType": "application/wasm"}});
+    json!({"application/wasm": {}, "multipart/form-data": {"schema": several}})
 }
 
 /// The document in the making.
@@ -293,6 +319,7 @@ fn problem_schema() -> Value {
             "errors": {"type": "array", "items": violation},
             "expected_version": {"type": "integer"}, "actual_version": {"type": "integer"},
             "position": {"type": "integer", "description": "How far a query could have seen."},
+            "report": {"type": "object", "description": "What the gates of a deployment found."},
         },
     })
 }
@@ -359,6 +386,19 @@ mod tests {
         let parameters = operation["parameters"].as_array().unwrap().iter();
         let names: Vec<_> = parameters.map(|parameter| parameter["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["id", "Kontor-Actor", "Prefer"]);
+    }
+
+    #[test]
+    fn a_deployment_has_its_components_and_its_options() {
+        let document = document([&manifest()].into_iter());
+        let operation = &document["paths"]["/admin/plugins"]["put"];
+        let content = operation["requestBody"]["content"].as_object().unwrap();
+        assert_eq!(content.keys().collect::<Vec<_>>(), ["application/wasm", "multipart/form-data"]);
+        let parameters = operation["parameters"].as_array().unwrap().iter();
+        let names: Vec<_> = parameters.map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        let options =
+            ["dry-run", "note", "sample", "allow-breaking", "grant", "Kontor-Actor", "Kontor-Signature"];
+        assert_eq!(names, options);
     }
 
     #[test]

@@ -1,17 +1,11 @@
-//! What operators ask: whether the host is up and ready, its metrics, its services; and the page of the API.
-
-use std::sync::Arc;
+//! What operators ask: whether the host is up and ready, its metrics; and the page of the API.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use serde_json::json;
 
 use super::problem::Problem;
 use super::{Site, json, json_text};
-use crate::deploy::Deployed;
-use crate::manifest::{Method, Route};
-use crate::model::Digest;
 use crate::telemetry;
 
 const API_PAGE: &str = include_str!("api.html");
@@ -62,52 +56,6 @@ pub(super) async fn metrics(site: &Site) -> Result<Response, Problem> {
     telemetry::show_projections(&site.edge.projections.overviews().await?);
     let text_format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, text_format)], site.edge.metrics.render()).into_response())
-}
-
-/// A service as operators see it.
-#[derive(Serialize)]
-struct Plugin<'m> {
-    service: &'m str,
-    version: &'m str,
-    digest: Digest,
-    aggregates: Vec<&'m str>,
-    sagas: Vec<&'m str>,
-    queries: Vec<&'m str>,
-    routes: Vec<PluginRoute<'m>>,
-    /// The version of the read model, if the service has one.
-    read_model: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct PluginRoute<'m> {
-    method: Method,
-    path: &'m str,
-}
-
-/// `GET /admin/plugins`
-pub(super) fn plugins<'d>(deployed: &'d Deployed) -> Result<Response, Problem> {
-    let items: Vec<_> = deployed
-        .services()
-        .map(|service| {
-            let manifest = service.manifest();
-            let route = |route: &'d Route| PluginRoute { method: route.method, path: &route.path };
-            Plugin {
-                service: &manifest.service,
-                version: &manifest.version,
-                digest: service.digest(),
-                aggregates: names(manifest.aggregates.iter().map(|aggregate| &aggregate.name)),
-                sagas: names(manifest.sagas.iter().map(|saga| &saga.name)),
-                queries: names(manifest.queries.iter().map(|query| &query.name)),
-                routes: manifest.routes.iter().map(route).collect(),
-                read_model: manifest.read_model.as_ref().map(|model| model.version),
-            }
-        })
-        .collect();
-    json(StatusCode::OK, &json!({"items": items}))
-}
-
-fn names<'m>(names: impl Iterator<Item = &'m Arc<str>>) -> Vec<&'m str> {
-    names.map(|name| &**name).collect()
 }
 
 #[cfg(test)]

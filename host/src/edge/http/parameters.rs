@@ -1,4 +1,4 @@
-//! The query string: each parameter once, percent-decoded.
+//! The query string: each parameter once unless it is a list, percent-decoded.
 
 use std::borrow::Cow;
 
@@ -14,10 +14,19 @@ pub(super) struct Parameters<'r>(Vec<(Cow<'r, str>, Cow<'r, str>)>);
 impl<'r> Parameters<'r> {
     /// A repeated parameter is refused, because there would be no telling which one counts.
     pub(super) fn parse(query: Option<&'r str>) -> Result<Self, Problem> {
+        Self::parse_with_lists(query, &[])
+    }
+
+    /// The parameters with the names of `lists` may be there any number of times.
+    pub(super) fn parse_with_lists(query: Option<&'r str>, lists: &[&str]) -> Result<Self, Problem> {
         let mut parameters = Self(Vec::new());
         for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            parameters.add(decode(name)?, decode(value)?)?;
+            let (name, value) = (decode(name)?, decode(value)?);
+            match lists.contains(&&*name) {
+                true => parameters.0.push((name, value)),
+                false => parameters.add(name, value)?,
+            }
         }
         Ok(parameters)
     }
@@ -33,6 +42,22 @@ impl<'r> Parameters<'r> {
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    /// All values of a parameter that is a list.
+    pub(super) fn all(&self, name: &str) -> Vec<String> {
+        self.iter().filter(|(known, _)| *known == name).map(|(_, value)| value.to_owned()).collect()
+    }
+
+    /// A parameter that is true or false; false if it is not there.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.get(name) {
+            Some("true") => Ok(true),
+            None | Some("false") => Ok(false),
+            Some(_) => {
+                Err(Problem::invalid_parameter(format!("The parameter {name} must be true or false.")))
+            }
+        }
     }
 
     /// A parameter that is a number, if it is there.
@@ -94,6 +119,28 @@ mod tests {
                 "invalid-parameter",
                 "{refused}"
             );
+        }
+    }
+
+    #[test]
+    fn lists_may_have_any_number_of_values() {
+        let parse = |query| Parameters::parse_with_lists(Some(query), &["grant"]);
+        for (query, values) in
+            [("", vec![]), ("grant=a", vec!["a"]), ("grant=b&note=x&grant=a", vec!["b", "a"])]
+        {
+            assert_eq!(parse(query).unwrap().all("grant"), values, "{query}");
+        }
+        assert!(parse("note=x&note=y").is_err(), "the others are there once");
+    }
+
+    #[test]
+    fn flags_are_true_or_false() {
+        let flag = |query| Parameters::parse(Some(query)).unwrap().flag("dry-run");
+        for (query, value) in [("", false), ("dry-run=false", false), ("dry-run=true", true)] {
+            assert_eq!(flag(query).unwrap(), value, "{query}");
+        }
+        for refused in ["dry-run", "dry-run=1"] {
+            assert_eq!(flag(refused).unwrap_err().code(), "invalid-parameter", "{refused}");
         }
     }
 

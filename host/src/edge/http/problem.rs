@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::headers;
 use super::schema::Violation;
+use crate::deploy::Report;
 use crate::error::{CallError, Fault, FaultKind};
 use crate::log::{AppendError, ReadError};
 use crate::model::{InvalidId, Json, Position, Rejection, Version};
@@ -29,6 +30,8 @@ struct Facts {
     detail: String,
     details: Option<Json>,
     errors: Vec<Violation>,
+    /// What the gates of a deployment found.
+    report: Option<Report>,
     versions: Option<Versions>,
     /// How far a query could have seen.
     reached: Option<Position>,
@@ -62,6 +65,8 @@ struct Body<'a> {
     details: Option<&'a Json>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [Violation],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<&'a Report>,
     #[serde(flatten)]
     versions: Option<Versions>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +81,7 @@ impl Problem {
             detail: detail.into(),
             details: None,
             errors: Vec::new(),
+            report: None,
             versions: None,
             reached: None,
             reflects: None,
@@ -108,6 +114,14 @@ impl Problem {
     pub(super) fn violations(code: &'static str, detail: &str, errors: Vec<Violation>) -> Self {
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
         problem.0.errors = errors;
+        problem
+    }
+
+    /// A gate refused a deployment.
+    pub(super) fn gate_refused(report: Report) -> Self {
+        let says = report.refusal().map_or("A gate refused the deployment.", |(_, gate)| &gate.says);
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "gate-refused", says);
+        problem.0.report = Some(report);
         problem
     }
 
@@ -273,6 +287,7 @@ impl IntoResponse for Problem {
             code: &facts.code,
             details: facts.details.as_ref(),
             errors: &facts.errors,
+            report: facts.report.as_ref(),
             versions: facts.versions,
             position: facts.reached,
         };

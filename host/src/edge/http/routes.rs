@@ -162,6 +162,9 @@ mod tests {
                     Action::Act(act, _) => format!("{act:?}"),
                     Action::Redrive(_) => "redrive".to_owned(),
                     Action::Replay(_) => "replay".to_owned(),
+                    Action::Deploy => "deploy".to_owned(),
+                    Action::RollBack(_) => "rollback".to_owned(),
+                    Action::Undeploy => "undeploy".to_owned(),
                 };
                 params.iter().fold(target, |text, (name, value)| format!("{text} {name}={value}"))
             }
@@ -190,6 +193,10 @@ mod tests {
             (Method::POST, "/admin/sagas/7/skip", "Skip id=7"),
             (Method::GET, "/admin/sagas/7/skip", "allow POST"),
             (Method::POST, "/admin/projections/report/redrive", "redrive service=report"),
+            (Method::PUT, "/admin/plugins", "deploy"),
+            (Method::GET, "/admin/plugins/history", "PluginHistory"),
+            (Method::POST, "/admin/plugins/order/rollback", "rollback service=order"),
+            (Method::DELETE, "/admin/plugins/order", "undeploy service=order"),
         ] {
             assert_eq!(found(&table, method.clone(), path), expected, "{method} {path}");
         }

@@ -1,0 +1,222 @@
+//! `kontor deploy`: gives components to a running host.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use uuid::Uuid;
+
+use super::client::{ActorArgument, Client, HostArgument};
+use super::gates;
+
+const EXAMPLES: &str = "\
+Examples:
+  kontor deploy target/plugins/order.wasm
+  kontor deploy order.wasm report.wasm --note 'spring sale'
+  kontor deploy order.wasm --dry-run
+  kontor deploy payment.wasm --grant http:https://pay.example=POST,DELETE --grant config:gateway-url
+  kontor deploy order.wasm --allow-breaking 'route:GET /orders' --allow-breaking query:sales
+  kontor deploy order.wasm --signature order.wasm.sig
+
+A component is proven before it runs: that it keeps what the running version has, that it may have what it asks for, that it
+can fold every stream of its aggregates and go on with every open saga. Then it takes the place of the running version at
+once: calls under way end on the version they began with, and none is refused. Several components go live together or not
+at all. The exit code is 0 if they run (or would, with --dry-run), and 1 if not.";
+
+/// Prove components against the history of a running host, and put them in the place of those that run
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Deploy {
+    /// The components (*.wasm)
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Say what would be, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// What a service may do, beside what the configuration grants: service:payment, config:gateway-url,
+    /// http:https://pay.example=POST,DELETE or subject:orders.>
+    #[arg(long = "grant", value_name = "GRANT")]
+    grants: Vec<String>,
+    /// Why; it stays in the log
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    /// What may break, as the gate `compatible` names it: command:order/create, 'route:GET /orders' …
+    #[arg(long, value_name = "WHAT")]
+    allow_breaking: Vec<String>,
+    /// Fold only so many streams of each aggregate, for very large logs
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    sample: Option<u64>,
+    /// What `kontor sign` has written for each component, in their order
+    #[arg(long = "signature", value_name = "FILE")]
+    signatures: Vec<PathBuf>,
+    #[command(flatten)]
+    actor: ActorArgument,
+    #[command(flatten)]
+    host: HostArgument,
+}
+
+impl Deploy {
+    pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+        let (content_type, body) = form(&self.files)?;
+        let signatures = self.signatures()?;
+        let mut headers = vec![("content-type", content_type.as_str()), self.actor.header()];
+        headers.extend(signatures.as_deref().map(|signatures| ("kontor-signature", signatures)));
+        let answer =
+            Client::of_deployments(&self.host)?.put("/admin/plugins", &self.parameters(), &headers, &body);
+        gates::tell(answer, &self.host, json, out)
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, String)> {
+        let dry_run = self.dry_run.then(|| ("dry-run", "true".to_owned()));
+        let note = self.note.clone().map(|note| ("note", note));
+        let sample = self.sample.map(|streams| ("sample", streams.to_string()));
+        let mut parameters: Vec<_> = [dry_run, note, sample].into_iter().flatten().collect();
+        parameters.extend(self.allow_breaking.iter().map(|what| ("allow-breaking", what.clone())));
+        parameters.extend(self.grants.iter().map(|grant| ("grant", grant.clone())));
+        parameters
+    }
+
+    /// None if the components are not signed.
+    fn signatures(&self) -> anyhow::Result<Option<String>> {
+        let (files, signatures) = (self.files.len(), self.signatures.len());
+        if signatures == 0 {
+            return Ok(None);
+        }
+        ensure!(
+            files == signatures,
+            "there are {files} components and {signatures} signatures; give one for each"
+        );
+        let read = |file: &PathBuf| {
+            let text = fs::read_to_string(file);
+            text.with_context(|| format!("{} cannot be read", file.display()))
+                .map(|text| text.trim().to_owned())
+        };
+        let texts: Vec<String> = self.signatures.iter().map(read).collect::<anyhow::Result<_>>()?;
+        Ok(Some(texts.join(",")))
+    }
+}
+
+/// The files as the parts of a form: its content type, and the form (RFC 7578).
+fn form(files: &[PathBuf]) -> anyhow::Result<(String, Vec<u8>)> {
+    // No file has it by chance.
+    let boundary = Uuid::now_v7().simple();
+    let mut form = Vec::new();
+    for file in files {
+        let wasm = fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let name = part_name(file);
+        write!(
+            form,
+            "--{boundary}\r\ncontent-disposition: form-data; name=\"component\"; filename=\"{name}\"\r\n\
+             content-type: application/wasm\r\n\r\n"
+        )?;
+        form.extend(wasm);
+        form.extend(b"\r\n");
+    }
+    write!(form, "--{boundary}--\r\n")?;
+    Ok((format!("multipart/form-data; boundary={boundary}"), form))
+}
+
+/// A file's name as it may stand in a header.
+fn part_name(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.replace(|letter: char| letter == '"' || letter == '\\' || letter.is_control(), "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::scripted_host::scripted_host;
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(args_override_self = true)]
+    struct Line {
+        #[command(flatten)]
+        deploy: Deploy,
+    }
+
+    fn parsed(arguments: &[&str]) -> Deploy {
+        Line::parse_from(["deploy"].iter().chain(arguments)).deploy
+    }
+
+    #[test]
+    fn files_and_options_are_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let [order, report] = ["order.wasm", "report.wasm"].map(|name| folder.path().join(name));
+        fs::write(&order, "one").unwrap();
+        fs::write(&report, "two").unwrap();
+        let live = r#"{"dry_run":false,"live":true,"services":[],"gates":[]}"#;
+        let (host, answering) =
+            scripted_host(vec![format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{live}")]);
+        let files = [order.to_str().unwrap(), report.to_str().unwrap()];
+        let line = [files[0], files[1], "--host", &host, "--grant", "service:payment", "--sample", "9"];
+        let mut out = Vec::new();
+        parsed(&line).run(true, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{live}\n"));
+
+        let request = answering.join().unwrap().remove(0);
+        let start = "PUT /admin/plugins?sample=9&grant=service%3Apayment HTTP/1.1 --";
+        let (boundary, _) = request.strip_prefix(start).unwrap().split_once("\r\n").unwrap();
+        let part = |file: &str, wasm: &str| {
+            format!(
+                "--{boundary}\r\ncontent-disposition: form-data; name=\"component\"; filename=\"{file}\"\r\n\
+                 content-type: application/wasm\r\n\r\n{wasm}\r\n"
+            )
+        };
+        let form = part("order.wasm", "one") + &part("report.wasm", "two") + &format!("--{boundary}--");
+        assert_eq!(request, format!("{}{form}", start.strip_suffix("--").unwrap()));
+    }
+
+    #[test]
+    fn options_go_into_the_query() {
+        let line = [
+            "order.wasm",
+            "--dry-run",
+            "--note",
+            "spring sale",
+            "--sample",
+            "9",
+            "--allow-breaking",
+            "read-model",
+            "--allow-breaking",
+            "query:sales",
+            "--grant",
+            "service:payment",
+        ];
+        let expected = [
+            ("dry-run", "true"),
+            ("note", "spring sale"),
+            ("sample", "9"),
+            ("allow-breaking", "read-model"),
+            ("allow-breaking", "query:sales"),
+            ("grant", "service:payment"),
+        ];
+        assert_eq!(parsed(&line).parameters(), expected.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(parsed(&["order.wasm"]).parameters(), []);
+        for refused in [&["deploy"][..], &["deploy", "order.wasm", "--sample", "0"]] {
+            assert!(Line::try_parse_from(refused).is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_a_signature_for_each_component_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("order.sig");
+        fs::write(&file, "YWRh\n").unwrap();
+        let signature = file.to_str().unwrap();
+        let signed = |line: &[&str]| parsed(line).signatures().map_err(|error| error.to_string());
+        let two = ["a.wasm", "b.wasm", "--signature", signature, "--signature", signature];
+        assert_eq!(signed(&two).unwrap().as_deref(), Some("YWRh,YWRh"));
+        assert_eq!(signed(&["a.wasm"]).unwrap(), None);
+        let told = "there are 2 components and 1 signatures; give one for each";
+        assert_eq!(signed(&two[..4]).unwrap_err(), told);
+        assert_eq!(signed(&["a.wasm", "--signature", "/nowhere"]).unwrap_err(), "/nowhere cannot be read");
+    }
+
+    #[test]
+    fn a_files_name_cannot_leave_its_header() {
+        assert_eq!(part_name(Path::new("dir/a\"b\\c\r\nd.wasm")), "a_b_c__d.wasm");
+    }
+}

@@ -1,0 +1,5 @@
+CREATE TABLE entries (
+    id     TEXT PRIMARY KEY,
+    title  TEXT NOT NULL,
+    closed INTEGER NOT NULL
+) WITHOUT ROWID;
