@@ -14,11 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Limits};
-<<<<<<< HEAD
 use crate::deploy::{self, Boot, BootError, Components, DeployGround, Deployed, Deployer, Registry, Store};
-=======
-use crate::deploy::{self, Components, Deployed, Deployer, DirectoryError, Registry, Store};
->>>>>>> cli5
 use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, Edge, HttpLimits, RouteError};
 use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
@@ -164,17 +160,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<S
         http,
         projections: projections.clone(),
         sagas: sagas.clone(),
-<<<<<<< HEAD
         rules,
-=======
-        deployer: Arc::new(Deployer),
-        metrics,
-        limits: HttpLimits {
-            body_bytes: config.limits.body_bytes,
-            wait: Duration::from_millis(config.limits.wait_ms),
-            ..HttpLimits::default()
-        },
->>>>>>> cli5
     };
     let deployer = Deployer::new(ground, booted.deployments);
     let limits = HttpLimits { body_bytes: config.limits.body_bytes, wait, ..HttpLimits::default() };

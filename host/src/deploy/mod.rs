@@ -17,6 +17,7 @@ pub use deployer::{DeployError, DeployGround, DeployRules, Deployer, Options, Ro
 pub(crate) use deployment::AGGREGATE;
 pub use deployment::{ActName, HistoryEntry, Release, Running};
 pub use directory::DirectoryError;
+pub(crate) use directory::MAX_COMPONENT_BYTES;
 pub use gates::{Grant, InvalidGrant, Upload};
 pub use registry::{Deployed, Registry, Trigger};
 pub use report::{Gate, GateName, GateOutcome, Report, ServiceReport};
