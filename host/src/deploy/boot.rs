@@ -83,17 +83,16 @@ pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
         if running.services().any(|service| service.digest() == digest) {
             continue;
         }
-        let candidate = boot.examine(&file, wasm, &running).await?;
-        match candidate.component.as_ref().map(|component| component.manifest().service.clone()) {
-            Some(service) if running.service(&service).is_some() => differing.push(format!(
+        // What does not load is refused at a gate, which says why.
+        let component = boot.runtime.load(wasm.clone()).await.ok();
+        let service = component.as_ref().map(|component| component.manifest().service.clone());
+        match service.filter(|service| running.service(service).is_some()) {
+            Some(service) => differing.push(format!(
                 "{} ({}) is another version of {service} than the one that runs: `kontor deploy {0}` deploys it",
                 file.display(),
                 digest.short()
             )),
-            _ => {
-                refuse(file, &candidate)?;
-                candidates.push(candidate);
-            }
+            None => candidates.push(boot.examine(file, wasm, component.as_ref(), &running).await?),
         }
     }
     let deployed = deployer::together(&running, &candidates);
@@ -125,23 +124,28 @@ impl Boot<'_> {
     }
 
     /// Whoever puts a component into the host's own directory grants it what it asks for inside of the host.
-    async fn examine(&self, file: &Path, wasm: Vec<u8>, running: &Deployed) -> Result<Candidate, BootError> {
-        let asked = match self.runtime.load(wasm.clone()).await {
-            Ok(component) => granted_here(&component),
-            // The gate says it.
-            Err(_) => Vec::new(),
-        };
-        let signature = directory::signature(file)?;
+    async fn examine(
+        &self,
+        file: PathBuf,
+        wasm: Vec<u8>,
+        component: Option<&Component>,
+        running: &Deployed,
+    ) -> Result<Candidate, BootError> {
+        let signature = directory::signature(&file)?;
         let examiner = Examiner {
             runtime: self.runtime,
             log: self.log,
             http: self.http,
             trusted: &self.rules.trusted,
-            granted: &|_| asked.clone(),
+            granted: &|_| component.map_or_else(Vec::new, granted_here),
             sagas: None,
         };
         let terms = Terms { sample: None, allow_breaking: &[], back: false };
-        Ok(examiner.examine(Upload { wasm, signature }, running, terms).await)
+        let candidate = examiner.examine(Upload { wasm, signature }, running, terms).await;
+        match candidate.report.gates.iter().find(|gate| gate.outcome == GateOutcome::Refused) {
+            None => Ok(candidate),
+            Some(gate) => Err(BootError::Refused { file, gate: Box::new(gate.clone()) }),
+        }
     }
 
     async fn record(&self, deployments: &mut Deployments, candidates: &[Candidate]) -> Result<(), BootError> {
@@ -162,13 +166,6 @@ impl Boot<'_> {
 
 fn granted_here(component: &Component) -> Vec<Grant> {
     asked(component).collect()
-}
-
-fn refuse(file: PathBuf, candidate: &Candidate) -> Result<(), BootError> {
-    match candidate.report.gates.iter().find(|gate| gate.outcome == GateOutcome::Refused) {
-        None => Ok(()),
-        Some(gate) => Err(BootError::Refused { file, gate: Box::new(gate.clone()) }),
-    }
 }
 
 /// The sentence of a gate with what it has found.

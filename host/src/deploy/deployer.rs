@@ -72,7 +72,7 @@ impl Default for RollbackRule {
 }
 
 /// What whoever deploys wants.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// To look only.
     pub dry_run: bool,
