@@ -1,6 +1,7 @@
 //! Chores of the repository: `cargo xtask help`. The standard library only, so that it is built in a second.
 
 mod cargo;
+mod new_service;
 mod plugins;
 mod test;
 

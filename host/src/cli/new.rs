@@ -12,10 +12,17 @@ const SERVICE: &str = "service-name";
 const TYPE: &str = "ServiceName";
 const CHECKOUT: &str = "sdk-folder";
 
-/// For a service of the repository, and for one that stands alone.
-const MEMBER: &str = include_str!("new/member.toml");
-const PACKAGE: &str = include_str!("new/package.toml");
+/// What a service of the repository has of its own.
+const MEMBER: [(&str, &str); 1] = [("Cargo.toml", include_str!("new/member.toml"))];
 
+/// What a service has that stands alone.
+const PACKAGE: [(&str, &str); 3] = [
+    ("Cargo.toml", include_str!("new/package.toml")),
+    ("rustfmt.toml", include_str!("../../../rustfmt.toml")),
+    (".gitignore", "/target\n"),
+];
+
+/// What both have.
 const FILES: [(&str, &str); 6] = [
     ("src/lib.rs", include_str!("new/lib.rs")),
     ("src/aggregate.rs", include_str!("new/aggregate.rs")),
@@ -81,8 +88,8 @@ impl New {
             "{} is there and not empty; name another folder with --dir",
             dir.display()
         );
-        let manifest = if checkout.is_home { MEMBER } else { PACKAGE };
-        for (name, template) in FILES.into_iter().chain([("Cargo.toml", manifest)]) {
+        let own: &[_] = if checkout.is_home { &MEMBER } else { &PACKAGE };
+        for (name, template) in FILES.iter().chain(own) {
             let file = dir.join(name);
             let text = filled(template, &self.service, &checkout.path);
             write(&file, &text).with_context(|| format!("{} cannot be written", file.display()))?;
@@ -272,7 +279,7 @@ mod tests {
         let root = checkout();
         let dir = root.path().join("gift-card");
         run(&dir, None).unwrap();
-        for (name, _) in FILES.into_iter().chain([("Cargo.toml", PACKAGE)]) {
+        for (name, _) in FILES.iter().chain(&PACKAGE) {
             let text = fs::read_to_string(dir.join(name)).unwrap();
             for left in [SERVICE, TYPE, CHECKOUT] {
                 assert!(!text.contains(left), "{left} is left in {name}");
