@@ -4,6 +4,7 @@ mod deployer;
 mod directory;
 mod registry;
 mod report;
+pub mod signature;
 mod store;
 
 pub use deployer::{ActName, DeployError, Deployer, HistoryEntry, Options, Release, Running, Upload};
