@@ -45,6 +45,8 @@ struct Replay {
     events: u64,
     kontor: Duration,
     native: Duration,
+    kontor_cpu: Duration,
+    native_cpu: Duration,
 }
 
 impl Reports {
@@ -75,6 +77,7 @@ impl Reports {
             return Ok(());
         }
         println!("{} orders, {} events", self.orders, replay.events);
+        println!("cpu us/event {:.1} {:.1}", replay.kontor_cpu.as_secs_f64()*1e6/replay.events as f64, replay.native_cpu.as_secs_f64()*1e6/replay.events as f64);
         println!("replay, events/s: kontor {:.0}", replay.per_second(replay.kontor));
         println!("                  native {:.0}", replay.per_second(replay.native));
         println!("                  kontor to native {:.0} %\n", replay.ratio() * 100.0);
@@ -112,18 +115,20 @@ fn replay(data: &Path, component: &Component, shop: &Shop) -> anyhow::Result<Rep
     let mut replay = Replay::default();
     let mut events = shop.events();
     loop {
-        let page: Vec<_> = events.by_ref().take(MAX_PAGE).collect();
+        let page: Vec<_> = events.by_ref().take(std::env::var("KPAGE").ok().and_then(|v| v.parse().ok()).unwrap_or(MAX_PAGE)).collect();
         if page.is_empty() {
             break;
         }
         replay.events += page.len() as u64;
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), cpu());
         tokio::task::block_in_place(|| Handle::current().block_on(kontor.project(&page)))
             .map_err(|error| anyhow!(error))?;
         replay.kontor += started.elapsed();
-        let started = Instant::now();
+        replay.kontor_cpu += cpu() - before;
+        let (started, before) = (Instant::now(), cpu());
         native.project(&page)?;
         replay.native += started.elapsed();
+        replay.native_cpu += cpu() - before;
     }
     let model = component.manifest().read_model.as_ref().context("the report component has a read model")?;
     let kontor_file = data.join(format!("read/report-v{}.db", model.version));
@@ -132,4 +137,9 @@ fn replay(data: &Path, component: &Component, shop: &Shop) -> anyhow::Result<Rep
         "the component and the native code have made different tables: they do not do the same work"
     );
     Ok(replay)
+}
+
+fn cpu() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|v| v.parse().ok()).unwrap_or(0))
 }

@@ -104,8 +104,8 @@ impl Native {
         let connection = Connection::open(file)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "normal")?;
-        connection.pragma_update(None, "cache_size", -32_768)?;
-        connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
+        connection.pragma_update(None, "cache_size", -std::env::var("KCACHE").ok().and_then(|v| v.parse::<i64>().ok()).unwrap_or(32_768))?;
+        connection.pragma_update(None, "wal_autocheckpoint", std::env::var("KWAL").ok().and_then(|v| v.parse::<i64>().ok()).unwrap_or(8_192))?;
         // As in the host.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(64);

@@ -17,8 +17,9 @@ use crate::model::{CommandId, Meta, NewEvent, Position, Recorded, StreamId, Vers
 pub use embedded::{EmbeddedLog, OpenError};
 pub use snapshots::{Snapshot, Snapshots};
 
-/// The most events that one read brings.
-pub const MAX_PAGE: usize = 1_000;
+/// The most events that one read brings. A read model that catches up applies them in one transaction, which costs it half as
+/// much an event as with 1,000; a host that stops undoes a tenth of a second's work.
+pub const MAX_PAGE: usize = 4_000;
 
 /// New events for one stream, all of one command.
 #[derive(Clone, Debug)]

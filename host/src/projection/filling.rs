@@ -15,6 +15,10 @@ use crate::runtime::{Access, Component, Guarded, ReadSession};
 /// takes some ten milliseconds.
 const COMMIT_EVERY: Position = 10_000;
 
+/// Events that a component gets in one call. Its time and its memory are measured for a call, so this is less than a page,
+/// which is a transaction. (Of those the fewer the better: each writes every page of the indexes that it has changed.)
+const EVENTS_A_CALL: usize = 1_000;
+
 /// Why a database is not filled any further.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unfilled {
@@ -166,15 +170,24 @@ impl Filling {
         if events.is_empty() {
             return self.commit(progress).map(Ok);
         }
-        let session = ReadSession { connection: self.begin()?, access: Access::Write };
-        let (outcome, session) = self.component.project(events, session).await;
-        let mut outcome = outcome.unwrap_or_else(|fault| Err(format!("{fault}: {}", fault.detail)));
-        let Some(ReadSession { connection, .. }) = session else {
-            // Closed, and what it wrote undone.
-            return Ok(outcome.and_then(|()| Err("the connection was lost".to_owned())));
-        };
-        if let Some(trouble) = connection.trouble() {
-            return Err(trouble.into());
+        let mut connection = self.begin()?;
+        let mut outcome = Ok(());
+        for events in events.chunks(EVENTS_A_CALL) {
+            connection.begin_call();
+            let session = ReadSession { connection, access: Access::Write };
+            let (projected, session) = self.component.project(events, session).await;
+            outcome = projected.unwrap_or_else(|fault| Err(format!("{fault}: {}", fault.detail)));
+            let Some(session) = session else {
+                // Closed, and what it wrote undone.
+                return Ok(outcome.and_then(|()| Err("the connection was lost".to_owned())));
+            };
+            connection = session.connection;
+            if let Some(trouble) = connection.trouble() {
+                return Err(trouble.into());
+            }
+            if outcome.is_err() {
+                break;
+            }
         }
         if outcome.is_ok() {
             tables::count_change(&connection)?;
