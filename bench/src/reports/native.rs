@@ -104,8 +104,8 @@ impl Native {
         let connection = Connection::open(file)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "normal")?;
-        connection.pragma_update(None, "cache_size", -std::env::var("KCACHE").ok().and_then(|v| v.parse::<i64>().ok()).unwrap_or(32_768))?;
-        connection.pragma_update(None, "wal_autocheckpoint", std::env::var("KWAL").ok().and_then(|v| v.parse::<i64>().ok()).unwrap_or(8_192))?;
+        connection.pragma_update(None, "cache_size", -65_536)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 16_384)?;
         // As in the host.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(64);
@@ -113,14 +113,16 @@ impl Native {
         Ok(Self(connection))
     }
 
-    /// Applies events in one transaction.
+    /// Applies events in one transaction, and as many at once as the component gets in a call.
     pub(super) fn project(&mut self, events: &[Recorded]) -> anyhow::Result<()> {
         let transaction = self.0.transaction()?;
-        let mut orders = Orders::read(&transaction, events)?;
-        for event in events {
-            orders.of(event).apply(event)?;
+        for events in events.chunks(1_000) {
+            let mut orders = Orders::read(&transaction, events)?;
+            for event in events {
+                orders.of(event).apply(event)?;
+            }
+            orders.write(&transaction)?;
         }
-        orders.write(&transaction)?;
         Ok(transaction.commit()?)
     }
 }

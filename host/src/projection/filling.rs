@@ -15,8 +15,7 @@ use crate::runtime::{Access, Component, Guarded, ReadSession};
 /// takes some ten milliseconds.
 const COMMIT_EVERY: Position = 10_000;
 
-/// Events that a component gets in one call. Its time and its memory are measured for a call, so this is less than a page,
-/// which is a transaction. (Of those the fewer the better: each writes every page of the indexes that it has changed.)
+/// Events that a component gets in one call, whose time and memory are limited: less than a batch, which is a transaction.
 const EVENTS_A_CALL: usize = 1_000;
 
 /// Why a database is not filled any further.

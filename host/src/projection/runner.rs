@@ -167,7 +167,7 @@ impl Runner {
     }
 
     fn feed(&self, component: Component, (database, writer): (Arc<Database>, Writer)) -> Feed {
-        let subscription = Subscription::new(self.log.clone(), writer.position);
+        let subscription = Subscription::in_batches(self.log.clone(), writer.position);
         Feed { subscription, filling: Filling::new(database, component, writer) }
     }
 

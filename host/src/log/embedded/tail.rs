@@ -7,8 +7,8 @@ use std::sync::{PoisonError, RwLock};
 use crate::log::{Append, MAX_PAGE};
 use crate::model::{Position, Recorded, Version};
 
-/// Events kept: a page. Who is further behind is late anyway, and reads from the disk.
-const MAX_EVENTS: usize = MAX_PAGE;
+/// Events kept: four pages. Who is further behind is late anyway, and reads from the disk.
+const MAX_EVENTS: usize = 4 * MAX_PAGE;
 /// Bytes of their payloads together.
 const MAX_BYTES: usize = 16 << 20;
 
