@@ -19,8 +19,8 @@ pub use snapshots::{Snapshot, Snapshots};
 
 /// The most events that one read brings.
 pub const MAX_PAGE: usize = 1_000;
-/// The most events of a batch, which a read model applies in one transaction: that costs it half as much an event as
-/// transactions of [`MAX_PAGE`], and a host that stops undoes some tenths of a second's work.
+/// The most events of a batch, which a read model applies in one transaction: each transaction writes every page of the
+/// indexes that it has changed, so fewer are cheaper. A host that stops undoes some tenths of a second's work.
 pub const MAX_BATCH: usize = 10 * MAX_PAGE;
 /// Bytes of payload after which a batch ends with a page, so that large events do not fill the memory.
 const MAX_BATCH_BYTES: usize = 16 << 20;
