@@ -273,7 +273,8 @@ mod tests {
     #[test]
     fn a_service_says_since_when_it_runs() {
         let note = Some("spring sale".to_owned());
-        let running = Running { release: release(), since: Time(0), by: "ada".into(), note, before: Vec::new() };
+        let running =
+            Running { release: release(), since: Time(0), by: "ada".into(), note, before: Vec::new() };
         let plugin = json!(Plugin::new(release().digest, &manifest(), Some(&running)));
         assert_eq!(plugin["since"], "1970-01-01T00:00:00.000Z");
         assert_eq!((&plugin["by"], &plugin["note"]), (&json!("ada"), &json!("spring sale")));
