@@ -37,7 +37,7 @@ pub struct Started {
     /// Where it listens; the port is the one it got.
     pub address: SocketAddr,
     pub deployed: Arc<Deployed>,
-    /// Files of the directory of components that hold another version than the one that runs, a sentence each.
+    /// Files of the directory of components that do not run, because the log knows their services otherwise, a sentence each.
     pub differing: Vec<String>,
 }
 
@@ -118,6 +118,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<S
     let registry = Arc::new(Registry::default());
     registry.replace(booted.deployed);
     let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
+    components.keep_releases(booted.deployments.digests().collect());
 
     let states = Arc::new(States::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
     let projections = Projections::start(&config.data, log.clone(), components.clone(), clock.clone());

@@ -230,8 +230,9 @@ fn a_host_does_not_start_with_a_file_that_is_no_component_of_its_world() {
         let ended = site.fail_to_start(plugins.path());
         assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""), "{name}: {}", ended.stderr);
         let told = ended.stderr.lines().last().unwrap_or_default();
-        let refused = "cannot be deployed: it is refused at the gate component";
-        let expected = format!("error: {} {refused}: {reason}", file.display());
+        let file = file.display();
+        let expected =
+            format!("error: {file} cannot be deployed: it is refused at the gate component: {reason}");
         assert!(told.starts_with(&expected), "{name}: {}", ended.stderr);
         assert_eq!(ended.stderr.matches("error:").count(), 1, "{name}: {}", ended.stderr);
     }

@@ -9,6 +9,7 @@ use std::fs;
 use serde_json::json;
 use tempfile::TempDir;
 
+use common::deploy::fixture;
 use common::shop::{configuration, order};
 use common::{Site, built};
 
@@ -42,10 +43,7 @@ fn an_order_is_shown_in_time_without_what_a_broken_service_knows() {
     let host = site.start();
     host.register("apple", 300, 10);
     let placed = ["traps", "loops"].map(|region| host.place(&order(&[("apple", 2)]).sent_to(region)).ok());
-    host.stop();
-
-    fs::copy(built("fixtures").join("stuck.wasm"), plugins.path().join("delivery.wasm")).unwrap();
-    let host = site.start();
+    host.force(&fixture("stuck"));
     for placed in placed {
         let shown = host.get(&format!("/orders/{}/details", placed["id"].as_str().unwrap())).ok();
         assert_eq!((&shown["unavailable"], &shown["delivery"]), (&json!(["delivery"]), &json!(null)));

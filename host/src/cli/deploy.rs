@@ -15,7 +15,7 @@ Examples:
   kontor deploy target/plugins/order.wasm
   kontor deploy order.wasm report.wasm --note 'spring sale'
   kontor deploy order.wasm --dry-run
-  kontor deploy payment.wasm --grant http:https://pay.example=POST,DELETE --grant config:gateway-url
+  kontor deploy order.wasm --grant service:payment --grant service:delivery
   kontor deploy order.wasm --allow-breaking 'route:GET /orders' --allow-breaking query:sales
   kontor deploy order.wasm --signature order.wasm.sig
 
@@ -34,8 +34,8 @@ pub(super) struct Deploy {
     /// Say what would be, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// What a service may do, beside what the configuration grants: service:payment, config:gateway-url,
-    /// http:https://pay.example=POST,DELETE or subject:orders.>
+    /// What a service may use inside of the host, beside what the configuration grants: service:payment or
+    /// subject:orders.>. Calls over HTTP are granted in the configuration only, where their secrets are
     #[arg(long = "grant", value_name = "GRANT")]
     grants: Vec<String>,
     /// Why; it stays in the log

@@ -29,9 +29,8 @@ pub(super) fn tell(
     } else {
         write!(out, "{}", report_text(&report, Style::of_output()))?;
     }
-    if let Some((service, gate)) = report.refusal() {
-        let what = service.map_or("the services together", |service| &**service);
-        bail!("the gate {} refuses {what}: {} Nothing was changed.", gate.gate, gate.says);
+    if let Some(why) = report.why_refused() {
+        bail!("nothing was changed: {why}");
     }
     if !json {
         writeln!(out, "{}", conclusion(&report, &host.flag()))?;
@@ -110,18 +109,18 @@ mod tests {
         let gate = |gate: &str, outcome: &str, says: &str, findings: &[&str]| json!({"gate": gate, "outcome": outcome, "took_ms": 12, "says": says, "findings": findings});
         let breaks = ["command:order/create is gone", "route:GET /orders is gone"];
         let (outcome, says) = match live {
-            true => ("passed", "It breaks what may break."),
-            false => ("refused", "Name what may break with --allow-breaking."),
+            true => ("passed", "it breaks what may break"),
+            false => ("refused", "name what may break with --allow-breaking"),
         };
         let order = json!({
             "service": "order", "version": "0.2.0", "digest": "01".repeat(32), "replaces": "fe".repeat(32),
-            "gates": [gate("component", "passed", "It is one.", &[]), gate("compatible", outcome, says, &breaks)],
+            "gates": [gate("component", "passed", "it is one", &[]), gate("compatible", outcome, says, &breaks)],
         });
         let report = json!({
             "service": "report", "version": "0.1.0", "digest": "02".repeat(32),
-            "gates": [gate("history", "skipped", "It has no aggregates.", &[])],
+            "gates": [gate("history", "skipped", "it has no aggregates", &[])],
         });
-        let together = [gate("side-by-side", "passed", "They go together.", &[])];
+        let together = [gate("side-by-side", "passed", "they go together", &[])];
         let report = json!({"dry_run": false, "live": live, "services": [order, report], "gates": together});
         serde_json::from_value(report).unwrap()
     }
@@ -142,18 +141,18 @@ mod tests {
         let expected = "\
 order 0.2.0 (010101010101), in the place of fefefefefefe
 GATE        OUTCOME  TIME  FOUND
-component   passed   12ms  It is one.
-compatible  passed   12ms  It breaks what may break.
+component   passed   12ms  it is one
+compatible  passed   12ms  it breaks what may break
     command:order/create is gone
     route:GET /orders is gone
 
 report 0.1.0 (020202020202)
 GATE     OUTCOME  TIME  FOUND
-history  skipped  12ms  It has no aggregates.
+history  skipped  12ms  it has no aggregates
 
 all services together
 GATE          OUTCOME  TIME  FOUND
-side-by-side  passed   12ms  They go together.
+side-by-side  passed   12ms  they go together
 
 Live: order 0.2.0 (010101010101), report 0.1.0 (020202020202). To go back: kontor rollback order --host http://HOST
 ";
@@ -164,7 +163,7 @@ Live: order 0.2.0 (010101010101), report 0.1.0 (020202020202). To go back: konto
     fn a_refusal_is_the_report_and_an_error_that_says_what_to_do() {
         let (text, error) = told(Err(refused(report(false))), false);
         assert!(text.contains("compatible  refused  12ms"), "{text}");
-        let expected = "the gate compatible refuses order: Name what may break with --allow-breaking. Nothing was changed.";
+        let expected = "nothing was changed: the gate compatible refuses order: name what may break with --allow-breaking";
         assert_eq!(error.unwrap(), expected);
         let (text, error) = told(Err(refused(report(false))), true);
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report(false));

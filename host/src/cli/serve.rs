@@ -46,6 +46,7 @@ impl Serve {
         runtime.block_on(async {
             let shutdown = shutdown_signal().context("signals cannot be listened to")?;
             let started = |started: &Started| {
+                started.differing.iter().for_each(|file| tracing::warn!("{file}"));
                 let plugins: Vec<Plugin> = started
                     .deployed
                     .services()

@@ -36,7 +36,7 @@ pub(crate) struct Boot<'a> {
 pub struct Booted {
     pub(crate) deployments: Deployments,
     pub(crate) deployed: Deployed,
-    /// Files of the directory that hold another version than the one that runs, a sentence each.
+    /// Files of the directory that do not run, because the log knows their services otherwise, a sentence each.
     pub differing: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ pub enum BootError {
 /// Has everything run that the log says, and deploys the services of the directory that it does not know.
 pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
     let mut deployments = Deployments::load(boot.log).await?;
-    let files = directory::read(boot.plugins, deployments.running.is_empty())?;
+    let files = directory::read(boot.plugins, deployments.version == 0)?;
     let by_digest: HashMap<_, _> = files.iter().map(|(_, wasm)| (Digest::of(wasm), wasm)).collect();
     let mut running = Vec::new();
     for (service, known) in &deployments.running {
@@ -83,17 +83,21 @@ pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
         if running.services().any(|service| service.digest() == digest) {
             continue;
         }
-        // What does not load is refused at a gate, which says why.
-        let component = boot.runtime.load(wasm.clone()).await.ok();
-        let service = component.as_ref().map(|component| component.manifest().service.clone());
-        match service.filter(|service| running.service(service).is_some()) {
-            Some(service) => differing.push(format!(
-                "{} ({}) is another version of {service} than the one that runs: `kontor deploy {0}` deploys it",
-                file.display(),
+        // Err: the gates say it.
+        let loaded = boot.runtime.load(wasm.clone()).await.ok();
+        let known = loaded.as_ref().and_then(|component| known(component, &deployments));
+        if let Some(known) = known {
+            let file = file.display();
+            differing.push(format!(
+                "{file} ({}) {known}, so it does not run: `kontor deploy {file}` deploys it",
                 digest.short()
-            )),
-            None => candidates.push(boot.examine(file, wasm, component.as_ref(), &running).await?),
+            ));
+            continue;
         }
+        let grants = loaded.as_ref().map(granted_here).unwrap_or_default();
+        let candidate = boot.examine(&file, wasm, &running, &grants).await?;
+        refuse(file, &candidate)?;
+        candidates.push(candidate);
     }
     let deployed = deployer::together(&running, &candidates);
     let gate = side_by_side(deployed.as_ref());
@@ -123,29 +127,24 @@ impl Boot<'_> {
         loaded.map_err(|source| BootError::Load { service: service.clone(), digest, source })
     }
 
-    /// Whoever puts a component into the host's own directory grants it what it asks for inside of the host.
     async fn examine(
         &self,
-        file: PathBuf,
+        file: &Path,
         wasm: Vec<u8>,
-        component: Option<&Component>,
         running: &Deployed,
+        grants: &[Grant],
     ) -> Result<Candidate, BootError> {
-        let signature = directory::signature(&file)?;
+        let signature = directory::signature(file)?;
         let examiner = Examiner {
             runtime: self.runtime,
             log: self.log,
             http: self.http,
             trusted: &self.rules.trusted,
-            granted: &|_| component.map_or_else(Vec::new, granted_here),
+            granted: &|_| grants.to_vec(),
             sagas: None,
         };
         let terms = Terms { sample: None, allow_breaking: &[], back: false };
-        let candidate = examiner.examine(Upload { wasm, signature }, running, terms).await;
-        match candidate.report.gates.iter().find(|gate| gate.outcome == GateOutcome::Refused) {
-            None => Ok(candidate),
-            Some(gate) => Err(BootError::Refused { file, gate: Box::new(gate.clone()) }),
-        }
+        Ok(examiner.examine(Upload { wasm, signature }, running, terms).await)
     }
 
     async fn record(&self, deployments: &mut Deployments, candidates: &[Candidate]) -> Result<(), BootError> {
@@ -164,8 +163,26 @@ impl Boot<'_> {
     }
 }
 
+/// What the log knows about the service of a component that does not run; none if it is new.
+fn known(component: &Component, deployments: &Deployments) -> Option<String> {
+    let service = &component.manifest().service;
+    if deployments.running.contains_key(service) {
+        return Some(format!("is another version of {service} than the one that was deployed last"));
+    }
+    let undeployed = deployments.undeployed.contains(service);
+    undeployed.then(|| format!("is {service}, which was undeployed"))
+}
+
+/// Whoever puts a component into the host's own directory grants it what it asks for inside of the host.
 fn granted_here(component: &Component) -> Vec<Grant> {
     asked(component).collect()
+}
+
+fn refuse(file: PathBuf, candidate: &Candidate) -> Result<(), BootError> {
+    match candidate.report.gates.iter().find(|gate| gate.outcome == GateOutcome::Refused) {
+        None => Ok(()),
+        Some(gate) => Err(BootError::Refused { file, gate: Box::new(gate.clone()) }),
+    }
 }
 
 /// The sentence of a gate with what it has found.

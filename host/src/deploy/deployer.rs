@@ -89,7 +89,7 @@ pub struct Options {
 /// Why nothing was deployed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
-    #[error("{}", refusal(.0))]
+    #[error("{}", .0.why_refused().unwrap_or_default())]
     Refused(Box<Report>),
     #[error("another deployment is under way: try again when it has ended")]
     UnderWay,
@@ -364,9 +364,11 @@ impl Deployer {
     ) -> Result<(), DeployError> {
         let ground = &self.ground;
         for candidate in &candidates {
-            ground.store.keep(&candidate.wasm).map_err(DeployError::Store)?;
+            ground.components.keep(&candidate.wasm).map_err(DeployError::Store)?;
         }
         let before = ground.registry.current();
+        // What was there before has been watched.
+        let watched = matches!(happened, Happened::Deployed { .. });
         record(&*ground.log, &ground.clock, deployments, happened, actor).await?;
         ground.components.keep_releases(deployments.digests().collect());
         ground.registry.replace(deployed);
@@ -384,7 +386,7 @@ impl Deployer {
                 tracing::error!(%error, "open sagas stay on the version before");
             }
             let old = before.service(&component.manifest().service);
-            if let Some(old) = old.filter(|old| old.digest() != component.digest()) {
+            if let Some(old) = old.filter(|old| watched && old.digest() != component.digest()) {
                 tokio::spawn(self.clone().watch(component.clone(), old.clone()));
             }
         }
@@ -464,7 +466,7 @@ async fn on_its_own<T: Send + 'static>(
 
 fn parse_grants(grants: &[String]) -> Result<Vec<Grant>, Rejection> {
     let parsed = grants.iter().map(|grant| grant.parse::<Grant>());
-    parsed.collect::<Result<_, _>>().map_err(|error| Rejection::new("invalid-grant", error.to_string()))
+    parsed.collect::<Result<_, _>>().map_err(|error| Rejection::new("invalid-grant", format!("{error}.")))
 }
 
 fn earlier<'a>(running: &'a Running, to: Option<&str>) -> Result<&'a Release, Rejection> {
@@ -500,15 +502,5 @@ fn history_error(error: HistoryError) -> CallError {
     match error {
         HistoryError::Read(error) => CallError::Read(error),
         error @ HistoryError::Format { .. } => CallError::Read(ReadError(Arc::new(error))),
-    }
-}
-
-fn refusal(report: &Report) -> String {
-    match report.refusal() {
-        Some((Some(service), gate)) => {
-            format!("{service} is refused at the gate {}: {}", gate.gate, gate.says)
-        }
-        Some((None, gate)) => format!("refused at the gate {}: {}", gate.gate, gate.says),
-        None => "the services do not go together".to_owned(),
     }
 }

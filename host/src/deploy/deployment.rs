@@ -1,6 +1,6 @@
 //! Deployments as they stand in the log: one stream for the whole host, so that several services go live with one append.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,8 @@ pub(crate) struct Deployments {
     pub(crate) version: Version,
     /// By service.
     pub(crate) running: BTreeMap<Arc<str>, Running>,
+    /// The services that ran once and were undeployed.
+    pub(crate) undeployed: BTreeSet<Arc<str>>,
 }
 
 /// What happened to one service.
@@ -182,6 +184,7 @@ impl Deployments {
             }
             Happened::Undeployed { release, .. } => {
                 self.running.remove(&release.service);
+                self.undeployed.insert(release.service);
             }
         }
     }
@@ -197,6 +200,7 @@ impl Deployments {
             before.truncate(at);
         }
         let service = release.service.clone();
+        self.undeployed.remove(&service);
         self.running.insert(service, Running { release, since, by: by.clone(), note, before });
     }
 

@@ -112,4 +112,11 @@ impl Report {
         let of_all = self.gates.iter().map(|gate| (None, gate));
         of_services.chain(of_all).find(|(_, gate)| gate.outcome == GateOutcome::Refused)
     }
+
+    /// Which gate refuses what and why, as a part of a sentence; none if all let it through.
+    pub fn why_refused(&self) -> Option<String> {
+        let (service, gate) = self.refusal()?;
+        let what = service.map_or("the services together", |service| &**service);
+        Some(format!("the gate {} refuses {what}: {}", gate.gate, gate.says))
+    }
 }

@@ -129,8 +129,16 @@ impl Components {
         readers.insert(service.clone(), component);
     }
 
+    /// Puts a component on disk, where it stays at least until [`Components::keep_releases`] is told others.
+    pub(super) fn keep(&self, wasm: &[u8]) -> io::Result<()> {
+        let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store.keep(wasm)?;
+        releases.insert(Digest::of(wasm));
+        Ok(())
+    }
+
     /// Keeps the components that services may be rolled back to, in the place of those that were told before.
-    pub(super) fn keep_releases(&self, releases: HashSet<Digest>) {
+    pub(crate) fn keep_releases(&self, releases: HashSet<Digest>) {
         *self.releases.lock().unwrap_or_else(PoisonError::into_inner) = releases;
     }
 
@@ -138,7 +146,9 @@ impl Components {
     /// saga needs.
     pub fn retain(&self, mut needed: HashSet<Digest>) -> io::Result<()> {
         needed.extend(self.readers.lock().unwrap_or_else(PoisonError::into_inner).values());
-        needed.extend(self.releases.lock().unwrap_or_else(PoisonError::into_inner).iter());
+        // Held to the end: what is kept meanwhile is not deleted.
+        let releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
+        needed.extend(releases.iter());
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         past.retain(|digest, _| needed.contains(digest));
         drop(past);

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
 pub(crate) mod audit;
+pub(crate) mod deploy;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod laws;
@@ -82,6 +83,11 @@ impl Site {
     pub(crate) fn with_variable(mut self, name: &'static str, value: &str) -> Self {
         self.variables.push((name, value.to_owned()));
         self
+    }
+
+    /// From the next start on the hosts have another `kontor.toml`.
+    pub(crate) fn configure(&self, configuration: &str) {
+        fs::write(self.folder.path().join("kontor.toml"), configuration).unwrap();
     }
 
     pub(crate) fn data(&self) -> PathBuf {

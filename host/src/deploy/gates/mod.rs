@@ -130,7 +130,7 @@ impl Examiner<'_> {
         let since = Instant::now();
         gates.push(self.history(before, &component, terms).await.at(GateName::History, since));
         let since = Instant::now();
-        let (replayed, rehearsed) = self.replay(&component, before).await;
+        let (replayed, rehearsed) = self.replay(&component).await;
         gates.push(replayed.at(GateName::Sagas, since));
         let since = Instant::now();
         gates.push(warm_up(&component).await.at(GateName::WarmUp, since));
@@ -217,8 +217,8 @@ impl Examiner<'_> {
         }
     }
 
-    async fn replay(&self, component: &Component, before: Option<&Component>) -> (Finding, Vec<Rehearsed>) {
-        let Some(sagas) = self.sagas.filter(|_| before.is_some()) else {
+    async fn replay(&self, component: &Component) -> (Finding, Vec<Rehearsed>) {
+        let Some(sagas) = self.sagas else {
             return (Finding::skipped("no saga can be open"), Vec::new());
         };
         let rehearsed = match sagas.rehearse(component).await {

@@ -259,7 +259,7 @@ mod tests {
 
     fn refused() -> Gate {
         let (gate, outcome) = (GateName::History, GateOutcome::Refused);
-        let says = "It cannot fold order/7: see its events, or leave it out.".to_owned();
+        let says = "it cannot fold order/7: see its events, or leave it out".to_owned();
         Gate { gate, outcome, took_ms: 12, says, findings: vec!["order/7".to_owned()] }
     }
 
@@ -273,8 +273,7 @@ mod tests {
     #[test]
     fn a_service_says_since_when_it_runs() {
         let note = Some("spring sale".to_owned());
-        let running =
-            Running { release: release(), since: Time(0), by: "ada".into(), note, before: Vec::new() };
+        let running = Running { release: release(), since: Time(0), by: "ada".into(), note, before: vec![] };
         let plugin = json!(Plugin::new(release().digest, &manifest(), Some(&running)));
         assert_eq!(plugin["since"], "1970-01-01T00:00:00.000Z");
         assert_eq!((&plugin["by"], &plugin["note"]), (&json!("ada"), &json!("spring sale")));
@@ -342,7 +341,8 @@ mod tests {
     async fn a_refusal_of_a_gate_is_its_sentence_and_the_whole_report() {
         let (status, problem) = problem(DeployError::Refused(Box::new(report()))).await;
         assert_eq!((status, &problem["code"]), (422, &json!("gate-refused")));
-        assert_eq!(problem["detail"], refused().says);
+        let detail = format!("Nothing was changed: the gate history refuses order: {}.", refused().says);
+        assert_eq!(problem["detail"], detail);
         assert_eq!(problem["report"], json!(report()));
     }
 

@@ -119,8 +119,8 @@ impl Problem {
 
     /// A gate refused a deployment.
     pub(super) fn gate_refused(report: Report) -> Self {
-        let says = report.refusal().map_or("A gate refused the deployment.", |(_, gate)| &gate.says);
-        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "gate-refused", says);
+        let detail = format!("Nothing was changed: {}.", report.why_refused().unwrap_or_default());
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "gate-refused", detail);
         problem.0.report = Some(report);
         problem
     }
