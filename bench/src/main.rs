@@ -12,6 +12,10 @@ mod shop;
 
 use clap::{Parser, Subcommand};
 
+/// The host's: what is compared with it, and the parts of it that run here, must not differ in that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measure Kontor against the same service written by hand
 #[derive(Parser)]
 struct Cli {

@@ -57,7 +57,7 @@ impl<C: Component> sagas::Guest for C {
 impl<C: Component> projections::Guest for C {
     fn project(events: Vec<RecordedEvent>) -> Result<(), String> {
         match &C::service().read_model {
-            Some(read_model) => events.iter().try_for_each(|event| read_model.apply(event)),
+            Some(read_model) => read_model.project(&events),
             None => Err("this service has no read model".to_owned()),
         }
     }

@@ -93,7 +93,7 @@ pub mod services;
 pub use aggregate::{Aggregate, Context};
 pub use bindings::kontor::service::logging::{Level, log};
 pub use bindings::kontor::service::types::{Event, RecordedEvent};
-pub use read_model::ReadModel;
+pub use read_model::{Batch, ReadModel};
 pub use rejection::Rejection;
 pub use saga::{Command, Outcome, Saga};
 pub use service::{Service, Target, command, query, view};
@@ -107,8 +107,8 @@ pub mod prelude {
     pub use crate::db::SqlError;
     pub use crate::services::Failure;
     pub use crate::{
-        Aggregate, Command, Context, ReadModel, RecordedEvent, Rejection, Saga, Service, command, params,
-        query, view,
+        Aggregate, Batch, Command, Context, ReadModel, RecordedEvent, Rejection, Saga, Service, command,
+        params, query, view,
     };
 }
 

@@ -1,3 +1,5 @@
+use std::fmt::Display;
+
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
@@ -5,60 +7,116 @@ use crate::bindings::exports::kontor::service::manifest;
 use crate::db::SqlError;
 use crate::{RecordedEvent, json, schema};
 
-/// A private SQLite database that follows from events alone.
-pub struct ReadModel {
+/// A private SQLite database that follows from events alone. `B`: what is kept in memory while a batch of events is
+/// applied; nothing, if each event is written by itself.
+pub struct ReadModel<B = ()> {
     /// Raise it whenever the tables or what is written to them change: the host then builds a new database from the first
     /// event on, beside the old one.
     pub version: u32,
     /// SQL statements that make the tables in an empty database.
     pub schema: &'static str,
-    followed: Vec<Followed>,
+    followed: Vec<Followed<B>>,
 }
 
 /// An aggregate whose events the read model takes.
-struct Followed {
+struct Followed<B> {
     aggregate: &'static str,
     events: fn() -> Vec<schema::Variant>,
-    apply: Box<Apply>,
+    apply: Box<Apply<B>>,
 }
 
-type Apply = dyn Fn(&RecordedEvent) -> Result<(), String> + Send + Sync;
+type Apply<B> = dyn Fn(&mut B, &RecordedEvent) -> Result<(), String> + Send + Sync;
+
+/// The part of a read model that a batch of events is about, in memory: read at once, changed by one event after the other,
+/// written at once. A row that many of the events change is so written only once.
+pub trait Batch: Sized + 'static {
+    /// Reads what the events are about with [`db`](crate::db).
+    fn read(events: &[RecordedEvent]) -> Result<Self, SqlError>;
+
+    /// Writes what the events have changed.
+    fn write(self) -> Result<(), SqlError>;
+}
+
+/// Each event is written by itself.
+impl Batch for () {
+    fn read(_: &[RecordedEvent]) -> Result<Self, SqlError> {
+        Ok(())
+    }
+
+    fn write(self) -> Result<(), SqlError> {
+        Ok(())
+    }
+}
 
 impl ReadModel {
     /// A read model that follows nothing yet.
     pub fn new(version: u32, schema: &'static str) -> Self {
-        Self { version, schema, followed: Vec::new() }
+        Self::in_batches(version, schema)
     }
 
     /// Takes the events of an aggregate, of this service or another, that are variants of `E`, and writes them with
     /// [`db`](crate::db). Aggregates' events come in the order of the log. An error stops that aggregate's events until
     /// someone has seen to it.
     pub fn follow<E>(
-        mut self,
+        self,
         aggregate: &'static str,
         project: fn(&RecordedEvent, E) -> Result<(), SqlError>,
     ) -> Self
     where
         E: DeserializeOwned + JsonSchema + 'static,
     {
-        let apply = move |event: &RecordedEvent| {
+        self.fold(aggregate, move |(), event, change| project(event, change))
+    }
+}
+
+impl<B: Batch> ReadModel<B> {
+    /// As [`ReadModel::new`], for one that takes events in batches: that writes far less while the host catches up, when
+    /// a batch is hundreds of events.
+    pub fn in_batches(version: u32, schema: &'static str) -> Self {
+        Self { version, schema, followed: Vec::new() }
+    }
+
+    /// As [`ReadModel::follow`]: takes the events of an aggregate that are variants of `E`, and changes the batch by them.
+    pub fn fold<E>(
+        mut self,
+        aggregate: &'static str,
+        project: impl Fn(&mut B, &RecordedEvent, E) -> Result<(), SqlError> + Send + Sync + 'static,
+    ) -> Self
+    where
+        E: DeserializeOwned + JsonSchema + 'static,
+    {
+        let apply = move |batch: &mut B, event: &RecordedEvent| {
             let read = json::read_variant(&event.name, &event.payload).map_err(|error| error.to_string())?;
-            project(event, read).map_err(|error| error.to_string())
+            project(batch, event, read).map_err(|error| error.to_string())
         };
         self.followed.push(Followed { aggregate, events: schema::variants::<E>, apply: Box::new(apply) });
         self
     }
 
-    pub(crate) fn apply(&self, event: &RecordedEvent) -> Result<(), String> {
-        let RecordedEvent { aggregate, aggregate_id, version, name, .. } = event;
+    fn apply(&self, batch: &mut B, event: &RecordedEvent) -> Result<(), String> {
         self.followed
             .iter()
-            .filter(|followed| followed.aggregate == aggregate)
-            .try_for_each(|followed| (followed.apply)(event))
-            .map_err(|error| format!("{name}, version {version} of {aggregate} {aggregate_id}: {error}"))
+            .filter(|followed| followed.aggregate == event.aggregate)
+            .try_for_each(|followed| (followed.apply)(batch, event))
+            .map_err(|error| blame(event, &error))
     }
+}
 
-    pub(crate) fn describe(&self) -> manifest::ReadModel {
+/// Says which event could not be applied.
+fn blame(event: &RecordedEvent, error: &impl Display) -> String {
+    let RecordedEvent { aggregate, aggregate_id, version, name, .. } = event;
+    format!("{name}, version {version} of {aggregate} {aggregate_id}: {error}")
+}
+
+/// A read model of whatever batches.
+pub(crate) trait Projection: Send + Sync {
+    fn describe(&self) -> manifest::ReadModel;
+
+    fn project(&self, events: &[RecordedEvent]) -> Result<(), String>;
+}
+
+impl<B: Batch> Projection for ReadModel<B> {
+    fn describe(&self) -> manifest::ReadModel {
         let subscribes = self.followed.iter().flat_map(|followed| {
             (followed.events)().into_iter().map(|event| manifest::EventRef {
                 aggregate: followed.aggregate.to_owned(),
@@ -70,6 +128,17 @@ impl ReadModel {
             schema: self.schema.to_owned(),
             subscribes: subscribes.collect(),
         }
+    }
+
+    fn project(&self, events: &[RecordedEvent]) -> Result<(), String> {
+        // Which of several events is to blame is not known here. The host then applies them one by one.
+        let failed = |error: SqlError| match events {
+            [event] => blame(event, &error),
+            _ => error.to_string(),
+        };
+        let mut batch = B::read(events).map_err(failed)?;
+        events.iter().try_for_each(|event| self.apply(&mut batch, event))?;
+        batch.write().map_err(failed)
     }
 }
 
@@ -124,13 +193,14 @@ mod tests {
     #[test]
     fn an_event_that_cannot_be_applied_is_named() {
         let read_model = ReadModel::new(1, "").follow("product", project);
-        assert_eq!(read_model.apply(&recorded("product", r#"{"quantity":10,"unknown":1}"#)), Ok(()));
+        let apply = |payload| read_model.project(&[recorded("product", payload)]);
+        assert_eq!(apply(r#"{"quantity":10,"unknown":1}"#), Ok(()));
         let table = [
             (r#"{"quantity":11}"#, "stock-added, version 2 of product p1: 11 is too much"),
             (r#"{}"#, "stock-added, version 2 of product p1: missing field `quantity`"),
         ];
         for (payload, error) in table {
-            let answer = read_model.apply(&recorded("product", payload)).unwrap_err();
+            let answer = apply(payload).unwrap_err();
             assert!(answer.starts_with(error), "{answer}");
         }
     }

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use crate::aggregate::{Aggregate, Handler};
 use crate::bindings::exports::kontor::service::manifest;
-use crate::read_model::ReadModel;
+use crate::read_model::{Batch, Projection, ReadModel};
 use crate::saga::Saga;
 use crate::services::Failure;
 use crate::{RecordedEvent, Rejection, json, schema};
@@ -19,7 +19,7 @@ pub struct Service {
     pub(crate) sagas: Vec<SagaHandler>,
     pub(crate) queries: Vec<QueryHandler>,
     routes: Vec<manifest::Route>,
-    pub(crate) read_model: Option<ReadModel>,
+    pub(crate) read_model: Option<Box<dyn Projection>>,
     services: &'static [&'static str],
     config: &'static [&'static str],
     http: &'static [&'static str],
@@ -137,8 +137,8 @@ impl Service {
     }
 
     /// Has a read model.
-    pub fn read_model(self, read_model: ReadModel) -> Self {
-        Self { read_model: Some(read_model), ..self }
+    pub fn read_model<B: Batch>(self, read_model: ReadModel<B>) -> Self {
+        Self { read_model: Some(Box::new(read_model)), ..self }
     }
 
     /// May ask these services.
@@ -204,7 +204,7 @@ impl Service {
             sagas: self.sagas.iter().map(SagaHandler::describe).collect(),
             queries: self.queries.iter().map(QueryHandler::describe).collect(),
             routes: self.routes.clone(),
-            read_model: self.read_model.as_ref().map(ReadModel::describe),
+            read_model: self.read_model.as_ref().map(|model| model.describe()),
             permissions: manifest::Permissions {
                 services: owned(self.services),
                 config: owned(&[self.config, self.http_configured].concat()),

@@ -1,6 +1,8 @@
 //! Chores of the repository: `cargo xtask help`. The standard library only, so that it is built in a second.
 
 mod cargo;
+mod cargo_component;
+mod new_service;
 mod plugins;
 mod test;
 
@@ -20,6 +22,8 @@ Commands:
   build  Build the plugins into target/plugins/, the tests' fixtures and the host
   run    Build, then serve the plugins with `kontor serve`, in the root of the repository
   test   Check format and lints, build the plugins, run all tests
+  cargo-component
+         Build the plugins with cargo-component and run their tests on that
   help   Print this text
 
 Options:
@@ -58,6 +62,7 @@ fn chore() -> Result<()> {
         ["build", "--release"] if passed_on.is_empty() => build(&Workspace::find()?, ALL, true),
         ["run"] => run(&Workspace::find()?, false, passed_on),
         ["run", "--release"] => run(&Workspace::find()?, true, passed_on),
+        ["cargo-component"] if passed_on.is_empty() => cargo_component::check(&Workspace::find()?),
         ["test"] => test::test(&Workspace::find()?, passed_on),
         [] | ["help" | "--help" | "-h", ..] => {
             println!("{HELP}");

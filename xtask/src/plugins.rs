@@ -29,7 +29,12 @@ impl Group {
         workspace.target.join(self.built)
     }
 
-    fn names(self, workspace: &Workspace) -> Result<Vec<String>> {
+    /// Where the package of a component is.
+    pub(crate) fn package(self, workspace: &Workspace, name: &str) -> PathBuf {
+        workspace.root.join(self.packages).join(name)
+    }
+
+    pub(crate) fn names(self, workspace: &Workspace) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(workspace.root.join(self.packages))? {
             let entry = entry?;
@@ -85,7 +90,7 @@ fn ensure_target(workspace: &Workspace) -> Result<()> {
 }
 
 /// Copies a file in one step, so that a host that watches never sees half of it; leaves an equal file untouched.
-fn replace(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn replace(from: &Path, to: &Path) -> Result<()> {
     let bytes = fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?;
     if fs::read(to).is_ok_and(|present| present == bytes) {
         return Ok(());

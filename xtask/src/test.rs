@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use crate::cargo::{Workspace, succeed};
+use crate::new_service;
 use crate::plugins;
 use crate::{ALL, Result};
 
@@ -30,6 +31,9 @@ pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result
             succeed("tests", tests.args(runner_arguments))
         })?;
     }
+    // The service stands outside of the workspace, so the host is compiled for it once more: a minute after each change of
+    // the host, seconds without one.
+    stage("a new service", || new_service::check(workspace))?;
     eprintln!("==> all passed ({:.1} s)", started.elapsed().as_secs_f32());
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use kontor::log::MAX_PAGE;
+use kontor::log::MAX_BATCH;
 use kontor::projection::Standalone;
 use kontor::runtime::{Component, Runtime, RuntimeLimits};
 use serde_json::json;
@@ -39,12 +39,19 @@ pub(crate) struct Reports {
     json: bool,
 }
 
-/// How long it took to apply all events.
+/// What it cost to apply all events.
 #[derive(Default)]
 struct Replay {
     events: u64,
-    kontor: Duration,
-    native: Duration,
+    kontor: Cost,
+    native: Cost,
+}
+
+#[derive(Default)]
+struct Cost {
+    wall: Duration,
+    /// Time of a processor, which says more on a machine that does other things meanwhile.
+    cpu: Duration,
 }
 
 impl Reports {
@@ -66,18 +73,22 @@ impl Reports {
             let figures = json!({
                 "orders": self.orders,
                 "events": replay.events,
-                "kontor_events_per_second": replay.per_second(replay.kontor),
-                "native_events_per_second": replay.per_second(replay.native),
+                "kontor_events_per_second": replay.per_second(&replay.kontor),
+                "native_events_per_second": replay.per_second(&replay.native),
                 "replay_ratio": replay.ratio(),
+                "kontor_cpu_us_per_event": replay.cpu_us(&replay.kontor),
+                "native_cpu_us_per_event": replay.cpu_us(&replay.native),
                 "questions": answers,
             });
             println!("{figures:#}");
             return Ok(());
         }
         println!("{} orders, {} events", self.orders, replay.events);
-        println!("replay, events/s: kontor {:.0}", replay.per_second(replay.kontor));
-        println!("                  native {:.0}", replay.per_second(replay.native));
-        println!("                  kontor to native {:.0} %\n", replay.ratio() * 100.0);
+        println!("replay    events/s  CPU us/event");
+        for (name, cost) in [("kontor", &replay.kontor), ("native", &replay.native)] {
+            println!("{name:8}  {:8.0}  {:12.1}", replay.per_second(cost), replay.cpu_us(cost));
+        }
+        println!("kontor to native {:.0} %\n", replay.ratio() * 100.0);
         println!("question                                    p50 ms  p99 ms  rows");
         for answer in answers {
             println!("{answer}");
@@ -94,16 +105,37 @@ impl Reports {
 }
 
 impl Replay {
-    fn per_second(&self, took: Duration) -> f64 {
-        self.events as f64 / took.as_secs_f64()
+    fn per_second(&self, cost: &Cost) -> f64 {
+        self.events as f64 / cost.wall.as_secs_f64()
+    }
+
+    fn cpu_us(&self, cost: &Cost) -> f64 {
+        cost.cpu.as_secs_f64() * 1e6 / self.events as f64
     }
 
     fn ratio(&self) -> f64 {
-        self.native.as_secs_f64() / self.kontor.as_secs_f64()
+        self.native.wall.as_secs_f64() / self.kontor.wall.as_secs_f64()
     }
 }
 
-/// Applies the same events in pages of the host's size, each page by both in turns, so that both meet the same machine.
+impl Cost {
+    /// Adds what some work of this thread costs.
+    fn measure<T>(&mut self, work: impl FnOnce() -> T) -> anyhow::Result<T> {
+        let (started, cpu) = (Instant::now(), thread_cpu()?);
+        let result = work();
+        self.wall += started.elapsed();
+        self.cpu += thread_cpu()?.saturating_sub(cpu);
+        Ok(result)
+    }
+}
+
+fn thread_cpu() -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds = stat.split(' ').next().context("the kernel counts a thread's time")?;
+    Ok(Duration::from_nanos(nanoseconds.parse()?))
+}
+
+/// Applies the same events in batches of the host's size, each batch by both in turns, so that both meet the same machine.
 /// Making the events is not measured.
 fn replay(data: &Path, component: &Component, shop: &Shop) -> anyhow::Result<Replay> {
     let native_file = data.join("native.db");
@@ -112,18 +144,14 @@ fn replay(data: &Path, component: &Component, shop: &Shop) -> anyhow::Result<Rep
     let mut replay = Replay::default();
     let mut events = shop.events();
     loop {
-        let page: Vec<_> = events.by_ref().take(MAX_PAGE).collect();
-        if page.is_empty() {
+        let batch: Vec<_> = events.by_ref().take(MAX_BATCH).collect();
+        if batch.is_empty() {
             break;
         }
-        replay.events += page.len() as u64;
-        let started = Instant::now();
-        tokio::task::block_in_place(|| Handle::current().block_on(kontor.project(&page)))
-            .map_err(|error| anyhow!(error))?;
-        replay.kontor += started.elapsed();
-        let started = Instant::now();
-        native.project(&page)?;
-        replay.native += started.elapsed();
+        replay.events += batch.len() as u64;
+        let project = || tokio::task::block_in_place(|| Handle::current().block_on(kontor.project(&batch)));
+        replay.kontor.measure(project)?.map_err(|error| anyhow!(error))?;
+        replay.native.measure(|| native.project(&batch))??;
     }
     let model = component.manifest().read_model.as_ref().context("the report component has a read model")?;
     let kontor_file = data.join(format!("read/report-v{}.db", model.version));

@@ -14,6 +14,7 @@ mod sagas;
 #[cfg(test)]
 mod scripted_host;
 mod serve;
+mod sign;
 mod sse;
 mod style;
 mod table;
@@ -69,6 +70,7 @@ enum Command {
     Projections(projections::Projections),
     Replay(replay::Replay),
     New(new::New),
+    Sign(sign::Sign),
 }
 
 impl Cli {
@@ -86,6 +88,7 @@ impl Cli {
             Command::Projections(projections) => projections.run(self.json, out),
             Command::Replay(replay) => replay.run(self.json, out),
             Command::New(new) => new.run(self.json, out),
+            Command::Sign(sign) => sign.run(self.json, out),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
@@ -12,10 +12,17 @@ const SERVICE: &str = "service-name";
 const TYPE: &str = "ServiceName";
 const CHECKOUT: &str = "sdk-folder";
 
-/// For a service of the repository, and for one that stands alone.
-const MEMBER: &str = include_str!("new/member.toml");
-const PACKAGE: &str = include_str!("new/package.toml");
+/// What a service of the repository has of its own.
+const MEMBER: [(&str, &str); 1] = [("Cargo.toml", include_str!("new/member.toml"))];
 
+/// What a service has that stands alone.
+const PACKAGE: [(&str, &str); 3] = [
+    ("Cargo.toml", include_str!("new/package.toml")),
+    ("rustfmt.toml", include_str!("../../../rustfmt.toml")),
+    (".gitignore", "/target\n"),
+];
+
+/// What every service has.
 const FILES: [(&str, &str); 6] = [
     ("src/lib.rs", include_str!("new/lib.rs")),
     ("src/aggregate.rs", include_str!("new/aggregate.rs")),
@@ -75,14 +82,15 @@ fn service_name(text: &str) -> Result<String, String> {
 impl New {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let dir = self.dir.clone().unwrap_or_else(|| self.service.clone().into());
-        let checkout = Checkout::of(&std::path::absolute(&dir)?, self.sdk.as_deref())?;
+        let place = resolved(&dir).with_context(|| format!("{} is no place for it", dir.display()))?;
+        let checkout = Checkout::of(&place, self.sdk.as_deref())?;
         ensure!(
             is_free(&dir).with_context(|| format!("{} cannot be looked at", dir.display()))?,
             "{} is there and not empty; name another folder with --dir",
             dir.display()
         );
-        let manifest = if checkout.is_home { MEMBER } else { PACKAGE };
-        for (name, template) in FILES.into_iter().chain([("Cargo.toml", manifest)]) {
+        let own: &[_] = if checkout.is_home { &MEMBER } else { &PACKAGE };
+        for (name, template) in FILES.iter().chain(own) {
             let file = dir.join(name);
             let text = filled(template, &self.service, &checkout.path);
             write(&file, &text).with_context(|| format!("{} cannot be written", file.display()))?;
@@ -91,8 +99,13 @@ impl New {
         if json {
             writeln!(out, "{}", json!({"service": self.service, "dir": dir, "next": next}))?;
         } else {
-            let place = if checkout.is_home { String::new() } else { format!(", in {}", dir.display()) };
-            writeln!(out, "The service {} is written. What to do next{place}:", self.service)?;
+            let place = if checkout.is_home { &checkout.root } else { &dir };
+            writeln!(
+                out,
+                "The service {} is written. What to do next, in {}:",
+                self.service,
+                place.display()
+            )?;
             next.iter().try_for_each(|command| writeln!(out, "  {command}"))?;
         }
         Ok(())
@@ -119,6 +132,7 @@ impl New {
 
 /// Where the SDK and the testkit of a service are.
 struct Checkout {
+    root: PathBuf,
     /// As a manifest in the service's folder names it.
     path: String,
     /// Whether the service is one of the repository's own plugins.
@@ -126,7 +140,7 @@ struct Checkout {
 }
 
 impl Checkout {
-    /// `dir`: the absolute folder of the service; `given`: what the caller says.
+    /// `dir`: the folder of the service, [`resolved`]; `given`: what the caller says.
     fn of(dir: &Path, given: Option<&Path>) -> anyhow::Result<Self> {
         let upwards = || dir.ancestors().skip(1).find(|folder| is_checkout(folder));
         let root = match given {
@@ -145,13 +159,21 @@ impl Checkout {
         };
         let is_home = dir.parent() == Some(&root.join("plugins"));
         let path = match dir.strip_prefix(&root) {
-            Ok(below) => {
-                vec![".."; below.components().filter(|part| matches!(part, Component::Normal(_))).count()]
-                    .join("/")
-            }
+            Ok(below) => vec![".."; below.iter().count()].join("/"),
             Err(_) => root.display().to_string(),
         };
-        Ok(Self { path, is_home })
+        Ok(Self { root, path, is_home })
+    }
+}
+
+/// The whole path without links and dots, though its end may not be there yet.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    let path = absolute(path)?;
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(resolved(parent)?.join(name))
+        }
+        (outcome, ..) => outcome,
     }
 }
 
@@ -244,7 +266,7 @@ mod tests {
         for (dir, sdk, path, last) in [
             (root.join("plugins/gift-card"), None, None, "kontor deploy target/plugins/gift-card.wasm"),
             (
-                root.join("a/b"),
+                root.join("sdk/../a/b"),
                 None,
                 Some("../.."),
                 "kontor deploy target/wasm32-wasip2/release/gift_card.wasm",
@@ -272,7 +294,7 @@ mod tests {
         let root = checkout();
         let dir = root.path().join("gift-card");
         run(&dir, None).unwrap();
-        for (name, _) in FILES.into_iter().chain([("Cargo.toml", PACKAGE)]) {
+        for (name, _) in FILES.iter().chain(&PACKAGE) {
             let text = fs::read_to_string(dir.join(name)).unwrap();
             for left in [SERVICE, TYPE, CHECKOUT] {
                 assert!(!text.contains(left), "{left} is left in {name}");

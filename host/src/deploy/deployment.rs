@@ -70,7 +70,7 @@ pub struct Running {
     pub by: Arc<str>,
     pub note: Option<String>,
     /// What ran before it, oldest first.
-    pub(crate) before: Vec<Release>,
+    pub before: Vec<Release>,
 }
 
 /// What runs, by the log. *Invariant:* it follows from the stream alone.

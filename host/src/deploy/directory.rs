@@ -4,6 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 /// The largest component that is taken: one with an interpreter of another language in it has some ten megabytes.
 pub(crate) const MAX_COMPONENT_BYTES: u64 = 128 << 20;
 
@@ -43,8 +46,9 @@ pub(super) fn read(dir: &Path, required: bool) -> Result<Vec<(PathBuf, Vec<u8>)>
 /// The signature beside a component, `order.wasm.sig`, if there is one.
 pub(super) fn signature(file: &Path) -> Result<Option<Vec<u8>>, DirectoryError> {
     let file = file.with_extension("wasm.sig");
-    match fs::read(&file) {
-        Ok(signature) => Ok(Some(signature)),
+    match fs::read_to_string(&file) {
+        // What is no signature is none of a trusted key.
+        Ok(text) => Ok(Some(BASE64.decode(text.trim()).unwrap_or_default())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(DirectoryError::Read { file, source }),
     }

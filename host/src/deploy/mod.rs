@@ -7,7 +7,7 @@ mod directory;
 mod gates;
 mod registry;
 mod report;
-mod signature;
+pub mod signature;
 mod store;
 mod watch;
 

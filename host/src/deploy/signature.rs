@@ -1,9 +1,167 @@
-//! stub
+//! Signatures of components: Ed25519 (RFC 8032) over the SHA-256 digest of the component's bytes. Keys and signatures are
+//! written as base64.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ring::rand::SystemRandom;
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
+
 use crate::model::Digest;
 
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
-pub struct PublicKey([u8; 32]);
+/// The bytes of a public key.
+const PUBLIC_KEY_BYTES: usize = 32;
 
-pub(super) fn verify(_trusted: &[PublicKey], _digest: Digest, _signature: &[u8]) -> bool {
-    false
+/// Whose signatures are trusted.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct PublicKey([u8; PUBLIC_KEY_BYTES]);
+
+/// What signs. Its text is the PKCS#8 document (RFC 8410) in base64, and is shown to nobody.
+pub struct SigningKey {
+    pair: Ed25519KeyPair,
+    text: String,
+}
+
+/// Why a text is no key.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    #[error("it is no public key: one has 44 characters of base64, as `kontor sign --new-key` prints it")]
+    Public,
+    #[error("it is no key to sign with: `kontor sign --new-key` makes one")]
+    Signing,
+    #[error("the operating system gives no random numbers")]
+    NoRandomness,
+}
+
+/// Whether one of the keys has signed the component with this digest.
+pub fn verify(trusted: &[PublicKey], digest: Digest, signature: &[u8]) -> bool {
+    let has_signed = |key: &PublicKey| {
+        UnparsedPublicKey::new(&ED25519, key.0).verify(digest.as_bytes(), signature).is_ok()
+    };
+    trusted.iter().any(has_signed)
+}
+
+/// A key that nobody else has.
+pub fn new_key() -> Result<SigningKey, KeyError> {
+    let document =
+        Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::NoRandomness)?;
+    BASE64.encode(document).parse()
+}
+
+impl SigningKey {
+    /// The signature of the component with this digest, in base64.
+    pub fn sign(&self, digest: Digest) -> String {
+        BASE64.encode(self.pair.sign(digest.as_bytes()))
+    }
+
+    /// What others know its signatures by.
+    pub fn public(&self) -> PublicKey {
+        let mut bytes = [0; PUBLIC_KEY_BYTES];
+        bytes.copy_from_slice(self.pair.public_key().as_ref());
+        PublicKey(bytes)
+    }
+
+    /// The key itself, for the one file that it is kept in.
+    pub fn reveal(&self) -> &str {
+        &self.text
+    }
+}
+
+impl FromStr for SigningKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let text = text.trim();
+        let document = BASE64.decode(text).map_err(|_| KeyError::Signing)?;
+        let pair = Ed25519KeyPair::from_pkcs8(&document).map_err(|_| KeyError::Signing)?;
+        Ok(Self { pair, text: text.to_owned() })
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let bytes = BASE64.decode(text.trim()).map_err(|_| KeyError::Public)?;
+        bytes.try_into().map(Self).map_err(|_| KeyError::Public)
+    }
+}
+
+impl TryFrom<String> for PublicKey {
+    type Error = KeyError;
+
+    fn try_from(text: String) -> Result<Self, KeyError> {
+        text.parse()
+    }
+}
+
+impl From<PublicKey> for String {
+    fn from(key: PublicKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64.encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature(key: &SigningKey, digest: Digest) -> Vec<u8> {
+        BASE64.decode(key.sign(digest)).unwrap()
+    }
+
+    #[test]
+    fn only_what_a_trusted_key_has_signed_is_verified() {
+        let (ada, bo) = (new_key().unwrap(), new_key().unwrap());
+        let (component, other) = (Digest::of(b"component"), Digest::of(b"other"));
+        let by_ada = signature(&ada, component);
+        let both = [bo.public(), ada.public()];
+        for (trusted, digest, signature, verified) in [
+            (&both[..], component, &by_ada[..], true),
+            (&both[1..], component, &by_ada, true),
+            (&both[..1], component, &by_ada, false),
+            (&[], component, &by_ada, false),
+            (&both, other, &by_ada, false),
+            (&both, component, &by_ada[..63], false),
+            (&both, component, b"", false),
+        ] {
+            assert_eq!(verify(trusted, digest, signature), verified, "{trusted:?} {digest:?} {signature:?}");
+        }
+    }
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        let key = new_key().unwrap();
+        let again: SigningKey = format!("{}\n", key.reveal()).parse().unwrap();
+        assert_eq!(again.public(), key.public());
+        assert_eq!(again.sign(Digest::of(b"x")), key.sign(Digest::of(b"x")), "signatures are deterministic");
+        let json = serde_json::to_string(&key.public()).unwrap();
+        assert_eq!(serde_json::from_str::<PublicKey>(&json).unwrap(), key.public());
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let public = new_key().unwrap().public().to_string();
+        for refused in ["", "key", &public[..40], &format!("{public}AAAA")] {
+            assert_eq!(refused.parse::<PublicKey>(), Err(KeyError::Public), "{refused}");
+        }
+        for refused in ["", "key", &public] {
+            assert_eq!(refused.parse::<SigningKey>().err(), Some(KeyError::Signing), "{refused}");
+        }
+    }
 }

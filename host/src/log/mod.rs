@@ -19,6 +19,11 @@ pub use snapshots::{Snapshot, Snapshots};
 
 /// The most events that one read brings.
 pub const MAX_PAGE: usize = 1_000;
+/// The most events of a batch, which a read model applies in one transaction: each transaction writes every page of the
+/// indexes that it has changed, so fewer are cheaper. A host that stops undoes some tenths of a second's work.
+pub const MAX_BATCH: usize = 10 * MAX_PAGE;
+/// Bytes of payload after which a batch ends with a page, so that large events do not fill the memory.
+const MAX_BATCH_BYTES: usize = 16 << 20;
 
 /// New events for one stream, all of one command.
 #[derive(Clone, Debug)]
@@ -102,23 +107,40 @@ pub struct Subscription {
     log: Arc<dyn EventLog>,
     head: watch::Receiver<Position>,
     after: Position,
+    /// How many events are returned at most.
+    limit: usize,
+    /// Read, but not returned yet.
+    gathered: Vec<Recorded>,
 }
 
 impl Subscription {
+    /// Brings a page of at most [`MAX_PAGE`] events at a time.
     pub fn new(log: Arc<dyn EventLog>, after: Position) -> Self {
         let head = log.head();
-        Self { log, head, after }
+        Self { log, head, after, limit: MAX_PAGE, gathered: Vec::new() }
     }
 
-    /// The next events, at least one and at most [`MAX_PAGE`]. Waits until there are some. None when the log is closed.
-    /// Cancel-safe: an event not returned comes with the next call.
+    /// Brings up to [`MAX_BATCH`] events at a time while it is far behind.
+    pub fn in_batches(log: Arc<dyn EventLog>, after: Position) -> Self {
+        Self { limit: MAX_BATCH, ..Self::new(log, after) }
+    }
+
+    /// The next events, at least one. Waits until there are some. None when the log is closed. Cancel-safe: an event not
+    /// returned comes with a later call.
     pub async fn next(&mut self) -> Result<Option<Vec<Recorded>>, ReadError> {
-        let after = self.after;
-        if self.head.wait_for(|head| *head > after).await.is_err() {
-            return Ok(None);
+        loop {
+            let after = self.after;
+            if self.gathered.is_empty() && self.head.wait_for(|head| *head > after).await.is_err() {
+                return Ok(None);
+            }
+            let page = self.log.read_all(after, MAX_PAGE).await?;
+            let more = page.len() == MAX_PAGE;
+            self.after = page.last().map_or(after, |event| event.position);
+            self.gathered.extend(page);
+            let bytes: usize = self.gathered.iter().map(|event| event.payload.as_str().len()).sum();
+            if !more || self.gathered.len() >= self.limit || bytes >= MAX_BATCH_BYTES {
+                return Ok(Some(std::mem::take(&mut self.gathered)));
+            }
         }
-        let page = self.log.read_all(after, MAX_PAGE).await?;
-        self.after = page.last().map_or(after, |event| event.position);
-        Ok(Some(page))
     }
 }

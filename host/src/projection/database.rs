@@ -24,13 +24,13 @@ const LAYOUT: u32 = 4;
 /// Connections kept for the next queries. Each has a page cache of up to 2 MB and its prepared statements.
 const MAX_IDLE: usize = 8;
 
-/// The page cache of the connection that fills a database, in KiB: a batch of some hundred events changes thousands of pages
-/// of a large read model, all over its indexes. With SQLite's own 2 MB they are written and read again within the batch.
-const WRITER_CACHE_KIB: i64 = 32 << 10;
+/// The page cache of the connection that fills a database, in KiB: a transaction of ten thousand events changes thousands of pages
+/// (of 4 KiB) of a large read model, all over its indexes. With SQLite's own 2 MB they are written and read again within it.
+const WRITER_CACHE_KIB: i64 = 64 << 10;
 
-/// Pages (of 4 KiB) in the WAL after which they are written back: 32 MB. The next batches change many of the same pages, and
+/// Pages in the WAL after which they are written back: 64 MB, a few such transactions. They change many of the same pages, and
 /// each time costs a sync.
-const CHECKPOINT_PAGES: i64 = 8_192;
+const CHECKPOINT_PAGES: i64 = 16_384;
 
 /// One version of a service's read model, as queries see it.
 pub(crate) struct Database {

@@ -16,6 +16,9 @@ use crate::runtime::{Access, Component, Guarded, ReadSession};
 /// takes some ten milliseconds.
 const COMMIT_EVERY: Position = 10_000;
 
+/// Events that a component gets in one call, whose time and memory are limited: less than a batch, which is a transaction.
+const EVENTS_A_CALL: usize = 1_000;
+
 /// Why a database is not filled any further.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unfilled {
@@ -168,15 +171,24 @@ impl Filling {
         if events.is_empty() {
             return self.commit(progress).map(Ok);
         }
-        let session = ReadSession { connection: self.begin()?, access: Access::Write };
-        let (outcome, session) = self.component.project(events, session).await;
-        let mut outcome = outcome.unwrap_or_else(|fault| Err(format!("{fault}: {}", fault.detail)));
-        let Some(ReadSession { connection, .. }) = session else {
-            // Closed, and what it wrote undone.
-            return Ok(outcome.and_then(|()| Err("the connection was lost".to_owned())));
-        };
-        if let Some(trouble) = connection.trouble() {
-            return Err(trouble.into());
+        let mut connection = self.begin()?;
+        let mut outcome = Ok(());
+        for events in events.chunks(EVENTS_A_CALL) {
+            connection.begin_call();
+            let session = ReadSession { connection, access: Access::Write };
+            let (projected, session) = self.component.project(events, session).await;
+            outcome = projected.unwrap_or_else(|fault| Err(format!("{fault}: {}", fault.detail)));
+            let Some(session) = session else {
+                // Closed, and what it wrote undone.
+                return Ok(outcome.and_then(|()| Err("the connection was lost".to_owned())));
+            };
+            connection = session.connection;
+            if let Some(trouble) = connection.trouble() {
+                return Err(trouble.into());
+            }
+            if outcome.is_err() {
+                break;
+            }
         }
         if outcome.is_ok() {
             tables::count_change(&connection)?;

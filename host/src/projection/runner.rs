@@ -227,7 +227,7 @@ impl Runner {
     }
 
     fn feed(&self, (component, opened): (Component, Opened)) -> Feed {
-        let subscription = Subscription::new(self.log.clone(), opened.writer.position);
+        let subscription = Subscription::in_batches(self.log.clone(), opened.writer.position);
         Feed { subscription, filling: Filling::new(component, opened) }
     }
 

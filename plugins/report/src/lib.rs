@@ -2,11 +2,14 @@
 
 use kontor_sdk::prelude::*;
 
+mod batch;
 mod orders;
 #[cfg(test)]
 mod plan;
 mod read_model;
+mod row;
 mod sales;
+mod totals;
 
 kontor_sdk::export!(service);
 

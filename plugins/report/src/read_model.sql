@@ -1,11 +1,13 @@
 -- One row an order. The events of an order, its payment and its delivery come in any order relative to each other, so
 -- whichever comes first makes the row; what belongs to the order itself is null until `order-created` has come.
--- Lists and structs are JSON text. Times are milliseconds since 1970-01-01 UTC.
+-- Numbers grow as orders become known. Lists and structs are JSON text. Times are milliseconds since 1970-01-01 UTC.
 CREATE TABLE orders (
-    id              TEXT PRIMARY KEY,
+    number          INTEGER PRIMARY KEY,
+    id              TEXT NOT NULL UNIQUE,
     user_id         TEXT,
     status          TEXT,
     reason          TEXT,
+    lines           TEXT NOT NULL,
     total           INTEGER,
     address         TEXT,
     payment_status  TEXT,
@@ -13,29 +15,23 @@ CREATE TABLE orders (
     delivery_status TEXT,
     created_at_ms   INTEGER,
     updated_at_ms   INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
-CREATE INDEX orders_by_time ON orders (created_at_ms, id);
-CREATE INDEX orders_by_user ON orders (user_id, created_at_ms, id);
-CREATE INDEX orders_by_status ON orders (status, created_at_ms, id);
+CREATE INDEX orders_by_time ON orders (created_at_ms);
+CREATE INDEX orders_by_status ON orders (status, created_at_ms);
 
--- Status and time are the order's, here for the indexes: a product may be in most of all orders.
-CREATE TABLE order_lines (
-    order_id      TEXT NOT NULL,
-    line          INTEGER NOT NULL,
+-- Orders of another status are passed over within the index, some thousands of them in a millisecond. An index that leads
+-- straight to a status would be another one to keep.
+CREATE INDEX orders_by_user ON orders (user_id, created_at_ms, number, status);
+
+-- The same for products: one may be in a hundred thousand orders.
+CREATE TABLE orders_by_product (
     product_id    TEXT NOT NULL,
-    name          TEXT NOT NULL,
-    quantity      INTEGER NOT NULL,
-    unit_price    INTEGER NOT NULL,
-    amount        INTEGER NOT NULL,
-    status        TEXT NOT NULL,
     created_at_ms INTEGER NOT NULL,
-    PRIMARY KEY (order_id, line)
+    number        INTEGER NOT NULL,
+    status        TEXT NOT NULL,
+    PRIMARY KEY (product_id, created_at_ms, number)
 ) STRICT, WITHOUT ROWID;
-
--- Orders of another status are passed over within the index, a hundred thousand of them in some milliseconds. An index that
--- leads straight to a status would cost each order its share at every change of status.
-CREATE INDEX order_lines_by_product ON order_lines (product_id, created_at_ms, order_id, status);
 
 -- Totals of the orders that stand, by the day (UTC) on which they were placed. No query has to look at a million orders.
 -- An amount beyond the range of INTEGER is an error, never a rounded number: the tables are STRICT.

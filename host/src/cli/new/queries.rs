@@ -5,7 +5,8 @@ use kontor_testkit::{Service, event, json};
 #[test]
 fn the_list_follows_every_event() {
     let service = Service::load("service-name");
-    let history = service.events([("service-name", "one", event("service-name-opened", json!({"title": "First"})))]);
+    let opened = event("service-name-opened", json!({"title": "First"}));
+    let history = service.events([("service-name", "one", opened)]);
     let entry = |closed: bool| json!({"id": "one", "title": "First", "closed": closed});
     history.query("list", json!({})).then(json!({"items": [entry(false)], "next": null}));
     let history = history.events([("service-name", "one", event("service-name-closed", json!({})))]);

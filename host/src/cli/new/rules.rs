@@ -40,7 +40,8 @@ fn it_is_closed_once() {
 
 #[test]
 fn payloads_that_make_no_sense_are_refused() {
-    for payload in [json!({}), json!({"title": ""}), json!({"title": 1}), json!({"title": "First", "colour": "red"})] {
+    let coloured = json!({"title": "First", "colour": "red"});
+    for payload in [json!({}), json!({"title": ""}), json!({"title": 1}), coloured] {
         after(&[]).when("open", payload).then_rejected("invalid-payload");
     }
 }

@@ -113,6 +113,8 @@ impl Guarded {
         }
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        // Otherwise some statements are compiled again for each value that they get.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(MAX_PREPARED);
         let clock = rules.clone();
         let late = move || lock(&clock).until.is_some_and(|until| Instant::now() >= until);
