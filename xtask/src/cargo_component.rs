@@ -18,8 +18,9 @@ const INSTALL: &str = "cargo install cargo-component --locked";
 
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut version = workspace.cargo(&["component", "--version"]);
-    succeed("cargo component", &mut version)
-        .map_err(|error| format!("{error}; `{INSTALL}` installs it, in nine minutes of processor time"))?;
+    succeed("cargo component", &mut version).map_err(|error| {
+        format!("{error}; `{INSTALL}` installs it, in some ten minutes of processor time")
+    })?;
     let folder = workspace.target.join("cargo-component");
     fs::create_dir_all(&folder)?;
     let names = PLUGINS.names(workspace)?;
