@@ -1,6 +1,7 @@
 //! The plugins built by cargo-component (<https://github.com/bytecodealliance/cargo-component>) pass the same tests, and a
 //! host runs them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -17,8 +18,9 @@ const INSTALL: &str = "cargo install cargo-component --locked";
 
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut version = workspace.cargo(&["component", "--version"]);
-    succeed("cargo component", &mut version)
-        .map_err(|error| format!("{error}; `{INSTALL}` installs it, in nine minutes of processor time"))?;
+    succeed("cargo component", &mut version).map_err(|error| {
+        format!("{error}; `{INSTALL}` installs it, in some ten minutes of processor time")
+    })?;
     let folder = workspace.target.join("cargo-component");
     fs::create_dir_all(&folder)?;
     let names = PLUGINS.names(workspace)?;
@@ -35,12 +37,14 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 
 /// Runs the tests of the plugins on these components.
 fn test(workspace: &Workspace, names: &[String], folder: &Path) -> Result<()> {
-    let mut tests = workspace.cargo(&["test", "--workspace"]);
+    let mut files = BTreeSet::new();
     for name in names {
         for file in fs::read_dir(PLUGINS.package(workspace, name).join("tests"))? {
-            tests.arg("--test").arg(file?.path().file_stem().unwrap_or_default());
+            files.extend(file?.path().file_stem().map(ToOwned::to_owned));
         }
     }
+    let mut tests = workspace.cargo(&["test", "--workspace"]);
+    tests.args(files.iter().flat_map(|file| ["--test".as_ref(), file.as_os_str()]));
     succeed("tests of the plugins", tests.env("KONTOR_COMPONENTS", folder))
 }
 
