@@ -127,13 +127,13 @@ fn what_is_parked_is_shown_and_can_be_redriven() {
     assert_eq!(list["items"][0], expected);
     let parked: Vec<_> = shown["parked_streams"].as_array().unwrap().iter().collect();
     let facts = |parked: &Value| json!([parked["stream"], parked["position"], parked["skipped"]]);
-    assert_eq!(facts(parked[0]), json!(["product/desk", 1, 3]));
-    assert_eq!(facts(parked[1]), json!(["product/chair", 5, 2]));
+    assert_eq!(facts(parked[0]), json!(["product/desk", 2, 3]));
+    assert_eq!(facts(parked[1]), json!(["product/chair", 6, 2]));
     assert!(parked[0]["error"].as_str().unwrap().contains("UNIQUE"), "{}", parked[0]);
-    let page = host.get(&format!("{INVENTORY}?after=1&limit=1")).ok();
-    assert_eq!((&page["parked_streams"][0], &page["next"]), (parked[1], &json!(5)));
+    let page = host.get(&format!("{INVENTORY}?after=2&limit=1")).ok();
+    assert_eq!((&page["parked_streams"][0], &page["next"]), (parked[1], &json!(6)));
     let metrics = host.get("/metrics").text;
-    for (metric, value) in [("parked_streams", 2), ("position", 9), ("lag_events", 0), ("lag_seconds", 0)] {
+    for (metric, value) in [("parked_streams", 2), ("position", 10), ("lag_events", 0), ("lag_seconds", 0)] {
         let line = format!("kontor_projection_{metric}{{service=\"inventory\",version=\"1\"}} {value}");
         assert!(metrics.lines().any(|known| known == line), "{line} is missing in {metrics}");
     }
@@ -177,7 +177,7 @@ fn the_command_line_shows_and_redrives_as_the_host_does() {
 
     assert!(printed(&["projections"]).contains("inventory  1        5         -    1       -\n"));
     assert_eq!(json(printed(&["projections", "--json"])), host.get("/admin/projections").ok());
-    assert!(printed(&["projections", "show", "inventory"]).contains("product/desk  1      3        "));
+    assert!(printed(&["projections", "show", "inventory"]).contains("product/desk  2      3        "));
     make_room(&site, &["desk"]);
     let redriven = printed(&["projections", "redrive", "inventory", "--stream", "product/desk"]);
     assert_eq!(redriven, "4 events applied, 1 stream parked no more\n");

@@ -158,7 +158,7 @@ fn reports_say_what_the_log_says_whatever_happens_to_their_read_model() {
     rebuild(&site, &host, (&traffic, orders / 4), &mut watches, &["replay", "report"]);
     books.check(&host);
 
-    let next = built("fixtures/next-report.wasm");
+    let next = built("fixtures").join("next-report.wasm");
     rebuild(&site, &host, (&traffic, 0), &mut watches, &["deploy", next.to_str().unwrap()]);
     books.check(&host);
 

@@ -50,6 +50,8 @@ struct Order {
     day: String,
     created_at_ms: u64,
     updated_at_ms: u64,
+    /// Where the log has it first.
+    position: u64,
 }
 
 /// An order as the report must show it.
@@ -57,6 +59,7 @@ struct Row {
     json: Value,
     day: String,
     created_at_ms: u64,
+    position: u64,
 }
 
 /// Which orders are asked for.
@@ -120,6 +123,7 @@ impl Books {
                 order.reason = payload["reason"].clone();
                 if name == "order-created" {
                     (order.day, order.created_at_ms) = (time[..DAY_LENGTH].to_owned(), time_ms);
+                    order.position = event["position"].as_u64().unwrap();
                     order.user_id = payload["user_id"].clone();
                     order.address = payload["address"].clone();
                 }
@@ -144,17 +148,16 @@ impl Books {
         words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
     }
 
-    /// The newest order first; of one millisecond, the one with the highest id.
+    /// The newest order first; of one millisecond, the one that comes last in the log.
     fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<_> = self.orders.iter().map(|(id, order)| self.row(id, order)).collect();
-        rows.reverse();
-        rows.sort_by_key(|row| Reverse(row.created_at_ms));
+        rows.sort_by_key(|row| Reverse((row.created_at_ms, row.position)));
         rows
     }
 
     fn row(&self, id: &str, order: &Order) -> Row {
-        let Order { user_id, lines, total, address, reason, payment, day, created_at_ms, updated_at_ms } =
-            order;
+        let Order { user_id, lines, total, address, reason, payment, .. } = order;
+        let Order { day, created_at_ms, updated_at_ms, position, .. } = order;
         let [status, payment_status, delivery_status] =
             ["order", "payment", "delivery"].map(|kind| self.ledger.status(kind, id));
         let json = json!({
@@ -162,7 +165,7 @@ impl Books {
             "address": address, "payment_status": payment_status, "payment": payment,
             "delivery_status": delivery_status, "created_at_ms": created_at_ms, "updated_at_ms": updated_at_ms,
         });
-        Row { json, day: day.clone(), created_at_ms: *created_at_ms }
+        Row { json, day: day.clone(), created_at_ms: *created_at_ms, position: *position }
     }
 }
 
