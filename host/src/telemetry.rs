@@ -36,7 +36,7 @@ enum Kind {
 
 /// All metrics of the host: name, and what `/metrics` says of it. A saga that needs a person is
 /// `kontor_sagas{state="parked"} > 0`.
-const METRICS: [(Kind, &str, &str); 16] = [
+const METRICS: [(Kind, &str, &str); 17] = [
     (
         Kind::Counter,
         "kontor_http_requests_total",
@@ -86,6 +86,11 @@ const METRICS: [(Kind, &str, &str); 16] = [
         Kind::Counter,
         "kontor_saga_retries_total",
         "Further attempts of steps, undos and questions of sagas, by saga.",
+    ),
+    (
+        Kind::Counter,
+        "kontor_rollbacks_total",
+        "Versions that were taken back because they faulted, by service.",
     ),
 ];
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use common::deploy::{allowing, fixture, folder, gate, next_inventory, plugin, rebuilt};
 use common::http::Client;
-use common::shop::{configuration, order};
+use common::shop::{SAGA_END, configuration, order};
 use common::{Host, Site, ended, kontor};
 
 /// What the fixture `unruly` asks for.
@@ -160,11 +160,11 @@ fn a_version_that_goes_bad_is_taken_back_by_itself() {
     assert!(host.get("/metrics").text.contains("kontor_rollbacks_total{service=\"inventory\"} 1"));
 }
 
-/// Starts a saga of the fixture `unruly`, and returns its id when it sleeps.
-fn asleep(host: &Client, saga: &str, payload: &Value) -> String {
+/// Starts a saga of the fixture `unruly`, and returns its id when it stands so.
+fn begun(host: &Client, saga: &str, payload: &Value, state: &str) -> String {
     let started = host.post(&format!("/beasts/{saga}/{saga}"), &[], payload).ok();
     let id = started["saga"]["id"].as_str().unwrap().to_owned();
-    while timeline(host, &id)["state"] != "waiting" {}
+    while timeline(host, &id)["state"] != state {}
     id
 }
 
@@ -174,32 +174,53 @@ fn timeline(host: &Client, saga: &str) -> Value {
 
 #[test]
 fn open_sagas_move_over_if_they_go_the_same_way_and_stay_where_they_are_if_not() {
-    // Which way the wanderer goes is configured.
-    let path = |name: &str| format!("[services.unruly]\npath = '{name}'\n");
+    let once = "[retries]\nafter_pivot = { attempts = 1, first_wait_ms = 1, longest_wait_ms = 1 }\n";
+    // Which way the wanderer goes is configured, and whether a step of the leaper fails.
+    let configuration =
+        |path: &str, tame: bool| format!("{once}[services.unruly]\npath = '{path}'\ntame = {tame}\n");
     let older = fixture("unruly");
     let newer = rebuilt(older.clone());
-    let (site, _plugins) = site(&[("unruly", older.clone())], &path("east"));
+    let (site, _plugins) = site(&[("unruly", older.clone())], &configuration("east", false));
     let host = site.start();
-    let sleeper = asleep(&host, "hibernate", &json!({"days": 30}));
-    let wanderer = asleep(&host, "wander", &json!({}));
+    let sleeper = begun(&host, "hibernate", &json!({"days": 30}), "waiting");
+    let wanderer = begun(&host, "wander", &json!({}), "waiting");
+    let leaper = begun(&host, "leap", &json!({}), "parked");
     assert!(host.stop().success());
 
-    site.configure(&path("west"));
+    site.configure(&configuration("west", true));
     let host = site.start();
     let report = host.deploy(&newer, "").ok();
     let sagas = gate(&report, "sagas");
-    let says = "of 2 open sagas 1 move over; 1 would go another way and 0 are under way";
+    let says = "of 3 open sagas 2 move over; 1 would go another way and 0 are under way";
     assert!(sagas["says"].as_str().unwrap().starts_with(says), "{sagas}");
     let stays = format!(
         "wander {wanderer} stays: the run diverged: at first it asks for something else than it did before"
     );
     assert_eq!(sagas["findings"], json!([stays]));
-    for (saga, digest) in [(&sleeper, &newer), (&wanderer, &older)] {
+    for (saga, digest) in [(&sleeper, &newer), (&leaper, &newer), (&wanderer, &older)] {
         let digest = digest_of(digest).unwrap();
         assert_eq!(timeline(&host, saga)["digest"], digest);
         let shown = ended(&mut kontor(&["saga", "show", saga, "--host", host.url()])).stdout;
         assert!(shown.contains(&format!("component {}", &digest[..12])), "{shown}");
     }
+    host.post(&format!("/admin/sagas/{leaper}/retry"), &[SAGA_END], &json!({})).ok();
+    assert_eq!(timeline(&host, &leaper)["state"], "completed");
+}
+
+#[test]
+fn open_sagas_come_back_from_a_version_that_is_taken_back() {
+    let older = fixture("unruly");
+    let (site, _plugins) = site(&[("unruly", older.clone())], "");
+    let host = site.start();
+    let sleeper = begun(&host, "hibernate", &json!({"days": 30}), "waiting");
+    let newer = rebuilt(older.clone());
+    host.deploy(&newer, "").ok();
+    assert_eq!(json!(digest_of(&newer)), timeline(&host, &sleeper)["digest"]);
+    while host.digest("unruly") != digest_of(&older) {
+        host.post("/beasts/wolf/trap", &[], &json!({"message": "on purpose"}))
+            .problem(500, "component-trapped");
+    }
+    while timeline(&host, &sleeper)["digest"] != json!(digest_of(&older)) {}
 }
 
 #[test]
@@ -223,7 +244,7 @@ fn a_saga_goes_on_when_its_service_is_deployed_again() {
     assert_eq!((host.digest("order"), host.digest("payment")), (None, None));
     let grants = "?grant=service:inventory&grant=service:payment&grant=service:delivery";
     host.deploy_all(&[plugin("payment"), rebuilt(plugin("order"))], grants).ok();
-    let status = host.get_with(&format!("/sagas/{saga}"), &[common::shop::SAGA_END]).ok();
+    let status = host.get_with(&format!("/sagas/{saga}"), &[SAGA_END]).ok();
     assert_eq!(status["state"], "completed", "{status}");
     assert_eq!(host.get(&format!("/orders/{order}")).ok()["status"], "confirmed");
     assert_eq!(host.stock("apple"), (8, 2));

@@ -21,13 +21,13 @@ const FOREIGN: &[u8] = b"\0asm\x0d\0\x01\0\x07\x03\x01\x42\0\x0a\x1a\x01\0\x15ac
 /// A host with the inventory alone.
 struct Inventory {
     site: Site,
-    _plugins: TempDir,
+    plugins: TempDir,
 }
 
 impl Inventory {
     fn new(configuration: &str) -> Self {
         let plugins = folder(&[("inventory", plugin("inventory"))]);
-        Self { site: Site::with_plugins(plugins.path(), configuration), _plugins: plugins }
+        Self { site: Site::with_plugins(plugins.path(), configuration), plugins }
     }
 
     /// A host with a product from which something was taken.
@@ -211,6 +211,50 @@ fn what_a_component_asks_for_can_be_granted_with_its_deployment_and_stays_grante
     let next = common::deploy::rebuilt(unruly);
     host.deploy(&next, "").ok();
     assert_eq!(host.digest("unruly"), Some(digest_of(&next)));
+}
+
+#[test]
+fn with_keys_configured_only_what_is_signed_by_one_of_them_is_deployed() {
+    let inventory = Inventory::new("");
+    let files = folder(&[("next", next_inventory("next"))]);
+    let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+    let run = |arguments: &[&str]| ended(&mut kontor(arguments));
+    let [ours, theirs] = ["ours.key", "theirs.key"].map(|key| {
+        let made = run(&["sign", "--new-key", &path(key)]).stdout;
+        made.split_once("\n\n").unwrap().1.to_owned()
+    });
+    let sign =
+        |component: &str, key: &str| assert!(run(&["sign", component, "--key", &path(key)]).status.success());
+    assert_ne!(ours, theirs);
+    inventory.site.configure(&ours);
+    let in_directory = inventory.plugins.path().join("inventory.wasm");
+    let Ended { status, stderr, .. } = inventory.site.fail_to_start(inventory.plugins.path());
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        stderr.contains("refused at the gate signature: it is not signed, and keys are configured"),
+        "{stderr}"
+    );
+
+    sign(in_directory.to_str().unwrap(), "ours.key");
+    let host = inventory.start();
+    let (component, signature) = (path("next.wasm"), path("next.wasm.sig"));
+    refused(
+        &host,
+        &next_inventory("next"),
+        "signature",
+        "it is not signed, and keys are configured: sign it with",
+    );
+    let deploy = || run(&["deploy", &component, "--signature", &signature, "--host", host.url()]);
+    sign(&component, "theirs.key");
+    let Ended { status, stderr, .. } = deploy();
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        stderr.contains("the gate signature refuses inventory: no trusted key has made this"),
+        "{stderr}"
+    );
+    sign(&component, "ours.key");
+    assert_eq!(deploy().status.code(), Some(0));
+    host.roll_back("inventory", &json!({})).ok();
 }
 
 #[test]

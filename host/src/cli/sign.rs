@@ -19,7 +19,7 @@ Examples:
   kontor sign order.wasm --key deploy.key
   kontor deploy order.wasm --signature order.wasm.sig
 
-The signature is Ed25519 over the SHA-256 digest of the component. A host that has trusted-keys in the section [deploy] of its
+The signature is Ed25519 over the SHA-256 digest of the component. A host that has trusted_keys in the section [deploy] of its
 configuration takes no component that none of them has signed.";
 
 /// Sign a component, or make a key to sign with
@@ -70,7 +70,7 @@ fn make_key(file: &Path, json: bool, out: &mut dyn Write) -> anyhow::Result<()> 
         writeln!(out, "{}", json!({"key": file, "public_key": key.public()}))?;
     } else {
         writeln!(out, "The key is in {}; keep it secret. In kontor.toml of the hosts:\n", file.display())?;
-        writeln!(out, "[deploy]\ntrusted-keys = [\"{}\"]", key.public())?;
+        writeln!(out, "[deploy]\ntrusted_keys = [\"{}\"]", key.public())?;
     }
     Ok(())
 }
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
         let configuration = printed.split_once("\n\n").unwrap().1;
         let configuration: toml::Table = configuration.parse().unwrap();
-        let trusted: Vec<PublicKey> = configuration["deploy"]["trusted-keys"].clone().try_into().unwrap();
+        let trusted: Vec<PublicKey> = configuration["deploy"]["trusted_keys"].clone().try_into().unwrap();
 
         run(&[&component, "--key", &key]).unwrap();
         run(&[&component, "--key", &key, "--out", &elsewhere]).unwrap();

@@ -306,7 +306,11 @@ impl Deployer {
         metrics::counter!("kontor_rollbacks_total", "service" => service.to_string()).increment(1);
         let happened = Happened::RolledBack { to, from, reason, note: None };
         let swap = Swap { happened, deployed, candidates: Vec::new() };
-        self.clone().swap(&mut deployments, swap, "kontor".into()).await
+        self.clone().swap(&mut deployments, swap, "kontor".into()).await?;
+        // Calls fail no more, so there is time for the sagas that have moved over or begun meanwhile.
+        let rehearsed = self.ground.sagas.rehearse(old).await?;
+        self.ground.sagas.move_over(&rehearsed, old.digest()).await?;
+        Ok(())
     }
 
     fn alone(&self) -> Result<MutexGuard<'_, Deployments>, DeployError> {
