@@ -109,8 +109,7 @@ mod tests {
         let problem = json!({"title": "Unprocessable", "code": "gate-refused", "report": report}).to_string();
         let (_, printed, error) = run("422 Unprocessable Entity", &problem);
         assert!(printed.contains("side-by-side  refused"), "{printed}");
-        let told =
-            "nothing was changed: the gate side-by-side refuses the services together: The service order asks it.";
+        let told = "nothing was changed: the gate side-by-side refuses the services together: The service order asks it.";
         assert_eq!(error.unwrap(), told);
     }
 }
