@@ -103,13 +103,13 @@ mod tests {
     #[test]
     fn a_refusal_says_who_still_needs_it() {
         let gate = json!({
-            "gate": "side-by-side", "outcome": "refused", "took_ms": 0, "says": "The service order asks it.",
+            "gate": "side-by-side", "outcome": "refused", "took_ms": 0, "says": "the service order asks it",
         });
         let report = json!({"dry_run": false, "live": false, "services": [], "gates": [gate]});
         let problem = json!({"title": "Unprocessable", "code": "gate-refused", "report": report}).to_string();
         let (_, printed, error) = run("422 Unprocessable Entity", &problem);
         assert!(printed.contains("side-by-side  refused"), "{printed}");
-        let told = "nothing was changed: the gate side-by-side refuses the services together: The service order asks it.";
+        let told = "nothing was changed: the gate side-by-side refuses the services together: the service order asks it";
         assert_eq!(error.unwrap(), told);
     }
 }
