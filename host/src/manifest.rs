@@ -127,6 +127,9 @@ pub struct ReadModel {
     pub subscribes: Vec<EventRef>,
 }
 
+/// What stands in the place of a service in `/admin/plugins/history`.
+const HISTORY: &str = "history";
+
 /// What stands before a configuration key in the place of an origin: the origin of the URL under that key.
 pub const CONFIGURED: &str = "config:";
 
@@ -152,6 +155,11 @@ impl Manifest {
     /// Says what is wrong with it, in one sentence: names that are none or stand twice, routes that lead nowhere.
     pub fn check(&self) -> Result<(), String> {
         check_names("a service", [&self.service])?;
+        if *self.service == *HISTORY {
+            return Err(format!(
+                "{HISTORY:?} is a page of the host's under /admin/plugins, and no name for a service"
+            ));
+        }
         check_names("an aggregate", self.aggregates.iter().map(|aggregate| &aggregate.name))?;
         let of_host = |name: &str| [saga::AGGREGATE, deploy::AGGREGATE].contains(&name);
         if let Some(aggregate) = self.aggregates.iter().find(|aggregate| of_host(&aggregate.name)) {

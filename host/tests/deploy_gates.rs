@@ -156,7 +156,7 @@ fn a_state_of_another_shape_takes_another_version_or_leave() {
     assert_eq!(gate(&allowed, "history")["outcome"], "passed");
 
     let report = host.deploy(&next_inventory("next"), "").ok();
-    assert_eq!(gate(&report, "history")["says"], "it folds 1 streams with 2 events");
+    assert_eq!(gate(&report, "history")["says"], "it folds 1 stream with 2 events");
     assert_eq!(host.stock("desk"), (9, 0));
 }
 

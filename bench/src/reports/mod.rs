@@ -65,10 +65,10 @@ impl Reports {
     async fn measure(&self) -> anyhow::Result<()> {
         fs::create_dir_all(&self.data)?;
         let data = tempfile::tempdir_in(&self.data)?;
-        let component = self.component(data.path()).await?;
+        let (runtime, component) = self.component(data.path()).await?;
         let shop = Shop::new(self.orders);
         let replay = replay(data.path(), &component, &shop)?;
-        let answers = questions::ask_all(data.path(), component, &shop, self.questions).await?;
+        let answers = questions::ask_all(data.path(), (runtime, component), &shop, self.questions).await?;
         if self.json {
             let figures = json!({
                 "orders": self.orders,
@@ -96,11 +96,12 @@ impl Reports {
         Ok(())
     }
 
-    async fn component(&self, data: &Path) -> anyhow::Result<Component> {
+    async fn component(&self, data: &Path) -> anyhow::Result<(Runtime, Component)> {
         let file = self.plugins.join("report.wasm");
         let wasm = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
         let runtime = Runtime::new(data, RuntimeLimits::default(), HashMap::new())?;
-        Ok(runtime.load(wasm).await?)
+        let component = runtime.load(wasm).await?;
+        Ok((runtime, component))
     }
 }
 

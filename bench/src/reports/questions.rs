@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use kontor::clock::SystemClock;
-use kontor::deploy::{Deployed, Registry};
+use kontor::deploy::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
 use kontor::model::Json;
 use kontor::projection::Projections;
 use kontor::query::{Queries, QueryLimits};
-use kontor::runtime::Component;
+use kontor::runtime::{Component, Runtime};
 use kontor::state::States;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ impl fmt::Display for Figures {
 /// Asks each kind of question so many times, every time about something else.
 pub(super) async fn ask_all(
     data: &Path,
-    component: Component,
+    (runtime, component): (Runtime, Component),
     shop: &Shop,
     times: usize,
 ) -> anyhow::Result<Vec<Figures>> {
@@ -49,7 +49,9 @@ pub(super) async fn ask_all(
     registry.replace(Deployed::new([component]).map_err(|error| anyhow!(error))?);
     let states = Arc::new(States::new(log.clone(), Snapshots::open(data)?, registry.clone()));
     let clock = Arc::new(SystemClock);
-    let projections = Arc::new(Projections::start(data, log.clone(), registry.clone(), clock.clone())?);
+    let components = Arc::new(Components::new(registry.clone(), runtime, Store::open(data)?));
+    let projections = Projections::start(data, log.clone(), components, clock.clone()).await?;
+    let projections = Arc::new(projections);
     let queries = Queries::new(states, registry, projections.clone(), log, clock, QueryLimits::default());
 
     let mut figures = Vec::new();

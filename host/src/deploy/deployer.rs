@@ -117,16 +117,16 @@ impl From<AppendError> for DeployError {
 pub struct Deployer {
     pub(super) ground: DeployGround,
     /// What the log says. Held by whoever deploys.
-    deployments: Mutex<Deployments>,
+    pub(super) deployments: Mutex<Deployments>,
     /// The same, for whoever wants to know.
     running: ArcSwap<Vec<Running>>,
 }
 
 /// What goes live.
-struct Swap {
-    happened: Happened,
-    deployed: Deployed,
-    candidates: Vec<Candidate>,
+pub(super) struct Swap {
+    pub(super) happened: Happened,
+    pub(super) deployed: Deployed,
+    pub(super) candidates: Vec<Candidate>,
 }
 
 impl Deployer {
@@ -280,39 +280,6 @@ impl Deployer {
         Ok(release)
     }
 
-    /// Takes a version back that faults too often. `faults` of `calls` have failed since it runs.
-    pub(super) async fn take_back(
-        self: &Arc<Self>,
-        new: &Component,
-        old: &Component,
-        (faults, calls): (u64, u64),
-    ) -> Result<(), DeployError> {
-        let mut deployments = self.deployments.lock().await;
-        let service = &new.manifest().service;
-        let from = new.digest();
-        let Some(running) = deployments.running.get(service).filter(|running| running.release.digest == from)
-        else {
-            // Somebody was faster.
-            return Ok(());
-        };
-        let target = running.before.iter().rev().find(|release| release.digest == old.digest());
-        let to = target.ok_or_else(|| not_running(service))?.clone();
-        let current = self.ground.registry.current();
-        let others = current.services().filter(|other| *other.manifest().service != **service).cloned();
-        let deployed =
-            Deployed::new(others.chain([old.clone()])).map_err(|why| Rejection::new("side-by-side", why))?;
-        let reason = format!("{faults} of its first {calls} calls faulted");
-        tracing::error!(%service, from = %from.short(), to = %to.digest.short(), reason, "a version is rolled back");
-        metrics::counter!("kontor_rollbacks_total", "service" => service.to_string()).increment(1);
-        let happened = Happened::RolledBack { to, from, reason, note: None };
-        let swap = Swap { happened, deployed, candidates: Vec::new() };
-        self.clone().swap(&mut deployments, swap, "kontor".into()).await?;
-        // Calls fail no more, so there is time for the sagas that have moved over or begun meanwhile.
-        let rehearsed = self.ground.sagas.rehearse(old).await?;
-        self.ground.sagas.move_over(&rehearsed, old.digest()).await?;
-        Ok(())
-    }
-
     fn alone(&self) -> Result<MutexGuard<'_, Deployments>, DeployError> {
         self.deployments.try_lock().map_err(|_| DeployError::UnderWay)
     }
@@ -360,7 +327,7 @@ impl Deployer {
     }
 
     /// Puts it on disk, then has everybody see it.
-    async fn swap(
+    pub(super) async fn swap(
         self: Arc<Self>,
         deployments: &mut Deployments,
         Swap { happened, deployed, candidates }: Swap,

@@ -7,7 +7,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, interval};
 
-use super::deployer::{Deployer, RollbackRule};
+use super::deployer::{DeployError, Deployer, RollbackRule, Swap, release};
+use super::deployment::Happened;
+use super::registry::Deployed;
+use crate::model::Rejection;
 use crate::runtime::{Component, Tally};
 
 /// How often it is looked at. What faults in between has been felt.
@@ -48,6 +51,41 @@ impl Deployer {
                 return;
             }
         }
+    }
+
+    /// Takes a version back that faults too often. `faults` of `calls` have failed since it runs.
+    async fn take_back(
+        self: &Arc<Self>,
+        new: &Component,
+        old: &Component,
+        (faults, calls): (u64, u64),
+    ) -> Result<(), DeployError> {
+        let mut deployments = self.deployments.lock().await;
+        let service = &new.manifest().service;
+        let from = new.digest();
+        let Some(running) = deployments.running.get(service).filter(|running| running.release.digest == from)
+        else {
+            // Somebody was faster.
+            return Ok(());
+        };
+        // Not among those before if it was an older one that was deployed again.
+        let before = running.before.iter().rev().find(|release| release.digest == old.digest());
+        let granted = self.ground.rules.granted(&deployments, &[])(service);
+        let to = before.cloned().unwrap_or_else(|| release(old, &granted));
+        let current = self.ground.registry.current();
+        let others = current.services().filter(|other| *other.manifest().service != **service).cloned();
+        let deployed =
+            Deployed::new(others.chain([old.clone()])).map_err(|why| Rejection::new("side-by-side", why))?;
+        let reason = format!("{faults} of its first {calls} calls faulted");
+        tracing::error!(%service, from = %from.short(), to = %to.digest.short(), reason, "a version is rolled back");
+        metrics::counter!("kontor_rollbacks_total", "service" => service.to_string()).increment(1);
+        let happened = Happened::RolledBack { to, from, reason, note: None };
+        let swap = Swap { happened, deployed, candidates: Vec::new() };
+        self.clone().swap(&mut deployments, swap, "kontor".into()).await?;
+        // Calls fail no more, so there is time for the sagas that have moved over or begun meanwhile.
+        let rehearsed = self.ground.sagas.rehearse(old).await?;
+        self.ground.sagas.move_over(&rehearsed, old.digest()).await?;
+        Ok(())
     }
 }
 

@@ -192,6 +192,8 @@ impl Folds {
     /// How many streams of which aggregates.
     pub(super) fn says(&self, sample: Option<usize>) -> String {
         let sampled = if sample.is_some() { " (a sample)" } else { "" };
-        format!("it folds {} streams{sampled} with {} events", self.streams, self.events)
+        let number =
+            |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        format!("it folds {}{sampled} with {}", number(self.streams, "stream"), number(self.events, "event"))
     }
 }
