@@ -77,6 +77,14 @@ pub enum CallError {
     NotCaughtUp { service: Arc<str>, at_least: Position, reached: Position },
 }
 
+/// An error and its causes, outermost first. Errors of libraries often repeat the text of their cause; it stands here once.
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let mut texts: Vec<_> = chain.map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

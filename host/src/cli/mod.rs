@@ -26,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kontor::config::ConfigError;
+use kontor::error::with_causes;
 
 /// For an unusable command line (clap exits with it too) or configuration. Everything else that fails gives 1.
 const EXIT_USAGE: u8 = 2;
@@ -98,15 +99,8 @@ pub(crate) fn tell(error: &anyhow::Error) -> ExitCode {
     if reader_has_gone(error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", with_causes(error));
+    eprintln!("error: {}", with_causes(error.as_ref()));
     if error.is::<ConfigError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
-}
-
-/// The error and its causes, outermost first. Errors of libraries often repeat the text of their cause; it stands here once.
-fn with_causes(error: &anyhow::Error) -> String {
-    let mut texts: Vec<String> = error.chain().map(ToString::to_string).collect();
-    texts.dedup();
-    texts.join(": ")
 }
 
 /// Whether the error only says that nobody reads the output any more, as in `kontor events | head`.
@@ -150,7 +144,7 @@ mod tests {
     #[test]
     fn a_cause_that_its_error_repeats_is_told_once() {
         let error = anyhow::anyhow!("no route").context("no route").context("the host is not there");
-        assert_eq!(with_causes(&error), "the host is not there: no route");
+        assert_eq!(with_causes(error.as_ref()), "the host is not there: no route");
     }
 
     #[test]

@@ -15,7 +15,7 @@ Examples:
   kontor undeploy report --note 'replaced by statistics'
 
 Its commands, queries and routes are gone at once; its events stay in the log, and a later `kontor deploy` goes on with them.
-It is refused as long as another service asks it or sagas of it are open.";
+It is refused as long as another service asks it. Sagas of it that are open go on, on the version that they are on.";
 
 /// Take a service out of a running host
 #[derive(Debug, clap::Args)]

@@ -83,10 +83,7 @@ pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
         if running.services().any(|service| service.digest() == digest) {
             continue;
         }
-        // Err: the gates say it.
-        let loaded = boot.runtime.load(wasm.clone()).await.ok();
-        let known = loaded.as_ref().and_then(|component| known(component, &deployments));
-        if let Some(known) = known {
+        if let Some(known) = boot.known(&wasm, &deployments).await {
             let file = file.display();
             differing.push(format!(
                 "{file} ({}) {known}, so it does not run: `kontor deploy {file}` deploys it",
@@ -94,8 +91,7 @@ pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
             ));
             continue;
         }
-        let grants = loaded.as_ref().map(granted_here).unwrap_or_default();
-        let candidate = boot.examine(&file, wasm, &running, &grants).await?;
+        let candidate = boot.examine(&file, wasm, &running).await?;
         refuse(file, &candidate)?;
         candidates.push(candidate);
     }
@@ -127,20 +123,29 @@ impl Boot<'_> {
         loaded.map_err(|source| BootError::Load { service: service.clone(), digest, source })
     }
 
-    async fn examine(
-        &self,
-        file: &Path,
-        wasm: Vec<u8>,
-        running: &Deployed,
-        grants: &[Grant],
-    ) -> Result<Candidate, BootError> {
+    /// What the log knows about the service of a component that does not run; none if it is new.
+    async fn known(&self, wasm: &[u8], deployments: &Deployments) -> Option<String> {
+        if deployments.version == 0 {
+            return None;
+        }
+        // Err: the gates say it.
+        let component = self.runtime.load(wasm.to_vec()).await.ok()?;
+        let service = &component.manifest().service;
+        if deployments.running.contains_key(service) {
+            return Some(format!("is another version of {service} than the one that was deployed last"));
+        }
+        let undeployed = deployments.undeployed.contains(service);
+        undeployed.then(|| format!("is {service}, which was undeployed"))
+    }
+
+    async fn examine(&self, file: &Path, wasm: Vec<u8>, running: &Deployed) -> Result<Candidate, BootError> {
         let signature = directory::signature(file)?;
         let examiner = Examiner {
             runtime: self.runtime,
             log: self.log,
             http: self.http,
             trusted: &self.rules.trusted,
-            granted: &|_| grants.to_vec(),
+            granted: &granted_here,
             sagas: None,
         };
         let terms = Terms { sample: None, allow_breaking: &[], back: false };
@@ -161,16 +166,6 @@ impl Boot<'_> {
         }
         Ok(())
     }
-}
-
-/// What the log knows about the service of a component that does not run; none if it is new.
-fn known(component: &Component, deployments: &Deployments) -> Option<String> {
-    let service = &component.manifest().service;
-    if deployments.running.contains_key(service) {
-        return Some(format!("is another version of {service} than the one that was deployed last"));
-    }
-    let undeployed = deployments.undeployed.contains(service);
-    undeployed.then(|| format!("is {service}, which was undeployed"))
 }
 
 /// Whoever puts a component into the host's own directory grants it what it asks for inside of the host.

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::deployment::{
     self, Deployments, Happened, HistoryEntry, HistoryError, Release, Released, Running,
 };
-use super::gates::{Candidate, Examiner, Grant, Terms, Upload, asked, side_by_side};
+use super::gates::{Candidate, Examiner, Grant, Granted, Terms, Upload, asked, side_by_side};
 use super::registry::{Deployed, Registry};
 use super::report::Report;
 use super::signature::PublicKey;
@@ -195,16 +195,12 @@ impl Deployer {
         actor: Arc<str>,
     ) -> Result<Report, DeployError> {
         let mut deployments = self.alone()?;
-        let given = parse_grants(&options.grants)?;
+        let granted = self.ground.rules.granted(&deployments, parse_grants(&options.grants)?);
         let mut candidates = Vec::with_capacity(uploads.len());
         for upload in uploads {
-            candidates.push(self.examine(upload, &deployments, &given, &options, false).await);
+            candidates.push(self.examine(upload, &granted, &options, false).await);
         }
-        let (mut report, deployed) = self.report(&candidates, options.dry_run);
-        if report.refusal().is_some() {
-            return Err(DeployError::Refused(Box::new(report)));
-        }
-        let Ok(deployed) = deployed else { return Err(DeployError::Refused(Box::new(report))) };
+        let (mut report, deployed) = self.pass(&candidates, options.dry_run)?;
         if options.dry_run {
             return Ok(report);
         }
@@ -212,8 +208,11 @@ impl Deployer {
         if report.services.iter().all(|service| service.replaces == Some(service.digest)) {
             return Ok(report);
         }
-        let released =
-            candidates.iter().filter_map(|candidate| self.released(candidate, &deployments, &given));
+        let released = candidates.iter().filter_map(|candidate| {
+            let component = candidate.component.as_ref()?;
+            let release = release(component, &granted(component));
+            Some(Released { release, gates: candidate.report.gates.clone() })
+        });
         let happened = Happened::Deployed { services: released.collect(), note: options.note };
         self.clone().swap(&mut deployments, Swap { happened, deployed, candidates }, actor).await?;
         Ok(report)
@@ -232,14 +231,9 @@ impl Deployer {
         let wasm = self.ground.store.read(target.digest).map_err(DeployError::Store)?;
         let wasm = wasm.ok_or_else(|| gone(&PastError::Gone(target.digest)))?;
         let upload = Upload { wasm, signature: None };
-        let given = parse_grants(&target.grants)?;
-        let candidate = self.examine(upload, &deployments, &given, &options, true).await;
-        let candidates = vec![candidate];
-        let (mut report, deployed) = self.report(&candidates, options.dry_run);
-        let Ok(deployed) = deployed else { return Err(DeployError::Refused(Box::new(report))) };
-        if report.refusal().is_some() {
-            return Err(DeployError::Refused(Box::new(report)));
-        }
+        let granted = self.ground.rules.granted(&deployments, parse_grants(&target.grants)?);
+        let candidates = vec![self.examine(upload, &granted, &options, true).await];
+        let (mut report, deployed) = self.pass(&candidates, options.dry_run)?;
         if options.dry_run {
             return Ok(report);
         }
@@ -287,43 +281,33 @@ impl Deployer {
     async fn examine(
         &self,
         upload: Upload,
-        deployments: &Deployments,
-        given: &[Grant],
+        granted: &Granted<'_>,
         options: &Options,
         back: bool,
     ) -> Candidate {
         let ground = &self.ground;
-        let granted = ground.rules.granted(deployments, given);
         let examiner = Examiner {
             runtime: &ground.runtime,
             log: &*ground.log,
             http: &ground.http,
             trusted: if back { &[] } else { &ground.rules.trusted },
-            granted: &granted,
+            granted,
             sagas: Some(&ground.sagas),
         };
         let terms = Terms { sample: options.sample, allow_breaking: &options.allow_breaking, back };
         examiner.examine(upload, &ground.registry.current(), terms).await
     }
 
-    /// The report, and all services that would run; or that they do not go together, which the report says.
-    fn report(&self, candidates: &[Candidate], dry_run: bool) -> (Report, Result<Deployed, String>) {
+    /// The report with all services that would run, unless a gate refuses one of them.
+    fn pass(&self, candidates: &[Candidate], dry_run: bool) -> Result<(Report, Deployed), DeployError> {
         let deployed = together(&self.ground.registry.current(), candidates);
         let gates = vec![side_by_side(deployed.as_ref())];
         let services = candidates.iter().map(|candidate| candidate.report.clone()).collect();
-        (Report { dry_run, live: false, services, gates }, deployed)
-    }
-
-    fn released(
-        &self,
-        candidate: &Candidate,
-        deployments: &Deployments,
-        given: &[Grant],
-    ) -> Option<Released> {
-        let component = candidate.component.as_ref()?;
-        let granted = self.ground.rules.granted(deployments, given)(&component.manifest().service);
-        let gates = candidate.report.gates.clone();
-        Some(Released { release: release(component, &granted), gates })
+        let report = Report { dry_run, live: false, services, gates };
+        match deployed {
+            Ok(deployed) if report.refusal().is_none() => Ok((report, deployed)),
+            _ => Err(DeployError::Refused(Box::new(report))),
+        }
     }
 
     /// Puts it on disk, then has everybody see it.
@@ -370,14 +354,20 @@ impl Deployer {
 
 impl DeployRules {
     /// What services are granted: by the configuration, with this deployment, and with the one that runs.
-    pub(super) fn granted(&self, deployments: &Deployments, given: &[Grant]) -> impl Fn(&str) -> Vec<Grant> {
+    pub(super) fn granted(
+        &self,
+        deployments: &Deployments,
+        given: Vec<Grant>,
+    ) -> impl Fn(&Component) -> Vec<Grant> + use<> {
         let mut granted = self.grants.clone();
         for (service, running) in &deployments.running {
             let earlier = running.release.grants.iter().filter_map(|grant| grant.parse().ok());
             granted.entry(service.to_string()).or_default().extend(earlier);
         }
-        let given = given.to_vec();
-        move |service| granted.get(service).into_iter().flatten().chain(&given).cloned().collect()
+        move |component| {
+            let granted = granted.get(&*component.manifest().service).into_iter().flatten();
+            granted.chain(&given).cloned().collect()
+        }
     }
 }
 
@@ -424,8 +414,7 @@ pub(super) async fn record(
 /// The running services with the candidates in the place of theirs.
 pub(super) fn together(running: &Deployed, candidates: &[Candidate]) -> Result<Deployed, String> {
     let new: Vec<_> = candidates.iter().filter_map(|candidate| candidate.component.clone()).collect();
-    let replaced = |old: &&Component| !new.iter().any(|new| new.manifest().service == old.manifest().service);
-    Deployed::new(running.services().filter(replaced).cloned().chain(new.iter().cloned()))
+    running.with(&new)
 }
 
 /// Runs to its end whether anybody waits for it or not.

@@ -60,6 +60,13 @@ impl Deployed {
         }
     }
 
+    /// These services in the place of those of the same names; says why they cannot run side by side.
+    pub fn with(&self, new: &[Component]) -> Result<Self, String> {
+        let stays =
+            |old: &&Component| !new.iter().any(|new| new.manifest().service == old.manifest().service);
+        Self::new(self.services().filter(stays).chain(new).cloned())
+    }
+
     pub fn services(&self) -> impl Iterator<Item = &Component> {
         self.services.values()
     }

@@ -9,7 +9,6 @@ use tokio::time::{Instant, interval};
 
 use super::deployer::{DeployError, Deployer, RollbackRule, Swap, release};
 use super::deployment::Happened;
-use super::registry::Deployed;
 use crate::model::Rejection;
 use crate::runtime::{Component, Tally};
 
@@ -70,12 +69,10 @@ impl Deployer {
         };
         // Not among those before if it was an older one that was deployed again.
         let before = running.before.iter().rev().find(|release| release.digest == old.digest());
-        let granted = self.ground.rules.granted(&deployments, &[])(service);
-        let to = before.cloned().unwrap_or_else(|| release(old, &granted));
-        let current = self.ground.registry.current();
-        let others = current.services().filter(|other| *other.manifest().service != **service).cloned();
-        let deployed =
-            Deployed::new(others.chain([old.clone()])).map_err(|why| Rejection::new("side-by-side", why))?;
+        let granted = self.ground.rules.granted(&deployments, Vec::new());
+        let to = before.cloned().unwrap_or_else(|| release(old, &granted(old)));
+        let deployed = self.ground.registry.current().with(std::slice::from_ref(old));
+        let deployed = deployed.map_err(|why| Rejection::new("side-by-side", why))?;
         let reason = format!("{faults} of its first {calls} calls faulted");
         tracing::error!(%service, from = %from.short(), to = %to.digest.short(), reason, "a version is rolled back");
         metrics::counter!("kontor_rollbacks_total", "service" => service.to_string()).increment(1);

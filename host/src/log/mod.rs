@@ -137,10 +137,13 @@ impl Subscription {
             let more = page.len() == MAX_PAGE;
             self.after = page.last().map_or(after, |event| event.position);
             self.gathered.extend(page);
-            let bytes: usize = self.gathered.iter().map(|event| event.payload.as_str().len()).sum();
-            if !more || self.gathered.len() >= self.limit || bytes >= MAX_BATCH_BYTES {
+            if !more || self.gathered.len() >= self.limit || self.gathered_bytes() >= MAX_BATCH_BYTES {
                 return Ok(Some(std::mem::take(&mut self.gathered)));
             }
         }
+    }
+
+    fn gathered_bytes(&self) -> usize {
+        self.gathered.iter().map(|event| event.payload.as_str().len()).sum()
     }
 }

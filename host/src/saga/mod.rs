@@ -438,6 +438,13 @@ impl Shared {
         free
     }
 
+    /// Lets go of a saga that was taken. Whether it has to look at the log: what it waits for may have come while it could
+    /// not be woken.
+    fn let_go(&self, id: &str) -> bool {
+        let taken = self.under_way().remove(id);
+        taken.is_some_and(|taken| taken.place == Place::TakenAndCalled)
+    }
+
     async fn run(self: Arc<Self>, open: Arc<Open>, mut new: Option<Recorded>, _place: OwnedSemaphorePermit) {
         loop {
             match runner::run(&self, &open, new.take()).await {

@@ -8,7 +8,7 @@ use super::entry::Entry;
 use super::index::Open;
 use super::operate::index_error;
 use super::runner::{self, RunError};
-use super::{Place, SagaId, Sagas, actor};
+use super::{SagaId, Sagas, actor};
 use crate::error::CallError;
 use crate::model::{Digest, Version};
 use crate::runtime::Component;
@@ -84,9 +84,7 @@ impl Sagas {
                 same.then_some(Entry::Moved { digest: to }).ok_or(())
             });
             let acted = acted.await;
-            let kept = self.shared.under_way().remove(&open.id);
-            // What it waits for may have come while it could not be woken.
-            if kept.is_some_and(|kept| kept.place == Place::TakenAndCalled) {
+            if self.shared.let_go(&open.id) {
                 // Err: the host is stopping, and the saga goes on when it starts again.
                 let _ = self.shared.spawn(open.clone(), None).await;
             }

@@ -11,7 +11,7 @@ use super::index::Listed;
 use super::journal::{Saga, SagaState};
 use super::runner;
 use super::timeline::Timeline;
-use super::{AGGREGATE, CATCH_UP, Open, Place, SagaId, SagaStatus, Sagas, Shared, record, unreadable};
+use super::{AGGREGATE, CATCH_UP, Open, SagaId, SagaStatus, Sagas, Shared, record, unreadable};
 use crate::clock::Time;
 use crate::error::CallError;
 use crate::log::ReadError;
@@ -158,10 +158,7 @@ impl Shared {
         if acted.is_ok() {
             tracing::info!(saga = %open.id, %actor, ?act, "a person has acted on a saga");
         }
-        let kept = self.under_way().remove(&open.id);
-        // What it waits for may have come while it could not be woken.
-        let called = kept.is_some_and(|kept| kept.place == Place::TakenAndCalled);
-        if acted.is_ok() || called {
+        if self.let_go(&open.id) || acted.is_ok() {
             // Err: the host is stopping, and the saga goes on when it starts again.
             let _ = self.spawn(open, None).await;
         }

@@ -14,6 +14,7 @@ use super::registry::Deployed;
 use super::report::{Gate, GateName, GateOutcome, ServiceReport};
 use super::signature::{self, PublicKey};
 use crate::edge::http::RouteTable;
+use crate::error::with_causes;
 use crate::log::EventLog;
 use crate::model::{Digest, StreamId};
 use crate::runtime::{Component, Guarded, HttpClient, LoadError, Runtime, Target};
@@ -25,6 +26,9 @@ pub use permissions::{Grant, InvalidGrant};
 /// Calls that an aggregate answers before it is let into the host: as many instances are warm then.
 const WARM_CALLS: usize = 4;
 
+/// What a component is granted inside of the host.
+pub(super) type Granted<'a> = dyn Fn(&Component) -> Vec<Grant> + Sync + 'a;
+
 /// What the gates look with.
 pub(super) struct Examiner<'a> {
     pub(super) runtime: &'a Runtime,
@@ -32,8 +36,7 @@ pub(super) struct Examiner<'a> {
     pub(super) http: &'a HttpClient,
     /// None: components need not be signed.
     pub(super) trusted: &'a [PublicKey],
-    /// What a service is granted.
-    pub(super) granted: &'a (dyn Fn(&str) -> Vec<Grant> + Sync),
+    pub(super) granted: &'a Granted<'a>,
     /// None before there are any, at a start.
     pub(super) sagas: Option<&'a Sagas>,
 }
@@ -86,11 +89,23 @@ impl Finding {
     fn with(self, findings: Vec<String>) -> Self {
         Self { findings, ..self }
     }
+}
 
-    fn at(self, gate: GateName, since: Instant) -> Gate {
-        let Self { outcome, says, findings } = self;
-        let took_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Gate { gate, outcome, took_ms, says, findings }
+/// What the gates have found so far. Each takes the time since the one before it.
+struct Found {
+    gates: Vec<Gate>,
+    since: Instant,
+}
+
+impl Found {
+    fn new() -> Self {
+        Self { gates: Vec::new(), since: Instant::now() }
+    }
+
+    fn add(&mut self, gate: GateName, Finding { outcome, says, findings }: Finding) {
+        let took_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.gates.push(Gate { gate, outcome, took_ms, says, findings });
+        self.since = Instant::now();
     }
 }
 
@@ -103,54 +118,45 @@ impl Examiner<'_> {
         terms: Terms<'_>,
     ) -> Candidate {
         let digest = Digest::of(&wasm);
-        let mut gates = Vec::new();
-        let component = self.load(&wasm, &mut gates).await;
-        let since = Instant::now();
-        gates.push(self.signed(digest, signature.as_deref()).at(GateName::Signature, since));
+        let mut found = Found::new();
+        let component = self.load(&wasm, &mut found).await;
+        found.add(GateName::Signature, self.signed(digest, signature.as_deref()));
         let Some(component) = component else {
             let report = ServiceReport {
                 service: "unknown".into(),
                 version: String::new(),
                 digest,
                 replaces: None,
-                gates,
+                gates: found.gates,
             };
             return Candidate { report, component: None, wasm, rehearsed: Vec::new() };
         };
         let manifest = component.manifest().clone();
         let before = running.service(&manifest.service);
-        let since = Instant::now();
-        gates.push(compatible(before, &component, terms).at(GateName::Compatible, since));
-        let since = Instant::now();
-        let permitted = permissions::check(&component, self.http, &(self.granted)(&manifest.service));
-        let permitted = permitted.map_or_else(Finding::refused, Finding::passed);
-        gates.push(permitted.at(GateName::Permissions, since));
-        let since = Instant::now();
-        gates.push(read_model(before, &component).at(GateName::ReadModel, since));
-        let since = Instant::now();
-        gates.push(self.history(before, &component, terms).await.at(GateName::History, since));
-        let since = Instant::now();
+        found.add(GateName::Compatible, compatible(before, &component, terms));
+        let permitted = permissions::check(&component, self.http, &(self.granted)(&component));
+        found.add(GateName::Permissions, permitted.map_or_else(Finding::refused, Finding::passed));
+        found.add(GateName::ReadModel, read_model(before, &component));
+        found.add(GateName::History, self.history(before, &component, terms).await);
         let (replayed, rehearsed) = self.replay(&component).await;
-        gates.push(replayed.at(GateName::Sagas, since));
-        let since = Instant::now();
-        gates.push(warm_up(&component).await.at(GateName::WarmUp, since));
+        found.add(GateName::Sagas, replayed);
+        found.add(GateName::WarmUp, warm_up(&component).await);
         let report = ServiceReport {
             service: manifest.service.clone(),
             version: manifest.version.clone(),
             digest,
             replaces: before.map(Component::digest),
-            gates,
+            gates: found.gates,
         };
         Candidate { report, component: Some(component), wasm, rehearsed }
     }
 
-    async fn load(&self, wasm: &[u8], gates: &mut Vec<Gate>) -> Option<Component> {
-        let since = Instant::now();
+    async fn load(&self, wasm: &[u8], found: &mut Found) -> Option<Component> {
         let told = |error: &LoadError| Finding::refused(with_causes(error));
         let compiled = match self.runtime.compile(wasm.to_vec()).await {
             Ok(compiled) => compiled,
             Err(error) => {
-                gates.push(told(&error).at(GateName::Component, since));
+                found.add(GateName::Component, told(&error));
                 return None;
             }
         };
@@ -158,17 +164,16 @@ impl Examiner<'_> {
             "it is a component of {} KiB that imports and exports what the contract says",
             wasm.len() / 1024
         );
-        gates.push(Finding::passed(says).at(GateName::Component, since));
-        let since = Instant::now();
+        found.add(GateName::Component, Finding::passed(says));
         match self.runtime.introduce(compiled).await {
             Ok(component) => {
                 let manifest = component.manifest();
                 let says = format!("it is {} {}", manifest.service, manifest.version);
-                gates.push(Finding::passed(says).at(GateName::Manifest, since));
+                found.add(GateName::Manifest, Finding::passed(says));
                 Some(component)
             }
             Err(error) => {
-                gates.push(told(&error).at(GateName::Manifest, since));
+                found.add(GateName::Manifest, told(&error));
                 None
             }
         }
@@ -249,7 +254,7 @@ impl Examiner<'_> {
 
 /// Whether all that would run goes together.
 pub(super) fn side_by_side(deployed: Result<&Deployed, &String>) -> Gate {
-    let since = Instant::now();
+    let mut found = Found::new();
     let together = deployed.map_err(String::clone).and_then(|deployed| {
         let manifests = deployed.services().map(|service| &**service.manifest());
         RouteTable::new(manifests).map(|_| deployed.services().count()).map_err(|error| with_causes(&error))
@@ -258,7 +263,8 @@ pub(super) fn side_by_side(deployed: Result<&Deployed, &String>) -> Gate {
         Ok(services) => Finding::passed(format!("the {services} services go together")),
         Err(why) => Finding::refused(format!("these services cannot run side by side: {why}")),
     };
-    finding.at(GateName::SideBySide, since)
+    found.add(GateName::SideBySide, finding);
+    found.gates.remove(0)
 }
 
 fn compatible(before: Option<&Component>, new: &Component, terms: Terms<'_>) -> Finding {
@@ -321,12 +327,4 @@ async fn warm_up(component: &Component) -> Finding {
         Ok(_) => Finding::passed(format!("{WARM_CALLS} instances answer")),
         Err(fault) => Finding::refused(format!("{fault}: {}", fault.cause())),
     }
-}
-
-/// An error with its causes, outermost first.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let mut texts: Vec<_> = chain.map(ToString::to_string).collect();
-    texts.dedup();
-    texts.join(": ")
 }
