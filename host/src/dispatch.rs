@@ -5,7 +5,8 @@
 //! Commands on one aggregate are decided one after another by a worker that lives as long as there are any. It decides on
 //! the state that the appends under way will leave (it runs ahead of the disk), so a hot aggregate is not bound to one
 //! disk write a command. *Invariant:* no reply, not even a rejection, goes out before everything it was decided on is on
-//! disk. *Invariant:* only the worker of a stream appends to it in this process.
+//! disk, nor, if other hosts write to the log too, before the log has confirmed that it was decided on the newest state.
+//! *Invariant:* only the worker of a stream appends to it in this process.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
@@ -17,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use crate::clock::SharedClock;
 use crate::deploy::Registry;
 use crate::error::CallError;
-use crate::log::{Append, AppendError, Appended, Appending, EventLog};
+use crate::log::{Append, AppendError, Appended, Appending, EventLog, Lineage};
 use crate::model::{Command, Intent, Json, Meta, NewEvent, Position, StreamId, Version};
 use crate::runtime::{Ask, Component, Context, Decision, Outgoing};
 use crate::saga::SagaId;
@@ -86,16 +87,21 @@ struct Job {
 struct Pending {
     job: Job,
     effect: Effect,
-    /// The worker's generation when it was decided.
-    generation: u64,
+    /// What the log has to say to it. None: nothing is appended, but what it was decided on may still be under way.
+    appending: Option<Appending>,
+    /// The worker's lineage when it was decided.
+    lineage: Lineage,
 }
 
 enum Effect {
     /// The answer once the append is on disk, and the state then.
-    Append { appending: Appending, answer: Accepted, live: Live },
-    /// Nothing is appended, but what it was decided on may still be under way.
+    Append { answer: Accepted, live: Live },
+    /// Nothing is appended.
     Settled(Answer),
 }
+
+/// What was decided, and what the log has to say to it.
+type Decided = (Effect, Option<Appending>);
 
 /// What a worker keeps from job to job.
 #[derive(Default)]
@@ -105,8 +111,8 @@ struct Work {
     pending: VecDeque<Pending>,
     /// Jobs to be decided again, before those that wait.
     again: VecDeque<Job>,
-    /// Grows when an append fails: what was decided before stands on what will never be.
-    generation: u64,
+    /// Another one when an append has failed: what was decided before stands on what will never be.
+    lineage: Lineage,
 }
 
 #[derive(Clone)]
@@ -250,10 +256,10 @@ impl Shared {
             }
             work.ahead = None;
         }
-        let generation = work.generation;
+        let lineage = work.lineage;
         let mut ahead = work.ahead.take();
         let decided = {
-            let mut deciding = pin!(self.decide(&component, &mut ahead, &job.command));
+            let mut deciding = pin!(self.decide(&component, lineage, &mut ahead, &job.command));
             loop {
                 tokio::select! {
                     biased;
@@ -264,28 +270,29 @@ impl Shared {
                 }
             }
         };
-        if work.generation != generation {
+        if work.lineage != lineage {
             return work.again.push_back(job);
         }
         work.ahead = ahead;
-        let effect = match decided {
-            Ok(effect) => effect,
-            Err(error @ (CallError::Rejected(_) | CallError::VersionMismatch { .. })) => {
-                Effect::Settled(Err(error))
+        let (effect, appending) = match (decided, &work.ahead) {
+            (Ok(decided), _) => decided,
+            (Err(error @ (CallError::Rejected(_) | CallError::VersionMismatch { .. })), Some(live)) => {
+                self.settled(&stream, lineage, live, Err(error))
             }
             // Nothing was decided, so the answer depends on nothing that is under way.
-            Err(error) => return job.answer(Err(error)),
+            (Err(error), _) => return job.answer(Err(error)),
         };
-        work.pending.push_back(Pending { job, effect, generation });
+        work.pending.push_back(Pending { job, effect, appending, lineage });
     }
 
     /// Decides a command on the state ahead of the disk, which it loads if need be and moves on.
     async fn decide(
         &self,
         component: &Component,
+        lineage: Lineage,
         ahead: &mut Option<Live>,
         command: &Command,
-    ) -> Result<Effect, CallError> {
+    ) -> Result<Decided, CallError> {
         let known = component.manifest().aggregate(command.stream.aggregate());
         let known = known.and_then(|aggregate| aggregate.command(&command.name)).ok_or_else(|| {
             CallError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name))
@@ -304,7 +311,7 @@ impl Shared {
             && live.version > 0
             && let Some(answer) = self.recorded(command, component, live).await?
         {
-            return Ok(Effect::Settled(Ok(answer)));
+            return Ok((Effect::Settled(Ok(answer)), None));
         }
         if let Some(expected) = command.expected_version.filter(|expected| *expected != live.version) {
             let (stream, actual) = (command.stream.clone(), live.version);
@@ -323,13 +330,16 @@ impl Shared {
             Intent::Decide => component.decide(target, &command.name, &command.payload, &context).await??,
             Intent::Compensate { undone, reason } => {
                 if !known.compensable {
-                    return Ok(Effect::Settled(Ok(self.unchanged(command, live))));
+                    return Ok(self.unchanged(command, lineage, live));
                 }
                 let events = self.log.find(&command.stream, undone).await?;
                 component.compensate(target, &command.name, &events, reason, &context).await??
             }
         };
-        Ok(self.append(command, component, live, decision, context.time_ms))
+        if decision.events.is_empty() {
+            return Ok(self.unchanged(command, lineage, live));
+        }
+        Ok(self.append(command, component, lineage, live, decision, context.time_ms))
     }
 
     /// Starts the append of a decision and moves the state ahead.
@@ -337,13 +347,11 @@ impl Shared {
         &self,
         command: &Command,
         component: &Component,
+        lineage: Lineage,
         live: &mut Live,
         Decision { events, after }: Decision,
         time_ms: u64,
-    ) -> Effect {
-        if events.is_empty() {
-            return Effect::Settled(Ok(self.unchanged(command, live)));
-        }
+    ) -> Decided {
         let meta = Arc::new(Meta {
             command_id: command.id.clone(),
             command: match command.intent {
@@ -359,12 +367,8 @@ impl Shared {
         });
         let stream = command.stream.clone();
         let expected = live.version;
-        let appending = self.log.append(vec![Append {
-            stream: stream.clone(),
-            expected,
-            events: events.clone(),
-            meta: meta.clone(),
-        }]);
+        let append = Append { stream: stream.clone(), expected, events: events.clone(), meta: meta.clone() };
+        let appending = self.log.append_in(lineage, vec![append]);
         live.version += events.len() as Version;
         live.folded = after;
         let answer = Accepted {
@@ -375,7 +379,13 @@ impl Shared {
             events,
             view: live.view().cloned(),
         };
-        Effect::Append { appending, answer, live: live.clone() }
+        (Effect::Append { answer, live: live.clone() }, Some(appending))
+    }
+
+    /// Nothing is appended. Where others append too, the log is asked whether that was decided on the newest state.
+    fn settled(&self, stream: &StreamId, lineage: Lineage, live: &Live, answer: Answer) -> Decided {
+        let question = || self.log.append_in(lineage, vec![Append::nothing(stream.clone(), live.version)]);
+        (Effect::Settled(answer), self.log.is_shared().then(question))
     }
 
     /// The id of the saga that a command's events start.
@@ -387,15 +397,16 @@ impl Shared {
     }
 
     /// The answer to a command that changes nothing.
-    fn unchanged(&self, command: &Command, live: &Live) -> Accepted {
-        Accepted {
+    fn unchanged(&self, command: &Command, lineage: Lineage, live: &Live) -> Decided {
+        let answer = Accepted {
             stream: command.stream.clone(),
             version: live.version,
             position: *self.log.head().borrow(),
             events: Vec::new(),
             view: live.view().cloned(),
             saga: None,
-        }
+        };
+        self.settled(&command.stream, lineage, live, Ok(answer))
     }
 
     /// The answer to a command that has been recorded before: the same as then.
@@ -425,19 +436,20 @@ impl Shared {
 
     /// Answers the job at the front, or keeps it to be decided again.
     fn settle(&self, stream: &StreamId, work: &mut Work, result: Option<Result<Appended, AppendError>>) {
-        let Some(Pending { mut job, effect, generation }) = work.pending.pop_front() else {
+        let Some(Pending { mut job, effect, lineage, .. }) = work.pending.pop_front() else {
             return;
         };
         match (effect, result) {
-            (Effect::Settled(_), _) if generation != work.generation => work.again.push_back(job),
-            (Effect::Settled(answer), _) => job.answer(answer),
-            (Effect::Append { answer, live, .. }, Some(Ok(appended))) => {
+            (Effect::Append { answer, live }, Some(Ok(appended))) => {
                 self.states.keep(stream, live);
                 job.answer(Ok(Accepted { position: appended.position, ..answer }));
             }
-            (Effect::Append { .. }, Some(Err(error))) => {
+            (Effect::Append { .. }, None) => job.answer(Err(CallError::ShuttingDown)),
+            (Effect::Settled(_), _) if lineage != work.lineage => work.again.push_back(job),
+            (Effect::Settled(answer), None | Some(Ok(_))) => job.answer(answer),
+            (_, Some(Err(error))) => {
                 work.ahead = None;
-                work.generation += 1;
+                work.lineage = Lineage::new();
                 self.states.forget(stream);
                 let overtaken = matches!(error, AppendError::Conflict { .. } | AppendError::Duplicate { .. });
                 if overtaken && job.attempts < MAX_ATTEMPTS {
@@ -447,7 +459,6 @@ impl Shared {
                     job.answer(Err(error.into()));
                 }
             }
-            (Effect::Append { .. }, None) => job.answer(Err(CallError::ShuttingDown)),
         }
     }
 }
@@ -461,8 +472,8 @@ impl Job {
 
 /// Waits for the job at the front. Cancel-safe: the job stays there.
 async fn front(pending: &mut VecDeque<Pending>) -> Option<Result<Appended, AppendError>> {
-    match pending.front_mut() {
-        Some(Pending { effect: Effect::Append { appending, .. }, .. }) => Some(appending.await),
-        Some(_) | None => None,
+    match &mut pending.front_mut()?.appending {
+        Some(appending) => Some(appending.await),
+        None => None,
     }
 }

@@ -310,7 +310,7 @@ pub(crate) fn variant_of<T: DeserializeOwned>(name: &str, payload: &Json) -> Res
 }
 
 /// What all events of one command have in common.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
     pub command_id: CommandId,
     /// The command's name.

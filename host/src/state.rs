@@ -97,10 +97,15 @@ impl States {
         let empty = empty(component, stream);
         let usable = |live: &Live| live.state_version == empty.state_version;
         if let Some(live) = self.cache.get(stream).filter(usable) {
-            if live.digest == component.digest() {
+            let own = live.digest == component.digest();
+            if own && !self.log.is_shared() {
                 return Ok(live);
             }
-            return Ok(self.keep(stream, live.seen_by(component, stream).await?));
+            let mut live = if own { live } else { live.seen_by(component, stream).await? };
+            if self.log.is_shared() {
+                live = self.fold(stream, component, live, None).await?;
+            }
+            return Ok(self.keep(stream, live));
         }
         // A stream that is shorter has no snapshot: most are, and are read in one go.
         let first = self.log.read(stream, 0, SNAPSHOT_EVERY as usize).await?;

@@ -26,6 +26,7 @@ const FIRST_PORT: u16 = 10_000;
 pub struct NatsServer {
     /// None while it is down.
     process: Option<Child>,
+    name: String,
     folder: TempDir,
     port: u16,
     monitoring: u16,
@@ -65,7 +66,12 @@ impl NatsServer {
             store.display()
         );
         fs::write(folder.path().join("nats.conf"), configuration).expect("the server's configuration");
-        Self { process: None, folder, port, monitoring }
+        Self { process: None, name: name.to_owned(), folder, port, monitoring }
+    }
+
+    /// As it is called in the cluster.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// `nats://127.0.0.1:…`

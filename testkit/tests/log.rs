@@ -1,14 +1,32 @@
-//! The embedded log against everything that a log must do.
+//! The logs against everything that a log must do.
 
 use std::sync::{Arc, Mutex};
 
-use kontor::log::{EmbeddedLog, EventLog};
+use kontor::log::{EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions};
 use kontor_testkit::log::{Fault, FaultyLog, audit, conformance, work};
+use kontor_testkit::nats::NatsServer;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_embedded_log_conforms() {
     let dir = tempfile::tempdir().unwrap();
     conformance(async |name: &str| EmbeddedLog::open(&dir.path().join(name)).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_jetstream_log_conforms() {
+    let server = NatsServer::start();
+    let dir = tempfile::tempdir().unwrap();
+    conformance(async |name: &str| {
+        let client = async_nats::connect(server.url()).await.unwrap();
+        let options = JetStreamOptions {
+            stream: name.to_owned(),
+            replicas: 1,
+            monitoring: vec![server.monitoring_url()],
+            ..JetStreamOptions::default()
+        };
+        JetStreamLog::open(client, &options, &dir.path().join(name)).await.unwrap()
+    })
+    .await;
 }
 
 /// Takes the disk away after the first operation, after the second, and so on until the whole workload fits before it.

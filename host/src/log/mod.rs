@@ -1,6 +1,7 @@
 //! The event log: the only truth. Everything else can be deleted and is rebuilt from it.
 
 mod embedded;
+mod jetstream;
 mod readers;
 mod snapshots;
 mod thread;
@@ -8,6 +9,7 @@ mod thread;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -15,6 +17,7 @@ use tokio::sync::watch;
 use crate::model::{CommandId, Meta, NewEvent, Position, Recorded, StreamId, Version};
 
 pub use embedded::{EmbeddedLog, OpenError};
+pub use jetstream::{JetStreamError, JetStreamLog, JetStreamOptions, SetupError, SyncPolicy};
 pub use snapshots::{Snapshot, Snapshots};
 
 /// The most events that one read brings.
@@ -31,9 +34,35 @@ pub struct Append {
     pub stream: StreamId,
     /// The version the stream must have before.
     pub expected: Version,
-    /// At least one.
+    /// None: nothing is written, and the append stands for the question whether the stream has that version still. Only
+    /// alone in its batch.
     pub events: Vec<NewEvent>,
     pub meta: Arc<Meta>,
+}
+
+impl Append {
+    /// The question whether a stream has a version still.
+    pub fn nothing(stream: StreamId, expected: Version) -> Self {
+        Self { stream, expected, events: Vec::new(), meta: Arc::default() }
+    }
+}
+
+/// Appends that build on one another before they are acknowledged: once one has failed, those after it fail as well, even
+/// if the version that they expect has come about in another way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lineage(u64);
+
+impl Lineage {
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Default for Lineage {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// What an append did, once it is on disk.
@@ -52,6 +81,9 @@ pub enum AppendError {
     /// The stream already has events of that command.
     #[error("command {command} has already been recorded in stream {stream}")]
     Duplicate { stream: StreamId, command: CommandId },
+    /// The log takes no commit of that size.
+    #[error("the events of one command are more than the log takes at once: {0}")]
+    TooLarge(String),
     /// More appends are waiting than the log takes.
     #[error("the log's queue is full")]
     Busy,
@@ -77,8 +109,18 @@ pub type Appending = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> 
 #[async_trait]
 pub trait EventLog: Send + Sync {
     /// Appends to one or several streams, all or nothing. The place in the order is taken when this returns, not when the
-    /// future is first polled, so a caller may append on top of what it has not seen acknowledged.
-    fn append(&self, batch: Vec<Append>) -> Appending;
+    /// future is first polled, so a caller may append on top of what it has not seen acknowledged, in the same lineage.
+    fn append_in(&self, lineage: Lineage, batch: Vec<Append>) -> Appending;
+
+    /// Appends on top of what has been acknowledged.
+    fn append(&self, batch: Vec<Append>) -> Appending {
+        self.append_in(Lineage::new(), batch)
+    }
+
+    /// Whether others write to it too. Then what can be read here may be behind, which only an append finds out.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// Up to `limit` events of a stream with a version above `after`, oldest first.
     async fn read(&self, stream: &StreamId, after: Version, limit: usize)

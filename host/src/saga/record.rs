@@ -9,7 +9,7 @@ use super::entry::Entry;
 use super::journal::{IllegalEntry, Saga, next_state};
 use super::{Ground, SagaId};
 use crate::clock::SharedClock;
-use crate::log::{Append, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
+use crate::log::{Append, AppendError, Appending, EventLog, Lineage, MAX_PAGE, ReadError};
 use crate::model::{CommandId, InvalidId, Meta, NewEvent, Recorded, StreamId, Version, event_of, variant_of};
 
 /// The kind of the streams that journals are in: `saga/<id>`.
@@ -75,6 +75,7 @@ pub(super) struct Record {
     noted: Vec<NewEvent>,
     /// When the first of them was noted.
     noted_since: Option<Instant>,
+    lineage: Lineage,
     /// Entries on their way to the disk. Nobody waits for them one by one: the log keeps the order, so what follows from
     /// an entry is never on disk without it.
     appending: Vec<Appending>,
@@ -111,6 +112,7 @@ impl Record {
             actor,
             noted: Vec::new(),
             noted_since: None,
+            lineage: Lineage::new(),
             appending: Vec::new(),
         })
     }
@@ -178,7 +180,7 @@ impl Record {
             actor: self.actor.clone(),
         };
         let append = Append { stream: self.stream.clone(), expected, events, meta: Arc::new(meta) };
-        self.appending.push(self.log.append(vec![append]));
+        self.appending.push(self.log.append_in(self.lineage, vec![append]));
     }
 
     /// Takes what is on its way to the disk, to wait for it.

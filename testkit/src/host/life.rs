@@ -3,7 +3,7 @@
 use std::future::pending;
 
 use async_trait::async_trait;
-use kontor::log::{Append, Appending, EmbeddedLog, EventLog, ReadError};
+use kontor::log::{Append, Appending, EmbeddedLog, EventLog, Lineage, ReadError};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
@@ -38,8 +38,8 @@ pub(super) struct MortalLog {
 
 #[async_trait]
 impl EventLog for MortalLog {
-    fn append(&self, batch: Vec<Append>) -> Appending {
-        if self.life.is_over() { Box::pin(pending()) } else { self.log.append(batch) }
+    fn append_in(&self, lineage: Lineage, batch: Vec<Append>) -> Appending {
+        if self.life.is_over() { Box::pin(pending()) } else { self.log.append_in(lineage, batch) }
     }
 
     async fn read(

@@ -36,6 +36,7 @@ pub async fn conformance<L: EventLog + 'static>(open: impl AsyncFn(&str) -> L) {
     check(an_append_that_nobody_waits_for_is_done(open("not-awaited").await)).await;
     check(one_appender_wins_each_version(open("contention").await)).await;
     check(what_has_been_told_can_be_read(open("head").await)).await;
+    check(an_append_of_nothing_asks_for_the_version(open("nothing").await)).await;
     check(everything_is_there_after_reopening(&open)).await;
 }
 
@@ -322,6 +323,24 @@ async fn what_has_been_told_can_be_read(log: Log) {
     }
     writer.await.unwrap();
     assert_eq!(*log.head().borrow(), everything(&*log).await.last().unwrap().position);
+}
+
+async fn an_append_of_nothing_asks_for_the_version(log: Log) {
+    let thing = stream("a");
+    let nothing = |expected| log.append(vec![append(&thing, expected, 0)]);
+    nothing(0).await.expect("there is no such stream");
+    assert_conflict(nothing(1).await, "a", 1, 0);
+    let position = log.append(vec![append(&thing, 0, 2)]).await.unwrap().position;
+    assert_conflict(nothing(0).await, "a", 0, 2);
+    // In the order of the calls, with what is under way.
+    let ahead = [nothing(2), log.append(vec![append(&thing, 2, 1)]), nothing(3), nothing(3), nothing(2)];
+    let [before, written, after, again, late] = futures::future::join_all(ahead).await.try_into().unwrap();
+    assert!(before.unwrap().position >= position);
+    written.unwrap();
+    after.unwrap();
+    again.unwrap();
+    assert_conflict(late, "a", 2, 3);
+    assert_eq!(everything(&*log).await.len(), 3, "nothing has been written");
 }
 
 async fn everything_is_there_after_reopening(open: &impl AsyncFn(&str) -> Log) {

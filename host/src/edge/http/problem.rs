@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::headers;
 use super::schema::Violation;
 use crate::deploy::Report;
-use crate::error::{CallError, Fault, FaultKind};
+use crate::error::{CallError, Fault, FaultKind, with_causes};
 use crate::log::{AppendError, ReadError};
 use crate::model::{InvalidId, Json, Position, Rejection, Version};
 
@@ -213,6 +213,11 @@ impl From<CallError> for Problem {
             CallError::Append(AppendError::Conflict { .. } | AppendError::Duplicate { .. }) => {
                 Self::unavailable("conflict", "Others change the same aggregate too often. Nothing was done.")
             }
+            CallError::Append(AppendError::TooLarge(_)) => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "events-too-large",
+                format!("{}. Nothing was done.", with_causes(&error)),
+            ),
             CallError::Append(AppendError::Unavailable(_)) => Self::unavailable(
                 "log-unavailable",
                 "The log cannot be written, and whether the command took effect is not known. It is safe to send it \

@@ -5,6 +5,7 @@
 //! waits for one. Readers have connections of their own, and see every commit at once and whole.
 
 mod checkpoint;
+mod copy;
 mod meta;
 mod read;
 mod schema;
@@ -25,13 +26,15 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use self::schema::Durability;
 use self::tail::Tail;
 use self::writer::{Request, Writer};
 use super::readers::Readers;
 use super::thread::Joined;
-use super::{Append, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
+use super::{Append, AppendError, Appending, EventLog, Lineage, MAX_PAGE, ReadError};
 use crate::model::{CommandId, Position, Recorded, StreamId, Version};
 
+pub(super) use self::copy::{LocalCopy, Sequence};
 pub use self::schema::OpenError;
 
 /// Appends that may wait: four full groups, about a tenth of a second of work on an ordinary disk. Whoever comes after them
@@ -54,24 +57,45 @@ pub struct EmbeddedLog {
 impl EmbeddedLog {
     /// Opens the log in `dir`; makes both if they are not there yet. At most one log is open in a directory at a time.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        let (log, _) = Self::open_as(dir, Durability::EveryCommit, copy::refuse)?;
+        Ok(log)
+    }
+
+    /// `identify` looks at the database before anything is added to it.
+    fn open_as(
+        dir: &Path,
+        durability: Durability,
+        identify: impl FnOnce(&Path, &Connection) -> Result<Sequence, OpenError>,
+    ) -> Result<(Self, watch::Receiver<Sequence>), OpenError> {
         let unusable = |source: io::Error| OpenError::Directory { dir: dir.to_owned(), source };
         schema::make_directory(dir).map_err(unusable)?;
         let lock = schema::lock(dir)?;
-        let (file, connection) = schema::open(dir)?;
+        let (file, connection) = schema::open(dir, durability)?;
         let failed = |source| OpenError::Database { file: file.clone(), source };
-        let checkpoints = schema::connect(&file).map_err(failed)?;
+        let (tell_copied, copied) = watch::channel(identify(dir, &connection)?);
+        let checkpoints = schema::connect(&file, durability).map_err(failed)?;
         let (tell_position, position) = watch::channel(last_position(&connection).map_err(failed)?);
 
         // One signal is enough: it says that there is something to look at.
         let (tell_checkpointer, committed) = sync_channel(1);
         let (queue, requests) = sync_channel(QUEUE);
         let tail = Arc::new(Tail::default());
-        let writer = Writer::new(connection, tail.clone(), tell_position, tell_checkpointer);
+        let writer = Writer::new(connection, tail.clone(), tell_position, tell_copied, tell_checkpointer);
         let _checkpointer =
             Joined::spawn("log-checkpoint", move || checkpoint::run(&checkpoints, &committed))
                 .map_err(unusable)?;
         let _writer = Joined::spawn("log-writer", move || writer.run(&requests)).map_err(unusable)?;
-        Ok(Self { queue, tail, position, readers: Readers::new(file), _writer, _checkpointer, _lock: lock })
+        let readers = Readers::new(file);
+        Ok((Self { queue, tail, position, readers, _writer, _checkpointer, _lock: lock }, copied))
+    }
+
+    fn enqueue(&self, batch: Vec<Append>, sequence: Option<Sequence>) -> Appending {
+        let (reply, fate) = oneshot::channel();
+        match self.queue.try_send(Request { batch, sequence, reply }) {
+            Ok(()) => Box::pin(async { fate.await.unwrap_or_else(|_| Err(WriterGone::error())) }),
+            Err(TrySendError::Full(_)) => Box::pin(ready(Err(AppendError::Busy))),
+            Err(TrySendError::Disconnected(_)) => Box::pin(ready(Err(WriterGone::error()))),
+        }
     }
 }
 
@@ -88,13 +112,9 @@ impl WriterGone {
 
 #[async_trait]
 impl EventLog for EmbeddedLog {
-    fn append(&self, batch: Vec<Append>) -> Appending {
-        let (reply, fate) = oneshot::channel();
-        match self.queue.try_send(Request { batch, reply }) {
-            Ok(()) => Box::pin(async { fate.await.unwrap_or_else(|_| Err(WriterGone::error())) }),
-            Err(TrySendError::Full(_)) => Box::pin(ready(Err(AppendError::Busy))),
-            Err(TrySendError::Disconnected(_)) => Box::pin(ready(Err(WriterGone::error()))),
-        }
+    /// Nobody else writes, so the versions tell the lineages apart.
+    fn append_in(&self, _: Lineage, batch: Vec<Append>) -> Appending {
+        self.enqueue(batch, None)
     }
 
     async fn read(

@@ -45,6 +45,9 @@ const COMMAND: &str = select!(
 /// The event that holds the meta of its command.
 const FIRST: &str = "SELECT command_id, meta FROM events WHERE stream = ?1 AND version = ?2";
 
+const VERSION: &str = "
+    SELECT coalesce(max(version), 0) FROM events WHERE stream = (SELECT id FROM streams WHERE name = ?1)";
+
 /// `0` is the character behind `/`.
 const STREAMS: &str = "
     SELECT name FROM streams WHERE name > ?1 AND name < ?2 || '0' ORDER BY name LIMIT ?3";
@@ -65,6 +68,11 @@ pub(super) fn streams(
         })
     };
     names.map(|name| parse(name?)).collect()
+}
+
+/// 0 for a stream without events.
+pub(super) fn version(connection: &Connection, stream: &StreamId) -> Result<Version, Unreadable> {
+    Ok(connection.prepare_cached(VERSION)?.query_row([stream.as_str()], |row| row.get(0))?)
 }
 
 pub(super) fn stream(

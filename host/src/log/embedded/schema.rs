@@ -68,10 +68,24 @@ pub enum OpenError {
         file.display()
     )]
     NoWal { file: PathBuf },
+    #[error(
+        "{} is a copy of another log ({source_name}): set `log` in the configuration as it was, or choose another directory",
+        dir.display()
+    )]
+    Copy { dir: PathBuf, source_name: String },
+    #[error(
+        "{} holds {holds}, so it cannot become a copy of {wanted}: choose an empty directory", dir.display()
+    )]
+    NotACopy { dir: PathBuf, holds: String, wanted: String },
     #[error("{} cannot be used as a data directory", dir.display())]
     Directory { dir: PathBuf, source: io::Error },
     #[error("{} cannot be opened", file.display())]
     Database { file: PathBuf, source: rusqlite::Error },
+}
+
+/// The log's database in its directory.
+pub(super) fn file(dir: &Path) -> PathBuf {
+    dir.join(FILE)
 }
 
 /// Makes the directory if it is not there yet, and makes sure that it outlives a power cut.
@@ -98,14 +112,23 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// When a commit is on disk.
+#[derive(Clone, Copy)]
+pub(super) enum Durability {
+    /// As soon as it returns.
+    EveryCommit,
+    /// At the next checkpoint; a power cut takes the last commits away, whole.
+    EveryCheckpoint,
+}
+
 /// The database, made if it is not there yet, with one connection that writes.
-pub(super) fn open(dir: &Path) -> Result<(PathBuf, Connection), OpenError> {
-    let file = dir.join(FILE);
+pub(super) fn open(dir: &Path, durability: Durability) -> Result<(PathBuf, Connection), OpenError> {
+    let file = file(dir);
     let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::NotALog { file: file.clone() },
         _ => OpenError::Database { file: file.clone(), source },
     };
-    let connection = connect(&file).map_err(failed)?;
+    let connection = connect(&file, durability).map_err(failed)?;
     let empty = identify(&connection, &file, failed)?;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(failed)?;
@@ -120,12 +143,16 @@ pub(super) fn open(dir: &Path) -> Result<(PathBuf, Connection), OpenError> {
     Ok((file, connection))
 }
 
-/// A connection that can write, and for which a commit is on disk when it returns.
-pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
+/// A connection that can write.
+pub(super) fn connect(file: &Path, durability: Durability) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
-    connection.pragma_update(None, "synchronous", "full")?;
+    let synchronous = match durability {
+        Durability::EveryCommit => "full",
+        Durability::EveryCheckpoint => "normal",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
     Ok(connection)
 }
 

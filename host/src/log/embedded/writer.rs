@@ -7,6 +7,7 @@ use quick_cache::unsync::Cache;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
+use super::copy::{self, Sequence};
 use super::meta;
 use super::tail::{self, Tail};
 use crate::log::{Append, AppendError, Appended};
@@ -31,6 +32,8 @@ const ADD_EVENT: &str = "
 
 pub(super) struct Request {
     pub(super) batch: Vec<Append>,
+    /// In a copy: the batch's place in the original.
+    pub(super) sequence: Option<Sequence>,
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
 }
 
@@ -41,6 +44,8 @@ pub(super) struct Writer {
     tail: Arc<Tail>,
     /// Where what is on disk ends. Moves after the commit and before the replies.
     position: watch::Sender<Position>,
+    /// In a copy: how much of the original it has. Moves with the position.
+    copied: watch::Sender<Sequence>,
     /// Told after every commit.
     checkpointer: SyncSender<()>,
 }
@@ -55,6 +60,8 @@ struct Head {
 /// What one transaction did.
 struct Written {
     position: Position,
+    /// Of the last batch that has one.
+    sequence: Option<Sequence>,
     /// In the order of the group.
     fates: Vec<Result<Appended, AppendError>>,
 }
@@ -73,9 +80,10 @@ impl Writer {
         connection: Connection,
         tail: Arc<Tail>,
         position: watch::Sender<Position>,
+        copied: watch::Sender<Sequence>,
         checkpointer: SyncSender<()>,
     ) -> Self {
-        Self { connection, heads: Cache::new(MAX_HEADS), tail, position, checkpointer }
+        Self { connection, heads: Cache::new(MAX_HEADS), tail, position, copied, checkpointer }
     }
 
     /// Works until nobody can send any more, and everything that was sent is done.
@@ -107,6 +115,9 @@ impl Writer {
             *position = written.position;
             moved
         });
+        if let Some(sequence) = written.sequence {
+            self.copied.send_replace(sequence);
+        }
         // A full channel has a signal in it that has not been seen yet, which serves as well.
         let _ = self.checkpointer.try_send(());
         for (request, fate) in group.zip(written.fates) {
@@ -175,7 +186,11 @@ impl<'a> Pass<'a> {
                 Err(Refused::Database(error)) => return Err(error),
             });
         }
-        Ok(Written { position: self.position, fates })
+        let sequence = group.iter().rev().find_map(|request| request.sequence);
+        if let Some(sequence) = sequence {
+            copy::remember(self.transaction, sequence)?;
+        }
+        Ok(Written { position: self.position, sequence, fates })
     }
 
     /// Writes a batch whole or not at all. An append is refused before it has written anything, so only a batch of
@@ -205,6 +220,9 @@ impl<'a> Pass<'a> {
         if actual != *expected {
             let stream = stream.clone();
             return Err(Refused::Batch(AppendError::Conflict { stream, expected: *expected, actual }));
+        }
+        if events.is_empty() {
+            return Ok(());
         }
         let row = match head {
             Some(head) => head.row,
@@ -253,7 +271,8 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use super::*;
-    use crate::log::embedded::{last_position, schema};
+    use crate::log::embedded::last_position;
+    use crate::log::embedded::schema::{self, Durability};
     use crate::model::{CommandId, Json, Meta, NewEvent};
 
     fn append(id: &str, expected: Version, command: &str) -> Append {
@@ -273,12 +292,21 @@ mod tests {
     }
 
     fn writer(dir: &tempfile::TempDir) -> Writer {
-        let (_, connection) = schema::open(dir.path()).unwrap();
-        Writer::new(connection, Arc::default(), watch::channel(0).0, sync_channel(1).0)
+        let (_, connection) = schema::open(dir.path(), Durability::EveryCommit).unwrap();
+        Writer::new(
+            connection,
+            Arc::default(),
+            watch::Sender::new(0),
+            watch::Sender::new(0),
+            sync_channel(1).0,
+        )
     }
 
     fn group(batches: impl IntoIterator<Item = Vec<Append>>) -> Vec<Request> {
-        batches.into_iter().map(|batch| Request { batch, reply: oneshot::channel().0 }).collect()
+        batches
+            .into_iter()
+            .map(|batch| Request { batch, sequence: None, reply: oneshot::channel().0 })
+            .collect()
     }
 
     /// What became of each batch: the position it ended at, or why it was refused.

@@ -1,0 +1,99 @@
+//! The embedded log as a copy of another one. What it holds is made only of what the original has acknowledged, so a
+//! commit need not be on disk by itself: after a power cut the copy is some commits behind, and gets them again.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::sync::watch;
+
+use super::schema::{self, Durability};
+use super::{EmbeddedLog, OpenError, last_position, read};
+use crate::log::{Append, Appending, ReadError};
+use crate::model::{StreamId, Version};
+
+/// The place of a message in the original, from 1.
+pub(crate) type Sequence = u64;
+
+const SCHEMA: &str = "CREATE TABLE copied (source TEXT NOT NULL, sequence INTEGER NOT NULL) STRICT";
+
+/// Only ever written by [`LocalCopy::apply`].
+pub(crate) struct LocalCopy {
+    log: EmbeddedLog,
+    sequence: watch::Receiver<Sequence>,
+}
+
+impl LocalCopy {
+    /// Opens the copy of `source` in `dir`; makes both if they are not there yet.
+    pub(crate) fn open(dir: &Path, source: &str) -> Result<Self, OpenError> {
+        let identify = |dir: &Path, connection: &Connection| identify(dir, connection, source);
+        let (log, sequence) = EmbeddedLog::open_as(dir, Durability::EveryCheckpoint, identify)?;
+        Ok(Self { log, sequence })
+    }
+
+    /// For reading.
+    pub(crate) fn log(&self) -> &EmbeddedLog {
+        &self.log
+    }
+
+    /// Adds what the message at `sequence` holds, whole or not at all: what does not fit is refused as the log refuses
+    /// it, and then the copy has the message all the same. To be called in the order of the sequences.
+    pub(crate) fn apply(&self, sequence: Sequence, batch: Vec<Append>) -> Appending {
+        self.log.enqueue(batch, Some(sequence))
+    }
+
+    /// Up to which message it has everything, and a signal when that moves.
+    pub(crate) fn sequence(&self) -> watch::Receiver<Sequence> {
+        self.sequence.clone()
+    }
+
+    /// The version of a stream.
+    pub(crate) async fn version(&self, stream: &StreamId) -> Result<Version, ReadError> {
+        let stream = stream.clone();
+        Ok(self.log.readers.run(move |connection| read::version(connection, &stream)).await?)
+    }
+}
+
+/// Remembers that everything up to `sequence` is here.
+pub(super) fn remember(connection: &Connection, sequence: Sequence) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE copied SET sequence = ?1")?.execute([sequence]).map(drop)
+}
+
+/// For a log that is no copy.
+pub(super) fn refuse(dir: &Path, connection: &Connection) -> Result<Sequence, OpenError> {
+    match copied(connection) {
+        Ok(None) => Ok(0),
+        Ok(Some((source_name, _))) => Err(OpenError::Copy { dir: dir.to_owned(), source_name }),
+        Err(source) => Err(unreadable(dir, source)),
+    }
+}
+
+/// Up to where this is a copy of `source`. A new database becomes one.
+fn identify(dir: &Path, connection: &Connection, source: &str) -> Result<Sequence, OpenError> {
+    let failed = |source| unreadable(dir, source);
+    let other = |holds: String| OpenError::NotACopy { dir: dir.to_owned(), holds, wanted: source.to_owned() };
+    match copied(connection).map_err(failed)? {
+        Some((copied, sequence)) if copied == source => Ok(sequence),
+        Some((copied, _)) => Err(other(format!("a copy of {copied}"))),
+        None if last_position(connection).map_err(failed)? > 0 => Err(other("a log of its own".to_owned())),
+        None => {
+            let transaction = connection.unchecked_transaction().map_err(failed)?;
+            transaction.execute_batch(SCHEMA).map_err(failed)?;
+            transaction.execute("INSERT INTO copied VALUES (?1, 0)", params![source]).map_err(failed)?;
+            transaction.commit().map_err(failed)?;
+            Ok(0)
+        }
+    }
+}
+
+/// The source and the sequence of a copy.
+fn copied(connection: &Connection) -> rusqlite::Result<Option<(String, Sequence)>> {
+    if !connection.table_exists(None, "copied")? {
+        return Ok(None);
+    }
+    let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    connection.query_row("SELECT source, sequence FROM copied", [], columns).optional()
+}
+
+fn unreadable(dir: &Path, source: rusqlite::Error) -> OpenError {
+    OpenError::Database { file: schema::file(dir), source }
+}

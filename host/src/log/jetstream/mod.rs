@@ -1,0 +1,140 @@
+//! The event log in a JetStream stream, for several hosts. Every host has a copy of all of it in the embedded engine and
+//! reads only there; what differs is how events get in: they are published on the condition that their event stream ends
+//! where the copy says, and are told when they come by in the copy. An event stream that has ended elsewhere is a
+//! conflict, and whoever is told can read what came first.
+
+mod follow;
+mod landings;
+mod lanes;
+mod publish;
+mod setup;
+mod wire;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::Client;
+use async_trait::async_trait;
+use tokio::sync::{oneshot, watch};
+
+use self::follow::Follower;
+use self::landings::Landings;
+use self::lanes::{Lanes, Request};
+use self::publish::Publisher;
+use super::embedded::{LocalCopy, OpenError, Sequence};
+use super::thread::Joined;
+use super::{Append, AppendError, Appending, EventLog, Lineage, ReadError};
+use crate::model::{CommandId, Position, Recorded, StreamId, Version};
+
+pub use self::setup::{JetStreamOptions, SetupError, SyncPolicy};
+
+/// How often it is told how far a copy is that has much to get.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Why the log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JetStreamError {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Copy(#[from] OpenError),
+    #[error("no thread can be started to follow the stream")]
+    Thread(#[from] io::Error),
+}
+
+/// The log of one host among several. Dropping it ends it, after what is on its way into the copy.
+pub struct JetStreamLog {
+    // The order matters: told by the first, the follower ends, and with it and the publisher the copy is free.
+    _stop: watch::Sender<()>,
+    _follower: Joined,
+    publisher: Arc<Publisher>,
+    copy: Arc<LocalCopy>,
+}
+
+impl JetStreamLog {
+    /// Opens the stream, made if there is none, and its copy in `dir`; returns when the copy has everything that is in
+    /// the stream by then.
+    pub async fn open(
+        client: Client,
+        options: &JetStreamOptions,
+        dir: &Path,
+    ) -> Result<Self, JetStreamError> {
+        let info = setup::prepare(&client, options).await?;
+        let name = options.stream.clone();
+        let copy = Arc::new(LocalCopy::open(dir, &setup::identity(&info))?);
+        let (copy_ends, stream_ends) = (*copy.sequence().borrow(), info.state.last_sequence);
+        if copy_ends > stream_ends {
+            return Err(SetupError::Shortened { stream: name, stream_ends, copy_ends }.into());
+        }
+        let landings = Arc::new(Landings::new(copy_ends));
+        let follower = Follower {
+            client: client.clone(),
+            name: name.clone(),
+            copy: copy.clone(),
+            landings: landings.clone(),
+        };
+        let (stop, stopped) = watch::channel(());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let follower = Joined::spawn("log-follower", move || runtime.block_on(follower.run(stopped)))?;
+        let lanes = Mutex::new(Lanes::default());
+        let publisher = Publisher { client, name, copy: copy.clone(), landings, lanes };
+        let log = Self { _stop: stop, _follower: follower, publisher: Arc::new(publisher), copy };
+        log.catch_up(stream_ends).await;
+        Ok(log)
+    }
+
+    async fn catch_up(&self, end: Sequence) {
+        let mut reached = self.copy.sequence();
+        // Err of the inner one cannot be: the copy is open.
+        while tokio::time::timeout(PROGRESS, reached.wait_for(|reached| *reached >= end)).await.is_err() {
+            tracing::info!(messages = *self.copy.sequence().borrow(), of = end, "copying the log");
+        }
+    }
+}
+
+#[async_trait]
+impl EventLog for JetStreamLog {
+    fn append_in(&self, lineage: Lineage, batch: Vec<Append>) -> Appending {
+        let (reply, fate) = oneshot::channel();
+        match self.publisher.enqueue(Request { lineage, batch, reply }) {
+            Some(()) => Box::pin(async { fate.await.unwrap_or(Err(AppendError::Busy)) }),
+            None => Box::pin(std::future::ready(Err(AppendError::Busy))),
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<Recorded>, ReadError> {
+        self.copy.log().read(stream, after, limit).await
+    }
+
+    async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
+        self.copy.log().read_all(after, limit).await
+    }
+
+    async fn streams(
+        &self,
+        aggregate: &str,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamId>, ReadError> {
+        self.copy.log().streams(aggregate, after, limit).await
+    }
+
+    async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
+        self.copy.log().find(stream, command).await
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.copy.log().head()
+    }
+}

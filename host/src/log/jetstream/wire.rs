@@ -1,0 +1,137 @@
+//! What a message of the log's stream looks like. Its subject is that of one event stream, literally, so that the server
+//! can compare the subject's last sequence: `<name>.<aggregate>.<id>`. Its payload are commits, oldest first:
+//!
+//! ```json
+//! {"stream": "order/0199…", "part": 1, "parts": 1, "commits": [
+//!     {"expected": 0, "meta": {"command_id": "…", …}, "events": [{"name": "order-created", "payload": {…}}]}]}
+//! ```
+//!
+//! A batch over several event streams is as many messages, which the server stores all or none, one after another.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::log::Append;
+use crate::model::{Json, Meta, NewEvent, StreamId, Version};
+
+/// Who has published a message, and which of its messages it is: see [`PublishId`].
+const PUBLISHED: &str = "Kontor-Publish";
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Message {
+    stream: StreamId,
+    /// Which message of its batch this is, from 1.
+    pub(super) part: u32,
+    pub(super) parts: u32,
+    commits: Vec<Commit>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Commit {
+    /// The version of the stream before.
+    expected: Version,
+    meta: Arc<Meta>,
+    events: Vec<Event>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Event {
+    name: Arc<str>,
+    payload: Json,
+}
+
+impl Message {
+    /// Of appends to one stream.
+    pub(super) fn of<'a>(
+        stream: &StreamId,
+        (part, parts): (u32, u32),
+        appends: impl Iterator<Item = &'a Append>,
+    ) -> Self {
+        let event = |event: &NewEvent| Event { name: event.name.clone(), payload: event.payload.clone() };
+        let commit = |append: &Append| Commit {
+            expected: append.expected,
+            meta: append.meta.clone(),
+            events: append.events.iter().map(event).collect(),
+        };
+        Self { stream: stream.clone(), part, parts, commits: appends.map(commit).collect() }
+    }
+
+    pub(super) fn encode(&self) -> serde_json::Result<Bytes> {
+        serde_json::to_vec(self).map(Bytes::from)
+    }
+
+    pub(super) fn decode(payload: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(payload)
+    }
+
+    pub(super) fn into_appends(self) -> impl Iterator<Item = Append> {
+        let stream = self.stream;
+        self.commits.into_iter().map(move |commit| Append {
+            stream: stream.clone(),
+            expected: commit.expected,
+            events: commit
+                .events
+                .into_iter()
+                .map(|event| NewEvent { name: event.name, payload: event.payload })
+                .collect(),
+            meta: commit.meta,
+        })
+    }
+}
+
+/// The subject of an event stream in the log called `name`. A dot would split the id into tokens, and `=` is in no id.
+pub(super) fn subject(name: &str, stream: &StreamId) -> String {
+    let token = |part: &str| part.replace('.', "=");
+    format!("{name}.{}.{}", token(stream.aggregate()), token(stream.id()))
+}
+
+/// The subjects of all event streams.
+pub(super) fn subjects(name: &str) -> String {
+    format!("{name}.>")
+}
+
+/// Names a message to the process that has published it, so that it knows it again when it comes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PublishId {
+    pub(super) process: uuid::Uuid,
+    pub(super) number: u64,
+}
+
+impl PublishId {
+    pub(super) fn write(self, headers: &mut HeaderMap) {
+        headers.insert(PUBLISHED, format!("{}/{}", self.process, self.number));
+    }
+
+    pub(super) fn read(headers: Option<&HeaderMap>) -> Option<Self> {
+        let (process, number) = headers?.get(PUBLISHED)?.as_str().split_once('/')?;
+        Some(Self { process: process.parse().ok()?, number: number.parse().ok()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stream_has_a_subject_of_two_tokens() {
+        for (stream, expected) in [
+            ("order/0199-a", "kontor-log.order.0199-a"),
+            ("order/a.b..c", "kontor-log.order.a=b==c"),
+            ("a.b/x:y~z_", "kontor-log.a=b.x:y~z_"),
+        ] {
+            assert_eq!(subject("kontor-log", &StreamId::parse(stream).unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn a_process_knows_its_messages_again() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(PublishId::read(Some(&headers)), None);
+        let id = PublishId { process: uuid::Uuid::now_v7(), number: 7 };
+        id.write(&mut headers);
+        assert_eq!(PublishId::read(Some(&headers)), Some(id));
+    }
+}
