@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType};
-use async_nats::jetstream::{self, stream::Info};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType, Stream,
+};
+use async_nats::jetstream::{self, ErrorCode};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::wire;
 use crate::error::with_causes;
@@ -14,6 +18,10 @@ use crate::error::with_causes;
 const OLDEST_SERVER: [u64; 3] = [2, 14, 4];
 /// The least that a message may hold. A request's body is a megabyte at most, by default.
 const LEAST_PAYLOAD: usize = 1 << 20;
+/// How long a host that starts waits for servers that start as well, and elect a leader first.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(500);
 /// For one question about the server's settings.
 const MONITORING_TIME: Duration = Duration::from_secs(5);
 
@@ -103,15 +111,38 @@ pub(super) async fn prepare(client: &Client, options: &JetStreamOptions) -> Resu
         replicas: options.replicas,
         source,
     };
-    let context = jetstream::new(client.clone());
-    let mut stream =
-        context.get_or_create_stream(wanted.clone()).await.map_err(|error| failed(error.into()))?;
+    let mut stream = make(client, &wanted).await.map_err(|error| failed(error.into()))?;
     let info = stream.info().await.map_err(|error| failed(error.into()))?;
     let problems = problems(&info.config, &wanted);
     if !problems.is_empty() {
         return Err(SetupError::Unsafe { stream: options.stream.clone(), problems });
     }
     Ok(info.clone())
+}
+
+/// Makes the stream if there is none, as soon as the servers can.
+async fn make(client: &Client, wanted: &Config) -> Result<Stream, CreateStreamError> {
+    let context = jetstream::new(client.clone());
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let error = match context.get_or_create_stream(wanted.clone()).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        let passes = match error.kind() {
+            CreateStreamErrorKind::TimedOut | CreateStreamErrorKind::JetStreamUnavailable => true,
+            // There is no leader, or the leader does not know the other servers yet.
+            CreateStreamErrorKind::JetStream(error) => {
+                error.code() == 503 || error.error_code() == ErrorCode::CLUSTER_NO_PEERS
+            }
+            _ => false,
+        };
+        if !passes || Instant::now() >= give_up {
+            return Err(error);
+        }
+        tracing::info!(error = with_causes(&error), "waiting for JetStream");
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Tells one stream from another of the same name.
