@@ -1,8 +1,9 @@
-//! The load generator: each connection does its work again as soon as it is done.
+//! The load generator: each connection does its work again as soon as it is done, or work is due at a fixed rate.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -15,7 +16,8 @@ pub(crate) type Work = Vec<Arc<[u8]>>;
 /// What came back.
 #[derive(Default)]
 pub(crate) struct Answers {
-    /// From the first byte sent to the last one read, in microseconds, of the work that was answered with 2xx throughout.
+    /// From the first byte sent, or from when it was due, to the last byte read, in microseconds, of the work that was answered
+    /// with 2xx throughout.
     pub(crate) latencies_us: Vec<u32>,
     /// Work that was answered with anything else, which ends it.
     pub(crate) errors: u64,
@@ -24,6 +26,20 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
+    /// Takes in what came of work that began then, or was due then: nothing, or a refusal.
+    fn take_in(&mut self, begun: Instant, refusal: Option<String>) {
+        match refusal {
+            None => {
+                let took_us = begun.elapsed().as_micros();
+                self.latencies_us.push(u32::try_from(took_us).unwrap_or(u32::MAX));
+            }
+            Some(reply) => {
+                self.errors += 1;
+                self.first_error.get_or_insert(reply);
+            }
+        }
+    }
+
     fn and(mut self, other: Self) -> Self {
         self.latencies_us.extend(other.latencies_us);
         self.errors += other.errors;
@@ -68,18 +84,63 @@ async fn repeat(address: SocketAddr, until: Instant, work: impl Fn() -> Work) ->
     while Instant::now() < until {
         let work = work();
         let sent = Instant::now();
-        match refusal(&mut connection, &work).await? {
-            None => {
-                let took_us = sent.elapsed().as_micros();
-                answers.latencies_us.push(u32::try_from(took_us).unwrap_or(u32::MAX));
-            }
-            Some(reply) => {
-                answers.errors += 1;
-                answers.first_error.get_or_insert(reply);
+        answers.take_in(sent, refusal(&mut connection, &work).await?);
+    }
+    Ok(answers)
+}
+
+/// When work is due, whatever has become of the work before.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) per_second: u32,
+    pub(crate) seconds: u32,
+}
+
+/// Does work at a pace. Work that is due while all `connections` wait for an answer is late, and its latency says so; a
+/// connection that breaks is an error, and another one takes its place.
+pub(crate) fn run_at(
+    address: SocketAddr,
+    connections: usize,
+    pace: Pace,
+    work: impl Fn() -> Work + Clone + Send + 'static,
+) -> io::Result<Answers> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let (begun, next) = (Instant::now(), Arc::new(AtomicU32::new(0)));
+        let mut running = JoinSet::new();
+        for _ in 0..connections {
+            running.spawn(keep_pace(address, (begun, pace), next.clone(), work.clone()));
+        }
+        let mut all = Answers::default();
+        while let Some(answers) = running.join_next().await {
+            all = all.and(answers??);
+        }
+        Ok(all)
+    })
+}
+
+async fn keep_pace(
+    address: SocketAddr,
+    (begun, pace): (Instant, Pace),
+    next: Arc<AtomicU32>,
+    work: impl Fn() -> Work,
+) -> io::Result<Answers> {
+    let mut connection = Connection::open(address).await?;
+    let mut answers = Answers::default();
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= pace.per_second * pace.seconds {
+            return Ok(answers);
+        }
+        let due = begun + Duration::from_secs(number.into()) / pace.per_second;
+        tokio::time::sleep_until(due.into()).await;
+        match refusal(&mut connection, &work()).await {
+            Ok(refusal) => answers.take_in(due, refusal),
+            Err(error) => {
+                answers.take_in(due, Some(error.to_string()));
+                connection = Connection::open(address).await?;
             }
         }
     }
-    Ok(answers)
 }
 
 /// Sends one request after another until one is not answered with 2xx, and returns that answer.

@@ -110,6 +110,12 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
             "it breaks what the running version promises: put it back, or name it",
         ),
         (variant("forgetful"), "history", "it does not fold what is in the log: have it know the old events"),
+        (
+            fixture("unready"),
+            "warm-up",
+            "it does not say of an aggregate without events that there is none: unready trapped in evolve sleeper: everybody \
+             sleeps",
+        ),
     ] {
         refused(&host, &wasm, by, says);
     }
@@ -335,4 +341,12 @@ fn one_event_in_a_hundred_thousand_that_cannot_be_folded_is_found_before_it_is_f
     let history = gate(&current, "history");
     assert_eq!(history["says"], "it folds 1000 streams with 100000 events");
     println!("100,000 events of 1,000 streams are folded on both versions in {} ms", history["took_ms"]);
+    assert!(host.stop().success());
+
+    inventory.site.configure("[deploy]\nhistory_time_ms = 1\n");
+    let host = inventory.site.start();
+    let refused = host.deploy(&plugin("inventory"), "").problem(422, "gate-refused");
+    let says = gate(&refused["report"], "history")["says"].as_str().unwrap();
+    let told = "when its 1 ms were over: fold fewer with --sample, or raise history_time_ms under [deploy] in kontor.toml";
+    assert!(says.ends_with(told), "{says}");
 }

@@ -232,7 +232,11 @@ impl Examiner<'_> {
     }
 
     fn out_of_time(&self, folds: &Folds, terms: Terms<'_>) -> String {
-        let fewer = if terms.back { "leave it out with --allow-breaking history" } else { "fold fewer with --sample" };
+        let fewer = if terms.back {
+            "leave it out with --allow-breaking history"
+        } else {
+            "fold fewer with --sample"
+        };
         format!(
             "it has folded {} when its {} ms were over: {fewer}, or raise history_time_ms under [deploy] in kontor.toml",
             folds.says(terms.sample),
@@ -346,6 +350,9 @@ async fn warm_up(component: &Component) -> Finding {
     let calls = (0..WARM_CALLS).map(|_| component.evolve(nothing));
     match futures::future::try_join_all(calls).await {
         Ok(_) => Finding::passed(format!("{WARM_CALLS} instances answer")),
-        Err(fault) => Finding::refused(format!("{fault}: {}", fault.cause())),
+        Err(fault) => Finding::refused(format!(
+            "it does not say of an aggregate without events that there is none: {fault}: {}",
+            fault.cause()
+        )),
     }
 }
