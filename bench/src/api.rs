@@ -32,7 +32,7 @@ impl Api {
     }
 
     /// A page of the log behind a position, and what to ask for next; none if that was the last.
-    pub(crate) fn events(&self, after: u64) -> anyhow::Result<(Vec<Value>, Option<u64>)> {
+    pub(crate) fn page(&self, after: u64) -> anyhow::Result<(Vec<Value>, Option<u64>)> {
         let path = format!("/events?limit=1000&after={after}");
         let page = request_of("application/json", "GET", &path, "accept: application/json\r\n", b"");
         let (200, mut page) = self.send(&page)? else { bail!("the log cannot be read") };

@@ -165,7 +165,13 @@ impl Deployed {
         let gates = [&self.report["services"][0]["gates"], &self.report["gates"]];
         for gate in gates.into_iter().filter_map(Value::as_array).flatten() {
             let text = |field: &str| gate[field].as_str().unwrap_or_default().to_owned();
-            println!("  {:12}  {:8}  {:>7} ms  {}", text("gate"), text("outcome"), gate["took_ms"], text("says"));
+            println!(
+                "  {:12}  {:8}  {:>7} ms  {}",
+                text("gate"),
+                text("outcome"),
+                gate["took_ms"],
+                text("says")
+            );
         }
         println!();
     }

@@ -2,7 +2,11 @@
 //! whether all came out right.
 
 #[path = "../../host/tests/common/laws.rs"]
-#[allow(dead_code, clippy::unwrap_used, reason = "the host's tests use the rest, and broken laws are a panic there")]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the host's tests use the rest, and broken laws are a panic there"
+)]
 mod laws;
 #[path = "../../host/tests/common/ways.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "as above")]
@@ -10,6 +14,7 @@ mod ways;
 
 use std::collections::HashMap;
 use std::fs;
+use std::iter;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -139,7 +144,10 @@ impl Swaps {
         let orders = Orders::of(self.products);
         let work = move |_| place(&orders.next());
         let pace = Pace { per_second: self.rate, seconds: WARM_UP_SECONDS };
-        load::run_at(server.address, self.connections, pace, { let work = work.clone(); move || work(()) })?;
+        load::run_at(server.address, self.connections, pace, {
+            let work = work.clone();
+            move || work(())
+        })?;
         let cpu_before = server.cpu_time()?;
         let pace = Pace { seconds: self.seconds, ..pace };
         let (answers, swaps_ms) = thread::scope(|scope| {
@@ -215,25 +223,25 @@ fn check(address: SocketAddr, versions: &[Version; 2]) -> anyhow::Result<Placed>
     let api = Api::open(address)?;
     laws::check(&api);
     let ways = versions.iter().map(|version| (version.digest.clone(), version.way)).collect();
-    Ok(ways::check(&Shop::events(&api, 0), &ways))
+    Ok(ways::check(api.events(0), &ways))
 }
 
 #[allow(clippy::expect_used, reason = "the laws are checked by panics")]
 impl Shop for Api {
-    fn events(&self, after: u64) -> Vec<Value> {
-        let (mut all, mut next) = (Vec::new(), Some(after));
-        while let Some(after) = next {
-            let (events, more) = Self::events(self, after).expect("the log is read");
-            all.extend(events);
+    fn events(&self, after: u64) -> impl Iterator<Item = Value> {
+        let mut next = Some(after);
+        let pages = iter::from_fn(move || {
+            let (events, more) = self.page(next?).expect("the log is read");
             next = more;
-        }
-        all
+            Some(events)
+        });
+        pages.flatten()
     }
 
     fn follow(&self, mut after: u64) -> impl Iterator<Item = Value> {
-        let pages = std::iter::from_fn(move || {
+        let pages = iter::from_fn(move || {
             thread::sleep(POLL);
-            let events = Shop::events(self, after);
+            let (events, _) = self.page(after).expect("the log is read");
             after = events.last().and_then(|event| event["position"].as_u64()).unwrap_or(after);
             Some(events)
         });

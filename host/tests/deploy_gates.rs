@@ -152,6 +152,21 @@ fn everything_that_a_version_takes_away_has_a_name_by_which_it_can_be_allowed() 
 }
 
 #[test]
+fn of_many_streams_that_cannot_be_folded_the_first_are_named() {
+    let inventory = Inventory::new("");
+    let host = inventory.site.start();
+    let products: Vec<_> = (10..30).map(|number| format!("product-{number}")).collect();
+    for product in &products {
+        host.register(product, 5, 1);
+        host.post(&format!("/products/{product}/remove-stock"), &[], &json!({"quantity": 1})).ok();
+    }
+    let found = refused(&host, &next_inventory("forgetful"), "history", "it does not fold");
+    let named: Vec<_> = found.iter().map(|found| found.split_once(", version 2").unwrap().0).collect();
+    let first: Vec<_> = products.iter().take(10).map(|product| format!("product/{product}")).collect();
+    assert_eq!(named, first);
+}
+
+#[test]
 fn a_state_of_another_shape_takes_another_version_or_leave() {
     let inventory = Inventory::new("");
     let host = inventory.start();

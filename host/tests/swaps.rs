@@ -4,13 +4,12 @@
 
 mod common;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kontor::model::Digest;
-use serde_json::Value;
 
 use common::deploy::{fixture, plugin};
 use common::http::Client;
@@ -36,7 +35,7 @@ fn wanted(number: usize) -> (Wanted, &'static str) {
 }
 
 /// Sends the orders when they are due, and nobody waits for their sagas. Returns what must become of them, by id.
-fn place_all(host: &Client) -> HashMap<String, &'static str> {
+fn place_all(host: &Client) -> BTreeMap<String, String> {
     let (begun, next) = (Instant::now(), AtomicUsize::new(0));
     let send = || {
         let mut placed = Vec::new();
@@ -49,7 +48,7 @@ fn place_all(host: &Client) -> HashMap<String, &'static str> {
             let ((wanted, becomes), key) = (wanted(number), new_key());
             let reply = host.post("/orders", &[("idempotency-key", &key)], &wanted.json());
             assert_eq!(reply.status, 202, "{}", reply.text);
-            placed.push((key, becomes));
+            placed.push((key, becomes.to_owned()));
         }
     };
     thread::scope(|scope| {
@@ -79,18 +78,13 @@ fn orders_are_placed_while_their_service_is_swapped_again_and_again() {
         (placing.join().unwrap(), swaps)
     });
 
-    assert_eq!(audit::check(&host).into_iter().collect::<HashMap<_, _>>(), placed_as(placed));
+    assert_eq!(audit::check(&host), placed);
     let [next, current] = versions.each_ref().map(|wasm| Digest::of(wasm).to_string());
     let ways = HashMap::from([(next.clone(), PAYS_FIRST), (current.clone(), RESERVES_FIRST)]);
-    let events: Vec<Value> = host.events(0);
-    let by = ways::check(&events, &ways).by;
+    let by = ways::check(host.each_event(0), &ways).by;
     println!("{swaps} swaps; orders by version: {by:?}");
     assert_eq!(by.values().sum::<usize>(), ORDERS);
     assert!(by.contains_key(&next) && by.contains_key(&current), "{by:?}");
     let live = host.deployments().iter().filter(|entry| entry["service"] == "order").count();
     assert_eq!(live, 1 + swaps, "each of them is in the history");
-}
-
-fn placed_as(placed: HashMap<String, &'static str>) -> HashMap<String, String> {
-    placed.into_iter().map(|(id, becomes)| (id, becomes.to_owned())).collect()
 }

@@ -31,8 +31,8 @@ struct Run {
 /// Checks of each `place-order` in a log, oldest event first, that it has gone the way of its component: all of it, or up to
 /// where it was refused. `ways`: by digest.
 #[track_caller]
-pub(crate) fn check<'e>(events: impl IntoIterator<Item = &'e Value>, ways: &HashMap<String, Way>) -> Placed {
-    let mut runs: HashMap<&str, Run> = HashMap::new();
+pub(crate) fn check(events: impl Iterator<Item = Value>, ways: &HashMap<String, Way>) -> Placed {
+    let mut runs: HashMap<String, Run> = HashMap::new();
     let mut placed = Placed::default();
     for event in events {
         let Some(saga) = event["stream"].as_str().and_then(|stream| stream.strip_prefix("saga/")) else {
@@ -41,7 +41,7 @@ pub(crate) fn check<'e>(events: impl IntoIterator<Item = &'e Value>, ways: &Hash
         let (name, payload) = (event["name"].as_str().unwrap(), &event["payload"]);
         let digest = || payload["digest"].as_str().unwrap().to_owned();
         if name == "started" && payload["saga"] == "place-order" {
-            runs.insert(saga, Run { digest: digest(), ..Run::default() });
+            runs.insert(saga.to_owned(), Run { digest: digest(), ..Run::default() });
         }
         let Some(run) = runs.get_mut(saga) else { continue };
         match name {

@@ -15,9 +15,8 @@ use crate::log::{EventLog, MAX_PAGE, ReadError};
 use crate::model::{Json, Recorded, StreamId};
 use crate::runtime::{Component, Folded, Target};
 
-/// Streams that are folded at one time for each core: while one is read from the disk, the other is folded.
-const AT_ONCE_PER_CORE: usize = 2;
-/// Streams that are folded at one time at most: each takes the memory of a page of events, and a reader of the log.
+/// Streams that are folded at one time at most, where there are as many cores: each takes the memory of a page of events, and one
+/// of the log's readers.
 const MAX_AT_ONCE: usize = 32;
 /// Streams of which is told what is wrong with them. The next versions of a component fail at the same few things.
 const MAX_FINDINGS: usize = 10;
@@ -25,10 +24,10 @@ const MAX_FINDINGS: usize = 10;
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Folds {
-    pub(super) streams: usize,
-    pub(super) events: usize,
+    streams: usize,
+    events: usize,
     /// What is wrong, a sentence a stream, in the order of the streams.
-    pub(super) failures: Vec<String>,
+    failures: Vec<String>,
     /// Whether there is a stream that it does not fold at all.
     failed: bool,
     /// The aggregates whose state has another shape under the same state version.
@@ -68,7 +67,6 @@ impl Folds {
             let folder = Folder { log: log.clone(), before: before.cloned(), new: new.clone() };
             self.fold_aggregate(&Arc::new(folder), &aggregate.name, sample).await?;
         }
-        self.failures.truncate(MAX_FINDINGS);
         Ok(())
     }
 
@@ -141,6 +139,17 @@ impl Folds {
         self.failures.extend(wrong);
     }
 
+    /// Whether nothing is wrong.
+    pub(super) fn passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// What is wrong with the first streams of which something is, a sentence each.
+    pub(super) fn findings(mut self) -> Vec<String> {
+        self.failures.truncate(MAX_FINDINGS);
+        self.failures
+    }
+
     /// Whether all that is wrong are states of another shape.
     pub(super) fn only_reshaped(&self) -> bool {
         !self.failed
@@ -155,9 +164,9 @@ impl Folds {
     }
 }
 
+/// One stream a core. More would be a little faster where nothing else happens, but commands are taken meanwhile.
 fn at_once() -> usize {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    (AT_ONCE_PER_CORE * cores).min(MAX_AT_ONCE)
+    thread::available_parallelism().map_or(1, usize::from).min(MAX_AT_ONCE)
 }
 
 /// Some streams of an aggregate, each as likely as any other.

@@ -208,12 +208,12 @@ impl Examiner<'_> {
         }
         let mut folds = Folds::default();
         match timeout(self.history_limit, folds.fold(self.log, before, new, terms.sample)).await {
-            Err(_) => return Finding::refused(self.out_of_time(&folds, terms)),
+            Err(_) => return Finding::refused(self.out_of_time(&folds, terms)).with(folds.findings()),
             Ok(Err(error)) => return Finding::refused(format!("the log cannot be read: {error}")),
             Ok(Ok(())) => {}
         }
         let allowed = |aggregate: &Arc<str>| terms.allow_breaking.contains(&format!("state:{aggregate}"));
-        match (folds.failures.is_empty(), folds.reshaped.iter().find(|aggregate| !allowed(aggregate))) {
+        match (folds.passed(), folds.reshaped.iter().find(|aggregate| !allowed(aggregate))) {
             (true, _) => Finding::passed(format!("it folds {}", folds.says(terms.sample))),
             (false, None) if folds.only_reshaped() => {
                 Finding::passed(format!("it folds {}, to other states, which is allowed", folds.says(terms.sample)))
@@ -222,23 +222,23 @@ impl Examiner<'_> {
                 "the state of {aggregate} has another shape, and its version is the same: raise STATE_VERSION, or name \
                  state:{aggregate} with --allow-breaking if states of the running version can be taken on"
             ))
-            .with(folds.failures),
+            .with(folds.findings()),
             _ => Finding::refused(
                 "it does not fold what is in the log: have it know the old events, or name history with --allow-breaking if \
                  those aggregates may fail",
             )
-            .with(folds.failures),
+            .with(folds.findings()),
         }
     }
 
     fn out_of_time(&self, folds: &Folds, terms: Terms<'_>) -> String {
-        let fewer = if terms.back {
+        let instead = if terms.back {
             "leave it out with --allow-breaking history"
         } else {
             "fold fewer with --sample"
         };
         format!(
-            "it has folded {} when its {} ms were over: {fewer}, or raise history_time_ms under [deploy] in kontor.toml",
+            "it has folded {} when its {} ms were over: {instead}, or raise history_time_ms under [deploy] in kontor.toml",
             folds.says(terms.sample),
             self.history_limit.as_millis()
         )
