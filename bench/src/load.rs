@@ -153,3 +153,48 @@ async fn refusal(connection: &mut Connection, work: &Work) -> io::Result<Option<
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+    use crate::http::request;
+
+    /// Runs work at a pace over one connection at a time to a server that takes `pause` for each answer, and ends the
+    /// connection after so many.
+    fn at_a_pace(pace: Pace, pause: Duration, answers: usize) -> Answers {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                for _ in 0..answers {
+                    // Each request comes in one piece.
+                    if stream.read(&mut [0; 1_024]).unwrap() == 0 {
+                        break;
+                    }
+                    thread::sleep(pause);
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+                }
+            }
+        });
+        run_at(address, 1, pace, || vec![request("GET", "/", "")]).unwrap()
+    }
+
+    #[test]
+    fn the_wait_for_a_free_connection_is_part_of_the_latency() {
+        let answers = at_a_pace(Pace { per_second: 50, seconds: 1 }, Duration::from_millis(30), usize::MAX);
+        assert_eq!((answers.latencies_us.len(), answers.errors), (50, 0));
+        // The last one is due after 980 ms, and the server needs 1,500 for all.
+        assert!(*answers.latencies_us.last().unwrap() >= 520_000, "{:?}", answers.latencies_us);
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_an_error_and_the_load_goes_on() {
+        let answers = at_a_pace(Pace { per_second: 50, seconds: 1 }, Duration::ZERO, 4);
+        assert_eq!((answers.latencies_us.len(), answers.errors), (40, 10));
+    }
+}
