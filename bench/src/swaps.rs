@@ -21,7 +21,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use kontor::model::Digest;
 use serde::Serialize;
 use serde_json::Value;
@@ -140,26 +140,23 @@ impl Swaps {
         let mut command = Command::new(&self.kontor);
         command.arg("serve").arg("--plugins").arg(&self.plugins);
         let server = Server::start(command, &self.data)?;
-        shop::register(server.address, self.products)?;
+        let address = server.address;
+        shop::register(address, self.products)?;
         let orders = Orders::of(self.products);
-        let work = move |_| place(&orders.next());
+        let work = move || place(&orders.next());
         let pace = Pace { per_second: self.rate, seconds: WARM_UP_SECONDS };
-        load::run_at(server.address, self.connections, pace, {
-            let work = work.clone();
-            move || work(())
-        })?;
+        let before = load::run_at(address, self.connections, pace, work.clone())?;
         let cpu_before = server.cpu_time()?;
         let pace = Pace { seconds: self.seconds, ..pace };
         let (answers, swaps_ms) = thread::scope(|scope| {
-            let placing =
-                scope.spawn(|| load::run_at(server.address, self.connections, pace, move || work(())));
+            let placing = scope.spawn(move || load::run_at(address, self.connections, pace, work));
             let mut swaps_ms = Vec::new();
             // The plugin runs, so the next version is the first to take its place.
             for version in versions.iter().cycle().skip(1) {
                 if !swapped || placing.is_finished() {
                     break;
                 }
-                swaps_ms.push(self.swap(server.address, version)?);
+                swaps_ms.push(self.swap(address, version)?);
             }
             let answers = placing.join().map_err(|_| anyhow!("the load generator has panicked"))?;
             anyhow::Ok((answers?, swaps_ms))
@@ -168,7 +165,9 @@ impl Swaps {
         let mut latencies_us = answers.latencies_us;
         latencies_us.sort_unstable();
         let cpu_ms = u64::try_from((server.cpu_time()? - cpu_before).as_millis())?;
-        let Placed { by, moved } = check(server.address, versions)?;
+        let Placed { by, moved } = check(address, versions)?;
+        let accepted = before.latencies_us.len() + latencies_us.len();
+        ensure!(by.values().sum::<usize>() >= accepted, "of {accepted} accepted orders there are {by:?}");
         Ok(Felt {
             orders: latencies_us.len(),
             failed: answers.errors,
