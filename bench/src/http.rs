@@ -17,19 +17,31 @@ pub(crate) fn request(method: &str, path: &str, body: &str) -> Arc<[u8]> {
 
 /// The same with more headers, each with its line's end.
 pub(crate) fn request_with(method: &str, path: &str, headers: &str, body: &str) -> Arc<[u8]> {
+    request_of("application/json", method, path, headers, body.as_bytes())
+}
+
+/// The same with a body of another type.
+pub(crate) fn request_of(
+    content_type: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> Arc<[u8]> {
     let length = body.len();
-    format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}\
-         content-length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
-    .into()
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\n{headers}\
+         content-length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat().into()
 }
 
 /// One open connection.
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Where the body of the last reply begins in it.
+    body_at: usize,
 }
 
 /// A reply; the body is the last `body_bytes` of the connection's buffer.
@@ -44,7 +56,7 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(BUFFER_BYTES) })
+        Ok(Self { stream, buffer: Vec::with_capacity(BUFFER_BYTES), body_at: 0 })
     }
 
     /// Sends a request, reads the whole reply, returns its status.
@@ -58,9 +70,15 @@ impl Connection {
             if let Some(head) = head(&self.buffer)?
                 && self.buffer.len() >= head.head_bytes + head.body_bytes
             {
+                self.body_at = head.head_bytes;
                 return Ok(head.status);
             }
         }
+    }
+
+    /// The body of the last reply.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.buffer[self.body_at..]
     }
 
     /// The reply to the last request, for an error message.

@@ -1,8 +1,9 @@
-//! The load generator: each connection does its work again as soon as it is done.
+//! The load generator: each connection does its work again as soon as it is done, or work is due at a fixed rate.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -15,7 +16,8 @@ pub(crate) type Work = Vec<Arc<[u8]>>;
 /// What came back.
 #[derive(Default)]
 pub(crate) struct Answers {
-    /// From the first byte sent to the last one read, in microseconds, of the work that was answered with 2xx throughout.
+    /// From the first byte sent, or from when it was due, to the last byte read, in microseconds, of the work that was answered
+    /// with 2xx throughout.
     pub(crate) latencies_us: Vec<u32>,
     /// Work that was answered with anything else, which ends it.
     pub(crate) errors: u64,
@@ -24,6 +26,20 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
+    /// Takes in what came of work that began then, or was due then: nothing, or a refusal.
+    fn take_in(&mut self, begun: Instant, refusal: Option<String>) {
+        match refusal {
+            None => {
+                let took_us = begun.elapsed().as_micros();
+                self.latencies_us.push(u32::try_from(took_us).unwrap_or(u32::MAX));
+            }
+            Some(reply) => {
+                self.errors += 1;
+                self.first_error.get_or_insert(reply);
+            }
+        }
+    }
+
     fn and(mut self, other: Self) -> Self {
         self.latencies_us.extend(other.latencies_us);
         self.errors += other.errors;
@@ -68,18 +84,63 @@ async fn repeat(address: SocketAddr, until: Instant, work: impl Fn() -> Work) ->
     while Instant::now() < until {
         let work = work();
         let sent = Instant::now();
-        match refusal(&mut connection, &work).await? {
-            None => {
-                let took_us = sent.elapsed().as_micros();
-                answers.latencies_us.push(u32::try_from(took_us).unwrap_or(u32::MAX));
-            }
-            Some(reply) => {
-                answers.errors += 1;
-                answers.first_error.get_or_insert(reply);
+        answers.take_in(sent, refusal(&mut connection, &work).await?);
+    }
+    Ok(answers)
+}
+
+/// When work is due, whatever has become of the work before.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) per_second: u32,
+    pub(crate) seconds: u32,
+}
+
+/// Does work at a pace. Work that is due while all `connections` wait for an answer is late, and its latency says so; a
+/// connection that breaks is an error, and another one takes its place.
+pub(crate) fn run_at(
+    address: SocketAddr,
+    connections: usize,
+    pace: Pace,
+    work: impl Fn() -> Work + Clone + Send + 'static,
+) -> io::Result<Answers> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let (begun, next) = (Instant::now(), Arc::new(AtomicU32::new(0)));
+        let mut running = JoinSet::new();
+        for _ in 0..connections {
+            running.spawn(keep_pace(address, (begun, pace), next.clone(), work.clone()));
+        }
+        let mut all = Answers::default();
+        while let Some(answers) = running.join_next().await {
+            all = all.and(answers??);
+        }
+        Ok(all)
+    })
+}
+
+async fn keep_pace(
+    address: SocketAddr,
+    (begun, pace): (Instant, Pace),
+    next: Arc<AtomicU32>,
+    work: impl Fn() -> Work,
+) -> io::Result<Answers> {
+    let mut connection = Connection::open(address).await?;
+    let mut answers = Answers::default();
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= pace.per_second * pace.seconds {
+            return Ok(answers);
+        }
+        let due = begun + Duration::from_secs(number.into()) / pace.per_second;
+        tokio::time::sleep_until(due.into()).await;
+        match refusal(&mut connection, &work()).await {
+            Ok(refusal) => answers.take_in(due, refusal),
+            Err(error) => {
+                answers.take_in(due, Some(error.to_string()));
+                connection = Connection::open(address).await?;
             }
         }
     }
-    Ok(answers)
 }
 
 /// Sends one request after another until one is not answered with 2xx, and returns that answer.
@@ -91,4 +152,49 @@ async fn refusal(connection: &mut Connection, work: &Work) -> io::Result<Option<
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+    use crate::http::request;
+
+    /// Runs work at a pace over one connection at a time to a server that takes `pause` for each answer, and ends the
+    /// connection after so many.
+    fn at_a_pace(pace: Pace, pause: Duration, answers: usize) -> Answers {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                for _ in 0..answers {
+                    // Each request comes in one piece.
+                    if stream.read(&mut [0; 1_024]).unwrap() == 0 {
+                        break;
+                    }
+                    thread::sleep(pause);
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+                }
+            }
+        });
+        run_at(address, 1, pace, || vec![request("GET", "/", "")]).unwrap()
+    }
+
+    #[test]
+    fn the_wait_for_a_free_connection_is_part_of_the_latency() {
+        let answers = at_a_pace(Pace { per_second: 50, seconds: 1 }, Duration::from_millis(30), usize::MAX);
+        assert_eq!((answers.latencies_us.len(), answers.errors), (50, 0));
+        // The last one is due after 980 ms, and the server needs 1,500 for all.
+        assert!(*answers.latencies_us.last().unwrap() >= 520_000, "{:?}", answers.latencies_us);
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_an_error_and_the_load_goes_on() {
+        let answers = at_a_pace(Pace { per_second: 50, seconds: 1 }, Duration::ZERO, 4);
+        assert_eq!((answers.latencies_us.len(), answers.errors), (40, 10));
+    }
 }

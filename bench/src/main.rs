@@ -1,14 +1,18 @@
 //! The program `kontor-bench`: puts load on a host and on what it is compared with.
 
 mod add_stock;
+mod api;
+mod deploy;
 mod http;
 mod load;
 mod native;
+mod orders;
 mod report;
 mod reports;
 mod sagas;
 mod server;
 mod shop;
+mod swaps;
 
 use clap::{Parser, Subcommand};
 
@@ -26,16 +30,20 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     AddStock(add_stock::AddStock),
+    Deploy(deploy::Deploy),
     Sagas(sagas::Sagas),
     Native(native::Native),
     Reports(reports::Reports),
+    Swaps(swaps::Swaps),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::AddStock(comparison) => comparison.run(),
+        Command::Deploy(deploy) => deploy.run(),
         Command::Sagas(comparison) => comparison.run(),
         Command::Native(baseline) => baseline.run(),
         Command::Reports(reports) => reports.run(),
+        Command::Swaps(comparison) => comparison.run(),
     }
 }

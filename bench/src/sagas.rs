@@ -139,23 +139,23 @@ fn settled(server: &Server) -> anyhow::Result<u64> {
 
 /// Where the next order comes from.
 #[derive(Clone)]
-struct Orders {
+pub(crate) struct Orders {
     placed: Arc<AtomicUsize>,
     products: usize,
 }
 
 /// An order of one piece of each of two products.
-struct Order {
+pub(crate) struct Order {
     id: CommandId,
     products: [String; 2],
 }
 
 impl Orders {
-    fn of(products: usize) -> Self {
+    pub(crate) fn of(products: usize) -> Self {
         Self { placed: Arc::default(), products }
     }
 
-    fn next(&self) -> Order {
+    pub(crate) fn next(&self) -> Order {
         let first = 2 * self.placed.fetch_add(1, Ordering::Relaxed);
         let products = [first, first + 1].map(|index| shop::product(index % self.products));
         Order { id: CommandId::new(), products }
@@ -185,7 +185,7 @@ fn address() -> serde_json::Value {
     json!({"region": "north", "line": "1 Quay Street"})
 }
 
-fn place(order: &Order) -> Work {
+pub(crate) fn place(order: &Order) -> Work {
     vec![order.create("")]
 }
 

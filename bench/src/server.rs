@@ -26,9 +26,12 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts `command` with a new data directory under `parent`; returns when it listens.
-    pub(crate) fn start(mut command: Command, parent: &Path) -> anyhow::Result<Self> {
-        let data = tempfile::tempdir_in(parent)
-            .with_context(|| format!("{} cannot hold the data", parent.display()))?;
+    pub(crate) fn start(command: Command, parent: &Path) -> anyhow::Result<Self> {
+        Self::start_on(command, new_data(parent)?)
+    }
+
+    /// The same with a data directory that may hold something.
+    pub(crate) fn start_on(mut command: Command, data: TempDir) -> anyhow::Result<Self> {
         command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path());
         command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn().with_context(|| format!("{command:?} does not start"))?;
@@ -50,6 +53,12 @@ impl Server {
         let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
         Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
     }
+}
+
+/// An empty data directory under `parent`.
+pub(crate) fn new_data(parent: &Path) -> anyhow::Result<TempDir> {
+    fs::create_dir_all(parent)?;
+    tempfile::tempdir_in(parent).with_context(|| format!("{} cannot hold the data", parent.display()))
 }
 
 impl Drop for Server {

@@ -23,6 +23,7 @@
 //! [deploy]
 //! trusted_keys = []                   # with some, only components that one of them has signed are taken
 //! rollback = { window_ms = 60_000, percent = 5, faults = 5 }
+//! history_time_ms = 600_000           # that a new version may take to fold the streams of the log
 //!
 //! [grants.order]
 //! services = ["payment", "delivery"]  # that it may ask, beside what is granted when it is deployed
@@ -39,6 +40,7 @@ mod grants;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, io, thread};
 
 use serde::Deserialize;
@@ -75,11 +77,13 @@ pub struct Config {
 }
 
 /// What deployments have to keep to.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Deploy {
     /// Whose signatures count. None: components need not be signed.
     pub trusted_keys: Vec<PublicKey>,
+    /// The longest that a new version may take to fold the streams of the log before it is refused.
+    pub history_time_ms: u64,
     /// When a new version is taken back by itself.
     pub rollback: RollbackRule,
 }
@@ -138,6 +142,13 @@ impl Default for Config {
             services: BTreeMap::new(),
             grants: BTreeMap::new(),
         }
+    }
+}
+
+impl Default for Deploy {
+    fn default() -> Self {
+        // A core folds some millions of streams in that time. Whoever has more waits no longer than this to learn of --sample.
+        Self { trusted_keys: Vec::new(), history_time_ms: 600_000, rollback: RollbackRule::default() }
     }
 }
 
@@ -208,6 +219,8 @@ pub enum ConfigError {
     ZeroLimit(&'static str),
     #[error("limits.http_time_ms must be below {}, the time of a whole call", CALL_WAIT.as_millis())]
     HttpTime,
+    #[error("deploy.history_time_ms must be at least 1")]
+    HistoryTime,
     #[error("retries: {0} must allow at least 1 attempt")]
     NoAttempt(String),
 }
@@ -223,6 +236,7 @@ impl Config {
         DeployRules {
             trusted: self.deploy.trusted_keys.clone(),
             grants: grants.collect(),
+            history_limit: Duration::from_millis(self.deploy.history_time_ms),
             rollback: self.deploy.rollback,
         }
     }
@@ -268,6 +282,9 @@ impl Config {
         }
         if let Some(name) = self.retries.without_attempts() {
             return Err(ConfigError::NoAttempt(name.to_owned()));
+        }
+        if self.deploy.history_time_ms == 0 {
+            return Err(ConfigError::HistoryTime);
         }
         self.limits.check()
     }
@@ -391,6 +408,7 @@ mod tests {
             ("[limits]\nqueue = 0", "limits.queue must be at least 1"),
             ("[limits]\ncall_time_ms = 0", "limits.call_time_ms must be at least 1"),
             ("[limits]\nhttp_concurrency = 0", "limits.http_concurrency must be at least 1"),
+            ("[deploy]\nhistory_time_ms = 0", "deploy.history_time_ms must be at least 1"),
             ("[limits]\nhttp_time_ms = 10_000", "limits.http_time_ms must be below 10000"),
         ];
         for (file, reason) in table {

@@ -106,7 +106,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<S
     let store = Store::open(&config.data).map_err(HostError::Store)?;
     let rules = config.deploy_rules();
     let boot = Boot {
-        log: &*log,
+        log: &log,
         clock: &clock,
         runtime: &runtime,
         store: &store,

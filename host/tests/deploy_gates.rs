@@ -110,6 +110,12 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
             "it breaks what the running version promises: put it back, or name it",
         ),
         (variant("forgetful"), "history", "it does not fold what is in the log: have it know the old events"),
+        (
+            fixture("unready"),
+            "warm-up",
+            "it does not say of an aggregate without events that there is none: unready trapped in evolve sleeper: everybody \
+             sleeps",
+        ),
     ] {
         refused(&host, &wasm, by, says);
     }
@@ -143,6 +149,21 @@ fn everything_that_a_version_takes_away_has_a_name_by_which_it_can_be_allowed() 
     host.get("/products").problem(404, "unknown-route");
     host.get("/products/desk").problem(500, "component-trapped");
     host.register("chair", 5, 1);
+}
+
+#[test]
+fn of_many_streams_that_cannot_be_folded_the_first_are_named() {
+    let inventory = Inventory::new("");
+    let host = inventory.site.start();
+    let products: Vec<_> = (10..30).map(|number| format!("product-{number}")).collect();
+    for product in &products {
+        host.register(product, 5, 1);
+        host.post(&format!("/products/{product}/remove-stock"), &[], &json!({"quantity": 1})).ok();
+    }
+    let found = refused(&host, &next_inventory("forgetful"), "history", "it does not fold");
+    let named: Vec<_> = found.iter().map(|found| found.split_once(", version 2").unwrap().0).collect();
+    let first: Vec<_> = products.iter().take(10).map(|product| format!("product/{product}")).collect();
+    assert_eq!(named, first);
 }
 
 #[test]
@@ -335,4 +356,12 @@ fn one_event_in_a_hundred_thousand_that_cannot_be_folded_is_found_before_it_is_f
     let history = gate(&current, "history");
     assert_eq!(history["says"], "it folds 1000 streams with 100000 events");
     println!("100,000 events of 1,000 streams are folded on both versions in {} ms", history["took_ms"]);
+    assert!(host.stop().success());
+
+    inventory.site.configure("[deploy]\nhistory_time_ms = 1\n");
+    let host = inventory.site.start();
+    let refused = host.deploy(&plugin("inventory"), "").problem(422, "gate-refused");
+    let says = gate(&refused["report"], "history")["says"].as_str().unwrap();
+    let told = "when its 1 ms were over: fold fewer with --sample, or raise history_time_ms under [deploy] in kontor.toml";
+    assert!(says.ends_with(told), "{says}");
 }

@@ -16,8 +16,8 @@ use serde_json::Value;
 struct Shop<'a>(&'a Host);
 
 impl laws::Shop for Shop<'_> {
-    fn events(&self, after: u64) -> Vec<Value> {
-        let events = self.0.events().into_iter().filter(|event| event.position > after);
+    fn events(&self, after: u64) -> impl Iterator<Item = Value> {
+        let events = self.0.events().into_iter().filter(move |event| event.position > after);
         let shown = |event: kontor::model::Recorded| {
             json!({
                 "position": event.position,
@@ -30,7 +30,7 @@ impl laws::Shop for Shop<'_> {
                 "command": event.meta.command,
             })
         };
-        events.map(shown).collect()
+        events.map(shown)
     }
 
     /// Nothing comes: the drill has waited for the end.

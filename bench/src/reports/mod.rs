@@ -1,7 +1,6 @@
 //! The read side at size: how fast the report component takes events in, and how fast a million orders are asked about.
 
 mod native;
-mod orders;
 mod questions;
 
 use std::collections::HashMap;
@@ -17,7 +16,8 @@ use serde_json::json;
 use tokio::runtime::Handle;
 
 use native::Native;
-use orders::Shop;
+
+use crate::orders::Shop;
 
 /// Fill a read database with orders by the report component and by hand, then ask about them
 #[derive(clap::Args)]

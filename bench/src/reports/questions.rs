@@ -17,7 +17,7 @@ use kontor::state::States;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::orders::{PRODUCTS, Shop, product, random, skewed, user};
+use crate::orders::{PRODUCTS, Shop, product, random, skewed, user};
 use crate::report::quantile;
 
 /// How one kind of question was answered.

@@ -22,7 +22,7 @@ const ACTOR: &str = "kontor serve";
 
 /// What a start needs.
 pub(crate) struct Boot<'a> {
-    pub(crate) log: &'a dyn EventLog,
+    pub(crate) log: &'a Arc<dyn EventLog>,
     pub(crate) clock: &'a SharedClock,
     pub(crate) runtime: &'a Runtime,
     pub(crate) store: &'a Store,
@@ -68,7 +68,7 @@ pub enum BootError {
 
 /// Has everything run that the log says, and deploys the services of the directory that it does not know.
 pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
-    let mut deployments = Deployments::load(boot.log).await?;
+    let mut deployments = Deployments::load(&**boot.log).await?;
     let files = directory::read(boot.plugins, deployments.version == 0)?;
     let by_digest: HashMap<_, _> = files.iter().map(|(_, wasm)| (Digest::of(wasm), wasm)).collect();
     let mut running = Vec::new();
@@ -145,6 +145,7 @@ impl Boot<'_> {
             log: self.log,
             http: self.http,
             trusted: &self.rules.trusted,
+            history_limit: self.rules.history_limit,
             granted: &granted_here,
             sagas: None,
         };
@@ -162,7 +163,7 @@ impl Boot<'_> {
         }
         if !services.is_empty() {
             let happened = Happened::Deployed { services, note: None };
-            deployer::record(self.log, self.clock, deployments, happened, ACTOR.into()).await?;
+            deployer::record(&**self.log, self.clock, deployments, happened, ACTOR.into()).await?;
         }
         Ok(())
     }

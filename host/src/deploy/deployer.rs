@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde::Deserialize;
@@ -43,12 +44,14 @@ pub struct DeployGround {
 }
 
 /// What the operator has configured about deployments.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct DeployRules {
     /// Whose signatures count. None: components need not be signed.
     pub trusted: Vec<PublicKey>,
     /// What the configuration grants, by service.
     pub grants: BTreeMap<String, Vec<Grant>>,
+    /// How long a new version may take to fold what is in the log.
+    pub history_limit: Duration,
     pub rollback: RollbackRule,
 }
 
@@ -288,9 +291,10 @@ impl Deployer {
         let ground = &self.ground;
         let examiner = Examiner {
             runtime: &ground.runtime,
-            log: &*ground.log,
+            log: &ground.log,
             http: &ground.http,
             trusted: if back { &[] } else { &ground.rules.trusted },
+            history_limit: ground.rules.history_limit,
             granted,
             sagas: Some(&ground.sagas),
         };

@@ -21,8 +21,8 @@ pub(crate) fn check(host: &Host) -> BTreeMap<String, String> {
 }
 
 impl Shop for Host {
-    fn events(&self, after: u64) -> Vec<Value> {
-        Client::events(self, after)
+    fn events(&self, after: u64) -> impl Iterator<Item = Value> {
+        self.each_event(after)
     }
 
     fn follow(&self, after: u64) -> impl Iterator<Item = Value> {

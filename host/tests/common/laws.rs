@@ -15,7 +15,7 @@ use serde_json::Value;
 /// A shop to be read.
 pub(crate) trait Shop {
     /// The log behind a position as it is now, as `GET /events` shows it, oldest event first.
-    fn events(&self, after: u64) -> Vec<Value>;
+    fn events(&self, after: u64) -> impl Iterator<Item = Value>;
     /// The same, and then what comes; ends with the shop.
     fn follow(&self, after: u64) -> impl Iterator<Item = Value>;
     /// What clients see of an aggregate; null if it does not exist.
@@ -38,7 +38,7 @@ pub(crate) fn check(shop: &impl Shop) -> (Ledger, Views) {
 /// Waits until no saga runs.
 pub(crate) fn quiet(shop: &impl Shop) -> Ledger {
     let mut ledger = Ledger::default();
-    shop.events(0).iter().for_each(|event| ledger.take_in(event));
+    shop.events(0).for_each(|event| ledger.take_in(&event));
     if ledger.running() > 0 {
         for event in shop.follow(ledger.position) {
             ledger.take_in(&event);

@@ -12,6 +12,7 @@ pub(crate) mod report;
 pub(crate) mod shop;
 pub(crate) mod traffic;
 pub(crate) mod watch;
+pub(crate) mod ways;
 pub(crate) mod wire;
 
 use std::env;

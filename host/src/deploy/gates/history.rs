@@ -4,33 +4,42 @@
 //! a stream to the same state: what the running one has left in memory and in snapshots is taken on.
 
 use std::sync::Arc;
+use std::thread;
 
-use futures::StreamExt as _;
-use futures::stream;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::log::{EventLog, MAX_PAGE, ReadError};
 use crate::model::{Json, Recorded, StreamId};
 use crate::runtime::{Component, Folded, Target};
 
-/// Streams that are folded at one time. Reading waits for the disk and folding for the processor, so a few more than cores.
-const AT_ONCE: usize = 8;
+/// Streams that are folded at one time at most, where there are as many cores: each takes the memory of a page of events, and one
+/// of the log's readers.
+const MAX_AT_ONCE: usize = 32;
 /// Streams of which is told what is wrong with them. The next versions of a component fail at the same few things.
 const MAX_FINDINGS: usize = 10;
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Folds {
-    pub(super) streams: usize,
-    pub(super) events: usize,
-    /// What is wrong, a sentence a stream.
-    pub(super) failures: Vec<String>,
+    streams: usize,
+    events: usize,
+    /// What is wrong, a sentence a stream, in the order of the streams.
+    failures: Vec<String>,
     /// Whether there is a stream that it does not fold at all.
     failed: bool,
     /// The aggregates whose state has another shape under the same state version.
     pub(super) reshaped: Vec<Arc<str>>,
+}
+
+/// What the streams of an aggregate are folded with.
+struct Folder {
+    log: Arc<dyn EventLog>,
+    /// The running version, if the new one takes on its states.
+    before: Option<Component>,
+    new: Component,
 }
 
 /// How a stream was folded.
@@ -40,58 +49,124 @@ enum Fold {
     Failed { events: usize, why: String },
 }
 
-/// Folds the streams of all aggregates of `new`, or `sample` of each, and stops when enough is wrong.
-pub(super) async fn fold(
-    log: &dyn EventLog,
-    running: Option<&Component>,
-    new: &Component,
-    sample: Option<usize>,
-) -> Result<Folds, ReadError> {
-    let mut folds = Folds::default();
-    for aggregate in &new.manifest().aggregates {
-        let before = running.filter(|running| {
-            let before = running.manifest().aggregate(&aggregate.name);
-            before.is_some_and(|before| before.state_version == aggregate.state_version)
-        });
-        let mut reshaped = false;
-        let mut after = None;
+impl Folds {
+    /// Folds the streams of all aggregates of `new`, or `sample` of each, and stops when enough is wrong. If it is given up
+    /// before its end, this says how far it has come.
+    pub(super) async fn fold(
+        &mut self,
+        log: &Arc<dyn EventLog>,
+        running: Option<&Component>,
+        new: &Component,
+        sample: Option<usize>,
+    ) -> Result<(), ReadError> {
+        for aggregate in &new.manifest().aggregates {
+            let before = running.filter(|running| {
+                let before = running.manifest().aggregate(&aggregate.name);
+                before.is_some_and(|before| before.state_version == aggregate.state_version)
+            });
+            let folder = Folder { log: log.clone(), before: before.cloned(), new: new.clone() };
+            self.fold_aggregate(&Arc::new(folder), &aggregate.name, sample).await?;
+        }
+        Ok(())
+    }
+
+    async fn fold_aggregate(
+        &mut self,
+        folder: &Arc<Folder>,
+        aggregate: &Arc<str>,
+        sample: Option<usize>,
+    ) -> Result<(), ReadError> {
         let mut chosen = match sample {
-            Some(size) => Some(choose(log, &aggregate.name, size).await?),
+            Some(size) => Some(choose(&*folder.log, aggregate, size).await?),
             None => None,
         };
+        let mut after = None;
         loop {
             let page = match &mut chosen {
-                Some(chosen) => std::mem::take(chosen),
-                None => log.streams(&aggregate.name, after.as_ref(), MAX_PAGE).await?,
+                Some(chosen) => chosen.split_off(chosen.len().saturating_sub(MAX_PAGE)),
+                None => folder.log.streams(aggregate, after.as_ref(), MAX_PAGE).await?,
             };
-            let Some(last) = page.last() else { break };
+            let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.clone());
-            let folded = page.into_iter().map(async |stream| fold_one(log, before, new, &stream).await);
-            let mut folded = stream::iter(folded).buffer_unordered(AT_ONCE);
-            while let Some(fold) = folded.next().await {
-                folds.streams += 1;
-                let (events, wrong) = match fold? {
-                    Fold::Same { events } => (events, None),
-                    Fold::Reshaped { events, why } => {
-                        reshaped = true;
-                        (events, Some(why))
-                    }
-                    Fold::Failed { events, why } => {
-                        folds.failed = true;
-                        (events, Some(why))
-                    }
-                };
-                folds.events += events;
-                folds.failures.extend(wrong);
-            }
-            if folds.failures.len() >= MAX_FINDINGS {
-                break;
+            self.fold_page(folder, aggregate, page).await?;
+            if self.failures.len() >= MAX_FINDINGS {
+                return Ok(());
             }
         }
-        folds.reshaped.extend(reshaped.then(|| aggregate.name.clone()));
     }
-    folds.failures.truncate(MAX_FINDINGS);
-    Ok(folds)
+
+    /// Folds some streams, each on a task of its own, so that all cores take part. Those that have not ended when this is
+    /// dropped are broken off.
+    async fn fold_page(
+        &mut self,
+        folder: &Arc<Folder>,
+        aggregate: &Arc<str>,
+        page: Vec<StreamId>,
+    ) -> Result<(), ReadError> {
+        let (at_once, known) = (at_once(), self.failures.len());
+        let mut streams = page.into_iter();
+        let mut folding = JoinSet::new();
+        loop {
+            let free = at_once - folding.len();
+            for stream in streams.by_ref().take(free) {
+                let folder = folder.clone();
+                folding.spawn(async move { folder.fold(&stream).await });
+            }
+            let Some(folded) = folding.join_next().await else { break };
+            self.take_in(aggregate, folded.map_err(|error| ReadError(Arc::new(error)))??);
+        }
+        // Each sentence begins with its stream.
+        self.failures[known..].sort_unstable();
+        Ok(())
+    }
+
+    fn take_in(&mut self, aggregate: &Arc<str>, fold: Fold) {
+        let (events, wrong) = match fold {
+            Fold::Same { events } => (events, None),
+            Fold::Reshaped { events, why } => {
+                if !self.reshaped.contains(aggregate) {
+                    self.reshaped.push(aggregate.clone());
+                }
+                (events, Some(why))
+            }
+            Fold::Failed { events, why } => {
+                self.failed = true;
+                (events, Some(why))
+            }
+        };
+        self.streams += 1;
+        self.events += events;
+        self.failures.extend(wrong);
+    }
+
+    /// Whether nothing is wrong.
+    pub(super) fn passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// What is wrong with the first streams of which something is, a sentence each.
+    pub(super) fn findings(mut self) -> Vec<String> {
+        self.failures.truncate(MAX_FINDINGS);
+        self.failures
+    }
+
+    /// Whether all that is wrong are states of another shape.
+    pub(super) fn only_reshaped(&self) -> bool {
+        !self.failed
+    }
+
+    /// How many streams with how many events.
+    pub(super) fn says(&self, sample: Option<usize>) -> String {
+        let sampled = if sample.is_some() { " (a sample)" } else { "" };
+        let number =
+            |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        format!("{}{sampled} with {}", number(self.streams, "stream"), number(self.events, "event"))
+    }
+}
+
+/// One stream a core. More would be a little faster where nothing else happens, but commands are taken meanwhile.
+fn at_once() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(MAX_AT_ONCE)
 }
 
 /// Some streams of an aggregate, each as likely as any other.
@@ -115,38 +190,39 @@ async fn choose(log: &dyn EventLog, aggregate: &str, size: usize) -> Result<Vec<
     }
 }
 
-async fn fold_one(
-    log: &dyn EventLog,
-    before: Option<&Component>,
-    new: &Component,
-    stream: &StreamId,
-) -> Result<Fold, ReadError> {
-    let (mut folded, mut folded_before): (Option<Folded>, Option<Folded>) = (None, None);
-    let mut events = 0;
-    loop {
-        let page = log.read(stream, events as u64, MAX_PAGE).await?;
-        if page.is_empty() {
-            break;
-        }
-        events += page.len();
-        folded = match go_on(new, stream, folded.as_ref(), &page).await {
-            Ok(folded) => folded,
-            Err(why) => {
-                let why = at_fault(new, stream, folded, &page, why).await;
-                return Ok(Fold::Failed { events, why });
+impl Folder {
+    async fn fold(&self, stream: &StreamId) -> Result<Fold, ReadError> {
+        let (mut folded, mut folded_before): (Option<Folded>, Option<Folded>) = (None, None);
+        let mut events = 0;
+        loop {
+            let page = self.log.read(stream, events as u64, MAX_PAGE).await?;
+            if page.is_empty() {
+                break;
             }
-        };
-        if let Some(before) = before {
-            // One that the running version cannot fold either is no reason to keep that one.
-            folded_before = go_on(before, stream, folded_before.as_ref(), &page).await.unwrap_or_default();
+            events += page.len();
+            folded = match go_on(&self.new, stream, folded.as_ref(), &page).await {
+                Ok(folded) => folded,
+                Err(why) => {
+                    let why = at_fault(&self.new, stream, folded, &page, why).await;
+                    return Ok(Fold::Failed { events, why });
+                }
+            };
+            if let Some(before) = &self.before {
+                // One that the running version cannot fold either is no reason to keep that one.
+                folded_before =
+                    go_on(before, stream, folded_before.as_ref(), &page).await.unwrap_or_default();
+            }
+            if page.len() < MAX_PAGE {
+                break;
+            }
         }
-    }
-    match (folded_before, &folded) {
-        (Some(before), Some(now)) if !same(&before.state, &now.state) => {
-            let why = format!("{stream}: the same events make another state than on the running version");
-            Ok(Fold::Reshaped { events, why })
+        match (folded_before, &folded) {
+            (Some(before), Some(now)) if !same(&before.state, &now.state) => {
+                let why = format!("{stream}: the same events make another state than on the running version");
+                Ok(Fold::Reshaped { events, why })
+            }
+            _ => Ok(Fold::Same { events }),
         }
-        _ => Ok(Fold::Same { events }),
     }
 }
 
@@ -181,19 +257,4 @@ async fn at_fault(
 fn same(one: &Json, other: &Json) -> bool {
     let read = |json: &Json| json.read::<Value>().ok();
     one == other || read(one) == read(other)
-}
-
-impl Folds {
-    /// Whether all that is wrong are states of another shape.
-    pub(super) fn only_reshaped(&self) -> bool {
-        !self.failed
-    }
-
-    /// How many streams of which aggregates.
-    pub(super) fn says(&self, sample: Option<usize>) -> String {
-        let sampled = if sample.is_some() { " (a sample)" } else { "" };
-        let number =
-            |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-        format!("it folds {}{sampled} with {}", number(self.streams, "stream"), number(self.events, "event"))
-    }
 }

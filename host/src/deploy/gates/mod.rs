@@ -6,9 +6,10 @@ mod history;
 mod permissions;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use tokio::time::timeout;
 
 use super::registry::Deployed;
 use super::report::{Gate, GateName, GateOutcome, ServiceReport};
@@ -20,11 +21,15 @@ use crate::model::{Digest, StreamId};
 use crate::runtime::{Component, Guarded, HttpClient, LoadError, Runtime, Target};
 use crate::saga::{Course, Rehearsed, Sagas};
 
+use history::Folds;
 pub(super) use permissions::asked;
 pub use permissions::{Grant, InvalidGrant};
 
 /// Calls that an aggregate answers before it is let into the host: as many instances are warm then.
 const WARM_CALLS: usize = 4;
+
+/// Open sagas that a report names: as many as a person reads. It counts the others.
+const MAX_SAGAS_TOLD: usize = 100;
 
 /// What a component is granted inside of the host.
 pub(super) type Granted<'a> = dyn Fn(&Component) -> Vec<Grant> + Sync + 'a;
@@ -32,10 +37,12 @@ pub(super) type Granted<'a> = dyn Fn(&Component) -> Vec<Grant> + Sync + 'a;
 /// What the gates look with.
 pub(super) struct Examiner<'a> {
     pub(super) runtime: &'a Runtime,
-    pub(super) log: &'a dyn EventLog,
+    pub(super) log: &'a Arc<dyn EventLog>,
     pub(super) http: &'a HttpClient,
     /// None: components need not be signed.
     pub(super) trusted: &'a [PublicKey],
+    /// How long the streams of the log may take to be folded.
+    pub(super) history_limit: Duration,
     pub(super) granted: &'a Granted<'a>,
     /// None before there are any, at a start.
     pub(super) sagas: Option<&'a Sagas>,
@@ -199,27 +206,42 @@ impl Examiner<'_> {
         if terms.allow_breaking.iter().any(|name| name == GateName::History.as_str()) {
             return Finding::skipped("left out: what is in the log may not be readable any more");
         }
-        let folds = match history::fold(self.log, before, new, terms.sample).await {
-            Ok(folds) => folds,
-            Err(error) => return Finding::refused(format!("the log cannot be read: {error}")),
-        };
+        let mut folds = Folds::default();
+        match timeout(self.history_limit, folds.fold(self.log, before, new, terms.sample)).await {
+            Err(_) => return Finding::refused(self.out_of_time(&folds, terms)).with(folds.findings()),
+            Ok(Err(error)) => return Finding::refused(format!("the log cannot be read: {error}")),
+            Ok(Ok(())) => {}
+        }
         let allowed = |aggregate: &Arc<str>| terms.allow_breaking.contains(&format!("state:{aggregate}"));
-        match (folds.failures.is_empty(), folds.reshaped.iter().find(|aggregate| !allowed(aggregate))) {
-            (true, _) => Finding::passed(folds.says(terms.sample)),
+        match (folds.passed(), folds.reshaped.iter().find(|aggregate| !allowed(aggregate))) {
+            (true, _) => Finding::passed(format!("it folds {}", folds.says(terms.sample))),
             (false, None) if folds.only_reshaped() => {
-                Finding::passed(format!("{}, to other states, which is allowed", folds.says(terms.sample)))
+                Finding::passed(format!("it folds {}, to other states, which is allowed", folds.says(terms.sample)))
             }
             (false, Some(aggregate)) if folds.only_reshaped() => Finding::refused(format!(
                 "the state of {aggregate} has another shape, and its version is the same: raise STATE_VERSION, or name \
                  state:{aggregate} with --allow-breaking if states of the running version can be taken on"
             ))
-            .with(folds.failures),
+            .with(folds.findings()),
             _ => Finding::refused(
                 "it does not fold what is in the log: have it know the old events, or name history with --allow-breaking if \
                  those aggregates may fail",
             )
-            .with(folds.failures),
+            .with(folds.findings()),
         }
+    }
+
+    fn out_of_time(&self, folds: &Folds, terms: Terms<'_>) -> String {
+        let instead = if terms.back {
+            "leave it out with --allow-breaking history"
+        } else {
+            "fold fewer with --sample"
+        };
+        format!(
+            "it has folded {} when its {} ms were over: {instead}, or raise history_time_ms under [deploy] in kontor.toml",
+            folds.says(terms.sample),
+            self.history_limit.as_millis()
+        )
     }
 
     async fn replay(&self, component: &Component) -> (Finding, Vec<Rehearsed>) {
@@ -244,11 +266,14 @@ impl Examiner<'_> {
              the version that they are on",
             rehearsed.len()
         );
-        let findings = rehearsed.iter().filter_map(|saga| match &saga.course {
+        let stay = rehearsed.iter().filter_map(|saga| match &saga.course {
             Course::Diverged(why) => Some(format!("{} {} stays: {why}", saga.name(), saga.id())),
             Course::Clean(_) | Course::UnderWay => None,
         });
-        (Finding::passed(says).with(findings.collect()), rehearsed)
+        let move_over = rehearsed.iter().filter(|saga| matches!(saga.course, Course::Clean(_)));
+        let move_over = move_over.map(|saga| format!("{} {} moves over", saga.name(), saga.id()));
+        let findings = stay.chain(move_over).take(MAX_SAGAS_TOLD).collect();
+        (Finding::passed(says).with(findings), rehearsed)
     }
 }
 
@@ -325,6 +350,9 @@ async fn warm_up(component: &Component) -> Finding {
     let calls = (0..WARM_CALLS).map(|_| component.evolve(nothing));
     match futures::future::try_join_all(calls).await {
         Ok(_) => Finding::passed(format!("{WARM_CALLS} instances answer")),
-        Err(fault) => Finding::refused(format!("{fault}: {}", fault.cause())),
+        Err(fault) => Finding::refused(format!(
+            "it does not say of an aggregate without events that there is none: {fault}: {}",
+            fault.cause()
+        )),
     }
 }

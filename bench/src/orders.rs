@@ -5,35 +5,35 @@ use std::sync::Arc;
 use kontor::model::{CommandId, Json, Meta, NewEvent, Recorded, StreamId};
 use serde_json::{Value, json};
 
-pub(super) const PRODUCTS: u64 = 1_000;
+pub(crate) const PRODUCTS: u64 = 1_000;
 const USERS: u64 = 20_000;
 /// 2024-01-01.
 const START_MS: u64 = 1_704_067_200_000;
 const YEAR_MS: u64 = 366 * 86_400_000;
 
-pub(super) struct Shop {
-    pub(super) orders: u64,
+pub(crate) struct Shop {
+    pub(crate) orders: u64,
 }
 
 impl Shop {
-    pub(super) fn new(orders: u64) -> Self {
+    pub(crate) fn new(orders: u64) -> Self {
         Self { orders }
     }
 
-    pub(super) fn time_ms(&self, order: u64) -> u64 {
+    pub(crate) fn time_ms(&self, order: u64) -> u64 {
         START_MS
             + u64::try_from(u128::from(order) * u128::from(YEAR_MS) / u128::from(self.orders))
                 .unwrap_or(YEAR_MS)
     }
 
     /// Ordered by time, as UUIDs of version 7 are.
-    pub(super) fn id(&self, order: u64) -> String {
+    pub(crate) fn id(&self, order: u64) -> String {
         let (time, random) = (self.time_ms(order), random(order, 0));
         format!("{:08x}-{:04x}-7000-8000-{:012x}", time >> 16, time & 0xffff, random >> 16)
     }
 
     /// One in ten is cancelled, one in twenty is changed, one in fifty is deleted, and the last ones are pending.
-    pub(super) fn events(&self) -> impl Iterator<Item = Recorded> + '_ {
+    pub(crate) fn events(&self) -> impl Iterator<Item = Recorded> + '_ {
         (0..self.orders).flat_map(|order| self.history(order))
     }
 
@@ -88,6 +88,20 @@ impl Shop {
             .filter_map(|(kind, name, payload)| recorded(kind, &id, name, &payload, &meta))
             .collect()
     }
+}
+
+/// The events of an order that is changed twice, oldest first, each of a command of its own.
+pub(crate) fn changed_twice(order: u64) -> [(&'static str, Value); 6] {
+    let [first, second, third] = [1, 2, 3].map(|quantity| bill(&lines(order, quantity)));
+    let request = |previous: &Value, next: &Value| json!({"previous": previous, "next": next});
+    [
+        ("order-created", created(order, &lines(order, 1))),
+        ("order-confirmed", json!({})),
+        ("order-update-requested", request(&first, &second)),
+        ("order-updated", second.clone()),
+        ("order-update-requested", request(&second, &third)),
+        ("order-updated", third),
+    ]
 }
 
 /// None is never: all ids and payloads are sound.
@@ -149,22 +163,22 @@ fn address() -> Value {
 }
 
 /// Of so many values from 0 on, a few often and the others seldom: the first of 20,000 stands for 0.7 % of all.
-pub(super) fn skewed(random: u64, values: u64) -> u64 {
+pub(crate) fn skewed(random: u64, values: u64) -> u64 {
     let part = random as f64 / u64::MAX as f64;
     ((values as f64 * part * part) as u64).min(values - 1)
 }
 
-pub(super) fn product(index: u64) -> String {
+pub(crate) fn product(index: u64) -> String {
     format!("product-{index:04}")
 }
 
 /// Who placed an order.
-pub(super) fn user(order: u64) -> String {
+pub(crate) fn user(order: u64) -> String {
     format!("user-{:05}", skewed(random(order, 1), USERS))
 }
 
 /// A number that depends on both arguments alone (SplitMix64).
-pub(super) fn random(seed: u64, stream: u64) -> u64 {
+pub(crate) fn random(seed: u64, stream: u64) -> u64 {
     let mut z = seed.wrapping_mul(4).wrapping_add(stream).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,0 +1,178 @@
+//! How long a deployment takes: versions of the order service on a log of many orders, gate by gate.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use kontor::log::{Append, EmbeddedLog, EventLog as _};
+use kontor::model::{CommandId, Json, Meta, NewEvent, StreamId};
+use serde::Serialize;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::api::Api;
+use crate::orders::{Shop, changed_twice};
+use crate::server::{Server, new_data};
+
+/// Orders whose events are appended in turns, as those of orders that are placed at the same time are.
+const TOGETHER: u64 = 500;
+/// How often is looked whether the host has read the log.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Deploy the order service and its next version on a log of many orders
+#[derive(clap::Args)]
+pub(crate) struct Deploy {
+    /// Orders of six events each
+    #[arg(long, default_value_t = 100_000)]
+    streams: u64,
+    /// Orders that are folded in the deployment of a sample
+    #[arg(long, default_value_t = 10_000)]
+    sample: u64,
+    /// The program to measure
+    #[arg(long, default_value = "../target/release/kontor")]
+    kontor: PathBuf,
+    /// The directory of its components
+    #[arg(long, default_value = "../target/plugins")]
+    plugins: PathBuf,
+    /// The next version of the order service
+    #[arg(long, default_value = "../target/fixtures/next-order.wasm")]
+    next: PathBuf,
+    /// Where the host's data directory is made: on the disk to be measured
+    #[arg(long, default_value = "../target")]
+    data: PathBuf,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One deployment.
+#[derive(Serialize)]
+struct Deployed {
+    what: String,
+    /// From the first byte of the component sent to the last of the report.
+    took_ms: u64,
+    /// What the host says about it.
+    report: Value,
+}
+
+impl Deploy {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        if self.streams == 0 || self.sample == 0 {
+            bail!("streams and sample must be at least 1");
+        }
+        let data = new_data(&self.data)?;
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(self.fill(data.path()))?;
+        let plugins = self.others()?;
+        let mut command = Command::new(&self.kontor);
+        command.arg("serve").arg("--plugins").arg(plugins.path());
+        let server = Server::start_on(command, data)?;
+        let api = Api::open(server.address)?;
+        wait_until_read(&api)?;
+
+        let [first, next] = [&self.plugins.join("order.wasm"), &self.next].map(|file| read(file));
+        let (first, next) = (first?, next?);
+        let sample = format!("sample={}&", self.sample);
+        let deployed = [
+            Deployed::now(&api, "the first order service, which nothing is compared with", &first, "")?,
+            Deployed::now(&api, "the next version in its place", &next, "")?,
+            Deployed::now(&api, &format!("back, with --sample {}", self.sample), &first, &sample)?,
+        ];
+        if self.json {
+            let figures = serde_json::json!({"streams": self.streams, "deployments": deployed});
+            println!("{figures:#}");
+            return Ok(());
+        }
+        for deployed in &deployed {
+            deployed.print();
+        }
+        Ok(())
+    }
+
+    /// Appends the orders' events to a log on which no host runs.
+    async fn fill(&self, data: &Path) -> anyhow::Result<()> {
+        let (log, shop) = (EmbeddedLog::open(data)?, Shop::new(self.streams));
+        for first in (0..self.streams).step_by(TOGETHER as usize) {
+            let orders = first..self.streams.min(first + TOGETHER);
+            let histories: Vec<_> = orders.map(|order| (order, changed_twice(order))).collect();
+            let mut batch = Vec::new();
+            for version in 0..histories[0].1.len() {
+                for (order, events) in &histories {
+                    let (name, payload) = &events[version];
+                    let stream = StreamId::new("order", &shop.id(*order))?;
+                    let events = vec![NewEvent { name: (*name).into(), payload: Json::of(payload)? }];
+                    let meta = meta(shop.time_ms(*order));
+                    batch.push(Append { stream, expected: version as u64, events, meta });
+                }
+            }
+            log.append(batch).await?;
+        }
+        Ok(())
+    }
+
+    /// A directory with the components that the order service asks. It is not there itself, or it would go on with all orders;
+    /// and no reports, which would still be made while gates are measured.
+    fn others(&self) -> anyhow::Result<TempDir> {
+        let folder = tempfile::tempdir_in(&self.data)?;
+        for service in ["inventory.wasm", "payment.wasm", "delivery.wasm"] {
+            fs::write(folder.path().join(service), read(&self.plugins.join(service))?)?;
+        }
+        Ok(folder)
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("{} is missing: run `cargo xtask build`", file.display()))
+}
+
+fn meta(time_ms: u64) -> Arc<Meta> {
+    Arc::new(Meta {
+        command_id: CommandId::new(),
+        command: "bench".into(),
+        fingerprint: 0,
+        correlation_id: "bench".into(),
+        causation_id: None,
+        digest: None,
+        time_ms,
+        actor: "bench".into(),
+    })
+}
+
+/// Waits until a host has looked at the whole log: before that, it does not say of a saga that there is none.
+fn wait_until_read(api: &Api) -> anyhow::Result<()> {
+    loop {
+        match api.get("/sagas/none")? {
+            (404, _) => return Ok(()),
+            (503 | 504, _) => thread::sleep(POLL),
+            (status, problem) => bail!("a saga that is not there was answered with {status} {problem}"),
+        }
+    }
+}
+
+impl Deployed {
+    fn now(api: &Api, what: &str, wasm: &[u8], parameters: &str) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        let report = api.deploy(wasm, parameters).context(what.to_owned())?;
+        let took_ms = u64::try_from(begun.elapsed().as_millis())?;
+        Ok(Self { what: what.to_owned(), took_ms, report })
+    }
+
+    fn print(&self) {
+        println!("{}: {} ms", self.what, self.took_ms);
+        let gates = [&self.report["services"][0]["gates"], &self.report["gates"]];
+        for gate in gates.into_iter().filter_map(Value::as_array).flatten() {
+            let text = |field: &str| gate[field].as_str().unwrap_or_default().to_owned();
+            println!(
+                "  {:12}  {:8}  {:>7} ms  {}",
+                text("gate"),
+                text("outcome"),
+                gate["took_ms"],
+                text("says")
+            );
+        }
+        println!();
+    }
+}

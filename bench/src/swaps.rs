@@ -1,0 +1,260 @@
+//! Orders at a fixed rate, without and with another version of their service every few seconds: what callers feel of it, and
+//! whether all came out right.
+
+#[path = "../../host/tests/common/laws.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the host's tests use the rest, and broken laws are a panic there"
+)]
+mod laws;
+#[path = "../../host/tests/common/ways.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "as above")]
+mod ways;
+
+use std::collections::HashMap;
+use std::fs;
+use std::iter;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use kontor::model::Digest;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::load::{self, Pace};
+use crate::report::quantile;
+use crate::sagas::{Orders, place};
+use crate::server::Server;
+use crate::shop;
+
+use laws::Shop;
+use ways::{PAYS_FIRST, Placed, RESERVES_FIRST, Way};
+
+/// Load that is not counted, before every round: caches fill, connections are made, instances get warm.
+const WARM_UP_SECONDS: u32 = 2;
+/// How often the log is looked at for the end of the last sagas.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Place orders at a fixed rate while the order service is swapped between two versions, and while it is not
+#[derive(clap::Args)]
+pub(crate) struct Swaps {
+    /// Orders that are due in a second, whatever becomes of those before
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// How long each round is measured
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// Milliseconds from the beginning of one deployment to that of the next
+    #[arg(long, default_value_t = 2_000)]
+    every_ms: u64,
+    /// Orders that the history gate folds; all of them if not told
+    #[arg(long)]
+    sample: Option<u64>,
+    /// Connections. An order that finds none free is late, and its latency says so
+    #[arg(long, default_value_t = 128)]
+    connections: usize,
+    /// Products; each order takes one of each of two
+    #[arg(long, default_value_t = 1_000)]
+    products: usize,
+    /// The program to measure
+    #[arg(long, default_value = "../target/release/kontor")]
+    kontor: PathBuf,
+    /// The directory of its components
+    #[arg(long, default_value = "../target/plugins")]
+    plugins: PathBuf,
+    /// The other version of the order service
+    #[arg(long, default_value = "../target/fixtures/next-order.wasm")]
+    next: PathBuf,
+    /// Where the servers' data directories are made: on the disk to be measured
+    #[arg(long, default_value = "../target")]
+    data: PathBuf,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A version of the order service.
+struct Version {
+    wasm: Vec<u8>,
+    digest: String,
+    way: Way,
+}
+
+/// What callers felt.
+#[derive(Serialize)]
+struct Felt {
+    orders: usize,
+    /// Not answered with 2xx, or not at all.
+    failed: u64,
+    p50_us: u32,
+    p99_us: u32,
+    max_us: u32,
+    /// Processor time of the host.
+    cpu_ms: u64,
+    /// From a component sent to its report, of each deployment in order.
+    swaps_ms: Vec<u32>,
+    /// How many orders each version has placed, by its digest.
+    placed: HashMap<String, usize>,
+    moved: usize,
+}
+
+impl Swaps {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        if self.rate == 0 || self.seconds == 0 || self.connections == 0 || self.products < 2 {
+            bail!("rate, seconds and connections must be at least 1, products at least 2");
+        }
+        let versions = [
+            Version::read(&self.plugins.join("order.wasm"), RESERVES_FIRST)?,
+            Version::read(&self.next, PAYS_FIRST)?,
+        ];
+        let without = self.round(&versions, false).context("measuring without swaps")?;
+        let with = self.round(&versions, true).context("measuring with swaps")?;
+        let ratio = f64::from(with.p99_us) / f64::from(without.p99_us.max(1));
+        if self.json {
+            let figures = serde_json::json!({"without": without, "with": with, "p99_ratio": ratio});
+            println!("{figures:#}");
+            return Ok(());
+        }
+        println!("         orders  failed  p50 ms  p99 ms  max ms  CPU ms");
+        for (name, felt) in [("without", &without), ("with", &with)] {
+            felt.print(name);
+        }
+        println!("p99 with swaps to without: {ratio:.2} times");
+        with.print_swaps();
+        println!("the laws hold, all sagas have ended, each in the steps of its version:");
+        for (digest, orders) in &with.placed {
+            println!("  {} placed {orders} orders", &digest[..12]);
+        }
+        println!("  {} of them began on another version and were moved", with.moved);
+        Ok(())
+    }
+
+    /// A new server, so that no round inherits the log of the one before.
+    fn round(&self, versions: &[Version; 2], swapped: bool) -> anyhow::Result<Felt> {
+        let mut command = Command::new(&self.kontor);
+        command.arg("serve").arg("--plugins").arg(&self.plugins);
+        let server = Server::start(command, &self.data)?;
+        let address = server.address;
+        shop::register(address, self.products)?;
+        let orders = Orders::of(self.products);
+        let work = move || place(&orders.next());
+        let pace = Pace { per_second: self.rate, seconds: WARM_UP_SECONDS };
+        let before = load::run_at(address, self.connections, pace, work.clone())?;
+        let cpu_before = server.cpu_time()?;
+        let pace = Pace { seconds: self.seconds, ..pace };
+        let (answers, swaps_ms) = thread::scope(|scope| {
+            let placing = scope.spawn(move || load::run_at(address, self.connections, pace, work));
+            let mut swaps_ms = Vec::new();
+            // The plugin runs, so the next version is the first to take its place.
+            for version in versions.iter().cycle().skip(1) {
+                if !swapped || placing.is_finished() {
+                    break;
+                }
+                swaps_ms.push(self.swap(address, version)?);
+            }
+            let answers = placing.join().map_err(|_| anyhow!("the load generator has panicked"))?;
+            anyhow::Ok((answers?, swaps_ms))
+        })?;
+        answers.show_first_error();
+        let mut latencies_us = answers.latencies_us;
+        latencies_us.sort_unstable();
+        let cpu_ms = u64::try_from((server.cpu_time()? - cpu_before).as_millis())?;
+        let Placed { by, moved } = check(address, versions)?;
+        let accepted = before.latencies_us.len() + latencies_us.len();
+        ensure!(by.values().sum::<usize>() >= accepted, "of {accepted} accepted orders there are {by:?}");
+        Ok(Felt {
+            orders: latencies_us.len(),
+            failed: answers.errors,
+            p50_us: quantile(&latencies_us, 0.5),
+            p99_us: quantile(&latencies_us, 0.99),
+            max_us: quantile(&latencies_us, 1.0),
+            cpu_ms,
+            swaps_ms,
+            placed: by.into_iter().collect(),
+            moved,
+        })
+    }
+
+    /// Deploys a version, and waits until the next one is due.
+    fn swap(&self, address: SocketAddr, version: &Version) -> anyhow::Result<u32> {
+        let begun = Instant::now();
+        let sample = self.sample.map_or_else(String::new, |orders| format!("sample={orders}&"));
+        Api::open(address)?.deploy(&version.wasm, &sample)?;
+        let took = begun.elapsed();
+        thread::sleep(Duration::from_millis(self.every_ms).saturating_sub(took));
+        Ok(u32::try_from(took.as_millis())?)
+    }
+}
+
+impl Version {
+    fn read(file: &PathBuf, way: Way) -> anyhow::Result<Self> {
+        let missing = || format!("{} is missing: run `cargo xtask build`", file.display());
+        let wasm = fs::read(file).with_context(missing)?;
+        Ok(Self { digest: Digest::of(&wasm).to_string(), wasm, way })
+    }
+}
+
+impl Felt {
+    fn print(&self, name: &str) {
+        let [p50, p99, max] = [self.p50_us, self.p99_us, self.max_us].map(|us| f64::from(us) / 1e3);
+        println!(
+            "{name:7}  {:6}  {:6}  {p50:6.2}  {p99:6.2}  {max:6.2}  {:6}",
+            self.orders, self.failed, self.cpu_ms
+        );
+    }
+
+    fn print_swaps(&self) {
+        let mut swaps_ms = self.swaps_ms.clone();
+        swaps_ms.sort_unstable();
+        let [p50, max] = [0.5, 1.0].map(|share| quantile(&swaps_ms, share));
+        println!("{} swaps; a deployment took {p50} ms (p50), {max} ms at most", swaps_ms.len());
+    }
+}
+
+/// Waits until no saga runs, then checks the laws of the shop and the way of every saga. Panics if something is broken.
+fn check(address: SocketAddr, versions: &[Version; 2]) -> anyhow::Result<Placed> {
+    let api = Api::open(address)?;
+    laws::check(&api);
+    let ways = versions.iter().map(|version| (version.digest.clone(), version.way)).collect();
+    Ok(ways::check(api.events(0), &ways))
+}
+
+#[allow(clippy::expect_used, reason = "the laws are checked by panics")]
+impl Shop for Api {
+    fn events(&self, after: u64) -> impl Iterator<Item = Value> {
+        let mut next = Some(after);
+        let pages = iter::from_fn(move || {
+            let (events, more) = self.page(next?).expect("the log is read");
+            next = more;
+            Some(events)
+        });
+        pages.flatten()
+    }
+
+    fn follow(&self, mut after: u64) -> impl Iterator<Item = Value> {
+        let pages = iter::from_fn(move || {
+            thread::sleep(POLL);
+            let (events, _) = self.page(after).expect("the log is read");
+            after = events.last().and_then(|event| event["position"].as_u64()).unwrap_or(after);
+            Some(events)
+        });
+        pages.flatten()
+    }
+
+    fn view(&self, aggregate: &str, id: &str) -> Value {
+        let folder = match aggregate {
+            "delivery" => "deliveries".to_owned(),
+            other => format!("{other}s"),
+        };
+        match self.get(&format!("/{folder}/{id}")).expect("the host answers") {
+            (404, _) => Value::Null,
+            (_, view) => view,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Versions that come and go while orders are placed: nobody feels it, and each order ends on the version that it began with.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
+
+mod common;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kontor::model::Digest;
+
+use common::deploy::{fixture, plugin};
+use common::http::Client;
+use common::shop::{UNDELIVERABLE, Wanted, configuration, new_key, order};
+use common::ways::{self, PAYS_FIRST, RESERVES_FIRST};
+use common::{Site, audit};
+
+/// Orders in all, and how often one is due: six seconds of them.
+const ORDERS: usize = 240;
+const EVERY: Duration = Duration::from_millis(25);
+/// Who sends them: more than are ever answered at the same time, so that none waits for the answer to another.
+const CLIENTS: usize = 16;
+/// How often another version is deployed.
+const SWAP_EVERY: Duration = Duration::from_millis(500);
+
+/// What is ordered, and what becomes of it. One in four is refused at its last step.
+fn wanted(number: usize) -> (Wanted, &'static str) {
+    let wanted = order(&[("apple", 2), ("pear", 1)]);
+    match number % 4 {
+        0 => (wanted.sent_to(UNDELIVERABLE), "cancelled"),
+        _ => (wanted, "confirmed"),
+    }
+}
+
+/// Sends the orders when they are due, and nobody waits for their sagas. Returns what must become of them, by id.
+fn place_all(host: &Client) -> BTreeMap<String, String> {
+    let (begun, next) = (Instant::now(), AtomicUsize::new(0));
+    let send = || {
+        let mut placed = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= ORDERS {
+                return placed;
+            }
+            thread::sleep((EVERY * number as u32).saturating_sub(begun.elapsed()));
+            let ((wanted, becomes), key) = (wanted(number), new_key());
+            let reply = host.post("/orders", &[("idempotency-key", &key)], &wanted.json());
+            assert_eq!(reply.status, 202, "{}", reply.text);
+            placed.push((key, becomes.to_owned()));
+        }
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(send)).collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn orders_are_placed_while_their_service_is_swapped_again_and_again() {
+    let site = Site::new(&configuration());
+    let host = site.start();
+    host.register("apple", 300, 1_000_000);
+    host.register("pear", 250, 1_000_000);
+    let versions = [fixture("next-order"), plugin("order")];
+    let early = host.place(&wanted(1).0).ok()["id"].as_str().unwrap().to_owned();
+
+    let (mut placed, swaps) = thread::scope(|scope| {
+        let placing = scope.spawn(|| place_all(&host));
+        let mut swaps = 0;
+        while !placing.is_finished() {
+            let due = Instant::now() + SWAP_EVERY;
+            let report = host.deploy(&versions[swaps % 2], "").ok();
+            assert_eq!(report["live"], true, "{report}");
+            // Only the next version shows where the screen of an order is.
+            let shown = host.get(&format!("/orders/{early}")).ok();
+            assert_eq!(shown.get("screen").is_some(), swaps % 2 == 0, "{shown}");
+            swaps += 1;
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        (placing.join().unwrap(), swaps)
+    });
+
+    placed.insert(early, wanted(1).1.to_owned());
+    assert_eq!(audit::check(&host), placed);
+    let [next, current] = versions.each_ref().map(|wasm| Digest::of(wasm).to_string());
+    let ways = HashMap::from([(next.clone(), PAYS_FIRST), (current.clone(), RESERVES_FIRST)]);
+    let by = ways::check(host.each_event(0), &ways).by;
+    println!("{swaps} swaps; orders by version: {by:?}");
+    assert_eq!(by.values().sum::<usize>(), placed.len());
+    assert!(by.contains_key(&next) && by.contains_key(&current), "{by:?}");
+    let live = host.deployments().iter().filter(|entry| entry["service"] == "order").count();
+    assert_eq!(live, 1 + swaps, "each of them is in the history");
+}
