@@ -10,15 +10,19 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::clock::{SharedClock, SystemClock};
+use crate::clock::{Clock as _, SharedClock, SystemClock};
 use crate::config::{Config, Limits};
 use crate::deploy::{self, Boot, BootError, Components, DeployGround, Deployed, Deployer, Registry, Store};
 use crate::dispatch::{Dispatch, DispatchLimits};
-use crate::edge::http::{self, Edge, HttpLimits, RouteError};
+use crate::edge::http::{self, HttpLimits, RouteError};
+use crate::edge::{self, Edge};
 use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
+use crate::messaging::{self, Messaging};
 use crate::model::Json;
+use crate::nats::{Connection, NatsError};
 use crate::projection::{Projections, ProjectionsError};
 use crate::query::{Queries, QueryLimits};
 use crate::runtime::{
@@ -62,6 +66,10 @@ pub enum HostError {
     Projections(#[from] ProjectionsError),
     #[error(transparent)]
     Sagas(#[from] SagasError),
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    #[error("NATS cannot be served")]
+    Subscribe(#[from] async_nats::SubscribeError),
     #[error("the configuration of a service is not JSON")]
     Configuration(#[from] serde_json::Error),
     #[error("{address} cannot be listened on")]
@@ -76,20 +84,40 @@ pub async fn run(
     started: impl FnOnce(&Started),
 ) -> Result<(), HostError> {
     let metrics = telemetry::metrics()?;
-    let (edge, differing) = wire(&config, metrics.clone()).await?;
+    let nats = Connection::open(&config.nats).await?;
+    let (edge, differing) = wire(&config, metrics.clone(), nats.clone()).await?;
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
     let upkeep = keep_up(metrics);
     started(&Started { address, deployed: edge.registry.current(), differing });
     let edge = Arc::new(edge);
+    let (stop, stopping) = watch::channel(false);
+    let over_nats = match nats {
+        Some(nats) => {
+            let (client, most) = (nats.client().clone(), config.limits.nats_requests);
+            Some(edge::nats::serve(client, edge.clone(), most, SystemClock.now_ms(), stopping).await?)
+        }
+        None => None,
+    };
+    let shutdown = async {
+        shutdown.await;
+        stop.send_replace(true);
+    };
     let served = http::serve(listener, edge.clone(), shutdown).await;
 
     // From the outside in: what is no longer fed comes to rest.
+    if let Some(over_nats) = over_nats {
+        // Err: it has panicked, and answers nothing any more.
+        let _ = over_nats.await;
+    }
     edge.deployer.close().await;
     edge.sagas.close().await;
     edge.dispatch.close().await;
     edge.projections.close().await;
+    if let Some(messaging) = &edge.messaging {
+        messaging.close();
+    }
     upkeep.abort();
     tracing::info!("everything accepted is done");
     Ok(served?)
@@ -97,7 +125,11 @@ pub async fn run(
 
 /// Puts the parts of a host together, the log first and the edge last. With it come the files of components that are not
 /// what runs, a sentence each.
-async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<String>), HostError> {
+async fn wire(
+    config: &Config,
+    metrics: PrometheusHandle,
+    nats: Option<Connection>,
+) -> Result<(Edge, Vec<String>), HostError> {
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&config.data)?);
     let clock: SharedClock = Arc::new(SystemClock);
     let limits = runtime_limits(&config.limits);
@@ -165,7 +197,12 @@ async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<S
     };
     let deployer = Deployer::new(ground, booted.deployments);
     let limits = HttpLimits { body_bytes: config.limits.body_bytes, wait, ..HttpLimits::default() };
-    let edge = Edge { log, registry, dispatch, queries, projections, sagas, deployer, metrics, limits };
+    let messaging = nats.map(|connection| {
+        let ground = messaging::Ground { log: log.clone(), connection, replicas: config.nats.replicas };
+        Arc::new(Messaging::start(ground))
+    });
+    let edge =
+        Edge { log, registry, dispatch, queries, projections, sagas, deployer, messaging, metrics, limits };
     Ok((edge, booted.differing))
 }
 
