@@ -68,7 +68,8 @@ impl TryFrom<String> for NatsUrl {
 /// Without what is secret in it.
 impl fmt::Display for NatsUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |server: &ServerAddr| format!("{}://{}:{}", server.scheme(), server.host(), server.port());
+        let shown =
+            |server: &ServerAddr| format!("{}://{}:{}", server.scheme(), server.host(), server.port());
         f.write_str(&self.0.iter().map(shown).collect::<Vec<_>>().join(","))
     }
 }

@@ -29,11 +29,7 @@ pub(super) fn view_arguments() -> Value {
 }
 
 pub(super) fn invalid_arguments(violations: Vec<Violation>) -> Problem {
-    Problem::violations(
-        "invalid-arguments",
-        "The arguments do not follow the query's schema.",
-        violations,
-    )
+    Problem::violations("invalid-arguments", "The arguments do not follow the query's schema.", violations)
 }
 
 /// Arguments that follow their schema, as the service gets them. The id of an aggregate must be one.

@@ -181,9 +181,8 @@ impl Outgoing {
         if log < position {
             return Err(Failure::Behind { stream: position, log });
         }
-        let same = |event: &Recorded| {
-            event.position == position && cloud_event::message_id(event) == message_id
-        };
+        let same =
+            |event: &Recorded| event.position == position && cloud_event::message_id(event) == message_id;
         let event = self.log.read_all(position.saturating_sub(1), 1).await?;
         if event.first().is_some_and(same) { Ok(Place { sequence, position }) } else { Err(Failure::Foreign) }
     }

@@ -83,12 +83,12 @@ pub(super) async fn received(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatch::Accepted;
+    use crate::edge::command::Started;
     use crate::edge::http::action::Action;
     use crate::edge::http::fixtures::manifest;
     use crate::edge::http::routes::{Found, RouteTable};
-    use crate::edge::command::Started;
     use crate::model::{NewEvent, StreamId};
-    use crate::dispatch::Accepted;
     use crate::saga::SagaState;
 
     #[test]

@@ -84,6 +84,7 @@ impl Site {
             // Err: there is no connection any more, so nothing comes either.
             let _ = subscriber.drain().await;
         }
+        let drain = self.edge.limits.drain;
         let left = async {
             while let Some(request) = requests.next().await {
                 self.take(request).await;
@@ -92,24 +93,23 @@ impl Site {
             // Err cannot be: nobody closes it.
             let _ = self.places.acquire_many(all).await;
         };
-        let drain = self.edge.limits.drain;
         if tokio::time::timeout(drain, left).await.is_err() {
             tracing::warn!("requests over NATS did not end in time and are given up");
         }
     }
 
-    /// The table of the set that is deployed now.
-    fn table(&mut self) -> &Table {
+    /// Takes the table of the set that is deployed now.
+    fn follow(&mut self) {
         let deployed = self.edge.registry.current();
         if !self.table.is_of(&deployed) {
             self.table = Table::new(deployed);
         }
-        &self.table
     }
 
     /// Has a request answered, or answers that there is no place for it.
     async fn take(&mut self, message: Message) {
-        let Some(endpoint) = self.table().find(&message.subject).cloned() else {
+        self.follow();
+        let Some(endpoint) = self.table.find(&message.subject).cloned() else {
             let detail = format!("Nothing is deployed that takes {}.", message.subject);
             let problem = Problem::new(StatusCode::NOT_FOUND, "not-deployed", detail);
             return self.refuse(message, problem).await;
@@ -130,7 +130,7 @@ impl Site {
 
     /// Answers a question about the host.
     async fn tell(&mut self, question: Message) {
-        self.table();
+        self.follow();
         let answer = self.discovery.answer(&question, &self.table);
         if let (Some(to), Some(answer)) = (question.reply, answer) {
             // Err: the connection is closed, and nobody hears it.
@@ -169,7 +169,8 @@ async fn reply(client: &Client, message: Message, answer: Answer) {
     let sent = client.publish_with_headers(to.clone(), answer.headers, answer.body).await;
     if sent.is_err_and(|error| error.kind() == PublishErrorKind::MaxPayloadExceeded) {
         let detail = "The answer is larger than a message of NATS may be. HTTP has no such limit.";
-        let answer = Answer::from(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "answer-too-large", detail));
+        let answer =
+            Answer::from(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "answer-too-large", detail));
         // Err: the connection is closed, and nobody hears it.
         let _ = client.publish_with_headers(to, answer.headers, answer.body).await;
     }

@@ -106,7 +106,8 @@ fn id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(ID) else {
         return Ok(None);
     };
-    let id = value.to_str().map_err(|_| Problem::invalid_header("Kontor-Id must be the id of an aggregate."))?;
+    let id =
+        value.to_str().map_err(|_| Problem::invalid_header("Kontor-Id must be the id of an aggregate."))?;
     Ok(Some(id.to_owned()))
 }
 

@@ -60,7 +60,9 @@ impl Table {
                         endpoints.insert(endpoint.subject.clone(), Arc::new(endpoint));
                     }
                     // The gates have refused it before.
-                    Err(error) => tracing::error!(service = %manifest.service, error, "an endpoint is not served"),
+                    Err(error) => {
+                        tracing::error!(service = %manifest.service, error, "an endpoint is not served")
+                    }
                 }
             }
         }
