@@ -20,7 +20,7 @@ use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, HttpLimits, RouteError};
 use crate::edge::{self, Edge};
 use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
-use crate::messaging::{self, Messaging};
+use crate::messaging::Messaging;
 use crate::model::Json;
 use crate::nats::{Connection, NatsError};
 use crate::projection::{Projections, ProjectionsError};
@@ -84,22 +84,24 @@ pub async fn run(
     started: impl FnOnce(&Started),
 ) -> Result<(), HostError> {
     let metrics = telemetry::metrics()?;
-    let nats = Connection::open(&config.nats).await?;
-    let (edge, differing) = wire(&config, metrics.clone(), nats.clone()).await?;
+    let (edge, differing) = wire(&config, metrics.clone()).await?;
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
     let upkeep = keep_up(metrics);
-    started(&Started { address, deployed: edge.registry.current(), differing });
-    let edge = Arc::new(edge);
+    let nats = Connection::open(&config.nats).await?;
+    let messaging =
+        nats.clone().map(|nats| Arc::new(Messaging::start(edge.log.clone(), nats, config.nats.replicas)));
+    let edge = Arc::new(Edge { messaging, ..edge });
     let (stop, stopping) = watch::channel(false);
-    let over_nats = match nats {
+    let over_nats = match &nats {
         Some(nats) => {
-            let (client, most) = (nats.client().clone(), config.limits.nats_requests);
-            Some(edge::nats::serve(client, edge.clone(), most, SystemClock.now_ms(), stopping).await?)
+            let (most, now_ms) = (config.limits.nats_requests, SystemClock.now_ms());
+            Some(edge::nats::serve(nats, edge.clone(), most, now_ms, stopping).await?)
         }
         None => None,
     };
+    started(&Started { address, deployed: edge.registry.current(), differing });
     let shutdown = async {
         shutdown.await;
         stop.send_replace(true);
@@ -125,11 +127,7 @@ pub async fn run(
 
 /// Puts the parts of a host together, the log first and the edge last. With it come the files of components that are not
 /// what runs, a sentence each.
-async fn wire(
-    config: &Config,
-    metrics: PrometheusHandle,
-    nats: Option<Connection>,
-) -> Result<(Edge, Vec<String>), HostError> {
+async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<String>), HostError> {
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&config.data)?);
     let clock: SharedClock = Arc::new(SystemClock);
     let limits = runtime_limits(&config.limits);
@@ -197,10 +195,7 @@ async fn wire(
     };
     let deployer = Deployer::new(ground, booted.deployments);
     let limits = HttpLimits { body_bytes: config.limits.body_bytes, wait, ..HttpLimits::default() };
-    let messaging = nats.map(|connection| {
-        let ground = messaging::Ground { log: log.clone(), connection, replicas: config.nats.replicas };
-        Arc::new(Messaging::start(ground))
-    });
+    let messaging = None;
     let edge =
         Edge { log, registry, dispatch, queries, projections, sagas, deployer, messaging, metrics, limits };
     Ok((edge, booted.differing))

@@ -12,7 +12,7 @@ use crate::config::{Nats, NatsUrl};
 
 /// How the host is called in lists of connections.
 const NAME: &str = "kontor";
-/// How long the servers may take until it is worth a warning.
+/// How long a host that starts waits for the servers. Then it goes on without them.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two attempts: so long a server that has been started again is not noticed at most.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -33,7 +33,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Begins to connect. None if no server is configured.
+    /// Begins to connect, and waits a moment for that. None if no server is configured.
     pub async fn open(config: &Nats) -> Result<Option<Self>, NatsError> {
         let Some(url) = &config.url else {
             return Ok(None);
@@ -41,7 +41,10 @@ impl Connection {
         let connecting = options(config, url).connect(url.servers());
         let client = connecting.await.map_err(|source| NatsError { url: url.clone(), source })?;
         let connection = Self { client, url: Arc::new(url.clone()) };
-        tokio::spawn(connection.clone().warn());
+        connection.flush().await;
+        if let Some(trouble) = connection.trouble() {
+            tracing::warn!("{trouble}; the host goes on trying");
+        }
         Ok(Some(connection))
     }
 
@@ -63,12 +66,10 @@ impl Connection {
         })
     }
 
-    /// Tells of servers that were never there. Of those that go away again [`tell`] does.
-    async fn warn(self) {
-        tokio::time::sleep(PATIENCE).await;
-        if let Some(trouble) = self.trouble() {
-            tracing::warn!("{trouble}; the host goes on trying");
-        }
+    /// Returns when all that was sent before is on its way, or cannot be in a moment.
+    pub(crate) async fn flush(&self) {
+        // Err: the servers do not answer, or there is no connection any more, and then nothing waits for it.
+        let _ = tokio::time::timeout(PATIENCE, self.client.flush()).await;
     }
 }
 

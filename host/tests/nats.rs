@@ -6,6 +6,7 @@
 mod common;
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
@@ -13,6 +14,9 @@ use serde_json::{Value, json};
 use common::Host;
 use common::nats::{configured, position, published, python, run, site};
 use common::shop::{SAGA_END, new_key, order};
+
+/// Longer than anything takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A request over NATS.
 fn request(subject: &str, headers: &Value, body: &Value) -> Value {
@@ -28,10 +32,21 @@ fn assert_published(host: &Host, server: &NatsServer) {
     assert_eq!(stream, log);
 }
 
+/// Waits until the host says that something does not work.
+#[track_caller]
+fn await_trouble(host: &Host, told: &str) {
+    let deadline = Instant::now() + LIMIT;
+    while !host.get("/readyz").text.contains(told) {
+        assert!(Instant::now() < deadline, "{}", host.get("/readyz").text);
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn commands_and_queries_are_a_service_of_nats() {
     let server = NatsServer::start();
-    let host = site(&server.url()).start();
+    let site = site(&server.url());
+    let host = site.start();
     let key = new_key();
     let tea = json!({"name": "Tea", "unit_price": 450, "quantity": 3});
     let wanted = order(&[("tea", 2)]).json();
@@ -89,7 +104,8 @@ fn commands_and_queries_are_a_service_of_nats() {
 #[test]
 fn tools_of_nats_find_the_service_and_what_it_serves() {
     let server = NatsServer::start();
-    let host = site(&server.url()).start();
+    let site = site(&server.url());
+    let host = site.start();
     host.register("tea", 450, 3);
     let query = request("inventory.query.product", &json!({}), &json!({"id": "tea"}));
     python(&server.url(), &["request"], &[query.clone(), query]);
@@ -115,7 +131,8 @@ fn tools_of_nats_find_the_service_and_what_it_serves() {
 #[test]
 fn every_event_is_a_cloud_event_in_the_stream() {
     let server = NatsServer::start();
-    let host = site(&server.url()).start();
+    let site = site(&server.url());
+    let host = site.start();
     host.register("tea.green", 450, 3);
     let placed = host.place(&order(&[("tea.green", 2)])).ok();
     let events = host.events(0);
@@ -156,7 +173,8 @@ fn every_event_is_a_cloud_event_in_the_stream() {
 fn a_host_starts_without_nats_says_so_and_publishes_when_it_is_there() {
     let mut server = NatsServer::start();
     server.kill();
-    let host = site(&server.url()).start();
+    let site = site(&server.url());
+    let host = site.start();
     host.register("tea", 450, 3);
     let ready = host.get("/readyz").ok();
     let trouble = ready["troubles"][0].as_str().unwrap();
@@ -171,7 +189,8 @@ fn a_host_starts_without_nats_says_so_and_publishes_when_it_is_there() {
 #[test]
 fn nothing_is_lost_or_doubled_when_the_server_is_killed_under_load() {
     let mut server = NatsServer::start();
-    let host = site(&server.url()).start();
+    let site = site(&server.url());
+    let host = site.start();
     host.register("tea", 450, 100_000);
     thread::scope(|scope| {
         let orders = [(); 4].map(|()| {
@@ -187,7 +206,7 @@ fn nothing_is_lost_or_doubled_when_the_server_is_killed_under_load() {
             server.kill();
             server.restart();
         }
-        orders.map(|order| order.join().unwrap());
+        orders.into_iter().for_each(|order| order.join().unwrap());
     });
     assert_published(&host, &server);
 }
@@ -208,21 +227,15 @@ fn a_host_that_was_killed_goes_on_where_the_stream_is() {
 #[test]
 fn the_stream_of_another_log_is_left_alone() {
     let server = NatsServer::start();
-    let first = site(&server.url()).start();
+    let [here, there] = [site(&server.url()), site(&server.url())];
+    let first = here.start();
     first.register("tea", 450, 100);
     let head = first.head();
     let before = published(&server.url(), head).len();
     first.stop();
-    let second = site(&server.url()).start();
+    let second = there.start();
     second.register("coffee", 450, 100);
-    let ready = loop {
-        let ready = second.get("/readyz").ok();
-        if ready.get("troubles").is_some() {
-            break ready;
-        }
-        thread::yield_now();
-    };
-    assert!(ready["troubles"][0].as_str().unwrap().contains("events of another log"), "{ready}");
+    await_trouble(&second, "events of another log");
     assert_eq!(published(&server.url(), head).len(), before);
 }
 

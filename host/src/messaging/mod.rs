@@ -18,14 +18,6 @@ pub use outgoing::STREAM as EVENTS;
 /// The metric that says up to which position events are published.
 pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
 
-/// What messaging stands on.
-pub struct Ground {
-    pub log: Arc<dyn EventLog>,
-    pub connection: Connection,
-    /// How many servers keep each stream that is made.
-    pub replicas: usize,
-}
-
 /// Messaging as it runs.
 pub struct Messaging {
     connection: Connection,
@@ -34,8 +26,8 @@ pub struct Messaging {
 }
 
 impl Messaging {
-    pub fn start(ground: Ground) -> Self {
-        let Ground { log, connection, replicas } = ground;
+    /// `replicas`: how many servers keep each stream that is made.
+    pub fn start(log: Arc<dyn EventLog>, connection: Connection, replicas: usize) -> Self {
         let context = jetstream::new(connection.client().clone());
         let trouble = Arc::new(Trouble::default());
         let outgoing = Outgoing { log, context, replicas, trouble: trouble.clone() };

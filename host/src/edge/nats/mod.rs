@@ -21,6 +21,7 @@ use self::request::Answer;
 use self::table::{Endpoint, Table};
 use super::problem::Problem;
 use super::{Edge, stopped};
+use crate::nats::Connection;
 
 /// All commands and queries. The subscriptions are the same whatever is deployed, so no request is lost with a deployment.
 const SUBJECTS: [&str; 2] = ["kontor.*.cmd.*.*", "kontor.*.query.*"];
@@ -34,18 +35,20 @@ const SECONDS: &str = "kontor_nats_request_seconds";
 /// Serves up to `most` requests at one time until `stopping` says true: then takes no more, and ends when those under way
 /// are answered (or after the time that HTTP gives them).
 pub async fn serve(
-    client: Client,
+    nats: &Connection,
     edge: Arc<Edge>,
     most: usize,
     now_ms: u64,
     stopping: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, SubscribeError> {
+    let client = nats.client().clone();
     let mut requests = Vec::new();
     for subject in SUBJECTS {
         requests.push(client.queue_subscribe(subject, QUEUE.to_owned()).await?);
     }
     let discovery = Discovery::new(now_ms);
     let questions = discovery.subscribe(&client).await?;
+    nats.flush().await;
     let site = Site {
         table: Table::new(edge.registry.current()),
         places: Arc::new(Semaphore::new(most)),
