@@ -84,15 +84,14 @@ pub async fn run(
     started: impl FnOnce(&Started),
 ) -> Result<(), HostError> {
     let metrics = telemetry::metrics()?;
+    let nats = Connection::open(&config.nats).await?;
     let (edge, differing) = wire(&config, metrics.clone()).await?;
+    let messaging = nats.as_ref().map(|nats| Messaging::start(edge.log.clone(), nats, config.nats.replicas));
+    let edge = Arc::new(Edge { messaging, ..edge });
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
     let upkeep = keep_up(metrics);
-    let nats = Connection::open(&config.nats).await?;
-    let messaging =
-        nats.clone().map(|nats| Arc::new(Messaging::start(edge.log.clone(), nats, config.nats.replicas)));
-    let edge = Arc::new(Edge { messaging, ..edge });
     let (stop, stopping) = watch::channel(false);
     let over_nats = match &nats {
         Some(nats) => {
@@ -145,22 +144,20 @@ async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<S
         plugins: &config.plugins,
     };
     let booted = deploy::boot(boot).await?;
-    let registry = Arc::new(Registry::default());
-    registry.replace(booted.deployed);
+    let registry = Arc::new(Registry::of(booted.deployed));
     let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
     components.keep_releases(booted.deployments.digests().collect());
 
     let states = Arc::new(States::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
     let projections = Projections::start(&config.data, log.clone(), components.clone(), clock.clone());
     let projections = Arc::new(projections.await?);
-    let wait = Duration::from_millis(config.limits.wait_ms);
     let queries = Arc::new(Queries::new(
         states.clone(),
         registry.clone(),
         projections.clone(),
         log.clone(),
         clock.clone(),
-        QueryLimits { catch_up: wait, ..QueryLimits::default() },
+        QueryLimits { catch_up: longest_wait(config), ..QueryLimits::default() },
     ));
     let ask: Arc<dyn Ask> = queries.clone();
     let dispatch = Arc::new(Dispatch::new(
@@ -194,7 +191,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<S
         rules,
     };
     let deployer = Deployer::new(ground, booted.deployments);
-    let limits = HttpLimits { body_bytes: config.limits.body_bytes, wait, ..HttpLimits::default() };
+    let limits = http_limits(config);
     let messaging = None;
     let edge =
         Edge { log, registry, dispatch, queries, projections, sagas, deployer, messaging, metrics, limits };
@@ -209,6 +206,15 @@ fn keep_up(metrics: PrometheusHandle) -> JoinHandle<()> {
             metrics.run_upkeep();
         }
     })
+}
+
+fn longest_wait(config: &Config) -> Duration {
+    Duration::from_millis(config.limits.wait_ms)
+}
+
+fn http_limits(config: &Config) -> HttpLimits {
+    let (body_bytes, wait) = (config.limits.body_bytes, longest_wait(config));
+    HttpLimits { body_bytes, wait, ..HttpLimits::default() }
 }
 
 fn runtime_limits(limits: &Limits) -> RuntimeLimits {

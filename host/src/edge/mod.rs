@@ -33,7 +33,7 @@ pub struct Edge {
     pub sagas: Arc<Sagas>,
     pub deployer: Arc<Deployer>,
     /// None without NATS.
-    pub messaging: Option<Arc<Messaging>>,
+    pub messaging: Option<Messaging>,
     /// The recorder behind it must be installed before the edge starts.
     pub metrics: PrometheusHandle,
     pub limits: HttpLimits,

@@ -27,12 +27,12 @@ pub struct Messaging {
 
 impl Messaging {
     /// `replicas`: how many servers keep each stream that is made.
-    pub fn start(log: Arc<dyn EventLog>, connection: Connection, replicas: usize) -> Self {
+    pub fn start(log: Arc<dyn EventLog>, connection: &Connection, replicas: usize) -> Self {
         let context = jetstream::new(connection.client().clone());
         let trouble = Arc::new(Trouble::default());
         let outgoing = Outgoing { log, context, replicas, trouble: trouble.clone() };
         let publishing = tokio::spawn(outgoing.run());
-        Self { connection, outgoing: trouble, publishing }
+        Self { connection: connection.clone(), outgoing: trouble, publishing }
     }
 
     /// Sentences about what does not work, none if all does.
