@@ -6,6 +6,7 @@
 //! data = "kontor-data"
 //! plugins = "plugins"
 //! log_format = "json"
+//! log = "jetstream"                   # several hosts; "embedded", the default: one host, and nothing beside it
 //!
 //! [limits]
 //! call_time_ms = 500
@@ -33,9 +34,20 @@
 //! methods = ["POST", "PUT", "DELETE"]
 //! private = false                     # true: also loopback, private and link-local addresses
 //! headers.authorization = { env = "GATEWAY_AUTHORIZATION" } # or { file = "…" }; the component never sees it
+//!
+//! [nats]
+//! url = "nats://127.0.0.1:4222"       # or several of a cluster, with commas; user:password@ or token@ before the name
+//! ca = "ca.pem"                       # with TLS; also certificate and key, if the servers want to see them
+//! replicas = 3                        # how many servers keep each stream that the host makes
+//!
+//! [jetstream]                         # of the log
+//! stream = "kontor-log"
+//! sync = "always"                     # "interval" accepts that a power cut of all servers at once may take events away
+//! monitoring = ["http://127.0.0.1:8222"] # of each server, where that is checked
 //! ```
 
 mod grants;
+mod nats;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -47,10 +59,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::deploy::{DeployRules, Grant, PublicKey, RollbackRule};
+use crate::log::JetStreamOptions;
 use crate::runtime::{CALL_WAIT, HttpLimits};
 use crate::saga::Retries;
 
 pub use grants::{Grants, HttpGrant, Secret, SecretError, SecretSource};
+pub use nats::{InvalidNatsUrl, Nats, NatsUrl};
 
 /// Read from the working directory if it is there and `--config` names no other file.
 pub const DEFAULT_FILE: &str = "kontor.toml";
@@ -74,6 +88,21 @@ pub struct Config {
     pub services: BTreeMap<String, BTreeMap<String, Value>>,
     /// By service, what it may do beyond that.
     pub grants: BTreeMap<String, Grants>,
+    pub nats: Nats,
+    pub log: LogEngine,
+    pub jetstream: JetStreamOptions,
+}
+
+/// Where the events are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogEngine {
+    /// In the data directory.
+    #[default]
+    Embedded,
+    /// In a stream of NATS, for several hosts; the data directory has a copy.
+    #[value(name = "jetstream")]
+    JetStream,
 }
 
 /// What deployments have to keep to.
@@ -127,6 +156,8 @@ pub struct Limits {
     pub http_response_bytes: usize,
     /// The most HTTP requests of one service at one time.
     pub http_concurrency: usize,
+    /// The most requests that come by NATS at one time.
+    pub nats_requests: usize,
 }
 
 impl Default for Config {
@@ -141,6 +172,9 @@ impl Default for Config {
             deploy: Deploy::default(),
             services: BTreeMap::new(),
             grants: BTreeMap::new(),
+            nats: Nats::default(),
+            log: LogEngine::default(),
+            jetstream: JetStreamOptions::default(),
         }
     }
 }
@@ -177,6 +211,8 @@ impl Default for Limits {
             http_request_bytes: http.request_bytes,
             http_response_bytes: http.response_bytes,
             http_concurrency: http.concurrency,
+            // Half of what dispatch takes: the other half is for those who come by HTTP.
+            nats_requests: 2_048,
         }
     }
 }
@@ -200,6 +236,12 @@ pub struct Overrides {
     /// How to log to standard error [default: text]
     #[arg(long, env = "KONTOR_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// The NATS servers to serve and to publish to, such as nats://127.0.0.1:4222 [default: none]
+    #[arg(long, env = "KONTOR_NATS_URL", value_name = "URL", hide_env_values = true)]
+    pub nats_url: Option<NatsUrl>,
+    /// Where the events are [default: embedded]
+    #[arg(long, env = "KONTOR_LOG", value_name = "ENGINE")]
+    pub log: Option<LogEngine>,
 }
 
 /// Why a host cannot be configured so.
@@ -223,6 +265,12 @@ pub enum ConfigError {
     HistoryTime,
     #[error("retries: {0} must allow at least 1 attempt")]
     NoAttempt(String),
+    #[error("nats.certificate and nats.key go together: one of them is missing")]
+    HalfCertificate,
+    #[error("nats.replicas must be 1, 3 or 5")]
+    Replicas,
+    #[error("log = \"jetstream\" needs NATS servers: name them in nats.url, or with --nats-url")]
+    LogWithoutNats,
 }
 
 impl Config {
@@ -273,6 +321,8 @@ impl Config {
         set(&mut self.data, overrides.data);
         set(&mut self.plugins, overrides.plugins);
         set(&mut self.log_format, overrides.log_format);
+        set(&mut self.nats.url, overrides.nats_url.map(Some));
+        set(&mut self.log, overrides.log);
     }
 
     /// Whether a host may run so.
@@ -286,7 +336,23 @@ impl Config {
         if self.deploy.history_time_ms == 0 {
             return Err(ConfigError::HistoryTime);
         }
+        self.nats.check()?;
+        if self.log == LogEngine::JetStream && self.nats.url.is_none() {
+            return Err(ConfigError::LogWithoutNats);
+        }
         self.limits.check()
+    }
+}
+
+impl Nats {
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.certificate.is_some() != self.key.is_some() {
+            return Err(ConfigError::HalfCertificate);
+        }
+        if !matches!(self.replicas, 1 | 3 | 5) {
+            return Err(ConfigError::Replicas);
+        }
+        Ok(())
     }
 }
 
@@ -305,6 +371,7 @@ impl Limits {
             ("http_request_bytes", self.http_request_bytes == 0),
             ("http_response_bytes", self.http_response_bytes == 0),
             ("http_concurrency", self.http_concurrency == 0),
+            ("nats_requests", self.nats_requests == 0),
         ];
         if let Some((name, _)) = zeros.iter().find(|(_, zero)| *zero) {
             return Err(ConfigError::ZeroLimit(name));
@@ -410,6 +477,9 @@ mod tests {
             ("[limits]\nhttp_concurrency = 0", "limits.http_concurrency must be at least 1"),
             ("[deploy]\nhistory_time_ms = 0", "deploy.history_time_ms must be at least 1"),
             ("[limits]\nhttp_time_ms = 10_000", "limits.http_time_ms must be below 10000"),
+            ("[nats]\ncertificate = 'a.pem'", "nats.certificate and nats.key go together"),
+            ("[nats]\nreplicas = 2", "nats.replicas must be 1, 3 or 5"),
+            ("log = 'jetstream'", "log = \"jetstream\" needs NATS servers"),
         ];
         for (file, reason) in table {
             let told = Config::parse(file).unwrap().check().unwrap_err().to_string();

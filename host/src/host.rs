@@ -10,15 +10,19 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, Limits};
+use crate::clock::{Clock as _, SharedClock, SystemClock};
+use crate::config::{Config, ConfigError, Limits, LogEngine};
 use crate::deploy::{self, Boot, BootError, Components, DeployGround, Deployed, Deployer, Registry, Store};
 use crate::dispatch::{Dispatch, DispatchLimits};
-use crate::edge::http::{self, Edge, HttpLimits, RouteError};
-use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
+use crate::edge::http::{self, HttpLimits, RouteError};
+use crate::edge::{self, Edge};
+use crate::log::{EmbeddedLog, EventLog, JetStreamError, JetStreamLog, OpenError, Snapshots};
+use crate::messaging::Messaging;
 use crate::model::Json;
+use crate::nats::{Connection, NatsError};
 use crate::projection::{Projections, ProjectionsError};
 use crate::query::{Queries, QueryLimits};
 use crate::runtime::{
@@ -45,7 +49,11 @@ pub struct Started {
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
     Log(#[from] OpenError),
+    #[error(transparent)]
+    JetStream(#[from] JetStreamError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
@@ -62,6 +70,10 @@ pub enum HostError {
     Projections(#[from] ProjectionsError),
     #[error(transparent)]
     Sagas(#[from] SagasError),
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    #[error("NATS cannot be served")]
+    Subscribe(#[from] async_nats::SubscribeError),
     #[error("the configuration of a service is not JSON")]
     Configuration(#[from] serde_json::Error),
     #[error("{address} cannot be listened on")]
@@ -76,20 +88,41 @@ pub async fn run(
     started: impl FnOnce(&Started),
 ) -> Result<(), HostError> {
     let metrics = telemetry::metrics()?;
-    let (edge, differing) = wire(&config, metrics.clone()).await?;
+    let nats = Connection::open(&config.nats).await?;
+    let (edge, differing) = wire(&config, metrics.clone(), nats.as_ref()).await?;
+    let messaging = nats.as_ref().map(|nats| Messaging::start(edge.log.clone(), nats, config.nats.replicas));
+    let edge = Arc::new(Edge { messaging, ..edge });
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
     let upkeep = keep_up(metrics);
+    let (stop, stopping) = watch::channel(false);
+    let over_nats = match &nats {
+        Some(nats) => {
+            let (most, now_ms) = (config.limits.nats_requests, SystemClock.now_ms());
+            Some(edge::nats::serve(nats, edge.clone(), most, now_ms, stopping).await?)
+        }
+        None => None,
+    };
     started(&Started { address, deployed: edge.registry.current(), differing });
-    let edge = Arc::new(edge);
+    let shutdown = async {
+        shutdown.await;
+        stop.send_replace(true);
+    };
     let served = http::serve(listener, edge.clone(), shutdown).await;
 
     // From the outside in: what is no longer fed comes to rest.
+    if let Some(over_nats) = over_nats {
+        // Err: it has panicked, and answers nothing any more.
+        let _ = over_nats.await;
+    }
     edge.deployer.close().await;
     edge.sagas.close().await;
     edge.dispatch.close().await;
     edge.projections.close().await;
+    if let Some(messaging) = &edge.messaging {
+        messaging.close();
+    }
     upkeep.abort();
     tracing::info!("everything accepted is done");
     Ok(served?)
@@ -97,8 +130,12 @@ pub async fn run(
 
 /// Puts the parts of a host together, the log first and the edge last. With it come the files of components that are not
 /// what runs, a sentence each.
-async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<String>), HostError> {
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&config.data)?);
+async fn wire(
+    config: &Config,
+    metrics: PrometheusHandle,
+    nats: Option<&Connection>,
+) -> Result<(Edge, Vec<String>), HostError> {
+    let log = open_log(config, nats).await?;
     let clock: SharedClock = Arc::new(SystemClock);
     let limits = runtime_limits(&config.limits);
     let http = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
@@ -115,22 +152,20 @@ async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<S
         plugins: &config.plugins,
     };
     let booted = deploy::boot(boot).await?;
-    let registry = Arc::new(Registry::default());
-    registry.replace(booted.deployed);
+    let registry = Arc::new(Registry::of(booted.deployed));
     let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
     components.keep_releases(booted.deployments.digests().collect());
 
     let states = Arc::new(States::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
     let projections = Projections::start(&config.data, log.clone(), components.clone(), clock.clone());
     let projections = Arc::new(projections.await?);
-    let wait = Duration::from_millis(config.limits.wait_ms);
     let queries = Arc::new(Queries::new(
         states.clone(),
         registry.clone(),
         projections.clone(),
         log.clone(),
         clock.clone(),
-        QueryLimits { catch_up: wait, ..QueryLimits::default() },
+        QueryLimits { catch_up: longest_wait(config), ..QueryLimits::default() },
     ));
     let ask: Arc<dyn Ask> = queries.clone();
     let dispatch = Arc::new(Dispatch::new(
@@ -164,9 +199,22 @@ async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<S
         rules,
     };
     let deployer = Deployer::new(ground, booted.deployments);
-    let limits = HttpLimits { body_bytes: config.limits.body_bytes, wait, ..HttpLimits::default() };
-    let edge = Edge { log, registry, dispatch, queries, projections, sagas, deployer, metrics, limits };
+    let limits = http_limits(config);
+    let messaging = None;
+    let edge =
+        Edge { log, registry, dispatch, queries, projections, sagas, deployer, messaging, metrics, limits };
     Ok((edge, booted.differing))
+}
+
+/// The events are in the data directory, or in NATS.
+async fn open_log(config: &Config, nats: Option<&Connection>) -> Result<Arc<dyn EventLog>, HostError> {
+    let client = match (config.log, nats) {
+        (LogEngine::Embedded, _) => return Ok(Arc::new(EmbeddedLog::open(&config.data)?)),
+        (LogEngine::JetStream, Some(nats)) => nats.client().clone(),
+        (LogEngine::JetStream, None) => return Err(ConfigError::LogWithoutNats.into()),
+    };
+    let log = JetStreamLog::open(client, &config.jetstream, config.nats.replicas, &config.data).await?;
+    Ok(Arc::new(log))
 }
 
 fn keep_up(metrics: PrometheusHandle) -> JoinHandle<()> {
@@ -177,6 +225,15 @@ fn keep_up(metrics: PrometheusHandle) -> JoinHandle<()> {
             metrics.run_upkeep();
         }
     })
+}
+
+fn longest_wait(config: &Config) -> Duration {
+    Duration::from_millis(config.limits.wait_ms)
+}
+
+fn http_limits(config: &Config) -> HttpLimits {
+    let (body_bytes, wait) = (config.limits.body_bytes, longest_wait(config));
+    HttpLimits { body_bytes, wait, ..HttpLimits::default() }
 }
 
 fn runtime_limits(limits: &Limits) -> RuntimeLimits {

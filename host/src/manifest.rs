@@ -127,8 +127,8 @@ pub struct ReadModel {
     pub subscribes: Vec<EventRef>,
 }
 
-/// What stands in the place of a service in `/admin/plugins/history`.
-const HISTORY: &str = "history";
+/// What stands in the place of a service in `/admin/plugins/history`, and behind `kontor.` in the host's own subjects.
+const RESERVED: [&str; 5] = ["history", "kontor", "events", "dead-letters", "log"];
 
 /// What stands before a configuration key in the place of an origin: the origin of the URL under that key.
 pub const CONFIGURED: &str = "config:";
@@ -155,10 +155,8 @@ impl Manifest {
     /// Says what is wrong with it, in one sentence: names that are none or stand twice, routes that lead nowhere.
     pub fn check(&self) -> Result<(), String> {
         check_names("a service", [&self.service])?;
-        if *self.service == *HISTORY {
-            return Err(format!(
-                "{HISTORY:?} is a page of the host's under /admin/plugins, and no name for a service"
-            ));
+        if RESERVED.contains(&&*self.service) {
+            return Err(format!("{:?} is a name of the host's own, and none for a service", self.service));
         }
         check_names("an aggregate", self.aggregates.iter().map(|aggregate| &aggregate.name))?;
         let of_host = |name: &str| [saga::AGGREGATE, deploy::AGGREGATE].contains(&name);

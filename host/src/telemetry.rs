@@ -10,8 +10,12 @@ use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::LogFormat;
+use crate::messaging::{self, Messaging};
 use crate::projection::Overview;
 use crate::saga::Census;
+
+/// What is logged unless RUST_LOG says otherwise. The client of NATS tells of every attempt to connect; the host says it once.
+const DEFAULT_FILTER: &str = "info,async_nats=off";
 
 pub(crate) const SAGAS: &str = "kontor_sagas";
 pub(crate) const OLDEST_SAGA: &str = "kontor_sagas_oldest_seconds";
@@ -20,6 +24,7 @@ const LAG_EVENTS: &str = "kontor_projection_lag_events";
 const LAG_SECONDS: &str = "kontor_projection_lag_seconds";
 const PARKED: &str = "kontor_projection_parked_streams";
 const BUILDING: &str = "kontor_projection_building_position";
+const NATS_CONNECTED: &str = "kontor_nats_connected";
 
 /// The upper bounds of the histograms' buckets in seconds. A command takes from a tenth of a millisecond (a warm instance, a
 /// quick disk) to the seconds after which it is refused.
@@ -36,7 +41,7 @@ enum Kind {
 
 /// All metrics of the host: name, and what `/metrics` says of it. A saga that needs a person is
 /// `kontor_sagas{state="parked"} > 0`.
-const METRICS: [(Kind, &str, &str); 17] = [
+const METRICS: [(Kind, &str, &str); 21] = [
     (
         Kind::Counter,
         "kontor_http_requests_total",
@@ -89,6 +94,14 @@ const METRICS: [(Kind, &str, &str); 17] = [
     ),
     (
         Kind::Counter,
+        "kontor_nats_requests_total",
+        "Requests over NATS that were answered, by subject and the status that they would have over HTTP.",
+    ),
+    (Kind::Histogram, "kontor_nats_request_seconds", "How long requests over NATS took, by subject."),
+    (Kind::Gauge, NATS_CONNECTED, "Whether the host is connected to NATS: 1 or 0."),
+    (Kind::Gauge, messaging::PUBLISHED, "The position in the log up to which events are published to NATS."),
+    (
+        Kind::Counter,
         "kontor_rollbacks_total",
         "Versions that were taken back because they faulted, by service.",
     ),
@@ -118,6 +131,7 @@ pub fn init_logging(format: LogFormat) -> Result<(), TelemetryError> {
 
 /// What RUST_LOG asks for; empty stands for the default.
 fn filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
+    let directives = if directives.is_empty() { DEFAULT_FILTER } else { directives };
     Ok(EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(directives)?)
 }
 
@@ -152,6 +166,11 @@ pub(crate) fn show_sagas(census: &[Census]) {
         metrics::gauge!(SAGAS, "state" => state.as_str()).set(*sagas as f64);
         metrics::gauge!(OLDEST_SAGA, "state" => state.as_str()).set(oldest.as_secs_f64());
     }
+}
+
+/// Sets what the metrics say about the connection to NATS.
+pub(crate) fn show_messaging(messaging: &Messaging) {
+    metrics::gauge!(NATS_CONNECTED).set(u8::from(messaging.is_connected()));
 }
 
 /// Sets what the metrics say about the read models, each with the labels `service` and `version`:

@@ -13,7 +13,6 @@ const ROUNDS: usize = 200;
 
 fn options(servers: &[NatsServer]) -> JetStreamOptions {
     JetStreamOptions {
-        replicas: servers.len(),
         monitoring: servers.iter().map(NatsServer::monitoring_url).collect(),
         ..JetStreamOptions::default()
     }
@@ -25,13 +24,13 @@ async fn connect(servers: &[NatsServer]) -> async_nats::Client {
 }
 
 async fn open(servers: &[NatsServer], dir: &Path) -> JetStreamLog {
-    JetStreamLog::open(connect(servers).await, &options(servers), dir).await.unwrap()
+    JetStreamLog::open(connect(servers).await, &options(servers), servers.len(), dir).await.unwrap()
 }
 
 /// Why the log cannot be opened.
-async fn refusal(server: &NatsServer, options: &JetStreamOptions, dir: &Path) -> String {
+async fn refusal(server: &NatsServer, options: &JetStreamOptions, replicas: usize, dir: &Path) -> String {
     let client = async_nats::connect(server.url()).await.unwrap();
-    let opened = JetStreamLog::open(client, options, dir).await;
+    let opened = JetStreamLog::open(client, options, replicas, dir).await;
     opened.err().expect("the log must not open").to_string()
 }
 
@@ -127,9 +126,9 @@ async fn what_is_not_safe_is_refused_with_what_to_do() {
     let dir = TempDir::new().unwrap();
     let safe = options(std::slice::from_ref(&server));
     let table = [
-        (JetStreamOptions { monitoring: Vec::new(), ..safe.clone() }, "jetstream.sync = \"interval\""),
-        (JetStreamOptions { replicas: 3, ..safe.clone() }, "3 servers or more"),
-        (JetStreamOptions { stream: "theirs".to_owned(), ..safe.clone() }, "can be purged"),
+        (JetStreamOptions { monitoring: Vec::new(), ..safe.clone() }, 1, "jetstream.sync = \"interval\""),
+        (safe.clone(), 3, "3 servers or more"),
+        (JetStreamOptions { stream: "theirs".to_owned(), ..safe.clone() }, 1, "can be purged"),
     ];
     let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
     let theirs = async_nats::jetstream::stream::Config {
@@ -138,13 +137,13 @@ async fn what_is_not_safe_is_refused_with_what_to_do() {
         ..Default::default()
     };
     context.create_stream(theirs).await.unwrap();
-    for (options, told) in table {
-        let refusal = refusal(&server, &options, dir.path()).await;
+    for (options, replicas, told) in table {
+        let refusal = refusal(&server, &options, replicas, dir.path()).await;
         assert!(refusal.contains(told), "{refusal}");
     }
     let lazy = JetStreamOptions { monitoring: Vec::new(), sync: SyncPolicy::Interval, ..safe };
     let client = async_nats::connect(server.url()).await.unwrap();
-    drop(JetStreamLog::open(client, &lazy, dir.path()).await.unwrap());
+    drop(JetStreamLog::open(client, &lazy, 1, dir.path()).await.unwrap());
     let embedded = EmbeddedLog::open(dir.path()).err().unwrap().to_string();
     assert!(embedded.contains("is a copy of another log"), "{embedded}");
 }
@@ -156,6 +155,6 @@ async fn a_directory_that_holds_something_else_is_refused() {
     let log = EmbeddedLog::open(dir.path()).unwrap();
     work(&log, "w", 1, |_| {}).await.unwrap();
     drop(log);
-    let told = refusal(&servers[0], &options(&servers), dir.path()).await;
+    let told = refusal(&servers[0], &options(&servers), 1, dir.path()).await;
     assert!(told.contains("holds a log of its own, so it cannot become a copy"), "{told}");
 }

@@ -20,11 +20,10 @@ async fn the_jetstream_log_conforms() {
         let client = async_nats::connect(server.url()).await.unwrap();
         let options = JetStreamOptions {
             stream: name.to_owned(),
-            replicas: 1,
             monitoring: vec![server.monitoring_url()],
             ..JetStreamOptions::default()
         };
-        JetStreamLog::open(client, &options, &dir.path().join(name)).await.unwrap()
+        JetStreamLog::open(client, &options, 1, &dir.path().join(name)).await.unwrap()
     })
     .await;
 }

@@ -155,6 +155,25 @@ pub(crate) async fn read(
     read.collect()
 }
 
+/// Up to a page of the stream behind a version: what began to run with each event.
+pub(crate) async fn releases(
+    log: &dyn EventLog,
+    after: Version,
+    limit: usize,
+) -> Result<Vec<(Version, Vec<Release>)>, HistoryError> {
+    let of = |(event, happened): (Recorded, Happened)| {
+        let releases = match happened {
+            Happened::Deployed { services, .. } => {
+                services.into_iter().map(|released| released.release).collect()
+            }
+            Happened::RolledBack { to, .. } => vec![to],
+            Happened::Undeployed { .. } => Vec::new(),
+        };
+        (event.version, releases)
+    };
+    Ok(read(log, after, limit).await?.into_iter().map(of).collect())
+}
+
 impl Deployments {
     /// What the log says.
     pub(crate) async fn load(log: &dyn EventLog) -> Result<Self, HistoryError> {

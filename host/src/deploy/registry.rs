@@ -103,6 +103,10 @@ pub struct Registry {
 }
 
 impl Registry {
+    pub fn of(deployed: Deployed) -> Self {
+        Self { current: ArcSwap::from_pointee(deployed) }
+    }
+
     pub fn current(&self) -> Arc<Deployed> {
         self.current.load_full()
     }

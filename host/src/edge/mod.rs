@@ -1,3 +1,46 @@
-//! Where the outside comes in. Wire types stay in here; further in there are only the types of [`crate::model`].
+//! Where the outside comes in, by HTTP and by NATS. Wire types stay in here; further in there are only the types of
+//! [`crate::model`].
 
+mod command;
+mod headers;
 pub mod http;
+pub mod nats;
+mod problem;
+mod query;
+mod schema;
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
+
+use self::http::HttpLimits;
+use crate::deploy::{Deployer, Registry};
+use crate::dispatch::Dispatch;
+use crate::log::EventLog;
+use crate::messaging::Messaging;
+use crate::projection::Projections;
+use crate::query::Queries;
+use crate::saga::Sagas;
+
+/// What the edge hands requests to.
+pub struct Edge {
+    pub log: Arc<dyn EventLog>,
+    pub registry: Arc<Registry>,
+    pub dispatch: Arc<Dispatch>,
+    pub queries: Arc<Queries>,
+    pub projections: Arc<Projections>,
+    pub sagas: Arc<Sagas>,
+    pub deployer: Arc<Deployer>,
+    /// None without NATS.
+    pub messaging: Option<Messaging>,
+    /// The recorder behind it must be installed before the edge starts.
+    pub metrics: PrometheusHandle,
+    pub limits: HttpLimits,
+}
+
+/// Resolves when the host shuts down, at once if that has begun.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that the server is gone: that is a shutdown as well.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}

@@ -8,6 +8,7 @@ pub(crate) mod deploy;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod laws;
+pub(crate) mod nats;
 pub(crate) mod report;
 pub(crate) mod shop;
 pub(crate) mod traffic;

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use axum::http::HeaderValue;
-use serde_json::json;
 
 use super::builtin::Builtin;
 use super::schema::{Arguments, Schema};
+use crate::edge::query::arguments_schema;
 use crate::manifest::{Manifest, Method, Route, Target};
-use crate::model::Json;
 use crate::saga::timeline::ActName;
 
 /// The placeholder that stands for an aggregate's id.
@@ -85,8 +84,7 @@ fn command_of(
     }
     let known = manifest.aggregate(aggregate).and_then(|aggregate| aggregate.command(command));
     let declared = known.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
-    let schema = declared.payload.read().map_err(|error| error.to_string());
-    let payload = schema.and_then(|schema| Schema::compile(&schema));
+    let payload = Schema::of(&declared.payload);
     Ok(CommandRoute {
         aggregate: aggregate.clone(),
         command: command.clone(),
@@ -97,28 +95,15 @@ fn command_of(
 }
 
 fn query_of(manifest: &Manifest, name: &Arc<str>) -> Result<QueryRoute, String> {
-    let is_view = manifest.query(name).is_none();
-    let arguments = match manifest.query(name) {
-        Some(query) => Arguments::compile(&query.arguments),
-        None if manifest.aggregate(name).is_some() => {
-            let schema = Json::of(&view_arguments()).map_err(|error| error.to_string());
-            schema.and_then(|schema| Arguments::compile(&schema))
-        }
-        None => return Err(format!("the manifest has no query {name}")),
-    };
+    let schema = arguments_schema(manifest, name);
+    let schema = schema.ok_or_else(|| format!("the manifest has no query {name}"))?;
+    let arguments = schema.and_then(Arguments::compile);
     Ok(QueryRoute {
         service: manifest.service.clone(),
         query: name.clone(),
         arguments: arguments
             .map_err(|reason| format!("the schema of the query {name} is wrong: {reason}"))?,
-        is_view,
-    })
-}
-
-/// The schema of the arguments of the query for an aggregate's view.
-pub(super) fn view_arguments() -> serde_json::Value {
-    json!({
-        "type": "object", "additionalProperties": false, "required": [ID], "properties": {ID: {"type": "string"}},
+        is_view: manifest.query(name).is_none(),
     })
 }
 

@@ -37,13 +37,13 @@ pub(super) async fn collect(
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let announced = announced.and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
     if announced > most {
-        return Err(too_large("The body", most));
+        return Err(Problem::too_large("The body", most));
     }
     let mut bytes = Vec::with_capacity(announced);
     while let Some(chunk) = body.next().await {
         bytes.extend_from_slice(&chunk.map_err(|_| broken_off())?);
         if bytes.len() > most {
-            return Err(too_large("The body", most));
+            return Err(Problem::too_large("The body", most));
         }
     }
     Ok(bytes)
@@ -58,11 +58,6 @@ pub(super) async fn in_time<T>(
         let detail = "The body did not arrive in time.";
         Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail))
     })
-}
-
-pub(super) fn too_large(what: &str, most: usize) -> Problem {
-    let detail = format!("{what} may have {most} bytes at most.");
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", detail)
 }
 
 pub(super) fn broken_off() -> Problem {

@@ -10,18 +10,16 @@ mod command;
 mod events;
 #[cfg(test)]
 mod fixtures;
-mod headers;
 mod metrics;
 mod openapi;
 mod ops;
 mod parameters;
 mod plugins;
-mod problem;
 mod projections;
 mod query;
+mod refusal;
 mod routes;
 mod sagas;
-mod schema;
 mod server;
 mod streams;
 mod upload;
@@ -39,43 +37,23 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use matchit::Params;
-use metrics_exporter_prometheus::PrometheusHandle;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
-use uuid::Uuid;
 
 use self::action::Action;
 use self::builtin::Builtin;
 use self::metrics::RouteMetrics;
-use self::problem::Problem;
 use self::routes::Found;
-use crate::deploy::{Deployed, Deployer, Registry};
-use crate::dispatch::Dispatch;
-use crate::log::EventLog;
-use crate::projection::Projections;
-use crate::query::Queries;
-use crate::saga::Sagas;
+use super::problem::Problem;
+use super::{Edge, headers, problem, schema, stopped};
+use crate::deploy::Deployed;
 
 pub use routes::{RouteError, RouteTable};
 pub use server::serve;
 
 /// How requests that match no route are called in the log and in the metrics.
 const UNMATCHED: &str = "unmatched";
-
-/// What the edge hands requests to.
-pub struct Edge {
-    pub log: Arc<dyn EventLog>,
-    pub registry: Arc<Registry>,
-    pub dispatch: Arc<Dispatch>,
-    pub queries: Arc<Queries>,
-    pub projections: Arc<Projections>,
-    pub sagas: Arc<Sagas>,
-    pub deployer: Arc<Deployer>,
-    /// The recorder behind it must be installed before the edge starts.
-    pub metrics: PrometheusHandle,
-    pub limits: HttpLimits,
-}
 
 /// What one client may ask for, so that none can exhaust the host.
 #[derive(Clone, Debug)]
@@ -180,7 +158,7 @@ impl Site {
 
     /// Resolves when the host shuts down.
     fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
-        server::stopped(self.stopping.clone())
+        stopped(self.stopping.clone())
     }
 
     /// Answers one request, whatever happens.
@@ -189,7 +167,7 @@ impl Site {
         let (parts, body) = request.into_parts();
         let mut body = body.into_data_stream();
         let tables = self.tables();
-        let request_id = identify(&parts.headers);
+        let request_id = headers::correlation_id(&parts.headers, headers::IDEMPOTENCY_KEY);
         let found = tables.routes.find(&parts.method, parts.uri.path());
         let (route, metrics) = match &found {
             Found::Endpoint(endpoint, _) => (endpoint.path.as_str(), &endpoint.metrics),
@@ -281,14 +259,6 @@ impl Call<'_> {
 
 fn routes_of(deployed: &Deployed) -> Result<RouteTable, RouteError> {
     RouteTable::new(deployed.services().map(|service| &**service.manifest()))
-}
-
-/// The id of a request, which becomes the correlation id of all that follows from it: the caller's own; else the id that
-/// the idempotency key stands for, so that a request sent again has it again; else a new one.
-fn identify(headers: &HeaderMap) -> Arc<str> {
-    let of_key = || headers::idempotency_key(headers).ok().flatten().map(|id| id.as_str().into());
-    let given = headers::request_id(headers).or_else(of_key);
-    given.unwrap_or_else(|| Uuid::now_v7().to_string().into())
 }
 
 /// A reply with a JSON body.

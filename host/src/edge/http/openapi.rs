@@ -8,11 +8,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::action::{placeholders, view_arguments};
+use super::action::placeholders;
 use super::builtin::{BUILTINS, BuiltinRoute, Does};
 use super::headers::none_match;
 use super::problem::Problem;
 use super::{Call, Tables, json_text};
+use crate::edge::query::view_arguments;
 use crate::manifest::{Manifest, Route, Target};
 use crate::model::{Json, hashed_uuid};
 

@@ -31,7 +31,8 @@ pub(super) fn ready(site: &Site) -> Result<Response, Problem> {
     let no_services = site.edge.registry.current().services().next().is_none();
     // The signal closes when the log's writer ends.
     let log_closed = site.edge.log.head().has_changed().is_err();
-    readiness(&missing(no_services, log_closed, *site.stopping.borrow()))
+    let troubles = site.edge.messaging.as_ref().map(|messaging| messaging.troubles()).unwrap_or_default();
+    readiness(&missing(no_services, log_closed, *site.stopping.borrow()), &troubles)
 }
 
 fn missing(no_services: bool, log_closed: bool, stopping: bool) -> Vec<&'static str> {
@@ -43,17 +44,25 @@ fn missing(no_services: bool, log_closed: bool, stopping: bool) -> Vec<&'static 
     checks.into_iter().filter_map(|(applies, sentence)| applies.then_some(sentence)).collect()
 }
 
-fn readiness(missing: &[&str]) -> Result<Response, Problem> {
-    match missing {
-        [] => json(StatusCode::OK, &json!({"status": "ready"})),
-        _ => json(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "not-ready", "missing": missing})),
+/// Troubles are what does not work and does not keep the host from taking traffic.
+fn readiness(missing: &[&str], troubles: &[String]) -> Result<Response, Problem> {
+    let (status, mut body) = match missing {
+        [] => (StatusCode::OK, json!({"status": "ready"})),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "not-ready", "missing": missing})),
+    };
+    if !troubles.is_empty() {
+        body["troubles"] = json!(troubles);
     }
+    json(status, &body)
 }
 
 /// `GET /metrics`. How the sagas and the read models stand is looked up now: it changes with time alone.
 pub(super) async fn metrics(site: &Site) -> Result<Response, Problem> {
     telemetry::show_sagas(&site.edge.sagas.census().await?);
     telemetry::show_projections(&site.edge.projections.overviews().await?);
+    if let Some(messaging) = &site.edge.messaging {
+        telemetry::show_messaging(messaging);
+    }
     let text_format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, text_format)], site.edge.metrics.render()).into_response())
 }
@@ -65,9 +74,10 @@ mod tests {
     #[test]
     fn a_host_that_is_not_ready_says_what_is_missing() {
         assert_eq!(missing(false, false, false), Vec::<&str>::new());
-        assert_eq!(readiness(&[]).unwrap().status(), StatusCode::OK);
+        assert_eq!(readiness(&[], &[]).unwrap().status(), StatusCode::OK);
+        assert_eq!(readiness(&[], &["NATS does not answer".to_owned()]).unwrap().status(), StatusCode::OK);
         let all = missing(true, true, true);
         assert_eq!(all, ["no service is deployed", "the log takes no writes", "the host is shutting down"]);
-        assert_eq!(readiness(&all).unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(readiness(&all, &[]).unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 }

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
 
 use super::action::QueryRoute;
 use super::headers;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::{Call, Site, json_text};
+use crate::edge::query::{admitted, invalid_arguments, refusal};
 use crate::error::CallError;
-use crate::model::{Json, StreamId};
+use crate::model::Json;
 use crate::query::Inquiry;
 
 /// Only the caller's own cache may keep an answer, and it asks each time whether the answer is still right.
@@ -59,30 +59,14 @@ async fn ask(
     Ok(((!kept).then_some(answer.body), etag))
 }
 
-/// A rejection is an answer, and says what it reflects like any other.
-fn refusal(error: CallError, inquiry: &Inquiry) -> Problem {
-    let rejected = matches!(error, CallError::Rejected(_));
-    let problem = Problem::from(error);
-    if rejected { problem.reflecting(inquiry.reflects()) } else { problem }
-}
-
 /// Each placeholder of the path and each parameter of the query string is an argument.
 fn arguments(route: &QueryRoute, call: &Call<'_>) -> Result<Json, Problem> {
     let mut parameters = Parameters::parse(call.query)?;
     for (name, _) in call.placeholders.iter() {
         parameters.add(Cow::Borrowed(name), call.placeholder(name)?)?;
     }
-    let arguments = route.arguments.read(parameters.iter()).map_err(|violations| {
-        Problem::violations(
-            "invalid-arguments",
-            "The arguments do not follow the query's schema.",
-            violations,
-        )
-    })?;
-    if let (true, Some(Value::String(id))) = (route.is_view, arguments.get("id")) {
-        StreamId::new(&route.query, id)?;
-    }
-    Json::of(&arguments).map_err(|_| Problem::internal())
+    let arguments = route.arguments.read(parameters.iter()).map_err(invalid_arguments)?;
+    admitted(&route.query, route.is_view, &arguments)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::{Edge, RouteError, Site};
+use super::{Edge, RouteError, Site, stopped};
 
 /// The pause after a failed accept. Such failures are a lack of file descriptors or memory; trying at once fails again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -67,12 +67,6 @@ async fn accept(
     // Replies are written whole: waiting for more would only delay them.
     stream.set_nodelay(true)?;
     Ok((stream, permit))
-}
-
-/// Resolves when the host shuts down, at once if that has begun.
-pub(super) async fn stopped(mut stopping: watch::Receiver<bool>) {
-    // An error means that the server is gone: that is a shutdown as well.
-    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 async fn connection(

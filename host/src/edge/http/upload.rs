@@ -86,8 +86,8 @@ async fn parts(boundary: String, body: &mut BodyDataStream) -> Result<Vec<Vec<u8
 
 fn refused(what: &str, error: &multer::Error) -> Problem {
     match error {
-        multer::Error::FieldSizeExceeded { limit, .. } => body::too_large(what, bytes(*limit)),
-        multer::Error::StreamSizeExceeded { limit } => body::too_large("The form", bytes(*limit)),
+        multer::Error::FieldSizeExceeded { limit, .. } => Problem::too_large(what, bytes(*limit)),
+        multer::Error::StreamSizeExceeded { limit } => Problem::too_large("The form", bytes(*limit)),
         multer::Error::StreamReadFailed(_) => body::broken_off(),
         error => invalid_form(format!("{what} cannot be read as multipart/form-data: {error}.")),
     }

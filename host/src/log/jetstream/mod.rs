@@ -54,14 +54,15 @@ pub struct JetStreamLog {
 }
 
 impl JetStreamLog {
-    /// Opens the stream, made if there is none, and its copy in `dir`; returns when the copy has everything that is in
-    /// the stream by then.
+    /// Opens the stream, made with so many `replicas` if there is none, and its copy in `dir`; returns when the copy has
+    /// everything that is in the stream by then.
     pub async fn open(
         client: Client,
         options: &JetStreamOptions,
+        replicas: usize,
         dir: &Path,
     ) -> Result<Self, JetStreamError> {
-        let info = setup::prepare(&client, options).await?;
+        let info = setup::prepare(&client, options, replicas).await?;
         let name = options.stream.clone();
         let copy = Arc::new(LocalCopy::open(dir, &setup::identity(&info))?);
         let (copy_ends, stream_ends) = (*copy.sequence().borrow(), info.state.last_sequence);

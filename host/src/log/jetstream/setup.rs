@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::Client;
+use async_nats::connection::State;
 use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType, Stream,
@@ -31,8 +32,6 @@ const MONITORING_TIME: Duration = Duration::from_secs(5);
 pub struct JetStreamOptions {
     /// The name of the stream, and the first token of its subjects.
     pub stream: String,
-    /// Servers that keep a copy: 1, 3 or 5. With 1, what is lost with that server's disk is lost.
-    pub replicas: usize,
     /// When a server has what it acknowledges on disk.
     pub sync: SyncPolicy,
     /// Where the servers tell about themselves, to check `sync`: `http://host:8222`, one for each server.
@@ -52,18 +51,15 @@ pub enum SyncPolicy {
 
 impl Default for JetStreamOptions {
     fn default() -> Self {
-        Self {
-            stream: "kontor-log".to_owned(),
-            replicas: 3,
-            sync: SyncPolicy::default(),
-            monitoring: Vec::new(),
-        }
+        Self { stream: "kontor-log".to_owned(), sync: SyncPolicy::default(), monitoring: Vec::new() }
     }
 }
 
 /// Why a stream cannot be the log. Says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
+    #[error("no NATS server answers, and the log is there: start one, or see whether `nats.url` is right")]
+    NoServer,
     #[error("the NATS server does version {found}; the log needs {}.{}.{} or newer", OLDEST_SERVER[0], OLDEST_SERVER[1], OLDEST_SERVER[2])]
     OldServer { found: String },
     #[error(
@@ -96,7 +92,12 @@ pub enum SetupError {
 }
 
 /// Makes the stream if there is none, and checks that it is safe.
-pub(super) async fn prepare(client: &Client, options: &JetStreamOptions) -> Result<Info, SetupError> {
+pub(super) async fn prepare(
+    client: &Client,
+    options: &JetStreamOptions,
+    replicas: usize,
+) -> Result<Info, SetupError> {
+    connected(client).await?;
     let server = client.server_info();
     if version(&server.version) < Some(OLDEST_SERVER) {
         return Err(SetupError::OldServer { found: server.version });
@@ -105,12 +106,9 @@ pub(super) async fn prepare(client: &Client, options: &JetStreamOptions) -> Resu
         return Err(SetupError::SmallPayload { found: server.max_payload });
     }
     check_sync(options).await?;
-    let wanted = wanted(options);
-    let failed = |source: async_nats::Error| SetupError::Stream {
-        stream: options.stream.clone(),
-        replicas: options.replicas,
-        source,
-    };
+    let wanted = wanted(options, replicas);
+    let failed =
+        |source: async_nats::Error| SetupError::Stream { stream: options.stream.clone(), replicas, source };
     let mut stream = make(client, &wanted).await.map_err(|error| failed(error.into()))?;
     let info = stream.info().await.map_err(|error| failed(error.into()))?;
     let problems = problems(&info.config, &wanted);
@@ -118,6 +116,18 @@ pub(super) async fn prepare(client: &Client, options: &JetStreamOptions) -> Resu
         return Err(SetupError::Unsafe { stream: options.stream.clone(), problems });
     }
     Ok(info.clone())
+}
+
+async fn connected(client: &Client) -> Result<(), SetupError> {
+    let give_up = Instant::now() + PATIENCE;
+    while client.connection_state() != State::Connected {
+        if Instant::now() >= give_up {
+            return Err(SetupError::NoServer);
+        }
+        tracing::info!("waiting for the NATS servers");
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 /// Makes the stream if there is none, as soon as the servers can.
@@ -150,7 +160,7 @@ pub(super) fn identity(info: &Info) -> String {
     format!("JetStream {}, made {}", info.config.name, info.created)
 }
 
-fn wanted(options: &JetStreamOptions) -> Config {
+fn wanted(options: &JetStreamOptions, replicas: usize) -> Config {
     Config {
         name: options.stream.clone(),
         subjects: vec![wire::subjects(&options.stream)],
@@ -158,7 +168,7 @@ fn wanted(options: &JetStreamOptions) -> Config {
         storage: StorageType::File,
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::New,
-        num_replicas: options.replicas,
+        num_replicas: replicas,
         allow_direct: true,
         allow_atomic_publish: true,
         deny_delete: true,
@@ -173,10 +183,7 @@ fn problems(found: &Config, wanted: &Config) -> Vec<String> {
     let table = [
         (
             found.num_replicas != wanted.num_replicas,
-            format!(
-                "it has {} replicas, and `jetstream.replicas` is {}",
-                found.num_replicas, wanted.num_replicas
-            ),
+            format!("it has {} replicas, and `nats.replicas` is {}", found.num_replicas, wanted.num_replicas),
         ),
         (found.subjects != wanted.subjects, format!("its subjects are not {:?}", wanted.subjects)),
         (found.storage != StorageType::File, "it is kept in memory".to_owned()),
@@ -253,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_may_cost_events_is_named() {
-        let wanted = wanted(&JetStreamOptions::default());
+        let wanted = wanted(&JetStreamOptions::default(), 3);
         assert_eq!(problems(&wanted, &wanted), Vec::<String>::new());
         let unsafe_ones: [(Config, &str); 5] = [
             (Config { deny_delete: false, ..wanted.clone() }, "deny_delete"),

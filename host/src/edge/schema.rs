@@ -24,6 +24,11 @@ pub(super) struct Violation {
 pub(super) struct Schema(Validator);
 
 impl Schema {
+    /// Compiles a schema of a manifest.
+    pub(super) fn of(schema: &Json) -> Result<Self, String> {
+        Self::compile(&schema.read().map_err(|error| error.to_string())?)
+    }
+
     /// An error is a sentence that says what is wrong with the schema itself.
     ///
     /// Patterns run in linear time, so no payload can hold up a thread; look-around in them is refused.
@@ -127,8 +132,7 @@ enum Kind {
 
 impl Arguments {
     /// An error is a sentence that says what is wrong with the schema itself.
-    pub(super) fn compile(schema: &Json) -> Result<Self, String> {
-        let schema: Value = schema.read().map_err(|error| error.to_string())?;
+    pub(super) fn compile(schema: Value) -> Result<Self, String> {
         let compiled = Schema::compile(&schema)?;
         let Value::Object(mut members) = schema else {
             return Err("it does not describe an object".to_owned());
@@ -266,7 +270,7 @@ mod tests {
             assert!(!reason.is_empty(), "{schema}");
         }
         for text in ["true", "[]", "{\"type\": 1}"] {
-            assert!(Arguments::compile(&Json::parse(text.to_owned()).unwrap()).is_err(), "{text}");
+            assert!(Arguments::compile(serde_json::from_str(text).unwrap()).is_err(), "{text}");
         }
     }
 
@@ -281,7 +285,7 @@ mod tests {
             },
             "$defs": {"By": {"enum": ["product", "day"]}, "Page": {"type": "integer"}},
         });
-        let arguments = Arguments::compile(&Json::of(&schema).unwrap()).unwrap();
+        let arguments = Arguments::compile(schema).unwrap();
         let read = [
             ("text", "7", json!("7")),
             ("limit", "7", json!(7)),

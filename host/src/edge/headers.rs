@@ -1,9 +1,12 @@
-//! What the request's headers say, read into the words of the model. Each refusal names the header.
+//! What the request's headers say, read into the words of the model. Each refusal names the header. Messages have the same
+//! headers as HTTP requests, but for the one that holds the idempotency key.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use hyper::StatusCode;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::model::{CommandId, Position, Version};
@@ -17,7 +20,10 @@ pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("prefe
 pub(super) const ACTOR: &str = "kontor-actor";
 pub(super) const SIGNATURE: &str = "kontor-signature";
 const DEFAULT_ACTOR: &str = "operator";
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The header of HTTP that says which command it is.
+pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+/// And that of NATS.
+pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
 const PREFER: &str = "prefer";
 
 /// The longest idempotency key that is accepted, in characters: what the common implementations allow.
@@ -36,16 +42,16 @@ pub(super) enum IfMatch {
     Version(Version),
 }
 
-/// The id that the caller's `Idempotency-Key` stands for; none without one.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<CommandId>, Problem> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+/// The id that the caller's key stands for, which is in the header `name`; none without one.
+pub(super) fn idempotency_key(headers: &HeaderMap, name: &str) -> Result<Option<CommandId>, Problem> {
+    let Some(value) = headers.get(name) else {
         return Ok(None);
     };
     let key = visible(value).filter(|key| (1..=MAX_KEY_LENGTH).contains(&key.len()));
     match key {
         Some(key) => Ok(Some(CommandId::from_key(key))),
         None => Err(Problem::invalid_header(format!(
-            "Idempotency-Key must have 1 to {MAX_KEY_LENGTH} visible ASCII characters."
+            "{name} must have 1 to {MAX_KEY_LENGTH} visible ASCII characters."
         ))),
     }
 }
@@ -130,8 +136,15 @@ pub(super) fn wait_applied(wait: Duration) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("wait={}", wait.as_secs())).ok()
 }
 
+/// The id of a request, which becomes the correlation id of all that follows from it: the caller's own; else the id that
+/// the key in the header `name` stands for, so that a request sent again has it again; else a new one.
+pub(super) fn correlation_id(headers: &HeaderMap, name: &str) -> Arc<str> {
+    let of_key = || idempotency_key(headers, name).ok().flatten().map(|id| id.shared());
+    request_id(headers).or_else(of_key).unwrap_or_else(|| Uuid::now_v7().to_string().into())
+}
+
 /// `X-Request-Id`, if it can stand in logs and events as it is.
-pub(super) fn request_id(headers: &HeaderMap) -> Option<Arc<str>> {
+fn request_id(headers: &HeaderMap) -> Option<Arc<str>> {
     let id = visible(headers.get(REQUEST_ID)?)?;
     (1..=MAX_REQUEST_ID_LENGTH).contains(&id.len()).then(|| id.into())
 }
@@ -284,13 +297,14 @@ mod tests {
     fn idempotency_keys_are_visible_ascii() {
         let longest = "k".repeat(255);
         for key in ["cart-7", "\"quoted\"", &longest] {
-            let id = idempotency_key(&headers(IDEMPOTENCY_KEY, &[key])).unwrap();
+            let id = idempotency_key(&headers("nats-msg-id", &[key]), MESSAGE_ID).unwrap();
             assert_eq!(id, Some(CommandId::from_key(key)), "{key}");
         }
         for key in ["", "two words", &"k".repeat(256)] {
-            assert!(idempotency_key(&headers(IDEMPOTENCY_KEY, &[key])).is_err(), "{key:?}");
+            let refused = idempotency_key(&headers("idempotency-key", &[key]), IDEMPOTENCY_KEY).unwrap_err();
+            assert!(refused.log_text().starts_with("Idempotency-Key"), "{key:?}");
         }
-        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
+        assert_eq!(idempotency_key(&HeaderMap::new(), MESSAGE_ID).unwrap(), None);
     }
 
     #[test]

@@ -1,23 +1,20 @@
-//! Every error that leaves the edge: `application/problem+json` (RFC 9457) with a stable `code`.
+//! Every error that leaves the edge, by whichever door: a problem (RFC 9457) with a stable `code`.
 
 use std::error::Error;
 use std::fmt::Write as _;
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
 use serde::Serialize;
 
-use super::headers;
 use super::schema::Violation;
 use crate::deploy::Report;
 use crate::error::{CallError, Fault, FaultKind, with_causes};
 use crate::log::{AppendError, ReadError};
 use crate::model::{InvalidId, Json, Position, Rejection, Version};
 
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
-/// What is refused now may be granted the next moment.
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
+/// The content type of a problem's body.
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// One error as the caller sees it, and what the log is to know of it. Boxed: results are mostly good ones, and small.
 #[derive(Debug)]
@@ -135,6 +132,11 @@ impl Problem {
         problem
     }
 
+    pub(super) fn too_large(what: &str, most: usize) -> Self {
+        let detail = format!("{what} may have {most} bytes at most.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", detail)
+    }
+
     /// Something in the host itself went wrong.
     pub(super) fn internal() -> Self {
         let detail = "The host failed to answer. Its log says why.";
@@ -167,6 +169,40 @@ impl Problem {
 
     pub(super) fn code(&self) -> &str {
         &self.0.code
+    }
+
+    /// See [`Problem::reflecting`].
+    pub(super) fn reflects(&self) -> Option<Position> {
+        self.0.reflects
+    }
+
+    /// The methods that the path knows, if it does not know this one.
+    pub(super) fn allow(&self) -> Option<&HeaderValue> {
+        self.0.allow.as_ref()
+    }
+
+    /// Whether the same request may well succeed in a second.
+    pub(super) fn is_passing(&self) -> bool {
+        self.0.retry
+    }
+
+    /// The JSON text that the caller gets.
+    pub(super) fn body(&self) -> Vec<u8> {
+        let facts = &*self.0;
+        let body = Body {
+            r#type: "about:blank",
+            title: facts.status.canonical_reason().unwrap_or_default(),
+            status: facts.status.as_u16(),
+            detail: &facts.detail,
+            code: &facts.code,
+            details: facts.details.as_ref(),
+            errors: &facts.errors,
+            report: facts.report.as_ref(),
+            versions: facts.versions,
+            position: facts.reached,
+        };
+        // These types always have a JSON form; the status would stand even without a body.
+        serde_json::to_vec(&body).unwrap_or_default()
     }
 
     /// The whole chain of causes, for the log.
@@ -281,38 +317,6 @@ impl From<ReadError> for Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let facts = *self.0;
-        let body = Body {
-            r#type: "about:blank",
-            title: facts.status.canonical_reason().unwrap_or_default(),
-            status: facts.status.as_u16(),
-            detail: &facts.detail,
-            code: &facts.code,
-            details: facts.details.as_ref(),
-            errors: &facts.errors,
-            report: facts.report.as_ref(),
-            versions: facts.versions,
-            position: facts.reached,
-        };
-        // These types always have a JSON form; the status would stand even without a body.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = (facts.status, body).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
-        headers.insert(header::CACHE_CONTROL, NO_STORE);
-        headers.extend(facts.reflects.map(|position| (headers::POSITION, position.into())));
-        if facts.retry {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S);
-        }
-        if let Some(allow) = facts.allow {
-            headers.insert(header::ALLOW, allow);
-        }
-        response
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -398,15 +402,12 @@ mod tests {
         }
     }
 
-    async fn body(problem: Problem) -> Value {
-        let response = problem.into_response();
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
-        let bytes = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
-        serde_json::from_slice(&bytes).unwrap()
+    fn body(problem: &Problem) -> Value {
+        serde_json::from_slice(&problem.body()).unwrap()
     }
 
-    #[tokio::test]
-    async fn a_rejection_keeps_its_message_and_details() {
+    #[test]
+    fn a_rejection_keeps_its_message_and_details() {
         let details = Some(Json::parse(r#"{"available":3}"#.to_owned()).unwrap());
         let rejection =
             Rejection { code: "insufficient-stock".to_owned(), message: "Only 3 left.".to_owned(), details };
@@ -414,27 +415,27 @@ mod tests {
             "type": "about:blank", "title": "Conflict", "status": 409, "detail": "Only 3 left.",
             "code": "insufficient-stock", "details": {"available": 3},
         });
-        assert_eq!(body(rejection.into()).await, expected);
+        assert_eq!(body(&rejection.into()), expected);
     }
 
-    #[tokio::test]
-    async fn a_read_model_that_is_behind_says_how_far_it_is() {
-        let body = body(behind().into()).await;
+    #[test]
+    fn a_read_model_that_is_behind_says_how_far_it_is() {
+        let body = body(&behind().into());
         assert_eq!((&body["position"], &body["status"]), (&json!(7), &json!(504)));
         assert_eq!(body["detail"], "The read model of report is at position 7, not yet at 9.");
     }
 
-    #[tokio::test]
-    async fn a_version_mismatch_names_both_versions() {
-        let body = body(Problem::version_mismatch(Some(7), 9)).await;
+    #[test]
+    fn a_version_mismatch_names_both_versions() {
+        let body = body(&Problem::version_mismatch(Some(7), 9));
         assert_eq!((&body["expected_version"], &body["actual_version"]), (&json!(7), &json!(9)));
     }
 
-    #[tokio::test]
-    async fn the_backtrace_goes_to_the_log_and_not_to_the_caller() {
+    #[test]
+    fn the_backtrace_goes_to_the_log_and_not_to_the_caller() {
         let problem = Problem::from(fault(FaultKind::Trap));
         assert_eq!(problem.log_text(), "order trapped in decide order.create: secret backtrace");
-        assert!(!body(problem).await.to_string().contains("secret"));
+        assert!(!body(&problem).to_string().contains("secret"));
     }
 
     #[test]

@@ -1,0 +1,102 @@
+//! Which NATS servers the host speaks to, and how.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use async_nats::ServerAddr;
+use serde::Deserialize;
+
+/// The section `[nats]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Nats {
+    /// None: the host does without NATS.
+    pub url: Option<NatsUrl>,
+    /// PEM: whom to trust beside those whom the machine trusts.
+    pub ca: Option<PathBuf>,
+    /// PEM: what the host shows the servers, and its key. Both or none.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// How many servers keep each stream that the host makes. 1, 3 or 5.
+    pub replicas: usize,
+}
+
+impl Default for Nats {
+    fn default() -> Self {
+        Self { url: None, ca: None, certificate: None, key: None, replicas: 1 }
+    }
+}
+
+/// One server or several of a cluster, with commas between them: `nats://user:password@a:4222,nats://b:4222`. A name without
+/// a password is a token. `tls://` wants a connection that is encrypted.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct NatsUrl(Vec<ServerAddr>);
+
+/// Why a text is no address of NATS.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no address of a NATS server; it looks like nats://127.0.0.1:4222")]
+pub struct InvalidNatsUrl;
+
+impl NatsUrl {
+    pub(crate) fn servers(&self) -> &[ServerAddr] {
+        &self.0
+    }
+}
+
+impl FromStr for NatsUrl {
+    type Err = InvalidNatsUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNatsUrl> {
+        let server = |text: &str| {
+            let server = text.trim().parse::<ServerAddr>().ok();
+            server.filter(|server| !server.host().is_empty() && !server.is_websocket()).ok_or(InvalidNatsUrl)
+        };
+        text.split(',').map(server).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl TryFrom<String> for NatsUrl {
+    type Error = InvalidNatsUrl;
+
+    fn try_from(text: String) -> Result<Self, InvalidNatsUrl> {
+        text.parse()
+    }
+}
+
+/// Without what is secret in it.
+impl fmt::Display for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown =
+            |server: &ServerAddr| format!("{}://{}:{}", server.scheme(), server.host(), server.port());
+        f.write_str(&self.0.iter().map(shown).collect::<Vec<_>>().join(","))
+    }
+}
+
+impl fmt::Debug for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_secrets() {
+        for (text, shown) in [
+            ("nats://127.0.0.1:4222", "nats://127.0.0.1:4222"),
+            ("127.0.0.1", "nats://127.0.0.1:4222"),
+            ("tls://ada:hush@nats.example", "tls://nats.example:4222"),
+            ("nats://hush@a:1, nats://b:2", "nats://a:1,nats://b:2"),
+        ] {
+            let url: NatsUrl = text.parse().unwrap();
+            assert_eq!((url.to_string(), format!("{url:?}")), (shown.to_owned(), shown.to_owned()), "{text}");
+        }
+        for text in ["", "http://a:4222", "ws://a:80", "nats://a,,b", "a b"] {
+            assert!(text.parse::<NatsUrl>().is_err(), "{text:?}");
+        }
+    }
+}

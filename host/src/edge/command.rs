@@ -1,0 +1,237 @@
+//! Commands, whichever door they come in by: from what is asked to a [`Command`], and from its outcome to the reply's body.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::headers::IfMatch;
+use super::problem::Problem;
+use super::schema::Schema;
+use super::{Edge, stopped};
+use crate::dispatch::Accepted;
+use crate::error::CallError;
+use crate::model::{Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
+use crate::saga::{SagaId, SagaState};
+
+/// Who sends commands: nobody is asked for a name yet.
+const ACTOR: &str = "anonymous";
+
+/// A command as the caller put it.
+pub(super) struct Asked {
+    pub(super) aggregate: Arc<str>,
+    pub(super) command: Arc<str>,
+    /// None: a new aggregate, with the command's id.
+    pub(super) id: Option<String>,
+    /// What the caller's key stands for.
+    pub(super) key: Option<CommandId>,
+    pub(super) payload: Json,
+    pub(super) condition: Option<IfMatch>,
+    /// How long to wait for the end of the saga that it starts.
+    pub(super) wait: Option<Duration>,
+    pub(super) correlation_id: Arc<str>,
+}
+
+/// What came of it.
+pub(super) struct Done {
+    pub(super) accepted: Accepted,
+    pub(super) saga: Option<Started>,
+    /// Whether it made its aggregate.
+    pub(super) created: bool,
+}
+
+/// The saga that a command started, as far as it is known when the reply goes out.
+#[derive(Serialize)]
+pub(super) struct Started {
+    pub(super) id: SagaId,
+    pub(super) state: SagaState,
+    /// Whether the reply was to come when it has ended.
+    #[serde(skip)]
+    pub(super) awaited: bool,
+}
+
+/// The body of a reply.
+#[derive(Serialize)]
+pub(super) struct Reply<'r> {
+    id: &'r str,
+    version: Version,
+    position: Position,
+    events: Vec<&'r str>,
+    state: Option<&'r Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saga: Option<&'r Started>,
+}
+
+impl Done {
+    pub(super) fn reply(&self) -> Reply<'_> {
+        Reply {
+            id: self.accepted.stream.id(),
+            version: self.accepted.version,
+            position: self.accepted.position,
+            events: self.accepted.events.iter().map(|event| &*event.name).collect(),
+            state: self.accepted.view.as_ref(),
+            saga: self.saga.as_ref(),
+        }
+    }
+
+    /// The saga, unless the reply was to wait for its end and did.
+    pub(super) fn unfinished(&self) -> Option<&Started> {
+        self.saga.as_ref().filter(|saga| !(saga.awaited && saga.state.ended()))
+    }
+}
+
+/// Carries a command out. Does not wait for a saga any more when the host shuts down.
+pub(super) async fn carry_out(
+    edge: &Edge,
+    asked: Asked,
+    stopping: watch::Receiver<bool>,
+) -> Result<Done, Problem> {
+    let (id, repeatable) = match asked.key {
+        Some(id) => (id, true),
+        None => (CommandId::new(), false),
+    };
+    let stream = StreamId::new(&asked.aggregate, asked.id.as_deref().unwrap_or(id.as_str()))?;
+    let command = Command {
+        id,
+        repeatable,
+        expected_version: expected_version(edge, &stream, asked.condition).await?,
+        stream,
+        name: asked.command,
+        payload: asked.payload,
+        intent: Intent::Decide,
+        origin: Origin { actor: ACTOR.into(), correlation_id: asked.correlation_id, causation_id: None },
+    };
+    let accepted = edge.dispatch.submit(command).await.map_err(|error| refusal(edge, error))?;
+    let created = !accepted.events.is_empty() && accepted.version == accepted.events.len() as Version;
+    let (accepted, saga) = follow(edge, accepted, repeatable, asked.wait, stopping).await?;
+    Ok(Done { accepted, saga, created })
+}
+
+async fn expected_version(
+    edge: &Edge,
+    stream: &StreamId,
+    condition: Option<IfMatch>,
+) -> Result<Option<Version>, Problem> {
+    match condition {
+        None => Ok(None),
+        Some(IfMatch::Version(version)) => Ok(Some(version)),
+        // Streams never disappear, so it is enough to look before.
+        Some(IfMatch::Exists) if edge.log.read(stream, 0, 1).await?.is_empty() => {
+            Err(Problem::version_mismatch(None, 0).reflecting(head(edge)))
+        }
+        Some(IfMatch::Exists) => Ok(None),
+    }
+}
+
+/// A "no" was decided on what is in the log by now, and says so like any other reply: whoever reads that far sees why. A
+/// fault reflects nothing.
+fn refusal(edge: &Edge, error: CallError) -> Problem {
+    let decided = matches!(error, CallError::Rejected(_) | CallError::VersionMismatch { .. });
+    let problem = Problem::from(error);
+    if decided { problem.reflecting(head(edge)) } else { problem }
+}
+
+fn head(edge: &Edge) -> Position {
+    *edge.log.head().borrow()
+}
+
+/// Looks at the saga that the command started. Without `wait` the answer is that of the command, as recorded, however often
+/// it is sent; with it, the aggregate as it stands when the saga has ended or the time is over, and a position that covers
+/// all that the saga did.
+async fn follow(
+    edge: &Edge,
+    accepted: Accepted,
+    repeatable: bool,
+    wait: Option<Duration>,
+    stopping: watch::Receiver<bool>,
+) -> Result<(Accepted, Option<Started>), Problem> {
+    let Some(id) = accepted.saga.clone() else {
+        return Ok((accepted, None));
+    };
+    let sagas = &edge.sagas;
+    let status = match wait {
+        None if repeatable => sagas.journaled(&id).await?,
+        // It was started just now.
+        None => None,
+        Some(wait) => tokio::select! {
+            status = sagas.wait(&id, wait) => status?,
+            () = stopped(stopping) => sagas.journaled(&id).await?,
+        },
+    };
+    // A saga whose journal has not begun yet is about to run.
+    let state = status.map_or(SagaState::Running, |status| status.state);
+    let saga = Some(Started { id, state, awaited: wait.is_some() });
+    if wait.is_none() {
+        return Ok((accepted, saga));
+    }
+    let position = accepted.position.max(head(edge));
+    let viewed = edge.dispatch.view(&accepted.stream, None).await?;
+    let (version, view) = match viewed {
+        Some(viewed) => (viewed.version, Some(viewed.view)),
+        None => (accepted.version, None),
+    };
+    Ok((Accepted { version, view, position, ..accepted }, saga))
+}
+
+/// Checks a body against the command's schema. The text itself goes on as it came. No body at all stands for `{}`.
+pub(super) fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
+    let text = json_text(body)?;
+    let value: Value = serde_json::from_str(text).map_err(no_json)?;
+    schema.check(&value).map_err(|violations| {
+        Problem::violations(
+            "invalid-payload",
+            "The payload does not follow the command's schema.",
+            violations,
+        )
+    })?;
+    Json::parse(text.to_owned()).map_err(no_json)
+}
+
+/// The text of a body that should be JSON. No body at all stands for `{}`.
+pub(super) fn json_text(body: &[u8]) -> Result<&str, Problem> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    std::str::from_utf8(body).map_err(|error| invalid_json(format!("The body is no UTF-8: {error}.")))
+}
+
+pub(super) fn no_json(error: serde_json::Error) -> Problem {
+    invalid_json(format!("The body is no JSON: {error}."))
+}
+
+fn invalid_json(detail: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid-json", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schema() -> Schema {
+        Schema::compile(&json!({"type": "object", "properties": {"quantity": {"type": "integer"}}})).unwrap()
+    }
+
+    #[test]
+    fn a_payload_goes_on_as_it_came() {
+        for (body, text) in [("", "{}"), (" {\"quantity\" : 1}\n", "{\"quantity\" : 1}")] {
+            assert_eq!(payload(&schema(), body.as_bytes()).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn a_payload_that_is_wrong_is_refused() {
+        for (body, status, code) in [
+            ("{\"quantity\": 1,}", 400, "invalid-json"),
+            ("[] []", 400, "invalid-json"),
+            ("{\"quantity\": \"x\"}", 422, "invalid-payload"),
+            ("[]", 422, "invalid-payload"),
+        ] {
+            let problem = payload(&schema(), body.as_bytes()).unwrap_err();
+            assert_eq!((problem.status().as_u16(), problem.code()), (status, code), "{body}");
+        }
+        assert!(payload(&schema(), b"{\"a\": \"\xff\"}").is_err());
+    }
+}

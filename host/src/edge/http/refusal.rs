@@ -1,0 +1,44 @@
+//! A problem as an HTTP response.
+
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+
+use super::headers;
+use super::problem::{PROBLEM_JSON, Problem};
+
+/// What is refused now may be granted the next moment.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status(), self.body()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+        headers.extend(self.reflects().map(|position| (headers::POSITION, position.into())));
+        if self.is_passing() {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S);
+        }
+        headers.extend(self.allow().map(|allow| (header::ALLOW, allow.clone())));
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_says_what_it_is_and_when_to_come_back() {
+        for (problem, retry_after) in [
+            (Problem::unavailable("busy", "Not now."), Some("1")),
+            (Problem::not_found("There is none."), None),
+        ] {
+            let response = problem.reflecting(7).into_response();
+            let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap());
+            assert_eq!(header("content-type"), Some("application/problem+json"));
+            assert_eq!((header("kontor-position"), header("retry-after")), (Some("7"), retry_after));
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The NATS edge: commands on `kontor.<service>.cmd.<aggregate>.<command>` and queries on `kontor.<service>.query.<name>`, as
+//! request and reply, with the bodies of HTTP. All hosts on the same servers share the requests out among themselves.
+
+mod discovery;
+mod request;
+mod table;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_nats::client::PublishErrorKind;
+use async_nats::{Client, Message, SubscribeError, Subscriber};
+use futures::StreamExt as _;
+use futures::stream::{SelectAll, select_all};
+use hyper::StatusCode;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use self::discovery::Discovery;
+use self::request::Answer;
+use self::table::{Endpoint, Table};
+use super::problem::Problem;
+use super::{Edge, stopped};
+use crate::nats::Connection;
+
+/// All commands and queries. The subscriptions are the same whatever is deployed, so no request is lost with a deployment.
+const SUBJECTS: [&str; 2] = ["kontor.*.cmd.*.*", "kontor.*.query.*"];
+/// Hosts with the same one share the requests.
+const QUEUE: &str = "kontor";
+/// How requests that nothing is deployed for are called in the metrics.
+const UNMATCHED: &str = "unmatched";
+const REQUESTS: &str = "kontor_nats_requests_total";
+const SECONDS: &str = "kontor_nats_request_seconds";
+
+/// Serves up to `most` requests at one time until `stopping` says true: then takes no more, and ends when those under way
+/// are answered (or after the time that HTTP gives them).
+pub async fn serve(
+    nats: &Connection,
+    edge: Arc<Edge>,
+    most: usize,
+    now_ms: u64,
+    stopping: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, SubscribeError> {
+    let client = nats.client().clone();
+    let mut requests = Vec::new();
+    for subject in SUBJECTS {
+        requests.push(client.queue_subscribe(subject, QUEUE.to_owned()).await?);
+    }
+    let discovery = Discovery::new(now_ms);
+    let questions = discovery.subscribe(&client).await?;
+    nats.flush().await;
+    let site = Site {
+        table: Table::new(edge.registry.current()),
+        places: Arc::new(Semaphore::new(most)),
+        most,
+        client,
+        edge,
+        discovery,
+        stopping,
+    };
+    Ok(tokio::spawn(site.serve(select_all(requests), questions)))
+}
+
+/// The edge as it runs.
+struct Site {
+    client: Client,
+    edge: Arc<Edge>,
+    table: Table,
+    discovery: Discovery,
+    /// One permit a request under way, and how many there are.
+    places: Arc<Semaphore>,
+    most: usize,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Site {
+    async fn serve(mut self, mut requests: SelectAll<Subscriber>, mut questions: SelectAll<Subscriber>) {
+        loop {
+            tokio::select! {
+                () = stopped(self.stopping.clone()) => break,
+                Some(request) = requests.next() => self.take(request).await,
+                Some(question) = questions.next() => self.tell(question).await,
+                else => break,
+            }
+        }
+        for subscriber in requests.iter_mut() {
+            // Err: there is no connection any more, so nothing comes either.
+            let _ = subscriber.drain().await;
+        }
+        let drain = self.edge.limits.drain;
+        let left = async {
+            while let Some(request) = requests.next().await {
+                self.take(request).await;
+            }
+            let all = u32::try_from(self.most).unwrap_or(u32::MAX);
+            // Err cannot be: nobody closes it.
+            let _ = self.places.acquire_many(all).await;
+        };
+        if tokio::time::timeout(drain, left).await.is_err() {
+            tracing::warn!("requests over NATS did not end in time and are given up");
+        }
+    }
+
+    /// Takes the table of the set that is deployed now.
+    fn follow(&mut self) {
+        let deployed = self.edge.registry.current();
+        if !self.table.is_of(&deployed) {
+            self.table = Table::new(deployed);
+        }
+    }
+
+    /// Has a request answered, or answers that there is no place for it.
+    async fn take(&mut self, message: Message) {
+        self.follow();
+        let Some(endpoint) = self.table.find(&message.subject).cloned() else {
+            let detail = format!("Nothing is deployed that takes {}.", message.subject);
+            let problem = Problem::new(StatusCode::NOT_FOUND, "not-deployed", detail);
+            return self.refuse(message, problem).await;
+        };
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            let detail = "The host has as many requests over NATS as it takes on. Nothing was done.";
+            return self.refuse(message, Problem::unavailable("busy", detail)).await;
+        };
+        let (client, edge, stopping) = (self.client.clone(), self.edge.clone(), self.stopping.clone());
+        tokio::spawn(answer(client, edge, endpoint, message, stopping, place));
+    }
+
+    async fn refuse(&self, message: Message, problem: Problem) {
+        let answer = Answer::from(problem);
+        count(UNMATCHED, &answer);
+        reply(&self.client, message, answer).await;
+    }
+
+    /// Answers a question about the host.
+    async fn tell(&mut self, question: Message) {
+        self.follow();
+        let answer = self.discovery.answer(&question, &self.table);
+        if let (Some(to), Some(answer)) = (question.reply, answer) {
+            // Err: the connection is closed, and nobody hears it.
+            let _ = self.client.publish(to, answer.to_string().into()).await;
+        }
+    }
+}
+
+async fn answer(
+    client: Client,
+    edge: Arc<Edge>,
+    endpoint: Arc<Endpoint>,
+    message: Message,
+    stopping: watch::Receiver<bool>,
+    _place: OwnedSemaphorePermit,
+) {
+    let started = Instant::now();
+    let answer = request::answer(&edge, &endpoint, &message, stopping).await;
+    let took = started.elapsed();
+    endpoint.tally.count(answer.is_error(), took);
+    count(&endpoint.subject, &answer);
+    metrics::histogram!(SECONDS, "subject" => endpoint.subject.clone()).record(took.as_secs_f64());
+    let duration_ms = took.as_secs_f64() * 1e3;
+    tracing::debug!(subject = endpoint.subject, status = answer.status, duration_ms, "request over NATS");
+    reply(&client, message, answer).await;
+}
+
+fn count(subject: &str, answer: &Answer) {
+    let labels = [("subject", subject.to_owned()), ("status", answer.status.to_string())];
+    metrics::counter!(REQUESTS, &labels).increment(1);
+}
+
+/// Sends the answer, if somebody waits for one.
+async fn reply(client: &Client, message: Message, answer: Answer) {
+    let Some(to) = message.reply else { return };
+    let sent = client.publish_with_headers(to.clone(), answer.headers, answer.body).await;
+    if sent.is_err_and(|error| error.kind() == PublishErrorKind::MaxPayloadExceeded) {
+        let detail = "The answer is larger than a message of NATS may be. HTTP has no such limit.";
+        let answer =
+            Answer::from(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "answer-too-large", detail));
+        // Err: the connection is closed, and nobody hears it.
+        let _ = client.publish_with_headers(to, answer.headers, answer.body).await;
+    }
+}

@@ -1,0 +1,202 @@
+//! One request: from the message to a command or a query, and from its outcome to the answer. The headers are those of HTTP
+//! (`If-Match`, `Prefer`, `Kontor-Position`, `X-Request-Id`), and two take the place of what HTTP has elsewhere:
+//!
+//! | header | what |
+//! |---|---|
+//! | `Nats-Msg-Id` | which command it is, as `Idempotency-Key` of HTTP: sent again, it takes effect once |
+//! | `Kontor-Id` | the aggregate's id, as in the path of HTTP. Without it the command makes a new one |
+
+use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use async_nats::{HeaderMap as NatsHeaders, HeaderValue as NatsValue, Message};
+use bytes::Bytes;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::table::{Does, Endpoint};
+use crate::edge::command::{Asked, carry_out, json_text, no_json, payload};
+use crate::edge::problem::{PROBLEM_JSON, Problem};
+use crate::edge::query::{admitted, invalid_arguments, refusal};
+use crate::edge::schema::Schema;
+use crate::edge::{Edge, headers};
+use crate::model::Position;
+
+const ID: HeaderName = HeaderName::from_static("kontor-id");
+
+/// What goes back.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: NatsHeaders,
+    pub(super) body: Bytes,
+}
+
+/// Answers a request, whatever happens.
+pub(super) async fn answer(
+    edge: &Edge,
+    endpoint: &Endpoint,
+    message: &Message,
+    stopping: watch::Receiver<bool>,
+) -> Answer {
+    match carry(edge, endpoint, message, stopping).await {
+        Ok(answer) => answer,
+        Err(problem) => {
+            if problem.status().is_server_error() {
+                let (subject, code) = (&endpoint.subject, problem.code());
+                tracing::error!(subject, code, "request over NATS failed: {}", problem.log_text());
+            }
+            problem.into()
+        }
+    }
+}
+
+async fn carry(
+    edge: &Edge,
+    endpoint: &Endpoint,
+    message: &Message,
+    stopping: watch::Receiver<bool>,
+) -> Result<Answer, Problem> {
+    let most = edge.limits.body_bytes;
+    if message.payload.len() > most {
+        return Err(Problem::too_large("The message", most));
+    }
+    let headers = headers_of(message)?;
+    let wait = headers::prefer_wait(&headers, edge.limits.wait);
+    match &endpoint.does {
+        Does::Command { aggregate, command, payload: schema } => {
+            let asked = Asked {
+                aggregate: aggregate.clone(),
+                command: command.clone(),
+                id: id(&headers)?,
+                key: headers::idempotency_key(&headers, headers::MESSAGE_ID)?,
+                payload: payload(schema, &message.payload)?,
+                condition: headers::if_match(&headers)?,
+                wait,
+                correlation_id: headers::correlation_id(&headers, headers::MESSAGE_ID),
+            };
+            let done = carry_out(edge, asked, stopping).await?;
+            let body = serde_json::to_vec(&done.reply()).map_err(|_| Problem::internal())?;
+            Ok(Answer::good(body.into(), done.accepted.position))
+        }
+        Does::Query { service, query, arguments, is_view } => {
+            let arguments = read_arguments(arguments, &message.payload)?;
+            let arguments = admitted(query, *is_view, &arguments)?;
+            let inquiry = edge.queries.inquiry(headers::at_least(&headers)?, wait);
+            let answer = inquiry.answer(service, query, arguments).await;
+            let answer = answer.map_err(|error| refusal(error, &inquiry))?;
+            Ok(Answer::good(Bytes::copy_from_slice(answer.body.as_str().as_bytes()), inquiry.reflects()))
+        }
+    }
+}
+
+/// The headers of a message as those of HTTP, whose names do not distinguish capital letters.
+fn headers_of(message: &Message) -> Result<HeaderMap, Problem> {
+    let mut headers = HeaderMap::new();
+    for (name, values) in message.headers.iter().flat_map(NatsHeaders::iter) {
+        for value in values {
+            let named: &str = name.as_ref();
+            let refused = || Problem::invalid_header(format!("The header {named:?} cannot be read."));
+            let name = HeaderName::try_from(named).map_err(|_| refused())?;
+            headers.append(name, HeaderValue::try_from(value.as_str()).map_err(|_| refused())?);
+        }
+    }
+    Ok(headers)
+}
+
+fn id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(ID) else {
+        return Ok(None);
+    };
+    let id =
+        value.to_str().map_err(|_| Problem::invalid_header("Kontor-Id must be the id of an aggregate."))?;
+    Ok(Some(id.to_owned()))
+}
+
+fn read_arguments(schema: &Schema, body: &[u8]) -> Result<Value, Problem> {
+    let arguments = serde_json::from_str(json_text(body)?).map_err(no_json)?;
+    schema.check(&arguments).map_err(invalid_arguments)?;
+    Ok(arguments)
+}
+
+impl Answer {
+    fn good(body: Bytes, position: Position) -> Self {
+        let mut answer = Self { status: 200, headers: NatsHeaders::new(), body };
+        answer.headers.insert("Content-Type", "application/json");
+        answer.reflecting(position);
+        answer
+    }
+
+    fn reflecting(&mut self, position: Position) {
+        self.headers.insert("Kontor-Position", position.to_string());
+    }
+
+    pub(super) fn is_error(&self) -> bool {
+        self.status >= 400
+    }
+}
+
+/// As the services API of NATS has it, with the problem as the body.
+impl From<Problem> for Answer {
+    fn from(problem: Problem) -> Self {
+        let status = problem.status().as_u16();
+        let mut answer = Self { status, headers: NatsHeaders::new(), body: problem.body().into() };
+        // A code of a component's own might not be fit for a header; it is in the body, too.
+        let code: NatsValue = problem.code().parse().unwrap_or_default();
+        answer.headers.insert(NATS_SERVICE_ERROR, code);
+        answer.headers.insert(NATS_SERVICE_ERROR_CODE, status.to_string());
+        answer.headers.insert("Content-Type", PROBLEM_JSON);
+        if problem.is_passing() {
+            answer.headers.insert("Retry-After", "1");
+        }
+        if let Some(position) = problem.reflects() {
+            answer.reflecting(position);
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(headers: &[(&str, &str)]) -> Message {
+        let mut map = NatsHeaders::new();
+        headers.iter().for_each(|(name, value)| map.append(*name, *value));
+        Message {
+            subject: "kontor.order.cmd.order.create".into(),
+            reply: None,
+            payload: Bytes::new(),
+            headers: Some(map),
+            status: None,
+            description: None,
+            length: 0,
+        }
+    }
+
+    #[test]
+    fn headers_are_read_whatever_capital_letters_they_have() {
+        let headers = headers_of(&message(&[("Kontor-Id", "A-1"), ("PREFER", "wait=5")])).unwrap();
+        assert_eq!(id(&headers).unwrap().as_deref(), Some("A-1"));
+        assert_eq!(headers.get("prefer").unwrap(), "wait=5");
+        let refused = headers_of(&message(&[("Nats-Msg-Id", "a\u{1}b")])).unwrap_err();
+        assert_eq!(refused.code(), "invalid-header");
+    }
+
+    #[test]
+    fn a_problem_is_an_error_of_the_services_api_with_a_body() {
+        let answer = Answer::from(Problem::unavailable("busy", "Not now.").reflecting(7));
+        assert!(answer.is_error());
+        for (name, value) in [
+            ("Nats-Service-Error", "busy"),
+            ("Nats-Service-Error-Code", "503"),
+            ("Content-Type", "application/problem+json"),
+            ("Retry-After", "1"),
+            ("Kontor-Position", "7"),
+        ] {
+            assert_eq!(answer.headers.get(name).unwrap().as_str(), value, "{name}");
+        }
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((&body["code"], &body["status"]), (&"busy".into(), &503.into()));
+        let strange = Problem::not_found("No.");
+        assert!(Answer::from(strange).headers.get("Retry-After").is_none());
+    }
+}

@@ -1,0 +1,134 @@
+//! Which subject is which command or query: made from the manifests of one deployed set, with the schemas compiled. What a
+//! service offers to the outside has a route in its manifest, and that is what is served here too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::deploy::Deployed;
+use crate::edge::query::arguments_schema;
+use crate::edge::schema::Schema;
+use crate::manifest::{Manifest, Target};
+
+/// All endpoints of one deployed set.
+pub(super) struct Table {
+    deployed: Arc<Deployed>,
+    /// By subject.
+    endpoints: BTreeMap<String, Arc<Endpoint>>,
+}
+
+pub(super) struct Endpoint {
+    /// `kontor.order.cmd.order.create`
+    pub(super) subject: String,
+    pub(super) description: String,
+    pub(super) does: Does,
+    pub(super) tally: Tally,
+}
+
+pub(super) enum Does {
+    Command {
+        aggregate: Arc<str>,
+        command: Arc<str>,
+        payload: Schema,
+    },
+    Query {
+        service: Arc<str>,
+        query: Arc<str>,
+        arguments: Schema,
+        /// Whether it is the query for the view of one aggregate.
+        is_view: bool,
+    },
+}
+
+/// What has come of the requests to an endpoint.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) requests: AtomicU64,
+    pub(super) errors: AtomicU64,
+    pub(super) nanoseconds: AtomicU64,
+}
+
+impl Table {
+    pub(super) fn new(deployed: Arc<Deployed>) -> Self {
+        let mut endpoints = BTreeMap::new();
+        for component in deployed.services() {
+            let manifest = component.manifest();
+            for target in manifest.routes.iter().map(|route| &route.target) {
+                match Endpoint::of(manifest, target) {
+                    Ok(endpoint) => {
+                        endpoints.insert(endpoint.subject.clone(), Arc::new(endpoint));
+                    }
+                    // The gates have refused it before.
+                    Err(error) => {
+                        tracing::error!(service = %manifest.service, error, "an endpoint is not served")
+                    }
+                }
+            }
+        }
+        Self { deployed, endpoints }
+    }
+
+    /// Whether it is made from this set.
+    pub(super) fn is_of(&self, deployed: &Arc<Deployed>) -> bool {
+        Arc::ptr_eq(&self.deployed, deployed)
+    }
+
+    pub(super) fn find(&self, subject: &str) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(subject)
+    }
+
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.values().map(|endpoint| &**endpoint)
+    }
+}
+
+impl Endpoint {
+    /// An error is a sentence that says what is wrong with the manifest.
+    fn of(manifest: &Manifest, target: &Target) -> Result<Self, String> {
+        let service = &manifest.service;
+        match target {
+            Target::Command { aggregate, command } => {
+                let declared = manifest.aggregate(aggregate).and_then(|aggregate| aggregate.command(command));
+                let declared =
+                    declared.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
+                let payload = Schema::of(&declared.payload)?;
+                Ok(Self::new(
+                    format!("kontor.{service}.cmd.{aggregate}.{command}"),
+                    &declared.description,
+                    Does::Command { aggregate: aggregate.clone(), command: command.clone(), payload },
+                ))
+            }
+            Target::Query(query) => {
+                let schema = arguments_schema(manifest, query);
+                let schema = schema.ok_or_else(|| format!("the manifest has no query {query}"))??;
+                let arguments = Schema::compile(&schema)?;
+                let declared = manifest.query(query);
+                let aggregate = manifest.aggregate(query).map(|aggregate| &aggregate.description);
+                let description = declared.map(|query| &query.description).or(aggregate);
+                Ok(Self::new(
+                    format!("kontor.{service}.query.{query}"),
+                    description.map_or("", String::as_str),
+                    Does::Query {
+                        service: service.clone(),
+                        query: query.clone(),
+                        arguments,
+                        is_view: declared.is_none(),
+                    },
+                ))
+            }
+        }
+    }
+
+    fn new(subject: String, description: &str, does: Does) -> Self {
+        Self { subject, description: description.to_owned(), does, tally: Tally::default() }
+    }
+}
+
+impl Tally {
+    pub(super) fn count(&self, error: bool, took: Duration) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.errors.fetch_add(error.into(), Ordering::Relaxed);
+        self.nanoseconds.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,133 @@
+//! An event of the log as a message: CloudEvents 1.0 in binary mode, by the protocol binding for NATS.
+//!
+//! | header | what |
+//! |---|---|
+//! | `Nats-Msg-Id` | the event's place for ever: `order/A-1/7`, its stream and version |
+//! | `ce-id` | the event's id. Unique in its source: a key may be used again for another aggregate |
+//! | `ce-source` | `/streams/order/A-1`, where the host shows the aggregate's history |
+//! | `ce-type` | `order.order-confirmed`, the service and the event |
+//! | `ce-subject` | the aggregate's id |
+//! | `ce-time` | when the command was decided |
+//! | `ce-position` `ce-version` | the place in the log and in the stream |
+//! | `ce-correlationid` `ce-causationid` | what all that follows from one request has in common, and the event that led to it |
+//! | `ce-dataref` | where to read the payload, of an event that is larger than the servers' largest message |
+
+use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_ID;
+
+use crate::clock::rfc3339;
+use crate::model::{Position, Recorded};
+
+/// All subjects of events.
+pub(super) const SUBJECTS: &str = "kontor.events.>";
+pub(super) const POSITION: &str = "ce-position";
+
+/// `kontor.events.<service>.<event>.<aggregate id>`
+pub(super) fn subject(service: &str, event: &Recorded) -> String {
+    format!("kontor.events.{service}.{}.{}", event.name, token(event.stream.id()))
+}
+
+/// An id as one token of a subject. Dots would part it, and are written as in a URL; an id has no `%` of its own.
+pub(super) fn token(id: &str) -> String {
+    id.replace('.', "%2E")
+}
+
+/// What no other event has, in this log and for ever.
+pub(super) fn message_id(event: &Recorded) -> String {
+    format!("{}/{}", event.stream, event.version)
+}
+
+pub(super) fn headers(service: &str, event: &Recorded) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_MESSAGE_ID, message_id(event));
+    headers.insert("content-type", "application/json");
+    headers.insert("ce-specversion", "1.0");
+    headers.insert("ce-id", event.id());
+    headers.insert("ce-source", format!("/streams/{}", event.stream));
+    headers.insert("ce-type", format!("{service}.{}", event.name));
+    headers.insert("ce-subject", event.stream.id());
+    headers.insert("ce-time", rfc3339(event.meta.time_ms));
+    headers.insert(POSITION, event.position.to_string());
+    headers.insert("ce-version", event.version.to_string());
+    headers.insert("ce-correlationid", &*event.meta.correlation_id);
+    if let Some(causation) = &event.meta.causation_id {
+        headers.insert("ce-causationid", &**causation);
+    }
+    headers
+}
+
+/// Where the host shows the event, in the place of a payload that is too large.
+pub(super) fn refer(headers: &mut HeaderMap, event: &Recorded) {
+    headers.insert("ce-dataref", format!("/streams/{}?after={}&limit=1", event.stream, event.version - 1));
+}
+
+/// The position of a published event, and its message id; none if it is none of the host's.
+pub(super) fn place(headers: &HeaderMap) -> Option<(Position, &str)> {
+    let position = headers.get(POSITION)?.as_str().parse().ok()?;
+    Some((position, headers.get(NATS_MESSAGE_ID)?.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{CommandId, Json, Meta, StreamId};
+
+    fn event(id: &str) -> Recorded {
+        Recorded {
+            position: 42,
+            stream: StreamId::new("order", id).unwrap(),
+            version: 7,
+            index: 0,
+            name: "order-confirmed".into(),
+            payload: Json::empty_object(),
+            meta: Arc::new(Meta {
+                command_id: CommandId::from("s/confirm".to_owned()),
+                command: "confirm".into(),
+                fingerprint: 1,
+                correlation_id: "r".into(),
+                causation_id: Some("c/0".into()),
+                digest: None,
+                time_ms: 0,
+                actor: "saga".into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn an_id_is_one_token_of_the_expectedwhatever_is_in_it() {
+        for (id, expected) in [
+            ("A-1", "kontor.events.order.order-confirmed.A-1"),
+            ("a.b:c~", "kontor.events.order.order-confirmed.a%2Eb:c~"),
+        ] {
+            let event = event(id);
+            assert_eq!(subject("order", &event), expected);
+        }
+    }
+
+    #[test]
+    fn the_headers_are_those_of_a_cloud_event() {
+        let mut headers = headers("order", &event("A-1"));
+        refer(&mut headers, &event("A-1"));
+        for (name, value) in [
+            ("Nats-Msg-Id", "order/A-1/7"),
+            ("content-type", "application/json"),
+            ("ce-specversion", "1.0"),
+            ("ce-id", "s/confirm/0"),
+            ("ce-source", "/streams/order/A-1"),
+            ("ce-type", "order.order-confirmed"),
+            ("ce-subject", "A-1"),
+            ("ce-time", "1970-01-01T00:00:00.000Z"),
+            ("ce-position", "42"),
+            ("ce-version", "7"),
+            ("ce-correlationid", "r"),
+            ("ce-causationid", "c/0"),
+            ("ce-dataref", "/streams/order/A-1?after=6&limit=1"),
+        ] {
+            assert_eq!(headers.get(name).map(|value| value.as_str()), Some(value), "{name}");
+        }
+        assert_eq!(place(&headers), Some((42, "order/A-1/7")));
+        assert_eq!(place(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,235 @@
+//! Every event of the log into a JetStream stream, in the order of the log, at least once.
+//!
+//! The stream itself says how far it is: its last message has the position of the event that was published last. Each message
+//! is published behind the one before it or not at all (`Nats-Expected-Last-Sequence`), so none is left out, none overtakes
+//! another and none is there twice, though many are under way at once, and though several hosts do this: the one that comes
+//! second looks where the stream is by now, and goes on from there.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::{CreateStreamError, PublishError, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, InfoError, LastRawMessageErrorKind, RawMessageError, StorageType, Stream,
+};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::cloud_event;
+use super::owners::Owners;
+use crate::deploy::HistoryError;
+use crate::error::with_causes;
+use crate::log::{EventLog, ReadError, Subscription};
+use crate::model::{Position, Recorded};
+
+/// The stream that the events are in.
+pub const STREAM: &str = "kontor-events";
+/// The most that the stream keeps, about two million events; the oldest go first. There is no limit of age, because that
+/// would remove the last message too, which says how far the stream is. An operator may change this: the host makes the
+/// stream if it is not there, and never changes it.
+const STREAM_BYTES: i64 = 1 << 30;
+/// Messages on their way at once: more are not quicker, and each is kept in memory until it is acknowledged.
+const AHEAD: usize = 256;
+/// Between two attempts. Also how long the host that comes second leaves the stream to the one that was first.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What is kept free for the headers in the servers' largest message.
+const HEADER_BYTES: usize = 4 << 10;
+
+pub(super) struct Outgoing {
+    pub(super) log: Arc<dyn EventLog>,
+    pub(super) context: Context,
+    pub(super) replicas: usize,
+    pub(super) trouble: Arc<Trouble>,
+}
+
+/// What keeps the events from being published, a sentence; none if nothing does.
+#[derive(Default)]
+pub(super) struct Trouble(Mutex<Option<String>>);
+
+/// Where the stream is: its last message, and the event in it. Both 0 at the beginning.
+#[derive(Clone, Copy)]
+struct Place {
+    sequence: u64,
+    position: Position,
+}
+
+/// Why publishing was broken off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("the stream {STREAM} cannot be made")]
+    Make(#[from] CreateStreamError),
+    #[error("the stream {STREAM} cannot be looked at")]
+    Look(#[from] InfoError),
+    #[error("the last message of the stream {STREAM} cannot be read")]
+    Last(#[from] RawMessageError),
+    #[error(
+        "the stream {STREAM} has messages of somebody else, or events of another log: remove it, or give this host an account \
+         of its own"
+    )]
+    Foreign,
+    #[error(
+        "the stream {STREAM} is at position {stream}, and the log at {log} only; if the log has been put back, remove the stream"
+    )]
+    Behind { stream: Position, log: Position },
+    #[error("an event cannot be published")]
+    Publish(#[source] PublishError),
+    /// Another host publishes as well.
+    #[error("another host was first")]
+    Overtaken,
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Deployments(#[from] HistoryError),
+}
+
+impl Trouble {
+    pub(super) fn told(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what is wrong, and logs it when that is new.
+    fn keep(&self, failure: &Failure) {
+        let told = match failure {
+            Failure::Overtaken => None,
+            failure => Some(format!("events are not published: {}", with_causes(failure))),
+        };
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = told.as_ref().filter(|_| *kept != told) {
+            tracing::warn!("{told}; the host goes on trying");
+        }
+        *kept = told;
+    }
+
+    fn clear(&self) {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            tracing::info!("events are published again");
+        }
+    }
+}
+
+impl Outgoing {
+    /// Publishes until the log is closed, whatever happens.
+    pub(super) async fn run(self) {
+        let mut owners = Owners::default();
+        while let Err(failure) = self.publish(&mut owners).await {
+            self.trouble.keep(&failure);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Publishes from where the stream is. Ends when the log is closed.
+    async fn publish(&self, owners: &mut Owners) -> Result<(), Failure> {
+        let mut place = self.place(&self.stream().await?).await?;
+        self.published(place.position);
+        self.trouble.clear();
+        let mut subscription = Subscription::new(self.log.clone(), place.position);
+        let mut under_way = VecDeque::new();
+        loop {
+            tokio::select! {
+                biased;
+                position = settle(&mut under_way) => self.published(position?),
+                page = subscription.next() => {
+                    let Some(page) = page? else { return Ok(()) };
+                    for event in page {
+                        while under_way.len() >= AHEAD {
+                            self.published(settle(&mut under_way).await?);
+                        }
+                        let service = owners.of(&*self.log, &event).await?;
+                        under_way.push_back(self.send(&service, &event, &mut place).await?);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn stream(&self) -> Result<Stream, Failure> {
+        let config = Config {
+            name: STREAM.to_owned(),
+            description: Some("The events of a Kontor host, as CloudEvents.".to_owned()),
+            subjects: vec![cloud_event::SUBJECTS.to_owned()],
+            max_bytes: STREAM_BYTES,
+            discard: DiscardPolicy::Old,
+            storage: StorageType::File,
+            num_replicas: self.replicas,
+            allow_direct: true,
+            ..Config::default()
+        };
+        Ok(self.context.get_or_create_stream(config).await?)
+    }
+
+    /// Where the stream is, if it is one of this log.
+    async fn place(&self, stream: &Stream) -> Result<Place, Failure> {
+        let sequence = stream.get_info().await?.state.last_sequence;
+        let last = match sequence {
+            0 => None,
+            _ => match stream.get_raw_message(sequence).await {
+                Ok(message) => Some(message),
+                // Somebody has removed it: all events are published again, which is at least once.
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => None,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let Some(last) = last else {
+            return Ok(Place { sequence, position: 0 });
+        };
+        let (position, message_id) = cloud_event::place(&last.headers).ok_or(Failure::Foreign)?;
+        let log = *self.log.head().borrow();
+        if log < position {
+            return Err(Failure::Behind { stream: position, log });
+        }
+        let same =
+            |event: &Recorded| event.position == position && cloud_event::message_id(event) == message_id;
+        let event = self.log.read_all(position.saturating_sub(1), 1).await?;
+        if event.first().is_some_and(same) { Ok(Place { sequence, position }) } else { Err(Failure::Foreign) }
+    }
+
+    /// Sends an event behind the one that was sent last.
+    async fn send(&self, service: &str, event: &Recorded, place: &mut Place) -> Result<UnderWay, Failure> {
+        let mut headers = cloud_event::headers(service, event);
+        let mut payload = Bytes::copy_from_slice(event.payload.as_str().as_bytes());
+        if payload.len() + HEADER_BYTES > self.context.client().max_payload() {
+            cloud_event::refer(&mut headers, event);
+            payload = Bytes::new();
+        }
+        let message = PublishMessage::build().payload(payload).headers(headers);
+        let message = message.expected_last_sequence(place.sequence).expected_stream(STREAM);
+        let subject = cloud_event::subject(service, event);
+        let acknowledged = self.context.send_publish(subject, message).await.map_err(failure)?;
+        *place = Place { sequence: place.sequence + 1, position: event.position };
+        let Place { sequence, position } = *place;
+        let settled = async move {
+            let ack = acknowledged.await.map_err(failure)?;
+            let in_its_place = ack.sequence == sequence && !ack.duplicate;
+            if in_its_place { Ok(position) } else { Err(Failure::Overtaken) }
+        };
+        Ok(settled.boxed())
+    }
+
+    fn published(&self, position: Position) {
+        metrics::gauge!(super::PUBLISHED).set(position as f64);
+    }
+}
+
+/// A message that is not acknowledged yet: the position of its event, when it is.
+type UnderWay = BoxFuture<'static, Result<Position, Failure>>;
+
+/// Waits for the message that was sent first. Cancel-safe: it stays there.
+async fn settle(under_way: &mut VecDeque<UnderWay>) -> Result<Position, Failure> {
+    let Some(first) = under_way.front_mut() else {
+        return std::future::pending().await;
+    };
+    let settled = first.await;
+    under_way.pop_front();
+    settled
+}
+
+fn failure(error: PublishError) -> Failure {
+    match error.kind() {
+        PublishErrorKind::WrongLastSequence => Failure::Overtaken,
+        _ => Failure::Publish(error),
+    }
+}

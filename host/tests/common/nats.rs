@@ -1,0 +1,83 @@
+//! Clients of NATS: one that is not ours, and one that reads what has been published.
+
+use std::env;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::{self, Message};
+use futures::StreamExt as _;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::shop::configuration;
+use super::{Site, built};
+
+const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nats_client.py");
+/// Longer than anything takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The shop, connected to NATS.
+pub(crate) fn site(url: &str) -> Site {
+    Site::new(&configured(url))
+}
+
+/// The `kontor.toml` of the shop with NATS, whose section is the last one.
+pub(crate) fn configured(url: &str) -> String {
+    format!("{}[nats]\nurl = '{url}'\n", configuration())
+}
+
+/// What nats-py for Python does, and what it prints: a JSON object a line.
+#[track_caller]
+pub(crate) fn python(url: &str, arguments: &[&str], input: &[Value]) -> Vec<Value> {
+    let mut client = Command::new("python3");
+    client.arg(CLIENT).arg(url).args(arguments).env("PYTHONPATH", built("nats"));
+    let mut client = client
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is needed: the other client of NATS is written in it");
+    let mut stdin = client.stdin.take().unwrap();
+    input.iter().for_each(|line| writeln!(stdin, "{line}").unwrap());
+    drop(stdin);
+    let output = client.wait_with_output().unwrap();
+    assert!(output.status.success(), "nats_client.py {arguments:?} fails");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The stream of events from its beginning to the event with this position.
+pub(crate) fn published(url: &str, head: u64) -> Vec<Message> {
+    let read = async {
+        let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(url).await.unwrap();
+        let jetstream = jetstream::new(client);
+        let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::All, ..Default::default() };
+        let stream = loop {
+            // The host makes it when it is connected.
+            if let Ok(stream) = jetstream.get_stream("kontor-events").await {
+                break stream;
+            }
+            tokio::task::yield_now().await;
+        };
+        let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+        let mut read = Vec::new();
+        while read.last().is_none_or(|message| position(message) < head) {
+            read.push(messages.next().await.unwrap().unwrap());
+        }
+        read
+    };
+    run(async { timeout(LIMIT, read).await }).expect("the events are not published in time")
+}
+
+pub(crate) fn position(message: &Message) -> u64 {
+    header(message, "ce-position").parse().unwrap()
+}
+
+pub(crate) fn header<'m>(message: &'m Message, name: &str) -> &'m str {
+    message.headers.as_ref().unwrap().get(name).unwrap_or_else(|| panic!("no {name}")).as_str()
+}
+
+pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
