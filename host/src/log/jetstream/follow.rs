@@ -8,6 +8,7 @@ use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::push::Order
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Sequence;
 use super::landings::Landings;
@@ -19,6 +20,11 @@ use crate::log::{Append, AppendError, Appended};
 const MAX_APPLYING: usize = 2_048;
 /// The wait before following again when it was broken off.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long a message that is known to be in the stream may not come before it is followed anew: the server that delivers
+/// may be gone without the connection being so.
+const STALLED: Duration = Duration::from_secs(1);
+/// For one question to the servers. Without a leader nobody answers.
+const ANSWERED: Duration = Duration::from_secs(1);
 
 pub(super) struct Follower {
     pub(super) client: Client,
@@ -35,6 +41,8 @@ enum Broken {
     Nats(#[from] async_nats::Error),
     #[error("the server has ended the delivery")]
     Ended,
+    #[error("messages that are in the stream do not come")]
+    Stalled,
     #[error(
         "message {missing} of the stream is missing: it has been deleted or purged; restore the stream from a backup, or \
          begin with another"
@@ -60,7 +68,7 @@ impl Follower {
                 _ = stop.changed() => return,
                 Err(broken) = self.follow() => broken,
             };
-            tracing::error!(
+            tracing::warn!(
                 error = crate::error::with_causes(&broken),
                 stream = self.name,
                 "the log's stream is not followed; trying again"
@@ -75,7 +83,9 @@ impl Follower {
 
     async fn follow(&self) -> Result<std::convert::Infallible, Broken> {
         let mut last = *self.copy.sequence().borrow();
-        let stream = jetstream::new(self.client.clone()).get_stream_no_info(&self.name).await;
+        let mut context = jetstream::new(self.client.clone());
+        context.set_timeout(ANSWERED);
+        let stream = context.get_stream_no_info(&self.name).await;
         let config = OrderedConfig {
             deliver_subject: self.client.new_inbox(),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
@@ -85,6 +95,8 @@ impl Follower {
         let mut messages = consumer.messages().await.map_err(boxed)?;
         let mut applying = FuturesOrdered::new();
         let mut batch = Vec::new();
+        let mut looked = last;
+        let mut look = tokio::time::interval_at(Instant::now() + STALLED, STALLED);
         let broken = loop {
             tokio::select! {
                 biased;
@@ -92,6 +104,12 @@ impl Follower {
                     if let Err(error) = self.land(applied) {
                         break error.into();
                     }
+                }
+                _ = look.tick() => {
+                    if looked == last && last < self.landings.last_stored() {
+                        break Broken::Stalled;
+                    }
+                    looked = last;
                 }
                 message = messages.next(), if applying.len() < MAX_APPLYING => {
                     match self.next(message, &mut last) {

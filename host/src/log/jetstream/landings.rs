@@ -2,6 +2,7 @@
 //! truth: an acknowledgement may get lost.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
@@ -17,6 +18,8 @@ pub(super) type Landed = Result<Appended, AppendError>;
 pub(super) struct Landings {
     process: Uuid,
     expected: Mutex<Expected>,
+    /// The last message that is known to be in the stream.
+    stored: AtomicU64,
     /// Up to which message all have come by.
     reached: watch::Sender<Sequence>,
 }
@@ -37,7 +40,12 @@ pub(super) struct Landing<'a> {
 impl Landings {
     /// `reached`: what the copy has already.
     pub(super) fn new(reached: Sequence) -> Self {
-        Self { process: Uuid::now_v7(), expected: Mutex::default(), reached: watch::Sender::new(reached) }
+        Self {
+            process: Uuid::now_v7(),
+            expected: Mutex::default(),
+            stored: AtomicU64::new(reached),
+            reached: watch::Sender::new(reached),
+        }
     }
 
     pub(super) fn expect(&self) -> Landing<'_> {
@@ -60,8 +68,20 @@ impl Landings {
         self.reached.send_replace(sequence);
     }
 
-    pub(super) fn reached(&self) -> watch::Receiver<Sequence> {
-        self.reached.subscribe()
+    /// Waits until everything up to a message has come by.
+    pub(super) async fn reached(&self, sequence: Sequence) {
+        self.stored(sequence);
+        // Err cannot be: the sender is in here.
+        let _ = self.reached.subscribe().wait_for(|reached| *reached >= sequence).await;
+    }
+
+    /// A message is in the stream, whether it has come by or not.
+    pub(super) fn stored(&self, sequence: Sequence) {
+        self.stored.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    pub(super) fn last_stored(&self) -> Sequence {
+        self.stored.load(Ordering::Relaxed)
     }
 
     fn expected(&self) -> MutexGuard<'_, Expected> {

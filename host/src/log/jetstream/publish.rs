@@ -21,7 +21,7 @@ use crate::log::{AppendError, Appended, EventLog as _};
 use crate::model::{StreamId, Version};
 
 /// How long the fate of an append may be open, electing another leader (4.3 to 6.4 s) included. After it nobody knows.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// How long one attempt waits for its acknowledgement.
 const ACKNOWLEDGED: Duration = Duration::from_secs(2);
 /// The wait before the next attempt, if the server could not take one.
@@ -229,7 +229,7 @@ impl Publisher {
     /// Where a stream ends for the leader, once the copy has that too.
     async fn ask_head(&self, stream: &StreamId) -> Result<Head, AppendError> {
         let sequence = self.last_sequence(stream).await?;
-        self.reached(sequence).await;
+        self.landings.reached(sequence).await;
         let version = self.copy.version(stream).await.map_err(|error| AppendError::Unavailable(error.0))?;
         Ok(Head { version, sequence })
     }
@@ -239,15 +239,9 @@ impl Publisher {
         if head.version == part.expected {
             return Ok(());
         }
-        self.reached(head.sequence).await;
+        self.landings.reached(head.sequence).await;
         let (stream, expected, actual) = (part.stream.clone(), part.expected, head.version);
         Err(AppendError::Conflict { stream, expected, actual })
-    }
-
-    /// Waits until everything up to a message has come by.
-    async fn reached(&self, sequence: Sequence) {
-        // Err cannot be: the sender is in there.
-        let _ = self.landings.reached().wait_for(|reached| *reached >= sequence).await;
     }
 
     /// Nothing is to be written: asks whether the streams still end where they did.
@@ -290,6 +284,7 @@ impl Publisher {
 
     /// The messages of a batch have the sequences up to that of the last.
     fn remember(&self, parts: &[Part<'_>], last: Sequence) {
+        self.landings.stored(last);
         let mut lanes = self.lanes();
         for (part, behind) in parts.iter().rev().zip(0..) {
             lanes.remember(part.stream, Head { version: part.leaves, sequence: last - behind });
