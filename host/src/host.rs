@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Limits};
-use crate::deploy::{self, Boot, BootError, Components, DeployGround, Deployed, Deployer, Registry, Store};
+use crate::deploy::{
+    self, Boot, BootError, Components, DeployGround, Deployed, Deployer, Registry, Running, Store,
+};
 use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, Edge, HttpLimits, RouteError};
 use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
@@ -37,8 +39,11 @@ pub struct Started {
     /// Where it listens; the port is the one it got.
     pub address: SocketAddr,
     pub deployed: Arc<Deployed>,
+    /// What runs, since when and by whom.
+    pub running: Arc<Vec<Running>>,
     /// Files of the directory of components that do not run, because the log knows their services otherwise, a sentence each.
     pub differing: Vec<String>,
+    pub deployer: Arc<Deployer>,
 }
 
 /// Why a host cannot run.
@@ -73,7 +78,7 @@ pub enum HostError {
 pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send,
-    started: impl FnOnce(&Started),
+    started: impl FnOnce(Started),
 ) -> Result<(), HostError> {
     let metrics = telemetry::metrics()?;
     let (edge, differing) = wire(&config, metrics.clone()).await?;
@@ -81,12 +86,18 @@ pub async fn run(
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
     let upkeep = keep_up(metrics);
-    started(&Started { address, deployed: edge.registry.current(), differing });
+    started(Started {
+        address,
+        deployed: edge.registry.current(),
+        running: edge.deployer.running(),
+        differing,
+        deployer: edge.deployer.clone(),
+    });
     let edge = Arc::new(edge);
     let served = http::serve(listener, edge.clone(), shutdown).await;
 
     // From the outside in: what is no longer fed comes to rest.
-    edge.deployer.close().await;
+    let _no_deployment = edge.deployer.close().await;
     edge.sagas.close().await;
     edge.dispatch.close().await;
     edge.projections.close().await;

@@ -10,7 +10,7 @@ use super::style::{Colour, Style, span};
 use super::table::Columns;
 
 /// What stands before a finding, below its gate.
-const INDENT: &str = "    ";
+pub(super) const INDENT: &str = "    ";
 
 /// Prints the report that a host answered with, and what runs now. A refusal is an error.
 pub(super) fn tell(
@@ -57,7 +57,7 @@ fn report_text(report: &Report, style: Style) -> String {
 }
 
 /// `order 0.2.0 (0123456789ab)`
-fn release(service: &ServiceReport) -> String {
+pub(super) fn release(service: &ServiceReport) -> String {
     format!("{} {} ({})", service.service, service.version, service.digest.short())
 }
 
@@ -84,7 +84,8 @@ fn conclusion(report: &Report, flag: &str) -> String {
     if !report.live {
         return format!("Nothing was changed. Without --dry-run, this would run: {releases}");
     }
-    match report.services.iter().find(|service| service.replaces.is_some()) {
+    let replaces = |service: &&ServiceReport| service.replaces.is_some_and(|old| old != service.digest);
+    match report.services.iter().find(replaces) {
         Some(one) => format!("Live: {releases}. To go back: kontor rollback {}{flag}", one.service),
         None => format!("Live: {releases}"),
     }

@@ -20,13 +20,13 @@ use crate::model::{Digest, StreamId};
 use crate::runtime::{Component, Guarded, HttpClient, LoadError, Runtime, Target};
 use crate::saga::{Course, Rehearsed, Sagas};
 
-pub(super) use permissions::asked;
 pub use permissions::{Grant, InvalidGrant};
+pub(super) use permissions::{asked, asked_inside};
 
 /// Calls that an aggregate answers before it is let into the host: as many instances are warm then.
 const WARM_CALLS: usize = 4;
 
-/// What a component is granted inside of the host.
+/// What a component is granted, but for what the configuration says of HTTP.
 pub(super) type Granted<'a> = dyn Fn(&Component) -> Vec<Grant> + Sync + 'a;
 
 /// What the gates look with.
