@@ -66,7 +66,7 @@ impl Deploy {
         headers.extend(signatures.as_deref().map(|signatures| ("kontor-signature", signatures)));
         let answer =
             Client::of_deployments(&self.host)?.put("/admin/plugins", &self.parameters(), &headers, &body);
-        gates::tell(answer, &self.host, json, out)
+        gates::tell(answer, Some(&self.host), json, out)
     }
 
     fn parameters(&self) -> Vec<(&'static str, String)> {
