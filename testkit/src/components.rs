@@ -109,7 +109,7 @@ pub(crate) fn built(service: &str) -> Vec<u8> {
 }
 
 /// cargo's target directory: what the environment says, or the workspace's own.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
     let workspace = package.ancestors().find(|folder| folder.join("Cargo.lock").exists());
     let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());

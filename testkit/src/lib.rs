@@ -77,6 +77,7 @@ mod command;
 mod components;
 pub mod host;
 pub mod log;
+pub mod nats;
 pub mod sagas;
 mod service;
 

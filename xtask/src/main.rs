@@ -2,6 +2,7 @@
 
 mod cargo;
 mod cargo_component;
+mod nats;
 mod new_service;
 mod plugins;
 mod test;
@@ -21,7 +22,7 @@ Usage: cargo xtask <COMMAND> [OPTIONS] [-- ARGUMENTS]
 Commands:
   build  Build the plugins into target/plugins/, the tests' fixtures and the host
   run    Build, then serve the plugins with `kontor serve`, in the root of the repository
-  test   Check format and lints, build the plugins, run all tests
+  test   Check format and lints, build the plugins, fetch a nats-server, run all tests
   cargo-component
          Build the plugins with cargo-component and run their tests on that
   help   Print this text

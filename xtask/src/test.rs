@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use crate::cargo::{Workspace, succeed};
+use crate::nats;
 use crate::new_service;
 use crate::plugins;
 use crate::{ALL, Result};
@@ -18,6 +19,7 @@ pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result
         cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
     })?;
     stage("plugins", || plugins::build(workspace, ALL))?;
+    stage("nats-server", || nats::ensure(workspace))?;
     if has_nextest(workspace) {
         stage("tests", || {
             let mut tests = workspace.cargo(&["nextest", "run", "--workspace"]);

