@@ -32,8 +32,7 @@ Examples:
   kontor serve --config shop.toml --listen 127.0.0.1:0 --json
 
 A flag goes before its environment variable, that before the configuration file, that before the default.
-With --watch, whatever is built into the directory of components is deployed as `kontor deploy` would, once the file has been
-still for half a second; a file that a gate refuses changes nothing.
+With --watch, what is built into the directory is deployed as by `kontor deploy`; what a gate refuses changes nothing.
 SIGINT or SIGTERM ends the host once everything under way is done; a second one ends it at once.";
 
 /// Run a host: load the services, answer HTTP
