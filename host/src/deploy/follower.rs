@@ -49,7 +49,7 @@ struct Seen {
     stamp: Stamp,
     /// Whether it has been taken since it has this stamp.
     taken: bool,
-    /// What it was when it was taken last.
+    /// What it was when it was taken last; none if it was not deployed then, so that a touch is another try.
     digest: Option<Digest>,
 }
 
@@ -101,7 +101,7 @@ impl Follower {
         match self.deployer.deploy(vec![upload], options, ACTOR).await {
             Err(DeployError::UnderWay) => Ok(None),
             outcome => {
-                self.files.taken(file, Some(digest));
+                self.files.taken(file, outcome.is_ok().then_some(digest));
                 Ok(Some(outcome?))
             }
         }
@@ -115,21 +115,22 @@ impl Files {
         let mut still = Vec::new();
         for (file, stamp) in stamps {
             let seen = before.remove(&file);
-            if seen.is_some_and(|seen| seen.stamp == stamp && !seen.taken) {
+            let same = seen.filter(|seen| seen.stamp == stamp);
+            if same.is_some_and(|seen| !seen.taken) {
                 still.push(file.clone());
             }
-            let taken = seen.is_some_and(|seen| seen.stamp == stamp && seen.taken);
-            self.0.insert(file, Seen { stamp, taken, digest: seen.and_then(|seen| seen.digest) });
+            let digest = seen.and_then(|seen| seen.digest);
+            self.0.insert(file, same.unwrap_or(Seen { stamp, taken: false, digest }));
         }
         still
     }
 
-    /// Whether a file was this when it was taken last.
+    /// Whether a file was this when it was deployed last.
     fn was(&self, file: &Path, digest: Digest) -> bool {
         self.0.get(file).is_some_and(|seen| seen.digest == Some(digest))
     }
 
-    /// `digest`: none if it could not be read.
+    /// `digest`: none if it was not deployed.
     fn taken(&mut self, file: &Path, digest: Option<Digest>) {
         if let Some(seen) = self.0.get_mut(file) {
             (seen.taken, seen.digest) = (true, digest);
