@@ -15,7 +15,9 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{Clock as _, SharedClock, SystemClock};
 use crate::config::{Config, ConfigError, Limits, LogEngine};
-use crate::deploy::{self, Boot, BootError, Components, DeployGround, Deployed, Deployer, Registry, Store};
+use crate::deploy::{
+    self, Boot, BootError, Components, DeployGround, Deployed, Deployer, Registry, Running, Store,
+};
 use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, HttpLimits, RouteError};
 use crate::edge::{self, Edge};
@@ -41,8 +43,11 @@ pub struct Started {
     /// Where it listens; the port is the one it got.
     pub address: SocketAddr,
     pub deployed: Arc<Deployed>,
+    /// What runs, since when and by whom.
+    pub running: Arc<Vec<Running>>,
     /// Files of the directory of components that do not run, because the log knows their services otherwise, a sentence each.
     pub differing: Vec<String>,
+    pub deployer: Arc<Deployer>,
 }
 
 /// Why a host cannot run.
@@ -85,7 +90,7 @@ pub enum HostError {
 pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send,
-    started: impl FnOnce(&Started),
+    started: impl FnOnce(Started),
 ) -> Result<(), HostError> {
     let metrics = telemetry::metrics()?;
     let nats = Connection::open(&config.nats).await?;
@@ -104,7 +109,13 @@ pub async fn run(
         }
         None => None,
     };
-    started(&Started { address, deployed: edge.registry.current(), differing });
+    started(Started {
+        address,
+        deployed: edge.registry.current(),
+        running: edge.deployer.running(),
+        differing,
+        deployer: edge.deployer.clone(),
+    });
     let shutdown = async {
         shutdown.await;
         stop.send_replace(true);
@@ -116,7 +127,7 @@ pub async fn run(
         // Err: it has panicked, and answers nothing any more.
         let _ = over_nats.await;
     }
-    edge.deployer.close().await;
+    let _no_deployment = edge.deployer.close().await;
     edge.sagas.close().await;
     edge.dispatch.close().await;
     edge.projections.close().await;

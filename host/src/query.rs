@@ -21,7 +21,7 @@ use crate::projection::{Live, Projections};
 use crate::runtime::{
     Access, Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
 };
-use crate::state::States;
+use crate::state::{States, Viewed};
 
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -36,8 +36,8 @@ pub struct Answer {
 /// What an answer follows from: as long as that is the same, so is the answer to the same question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revision {
-    /// The view of one aggregate at this version.
-    Stream(Version),
+    /// A component's view of one aggregate at this version.
+    View { component: Digest, version: Version },
     /// A component's reading of its read model.
     ReadModel {
         component: Digest,
@@ -268,9 +268,9 @@ impl Inquiry {
         let ViewArguments { id } = arguments.read().map_err(|error| invalid_arguments(&error))?;
         let stream = StreamId::new(aggregate, &id).map_err(|error| invalid_arguments(&error))?;
         let viewed = self.shared.states.view(&stream, None).await?;
-        let viewed = viewed.ok_or_else(|| Rejection::not_found(&stream))?;
-        let revision = Some(Revision::Stream(viewed.version));
-        Ok(Answer { body: viewed.view, revision, position: self.reflects() })
+        let Viewed { component, version, view } = viewed.ok_or_else(|| Rejection::not_found(&stream))?;
+        let revision = Some(Revision::View { component, version });
+        Ok(Answer { body: view, revision, position: self.reflects() })
     }
 
     /// Does something with a service's read model when it has the position, on a thread where SQLite may block.

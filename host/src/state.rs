@@ -48,6 +48,8 @@ impl Live {
 /// The view of an aggregate at one version.
 #[derive(Clone, Debug)]
 pub struct Viewed {
+    /// Whose view it is.
+    pub component: Digest,
     pub version: Version,
     pub view: Json,
 }
@@ -78,8 +80,9 @@ impl States {
             None => self.load(stream, &component).await?,
             Some(version) => self.at(stream, &component, version).await?,
         };
-        let reached = at.is_none_or(|version| version == live.version);
-        Ok(live.folded.filter(|_| reached).map(|folded| Viewed { version: live.version, view: folded.view }))
+        let Live { version, folded, digest: component, .. } = live;
+        let reached = at.is_none_or(|at| at == version);
+        Ok(folded.filter(|_| reached).map(|folded| Viewed { component, version, view: folded.view }))
     }
 
     /// The aggregate as it was at a version.

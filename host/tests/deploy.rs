@@ -80,6 +80,20 @@ fn a_restart_undoes_no_undeployment() {
     assert!(host.log().contains(&told), "{}", host.log());
 }
 
+#[test]
+fn a_view_that_a_client_has_kept_is_not_right_any_more_when_another_version_shows_it() {
+    let (site, _plugins) = inventory();
+    let host = site.start();
+    host.register("desk", 5, 10);
+    let kept = host.get("/products/desk").header("etag").unwrap().to_owned();
+    let look = || host.get_with("/products/desk", &[("if-none-match", &kept)]);
+    assert_eq!(look().status, 304);
+    host.force(&next_inventory("forgetful"));
+    assert_eq!(look().ok(), json!({"id": "desk", "available": 10}));
+    let more = json!({"quantity": 1});
+    host.post("/products/desk/add-stock", &[("if-match", &kept)], &more).ok();
+}
+
 /// The number of events that the read model of the fixture `unruly` has.
 fn remembered(site: &Site) -> u64 {
     let database = Connection::open(site.data().join("read/unruly-v1.db")).unwrap();

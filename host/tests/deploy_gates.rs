@@ -221,7 +221,7 @@ fn what_a_component_asks_for_can_be_granted_with_its_deployment_and_stays_grante
         permissions.contains("http://127.0.0.1:9") && permissions.contains("[[grants.unruly.http]]"),
         "{permissions}"
     );
-    host.deploy(&unruly, "?grant=http:http://127.0.0.1:9").problem(422, "invalid-grant");
+    host.deploy(&unruly, "?grant=inventory").problem(422, "invalid-grant");
     assert!(host.stop().success());
 
     inventory.site.configure("");

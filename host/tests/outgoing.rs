@@ -199,6 +199,26 @@ async fn only_what_is_asked_for_and_granted_is_called() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_granted_with_a_deployment_is_called_as_long_as_that_runs() {
+    let abroad = Abroad::open();
+    let origin = || (Arc::from("unruly"), abroad.url("").parse().unwrap());
+    let bench = Bench::new(&abroad.url(""), Vec::new(), LIMITS, &system_resolver()).await;
+    let (denied, private) = ("HttpRequestDenied", "DestinationIpProhibited");
+    failed(&bench.get(&abroad.url("/")).await, denied);
+    bench.client.follow([origin()]);
+    failed(&bench.get(&abroad.url("/")).await, private);
+    bench.client.follow([]);
+    // Calls under way end with what they began with.
+    failed(&bench.get(&abroad.url("/")).await, private);
+    bench.client.follow([]);
+    failed(&bench.get(&abroad.url("/")).await, denied);
+
+    let bench = Bench::granted(&abroad).await;
+    bench.client.follow([origin()]);
+    assert_eq!(bench.get(&abroad.url("/")).await, welcome(), "the configuration goes before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_is_refused_for_any_address_that_is_not_public() {
     let abroad = Abroad::open();
     let named = format!("http://gateway.test:{}", abroad.address.port());

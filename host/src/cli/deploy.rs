@@ -16,6 +16,7 @@ Examples:
   kontor deploy order.wasm report.wasm --note 'spring sale'
   kontor deploy order.wasm --dry-run
   kontor deploy order.wasm --grant service:payment --grant service:delivery
+  kontor deploy payment.wasm --grant http:https://payments.example
   kontor deploy order.wasm --allow-breaking 'route:GET /orders' --allow-breaking query:sales
   kontor deploy order.wasm --signature order.wasm.sig
 
@@ -34,8 +35,9 @@ pub(super) struct Deploy {
     /// Say what would be, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// What a service may use inside of the host, beside what the configuration grants: service:payment or
-    /// subject:orders.>. Calls over HTTP are granted in the configuration only, where their secrets are
+    /// What a service may use, beside what the configuration grants: service:payment, subject:orders.> or
+    /// http:https://payments.example. What is granted here for HTTP holds for all methods, but for no private address and with
+    /// no secret header: these stand in kontor.toml
     #[arg(long = "grant", value_name = "GRANT")]
     grants: Vec<String>,
     /// Why; it stays in the log
@@ -64,7 +66,7 @@ impl Deploy {
         headers.extend(signatures.as_deref().map(|signatures| ("kontor-signature", signatures)));
         let answer =
             Client::of_deployments(&self.host)?.put("/admin/plugins", &self.parameters(), &headers, &body);
-        gates::tell(answer, &self.host, json, out)
+        gates::tell(answer, Some(&self.host), json, out)
     }
 
     fn parameters(&self) -> Vec<(&'static str, String)> {

@@ -10,12 +10,13 @@ use super::style::{Colour, Style, span};
 use super::table::Columns;
 
 /// What stands before a finding, below its gate.
-const INDENT: &str = "    ";
+pub(super) const INDENT: &str = "    ";
 
-/// Prints the report that a host answered with, and what runs now. A refusal is an error.
+/// Prints the report that a host answered with, and what runs now. A refusal is an error. `back`: the host on which it can be
+/// rolled back; none if it has been rolled back just now.
 pub(super) fn tell(
     answer: Result<String, ClientError>,
-    host: &HostArgument,
+    back: Option<&HostArgument>,
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
@@ -33,7 +34,7 @@ pub(super) fn tell(
         bail!("nothing was changed: {why}");
     }
     if !json {
-        writeln!(out, "{}", conclusion(&report, &host.flag()))?;
+        writeln!(out, "{}", conclusion(&report, back))?;
     }
     Ok(())
 }
@@ -57,7 +58,7 @@ fn report_text(report: &Report, style: Style) -> String {
 }
 
 /// `order 0.2.0 (0123456789ab)`
-fn release(service: &ServiceReport) -> String {
+pub(super) fn release(service: &ServiceReport) -> String {
     format!("{} {} ({})", service.service, service.version, service.digest.short())
 }
 
@@ -78,15 +79,18 @@ fn gate_table(gates: &[Gate], style: Style) -> String {
     text
 }
 
-/// What runs now, or would.
-fn conclusion(report: &Report, flag: &str) -> String {
+/// What runs now, or would, and how to go back.
+fn conclusion(report: &Report, back: Option<&HostArgument>) -> String {
     let releases = report.services.iter().map(release).collect::<Vec<_>>().join(", ");
     if !report.live {
         return format!("Nothing was changed. Without --dry-run, this would run: {releases}");
     }
-    match report.services.iter().find(|service| service.replaces.is_some()) {
-        Some(one) => format!("Live: {releases}. To go back: kontor rollback {}{flag}", one.service),
-        None => format!("Live: {releases}"),
+    let replaces = |service: &&ServiceReport| service.replaces.is_some_and(|old| old != service.digest);
+    match (report.services.iter().find(replaces), back) {
+        (Some(one), Some(host)) => {
+            format!("Live: {releases}. To go back: kontor rollback {}{}", one.service, host.flag())
+        }
+        _ => format!("Live: {releases}"),
     }
 }
 
@@ -128,7 +132,7 @@ mod tests {
     /// What is printed, and the error.
     fn told(answer: Result<String, ClientError>, json: bool) -> (String, Option<String>) {
         let (mut out, host) = (Vec::new(), HostArgument { host: "http://HOST".to_owned() });
-        let outcome = tell(answer, &host, json, &mut out);
+        let outcome = tell(answer, Some(&host), json, &mut out);
         (String::from_utf8(out).unwrap(), outcome.err().map(|error| error.to_string()))
     }
 
@@ -176,6 +180,11 @@ Live: order 0.2.0 (010101010101), report 0.1.0 (020202020202). To go back: konto
         let (text, error) = told(Ok(json!(report).to_string()), false);
         assert!(text.ends_with("\nNothing was changed. Without --dry-run, this would run: order 0.2.0 (010101010101), report 0.1.0 (020202020202)\n"), "{text}");
         assert_eq!(error, None);
+    }
+
+    #[test]
+    fn who_has_just_gone_back_is_not_told_how() {
+        assert!(!conclusion(&report(true), None).contains("rollback"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod style;
 mod table;
 mod timeline;
 mod undeploy;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -117,7 +117,8 @@ impl New {
         if is_home {
             return [
                 "cargo xtask build".to_owned(),
-                format!("cargo test --package {service}"),
+                // With the features of the whole workspace, so that nothing else is compiled again.
+                "cargo test --workspace --test rules --test queries".to_owned(),
                 format!("kontor deploy target/plugins/{service}.wasm"),
             ];
         }

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::Context as _;
 use kontor::clock::{Time, rfc3339};
+use kontor::deploy::Running;
 use kontor::manifest::Manifest;
 use kontor::model::{Digest, Version};
 use serde::{Deserialize, Serialize};
@@ -127,7 +128,8 @@ impl Plugins {
 }
 
 impl Plugin {
-    pub(super) fn new(manifest: &Manifest, digest: Digest) -> Self {
+    /// `running`: since when it runs and by whom.
+    pub(super) fn new(manifest: &Manifest, digest: Digest, running: Option<&Running>) -> Self {
         let route = |route: &kontor::manifest::Route| Route {
             method: route.method.to_string(),
             path: route.path.clone(),
@@ -139,8 +141,8 @@ impl Plugin {
             aggregates: manifest.aggregates.iter().map(|aggregate| aggregate.name.to_string()).collect(),
             sagas: manifest.sagas.iter().map(|saga| saga.name.to_string()).collect(),
             routes: manifest.routes.iter().map(route).collect(),
-            since: None,
-            by: None,
+            since: running.map(|running| running.since),
+            by: running.map(|running| running.by.to_string()),
         }
     }
 }

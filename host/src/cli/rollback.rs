@@ -51,7 +51,7 @@ impl Rollback {
         let path = format!("/admin/plugins/{}/rollback", self.service);
         let client = Client::of_deployments(&self.host)?;
         let answer = client.post(&path, &[self.actor.header()], &self.body());
-        gates::tell(answer, &self.host, json, out)
+        gates::tell(answer, None, json, out)
     }
 
     /// What is not given is left out.

@@ -1,12 +1,16 @@
 //! `kontor serve`: runs a host.
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, pending};
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use kontor::config::{Config, Overrides};
+use kontor::deploy::Follower;
 use kontor::host::{self, Started};
+use kontor::runtime::Component;
 use kontor::telemetry;
 use serde_json::json;
 use tokio::runtime;
@@ -14,6 +18,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::plugins::{Plugin, plugin_table};
+use super::style::Style;
+use super::watch;
 
 /// What a shell shows for a program that was interrupted: 128 + SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -22,9 +28,11 @@ const EXAMPLES: &str = "\
 Examples:
   kontor serve
   kontor serve --plugins target/plugins --data /var/lib/kontor
+  kontor serve --plugins target/plugins --watch
   kontor serve --config shop.toml --listen 127.0.0.1:0 --json
 
 A flag goes before its environment variable, that before the configuration file, that before the default.
+With --watch, what is built into the directory is deployed as by `kontor deploy`; what a gate refuses changes nothing.
 SIGINT or SIGTERM ends the host once everything under way is done; a second one ends it at once.";
 
 /// Run a host: load the services, answer HTTP
@@ -33,32 +41,61 @@ SIGINT or SIGTERM ends the host once everything under way is done; a second one 
 pub(super) struct Serve {
     #[command(flatten)]
     pub(super) overrides: Overrides,
+    /// Deploy the components of the directory that do not run, and from then on each that changes: while you write services
+    #[arg(long)]
+    watch: bool,
 }
 
 impl Serve {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let config = Config::load(self.overrides)?;
         telemetry::init_logging(config.log_format)?;
+        let watched = self.watch.then(|| config.plugins.clone());
         let runtime = runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .context("the threads of the host could not be started")?;
         runtime.block_on(async {
             let shutdown = shutdown_signal().context("signals cannot be listened to")?;
-            let started = |started: &Started| {
-                started.differing.iter().for_each(|file| tracing::warn!("{file}"));
-                let plugins: Vec<Plugin> = started
-                    .deployed
-                    .services()
-                    .map(|service| Plugin::new(service.manifest(), service.digest()))
-                    .collect();
-                if let Err(error) = announce(started.address, &plugins, json, out) {
-                    tracing::warn!(%error, "standard output cannot be written");
-                }
-            };
-            host::run(config, shutdown, started).await?;
-            Ok(())
+            let (tell, started) = oneshot::channel();
+            let host = host::run(config, shutdown, |started| {
+                // The receiver lives as long as the host runs.
+                let _ = tell.send(started);
+            });
+            tokio::select! {
+                ended = host => Ok(ended?),
+                never = show(started, watched, json, out) => match never {},
+            }
         })
+    }
+}
+
+/// Tells what runs once the host answers, and then what becomes of the files of a directory that is watched.
+async fn show(
+    started: oneshot::Receiver<Started>,
+    watched: Option<PathBuf>,
+    json: bool,
+    out: &mut dyn Write,
+) -> Infallible {
+    // Err: the host has not started, and says why.
+    let Ok(started) = started.await else { return pending().await };
+    let by_service = |service: &Component| {
+        let running = started.running.iter().find(|running| running.release.digest == service.digest());
+        Plugin::new(service.manifest(), service.digest(), running)
+    };
+    let plugins: Vec<Plugin> = started.deployed.services().map(by_service).collect();
+    told(announce(started.address, &plugins, json, out));
+    let Some(dir) = watched else {
+        started.differing.iter().for_each(|file| tracing::warn!("{file}"));
+        return pending().await;
+    };
+    let follower = Follower::new(started.deployer, dir);
+    follower.run(|file, outcome| told(watch::tell(file, outcome, json, Style::of_output(), out))).await
+}
+
+fn told(written: io::Result<()>) {
+    if let Err(error) = written {
+        tracing::warn!(%error, "standard output cannot be written");
     }
 }
 
@@ -106,6 +143,8 @@ async fn either(one: &mut Signal, other: &mut Signal) {
 
 #[cfg(test)]
 mod tests {
+    use kontor::clock::Time;
+    use kontor::deploy::{Release, Running};
     use kontor::manifest::{Manifest, Permissions};
     use kontor::model::Digest;
 
@@ -123,7 +162,10 @@ mod tests {
             read_model: None,
             permissions: Permissions::default(),
         };
-        Plugin::new(&manifest, Digest::of(b"component"))
+        let digest = Digest::of(b"component");
+        let release = Release { service: "order".into(), version: String::new(), digest, grants: Vec::new() };
+        let running = Running { release, since: Time(0), by: "ada".into(), note: None, before: Vec::new() };
+        Plugin::new(&manifest, digest, Some(&running))
     }
 
     fn announced(json: bool) -> Vec<String> {
@@ -136,7 +178,10 @@ mod tests {
     fn the_first_line_tells_the_address_and_the_last_one_the_page() {
         let lines = announced(false);
         assert_eq!(lines.first().unwrap(), "listening on http://127.0.0.1:7070");
-        assert!(lines.iter().any(|line| line.starts_with("order    0.1.0")), "{lines:?}");
+        let is_order = |line: &String| {
+            line.starts_with("order    0.1.0") && line.ends_with("1970-01-01T00:00:00.000Z  ada")
+        };
+        assert!(lines.iter().any(is_order), "{lines:?}");
         assert!(lines.last().unwrap().ends_with("http://127.0.0.1:7070/"), "{lines:?}");
     }
 

@@ -50,7 +50,7 @@ impl Undeploy {
         let client = Client::of_deployments(&self.host)?;
         let body = match client.delete(&path, &parameters, &[self.actor.header()]) {
             refused @ Err(ClientError::Refused { report: Some(_), .. }) => {
-                return gates::tell(refused, &self.host, json, out);
+                return gates::tell(refused, None, json, out);
             }
             answer => answer?,
         };

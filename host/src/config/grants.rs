@@ -36,6 +36,14 @@ pub struct HttpGrant {
     pub headers: BTreeMap<String, SecretSource>,
 }
 
+impl HttpGrant {
+    /// What `--grant http:<origin>` grants: whatever takes no trust of the configuration's.
+    pub(crate) fn with_deployment(origin: HttpOrigin) -> Self {
+        let methods = vec![Method::Get, Method::Post, Method::Put, Method::Delete, Method::Patch];
+        Self { origin, methods, private: false, headers: BTreeMap::new() }
+    }
+}
+
 /// Where a secret comes from. It is read once, when the host starts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

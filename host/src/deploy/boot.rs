@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::deployer::{self, DeployError, DeployRules};
 use super::deployment::{Deployments, Happened, HistoryError, Released};
 use super::directory::{self, DirectoryError};
-use super::gates::{Candidate, Examiner, Grant, Terms, Upload, asked, side_by_side};
+use super::gates::{Candidate, Examiner, Grant, Terms, Upload, asked_inside, side_by_side};
 use super::registry::Deployed;
 use super::report::{Gate, GateOutcome};
 use super::store::Store;
@@ -101,6 +101,7 @@ pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
         return Err(BootError::SideBySide(Box::new(gate)));
     }
     boot.record(&mut deployments, &candidates).await?;
+    boot.http.follow(deployments.origins());
     Ok(Booted { deployments, deployed: deployed.map_err(BootError::Together)?, differing })
 }
 
@@ -171,7 +172,7 @@ impl Boot<'_> {
 
 /// Whoever puts a component into the host's own directory grants it what it asks for inside of the host.
 fn granted_here(component: &Component) -> Vec<Grant> {
-    asked(component).collect()
+    asked_inside(component).collect()
 }
 
 fn refuse(file: PathBuf, candidate: &Candidate) -> Result<(), BootError> {

@@ -4,7 +4,7 @@
 //! a time. *Invariant:* the swap itself is one store of a pointer: every call sees all of a deployment or nothing of it, and
 //! ends on the version that it began with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::deployment::{
     self, Deployments, Happened, HistoryEntry, HistoryError, Release, Released, Running,
 };
-use super::gates::{Candidate, Examiner, Grant, Granted, Terms, Upload, asked, side_by_side};
+use super::gates::{Candidate, Examiner, Grant, Granted, Terms, Upload, asked, asked_inside, side_by_side};
 use super::registry::{Deployed, Registry};
 use super::report::Report;
 use super::signature::PublicKey;
@@ -48,7 +48,7 @@ pub struct DeployGround {
 pub struct DeployRules {
     /// Whose signatures count. None: components need not be signed.
     pub trusted: Vec<PublicKey>,
-    /// What the configuration grants, by service.
+    /// What the configuration grants inside of the host, by service.
     pub grants: BTreeMap<String, Vec<Grant>>,
     /// How long a new version may take to fold what is in the log.
     pub history_limit: Duration,
@@ -87,6 +87,9 @@ pub struct Options {
     pub allow_breaking: Vec<String>,
     /// `service:payment`
     pub grants: Vec<String>,
+    /// Whether the components come from the host's own directory: whoever writes there grants them what they ask for inside
+    /// of the host.
+    pub from_directory: bool,
 }
 
 /// Why nothing was deployed.
@@ -186,9 +189,9 @@ impl Deployer {
         on_its_own(async move { deployer.take_away(&service, options, actor).await }).await
     }
 
-    /// Returns when no deployment is under way.
-    pub async fn close(&self) {
-        drop(self.deployments.lock().await);
+    /// Returns when no deployment is under way. None begins as long as what is returned is held.
+    pub(crate) async fn close(&self) -> MutexGuard<'_, Deployments> {
+        self.deployments.lock().await
     }
 
     async fn deploy_all(
@@ -198,7 +201,7 @@ impl Deployer {
         actor: Arc<str>,
     ) -> Result<Report, DeployError> {
         let mut deployments = self.alone()?;
-        let granted = self.ground.rules.granted(&deployments, parse_grants(&options.grants)?);
+        let granted = granted(&deployments, parse_grants(&options.grants)?, options.from_directory);
         let mut candidates = Vec::with_capacity(uploads.len());
         for upload in uploads {
             candidates.push(self.examine(upload, &granted, &options, false).await);
@@ -208,15 +211,16 @@ impl Deployer {
             return Ok(report);
         }
         report.live = true;
-        if report.services.iter().all(|service| service.replaces == Some(service.digest)) {
-            return Ok(report);
-        }
         let released = candidates.iter().filter_map(|candidate| {
             let component = candidate.component.as_ref()?;
             let release = release(component, &granted(component));
             Some(Released { release, gates: candidate.report.gates.clone() })
         });
-        let happened = Happened::Deployed { services: released.collect(), note: options.note };
+        let services: Vec<_> = released.collect();
+        if services.iter().all(|released| deployments.runs(&released.release)) {
+            return Ok(report);
+        }
+        let happened = Happened::Deployed { services, note: options.note };
         self.clone().swap(&mut deployments, Swap { happened, deployed, candidates }, actor).await?;
         Ok(report)
     }
@@ -234,7 +238,9 @@ impl Deployer {
         let wasm = self.ground.store.read(target.digest).map_err(DeployError::Store)?;
         let wasm = wasm.ok_or_else(|| gone(&PastError::Gone(target.digest)))?;
         let upload = Upload { wasm, signature: None };
-        let granted = self.ground.rules.granted(&deployments, parse_grants(&target.grants)?);
+        // What it was granted then, and the configuration grants now.
+        let grants = parse_grants(&target.grants)?;
+        let granted = move |_: &Component| grants.clone();
         let candidates = vec![self.examine(upload, &granted, &options, true).await];
         let (mut report, deployed) = self.pass(&candidates, options.dry_run)?;
         if options.dry_run {
@@ -289,13 +295,17 @@ impl Deployer {
         back: bool,
     ) -> Candidate {
         let ground = &self.ground;
+        let granted = |component: &Component| {
+            let configured = ground.rules.grants.get(&*component.manifest().service);
+            configured.into_iter().flatten().cloned().chain(granted(component)).collect()
+        };
         let examiner = Examiner {
             runtime: &ground.runtime,
             log: &ground.log,
             http: &ground.http,
             trusted: if back { &[] } else { &ground.rules.trusted },
             history_limit: ground.rules.history_limit,
-            granted,
+            granted: &granted,
             sagas: Some(&ground.sagas),
         };
         let terms = Terms { sample: options.sample, allow_breaking: &options.allow_breaking, back };
@@ -330,6 +340,7 @@ impl Deployer {
         let watched = matches!(happened, Happened::Deployed { .. });
         record(&*ground.log, &ground.clock, deployments, happened, actor).await?;
         ground.components.keep_releases(deployments.digests().collect());
+        ground.http.follow(deployments.origins());
         ground.registry.replace(deployed);
         self.running.store(Arc::new(deployments.running.values().cloned().collect()));
         // From here on it runs, whatever becomes of the rest.
@@ -341,11 +352,15 @@ impl Deployer {
         }
         for Candidate { component, rehearsed, .. } in &candidates {
             let Some(component) = component else { continue };
+            let old = before.service(&component.manifest().service);
+            if old.is_some_and(|old| old.digest() == component.digest()) {
+                // With other grants.
+                continue;
+            }
             if let Err(error) = ground.sagas.move_over(rehearsed, component.digest()).await {
                 tracing::error!(%error, "open sagas stay on the version before");
             }
-            let old = before.service(&component.manifest().service);
-            if let Some(old) = old.filter(|old| watched && old.digest() != component.digest()) {
+            if let Some(old) = old.filter(|_| watched) {
                 tokio::spawn(self.clone().watch(component.clone(), old.clone()));
             }
         }
@@ -356,22 +371,22 @@ impl Deployer {
     }
 }
 
-impl DeployRules {
-    /// What services are granted: by the configuration, with this deployment, and with the one that runs.
-    pub(super) fn granted(
-        &self,
-        deployments: &Deployments,
-        given: Vec<Grant>,
-    ) -> impl Fn(&Component) -> Vec<Grant> + use<> {
-        let mut granted = self.grants.clone();
-        for (service, running) in &deployments.running {
-            let earlier = running.release.grants.iter().filter_map(|grant| grant.parse().ok());
-            granted.entry(service.to_string()).or_default().extend(earlier);
-        }
-        move |component| {
-            let granted = granted.get(&*component.manifest().service).into_iter().flatten();
-            granted.chain(&given).cloned().collect()
-        }
+/// What services are granted with this deployment, and were with the one that runs. The configuration is not in it, so that
+/// what it takes back is gone.
+pub(super) fn granted(
+    deployments: &Deployments,
+    given: Vec<Grant>,
+    from_directory: bool,
+) -> impl Fn(&Component) -> Vec<Grant> + use<> {
+    let earlier = deployments.running.iter().map(|(service, running)| {
+        let grants = running.release.grants.iter().filter_map(|grant| grant.parse().ok());
+        (service.clone(), grants.collect::<Vec<Grant>>())
+    });
+    let earlier: HashMap<_, _> = earlier.collect();
+    move |component| {
+        let earlier = earlier.get(&component.manifest().service).into_iter().flatten();
+        let inside = asked_inside(component).filter(|_| from_directory);
+        earlier.chain(&given).cloned().chain(inside).collect()
     }
 }
 

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::gates::Grant;
 use super::report::Gate;
 use crate::clock::Time;
 use crate::log::{EventLog, MAX_PAGE, ReadError};
 use crate::model::{Digest, Recorded, StreamId, Version, variant_of};
+use crate::runtime::HttpOrigin;
 
-/// The kind of the stream that deployments are in: `deployment/services`.
+/// The stream that deployments are in, and its kind.
+const STREAM: &str = "deployment/services";
 pub(crate) const AGGREGATE: &str = "deployment";
 
 /// Releases of a service that are kept besides the one that runs: some megabytes.
@@ -23,7 +26,7 @@ pub struct Release {
     /// As its manifest says.
     pub version: String,
     pub digest: Digest,
-    /// What was granted with this deployment, beside what the configuration grants.
+    /// What it asks for and was granted with this deployment or one before it, beside what the configuration grants.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<String>,
 }
@@ -135,10 +138,8 @@ pub enum HistoryError {
     Format { version: Version, why: String },
 }
 
-/// `deployment/services`
-pub(crate) fn stream() -> StreamId {
-    // The literals are valid.
-    StreamId::new(AGGREGATE, "services").unwrap_or_else(|_| unreachable!())
+pub(super) fn stream() -> StreamId {
+    StreamId::of_host(STREAM)
 }
 
 /// Up to a page of the stream behind a version.
@@ -223,6 +224,22 @@ impl Deployments {
         self.running.insert(service, Running { release, since, by: by.clone(), note, before });
     }
 
+    /// Whether this release runs, with the same grants.
+    pub(super) fn runs(&self, release: &Release) -> bool {
+        self.running.get(&release.service).is_some_and(|running| running.release == *release)
+    }
+
+    /// The origins that services may call by what was granted with the deployments that run.
+    pub(super) fn origins(&self) -> impl Iterator<Item = (Arc<str>, HttpOrigin)> {
+        self.running.iter().flat_map(|(service, running)| {
+            let grants = running.release.grants.iter().filter_map(|grant| grant.parse().ok());
+            grants.filter_map(|grant| match grant {
+                Grant::Http(origin) => Some((service.clone(), origin)),
+                Grant::Service(_) | Grant::Subject(_) => None,
+            })
+        })
+    }
+
     /// All components that run or may be rolled back to.
     pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> {
         self.running.values().flat_map(|running| {
@@ -293,6 +310,12 @@ mod tests {
     fn rolled_back(to: &str, from: &str) -> Happened {
         let from = Digest::of(from.as_bytes());
         Happened::RolledBack { to: release(to), from, reason: "faults".to_owned(), note: None }
+    }
+
+    #[test]
+    fn the_stream_has_a_name_that_can_be_read() {
+        let read = StreamId::parse(STREAM).unwrap();
+        assert_eq!((&read, read.aggregate()), (&stream(), AGGREGATE));
     }
 
     #[test]

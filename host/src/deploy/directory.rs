@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -31,16 +32,36 @@ pub(super) fn read(dir: &Path, required: bool) -> Result<Vec<(PathBuf, Vec<u8>)>
     if !required && !dir.exists() {
         return Ok(Vec::new());
     }
-    let unreadable = |source| DirectoryError::Directory { dir: dir.to_owned(), source };
-    let entries = fs::read_dir(dir).map_err(unreadable)?;
-    let files = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
-    let mut files = files.map_err(unreadable)?;
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "wasm"));
-    files.sort();
+    let files = files(dir).map_err(|source| DirectoryError::Directory { dir: dir.to_owned(), source })?;
     if required && files.is_empty() {
         return Err(DirectoryError::Empty { dir: dir.to_owned() });
     }
     files.into_iter().map(|file| Ok((file.clone(), read_file(&file)?))).collect()
+}
+
+/// What tells that a file has changed without a look at its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// None where files have no such time.
+    pub(super) changed: Option<SystemTime>,
+    pub(super) bytes: u64,
+}
+
+/// The files as they are now, in the order of their names. One that disappears meanwhile is left out.
+pub(super) fn stamps(dir: &Path) -> io::Result<Vec<(PathBuf, Stamp)>> {
+    let stamp = |file: PathBuf| {
+        let metadata = fs::metadata(&file).ok()?;
+        Some((file, Stamp { changed: metadata.modified().ok(), bytes: metadata.len() }))
+    };
+    Ok(files(dir)?.into_iter().filter_map(stamp).collect())
+}
+
+fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut files = entries.collect::<io::Result<Vec<_>>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "wasm"));
+    files.sort();
+    Ok(files)
 }
 
 /// The signature beside a component, `order.wasm.sig`, if there is one.
@@ -54,7 +75,7 @@ pub(super) fn signature(file: &Path) -> Result<Option<Vec<u8>>, DirectoryError> 
     }
 }
 
-fn read_file(file: &Path) -> Result<Vec<u8>, DirectoryError> {
+pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, DirectoryError> {
     let unreadable = |source| DirectoryError::Read { file: file.to_owned(), source };
     if fs::metadata(file).map_err(unreadable)?.len() > MAX_COMPONENT_BYTES {
         return Err(DirectoryError::TooLarge { file: file.to_owned() });

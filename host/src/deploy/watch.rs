@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, interval};
 
-use super::deployer::{DeployError, Deployer, RollbackRule, Swap, release};
+use super::deployer::{DeployError, Deployer, RollbackRule, Swap, granted, release};
 use super::deployment::Happened;
 use crate::model::Rejection;
 use crate::runtime::{Component, Tally};
@@ -69,7 +69,7 @@ impl Deployer {
         };
         // Not among those before if it was an older one that was deployed again.
         let before = running.before.iter().rev().find(|release| release.digest == old.digest());
-        let granted = self.ground.rules.granted(&deployments, Vec::new());
+        let granted = granted(&deployments, Vec::new(), false);
         let to = before.cloned().unwrap_or_else(|| release(old, &granted(old)));
         let deployed = self.ground.registry.current().with(std::slice::from_ref(old));
         let deployed = deployed.map_err(|why| Rejection::new("side-by-side", why))?;

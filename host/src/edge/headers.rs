@@ -38,7 +38,7 @@ const MAX_ACTOR_LENGTH: usize = 64;
 pub(super) enum IfMatch {
     /// `*`: it has events.
     Exists,
-    /// `"7"`: it is at this version.
+    /// `"7"` or `"7-…"`: it is at this version, whoever shows it.
     Version(Version),
 }
 
@@ -87,16 +87,19 @@ fn unwanted_tags(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
-/// The ETag of an aggregate at a version.
+/// The ETag of an aggregate at a version, in the reply to a command.
 pub(super) fn etag(version: Version) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("\"{version}\"")).ok()
 }
 
-/// The ETag of an answer. That of an aggregate's view is strong, because commands name it in `If-Match`. That of a component's
-/// reading is weak: what it says is the same, but nothing makes it say so in the same bytes.
+/// The ETag of an answer. That of an aggregate's view is strong, because commands name it in `If-Match`, which looks at its
+/// version only; another component shows the same version otherwise. That of a component's reading is weak: what it says is
+/// the same, but nothing makes it say so in the same bytes.
 pub(super) fn revision_etag(revision: &Revision) -> Option<HeaderValue> {
     match revision {
-        Revision::Stream(version) => etag(*version),
+        Revision::View { component, version } => {
+            HeaderValue::try_from(format!("\"{version}-{}\"", component.short())).ok()
+        }
         Revision::ReadModel { component, opening, changes } => {
             let (component, opening) = (component.short(), opening.simple());
             HeaderValue::try_from(format!("W/\"{component}-{opening}-{changes}\"")).ok()
@@ -105,7 +108,8 @@ pub(super) fn revision_etag(revision: &Revision) -> Option<HeaderValue> {
 }
 
 fn version_of_tag(tag: &str) -> Option<Version> {
-    decimal(tag.strip_prefix('"')?.strip_suffix('"')?)
+    let tag = tag.strip_prefix('"')?.strip_suffix('"')?;
+    decimal(tag.split_once('-').map_or(tag, |(version, _)| version))
 }
 
 /// `Kontor-Position`: the position that the answer must reflect at least.
@@ -218,6 +222,7 @@ mod tests {
             (vec!["*"], Some(IfMatch::Exists)),
             (vec!["\"7\""], Some(IfMatch::Version(7))),
             (vec![" \"0\" "], Some(IfMatch::Version(0))),
+            (vec!["\"7-0123456789ab\""], Some(IfMatch::Version(7))),
         ];
         for (values, expected) in accepted {
             assert_eq!(if_match(&headers("if-match", &values)).unwrap(), expected, "{values:?}");
@@ -268,7 +273,9 @@ mod tests {
     fn the_revision_of_a_view_is_strong_and_that_of_a_reading_weak() {
         let component = crate::model::Digest::of(b"component");
         let tag = |revision| revision_etag(&revision).unwrap().to_str().unwrap().to_owned();
-        assert_eq!(tag(Revision::Stream(7)), "\"7\"");
+        let view = tag(Revision::View { component, version: 7 });
+        assert_eq!(version_of_tag(&view), Some(7));
+        assert_ne!(view, tag(Revision::View { component: crate::model::Digest::of(b"other"), version: 7 }));
         let reading = tag(Revision::ReadModel { component, opening: uuid::Uuid::nil(), changes: 3 });
         assert!(reading.starts_with("W/\"") && reading.ends_with("-3\""), "{reading}");
     }

@@ -59,9 +59,6 @@ pub enum LoadError {
     Manifest(String),
     #[error("the configuration {key} of {service} is no URL such as https://payments.example")]
     NoUrl { service: String, key: String },
-    /// What it asks for, and what grants it.
-    #[error("it asks for {0}")]
-    NotGranted(String),
 }
 
 /// A component that is compiled and has said nothing of itself yet.

@@ -50,8 +50,8 @@ pub(crate) struct Host {
     process: Child,
     url: String,
     client: Client,
-    /// Kept open, so that the host can write to it.
-    _stdout: BufReader<ChildStdout>,
+    /// None while it is read.
+    stdout: Option<BufReader<ChildStdout>>,
     log: PathBuf,
 }
 
@@ -98,18 +98,24 @@ impl Site {
 
     /// Starts a host, and returns when it answers.
     pub(crate) fn start(&self) -> Host {
+        self.start_with(&[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn start_with(&self, flags: &[&str]) -> Host {
         let log = self.folder.path().join("host.log");
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         let mut serve = self.serve(&self.plugins);
-        let mut process = serve.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let mut process = serve.args(flags).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap());
-        let (first, stdout) = first_line(stdout);
-        let url = first.trim_end().strip_prefix("listening on ").unwrap_or_else(|| {
+        let (first, stdout) = next_line(stdout);
+        // As text or as JSON.
+        let url = first.split([' ', '"', '\n']).find(|word| word.starts_with("http://"));
+        let url = url.unwrap_or_else(|| {
             let _ = process.kill();
             panic!("the host did not start: {first}{}", read(&log))
         });
-        let url = url.to_owned();
-        Host { process, client: Client::new(&url), url, _stdout: stdout, log }
+        Host { process, client: Client::new(url), url: url.to_owned(), stdout: Some(stdout), log }
     }
 
     /// What becomes of a host that is to run these components and does not start.
@@ -129,6 +135,18 @@ impl Site {
 impl Host {
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The next line of its output in which this stands.
+    pub(crate) fn says(&mut self, text: &str) -> String {
+        loop {
+            let (line, stdout) = next_line(self.stdout.take().unwrap());
+            assert!(!line.is_empty(), "the host has ended without a word of {text:?}");
+            self.stdout = Some(stdout);
+            if line.contains(text) {
+                return line;
+            }
+        }
     }
 
     /// What it has logged so far.
@@ -217,14 +235,14 @@ pub(crate) fn setting<T: FromStr>(name: &str, default: T) -> T {
     })
 }
 
-fn first_line(mut stdout: BufReader<ChildStdout>) -> (String, BufReader<ChildStdout>) {
+fn next_line(mut stdout: BufReader<ChildStdout>) -> (String, BufReader<ChildStdout>) {
     let (sender, line) = mpsc::channel();
     thread::spawn(move || {
         let mut line = String::new();
         let _ = stdout.read_line(&mut line);
         let _ = sender.send((line, stdout));
     });
-    line.recv_timeout(START_LIMIT).expect("the host did not start in time")
+    line.recv_timeout(START_LIMIT).expect("the host said nothing in time")
 }
 
 fn read(file: &Path) -> String {

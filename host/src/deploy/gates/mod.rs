@@ -22,8 +22,8 @@ use crate::runtime::{Component, Guarded, HttpClient, LoadError, Runtime, Target}
 use crate::saga::{Course, Rehearsed, Sagas};
 
 use history::Folds;
-pub(super) use permissions::asked;
 pub use permissions::{Grant, InvalidGrant};
+pub(super) use permissions::{asked, asked_inside};
 
 /// Calls that an aggregate answers before it is let into the host: as many instances are warm then.
 const WARM_CALLS: usize = 4;
@@ -31,7 +31,7 @@ const WARM_CALLS: usize = 4;
 /// Open sagas that a report names: as many as a person reads. It counts the others.
 const MAX_SAGAS_TOLD: usize = 100;
 
-/// What a component is granted inside of the host.
+/// What a component is granted, but for what the configuration says of HTTP.
 pub(super) type Granted<'a> = dyn Fn(&Component) -> Vec<Grant> + Sync + 'a;
 
 /// What the gates look with.

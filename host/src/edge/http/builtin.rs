@@ -90,7 +90,10 @@ pub(super) const BUILTINS: [BuiltinRoute; 22] = [
             NOTE,
             ("sample", "How many streams of each aggregate to fold: all unless told."),
             ALLOW_BREAKING,
-            ("grant", "What a service may do, such as `service:payment`. May be there more than once."),
+            (
+                "grant",
+                "What a service may do, such as `service:payment` or `http:https://payments.example`. May be there more than once.",
+            ),
         ],
     },
     get(

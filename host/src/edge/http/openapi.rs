@@ -46,7 +46,7 @@ const QUERY_HEADERS: [(&str, &str, &str); 3] = [
         "The answer reflects at least this position of an earlier reply, and waits for it.",
     ),
     ("Prefer", "wait=5", "How many seconds to wait at most for that position."),
-    ("If-None-Match", "\"7\"", "The ETag of an answer that was kept: 304 if it is still right."),
+    ("If-None-Match", "\"7-0123456789ab\"", "The ETag of an answer that was kept: 304 if it is still right."),
 ];
 
 /// The document as it is sent.

@@ -43,6 +43,9 @@ struct Deployment<'r> {
     by: &'r str,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'r str>,
+    /// What it was granted with its deployment.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    grants: &'r [String],
 }
 
 #[derive(Serialize)]
@@ -85,6 +88,8 @@ struct Entry<'e> {
 struct Released<'e> {
     version: &'e str,
     digest: Digest,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    grants: &'e [String],
 }
 
 /// The body of a rollback.
@@ -114,6 +119,7 @@ impl<'m> Plugin<'m> {
             since: running.since,
             by: &running.by,
             note: running.note.as_deref(),
+            grants: &running.release.grants,
         };
         let routes = manifest.routes.iter();
         Self {
@@ -142,7 +148,11 @@ pub(super) async fn history(site: &Site, call: &Call<'_>) -> Result<Response, Pr
 
 impl<'e> From<&'e HistoryEntry> for Entry<'e> {
     fn from(entry: &'e HistoryEntry) -> Self {
-        let released = |release: &'e Release| Released { version: &release.version, digest: release.digest };
+        let released = |release: &'e Release| Released {
+            version: &release.version,
+            digest: release.digest,
+            grants: &release.grants,
+        };
         Self {
             version: entry.version,
             time: entry.time,
@@ -213,6 +223,7 @@ fn options(query: Option<&str>, known: &[&str]) -> Result<Options, Problem> {
         sample,
         allow_breaking: parameters.all("allow-breaking"),
         grants: parameters.all("grant"),
+        from_directory: false,
     })
 }
 
@@ -321,6 +332,7 @@ mod tests {
             sample: Some(9),
             allow_breaking: vec!["x".to_owned()],
             grants: vec!["a".to_owned(), "b".to_owned()],
+            from_directory: false,
         };
         assert_eq!(options(Some(query), known).unwrap(), expected);
         assert_eq!(options(None, known).unwrap(), Options::default());

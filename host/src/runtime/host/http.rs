@@ -29,6 +29,7 @@ use crate::runtime::guest::{Guest, Identity, service_name};
 pub use client::{GrantError, HeaderError, HttpClient, Resolve, system_resolver};
 pub use failure::{HttpFailure, HttpFailureKind};
 pub use origin::{HttpOrigin, NoOrigin};
+pub(crate) use policy::grant_to_add;
 
 /// A request of a component, with its absolute URL.
 pub type HttpRequest = hyper::Request<Bytes>;

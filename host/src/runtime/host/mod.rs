@@ -11,7 +11,7 @@ pub use http::{
     GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest,
     HttpResponse, NoOrigin, Outgoing, Resolve, system_resolver,
 };
-pub(crate) use http::{HttpAccess, HttpCall, HttpHooks};
+pub(crate) use http::{HttpAccess, HttpCall, HttpHooks, grant_to_add};
 pub(crate) use read_model::{Access, Guarded, ReadSession};
 pub use services::{Ask, AskFailure, Request};
 pub use steps::{Awaited, Halt, Outcome, Step, Steps};

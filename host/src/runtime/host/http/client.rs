@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -44,12 +45,17 @@ pub fn system_resolver() -> Resolve {
 }
 
 /// Sends for components what the operator grants. The default grants nothing.
-#[derive(Default)]
 pub struct HttpClient {
-    /// By service and origin.
-    services: HashMap<String, HashMap<HttpOrigin, Granted>>,
+    /// By the configuration.
+    configured: Origins,
+    /// With the deployments that run, and with those that ran until the last one: calls under way end on these.
+    deployed: ArcSwap<[Arc<Origins>; 2]>,
+    resolve: Resolve,
     response_bytes: usize,
 }
+
+/// By service.
+type Origins = HashMap<Arc<str>, HashMap<HttpOrigin, Arc<Granted>>>;
 
 /// A grant and its connections. No two grants share any: what one may reach, another may not.
 struct Granted {
@@ -79,6 +85,17 @@ pub enum HeaderError {
     Secret(#[from] SecretError),
 }
 
+impl Default for HttpClient {
+    fn default() -> Self {
+        Self {
+            configured: Origins::new(),
+            deployed: ArcSwap::default(),
+            resolve: system_resolver(),
+            response_bytes: HttpLimits::default().response_bytes,
+        }
+    }
+}
+
 impl HttpClient {
     /// Reads the secrets. `grants`: by service.
     pub fn new(
@@ -86,33 +103,51 @@ impl HttpClient {
         limits: &HttpLimits,
         resolve: &Resolve,
     ) -> Result<Self, GrantError> {
-        let mut services = HashMap::new();
+        let mut configured = Origins::new();
         for (service, grants) in grants {
             let mut origins = HashMap::new();
             for grant in &grants.http {
-                let granted = Granted::new(service, grant, resolve)?;
-                if origins.insert(grant.origin.clone(), granted).is_some() {
+                let headers = secret_headers(service, grant)?;
+                let granted = Granted::new(service, grant.clone(), headers, resolve);
+                if origins.insert(grant.origin.clone(), Arc::new(granted)).is_some() {
                     let (service, origin) = (service.clone(), grant.origin.clone());
                     return Err(GrantError::Twice { service, origin });
                 }
             }
-            services.insert(service.clone(), origins);
+            configured.insert(service.as_str().into(), origins);
         }
-        Ok(Self { services, response_bytes: limits.response_bytes })
+        let (resolve, response_bytes) = (resolve.clone(), limits.response_bytes);
+        Ok(Self { configured, deployed: ArcSwap::default(), resolve, response_bytes })
     }
 
-    /// Whether the service is granted all origins that it asks for; the error says what is to be added to the configuration.
-    pub fn check(&self, service: &str, asked: &[HttpOrigin]) -> Result<(), String> {
-        match asked.iter().find(|origin| self.granted(service, origin).is_none()) {
-            None => Ok(()),
-            Some(origin) => {
-                Err(format!("{origin}, which is not granted: {}", policy::grant_to_add(service, origin, "…")))
-            }
+    /// Grants services these origins with the deployments that run from now on: with any method, at public addresses, without
+    /// secrets. What the configuration says of the same origin goes before.
+    pub fn follow(&self, granted: impl IntoIterator<Item = (Arc<str>, HttpOrigin)>) {
+        let deployed = self.deployed.load();
+        let [before, _] = &**deployed;
+        let mut now = Origins::new();
+        for (service, origin) in granted {
+            // With the connections that it has.
+            let known = before.get(&service).and_then(|origins| origins.get(&origin)).cloned();
+            let granted = known.unwrap_or_else(|| {
+                let grant = HttpGrant::with_deployment(origin.clone());
+                Arc::new(Granted::new(&service, grant, Vec::new(), &self.resolve))
+            });
+            now.entry(service).or_default().insert(origin, granted);
         }
+        self.deployed.store(Arc::new([Arc::new(now), before.clone()]));
     }
 
-    fn granted(&self, service: &str, origin: &HttpOrigin) -> Option<&Granted> {
-        self.services.get(service)?.get(origin)
+    /// Whether the configuration grants the service an origin.
+    pub fn is_configured(&self, service: &str, origin: &HttpOrigin) -> bool {
+        self.configured.get(service).is_some_and(|origins| origins.contains_key(origin))
+    }
+
+    fn granted(&self, service: &str, origin: &HttpOrigin) -> Option<Arc<Granted>> {
+        let deployed = self.deployed.load();
+        let [now, before] = &**deployed;
+        let mut all = [&self.configured, now, before].into_iter();
+        all.find_map(|origins| origins.get(service)?.get(origin)).cloned()
     }
 }
 
@@ -130,17 +165,13 @@ impl Outgoing for HttpClient {
 }
 
 impl Granted {
-    fn new(service: &str, grant: &HttpGrant, resolve: &Resolve) -> Result<Self, GrantError> {
-        let headers = grant.headers.iter().map(|(header, secret)| {
-            secret_header(header, secret).map_err(|source| GrantError::Header {
-                service: service.to_owned(),
-                origin: grant.origin.clone(),
-                header: header.clone(),
-                source,
-            })
-        });
-        let headers = headers.collect::<Result<_, _>>()?;
-        let (service, grant) = (Arc::from(service), Arc::new(grant.clone()));
+    fn new(
+        service: &str,
+        grant: HttpGrant,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        resolve: &Resolve,
+    ) -> Self {
+        let (service, grant) = (Arc::from(service), Arc::new(grant));
         let resolver =
             CheckedResolver { service: Arc::clone(&service), grant: grant.clone(), resolve: resolve.clone() };
         let mut connector = HttpConnector::new_with_resolver(resolver);
@@ -156,7 +187,7 @@ impl Granted {
             .pool_idle_timeout(KEEP_ALIVE)
             .pool_max_idle_per_host(MAX_IDLE)
             .build(connector);
-        Ok(Self { service, grant, headers, client })
+        Self { service, grant, headers, client }
     }
 
     /// Follows no redirect: the answer goes to the component as it is.
@@ -196,6 +227,19 @@ impl Granted {
             format!("{} has no answer from {}: {}", self.service, self.grant.origin, told.join(": "));
         HttpFailure::new(kind, sentence)
     }
+}
+
+/// The headers that the host sets on every request.
+fn secret_headers(service: &str, grant: &HttpGrant) -> Result<Vec<(HeaderName, HeaderValue)>, GrantError> {
+    let headers = grant.headers.iter().map(|(header, secret)| {
+        secret_header(header, secret).map_err(|source| GrantError::Header {
+            service: service.to_owned(),
+            origin: grant.origin.clone(),
+            header: header.clone(),
+            source,
+        })
+    });
+    headers.collect()
 }
 
 fn secret_header(name: &str, secret: &SecretSource) -> Result<(HeaderName, HeaderValue), HeaderError> {

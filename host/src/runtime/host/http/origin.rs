@@ -7,6 +7,8 @@ use std::str::FromStr;
 use hyper::Uri;
 use serde::Deserialize;
 
+use super::address::is_public;
+
 /// Scheme, host and port of a URL (RFC 6454): `https://payments.example:8443`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
@@ -37,6 +39,11 @@ impl HttpOrigin {
         };
         let host = authority.host().to_ascii_lowercase();
         (!host.is_empty()).then_some(Self { https, host, port })
+    }
+
+    /// Whether it is an address outside of the public internet. A name is looked up when it is called.
+    pub(crate) fn is_private(&self) -> bool {
+        self.literal().is_some_and(|address| !is_public(address))
     }
 
     /// The address that stands in the place of the name, if one does.

@@ -41,11 +41,14 @@ pub(super) fn check_method(service: &str, grant: &HttpGrant, method: &Method) ->
     Err(HttpFailure::new(Kind::Denied, sentence))
 }
 
-/// What an operator adds to the configuration, to grant an origin.
-pub(super) fn grant_to_add(service: &str, origin: &HttpOrigin, method: &str) -> String {
-    format!(
-        "add [[grants.{service}.http]] with origin = \"{origin}\" and methods = [\"{method}\"] to kontor.toml"
-    )
+/// What an operator does to grant an origin.
+pub(crate) fn grant_to_add(service: &str, origin: &HttpOrigin, method: &str) -> String {
+    let entry =
+        format!("add [[grants.{service}.http]] with origin = \"{origin}\" and methods = [\"{method}\"]");
+    match origin.is_private() {
+        true => format!("{entry} and private = true to kontor.toml"),
+        false => format!("deploy it with --grant http:{origin}, or {entry} to kontor.toml"),
+    }
 }
 
 /// Every address that the origin's name stands for may be connected to.
