@@ -14,6 +14,7 @@ use std::time::Instant;
 use common::http::{Client, NoAnswer, Reply};
 use common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, new_key, order};
 use common::{Site, audit, laws};
+use kontor_testkit::nats::NatsServer;
 
 const ORDERS: usize = 200;
 
@@ -92,6 +93,23 @@ fn was_taken(answer: &Reply) -> bool {
 #[test]
 fn a_killed_host_has_lost_nothing_that_it_has_answered() {
     let site = Site::new(&configuration());
+    kill_again_and_again(&site, || {});
+}
+
+#[test]
+fn nothing_is_lost_with_the_whole_data_directory_when_the_log_is_in_jetstream() {
+    let server = NatsServer::start();
+    let site = Site::new(&format!(
+        "log = 'jetstream'\n{}[nats]\nurl = '{}'\n[jetstream]\nmonitoring = ['{}']\n",
+        configuration(),
+        server.url(),
+        server.monitoring_url()
+    ));
+    kill_again_and_again(&site, || site.lose_data());
+}
+
+/// Under load, three times. `lose`: what else is lost with the process.
+fn kill_again_and_again(site: &Site, lose: impl Fn()) {
     let mut host = site.start();
     stock(&host);
     for answers in [10, 60, 120] {
@@ -100,6 +118,7 @@ fn a_killed_host_has_lost_nothing_that_it_has_answered() {
         let outcomes = send_at_once(&client, orders, answers, || host.kill());
 
         assert!(outcomes.iter().any(|(_, answer)| answer.is_none()), "the host was killed too late");
+        lose();
         host = site.start();
         let statuses = audit::check(&host);
         for (sent, answer) in &outcomes {

@@ -73,12 +73,22 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("kontor.toml"), configuration).unwrap();
         let site = Self { folder, plugins: plugins.to_owned(), variables: Vec::new() };
+        site.make_data();
+        site
+    }
+
+    fn make_data(&self) {
         // Compiling the components takes seconds in a debug build, so all hosts share what has been compiled.
         let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
         fs::create_dir_all(&compiled).unwrap();
-        fs::create_dir(site.data()).unwrap();
-        symlink(compiled, site.data().join("compiled")).unwrap();
-        site
+        fs::create_dir(self.data()).unwrap();
+        symlink(compiled, self.data().join("compiled")).unwrap();
+    }
+
+    /// The next host begins with an empty data directory.
+    pub(crate) fn lose_data(&self) {
+        fs::remove_dir_all(self.data()).unwrap();
+        self.make_data();
     }
 
     /// With an environment variable for its hosts.
