@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -186,7 +187,9 @@ fn a_method_that_a_path_does_not_know_is_told_with_those_it_knows() {
 
 #[test]
 fn a_component_that_misbehaves_harms_only_its_own_call() {
-    let site = Site::with_plugins(&built("fixtures"), "[limits]\ncall_time_ms = 200\n");
+    let plugins = tempfile::tempdir().unwrap();
+    fs::copy(built("fixtures").join("unruly.wasm"), plugins.path().join("unruly.wasm")).unwrap();
+    let site = Site::with_plugins(plugins.path(), "[limits]\ncall_time_ms = 200\n");
     let host = site.start();
     let table = [
         ("loop", json!({}), 504, "component-timeout"),
