@@ -20,7 +20,7 @@ use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, HttpLimits, RouteError};
 use crate::edge::{self, Edge};
 use crate::log::{EmbeddedLog, EventLog, OpenError, Snapshots};
-use crate::messaging::Messaging;
+use crate::messaging::{self, Messaging};
 use crate::model::Json;
 use crate::nats::{Connection, NatsError};
 use crate::projection::{Projections, ProjectionsError};
@@ -86,7 +86,7 @@ pub async fn run(
     let metrics = telemetry::metrics()?;
     let nats = Connection::open(&config.nats).await?;
     let (edge, differing) = wire(&config, metrics.clone()).await?;
-    let messaging = nats.as_ref().map(|nats| Messaging::start(edge.log.clone(), nats, config.nats.replicas));
+    let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, config.nats.replicas));
     let edge = Arc::new(Edge { messaging, ..edge });
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
@@ -112,13 +112,13 @@ pub async fn run(
         // Err: it has panicked, and answers nothing any more.
         let _ = over_nats.await;
     }
+    if let Some(messaging) = &edge.messaging {
+        messaging.close();
+    }
     edge.deployer.close().await;
     edge.sagas.close().await;
     edge.dispatch.close().await;
     edge.projections.close().await;
-    if let Some(messaging) = &edge.messaging {
-        messaging.close();
-    }
     upkeep.abort();
     tracing::info!("everything accepted is done");
     Ok(served?)
@@ -196,6 +196,16 @@ async fn wire(config: &Config, metrics: PrometheusHandle) -> Result<(Edge, Vec<S
     let edge =
         Edge { log, registry, dispatch, queries, projections, sagas, deployer, messaging, metrics, limits };
     Ok((edge, booted.differing))
+}
+
+fn start_messaging(edge: &Edge, nats: &Connection, replicas: usize) -> Messaging {
+    Messaging::start(messaging::Ground {
+        log: edge.log.clone(),
+        registry: edge.registry.clone(),
+        commands: edge.dispatch.clone(),
+        connection: nats.clone(),
+        replicas,
+    })
 }
 
 fn keep_up(metrics: PrometheusHandle) -> JoinHandle<()> {

@@ -19,6 +19,8 @@ pub struct Manifest {
     pub queries: Vec<Query>,
     pub routes: Vec<Route>,
     pub read_model: Option<ReadModel>,
+    pub subscriptions: Vec<Subscription>,
+    pub publications: Vec<Publication>,
     pub permissions: Permissions,
 }
 
@@ -127,6 +129,31 @@ pub struct ReadModel {
     pub subscribes: Vec<EventRef>,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Subscription {
+    pub subject: String,
+    pub aggregate: Arc<str>,
+    pub command: Arc<str>,
+    pub id: Option<IdSource>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdSource {
+    /// From 1.
+    Part(u32),
+    Member(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Publication {
+    pub event: EventRef,
+    pub subject: String,
+}
+
+/// What stands in the subject of a publication for the aggregate's id.
+pub(crate) const ID_IN_SUBJECT: &str = "{id}";
+
 /// What stands in the place of a service in `/admin/plugins/history`, and behind `kontor.` in the host's own subjects.
 const RESERVED: [&str; 5] = ["history", "kontor", "events", "dead-letters", "log"];
 
@@ -173,6 +200,8 @@ impl Manifest {
         let queries = self.queries.iter().map(|query| &query.name);
         check_names("a query", queries.chain(self.aggregates.iter().map(|aggregate| &aggregate.name)))?;
         self.permissions.check()?;
+        self.subscriptions.iter().try_for_each(|subscription| self.check_subscription(subscription))?;
+        self.publications.iter().try_for_each(|publication| self.check_publication(publication))?;
         self.routes.iter().try_for_each(|route| self.check_route(route))
     }
 
@@ -188,6 +217,54 @@ impl Manifest {
             false => {
                 Err(format!("the route {} {} leads to nothing in the manifest", route.method, route.path))
             }
+        }
+    }
+}
+
+impl Manifest {
+    fn check_subscription(&self, subscription: &Subscription) -> Result<(), String> {
+        let Subscription { subject, aggregate, command, id } = subscription;
+        if self.aggregate(aggregate).and_then(|aggregate| aggregate.command(command)).is_none() {
+            return Err(format!(
+                "messages of {subject} lead to {aggregate}.{command}, which it does not have"
+            ));
+        }
+        let parts = subject.split('.').count();
+        match id {
+            Some(IdSource::Part(part)) if !(1..=parts).contains(&(*part as usize)) => {
+                Err(format!("{subject} has no part {part} for the aggregate's id"))
+            }
+            _ => self.check_subject(subject),
+        }
+    }
+
+    fn check_publication(&self, Publication { event, subject }: &Publication) -> Result<(), String> {
+        let EventRef { aggregate, event } = event;
+        let known = self
+            .aggregate(aggregate)
+            .is_some_and(|aggregate| aggregate.events.iter().any(|declared| declared.name == *event));
+        if !known {
+            return Err(format!("{subject} is published with {aggregate}.{event}, which it does not have"));
+        }
+        if subject.contains(['*', '>']) {
+            return Err(format!(
+                "{subject} is no subject to publish on: `{ID_IN_SUBJECT}` is all it may leave open"
+            ));
+        }
+        self.check_subject(&subject.replace(ID_IN_SUBJECT, "*"))
+    }
+
+    /// The subject must be asked for, and none of the host's or the servers' own.
+    fn check_subject(&self, subject: &str) -> Result<(), String> {
+        let mut parts = subject.split('.');
+        let whole = |part: &str| !part.is_empty() && !part.contains(char::is_whitespace);
+        let own = |part: &str| part == "kontor" || part.starts_with('$') || part.contains(['*', '>']);
+        if !parts.clone().all(whole) || parts.next().is_none_or(own) {
+            return Err(format!("{subject:?} is no subject for a service: it begins with a word of its own"));
+        }
+        match self.permissions.subjects.iter().any(|asked| asked == subject) {
+            true => Ok(()),
+            false => Err(format!("it uses the subject {subject}, but does not ask for it")),
         }
     }
 }

@@ -121,6 +121,8 @@ mod tests {
             queries: Vec::new(),
             routes: Vec::new(),
             read_model: None,
+            subscriptions: Vec::new(),
+            publications: Vec::new(),
             permissions: Permissions::default(),
         };
         Plugin::new(&manifest, Digest::of(b"component"))
