@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Message};
 use futures::StreamExt as _;
 use serde_json::Value;
@@ -49,25 +51,55 @@ pub(crate) fn python(url: &str, arguments: &[&str], input: &[Value]) -> Vec<Valu
 
 /// The stream of events from its beginning to the event with this position.
 pub(crate) fn published(url: &str, head: u64) -> Vec<Message> {
+    read(url, "kontor-events", |messages| messages.last().is_some_and(|last| position(last) >= head))
+}
+
+/// A stream from its beginning until it is enough.
+#[track_caller]
+pub(crate) fn read(url: &str, stream: &'static str, enough: impl Fn(&[Message]) -> bool) -> Vec<Message> {
     let read = async {
         let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(url).await.unwrap();
         let jetstream = jetstream::new(client);
         let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::All, ..Default::default() };
         let stream = loop {
             // The host makes it when it is connected.
-            if let Ok(stream) = jetstream.get_stream("kontor-events").await {
+            if let Ok(stream) = jetstream.get_stream(stream).await {
                 break stream;
             }
             tokio::task::yield_now().await;
         };
         let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
         let mut read = Vec::new();
-        while read.last().is_none_or(|message| position(message) < head) {
+        while !enough(&read) {
             read.push(messages.next().await.unwrap().unwrap());
         }
         read
     };
-    run(async { timeout(LIMIT, read).await }).expect("the events are not published in time")
+    run(async { timeout(LIMIT, read).await }).expect("the messages are not there in time")
+}
+
+/// Has a message kept by the stream of its subject, which the host makes when it is connected.
+#[track_caller]
+pub(crate) fn publish(url: &str, messages: &[(&str, &str, Value)]) {
+    let published = async {
+        let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(url).await.unwrap();
+        let jetstream = jetstream::new(client);
+        for (subject, id, payload) in messages {
+            let payload = payload.as_str().map_or_else(|| payload.to_string(), str::to_owned);
+            let message = PublishMessage::build().message_id(id).payload(payload.into());
+            loop {
+                let sent = jetstream.send_publish((*subject).to_owned(), message.clone()).await.unwrap();
+                match sent.await {
+                    Ok(_) => break,
+                    Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
+                        tokio::task::yield_now().await;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    };
+    run(async { timeout(LIMIT, published).await }).expect("nobody keeps the messages");
 }
 
 pub(crate) fn position(message: &Message) -> u64 {
