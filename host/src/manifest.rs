@@ -152,7 +152,19 @@ pub struct Publication {
 }
 
 /// What stands in the subject of a publication for the aggregate's id.
-pub(crate) const ID_IN_SUBJECT: &str = "{id}";
+const ID_IN_SUBJECT: &str = "{id}";
+
+impl Publication {
+    /// The subject of one aggregate's event.
+    pub(crate) fn subject_of(&self, id: &str) -> String {
+        self.subject.replace(ID_IN_SUBJECT, id)
+    }
+
+    /// All subjects, as one is asked for and granted.
+    pub(crate) fn pattern(&self) -> String {
+        self.subject_of("*")
+    }
+}
 
 /// What stands in the place of a service in `/admin/plugins/history`, and behind `kontor.` in the host's own subjects.
 const RESERVED: [&str; 5] = ["history", "kontor", "events", "dead-letters", "log"];
@@ -238,8 +250,8 @@ impl Manifest {
         }
     }
 
-    fn check_publication(&self, Publication { event, subject }: &Publication) -> Result<(), String> {
-        let EventRef { aggregate, event } = event;
+    fn check_publication(&self, publication: &Publication) -> Result<(), String> {
+        let Publication { event: EventRef { aggregate, event }, subject } = publication;
         let known = self
             .aggregate(aggregate)
             .is_some_and(|aggregate| aggregate.events.iter().any(|declared| declared.name == *event));
@@ -251,7 +263,7 @@ impl Manifest {
                 "{subject} is no subject to publish on: `{ID_IN_SUBJECT}` is all it may leave open"
             ));
         }
-        self.check_subject(&subject.replace(ID_IN_SUBJECT, "*"))
+        self.check_subject(&publication.pattern())
     }
 
     /// The subject must be asked for, and none of the host's or the servers' own.

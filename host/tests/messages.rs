@@ -51,7 +51,7 @@ fn a_message_becomes_a_command_and_an_event_a_message() {
     assert_eq!((&delivered["stream"], &delivered["actor"]), (&json!("parcel/A.1"), &json!("nats")));
     assert_eq!(host.get("/parcels/A.1").ok(), json!({"id": "A.1", "grams": 700, "delivered": true}));
     let of_service = |message: &async_nats::jetstream::Message| message.subject.starts_with("shop.");
-    let stream = read(&server.url(), "kontor-messages", |messages| messages.iter().any(of_service));
+    let stream = read(&server.url(), "kontor-publications", |messages| messages.iter().any(of_service));
     let published = stream.iter().find(|message| of_service(message)).unwrap();
     assert_eq!(&*published.subject, "shop.parcels.A%2E1.delivered");
     assert_eq!(header(published, "ce-id"), delivered["id"].as_str().unwrap());

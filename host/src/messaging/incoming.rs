@@ -29,7 +29,7 @@ use super::trouble::Trouble;
 use crate::deploy::{Deployed, Registry};
 use crate::dispatch::Submit;
 use crate::edge::{Problem, Schema, payload};
-use crate::manifest::{IdSource, Subscription};
+use crate::manifest::{IdSource, Publication, Subscription};
 use crate::model::{Command, CommandId, Digest, Intent, Origin, StreamId, hashed_uuid};
 
 /// How often a message is delivered until it is a dead letter: six seconds in all, longer than services wait for each other.
@@ -44,6 +44,8 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 64;
 /// Between two attempts to reach the servers.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After which it is made sure that the streams are there still.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Who sends the commands.
 const ACTOR: &str = "nats";
 
@@ -92,6 +94,8 @@ struct Shared {
     commands: Arc<dyn Submit>,
     streams: Streams,
     dead_letters: DeadLetters,
+    /// What keeps the streams from being made.
+    trouble: Trouble,
     /// Those whose messages are taken now, by the component and the place in its manifest. What is removed stops.
     running: Mutex<HashMap<(Digest, usize), Running>>,
 }
@@ -108,25 +112,44 @@ impl Incoming {
         streams: Streams,
         dead_letters: DeadLetters,
     ) -> Self {
+        let trouble = Trouble::new("messages are neither taken nor published");
         let running = Mutex::default();
-        Self { shared: Arc::new(Shared { registry, commands, streams, dead_letters, running }) }
+        Self { shared: Arc::new(Shared { registry, commands, streams, dead_letters, trouble, running }) }
     }
 
-    /// Takes the messages of whatever is deployed.
+    /// Takes the messages of whatever is deployed, and has streams for these and for what is published.
     pub(super) async fn run(self) {
         let mut changes = self.shared.registry.changes();
         loop {
             changes.mark_unchanged();
-            self.follow(&self.shared.registry.current());
-            if changes.changed().await.is_err() {
-                return;
+            let deployed = self.shared.registry.current();
+            match self.cover(&deployed).await {
+                Ok(()) => {
+                    self.shared.trouble.clear();
+                    self.follow(&deployed);
+                }
+                Err(error) => self.shared.trouble.keep(&error),
             }
+            // Err: whether it has changed or not, it is time to look again.
+            let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
         }
     }
 
     /// Sentences about what does not work.
     pub(super) fn troubles(&self) -> Vec<String> {
-        self.running().values().filter_map(|running| running.subscribed.trouble.told()).collect()
+        let running = self.running();
+        let troubles = running.values().map(|running| &running.subscribed.trouble);
+        troubles.chain([&self.shared.trouble]).filter_map(Trouble::told).collect()
+    }
+
+    async fn cover(&self, deployed: &Deployed) -> Result<(), NoStream> {
+        let manifests = || deployed.services().map(|component| component.manifest());
+        let taken = manifests().flat_map(|manifest| &manifest.subscriptions);
+        let taken: Vec<_> = taken.map(|subscription| &*subscription.subject).collect();
+        self.shared.streams.taken(&taken).await?;
+        let published = manifests().flat_map(|manifest| &manifest.publications);
+        let published: Vec<_> = published.map(Publication::pattern).collect();
+        self.shared.streams.published(&published.iter().map(String::as_str).collect::<Vec<_>>()).await
     }
 
     /// Takes no more messages; those under way are carried out.
@@ -167,28 +190,30 @@ impl Incoming {
     /// Takes the messages of one subscription until it is told to stop, whatever happens.
     async fn take(self, subscribed: Arc<Subscribed>, mut stopped: watch::Receiver<()>) {
         loop {
-            match self.consume(&subscribed, stopped.clone()).await {
-                Ok(()) => return,
-                Err(failure) => subscribed.trouble.keep(&failure),
+            if let Err(failure) = self.consume(&subscribed, stopped.clone()).await {
+                subscribed.trouble.keep(&failure);
             }
             tokio::select! {
+                // The sender is only ever dropped.
                 _ = stopped.changed() => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
         }
     }
 
+    /// Returns when it is told to stop and the messages under way are dealt with.
     async fn consume(
         &self,
         subscribed: &Subscribed,
         mut stopped: watch::Receiver<()>,
     ) -> Result<(), Failure> {
         let Streams { context, .. } = &self.shared.streams;
-        let stream = self.shared.streams.with(&subscribed.subscription.subject).await?;
+        let subject = &subscribed.subscription.subject;
+        let stream = self.shared.streams.find(subject).await?;
+        let stream = stream.ok_or_else(|| NoStream::None(subject.clone()))?;
         let consumer = context.create_consumer_on_stream(subscribed.consumer(), stream).await?;
         let messages = consumer.stream().max_messages_per_batch(AT_ONCE).messages().await?;
         subscribed.trouble.clear();
-        // The sender is only ever dropped.
         let stopped = async move { drop(stopped.changed().await) };
         let settled = messages.take_until(Box::pin(stopped)).map(|message| async {
             let message = message?;

@@ -22,7 +22,7 @@ use super::streams::{EVENTS, NoStream, Streams};
 use super::trouble::Trouble;
 use crate::deploy::{HistoryError, Registry};
 use crate::log::{EventLog, ReadError, Subscription};
-use crate::manifest::{ID_IN_SUBJECT, Publication};
+use crate::manifest::EventRef;
 use crate::model::{Position, Recorded};
 
 /// Messages on their way at once: more are not quicker, and each is kept in memory until it is acknowledged.
@@ -66,6 +66,8 @@ pub(super) enum Failure {
     Behind { stream: Position, log: Position },
     #[error("an event cannot be published")]
     Publish(#[source] PublishError),
+    #[error("an event cannot be published on {subject}, where its service wants it too")]
+    Elsewhere { subject: String, source: PublishError },
     /// Another host publishes as well.
     #[error("another host was first")]
     Overtaken,
@@ -173,21 +175,17 @@ impl Outgoing {
         let deployed = self.registry.current();
         let publications =
             deployed.service(service).map_or(&[][..], |component| &component.manifest().publications);
-        for Publication { event: published, subject } in publications {
-            if *published.event != *event.name || *published.aggregate != *event.stream.aggregate() {
+        for publication in publications {
+            let EventRef { aggregate, event: name } = &publication.event;
+            if *name != event.name || **aggregate != *event.stream.aggregate() {
                 continue;
             }
-            let filled = subject.replace(ID_IN_SUBJECT, &cloud_event::token(event.stream.id()));
-            let sent = self.streams.context.send_publish(filled, message.clone()).await;
-            match sent.map_err(Failure::Publish)?.await {
-                Ok(_) => {}
-                Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
-                    // There is one at the next attempt.
-                    self.streams.with(&subject.replace(ID_IN_SUBJECT, "*")).await?;
-                    return Err(Failure::Publish(error));
-                }
-                Err(error) => return Err(Failure::Publish(error)),
-            }
+            let subject = publication.subject_of(&cloud_event::token(event.stream.id()));
+            let sent = async {
+                let sent = self.streams.context.send_publish(subject.clone(), message.clone()).await?;
+                sent.await
+            };
+            sent.await.map_err(|source| Failure::Elsewhere { subject, source })?;
         }
         Ok(())
     }

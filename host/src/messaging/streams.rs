@@ -1,10 +1,12 @@
 //! The streams that the host makes. It never changes what an operator has made of one, but for subjects that it adds.
 
+use std::time::Duration;
+
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{
     CreateStreamError, GetStreamByNameError, GetStreamByNameErrorKind, UpdateStreamError,
 };
-use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType, Stream};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
 
 use super::{cloud_event, dead_letters};
 
@@ -12,12 +14,14 @@ use super::{cloud_event, dead_letters};
 pub(super) const EVENTS: &str = "kontor-events";
 /// Messages that could not become commands.
 const DEAD_LETTERS: &str = "kontor-dead-letters";
-/// Messages on the subjects of services that no other stream has.
+/// What services take, on subjects that no other stream has.
 const MESSAGES: &str = "kontor-messages";
-/// The most that one of them keeps: two million events, say.
-const BYTES: i64 = 1 << 30;
-/// How long messages are kept: longer than anybody who should take them is away.
-const MESSAGES_AGE: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 60 * 60);
+/// What services publish, on subjects that no other stream has.
+const PUBLICATIONS: &str = "kontor-publications";
+/// The most that one of them keeps: half a million events, say. Servers set all of it aside, and may have little.
+const BYTES: i64 = 256 << 20;
+/// How long publications are kept: longer than whoever wants them is away.
+const PUBLICATIONS_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Why there is no stream to use.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +30,10 @@ pub enum NoStream {
     Make(&'static str, #[source] CreateStreamError),
     #[error("it cannot be found out which stream has the subject {0}")]
     Find(String, #[source] GetStreamByNameError),
-    #[error("the subject {0} cannot be added to the stream {MESSAGES}")]
-    Add(String, #[source] UpdateStreamError),
+    #[error("no stream has the subject {0}")]
+    None(String),
+    #[error("the stream {stream} cannot be given more subjects")]
+    Add { stream: &'static str, source: UpdateStreamError },
 }
 
 /// The servers' streams.
@@ -52,24 +58,48 @@ impl Streams {
         self.ensure(DEAD_LETTERS, Config { subjects, discard: DiscardPolicy::New, ..Config::default() }).await
     }
 
-    /// The name of the stream that has a subject: one that somebody has made, or that of the host. That takes no more when it
-    /// is full, and tells so those who publish.
-    pub(super) async fn with(&self, subject: &str) -> Result<String, NoStream> {
+    /// Has a stream for each of the subjects that services take, one that somebody has made or the host's own. There a message
+    /// stays until all consumers of its subject have it, which must be there first; when it is full, it takes no more, and tells
+    /// so those who publish.
+    pub(super) async fn taken(&self, subjects: &[&str]) -> Result<(), NoStream> {
+        let (retention, discard) = (RetentionPolicy::Interest, DiscardPolicy::New);
+        self.cover(subjects, MESSAGES, Config { retention, discard, ..Config::default() }).await
+    }
+
+    /// Has a stream for each of the subjects that services publish on. In the host's own the oldest go first.
+    pub(super) async fn published(&self, subjects: &[&str]) -> Result<(), NoStream> {
+        let (max_age, discard) = (PUBLICATIONS_AGE, DiscardPolicy::Old);
+        self.cover(subjects, PUBLICATIONS, Config { max_age, discard, ..Config::default() }).await
+    }
+
+    /// All subjects that are missing are added at once: hosts that do so at the same time do the same.
+    async fn cover(&self, subjects: &[&str], stream: &'static str, config: Config) -> Result<(), NoStream> {
+        let mut missing = Vec::new();
+        for subject in subjects {
+            if self.find(subject).await?.is_none() {
+                missing.push((*subject).to_owned());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let config = Config { subjects: missing.clone(), ..config };
+        let mut config = self.ensure(stream, config).await?.cached_info().config.clone();
+        missing.retain(|subject| !config.subjects.contains(subject));
+        if !missing.is_empty() {
+            config.subjects.extend(missing);
+            self.context.update_stream(config).await.map_err(|source| NoStream::Add { stream, source })?;
+        }
+        Ok(())
+    }
+
+    /// The name of the stream that has a subject.
+    pub(super) async fn find(&self, subject: &str) -> Result<Option<String>, NoStream> {
         match self.context.stream_by_subject(subject).await {
-            Ok(name) => return Ok(name),
-            Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => {}
-            Err(error) => return Err(NoStream::Find(subject.to_owned(), error)),
+            Ok(name) => Ok(Some(name)),
+            Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => Ok(None),
+            Err(error) => Err(NoStream::Find(subject.to_owned(), error)),
         }
-        let subjects = vec![subject.to_owned()];
-        let config =
-            Config { subjects, discard: DiscardPolicy::New, max_age: MESSAGES_AGE, ..Config::default() };
-        let mut config = self.ensure(MESSAGES, config).await?.cached_info().config.clone();
-        if !config.subjects.iter().any(|known| known == subject) {
-            config.subjects.push(subject.to_owned());
-            let added = self.context.update_stream(config).await;
-            added.map_err(|error| NoStream::Add(subject.to_owned(), error))?;
-        }
-        Ok(MESSAGES.to_owned())
     }
 
     async fn ensure(&self, name: &'static str, config: Config) -> Result<Stream, NoStream> {

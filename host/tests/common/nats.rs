@@ -6,7 +6,6 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Message};
 use futures::StreamExt as _;
@@ -17,6 +16,8 @@ use super::shop::configuration;
 use super::{Site, built};
 
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nats_client.py");
+/// Of the fixture `parcels`.
+const SUBSCRIPTIONS: usize = 2;
 /// Longer than anything takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -78,25 +79,22 @@ pub(crate) fn read(url: &str, stream: &'static str, enough: impl Fn(&[Message]) 
     run(async { timeout(LIMIT, read).await }).expect("the messages are not there in time")
 }
 
-/// Has a message kept by the stream of its subject, which the host makes when it is connected.
+/// Publishes messages to the stream of their subjects, which the host makes when it is connected, and waits until the host
+/// takes them: before that nobody wants them.
 #[track_caller]
 pub(crate) fn publish(url: &str, messages: &[(&str, &str, Value)]) {
     let published = async {
         let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(url).await.unwrap();
         let jetstream = jetstream::new(client);
+        let consumers = async |name: &str| match jetstream.get_stream(name).await {
+            Ok(stream) => stream.cached_info().state.consumer_count,
+            Err(_) => 0,
+        };
+        while consumers("kontor-messages").await < SUBSCRIPTIONS {}
         for (subject, id, payload) in messages {
             let payload = payload.as_str().map_or_else(|| payload.to_string(), str::to_owned);
             let message = PublishMessage::build().message_id(id).payload(payload.into());
-            loop {
-                let sent = jetstream.send_publish((*subject).to_owned(), message.clone()).await.unwrap();
-                match sent.await {
-                    Ok(_) => break,
-                    Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
-                        tokio::task::yield_now().await;
-                    }
-                    Err(error) => panic!("{error}"),
-                }
-            }
+            jetstream.send_publish((*subject).to_owned(), message).await.unwrap().await.unwrap();
         }
     };
     run(async { timeout(LIMIT, published).await }).expect("nobody keeps the messages");
