@@ -104,8 +104,6 @@ impl DeadLetters {
             deliveries,
             problem: serde_json::from_slice(&problem.body()).unwrap_or_default(),
         };
-        tracing::warn!(%service, %aggregate, %command, message = received.id, code = problem.code(), "a dead letter");
-        metrics::counter!(super::DEAD, "service" => service.clone()).increment(1);
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, format!("{service}/{aggregate}/{command}/{place}"));
         // This type always has a JSON form, and JSON no line breaks.
@@ -114,6 +112,8 @@ impl DeadLetters {
         let message = message.payload(Bytes::copy_from_slice(received.payload));
         let subject = format!("kontor.dead-letters.{service}.{aggregate}.{command}");
         self.streams.context.send_publish(subject, message).await?.await?;
+        tracing::warn!(%service, %aggregate, %command, message = received.id, code = problem.code(), "a dead letter");
+        metrics::counter!(super::DEAD, "service" => service.clone()).increment(1);
         Ok(())
     }
 

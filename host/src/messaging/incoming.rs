@@ -23,7 +23,7 @@ use futures::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::dead_letters::{DeadLetters, NotKept};
+use super::dead_letters::DeadLetters;
 use super::streams::{NoStream, Streams};
 use super::trouble::Trouble;
 use crate::deploy::{Deployed, Registry};
@@ -60,8 +60,6 @@ enum Failure {
     Read(#[from] StreamError),
     #[error("the messages broke off")]
     BrokenOff(#[from] pull::MessagesError),
-    #[error(transparent)]
-    DeadLetter(#[from] NotKept),
     #[error("a message cannot be acknowledged: {0}")]
     Acknowledge(async_nats::Error),
 }
@@ -236,10 +234,17 @@ impl Incoming {
         let kind = match self.carry_out(subscribed, received).await {
             Ok(()) => AckKind::Ack,
             Err(problem) if !problem.is_passing() && (problem.is_final() || info.delivered >= DELIVERIES) => {
-                let kept =
-                    self.shared.dead_letters.keep(subscribed, received, &place, info.delivered, &problem);
-                kept.await?;
-                AckKind::Term
+                let letters = &self.shared.dead_letters;
+                match letters.keep(subscribed, received, &place, info.delivered, &problem).await {
+                    Ok(()) => {
+                        subscribed.trouble.clear();
+                        AckKind::Term
+                    }
+                    Err(not_kept) => {
+                        subscribed.trouble.keep(&not_kept);
+                        AckKind::Nak(Some(LONGEST_PAUSE))
+                    }
+                }
             }
             Err(_) => AckKind::Nak(Some(pause(info.delivered))),
         };
@@ -277,7 +282,7 @@ impl Subscribed {
         Ok(Self {
             service: service.clone(),
             payload: Schema::of(&declared.payload)?,
-            trouble: Trouble::new(format!("messages on {subject} are not taken")),
+            trouble: Trouble::new(format!("messages on {subject} are not taken, or not all")),
             subscription: subscription.clone(),
         })
     }
