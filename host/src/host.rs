@@ -22,7 +22,7 @@ use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, HttpLimits, RouteError};
 use crate::edge::{self, Edge};
 use crate::log::{EmbeddedLog, EventLog, JetStreamError, JetStreamLog, OpenError, Snapshots};
-use crate::messaging::Messaging;
+use crate::messaging::{self, Messaging};
 use crate::model::Json;
 use crate::nats::{Connection, NatsError};
 use crate::projection::{Projections, ProjectionsError};
@@ -95,7 +95,7 @@ pub async fn run(
     let metrics = telemetry::metrics()?;
     let nats = Connection::open(&config.nats).await?;
     let (edge, differing) = wire(&config, metrics.clone(), nats.as_ref()).await?;
-    let messaging = nats.as_ref().map(|nats| Messaging::start(edge.log.clone(), nats, config.nats.replicas));
+    let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, config.nats.replicas));
     let edge = Arc::new(Edge { messaging, ..edge });
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
@@ -127,13 +127,13 @@ pub async fn run(
         // Err: it has panicked, and answers nothing any more.
         let _ = over_nats.await;
     }
+    if let Some(messaging) = &edge.messaging {
+        messaging.close();
+    }
     let _no_deployment = edge.deployer.close().await;
     edge.sagas.close().await;
     edge.dispatch.close().await;
     edge.projections.close().await;
-    if let Some(messaging) = &edge.messaging {
-        messaging.close();
-    }
     upkeep.abort();
     tracing::info!("everything accepted is done");
     Ok(served?)
@@ -226,6 +226,16 @@ async fn open_log(config: &Config, nats: Option<&Connection>) -> Result<Arc<dyn 
     };
     let log = JetStreamLog::open(client, &config.jetstream, config.nats.replicas, &config.data).await?;
     Ok(Arc::new(log))
+}
+
+fn start_messaging(edge: &Edge, nats: &Connection, replicas: usize) -> Messaging {
+    Messaging::start(messaging::Ground {
+        log: edge.log.clone(),
+        registry: edge.registry.clone(),
+        commands: edge.dispatch.clone(),
+        connection: nats.clone(),
+        replicas,
+    })
 }
 
 fn keep_up(metrics: PrometheusHandle) -> JoinHandle<()> {

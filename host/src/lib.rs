@@ -1,5 +1,6 @@
 //! Kontor: a host for business logic in WebAssembly. The map of this crate is in ARCHITECTURE.md.
 
+mod background;
 pub mod clock;
 pub mod config;
 pub mod deploy;

@@ -19,6 +19,8 @@ pub struct Manifest {
     pub queries: Vec<Query>,
     pub routes: Vec<Route>,
     pub read_model: Option<ReadModel>,
+    pub subscriptions: Vec<Subscription>,
+    pub publications: Vec<Publication>,
     pub permissions: Permissions,
 }
 
@@ -127,6 +129,43 @@ pub struct ReadModel {
     pub subscribes: Vec<EventRef>,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Subscription {
+    pub subject: String,
+    pub aggregate: Arc<str>,
+    pub command: Arc<str>,
+    pub id: Option<IdSource>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdSource {
+    /// From 1.
+    Part(u32),
+    Member(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Publication {
+    pub event: EventRef,
+    pub subject: String,
+}
+
+/// What stands in the subject of a publication for the aggregate's id.
+const ID_IN_SUBJECT: &str = "{id}";
+
+impl Publication {
+    /// The subject of one aggregate's event.
+    pub(crate) fn subject_of(&self, id: &str) -> String {
+        self.subject.replace(ID_IN_SUBJECT, id)
+    }
+
+    /// All subjects, as one is asked for and granted.
+    pub(crate) fn pattern(&self) -> String {
+        self.subject_of("*")
+    }
+}
+
 /// What stands in the place of a service in `/admin/plugins/history`, and behind `kontor.` in the host's own subjects.
 const RESERVED: [&str; 5] = ["history", "kontor", "events", "dead-letters", "log"];
 
@@ -173,6 +212,8 @@ impl Manifest {
         let queries = self.queries.iter().map(|query| &query.name);
         check_names("a query", queries.chain(self.aggregates.iter().map(|aggregate| &aggregate.name)))?;
         self.permissions.check()?;
+        self.subscriptions.iter().try_for_each(|subscription| self.check_subscription(subscription))?;
+        self.publications.iter().try_for_each(|publication| self.check_publication(publication))?;
         self.routes.iter().try_for_each(|route| self.check_route(route))
     }
 
@@ -188,6 +229,54 @@ impl Manifest {
             false => {
                 Err(format!("the route {} {} leads to nothing in the manifest", route.method, route.path))
             }
+        }
+    }
+}
+
+impl Manifest {
+    fn check_subscription(&self, subscription: &Subscription) -> Result<(), String> {
+        let Subscription { subject, aggregate, command, id } = subscription;
+        if self.aggregate(aggregate).and_then(|aggregate| aggregate.command(command)).is_none() {
+            return Err(format!(
+                "messages of {subject} lead to {aggregate}.{command}, which it does not have"
+            ));
+        }
+        let parts = subject.split('.').count();
+        match id {
+            Some(IdSource::Part(part)) if !(1..=parts).contains(&(*part as usize)) => {
+                Err(format!("{subject} has no part {part} for the aggregate's id"))
+            }
+            _ => self.check_subject(subject),
+        }
+    }
+
+    fn check_publication(&self, publication: &Publication) -> Result<(), String> {
+        let Publication { event: EventRef { aggregate, event }, subject } = publication;
+        let known = self
+            .aggregate(aggregate)
+            .is_some_and(|aggregate| aggregate.events.iter().any(|declared| declared.name == *event));
+        if !known {
+            return Err(format!("{subject} is published with {aggregate}.{event}, which it does not have"));
+        }
+        if subject.contains(['*', '>']) {
+            return Err(format!(
+                "{subject} is no subject to publish on: `{ID_IN_SUBJECT}` is all it may leave open"
+            ));
+        }
+        self.check_subject(&publication.pattern())
+    }
+
+    /// The subject must be asked for, and none of the host's or the servers' own.
+    fn check_subject(&self, subject: &str) -> Result<(), String> {
+        let mut parts = subject.split('.');
+        let whole = |part: &str| !part.is_empty() && !part.contains(char::is_whitespace);
+        let own = |part: &str| part == "kontor" || part.starts_with('$') || part.contains(['*', '>']);
+        if !parts.clone().all(whole) || parts.next().is_none_or(own) {
+            return Err(format!("{subject:?} is no subject for a service: it begins with a word of its own"));
+        }
+        match self.permissions.subjects.iter().any(|asked| asked == subject) {
+            true => Ok(()),
+            false => Err(format!("it uses the subject {subject}, but does not ask for it")),
         }
     }
 }
@@ -257,6 +346,80 @@ mod tests {
         };
         assert_eq!(asks(&["url"], &["config:url", "https://payments.example"]), Ok(()));
         assert!(asks(&["limit"], &["config:url"]).unwrap_err().contains("\"url\""));
+    }
+
+    fn parcels(subscription: Option<(&str, Option<IdSource>)>, publication: Option<&str>) -> Manifest {
+        let (aggregate, command, event): (Arc<str>, Arc<str>, Arc<str>) =
+            ("parcel".into(), "receive".into(), "parcel-received".into());
+        let description = String::new();
+        let payload = Json::empty_object();
+        let subscriptions = subscription.into_iter().map(|(subject, id)| {
+            let (aggregate, command) = (aggregate.clone(), command.clone());
+            Subscription { subject: subject.to_owned(), aggregate, command, id }
+        });
+        let publications = publication.into_iter().map(|subject| {
+            let event = EventRef { aggregate: aggregate.clone(), event: event.clone() };
+            Publication { event, subject: subject.to_owned() }
+        });
+        let subjects = ["carrier.*.received", "shop.*.received", "kontor.x", "$SYS.x", "*.x", "a..b", "a b"];
+        Manifest {
+            service: "parcels".into(),
+            version: "1.0.0".to_owned(),
+            description: description.clone(),
+            subscriptions: subscriptions.collect(),
+            publications: publications.collect(),
+            aggregates: vec![Aggregate {
+                name: aggregate.clone(),
+                description: description.clone(),
+                state_version: 1,
+                view: payload.clone(),
+                commands: vec![Command {
+                    name: command.clone(),
+                    description: description.clone(),
+                    payload: payload.clone(),
+                    compensable: false,
+                }],
+                events: vec![Event { name: event.clone(), description, payload }],
+            }],
+            sagas: Vec::new(),
+            queries: Vec::new(),
+            routes: Vec::new(),
+            read_model: None,
+            permissions: Permissions {
+                subjects: subjects.map(str::to_owned).into(),
+                ..Permissions::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_service_uses_the_subjects_that_it_asks_for_and_none_of_the_hosts() {
+        for (subject, id, refused) in [
+            ("carrier.*.received", None, None),
+            ("carrier.*.received", Some(IdSource::Part(3)), None),
+            ("carrier.*.received", Some(IdSource::Part(4)), Some("has no part 4")),
+            ("carrier.*.received", Some(IdSource::Part(0)), Some("has no part 0")),
+            ("carrier.*.lost", None, Some("does not ask for it")),
+            ("kontor.x", None, Some("is no subject for a service")),
+            ("$SYS.x", None, Some("is no subject for a service")),
+            ("*.x", None, Some("is no subject for a service")),
+            ("a..b", None, Some("is no subject for a service")),
+            ("a b", None, Some("is no subject for a service")),
+        ] {
+            let told = parcels(Some((subject, id)), None).check().err();
+            assert_eq!(told.is_some(), refused.is_some(), "{subject}: {told:?}");
+            assert!(refused.is_none_or(|refused| told.as_ref().unwrap().contains(refused)), "{told:?}");
+        }
+        for (subject, refused) in [
+            ("shop.{id}.received", None),
+            ("shop.*.received", Some("is no subject to publish on")),
+            ("shop.{id}.lost", Some("does not ask for it")),
+            ("kontor.x", Some("is no subject for a service")),
+        ] {
+            let told = parcels(None, Some(subject)).check().err();
+            assert_eq!(told.is_some(), refused.is_some(), "{subject}: {told:?}");
+            assert!(refused.is_none_or(|refused| told.as_ref().unwrap().contains(refused)), "{told:?}");
+        }
     }
 
     #[test]

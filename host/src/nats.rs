@@ -1,7 +1,7 @@
 //! The connection to NATS: one for all that the host does there. It is made in the background, and made again whenever it
 //! breaks, so a host starts and works without it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -30,6 +30,8 @@ pub struct NatsError {
 pub struct Connection {
     client: Client,
     url: Arc<NatsUrl>,
+    /// What the last attempt to connect failed at.
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Connection {
@@ -38,9 +40,10 @@ impl Connection {
         let Some(url) = &config.url else {
             return Ok(None);
         };
-        let connecting = options(config, url).connect(url.servers());
+        let failure = Arc::default();
+        let connecting = options(config, url, &failure).connect(url.servers());
         let client = connecting.await.map_err(|source| NatsError { url: url.clone(), source })?;
-        let connection = Self { client, url: Arc::new(url.clone()) };
+        let connection = Self { client, url: Arc::new(url.clone()), failure };
         connection.flush().await;
         if let Some(trouble) = connection.trouble() {
             tracing::warn!("{trouble}; the host goes on trying");
@@ -59,8 +62,10 @@ impl Connection {
     /// A sentence about what is wrong, if something is.
     pub fn trouble(&self) -> Option<String> {
         (!self.is_up()).then(|| {
+            let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            let failure = failure.as_ref().map(|failure| format!(" ({failure})")).unwrap_or_default();
             format!(
-                "NATS at {} does not answer: nothing is published, and commands come in by HTTP only",
+                "NATS at {} does not answer{failure}: nothing is published, and commands come in by HTTP only",
                 self.url
             )
         })
@@ -73,12 +78,18 @@ impl Connection {
     }
 }
 
-fn options(config: &Nats, url: &NatsUrl) -> ConnectOptions {
+fn options(config: &Nats, url: &NatsUrl, failure: &Arc<Mutex<Option<String>>>) -> ConnectOptions {
+    let failure = failure.clone();
     let mut options = ConnectOptions::new()
         .name(NAME)
         .retry_on_initial_connect()
         .reconnect_delay_callback(|attempt| if attempt == 0 { Duration::ZERO } else { PAUSE })
-        .event_callback(|event| async move { tell(&event) });
+        .event_callback(move |event| {
+            if let Event::ClientError(error) = &event {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            }
+            async move { tell(&event) }
+        });
     if let Some(ca) = &config.ca {
         options = options.add_root_certificates(ca.clone());
     }
@@ -101,9 +112,9 @@ fn tell(event: &Event) {
     match event {
         Event::Connected => tracing::info!("connected to NATS"),
         Event::Disconnected => tracing::warn!("the connection to NATS is lost; the host goes on trying"),
-        Event::ServerError(_) | Event::ClientError(_) | Event::SlowConsumer(_) => {
-            tracing::warn!("NATS: {event}");
-        }
+        Event::ServerError(_) | Event::SlowConsumer(_) => tracing::warn!("NATS: {event}"),
+        // Twice a second, as long as there is no connection.
+        Event::ClientError(_) => tracing::debug!("NATS: {event}"),
         Event::LameDuckMode | Event::Draining | Event::Closed => tracing::info!("NATS: {event}"),
     }
 }

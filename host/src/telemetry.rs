@@ -41,7 +41,7 @@ enum Kind {
 
 /// All metrics of the host: name, and what `/metrics` says of it. A saga that needs a person is
 /// `kontor_sagas{state="parked"} > 0`.
-const METRICS: [(Kind, &str, &str); 21] = [
+const METRICS: [(Kind, &str, &str); 22] = [
     (
         Kind::Counter,
         "kontor_http_requests_total",
@@ -99,6 +99,7 @@ const METRICS: [(Kind, &str, &str); 21] = [
     ),
     (Kind::Histogram, "kontor_nats_request_seconds", "How long requests over NATS took, by subject."),
     (Kind::Gauge, NATS_CONNECTED, "Whether the host is connected to NATS: 1 or 0."),
+    (Kind::Counter, messaging::DEAD, "Messages that could not become commands, by service."),
     (Kind::Gauge, messaging::PUBLISHED, "The position in the log up to which events are published to NATS."),
     (
         Kind::Counter,

@@ -129,6 +129,24 @@ fn tools_of_nats_find_the_service_and_what_it_serves() {
 }
 
 #[test]
+fn what_is_served_is_what_is_deployed() {
+    let server = NatsServer::start();
+    let site = site(&server.url());
+    let host = site.start();
+    let view = request("report.query.order", &json!({}), &json!({"id": "nobody"}));
+    let code = |view: &Value| {
+        python(&server.url(), &["request"], std::slice::from_ref(view))[0]["body"]["code"].clone()
+    };
+    let served = || python(&server.url(), &["services"], &[])[1]["body"]["endpoints"].to_string();
+    let subjects = "kontor.report.";
+    assert!(served().contains(subjects));
+    assert_eq!(code(&view), "not-found");
+    host.undeploy("report", "").ok();
+    assert!(!served().contains(subjects));
+    assert_eq!(code(&view), "not-deployed");
+}
+
+#[test]
 fn every_event_is_a_cloud_event_in_the_stream() {
     let server = NatsServer::start();
     let site = site(&server.url());

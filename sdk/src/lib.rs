@@ -96,7 +96,7 @@ pub use bindings::kontor::service::types::{Event, RecordedEvent};
 pub use read_model::{Batch, ReadModel};
 pub use rejection::Rejection;
 pub use saga::{Command, Outcome, Saga};
-pub use service::{Service, Target, command, query, view};
+pub use service::{MessageId, Service, Target, command, query, view};
 
 /// What nearly every file of a service uses.
 pub mod prelude {
@@ -107,8 +107,8 @@ pub mod prelude {
     pub use crate::db::SqlError;
     pub use crate::services::Failure;
     pub use crate::{
-        Aggregate, Batch, Command, Context, ReadModel, RecordedEvent, Rejection, Saga, Service, command,
-        params, query, view,
+        Aggregate, Batch, Command, Context, MessageId, ReadModel, RecordedEvent, Rejection, Saga, Service,
+        command, params, query, view,
     };
 }
 

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,6 +22,8 @@ pub struct Service {
     pub(crate) queries: Vec<QueryHandler>,
     routes: Vec<manifest::Route>,
     pub(crate) read_model: Option<Box<dyn Projection>>,
+    subscriptions: Vec<manifest::Subscription>,
+    publications: Vec<manifest::Publication>,
     services: &'static [&'static str],
     config: &'static [&'static str],
     http: &'static [&'static str],
@@ -50,6 +54,16 @@ type Answer = dyn Fn(&str) -> Result<String, Failure> + Send + Sync;
 /// Where a route leads: [`command`], [`query`] or [`view`].
 pub struct Target(manifest::RouteTarget);
 
+/// Where the id of the aggregate stands that a message is for.
+pub enum MessageId {
+    /// Nowhere: each message makes a new aggregate.
+    New,
+    /// The part of the subject with this number, from 1: 2 for `A-1` in `shipping.A-1.delivered`.
+    Part(u32),
+    /// The member of the payload with this name, a text.
+    Member(&'static str),
+}
+
 /// A command of an aggregate. `{id}` in the path is the aggregate's id; a path without it makes a new one.
 pub fn command<A: Aggregate>(name: &str) -> Target {
     let command = manifest::CommandRef { aggregate: A::NAME.to_owned(), command: name.to_owned() };
@@ -78,6 +92,8 @@ impl Service {
             queries: Vec::new(),
             routes: Vec::new(),
             read_model: None,
+            subscriptions: Vec::new(),
+            publications: Vec::new(),
             services: &[],
             config: &[],
             http: &[],
@@ -139,6 +155,31 @@ impl Service {
     /// Has a read model.
     pub fn read_model<B: Batch>(self, read_model: ReadModel<B>) -> Self {
         Self { read_model: Some(Box::new(read_model)), ..self }
+    }
+
+    /// Takes messages of NATS as commands: what comes on the subject, in which `*` and `>` are as in NATS, is the command's
+    /// payload. The operator of the host has to grant the subject.
+    pub fn on_message<A: Aggregate>(mut self, subject: &str, id: MessageId, command: &str) -> Self {
+        self.subscriptions.push(manifest::Subscription {
+            subject: subject.to_owned(),
+            command: manifest::CommandRef { aggregate: A::NAME.to_owned(), command: command.to_owned() },
+            id: match id {
+                MessageId::New => None,
+                MessageId::Part(part) => Some(manifest::IdSource::Part(part)),
+                MessageId::Member(name) => Some(manifest::IdSource::Member(name.to_owned())),
+            },
+        });
+        self
+    }
+
+    /// Publishes an event on this subject too, in which `{id}` stands for the aggregate's id. The operator of the host has
+    /// to grant the subject, with `*` in the place of the id.
+    pub fn publishes<A: Aggregate>(mut self, event: &str, subject: &str) -> Self {
+        self.publications.push(manifest::Publication {
+            event: manifest::EventRef { aggregate: A::NAME.to_owned(), event: event.to_owned() },
+            subject: subject.to_owned(),
+        });
+        self
     }
 
     /// May ask these services.
@@ -205,13 +246,25 @@ impl Service {
             queries: self.queries.iter().map(QueryHandler::describe).collect(),
             routes: self.routes.clone(),
             read_model: self.read_model.as_ref().map(|model| model.describe()),
+            subscriptions: self.subscriptions.clone(),
+            publications: self.publications.clone(),
             permissions: manifest::Permissions {
                 services: owned(self.services),
                 config: owned(&[self.config, self.http_configured].concat()),
                 http: owned(self.http).into_iter().chain(origins).collect(),
-                subjects: Vec::new(),
+                subjects: self.subjects(),
             },
         }
+    }
+}
+
+impl Service {
+    /// All subjects that it uses, each once.
+    fn subjects(&self) -> Vec<String> {
+        let taken = self.subscriptions.iter().map(|subscription| subscription.subject.clone());
+        let published = self.publications.iter().map(|publication| publication.subject.replace("{id}", "*"));
+        let subjects: BTreeSet<_> = taken.chain(published).collect();
+        subjects.into_iter().collect()
     }
 }
 

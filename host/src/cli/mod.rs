@@ -1,6 +1,7 @@
 //! The commands of the program `kontor`, one file each.
 
 mod client;
+mod dead_letters;
 mod deploy;
 mod events;
 mod gates;
@@ -45,6 +46,7 @@ Examples:
   kontor sagas --state parked
   kontor saga show 01997a2b-3c4d
   kontor projections
+  kontor dead-letters
 
 `kontor <command> --help` tells more about each command.";
 
@@ -71,6 +73,7 @@ enum Command {
     Saga(saga::Saga),
     Projections(projections::Projections),
     Replay(replay::Replay),
+    DeadLetters(dead_letters::DeadLetters),
     New(new::New),
     Sign(sign::Sign),
 }
@@ -89,6 +92,7 @@ impl Cli {
             Command::Saga(saga) => saga.run(self.json, out),
             Command::Projections(projections) => projections.run(self.json, out),
             Command::Replay(replay) => replay.run(self.json, out),
+            Command::DeadLetters(dead_letters) => dead_letters.run(self.json, out),
             Command::New(new) => new.run(self.json, out),
             Command::Sign(sign) => sign.run(self.json, out),
         }

@@ -120,8 +120,7 @@ pub(super) fn tell<T: DeserializeOwned>(
         writeln!(out, "{}", body.trim_end())?;
         return Ok(());
     }
-    let answer =
-        serde_json::from_str(body).context("the host's answer about read models has another shape")?;
+    let answer = serde_json::from_str(body).context("the host's answer has another shape")?;
     write!(out, "{}", text(answer))?;
     Ok(())
 }
@@ -196,7 +195,7 @@ fn redrive_text(redrive: Redrive, service: &str, flag: &str) -> String {
     text
 }
 
-fn counted(number: u64, what: &str) -> String {
+pub(super) fn counted(number: u64, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
 }

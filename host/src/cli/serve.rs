@@ -160,6 +160,8 @@ mod tests {
             queries: Vec::new(),
             routes: Vec::new(),
             read_model: None,
+            subscriptions: Vec::new(),
+            publications: Vec::new(),
             permissions: Permissions::default(),
         };
         let digest = Digest::of(b"component");

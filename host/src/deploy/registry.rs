@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::manifest::EventRef;
 use crate::model::{Meta, StreamId, event_id, saga_id};
@@ -100,11 +101,12 @@ impl Deployed {
 #[derive(Default)]
 pub struct Registry {
     current: ArcSwap<Deployed>,
+    changes: watch::Sender<()>,
 }
 
 impl Registry {
     pub fn of(deployed: Deployed) -> Self {
-        Self { current: ArcSwap::from_pointee(deployed) }
+        Self { current: ArcSwap::from_pointee(deployed), ..Self::default() }
     }
 
     pub fn current(&self) -> Arc<Deployed> {
@@ -114,5 +116,11 @@ impl Registry {
     /// Puts another set in the place of the running one.
     pub fn replace(&self, deployed: Deployed) {
         self.current.store(Arc::new(deployed));
+        self.changes.send_replace(());
+    }
+
+    /// A signal whenever another set runs.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 }

@@ -177,7 +177,7 @@ async fn follow(
 }
 
 /// Checks a body against the command's schema. The text itself goes on as it came. No body at all stands for `{}`.
-pub(super) fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
+pub(crate) fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
     let text = json_text(body)?;
     let value: Value = serde_json::from_str(text).map_err(no_json)?;
     schema.check(&value).map_err(|violations| {

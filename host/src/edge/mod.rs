@@ -23,6 +23,10 @@ use crate::projection::Projections;
 use crate::query::Queries;
 use crate::saga::Sagas;
 
+pub(crate) use self::command::payload;
+pub(crate) use self::problem::Problem;
+pub(crate) use self::schema::Schema;
+
 /// What the edge hands requests to.
 pub struct Edge {
     pub log: Arc<dyn EventLog>,

@@ -18,7 +18,7 @@ pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// One error as the caller sees it, and what the log is to know of it. Boxed: results are mostly good ones, and small.
 #[derive(Debug)]
-pub(super) struct Problem(Box<Facts>);
+pub(crate) struct Problem(Box<Facts>);
 
 #[derive(Debug)]
 struct Facts {
@@ -96,7 +96,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", detail)
     }
 
-    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail)
     }
 
@@ -138,7 +138,7 @@ impl Problem {
     }
 
     /// Something in the host itself went wrong.
-    pub(super) fn internal() -> Self {
+    pub(crate) fn internal() -> Self {
         let detail = "The host failed to answer. Its log says why.";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
@@ -167,7 +167,7 @@ impl Problem {
         self.0.status
     }
 
-    pub(super) fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         &self.0.code
     }
 
@@ -182,12 +182,19 @@ impl Problem {
     }
 
     /// Whether the same request may well succeed in a second.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         self.0.retry
     }
 
+    /// Whether the request itself is wrong, so that it will be refused for ever.
+    pub(crate) fn is_final(&self) -> bool {
+        let refusals =
+            [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
+        refusals.contains(&self.0.status)
+    }
+
     /// The JSON text that the caller gets.
-    pub(super) fn body(&self) -> Vec<u8> {
+    pub(crate) fn body(&self) -> Vec<u8> {
         let facts = &*self.0;
         let body = Body {
             r#type: "about:blank",

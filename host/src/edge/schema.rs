@@ -21,18 +21,18 @@ pub(super) struct Violation {
 }
 
 /// A schema to check payloads with.
-pub(super) struct Schema(Validator);
+pub(crate) struct Schema(Validator);
 
 impl Schema {
     /// Compiles a schema of a manifest.
-    pub(super) fn of(schema: &Json) -> Result<Self, String> {
+    pub(crate) fn of(schema: &Json) -> Result<Self, String> {
         Self::compile(&schema.read().map_err(|error| error.to_string())?)
     }
 
     /// An error is a sentence that says what is wrong with the schema itself.
     ///
     /// Patterns run in linear time, so no payload can hold up a thread; look-around in them is refused.
-    pub(super) fn compile(schema: &Value) -> Result<Self, String> {
+    pub(crate) fn compile(schema: &Value) -> Result<Self, String> {
         jsonschema::options()
             .with_draft(Draft::Draft202012)
             .with_pattern_options(PatternOptions::regex())

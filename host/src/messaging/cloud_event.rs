@@ -37,6 +37,11 @@ pub(super) fn message_id(event: &Recorded) -> String {
     format!("{}/{}", event.stream, event.version)
 }
 
+/// Reads what [`token`] wrote.
+pub(super) fn id_of(token: &str) -> String {
+    token.replace("%2E", ".")
+}
+
 pub(super) fn headers(service: &str, event: &Recorded) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, message_id(event));
@@ -103,6 +108,7 @@ mod tests {
         ] {
             let event = event(id);
             assert_eq!(subject("order", &event), expected);
+            assert_eq!(id_of(expected.rsplit('.').next().unwrap()), id);
         }
     }
 

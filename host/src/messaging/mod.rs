@@ -1,38 +1,66 @@
-//! Messaging over NATS: what goes out follows from the log. Needs JetStream on the servers.
+//! Messaging over NATS: events go out as the log has them, messages come in as commands. Needs JetStream on the servers.
 
 mod cloud_event;
+mod dead_letters;
+mod incoming;
 mod outgoing;
 mod owners;
+mod streams;
+mod trouble;
 
 use std::sync::Arc;
 
 use async_nats::jetstream;
 use tokio::task::JoinHandle;
 
-use self::outgoing::{Outgoing, Trouble};
+use self::dead_letters::DeadLetters;
+use self::incoming::Incoming;
+use self::outgoing::Outgoing;
+use self::streams::Streams;
+use self::trouble::Trouble;
+use crate::deploy::Registry;
+use crate::dispatch::Submit;
 use crate::log::EventLog;
 use crate::nats::Connection;
 
-pub use outgoing::STREAM as EVENTS;
+pub use dead_letters::{About, DeadLetter, DeadLettersError, Redriven};
+pub use streams::NoStream;
 
 /// The metric that says up to which position events are published.
 pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
+/// And the one that counts dead letters.
+pub(crate) const DEAD: &str = "kontor_nats_dead_letters_total";
+
+/// What messaging stands on.
+pub struct Ground {
+    pub log: Arc<dyn EventLog>,
+    pub registry: Arc<Registry>,
+    pub commands: Arc<dyn Submit>,
+    pub connection: Connection,
+    /// How many servers keep each stream that is made.
+    pub replicas: usize,
+}
 
 /// Messaging as it runs.
 pub struct Messaging {
     connection: Connection,
+    incoming: Incoming,
+    dead_letters: DeadLetters,
     outgoing: Arc<Trouble>,
-    publishing: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Messaging {
-    /// `replicas`: how many servers keep each stream that is made.
-    pub fn start(log: Arc<dyn EventLog>, connection: &Connection, replicas: usize) -> Self {
+    pub fn start(ground: Ground) -> Self {
+        let Ground { log, registry, commands, connection, replicas } = ground;
         let context = jetstream::new(connection.client().clone());
-        let trouble = Arc::new(Trouble::default());
-        let outgoing = Outgoing { log, context, replicas, trouble: trouble.clone() };
-        let publishing = tokio::spawn(outgoing.run());
-        Self { connection: connection.clone(), outgoing: trouble, publishing }
+        let streams = Streams { context, replicas };
+        let dead_letters = DeadLetters { streams: streams.clone() };
+        let incoming = Incoming::new(registry.clone(), commands, streams.clone(), dead_letters.clone());
+        let trouble = Arc::new(Trouble::new("events are not published"));
+        let outgoing = Outgoing { log, registry, streams, trouble: trouble.clone() };
+        let tasks = [tokio::spawn(outgoing.run()), tokio::spawn(incoming.clone().run())];
+        Self { connection, incoming, dead_letters, outgoing: trouble, tasks }
     }
 
     /// Sentences about what does not work, none if all does.
@@ -40,7 +68,7 @@ impl Messaging {
         match self.connection.trouble() {
             // All others follow from this one.
             Some(trouble) => vec![trouble],
-            None => self.outgoing.told().into_iter().collect(),
+            None => self.outgoing.told().into_iter().chain(self.incoming.troubles()).collect(),
         }
     }
 
@@ -48,8 +76,24 @@ impl Messaging {
         self.connection.is_up()
     }
 
-    /// Publishes no more. What is not published yet is when the host runs again.
+    /// Up to `limit` dead letters behind `after`, oldest first; only those of a service if one is named.
+    pub async fn dead_letters(
+        &self,
+        service: Option<&str>,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, DeadLettersError> {
+        self.dead_letters.list(service, after, limit).await
+    }
+
+    /// Has these carried out, and removes those that are.
+    pub async fn redrive(&self, letters: Vec<DeadLetter>) -> Result<Redriven, DeadLettersError> {
+        self.dead_letters.redrive(&self.incoming, letters).await
+    }
+
+    /// Takes no more messages, and publishes no more. What is not published yet is when the host runs again.
     pub fn close(&self) {
-        self.publishing.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.incoming.stop();
     }
 }

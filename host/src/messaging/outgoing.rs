@@ -6,32 +6,25 @@
 //! second looks where the stream is by now, and goes on from there.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
-use async_nats::jetstream::context::{CreateStreamError, PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, InfoError, LastRawMessageErrorKind, RawMessageError, StorageType, Stream,
-};
+use async_nats::jetstream::stream::{InfoError, LastRawMessageErrorKind, RawMessageError, Stream};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::cloud_event;
 use super::owners::Owners;
-use crate::deploy::HistoryError;
-use crate::error::with_causes;
+use super::streams::{EVENTS, NoStream, Streams};
+use super::trouble::Trouble;
+use crate::deploy::{HistoryError, Registry};
 use crate::log::{EventLog, ReadError, Subscription};
+use crate::manifest::EventRef;
 use crate::model::{Position, Recorded};
 
-/// The stream that the events are in.
-pub const STREAM: &str = "kontor-events";
-/// The most that the stream keeps, about two million events; the oldest go first. There is no limit of age, because that
-/// would remove the last message too, which says how far the stream is. An operator may change this: the host makes the
-/// stream if it is not there, and never changes it.
-const STREAM_BYTES: i64 = 1 << 30;
 /// Messages on their way at once: more are not quicker, and each is kept in memory until it is acknowledged.
 const AHEAD: usize = 256;
 /// Between two attempts. Also how long the host that comes second leaves the stream to the one that was first.
@@ -41,14 +34,10 @@ const HEADER_BYTES: usize = 4 << 10;
 
 pub(super) struct Outgoing {
     pub(super) log: Arc<dyn EventLog>,
-    pub(super) context: Context,
-    pub(super) replicas: usize,
+    pub(super) registry: Arc<Registry>,
+    pub(super) streams: Streams,
     pub(super) trouble: Arc<Trouble>,
 }
-
-/// What keeps the events from being published, a sentence; none if nothing does.
-#[derive(Default)]
-pub(super) struct Trouble(Mutex<Option<String>>);
 
 /// Where the stream is: its last message, and the event in it. Both 0 at the beginning.
 #[derive(Clone, Copy)]
@@ -60,23 +49,25 @@ struct Place {
 /// Why publishing was broken off.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error("the stream {STREAM} cannot be made")]
-    Make(#[from] CreateStreamError),
-    #[error("the stream {STREAM} cannot be looked at")]
+    #[error(transparent)]
+    Stream(#[from] NoStream),
+    #[error("the stream {EVENTS} cannot be looked at")]
     Look(#[from] InfoError),
-    #[error("the last message of the stream {STREAM} cannot be read")]
+    #[error("the last message of the stream {EVENTS} cannot be read")]
     Last(#[from] RawMessageError),
     #[error(
-        "the stream {STREAM} has messages of somebody else, or events of another log: remove it, or give this host an account \
+        "the stream {EVENTS} has messages of somebody else, or events of another log: remove it, or give this host an account \
          of its own"
     )]
     Foreign,
     #[error(
-        "the stream {STREAM} is at position {stream}, and the log at {log} only; if the log has been put back, remove the stream"
+        "the stream {EVENTS} is at position {stream}, and the log at {log} only; if the log has been put back, remove the stream"
     )]
     Behind { stream: Position, log: Position },
     #[error("an event cannot be published")]
     Publish(#[source] PublishError),
+    #[error("an event cannot be published on {subject}, where its service wants it too")]
+    Elsewhere { subject: String, source: PublishError },
     /// Another host publishes as well.
     #[error("another host was first")]
     Overtaken,
@@ -86,44 +77,21 @@ pub(super) enum Failure {
     Deployments(#[from] HistoryError),
 }
 
-impl Trouble {
-    pub(super) fn told(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Keeps what is wrong, and logs it when that is new.
-    fn keep(&self, failure: &Failure) {
-        let told = match failure {
-            Failure::Overtaken => None,
-            failure => Some(format!("events are not published: {}", with_causes(failure))),
-        };
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(told) = told.as_ref().filter(|_| *kept != told) {
-            tracing::warn!("{told}; the host goes on trying");
-        }
-        *kept = told;
-    }
-
-    fn clear(&self) {
-        if self.0.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
-            tracing::info!("events are published again");
-        }
-    }
-}
-
 impl Outgoing {
     /// Publishes until the log is closed, whatever happens.
     pub(super) async fn run(self) {
         let mut owners = Owners::default();
         while let Err(failure) = self.publish(&mut owners).await {
-            self.trouble.keep(&failure);
+            if !matches!(failure, Failure::Overtaken) {
+                self.trouble.keep(&failure);
+            }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
     /// Publishes from where the stream is. Ends when the log is closed.
     async fn publish(&self, owners: &mut Owners) -> Result<(), Failure> {
-        let mut place = self.place(&self.stream().await?).await?;
+        let mut place = self.place(&self.streams.events().await?).await?;
         self.published(place.position);
         self.trouble.clear();
         let mut subscription = Subscription::new(self.log.clone(), place.position);
@@ -144,21 +112,6 @@ impl Outgoing {
                 }
             }
         }
-    }
-
-    async fn stream(&self) -> Result<Stream, Failure> {
-        let config = Config {
-            name: STREAM.to_owned(),
-            description: Some("The events of a Kontor host, as CloudEvents.".to_owned()),
-            subjects: vec![cloud_event::SUBJECTS.to_owned()],
-            max_bytes: STREAM_BYTES,
-            discard: DiscardPolicy::Old,
-            storage: StorageType::File,
-            num_replicas: self.replicas,
-            allow_direct: true,
-            ..Config::default()
-        };
-        Ok(self.context.get_or_create_stream(config).await?)
     }
 
     /// Where the stream is, if it is one of this log.
@@ -189,16 +142,18 @@ impl Outgoing {
 
     /// Sends an event behind the one that was sent last.
     async fn send(&self, service: &str, event: &Recorded, place: &mut Place) -> Result<UnderWay, Failure> {
+        let Streams { context, .. } = &self.streams;
         let mut headers = cloud_event::headers(service, event);
         let mut payload = Bytes::copy_from_slice(event.payload.as_str().as_bytes());
-        if payload.len() + HEADER_BYTES > self.context.client().max_payload() {
+        if payload.len() + HEADER_BYTES > context.client().max_payload() {
             cloud_event::refer(&mut headers, event);
             payload = Bytes::new();
         }
         let message = PublishMessage::build().payload(payload).headers(headers);
-        let message = message.expected_last_sequence(place.sequence).expected_stream(STREAM);
+        self.send_elsewhere(service, event, &message).await?;
+        let message = message.expected_last_sequence(place.sequence).expected_stream(EVENTS);
         let subject = cloud_event::subject(service, event);
-        let acknowledged = self.context.send_publish(subject, message).await.map_err(failure)?;
+        let acknowledged = context.send_publish(subject, message).await.map_err(failure)?;
         *place = Place { sequence: place.sequence + 1, position: event.position };
         let Place { sequence, position } = *place;
         let settled = async move {
@@ -207,6 +162,32 @@ impl Outgoing {
             if in_its_place { Ok(position) } else { Err(Failure::Overtaken) }
         };
         Ok(settled.boxed())
+    }
+
+    /// Sends an event on the subjects that its service has for it, and waits for the servers: the stream of events goes on when
+    /// that is done, so it is done at least once.
+    async fn send_elsewhere(
+        &self,
+        service: &str,
+        event: &Recorded,
+        message: &PublishMessage,
+    ) -> Result<(), Failure> {
+        let deployed = self.registry.current();
+        let publications =
+            deployed.service(service).map_or(&[][..], |component| &component.manifest().publications);
+        for publication in publications {
+            let EventRef { aggregate, event: name } = &publication.event;
+            if *name != event.name || **aggregate != *event.stream.aggregate() {
+                continue;
+            }
+            let subject = publication.subject_of(&cloud_event::token(event.stream.id()));
+            let sent = async {
+                let sent = self.streams.context.send_publish(subject.clone(), message.clone()).await?;
+                sent.await
+            };
+            sent.await.map_err(|source| Failure::Elsewhere { subject, source })?;
+        }
+        Ok(())
     }
 
     fn published(&self, position: Position) {

@@ -89,6 +89,8 @@ impl manifest::Manifest {
                 schema: model.schema,
                 subscribes: model.subscribes.into_iter().map(event_ref).collect(),
             }),
+            subscriptions: self.subscriptions.into_iter().map(subscription).collect(),
+            publications: self.publications.into_iter().map(publication).collect(),
             permissions: host::Permissions {
                 services: self.permissions.services,
                 config: self.permissions.config,
@@ -138,6 +140,22 @@ fn query(query: manifest::Query) -> Result<host::Query, NotJson> {
 
 fn saga(saga: manifest::Saga) -> host::Saga {
     host::Saga { name: saga.name.into(), description: saga.description, starts_on: event_ref(saga.starts_on) }
+}
+
+fn subscription(subscription: manifest::Subscription) -> host::Subscription {
+    host::Subscription {
+        subject: subscription.subject,
+        aggregate: subscription.command.aggregate.into(),
+        command: subscription.command.command.into(),
+        id: subscription.id.map(|source| match source {
+            manifest::IdSource::Part(part) => host::IdSource::Part(part),
+            manifest::IdSource::Member(name) => host::IdSource::Member(name),
+        }),
+    }
+}
+
+fn publication(publication: manifest::Publication) -> host::Publication {
+    host::Publication { event: event_ref(publication.event), subject: publication.subject }
 }
 
 fn event_ref(event: manifest::EventRef) -> host::EventRef {

@@ -73,20 +73,20 @@ impl Runtime {
         self.introduce(self.compile(wasm).await?).await
     }
 
-    /// Compiles a component. That takes from a fraction of a second to a minute, so it runs on a thread of its own.
+    /// Compiles a component. That takes from a fraction of a second to a minute, and leaves the processor to whoever needs it.
     pub(crate) async fn compile(&self, wasm: Vec<u8>) -> Result<Compiled, LoadError> {
         check_kind(&wasm)?;
         let digest = Digest::of(&wasm);
         let shared = self.shared.clone();
-        let pre = tokio::task::spawn_blocking(move || {
+        let compile = move || {
             let code = shared.cache.compile(&shared.engine, digest, &wasm).map_err(LoadError::Compile)?;
             check_imports(&shared.engine, &code)?;
             let pre: InstancePre<Guest> = shared.linker.instantiate_pre(&code).map_err(LoadError::World)?;
             ServicePre::new(pre).map_err(LoadError::World)
-        })
-        .await
-        .unwrap_or_else(|panic| Err(LoadError::Compile(wasmtime::Error::new(panic))))?;
-        Ok(Compiled { pre, digest })
+        };
+        let compiled = self.shared.threads.compute(compile).await;
+        let panicked = || Err(LoadError::Compile(wasmtime::Error::msg("the compiler has panicked")));
+        Ok(Compiled { pre: compiled.unwrap_or_else(panicked)?, digest })
     }
 
     /// Has a component say what it is.

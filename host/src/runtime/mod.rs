@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
+use crate::background::Background;
 use crate::model::Json;
 
 pub(crate) use component::{Answered, QueryCall};
@@ -110,6 +111,7 @@ struct Shared {
     /// Loading, and folding projections.
     background: Arc<Semaphore>,
     warm: AtomicUsize,
+    threads: Background,
     _ticker: engine::Ticker,
 }
 
@@ -118,6 +120,8 @@ struct Shared {
 pub enum RuntimeError {
     #[error("the engine for WebAssembly cannot be made")]
     Engine(#[source] wasmtime::Error),
+    #[error("no threads can be started to compile components")]
+    Threads(#[source] io::Error),
     #[error("the cache of compiled components cannot be used")]
     Cache(#[source] io::Error),
 }
@@ -143,10 +147,18 @@ impl Runtime {
             sagas: semaphore(limits.sagas),
             background: semaphore(limits.instances),
             warm: AtomicUsize::new(0),
+            threads: Background::start().map_err(RuntimeError::Threads)?,
             limits,
             _ticker: ticker,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+impl Runtime {
+    /// For what may take its time.
+    pub(crate) fn background(&self) -> tokio::runtime::Handle {
+        self.shared.threads.handle()
     }
 }
 

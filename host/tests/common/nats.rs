@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Message};
 use futures::StreamExt as _;
 use serde_json::Value;
@@ -15,6 +16,8 @@ use super::shop::configuration;
 use super::{Site, built};
 
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nats_client.py");
+/// Of the fixture `parcels`.
+const SUBSCRIPTIONS: usize = 2;
 /// Longer than anything takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -49,25 +52,52 @@ pub(crate) fn python(url: &str, arguments: &[&str], input: &[Value]) -> Vec<Valu
 
 /// The stream of events from its beginning to the event with this position.
 pub(crate) fn published(url: &str, head: u64) -> Vec<Message> {
+    read(url, "kontor-events", |messages| messages.last().is_some_and(|last| position(last) >= head))
+}
+
+/// A stream from its beginning until it is enough.
+#[track_caller]
+pub(crate) fn read(url: &str, stream: &'static str, enough: impl Fn(&[Message]) -> bool) -> Vec<Message> {
     let read = async {
         let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(url).await.unwrap();
         let jetstream = jetstream::new(client);
         let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::All, ..Default::default() };
         let stream = loop {
             // The host makes it when it is connected.
-            if let Ok(stream) = jetstream.get_stream("kontor-events").await {
+            if let Ok(stream) = jetstream.get_stream(stream).await {
                 break stream;
             }
             tokio::task::yield_now().await;
         };
         let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
         let mut read = Vec::new();
-        while read.last().is_none_or(|message| position(message) < head) {
+        while !enough(&read) {
             read.push(messages.next().await.unwrap().unwrap());
         }
         read
     };
-    run(async { timeout(LIMIT, read).await }).expect("the events are not published in time")
+    run(async { timeout(LIMIT, read).await }).expect("the messages are not there in time")
+}
+
+/// Publishes messages to the stream of their subjects, which the host makes when it is connected, and waits until the host
+/// takes them: before that nobody wants them.
+#[track_caller]
+pub(crate) fn publish(url: &str, messages: &[(&str, &str, Value)]) {
+    let published = async {
+        let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(url).await.unwrap();
+        let jetstream = jetstream::new(client);
+        let consumers = async |name: &str| match jetstream.get_stream(name).await {
+            Ok(stream) => stream.cached_info().state.consumer_count,
+            Err(_) => 0,
+        };
+        while consumers("kontor-messages").await < SUBSCRIPTIONS {}
+        for (subject, id, payload) in messages {
+            let payload = payload.as_str().map_or_else(|| payload.to_string(), str::to_owned);
+            let message = PublishMessage::build().message_id(id).payload(payload.into());
+            jetstream.send_publish((*subject).to_owned(), message).await.unwrap().await.unwrap();
+        }
+    };
+    run(async { timeout(LIMIT, published).await }).expect("nobody keeps the messages");
 }
 
 pub(crate) fn position(message: &Message) -> u64 {

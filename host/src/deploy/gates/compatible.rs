@@ -162,6 +162,8 @@ mod tests {
                 schema: "CREATE TABLE p (id)".to_owned(),
                 subscribes: vec![],
             }),
+            subscriptions: Vec::new(),
+            publications: Vec::new(),
             permissions: Permissions::default(),
         }
     }

@@ -9,6 +9,7 @@ use std::thread;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::log::{EventLog, MAX_PAGE, ReadError};
@@ -36,6 +37,8 @@ pub(super) struct Folds {
 
 /// What the streams of an aggregate are folded with.
 struct Folder {
+    /// Where the streams are folded.
+    threads: Handle,
     log: Arc<dyn EventLog>,
     /// The running version, if the new one takes on its states.
     before: Option<Component>,
@@ -54,6 +57,7 @@ impl Folds {
     /// before its end, this says how far it has come.
     pub(super) async fn fold(
         &mut self,
+        threads: &Handle,
         log: &Arc<dyn EventLog>,
         running: Option<&Component>,
         new: &Component,
@@ -64,7 +68,12 @@ impl Folds {
                 let before = running.manifest().aggregate(&aggregate.name);
                 before.is_some_and(|before| before.state_version == aggregate.state_version)
             });
-            let folder = Folder { log: log.clone(), before: before.cloned(), new: new.clone() };
+            let folder = Folder {
+                threads: threads.clone(),
+                log: log.clone(),
+                before: before.cloned(),
+                new: new.clone(),
+            };
             self.fold_aggregate(&Arc::new(folder), &aggregate.name, sample).await?;
         }
         Ok(())
@@ -109,8 +118,8 @@ impl Folds {
         loop {
             let free = at_once - folding.len();
             for stream in streams.by_ref().take(free) {
-                let folder = folder.clone();
-                folding.spawn(async move { folder.fold(&stream).await });
+                let own = folder.clone();
+                folding.spawn_on(async move { own.fold(&stream).await }, &folder.threads);
             }
             let Some(folded) = folding.join_next().await else { break };
             self.take_in(aggregate, folded.map_err(|error| ReadError(Arc::new(error)))??);

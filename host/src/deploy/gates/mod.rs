@@ -207,7 +207,12 @@ impl Examiner<'_> {
             return Finding::skipped("left out: what is in the log may not be readable any more");
         }
         let mut folds = Folds::default();
-        match timeout(self.history_limit, folds.fold(self.log, before, new, terms.sample)).await {
+        match timeout(
+            self.history_limit,
+            folds.fold(&self.runtime.background(), self.log, before, new, terms.sample),
+        )
+        .await
+        {
             Err(_) => return Finding::refused(self.out_of_time(&folds, terms)).with(folds.findings()),
             Ok(Err(error)) => return Finding::refused(format!("the log cannot be read: {error}")),
             Ok(Ok(())) => {}

@@ -23,6 +23,8 @@ pub(super) enum Action {
     Redrive(Schema),
     /// Has a read model built anew. The schema of the request's body.
     Replay(Schema),
+    /// Has dead letters carried out. The schema of the request's body.
+    RedriveMessages(Schema),
     /// Puts components in the place of those that run.
     Deploy,
     /// Goes back to a component that ran before. The schema of the request's body.

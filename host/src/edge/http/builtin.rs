@@ -24,6 +24,7 @@ pub(super) enum Builtin {
     SagaTimeline,
     Projections,
     Projection,
+    DeadLetters,
 }
 
 /// One of the host's own routes.
@@ -43,6 +44,8 @@ pub(super) enum Does {
     Redrive(fn() -> Value),
     /// Has a read model built anew. The schema of the request's body.
     Replay(fn() -> Value),
+    /// Has dead letters carried out. The schema of the request's body.
+    RedriveMessages(fn() -> Value),
     /// Puts components in the place of those that run.
     Deploy,
     /// Goes back to a component that ran before. The schema of the request's body.
@@ -61,7 +64,7 @@ const NOTE: (&str, &str) = ("note", "Why. It stays in the log.");
 const ALLOW_BREAKING: (&str, &str) =
     ("allow-breaking", "What may break, such as `command:order/create`. May be there more than once.");
 
-pub(super) const BUILTINS: [BuiltinRoute; 22] = [
+pub(super) const BUILTINS: [BuiltinRoute; 24] = [
     get(Builtin::Page, "/", "This API as a page"),
     get(Builtin::OpenApi, "/openapi.json", "This API as an OpenAPI document"),
     get(
@@ -148,6 +151,14 @@ pub(super) const BUILTINS: [BuiltinRoute; 22] = [
         summary: "Builds a read model anew beside the live one, and puts it in its place when it is as far",
         parameters: &[],
     },
+    get(Builtin::DeadLetters, "/admin/dead-letters", "Messages of NATS that could not become commands")
+        .with(&[("service", "Only those for this service."), AFTER, LIMIT]),
+    BuiltinRoute {
+        does: Does::RedriveMessages(redrive_messages_body),
+        path: "/admin/dead-letters/redrive",
+        summary: "Has dead letters carried out after all, up to 1000 at once, and removes those that are",
+        parameters: &[],
+    },
 ];
 
 const fn get(builtin: Builtin, path: &'static str, summary: &'static str) -> BuiltinRoute {
@@ -166,7 +177,11 @@ impl BuiltinRoute {
     pub(super) fn method(&self) -> Method {
         match self.does {
             Does::Answer(_) => Method::Get,
-            Does::Act(..) | Does::Redrive(_) | Does::Replay(_) | Does::RollBack(_) => Method::Post,
+            Does::Act(..)
+            | Does::Redrive(_)
+            | Does::Replay(_)
+            | Does::RedriveMessages(_)
+            | Does::RollBack(_) => Method::Post,
             Does::Deploy => Method::Put,
             Does::Undeploy => Method::Delete,
         }
@@ -179,6 +194,7 @@ impl BuiltinRoute {
             Does::Act(act, body) => Schema::compile(&body()).map(|body| Action::Act(act, body)),
             Does::Redrive(body) => Schema::compile(&body()).map(Action::Redrive),
             Does::Replay(body) => Schema::compile(&body()).map(Action::Replay),
+            Does::RedriveMessages(body) => Schema::compile(&body()).map(Action::RedriveMessages),
             Does::Deploy => Ok(Action::Deploy),
             Does::RollBack(body) => Schema::compile(&body()).map(Action::RollBack),
             Does::Undeploy => Ok(Action::Undeploy),
@@ -213,6 +229,14 @@ fn redrive_body() -> Value {
         "type": "string", "description": "Only this stream. May be left out.", "examples": ["order/A-1"],
     });
     json!({"type": "object", "additionalProperties": false, "properties": {"stream": stream}})
+}
+
+fn redrive_messages_body() -> Value {
+    let id = json!({"type": "integer", "minimum": 1, "description": "Only this one. May be left out."});
+    let service = json!({
+        "type": "string", "pattern": "^[a-z0-9-]+$", "description": "Only those for this service. May be left out.",
+    });
+    json!({"type": "object", "additionalProperties": false, "properties": {"id": id, "service": service}})
 }
 
 fn rollback_body() -> Value {

@@ -62,6 +62,8 @@ pub(super) fn manifest() -> Manifest {
             route(Method::Get, "/orders/{id}/details", Target::Query("details".into())),
         ],
         read_model: None,
+        subscriptions: Vec::new(),
+        publications: Vec::new(),
         permissions: Permissions::default(),
     }
 }

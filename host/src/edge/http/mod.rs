@@ -7,6 +7,7 @@ mod action;
 mod body;
 mod builtin;
 mod command;
+mod dead_letters;
 mod events;
 #[cfg(test)]
 mod fixtures;
@@ -222,6 +223,7 @@ impl Site {
             Action::Act(act, schema) => sagas::act(self, *act, schema, &call, body).await,
             Action::Redrive(schema) => projections::redrive(self, schema, &call, body).await,
             Action::Replay(schema) => projections::replay(self, schema, &call, body).await,
+            Action::RedriveMessages(schema) => dead_letters::redrive(self, schema, &call, body).await,
             Action::Deploy => plugins::deploy(self, &call, body).await,
             Action::RollBack(schema) => plugins::roll_back(self, schema, &call, body).await,
             Action::Undeploy => plugins::undeploy(self, &call).await,
@@ -244,6 +246,7 @@ impl Site {
             Builtin::SagaTimeline => sagas::timeline(self, call).await,
             Builtin::Projections => projections::list(self).await,
             Builtin::Projection => projections::show(self, call).await,
+            Builtin::DeadLetters => dead_letters::list(self, call).await,
         }
     }
 }

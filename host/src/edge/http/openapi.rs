@@ -106,6 +106,7 @@ fn host_operation(route: &BuiltinRoute) -> Value {
         Does::Act(act, _) => format!("saga{act:?}"),
         Does::Redrive(_) => "redrive".to_owned(),
         Does::Replay(_) => "replay".to_owned(),
+        Does::RedriveMessages(_) => "redriveMessages".to_owned(),
         Does::Deploy => "deploy".to_owned(),
         Does::RollBack(_) => "rollback".to_owned(),
         Does::Undeploy => "undeploy".to_owned(),
@@ -118,12 +119,14 @@ fn host_operation(route: &BuiltinRoute) -> Value {
         Does::Act(..) => parameters.extend(ACT_HEADERS.map(header)),
         Does::Deploy => parameters.extend([ACTOR_HEADER, SIGNATURE_HEADER].map(header)),
         Does::RollBack(_) | Does::Undeploy => parameters.push(header(ACTOR_HEADER)),
-        Does::Answer(_) | Does::Redrive(_) | Does::Replay(_) => {}
+        Does::Answer(_) | Does::Redrive(_) | Does::Replay(_) | Does::RedriveMessages(_) => {}
     }
     let content = match route.does {
-        Does::Act(_, body) | Does::Redrive(body) | Does::Replay(body) | Does::RollBack(body) => {
-            Some(json!({"application/json": {"schema": body()}}))
-        }
+        Does::Act(_, body)
+        | Does::Redrive(body)
+        | Does::Replay(body)
+        | Does::RedriveMessages(body)
+        | Does::RollBack(body) => Some(json!({"application/json": {"schema": body()}})),
         Does::Deploy => Some(components()),
         Does::Answer(_) | Does::Undeploy => None,
     };

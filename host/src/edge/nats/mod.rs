@@ -41,19 +41,19 @@ pub async fn serve(
     now_ms: u64,
     stopping: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, SubscribeError> {
-    let client = nats.client().clone();
+    let client = nats.client();
     let mut requests = Vec::new();
     for subject in SUBJECTS {
         requests.push(client.queue_subscribe(subject, QUEUE.to_owned()).await?);
     }
     let discovery = Discovery::new(now_ms);
-    let questions = discovery.subscribe(&client).await?;
+    let questions = discovery.subscribe(client).await?;
     nats.flush().await;
     let site = Site {
         table: Table::new(edge.registry.current()),
         places: Arc::new(Semaphore::new(most)),
         most,
-        client,
+        nats: nats.clone(),
         edge,
         discovery,
         stopping,
@@ -63,7 +63,7 @@ pub async fn serve(
 
 /// The edge as it runs.
 struct Site {
-    client: Client,
+    nats: Connection,
     edge: Arc<Edge>,
     table: Table,
     discovery: Discovery,
@@ -99,6 +99,7 @@ impl Site {
         if tokio::time::timeout(drain, left).await.is_err() {
             tracing::warn!("requests over NATS did not end in time and are given up");
         }
+        self.nats.flush().await;
     }
 
     /// Takes the table of the set that is deployed now.
@@ -115,20 +116,20 @@ impl Site {
         let Some(endpoint) = self.table.find(&message.subject).cloned() else {
             let detail = format!("Nothing is deployed that takes {}.", message.subject);
             let problem = Problem::new(StatusCode::NOT_FOUND, "not-deployed", detail);
-            return self.refuse(message, problem).await;
+            return self.refuse(UNMATCHED, message, problem).await;
         };
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             let detail = "The host has as many requests over NATS as it takes on. Nothing was done.";
-            return self.refuse(message, Problem::unavailable("busy", detail)).await;
+            return self.refuse(&endpoint.subject, message, Problem::unavailable("busy", detail)).await;
         };
-        let (client, edge, stopping) = (self.client.clone(), self.edge.clone(), self.stopping.clone());
+        let (client, edge, stopping) = (self.nats.client().clone(), self.edge.clone(), self.stopping.clone());
         tokio::spawn(answer(client, edge, endpoint, message, stopping, place));
     }
 
-    async fn refuse(&self, message: Message, problem: Problem) {
+    async fn refuse(&self, subject: &str, message: Message, problem: Problem) {
         let answer = Answer::from(problem);
-        count(UNMATCHED, &answer);
-        reply(&self.client, message, answer).await;
+        count(subject, &answer);
+        reply(self.nats.client(), message, answer).await;
     }
 
     /// Answers a question about the host.
@@ -137,7 +138,7 @@ impl Site {
         let answer = self.discovery.answer(&question, &self.table);
         if let (Some(to), Some(answer)) = (question.reply, answer) {
             // Err: the connection is closed, and nobody hears it.
-            let _ = self.client.publish(to, answer.to_string().into()).await;
+            let _ = self.nats.client().publish(to, answer.to_string().into()).await;
         }
     }
 }

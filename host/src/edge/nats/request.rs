@@ -30,7 +30,7 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
 }
 
-/// Answers a request, whatever happens.
+/// Answers a request, with a problem if it comes to that.
 pub(super) async fn answer(
     edge: &Edge,
     endpoint: &Endpoint,

@@ -1,0 +1,71 @@
+//! Messages that could not become commands, for operators: a list, and to have them carried out after all.
+
+use axum::body::BodyDataStream;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use super::parameters::Parameters;
+use super::problem::Problem;
+use super::schema::Schema;
+use super::streams::page_limit;
+use super::{Call, Site, command, json};
+use crate::error::with_causes;
+use crate::log::MAX_PAGE;
+use crate::messaging::{DeadLetter, DeadLettersError, Messaging};
+
+/// Some dead letters, and what to send as `after` for those that follow.
+#[derive(Serialize)]
+struct Page {
+    items: Vec<DeadLetter>,
+    /// None if there were no more.
+    next: Option<u64>,
+}
+
+/// The body of a redrive: one dead letter, or all of a service, or all.
+#[derive(Deserialize)]
+struct Which {
+    id: Option<u64>,
+    service: Option<String>,
+}
+
+/// `GET /admin/dead-letters`
+pub(super) async fn list(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
+    let parameters = Parameters::parse(call.query)?.only(&["service", "after", "limit"])?;
+    let (after, limit) = (parameters.number("after")?.unwrap_or(0), page_limit(&parameters)?);
+    let items = messaging(site)?.dead_letters(parameters.get("service"), after, limit).await?;
+    let next = items.last().filter(|_| items.len() == limit).map(|letter| letter.id);
+    json(StatusCode::OK, &Page { items, next })
+}
+
+/// `POST /admin/dead-letters/redrive`, for a page of them at most.
+pub(super) async fn redrive(
+    site: &Site,
+    schema: &Schema,
+    call: &Call<'_>,
+    body: &mut BodyDataStream,
+) -> Result<Response, Problem> {
+    let body = command::received(site, schema, call, body).await?;
+    let Which { id, service } = body.read().map_err(|_| Problem::internal())?;
+    let messaging = messaging(site)?;
+    let (after, limit) = id.map_or((0, MAX_PAGE), |id| (id.saturating_sub(1), 1));
+    let mut letters = messaging.dead_letters(service.as_deref(), after, limit).await?;
+    if let Some(id) = id {
+        letters.retain(|letter| letter.id == id);
+        if letters.is_empty() {
+            return Err(Problem::not_found(format!("There is no dead letter with the id {id}.")));
+        }
+    }
+    json(StatusCode::OK, &messaging.redrive(letters).await?)
+}
+
+fn messaging(site: &Site) -> Result<&Messaging, Problem> {
+    let none = "This host is not connected to NATS, so no messages come to it: nats.url is not configured.";
+    site.edge.messaging.as_ref().ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no-messaging", none))
+}
+
+impl From<DeadLettersError> for Problem {
+    fn from(error: DeadLettersError) -> Self {
+        Self::unavailable("nats-unavailable", format!("{}.", with_causes(&error)))
+    }
+}
