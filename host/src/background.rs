@@ -6,9 +6,9 @@ use std::io;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
-/// A tenth of the others' share of a busy processor. With less, a component's call could run out of time while it waits for
-/// its turn.
-const NICENESS: i32 = 10;
+/// A thirtieth of the others' share of a busy processor. With less, a component's call could run out of time while it waits
+/// for its turn.
+const NICENESS: i32 = 15;
 
 /// Dropped, it breaks off what it does.
 pub(crate) struct Background {
