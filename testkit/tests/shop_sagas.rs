@@ -67,13 +67,16 @@ fn create(quantities: &[(&str, u64)]) -> Command {
     command("order", "o1", "create", order)
 }
 
-/// That the saga which `start` starts after `given` ends by itself or with one retry, and that the laws hold.
-fn drill(given: impl IntoIterator<Item = Command>, start: Command) {
+/// That the saga which `start` starts after `given` ends by itself or with one retry, and that the laws hold, on a log of
+/// its own and on a shared one.
+fn drill<const N: usize>(given: [Command; N], start: Command) {
     let shop = shop();
-    let runs = Drill::new(&shop).given(given).when(start).then(|host| {
-        laws::check(&Shop(host));
-    });
-    assert!(runs > 20, "a saga of the shop has more steps than {runs} runs are about");
+    for drill in [Drill::new(&shop), Drill::new(&shop).on_shared_log()] {
+        let runs = drill.given(given.clone()).when(start.clone()).then(|host| {
+            laws::check(&Shop(host));
+        });
+        assert!(runs > 20, "a saga of the shop has more steps than {runs} runs are about");
+    }
 }
 
 #[test]

@@ -117,7 +117,8 @@ pub trait EventLog: Send + Sync {
         self.append_in(Lineage::new(), batch)
     }
 
-    /// Whether others write to it too. Then what can be read here may be behind, which only an append finds out.
+    /// Whether others write to it too. Then what can be read here may be behind, which only an append finds out; and of
+    /// appends to several streams that are under way at once, any may come first, or alone.
     fn is_shared(&self) -> bool {
         false
     }

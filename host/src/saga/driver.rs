@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 
 use super::entry::{self, Action, Caused, Divergence, Effort, Entry, Wait};
 use super::journal::{Answered, Waiting};
-use super::record::{Record, RecordError};
+use super::record::{Record, RecordError, written};
 use super::retry::Phase;
 use super::sender::{Fate, Sender, Stopping};
 use crate::dispatch::Accepted;
@@ -166,6 +166,10 @@ impl Driver {
         let open: Vec<usize> = (0..steps.len()).filter(|index| answers[*index].is_none()).collect();
         if self.rehearsal && !open.is_empty() {
             return Err(self.halt(Verdict::Rehearsed));
+        }
+        if !open.is_empty() {
+            let appending = self.progress().record.overtakable();
+            written(appending).await.map_err(|error| self.halt(Verdict::Record(error)))?;
         }
         let phase = self.phase();
         let sent = open.iter().map(|index| {

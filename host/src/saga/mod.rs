@@ -105,7 +105,8 @@ struct Shared {
     places: Arc<Semaphore>,
     /// The position up to which the sagas that events start are under way or over.
     followed: watch::Sender<Position>,
-    /// Where the log ended when this process began to look at it: what is later has never been looked at.
+    /// What is later in the log has never been looked at by anyone: where it ended when this process began to look at it,
+    /// unless others look at it too.
     since: Position,
     /// The sagas that have been started here and neither ended nor gone to sleep.
     under_way: Mutex<HashMap<SagaId, UnderWay>>,
@@ -130,7 +131,7 @@ enum Place {
 impl Sagas {
     /// Takes up all sagas that have not ended, and from then on every one that an event starts. `data`: where the index is.
     pub async fn start(data: &Path, ground: Ground) -> Result<Self, SagasError> {
-        let since = *ground.log.head().borrow();
+        let since = if ground.log.is_shared() { Position::MAX } else { *ground.log.head().borrow() };
         let shared = Arc::new(Shared {
             ground,
             since,

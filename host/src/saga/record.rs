@@ -76,8 +76,8 @@ pub(super) struct Record {
     /// When the first of them was noted.
     noted_since: Option<Instant>,
     lineage: Lineage,
-    /// Entries on their way to the disk. Nobody waits for them one by one: the log keeps the order, so what follows from
-    /// an entry is never on disk without it.
+    /// Entries on their way to the disk. Where the log keeps the order nobody waits for them one by one: what follows from
+    /// an entry is never on disk without it. See [`Record::overtakable`].
     appending: Vec<Appending>,
 }
 
@@ -181,6 +181,12 @@ impl Record {
         };
         let append = Append { stream: self.stream.clone(), expected, events, meta: Arc::new(meta) };
         self.appending.push(self.log.append_in(self.lineage, vec![append]));
+    }
+
+    /// Takes what a command could overtake on the way to the disk, to wait for it before one is sent: an undo that is there
+    /// without the reason for it would be lost on whoever runs the saga next.
+    pub(super) fn overtakable(&mut self) -> Vec<Appending> {
+        if self.log.is_shared() { self.take_appending() } else { Vec::new() }
     }
 
     /// Takes what is on its way to the disk, to wait for it.

@@ -63,6 +63,7 @@ pub(super) async fn run(
     new: Option<Recorded>,
 ) -> Result<SagaStatus, RunError> {
     let actor = actor(&open.id);
+    let resumed = new.is_none();
     let (trigger, record) = match new {
         Some(trigger) => {
             let record = Record::new(&shared.ground, &open.id, &trigger, actor)?;
@@ -79,11 +80,11 @@ pub(super) async fn run(
         open: open.clone(),
         sender: Sender::new(shared.clone(), open.id.clone(), open.name.clone(), &trigger),
         trigger,
-        resumed: record.saga().is_some(),
+        resumed,
         progress: Arc::new(Mutex::new(Progress { record, verdict: None, reached: Default::default() })),
         faults: 0,
     };
-    if !running.resumed {
+    if running.saga(|_| ()).is_none() {
         running.start()?;
     }
     loop {
@@ -225,6 +226,8 @@ impl Running {
             let Some(command) = self.undo_of(&name) else {
                 continue;
             };
+            let appending = self.with(|progress| progress.record.overtakable());
+            written(appending).await?;
             let (fate, effort) = self.sender.step(&name, Phase::Undo, command).await?;
             self.write(match fate {
                 Fate::Accepted(_) | Fate::Refused(_) => Entry::Undone { name, effort },

@@ -1,6 +1,7 @@
-//! The end of a host that is killed.
+//! The end of a host that is killed, and the log that it leaves behind.
 
 use std::future::pending;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use kontor::log::{Append, Appending, EmbeddedLog, EventLog, Lineage, ReadError};
@@ -32,14 +33,35 @@ impl Life {
 /// A log that takes nothing any more when its host is dead. Whoever appends then never hears of it, like all that a
 /// process does not live to see.
 pub(super) struct MortalLog {
-    pub(super) log: EmbeddedLog,
-    pub(super) life: std::sync::Arc<Life>,
+    pub(super) log: Arc<EmbeddedLog>,
+    pub(super) life: Arc<Life>,
+    pub(super) order: Order,
+}
+
+/// In which order a log takes appends to several streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// In that of the calls, as the embedded log does.
+    #[default]
+    OfCalls,
+    /// In any, as a log does that is shared. Here in the worst: an entry of a journal comes when somebody waits for it.
+    Any,
 }
 
 #[async_trait]
 impl EventLog for MortalLog {
     fn append_in(&self, lineage: Lineage, batch: Vec<Append>) -> Appending {
-        if self.life.is_over() { Box::pin(pending()) } else { self.log.append_in(lineage, batch) }
+        let journal = batch.iter().all(|append| append.stream.aggregate() == "saga");
+        let (log, life) = (self.log.clone(), self.life.clone());
+        let append = move || if life.is_over() { Box::pin(pending()) } else { log.append_in(lineage, batch) };
+        if self.order == Order::Any && journal {
+            return Box::pin(async move { append().await });
+        }
+        append()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.order == Order::Any
     }
 
     async fn read(

@@ -47,6 +47,7 @@ use crate::command::stream;
 use life::MortalLog;
 
 pub use life::Life;
+pub(crate) use life::Order;
 pub use services::Services;
 
 /// The time at which the clock of a site stands first, 2023-11-14 22:13:20 UTC.
@@ -62,6 +63,7 @@ const RETRY: Retry = Retry { attempts: 2, first_wait_ms: 0, longest_wait_ms: 0 }
 pub struct Site {
     data: Arc<TempDir>,
     clock: Arc<TestClock>,
+    order: Order,
 }
 
 /// A running host. Dropped, it is killed.
@@ -97,13 +99,18 @@ impl Default for Site {
 impl Site {
     /// With nothing in it.
     pub fn new() -> Self {
+        Self::with(Order::default())
+    }
+
+    /// With a log that takes appends in this order.
+    pub(crate) fn with(order: Order) -> Self {
         let data = tempfile::tempdir().expect("a directory for the host's data");
-        Self { data: Arc::new(data), clock: Arc::new(TestClock::new(START_MS)) }
+        Self { data: Arc::new(data), clock: Arc::new(TestClock::new(START_MS)), order }
     }
 
     /// Another site that has all that this one has. No host may be running on it.
     pub(crate) fn copy(&self) -> Self {
-        let copy = Self::new();
+        let copy = Self::with(self.order);
         copy_dir(self.data(), copy.data()).expect("a copy of the host's data");
         copy
     }
@@ -143,8 +150,8 @@ impl Site {
         between: impl FnOnce(Between) -> Between,
     ) -> Parts {
         let data = self.data();
-        let log = EmbeddedLog::open(data).expect("a log");
-        let log: Arc<dyn EventLog> = Arc::new(MortalLog { log, life: life.clone() });
+        let log = Arc::new(EmbeddedLog::open(data).expect("a log"));
+        let log: Arc<dyn EventLog> = Arc::new(MortalLog { log, life: life.clone(), order: self.order });
         let store = Store::open(data).unwrap();
         services.files.iter().for_each(|wasm| store.keep(wasm).expect("a component that is kept"));
         let registry = Arc::new(Registry::default());

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::mishap::{Meddler, Mishap, Plan, TRIGGER, point_of_question};
 use crate::Command;
-use crate::host::{Host, Life, Services, Site};
+use crate::host::{Host, Life, Order, Services, Site};
 
 use Mishap::*;
 
@@ -21,6 +21,7 @@ const AT_A_STEP: [Mishap; 7] =
 pub struct Drill<'a> {
     services: &'a Services,
     given: Vec<Command>,
+    order: Order,
 }
 
 /// A drill that knows the command which starts the saga.
@@ -52,7 +53,12 @@ struct Trial {
 impl<'a> Drill<'a> {
     /// With these services, and nothing in the log.
     pub fn new(services: &'a Services) -> Self {
-        Self { services, given: Vec::new() }
+        Self { services, given: Vec::new(), order: Order::default() }
+    }
+
+    /// On a log that several hosts may share: a host that is killed leaves nothing of a journal but what it has waited for.
+    pub fn on_shared_log(self) -> Self {
+        Self { order: Order::Any, ..self }
     }
 
     /// Commands that are carried out before, each with the saga that it starts.
@@ -65,7 +71,7 @@ impl<'a> Drill<'a> {
     #[track_caller]
     #[must_use = "say what holds then, with `then`"]
     pub fn when(self, start: Command) -> Started<'a> {
-        let site = Site::new();
+        let site = Site::with(self.order);
         let host = site.start(self.services);
         for command in &self.given {
             let accepted = host.send(command).unwrap_or_else(|error| panic!("{command}: {error}"));
