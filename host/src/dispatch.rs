@@ -293,10 +293,10 @@ impl Shared {
         ahead: &mut Option<Live>,
         command: &Command,
     ) -> Result<Decided, CallError> {
-        let known = component.manifest().aggregate(command.stream.aggregate());
-        let known = known.and_then(|aggregate| aggregate.command(&command.name)).ok_or_else(|| {
-            CallError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name))
-        })?;
+        let known =
+            component.manifest().command(command.stream.aggregate(), &command.name).ok_or_else(|| {
+                CallError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name))
+            })?;
         let live = match ahead.take() {
             Some(live) if live.digest == component.digest() => ahead.insert(live),
             // Appends of another component may be under way, so its state is the newest there is.

@@ -185,6 +185,11 @@ impl Manifest {
         self.aggregates.iter().find(|aggregate| *aggregate.name == *name)
     }
 
+    /// One of an aggregate's commands.
+    pub fn command(&self, aggregate: &str, command: &str) -> Option<&Command> {
+        self.aggregate(aggregate)?.command(command)
+    }
+
     pub fn query(&self, name: &str) -> Option<&Query> {
         self.queries.iter().find(|query| *query.name == *name)
     }
@@ -219,9 +224,7 @@ impl Manifest {
 
     fn check_route(&self, route: &Route) -> Result<(), String> {
         let leads_somewhere = match &route.target {
-            Target::Command { aggregate, command } => {
-                self.aggregate(aggregate).is_some_and(|aggregate| aggregate.command(command).is_some())
-            }
+            Target::Command { aggregate, command } => self.command(aggregate, command).is_some(),
             Target::Query(name) => self.query(name).is_some() || self.aggregate(name).is_some(),
         };
         match leads_somewhere && route.path.starts_with('/') {
@@ -236,7 +239,7 @@ impl Manifest {
 impl Manifest {
     fn check_subscription(&self, subscription: &Subscription) -> Result<(), String> {
         let Subscription { subject, aggregate, command, id } = subscription;
-        if self.aggregate(aggregate).and_then(|aggregate| aggregate.command(command)).is_none() {
+        if self.command(aggregate, command).is_none() {
             return Err(format!(
                 "messages of {subject} lead to {aggregate}.{command}, which it does not have"
             ));

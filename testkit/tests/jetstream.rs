@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use kontor::log::{EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, MAX_PAGE, SyncPolicy};
+use kontor::log::{EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, SyncPolicy};
 use kontor::model::{CommandId, Recorded};
 use kontor_testkit::log::{audit, work};
 use kontor_testkit::nats::NatsServer;
@@ -39,15 +39,7 @@ async fn refusal(server: &NatsServer, options: &JetStreamOptions, replicas: usiz
 /// All events, once the copy has as many as `at_least`.
 async fn everything(log: &dyn EventLog, at_least: u64) -> Vec<Recorded> {
     log.head().wait_for(|head| *head >= at_least).await.unwrap();
-    let mut events: Vec<Recorded> = Vec::new();
-    loop {
-        let after = events.last().map_or(0, |event| event.position);
-        let page = log.read_all(after, MAX_PAGE).await.unwrap();
-        if page.is_empty() {
-            return events;
-        }
-        events.extend(page);
-    }
+    kontor_testkit::log::everything(log).await
 }
 
 /// Two workers at each of two logs. All promises are kept, and both logs are the same in the end.

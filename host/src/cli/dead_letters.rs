@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::client::{Client, HostArgument};
 use super::projections::{counted, tell};
-use super::table::{shortened, table, terminal_width};
+use super::table::{fitted, terminal_width};
 
 /// Dead letters that are shown at once: more than anybody reads.
 const SHOWN: u64 = 100;
@@ -132,8 +132,7 @@ fn letters_table(letters: &[DeadLetter], width: Option<usize>) -> String {
             format!("{}: {}", told("code"), told("detail")),
         ]
     };
-    let rows = table(["id", "subject", "command", "tried", "problem"], letters.iter().map(row).collect());
-    rows.lines().map(|line| shortened(line, width.unwrap_or(usize::MAX)) + "\n").collect()
+    fitted(["id", "subject", "command", "tried", "problem"], letters.iter().map(row).collect(), width)
 }
 
 #[cfg(test)]

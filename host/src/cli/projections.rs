@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::client::{Client, HostArgument};
 use super::style::{Colour, Style, span};
-use super::table::{shortened, table, terminal_width};
+use super::table::{fitted, table, terminal_width};
 
 /// Parked streams that are shown at once: more than anybody reads.
 const SHOWN: u64 = 100;
@@ -173,9 +173,8 @@ fn projection_text(shown: &Shown, style: Style, flag: &str, width: Option<usize>
         let ParkedStream { stream, position, error, skipped } = parked;
         [stream.clone(), position.to_string(), skipped.to_string(), error.clone()]
     };
-    let rows = table(["parked", "since", "skipped", "error"], parked_streams.iter().map(row).collect());
     text.push('\n');
-    text.extend(rows.lines().map(|line| shortened(line, width.unwrap_or(usize::MAX)) + "\n"));
+    text += &fitted(["parked", "since", "skipped", "error"], parked_streams.iter().map(row).collect(), width);
     if overview.parked > parked_streams.len() as u64 {
         text += &format!("These are the first {} of {}.\n", parked_streams.len(), overview.parked);
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::client::{Client, HostArgument};
 use super::style::{Style, span};
-use super::table::{shortened, table, terminal_width};
+use super::table::{fitted, terminal_width};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -92,8 +92,7 @@ fn saga_table(sagas: &[Overview], now: Time, style: Style, width: Option<usize>)
         ]
     };
     let heading = ["id", "saga", "aggregate", "state", "age", "why"];
-    let lines = table(heading, sagas.iter().map(row).collect());
-    lines.lines().map(|line| shortened(line, width.unwrap_or(usize::MAX)) + "\n").collect()
+    fitted(heading, sagas.iter().map(row).collect(), width)
 }
 
 #[cfg(test)]

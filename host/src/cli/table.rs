@@ -48,6 +48,16 @@ pub(super) fn table<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) 
     lines.iter().map(|line| columns.line(line) + "\n").collect()
 }
 
+/// The same, no line longer than `width`.
+pub(super) fn fitted<const N: usize>(
+    heading: [&str; N],
+    rows: Vec<[String; N]>,
+    width: Option<usize>,
+) -> String {
+    let width = width.unwrap_or(usize::MAX);
+    table(heading, rows).lines().map(|line| shortened(line, width) + "\n").collect()
+}
+
 /// The text, or as much of it as `width` holds, ended by an ellipsis. Colours end where they would have.
 pub(super) fn shortened(text: &str, width: usize) -> String {
     if visible(text) <= width {

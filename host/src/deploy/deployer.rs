@@ -335,7 +335,7 @@ impl Deployer {
         for candidate in &candidates {
             ground.components.keep(&candidate.wasm).map_err(DeployError::Store)?;
         }
-        let before = ground.registry.current();
+        let (before, ran) = (ground.registry.current(), self.running());
         // What was there before has been watched.
         let watched = matches!(happened, Happened::Deployed { .. });
         record(&*ground.log, &ground.clock, deployments, happened, actor).await?;
@@ -360,8 +360,11 @@ impl Deployer {
             if let Err(error) = ground.sagas.move_over(rehearsed, component.digest()).await {
                 tracing::error!(%error, "open sagas stay on the version before");
             }
-            if let Some(old) = old.filter(|_| watched) {
-                tokio::spawn(self.clone().watch(component.clone(), old.clone()));
+            let released = |old: &&Component| ran.iter().find(|ran| ran.release.digest == old.digest());
+            if let Some(old) = old.filter(|_| watched)
+                && let Some(Running { release, .. }) = released(&old)
+            {
+                tokio::spawn(self.clone().watch(component.clone(), old.clone(), release.clone()));
             }
         }
         if let Err(error) = ground.sagas.wake().await {
@@ -373,16 +376,14 @@ impl Deployer {
 
 /// What services are granted with this deployment, and were with the one that runs. The configuration is not in it, so that
 /// what it takes back is gone.
-pub(super) fn granted(
+fn granted(
     deployments: &Deployments,
     given: Vec<Grant>,
     from_directory: bool,
 ) -> impl Fn(&Component) -> Vec<Grant> + use<> {
-    let earlier = deployments.running.iter().map(|(service, running)| {
-        let grants = running.release.grants.iter().filter_map(|grant| grant.parse().ok());
-        (service.clone(), grants.collect::<Vec<Grant>>())
-    });
-    let earlier: HashMap<_, _> = earlier.collect();
+    let earlier = deployments.running.iter();
+    let earlier: HashMap<_, Vec<_>> =
+        earlier.map(|(service, running)| (service.clone(), running.release.granted().collect())).collect();
     move |component| {
         let earlier = earlier.get(&component.manifest().service).into_iter().flatten();
         let inside = asked_inside(component).filter(|_| from_directory);

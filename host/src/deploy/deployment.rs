@@ -156,6 +156,13 @@ pub(crate) async fn read(
     read.collect()
 }
 
+impl Release {
+    /// Its grants, as far as this host knows them.
+    pub(super) fn granted(&self) -> impl Iterator<Item = Grant> + '_ {
+        self.grants.iter().filter_map(|grant| grant.parse().ok())
+    }
+}
+
 /// Up to a page of the stream behind a version: what began to run with each event.
 pub(crate) async fn releases(
     log: &dyn EventLog,
@@ -163,14 +170,8 @@ pub(crate) async fn releases(
     limit: usize,
 ) -> Result<Vec<(Version, Vec<Release>)>, HistoryError> {
     let of = |(event, happened): (Recorded, Happened)| {
-        let releases = match happened {
-            Happened::Deployed { services, .. } => {
-                services.into_iter().map(|released| released.release).collect()
-            }
-            Happened::RolledBack { to, .. } => vec![to],
-            Happened::Undeployed { .. } => Vec::new(),
-        };
-        (event.version, releases)
+        let entries = HistoryEntry::of(&event, happened).into_iter();
+        (event.version, entries.filter_map(|entry| entry.release).collect())
     };
     Ok(read(log, after, limit).await?.into_iter().map(of).collect())
 }
@@ -232,8 +233,7 @@ impl Deployments {
     /// The origins that services may call by what was granted with the deployments that run.
     pub(super) fn origins(&self) -> impl Iterator<Item = (Arc<str>, HttpOrigin)> {
         self.running.iter().flat_map(|(service, running)| {
-            let grants = running.release.grants.iter().filter_map(|grant| grant.parse().ok());
-            grants.filter_map(|grant| match grant {
+            running.release.granted().filter_map(|grant| match grant {
                 Grant::Http(origin) => Some((service.clone(), origin)),
                 Grant::Service(_) | Grant::Subject(_) => None,
             })

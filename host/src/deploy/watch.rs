@@ -7,8 +7,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, interval};
 
-use super::deployer::{DeployError, Deployer, RollbackRule, Swap, granted, release};
-use super::deployment::Happened;
+use super::deployer::{DeployError, Deployer, RollbackRule, Swap};
+use super::deployment::{Happened, Release};
 use crate::model::Rejection;
 use crate::runtime::{Component, Tally};
 
@@ -24,11 +24,16 @@ impl RollbackRule {
 
 impl Deployer {
     /// Boxed, because what takes a version back is a swap too, after which nothing is watched.
-    pub(super) fn watch(self: Arc<Self>, new: Component, old: Component) -> BoxFuture<'static, ()> {
-        self.watch_for_faults(new, old).boxed()
+    pub(super) fn watch(
+        self: Arc<Self>,
+        new: Component,
+        old: Component,
+        release: Release,
+    ) -> BoxFuture<'static, ()> {
+        self.watch_for_faults(new, old, release).boxed()
     }
 
-    async fn watch_for_faults(self: Arc<Self>, new: Component, old: Component) {
+    async fn watch_for_faults(self: Arc<Self>, new: Component, old: Component, release: Release) {
         let rule = self.ground.rules.rollback;
         let end = Instant::now() + Duration::from_millis(rule.window_ms);
         // What the gates have called does not count.
@@ -44,7 +49,7 @@ impl Deployer {
             let now = new.tally();
             let since = Tally { calls: now.calls - before.calls, faults: now.faults - before.faults };
             if rule.is_broken(since) {
-                if let Err(error) = self.take_back(&new, &old, (since.faults, since.calls)).await {
+                if let Err(error) = self.take_back(&new, &old, release, (since.faults, since.calls)).await {
                     tracing::error!(%service, %error, "a version that faults cannot be rolled back");
                 }
                 return;
@@ -52,25 +57,22 @@ impl Deployer {
         }
     }
 
-    /// Takes a version back that faults too often. `faults` of `calls` have failed since it runs.
+    /// Takes a version back that faults too often, in favour of the component and the release that ran before. `faults` of
+    /// `calls` have failed since it runs.
     async fn take_back(
         self: &Arc<Self>,
         new: &Component,
         old: &Component,
+        to: Release,
         (faults, calls): (u64, u64),
     ) -> Result<(), DeployError> {
         let mut deployments = self.deployments.lock().await;
         let service = &new.manifest().service;
         let from = new.digest();
-        let Some(running) = deployments.running.get(service).filter(|running| running.release.digest == from)
-        else {
+        if deployments.running.get(service).is_none_or(|running| running.release.digest != from) {
             // Somebody was faster.
             return Ok(());
-        };
-        // Not among those before if it was an older one that was deployed again.
-        let before = running.before.iter().rev().find(|release| release.digest == old.digest());
-        let granted = granted(&deployments, Vec::new(), false);
-        let to = before.cloned().unwrap_or_else(|| release(old, &granted(old)));
+        }
         let deployed = self.ground.registry.current().with(std::slice::from_ref(old));
         let deployed = deployed.map_err(|why| Rejection::new("side-by-side", why))?;
         let reason = format!("{faults} of its first {calls} calls faulted");

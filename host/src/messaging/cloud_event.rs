@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_one_token_of_the_expectedwhatever_is_in_it() {
+    fn an_id_is_one_token_of_the_subject_whatever_is_in_it() {
         for (id, expected) in [
             ("A-1", "kontor.events.order.order-confirmed.A-1"),
             ("a.b:c~", "kontor.events.order.order-confirmed.a%2Eb:c~"),

@@ -183,8 +183,8 @@ impl DeadLetter {
     }
 
     async fn carry_out(&self, incoming: &Incoming) -> Result<(), Problem> {
-        let About { service, subscription, command, subject, message_id, .. } = &self.about;
-        let subscribed = incoming.find(service, subscription, command).ok_or_else(|| {
+        let About { service, subscription, subject, message_id, .. } = &self.about;
+        let subscribed = incoming.find(&self.about).ok_or_else(|| {
             Problem::not_found(format!("{service} does not take messages on {subscription} any more."))
         })?;
         incoming.carry_out(&subscribed, Received { subject, id: message_id, payload: &self.raw }).await

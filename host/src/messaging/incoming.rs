@@ -14,16 +14,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, StreamError};
 use async_nats::jetstream::message::AckKind;
 use async_nats::jetstream::stream::ConsumerError;
-use async_nats::jetstream::{self};
 use futures::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::dead_letters::DeadLetters;
+use super::dead_letters::{About, DeadLetters};
 use super::streams::{NoStream, Streams};
 use super::trouble::Trouble;
 use crate::deploy::{Deployed, Registry};
@@ -262,10 +262,13 @@ impl Incoming {
     }
 
     /// The subscription that a dead letter came by, if it is still there.
-    pub(super) fn find(&self, service: &str, subject: &str, command: &str) -> Option<Arc<Subscribed>> {
+    pub(super) fn find(&self, about: &About) -> Option<Arc<Subscribed>> {
         let by = |subscribed: &&Arc<Subscribed>| {
-            let Subscription { subject: taken, command: known, .. } = &subscribed.subscription;
-            *subscribed.service == *service && taken == subject && **known == *command
+            let Subscription { subject, aggregate, command, .. } = &subscribed.subscription;
+            *subscribed.service == *about.service
+                && *subject == about.subscription
+                && **aggregate == *about.aggregate
+                && **command == *about.command
         };
         self.running().values().map(|running| &running.subscribed).find(by).cloned()
     }
@@ -276,8 +279,7 @@ impl Subscribed {
     fn new(deployed: &Deployed, service: &Arc<str>, subscription: &Subscription) -> Result<Self, String> {
         let Subscription { subject, aggregate, command, .. } = subscription;
         let component = deployed.owner(aggregate);
-        let declared =
-            component.and_then(|component| component.manifest().aggregate(aggregate)?.command(command));
+        let declared = component.and_then(|component| component.manifest().command(aggregate, command));
         let declared = declared.ok_or_else(|| format!("there is no command {aggregate}.{command}"))?;
         Ok(Self {
             service: service.clone(),

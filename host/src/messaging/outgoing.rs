@@ -144,7 +144,7 @@ impl Outgoing {
     async fn send(&self, service: &str, event: &Recorded, place: &mut Place) -> Result<UnderWay, Failure> {
         let Streams { context, .. } = &self.streams;
         let mut headers = cloud_event::headers(service, event);
-        let mut payload = Bytes::copy_from_slice(event.payload.as_str().as_bytes());
+        let mut payload = Bytes::from_owner(event.payload.clone());
         if payload.len() + HEADER_BYTES > context.client().max_payload() {
             cloud_event::refer(&mut headers, event);
             payload = Bytes::new();

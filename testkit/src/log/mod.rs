@@ -54,7 +54,7 @@ fn append_as(command: &CommandId, stream: &StreamId, expected: Version, count: u
 }
 
 /// All events of a log, page by page.
-async fn everything(log: &dyn EventLog) -> Vec<Recorded> {
+pub async fn everything(log: &dyn EventLog) -> Vec<Recorded> {
     let mut events: Vec<Recorded> = Vec::new();
     loop {
         let after = events.last().map_or(0, |event| event.position);

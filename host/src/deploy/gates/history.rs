@@ -27,7 +27,7 @@ const MAX_FINDINGS: usize = 10;
 pub(super) struct Folds {
     streams: usize,
     events: usize,
-    /// What is wrong, a sentence a stream, in the order of the streams.
+    /// What is wrong, a sentence a stream.
     failures: Vec<String>,
     /// Whether there is a stream that it does not fold at all.
     failed: bool,
@@ -112,7 +112,7 @@ impl Folds {
         aggregate: &Arc<str>,
         page: Vec<StreamId>,
     ) -> Result<(), ReadError> {
-        let (at_once, known) = (at_once(), self.failures.len());
+        let at_once = at_once();
         let mut streams = page.into_iter();
         let mut folding = JoinSet::new();
         loop {
@@ -124,8 +124,6 @@ impl Folds {
             let Some(folded) = folding.join_next().await else { break };
             self.take_in(aggregate, folded.map_err(|error| ReadError(Arc::new(error)))??);
         }
-        // Each sentence begins with its stream.
-        self.failures[known..].sort_unstable();
         Ok(())
     }
 
@@ -155,6 +153,8 @@ impl Folds {
 
     /// What is wrong with the first streams of which something is, a sentence each.
     pub(super) fn findings(mut self) -> Vec<String> {
+        // Each sentence begins with its stream.
+        self.failures.sort_unstable();
         self.failures.truncate(MAX_FINDINGS);
         self.failures
     }

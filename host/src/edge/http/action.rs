@@ -84,7 +84,7 @@ fn command_of(
     if let Some(other) = placeholders(&route.path).find(|name| *name != ID) {
         return Err(format!("a command's path knows only the placeholder {{id}}, not {{{other}}}"));
     }
-    let known = manifest.aggregate(aggregate).and_then(|aggregate| aggregate.command(command));
+    let known = manifest.command(aggregate, command);
     let declared = known.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
     let payload = Schema::of(&declared.payload);
     Ok(CommandRoute {

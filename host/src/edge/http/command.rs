@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use axum::body::BodyDataStream;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use serde::de::DeserializeOwned;
 
 use super::action::CommandRoute;
 use super::body;
@@ -13,7 +14,6 @@ use super::problem::Problem;
 use super::schema::Schema;
 use super::{Call, Site};
 use crate::edge::command::{Asked, Done, carry_out, payload};
-use crate::model::Json;
 
 /// Answers 202 if the command started a saga, unless the reply was to wait for its end and did; otherwise 201 if the command
 /// made its aggregate, and else 200.
@@ -69,15 +69,16 @@ fn reply(route: &CommandRoute, done: &Done) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// The body of what a person sends to the host itself.
-pub(super) async fn received(
+/// What a person sends to the host itself, in the body.
+pub(super) async fn received<T: DeserializeOwned>(
     site: &Site,
     schema: &Schema,
     call: &Call<'_>,
     body: &mut BodyDataStream,
-) -> Result<Json, Problem> {
+) -> Result<T, Problem> {
     headers::same_site(call.headers)?;
-    payload(schema, &body::read(&site.edge.limits, call.headers, body).await?)
+    let body = payload(schema, &body::read(&site.edge.limits, call.headers, body).await?)?;
+    body.read().map_err(|_| Problem::internal())
 }
 
 #[cfg(test)]
@@ -88,7 +89,7 @@ mod tests {
     use crate::edge::http::action::Action;
     use crate::edge::http::fixtures::manifest;
     use crate::edge::http::routes::{Found, RouteTable};
-    use crate::model::{NewEvent, StreamId};
+    use crate::model::{Json, NewEvent, StreamId};
     use crate::saga::SagaState;
 
     #[test]

@@ -45,8 +45,7 @@ pub(super) async fn redrive(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    let body = command::received(site, schema, call, body).await?;
-    let Which { id, service } = body.read().map_err(|_| Problem::internal())?;
+    let Which { id, service } = command::received(site, schema, call, body).await?;
     let messaging = messaging(site)?;
     let (after, limit) = id.map_or((0, MAX_PAGE), |id| (id.saturating_sub(1), 1));
     let mut letters = messaging.dead_letters(service.as_deref(), after, limit).await?;

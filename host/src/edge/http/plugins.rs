@@ -188,8 +188,7 @@ pub(super) async fn roll_back(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    let body = command::received(site, schema, call, body).await?;
-    let Back { to, note, allow_breaking } = body.read().map_err(|_| Problem::internal())?;
+    let Back { to, note, allow_breaking } = command::received(site, schema, call, body).await?;
     let options = Options { note, allow_breaking, ..Options::default() };
     let (service, actor) = (call.placeholder("service")?, headers::actor(call.headers)?);
     json(StatusCode::OK, &site.edge.deployer.roll_back(&service, to.as_deref(), options, actor).await?)

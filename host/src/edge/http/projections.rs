@@ -3,6 +3,7 @@
 use axum::body::BodyDataStream;
 use axum::http::StatusCode;
 use axum::response::Response;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -53,7 +54,7 @@ pub(super) async fn replay(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    command::received(site, schema, call, body).await?;
+    command::received::<IgnoredAny>(site, schema, call, body).await?;
     json(StatusCode::ACCEPTED, &site.edge.projections.replay(&call.placeholder("service")?).await?)
 }
 
@@ -64,8 +65,7 @@ pub(super) async fn redrive(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    let body = command::received(site, schema, call, body).await?;
-    let Redriven { stream } = body.read().map_err(|_| Problem::internal())?;
+    let Redriven { stream } = command::received(site, schema, call, body).await?;
     let stream = stream.as_deref().map(StreamId::parse).transpose()?;
     json(StatusCode::OK, &site.edge.projections.redrive(&call.placeholder("service")?, stream).await?)
 }

@@ -91,8 +91,7 @@ pub(super) async fn act(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    let words = command::received(site, schema, call, body).await?;
-    let Words { step, reason } = words.read().map_err(|_| Problem::internal())?;
+    let Words { step, reason } = command::received(site, schema, call, body).await?;
     let actor = headers::actor(call.headers)?;
     let act = match act {
         ActName::Retry => Act::Retry {},

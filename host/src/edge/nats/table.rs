@@ -89,7 +89,7 @@ impl Endpoint {
         let service = &manifest.service;
         match target {
             Target::Command { aggregate, command } => {
-                let declared = manifest.aggregate(aggregate).and_then(|aggregate| aggregate.command(command));
+                let declared = manifest.command(aggregate, command);
                 let declared =
                     declared.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
                 let payload = Schema::of(&declared.payload)?;

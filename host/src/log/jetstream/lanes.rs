@@ -69,11 +69,17 @@ pub(super) struct Head {
 type Ticket = u64;
 
 pub(super) struct Lanes {
-    requests: HashMap<Ticket, Request>,
+    waiting: HashMap<Ticket, Waiting>,
     next_ticket: Ticket,
     lanes: HashMap<StreamId, Lane>,
     heads: Cache<StreamId, Head>,
     failed: Cache<Lineage, AppendError>,
+}
+
+struct Waiting {
+    request: Request,
+    /// Those of the request.
+    streams: Vec<StreamId>,
 }
 
 #[derive(Default)]
@@ -86,7 +92,7 @@ struct Lane {
 impl Default for Lanes {
     fn default() -> Self {
         Self {
-            requests: HashMap::new(),
+            waiting: HashMap::new(),
             next_ticket: 0,
             lanes: HashMap::new(),
             heads: Cache::new(MAX_HEADS),
@@ -99,7 +105,7 @@ impl Lanes {
     /// Gives a request its place. Returns the group that can go out now, if there is one; the request itself if too many
     /// wait.
     pub(super) fn push(&mut self, request: Request) -> Result<Option<Group>, Request> {
-        if self.requests.len() >= MAX_WAITING {
+        if self.waiting.len() >= MAX_WAITING {
             return Err(request);
         }
         let ticket = self.next_ticket;
@@ -108,8 +114,9 @@ impl Lanes {
         for stream in &streams {
             self.lanes.entry(stream.clone()).or_default().queue.push_back(ticket);
         }
-        self.requests.insert(ticket, request);
-        Ok(streams.first().and_then(|first| self.take(first)))
+        let first = streams.first().cloned();
+        self.waiting.insert(ticket, Waiting { request, streams });
+        Ok(first.and_then(|first| self.take(&first)))
     }
 
     /// Why an earlier append of a group's lineage has failed, if one has.
@@ -153,7 +160,7 @@ impl Lanes {
     /// The request at the front of a stream, and those that go with it.
     fn take(&mut self, stream: &StreamId) -> Option<Group> {
         let ticket = *self.lanes.get(stream)?.queue.front()?;
-        let streams = self.requests.get(&ticket)?.streams();
+        let streams = self.waiting.get(&ticket)?.streams.clone();
         let ready = |stream| {
             self.lanes.get(stream).is_some_and(|lane| !lane.busy && lane.queue.front() == Some(&ticket))
         };
@@ -167,7 +174,7 @@ impl Lanes {
                 for stream in several {
                     self.lanes.get_mut(stream)?.queue.pop_front();
                 }
-                requests.extend(self.requests.remove(&ticket));
+                requests.extend(self.waiting.remove(&ticket).map(|waiting| waiting.request));
             }
         }
         for stream in &streams {
@@ -180,22 +187,21 @@ impl Lanes {
     fn take_chain(&mut self, stream: &StreamId, requests: &mut Vec<Request>) {
         let Some(lane) = self.lanes.get_mut(stream) else { return };
         let (mut bytes, mut version) = (0, None);
-        while let Some(request) = lane.queue.front().and_then(|ticket| self.requests.get(ticket)) {
-            let alone = request.batch.iter().all(|append| append.stream == *stream);
+        while let Some(waiting) = lane.queue.front().and_then(|ticket| self.waiting.get(ticket)) {
+            let Waiting { request, streams } = waiting;
             let related = requests.first().is_some_and(|first| first.lineage == request.lineage);
-            let chained = request
-                .batch
-                .first()
-                .is_some_and(|first| version.is_none_or(|version| version == first.expected));
-            let full = requests.len() >= MAX_GROUP || bytes + request.bytes() > MAX_BYTES;
-            if !requests.is_empty() && (!alone || !related || !chained || full) {
+            let chained = version == request.batch.first().map(|first| first.expected);
+            let size = request.bytes();
+            let full = requests.len() >= MAX_GROUP || bytes + size > MAX_BYTES;
+            if !requests.is_empty() && (streams.len() > 1 || !related || !chained || full) {
                 return;
             }
-            bytes += request.bytes();
-            version =
-                request.batch.last().map(|last| last.expected.saturating_add(last.events.len() as Version));
+            bytes += size;
+            let leaves = |last: &Append| last.expected.saturating_add(last.events.len() as Version);
+            version = request.batch.last().map(leaves);
             let ticket = lane.queue.pop_front();
-            requests.extend(ticket.and_then(|ticket| self.requests.remove(&ticket)));
+            let taken = ticket.and_then(|ticket| self.waiting.remove(&ticket));
+            requests.extend(taken.map(|waiting| waiting.request));
         }
     }
 }
@@ -308,7 +314,7 @@ mod tests {
         assert_eq!(done(&mut lanes, &["a"]), ["b0 a1"]);
         assert_eq!(done(&mut lanes, &["b", "a"]), ["b1", "a2"]);
         assert_eq!(done(&mut lanes, &["a", "b"]), [""; 0]);
-        assert!(lanes.lanes.is_empty() && lanes.requests.is_empty(), "nothing is left behind");
+        assert!(lanes.lanes.is_empty() && lanes.waiting.is_empty(), "nothing is left behind");
     }
 
     #[test]

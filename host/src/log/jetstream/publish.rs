@@ -268,7 +268,7 @@ impl Publisher {
                 Ok(landed) = &mut landing.landed => return Ok(Sent::Landed(landed)),
                 reply = self.attempt(parts, heads, landing.id) => reply,
             };
-            match reply.and_then(Reply::accepted) {
+            match reply {
                 Ok(Reply { seq, .. }) => {
                     self.remember(parts, seq);
                     return Ok(Sent::Stored);
@@ -291,44 +291,37 @@ impl Publisher {
         }
     }
 
+    /// One message, or a batch that the last one commits.
     async fn attempt(&self, parts: &[Part<'_>], heads: &[Head], id: PublishId) -> Result<Reply, NatsError> {
         let batch = Uuid::now_v7().to_string();
-        let messages = parts.iter().zip(heads).zip(1_u32..);
-        let mut reply = Err(NatsError::NotKnown);
-        for ((part, head), number) in messages {
+        for ((part, head), number) in parts.iter().zip(heads).zip(1..) {
             let mut headers = HeaderMap::new();
             headers.insert(NATS_EXPECTED_STREAM, self.name.as_str());
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, head.sequence.to_string());
             id.write(&mut headers);
+            let last = number == parts.len();
             if parts.len() > 1 {
                 headers.insert(BATCH_ID, batch.as_str());
                 headers.insert(BATCH_SEQUENCE, number.to_string());
+                if last {
+                    headers.insert(BATCH_COMMIT, "1");
+                }
             }
             let (subject, payload) = (part.subject.clone(), part.payload.clone());
-            if (number as usize) < parts.len() {
-                self.client.publish_with_headers(subject, headers, payload).await?;
-                continue;
+            if last {
+                return self.ask(subject, NatsRequest::new().headers(headers).payload(payload)).await;
             }
-            if parts.len() > 1 {
-                headers.insert(BATCH_COMMIT, "1");
-            }
-            let request = NatsRequest::new().headers(headers).payload(payload).timeout(Some(ACKNOWLEDGED));
-            reply = Ok(self.client.send_request(subject, request).await?);
+            self.client.publish_with_headers(subject, headers, payload).await?;
         }
-        Ok(serde_json::from_slice(&reply?.payload)?)
+        Err(NatsError::NotKnown)
     }
 
     /// Of the last message of an event stream, asked of the leader; 0 if there is none.
     async fn last_sequence(&self, stream: &StreamId) -> Result<Sequence, AppendError> {
         let question = json!({ "last_by_subj": wire::subject(&self.name, stream) }).to_string();
         loop {
-            let request = NatsRequest::new().payload(question.clone().into()).timeout(Some(ACKNOWLEDGED));
             let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.name);
-            let reply = match self.client.send_request(subject, request).await {
-                Ok(reply) => serde_json::from_slice(&reply.payload).map_err(NatsError::from),
-                Err(error) => Err(error.into()),
-            };
-            match reply.and_then(Reply::accepted) {
+            match self.ask(subject, NatsRequest::new().payload(question.clone().into())).await {
                 Ok(Reply { message, .. }) => return Ok(message.map_or(0, |message| message.seq)),
                 Err(NatsError::Refused(Refusal { err_code: NO_MESSAGE_FOUND, .. })) => return Ok(0),
                 Err(error) if error.passes() => tokio::time::sleep(PAUSE).await,
@@ -337,17 +330,17 @@ impl Publisher {
         }
     }
 
+    async fn ask(&self, subject: String, request: NatsRequest) -> Result<Reply, NatsError> {
+        let message = self.client.send_request(subject, request.timeout(Some(ACKNOWLEDGED))).await?;
+        let reply: Reply = serde_json::from_slice(&message.payload)?;
+        match reply.error {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(reply),
+        }
+    }
+
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Reply {
-    fn accepted(self) -> Result<Self, NatsError> {
-        match self.error {
-            Some(refusal) => Err(refusal.into()),
-            None => Ok(self),
-        }
     }
 }
 
