@@ -10,6 +10,7 @@ use kontor::dispatch::{Accepted, Submit};
 use kontor::error::{CallError, Fault, FaultKind};
 use kontor::log::{Append, EmbeddedLog, EventLog, Subscription};
 use kontor::model::{Command, NewEvent, Recorded, StreamId, event_id, saga_id};
+use kontor::nodes::Nodes;
 use kontor::saga::{Ground, Retries, Retry, SagaId, Sagas};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -73,7 +74,7 @@ impl Performance<'_> {
         let stage = Stage::new(history).await.map_err(|error| told(&*error))?;
         let registry = Registry::default();
         registry.replace(Deployed::new([self.bench.fresh.clone()])?);
-        let store = Store::open(stage.data.path()).map_err(|error| told(&error))?;
+        let store = Store::open(stage.data.path(), None).map_err(|error| told(&error))?;
         let conversation = Arc::new(Conversation::new(self.ask));
         let ground = Ground {
             log: stage.log.clone(),
@@ -82,6 +83,7 @@ impl Performance<'_> {
             components: Arc::new(Components::new(registry.into(), self.bench.runtime.clone(), store)),
             clock: stage.clock.clone(),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, steps: BTreeMap::new() },
+            nodes: Nodes::alone("tested".into()),
         };
         let sagas = Sagas::start(stage.data.path(), ground).await.map_err(|error| told(&error))?;
         let events = timeout(LIMIT, stage.follow(id, self.script)).await;

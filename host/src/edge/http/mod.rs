@@ -239,6 +239,7 @@ impl Site {
             Builtin::Saga => sagas::status(self, call).await,
             Builtin::Health => Ok(ops::health()),
             Builtin::Ready => ops::ready(self),
+            Builtin::Nodes => ops::nodes(self),
             Builtin::Metrics => ops::metrics(self).await,
             Builtin::Plugins => plugins::list(self, tables),
             Builtin::PluginHistory => plugins::history(self, call).await,

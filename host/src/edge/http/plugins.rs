@@ -277,7 +277,7 @@ mod tests {
         let Release { service, version, digest, .. } = release();
         let services =
             vec![ServiceReport { service, version, digest, replaces: None, gates: vec![refused()] }];
-        Report { dry_run: false, live: false, services, gates: Vec::new() }
+        Report { dry_run: false, live: false, services, gates: Vec::new(), hosts: Vec::new() }
     }
 
     #[test]
