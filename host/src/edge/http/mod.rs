@@ -14,6 +14,7 @@ mod fixtures;
 mod metrics;
 mod openapi;
 mod ops;
+mod page;
 mod parameters;
 mod plugins;
 mod projections;
