@@ -5,10 +5,10 @@
 mod common;
 
 use std::fs;
-use std::sync::Arc;
 
-use kontor::log::{Append, EmbeddedLog, EventLog as _};
-use kontor::model::{CommandId, Json, Meta, NewEvent, StreamId};
+use kontor::log::{EmbeddedLog, EventLog as _};
+use kontor::model::StreamId;
+use kontor_testkit::log::happened;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -301,23 +301,10 @@ fn the_command_line_shows_the_report_and_says_what_to_do() {
 
 /// Puts a product into the log of a site on which no host runs, with these additions to its stock.
 async fn record(log: &EmbeddedLog, product: &str, additions: &[u64]) {
-    let event =
-        |name: &str, payload: Value| NewEvent { name: name.into(), payload: Json::of(&payload).unwrap() };
-    let mut events =
-        vec![event("product-registered", json!({"name": product, "unit_price": 5, "quantity": 1}))];
-    events.extend(additions.iter().map(|quantity| event("stock-added", json!({"quantity": quantity}))));
-    let meta = Meta {
-        command_id: CommandId::new(),
-        command: "test".into(),
-        fingerprint: 0,
-        correlation_id: "test".into(),
-        causation_id: None,
-        digest: None,
-        time_ms: 1,
-        actor: "test".into(),
-    };
+    let mut events = vec![("product-registered", json!({"name": product, "unit_price": 5, "quantity": 1}))];
+    events.extend(additions.iter().map(|quantity| ("stock-added", json!({"quantity": quantity}))));
     let stream = StreamId::new("product", product).unwrap();
-    log.append(vec![Append { stream, expected: 0, events, meta: Arc::new(meta) }]).await.unwrap();
+    log.append(vec![happened(stream, 0, &events)]).await.unwrap();
 }
 
 #[test]
