@@ -4,6 +4,7 @@
 mod command;
 mod headers;
 pub mod http;
+mod metrics;
 pub mod nats;
 mod problem;
 mod query;
