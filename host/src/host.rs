@@ -218,7 +218,10 @@ async fn wire(
 }
 
 /// The events are in the data directory, or in NATS.
-async fn open_log(config: &Config, nats: Option<&Connection>) -> Result<Arc<dyn EventLog>, HostError> {
+pub(crate) async fn open_log(
+    config: &Config,
+    nats: Option<&Connection>,
+) -> Result<Arc<dyn EventLog>, HostError> {
     let client = match (config.log, nats) {
         (LogEngine::Embedded, _) => return Ok(Arc::new(EmbeddedLog::open(&config.data)?)),
         (LogEngine::JetStream, Some(nats)) => nats.client().clone(),

@@ -1,10 +1,13 @@
 //! The commands of the program `kontor`, one file each.
 
+mod backup;
 mod client;
 mod dead_letters;
 mod deploy;
 mod events;
+mod export;
 mod gates;
+mod import;
 mod new;
 mod plugins;
 mod projections;
@@ -47,6 +50,7 @@ Examples:
   kontor saga show 01997a2b-3c4d
   kontor projections
   kontor dead-letters
+  kontor export shop.log
 
 `kontor <command> --help` tells more about each command.";
 
@@ -74,6 +78,8 @@ enum Command {
     Projections(projections::Projections),
     Replay(replay::Replay),
     DeadLetters(dead_letters::DeadLetters),
+    Export(export::Export),
+    Import(import::Import),
     New(new::New),
     Sign(sign::Sign),
 }
@@ -93,6 +99,8 @@ impl Cli {
             Command::Projections(projections) => projections.run(self.json, out),
             Command::Replay(replay) => replay.run(self.json, out),
             Command::DeadLetters(dead_letters) => dead_letters.run(self.json, out),
+            Command::Export(export) => export.run(self.json, out),
+            Command::Import(import) => import.run(self.json, out),
             Command::New(new) => new.run(self.json, out),
             Command::Sign(sign) => sign.run(self.json, out),
         }

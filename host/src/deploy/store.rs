@@ -1,6 +1,6 @@
 //! The components that may still be needed, by digest: whatever runs, and whatever a saga has started on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -46,6 +46,23 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The files of all components, opened: one that is deleted from now on can be read still.
+    pub fn files(&self) -> io::Result<BTreeMap<Digest, File>> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            // Anything else is on its way to become a component.
+            let digest = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wasm")?.parse().ok());
+            let Some(digest) = digest else { continue };
+            match File::open(path) {
+                Ok(file) => drop(files.insert(digest, file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(files)
     }
 
     /// Deletes all components but these.

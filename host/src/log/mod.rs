@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::model::{CommandId, Meta, NewEvent, Position, Recorded, StreamId, Version};
 
-pub use embedded::{EmbeddedLog, OpenError};
+pub use embedded::{EmbeddedLog, LogFile, OpenError};
 pub use jetstream::{JetStreamError, JetStreamLog, JetStreamOptions, SetupError, SyncPolicy};
 pub use snapshots::{Snapshot, Snapshots};
 
