@@ -89,20 +89,20 @@ fn a_log_moves_into_nats_and_back_and_stays_the_same() {
     trade(&host);
     let orders = audit::check(&host);
     let events = host.events(0);
-    let beside_a_host = exports.of(&embedded, "one.log");
+    let beside_a_host = exports.of(&embedded, "one.jsonl");
     assert!(host.stop().success());
-    assert!(exports.of(&embedded, "two.log") == beside_a_host, "the same log gives the same file");
+    assert!(exports.of(&embedded, "two.jsonl") == beside_a_host, "the same log gives the same file");
 
     // Without any component but those of the export.
     let plugins = nothing_deployed(&exports.0);
     let shared = Site::with_plugins(&plugins, &in_nats(&server));
-    let told = done(on(&shared, "import", &exports.file("one.log")));
+    let told = done(on(&shared, "import", &exports.file("one.jsonl")));
     assert_eq!((&told["imported"]["events"], &told["there_before"]), (&events.len().into(), &0.into()));
-    assert!(exports.of(&shared, "nats.log") == beside_a_host, "every event is what and where it was");
+    assert!(exports.of(&shared, "nats.jsonl") == beside_a_host, "every event is what and where it was");
 
     let back = Site::with_plugins(&plugins, &configuration());
-    done(on(&back, "import", &exports.file("nats.log")));
-    assert!(exports.of(&back, "back.log") == beside_a_host, "every event is what and where it was");
+    done(on(&back, "import", &exports.file("nats.jsonl")));
+    assert!(exports.of(&back, "back.jsonl") == beside_a_host, "every event is what and where it was");
 
     for site in [shared, back] {
         let host = site.start();
@@ -126,7 +126,7 @@ fn exported(exports: &Exports) -> (Site, Vec<u8>) {
     trade(&host);
     audit::check(&host);
     assert!(host.stop().success());
-    let export = exports.of(&site, "whole.log");
+    let export = exports.of(&site, "whole.jsonl");
     (site, export)
 }
 
@@ -134,29 +134,29 @@ fn exported(exports: &Exports) -> (Site, Vec<u8>) {
 fn an_import_takes_only_a_whole_export_into_an_empty_log() {
     let exports = Exports::new();
     let (site, export) = exported(&exports);
-    let half = exports.file("half.log");
+    let half = exports.file("half.jsonl");
     let middle = export.len() - export.len() / 20;
     fs::write(&half, &export[..middle]).unwrap();
     let other = Site::new(&configuration());
 
     let told = refused(on(&other, "import", &half));
     assert!(told.contains("breaks off") && told.contains("copy or make it again"), "{told}");
-    let told = refused(on(&other, "export", &exports.file("none.log")));
+    let told = refused(on(&other, "export", &exports.file("none.jsonl")));
     assert!(told.contains("holds no event log"), "nothing has been made: {told}");
-    assert!(!Path::new(&exports.file("none.log")).exists());
+    assert!(!Path::new(&exports.file("none.jsonl")).exists());
     let told = refused(on(&other, "import", "Cargo.toml"));
     assert!(told.contains("no export of a log"), "{told}");
 
     let host = other.start();
-    let told = refused(on(&other, "import", &exports.file("whole.log")));
+    let told = refused(on(&other, "import", &exports.file("whole.jsonl")));
     assert!(told.contains("in use by another process"), "{told}");
     host.register("pear", 1, 1);
     assert!(host.stop().success());
-    let told = refused(on(&other, "import", &exports.file("whole.log")));
+    let told = refused(on(&other, "import", &exports.file("whole.jsonl")));
     assert!(told.contains("has events already, and from position"), "{told}");
 
     // A log that is all there already is no harm.
-    let told = done(on(&site, "import", &exports.file("whole.log")));
+    let told = done(on(&site, "import", &exports.file("whole.jsonl")));
     assert_eq!(told["there_before"], told["imported"]["events"]);
 }
 
@@ -164,7 +164,7 @@ fn an_import_takes_only_a_whole_export_into_an_empty_log() {
 fn an_import_that_was_broken_off_goes_on_where_it_ended() {
     let (exports, server) = (Exports::new(), NatsServer::start());
     let (_, export) = exported(&exports);
-    let half = exports.file("half.log");
+    let half = exports.file("half.jsonl");
     fs::write(&half, &export[..export.len() - 2_000]).unwrap();
     for configuration in [configuration(), in_nats(&server)] {
         let site = Site::new(&configuration);
@@ -176,7 +176,7 @@ fn an_import_that_was_broken_off_goes_on_where_it_ended() {
         let mut to_pipe = on(&site, "export", "-");
         assert_ne!(to_pipe.output().unwrap().stdout, export);
 
-        let told = done(on(&site, "import", &exports.file("whole.log")));
+        let told = done(on(&site, "import", &exports.file("whole.jsonl")));
         let (before, events) = (&told["there_before"], &told["imported"]["events"]);
         assert!(0 < before.as_u64().unwrap() && before.as_u64() < events.as_u64(), "{told}");
         let mut to_pipe = on(&site, "export", "-");

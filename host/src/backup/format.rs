@@ -256,3 +256,110 @@ impl<R: BufRead> Reader<R> {
         FormatError::Damaged { line: self.line, reason: reason.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{CommandId, Json};
+
+    fn recorded(position: Position, version: Version, index: u32, payload: &str) -> Recorded {
+        let meta = Meta {
+            command_id: CommandId::from(format!("c{}", position - Position::from(index))),
+            fingerprint: u64::MAX,
+            digest: Some(Digest::of(b"component")),
+            causation_id: Some("order/A-1/0".into()),
+            time_ms: 1,
+            ..Meta::default()
+        };
+        let stream = StreamId::new("order", "A-1").unwrap();
+        let payload = Json::parse(payload.to_owned()).unwrap();
+        Recorded { position, stream, version, index, name: "done".into(), payload, meta: meta.into() }
+    }
+
+    fn commits() -> [Commit; 2] {
+        let mut first = Commit::new(recorded(1, 1, 0, r#"{"text": "a\nb"}"#));
+        first.push(recorded(2, 2, 1, "{\n  \"n\": 1.0\r\n}"));
+        [first, Commit::new(recorded(3, 3, 0, "{}"))]
+    }
+
+    /// An export of four lines and the last one.
+    fn export() -> Vec<u8> {
+        let mut text = Vec::new();
+        let mut writer = Writer::new(&mut text, 3).unwrap();
+        writer.component(Digest::of(b"component"), b"component").unwrap();
+        for commit in commits() {
+            writer.commit(commit).unwrap();
+        }
+        writer.finish().unwrap();
+        text
+    }
+
+    fn read(text: &[u8]) -> Result<(Vec<Item>, Summary), FormatError> {
+        let mut reader = Reader::new(text)?;
+        let mut items = Vec::new();
+        while let Some(item) = reader.next()? {
+            items.push(item);
+        }
+        Ok((items, reader.summary().clone()))
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let text = export();
+        let (mut items, summary) = read(&text).unwrap();
+        assert_eq!(
+            (summary.components, summary.commands, summary.events, summary.sha256.len()),
+            (1, 2, 3, 64)
+        );
+        let [first, second] = commits();
+        assert!(matches!(items.remove(0), Item::Component(wasm) if wasm == b"component"));
+        assert!(matches!(items.remove(0), Item::Commit(commit) if commit == first && commit.last() == 2));
+        assert!(matches!(items.remove(0), Item::Commit(commit) if commit == second));
+        assert_eq!(items.len(), 0);
+    }
+
+    #[test]
+    fn every_line_is_one_object_whatever_the_payloads_look_like() {
+        let text = String::from_utf8(export()).unwrap();
+        assert_eq!(text.lines().count(), 5);
+        for line in text.lines() {
+            let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+            assert_eq!(object.len(), 1, "{line}");
+        }
+        assert!(text.contains(r#"{"text": "a\nb"}"#) && text.contains(r#"{   "n": 1.0  }"#), "{text}");
+    }
+
+    #[test]
+    fn an_export_that_is_cut_off_anywhere_is_refused() {
+        let text = export();
+        for length in 0..text.len() {
+            read(&text[..length]).expect_err(&format!("{length} of {} bytes", text.len()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_whole_export_is_told_as_what_it_is() {
+        let text = String::from_utf8(export()).unwrap();
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        let without = |left_out: usize| {
+            let kept = lines.iter().enumerate().filter(|(number, _)| *number != left_out);
+            kept.map(|(_, line)| *line).collect::<String>()
+        };
+        let table = [
+            (String::new(), "this is no export of a log"),
+            ("{\"items\": []}\n".to_owned(), "this is no export of a log"),
+            (text.replace("\"format\":1", "\"format\":2"), "an export of a newer version"),
+            (without(0), "this is no export of a log"),
+            (without(1), "line 4 of the export is damaged: its checksum"),
+            (without(2), "line 3 of the export is damaged: it does not follow"),
+            (without(4), "the export breaks off in line 5"),
+            (text.replace("\"time_ms\":1", "\"time_ms\":2"), "line 5 of the export is damaged: its checksum"),
+            (text.replace(&BASE64.encode(b"component"), &BASE64.encode(b"another")), "has another digest"),
+            (text.replace("\"commit\"", "\"comment\""), "line 3 of the export is damaged: unknown variant"),
+        ];
+        for (text, told) in table {
+            let error = read(text.as_bytes()).expect_err(told).to_string();
+            assert!(error.contains(told), "{error}\nis not: {told}");
+        }
+    }
+}

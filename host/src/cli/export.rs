@@ -13,9 +13,9 @@ use super::backup::{STANDARD, counted_in, open, progress};
 
 const EXAMPLES: &str = "\
 Examples:
-  kontor export shop.log
-  kontor export --data /var/lib/kontor - | zstd > shop.log.zst
-  kontor export shop.log && jq -c 'select(.commit) | .commit.stream' shop.log | sort | uniq -c
+  kontor export shop.jsonl
+  kontor export --data /var/lib/kontor - | zstd > shop.jsonl.zst
+  kontor export shop.jsonl && jq -c 'select(.commit) | .commit.stream' shop.jsonl | sort | uniq -c
 
 A host may run meanwhile: the file has the log as it was at the beginning, with the components that it may need. The same log
 always gives the same file. `kontor import` makes a log of it again, in a data directory or in NATS.";

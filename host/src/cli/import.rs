@@ -12,9 +12,9 @@ use super::backup::{STANDARD, counted_in, open, progress};
 
 const EXAMPLES: &str = "\
 Examples:
-  kontor import shop.log --data /var/lib/kontor
-  kontor import shop.log --log jetstream --nats-url nats://127.0.0.1:4222 --data copy
-  zstd -dc shop.log.zst | kontor import -
+  kontor import shop.jsonl --data /var/lib/kontor
+  kontor import shop.jsonl --log jetstream --nats-url nats://127.0.0.1:4222 --data copy
+  zstd -dc shop.jsonl.zst | kontor import -
 
 The log must be empty; or have the beginning of the file, from an import that was broken off, which goes on then. Every event
 gets the position that it had, and in the end all of them are read again and compared. No host may run on that log meanwhile.";

@@ -50,7 +50,7 @@ Examples:
   kontor saga show 01997a2b-3c4d
   kontor projections
   kontor dead-letters
-  kontor export shop.log
+  kontor export shop.jsonl
 
 `kontor <command> --help` tells more about each command.";
 
