@@ -12,17 +12,9 @@ use kontor_testkit::nats::NatsServer;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use common::nats::with_log;
 use common::shop::{UNDELIVERABLE, configuration, order};
 use common::{Ended, Host, Site, audit, ended, kontor};
-
-/// The `kontor.toml` of a shop whose log is in NATS.
-fn in_nats(server: &NatsServer) -> String {
-    let (url, monitoring) = (server.url(), server.monitoring_url());
-    format!(
-        "log = 'jetstream'\n{}[nats]\nurl = '{url}'\n[jetstream]\nmonitoring = ['{monitoring}']\n",
-        configuration()
-    )
-}
 
 /// A command on the log of a site.
 fn on(site: &Site, command: &str, file: &str) -> Command {
@@ -95,7 +87,7 @@ fn a_log_moves_into_nats_and_back_and_stays_the_same() {
 
     // Without any component but those of the export.
     let plugins = nothing_deployed(&exports.0);
-    let shared = Site::with_plugins(&plugins, &in_nats(&server));
+    let shared = Site::with_plugins(&plugins, &with_log(&server));
     let told = done(on(&shared, "import", &exports.file("one.jsonl")));
     assert_eq!((&told["imported"]["events"], &told["there_before"]), (&events.len().into(), &0.into()));
     assert!(exports.of(&shared, "nats.jsonl") == beside_a_host, "every event is what and where it was");
@@ -166,7 +158,7 @@ fn an_import_that_was_broken_off_goes_on_where_it_ended() {
     let (_, export) = exported(&exports);
     let half = exports.file("half.jsonl");
     fs::write(&half, &export[..export.len() - 2_000]).unwrap();
-    for configuration in [configuration(), in_nats(&server)] {
+    for configuration in [configuration(), with_log(&server)] {
         let site = Site::new(&configuration);
         // From a pipe nothing can be checked before.
         let mut from_pipe = on(&site, "import", "-");

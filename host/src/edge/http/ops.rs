@@ -31,7 +31,10 @@ pub(super) fn ready(site: &Site) -> Result<Response, Problem> {
     let no_services = site.edge.registry.current().services().next().is_none();
     // The signal closes when the log's writer ends.
     let log_closed = site.edge.log.head().has_changed().is_err();
-    let troubles = site.edge.messaging.as_ref().map(|messaging| messaging.troubles()).unwrap_or_default();
+    let mut troubles = site.edge.messaging.as_ref().map(|messaging| messaging.troubles()).unwrap_or_default();
+    if !site.edge.log.state().takes_appends {
+        troubles.push("the log takes no commands at the moment; queries are answered".to_owned());
+    }
     readiness(&missing(no_services, log_closed, *site.stopping.borrow()), &troubles)
 }
 
@@ -58,6 +61,7 @@ fn readiness(missing: &[&str], troubles: &[String]) -> Result<Response, Problem>
 
 /// `GET /metrics`. How the sagas and the read models stand is looked up now: it changes with time alone.
 pub(super) async fn metrics(site: &Site) -> Result<Response, Problem> {
+    telemetry::show_log(site.edge.log.state());
     telemetry::show_sagas(&site.edge.sagas.census().await?);
     telemetry::show_projections(&site.edge.projections.overviews().await?);
     if let Some(messaging) = &site.edge.messaging {
