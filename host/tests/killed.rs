@@ -100,7 +100,7 @@ fn a_killed_host_has_lost_nothing_that_it_has_answered() {
 fn nothing_is_lost_with_the_whole_data_directory_when_the_log_is_in_jetstream() {
     let server = NatsServer::start();
     let site = Site::new(&format!(
-        "log = 'jetstream'\n{}[jetstream]\nmonitoring = ['{}']\n",
+        "log = 'jetstream'\n{}[jetstream]\nmonitoring = ['{}']\nsilence_ms = 1_000\n",
         common::nats::configured(&server.url()),
         server.monitoring_url()
     ));

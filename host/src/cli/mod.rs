@@ -6,6 +6,7 @@ mod deploy;
 mod events;
 mod gates;
 mod new;
+mod nodes;
 mod plugins;
 mod projections;
 mod replay;
@@ -47,6 +48,7 @@ Examples:
   kontor saga show 01997a2b-3c4d
   kontor projections
   kontor dead-letters
+  kontor nodes
 
 `kontor <command> --help` tells more about each command.";
 
@@ -74,6 +76,7 @@ enum Command {
     Projections(projections::Projections),
     Replay(replay::Replay),
     DeadLetters(dead_letters::DeadLetters),
+    Nodes(nodes::Nodes),
     New(new::New),
     Sign(sign::Sign),
 }
@@ -93,6 +96,7 @@ impl Cli {
             Command::Projections(projections) => projections.run(self.json, out),
             Command::Replay(replay) => replay.run(self.json, out),
             Command::DeadLetters(dead_letters) => dead_letters.run(self.json, out),
+            Command::Nodes(nodes) => nodes.run(self.json, out),
             Command::New(new) => new.run(self.json, out),
             Command::Sign(sign) => sign.run(self.json, out),
         }
