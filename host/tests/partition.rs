@@ -6,7 +6,6 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,9 +19,11 @@ use common::nodes::{both_up, nodes_when, site, sites, when};
 use common::shop::{SAGA_END, new_key, order};
 use common::{Host, audit, laws};
 
-const ORDERS: u64 = 60;
-/// Of them are answered before anything is cut. The others and many sagas are under way then.
-const ANSWERED: usize = 20;
+const ORDERS: usize = 48;
+/// Of them are sent when the way to the server is cut already.
+const LATE: usize = 16;
+/// So many are under way on the host that is cut off.
+const SAGAS: usize = 5;
 const STOCK: u64 = 1_000;
 /// "Within a few seconds", on a busy machine: it is noticed after two.
 const NOTICED: Duration = Duration::from_secs(5);
@@ -34,25 +35,42 @@ fn place(host: &Client, key: &str, wait: (&'static str, &str)) -> Reply {
     host.post("/orders", &[("idempotency-key", key), wait], &order(&[("tea", 1)]).json())
 }
 
-/// Places all orders at once, every other one through another host. When some are answered, the rest has to get along with
-/// what happens then. Returns how all were answered.
-fn place_while<'k>(hosts: [&Client; 2], keys: &'k [String], happens: impl FnOnce()) -> Vec<Reply> {
+/// Places all orders, every other one through another host: the last of them after `cut`, before any host knows of it.
+/// Returns how they were answered, at once or after what happens `meanwhile`.
+fn place_while(
+    hosts: [&Host; 2],
+    keys: &[String],
+    cut: impl FnOnce(),
+    meanwhile: impl FnOnce(),
+) -> Vec<Reply> {
+    let right = both_up(hosts[0])[1]["id"].take();
+    let (early, late) = keys.split_at(keys.len() - LATE);
     thread::scope(|scope| {
-        let (answered, told) = mpsc::channel();
-        let send = |(number, key): (usize, &'k String)| {
-            let (host, answered) = (hosts[number % 2], answered.clone());
-            scope.spawn(move || {
-                let reply = place(host, key, ("prefer", "wait=0"));
-                // Err: nobody counts any more.
-                let _ = answered.send(());
-                reply
-            })
+        let send = |(number, key): (usize, _)| {
+            scope.spawn(move || place(hosts[number % 2], key, ("prefer", "wait=0")))
         };
-        let senders: Vec<_> = keys.iter().enumerate().map(send).collect();
-        assert_eq!(told.iter().take(ANSWERED).count(), ANSWERED);
-        happens();
+        let mut senders: Vec<_> = early.iter().map(String::as_str).enumerate().map(send).collect();
+        await_sagas(hosts[0], &right);
+        cut();
+        senders.extend(late.iter().map(String::as_str).enumerate().map(send));
+        meanwhile();
         senders.into_iter().map(|sender| sender.join().unwrap()).collect()
     })
+}
+
+/// Returns when some sagas are under way on a host, as another one sees it.
+#[track_caller]
+fn await_sagas(seen_by: &Client, on: &Value) {
+    let mut under_way = BTreeSet::new();
+    let many = seen_by.follow(0).find(|event| {
+        match event["name"].as_str() {
+            Some("taken") if event["payload"]["node"] == *on => under_way.insert(event["stream"].to_string()),
+            Some("completed") => under_way.remove(&event["stream"].to_string()),
+            _ => false,
+        };
+        under_way.len() == SAGAS
+    });
+    many.expect("sagas are begun");
 }
 
 fn new_keys() -> Vec<String> {
@@ -76,14 +94,18 @@ fn check_refusing(host: &Host, order: &str) {
     }
 }
 
+/// Nothing is wrong with a host any more, as far as it knows.
+#[track_caller]
+fn await_well(host: &Host) {
+    both_up(host);
+    when(|| host.get("/readyz").ok(), |ready| *ready == json!({"status": "ready"}));
+    assert_eq!(host.metric("kontor_log_available"), 1.0);
+}
+
 /// Both hosts are well again and have the same log, with all orders in it, once.
 #[track_caller]
 fn check_healed(hosts: [&Host; 2], keys: &[String]) {
-    for host in hosts {
-        both_up(host);
-        when(|| host.get("/readyz").ok(), |ready| *ready == json!({"status": "ready"}));
-        assert_eq!(host.metric("kontor_log_available"), 1.0);
-    }
+    hosts.iter().for_each(|host| await_well(host));
     let ends = hosts.map(|host| laws::quiet(host).position);
     let confirmed: BTreeMap<_, _> = keys.iter().map(|key| (key.clone(), "confirmed".to_owned())).collect();
     for host in hosts {
@@ -111,17 +133,15 @@ fn check_partition(cut: Cut) {
     let link = Link::to(&server.url());
     let (left_site, right_site) = (site("left", &server, &server.url()), site("right", &server, &link.url()));
     let (left, right) = (left_site.start(), right_site.start());
-    both_up(&left);
     both_up(&right);
     left.register("tea", 450, STOCK);
     let (mut keys, refused) = (new_keys(), new_key());
-    let replies = place_while([&left, &right], &keys, || {
+    let meanwhile = || {
         let begun = Instant::now();
-        link.cut(cut);
         check_refusing(&right, &refused);
         assert!(begun.elapsed() < NOTICED, "{:?}", begun.elapsed());
-        let troubles = right.get("/readyz").ok()["troubles"].to_string();
-        assert!(troubles.contains("does not hear itself over NATS"), "{troubles}");
+        let alone = |ready: &Value| ready.to_string().contains("does not hear itself over NATS");
+        when(|| right.get("/readyz").ok(), alone);
 
         nodes_when(&left, &[("left", "up"), ("right", "silent")]);
         let placed = audit::check(&left);
@@ -134,7 +154,8 @@ fn check_partition(cut: Cut) {
             assert_eq!((&again["id"], &again["state"]["status"]), (&json!(key), &json!("confirmed")));
         }
         link.heal();
-    });
+    };
+    let replies = place_while([&left, &right], &keys, || link.cut(cut), meanwhile);
     for (key, reply) in keys.iter().zip(replies) {
         match reply.status {
             503 => drop(reply.problem(503, "log-unavailable")),
@@ -162,25 +183,22 @@ fn a_server_that_stands_still_under_load() {
     let server = NatsServer::start();
     let [left, right] = sites(&server);
     let (left, right) = (left.start(), right.start());
-    both_up(&left);
     both_up(&right);
     left.register("tea", 450, STOCK);
     let (mut keys, refused) = (new_keys(), [new_key(), new_key()]);
     let signal = |signal| kill_process(Pid::from_raw(server.pid().unwrap() as i32).unwrap(), signal).unwrap();
-    let replies = place_while([&left, &right], &keys, || {
-        signal(Signal::STOP);
+    let meanwhile = || {
         check_refusing(&left, &refused[0]);
         check_refusing(&right, &refused[1]);
         signal(Signal::CONT);
-    });
+    };
+    let replies = place_while([&left, &right], &keys, || signal(Signal::STOP), meanwhile);
     let answered: Vec<_> = replies.iter().map(|reply| reply.status).collect();
     assert!(
         answered.iter().all(|status| (200..300).contains(status)),
         "what was under way is waited for: {answered:?}"
     );
-    for host in [&left, &right] {
-        both_up(host);
-    }
+    await_well(&left);
     for key in &refused {
         assert_eq!(place(&left, key, SAGA_END).ok()["state"]["status"], "confirmed");
     }
