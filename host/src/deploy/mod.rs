@@ -12,6 +12,7 @@ mod report;
 mod shared;
 pub mod signature;
 mod store;
+mod swap;
 mod watch;
 
 pub(crate) use boot::{Boot, boot};
