@@ -6,6 +6,7 @@
 //! data = "kontor-data"
 //! plugins = "plugins"
 //! log_format = "json"
+//! name = "shop-1"                     # how the host is called among several; its machine's name unless told
 //! log = "jetstream"                   # several hosts; "embedded", the default: one host, and nothing beside it
 //!
 //! [limits]
@@ -44,6 +45,7 @@
 //! stream = "kontor-log"
 //! sync = "always"                     # "interval" accepts that a power cut of all servers at once may take events away
 //! monitoring = ["http://127.0.0.1:8222"] # of each server, where that is checked
+//! silence_ms = 5_000                  # after which the other hosts take over the sagas of one that is not heard any more
 //! ```
 
 mod grants;
@@ -68,11 +70,15 @@ pub use nats::{InvalidNatsUrl, Nats, NatsUrl};
 
 /// Read from the working directory if it is there and `--config` names no other file.
 pub const DEFAULT_FILE: &str = "kontor.toml";
+/// A host that is busy is heard late, and one that others take for gone loses its sagas.
+const LEAST_SILENCE_MS: u64 = 1_000;
 
 /// Everything that can be set about a host, complete. Relative paths start at the working directory.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// How the host is called among those that share its log.
+    pub name: String,
     /// Only loopback addresses, see [`Config::check`]. Port 0 takes any free port.
     pub listen: SocketAddr,
     /// The directory of the log, the read databases and everything that can be rebuilt from the log.
@@ -163,6 +169,7 @@ pub struct Limits {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             data: PathBuf::from("kontor-data"),
             plugins: PathBuf::from("plugins"),
@@ -276,6 +283,8 @@ pub enum ConfigError {
     HalfCertificate,
     #[error("nats.replicas must be 1, 3 or 5")]
     Replicas,
+    #[error("jetstream.silence_ms must be at least {LEAST_SILENCE_MS}")]
+    Silence,
     #[error("log = \"jetstream\" needs NATS servers: name them in nats.url, or with --nats-url")]
     LogWithoutNats,
 }
@@ -344,6 +353,9 @@ impl Config {
             return Err(ConfigError::HistoryTime);
         }
         self.nats.check()?;
+        if self.jetstream.silence_ms < LEAST_SILENCE_MS {
+            return Err(ConfigError::Silence);
+        }
         if self.log == LogEngine::JetStream && self.nats.url.is_none() {
             return Err(ConfigError::LogWithoutNats);
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,18 +14,20 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::clock::{Clock as _, SharedClock, SystemClock};
+use crate::clock::{Clock as _, SharedClock, SystemClock, Time};
 use crate::config::{Config, ConfigError, Limits, LogEngine};
 use crate::deploy::{
-    self, Boot, BootError, Components, DeployGround, Deployed, Deployer, Registry, Running, Store,
+    self, Boot, BootError, Booted, Bucket, Components, DeployGround, DeployRules, Deployed, Deployer,
+    Registry, Running, Store,
 };
 use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, HttpLimits, RouteError};
 use crate::edge::{self, Edge};
 use crate::log::{EmbeddedLog, EventLog, JetStreamError, JetStreamLog, OpenError, Snapshots};
 use crate::messaging::{self, Messaging};
-use crate::model::Json;
+use crate::model::{Json, Position};
 use crate::nats::{Connection, NatsError};
+use crate::nodes::{self, Node, Nodes, Status};
 use crate::projection::{Projections, ProjectionsError};
 use crate::query::{Queries, QueryLimits};
 use crate::runtime::{
@@ -63,6 +66,8 @@ pub enum HostError {
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error("the host's own id cannot be kept in the data directory")]
+    Node(#[source] io::Error),
     #[error("the components that sagas may need cannot be kept in the data directory")]
     Store(#[source] io::Error),
     #[error(transparent)]
@@ -77,7 +82,7 @@ pub enum HostError {
     Sagas(#[from] SagasError),
     #[error(transparent)]
     Nats(#[from] NatsError),
-    #[error("NATS cannot be served")]
+    #[error("NATS cannot be subscribed to")]
     Subscribe(#[from] async_nats::SubscribeError),
     #[error("the configuration of a service is not JSON")]
     Configuration(#[from] serde_json::Error),
@@ -94,9 +99,10 @@ pub async fn run(
 ) -> Result<(), HostError> {
     let metrics = telemetry::metrics()?;
     let nats = Connection::open(&config.nats).await?;
-    let (edge, differing) = wire(&config, metrics.clone(), nats.as_ref()).await?;
+    let Wired { edge, differing, booted_at } = wire(&config, metrics.clone(), nats.as_ref()).await?;
     let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, config.nats.replicas));
     let edge = Arc::new(Edge { messaging, ..edge });
+    let following = edge.nodes.me().map(|_| tokio::spawn(edge.deployer.clone().follow(booted_at)));
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
@@ -109,6 +115,7 @@ pub async fn run(
         }
         None => None,
     };
+    announce(&edge, &config.name, address);
     started(Started {
         address,
         deployed: edge.registry.current(),
@@ -130,8 +137,12 @@ pub async fn run(
     if let Some(messaging) = &edge.messaging {
         messaging.close();
     }
+    if let Some(following) = following {
+        following.abort();
+    }
     let _no_deployment = edge.deployer.close().await;
     edge.sagas.close().await;
+    edge.nodes.leave().await;
     edge.dispatch.close().await;
     edge.projections.close().await;
     upkeep.abort();
@@ -139,30 +150,54 @@ pub async fn run(
     Ok(served?)
 }
 
-/// Puts the parts of a host together, the log first and the edge last. With it come the files of components that are not
-/// what runs, a sentence each.
+/// A host whose parts are together.
+struct Wired {
+    edge: Edge,
+    /// The files of components that are not what runs, a sentence each.
+    differing: Vec<String>,
+    /// What is deployed later than this position is still to be followed.
+    booted_at: Position,
+}
+
+/// What everything else stands on.
+struct Base {
+    log: Arc<dyn EventLog>,
+    nodes: Nodes,
+    clock: SharedClock,
+    http: Arc<HttpClient>,
+    runtime: Runtime,
+    store: Store,
+}
+
+impl Base {
+    async fn lay(config: &Config, nats: Option<&Connection>) -> Result<Self, HostError> {
+        let log = open_log(config, nats).await?;
+        let sharing = nats.filter(|_| log.is_shared());
+        let nodes = join(config, sharing).await?;
+        let limits = runtime_limits(&config.limits);
+        let http = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
+        let runtime = Runtime::new(&config.data, limits, configuration(&config.services)?)?;
+        let store = open_store(config, sharing)?;
+        Ok(Self { log, nodes, clock: Arc::new(SystemClock), http, runtime, store })
+    }
+
+    async fn boot(&self, rules: &DeployRules, plugins: &Path) -> Result<Booted, BootError> {
+        let Self { log, clock, http, runtime, store, .. } = self;
+        deploy::boot(Boot { log, clock, runtime, store, http, rules, plugins }).await
+    }
+}
+
+/// Puts the parts of a host together, the log first and the edge last.
 async fn wire(
     config: &Config,
     metrics: PrometheusHandle,
     nats: Option<&Connection>,
-) -> Result<(Edge, Vec<String>), HostError> {
-    let log = open_log(config, nats).await?;
-    let clock: SharedClock = Arc::new(SystemClock);
-    let limits = runtime_limits(&config.limits);
-    let http = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
-    let runtime = Runtime::new(&config.data, limits, configuration(&config.services)?)?;
-    let store = Store::open(&config.data).map_err(HostError::Store)?;
+) -> Result<Wired, HostError> {
+    let base = Base::lay(config, nats).await?;
+    let booted_at = *base.log.head().borrow();
     let rules = config.deploy_rules();
-    let boot = Boot {
-        log: &log,
-        clock: &clock,
-        runtime: &runtime,
-        store: &store,
-        http: &http,
-        rules: &rules,
-        plugins: &config.plugins,
-    };
-    let booted = deploy::boot(boot).await?;
+    let booted = base.boot(&rules, &config.plugins).await?;
+    let Base { log, nodes, clock, http, runtime, store } = base;
     let registry = Arc::new(Registry::of(booted.deployed));
     let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
     components.keep_releases(booted.deployments.digests().collect());
@@ -195,6 +230,7 @@ async fn wire(
         components: components.clone(),
         clock: clock.clone(),
         retries: config.retries.clone(),
+        nodes: nodes.clone(),
     };
     let sagas = Arc::new(Sagas::start(&config.data, ground).await?);
     let ground = DeployGround {
@@ -207,14 +243,50 @@ async fn wire(
         http,
         projections: projections.clone(),
         sagas: sagas.clone(),
+        nodes: nodes.clone(),
         rules,
     };
     let deployer = Deployer::new(ground, booted.deployments);
-    let limits = http_limits(config);
-    let messaging = None;
-    let edge =
-        Edge { log, registry, dispatch, queries, projections, sagas, deployer, messaging, metrics, limits };
-    Ok((edge, booted.differing))
+    let edge = Edge {
+        log,
+        registry,
+        dispatch,
+        queries,
+        projections,
+        sagas,
+        deployer,
+        messaging: None,
+        nodes,
+        metrics,
+        limits: http_limits(config),
+    };
+    Ok(Wired { edge, differing: booted.differing, booted_at })
+}
+
+/// This host among those that share its log.
+async fn join(config: &Config, sharing: Option<&Connection>) -> Result<Nodes, HostError> {
+    let me = nodes::id_of(&config.data).map_err(HostError::Node)?;
+    let Some(nats) = sharing else { return Ok(Nodes::alone(me)) };
+    let silence = Duration::from_millis(config.jetstream.silence_ms);
+    Ok(Nodes::listen(me, nats.client(), &config.jetstream.stream, silence).await?)
+}
+
+/// Tells the others from now on how this host is.
+fn announce(edge: &Arc<Edge>, name: &str, address: SocketAddr) {
+    let node = Node {
+        id: edge.nodes.id().clone(),
+        name: name.into(),
+        address,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        since: Time(SystemClock.now_ms()),
+        status: Status::default(),
+    };
+    // What tells it is a part of what is told of.
+    let edge_ref = Arc::downgrade(edge);
+    edge.nodes.announce(move || Node {
+        status: edge_ref.upgrade().map(|edge| edge.status()).unwrap_or_default(),
+        ..node.clone()
+    });
 }
 
 /// The events are in the data directory, or in NATS.
@@ -229,6 +301,13 @@ pub(crate) async fn open_log(
     };
     let log = JetStreamLog::open(client, &config.jetstream, config.nats.replicas, &config.data).await?;
     Ok(Arc::new(log))
+}
+
+/// The components that the log may need are in the data directory, and where the hosts that share it find them.
+pub(crate) fn open_store(config: &Config, sharing: Option<&Connection>) -> Result<Store, HostError> {
+    let bucket =
+        |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
+    Store::open(&config.data, sharing.map(bucket)).map_err(HostError::Store)
 }
 
 fn start_messaging(edge: &Edge, nats: &Connection, replicas: usize) -> Messaging {

@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod messaging;
 pub mod model;
 pub mod nats;
+pub mod nodes;
 pub mod projection;
 pub mod query;
 pub mod runtime;

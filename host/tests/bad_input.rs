@@ -8,9 +8,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use common::deploy::{self, fixture};
 use common::http::{Headers, Reply};
 use common::shop::{configuration, order};
-use common::{Host, Site, built};
+use common::{Host, Site};
 
 const MIB: usize = 1 << 20;
 
@@ -69,6 +70,8 @@ fn a_request_that_is_wrong_is_a_problem_with_a_code() {
         ("GET", "/streams/order/a%20b", &[], "", 400, "invalid-id"),
         ("GET", "/streams/product/apple?at=x", &[], "", 400, "invalid-parameter"),
         ("GET", "/sagas/nothing", &[], "", 404, "not-found"),
+        ("POST", "/admin/dead-letters/redrive", &[], r#"{"id":7.0}"#, 422, "invalid-payload"),
+        ("POST", "/admin/dead-letters/redrive", &[], r#"{"id":1e30}"#, 422, "invalid-payload"),
         ("GET", "/nowhere", &[], "", 404, "unknown-route"),
         ("GET", "/products/apple/", &[], "", 404, "unknown-route"),
         ("GET", "/products/apple/peel", &[], "", 404, "unknown-route"),
@@ -186,9 +189,7 @@ fn a_method_that_a_path_does_not_know_is_told_with_those_it_knows() {
 
 #[test]
 fn a_component_that_misbehaves_harms_only_its_own_call() {
-    let plugins = tempfile::tempdir().unwrap();
-    fs::copy(built("fixtures").join("unruly.wasm"), plugins.path().join("unruly.wasm")).unwrap();
-    let site = Site::with_plugins(plugins.path(), "[limits]\ncall_time_ms = 200\n");
+    let (site, _plugins) = deploy::site(&[("unruly", fixture("unruly"))], "[limits]\ncall_time_ms = 200\n");
     let host = site.start();
     let table = [
         ("loop", json!({}), 504, "component-timeout"),

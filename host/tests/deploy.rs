@@ -6,32 +6,16 @@ mod common;
 
 use std::fs;
 
-use kontor::model::Digest;
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use common::deploy::{allowing, fixture, folder, gate, next_inventory, plugin, rebuilt};
+use common::deploy::{allowing, digest_of, fixture, gate, inventory, next_inventory, plugin, rebuilt, site};
 use common::http::Client;
 use common::shop::{SAGA_END, configuration, order};
 use common::{Host, Site, ended, kontor};
 
 /// What the fixture `unruly` asks for.
 const GRANTED: &str = "?grant=service:oracle&grant=service:inventory";
-
-fn digest_of(wasm: &[u8]) -> Option<String> {
-    Some(Digest::of(wasm).to_string())
-}
-
-/// A site with these components in the directory of its hosts.
-fn site(components: &[(&str, Vec<u8>)], configuration: &str) -> (Site, TempDir) {
-    let plugins = folder(components);
-    (Site::with_plugins(plugins.path(), configuration), plugins)
-}
-
-fn inventory() -> (Site, TempDir) {
-    site(&[("inventory", plugin("inventory"))], "")
-}
 
 fn act(entry: &Value) -> Value {
     json!([entry["act"], entry["service"]])

@@ -5,14 +5,14 @@
 mod common;
 
 use std::fs;
-use std::sync::Arc;
 
-use kontor::log::{Append, EmbeddedLog, EventLog as _};
-use kontor::model::{CommandId, Digest, Json, Meta, NewEvent, StreamId};
+use kontor::log::{EmbeddedLog, EventLog as _};
+use kontor::model::StreamId;
+use kontor_testkit::log::happened;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use common::deploy::{allowing, fixture, folder, gate, next_inventory, plugin};
+use common::deploy::{self, allowing, digest_of, fixture, folder, gate, next_inventory, plugin};
 use common::{Ended, Host, Site, ended, kontor};
 
 /// A component that imports what this host does not offer, and is nothing else: an empty type of instance, and an import of it.
@@ -26,8 +26,8 @@ struct Inventory {
 
 impl Inventory {
     fn new(configuration: &str) -> Self {
-        let plugins = folder(&[("inventory", plugin("inventory"))]);
-        Self { site: Site::with_plugins(plugins.path(), configuration), plugins }
+        let (site, plugins) = deploy::site(&[("inventory", plugin("inventory"))], configuration);
+        Self { site, plugins }
     }
 
     /// A host with a product from which something was taken.
@@ -47,10 +47,6 @@ fn refused(host: &Host, wasm: &[u8], by: &str, says: &str) -> Vec<String> {
     assert_eq!(gate["outcome"], "refused", "{gate}");
     assert!(gate["says"].as_str().unwrap().starts_with(says), "{gate}");
     serde_json::from_value(gate["findings"].clone()).unwrap_or_default()
-}
-
-fn digest_of(wasm: &[u8]) -> String {
-    Digest::of(wasm).to_string()
 }
 
 #[test]
@@ -206,7 +202,7 @@ fn a_dry_run_goes_through_the_gates_and_changes_nothing() {
     assert_eq!((json!(of_service), json!(of_all)), (json!(passed), json!(["side-by-side"])));
     assert_eq!((host.digest("inventory"), host.deployments()), before);
     assert_eq!(host.deploy(&next, "").ok()["live"], true);
-    assert_eq!(host.digest("inventory"), Some(digest_of(&next)));
+    assert_eq!(host.digest("inventory"), digest_of(&next));
 }
 
 #[test]
@@ -229,9 +225,9 @@ fn what_a_component_asks_for_can_be_granted_with_its_deployment_and_stays_grante
     let refused = host.deploy(&unruly, "?grant=service:oracle").problem(422, "gate-refused");
     assert!(refused["detail"].as_str().unwrap().contains("--grant service:inventory"), "{refused}");
     host.deploy(&unruly, grants).ok();
-    let next = common::deploy::rebuilt(unruly);
+    let next = deploy::rebuilt(unruly);
     host.deploy(&next, "").ok();
-    assert_eq!(host.digest("unruly"), Some(digest_of(&next)));
+    assert_eq!(host.digest("unruly"), digest_of(&next));
 }
 
 #[test]
@@ -305,23 +301,10 @@ fn the_command_line_shows_the_report_and_says_what_to_do() {
 
 /// Puts a product into the log of a site on which no host runs, with these additions to its stock.
 async fn record(log: &EmbeddedLog, product: &str, additions: &[u64]) {
-    let event =
-        |name: &str, payload: Value| NewEvent { name: name.into(), payload: Json::of(&payload).unwrap() };
-    let mut events =
-        vec![event("product-registered", json!({"name": product, "unit_price": 5, "quantity": 1}))];
-    events.extend(additions.iter().map(|quantity| event("stock-added", json!({"quantity": quantity}))));
-    let meta = Meta {
-        command_id: CommandId::new(),
-        command: "test".into(),
-        fingerprint: 0,
-        correlation_id: "test".into(),
-        causation_id: None,
-        digest: None,
-        time_ms: 1,
-        actor: "test".into(),
-    };
+    let mut events = vec![("product-registered", json!({"name": product, "unit_price": 5, "quantity": 1}))];
+    events.extend(additions.iter().map(|quantity| ("stock-added", json!({"quantity": quantity}))));
     let stream = StreamId::new("product", product).unwrap();
-    log.append(vec![Append { stream, expected: 0, events, meta: Arc::new(meta) }]).await.unwrap();
+    log.append(vec![happened(stream, 0, &events)]).await.unwrap();
 }
 
 #[test]
@@ -352,7 +335,7 @@ fn one_event_in_a_hundred_thousand_that_cannot_be_folded_is_found_before_it_is_f
 
     let sampled = host.deploy(&next, "?sample=10&dry-run=true").ok();
     assert_eq!(gate(&sampled, "history")["says"], "it folds 10 streams (a sample) with 1000 events");
-    let current = host.deploy(&common::deploy::rebuilt(plugin("inventory")), "").ok();
+    let current = host.deploy(&deploy::rebuilt(plugin("inventory")), "").ok();
     let history = gate(&current, "history");
     assert_eq!(history["says"], "it folds 1000 streams with 100000 events");
     println!("100,000 events of 1,000 streams are folded on both versions in {} ms", history["took_ms"]);

@@ -4,11 +4,10 @@
 
 mod common;
 
-use kontor::model::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use common::deploy::{fixture, folder, gate, plugin, rebuilt};
+use common::deploy::{self, digest_of, fixture, gate, plugin, rebuilt};
 use common::http::Client;
 use common::{Host, Site};
 
@@ -23,8 +22,7 @@ const LET_THROUGH: &str = "DestinationIpProhibited";
 
 /// Hosts with the inventory alone, to which `unruly` is deployed.
 fn site(configuration: &str) -> (Site, TempDir) {
-    let plugins = folder(&[("inventory", plugin("inventory"))]);
-    (Site::with_plugins(plugins.path(), configuration), plugins)
+    deploy::site(&[("inventory", plugin("inventory"))], configuration)
 }
 
 fn granting(grants: &[&str]) -> String {
@@ -75,7 +73,7 @@ fn a_grant_over_http_goes_with_the_deployment_that_runs() {
     host.deploy(&rebuilt(unruly.clone()), "").ok();
     assert!(call(&host).contains(LET_THROUGH), "the next version keeps what it asks for");
     host.roll_back("unruly", &json!({})).ok();
-    assert_eq!(host.digest("unruly"), Some(Digest::of(&unruly).to_string()));
+    assert_eq!(host.digest("unruly"), digest_of(&unruly));
     assert!(call(&host).contains(LET_THROUGH), "and so does the one before");
 
     host.undeploy("unruly", "").ok();

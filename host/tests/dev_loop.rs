@@ -6,21 +6,9 @@ mod common;
 
 use std::fs;
 
-use kontor::model::Digest;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use common::Site;
-use common::deploy::{fixture, folder, next_inventory, plugin};
-
-fn inventory() -> (Site, TempDir) {
-    let plugins = folder(&[("inventory", plugin("inventory"))]);
-    (Site::with_plugins(plugins.path(), ""), plugins)
-}
-
-fn digest_of(wasm: &[u8]) -> Option<String> {
-    Some(Digest::of(wasm).to_string())
-}
+use common::deploy::{digest_of, fixture, inventory, next_inventory, plugin};
 
 #[test]
 fn what_is_built_is_deployed_and_what_a_gate_refuses_changes_nothing() {

@@ -9,14 +9,13 @@ use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use common::deploy::{fixture, folder};
+use common::deploy::{self, fixture};
 use common::nats::{header, publish, read};
 use common::{Host, Site, ended, kontor};
 
 /// A host's ground with the fixture `parcels`, connected to NATS.
 fn site(server: &NatsServer) -> (Site, TempDir) {
-    let plugins = folder(&[("parcels", fixture("parcels"))]);
-    (Site::with_plugins(plugins.path(), &format!("[nats]\nurl = '{}'\n", server.url())), plugins)
+    deploy::site(&[("parcels", fixture("parcels"))], &format!("[nats]\nurl = '{}'\n", server.url()))
 }
 
 /// The first so many events of this name, as they come.

@@ -12,12 +12,13 @@ use kontor::clock::SystemClock;
 use kontor::deploy::{Components, Deployed, Registry, Store};
 use kontor::dispatch::{Dispatch, DispatchLimits};
 use kontor::error::CallError;
-use kontor::log::{Append, EmbeddedLog, EventLog, Snapshots};
-use kontor::model::{Command, CommandId, Intent, Json, Meta, NewEvent, Origin, Position, StreamId, Version};
+use kontor::log::{EmbeddedLog, EventLog, Snapshots};
+use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
 use kontor::projection::Projections;
 use kontor::query::{Answer, Queries, QueryLimits, Revision};
 use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
 use kontor::state::States;
+use kontor_testkit::log::happened;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -65,7 +66,7 @@ impl Shop {
         registry.replace(Deployed::new(self.components.clone()).unwrap());
         let snapshots = Snapshots::open(dir).unwrap();
         let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
-        let store = Store::open(dir).unwrap();
+        let store = Store::open(dir, None).unwrap();
         let past = Arc::new(Components::new(registry.clone(), self.runtime.clone(), store));
         let projections = Projections::start(dir, log.clone(), past, clock.clone()).await.unwrap();
         let projections = Arc::new(projections);
@@ -96,25 +97,7 @@ impl Shop {
 
     /// Puts events into the log that no command has made.
     async fn record(&self, stream: &str, expected: Version, events: &[(&str, Value)]) -> Position {
-        let events = events
-            .iter()
-            .map(|(name, payload)| NewEvent { name: (*name).into(), payload: Json::of(payload).unwrap() });
-        let meta = Meta {
-            command_id: CommandId::new(),
-            command: "test".into(),
-            fingerprint: 0,
-            correlation_id: "test".into(),
-            causation_id: None,
-            digest: None,
-            time_ms: 0,
-            actor: "test".into(),
-        };
-        let append = Append {
-            stream: StreamId::parse(stream).unwrap(),
-            expected,
-            events: events.collect(),
-            meta: Arc::new(meta),
-        };
+        let append = happened(StreamId::parse(stream).unwrap(), expected, events);
         self.log.append(vec![append]).await.unwrap().position
     }
 }

@@ -6,11 +6,11 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::thread;
 
-use kontor::log::{Append, EmbeddedLog, EventLog as _};
-use kontor::model::{CommandId, Json, Meta, NewEvent, StreamId, Version};
+use kontor::log::{EmbeddedLog, EventLog as _};
+use kontor::model::StreamId;
+use kontor_testkit::log::happened;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
@@ -23,32 +23,15 @@ const INVENTORY: &str = "/admin/projections/inventory";
 /// so many by requests in the time of a test.
 fn record(site: &Site, streams: &[(&str, u64)]) {
     let log = EmbeddedLog::open(&site.data()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
     for (product, additions) in streams {
-        let registered = NewEvent {
-            name: "product-registered".into(),
-            payload: Json::of(&json!({"name": product, "unit_price": 5, "quantity": 10})).unwrap(),
-        };
-        append(&log, product, 0, vec![registered]);
-        let added =
-            NewEvent { name: "stock-added".into(), payload: Json::of(&json!({"quantity": 1})).unwrap() };
-        append(&log, product, 1, vec![added; usize::try_from(*additions).unwrap()]);
+        let stream = || StreamId::new("product", product).unwrap();
+        let registered = ("product-registered", json!({"name": product, "unit_price": 5, "quantity": 10}));
+        let added = vec![("stock-added", json!({"quantity": 1})); usize::try_from(*additions).unwrap()];
+        for append in [happened(stream(), 0, &[registered]), happened(stream(), 1, &added)] {
+            runtime.block_on(log.append(vec![append])).unwrap();
+        }
     }
-}
-
-fn append(log: &EmbeddedLog, product: &str, expected: Version, events: Vec<NewEvent>) {
-    let meta = Meta {
-        command_id: CommandId::new(),
-        command: "test".into(),
-        fingerprint: 0,
-        correlation_id: "test".into(),
-        causation_id: None,
-        digest: None,
-        time_ms: 1,
-        actor: "test".into(),
-    };
-    let stream = StreamId::new("product", product).unwrap();
-    let append = Append { stream, expected, events, meta: Arc::new(meta) };
-    tokio::runtime::Runtime::new().unwrap().block_on(log.append(vec![append])).unwrap();
 }
 
 fn read_database(site: &Site) -> Connection {

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use kontor::error::with_causes;
 use kontor::manifest::Manifest;
 use kontor::model::Json;
 use kontor::runtime::{Component, Runtime, RuntimeError, RuntimeLimits};
@@ -45,7 +46,8 @@ impl Bench {
     /// `name`: the service's, under which it is configured.
     pub(crate) fn new(name: &str, wasm: &[u8], config: &BTreeMap<String, Json>) -> Result<Self, String> {
         let load = |reuse| {
-            block_on(load(name, wasm, config, reuse)).map_err(|error| format!("{name}: {}", told(&*error)))
+            block_on(load(name, wasm, config, reuse))
+                .map_err(|error| format!("{name}: {}", with_causes(&*error)))
         };
         let (_, reused) = load(true)?;
         let (runtime, fresh) = load(false)?;
@@ -83,12 +85,6 @@ pub(crate) fn runtime(
     config: HashMap<String, BTreeMap<String, Json>>,
 ) -> Result<Runtime, RuntimeError> {
     Runtime::new(&target().join("testkit"), limits, config)
-}
-
-/// An error with its causes.
-pub(crate) fn told(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The component of a service, or the end of the test: where `cargo xtask build` leaves it in the repository, and where cargo

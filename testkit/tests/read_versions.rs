@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use kontor::log::{Append, EmbeddedLog, EventLog as _};
-use kontor::model::{CommandId, Digest, Json, Meta, NewEvent, Position, StreamId};
+use kontor::model::{Digest, Position, StreamId};
 use kontor::query::Revision;
 use kontor_testkit::host::{Host, Services, Site};
+use kontor_testkit::log::happened;
 use serde_json::{Value, json};
 
 /// Enough that a read model is not built between two questions.
@@ -51,20 +51,8 @@ fn order(id: &str) -> Append {
         "total": 5,
         "address": {"region": "north", "line": "1 Quay Street"},
     });
-    let meta = Meta {
-        command_id: CommandId::new(),
-        command: "create".into(),
-        fingerprint: 0,
-        correlation_id: "test".into(),
-        causation_id: None,
-        digest: None,
-        time_ms: 1,
-        actor: "test".into(),
-    };
-    let event =
-        |name: &str, payload: &Value| NewEvent { name: name.into(), payload: Json::of(payload).unwrap() };
-    let events = vec![event("order-created", &payload), event("order-confirmed", &json!({}))];
-    Append { stream: StreamId::new("order", id).unwrap(), expected: 0, events, meta: Arc::new(meta) }
+    let stream = StreamId::new("order", id).unwrap();
+    happened(stream, 0, &[("order-created", payload), ("order-confirmed", json!({}))])
 }
 
 /// How many orders the report counts, the component that has counted them, and the position that this reflects.

@@ -9,8 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::export::Commits;
 use super::format::{Commit, FormatError, Item, Reader, Summary};
 use crate::config::Config;
-use crate::deploy::Store;
-use crate::host::{HostError, open_log};
+use crate::host::{HostError, open_log, open_store};
 use crate::log::{AppendError, Appended, Appending, EventLog, Lineage, LogFile, ReadError};
 use crate::model::Position;
 use crate::nats::Connection;
@@ -31,7 +30,7 @@ pub enum ImportError {
          data directory or, with log = \"jetstream\", under another name in jetstream.stream"
     )]
     NotEmpty { from: Position },
-    #[error("the components cannot be written to the data directory")]
+    #[error("the components cannot be put where the hosts look for them")]
     Store(#[source] io::Error),
     #[error(
         "the events from position {from} on cannot be written; when they can, import again: it goes on there"
@@ -79,13 +78,14 @@ pub async fn import(
     if there_before > end {
         return Err(ImportError::NotEmpty { from: end + 1 });
     }
-    let store = Store::open(&config.data).map_err(ImportError::Store)?;
+    let store = open_store(config, nats.as_ref().filter(|_| log.is_shared()))?;
     let mut appends = Appends::to(&*log);
     let mut hash = Sha256::new();
     while let Some(item) = export.next()? {
         let commit = match item {
             Item::Component(wasm) => {
                 store.keep(&wasm).map_err(ImportError::Store)?;
+                store.share(&wasm).await.map_err(ImportError::Store)?;
                 continue;
             }
             Item::Commit(commit) => commit,

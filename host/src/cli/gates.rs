@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context as _, bail};
-use kontor::deploy::{Gate, GateOutcome, Report, ServiceReport};
+use kontor::deploy::{Gate, GateOutcome, HostReport, Report, ServiceReport};
 
 use super::client::{ClientError, HostArgument};
 use super::style::{Colour, Style, span};
@@ -54,6 +54,9 @@ fn report_text(report: &Report, style: Style) -> String {
     if !report.gates.is_empty() {
         text += &format!("all services together\n{}\n", gate_table(&report.gates, style));
     }
+    if !report.hosts.is_empty() {
+        text += &format!("all hosts of the log\n{}\n", host_table(&report.hosts, style));
+    }
     text
 }
 
@@ -75,6 +78,25 @@ fn gate_table(gates: &[Gate], style: Style) -> String {
     for (gate, row) in gates.iter().zip(&rows) {
         text += &(columns.line(row) + "\n");
         text.extend(gate.findings.iter().map(|finding| format!("{INDENT}{finding}\n")));
+    }
+    text
+}
+
+/// One line a host, and below it one line for what is wrong with it.
+fn host_table(hosts: &[HostReport], style: Style) -> String {
+    let runs = |runs| match runs {
+        true => style.paint(Colour::Green, "runs it"),
+        false => style.paint(Colour::Red, "does not run it yet"),
+    };
+    let row = |host: &HostReport| [host.name.to_string(), host.address.to_string(), runs(host.runs)];
+    let heading = ["HOST", "ADDRESS", "STATE"].map(str::to_owned);
+    let rows: Vec<_> = hosts.iter().map(row).collect();
+    let mut columns = Columns::new();
+    [&heading].into_iter().chain(&rows).for_each(|row| columns.fit(row));
+    let mut text = columns.line(&heading) + "\n";
+    for (host, row) in hosts.iter().zip(&rows) {
+        text += &(columns.line(row) + "\n");
+        text.extend(host.troubles.iter().map(|trouble| format!("{INDENT}{trouble}\n")));
     }
     text
 }

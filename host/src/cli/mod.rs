@@ -9,6 +9,7 @@ mod export;
 mod gates;
 mod import;
 mod new;
+mod nodes;
 mod plugins;
 mod projections;
 mod replay;
@@ -51,6 +52,7 @@ Examples:
   kontor projections
   kontor dead-letters
   kontor export shop.jsonl
+  kontor nodes
 
 `kontor <command> --help` tells more about each command.";
 
@@ -80,6 +82,7 @@ enum Command {
     DeadLetters(dead_letters::DeadLetters),
     Export(export::Export),
     Import(import::Import),
+    Nodes(nodes::Nodes),
     New(new::New),
     Sign(sign::Sign),
 }
@@ -101,6 +104,7 @@ impl Cli {
             Command::DeadLetters(dead_letters) => dead_letters.run(self.json, out),
             Command::Export(export) => export.run(self.json, out),
             Command::Import(import) => import.run(self.json, out),
+            Command::Nodes(nodes) => nodes.run(self.json, out),
             Command::New(new) => new.run(self.json, out),
             Command::Sign(sign) => sign.run(self.json, out),
         }

@@ -54,7 +54,7 @@ pub enum BootError {
     Gone { service: Arc<str>, digest: Digest, dir: PathBuf },
     #[error("the component {} of {service}, which runs by the log, cannot be run", digest.short())]
     Load { service: Arc<str>, digest: Digest, source: LoadError },
-    #[error("the components in the data directory cannot be read")]
+    #[error("the components of the past cannot be had")]
     Store(#[source] io::Error),
     #[error("{} cannot be deployed: it is refused at the gate {}: {}", file.display(), gate.gate, told(gate))]
     Refused { file: PathBuf, gate: Box<Gate> },
@@ -68,6 +68,16 @@ pub enum BootError {
 
 /// Has everything run that the log says, and deploys the services of the directory that it does not know.
 pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
+    loop {
+        match boot_once(&boot).await {
+            // Another host that shares the log has deployed something meanwhile.
+            Err(BootError::Record(DeployError::UnderWay)) => {}
+            booted => return booted,
+        }
+    }
+}
+
+async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
     let mut deployments = Deployments::load(&**boot.log).await?;
     let files = directory::read(boot.plugins, deployments.version == 0)?;
     let by_digest: HashMap<_, _> = files.iter().map(|(_, wasm)| (Digest::of(wasm), wasm)).collect();
@@ -113,13 +123,17 @@ impl Boot<'_> {
         digest: Digest,
         file: Option<&Vec<u8>>,
     ) -> Result<Component, BootError> {
-        let kept = self.store.read(digest).map_err(BootError::Store)?;
-        let wasm = kept.or_else(|| file.cloned()).ok_or_else(|| BootError::Gone {
+        let kept = match file {
+            Some(file) => Some(file.clone()),
+            None => self.store.fetch(digest).await.map_err(BootError::Store)?,
+        };
+        let wasm = kept.ok_or_else(|| BootError::Gone {
             service: service.clone(),
             digest,
             dir: self.plugins.to_owned(),
         })?;
         self.store.keep(&wasm).map_err(BootError::Store)?;
+        self.store.share(&wasm).await.map_err(BootError::Store)?;
         let loaded = self.runtime.load(wasm).await;
         loaded.map_err(|source| BootError::Load { service: service.clone(), digest, source })
     }
@@ -159,6 +173,7 @@ impl Boot<'_> {
         for candidate in candidates {
             let Some(component) = &candidate.component else { continue };
             self.store.keep(&candidate.wasm).map_err(BootError::Store)?;
+            self.store.share(&candidate.wasm).await.map_err(BootError::Store)?;
             let release = deployer::release(component, &granted_here(component));
             services.push(Released { release, gates: candidate.report.gates.clone() });
         }

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Deserialize;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -18,16 +18,20 @@ use super::deployment::{
 };
 use super::gates::{Candidate, Examiner, Grant, Granted, Terms, Upload, asked, asked_inside, side_by_side};
 use super::registry::{Deployed, Registry};
-use super::report::Report;
+use super::report::{HostReport, Report};
 use super::signature::PublicKey;
 use super::store::{Components, PastError, Store};
 use crate::clock::{SharedClock, Time};
 use crate::error::CallError;
 use crate::log::{Append, AppendError, EventLog, ReadError};
 use crate::model::{CommandId, Meta, Rejection, Version, event_of};
+use crate::nodes::{Node, Nodes};
 use crate::projection::Projections;
 use crate::runtime::{Component, HttpClient, Runtime};
-use crate::saga::Sagas;
+use crate::saga::{Rehearsed, Sagas};
+
+/// How long a deployment waits for the other hosts that share the log: more than they take to fetch and compile a component.
+const FOLLOWED: Duration = Duration::from_secs(10);
 
 /// What deployments stand on.
 pub struct DeployGround {
@@ -40,6 +44,8 @@ pub struct DeployGround {
     pub http: Arc<HttpClient>,
     pub projections: Arc<Projections>,
     pub sagas: Arc<Sagas>,
+    /// Who else runs what is deployed.
+    pub nodes: Nodes,
     pub rules: DeployRules,
 }
 
@@ -125,7 +131,15 @@ pub struct Deployer {
     /// What the log says. Held by whoever deploys.
     pub(super) deployments: Mutex<Deployments>,
     /// The same, for whoever wants to know.
-    running: ArcSwap<Vec<Running>>,
+    told: ArcSwap<Told>,
+    /// Why this host does not run what the log says, if that is so.
+    trouble: ArcSwapOption<String>,
+}
+
+/// What runs, and by which version of the stream of deployments.
+struct Told {
+    version: Version,
+    running: Arc<Vec<Running>>,
 }
 
 /// What goes live.
@@ -135,16 +149,39 @@ pub(super) struct Swap {
     pub(super) candidates: Vec<Candidate>,
 }
 
+/// What is on disk and is to be seen by everybody.
+pub(super) struct GoLive {
+    pub(super) deployed: Deployed,
+    /// Those that are new, with the open sagas that may go on with them.
+    pub(super) components: Vec<(Component, Vec<Rehearsed>)>,
+    /// Whether a version is to be taken back that faults. What was there before has been watched.
+    pub(super) watched: bool,
+}
+
 impl Deployer {
     /// `deployments`: what the log says, and what runs.
     pub(crate) fn new(ground: DeployGround, deployments: Deployments) -> Arc<Self> {
-        let running = ArcSwap::from_pointee(deployments.running.values().cloned().collect());
-        Arc::new(Self { ground, deployments: Mutex::new(deployments), running })
+        let told = ArcSwap::from_pointee(Told::of(&deployments));
+        Arc::new(Self { ground, deployments: Mutex::new(deployments), told, trouble: ArcSwapOption::empty() })
     }
 
     /// What runs, by service.
     pub fn running(&self) -> Arc<Vec<Running>> {
-        self.running.load_full()
+        self.told.load().running.clone()
+    }
+
+    /// By which version of the stream of deployments it runs.
+    pub fn version(&self) -> Version {
+        self.told.load().version
+    }
+
+    /// A sentence about why this host does not run what the log says, if that is so.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.load().as_deref().cloned()
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        self.trouble.store(trouble.map(Arc::new));
     }
 
     /// Up to `limit` events of the history of deployments behind a version of their stream, each with an entry a service.
@@ -222,6 +259,8 @@ impl Deployer {
         }
         let happened = Happened::Deployed { services, note: options.note };
         self.clone().swap(&mut deployments, Swap { happened, deployed, candidates }, actor).await?;
+        drop(deployments);
+        report.hosts = self.hosts().await;
         Ok(report)
     }
 
@@ -235,7 +274,7 @@ impl Deployer {
         let mut deployments = self.alone()?;
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
         let (target, from) = (earlier(running, to)?.clone(), running.release.digest);
-        let wasm = self.ground.store.read(target.digest).map_err(DeployError::Store)?;
+        let wasm = self.ground.store.fetch(target.digest).await.map_err(DeployError::Store)?;
         let wasm = wasm.ok_or_else(|| gone(&PastError::Gone(target.digest)))?;
         let upload = Upload { wasm, signature: None };
         // What it was granted then, and the configuration grants now.
@@ -249,7 +288,9 @@ impl Deployer {
         let reason = format!("{actor} rolled it back");
         let happened = Happened::RolledBack { to: target, from, reason, note: options.note };
         self.clone().swap(&mut deployments, Swap { happened, deployed, candidates }, actor).await?;
+        drop(deployments);
         report.live = true;
+        report.hosts = self.hosts().await;
         Ok(report)
     }
 
@@ -281,6 +322,22 @@ impl Deployer {
         let swap = Swap { happened, deployed, candidates: Vec::new() };
         self.clone().swap(&mut deployments, swap, actor).await?;
         Ok(release)
+    }
+
+    /// Whether the hosts that share the log follow, after a while in which most do.
+    async fn hosts(&self) -> Vec<HostReport> {
+        if self.ground.nodes.me().is_none() {
+            return Vec::new();
+        }
+        let version = self.version();
+        let hosts = self.ground.nodes.follow(version, FOLLOWED).await;
+        let report = |node: Node| HostReport {
+            name: node.name,
+            address: node.address,
+            runs: node.status.deployment >= version,
+            troubles: node.status.troubles,
+        };
+        hosts.into_iter().map(report).collect()
     }
 
     fn alone(&self) -> Result<MutexGuard<'_, Deployments>, DeployError> {
@@ -317,7 +374,7 @@ impl Deployer {
         let deployed = together(&self.ground.registry.current(), candidates);
         let gates = vec![side_by_side(deployed.as_ref())];
         let services = candidates.iter().map(|candidate| candidate.report.clone()).collect();
-        let report = Report { dry_run, live: false, services, gates };
+        let report = Report { dry_run, live: false, services, gates, hosts: Vec::new() };
         match deployed {
             Ok(deployed) if report.refusal().is_none() => Ok((report, deployed)),
             _ => Err(DeployError::Refused(Box::new(report))),
@@ -334,24 +391,37 @@ impl Deployer {
         let ground = &self.ground;
         for candidate in &candidates {
             ground.components.keep(&candidate.wasm).map_err(DeployError::Store)?;
+            ground.store.share(&candidate.wasm).await.map_err(DeployError::Store)?;
         }
-        let (before, ran) = (ground.registry.current(), self.running());
-        // What was there before has been watched.
         let watched = matches!(happened, Happened::Deployed { .. });
         record(&*ground.log, &ground.clock, deployments, happened, actor).await?;
+        let components = candidates.into_iter();
+        let components =
+            components.filter_map(|candidate| Some((candidate.component?, candidate.rehearsed))).collect();
+        self.go_live(deployments, GoLive { deployed, components, watched }).await;
+        Ok(())
+    }
+
+    /// Has everybody see what is on disk. From then on it runs, whatever becomes of the rest.
+    pub(super) async fn go_live(
+        self: Arc<Self>,
+        deployments: &Deployments,
+        GoLive { deployed, components, watched }: GoLive,
+    ) {
+        let ground = &self.ground;
+        let (before, ran) = (ground.registry.current(), self.running());
         ground.components.keep_releases(deployments.digests().collect());
         ground.http.follow(deployments.origins());
         ground.registry.replace(deployed);
-        self.running.store(Arc::new(deployments.running.values().cloned().collect()));
-        // From here on it runs, whatever becomes of the rest.
+        self.told.store(Arc::new(Told::of(deployments)));
+        ground.nodes.tell();
         if let Err(error) = ground.projections.follow().await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "read models do not follow a deployment"
             );
         }
-        for Candidate { component, rehearsed, .. } in &candidates {
-            let Some(component) = component else { continue };
+        for (component, rehearsed) in &components {
             let old = before.service(&component.manifest().service);
             if old.is_some_and(|old| old.digest() == component.digest()) {
                 // With other grants.
@@ -370,7 +440,13 @@ impl Deployer {
         if let Err(error) = ground.sagas.wake().await {
             tracing::warn!(%error, "sagas that wait for a service begin at the next start");
         }
-        Ok(())
+    }
+}
+
+impl Told {
+    fn of(deployments: &Deployments) -> Self {
+        let running = deployments.running.values().cloned().collect();
+        Self { version: deployments.version, running: Arc::new(running) }
     }
 }
 
@@ -426,7 +502,11 @@ pub(super) async fn record(
     };
     let expected = deployments.version;
     let append = Append { stream: deployment::stream(), expected, events: vec![event], meta: Arc::new(meta) };
-    log.append(vec![append]).await?;
+    log.append(vec![append]).await.map_err(|error| match error {
+        // By another host that shares the log: this one is about to see it.
+        AppendError::Conflict { .. } => DeployError::UnderWay,
+        other => other.into(),
+    })?;
     deployments.take_in(expected + 1, Time(time_ms), &actor, happened);
     Ok(())
 }

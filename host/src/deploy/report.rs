@@ -1,6 +1,7 @@
 //! What the gates of a deployment found. It is the answer to whoever deploys, and a part of the deployment's event.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,21 @@ pub struct Report {
     pub services: Vec<ServiceReport>,
     /// Those about all services together.
     pub gates: Vec<Gate>,
+    /// Every host that shares the log, this one included; empty if the log is this host's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostReport>,
+}
+
+/// Whether a host follows a deployment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostReport {
+    pub name: Arc<str>,
+    pub address: SocketAddr,
+    /// Whether it runs what was deployed.
+    pub runs: bool,
+    /// What is wrong with it, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
 }
 
 /// One service of a deployment.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
+use super::bucket::Bucket;
 use super::registry::{Deployed, Registry};
 use crate::model::Digest;
 use crate::runtime::{Component, LoadError, Runtime};
@@ -16,13 +17,16 @@ use crate::runtime::{Component, LoadError, Runtime};
 #[derive(Clone)]
 pub struct Store {
     dir: PathBuf,
+    /// Where other hosts have theirs, if the log is shared.
+    bucket: Option<Bucket>,
 }
 
 impl Store {
-    pub fn open(data: &Path) -> io::Result<Self> {
+    /// `bucket`: where other hosts have theirs, if the log is shared.
+    pub fn open(data: &Path, bucket: Option<Bucket>) -> io::Result<Self> {
         let dir = data.join("components");
         fs::create_dir_all(&dir)?;
-        Ok(Self { dir })
+        Ok(Self { dir, bucket })
     }
 
     /// Writes a component unless it is there. It is on disk when this returns.
@@ -63,6 +67,25 @@ impl Store {
             }
         }
         Ok(files)
+    }
+
+    /// The same, fetched from where other hosts have theirs if need be.
+    pub(crate) async fn fetch(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
+        if let Some(wasm) = self.read(digest)? {
+            return Ok(Some(wasm));
+        }
+        let Some(bucket) = &self.bucket else { return Ok(None) };
+        let wasm = bucket.get(digest).await?;
+        wasm.iter().try_for_each(|wasm| self.keep(wasm))?;
+        Ok(wasm)
+    }
+
+    /// Puts a component where other hosts look for it.
+    pub(crate) async fn share(&self, wasm: &[u8]) -> io::Result<()> {
+        match &self.bucket {
+            Some(bucket) => bucket.put(wasm).await,
+            None => Ok(()),
+        }
     }
 
     /// Deletes all components but these.
@@ -133,7 +156,8 @@ impl Components {
             past.entry(digest).or_default().clone()
         };
         let component = cell.get_or_try_init(|| async {
-            let wasm = self.store.read(digest).map_err(|source| PastError::Read { digest, source })?;
+            let wasm = self.store.fetch(digest).await;
+            let wasm = wasm.map_err(|source| PastError::Read { digest, source })?;
             let wasm = wasm.ok_or(PastError::Gone(digest))?;
             self.runtime.load(wasm).await.map_err(|source| PastError::Load { digest, source })
         });
@@ -182,7 +206,7 @@ mod tests {
     #[test]
     fn a_component_is_kept_until_nobody_needs_it() {
         let data = tempfile::tempdir().unwrap();
-        let store = Store::open(data.path()).unwrap();
+        let store = Store::open(data.path(), None).unwrap();
         for wasm in [b"one", b"two"] {
             store.keep(wasm).unwrap();
             store.keep(wasm).unwrap();
@@ -195,7 +219,7 @@ mod tests {
     #[test]
     fn a_damaged_component_is_not_taken() {
         let data = tempfile::tempdir().unwrap();
-        let store = Store::open(data.path()).unwrap();
+        let store = Store::open(data.path(), None).unwrap();
         store.keep(b"one").unwrap();
         fs::write(store.file(Digest::of(b"one")), b"eno").unwrap();
         assert_eq!(store.read(Digest::of(b"one")).unwrap(), None);

@@ -4,6 +4,7 @@
 mod command;
 mod headers;
 pub mod http;
+mod metrics;
 pub mod nats;
 mod problem;
 mod query;
@@ -19,6 +20,7 @@ use crate::deploy::{Deployer, Registry};
 use crate::dispatch::Dispatch;
 use crate::log::EventLog;
 use crate::messaging::Messaging;
+use crate::nodes::{Nodes, Status};
 use crate::projection::Projections;
 use crate::query::Queries;
 use crate::saga::Sagas;
@@ -38,9 +40,29 @@ pub struct Edge {
     pub deployer: Arc<Deployer>,
     /// None without NATS.
     pub messaging: Option<Messaging>,
+    pub nodes: Nodes,
     /// The recorder behind it must be installed before the edge starts.
     pub metrics: PrometheusHandle,
     pub limits: HttpLimits,
+}
+
+impl Edge {
+    /// How the host is.
+    pub(crate) fn status(&self) -> Status {
+        Status {
+            position: *self.log.head().borrow(),
+            deployment: self.deployer.version(),
+            troubles: self.troubles(),
+        }
+    }
+
+    /// Sentences about what does not work and does not keep the host from taking traffic, none if all does.
+    fn troubles(&self) -> Vec<String> {
+        let messaging = self.messaging.as_ref().map(Messaging::troubles).unwrap_or_default();
+        let away = "the log takes no commands at the moment; queries are answered";
+        let log = (!self.log.state().takes_appends).then(|| away.to_owned());
+        log.into_iter().chain(messaging).chain(self.nodes.trouble()).chain(self.deployer.trouble()).collect()
+    }
 }
 
 /// Resolves when the host shuts down, at once if that has begun.

@@ -13,7 +13,7 @@ use super::entry::{self, Action, Caused, Divergence, Effort, Entry, Wait};
 use super::journal::{Answered, Waiting};
 use super::record::{Record, RecordError, written};
 use super::retry::Phase;
-use super::sender::{Fate, Sender, Stopping};
+use super::sender::{Fate, NotHere, Sender};
 use crate::dispatch::Accepted;
 use crate::model::{Json, NewEvent, Recorded, Rejection, Version};
 use crate::runtime::{Awaited, Halt, Outcome, Request, Step, Steps};
@@ -27,7 +27,7 @@ pub(super) enum Verdict {
     Park(Entry),
     /// It waits, which its journal says.
     Wait,
-    Stopping,
+    NotHere,
     /// The journal, or the log, cannot be read or written now.
     Record(RecordError),
     /// A rehearsal has come to where the journal ends.
@@ -77,8 +77,8 @@ impl Driver {
         Halt
     }
 
-    fn stopped(&self, _: Stopping) -> Halt {
-        self.halt(Verdict::Stopping)
+    fn not_here(&self, _: NotHere) -> Halt {
+        self.halt(Verdict::NotHere)
     }
 
     fn write(&self, entries: &[Entry]) -> Result<(), Halt> {
@@ -177,7 +177,7 @@ impl Driver {
             self.sender.step(&step.name, phase, self.sender.command(step, self.resumed))
         });
         let mut entries = Vec::with_capacity(open.len());
-        let (mut failed, mut stopping) = (None, None);
+        let (mut failed, mut not_here) = (None, None);
         for (index, sent) in open.iter().zip(self.patiently(join_all(sent)).await) {
             let (name, action) = (steps[*index].name.clone(), Action::from(&steps[*index]));
             match sent {
@@ -194,7 +194,7 @@ impl Driver {
                     failed = Some((name.clone(), error.clone()));
                     entries.push(Entry::StepFailed { name, action, error, effort });
                 }
-                Err(stopped) => stopping = Some(stopped),
+                Err(halted) => not_here = Some(halted),
             }
         }
         if answers.iter().all(|answer| matches!(answer, Some(Ok(_)))) {
@@ -202,8 +202,8 @@ impl Driver {
         } else {
             self.write(&entries)?;
         }
-        if let Some(stopping) = stopping {
-            return Err(self.stopped(stopping));
+        if let Some(not_here) = not_here {
+            return Err(self.not_here(not_here));
         }
         if let Some((name, error)) = failed {
             return Err(self.gave_up(&name, &error));
@@ -259,7 +259,7 @@ impl Steps for Driver {
             None => {}
         }
         let answered = self.patiently(self.sender.ask(&name, self.phase(), &request)).await;
-        let (fate, effort) = answered.map_err(|stopping| self.stopped(stopping))?;
+        let (fate, effort) = answered.map_err(|not_here| self.not_here(not_here))?;
         let answer = match fate {
             Fate::Accepted(answer) => Ok(answer),
             Fate::Refused(rejection) => Err(rejection),

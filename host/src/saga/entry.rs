@@ -14,6 +14,7 @@
 //! | `undone` | one step has been undone |
 //! | `undo-failed` | one step cannot be undone; the others are still undone, then the saga parks |
 //! | `parked` | the saga needs a person |
+//! | `taken` | this host runs it from now on; only where several share the log |
 //! | `moved` | another version of the component was deployed, and goes on with it |
 //! | `resumed` | a person has it tried again |
 //! | `skipped` | a person has one step or undo left out, and the saga goes on |
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Digest, Json, NewEvent, Rejection, StreamId, Version};
+use crate::nodes::NodeId;
 use crate::runtime;
 
 /// A command as the journal keeps it.
@@ -169,6 +171,9 @@ pub(crate) enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         divergence: Option<Divergence>,
     },
+    Taken {
+        node: NodeId,
+    },
     Moved {
         digest: Digest,
     },
@@ -200,6 +205,7 @@ impl Entry {
             Self::Undone { .. } => "undone",
             Self::UndoFailed { .. } => "undo-failed",
             Self::Parked { .. } => "parked",
+            Self::Taken { .. } => "taken",
             Self::Moved { .. } => "moved",
             Self::Resumed {} => "resumed",
             Self::Skipped { .. } => "skipped",

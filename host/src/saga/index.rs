@@ -16,13 +16,14 @@ use super::SagaId;
 use super::entry::{Entry, Wait};
 use super::journal::SagaState;
 use crate::model::{Digest, Position, Recorded, variant_of};
+use crate::nodes::NodeId;
 
 /// Events that concern no saga after which the position is written all the same: as many are looked at again after a
 /// restart, which takes some ten milliseconds.
 const WRITE_EVERY: Position = 10_000;
 
 /// Raise it when the tables change: the index is then made anew.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const SCHEMA: &str = "
 DROP TABLE IF EXISTS sagas;
@@ -38,6 +39,8 @@ CREATE TABLE sagas (
     unwound INTEGER NOT NULL DEFAULT 0,
     -- The component that it runs on; none before it has begun.
     digest TEXT,
+    -- The host that runs it, where several share the log.
+    runner TEXT,
     -- Why it is parked, or cannot run at all.
     why TEXT,
     -- Set while it only sleeps: until when.
@@ -55,6 +58,16 @@ pub(super) struct Open {
     pub(super) trigger: Position,
     pub(super) service: Arc<str>,
     pub(super) name: Arc<str>,
+}
+
+/// A saga that goes on by itself.
+#[derive(Debug, PartialEq)]
+pub(super) struct Unended {
+    pub(super) open: Open,
+    /// The host that runs it by its journal.
+    pub(super) runner: Option<NodeId>,
+    /// Set while it only sleeps: milliseconds since 1970-01-01 UTC.
+    pub(super) sleeps_until_ms: Option<u64>,
 }
 
 /// A saga as the index has it.
@@ -77,6 +90,10 @@ pub(super) enum Change {
     RunsOn {
         id: SagaId,
         digest: Digest,
+    },
+    Taken {
+        id: SagaId,
+        node: NodeId,
     },
     Moved {
         id: SagaId,
@@ -111,11 +128,12 @@ impl Change {
             "completed" => SagaState::Completed,
             "compensated" => SagaState::Compensated,
             "resolved" => SagaState::Resolved,
-            "started" | "moved" | "waiting" | "parked" => {
+            "started" | "taken" | "moved" | "waiting" | "parked" => {
                 return match variant_of::<Entry>(&event.name, &event.payload).ok()? {
                     Entry::Started { digest, .. } | Entry::Moved { digest } => {
                         Some(Self::RunsOn { id, digest })
                     }
+                    Entry::Taken { node } => Some(Self::Taken { id, node }),
                     Entry::Waiting { wait: Wait::Sleep { .. }, until_ms, .. } => {
                         Some(Self::Slept { id, until_ms })
                     }
@@ -154,27 +172,14 @@ impl Index {
             .await
     }
 
-    /// The sagas to be run, oldest first: neither ended nor parked, nor asleep.
-    pub(super) async fn open_sagas(&self) -> rusqlite::Result<Vec<Open>> {
+    /// The sagas that go on by themselves, oldest first: neither ended nor parked.
+    pub(super) async fn unended(&self) -> rusqlite::Result<Vec<Unended>> {
         self.with(|connection| {
             let mut statement = connection.prepare(
-                "SELECT id, trigger, service, name FROM sagas
-                 WHERE state IN ('running', 'unwinding', 'waiting') AND sleeps_until_ms IS NULL ORDER BY id",
+                "SELECT id, trigger, service, name, runner, sleeps_until_ms FROM sagas
+                 WHERE state IN ('running', 'unwinding', 'waiting') ORDER BY id",
             )?;
-            statement.query_map([], Open::read)?.collect()
-        })
-        .await
-    }
-
-    /// The sagas that sleep, each with the time until which it does, in milliseconds since 1970-01-01 UTC.
-    pub(super) async fn sleepers(&self) -> rusqlite::Result<Vec<(Open, u64)>> {
-        self.with(|connection| {
-            let mut statement = connection.prepare(
-                "SELECT id, trigger, service, name, sleeps_until_ms FROM sagas
-                 WHERE state = 'waiting' AND sleeps_until_ms IS NOT NULL",
-            )?;
-            let sleeper = |row: &Row<'_>| Ok((Open::read(row)?, row.get(4)?));
-            statement.query_map([], sleeper)?.collect()
+            statement.query_map([], Unended::read)?.collect()
         })
         .await
     }
@@ -293,6 +298,13 @@ impl Open {
     }
 }
 
+impl Unended {
+    /// From a row that goes on with runner and the end of its sleep.
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { open: Open::read(row)?, runner: row.get(4)?, sleeps_until_ms: row.get(5)? })
+    }
+}
+
 impl Listed {
     /// From a row that goes on with stream, state and why.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -316,6 +328,7 @@ impl Change {
             Self::RunsOn { id, digest } => {
                 set("UPDATE sagas SET digest = ?2 WHERE id = ?1", id, &digest.to_string())
             }
+            Self::Taken { id, node } => set("UPDATE sagas SET runner = ?2 WHERE id = ?1", id, &node),
             Self::Moved { id, state } => set(
                 "UPDATE sagas SET state = ?2, unwound = unwound OR ?2 = 'unwinding', why = NULL,
                  sleeps_until_ms = NULL WHERE id = ?1",
@@ -379,7 +392,8 @@ mod tests {
 
         let index = Index::open(dir.path()).unwrap();
         index.apply(both, 7).await.unwrap();
-        assert_eq!(index.open_sagas().await.unwrap(), [saga("b", 4)]);
+        let b = Unended { open: saga("b", 4), runner: None, sleeps_until_ms: None };
+        assert_eq!(index.unended().await.unwrap(), [b]);
         assert_eq!(index.position().await.unwrap(), 7);
     }
 
@@ -410,12 +424,11 @@ mod tests {
             moved("d", SagaState::Running),
         ]);
         index.apply(changes, 9).await.unwrap();
-        let sleepers = index.sleepers().await.unwrap();
+        let unended = index.unended().await.unwrap();
         assert_eq!(
-            sleepers.iter().map(|(open, until_ms)| (&*open.id, *until_ms)).collect::<Vec<_>>(),
-            [("a", 50)]
+            unended.iter().map(|saga| (&*saga.open.id, saga.sleeps_until_ms)).collect::<Vec<_>>(),
+            [("a", Some(50)), ("d", None)]
         );
-        assert_eq!(index.open_sagas().await.unwrap(), [saga("d", 4)]);
         let listed = index.list(Some(SagaState::Parked), None, None, 10).await.unwrap();
         assert_eq!(
             listed.iter().map(|listed| (&*listed.open.id, listed.why.as_deref())).collect::<Vec<_>>(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Action, Entry, Outcome, Request, Wait};
 use crate::model::{Digest, Json, Rejection, Version};
+use crate::nodes::NodeId;
 
 /// The name of step zero: the command that caused the saga's trigger.
 pub(crate) const STEP_ZERO: &str = "trigger";
@@ -86,6 +87,8 @@ pub(crate) struct Saga {
     pub(crate) name: Arc<str>,
     /// The component that it runs on.
     pub(crate) digest: Digest,
+    /// The host that runs it; none if it has never been one of several.
+    pub(crate) runner: Option<NodeId>,
     pub(crate) state: SagaState,
     pub(crate) pivoted: bool,
     /// Why it unwinds.
@@ -131,6 +134,7 @@ impl Saga {
             service,
             name,
             digest,
+            runner: None,
             state: SagaState::Running,
             pivoted: false,
             reason: None,
@@ -144,8 +148,13 @@ impl Saga {
 
     /// None if the entry cannot follow.
     fn take_in(&mut self, entry: &Entry) -> Option<()> {
-        if let Entry::Moved { digest } = entry {
-            return self.move_over(*digest);
+        match entry {
+            Entry::Moved { digest } => return self.move_over(*digest),
+            Entry::Taken { node } if !self.state.ended() => {
+                self.runner = Some(node.clone());
+                return Some(());
+            }
+            _ => {}
         }
         match self.state {
             SagaState::Running => self.run(entry),

@@ -39,6 +39,7 @@ use crate::dispatch::Submit;
 use crate::error::CallError;
 use crate::log::{EventLog, ReadError, Subscription};
 use crate::model::{Position, Recorded, Rejection, StreamId};
+use crate::nodes::Nodes;
 use crate::runtime::Ask;
 
 pub use journal::SagaState;
@@ -47,10 +48,10 @@ pub use operate::{Act, Census, Filter, Overview};
 pub(crate) use record::AGGREGATE;
 pub use retry::{Retries, Retry};
 
-use index::{Change, Index, Open};
+use index::{Change, Index, Listed, Open, Unended};
 use journal::Saga;
 use record::{RecordError, actor};
-use sender::Stopping;
+use sender::NotHere;
 use waits::Waits;
 
 /// A UUID made from the event that started it and the saga's name.
@@ -88,6 +89,8 @@ pub struct Ground {
     pub components: Arc<Components>,
     pub clock: SharedClock,
     pub retries: Retries,
+    /// Who else runs sagas of this log.
+    pub nodes: Nodes,
 }
 
 /// Runs all sagas of the host.
@@ -143,14 +146,21 @@ impl Sagas {
             under_way: Mutex::default(),
             waiting: Mutex::default(),
         });
-        let open = shared.index.open_sagas().await?.into_iter().map(Arc::new).collect::<Vec<_>>();
         let position = shared.index.position().await?;
-        for (sleeper, until_ms) in shared.index.sleepers().await? {
-            shared.waits.add(Arc::new(sleeper), until_ms, None);
-        }
-        for open in &open {
-            let under_way = UnderWay { open: open.clone(), place: Place::None };
-            shared.under_way().insert(open.id.clone(), under_way);
+        let mut open = Vec::new();
+        for Unended { open: saga, runner, sleeps_until_ms } in shared.index.unended().await? {
+            let saga = Arc::new(saga);
+            match sleeps_until_ms {
+                Some(until_ms) if runner.as_ref() == shared.ground.nodes.me() => {
+                    shared.waits.add(saga, until_ms, None);
+                }
+                _ if shared.ground.nodes.owns(&saga.id, runner.as_deref()) => {
+                    let under_way = UnderWay { open: saga.clone(), place: Place::None };
+                    shared.under_way().insert(saga.id.clone(), under_way);
+                    open.push(saga);
+                }
+                _ => {}
+            }
         }
         shared.followed.send_replace(position);
         let subscription = Subscription::new(shared.ground.log.clone(), position);
@@ -170,10 +180,16 @@ impl Sagas {
         // The event that started it may be on disk and not looked at yet.
         self.shared.caught_up().await?;
         let begun = self.shared.under_way().get(id).map(|under_way| under_way.open.status());
-        match begun {
+        if let Some(status) = begun {
+            return Ok(Some(status));
+        }
+        // If it is over already, its journal says so; and if another host is to begin it, only the index knows it.
+        match self.journaled(id).await? {
             Some(status) => Ok(Some(status)),
-            // If it is over already, its journal says so.
-            None => self.journaled(id).await,
+            None => {
+                let known = self.shared.index.find(id).await.map_err(operate::index_error)?;
+                Ok(known.map(|known| known.open.status()))
+            }
         }
     }
 
@@ -267,15 +283,22 @@ impl Shared {
         *self.stopping.borrow()
     }
 
+    /// Whether the next step of a saga that runs here is still to be taken here.
+    fn goes_on(&self, id: &str) -> Result<(), NotHere> {
+        let nodes = &self.ground.nodes;
+        let here = !self.is_stopping() && nodes.owns(id, nodes.me().map(|me| &**me));
+        here.then_some(()).ok_or(NotHere)
+    }
+
     async fn stopped(&self) {
         // Err cannot be: the sender is in here.
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
-    async fn pause(&self, time: Duration) -> Result<(), Stopping> {
+    async fn pause(&self, time: Duration) -> Result<(), NotHere> {
         tokio::select! {
             biased;
-            () = self.stopped() => Err(Stopping),
+            () = self.stopped() => Err(NotHere),
             () = tokio::time::sleep(time) => Ok(()),
         }
     }
@@ -294,7 +317,7 @@ impl Shared {
     /// Resolves when a saga that runs here has ended or parked.
     fn settled(&self, id: &str) -> oneshot::Receiver<SagaStatus> {
         let (sender, receiver) = oneshot::channel();
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting();
         let senders = waiting.entry(id.into()).or_default();
         senders.retain(|sender| !sender.is_closed());
         senders.push(sender);
@@ -311,10 +334,17 @@ impl Shared {
                 return;
             }
         }
+        let mut members = self.ground.nodes.changed();
         loop {
             let page = tokio::select! {
                 biased;
                 () = self.stopped() => return,
+                Ok(()) = members.changed() => {
+                    if self.take_over().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 page = subscription.next() => page,
             };
             match page {
@@ -329,12 +359,18 @@ impl Shared {
     }
 
     /// Starts and wakes the sagas that a page of events is about, and remembers that.
-    async fn take_in(self: &Arc<Self>, page: &[Recorded]) -> Result<(), Stopping> {
+    async fn take_in(self: &Arc<Self>, page: &[Recorded]) -> Result<(), NotHere> {
         let deployed = self.ground.components.current();
-        let mut changes = Vec::new();
+        let (mut changes, mut called) = (Vec::new(), Vec::new());
         for event in page {
             if event.stream.aggregate() == AGGREGATE {
-                changes.extend(Change::of(event));
+                let change = Change::of(event);
+                match &change {
+                    Some(Change::Resumed { id }) => called.push(id.clone()),
+                    Some(change) => self.tell_of(change),
+                    None => {}
+                }
+                changes.extend(change);
                 continue;
             }
             for (id, trigger) in deployed.started_by(&event.stream, &event.name, event.index, &event.meta) {
@@ -345,9 +381,11 @@ impl Shared {
                     name: trigger.saga.clone(),
                 });
                 changes.push(Change::Triggered { open: open.clone(), stream: event.stream.to_string() });
-                // One that an earlier process may have run looks into its journal first.
-                let new = (event.position > self.since).then(|| event.clone());
-                self.spawn(open, new).await?;
+                if self.ground.nodes.owns(&open.id, None) {
+                    // One that an earlier process may have run looks into its journal first.
+                    let new = (event.position > self.since).then(|| event.clone());
+                    self.spawn(open, new).await?;
+                }
             }
             for sleeper in self.waits.happened(&event.stream, &event.name) {
                 self.spawn(sleeper, None).await?;
@@ -360,6 +398,43 @@ impl Shared {
             self.pause(LOG_PAUSE).await?;
         }
         self.followed.send_replace(last.position);
+        if self.ground.nodes.me().is_some() {
+            self.call(called).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs sagas that a person has acted on, on whichever host.
+    async fn call(self: &Arc<Self>, called: Vec<SagaId>) -> Result<(), NotHere> {
+        for id in called {
+            match self.index.find(&id).await {
+                Ok(Some(Listed { open, .. })) => self.spawn(Arc::new(open), None).await?,
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, saga = %id, "a saga goes on at the next start only"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the sagas that have become this host's.
+    async fn take_over(self: &Arc<Self>) -> Result<(), NotHere> {
+        let unended = loop {
+            match self.index.unended().await {
+                Ok(unended) => break unended,
+                Err(error) => tracing::error!(%error, "the index of sagas cannot be read"),
+            }
+            self.pause(LOG_PAUSE).await?;
+        };
+        let mut taken = 0;
+        for Unended { open, runner, .. } in unended {
+            if self.ground.nodes.owns(&open.id, runner.as_deref()) && !self.waits.has(&open.id) {
+                taken += usize::from(!self.under_way().contains_key(&open.id));
+                self.spawn(Arc::new(open), None).await?;
+            }
+        }
+        if taken > 0 {
+            tracing::info!(sagas = taken, "taking up the sagas that are this host's now");
+        }
         Ok(())
     }
 
@@ -408,7 +483,7 @@ impl Shared {
 
     /// Runs a saga on a task of its own, as soon as there is a place. One that runs already looks at the log once more.
     /// `new`: the event that started it, of a saga that has never run.
-    async fn spawn(self: &Arc<Self>, open: Arc<Open>, new: Option<Recorded>) -> Result<(), Stopping> {
+    async fn spawn(self: &Arc<Self>, open: Arc<Open>, new: Option<Recorded>) -> Result<(), NotHere> {
         {
             let mut under_way = self.under_way();
             let entry = under_way
@@ -422,8 +497,8 @@ impl Shared {
         }
         let place = tokio::select! {
             biased;
-            () = self.stopped() => return Err(Stopping),
-            place = self.places.clone().acquire_owned() => place.map_err(|_| Stopping)?,
+            () = self.stopped() => return Err(NotHere),
+            place = self.places.clone().acquire_owned() => place.map_err(|_| NotHere)?,
         };
         tokio::spawn(self.clone().run(open, new, place));
         Ok(())
@@ -453,9 +528,11 @@ impl Shared {
                     self.under_way().remove(&open.id);
                     return self.tell(&status);
                 }
-                Ok(_) if self.goes_to_sleep(&open.id) => return,
-                Ok(_) => continue,
-                Err(runner::RunError::Stopping(_)) => break,
+                Ok(_) | Err(runner::RunError::NotHere(_)) if self.goes_to_sleep(&open.id) => return,
+                Ok(_) | Err(runner::RunError::NotHere(_)) => {}
+                Err(error) if error.is_overtaken() => {
+                    tracing::debug!(saga = %open.id, %error, "another host has written to a saga's journal");
+                }
                 Err(error) => {
                     tracing::error!(saga = %open.id, name = %open.name, %error, "a saga cannot go on");
                     if !error.passes() {
@@ -505,10 +582,38 @@ impl Shared {
         } else {
             tracing::debug!(saga = %id, %name, state = state.as_str(), "a saga has ended");
         }
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.tell_waiting(status);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<SagaId, Vec<oneshot::Sender<SagaStatus>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_waiting(&self, status: &SagaStatus) {
+        let waiting = self.waiting().remove(&status.id);
         for sender in waiting.unwrap_or_default() {
             // Err: nobody waits any more.
             let _ = sender.send(status.clone());
         }
+    }
+
+    /// Tells those who wait here for a saga that another host runs.
+    fn tell_of(self: &Arc<Self>, change: &Change) {
+        let id = match change {
+            Change::Moved { id, state } if state.settled() => id,
+            Change::Parked { id, .. } => id,
+            _ => return,
+        };
+        if !self.waiting().contains_key(id) || self.under_way().contains_key(id) {
+            return;
+        }
+        let (shared, id) = (self.clone(), id.clone());
+        tokio::spawn(async move {
+            let Ok(stream) = StreamId::new(AGGREGATE, &id) else { return };
+            // Err: they wait as long as they wanted to, and then look for themselves.
+            if let Ok((_, Some(saga))) = record::read(&*shared.ground.log, &stream).await {
+                shared.tell_waiting(&SagaStatus::of(&id, &saga));
+            }
+        });
     }
 }

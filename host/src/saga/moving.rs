@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::entry::Entry;
-use super::index::Open;
+use super::index::{Open, Unended};
+use super::journal::Saga;
 use super::operate::index_error;
 use super::runner::{self, RunError};
 use super::{SagaId, Sagas, actor};
@@ -70,8 +71,8 @@ impl Sagas {
         }))
     }
 
-    /// Has sagas go on with another component: those that it was clean for, and that have not gone on meanwhile. Returns how
-    /// many.
+    /// Has sagas go on with another component: those of this host that it was clean for, and that have not gone on
+    /// meanwhile. Returns how many.
     pub(crate) async fn move_over(&self, rehearsed: &[Rehearsed], to: Digest) -> Result<usize, CallError> {
         let mut moved = 0;
         for Rehearsed { open, course } in rehearsed {
@@ -80,7 +81,8 @@ impl Sagas {
                 continue;
             }
             let acted = runner::act(&self.shared, open, actor(&open.id), |saga, at| {
-                let same = saga.is_some() && at == *version;
+                let here = |saga: &Saga| self.shared.ground.nodes.owns(&open.id, saga.runner.as_deref());
+                let same = saga.is_some_and(here) && at == *version;
                 same.then_some(Entry::Moved { digest: to }).ok_or(())
             });
             let acted = acted.await;
@@ -95,12 +97,15 @@ impl Sagas {
 
     /// Takes up the sagas that could not begin because their service was not deployed.
     pub(crate) async fn wake(&self) -> Result<(), CallError> {
-        for open in self.shared.index.open_sagas().await.map_err(index_error)? {
-            if !self.shared.under_way().contains_key(&open.id) {
+        for Unended { open, runner, sleeps_until_ms } in
+            self.shared.index.unended().await.map_err(index_error)?
+        {
+            let here = self.shared.ground.nodes.owns(&open.id, runner.as_deref());
+            if here && sleeps_until_ms.is_none() && !self.shared.under_way().contains_key(&open.id) {
                 self.shared
                     .spawn(Arc::new(open), None)
                     .await
-                    .map_err(|error| runner::call_error(RunError::Stopping(error)))?;
+                    .map_err(|error| runner::call_error(RunError::NotHere(error)))?;
             }
         }
         Ok(())

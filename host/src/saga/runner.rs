@@ -8,10 +8,10 @@ use super::index::Open;
 use super::journal::{STEP_ZERO, Saga, SagaState};
 use super::record::{Record, RecordError, actor, written};
 use super::retry::Phase;
-use super::sender::{Fate, Sender, Stopping};
+use super::sender::{Fate, NotHere, Sender};
 use super::{SagaStatus, Shared, unreadable};
 use crate::error::CallError;
-use crate::log::ReadError;
+use crate::log::{AppendError, ReadError};
 use crate::model::{Command, CommandId, Recorded, Rejection, Version};
 use crate::runtime::{Component, SagaEnd};
 
@@ -22,7 +22,7 @@ const MAX_FAULTS: u32 = 3;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
     #[error(transparent)]
-    Stopping(#[from] Stopping),
+    NotHere(#[from] NotHere),
     #[error("the service {0} is not deployed")]
     NoService(Arc<str>),
     #[error("the event that started it is not in the log")]
@@ -32,6 +32,11 @@ pub(super) enum RunError {
 }
 
 impl RunError {
+    /// Whether somebody else has written to the journal first, and what they wrote can be read.
+    pub(super) fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Record(RecordError::Append(AppendError::Conflict { .. })))
+    }
+
     /// Whether the saga can go on when the log answers again.
     pub(super) fn passes(&self) -> bool {
         matches!(self, Self::Record(RecordError::Read(_) | RecordError::Append(_)))
@@ -75,6 +80,11 @@ pub(super) async fn run(
             (trigger, record)
         }
     };
+    let runner = record.saga().and_then(|saga| saga.runner.clone());
+    let settled = record.saga().is_some_and(|saga| saga.state.settled());
+    if !settled && !shared.ground.nodes.owns(&open.id, runner.as_deref()) {
+        return Err(NotHere.into());
+    }
     let mut running = Running {
         shared: shared.clone(),
         open: open.clone(),
@@ -84,8 +94,10 @@ pub(super) async fn run(
         progress: Arc::new(Mutex::new(Progress { record, verdict: None, reached: Default::default() })),
         faults: 0,
     };
-    if running.saga(|_| ()).is_none() {
-        running.start()?;
+    match shared.ground.nodes.me() {
+        _ if settled => {}
+        Some(me) if runner.as_ref() != Some(me) => running.start(Some(Entry::Taken { node: me.clone() }))?,
+        _ => running.start(None)?,
     }
     loop {
         let status = running.saga(|saga| SagaStatus::of(&open.id, saga)).ok_or(RunError::NoTrigger)?;
@@ -123,11 +135,21 @@ impl Running {
         Ok(written(appending).await?)
     }
 
-    fn start(&self) -> Result<(), RunError> {
+    /// Begins the journal if there is none yet. `taken`: what a host writes that takes the saga.
+    fn start(&self, taken: Option<Entry>) -> Result<(), RunError> {
+        let started = match self.saga(|_| ()) {
+            Some(()) => None,
+            None => Some(self.started()?),
+        };
+        let entries: Vec<_> = started.into_iter().chain(taken).collect();
+        Ok(self.with(|progress| progress.record.write(&entries))?)
+    }
+
+    fn started(&self) -> Result<Entry, RunError> {
         let deployed = self.shared.ground.components.current();
         let component = deployed.service(&self.open.service);
         let component = component.ok_or_else(|| RunError::NoService(self.open.service.clone()))?;
-        self.write(Entry::Started {
+        Ok(Entry::Started {
             service: self.open.service.clone(),
             saga: self.open.name.clone(),
             digest: component.digest(),
@@ -156,7 +178,7 @@ impl Running {
             (SagaEnd::Halted, Some(Verdict::Park(parked))) => self.write(parked),
             (SagaEnd::Halted, Some(Verdict::Wait)) => Ok(()),
             (SagaEnd::Halted, Some(Verdict::Record(error))) => Err(error.into()),
-            (SagaEnd::Halted, Some(Verdict::Stopping | Verdict::Rehearsed) | None) => Err(Stopping.into()),
+            (SagaEnd::Halted, Some(Verdict::NotHere | Verdict::Rehearsed) | None) => Err(NotHere.into()),
             (SagaEnd::Fault(fault), _) => {
                 self.faults += 1;
                 if self.faults < MAX_FAULTS {
@@ -316,7 +338,7 @@ pub(super) async fn act<E>(
 pub(super) fn call_error(error: RunError) -> CallError {
     match error {
         RunError::Record(error) => unreadable(error),
-        RunError::Stopping(_) => CallError::ShuttingDown,
+        RunError::NotHere(_) => CallError::ShuttingDown,
         error @ (RunError::NoService(_) | RunError::NoTrigger) => CallError::Read(ReadError(Arc::new(error))),
     }
 }

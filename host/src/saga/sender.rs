@@ -21,10 +21,10 @@ const MAX_CAUSE: usize = 300;
 /// passed.
 const LONGEST_HELD: Duration = Duration::from_secs(1);
 
-/// The host is stopping: the saga goes on when it starts again.
+/// The saga does not go on here for now: the host is stopping, or another one has the saga.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the host is stopping")]
-pub(super) struct Stopping;
+#[error("the saga does not go on on this host")]
+pub(super) struct NotHere;
 
 /// What became of a command or a question after all attempts.
 pub(super) enum Fate<T> {
@@ -67,7 +67,7 @@ impl Sender {
         name: &str,
         phase: Phase,
         command: Command,
-    ) -> Result<(Fate<Accepted>, Effort), Stopping> {
+    ) -> Result<(Fate<Accepted>, Effort), NotHere> {
         let sent = self.persist(name, phase, |attempt| {
             let mut command = command.clone();
             command.repeatable |= attempt > 1;
@@ -87,13 +87,13 @@ impl Sender {
         Ok((fate, effort))
     }
 
-    async fn attempt(&self, command: Command, phase: Phase) -> Result<Attempt<Accepted>, Stopping> {
+    async fn attempt(&self, command: Command, phase: Phase) -> Result<Attempt<Accepted>, NotHere> {
         Ok(match self.shared.ground.commands.submit(command).await {
             Ok(accepted) => Attempt::Over(Fate::Accepted(accepted)),
             Err(CallError::Rejected(rejection)) if phase == Phase::BeforePivot => {
                 Attempt::Over(Fate::Refused(rejection))
             }
-            Err(CallError::ShuttingDown) => return Err(Stopping),
+            Err(CallError::ShuttingDown) => return Err(NotHere),
             Err(error @ (CallError::Busy { .. } | CallError::Append(_) | CallError::Read(_))) => {
                 Attempt::Held(error.to_string())
             }
@@ -111,7 +111,7 @@ impl Sender {
         name: &str,
         phase: Phase,
         request: &Request,
-    ) -> Result<(Fate<Json>, Effort), Stopping> {
+    ) -> Result<(Fate<Json>, Effort), NotHere> {
         let asked = self.persist(name, phase, |_| {
             let answer = self.shared.ground.ask.ask(request.clone(), 1);
             async move {
@@ -130,15 +130,13 @@ impl Sender {
         &self,
         name: &str,
         phase: Phase,
-        mut attempt: impl FnMut(u32) -> BoxFuture<'a, Result<Attempt<T>, Stopping>>,
-    ) -> Result<(Fate<T>, Effort), Stopping> {
+        mut attempt: impl FnMut(u32) -> BoxFuture<'a, Result<Attempt<T>, NotHere>>,
+    ) -> Result<(Fate<T>, Effort), NotHere> {
         let retry = self.shared.ground.retries.of(&self.saga, name, phase);
         let started = Instant::now();
         let (mut failures, mut attempts, mut held) = (0, 0, 0);
         loop {
-            if self.shared.is_stopping() {
-                return Err(Stopping);
-            }
+            self.shared.goes_on(&self.id)?;
             attempts += 1;
             let (counts, error) = match attempt(attempts).await? {
                 Attempt::Over(Fate::Failed(error)) => (true, error),

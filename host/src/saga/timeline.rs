@@ -11,6 +11,7 @@ use super::journal::{STEP_ZERO, SagaState, next_state};
 use super::record::RecordError;
 use crate::clock::Time;
 use crate::model::{Digest, Recorded, Rejection, StreamId, Version, variant_of};
+use crate::nodes::NodeId;
 
 pub use super::entry::Divergence;
 
@@ -23,6 +24,9 @@ pub struct Timeline {
     pub state: SagaState,
     /// The component that it runs on; none before it has begun.
     pub digest: Option<Digest>,
+    /// The host that runs it, or ran it last, where several share the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<NodeId>,
     pub trigger: Trigger,
     /// When the trigger was recorded.
     pub started: Time,
@@ -170,6 +174,7 @@ impl Timeline {
         if let Some(saga) = saga {
             timeline.state = saga.state;
             timeline.digest = Some(saga.digest);
+            timeline.runner = saga.runner;
             timeline.failed = saga.failed.into_iter().collect();
             timeline.ended =
                 journal.last().filter(|_| saga.state.ended()).map(|event| Time(event.meta.time_ms));
@@ -186,6 +191,7 @@ impl Timeline {
             name: open.name.clone(),
             state: SagaState::Running,
             digest: None,
+            runner: None,
             trigger: Trigger {
                 stream: stream.clone(),
                 version: trigger.version,
@@ -244,8 +250,8 @@ impl Timeline {
             }
             Entry::Unwinding { reason } => self.reason = Some(reason),
             Entry::Parked { why, divergence } => (self.why, self.divergence) = (Some(why), divergence),
-            // The timeline tells what it runs on in the end.
-            Entry::Moved { .. } => {}
+            // The timeline tells on what and where it runs in the end.
+            Entry::Moved { .. } | Entry::Taken { .. } => {}
             Entry::Resumed {} => self.act(ActName::Retry, time, actor, None, None),
             Entry::Skipped { name, reason } => {
                 self.skipped(&name, reason.clone(), time);

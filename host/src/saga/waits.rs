@@ -53,6 +53,10 @@ impl Waits {
         }
     }
 
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.kept().sagas.contains_key(id)
+    }
+
     pub(super) fn remove(&self, id: &str) {
         self.kept().remove(id);
     }

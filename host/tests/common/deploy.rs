@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use kontor::model::Digest;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::built;
 use super::http::{Client, Reply};
+use super::{Site, built};
 
 /// Where the fixture `next-inventory` has the name of its variant.
 const VARIANT: &[u8] = b"variant of next-inventory:next.........";
@@ -44,6 +45,22 @@ pub(crate) fn folder(components: &[(&str, Vec<u8>)]) -> TempDir {
         fs::write(folder.path().join(format!("{service}.wasm")), wasm).unwrap();
     }
     folder
+}
+
+/// A site with these components in the directory of its hosts.
+pub(crate) fn site(components: &[(&str, Vec<u8>)], configuration: &str) -> (Site, TempDir) {
+    let plugins = folder(components);
+    (Site::with_plugins(plugins.path(), configuration), plugins)
+}
+
+/// A site with the inventory alone.
+pub(crate) fn inventory() -> (Site, TempDir) {
+    site(&[("inventory", plugin("inventory"))], "")
+}
+
+/// The digest of a component, as [`Client::digest`] tells that of the one that runs.
+pub(crate) fn digest_of(wasm: &[u8]) -> Option<String> {
+    Some(Digest::of(wasm).to_string())
 }
 
 impl Client {

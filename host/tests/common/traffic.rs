@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use kontor::log::{Append, EmbeddedLog, EventLog as _};
-use kontor::model::{CommandId, Json, Meta, NewEvent, StreamId};
+use kontor::model::{Meta, StreamId};
+use kontor_testkit::log::happened;
 use rand::prelude::*;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -233,19 +234,9 @@ impl Past {
 
     /// Puts the first event into a stream.
     fn record(&self, kind: &str, id: &str, command: &str, event: &str, payload: &Value, time_ms: u64) {
-        let meta = Meta {
-            command_id: CommandId::new(),
-            command: command.into(),
-            fingerprint: 0,
-            correlation_id: id.into(),
-            causation_id: None,
-            digest: None,
-            time_ms,
-            actor: "past".into(),
-        };
-        let stream = StreamId::new(kind, id).unwrap();
-        let events = vec![NewEvent { name: event.into(), payload: Json::of(payload).unwrap() }];
-        let append = Append { stream, expected: 0, events, meta: Arc::new(meta) };
+        let append = happened(StreamId::new(kind, id).unwrap(), 0, &[(event, payload.clone())]);
+        let meta = Meta { command: command.into(), time_ms, ..Meta::clone(&append.meta) };
+        let append = Append { meta: Arc::new(meta), ..append };
         self.runtime.block_on(self.log.append(vec![append])).unwrap();
     }
 }

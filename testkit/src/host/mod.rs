@@ -32,6 +32,7 @@ use kontor::dispatch::{Accepted, Dispatch, DispatchLimits, Submit};
 use kontor::error::CallError;
 use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
 use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, Recorded};
+use kontor::nodes::Nodes;
 use kontor::projection::{Overview, Projections, Redrive};
 use kontor::query::{Answer, Queries, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
@@ -152,7 +153,7 @@ impl Site {
         let data = self.data();
         let log = Arc::new(EmbeddedLog::open(data).expect("a log"));
         let log: Arc<dyn EventLog> = Arc::new(MortalLog { log, life: life.clone(), order: self.order });
-        let store = Store::open(data).unwrap();
+        let store = Store::open(data, None).unwrap();
         services.files.iter().for_each(|wasm| store.keep(wasm).expect("a component that is kept"));
         let registry = Arc::new(Registry::default());
         registry.replace(Deployed::new(services.components.clone()).expect("services that go together"));
@@ -184,6 +185,7 @@ impl Site {
             ask,
             components,
             clock,
+            nodes: Nodes::alone("tested".into()),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, ..Retries::default() },
         };
         let sagas = Sagas::start(data, ground).await.expect("sagas");

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use kontor::error::with_causes;
 use kontor::model::{Digest, Json};
 use kontor::runtime::{Component, Runtime, RuntimeLimits};
 use serde_json::Value;
 
-use crate::components::{self, block_on, told};
+use crate::components::{self, block_on};
 
 /// Calls at once in one test. Each costs address space, and many tests run at once.
 const LIMITS: usize = 8;
@@ -41,11 +42,11 @@ impl Services {
         let limits = RuntimeLimits { instances: LIMITS, sagas, ..RuntimeLimits::default() };
         let runtime = match components::runtime(limits, configuration) {
             Ok(runtime) => runtime,
-            Err(error) => panic!("{}", told(&error)),
+            Err(error) => panic!("{}", with_causes(&error)),
         };
         let load = |wasm: &Vec<u8>| match block_on(runtime.load(wasm.clone())) {
             Ok(component) => component,
-            Err(error) => panic!("{}", told(&error)),
+            Err(error) => panic!("{}", with_causes(&error)),
         };
         let components = files.iter().map(load).collect();
         Self { runtime, components, files }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use kontor::log::{Append, EventLog, MAX_PAGE};
 use kontor::model::{CommandId, Json, Meta, NewEvent, Recorded, StreamId, Version};
+use serde_json::Value;
 
 pub use conformance::conformance;
 pub use faulty::{Fault, FaultyLog};
@@ -51,6 +52,16 @@ fn append(stream: &StreamId, expected: Version, count: usize) -> Append {
 fn append_as(command: &CommandId, stream: &StreamId, expected: Version, count: usize) -> Append {
     let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
     Append { stream: stream.clone(), expected, events: vec![event; count], meta: meta(command) }
+}
+
+/// Events that no command has made, each with its name and its payload, to be put into a stream of which `expected` is the
+/// version.
+pub fn happened(stream: StreamId, expected: Version, events: &[(&str, Value)]) -> Append {
+    let event = |(name, payload): &(&str, Value)| NewEvent {
+        name: (*name).into(),
+        payload: Json::of(payload).expect("any value can be written as JSON"),
+    };
+    Append { stream, expected, events: events.iter().map(event).collect(), meta: meta(&CommandId::new()) }
 }
 
 /// All events of a log, page by page.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kontor::deploy::{Components, Deployed, Registry, Store};
 use kontor::dispatch::{Accepted, Submit};
-use kontor::error::{CallError, Fault, FaultKind};
+use kontor::error::{CallError, Fault, FaultKind, with_causes};
 use kontor::log::{Append, EmbeddedLog, EventLog, Subscription};
 use kontor::model::{Command, NewEvent, Recorded, StreamId, event_id, saga_id};
+use kontor::nodes::Nodes;
 use kontor::saga::{Ground, Retries, Retry, SagaId, Sagas};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,7 +22,7 @@ use super::script::{Conversation, Script};
 use super::story::Story;
 use super::{Event, json_of, record};
 use crate::clock::TestClock;
-use crate::components::{Bench, block_on, told};
+use crate::components::{Bench, block_on};
 
 /// Longer than any saga takes on a busy machine that waits for nothing.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -70,10 +71,10 @@ impl Performance<'_> {
 
     /// Runs the saga on a log that has this history, until it has ended or needs a person. Returns all events of the log.
     async fn perform(&self, id: &SagaId, history: &[Recorded]) -> Result<Vec<Recorded>, String> {
-        let stage = Stage::new(history).await.map_err(|error| told(&*error))?;
+        let stage = Stage::new(history).await.map_err(|error| with_causes(&*error))?;
         let registry = Registry::default();
         registry.replace(Deployed::new([self.bench.fresh.clone()])?);
-        let store = Store::open(stage.data.path()).map_err(|error| told(&error))?;
+        let store = Store::open(stage.data.path(), None).map_err(|error| with_causes(&error))?;
         let conversation = Arc::new(Conversation::new(self.ask));
         let ground = Ground {
             log: stage.log.clone(),
@@ -82,8 +83,9 @@ impl Performance<'_> {
             components: Arc::new(Components::new(registry.into(), self.bench.runtime.clone(), store)),
             clock: stage.clock.clone(),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, steps: BTreeMap::new() },
+            nodes: Nodes::alone("tested".into()),
         };
-        let sagas = Sagas::start(stage.data.path(), ground).await.map_err(|error| told(&error))?;
+        let sagas = Sagas::start(stage.data.path(), ground).await.map_err(|error| with_causes(&error))?;
         let events = timeout(LIMIT, stage.follow(id, self.script)).await;
         sagas.close().await;
         conversation.check()?;
@@ -114,7 +116,7 @@ impl Stage {
         let mut events: Vec<Recorded> = Vec::new();
         let mut subscription = Subscription::new(self.log.clone(), 0);
         loop {
-            let page = subscription.next().await.map_err(|error| told(&error))?;
+            let page = subscription.next().await.map_err(|error| with_causes(&error))?;
             events.extend(page.unwrap_or_default());
             let Some(last) = events.last().filter(|event| event.stream.id() == &**id) else { continue };
             match &*last.name {
@@ -126,7 +128,7 @@ impl Stage {
     }
 
     async fn wake(&self, waiting: &Recorded, script: &BTreeMap<String, Answer>) -> Result<(), String> {
-        let waiting: Value = waiting.payload.read().map_err(|error| told(&error))?;
+        let waiting: Value = waiting.payload.read().map_err(|error| with_causes(&error))?;
         let name = waiting["name"].as_str().unwrap_or_default();
         let Some(Answer::Happened(event)) = script.get(name) else {
             self.clock.advance_to(waiting["until_ms"].as_u64().unwrap_or_default());
@@ -139,12 +141,12 @@ impl Stage {
             return Err(format!("{name} does not wait for {happened}, but for {}", waiting["wait"]));
         }
         let stream = StreamId::parse(awaited["stream"].as_str().unwrap_or_default());
-        let stream = stream.map_err(|error| told(&error))?;
-        let before = self.log.read(&stream, 0, usize::MAX).await.map_err(|error| told(&error))?;
+        let stream = stream.map_err(|error| with_causes(&error))?;
+        let before = self.log.read(&stream, 0, usize::MAX).await.map_err(|error| with_causes(&error))?;
         let event = NewEvent { name: happened.as_str().into(), payload: json_of(payload) };
         let mut recorded = record(&stream, before.iter().map(as_new).chain([event]));
         let appending = self.log.append(vec![append(&recorded.split_off(before.len()))]);
-        appending.await.map(|_| ()).map_err(|error| told(&error))
+        appending.await.map(|_| ()).map_err(|error| with_causes(&error))
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) enum Builtin {
     Projections,
     Projection,
     DeadLetters,
+    Nodes,
 }
 
 /// One of the host's own routes.
@@ -64,7 +65,7 @@ const NOTE: (&str, &str) = ("note", "Why. It stays in the log.");
 const ALLOW_BREAKING: (&str, &str) =
     ("allow-breaking", "What may break, such as `command:order/create`. May be there more than once.");
 
-pub(super) const BUILTINS: [BuiltinRoute; 24] = [
+pub(super) const BUILTINS: [BuiltinRoute; 25] = [
     get(Builtin::Page, "/", "This API as a page"),
     get(Builtin::OpenApi, "/openapi.json", "This API as an OpenAPI document"),
     get(
@@ -151,6 +152,7 @@ pub(super) const BUILTINS: [BuiltinRoute; 24] = [
         summary: "Builds a read model anew beside the live one, and puts it in its place when it is as far",
         parameters: &[],
     },
+    get(Builtin::Nodes, "/admin/nodes", "The hosts that share the log, and how they are"),
     get(Builtin::DeadLetters, "/admin/dead-letters", "Messages of NATS that could not become commands")
         .with(&[("service", "Only those for this service."), AFTER, LIMIT]),
     BuiltinRoute {

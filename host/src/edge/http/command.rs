@@ -78,7 +78,11 @@ pub(super) async fn received<T: DeserializeOwned>(
 ) -> Result<T, Problem> {
     headers::same_site(call.headers)?;
     let body = payload(schema, &body::read(&site.edge.limits, call.headers, body).await?)?;
-    body.read().map_err(|_| Problem::internal())
+    // A schema takes 7.0 for a whole number, and numbers of any size.
+    body.read().map_err(|error| {
+        let detail = format!("The payload cannot be read: {error}.");
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-payload", detail)
+    })
 }
 
 #[cfg(test)]

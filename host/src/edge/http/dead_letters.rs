@@ -3,24 +3,16 @@
 use axum::body::BodyDataStream;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use super::page::{Page, after_and_limit};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::schema::Schema;
-use super::streams::page_limit;
 use super::{Call, Site, command, json};
 use crate::error::with_causes;
 use crate::log::MAX_PAGE;
-use crate::messaging::{DeadLetter, DeadLettersError, Messaging};
-
-/// Some dead letters, and what to send as `after` for those that follow.
-#[derive(Serialize)]
-struct Page {
-    items: Vec<DeadLetter>,
-    /// None if there were no more.
-    next: Option<u64>,
-}
+use crate::messaging::{DeadLettersError, Messaging};
 
 /// The body of a redrive: one dead letter, or all of a service, or all.
 #[derive(Deserialize)]
@@ -32,10 +24,9 @@ struct Which {
 /// `GET /admin/dead-letters`
 pub(super) async fn list(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
     let parameters = Parameters::parse(call.query)?.only(&["service", "after", "limit"])?;
-    let (after, limit) = (parameters.number("after")?.unwrap_or(0), page_limit(&parameters)?);
+    let (after, limit) = after_and_limit(&parameters)?;
     let items = messaging(site)?.dead_letters(parameters.get("service"), after, limit).await?;
-    let next = items.last().filter(|_| items.len() == limit).map(|letter| letter.id);
-    json(StatusCode::OK, &Page { items, next })
+    json(StatusCode::OK, &Page::new(items, limit, |letter| letter.id))
 }
 
 /// `POST /admin/dead-letters/redrive`, for a page of them at most.

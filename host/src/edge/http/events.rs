@@ -12,9 +12,10 @@ use futures::stream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::headers::{accepts_json_only, decimal};
+use super::page::{Page, after_and_limit};
 use super::parameters::Parameters;
 use super::problem::Problem;
-use super::streams::{EventBody, Page, page_limit};
+use super::streams::EventBody;
 use super::{Call, Site, json};
 use crate::log::{ReadError, Subscription};
 use crate::model::{Position, Recorded};
@@ -28,10 +29,10 @@ pub(super) async fn answer(site: &Site, call: &Call<'_>) -> Result<Response, Pro
     let parameters = Parameters::parse(call.query)?;
     if accepts_json_only(call.headers) {
         let parameters = parameters.only(&["after", "limit"])?;
-        let after = parameters.number("after")?.unwrap_or(0);
-        let limit = page_limit(&parameters)?;
+        let (after, limit) = after_and_limit(&parameters)?;
         let events = site.edge.log.read_all(after, limit).await?;
-        return json(StatusCode::OK, &Page::new(&events, limit, |event| event.position));
+        let events = events.iter().map(EventBody::from).collect();
+        return json(StatusCode::OK, &Page::new(events, limit, |event: &EventBody<'_>| event.position));
     }
     let after = start(call, &parameters.only(&["after"])?)?;
     let Ok(permit) = site.event_streams.clone().try_acquire_owned() else {

@@ -11,9 +11,9 @@ mod dead_letters;
 mod events;
 #[cfg(test)]
 mod fixtures;
-mod metrics;
 mod openapi;
 mod ops;
+mod page;
 mod parameters;
 mod plugins;
 mod projections;
@@ -44,8 +44,8 @@ use tokio::sync::{Semaphore, watch};
 
 use self::action::Action;
 use self::builtin::Builtin;
-use self::metrics::RouteMetrics;
 use self::routes::Found;
+use super::metrics::RequestMetrics;
 use super::problem::Problem;
 use super::{Edge, headers, problem, schema, stopped};
 use crate::deploy::Deployed;
@@ -99,7 +99,7 @@ struct Site {
     event_streams: Arc<Semaphore>,
     /// True from the moment the host shuts down.
     stopping: watch::Receiver<bool>,
-    unmatched: RouteMetrics,
+    unmatched: RequestMetrics,
 }
 
 /// What is made of one deployed set.
@@ -129,7 +129,7 @@ impl Site {
             event_streams: Arc::new(Semaphore::new(edge.limits.event_streams)),
             edge,
             stopping,
-            unmatched: RouteMetrics::new(UNMATCHED, "any"),
+            unmatched: RequestMetrics::of_route(UNMATCHED, "any"),
         })
     }
 
@@ -193,7 +193,7 @@ impl Site {
             response.headers_mut().insert(headers::REQUEST_ID, id);
         }
         let (took, status) = (started.elapsed(), response.status());
-        metrics.record(status, took);
+        metrics.record(status.as_u16(), took);
         let duration_ms = took.as_secs_f64() * 1e3;
         tracing::debug!(method = %parts.method, route, status = status.as_u16(), duration_ms, %request_id, "request");
         response
@@ -239,6 +239,7 @@ impl Site {
             Builtin::Saga => sagas::status(self, call).await,
             Builtin::Health => Ok(ops::health()),
             Builtin::Ready => ops::ready(self),
+            Builtin::Nodes => ops::nodes(self),
             Builtin::Metrics => ops::metrics(self).await,
             Builtin::Plugins => plugins::list(self, tables),
             Builtin::PluginHistory => plugins::history(self, call).await,

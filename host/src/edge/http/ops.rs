@@ -31,11 +31,7 @@ pub(super) fn ready(site: &Site) -> Result<Response, Problem> {
     let no_services = site.edge.registry.current().services().next().is_none();
     // The signal closes when the log's writer ends.
     let log_closed = site.edge.log.head().has_changed().is_err();
-    let mut troubles = site.edge.messaging.as_ref().map(|messaging| messaging.troubles()).unwrap_or_default();
-    if !site.edge.log.state().takes_appends {
-        troubles.push("the log takes no commands at the moment; queries are answered".to_owned());
-    }
-    readiness(&missing(no_services, log_closed, *site.stopping.borrow()), &troubles)
+    readiness(&missing(no_services, log_closed, *site.stopping.borrow()), &site.edge.troubles())
 }
 
 fn missing(no_services: bool, log_closed: bool, stopping: bool) -> Vec<&'static str> {
@@ -57,6 +53,11 @@ fn readiness(missing: &[&str], troubles: &[String]) -> Result<Response, Problem>
         body["troubles"] = json!(troubles);
     }
     json(status, &body)
+}
+
+/// `GET /admin/nodes`
+pub(super) fn nodes(site: &Site) -> Result<Response, Problem> {
+    json(StatusCode::OK, &json!({"items": site.edge.nodes.list()}))
 }
 
 /// `GET /metrics`. How the sagas and the read models stand is looked up now: it changes with time alone.

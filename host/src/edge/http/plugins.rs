@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::builtin::MAX_REASON_LENGTH;
+use super::page::{Page, after_and_limit};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::schema::Schema;
-use super::streams::page_limit;
 use super::{Call, Site, Tables, command, headers, json, upload};
 use crate::clock::Time;
 use crate::deploy::{ActName, DeployError, Gate, HistoryEntry, Options, Release, Running};
@@ -52,14 +52,6 @@ struct Deployment<'r> {
 struct PluginRoute<'m> {
     method: Method,
     path: &'m str,
-}
-
-/// Some of what was deployed, and what to send as `after` for what follows.
-#[derive(Serialize)]
-struct Page<'e> {
-    items: Vec<Entry<'e>>,
-    /// None if there was no more.
-    next: Option<Version>,
 }
 
 /// What happened to one service.
@@ -139,11 +131,11 @@ impl<'m> Plugin<'m> {
 /// `GET /admin/plugins/history`, in the order of the log.
 pub(super) async fn history(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
     let parameters = Parameters::parse(call.query)?.only(&["after", "limit"])?;
-    let (after, limit) = (parameters.number("after")?.unwrap_or(0), page_limit(&parameters)?);
+    let (after, limit) = after_and_limit(&parameters)?;
     let entries = site.edge.deployer.history(after, limit).await?;
     // A deployment of several services is not divided, so a page may have more entries than were asked for.
-    let next = entries.last().filter(|_| entries.len() >= limit).map(|entry| entry.version);
-    json(StatusCode::OK, &Page { items: entries.iter().map(Entry::from).collect(), next })
+    let entries = entries.iter().map(Entry::from).collect();
+    json(StatusCode::OK, &Page::new(entries, limit, |entry: &Entry<'_>| entry.version))
 }
 
 impl<'e> From<&'e HistoryEntry> for Entry<'e> {
@@ -277,7 +269,7 @@ mod tests {
         let Release { service, version, digest, .. } = release();
         let services =
             vec![ServiceReport { service, version, digest, replaces: None, gates: vec![refused()] }];
-        Report { dry_run: false, live: false, services, gates: Vec::new() }
+        Report { dry_run: false, live: false, services, gates: Vec::new(), hosts: Vec::new() }
     }
 
     #[test]

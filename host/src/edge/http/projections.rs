@@ -7,10 +7,10 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::page::{self, after_and_limit};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::schema::Schema;
-use super::streams::page_limit;
 use super::{Call, Site, command, json};
 use crate::model::{Position, StreamId};
 use crate::projection::{Overview, ParkedStream};
@@ -40,10 +40,10 @@ pub(super) async fn list(site: &Site) -> Result<Response, Problem> {
 pub(super) async fn show(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
     let service = call.placeholder("service")?;
     let parameters = Parameters::parse(call.query)?.only(&["after", "limit"])?;
-    let (after, limit) = (parameters.number("after")?.unwrap_or(0), page_limit(&parameters)?);
+    let (after, limit) = after_and_limit(&parameters)?;
     let overview = site.edge.projections.overview(&service).await?;
     let parked_streams = site.edge.projections.parked(&service, after, limit).await?;
-    let next = parked_streams.last().filter(|_| parked_streams.len() == limit).map(|parked| parked.position);
+    let next = page::next(&parked_streams, limit, |parked| parked.position);
     json(StatusCode::OK, &Shown { overview, parked_streams, next })
 }
 

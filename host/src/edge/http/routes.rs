@@ -9,7 +9,7 @@ use matchit::Params;
 
 use super::action::{Action, action_of};
 use super::builtin::BUILTINS;
-use super::metrics::RouteMetrics;
+use crate::edge::metrics::RequestMetrics;
 use crate::manifest::{Manifest, Method};
 
 /// The owner of the host's own routes, as an error names it.
@@ -42,7 +42,7 @@ pub(super) struct Endpoint {
     method: Method,
     pub(super) path: String,
     pub(super) action: Action,
-    pub(super) metrics: RouteMetrics,
+    pub(super) metrics: RequestMetrics,
 }
 
 /// What the table has for a method and a path.
@@ -114,7 +114,7 @@ fn insert(
 
 impl Endpoint {
     fn new(owner: Arc<str>, method: Method, path: String, action: Action) -> Self {
-        let metrics = RouteMetrics::new(&path, method.as_str());
+        let metrics = RequestMetrics::of_route(&path, method.as_str());
         Self { owner, method, path, action, metrics }
     }
 

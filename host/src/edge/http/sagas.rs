@@ -3,23 +3,15 @@
 use axum::body::BodyDataStream;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use super::page::{self, Page};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::schema::Schema;
-use super::streams::page_limit;
 use super::{Call, Site, command, headers, json};
 use crate::saga::timeline::ActName;
-use crate::saga::{Act, Filter, Overview, SagaId, SagaState, SagaStatus};
-
-/// Some sagas, and what to send as `after` for those that follow.
-#[derive(Serialize)]
-struct Page {
-    items: Vec<Overview>,
-    /// None if there were no more.
-    next: Option<SagaId>,
-}
+use crate::saga::{Act, Filter, SagaState, SagaStatus};
 
 /// The body of an act, as far as the act has one.
 #[derive(Deserialize)]
@@ -59,8 +51,7 @@ pub(super) async fn list(site: &Site, call: &Call<'_>) -> Result<Response, Probl
     let filter = filter(&Parameters::parse(call.query)?.only(&["state", "saga", "after", "limit"])?)?;
     let limit = filter.limit;
     let items = site.edge.sagas.list(filter).await?;
-    let next = items.last().filter(|_| items.len() == limit).map(|saga| saga.id.clone());
-    json(StatusCode::OK, &Page { items, next })
+    json(StatusCode::OK, &Page::new(items, limit, |saga| saga.id.clone()))
 }
 
 fn filter(parameters: &Parameters<'_>) -> Result<Filter, Problem> {
@@ -74,7 +65,7 @@ fn filter(parameters: &Parameters<'_>) -> Result<Filter, Problem> {
         state: state.transpose()?,
         name: parameters.get("saga").map(str::to_owned),
         before: parameters.get("after").map(str::to_owned),
-        limit: page_limit(parameters)?,
+        limit: page::limit(parameters)?,
     })
 }
 

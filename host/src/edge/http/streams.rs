@@ -4,20 +4,17 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
+use super::page::{Page, after_and_limit};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::{Call, Site, json};
 use crate::clock::rfc3339;
-use crate::log::MAX_PAGE;
 use crate::model::{CommandId, Digest, Json, Position, Recorded, StreamId, Version};
-
-/// The events of one page if the caller names no limit: a screen or two.
-const DEFAULT_PAGE: usize = 100;
 
 /// An event as JSON.
 #[derive(Serialize)]
 pub(super) struct EventBody<'e> {
-    position: Position,
+    pub(super) position: Position,
     stream: &'e str,
     version: Version,
     name: &'e str,
@@ -31,14 +28,6 @@ pub(super) struct EventBody<'e> {
     /// RFC 3339
     time: String,
     actor: &'e str,
-}
-
-/// Some events, and what to send as `after` for those that follow.
-#[derive(Serialize)]
-pub(super) struct Page<'e> {
-    items: Vec<EventBody<'e>>,
-    /// None if there were no more.
-    next: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -68,26 +57,6 @@ impl<'e> From<&'e Recorded> for EventBody<'e> {
     }
 }
 
-impl<'e> Page<'e> {
-    /// A full page has a next one, though that may turn out to be empty. `place` is what `after` counts in.
-    pub(super) fn new(events: &'e [Recorded], limit: usize, place: impl Fn(&Recorded) -> u64) -> Self {
-        let full = events.len() == limit;
-        Self {
-            items: events.iter().map(EventBody::from).collect(),
-            next: events.last().filter(|_| full).map(place),
-        }
-    }
-}
-
-/// `?limit=N`, at most [`MAX_PAGE`].
-pub(super) fn page_limit(parameters: &Parameters<'_>) -> Result<usize, Problem> {
-    match parameters.number("limit")? {
-        None => Ok(DEFAULT_PAGE),
-        Some(0) => Err(Problem::invalid_parameter("The parameter limit must be at least 1.")),
-        Some(limit) => Ok(usize::try_from(limit).unwrap_or(MAX_PAGE).min(MAX_PAGE)),
-    }
-}
-
 /// `GET /streams/{aggregate}/{id}`: with `?at=VERSION` the state then, otherwise the events, oldest first.
 pub(super) async fn answer(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
     let stream = StreamId::new(&call.placeholder("aggregate")?, &call.placeholder("id")?)?;
@@ -95,8 +64,7 @@ pub(super) async fn answer(site: &Site, call: &Call<'_>) -> Result<Response, Pro
     if let Some(at) = parameters.number("at")? {
         return past(site, &stream, at).await;
     }
-    let after = parameters.number("after")?.unwrap_or(0);
-    let limit = page_limit(&parameters)?;
+    let (after, limit) = after_and_limit(&parameters)?;
     let events = site.edge.log.read(&stream, after, limit).await?;
     if events.is_empty() && after == 0 {
         return Err(Problem::not_found(format!(
@@ -105,7 +73,10 @@ pub(super) async fn answer(site: &Site, call: &Call<'_>) -> Result<Response, Pro
             stream.id()
         )));
     }
-    json(StatusCode::OK, &Page::new(&events, limit, |event| event.version))
+    json(
+        StatusCode::OK,
+        &Page::new(events.iter().map(EventBody::from).collect(), limit, |event| event.version),
+    )
 }
 
 async fn past(site: &Site, stream: &StreamId, at: Version) -> Result<Response, Problem> {
@@ -155,23 +126,5 @@ mod tests {
             "digest": null, "time": "1970-01-01T00:00:00.000Z", "actor": "anonymous",
         });
         assert_eq!(shown, expected);
-    }
-
-    #[test]
-    fn only_a_full_page_has_a_next_one() {
-        let events = [event(1), event(2)];
-        for (limit, next) in [(2, Some(2)), (3, None)] {
-            assert_eq!(Page::new(&events, limit, |event| event.version).next, next, "{limit}");
-        }
-        assert_eq!(Page::new(&[], 2, |event| event.version).next, None);
-    }
-
-    #[test]
-    fn a_page_has_a_limit() {
-        let limit = |query| page_limit(&Parameters::parse(Some(query)).unwrap()).ok();
-        let table = [("", Some(100)), ("limit=7", Some(7)), ("limit=5000", Some(1000)), ("limit=0", None)];
-        for (query, expected) in table {
-            assert_eq!(limit(query), expected, "{query}");
-        }
     }
 }

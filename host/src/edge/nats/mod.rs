@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use self::discovery::Discovery;
 use self::request::Answer;
 use self::table::{Endpoint, Table};
+use super::metrics::RequestMetrics;
 use super::problem::Problem;
 use super::{Edge, stopped};
 use crate::nats::Connection;
@@ -29,8 +30,6 @@ const SUBJECTS: [&str; 2] = ["kontor.*.cmd.*.*", "kontor.*.query.*"];
 const QUEUE: &str = "kontor";
 /// How requests that nothing is deployed for are called in the metrics.
 const UNMATCHED: &str = "unmatched";
-const REQUESTS: &str = "kontor_nats_requests_total";
-const SECONDS: &str = "kontor_nats_request_seconds";
 
 /// Serves up to `most` requests at one time until `stopping` says true: then takes no more, and ends when those under way
 /// are answered (or after the time that HTTP gives them).
@@ -53,6 +52,7 @@ pub async fn serve(
         table: Table::new(edge.registry.current()),
         places: Arc::new(Semaphore::new(most)),
         most,
+        unmatched: RequestMetrics::of_subject(UNMATCHED),
         nats: nats.clone(),
         edge,
         discovery,
@@ -70,6 +70,7 @@ struct Site {
     /// One permit a request under way, and how many there are.
     places: Arc<Semaphore>,
     most: usize,
+    unmatched: RequestMetrics,
     stopping: watch::Receiver<bool>,
 }
 
@@ -112,23 +113,25 @@ impl Site {
 
     /// Has a request answered, or answers that there is no place for it.
     async fn take(&mut self, message: Message) {
+        let started = Instant::now();
         self.follow();
         let Some(endpoint) = self.table.find(&message.subject).cloned() else {
             let detail = format!("Nothing is deployed that takes {}.", message.subject);
             let problem = Problem::new(StatusCode::NOT_FOUND, "not-deployed", detail);
-            return self.refuse(UNMATCHED, message, problem).await;
+            return self.refuse(&self.unmatched, started, message, problem).await;
         };
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             let detail = "The host has as many requests over NATS as it takes on. Nothing was done.";
-            return self.refuse(&endpoint.subject, message, Problem::unavailable("busy", detail)).await;
+            let problem = Problem::unavailable("busy", detail);
+            return self.refuse(&endpoint.metrics, started, message, problem).await;
         };
         let (client, edge, stopping) = (self.nats.client().clone(), self.edge.clone(), self.stopping.clone());
         tokio::spawn(answer(client, edge, endpoint, message, stopping, place));
     }
 
-    async fn refuse(&self, subject: &str, message: Message, problem: Problem) {
+    async fn refuse(&self, metrics: &RequestMetrics, started: Instant, message: Message, problem: Problem) {
         let answer = Answer::from(problem);
-        count(subject, &answer);
+        metrics.record(answer.status, started.elapsed());
         reply(self.nats.client(), message, answer).await;
     }
 
@@ -155,16 +158,10 @@ async fn answer(
     let answer = request::answer(&edge, &endpoint, &message, stopping).await;
     let took = started.elapsed();
     endpoint.tally.count(answer.is_error(), took);
-    count(&endpoint.subject, &answer);
-    metrics::histogram!(SECONDS, "subject" => endpoint.subject.clone()).record(took.as_secs_f64());
+    endpoint.metrics.record(answer.status, took);
     let duration_ms = took.as_secs_f64() * 1e3;
     tracing::debug!(subject = endpoint.subject, status = answer.status, duration_ms, "request over NATS");
     reply(&client, message, answer).await;
-}
-
-fn count(subject: &str, answer: &Answer) {
-    let labels = [("subject", subject.to_owned()), ("status", answer.status.to_string())];
-    metrics::counter!(REQUESTS, &labels).increment(1);
 }
 
 /// Sends the answer, if somebody waits for one.

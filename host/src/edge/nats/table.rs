@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::deploy::Deployed;
+use crate::edge::metrics::RequestMetrics;
 use crate::edge::query::arguments_schema;
 use crate::edge::schema::Schema;
 use crate::manifest::{Manifest, Target};
@@ -24,6 +25,7 @@ pub(super) struct Endpoint {
     pub(super) description: String,
     pub(super) does: Does,
     pub(super) tally: Tally,
+    pub(super) metrics: RequestMetrics,
 }
 
 pub(super) enum Does {
@@ -121,7 +123,8 @@ impl Endpoint {
     }
 
     fn new(subject: String, description: &str, does: Does) -> Self {
-        Self { subject, description: description.to_owned(), does, tally: Tally::default() }
+        let metrics = RequestMetrics::of_subject(&subject);
+        Self { subject, description: description.to_owned(), does, tally: Tally::default(), metrics }
     }
 }
 

@@ -36,6 +36,8 @@ pub struct JetStreamOptions {
     pub sync: SyncPolicy,
     /// Where the servers tell about themselves, to check `sync`: `http://host:8222`, one for each server.
     pub monitoring: Vec<String>,
+    /// How long another host may not be heard before its sagas are taken over. A host has stopped after half of it.
+    pub silence_ms: u64,
 }
 
 /// The servers' `sync_interval`.
@@ -51,7 +53,13 @@ pub enum SyncPolicy {
 
 impl Default for JetStreamOptions {
     fn default() -> Self {
-        Self { stream: "kontor-log".to_owned(), sync: SyncPolicy::default(), monitoring: Vec::new() }
+        Self {
+            stream: "kontor-log".to_owned(),
+            sync: SyncPolicy::default(),
+            monitoring: Vec::new(),
+            // Five beats. A host on a busy machine is not late by as much.
+            silence_ms: 5_000,
+        }
     }
 }
 

@@ -1,0 +1,108 @@
+//! `kontor nodes`: the hosts that share a log, as one of them sees them.
+
+use std::io::Write;
+
+use clap::Args;
+use kontor::nodes::{NodeState, Seen};
+use serde::Deserialize;
+
+use super::client::{Client, HostArgument};
+use super::projections::tell;
+use super::style::{Colour, Style};
+use super::table::table;
+
+const EXAMPLES: &str = "\
+Examples:
+  kontor nodes
+  kontor nodes --host http://127.0.0.1:7072
+  kontor nodes --json | jq '.items[] | select(.state != \"up\")'
+
+A host that is not heard for jetstream.silence_ms is silent: the others have taken over its sagas. A host whose log is its
+own is alone here.";
+
+/// Show the hosts that share the log, and how they are
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Nodes {
+    #[command(flatten)]
+    host: HostArgument,
+}
+
+/// What GET /admin/nodes answers.
+#[derive(Deserialize)]
+struct List {
+    items: Vec<Seen>,
+}
+
+impl Nodes {
+    pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+        let body = Client::new(&self.host)?.get("/admin/nodes", &[])?;
+        tell(&body, json, out, |list: List| list_text(&list.items, Style::of_output()))
+    }
+}
+
+/// One line a host, then what is wrong with whom.
+fn list_text(nodes: &[Seen], style: Style) -> String {
+    let newest = nodes.iter().map(|seen| seen.node.status.position).max().unwrap_or_default();
+    let row = |Seen { node, state, heard_ms }: &Seen| {
+        let state = match state {
+            NodeState::Up => style.paint(Colour::Green, "up"),
+            NodeState::Silent => style.paint(Colour::Red, &format!("silent for {} s", heard_ms / 1_000)),
+            NodeState::Left => "left".to_owned(),
+        };
+        [
+            node.name.to_string(),
+            node.address.to_string(),
+            state,
+            String::from(node.since),
+            node.status.position.to_string(),
+            (newest - node.status.position).to_string(),
+            node.status.deployment.to_string(),
+            node.id.to_string(),
+        ]
+    };
+    let heading = ["host", "address", "state", "since", "position", "behind", "deployment", "id"];
+    let mut text = table(heading, nodes.iter().map(row).collect());
+    for Seen { node, .. } in nodes.iter().filter(|seen| seen.state == NodeState::Up) {
+        text.extend(node.status.troubles.iter().map(|trouble| format!("{}: {trouble}\n", node.name)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use kontor::clock::Time;
+    use kontor::nodes::{Node, Status};
+
+    use super::*;
+
+    fn seen(name: &str, state: NodeState, position: u64, troubles: &[&str]) -> Seen {
+        let troubles = troubles.iter().map(|trouble| (*trouble).to_owned()).collect();
+        let node = Node {
+            id: format!("id-{name}").into(),
+            name: name.into(),
+            address: ([127, 0, 0, 1], 7071).into(),
+            version: "0.1.0".to_owned(),
+            since: Time(0),
+            status: Status { position, deployment: 2, troubles },
+        };
+        Seen { node, state, heard_ms: 7_500 }
+    }
+
+    #[test]
+    fn a_line_says_how_a_host_is_and_how_far_behind() {
+        let nodes = [
+            seen("a", NodeState::Up, 40, &[]),
+            seen("b", NodeState::Up, 38, &["events are not published"]),
+            seen("c", NodeState::Silent, 20, &["long ago"]),
+        ];
+        let expected = "\
+HOST  ADDRESS         STATE           SINCE                     POSITION  BEHIND  DEPLOYMENT  ID
+a     127.0.0.1:7071  up              1970-01-01T00:00:00.000Z  40        0       2           id-a
+b     127.0.0.1:7071  up              1970-01-01T00:00:00.000Z  38        2       2           id-b
+c     127.0.0.1:7071  silent for 7 s  1970-01-01T00:00:00.000Z  20        20      2           id-c
+b: events are not published
+";
+        assert_eq!(list_text(&nodes, Style::PLAIN), expected);
+    }
+}

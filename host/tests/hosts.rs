@@ -1,0 +1,185 @@
+//! Several hosts on one log: any of them takes any command, each runs its share of the sagas and those of one that dies, and
+//! what is deployed through one runs on all.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use kontor::model::Digest;
+use serde_json::{Value, json};
+
+use common::deploy::{fixture, plugin, rebuilt};
+use common::http::Client;
+use common::nats::configured;
+use common::shop::{SAGA_END, UNDELIVERABLE, new_key, order};
+use common::{Host, Site, audit, laws};
+use kontor_testkit::nats::NatsServer;
+
+/// So long a host is missed, which is as short as it may be.
+const SILENCE_MS: u64 = 1_000;
+/// Longer than anything takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The places of two hosts that share the log of a server.
+fn sites(server: &NatsServer) -> [Site; 2] {
+    ["left", "right"].map(|name| {
+        Site::new(&format!(
+            "name = '{name}'\nlog = 'jetstream'\n{}[jetstream]\nmonitoring = ['{}']\nsilence_ms = {SILENCE_MS}\n",
+            configured(&server.url()),
+            server.monitoring_url()
+        ))
+    })
+}
+
+/// What a host says of the hosts, when those that are up or were killed are as wanted.
+#[track_caller]
+fn nodes_when(host: &Client, wanted: &[(&str, &str)]) -> Vec<Value> {
+    let nodes = when(
+        || host.get("/admin/nodes").ok()["items"].take(),
+        |nodes| {
+            let state = |node: &Value| (node["name"].clone(), node["state"].clone());
+            let states: Vec<_> = nodes.as_array().unwrap().iter().map(state).collect();
+            wanted.iter().all(|(name, wanted)| states.contains(&(json!(name), json!(wanted))))
+        },
+    );
+    nodes.as_array().unwrap().clone()
+}
+
+/// What is looked at, when it is as wanted.
+#[track_caller]
+fn when(look: impl Fn() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
+    let start = Instant::now();
+    loop {
+        let seen = look();
+        if wanted(&seen) {
+            return seen;
+        }
+        assert!(start.elapsed() < LIMIT, "it does not come: {seen}");
+    }
+}
+
+fn both_up(host: &Client) -> Vec<Value> {
+    nodes_when(host, &[("left", "up"), ("right", "up")])
+}
+
+/// The hosts that have taken sagas, by the journals.
+fn runners(host: &Client) -> BTreeSet<String> {
+    let taken = host.each_event(0).filter(|event| event["name"] == "taken");
+    taken.map(|event| event["payload"]["node"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Places so many orders, each through another host than the one before, and some that cannot be delivered.
+fn place(hosts: [&Host; 2], orders: usize) -> Vec<String> {
+    let place = |number: usize| {
+        let wanted = order(&[("tea", 1), ("pot", 1)]);
+        let wanted = if number.is_multiple_of(5) { wanted.sent_to(UNDELIVERABLE) } else { wanted };
+        let key = new_key();
+        hosts[number % 2]
+            .post("/orders", &[("idempotency-key", &key), ("prefer", "wait=0")], &wanted.json())
+            .ok();
+        key
+    };
+    (0..orders).map(place).collect()
+}
+
+#[test]
+fn any_host_takes_any_command_and_each_runs_its_share_of_the_sagas() {
+    let server = NatsServer::start();
+    let [left, right] = sites(&server);
+    let (left, right) = (left.start(), right.start());
+    let nodes = both_up(&left);
+    assert_eq!(both_up(&right).len(), 2);
+    assert_eq!(nodes[1]["address"], right.url().strip_prefix("http://").unwrap());
+
+    left.register("tea", 5, 1_000);
+    right.register("pot", 7, 1_000);
+    let orders = place([&left, &right], 40);
+    let on_left = audit::check(&left);
+    assert_eq!(on_left, audit::check(&right));
+    assert!(orders.iter().all(|order| ["confirmed", "cancelled"].contains(&&*on_left[order])));
+    assert_eq!(left.events(0), right.events(0));
+    assert_eq!(runners(&left).len(), 2);
+
+    // Whoever waits for a saga is told of its end, wherever it runs.
+    for number in 0..8 {
+        let host = if number % 2 == 0 { &left } else { &right };
+        let placed = host.post("/orders", &[SAGA_END], &order(&[("tea", 1)]).json()).ok();
+        assert_eq!(placed["state"]["status"], "confirmed");
+    }
+
+    assert!(left.stop().success());
+    nodes_when(&right, &[("left", "left"), ("right", "up")]);
+}
+
+#[test]
+fn the_sagas_of_a_host_that_is_killed_go_on_where_there_is_another() {
+    let server = NatsServer::start();
+    let [left_site, right_site] = sites(&server);
+    let (mut left, right) = (left_site.start(), right_site.start());
+    both_up(&left);
+    left.register("tea", 5, 1_000);
+    left.register("pot", 7, 1_000);
+    let orders = place([&left, &right], 30);
+    left.kill();
+    nodes_when(&right, &[("left", "silent"), ("right", "up")]);
+    let statuses = audit::check(&right);
+    assert!(orders.iter().all(|order| ["confirmed", "cancelled"].contains(&&*statuses[order])));
+
+    // It comes back and has missed nothing.
+    let left = left_site.start();
+    both_up(&right);
+    assert_eq!(audit::check(&left), statuses);
+}
+
+#[test]
+fn sagas_that_wait_on_a_host_that_is_killed_are_woken_on_another() {
+    let server = NatsServer::start();
+    let [left, right] = sites(&server);
+    let (mut left, right) = (left.start(), right.start());
+    both_up(&left);
+    left.deploy(&fixture("unruly"), "?grant=service:oracle&grant=service:inventory").ok();
+    let beasts: Vec<String> = (0..8).map(|number| format!("beast-{number}")).collect();
+    for beast in &beasts {
+        left.post(&format!("/beasts/{beast}/listen"), &[], &json!({"deaf_days": 0, "days": 1})).ok();
+    }
+    let sagas = |state: &str| right.get(&format!("/admin/sagas?state={state}")).ok()["items"].take();
+    when(|| sagas("waiting"), |sagas| sagas.as_array().unwrap().len() == beasts.len());
+    assert_eq!(runners(&right).len(), 2);
+    left.kill();
+    for beast in &beasts {
+        right.post(&format!("/beasts/{beast}/wait"), &[], &json!({})).ok();
+    }
+    when(|| sagas("completed"), |sagas| sagas.as_array().unwrap().len() == beasts.len());
+}
+
+#[test]
+fn what_is_deployed_through_one_host_runs_on_all() {
+    let server = NatsServer::start();
+    let [left_site, right_site] = sites(&server);
+    let (left, right) = (left_site.start(), right_site.start());
+    both_up(&left);
+    let newer = rebuilt(plugin("inventory"));
+    let report = left.deploy(&newer, "").ok();
+    let hosts: Vec<_> =
+        report["hosts"].as_array().unwrap().iter().map(|host| json!([host["name"], host["runs"]])).collect();
+    assert_eq!(hosts, [json!(["left", true]), json!(["right", true])]);
+    let digest = Some(Digest::of(&newer).to_string());
+    assert_eq!((left.digest("inventory"), right.digest("inventory")), (digest.clone(), digest.clone()));
+
+    // One that was not there has the component from the others, not from its own directory.
+    assert!(right.stop().success());
+    right_site.lose_data();
+    let right = right_site.start();
+    assert_eq!(right.digest("inventory"), digest);
+
+    // And what is taken back through one is taken back on all.
+    both_up(&left);
+    let report = right.roll_back("inventory", &json!({})).ok();
+    assert!(report["hosts"].as_array().unwrap().iter().all(|host| host["runs"] == true), "{report}");
+    assert_eq!(left.digest("inventory"), Some(Digest::of(&plugin("inventory")).to_string()));
+    left.register("tea", 5, 10);
+    assert_eq!(laws::quiet(&right).running(), 0);
+}
