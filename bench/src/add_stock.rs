@@ -71,11 +71,7 @@ impl AddStock {
         fs::create_dir_all(&self.data)?;
         let server = Server::start(command, &self.data)?;
         shop::register(server.address, self.products)?;
-        let add: Arc<[Work]> = (0..self.products)
-            .map(|index| format!("/products/{}/add-stock", shop::product(index)))
-            .map(|path| vec![request("POST", &path, r#"{"quantity":1}"#)])
-            .collect();
-        let add = move |connection: usize| add[connection % add.len()].clone();
+        let add = add_stock(self.products);
         load::run(server.address, self.connections, WARM_UP, add.clone())?;
         let duration = Duration::from_secs(self.seconds);
         let cpu_before = server.cpu_time()?;
@@ -84,6 +80,15 @@ impl AddStock {
         answers.show_first_error();
         Ok(Round::new(answers, duration, cpu))
     }
+}
+
+/// Each connection adds to one of so many products.
+pub(crate) fn add_stock(products: usize) -> impl Fn(usize) -> Work + Clone + Send + Sync + 'static {
+    let add: Arc<[Work]> = (0..products)
+        .map(|index| format!("/products/{}/add-stock", shop::product(index)))
+        .map(|path| vec![request("POST", &path, r#"{"quantity":1}"#)])
+        .collect();
+    move |connection: usize| add[connection % add.len()].clone()
 }
 
 /// This program again, as the server that Kontor is compared with.

@@ -4,6 +4,7 @@ mod add_stock;
 mod api;
 mod deploy;
 mod http;
+mod jetstream;
 mod load;
 mod native;
 mod orders;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     AddStock(add_stock::AddStock),
     Deploy(deploy::Deploy),
+    #[command(name = "jetstream")]
+    JetStream(jetstream::JetStream),
     Sagas(sagas::Sagas),
     Native(native::Native),
     Reports(reports::Reports),
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::AddStock(comparison) => comparison.run(),
         Command::Deploy(deploy) => deploy.run(),
+        Command::JetStream(comparison) => comparison.run(),
         Command::Sagas(comparison) => comparison.run(),
         Command::Native(baseline) => baseline.run(),
         Command::Reports(reports) => reports.run(),

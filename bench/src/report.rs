@@ -14,7 +14,7 @@ pub(crate) struct Round {
     /// 0 where nobody waits for an answer.
     p50_us: u32,
     p99_us: u32,
-    /// Processor time of the server, generator not included.
+    /// Processor time of the server and of those that it stands on, generator not included.
     cpu_us_per_request: f64,
     errors: u64,
 }

@@ -189,7 +189,7 @@ pub(crate) fn place(order: &Order) -> Work {
     vec![order.create("")]
 }
 
-fn place_and_wait(order: &Order) -> Work {
+pub(crate) fn place_and_wait(order: &Order) -> Work {
     vec![order.create("prefer: wait=30\r\n")]
 }
 

@@ -46,13 +46,18 @@ impl Server {
 
     /// The processor time that the server has used so far, to 10 ms.
     pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
-        let path = format!("/proc/{}/stat", self.process.id());
-        let stat = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
-        // After the name, which may have blanks: the state, and as the twelfth and thirteenth utime and stime.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+        cpu_time(self.process.id())
     }
+}
+
+/// The processor time that a process has used so far, to 10 ms.
+pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
+    // After the name, which may have blanks: the state, and as the twelfth and thirteenth utime and stime.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
 }
 
 /// An empty data directory under `parent`.

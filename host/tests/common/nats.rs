@@ -32,10 +32,10 @@ pub(crate) fn configured(url: &str) -> String {
     format!("{}[nats]\nurl = '{url}'\n", configuration())
 }
 
-/// The `kontor.toml` of the shop with its log in NATS. A host is missed after as short a time as it may be.
+/// The `kontor.toml` of the shop with its log in NATS.
 pub(crate) fn with_log(server: &NatsServer) -> String {
     let (nats, monitoring) = (configured(&server.url()), server.monitoring_url());
-    format!("log = 'jetstream'\n{nats}[jetstream]\nmonitoring = ['{monitoring}']\nsilence_ms = 1_000\n")
+    format!("log = 'jetstream'\n{nats}[jetstream]\nmonitoring = ['{monitoring}']\n")
 }
 
 /// What nats-py for Python does, and what it prints: a JSON object a line.

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use super::Site;
-use super::http::{Client, NoAnswer};
+use super::http::{Client, NoAnswer, Reply};
 use super::shop::{SAGA_END, UNDELIVERABLE, Wanted};
 
 pub(crate) const USERS: [&str; 4] = ["ada", "bob", "eve", "joe"];
@@ -63,6 +63,13 @@ enum Act {
     Complete,
 }
 
+/// Registers all products.
+pub(crate) fn stock(host: &Client) {
+    for (product, unit_price, quantity) in in_stock() {
+        host.register(product, unit_price, quantity);
+    }
+}
+
 /// What is still to be sent to a shop.
 pub(crate) struct Traffic {
     stories: Mutex<VecDeque<Story>>,
@@ -71,10 +78,10 @@ pub(crate) struct Traffic {
 }
 
 /// The requests about one order. Each is sent when the one before has been answered.
-type Story = Vec<Request>;
+pub(crate) type Story = Vec<Request>;
 
-struct Request {
-    key: String,
+pub(crate) struct Request {
+    pub(crate) key: String,
     method: &'static str,
     path: String,
     body: Value,
@@ -87,7 +94,7 @@ impl Traffic {
     pub(crate) fn open(site: &Site, seed: u64, orders: usize) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let past = Past::of(site);
-        for (product, unit_price, quantity, _) in PRODUCTS.into_iter().filter(|(_, _, there, _)| *there > 0) {
+        for (product, unit_price, quantity) in in_stock() {
             let payload = json!({"name": name(product), "unit_price": unit_price, "quantity": quantity});
             past.record("product", product, "register", "product-registered", &payload, FIRST_MIDNIGHT_MS);
         }
@@ -129,20 +136,19 @@ impl Traffic {
     }
 
     fn tell(&self, client: &Client, story: &Story) -> Result<(), NoAnswer> {
-        for Request { key, method, path, body, wait } in story {
-            let headers = [("idempotency-key", key.as_str()), ("prefer", wait)];
-            let reply = client.try_send(method, path, &headers, body.to_string())?;
-            match reply.status {
-                200..300 => {}
-                404 | 409 | 422 => {
-                    let code = reply.json()["code"].as_str().unwrap().to_owned();
-                    self.refused.lock().unwrap().insert(code);
-                }
-                status => panic!("{status} {} to {method} {path}", reply.text),
+        for request in story {
+            if let Err(code) = request.outcome(&request.send(client)?) {
+                self.refused.lock().unwrap().insert(code);
             }
         }
         Ok(())
     }
+}
+
+/// The products that there are, with their prices and how many there are.
+fn in_stock() -> impl Iterator<Item = (&'static str, u64, u64)> {
+    let all = PRODUCTS.into_iter().map(|(product, unit_price, quantity, _)| (product, unit_price, quantity));
+    all.filter(|(_, _, quantity)| *quantity > 0)
 }
 
 fn name(product: &str) -> String {
@@ -154,7 +160,7 @@ fn choose<T: Copy>(weighted: &[(T, u32)], rng: &mut StdRng) -> T {
 }
 
 /// An order is placed, and then something happens to it.
-fn story(rng: &mut StdRng) -> Story {
+pub(crate) fn story(rng: &mut StdRng) -> Story {
     let wanted = wanted(rng);
     let mut body = wanted.json();
     body["user_id"] = json!(USERS.choose(rng));
@@ -198,6 +204,26 @@ impl Request {
         let key = Uuid::from_u128(rng.random()).to_string();
         let wait = if rng.random_bool(PATIENT) { SAGA_END.1 } else { "wait=0" };
         Self { key, method, path, body, wait }
+    }
+
+    /// More of a product that there is plenty of: no saga follows.
+    pub(crate) fn add_stock(rng: &mut StdRng) -> Self {
+        Self::new("POST", "/products/apple/add-stock".to_owned(), json!({"quantity": 1}), rng)
+    }
+
+    pub(crate) fn send(&self, client: &Client) -> Result<Reply, NoAnswer> {
+        let headers = [("idempotency-key", &*self.key), ("prefer", self.wait)];
+        client.try_send(self.method, &self.path, &headers, self.body.to_string())
+    }
+
+    /// Whether the request was accepted; if not, the code of the refusal.
+    #[track_caller]
+    pub(crate) fn outcome(&self, reply: &Reply) -> Result<(), String> {
+        match reply.status {
+            200..300 => Ok(()),
+            404 | 409 | 422 => Err(reply.json()["code"].as_str().unwrap().to_owned()),
+            status => panic!("{status} {} to {} {}", reply.text, self.method, self.path),
+        }
     }
 }
 

@@ -1,0 +1,227 @@
+//! Three hosts on three servers, and what is killed meanwhile: whatever a host has answered stands on all of them, once.
+//!
+//! The requests are told by their seed; when what is killed meets them is not. A long run:
+//!
+//!     KONTOR_STORM_SEED=7 KONTOR_STORM_SECONDS=60 cargo nextest run --workspace -E 'binary(storm)' --no-capture
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use kontor_testkit::nats::NatsServer;
+use rand::prelude::*;
+use serde_json::Value;
+
+use common::http::{Client, Reply};
+use common::traffic::{Request, stock, story};
+use common::{Host, Site, audit, laws, setting};
+
+const SEED: u64 = 1;
+/// Of traffic. The election of another leader takes up to 6.4 of them.
+const SECONDS: u64 = 10;
+/// One only adds stock, so that it is seen at any time whether commands are taken; each of the others is busy with one order
+/// after another.
+const CLIENTS: u64 = 6;
+/// Longer than the servers need to find another leader, and the hosts to take over the sagas of a dead one.
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Cluster {
+    hosts: [Host; 3],
+    sites: [Site; 3],
+    // Last, so that the hosts end first.
+    servers: [NatsServer; 3],
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let servers = NatsServer::cluster();
+        let urls = servers.each_ref().map(NatsServer::url).join(",");
+        let monitoring = servers.each_ref().map(NatsServer::monitoring_url);
+        let configuration = format!(
+            "log = 'jetstream'\n{}replicas = 3\n[jetstream]\nmonitoring = {monitoring:?}\n",
+            common::nats::configured(&urls)
+        );
+        let sites = [(); 3].map(|()| Site::new(&configuration));
+        let hosts = sites.each_ref().map(Site::start);
+        Self { hosts, sites, servers }
+    }
+
+    /// The server that leads the log.
+    fn leader(&mut self) -> &mut NatsServer {
+        let urls = self.servers.each_ref().map(NatsServer::url);
+        let leader = common::nats::run(async {
+            let jetstream = jetstream::new(async_nats::connect(urls.as_slice()).await.unwrap());
+            let log = jetstream.get_stream("kontor-log").await.unwrap();
+            log.cached_info().cluster.as_ref().unwrap().leader.clone().unwrap()
+        });
+        self.servers.iter_mut().find(|server| server.name() == leader).unwrap()
+    }
+
+    /// Waits until all hosts have this event.
+    fn reach(&self, position: u64) {
+        for host in &self.hosts {
+            host.follow(position - 1).next().expect("the log goes as far as that");
+        }
+    }
+
+    /// Waits until all hosts have the same log, in which no saga runs.
+    fn rest(&self) {
+        let ends = self.hosts.iter().map(|host| laws::quiet(host).position);
+        self.reach(ends.max().unwrap());
+    }
+}
+
+/// A command that took effect.
+struct Accepted {
+    key: String,
+    position: u64,
+    at: Instant,
+}
+
+/// What the clients know.
+struct Storm {
+    seed: u64,
+    until: Instant,
+    /// The hosts, as far as they run.
+    hosts: Mutex<[Client; 3]>,
+}
+
+impl Storm {
+    /// One client: tells stories until the time is over. Every request goes to the next host, and on to the one after that
+    /// until there is an answer.
+    fn tell(&self, client: u64) -> Vec<Accepted> {
+        let mut rng = StdRng::seed_from_u64(self.seed * CLIENTS + client);
+        let mut hosts = (client as usize..).map(|turn| self.hosts.lock().unwrap()[turn % 3].clone());
+        let mut accepted = Vec::new();
+        while Instant::now() < self.until {
+            let story = if client == 0 { vec![Request::add_stock(&mut rng)] } else { story(&mut rng) };
+            for request in story {
+                let reply = answer(&request, &mut hosts);
+                if request.outcome(&reply).is_ok() {
+                    let position = reply.json()["position"].as_u64().unwrap();
+                    accepted.push(Accepted { key: request.key, position, at: Instant::now() });
+                }
+            }
+        }
+        accepted
+    }
+}
+
+/// The first answer, from whichever host.
+#[track_caller]
+fn answer(request: &Request, hosts: &mut impl Iterator<Item = Client>) -> Reply {
+    let give_up = Instant::now() + LIMIT;
+    let attempt = |host: Client| {
+        assert!(Instant::now() < give_up, "no host has an answer to {}", request.key);
+        request.send(&host).ok().filter(|reply| reply.status != 503)
+    };
+    hosts.find_map(attempt).unwrap()
+}
+
+/// What happened.
+struct Passed {
+    accepted: Vec<Accepted>,
+    begun: Instant,
+    host_killed: Instant,
+    leader_killed: Instant,
+    ended: Instant,
+}
+
+impl Passed {
+    /// The longest time in which no command was accepted.
+    fn gap(&self, from: Instant, to: Instant) -> Duration {
+        let between = self.accepted.iter().map(|accepted| accepted.at).filter(|at| (from..to).contains(at));
+        let mut times: Vec<_> = between.chain([from, to]).collect();
+        times.sort();
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
+    }
+
+    fn told(&self) -> String {
+        format!(
+            "{} commands accepted in {:.1?}; the longest time without one: {:.1?} after a host was killed, {:.1?} after the \
+             leader was",
+            self.accepted.len(),
+            self.ended - self.begun,
+            self.gap(self.host_killed, self.leader_killed),
+            self.gap(self.leader_killed, self.ended)
+        )
+    }
+}
+
+/// Traffic in four quarters: in the second a host is missing, in the third the leader of the servers as well.
+fn rage(cluster: &mut Cluster, seed: u64, quarter: Duration) -> Passed {
+    let begun = Instant::now();
+    let hosts = Mutex::new(cluster.hosts.each_ref().map(|host| Client::clone(host)));
+    let storm = Storm { seed, until: begun + quarter * 4, hosts };
+    let await_quarter = |number| {
+        thread::sleep((begun + quarter * number).saturating_duration_since(Instant::now()));
+        Instant::now()
+    };
+    thread::scope(|scope| {
+        let storm = &storm;
+        let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(move || storm.tell(client))).collect();
+        let host_killed = await_quarter(1);
+        cluster.hosts[0].kill();
+        let leader_killed = await_quarter(2);
+        let leader = cluster.leader();
+        leader.kill();
+        await_quarter(3);
+        leader.restart();
+        cluster.hosts[0] = cluster.sites[0].start();
+        storm.hosts.lock().unwrap()[0] = Client::clone(&cluster.hosts[0]);
+        let accepted = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        Passed { accepted, begun, host_killed, leader_killed, ended: Instant::now() }
+    })
+}
+
+/// All hosts have the same log. Returns it.
+#[track_caller]
+fn the_log(cluster: &Cluster) -> Vec<Value> {
+    let [log, others @ ..] = cluster.hosts.each_ref().map(|host| host.events(0));
+    for other in others {
+        let differs = log.iter().zip(&other).find(|(one, other)| one != other);
+        assert_eq!((differs, log.len()), (None, other.len()), "all hosts have the same log");
+    }
+    log
+}
+
+/// What clients had accepted behind a position took effect, and nothing else did. That nothing did so twice is a law.
+#[track_caller]
+fn check_effects(log: &[Value], after: u64, accepted: &[Accepted]) {
+    let by_clients =
+        |event: &&Value| event["position"].as_u64() > Some(after) && event["actor"] == "anonymous";
+    let effects: BTreeSet<_> =
+        log.iter().filter(by_clients).map(|event| event["command_id"].as_str().unwrap()).collect();
+    let keys: BTreeSet<_> = accepted.iter().map(|accepted| &*accepted.key).collect();
+    let lost: Vec<_> = keys.difference(&effects).collect();
+    let unknown: Vec<_> = effects.difference(&keys).collect();
+    assert_eq!(
+        (lost, unknown),
+        (vec![], vec![]),
+        "(accepted without an effect, effects of what nobody sent)"
+    );
+}
+
+#[test]
+fn nothing_is_lost_or_done_twice_when_a_host_and_the_leader_of_the_servers_are_killed() {
+    let (seed, seconds) = (setting("KONTOR_STORM_SEED", SEED), setting("KONTOR_STORM_SECONDS", SECONDS));
+    let mut cluster = Cluster::start();
+    stock(&cluster.hosts[0]);
+    let stocked = cluster.hosts[0].head();
+    cluster.reach(stocked);
+
+    let passed = rage(&mut cluster, seed, Duration::from_secs(seconds) / 4);
+    println!("seed {seed}: {}", passed.told());
+
+    cluster.reach(passed.accepted.iter().map(|accepted| accepted.position).max().unwrap());
+    cluster.rest();
+    println!("all sagas have ended {:.1?} later", passed.ended.elapsed());
+    check_effects(&the_log(&cluster), stocked, &passed.accepted);
+    cluster.hosts.iter().for_each(|host| drop(audit::check(host)));
+}
