@@ -28,6 +28,8 @@ const SECONDS: u64 = 10;
 /// One only adds stock, so that it is seen at any time whether commands are taken; each of the others is busy with one order
 /// after another.
 const CLIENTS: u64 = 6;
+/// Late beats of busy hosts are part of the storm.
+const SILENCE_MS: u64 = 2_000;
 /// Longer than the servers need to find another leader, and the hosts to take over the sagas of a dead one.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -43,11 +45,14 @@ impl Cluster {
         let servers = NatsServer::cluster();
         let urls = servers.each_ref().map(NatsServer::url).join(",");
         let monitoring = servers.each_ref().map(NatsServer::monitoring_url);
-        let configuration = format!(
-            "log = 'jetstream'\n{}replicas = 3\n[jetstream]\nmonitoring = {monitoring:?}\n",
-            common::nats::configured(&urls)
-        );
-        let sites = [(); 3].map(|()| Site::new(&configuration));
+        let site = |name| {
+            Site::new(&format!(
+                "name = '{name}'\nlog = 'jetstream'\n{}replicas = 3\n\
+                 [jetstream]\nmonitoring = {monitoring:?}\nsilence_ms = {SILENCE_MS}\n",
+                common::nats::configured(&urls)
+            ))
+        };
+        let sites = ["first", "second", "third"].map(site);
         let hosts = sites.each_ref().map(Site::start);
         Self { hosts, sites, servers }
     }
