@@ -228,21 +228,28 @@ impl Default for Limits {
 /// default, so that what is not given is taken from the file.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Overrides {
-    /// The configuration file [default: kontor.toml, if there is one]
-    #[arg(long, env = "KONTOR_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: Place,
     /// The address to listen on, loopback only [default: 127.0.0.1:7070]
     #[arg(long, env = "KONTOR_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
-    /// The directory of the log and the read databases [default: kontor-data]
-    #[arg(long, env = "KONTOR_DATA", value_name = "DIRECTORY")]
-    pub data: Option<PathBuf>,
     /// The directory of the components to run [default: plugins]
     #[arg(long, env = "KONTOR_PLUGINS", value_name = "DIRECTORY")]
     pub plugins: Option<PathBuf>,
     /// How to log to standard error [default: text]
     #[arg(long, env = "KONTOR_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+}
+
+/// The part of it that says where the log is.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Place {
+    /// The configuration file [default: kontor.toml, if there is one]
+    #[arg(long, env = "KONTOR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The directory of the log and the read databases [default: kontor-data]
+    #[arg(long, env = "KONTOR_DATA", value_name = "DIRECTORY")]
+    pub data: Option<PathBuf>,
     /// The NATS servers to serve and to publish to, such as nats://127.0.0.1:4222 [default: none]
     #[arg(long, env = "KONTOR_NATS_URL", value_name = "URL", hide_env_values = true)]
     pub nats_url: Option<NatsUrl>,
@@ -300,7 +307,7 @@ impl Config {
 
     /// The defaults, overridden by the file and then by `overrides`, and checked.
     pub fn load(overrides: Overrides) -> Result<Self, ConfigError> {
-        let mut config = match &overrides.config {
+        let mut config = match &overrides.place.config {
             Some(file) => Self::read(file)?,
             None if Path::new(DEFAULT_FILE).exists() => Self::read(Path::new(DEFAULT_FILE))?,
             None => Self::default(),
@@ -327,11 +334,11 @@ impl Config {
             }
         }
         set(&mut self.listen, overrides.listen);
-        set(&mut self.data, overrides.data);
+        set(&mut self.data, overrides.place.data);
         set(&mut self.plugins, overrides.plugins);
         set(&mut self.log_format, overrides.log_format);
-        set(&mut self.nats.url, overrides.nats_url.map(Some));
-        set(&mut self.log, overrides.log);
+        set(&mut self.nats.url, overrides.place.nats_url.map(Some));
+        set(&mut self.log, overrides.place.log);
     }
 
     /// Whether a host may run so.
@@ -451,17 +458,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("shop.toml");
         fs::write(&file, "[limits]\nque = 7\n").unwrap();
-        let error = Config::load(Overrides { config: Some(file), ..Overrides::default() }).unwrap_err();
+        let error = Config::load(in_file(file)).unwrap_err();
         let told = format!("{:#}", anyhow::Error::from(error));
         for part in ["shop.toml", "line 2", "`que`", "`queue`"] {
             assert!(told.contains(part), "{part} is missing in: {told}");
         }
     }
 
+    fn in_file(file: PathBuf) -> Overrides {
+        let place = Place { config: Some(file), ..Place::default() };
+        Overrides { place, ..Overrides::default() }
+    }
+
     #[test]
     fn a_file_that_was_asked_for_must_be_there() {
-        let config = Some(PathBuf::from("/nowhere/kontor.toml"));
-        let error = Config::load(Overrides { config, ..Overrides::default() }).unwrap_err();
+        let error = Config::load(in_file(PathBuf::from("/nowhere/kontor.toml"))).unwrap_err();
         assert_eq!(error.to_string(), "the configuration /nowhere/kontor.toml cannot be read");
     }
 

@@ -23,6 +23,7 @@ use crate::model::{Command, Intent, Json, Meta, NewEvent, Position, StreamId, Ve
 use crate::runtime::{Ask, Component, Context, Decision, Outgoing};
 use crate::saga::SagaId;
 use crate::state::{self, Live, States, Viewed};
+use crate::telemetry;
 
 /// Appends of one aggregate under way at once. One group commit of the log takes as many and more.
 const MAX_AHEAD: usize = 256;
@@ -149,8 +150,13 @@ impl Dispatch {
         Self { shared: Arc::new(Shared { log, states, registry, ask, http, clock, limits, places, queues }) }
     }
 
-    /// Carries out a command; returns when its events are on disk. A caller who stops waiting stops nothing.
+    /// Carries out a command; returns when its events are on disk. A caller who stops waiting stops nothing. While the log is
+    /// away, nothing new is begun: what is under way would be waited for, and what became of it not be known.
     pub async fn submit(&self, command: Command) -> Answer {
+        if !self.shared.log.state().takes_appends {
+            metrics::counter!(telemetry::REFUSED_BY_LOG).increment(1);
+            return Err(AppendError::Away.into());
+        }
         let place = self.shared.places.clone().try_acquire_owned().map_err(|error| match error {
             tokio::sync::TryAcquireError::NoPermits => {
                 CallError::Busy { queue: "the host's queue of commands" }

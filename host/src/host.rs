@@ -179,7 +179,7 @@ impl Base {
         let runtime = Runtime::new(&config.data, limits, configuration(&config.services)?)?;
         let bucket =
             |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
-        let store = Store::open(&config.data, sharing.map(bucket)).map_err(HostError::Store)?;
+        let store = Store::open(&config.data).map_err(HostError::Store)?.shared(sharing.map(bucket));
         Ok(Self { log, nodes, clock: Arc::new(SystemClock), http, runtime, store })
     }
 
@@ -265,6 +265,14 @@ async fn wire(
     Ok(Wired { edge, differing: booted.differing, booted_at })
 }
 
+/// The components of the past, in the data directory and with the others that share the log.
+pub(crate) fn open_store(config: &Config, sharing: Option<&Connection>) -> Result<Store, HostError> {
+    let store = Store::open(&config.data).map_err(HostError::Store)?;
+    let bucket =
+        |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
+    Ok(store.shared(sharing.map(bucket)))
+}
+
 /// This host among those that share its log.
 async fn join(config: &Config, sharing: Option<&Connection>) -> Result<Nodes, HostError> {
     let me = nodes::id_of(&config.data).map_err(HostError::Node)?;
@@ -292,7 +300,10 @@ fn announce(edge: &Arc<Edge>, name: &str, address: SocketAddr) {
 }
 
 /// The events are in the data directory, or in NATS.
-async fn open_log(config: &Config, nats: Option<&Connection>) -> Result<Arc<dyn EventLog>, HostError> {
+pub(crate) async fn open_log(
+    config: &Config,
+    nats: Option<&Connection>,
+) -> Result<Arc<dyn EventLog>, HostError> {
     let client = match (config.log, nats) {
         (LogEngine::Embedded, _) => return Ok(Arc::new(EmbeddedLog::open(&config.data)?)),
         (LogEngine::JetStream, Some(nats)) => nats.client().clone(),

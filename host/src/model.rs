@@ -42,6 +42,14 @@ impl Json {
         self.0.get()
     }
 
+    /// The same JSON with spaces for line breaks, which in JSON only ever stand between two tokens.
+    pub fn on_one_line(self) -> Self {
+        if !self.as_str().contains(['\n', '\r']) {
+            return self;
+        }
+        RawValue::from_string(self.as_str().replace(['\n', '\r'], " ")).map_or(self, |raw| Self(raw.into()))
+    }
+
     /// Reads the text as a `T`.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.as_str())
@@ -299,7 +307,7 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// An event that a component has decided on and the log has not seen yet.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NewEvent {
     pub name: Arc<str>,
     pub payload: Json,

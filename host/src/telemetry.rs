@@ -10,6 +10,7 @@ use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::LogFormat;
+use crate::log::LogState;
 use crate::messaging::{self, Messaging};
 use crate::projection::Overview;
 use crate::saga::Census;
@@ -24,6 +25,10 @@ const LAG_EVENTS: &str = "kontor_projection_lag_events";
 const LAG_SECONDS: &str = "kontor_projection_lag_seconds";
 const PARKED: &str = "kontor_projection_parked_streams";
 const BUILDING: &str = "kontor_projection_building_position";
+const LOG_AVAILABLE: &str = "kontor_log_available";
+const COPY_SEQUENCE: &str = "kontor_log_copy_sequence";
+const COPY_LAG: &str = "kontor_log_copy_lag_messages";
+pub(crate) const REFUSED_BY_LOG: &str = "kontor_log_refused_total";
 const NATS_CONNECTED: &str = "kontor_nats_connected";
 
 /// The upper bounds of the histograms' buckets in seconds. A command takes from a tenth of a millisecond (a warm instance, a
@@ -41,7 +46,7 @@ enum Kind {
 
 /// All metrics of the host: name, and what `/metrics` says of it. A saga that needs a person is
 /// `kontor_sagas{state="parked"} > 0`.
-const METRICS: [(Kind, &str, &str); 22] = [
+const METRICS: [(Kind, &str, &str); 26] = [
     (
         Kind::Counter,
         "kontor_http_requests_total",
@@ -98,6 +103,18 @@ const METRICS: [(Kind, &str, &str); 22] = [
         "Requests over NATS that were answered, by subject and the status that they would have over HTTP.",
     ),
     (Kind::Histogram, "kontor_nats_request_seconds", "How long requests over NATS took, by subject."),
+    (Kind::Gauge, LOG_AVAILABLE, "Whether the log takes commands: 1 or 0."),
+    (Kind::Counter, REFUSED_BY_LOG, "Commands that were refused at once because the log took none."),
+    (
+        Kind::Gauge,
+        COPY_SEQUENCE,
+        "The last message of the log's stream in JetStream that the local copy has.",
+    ),
+    (
+        Kind::Gauge,
+        COPY_LAG,
+        "Messages that are known to be in the log's stream in JetStream, and not in the local copy yet.",
+    ),
     (Kind::Gauge, NATS_CONNECTED, "Whether the host is connected to NATS: 1 or 0."),
     (Kind::Counter, messaging::DEAD, "Messages that could not become commands, by service."),
     (Kind::Gauge, messaging::PUBLISHED, "The position in the log up to which events are published to NATS."),
@@ -166,6 +183,15 @@ pub(crate) fn show_sagas(census: &[Census]) {
     for Census { state, sagas, oldest } in census {
         metrics::gauge!(SAGAS, "state" => state.as_str()).set(*sagas as f64);
         metrics::gauge!(OLDEST_SAGA, "state" => state.as_str()).set(oldest.as_secs_f64());
+    }
+}
+
+/// Sets what the metrics say about the log.
+pub(crate) fn show_log(log: LogState) {
+    metrics::gauge!(LOG_AVAILABLE).set(u8::from(log.takes_appends));
+    if let Some(copy) = log.copy {
+        metrics::gauge!(COPY_SEQUENCE).set(copy.sequence as f64);
+        metrics::gauge!(COPY_LAG).set(copy.behind as f64);
     }
 }
 

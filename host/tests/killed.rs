@@ -99,11 +99,7 @@ fn a_killed_host_has_lost_nothing_that_it_has_answered() {
 #[test]
 fn nothing_is_lost_with_the_whole_data_directory_when_the_log_is_in_jetstream() {
     let server = NatsServer::start();
-    let site = Site::new(&format!(
-        "log = 'jetstream'\n{}[jetstream]\nmonitoring = ['{}']\nsilence_ms = 1_000\n",
-        common::nats::configured(&server.url()),
-        server.monitoring_url()
-    ));
+    let site = Site::new(&(common::nats::with_log(&server) + "silence_ms = 1_000\n"));
     kill_again_and_again(&site, || site.lose_data());
 }
 

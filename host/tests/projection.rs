@@ -66,7 +66,7 @@ impl Shop {
         registry.replace(Deployed::new(self.components.clone()).unwrap());
         let snapshots = Snapshots::open(dir).unwrap();
         let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
-        let store = Store::open(dir, None).unwrap();
+        let store = Store::open(dir).unwrap();
         let past = Arc::new(Components::new(registry.clone(), self.runtime.clone(), store));
         let projections = Projections::start(dir, log.clone(), past, clock.clone()).await.unwrap();
         let projections = Arc::new(projections);

@@ -12,7 +12,7 @@ use serde_json::json;
 use beasts::{beast, beasts, waits};
 
 /// Drills the saga `leap`: its pivot has a beast wait in the air, and then two more on the ground.
-fn drill(law: impl Fn(&Host)) -> usize {
+fn drill(law: impl Fn(&Host) + Sync) -> usize {
     let tame = beasts(&json!({"tame": true}));
     Drill::new(&tame).when(beast("wolf", "leap", json!({}))).then(law)
 }

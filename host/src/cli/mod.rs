@@ -1,10 +1,13 @@
 //! The commands of the program `kontor`, one file each.
 
+mod backup;
 mod client;
 mod dead_letters;
 mod deploy;
 mod events;
+mod export;
 mod gates;
+mod import;
 mod new;
 mod nodes;
 mod plugins;
@@ -49,6 +52,7 @@ Examples:
   kontor projections
   kontor dead-letters
   kontor nodes
+  kontor export shop.jsonl
 
 `kontor <command> --help` tells more about each command.";
 
@@ -77,6 +81,8 @@ enum Command {
     Replay(replay::Replay),
     DeadLetters(dead_letters::DeadLetters),
     Nodes(nodes::Nodes),
+    Export(export::Export),
+    Import(import::Import),
     New(new::New),
     Sign(sign::Sign),
 }
@@ -97,6 +103,8 @@ impl Cli {
             Command::Replay(replay) => replay.run(self.json, out),
             Command::DeadLetters(dead_letters) => dead_letters.run(self.json, out),
             Command::Nodes(nodes) => nodes.run(self.json, out),
+            Command::Export(export) => export.run(self.json, out),
+            Command::Import(import) => import.run(self.json, out),
             Command::New(new) => new.run(self.json, out),
             Command::Sign(sign) => sign.run(self.json, out),
         }

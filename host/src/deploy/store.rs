@@ -1,6 +1,6 @@
 //! The components that may still be needed, by digest: whatever runs, and whatever a saga has started on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -22,11 +22,15 @@ pub struct Store {
 }
 
 impl Store {
-    /// `bucket`: where other hosts have theirs, if the log is shared.
-    pub fn open(data: &Path, bucket: Option<Bucket>) -> io::Result<Self> {
+    pub fn open(data: &Path) -> io::Result<Self> {
         let dir = data.join("components");
         fs::create_dir_all(&dir)?;
-        Ok(Self { dir, bucket })
+        Ok(Self { dir, bucket: None })
+    }
+
+    /// With where other hosts have theirs, if the log is shared.
+    pub fn shared(self, bucket: Option<Bucket>) -> Self {
+        Self { bucket, ..self }
     }
 
     /// Writes a component unless it is there. It is on disk when this returns.
@@ -64,11 +68,28 @@ impl Store {
     }
 
     /// Puts a component where other hosts look for it.
-    pub(super) async fn share(&self, wasm: &[u8]) -> io::Result<()> {
+    pub(crate) async fn share(&self, wasm: &[u8]) -> io::Result<()> {
         match &self.bucket {
             Some(bucket) => bucket.put(wasm).await,
             None => Ok(()),
         }
+    }
+
+    /// The files of all components, opened: one that is deleted from now on can be read still.
+    pub fn files(&self) -> io::Result<BTreeMap<Digest, File>> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            // Anything else is on its way to become a component.
+            let digest = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wasm")?.parse().ok());
+            let Some(digest) = digest else { continue };
+            match File::open(path) {
+                Ok(file) => drop(files.insert(digest, file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(files)
     }
 
     /// Deletes all components but these.
@@ -189,7 +210,7 @@ mod tests {
     #[test]
     fn a_component_is_kept_until_nobody_needs_it() {
         let data = tempfile::tempdir().unwrap();
-        let store = Store::open(data.path(), None).unwrap();
+        let store = Store::open(data.path()).unwrap();
         for wasm in [b"one", b"two"] {
             store.keep(wasm).unwrap();
             store.keep(wasm).unwrap();
@@ -202,7 +223,7 @@ mod tests {
     #[test]
     fn a_damaged_component_is_not_taken() {
         let data = tempfile::tempdir().unwrap();
-        let store = Store::open(data.path(), None).unwrap();
+        let store = Store::open(data.path()).unwrap();
         store.keep(b"one").unwrap();
         fs::write(store.file(Digest::of(b"one")), b"eno").unwrap();
         assert_eq!(store.read(Digest::of(b"one")).unwrap(), None);

@@ -58,8 +58,10 @@ impl Edge {
 
     /// Sentences about what does not work and does not keep the host from taking traffic, none if all does.
     fn troubles(&self) -> Vec<String> {
+        let log = (!self.log.state().takes_appends)
+            .then(|| "the log takes no commands at the moment; queries are answered".to_owned());
         let messaging = self.messaging.as_ref().map(Messaging::troubles).unwrap_or_default();
-        messaging.into_iter().chain(self.nodes.trouble()).chain(self.deployer.trouble()).collect()
+        log.into_iter().chain(messaging).chain(self.nodes.trouble()).chain(self.deployer.trouble()).collect()
     }
 }
 

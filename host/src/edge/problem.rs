@@ -261,6 +261,10 @@ impl From<CallError> for Problem {
                 "events-too-large",
                 format!("{}. Nothing was done.", with_causes(&error)),
             ),
+            CallError::Append(AppendError::Away) => Self::unavailable(
+                "log-unavailable",
+                "The log takes no commands at the moment. Nothing was done; queries are answered.",
+            ),
             CallError::Append(AppendError::Unavailable(_)) => Self::unavailable(
                 "log-unavailable",
                 "The log cannot be written, and whether the command took effect is not known. It is safe to send it \
@@ -390,6 +394,7 @@ mod tests {
         check(CallError::ShuttingDown, 503, "shutting-down", true);
         check(conflict, 503, "conflict", true);
         check(duplicate, 503, "conflict", true);
+        check(AppendError::Away, 503, "log-unavailable", true);
         check(AppendError::Unavailable(broken_disk()), 503, "log-unavailable", true);
         check(ReadError(broken_disk()), 503, "log-unavailable", true);
         check(read_model, 503, "read-model-unavailable", true);

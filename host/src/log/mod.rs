@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::model::{CommandId, Meta, NewEvent, Position, Recorded, StreamId, Version};
 
-pub use embedded::{EmbeddedLog, OpenError};
+pub use embedded::{EmbeddedLog, LogFile, OpenError};
 pub use jetstream::{JetStreamError, JetStreamLog, JetStreamOptions, SetupError, SyncPolicy};
 pub use snapshots::{Snapshot, Snapshots};
 
@@ -87,9 +87,30 @@ pub enum AppendError {
     /// More appends are waiting than the log takes.
     #[error("the log's queue is full")]
     Busy,
+    /// The log takes nothing at the moment, so nothing was tried.
+    #[error("the log takes nothing at the moment")]
+    Away,
     /// The log cannot write. Whether the batch will be found after a restart is not known.
     #[error("the log cannot be written")]
     Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
+
+/// How a log stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// Whether an append has a chance, as far as is known. Reads go on in any case.
+    pub takes_appends: bool,
+    /// Of one that is elsewhere, and read in a copy.
+    pub copy: Option<CopyState>,
+}
+
+/// How a copy stands to its original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyState {
+    /// The last message of the original that the copy has.
+    pub sequence: u64,
+    /// Messages that are known to be in the original, and not in the copy yet.
+    pub behind: u64,
 }
 
 /// Why nothing could be read.
@@ -121,6 +142,11 @@ pub trait EventLog: Send + Sync {
     /// appends to several streams that are under way at once, any may come first, or alone.
     fn is_shared(&self) -> bool {
         false
+    }
+
+    /// How it stands. Cheap to ask, for every command.
+    fn state(&self) -> LogState {
+        LogState { takes_appends: true, copy: None }
     }
 
     /// Up to `limit` events of a stream with a version above `after`, oldest first.

@@ -1,7 +1,7 @@
 //! Read-only connections to one SQLite file, used off the async threads.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::config::DbConfig;
@@ -76,15 +76,16 @@ impl Pool {
 
     fn take(&self) -> rusqlite::Result<Connection> {
         let pooled = self.idle().pop();
-        pooled.map_or_else(|| self.open(), Ok)
+        pooled.map_or_else(|| connect(&self.file), Ok)
     }
+}
 
-    fn open(&self) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.file, flags)?;
-        // Without this, SQLite compiles a prepared statement again for every new value, in case that makes for a better
-        // plan: half the cost of a short read.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        Ok(connection)
-    }
+/// A connection that cannot write.
+pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    // Without this, SQLite compiles a prepared statement again for every new value, in case that makes for a better plan:
+    // half the cost of a short read.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(connection)
 }

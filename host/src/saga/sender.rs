@@ -1,7 +1,7 @@
 //! Sends the commands and questions of one saga, as often as it takes.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -17,6 +17,9 @@ use crate::runtime::{AskFailure, Request};
 
 /// Characters of a fault's cause that the journal keeps.
 const MAX_CAUSE: usize = 300;
+/// The longest wait while the host is in trouble, which may be the same for all of its sagas: so late they go on at most when it has
+/// passed.
+const LONGEST_HELD: Duration = Duration::from_secs(1);
 
 /// The saga does not go on here for now: the host is stopping, or another one has the saga.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -131,7 +134,7 @@ impl Sender {
     ) -> Result<(Fate<T>, Effort), NotHere> {
         let retry = self.shared.ground.retries.of(&self.saga, name, phase);
         let started = Instant::now();
-        let (mut failures, mut attempts) = (0, 0);
+        let (mut failures, mut attempts, mut held) = (0, 0, 0);
         loop {
             self.shared.goes_on(&self.id)?;
             attempts += 1;
@@ -141,12 +144,15 @@ impl Sender {
                 Attempt::Over(fate) => return Ok((fate, effort(attempts, started))),
             };
             failures += u32::from(counts);
+            held = if counts { 0 } else { held + 1 };
             tracing::warn!(saga = %self.id, step = name, attempts, "a step of {} failed: {error}", self.saga);
             if failures >= retry.attempts {
                 return Ok((Fate::Failed(error), effort(attempts, started)));
             }
             metrics::counter!("kontor_saga_retries_total", "saga" => self.saga.to_string()).increment(1);
-            let wait = retry.wait(failures.max(1), &format!("{}/{name}", self.id));
+            let id = format!("{}/{name}", self.id);
+            let wait =
+                if counts { retry.wait(failures, &id) } else { retry.wait(held, &id).min(LONGEST_HELD) };
             self.shared.pause(wait).await?;
         }
     }

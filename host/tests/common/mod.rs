@@ -99,7 +99,12 @@ impl Site {
 
     /// From the next start on the hosts have another `kontor.toml`.
     pub(crate) fn configure(&self, configuration: &str) {
-        fs::write(self.folder.path().join("kontor.toml"), configuration).unwrap();
+        fs::write(self.configuration(), configuration).unwrap();
+    }
+
+    /// The file `kontor.toml`.
+    pub(crate) fn configuration(&self) -> PathBuf {
+        self.folder.path().join("kontor.toml")
     }
 
     pub(crate) fn data(&self) -> PathBuf {

@@ -9,6 +9,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Message};
 use futures::StreamExt as _;
+use kontor_testkit::nats::NatsServer;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -29,6 +30,12 @@ pub(crate) fn site(url: &str) -> Site {
 /// The `kontor.toml` of the shop with NATS, whose section is the last one.
 pub(crate) fn configured(url: &str) -> String {
     format!("{}[nats]\nurl = '{url}'\n", configuration())
+}
+
+/// The `kontor.toml` of the shop with its log in NATS.
+pub(crate) fn with_log(server: &NatsServer) -> String {
+    let (nats, monitoring) = (configured(&server.url()), server.monitoring_url());
+    format!("log = 'jetstream'\n{nats}[jetstream]\nmonitoring = ['{monitoring}']\n")
 }
 
 /// What nats-py for Python does, and what it prints: a JSON object a line.

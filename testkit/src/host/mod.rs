@@ -153,7 +153,7 @@ impl Site {
         let data = self.data();
         let log = Arc::new(EmbeddedLog::open(data).expect("a log"));
         let log: Arc<dyn EventLog> = Arc::new(MortalLog { log, life: life.clone(), order: self.order });
-        let store = Store::open(data, None).unwrap();
+        let store = Store::open(data).unwrap();
         services.files.iter().for_each(|wasm| store.keep(wasm).expect("a component that is kept"));
         let registry = Arc::new(Registry::default());
         registry.replace(Deployed::new(services.components.clone()).expect("services that go together"));

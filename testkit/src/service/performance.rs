@@ -74,7 +74,7 @@ impl Performance<'_> {
         let stage = Stage::new(history).await.map_err(|error| with_causes(&*error))?;
         let registry = Registry::default();
         registry.replace(Deployed::new([self.bench.fresh.clone()])?);
-        let store = Store::open(stage.data.path(), None).map_err(|error| with_causes(&error))?;
+        let store = Store::open(stage.data.path()).map_err(|error| with_causes(&error))?;
         let conversation = Arc::new(Conversation::new(self.ask));
         let ground = Ground {
             log: stage.log.clone(),

@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod copy;
+mod file;
 mod meta;
 mod read;
 mod schema;
@@ -35,6 +36,7 @@ use super::{Append, AppendError, Appending, EventLog, Lineage, MAX_PAGE, ReadErr
 use crate::model::{CommandId, Position, Recorded, StreamId, Version};
 
 pub(super) use self::copy::{LocalCopy, Sequence};
+pub use self::file::LogFile;
 pub use self::schema::OpenError;
 
 /// Appends that may wait: four full groups, about a tenth of a second of work on an ordinary disk. Whoever comes after them

@@ -56,6 +56,8 @@ const BACKSTOP_PAGES: i32 = 16_384;
 pub enum OpenError {
     #[error("{} is in use by another process: stop that one, or choose another directory", dir.display())]
     Locked { dir: PathBuf },
+    #[error("{} holds no event log: name the data directory of a host", dir.display())]
+    NoLog { dir: PathBuf },
     #[error("{} is not an event log of Kontor: move it away, or choose another directory", file.display())]
     NotALog { file: PathBuf },
     #[error(
@@ -124,23 +126,29 @@ pub(super) enum Durability {
 /// The database, made if it is not there yet, with one connection that writes.
 pub(super) fn open(dir: &Path, durability: Durability) -> Result<(PathBuf, Connection), OpenError> {
     let file = file(dir);
-    let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::NotALog { file: file.clone() },
-        _ => OpenError::Database { file: file.clone(), source },
-    };
-    let connection = connect(&file, durability).map_err(failed)?;
-    let empty = identify(&connection, &file, failed)?;
+    let failed = failed(&file);
+    let connection = connect(&file, durability).map_err(&failed)?;
+    let empty = identify(&connection, &file, &failed)?;
     let mode: String =
-        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(failed)?;
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(&failed)?;
     if mode != "wal" {
         return Err(OpenError::NoWal { file });
     }
     if empty {
-        create(&connection).map_err(failed)?;
+        create(&connection).map_err(&failed)?;
     }
-    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(failed)?;
-    connection.pragma_update(None, "wal_autocheckpoint", BACKSTOP_PAGES).map_err(failed)?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(&failed)?;
+    connection.pragma_update(None, "wal_autocheckpoint", BACKSTOP_PAGES).map_err(&failed)?;
     Ok((file, connection))
+}
+
+/// Why a file cannot be opened, from what SQLite says.
+pub(super) fn failed(file: &Path) -> impl Fn(rusqlite::Error) -> OpenError + use<> {
+    let file = file.to_owned();
+    move |source| match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::NotALog { file: file.clone() },
+        _ => OpenError::Database { file: file.clone(), source },
+    }
 }
 
 /// A connection that can write.
@@ -157,7 +165,7 @@ pub(super) fn connect(file: &Path, durability: Durability) -> rusqlite::Result<C
 }
 
 /// Refuses files that are not ours, before anything is written to them. True if the file is a new one.
-fn identify(
+pub(super) fn identify(
     connection: &Connection,
     file: &Path,
     failed: impl Fn(rusqlite::Error) -> OpenError,

@@ -75,6 +75,11 @@ impl Landings {
         let _ = self.reached.subscribe().wait_for(|reached| *reached >= sequence).await;
     }
 
+    /// Up to which message all have come by.
+    pub(super) fn has_reached(&self) -> Sequence {
+        *self.reached.borrow()
+    }
+
     /// A message is in the stream, whether it has come by or not.
     pub(super) fn stored(&self, sequence: Sequence) {
         self.stored.fetch_max(sequence, Ordering::Relaxed);

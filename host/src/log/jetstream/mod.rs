@@ -6,6 +6,7 @@
 mod follow;
 mod landings;
 mod lanes;
+mod presence;
 mod publish;
 mod setup;
 mod wire;
@@ -22,10 +23,11 @@ use tokio::sync::{oneshot, watch};
 use self::follow::Follower;
 use self::landings::Landings;
 use self::lanes::{Lanes, Request};
+use self::presence::Presence;
 use self::publish::Publisher;
 use super::embedded::{LocalCopy, OpenError, Sequence};
 use super::thread::Joined;
-use super::{Append, AppendError, Appending, EventLog, Lineage, ReadError};
+use super::{Append, AppendError, Appending, CopyState, EventLog, Lineage, LogState, ReadError};
 use crate::model::{CommandId, Position, Recorded, StreamId, Version};
 
 pub use self::setup::{JetStreamOptions, SetupError, SyncPolicy};
@@ -46,11 +48,13 @@ pub enum JetStreamError {
 
 /// The log of one host among several. Dropping it ends it, after what is on its way into the copy.
 pub struct JetStreamLog {
-    // The order matters: told by the first, the follower ends, and with it and the publisher the copy is free.
+    // The order matters: told by the first, those in the background end, and with them and the publisher the copy is free.
     _stop: watch::Sender<()>,
     _follower: Joined,
     publisher: Arc<Publisher>,
     copy: Arc<LocalCopy>,
+    /// Whether the stream is there.
+    here: watch::Receiver<bool>,
 }
 
 impl JetStreamLog {
@@ -76,12 +80,20 @@ impl JetStreamLog {
             copy: copy.clone(),
             landings: landings.clone(),
         };
+        let (tell_here, here) = watch::channel(true);
+        let presence = Presence {
+            client: client.clone(),
+            name: name.clone(),
+            landings: landings.clone(),
+            here: tell_here,
+        };
         let (stop, stopped) = watch::channel(());
+        tokio::spawn(presence.run(stopped.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let follower = Joined::spawn("log-follower", move || runtime.block_on(follower.run(stopped)))?;
         let lanes = Mutex::new(Lanes::default());
         let publisher = Publisher { client, name, copy: copy.clone(), landings, lanes };
-        let log = Self { _stop: stop, _follower: follower, publisher: Arc::new(publisher), copy };
+        let log = Self { _stop: stop, _follower: follower, publisher: Arc::new(publisher), copy, here };
         log.catch_up(stream_ends).await;
         Ok(log)
     }
@@ -107,6 +119,12 @@ impl EventLog for JetStreamLog {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn state(&self) -> LogState {
+        let sequence = *self.copy.sequence().borrow();
+        let behind = self.publisher.landings.last_stored().saturating_sub(sequence);
+        LogState { takes_appends: *self.here.borrow(), copy: Some(CopyState { sequence, behind }) }
     }
 
     async fn read(

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::log::Append;
-use crate::model::{Json, Meta, NewEvent, StreamId, Version};
+use crate::model::{Meta, NewEvent, StreamId, Version};
 
 /// Who has published a message, and which of its messages it is: see [`PublishId`].
 const PUBLISHED: &str = "Kontor-Publish";
@@ -34,13 +34,7 @@ struct Commit {
     /// The version of the stream before.
     expected: Version,
     meta: Arc<Meta>,
-    events: Vec<Event>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Event {
-    name: Arc<str>,
-    payload: Json,
+    events: Vec<NewEvent>,
 }
 
 impl Message {
@@ -50,11 +44,10 @@ impl Message {
         (part, parts): (u32, u32),
         appends: impl Iterator<Item = &'a Append>,
     ) -> Self {
-        let event = |event: &NewEvent| Event { name: event.name.clone(), payload: event.payload.clone() };
         let commit = |append: &Append| Commit {
             expected: append.expected,
             meta: append.meta.clone(),
-            events: append.events.iter().map(event).collect(),
+            events: append.events.clone(),
         };
         Self { stream: stream.clone(), part, parts, commits: appends.map(commit).collect() }
     }
@@ -72,11 +65,7 @@ impl Message {
         self.commits.into_iter().map(move |commit| Append {
             stream: stream.clone(),
             expected: commit.expected,
-            events: commit
-                .events
-                .into_iter()
-                .map(|event| NewEvent { name: event.name, payload: event.payload })
-                .collect(),
+            events: commit.events,
             meta: commit.meta,
         })
     }

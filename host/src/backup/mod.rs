@@ -1,0 +1,9 @@
+//! The log in a file, and back: a backup that any tool can read, and the way from one kind of log to the other.
+
+mod export;
+mod format;
+mod import;
+
+pub use export::{ExportError, catch_up, export};
+pub use format::{FormatError, Summary};
+pub use import::{ImportError, Imported, check, import};

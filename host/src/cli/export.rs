@@ -1,0 +1,64 @@
+//! `kontor export`: the log as a file.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::Context as _;
+use kontor::backup::{self, Summary};
+use kontor::config::Place;
+use serde_json::json;
+
+use super::backup::{STANDARD, counted_in, open, progress};
+
+const EXAMPLES: &str = "\
+Examples:
+  kontor export shop.jsonl
+  kontor export --data /var/lib/kontor - | zstd > shop.jsonl.zst
+  kontor export shop.jsonl && jq -c 'select(.commit) | .commit.stream' shop.jsonl | sort | uniq -c
+
+A host may run meanwhile: the file has the log as it was at the beginning, with the components that it may need. The same log
+always gives the same file. `kontor import` makes a log of it again, in a data directory or in NATS.";
+
+/// Write the log to a file: a backup, or the way to another log
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Export {
+    /// The file to write, - for standard output
+    file: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Export {
+    pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+        let (config, runtime) = open(self.place)?;
+        runtime.block_on(backup::catch_up(&config))?;
+        if self.file == STANDARD {
+            let summary = backup::export(&config.data, BufWriter::new(out), progress("exported"))?;
+            return Ok(tell(&summary, &self.file, json, &mut io::stderr())?);
+        }
+        let summary = to_file(&config.data, Path::new(&self.file))?;
+        Ok(tell(&summary, &self.file, json, out)?)
+    }
+}
+
+/// The file is there once it is complete and on disk; until then there is what was there before.
+fn to_file(data: &Path, file: &Path) -> anyhow::Result<Summary> {
+    let failed = || format!("{} cannot be written", file.display());
+    let mut partial = file.as_os_str().to_owned();
+    partial.push(".partial");
+    let written = File::create(&partial).with_context(failed)?;
+    let summary = backup::export(data, BufWriter::new(&written), progress("exported"))?;
+    written.sync_all().with_context(failed)?;
+    fs::rename(&partial, file).with_context(failed)?;
+    Ok(summary)
+}
+
+fn tell(summary: &Summary, file: &str, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if json {
+        writeln!(out, "{}", json!({ "file": file, "exported": summary }))
+    } else {
+        writeln!(out, "exported {} to {file}\nSHA-256 {}", counted_in(summary), summary.sha256)
+    }
+}
