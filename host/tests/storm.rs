@@ -32,6 +32,8 @@ const CLIENTS: u64 = 6;
 const SILENCE_MS: u64 = 2_000;
 /// Longer than the servers need to find another leader, and the hosts to take over the sagas of a dead one.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long a client that is told to come back stays away: shorter than the host wants, to see when commands are taken again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 struct Cluster {
     hosts: [Host; 3],
@@ -124,7 +126,12 @@ fn answer(request: &Request, hosts: &mut impl Iterator<Item = Client>) -> Reply 
     let give_up = Instant::now() + LIMIT;
     let attempt = |host: Client| {
         assert!(Instant::now() < give_up, "no host has an answer to {}", request.key);
-        request.send(&host).ok().filter(|reply| reply.status != 503)
+        let reply = request.send(&host).ok()?;
+        if reply.status == 503 {
+            thread::sleep(PAUSE);
+            return None;
+        }
+        Some(reply)
     };
     hosts.find_map(attempt).unwrap()
 }
