@@ -318,6 +318,7 @@ fn start_messaging(edge: &Edge, nats: &Connection, replicas: usize) -> Messaging
         commands: edge.dispatch.clone(),
         connection: nats.clone(),
         replicas,
+        nodes: edge.nodes.clone(),
     })
 }
 
