@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::index::{Change, Listed, Open, Unended};
 use super::sender::NotHere;
-use super::{AGGREGATE, LOG_PAUSE, SagaId, SagaStatus, Shared, record};
+use super::{AGGREGATE, LOG_PAUSE, Place, SagaId, SagaStatus, Shared, record};
 use crate::log::Subscription;
 use crate::model::{Recorded, StreamId};
 
@@ -53,6 +53,9 @@ impl Shared {
                 let change = Change::of(event);
                 match &change {
                     Some(Change::Resumed { id }) => called.push(id.clone()),
+                    Some(Change::Taken { id, node }) if Some(node) != self.ground.nodes.me() => {
+                        self.lose(id);
+                    }
                     Some(change) => self.tell_of(change),
                     None => {}
                 }
@@ -88,6 +91,16 @@ impl Shared {
             self.call(called).await?;
         }
         Ok(())
+    }
+
+    /// Has a saga that runs here take no step any more before it has looked at its journal.
+    fn lose(&self, id: &str) {
+        if let Some(under_way) = self.under_way().get_mut(id)
+            && under_way.place != Place::None
+        {
+            under_way.lost = true;
+            under_way.place = Place::TakenAndCalled;
+        }
     }
 
     /// Runs sagas that a person has acted on, on whichever host.

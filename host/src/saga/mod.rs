@@ -40,7 +40,7 @@ use crate::dispatch::Submit;
 use crate::error::CallError;
 use crate::log::{EventLog, ReadError, Subscription};
 use crate::model::{Position, Recorded, Rejection, StreamId};
-use crate::nodes::Nodes;
+use crate::nodes::{Lease, Nodes};
 use crate::runtime::Ask;
 
 pub use journal::SagaState;
@@ -121,6 +121,14 @@ struct Shared {
 struct UnderWay {
     open: Arc<Open>,
     place: Place,
+    /// Whether another host has taken it since its journal was read.
+    lost: bool,
+}
+
+impl UnderWay {
+    fn new(open: Arc<Open>, place: Place) -> Self {
+        Self { open, place, lost: false }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -156,7 +164,7 @@ impl Sagas {
                     shared.waits.add(saga, until_ms, None);
                 }
                 _ if shared.ground.nodes.owns(&saga.id, runner.as_deref()) => {
-                    let under_way = UnderWay { open: saga.clone(), place: Place::None };
+                    let under_way = UnderWay::new(saga.clone(), Place::None);
                     shared.under_way().insert(saga.id.clone(), under_way);
                     open.push(saga);
                 }
@@ -284,11 +292,11 @@ impl Shared {
         *self.stopping.borrow()
     }
 
-    /// Whether the next step of a saga that runs here is still to be taken here.
-    fn goes_on(&self, id: &str) -> Result<(), NotHere> {
-        let nodes = &self.ground.nodes;
-        let here = !self.is_stopping() && nodes.owns(id, nodes.me().map(|me| &**me));
-        here.then_some(()).ok_or(NotHere)
+    /// Whether the next step of a saga that runs here is still to be taken here. `lease`: under which its journal was read.
+    fn goes_on(&self, id: &str, lease: Option<Lease>) -> Result<(), NotHere> {
+        let held = lease.is_some() && self.ground.nodes.lease() == lease;
+        let lost = || self.under_way().get(id).is_some_and(|under_way| under_way.lost);
+        if self.is_stopping() || !held || lost() { Err(NotHere) } else { Ok(()) }
     }
 
     async fn stopped(&self) {
@@ -330,9 +338,8 @@ impl Shared {
     async fn spawn(self: &Arc<Self>, open: Arc<Open>, new: Option<Recorded>) -> Result<(), NotHere> {
         {
             let mut under_way = self.under_way();
-            let entry = under_way
-                .entry(open.id.clone())
-                .or_insert_with(|| UnderWay { open: open.clone(), place: Place::None });
+            let entry =
+                under_way.entry(open.id.clone()).or_insert_with(|| UnderWay::new(open.clone(), Place::None));
             if entry.place != Place::None {
                 entry.place = Place::TakenAndCalled;
                 return Ok(());
@@ -353,7 +360,7 @@ impl Shared {
         let mut under_way = self.under_way();
         let free = !under_way.contains_key(&open.id);
         if free {
-            under_way.insert(open.id.clone(), UnderWay { open: open.clone(), place: Place::Taken });
+            under_way.insert(open.id.clone(), UnderWay::new(open.clone(), Place::Taken));
         }
         free
     }
@@ -367,6 +374,9 @@ impl Shared {
 
     async fn run(self: Arc<Self>, open: Arc<Open>, mut new: Option<Recorded>, _place: OwnedSemaphorePermit) {
         loop {
+            if let Some(under_way) = self.under_way().get_mut(&open.id) {
+                under_way.lost = false;
+            }
             match runner::run(&self, &open, new.take()).await {
                 Ok(status) if status.state.settled() => {
                     self.under_way().remove(&open.id);
