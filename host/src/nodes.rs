@@ -29,6 +29,9 @@ use crate::model::{Digest, Position, Version};
 /// A UUID that stays with the data directory.
 pub type NodeId = Arc<str>;
 
+/// A time in which this host has heard itself without a gap, so that no other can have taken it for gone.
+pub(crate) type Lease = u64;
+
 /// The file in the data directory that it is in.
 const FILE: &str = "node";
 /// How many times a host says that it is there before the others take it for gone.
@@ -105,8 +108,8 @@ struct Heard {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Members {
     up: BTreeSet<NodeId>,
-    /// Whether this host hears itself.
-    connected: bool,
+    /// Whether this host hears itself, and since when without a gap.
+    lease: Option<Lease>,
     /// Whether this host has listened for the whole limit: before, anybody may be there.
     listened: bool,
 }
@@ -143,6 +146,8 @@ struct Hosts {
     heard: BTreeMap<NodeId, Heard>,
     /// When this host heard itself last.
     myself: Option<Instant>,
+    /// The last lease that began.
+    lease: Lease,
     /// When another process was heard with this host's id.
     twin: Option<Instant>,
 }
@@ -252,7 +257,7 @@ impl Nodes {
     /// Whether a saga is for this host to run. `runner`: the host that runs it by its journal.
     pub(crate) fn owns(&self, saga: &str, runner: Option<&str>) -> bool {
         let Some(sharing) = &self.0.sharing else { return true };
-        if !self.hosts().is_connected(sharing) {
+        if self.hosts().lease(sharing).is_none() {
             return false;
         }
         let members = self.0.members.borrow();
@@ -260,6 +265,14 @@ impl Nodes {
             Some(runner) if *runner == *self.0.me => true,
             Some(runner) if !members.listened || members.up.contains(runner) => false,
             _ => members.owner(saga) == Some(&self.0.me),
+        }
+    }
+
+    /// The lease under which this host may act now. Who began under another one has to look at the log anew.
+    pub(crate) fn lease(&self) -> Option<Lease> {
+        match &self.0.sharing {
+            Some(sharing) => self.hosts().lease(sharing),
+            None => Some(Lease::MAX),
         }
     }
 
@@ -300,7 +313,7 @@ impl Nodes {
                 self.0.me
             ));
         }
-        let cut_off = hosts.myself.is_some() && !hosts.is_connected(sharing);
+        let cut_off = hosts.myself.is_some() && hosts.lease(sharing).is_none();
         cut_off.then(|| "this host does not hear itself over NATS, so no saga runs here".to_owned())
     }
 
@@ -333,28 +346,29 @@ impl Nodes {
     }
 
     async fn hear(self, mut beats: Subscriber, look: Duration) {
+        let Some(sharing) = &self.0.sharing else { return };
         let mut looks = interval(look);
         loop {
             tokio::select! {
                 beat = beats.next() => {
                     let Some(beat) = beat else { return };
                     match serde_json::from_slice(&beat.payload) {
-                        Ok(beat) => self.hear_beat(beat),
+                        Ok(beat) => self.hear_beat(beat, sharing),
                         Err(error) => tracing::warn!(%error, "what says that it is a host is none"),
                     }
                 }
                 _ = looks.tick() => {}
             }
-            self.look();
+            self.look(sharing);
         }
     }
 
-    fn hear_beat(&self, Beat { node, process, leaving }: Beat) {
+    fn hear_beat(&self, Beat { node, process, leaving }: Beat, sharing: &Sharing) {
         let now = Instant::now();
         let mut hosts = self.hosts();
         if node.id == self.0.me {
             match process == self.0.process {
-                true => hosts.myself = Some(now),
+                true => hosts.hear_myself(now, sharing),
                 false => hosts.twin = Some(now),
             }
         }
@@ -362,14 +376,13 @@ impl Nodes {
     }
 
     /// Tells those who wait when the hosts are others now.
-    fn look(&self) {
-        let Some(sharing) = &self.0.sharing else { return };
+    fn look(&self, sharing: &Sharing) {
         let mut hosts = self.hosts();
         hosts.heard.retain(|_, heard| heard.at.elapsed() < sharing.silence.max(SHOWN));
         let up = hosts.heard.iter().filter(|(_, heard)| heard.state(sharing.silence) == NodeState::Up);
         let members = Members {
             up: up.map(|(id, _)| id.clone()).collect(),
-            connected: hosts.is_connected(sharing),
+            lease: hosts.lease(sharing),
             listened: sharing.began.elapsed() >= sharing.silence,
         };
         drop(hosts);
@@ -385,8 +398,16 @@ impl Nodes {
 }
 
 impl Hosts {
-    fn is_connected(&self, sharing: &Sharing) -> bool {
-        self.myself.is_some_and(|at| at.elapsed() < sharing.silence / 2) && !self.has_twin(sharing)
+    fn hear_myself(&mut self, now: Instant, sharing: &Sharing) {
+        if self.lease(sharing).is_none() {
+            self.lease += 1;
+        }
+        self.myself = Some(now);
+    }
+
+    fn lease(&self, sharing: &Sharing) -> Option<Lease> {
+        let heard = self.myself.is_some_and(|at| at.elapsed() < sharing.silence / 2);
+        (heard && !self.has_twin(sharing)).then_some(self.lease)
     }
 
     fn has_twin(&self, sharing: &Sharing) -> bool {

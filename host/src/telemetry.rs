@@ -12,6 +12,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use crate::config::LogFormat;
 use crate::log::LogState;
 use crate::messaging::{self, Messaging};
+use crate::nodes::{NodeState, Seen};
 use crate::projection::Overview;
 use crate::saga::Census;
 
@@ -30,6 +31,7 @@ const COPY_SEQUENCE: &str = "kontor_log_copy_sequence";
 const COPY_LAG: &str = "kontor_log_copy_lag_messages";
 pub(crate) const REFUSED_BY_LOG: &str = "kontor_log_refused_total";
 const NATS_CONNECTED: &str = "kontor_nats_connected";
+const NODES: &str = "kontor_nodes";
 
 /// The upper bounds of the histograms' buckets in seconds. A command takes from a tenth of a millisecond (a warm instance, a
 /// quick disk) to the seconds after which it is refused.
@@ -46,7 +48,7 @@ enum Kind {
 
 /// All metrics of the host: name, and what `/metrics` says of it. A saga that needs a person is
 /// `kontor_sagas{state="parked"} > 0`.
-const METRICS: [(Kind, &str, &str); 26] = [
+const METRICS: [(Kind, &str, &str); 27] = [
     (
         Kind::Counter,
         "kontor_http_requests_total",
@@ -115,6 +117,7 @@ const METRICS: [(Kind, &str, &str); 26] = [
         COPY_LAG,
         "Messages that are known to be in the log's stream in JetStream, and not in the local copy yet.",
     ),
+    (Kind::Gauge, NODES, "The hosts that share the log, by state: up, silent or left."),
     (Kind::Gauge, NATS_CONNECTED, "Whether the host is connected to NATS: 1 or 0."),
     (Kind::Counter, messaging::DEAD, "Messages that could not become commands, by service."),
     (Kind::Gauge, messaging::PUBLISHED, "The position in the log up to which events are published to NATS."),
@@ -192,6 +195,14 @@ pub(crate) fn show_log(log: LogState) {
     if let Some(copy) = log.copy {
         metrics::gauge!(COPY_SEQUENCE).set(copy.sequence as f64);
         metrics::gauge!(COPY_LAG).set(copy.behind as f64);
+    }
+}
+
+/// Sets what the metrics say about the hosts that share the log.
+pub(crate) fn show_nodes(nodes: &[Seen]) {
+    for (state, label) in [(NodeState::Up, "up"), (NodeState::Silent, "silent"), (NodeState::Left, "left")] {
+        let there = nodes.iter().filter(|seen| seen.state == state).count();
+        metrics::gauge!(NODES, "state" => label).set(there as f64);
     }
 }
 

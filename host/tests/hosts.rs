@@ -6,6 +6,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use kontor::model::Digest;
 use serde_json::json;
@@ -134,4 +135,24 @@ fn what_is_deployed_through_one_host_runs_on_all() {
     assert_eq!(left.digest("inventory"), Some(Digest::of(&plugin("inventory")).to_string()));
     left.register("tea", 5, 10);
     assert_eq!(laws::quiet(&right).running(), 0);
+}
+
+#[test]
+fn two_hosts_with_one_identity_say_so_and_run_no_saga_until_one_is_gone() {
+    let server = NatsServer::start();
+    let [left_site, right_site] = sites(&server);
+    let left = left_site.start();
+    fs::copy(left_site.data().join("node"), right_site.data().join("node")).unwrap();
+    let mut right = right_site.start();
+    for host in [&*left, &*right] {
+        let troubles = || host.get("/readyz").ok()["troubles"].take();
+        when(troubles, |troubles| troubles.to_string().contains("delete the file node"));
+    }
+    left.register("tea", 5, 1_000);
+    left.register("pot", 7, 1_000);
+    let orders = place([&left, &right], 4);
+    assert_eq!(runners(&left).len(), 0);
+    right.kill();
+    let statuses = audit::check(&left);
+    assert!(orders.iter().all(|order| ["confirmed", "cancelled"].contains(&&*statuses[order])));
 }

@@ -28,8 +28,12 @@ const SECONDS: u64 = 10;
 /// One only adds stock, so that it is seen at any time whether commands are taken; each of the others is busy with one order
 /// after another.
 const CLIENTS: u64 = 6;
+/// Late beats of busy hosts are part of the storm.
+const SILENCE_MS: u64 = 2_000;
 /// Longer than the servers need to find another leader, and the hosts to take over the sagas of a dead one.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long a client that is told to come back stays away: shorter than the host wants, to see when commands are taken again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 struct Cluster {
     hosts: [Host; 3],
@@ -43,11 +47,14 @@ impl Cluster {
         let servers = NatsServer::cluster();
         let urls = servers.each_ref().map(NatsServer::url).join(",");
         let monitoring = servers.each_ref().map(NatsServer::monitoring_url);
-        let configuration = format!(
-            "log = 'jetstream'\n{}replicas = 3\n[jetstream]\nmonitoring = {monitoring:?}\n",
-            common::nats::configured(&urls)
-        );
-        let sites = [(); 3].map(|()| Site::new(&configuration));
+        let site = |name| {
+            Site::new(&format!(
+                "name = '{name}'\nlog = 'jetstream'\n{}replicas = 3\n\
+                 [jetstream]\nmonitoring = {monitoring:?}\nsilence_ms = {SILENCE_MS}\n",
+                common::nats::configured(&urls)
+            ))
+        };
+        let sites = ["first", "second", "third"].map(site);
         let hosts = sites.each_ref().map(Site::start);
         Self { hosts, sites, servers }
     }
@@ -119,7 +126,12 @@ fn answer(request: &Request, hosts: &mut impl Iterator<Item = Client>) -> Reply 
     let give_up = Instant::now() + LIMIT;
     let attempt = |host: Client| {
         assert!(Instant::now() < give_up, "no host has an answer to {}", request.key);
-        request.send(&host).ok().filter(|reply| reply.status != 503)
+        let reply = request.send(&host).ok()?;
+        if reply.status == 503 {
+            thread::sleep(PAUSE);
+            return None;
+        }
+        Some(reply)
     };
     hosts.find_map(attempt).unwrap()
 }

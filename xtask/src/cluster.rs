@@ -36,10 +36,7 @@ pub(crate) fn run(workspace: &Workspace, release: bool, fresh: bool) -> Result<(
     programs::take_interrupts();
     let group = Group::new()?;
     let mut servers = programs::start(servers, &group)?;
-    // The first one writes into the log what runs, and the others find it there.
-    let first = programs::start(hosts.drain(..1), &group)?;
-    let others = programs::start(hosts, &group)?;
-    let mut hosts: Vec<_> = first.into_iter().chain(others).collect();
+    let mut hosts = programs::start(hosts, &group)?;
     println!("{}", welcome(&servers, &hosts, &folder, &kontor));
     let mut all: Vec<&mut Running> = servers.iter_mut().chain(&mut hosts).collect();
     programs::keep_up(&mut all, &group)?;
@@ -77,7 +74,7 @@ fn host(workspace: &Workspace, path: &Path, folder: &Path, number: u16) -> Resul
     let common = fs::read_to_string(workspace.root.join("kontor.toml"))?;
     let monitoring = addresses("http", MONITORING_PORT);
     let settings = format!(
-        "{common}\n[nats]\nreplicas = {}\n\n[jetstream]\nmonitoring = {monitoring:?}\n",
+        "name = {name:?}\n{common}\n[nats]\nreplicas = {}\n\n[jetstream]\nmonitoring = {monitoring:?}\n",
         NUMBERS.len()
     );
     fs::write(&configuration, settings)?;

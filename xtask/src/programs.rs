@@ -69,7 +69,8 @@ pub(crate) fn start(programs: impl IntoIterator<Item = Program>, group: &Group) 
     let mut started = Vec::new();
     for program in programs {
         let (ready, told) = mpsc::channel();
-        started.push((Running::start(program, group, ready)?, told));
+        let process = program.spawn(group, ready)?;
+        started.push((Running { program, process, again: None }, told));
     }
     let await_ready = |(running, told): (Running, Receiver<()>)| match told.recv_timeout(START_LIMIT) {
         Ok(()) => Ok(running),
@@ -91,8 +92,10 @@ pub(crate) fn keep_up(programs: &mut [&mut Running], group: &Group) -> Result<()
 
 /// Asks programs to end, and waits for that.
 pub(crate) fn stop(programs: &mut [Running]) -> Result<()> {
-    for program in &mut *programs {
-        program.terminate()?;
+    for Running { process, .. } in &mut *programs {
+        if process.try_wait()?.is_none() {
+            Command::new("kill").args(["-TERM", &process.id().to_string()]).status()?;
+        }
     }
     let give_up = Instant::now() + STOP_LIMIT;
     for Running { program, process, .. } in programs {
@@ -108,11 +111,6 @@ pub(crate) fn stop(programs: &mut [Running]) -> Result<()> {
 }
 
 impl Running {
-    fn start(program: Program, group: &Group, ready: Sender<()>) -> Result<Self> {
-        let process = program.spawn(group, ready)?;
-        Ok(Self { program, process, again: None })
-    }
-
     pub(crate) fn name(&self) -> &str {
         &self.program.name
     }
@@ -136,13 +134,6 @@ impl Running {
                 self.again = None;
             }
             Some(_) => {}
-        }
-        Ok(())
-    }
-
-    fn terminate(&mut self) -> Result<()> {
-        if self.process.try_wait()?.is_none() {
-            Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
         }
         Ok(())
     }

@@ -10,12 +10,14 @@ use async_nats::jetstream::object_store::{Config, GetErrorKind, InfoErrorKind, O
 use async_nats::jetstream::{self, Context};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::model::Digest;
 
 /// For a component on its way, electing a leader included.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// An object store that is made when it is used first. Cheap to clone.
 #[derive(Clone)]
@@ -38,7 +40,7 @@ impl Bucket {
     /// Puts a component there, unless it is there already.
     pub(super) async fn put(&self, wasm: &[u8]) -> io::Result<()> {
         let name = Digest::of(wasm).to_string();
-        in_time(async {
+        in_time(|| async {
             let store = self.store().await?;
             match store.info(&name).await {
                 Ok(info) if !info.deleted => return Ok(()),
@@ -53,7 +55,7 @@ impl Bucket {
 
     /// None if it is not there.
     pub(super) async fn get(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
-        in_time(async {
+        in_time(|| async {
             let mut object = match self.store().await?.get(digest.to_string()).await {
                 Ok(object) => object,
                 Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
@@ -81,10 +83,21 @@ impl Bucket {
     }
 }
 
-async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+/// Tries until it works. Servers that have just made the store, or look for a leader, may refuse at once.
+async fn in_time<T, F>(attempt: impl Fn() -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let give_up = Instant::now() + PATIENCE;
     let late = |_| {
         let why = format!("no answer of the object store in {} s", PATIENCE.as_secs());
         io::Error::new(io::ErrorKind::TimedOut, why)
     };
-    timeout(PATIENCE, work).await.map_err(late)?
+    loop {
+        let done = timeout_at(give_up, attempt()).await.map_err(late)?;
+        if done.is_ok() || Instant::now() + PAUSE > give_up {
+            return done;
+        }
+        sleep(PAUSE).await;
+    }
 }

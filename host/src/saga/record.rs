@@ -183,6 +183,12 @@ impl Record {
         self.appending.push(self.log.append_in(self.lineage, vec![append]));
     }
 
+    /// Asks the log whether this is all of the journal.
+    pub(super) fn confirm(&mut self) {
+        let question = Append::nothing(self.stream.clone(), self.version);
+        self.appending.push(self.log.append_in(self.lineage, vec![question]));
+    }
+
     /// Takes what a command could overtake on the way to the disk, to wait for it before one is sent: an undo that is there
     /// without the reason for it would be lost on whoever runs the saga next.
     pub(super) fn overtakable(&mut self) -> Vec<Appending> {

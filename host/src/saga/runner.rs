@@ -68,6 +68,7 @@ pub(super) async fn run(
     new: Option<Recorded>,
 ) -> Result<SagaStatus, RunError> {
     let actor = actor(&open.id);
+    let lease = shared.ground.nodes.lease();
     let resumed = new.is_none();
     let (trigger, record) = match new {
         Some(trigger) => {
@@ -88,7 +89,7 @@ pub(super) async fn run(
     let mut running = Running {
         shared: shared.clone(),
         open: open.clone(),
-        sender: Sender::new(shared.clone(), open.id.clone(), open.name.clone(), &trigger),
+        sender: Sender::new(shared, open, &trigger, lease),
         trigger,
         resumed,
         progress: Arc::new(Mutex::new(Progress { record, verdict: None, reached: Default::default() })),
@@ -97,7 +98,9 @@ pub(super) async fn run(
     match shared.ground.nodes.me() {
         _ if settled => {}
         Some(me) if runner.as_ref() != Some(me) => running.start(Some(Entry::Taken { node: me.clone() }))?,
-        _ => running.start(None)?,
+        // Another host may have taken it meanwhile.
+        Some(_) => running.with(|progress| progress.record.confirm()),
+        None => running.start(None)?,
     }
     loop {
         let status = running.saga(|saga| SagaStatus::of(&open.id, saga)).ok_or(RunError::NoTrigger)?;
@@ -292,7 +295,7 @@ pub(super) async fn rehearse(
     let progress = Progress { record, verdict: None, reached: Default::default() };
     let progress = Arc::new(Mutex::new(progress));
     let driver = Driver {
-        sender: Sender::new(shared.clone(), open.id.clone(), open.name.clone(), &trigger),
+        sender: Sender::new(shared, open, &trigger, None),
         progress: progress.clone(),
         resumed: true,
         rehearsal: true,

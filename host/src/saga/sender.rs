@@ -7,12 +7,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::entry::Effort;
+use super::index::Open;
 use super::record::actor;
 use super::retry::Phase;
 use super::{SagaId, Shared};
 use crate::dispatch::Accepted;
 use crate::error::CallError;
 use crate::model::{Command, CommandId, Intent, Json, Origin, Recorded, Rejection, StreamId};
+use crate::nodes::Lease;
 use crate::runtime::{AskFailure, Request};
 
 /// Characters of a fault's cause that the journal keeps.
@@ -49,16 +51,20 @@ pub(super) struct Sender {
     /// The saga's name.
     pub(super) saga: Arc<str>,
     origin: Origin,
+    /// Under which the journal was read.
+    lease: Option<Lease>,
 }
 
 impl Sender {
-    pub(super) fn new(shared: Arc<Shared>, id: SagaId, saga: Arc<str>, trigger: &Recorded) -> Self {
+    /// `lease`: under which the journal was read.
+    pub(super) fn new(shared: &Arc<Shared>, open: &Open, trigger: &Recorded, lease: Option<Lease>) -> Self {
+        let (id, saga) = (open.id.clone(), open.name.clone());
         let origin = Origin {
             actor: actor(&id),
             correlation_id: trigger.meta.correlation_id.clone(),
             causation_id: Some(trigger.id().into()),
         };
-        Self { shared, id, saga, origin }
+        Self { shared: shared.clone(), id, saga, origin, lease }
     }
 
     /// Sends the command of a step until it is accepted or refused. From the pivot on, and to undo, only accepting counts.
@@ -136,7 +142,7 @@ impl Sender {
         let started = Instant::now();
         let (mut failures, mut attempts, mut held) = (0, 0, 0);
         loop {
-            self.shared.goes_on(&self.id)?;
+            self.shared.goes_on(&self.id, self.lease)?;
             attempts += 1;
             let (counts, error) = match attempt(attempts).await? {
                 Attempt::Over(Fate::Failed(error)) => (true, error),

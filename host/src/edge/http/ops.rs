@@ -63,6 +63,7 @@ pub(super) fn nodes(site: &Site) -> Result<Response, Problem> {
 /// `GET /metrics`. How the sagas and the read models stand is looked up now: it changes with time alone.
 pub(super) async fn metrics(site: &Site) -> Result<Response, Problem> {
     telemetry::show_log(site.edge.log.state());
+    telemetry::show_nodes(&site.edge.nodes.list());
     telemetry::show_sagas(&site.edge.sagas.census().await?);
     telemetry::show_projections(&site.edge.projections.overviews().await?);
     if let Some(messaging) = &site.edge.messaging {

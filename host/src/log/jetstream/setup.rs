@@ -21,6 +21,8 @@ const OLDEST_SERVER: [u64; 3] = [2, 14, 4];
 const LEAST_PAYLOAD: usize = 1 << 20;
 /// How long a host that starts waits for servers that start as well, and elect a leader first.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one attempt waits for an answer: servers without a leader give none.
+const ATTEMPT: Duration = Duration::from_secs(2);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 /// For one question about the server's settings.
@@ -140,7 +142,8 @@ async fn connected(client: &Client) -> Result<(), SetupError> {
 
 /// Makes the stream if there is none, as soon as the servers can.
 async fn make(client: &Client, wanted: &Config) -> Result<Stream, CreateStreamError> {
-    let context = jetstream::new(client.clone());
+    let mut context = jetstream::new(client.clone());
+    context.set_timeout(ATTEMPT);
     let give_up = Instant::now() + PATIENCE;
     loop {
         let error = match context.get_or_create_stream(wanted.clone()).await {
