@@ -85,8 +85,12 @@ impl Outgoing {
     pub(super) async fn run(self) {
         let (mut owners, mut members) = (Owners::default(), self.nodes.changed());
         loop {
-            // Err cannot be: the sender is in there.
-            while !self.is_its_turn() && members.changed().await.is_ok() {}
+            while !self.is_its_turn() {
+                // Whatever was wrong is for the host to tell that publishes now.
+                self.trouble.clear();
+                // Err cannot be: the sender is in there.
+                let _ = members.changed().await;
+            }
             let published = tokio::select! {
                 published = self.publish(&mut owners) => published,
                 () = self.turn_is_over() => Err(Failure::Overtaken),
