@@ -177,9 +177,7 @@ impl Base {
         let limits = runtime_limits(&config.limits);
         let http = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
         let runtime = Runtime::new(&config.data, limits, configuration(&config.services)?)?;
-        let bucket =
-            |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
-        let store = Store::open(&config.data).map_err(HostError::Store)?.shared(sharing.map(bucket));
+        let store = open_store(config, sharing)?;
         Ok(Self { log, nodes, clock: Arc::new(SystemClock), http, runtime, store })
     }
 
@@ -320,6 +318,7 @@ fn start_messaging(edge: &Edge, nats: &Connection, replicas: usize) -> Messaging
         commands: edge.dispatch.clone(),
         connection: nats.clone(),
         replicas,
+        nodes: edge.nodes.clone(),
     })
 }
 

@@ -92,6 +92,12 @@ fn a_log_moves_into_nats_and_back_and_stays_the_same() {
     assert_eq!((&told["imported"]["events"], &told["there_before"]), (&events.len().into(), &0.into()));
     assert!(exports.of(&shared, "nats.jsonl") == beside_a_host, "every event is what and where it was");
 
+    let elsewhere = Site::with_plugins(&plugins, &with_log(&server));
+    assert!(
+        exports.of(&elsewhere, "elsewhere.jsonl") == beside_a_host,
+        "with what other hosts need to run it"
+    );
+
     let back = Site::with_plugins(&plugins, &configuration());
     done(on(&back, "import", &exports.file("nats.jsonl")));
     assert!(exports.of(&back, "back.jsonl") == beside_a_host, "every event is what and where it was");

@@ -30,7 +30,7 @@ pub enum ImportError {
          data directory or, with log = \"jetstream\", under another name in jetstream.stream"
     )]
     NotEmpty { from: Position },
-    #[error("the components cannot be written to the data directory")]
+    #[error("the components cannot be put where the hosts look for them")]
     Store(#[source] io::Error),
     #[error(
         "the events from position {from} on cannot be written; when they can, import again: it goes on there"

@@ -17,8 +17,8 @@ Examples:
   kontor nodes --host http://127.0.0.1:7072
   kontor nodes --json | jq '.items[] | select(.state != \"up\")'
 
-A host that is not heard for jetstream.silence_ms is silent: the others have taken over its sagas. A host whose log is its
-own is alone here.";
+A host that is not heard for jetstream.silence_ms is silent: the others have taken over its sagas. What is told of another host
+is what it said last, a second ago at most while it is up. A host whose log is its own is alone here.";
 
 /// Show the hosts that share the log, and how they are
 #[derive(Debug, Args)]
@@ -43,7 +43,6 @@ impl Nodes {
 
 /// One line a host, then what is wrong with whom.
 fn list_text(nodes: &[Seen], style: Style) -> String {
-    let newest = nodes.iter().map(|seen| seen.node.status.position).max().unwrap_or_default();
     let row = |Seen { node, state, heard_ms }: &Seen| {
         let state = match state {
             NodeState::Up => style.paint(Colour::Green, "up"),
@@ -56,12 +55,11 @@ fn list_text(nodes: &[Seen], style: Style) -> String {
             state,
             String::from(node.since),
             node.status.position.to_string(),
-            (newest - node.status.position).to_string(),
             node.status.deployment.to_string(),
             node.id.to_string(),
         ]
     };
-    let heading = ["host", "address", "state", "since", "position", "behind", "deployment", "id"];
+    let heading = ["host", "address", "state", "since", "position", "deployment", "id"];
     let mut text = table(heading, nodes.iter().map(row).collect());
     for Seen { node, .. } in nodes.iter().filter(|seen| seen.state == NodeState::Up) {
         text.extend(node.status.troubles.iter().map(|trouble| format!("{}: {trouble}\n", node.name)));
@@ -90,17 +88,17 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_how_a_host_is_and_how_far_behind() {
+    fn a_line_says_how_a_host_is_and_those_behind_them_what_is_wrong() {
         let nodes = [
             seen("a", NodeState::Up, 40, &[]),
             seen("b", NodeState::Up, 38, &["events are not published"]),
             seen("c", NodeState::Silent, 20, &["long ago"]),
         ];
         let expected = "\
-HOST  ADDRESS         STATE           SINCE                     POSITION  BEHIND  DEPLOYMENT  ID
-a     127.0.0.1:7071  up              1970-01-01T00:00:00.000Z  40        0       2           id-a
-b     127.0.0.1:7071  up              1970-01-01T00:00:00.000Z  38        2       2           id-b
-c     127.0.0.1:7071  silent for 7 s  1970-01-01T00:00:00.000Z  20        20      2           id-c
+HOST  ADDRESS         STATE           SINCE                     POSITION  DEPLOYMENT  ID
+a     127.0.0.1:7071  up              1970-01-01T00:00:00.000Z  40        2           id-a
+b     127.0.0.1:7071  up              1970-01-01T00:00:00.000Z  38        2           id-b
+c     127.0.0.1:7071  silent for 7 s  1970-01-01T00:00:00.000Z  20        2           id-c
 b: events are not published
 ";
         assert_eq!(list_text(&nodes, Style::PLAIN), expected);

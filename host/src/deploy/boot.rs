@@ -12,6 +12,7 @@ use super::gates::{Candidate, Examiner, Grant, Terms, Upload, asked_inside, side
 use super::registry::Deployed;
 use super::report::{Gate, GateOutcome};
 use super::store::Store;
+use super::swap;
 use crate::clock::SharedClock;
 use crate::log::EventLog;
 use crate::model::Digest;
@@ -179,7 +180,7 @@ impl Boot<'_> {
         }
         if !services.is_empty() {
             let happened = Happened::Deployed { services, note: None };
-            deployer::record(&**self.log, self.clock, deployments, happened, ACTOR.into()).await?;
+            swap::record(&**self.log, self.clock, deployments, happened, ACTOR.into()).await?;
         }
         Ok(())
     }

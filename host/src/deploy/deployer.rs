@@ -18,20 +18,18 @@ use super::deployment::{
 };
 use super::gates::{Candidate, Examiner, Grant, Granted, Terms, Upload, asked, asked_inside, side_by_side};
 use super::registry::{Deployed, Registry};
-use super::report::{HostReport, Report};
+use super::report::Report;
 use super::signature::PublicKey;
 use super::store::{Components, PastError, Store};
-use crate::clock::{SharedClock, Time};
+use super::swap::Swap;
+use crate::clock::SharedClock;
 use crate::error::CallError;
-use crate::log::{Append, AppendError, EventLog, ReadError};
-use crate::model::{CommandId, Meta, Rejection, Version, event_of};
-use crate::nodes::{Node, Nodes};
+use crate::log::{AppendError, EventLog, ReadError};
+use crate::model::{Rejection, Version};
+use crate::nodes::Nodes;
 use crate::projection::Projections;
 use crate::runtime::{Component, HttpClient, Runtime};
-use crate::saga::{Rehearsed, Sagas};
-
-/// How long a deployment waits for the other hosts that share the log: more than they take to fetch and compile a component.
-const FOLLOWED: Duration = Duration::from_secs(10);
+use crate::saga::Sagas;
 
 /// What deployments stand on.
 pub struct DeployGround {
@@ -131,31 +129,15 @@ pub struct Deployer {
     /// What the log says. Held by whoever deploys.
     pub(super) deployments: Mutex<Deployments>,
     /// The same, for whoever wants to know.
-    told: ArcSwap<Told>,
+    pub(super) told: ArcSwap<Told>,
     /// Why this host does not run what the log says, if that is so.
     trouble: ArcSwapOption<String>,
 }
 
 /// What runs, and by which version of the stream of deployments.
-struct Told {
+pub(super) struct Told {
     version: Version,
     running: Arc<Vec<Running>>,
-}
-
-/// What goes live.
-pub(super) struct Swap {
-    pub(super) happened: Happened,
-    pub(super) deployed: Deployed,
-    pub(super) candidates: Vec<Candidate>,
-}
-
-/// What is on disk and is to be seen by everybody.
-pub(super) struct GoLive {
-    pub(super) deployed: Deployed,
-    /// Those that are new, with the open sagas that may go on with them.
-    pub(super) components: Vec<(Component, Vec<Rehearsed>)>,
-    /// Whether a version is to be taken back that faults. What was there before has been watched.
-    pub(super) watched: bool,
 }
 
 impl Deployer {
@@ -324,22 +306,6 @@ impl Deployer {
         Ok(release)
     }
 
-    /// Whether the hosts that share the log follow, after a while in which most do.
-    async fn hosts(&self) -> Vec<HostReport> {
-        if self.ground.nodes.me().is_none() {
-            return Vec::new();
-        }
-        let version = self.version();
-        let hosts = self.ground.nodes.follow(version, FOLLOWED).await;
-        let report = |node: Node| HostReport {
-            name: node.name,
-            address: node.address,
-            runs: node.status.deployment >= version,
-            troubles: node.status.troubles,
-        };
-        hosts.into_iter().map(report).collect()
-    }
-
     fn alone(&self) -> Result<MutexGuard<'_, Deployments>, DeployError> {
         self.deployments.try_lock().map_err(|_| DeployError::UnderWay)
     }
@@ -380,71 +346,10 @@ impl Deployer {
             _ => Err(DeployError::Refused(Box::new(report))),
         }
     }
-
-    /// Puts it on disk, then has everybody see it.
-    pub(super) async fn swap(
-        self: Arc<Self>,
-        deployments: &mut Deployments,
-        Swap { happened, deployed, candidates }: Swap,
-        actor: Arc<str>,
-    ) -> Result<(), DeployError> {
-        let ground = &self.ground;
-        for candidate in &candidates {
-            ground.components.keep(&candidate.wasm).map_err(DeployError::Store)?;
-            ground.store.share(&candidate.wasm).await.map_err(DeployError::Store)?;
-        }
-        let watched = matches!(happened, Happened::Deployed { .. });
-        record(&*ground.log, &ground.clock, deployments, happened, actor).await?;
-        let components = candidates.into_iter();
-        let components =
-            components.filter_map(|candidate| Some((candidate.component?, candidate.rehearsed))).collect();
-        self.go_live(deployments, GoLive { deployed, components, watched }).await;
-        Ok(())
-    }
-
-    /// Has everybody see what is on disk. From then on it runs, whatever becomes of the rest.
-    pub(super) async fn go_live(
-        self: Arc<Self>,
-        deployments: &Deployments,
-        GoLive { deployed, components, watched }: GoLive,
-    ) {
-        let ground = &self.ground;
-        let (before, ran) = (ground.registry.current(), self.running());
-        ground.components.keep_releases(deployments.digests().collect());
-        ground.http.follow(deployments.origins());
-        ground.registry.replace(deployed);
-        self.told.store(Arc::new(Told::of(deployments)));
-        ground.nodes.tell();
-        if let Err(error) = ground.projections.follow().await {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "read models do not follow a deployment"
-            );
-        }
-        for (component, rehearsed) in &components {
-            let old = before.service(&component.manifest().service);
-            if old.is_some_and(|old| old.digest() == component.digest()) {
-                // With other grants.
-                continue;
-            }
-            if let Err(error) = ground.sagas.move_over(rehearsed, component.digest()).await {
-                tracing::error!(%error, "open sagas stay on the version before");
-            }
-            let released = |old: &&Component| ran.iter().find(|ran| ran.release.digest == old.digest());
-            if let Some(old) = old.filter(|_| watched)
-                && let Some(Running { release, .. }) = released(&old)
-            {
-                tokio::spawn(self.clone().watch(component.clone(), old.clone(), release.clone()));
-            }
-        }
-        if let Err(error) = ground.sagas.wake().await {
-            tracing::warn!(%error, "sagas that wait for a service begin at the next start");
-        }
-    }
 }
 
 impl Told {
-    fn of(deployments: &Deployments) -> Self {
+    pub(super) fn of(deployments: &Deployments) -> Self {
         let running = deployments.running.values().cloned().collect();
         Self { version: deployments.version, running: Arc::new(running) }
     }
@@ -477,38 +382,6 @@ pub(super) fn release(component: &Component, granted: &[Grant]) -> Release {
         digest: component.digest(),
         grants: grants.collect(),
     }
-}
-
-/// Appends an event to the stream of deployments.
-pub(super) async fn record(
-    log: &dyn EventLog,
-    clock: &SharedClock,
-    deployments: &mut Deployments,
-    happened: Happened,
-    actor: Arc<str>,
-) -> Result<(), DeployError> {
-    let event = event_of(&happened).map_err(|error| CallError::Read(ReadError(Arc::new(error))))?;
-    let time_ms = clock.now_ms();
-    let command_id = CommandId::new();
-    let meta = Meta {
-        correlation_id: command_id.shared(),
-        command_id,
-        command: event.name.clone(),
-        fingerprint: 0,
-        causation_id: None,
-        digest: None,
-        time_ms,
-        actor: actor.clone(),
-    };
-    let expected = deployments.version;
-    let append = Append { stream: deployment::stream(), expected, events: vec![event], meta: Arc::new(meta) };
-    log.append(vec![append]).await.map_err(|error| match error {
-        // By another host that shares the log: this one is about to see it.
-        AppendError::Conflict { .. } => DeployError::UnderWay,
-        other => other.into(),
-    })?;
-    deployments.take_in(expected + 1, Time(time_ms), &actor, happened);
-    Ok(())
 }
 
 /// The running services with the candidates in the place of theirs.

@@ -12,13 +12,14 @@ mod report;
 mod shared;
 pub mod signature;
 mod store;
+mod swap;
 mod watch;
 
 pub(crate) use boot::{Boot, boot};
 pub use boot::{BootError, Booted};
 pub use bucket::Bucket;
 pub use deployer::{DeployError, DeployGround, DeployRules, Deployer, Options, RollbackRule};
-pub(crate) use deployment::{AGGREGATE, HistoryError, releases};
+pub(crate) use deployment::{AGGREGATE, Deployments, HistoryError, releases};
 pub use deployment::{ActName, HistoryEntry, Release, Running};
 pub use directory::DirectoryError;
 pub(crate) use directory::MAX_COMPONENT_BYTES;

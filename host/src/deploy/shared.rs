@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::MutexGuard;
 
-use super::deployer::{Deployer, GoLive};
+use super::deployer::Deployer;
 use super::deployment::{self, AGGREGATE, Deployments, Happened, HistoryError};
 use super::registry::Deployed;
+use super::swap::GoLive;
 use crate::clock::Time;
 use crate::error::{CallError, with_causes};
 use crate::log::{MAX_PAGE, Subscription};

@@ -57,7 +57,7 @@ impl Store {
     }
 
     /// The same, fetched from where other hosts have theirs if need be.
-    pub(super) async fn fetch(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) async fn fetch(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         if let Some(wasm) = self.read(digest)? {
             return Ok(Some(wasm));
         }

@@ -7,8 +7,9 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, interval};
 
-use super::deployer::{DeployError, Deployer, RollbackRule, Swap};
+use super::deployer::{DeployError, Deployer, RollbackRule};
 use super::deployment::{Happened, Release};
+use super::swap::Swap;
 use crate::model::Rejection;
 use crate::runtime::{Component, Tally};
 

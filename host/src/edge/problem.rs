@@ -212,6 +212,12 @@ impl Problem {
         serde_json::to_vec(&body).unwrap_or_default()
     }
 
+    /// Whether the host has failed, and has not said so once for all requests.
+    pub(super) fn is_to_be_logged(&self) -> bool {
+        let away = matches!(self.0.cause, Some(CallError::Append(AppendError::Away)));
+        self.status().is_server_error() && !away
+    }
+
     /// The whole chain of causes, for the log.
     pub(super) fn log_text(&self) -> String {
         let Some(cause) = &self.0.cause else {

@@ -22,11 +22,12 @@ use crate::deploy::Registry;
 use crate::dispatch::Submit;
 use crate::log::EventLog;
 use crate::nats::Connection;
+use crate::nodes::Nodes;
 
 pub use dead_letters::{About, DeadLetter, DeadLettersError, Redriven};
 pub use streams::NoStream;
 
-/// The metric that says up to which position events are published.
+/// The metric that says up to which position events are published; of several hosts, on the one that does it.
 pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
 /// And the one that counts dead letters.
 pub(crate) const DEAD: &str = "kontor_nats_dead_letters_total";
@@ -39,6 +40,8 @@ pub struct Ground {
     pub connection: Connection,
     /// How many servers keep each stream that is made.
     pub replicas: usize,
+    /// One of them publishes the events.
+    pub nodes: Nodes,
 }
 
 /// Messaging as it runs.
@@ -52,13 +55,13 @@ pub struct Messaging {
 
 impl Messaging {
     pub fn start(ground: Ground) -> Self {
-        let Ground { log, registry, commands, connection, replicas } = ground;
+        let Ground { log, registry, commands, connection, replicas, nodes } = ground;
         let context = jetstream::new(connection.client().clone());
         let streams = Streams { context, replicas };
         let dead_letters = DeadLetters { streams: streams.clone() };
         let incoming = Incoming::new(registry.clone(), commands, streams.clone(), dead_letters.clone());
         let trouble = Arc::new(Trouble::new("events are not published"));
-        let outgoing = Outgoing { log, registry, streams, trouble: trouble.clone() };
+        let outgoing = Outgoing { log, registry, streams, trouble: trouble.clone(), nodes };
         let tasks = [tokio::spawn(outgoing.run()), tokio::spawn(incoming.clone().run())];
         Self { connection, incoming, dead_letters, outgoing: trouble, tasks }
     }

@@ -2,8 +2,8 @@
 //!
 //! The stream itself says how far it is: its last message has the position of the event that was published last. Each message
 //! is published behind the one before it or not at all (`Nats-Expected-Last-Sequence`), so none is left out, none overtakes
-//! another and none is there twice, though many are under way at once, and though several hosts do this: the one that comes
-//! second looks where the stream is by now, and goes on from there.
+//! another and none is there twice, though many are under way at once, and though for a moment two hosts may do this: the one
+//! that comes second looks where the stream is by now. Of several hosts one does it, as long as it is there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{InfoError, LastRawMessageErrorKind, RawMessageError, Stream};
+use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -24,10 +25,11 @@ use crate::deploy::{HistoryError, Registry};
 use crate::log::{EventLog, ReadError, Subscription};
 use crate::manifest::EventRef;
 use crate::model::{Position, Recorded};
+use crate::nodes::Nodes;
 
 /// Messages on their way at once: more are not quicker, and each is kept in memory until it is acknowledged.
 const AHEAD: usize = 256;
-/// Between two attempts. Also how long the host that comes second leaves the stream to the one that was first.
+/// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 /// What is kept free for the headers in the servers' largest message.
 const HEADER_BYTES: usize = 4 << 10;
@@ -37,6 +39,7 @@ pub(super) struct Outgoing {
     pub(super) registry: Arc<Registry>,
     pub(super) streams: Streams,
     pub(super) trouble: Arc<Trouble>,
+    pub(super) nodes: Nodes,
 }
 
 /// Where the stream is: its last message, and the event in it. Both 0 at the beginning.
@@ -68,7 +71,7 @@ pub(super) enum Failure {
     Publish(#[source] PublishError),
     #[error("an event cannot be published on {subject}, where its service wants it too")]
     Elsewhere { subject: String, source: PublishError },
-    /// Another host publishes as well.
+    /// Another host publishes.
     #[error("another host was first")]
     Overtaken,
     #[error(transparent)]
@@ -80,13 +83,31 @@ pub(super) enum Failure {
 impl Outgoing {
     /// Publishes until the log is closed, whatever happens.
     pub(super) async fn run(self) {
-        let mut owners = Owners::default();
-        while let Err(failure) = self.publish(&mut owners).await {
-            if !matches!(failure, Failure::Overtaken) {
-                self.trouble.keep(&failure);
+        let (mut owners, mut members) = (Owners::default(), self.nodes.changed());
+        loop {
+            // Err cannot be: the sender is in there.
+            while !self.is_its_turn() && members.changed().await.is_ok() {}
+            let published = tokio::select! {
+                published = self.publish(&mut owners) => published,
+                () = self.turn_is_over() => Err(Failure::Overtaken),
+            };
+            match published {
+                Ok(()) => return,
+                Err(Failure::Overtaken) => self.trouble.clear(),
+                Err(failure) => self.trouble.keep(&failure),
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Whether of the hosts that share the log this one publishes.
+    fn is_its_turn(&self) -> bool {
+        self.nodes.owns(EVENTS, None)
+    }
+
+    async fn turn_is_over(&self) {
+        let mut members = self.nodes.changed();
+        while self.is_its_turn() && members.changed().await.is_ok() {}
     }
 
     /// Publishes from where the stream is. Ends when the log is closed.
@@ -185,7 +206,10 @@ impl Outgoing {
                 let sent = self.streams.context.send_publish(subject.clone(), message.clone()).await?;
                 sent.await
             };
-            sent.await.map_err(|source| Failure::Elsewhere { subject, source })?;
+            sent.await.map_err(|source| match is_under_way(&source) {
+                true => Failure::Overtaken,
+                false => Failure::Elsewhere { subject, source },
+            })?;
         }
         Ok(())
     }
@@ -211,6 +235,14 @@ async fn settle(under_way: &mut VecDeque<UnderWay>) -> Result<Position, Failure>
 fn failure(error: PublishError) -> Failure {
     match error.kind() {
         PublishErrorKind::WrongLastSequence => Failure::Overtaken,
+        _ if is_under_way(&error) => Failure::Overtaken,
         _ => Failure::Publish(error),
     }
+}
+
+/// Whether another host is just publishing the same event.
+fn is_under_way(error: &PublishError) -> bool {
+    let source =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
+    source.is_some_and(|error| error.error_code() == ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT)
 }

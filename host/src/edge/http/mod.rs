@@ -185,7 +185,7 @@ impl Site {
             body::discard(&parts.headers, &mut body).await;
         }
         let problem = outcome.as_ref().err();
-        if let Some(problem) = problem.filter(|problem| problem.status().is_server_error()) {
+        if let Some(problem) = problem.filter(|problem| problem.is_to_be_logged()) {
             tracing::error!(route, %request_id, code = problem.code(), "request failed: {}", problem.log_text());
         }
         let mut response = outcome.into_response();

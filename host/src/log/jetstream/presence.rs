@@ -21,6 +21,8 @@ const ANSWERED: Duration = Duration::from_millis(500);
 const SILENCE: Duration = Duration::from_secs(2);
 /// The same without a connection: another server of a cluster is connected to within that.
 const DISCONNECTED: Duration = Duration::from_millis(500);
+/// Two beats of the servers' hearts, and some time for the second to arrive.
+const HEARTBEATS: Duration = Duration::from_millis(2_500);
 
 pub(super) struct Presence {
     pub(super) client: Client,
@@ -35,11 +37,38 @@ pub(super) struct Presence {
 #[derive(Deserialize)]
 struct Info {
     state: StreamState,
+    /// None for a server that stands alone.
+    cluster: Option<Cluster>,
 }
 
 #[derive(Deserialize)]
 struct StreamState {
     last_seq: Sequence,
+}
+
+#[derive(Deserialize)]
+struct Cluster {
+    leader: Option<String>,
+    /// The others.
+    #[serde(default)]
+    replicas: Vec<Replica>,
+}
+
+#[derive(Deserialize)]
+struct Replica {
+    /// Nanoseconds since the leader has heard of it; 0 if it never has.
+    active: u64,
+}
+
+impl Info {
+    /// Whether there is a leader with a majority behind it. One that has lost it notices only after ten seconds, and tells of
+    /// the stream even then.
+    fn takes_messages(&self) -> bool {
+        let Some(cluster) = &self.cluster else { return true };
+        let heard = |replica: &&Replica| (1..HEARTBEATS.as_nanos()).contains(&replica.active.into());
+        let with_leader = 1 + cluster.replicas.iter().filter(heard).count();
+        cluster.leader.is_some() && 2 * with_leader > 1 + cluster.replicas.len()
+    }
 }
 
 impl Presence {
@@ -86,13 +115,35 @@ impl Presence {
         }
     }
 
-    /// The last message, for the leader. None if there is no answer, or nobody who leads.
+    /// The last message. None if there is no answer, or nobody who takes the next one.
     async fn ask(&self) -> Option<Sequence> {
         let subject = format!("$JS.API.STREAM.INFO.{}", self.name);
         let request = Request::new().timeout(Some(ANSWERED));
         let answer = self.client.send_request(subject, request).await.ok()?;
         // Err: it is a refusal.
         let info: Info = serde_json::from_slice(&answer.payload).ok()?;
-        Some(info.state.last_seq)
+        info.takes_messages().then_some(info.state.last_seq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_takes_messages_if_a_majority_of_its_servers_is_there() {
+        let table = [
+            ("null", true),
+            (r#"{"leader": "n1"}"#, true),
+            (r#"{"leader": "n1", "replicas": [{"active": 900000000}, {"active": 900000000}]}"#, true),
+            (r#"{"leader": "n1", "replicas": [{"active": 2900000000}, {"active": 1}]}"#, true),
+            (r#"{"leader": "n1", "replicas": [{"active": 2900000000}, {"active": 0}]}"#, false),
+            (r#"{"replicas": [{"active": 1}, {"active": 1}, {"active": 1}]}"#, false),
+        ];
+        for (cluster, expected) in table {
+            let info = format!(r#"{{"state": {{"last_seq": 7}}, "cluster": {cluster}}}"#);
+            let info: Info = serde_json::from_str(&info).unwrap();
+            assert_eq!(info.takes_messages(), expected, "{cluster}");
+        }
     }
 }

@@ -1,0 +1,147 @@
+//! The swap: a deployment goes to disk, and then live.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::deployer::{DeployError, Deployer, Told};
+use super::deployment::{self, Deployments, Happened, Running};
+use super::gates::Candidate;
+use super::registry::Deployed;
+use super::report::HostReport;
+use crate::clock::{SharedClock, Time};
+use crate::error::CallError;
+use crate::log::{Append, AppendError, EventLog, ReadError};
+use crate::model::{CommandId, Meta, event_of};
+use crate::nodes::Node;
+use crate::runtime::Component;
+use crate::saga::Rehearsed;
+
+/// How long a deployment waits for the other hosts that share the log: more than they take to fetch and compile a component.
+const FOLLOWED: Duration = Duration::from_secs(10);
+
+/// What goes live.
+pub(super) struct Swap {
+    pub(super) happened: Happened,
+    pub(super) deployed: Deployed,
+    pub(super) candidates: Vec<Candidate>,
+}
+
+/// What is on disk and is to be seen by everybody.
+pub(super) struct GoLive {
+    pub(super) deployed: Deployed,
+    /// Those that are new, with the open sagas that may go on with them.
+    pub(super) components: Vec<(Component, Vec<Rehearsed>)>,
+    /// Whether a version is to be taken back that faults. What was there before has been watched.
+    pub(super) watched: bool,
+}
+
+impl Deployer {
+    /// Puts it on disk, then has everybody see it.
+    pub(super) async fn swap(
+        self: Arc<Self>,
+        deployments: &mut Deployments,
+        Swap { happened, deployed, candidates }: Swap,
+        actor: Arc<str>,
+    ) -> Result<(), DeployError> {
+        let ground = &self.ground;
+        for candidate in &candidates {
+            ground.components.keep(&candidate.wasm).map_err(DeployError::Store)?;
+            ground.store.share(&candidate.wasm).await.map_err(DeployError::Store)?;
+        }
+        let watched = matches!(happened, Happened::Deployed { .. });
+        record(&*ground.log, &ground.clock, deployments, happened, actor).await?;
+        let components = candidates.into_iter();
+        let components =
+            components.filter_map(|candidate| Some((candidate.component?, candidate.rehearsed))).collect();
+        self.go_live(deployments, GoLive { deployed, components, watched }).await;
+        Ok(())
+    }
+
+    /// Has everybody see what is on disk. From then on it runs, whatever becomes of the rest.
+    pub(super) async fn go_live(
+        self: Arc<Self>,
+        deployments: &Deployments,
+        GoLive { deployed, components, watched }: GoLive,
+    ) {
+        let ground = &self.ground;
+        let (before, ran) = (ground.registry.current(), self.running());
+        ground.components.keep_releases(deployments.digests().collect());
+        ground.http.follow(deployments.origins());
+        ground.registry.replace(deployed);
+        self.told.store(Arc::new(Told::of(deployments)));
+        ground.nodes.tell();
+        if let Err(error) = ground.projections.follow().await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "read models do not follow a deployment"
+            );
+        }
+        for (component, rehearsed) in &components {
+            let old = before.service(&component.manifest().service);
+            if old.is_some_and(|old| old.digest() == component.digest()) {
+                // With other grants.
+                continue;
+            }
+            if let Err(error) = ground.sagas.move_over(rehearsed, component.digest()).await {
+                tracing::error!(%error, "open sagas stay on the version before");
+            }
+            let released = |old: &&Component| ran.iter().find(|ran| ran.release.digest == old.digest());
+            if let Some(old) = old.filter(|_| watched)
+                && let Some(Running { release, .. }) = released(&old)
+            {
+                tokio::spawn(self.clone().watch(component.clone(), old.clone(), release.clone()));
+            }
+        }
+        if let Err(error) = ground.sagas.wake().await {
+            tracing::warn!(%error, "sagas that wait for a service begin at the next start");
+        }
+    }
+
+    /// Whether the hosts that share the log follow, after a while in which most do.
+    pub(super) async fn hosts(&self) -> Vec<HostReport> {
+        if self.ground.nodes.me().is_none() {
+            return Vec::new();
+        }
+        let version = self.version();
+        let hosts = self.ground.nodes.follow(version, FOLLOWED).await;
+        let report = |node: Node| HostReport {
+            name: node.name,
+            address: node.address,
+            runs: node.status.deployment >= version,
+            troubles: node.status.troubles,
+        };
+        hosts.into_iter().map(report).collect()
+    }
+}
+
+/// Appends an event to the stream of deployments.
+pub(super) async fn record(
+    log: &dyn EventLog,
+    clock: &SharedClock,
+    deployments: &mut Deployments,
+    happened: Happened,
+    actor: Arc<str>,
+) -> Result<(), DeployError> {
+    let event = event_of(&happened).map_err(|error| CallError::Read(ReadError(Arc::new(error))))?;
+    let time_ms = clock.now_ms();
+    let command_id = CommandId::new();
+    let meta = Meta {
+        correlation_id: command_id.shared(),
+        command_id,
+        command: event.name.clone(),
+        fingerprint: 0,
+        causation_id: None,
+        digest: None,
+        time_ms,
+        actor: actor.clone(),
+    };
+    let expected = deployments.version;
+    let append = Append { stream: deployment::stream(), expected, events: vec![event], meta: Arc::new(meta) };
+    log.append(vec![append]).await.map_err(|error| match error {
+        // By another host that shares the log: this one is about to see it.
+        AppendError::Conflict { .. } => DeployError::UnderWay,
+        other => other.into(),
+    })?;
+    deployments.take_in(expected + 1, Time(time_ms), &actor, happened);
+    Ok(())
+}
