@@ -7,64 +7,16 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::{Duration, Instant};
 
 use kontor::model::Digest;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use common::deploy::{fixture, plugin, rebuilt};
 use common::http::Client;
-use common::nats::configured;
+use common::nodes::{both_up, nodes_when, sites, when};
 use common::shop::{SAGA_END, UNDELIVERABLE, new_key, order};
-use common::{Host, Site, audit, laws};
+use common::{Host, audit, laws};
 use kontor_testkit::nats::NatsServer;
-
-/// So long a host is missed, which is as short as it may be.
-const SILENCE_MS: u64 = 1_000;
-/// Longer than anything takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// The places of two hosts that share the log of a server.
-fn sites(server: &NatsServer) -> [Site; 2] {
-    ["left", "right"].map(|name| {
-        Site::new(&format!(
-            "name = '{name}'\nlog = 'jetstream'\n{}[jetstream]\nmonitoring = ['{}']\nsilence_ms = {SILENCE_MS}\n",
-            configured(&server.url()),
-            server.monitoring_url()
-        ))
-    })
-}
-
-/// What a host says of the hosts, when those that are up or were killed are as wanted.
-#[track_caller]
-fn nodes_when(host: &Client, wanted: &[(&str, &str)]) -> Vec<Value> {
-    let nodes = when(
-        || host.get("/admin/nodes").ok()["items"].take(),
-        |nodes| {
-            let state = |node: &Value| (node["name"].clone(), node["state"].clone());
-            let states: Vec<_> = nodes.as_array().unwrap().iter().map(state).collect();
-            wanted.iter().all(|(name, wanted)| states.contains(&(json!(name), json!(wanted))))
-        },
-    );
-    nodes.as_array().unwrap().clone()
-}
-
-/// What is looked at, when it is as wanted.
-#[track_caller]
-fn when(look: impl Fn() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
-    let start = Instant::now();
-    loop {
-        let seen = look();
-        if wanted(&seen) {
-            return seen;
-        }
-        assert!(start.elapsed() < LIMIT, "it does not come: {seen}");
-    }
-}
-
-fn both_up(host: &Client) -> Vec<Value> {
-    nodes_when(host, &[("left", "up"), ("right", "up")])
-}
 
 /// The hosts that have taken sagas, by the journals.
 fn runners(host: &Client) -> BTreeSet<String> {

@@ -51,13 +51,6 @@ fn await_away(host: &Host) {
     }
 }
 
-/// The value of a metric.
-fn metric(host: &Host, name: &str) -> f64 {
-    let metrics = host.get("/metrics").text;
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
-}
-
 /// Takes the server away in the middle of sagas and of a command, and brings it back. Returns how often that command was refused.
 fn check(away: impl FnOnce(&mut NatsServer), back: impl FnOnce(&mut NatsServer)) -> u32 {
     let mut server = NatsServer::start();
@@ -80,9 +73,9 @@ fn check(away: impl FnOnce(&mut NatsServer), back: impl FnOnce(&mut NatsServer))
     let problem = refused.problem(503, "log-unavailable");
     assert!(problem["detail"].as_str().unwrap().contains("Nothing was done"), "{problem}");
     assert_eq!(refused.header("retry-after"), Some("1"));
-    assert!(metric(&host, "kontor_sagas{state=\"running\"}") > 0.0, "no saga was in the middle of its steps");
-    assert_eq!(metric(&host, "kontor_log_available"), 0.0);
-    assert!(metric(&host, "kontor_log_refused_total") >= 1.0);
+    assert!(host.metric("kontor_sagas{state=\"running\"}") > 0.0, "no saga was in the middle of its steps");
+    assert_eq!(host.metric("kontor_log_available"), 0.0);
+    assert!(host.metric("kontor_log_refused_total") >= 1.0);
     assert_eq!(host.get("/readyz").status, 200, "queries may come");
     for path in ["/products/tea", "/products", "/reports/orders", &format!("/orders/{}", placed[0])] {
         host.get(path).ok();
@@ -94,8 +87,8 @@ fn check(away: impl FnOnce(&mut NatsServer), back: impl FnOnce(&mut NatsServer))
     let statuses = audit::check(&host);
     assert!(placed.iter().all(|id| statuses[id] == "confirmed"), "{statuses:?}");
     assert_eq!(host.stock("tea"), (1_000 - ORDERS + 5 + 3, ORDERS), "nothing is lost or doubled");
-    assert_eq!(metric(&host, "kontor_log_available"), 1.0);
-    assert_eq!(metric(&host, "kontor_log_copy_lag_messages"), 0.0);
+    assert_eq!(host.metric("kontor_log_available"), 1.0);
+    assert_eq!(host.metric("kontor_log_copy_lag_messages"), 0.0);
     refusals
 }
 

@@ -121,6 +121,14 @@ impl Client {
         pages.flatten()
     }
 
+    /// The value of a metric.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let metrics = self.get("/metrics").text;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
+    }
+
     /// The position of the log's last event.
     pub(crate) fn head(&self) -> u64 {
         self.events(0).last().map_or(0, |event| event["position"].as_u64().unwrap())
