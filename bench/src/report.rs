@@ -61,6 +61,10 @@ impl Series {
         median(self.rounds.iter().map(|round| round.requests_per_second))
     }
 
+    fn p99_us(&self) -> f64 {
+        median(self.rounds.iter().map(|round| f64::from(round.p99_us)))
+    }
+
     fn cpu_us(&self) -> f64 {
         median(self.rounds.iter().map(|round| round.cpu_us_per_request))
     }
@@ -87,6 +91,11 @@ impl Report {
     /// A series' median throughput as a part of the baseline's.
     fn throughput_ratio(&self, series: &Series) -> f64 {
         series.throughput() / self.baseline.throughput()
+    }
+
+    /// How many times the baseline's latency a series has.
+    fn p99_ratio(&self, series: &Series) -> f64 {
+        series.p99_us() / self.baseline.p99_us()
     }
 
     /// How many times the baseline's processor time a series needs.
@@ -118,10 +127,14 @@ impl Report {
         println!();
         for series in &self.compared {
             let (throughput, cpu) = (self.throughput_ratio(series) * 100.0, self.cpu_ratio(series));
-            let baseline = self.baseline.name;
+            let (name, baseline) = (series.name, self.baseline.name);
+            let p99 = match self.p99_ratio(series) {
+                // Nobody waited.
+                0.0 => String::new(),
+                ratio => format!(", p99 {ratio:.2} times"),
+            };
             println!(
-                "medians, {} to {baseline}: throughput {throughput:.0} %, CPU time {cpu:.2} times",
-                series.name
+                "medians, {name} to {baseline}: throughput {throughput:.0} %{p99}, CPU time {cpu:.2} times"
             );
         }
         Ok(())
@@ -132,6 +145,7 @@ impl Report {
             serde_json::json!({
                 "name": series.name,
                 "throughput": self.throughput_ratio(series),
+                "p99": self.p99_ratio(series),
                 "cpu": self.cpu_ratio(series),
             })
         };

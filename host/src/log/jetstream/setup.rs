@@ -238,14 +238,18 @@ async fn check_sync(options: &JetStreamOptions) -> Result<(), SetupError> {
     if options.monitoring.is_empty() {
         return Err(SetupError::SyncUnknown);
     }
+    let mut silent = Vec::new();
     for url in &options.monitoring {
-        let asked = ask_status(url.clone()).await;
-        let status = asked.map_err(|reason| SetupError::Monitoring { url: url.clone(), reason })?;
-        if !status.config.sync_always {
-            return Err(SetupError::LazySync { url: url.clone() });
+        match ask_status(url.clone()).await {
+            Ok(status) if status.config.sync_always => {}
+            Ok(_) => return Err(SetupError::LazySync { url: url.clone() }),
+            Err(reason) => silent.push(SetupError::Monitoring { url: url.clone(), reason }),
         }
     }
-    Ok(())
+    // A host must be able to start while a server is down, and the others acknowledge without it.
+    let enough = silent.len() * 2 < options.monitoring.len();
+    silent.iter().for_each(|silent| tracing::warn!("{silent}"));
+    silent.into_iter().next().filter(|_| !enough).map_or(Ok(()), Err)
 }
 
 async fn ask_status(url: String) -> Result<JetStreamStatus, String> {
