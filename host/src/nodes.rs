@@ -110,7 +110,7 @@ pub(crate) struct Members {
     up: BTreeSet<NodeId>,
     /// Whether this host hears itself, and since when without a gap.
     lease: Option<Lease>,
-    /// Whether this host has listened for the whole limit: before, anybody may be there.
+    /// Whether this host has listened for the whole limit without a gap: before, anybody may be there.
     listened: bool,
 }
 
@@ -135,7 +135,6 @@ struct Sharing {
     client: Client,
     subject: String,
     silence: Duration,
-    began: Instant,
     /// Told when the others are to know at once how this host is.
     news: Notify,
     leaving: AtomicBool,
@@ -146,8 +145,9 @@ struct Hosts {
     heard: BTreeMap<NodeId, Heard>,
     /// When this host heard itself last.
     myself: Option<Instant>,
-    /// The last lease that began.
+    /// The last lease that began, and when.
     lease: Lease,
+    leased: Option<Instant>,
     /// When another process was heard with this host's id.
     twin: Option<Instant>,
 }
@@ -186,7 +186,6 @@ impl Nodes {
             client: client.clone(),
             subject,
             silence,
-            began: Instant::now(),
             news: Notify::new(),
             leaving: AtomicBool::new(false),
         };
@@ -383,7 +382,7 @@ impl Nodes {
         let members = Members {
             up: up.map(|(id, _)| id.clone()).collect(),
             lease: hosts.lease(sharing),
-            listened: sharing.began.elapsed() >= sharing.silence,
+            listened: hosts.leased.is_some_and(|at| at.elapsed() >= sharing.silence),
         };
         drop(hosts);
         self.0.members.send_if_modified(|before| {
@@ -401,6 +400,7 @@ impl Hosts {
     fn hear_myself(&mut self, now: Instant, sharing: &Sharing) {
         if self.lease(sharing).is_none() {
             self.lease += 1;
+            self.leased = Some(now);
         }
         self.myself = Some(now);
     }
