@@ -157,13 +157,16 @@ pub fn id_of(data: &Path) -> io::Result<NodeId> {
     let file = data.join(FILE);
     match fs::read_to_string(&file) {
         Ok(id) if Uuid::try_parse(id.trim()).is_ok() => Ok(id.trim().into()),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no UUID", file.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        // Empty: the machine went down before it was on disk, and nobody has seen it.
+        Ok(id) if !id.is_empty() => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no UUID", file.display())))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => {
             let id = Uuid::now_v7().to_string();
             fs::write(file, &id)?;
             Ok(id.into())
         }
-        Err(error) => Err(error),
     }
 }
 

@@ -65,38 +65,34 @@ pub(super) fn release(service: &ServiceReport) -> String {
     format!("{} {} ({})", service.service, service.version, service.digest.short())
 }
 
-/// One line a gate, and below it one line a finding.
 fn gate_table(gates: &[Gate], style: Style) -> String {
     let row = |gate: &Gate| {
         [gate.gate.to_string(), outcome(gate.outcome, style), span(gate.took_ms), gate.says.clone()]
     };
-    let heading = ["GATE", "OUTCOME", "TIME", "FOUND"].map(str::to_owned);
-    let rows: Vec<_> = gates.iter().map(row).collect();
-    let mut columns = Columns::new();
-    [&heading].into_iter().chain(&rows).for_each(|row| columns.fit(row));
-    let mut text = columns.line(&heading) + "\n";
-    for (gate, row) in gates.iter().zip(&rows) {
-        text += &(columns.line(row) + "\n");
-        text.extend(gate.findings.iter().map(|finding| format!("{INDENT}{finding}\n")));
-    }
-    text
+    let rows = gates.iter().map(|gate| (row(gate), &*gate.findings)).collect();
+    table_with_findings(["GATE", "OUTCOME", "TIME", "FOUND"], rows)
 }
 
-/// One line a host, and below it one line for what is wrong with it.
 fn host_table(hosts: &[HostReport], style: Style) -> String {
     let runs = |runs| match runs {
         true => style.paint(Colour::Green, "runs it"),
         false => style.paint(Colour::Red, "does not run it yet"),
     };
     let row = |host: &HostReport| [host.name.to_string(), host.address.to_string(), runs(host.runs)];
-    let heading = ["HOST", "ADDRESS", "STATE"].map(str::to_owned);
-    let rows: Vec<_> = hosts.iter().map(row).collect();
+    let rows = hosts.iter().map(|host| (row(host), &*host.troubles)).collect();
+    table_with_findings(["HOST", "ADDRESS", "STATE"], rows)
+}
+
+/// A table, with a line for each finding below its row.
+fn table_with_findings<const N: usize>(heading: [&str; N], rows: Vec<([String; N], &[String])>) -> String {
+    let heading = heading.map(str::to_owned);
     let mut columns = Columns::new();
-    [&heading].into_iter().chain(&rows).for_each(|row| columns.fit(row));
+    columns.fit(&heading);
+    rows.iter().for_each(|(row, _)| columns.fit(row));
     let mut text = columns.line(&heading) + "\n";
-    for (host, row) in hosts.iter().zip(&rows) {
+    for (row, findings) in &rows {
         text += &(columns.line(row) + "\n");
-        text.extend(host.troubles.iter().map(|trouble| format!("{INDENT}{trouble}\n")));
+        text.extend(findings.iter().map(|finding| format!("{INDENT}{finding}\n")));
     }
     text
 }
