@@ -6,18 +6,16 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use kontor_testkit::nats::{Installed, NatsServer};
 
 use crate::add_stock::add_stock;
-use crate::load::{self, Work};
+use crate::load::Work;
 use crate::report::{Report, Round, Series};
 use crate::sagas::{Orders, place_and_wait};
 use crate::server::{Server, cpu_time, new_data};
 use crate::shop;
-
-/// Load that is not counted, before every round: caches fill, connections are made, instances get warm.
-const WARM_UP: Duration = Duration::from_secs(2);
+use crate::turns::Turns;
 
 /// The logs that are compared, with how many nats-servers keep them. The last one is what the others are compared with.
 const LOGS: [(&str, usize); 3] = [("JetStream R1", 1), ("JetStream R3", 3), ("embedded", 0)];
@@ -29,33 +27,14 @@ R3 writes everything to that one disk. On machines of their own R3 costs less, a
 /// Compare commands, and orders with their saga, on the embedded log, on one nats-server and on three, in turns
 #[derive(clap::Args)]
 pub(crate) struct JetStream {
-    /// Connections; each sends its next command when the one before is answered
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
-    /// How long each round is measured
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
     /// Products; each order takes one of each of two
     #[arg(long, default_value_t = 1_000)]
     products: usize,
-    /// Rounds of each log
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// The program to measure
-    #[arg(long, default_value = "../target/release/kontor")]
-    kontor: PathBuf,
-    /// The directory of its components
-    #[arg(long, default_value = "../target/plugins")]
-    plugins: PathBuf,
     /// The nats-server, as `cargo xtask test` fetches it
     #[arg(long, default_value = "../target/nats/bin/nats-server")]
     nats_server: PathBuf,
-    /// Where the data directories of all servers are made: on the disk to be measured
-    #[arg(long, default_value = "../target")]
-    data: PathBuf,
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    turns: Turns,
 }
 
 /// What each connection does again and again.
@@ -63,17 +42,15 @@ type Load = Arc<dyn Fn(usize) -> Work + Send + Sync>;
 
 impl JetStream {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        if self.products < 2 || self.connections == 0 || self.rounds == 0 || self.seconds == 0 {
-            bail!("connections, seconds and rounds must be at least 1, products at least 2");
-        }
-        fs::create_dir_all(&self.data)?;
+        self.turns.check(self.products, 2)?;
+        fs::create_dir_all(&self.turns.data)?;
         let commands = || -> Load { Arc::new(add_stock(self.products)) };
         let orders = || -> Load {
             let orders = Orders::of(self.products);
             Arc::new(move |_| place_and_wait(&orders.next()))
         };
         let reports = [self.compare("command", &commands)?, self.compare("order", &orders)?];
-        if self.json {
+        if self.turns.json {
             return reports.iter().try_for_each(Report::print_json);
         }
         for report in &reports {
@@ -86,7 +63,7 @@ impl JetStream {
 
     fn compare(&self, unit: &'static str, load: &dyn Fn() -> Load) -> anyhow::Result<Report> {
         let mut all = LOGS.map(|(name, _)| Series::new(name));
-        for _ in 0..self.rounds {
+        for _ in 0..self.turns.rounds {
             for (series, (name, servers)) in all.iter_mut().zip(LOGS) {
                 let round = self.round(servers, load());
                 series.rounds.push(round.with_context(|| format!("measuring {unit}s on {name}"))?);
@@ -98,31 +75,24 @@ impl JetStream {
 
     /// New servers, so that no round inherits the log or the backlog of the one before.
     fn round(&self, servers: usize, load: Load) -> anyhow::Result<Round> {
-        let installed = Installed { program: self.nats_server.clone(), data: self.data.clone() };
+        let installed = Installed { program: self.nats_server.clone(), data: self.turns.data.clone() };
         let nats = match servers {
             0 => vec![],
             1 => vec![NatsServer::start_in(&installed)],
             _ => NatsServer::cluster_in(&installed).into(),
         };
-        let folder = new_data(&self.data)?;
+        let folder = new_data(&self.turns.data)?;
         let configuration = folder.path().join("kontor.toml");
         fs::write(&configuration, configured(&nats))?;
-        let mut command = Command::new(&self.kontor);
-        command.arg("serve").arg("--config").arg(&configuration).arg("--plugins").arg(&self.plugins);
-        let host = Server::start(command, &self.data)?;
+        let mut command = Command::new(&self.turns.kontor);
+        command.arg("serve").arg("--config").arg(&configuration).arg("--plugins").arg(&self.turns.plugins);
+        let host = Server::start(command, &self.turns.data)?;
         shop::register(host.address, self.products)?;
-        let work = move |connection| load(connection);
-        load::run(host.address, self.connections, WARM_UP, work.clone())?;
         let used = || -> anyhow::Result<Duration> {
             let servers = nats.iter().filter_map(NatsServer::pid).map(cpu_time);
             servers.chain([host.cpu_time()]).sum()
         };
-        let duration = Duration::from_secs(self.seconds);
-        let before = used()?;
-        let answers = load::run(host.address, self.connections, duration, work)?;
-        let cpu = used()? - before;
-        answers.show_first_error();
-        Ok(Round::new(answers, duration, cpu))
+        self.turns.round(host.address, move |connection| load(connection), used)
     }
 }
 

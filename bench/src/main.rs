@@ -14,6 +14,7 @@ mod sagas;
 mod server;
 mod shop;
 mod swaps;
+mod turns;
 
 use clap::{Parser, Subcommand};
 

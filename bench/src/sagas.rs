@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use kontor::model::CommandId;
 use serde_json::json;
 use tempfile::TempDir;
@@ -17,66 +17,44 @@ use crate::load::{self, Work};
 use crate::report::{Report, Round, Series};
 use crate::server::Server;
 use crate::shop;
+use crate::turns::Turns;
 
-/// Load that is not counted, before every round: caches fill, connections are made, instances get warm.
-const WARM_UP: Duration = Duration::from_secs(2);
 /// How often the end of a flood is looked for: well below what a round takes.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Compare orders placed by a saga with the same commands sent one by one by a client, in turns
 #[derive(clap::Args)]
 pub(crate) struct Sagas {
-    /// Connections; each places its next order when the one before is placed
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
-    /// How long each round is measured
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
     /// Products; each order takes one of each of two. A product's state lists the orders that hold some of it, so few products get slow
     #[arg(long, default_value_t = 1_000)]
     products: usize,
-    /// Rounds of each
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// The program to measure
-    #[arg(long, default_value = "../target/release/kontor")]
-    kontor: PathBuf,
-    /// The directory of its components
-    #[arg(long, default_value = "../target/plugins")]
-    plugins: PathBuf,
     /// The component of the shop without sagas
     #[arg(long, default_value = "../target/wasm32-wasip2/plugin/by_hand.wasm")]
     by_hand: PathBuf,
-    /// Where the servers' data directories are made: on the disk to be measured
-    #[arg(long, default_value = "../target")]
-    data: PathBuf,
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    turns: Turns,
 }
 
 impl Sagas {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        if self.products < 2 || self.connections == 0 || self.rounds == 0 || self.seconds == 0 {
-            bail!("connections, seconds and rounds must be at least 1, products at least 2");
-        }
+        self.turns.check(self.products, 2)?;
         let by_hand = self.plugins_by_hand()?;
         let mut waiting = Series::new("saga, awaited");
         let mut flood = Series::new("saga, flood");
         let mut commands = Series::new("commands");
-        for _ in 0..self.rounds {
-            waiting.rounds.push(self.round(&self.plugins, place_and_wait).context("measuring sagas")?);
+        for _ in 0..self.turns.rounds {
+            waiting.rounds.push(self.round(&self.turns.plugins, place_and_wait).context("measuring sagas")?);
             flood.rounds.push(self.flood().context("measuring a flood of sagas")?);
             commands.rounds.push(self.round(by_hand.path(), send_commands).context("measuring commands")?);
         }
         let report = Report::new("order", vec![waiting, flood], commands);
-        if self.json { report.print_json() } else { report.print_table() }
+        self.turns.print(&report)
     }
 
     /// The shop without sagas, with the same read models.
     fn plugins_by_hand(&self) -> anyhow::Result<TempDir> {
-        let folder = tempfile::tempdir_in(&self.data)?;
-        for file in [&self.by_hand, &self.plugins.join("report.wasm")] {
+        let folder = tempfile::tempdir_in(&self.turns.data)?;
+        for file in [&self.by_hand, &self.turns.plugins.join("report.wasm")] {
             let name = file.file_name().context("a component has a name")?;
             fs::copy(file, folder.path().join(name))
                 .with_context(|| format!("{} is missing", file.display()))?;
@@ -86,9 +64,9 @@ impl Sagas {
 
     /// A new server, so that no round inherits the log or the backlog of the one before.
     fn server(&self, plugins: &Path) -> anyhow::Result<Server> {
-        let mut command = Command::new(&self.kontor);
+        let mut command = Command::new(&self.turns.kontor);
         command.arg("serve").arg("--plugins").arg(plugins);
-        let server = Server::start(command, &self.data)?;
+        let server = Server::start(command, &self.turns.data)?;
         shop::register(server.address, self.products)?;
         Ok(server)
     }
@@ -96,26 +74,20 @@ impl Sagas {
     fn round(&self, plugins: &Path, work: fn(&Order) -> Work) -> anyhow::Result<Round> {
         let server = self.server(plugins)?;
         let orders = Orders::of(self.products);
-        let work = move |_| work(&orders.next());
-        load::run(server.address, self.connections, WARM_UP, work.clone())?;
-        let duration = Duration::from_secs(self.seconds);
-        let cpu_before = server.cpu_time()?;
-        let answers = load::run(server.address, self.connections, duration, work)?;
-        let cpu = server.cpu_time()? - cpu_before;
-        answers.show_first_error();
-        Ok(Round::new(answers, duration, cpu))
+        self.turns.round(server.address, move |_| work(&orders.next()), || server.cpu_time())
     }
 
     /// Nobody waits for the sagas of a flood: what counts is the time from its first order to the end of the last saga.
     fn flood(&self) -> anyhow::Result<Round> {
-        let server = self.server(&self.plugins)?;
+        let server = self.server(&self.turns.plugins)?;
         let orders = Orders::of(self.products);
         let work = orders.clone();
-        load::run(server.address, self.connections, WARM_UP, move |_| place_and_wait(&work.next()))?;
+        self.turns.warm_up(server.address, move |_| place_and_wait(&work.next()))?;
         let settled_before = settled(&server)?;
         let (start, cpu_before) = (Instant::now(), server.cpu_time()?);
-        let duration = Duration::from_secs(self.seconds) / 2;
-        let answers = load::run(server.address, self.connections, duration, move |_| place(&orders.next()))?;
+        let duration = self.turns.duration() / 2;
+        let answers =
+            load::run(server.address, self.turns.connections, duration, move |_| place(&orders.next()))?;
         answers.show_first_error();
         let orders = answers.latencies_us.len() as u64;
         while settled(&server)? < settled_before + orders {

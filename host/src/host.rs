@@ -172,12 +172,11 @@ struct Base {
 impl Base {
     async fn lay(config: &Config, nats: Option<&Connection>) -> Result<Self, HostError> {
         let log = open_log(config, nats).await?;
-        let sharing = nats.filter(|_| log.is_shared());
-        let nodes = join(config, sharing).await?;
+        let nodes = join(config, nats).await?;
         let limits = runtime_limits(&config.limits);
         let http = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
         let runtime = Runtime::new(&config.data, limits, configuration(&config.services)?)?;
-        let store = open_store(config, sharing)?;
+        let store = open_store(config, nats)?;
         Ok(Self { log, nodes, clock: Arc::new(SystemClock), http, runtime, store })
     }
 
@@ -263,18 +262,23 @@ async fn wire(
     Ok(Wired { edge, differing: booted.differing, booted_at })
 }
 
+/// By what the host reaches the others that share its log; none if the log is its own.
+fn sharing<'n>(config: &Config, nats: Option<&'n Connection>) -> Option<&'n Connection> {
+    nats.filter(|_| config.log == LogEngine::JetStream)
+}
+
 /// The components of the past, in the data directory and with the others that share the log.
-pub(crate) fn open_store(config: &Config, sharing: Option<&Connection>) -> Result<Store, HostError> {
+pub(crate) fn open_store(config: &Config, nats: Option<&Connection>) -> Result<Store, HostError> {
     let store = Store::open(&config.data).map_err(HostError::Store)?;
     let bucket =
         |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
-    Ok(store.shared(sharing.map(bucket)))
+    Ok(store.shared(sharing(config, nats).map(bucket)))
 }
 
 /// This host among those that share its log.
-async fn join(config: &Config, sharing: Option<&Connection>) -> Result<Nodes, HostError> {
+async fn join(config: &Config, nats: Option<&Connection>) -> Result<Nodes, HostError> {
     let me = nodes::id_of(&config.data).map_err(HostError::Node)?;
-    let Some(nats) = sharing else { return Ok(Nodes::alone(me)) };
+    let Some(nats) = sharing(config, nats) else { return Ok(Nodes::alone(me)) };
     let silence = Duration::from_millis(config.jetstream.silence_ms);
     Ok(Nodes::listen(me, nats.client(), &config.jetstream.stream, silence).await?)
 }

@@ -78,14 +78,13 @@ pub async fn import(
     if there_before > end {
         return Err(ImportError::NotEmpty { from: end + 1 });
     }
-    let store = open_store(config, nats.as_ref().filter(|_| log.is_shared()))?;
+    let store = open_store(config, nats.as_ref())?;
     let mut appends = Appends::to(&*log);
     let mut hash = Sha256::new();
     while let Some(item) = export.next()? {
         let commit = match item {
             Item::Component(wasm) => {
-                store.keep(&wasm).map_err(ImportError::Store)?;
-                store.share(&wasm).await.map_err(ImportError::Store)?;
+                store.keep_for_all(&wasm).await.map_err(ImportError::Store)?;
                 continue;
             }
             Item::Commit(commit) => commit,

@@ -133,8 +133,7 @@ impl Boot<'_> {
             digest,
             dir: self.plugins.to_owned(),
         })?;
-        self.store.keep(&wasm).map_err(BootError::Store)?;
-        self.store.share(&wasm).await.map_err(BootError::Store)?;
+        self.store.keep_for_all(&wasm).await.map_err(BootError::Store)?;
         let loaded = self.runtime.load(wasm).await;
         loaded.map_err(|source| BootError::Load { service: service.clone(), digest, source })
     }
@@ -173,8 +172,7 @@ impl Boot<'_> {
         let mut services = Vec::new();
         for candidate in candidates {
             let Some(component) = &candidate.component else { continue };
-            self.store.keep(&candidate.wasm).map_err(BootError::Store)?;
-            self.store.share(&candidate.wasm).await.map_err(BootError::Store)?;
+            self.store.keep_for_all(&candidate.wasm).await.map_err(BootError::Store)?;
             let release = deployer::release(component, &granted_here(component));
             services.push(Released { release, gates: candidate.report.gates.clone() });
         }

@@ -57,6 +57,13 @@ pub(crate) enum Happened {
     },
 }
 
+impl Happened {
+    /// Whether a version is to be taken back that faults after it. What was there before has been watched.
+    pub(super) fn is_watched(&self) -> bool {
+        matches!(self, Self::Deployed { .. })
+    }
+}
+
 /// A release with what the gates said of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Released {
@@ -180,13 +187,21 @@ impl Deployments {
     /// What the log says.
     pub(crate) async fn load(log: &dyn EventLog) -> Result<Self, HistoryError> {
         let mut deployments = Self::default();
+        deployments.read_on(log).await?;
+        Ok(deployments)
+    }
+
+    /// Moves on to where the log is. Returns what happened last, if anything did.
+    pub(super) async fn read_on(&mut self, log: &dyn EventLog) -> Result<Option<Happened>, HistoryError> {
+        let mut last = None;
         loop {
-            let page = read(log, deployments.version, MAX_PAGE).await?;
+            let page = read(log, self.version, MAX_PAGE).await?;
             if page.is_empty() {
-                return Ok(deployments);
+                return Ok(last);
             }
             for (event, happened) in page {
-                deployments.take_in(event.version, Time(event.meta.time_ms), &event.meta.actor, happened);
+                last = Some(happened.clone());
+                self.take_in(event.version, Time(event.meta.time_ms), &event.meta.actor, happened);
             }
         }
     }

@@ -1,20 +1,19 @@
 //! Deployments of other hosts that share the log: what the log says they have put live goes live here too.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::MutexGuard;
 
 use super::deployer::Deployer;
-use super::deployment::{self, AGGREGATE, Deployments, Happened, HistoryError};
+use super::deployment::{AGGREGATE, Deployments, HistoryError};
 use super::registry::Deployed;
+use super::store::PastError;
 use super::swap::GoLive;
-use crate::clock::Time;
 use crate::error::{CallError, with_causes};
-use crate::log::{MAX_PAGE, Subscription};
-use crate::model::{Digest, Position};
-use crate::runtime::{Component, LoadError};
+use crate::log::Subscription;
+use crate::model::Position;
+use crate::runtime::Component;
 
 /// Before a deployment is tried again that this host cannot follow.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -24,12 +23,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 enum BehindError {
     #[error(transparent)]
     History(#[from] HistoryError),
-    #[error("the component {} of {service} cannot be fetched", digest.short())]
-    Fetch { service: Arc<str>, digest: Digest, source: io::Error },
-    #[error("the component {} of {service} is in no object store", digest.short())]
-    Gone { service: Arc<str>, digest: Digest },
-    #[error("the component {} of {service} cannot be run", digest.short())]
-    Load { service: Arc<str>, digest: Digest, source: LoadError },
+    #[error("the component of {service} cannot be had")]
+    Component { service: Arc<str>, source: PastError },
     #[error("the services cannot run side by side: {0}")]
     Together(String),
     #[error(transparent)]
@@ -79,54 +74,36 @@ impl Deployer {
         deployments: &mut Deployments,
     ) -> Result<(), BehindError> {
         let mut next = deployments.clone();
-        let mut watched = false;
-        loop {
-            let page = deployment::read(&*self.ground.log, next.version, MAX_PAGE).await?;
-            if page.is_empty() {
-                break;
-            }
-            for (event, happened) in page {
-                watched = matches!(happened, Happened::Deployed { .. });
-                next.take_in(event.version, Time(event.meta.time_ms), &event.meta.actor, happened);
-            }
-        }
-        if next.version == deployments.version {
-            return Ok(());
-        }
-        let deployed = self.deployed_by(&next).await?;
-        let before = self.ground.registry.current();
-        let is_new = |component: &&Component| {
-            let old = before.service(&component.manifest().service);
-            old.is_none_or(|old| old.digest() != component.digest())
-        };
+        let Some(last) = next.read_on(&*self.ground.log).await? else { return Ok(()) };
+        let (deployed, new) = self.deployed_by(&next).await?;
         let mut components = Vec::new();
-        for component in deployed.services().filter(is_new) {
-            components.push((component.clone(), self.ground.sagas.rehearse(component).await?));
+        for component in new {
+            let rehearsed = self.ground.sagas.rehearse(&component).await?;
+            components.push((component, rehearsed));
         }
         *deployments = next;
+        let watched = last.is_watched();
         self.go_live(deployments, GoLive { deployed, components, watched }).await;
         Ok(())
     }
 
-    /// The components of what runs by the log.
-    async fn deployed_by(&self, deployments: &Deployments) -> Result<Deployed, BehindError> {
+    /// What runs by the log, and which components of it do not run here yet.
+    async fn deployed_by(
+        &self,
+        deployments: &Deployments,
+    ) -> Result<(Deployed, Vec<Component>), BehindError> {
         let current = self.ground.registry.current();
-        let mut services = Vec::new();
+        let (mut services, mut new) = (Vec::new(), Vec::new());
         for (service, running) in &deployments.running {
             let digest = running.release.digest;
-            if let Some(component) = current.services().find(|component| component.digest() == digest) {
-                services.push(component.clone());
-                continue;
+            let had = self.ground.components.get(digest).await;
+            let component =
+                had.map_err(|source| BehindError::Component { service: service.clone(), source })?;
+            if current.service(service).is_none_or(|old| old.digest() != digest) {
+                new.push(component.clone());
             }
-            let service = service.clone();
-            let wasm = match self.ground.store.fetch(digest).await {
-                Ok(Some(wasm)) => wasm,
-                Ok(None) => return Err(BehindError::Gone { service, digest }),
-                Err(source) => return Err(BehindError::Fetch { service, digest, source }),
-            };
-            let loaded = self.ground.runtime.load(wasm).await;
-            services.push(loaded.map_err(|source| BehindError::Load { service, digest, source })?);
+            services.push(component);
         }
-        Deployed::new(services).map_err(BehindError::Together)
+        Ok((Deployed::new(services).map_err(BehindError::Together)?, new))
     }
 }

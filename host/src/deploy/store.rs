@@ -67,8 +67,14 @@ impl Store {
         Ok(wasm)
     }
 
+    /// Keeps a component here, and where other hosts look for it.
+    pub(crate) async fn keep_for_all(&self, wasm: &[u8]) -> io::Result<()> {
+        self.keep(wasm)?;
+        self.share(wasm).await
+    }
+
     /// Puts a component where other hosts look for it.
-    pub(crate) async fn share(&self, wasm: &[u8]) -> io::Result<()> {
+    pub(super) async fn share(&self, wasm: &[u8]) -> io::Result<()> {
         match &self.bucket {
             Some(bucket) => bucket.put(wasm).await,
             None => Ok(()),

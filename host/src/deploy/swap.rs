@@ -31,7 +31,7 @@ pub(super) struct GoLive {
     pub(super) deployed: Deployed,
     /// Those that are new, with the open sagas that may go on with them.
     pub(super) components: Vec<(Component, Vec<Rehearsed>)>,
-    /// Whether a version is to be taken back that faults. What was there before has been watched.
+    /// See [`Happened::is_watched`].
     pub(super) watched: bool,
 }
 
@@ -48,7 +48,7 @@ impl Deployer {
             ground.components.keep(&candidate.wasm).map_err(DeployError::Store)?;
             ground.store.share(&candidate.wasm).await.map_err(DeployError::Store)?;
         }
-        let watched = matches!(happened, Happened::Deployed { .. });
+        let watched = happened.is_watched();
         record(&*ground.log, &ground.clock, deployments, happened, actor).await?;
         let components = candidates.into_iter();
         let components =

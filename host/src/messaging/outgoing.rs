@@ -83,17 +83,16 @@ pub(super) enum Failure {
 impl Outgoing {
     /// Publishes until the log is closed, whatever happens.
     pub(super) async fn run(self) {
-        let (mut owners, mut members) = (Owners::default(), self.nodes.changed());
+        let mut owners = Owners::default();
         loop {
-            while !self.is_its_turn() {
+            if !self.is_its_turn() {
                 // Whatever was wrong is for the host to tell that publishes now.
                 self.trouble.clear();
-                // Err cannot be: the sender is in there.
-                let _ = members.changed().await;
+                self.turn(true).await;
             }
             let published = tokio::select! {
                 published = self.publish(&mut owners) => published,
-                () = self.turn_is_over() => Err(Failure::Overtaken),
+                () = self.turn(false) => Err(Failure::Overtaken),
             };
             match published {
                 Ok(()) => return,
@@ -109,9 +108,11 @@ impl Outgoing {
         self.nodes.owns(EVENTS, None)
     }
 
-    async fn turn_is_over(&self) {
+    /// Waits until it is its turn, or is not.
+    async fn turn(&self, its: bool) {
         let mut members = self.nodes.changed();
-        while self.is_its_turn() && members.changed().await.is_ok() {}
+        // Err cannot be: the sender is in there.
+        while self.is_its_turn() != its && members.changed().await.is_ok() {}
     }
 
     /// Publishes from where the stream is. Ends when the log is closed.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::entry::Entry;
@@ -133,20 +134,23 @@ impl Sagas {
 
     /// Keeps anybody else from running the saga.
     async fn claim(&self, open: &Arc<Open>) -> Result<(), CallError> {
-        let settled = self.shared.settled(&open.id);
-        if self.shared.claim(open) {
-            return Ok(());
-        }
-        // One whose journal says that it is parked is about to let go.
-        let state = self.journaled(&open.id).await?.map_or(SagaState::Running, |status| status.state);
-        if state == SagaState::Parked {
-            // Either way the next line says whether it has.
-            let _ = tokio::time::timeout(CATCH_UP, settled).await;
+        let deadline = Instant::now() + CATCH_UP;
+        let mut in_time = true;
+        loop {
+            let settled = self.shared.settled(&open.id);
             if self.shared.claim(open) {
                 return Ok(());
             }
+            let state = self.journaled(&open.id).await?.map_or(SagaState::Running, |status| status.state);
+            if state != SagaState::Parked {
+                return Err(not_parked(state).into());
+            }
+            if !in_time {
+                return Err(CallError::Busy { queue: "the queue of acts on the saga" });
+            }
+            // Whoever holds a saga whose journal says that it is parked is about to let go of it: its run, or another act.
+            in_time = timeout_at(deadline, settled).await.is_ok();
         }
-        Err(not_parked(state).into())
     }
 }
 

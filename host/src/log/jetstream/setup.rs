@@ -249,7 +249,10 @@ async fn check_sync(options: &JetStreamOptions) -> Result<(), SetupError> {
     // A host must be able to start while a server is down, and the others acknowledge without it.
     let enough = silent.len() * 2 < options.monitoring.len();
     silent.iter().for_each(|silent| tracing::warn!("{silent}"));
-    silent.into_iter().next().filter(|_| !enough).map_or(Ok(()), Err)
+    match silent.into_iter().next() {
+        Some(error) if !enough => Err(error),
+        _ => Ok(()),
+    }
 }
 
 async fn ask_status(url: String) -> Result<JetStreamStatus, String> {

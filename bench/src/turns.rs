@@ -1,0 +1,82 @@
+//! What is compared in turns: rounds of the same load on one server after another.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use crate::load::{self, Work};
+use crate::report::{Report, Round};
+
+/// Load that is not counted, before every round: caches fill, connections are made, instances get warm.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// How it is measured, and what.
+#[derive(clap::Args)]
+pub(crate) struct Turns {
+    /// Connections; each sends its next request when the one before is answered
+    #[arg(long, default_value_t = 64)]
+    pub(crate) connections: usize,
+    /// How long each round is measured
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Rounds of each
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: usize,
+    /// The program to measure
+    #[arg(long, default_value = "../target/release/kontor")]
+    pub(crate) kontor: PathBuf,
+    /// The directory of its components
+    #[arg(long, default_value = "../target/plugins")]
+    pub(crate) plugins: PathBuf,
+    /// Where the data directories of the servers are made: on the disk to be measured
+    #[arg(long, default_value = "../target")]
+    pub(crate) data: PathBuf,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Turns {
+    /// Whether there is anything to measure, with so many of `at_least` products.
+    pub(crate) fn check(&self, products: usize, at_least: usize) -> anyhow::Result<()> {
+        ensure!(
+            products >= at_least && self.connections > 0 && self.rounds > 0 && self.seconds > 0,
+            "connections, seconds and rounds must be at least 1, products at least {at_least}"
+        );
+        Ok(())
+    }
+
+    /// The time that a round is measured.
+    pub(crate) fn duration(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+
+    pub(crate) fn warm_up(
+        &self,
+        server: SocketAddr,
+        work: impl Fn(usize) -> Work + Send + Sync + 'static,
+    ) -> anyhow::Result<()> {
+        load::run(server, self.connections, WARM_UP, work).map(drop)
+    }
+
+    /// Measures a server that has just been started. `used`: the processor time so far of all that serves.
+    pub(crate) fn round(
+        &self,
+        server: SocketAddr,
+        work: impl Fn(usize) -> Work + Clone + Send + Sync + 'static,
+        used: impl Fn() -> anyhow::Result<Duration>,
+    ) -> anyhow::Result<Round> {
+        self.warm_up(server, work.clone())?;
+        let before = used()?;
+        let answers = load::run(server, self.connections, self.duration(), work)?;
+        let cpu = used()? - before;
+        answers.show_first_error();
+        Ok(Round::new(answers, self.duration(), cpu))
+    }
+
+    pub(crate) fn print(&self, report: &Report) -> anyhow::Result<()> {
+        if self.json { report.print_json() } else { report.print_table() }
+    }
+}

@@ -1,0 +1,102 @@
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn the_defaults_are_sound() {
+    Config::default().check().unwrap();
+}
+
+#[test]
+fn an_override_goes_before_the_file_and_the_file_before_the_default() {
+    // file, override, what holds
+    let table = [
+        ("", None, "127.0.0.1:7070"),
+        ("listen = '127.0.0.1:1'", None, "127.0.0.1:1"),
+        ("", Some("127.0.0.1:2"), "127.0.0.1:2"),
+        ("listen = '127.0.0.1:1'", Some("127.0.0.1:2"), "127.0.0.1:2"),
+    ];
+    for (file, given, holds) in table {
+        let mut config = Config::parse(file).unwrap();
+        let listen = given.map(|address| address.parse().unwrap());
+        config.apply(Overrides { listen, ..Overrides::default() });
+        assert_eq!(config.listen.to_string(), holds, "file {file:?}, override {given:?}");
+    }
+}
+
+#[test]
+fn a_file_sets_what_it_names_and_leaves_the_rest() {
+    let config = Config::parse(
+        "data = '/var/lib/kontor'\nlog_format = 'json'\n[limits]\nqueue = 7\n\
+         [services.payment]\ncard-limit = 500\nregions = ['north']",
+    )
+    .unwrap();
+    let expected = Config {
+        data: PathBuf::from("/var/lib/kontor"),
+        log_format: LogFormat::Json,
+        limits: Limits { queue: 7, ..Limits::default() },
+        services: BTreeMap::from([(
+            "payment".to_owned(),
+            BTreeMap::from([("card-limit".to_owned(), json!(500)), ("regions".to_owned(), json!(["north"]))]),
+        )]),
+        ..Config::default()
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_the_file_the_line_and_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.toml");
+    fs::write(&file, "[limits]\nque = 7\n").unwrap();
+    let error = Config::load(in_file(file)).unwrap_err();
+    let told = format!("{:#}", anyhow::Error::from(error));
+    for part in ["shop.toml", "line 2", "`que`", "`queue`"] {
+        assert!(told.contains(part), "{part} is missing in: {told}");
+    }
+}
+
+fn in_file(file: PathBuf) -> Overrides {
+    let place = Place { config: Some(file), ..Place::default() };
+    Overrides { place, ..Overrides::default() }
+}
+
+#[test]
+fn a_file_that_was_asked_for_must_be_there() {
+    let error = Config::load(in_file(PathBuf::from("/nowhere/kontor.toml"))).unwrap_err();
+    assert_eq!(error.to_string(), "the configuration /nowhere/kontor.toml cannot be read");
+}
+
+#[test]
+fn only_loopback_addresses_are_listened_on() {
+    let table = [
+        ("127.0.0.1:7070", true),
+        ("127.8.0.1:0", true),
+        ("[::1]:7070", true),
+        ("0.0.0.0:7070", false),
+        ("[::]:7070", false),
+        ("192.168.1.2:7070", false),
+    ];
+    for (listen, allowed) in table {
+        let config = Config { listen: listen.parse().unwrap(), ..Config::default() };
+        assert_eq!(config.check().is_ok(), allowed, "{listen}");
+    }
+}
+
+#[test]
+fn limits_that_would_stop_everything_are_refused() {
+    let table = [
+        ("[limits]\nqueue = 0", "limits.queue must be at least 1"),
+        ("[limits]\ncall_time_ms = 0", "limits.call_time_ms must be at least 1"),
+        ("[limits]\nhttp_concurrency = 0", "limits.http_concurrency must be at least 1"),
+        ("[deploy]\nhistory_time_ms = 0", "deploy.history_time_ms must be at least 1"),
+        ("[limits]\nhttp_time_ms = 10_000", "limits.http_time_ms must be below 10000"),
+        ("[nats]\ncertificate = 'a.pem'", "nats.certificate and nats.key go together"),
+        ("[nats]\nreplicas = 2", "nats.replicas must be 1, 3 or 5"),
+        ("log = 'jetstream'", "log = \"jetstream\" needs NATS servers"),
+    ];
+    for (file, reason) in table {
+        let told = Config::parse(file).unwrap().check().unwrap_err().to_string();
+        assert!(told.starts_with(reason), "{told}");
+    }
+}

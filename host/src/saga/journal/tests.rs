@@ -1,0 +1,216 @@
+use super::super::entry::{Effort, Trigger};
+use super::*;
+use crate::model::{StreamId, event_of, variant_of};
+
+const EFFORT: Effort = Effort { attempts: 1, took_ms: 2 };
+
+fn action() -> Action {
+    let stream = StreamId::new("product", "p1").unwrap();
+    Action { stream, command: "reserve".to_owned(), payload: Json::empty_object() }
+}
+
+fn rejection() -> Rejection {
+    Rejection::new("no", "No.")
+}
+
+fn started() -> Entry {
+    let trigger = Trigger { stream: StreamId::new("order", "o1").unwrap(), version: 1 };
+    let digest = Digest::of(b"");
+    Entry::Started { service: "order".into(), saga: "place-order".into(), digest, trigger }
+}
+
+fn done(name: &str) -> Entry {
+    let outcome = Outcome { version: 1, events: Vec::new(), view: None };
+    Entry::StepDone { name: name.to_owned(), action: action(), outcome, effort: EFFORT }
+}
+
+fn refused(name: &str) -> Entry {
+    let rejection = rejection();
+    Entry::StepRefused { name: name.to_owned(), action: action(), rejection, effort: EFFORT }
+}
+
+fn failed(name: &str) -> Entry {
+    let error = "down".to_owned();
+    Entry::StepFailed { name: name.to_owned(), action: action(), error, effort: EFFORT }
+}
+
+fn pivoted(name: &str) -> Entry {
+    let outcome = Outcome { version: 1, events: Vec::new(), view: None };
+    Entry::Pivoted { name: name.to_owned(), action: action(), outcome, effort: EFFORT }
+}
+
+fn answered(name: &str) -> Entry {
+    let request = Request { service: "s".into(), query: "q".into(), arguments: Json::empty_object() };
+    Entry::QueryAnswered { name: name.to_owned(), request, answer: Err(rejection()), effort: EFFORT }
+}
+
+fn waiting(name: &str) -> Entry {
+    Entry::Waiting { name: name.to_owned(), wait: Wait::Sleep { duration_ms: 5 }, until_ms: 7 }
+}
+
+fn awoken(name: &str) -> Entry {
+    Entry::Awoken { name: name.to_owned(), event: None }
+}
+
+fn unwinding() -> Entry {
+    Entry::Unwinding { reason: rejection() }
+}
+
+fn undone(name: &str) -> Entry {
+    Entry::Undone { name: name.to_owned(), effort: EFFORT }
+}
+
+fn undo_failed(name: &str) -> Entry {
+    Entry::UndoFailed { name: name.to_owned(), error: "down".to_owned(), effort: EFFORT }
+}
+
+fn parked() -> Entry {
+    Entry::Parked { why: "why".to_owned(), divergence: None }
+}
+
+fn skipped(name: &str) -> Entry {
+    Entry::Skipped { name: name.to_owned(), reason: "why not".to_owned() }
+}
+
+fn resolved() -> Entry {
+    Entry::Resolved { reason: "done by hand".to_owned() }
+}
+
+fn fold(entries: &[Entry]) -> Result<Saga, IllegalEntry> {
+    let mut saga = None;
+    for entry in entries {
+        saga = Some(next_state(saga, entry)?);
+    }
+    saga.ok_or(IllegalEntry { entry: "", state: "not started" })
+}
+
+/// One of each, about the step `a` where it must be known and `new` where it must not.
+fn every_entry() -> Vec<Entry> {
+    vec![
+        started(),
+        done("new"),
+        refused("new"),
+        failed("new"),
+        pivoted("new"),
+        answered("new"),
+        waiting("new"),
+        awoken("a"),
+        unwinding(),
+        undone("a"),
+        undo_failed("a"),
+        parked(),
+        Entry::Moved { digest: Digest::of(b"new") },
+        Entry::Resumed {},
+        skipped("a"),
+        resolved(),
+        Entry::Completed {},
+        Entry::Compensated {},
+    ]
+}
+
+const STEPS: [&str; 6] = ["step-done", "step-failed", "query-answered", "waiting", "parked", "moved"];
+const BEFORE_PIVOT: [&str; 3] = ["step-refused", "pivoted", "unwinding"];
+
+#[test]
+fn every_entry_in_every_state() {
+    let (a, completed, compensated) = (done("a"), Entry::Completed {}, Entry::Compensated {});
+    let running = [&STEPS[..], &BEFORE_PIVOT].concat();
+    let completing = |allowed: &[&'static str]| [allowed, &["completed"]].concat();
+    let all_undone = vec![started(), a.clone(), unwinding(), undone("a"), undone(STEP_ZERO)];
+    let table: Vec<(&str, Vec<Entry>, Vec<&str>)> = vec![
+        ("not started", vec![], vec!["started"]),
+        ("running", vec![started(), a.clone()], completing(&running)),
+        ("failed", vec![started(), failed("a")], running.clone()),
+        ("pivoted", vec![started(), a.clone(), pivoted("p")], completing(&STEPS)),
+        ("failed after the pivot", vec![started(), pivoted("p"), failed("a")], STEPS.to_vec()),
+        ("waiting", vec![started(), waiting("a")], vec!["awoken", "moved"]),
+        ("waiting for another", vec![started(), waiting("b")], vec!["moved"]),
+        ("awoken", vec![started(), waiting("a"), awoken("a")], completing(&running)),
+        ("unwinding", vec![started(), a.clone(), unwinding()], vec!["undone", "undo-failed", "parked"]),
+        (
+            "undo failed",
+            vec![started(), a.clone(), unwinding(), undo_failed("a")],
+            vec!["undone", "undo-failed", "parked"],
+        ),
+        ("all undone", all_undone.clone(), vec!["compensated", "parked"]),
+        ("parked", vec![started(), a.clone(), parked()], vec!["resumed", "resolved", "moved"]),
+        (
+            "parked by a failed step",
+            vec![started(), pivoted("p"), failed("a"), parked()],
+            vec!["resumed", "skipped", "resolved", "moved"],
+        ),
+        (
+            "parked by a failed undo",
+            vec![started(), a.clone(), unwinding(), undo_failed("a"), parked()],
+            vec!["resumed", "skipped", "resolved"],
+        ),
+        ("completed", vec![started(), a.clone(), completed], vec![]),
+        ("compensated", [&all_undone[..], &[compensated]].concat(), vec![]),
+        ("resolved", vec![started(), parked(), resolved()], vec![]),
+    ];
+    for (label, history, allowed) in table {
+        fold(&history)
+            .map(|_| ())
+            .or_else(|error| if history.is_empty() { Ok(()) } else { Err(error) })
+            .unwrap();
+        for entry in every_entry() {
+            let legal = fold(&[&history[..], std::slice::from_ref(&entry)].concat()).is_ok();
+            assert_eq!(legal, allowed.contains(&entry.name()), "{} in {label}", entry.name());
+        }
+    }
+}
+
+fn to_undo(entries: &[Entry]) -> Vec<String> {
+    fold(entries).unwrap().to_undo().map(str::to_owned).collect()
+}
+
+#[test]
+fn undo_runs_in_reverse_and_ends_with_step_zero() {
+    let history = [started(), done("a"), done("b"), refused("c"), unwinding(), undone("b")];
+    assert_eq!(to_undo(&history), ["a", STEP_ZERO]);
+}
+
+#[test]
+fn a_step_that_failed_may_have_had_an_effect_unless_it_was_refused_later() {
+    assert_eq!(to_undo(&[started(), done("a"), failed("b"), unwinding()]), ["b", "a", STEP_ZERO]);
+    assert_eq!(to_undo(&[started(), failed("b"), done("b"), done("c"), unwinding()]), ["c", "b", STEP_ZERO]);
+    assert_eq!(to_undo(&[started(), failed("b"), refused("b"), unwinding()]), [STEP_ZERO]);
+}
+
+#[test]
+fn a_name_is_used_once() {
+    for again in [done("a"), refused("a"), failed("a"), pivoted("a"), answered("a"), waiting("a")] {
+        assert!(fold(&[started(), done("a"), again.clone()]).is_err(), "{again:?}");
+        assert!(fold(&[started(), waiting("a"), awoken("a"), again]).is_err());
+    }
+    assert!(fold(&[started(), done(STEP_ZERO)]).is_err());
+}
+
+#[test]
+fn a_parked_saga_goes_on_where_it_was() {
+    let forward = [started(), pivoted("p"), failed("a"), parked(), Entry::Resumed {}];
+    assert_eq!(fold(&forward).unwrap().state, SagaState::Running);
+    let back = [started(), done("a"), unwinding(), undo_failed("a"), undone(STEP_ZERO), parked()];
+    let resumed = [&back[..], &[Entry::Resumed {}]].concat();
+    assert_eq!(fold(&resumed).unwrap().state, SagaState::Unwinding);
+    assert_eq!(to_undo(&resumed), ["a"]);
+}
+
+#[test]
+fn what_is_skipped_counts_as_done_or_as_undone() {
+    let forward = [started(), pivoted("p"), failed("a"), parked(), skipped("a")];
+    let saga = fold(&forward).unwrap();
+    let answer = Ok(Outcome::nothing());
+    assert_eq!(saga.answered["a"], Answered::Step { action: action(), answer });
+    let back =
+        [started(), done("a"), unwinding(), undo_failed("a"), undone(STEP_ZERO), parked(), skipped("a")];
+    assert_eq!(to_undo(&back), Vec::<String>::new());
+}
+
+#[test]
+fn entries_survive_the_log() {
+    for entry in every_entry() {
+        let event = event_of(&entry).unwrap();
+        assert_eq!(variant_of::<Entry>(&event.name, &event.payload).unwrap(), entry);
+    }
+}
