@@ -187,14 +187,17 @@ impl Shared {
             Change::Parked { id, .. } => id,
             _ => return,
         };
-        if !self.waiting().contains_key(id) || self.under_way().contains_key(id) {
+        let alone = self.ground.nodes.me().is_none();
+        if alone || !self.waiting().contains_key(id) || self.under_way().contains_key(id) {
             return;
         }
         let (shared, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
             let Ok(stream) = StreamId::new(AGGREGATE, &id) else { return };
-            // Err: they wait as long as they wanted to, and then look for themselves.
-            if let Ok((_, Some(saga))) = record::read(&*shared.ground.log, &stream).await {
+            // Err: they wait as long as they wanted to, and then look for themselves. It may go on by now.
+            if let Ok((_, Some(saga))) = record::read(&*shared.ground.log, &stream).await
+                && saga.state.settled()
+            {
                 shared.tell_waiting(&SagaStatus::of(&id, &saga));
             }
         });

@@ -140,6 +140,26 @@ enum Place {
     TakenAndCalled,
 }
 
+/// Somebody who waits for a saga, and is forgotten when that is over.
+struct Settling<'a> {
+    shared: &'a Shared,
+    id: SagaId,
+    told: oneshot::Receiver<SagaStatus>,
+}
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.told.close();
+        let mut waiting = self.shared.waiting();
+        if let Some(senders) = waiting.get_mut(&self.id) {
+            senders.retain(|sender| !sender.is_closed());
+            if senders.is_empty() {
+                waiting.remove(&self.id);
+            }
+        }
+    }
+}
+
 impl Sagas {
     /// Takes up all sagas that have not ended, and from then on every one that an event starts. `data`: where the index is.
     pub async fn start(data: &Path, ground: Ground) -> Result<Self, SagasError> {
@@ -213,12 +233,12 @@ impl Sagas {
 
     /// The status when the saga has ended or parked, or after `limit` as it stands then.
     pub async fn wait(&self, id: &str, limit: Duration) -> Result<Option<SagaStatus>, CallError> {
-        let settled = self.shared.settled(id);
+        let mut settling = self.shared.settling(id);
         let status = self.journaled(id).await?;
         if status.as_ref().is_some_and(|status| status.state.settled()) {
             return Ok(status);
         }
-        match tokio::time::timeout(limit, settled).await {
+        match tokio::time::timeout(limit, &mut settling.told).await {
             Ok(Ok(status)) => Ok(Some(status)),
             // The time is over, or the host stops.
             _ => self.journaled(id).await,
@@ -323,14 +343,12 @@ impl Shared {
         }
     }
 
-    /// Resolves when a saga that runs here has ended or parked.
-    fn settled(&self, id: &str) -> oneshot::Receiver<SagaStatus> {
-        let (sender, receiver) = oneshot::channel();
-        let mut waiting = self.waiting();
-        let senders = waiting.entry(id.into()).or_default();
-        senders.retain(|sender| !sender.is_closed());
-        senders.push(sender);
-        receiver
+    /// Begins to wait for a saga that runs here to end or park.
+    fn settling(&self, id: &str) -> Settling<'_> {
+        let (sender, told) = oneshot::channel();
+        let id = SagaId::from(id);
+        self.waiting().entry(id.clone()).or_default().push(sender);
+        Settling { shared: self, id, told }
     }
 
     /// Runs a saga on a task of its own, as soon as there is a place. One that runs already looks at the log once more.

@@ -137,7 +137,7 @@ impl Sagas {
         let deadline = Instant::now() + CATCH_UP;
         let mut in_time = true;
         loop {
-            let settled = self.shared.settled(&open.id);
+            let mut settling = self.shared.settling(&open.id);
             if self.shared.claim(open) {
                 return Ok(());
             }
@@ -149,7 +149,7 @@ impl Sagas {
                 return Err(CallError::Busy { queue: "the queue of acts on the saga" });
             }
             // Whoever holds a saga whose journal says that it is parked is about to let go of it: its run, or another act.
-            in_time = timeout_at(deadline, settled).await.is_ok();
+            in_time = timeout_at(deadline, &mut settling.told).await.is_ok();
         }
     }
 }
