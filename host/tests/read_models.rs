@@ -158,7 +158,7 @@ fn the_command_line_shows_and_redrives_as_the_host_does() {
     };
     let json = |text: String| serde_json::from_str::<Value>(&text).unwrap();
 
-    assert!(printed(&["projections"]).contains("inventory  1        5         -    1       -\n"));
+    assert!(printed(&["projections"]).contains("inventory  1        -     5         -    1       -\n"));
     assert_eq!(json(printed(&["projections", "--json"])), host.get("/admin/projections").ok());
     assert!(printed(&["projections", "show", "inventory"]).contains("product/desk  2      3        "));
     make_room(&site, &["desk"]);
@@ -246,6 +246,41 @@ fn a_replay_puts_a_read_model_right_while_it_is_asked_and_goes_on() {
     built(&host);
     assert_eq!(stock(&host), stock_in_the_log(&host));
     host.post("/admin/projections/payment/replay", &[], &json!({})).problem(404, "not-found");
+}
+
+#[test]
+fn a_replay_from_a_time_knows_only_what_has_happened_since() {
+    let site = recorded(&[("desk", 3)]);
+    let host = site.start();
+    for product in ["chair", "lamp"] {
+        host.put(&format!("/products/{product}"), &json!({"name": product, "unit_price": 5, "quantity": 7}))
+            .ok();
+    }
+    let of_chair = |event: &Value| event["stream"] == "product/chair";
+    let from = host.events(0).into_iter().find(of_chair).unwrap()["time"].clone();
+    let told = ended(
+        kontor(&["replay", "inventory", "--from", from.as_str().unwrap()]).args(["--host", host.url()]),
+    );
+    assert!(told.stdout.contains("of what has happened since"), "{}", told.stderr);
+    built(&host);
+    host.post("/products/desk/add-stock", &[], &json!({"quantity": 5})).ok();
+    host.post("/products/chair/add-stock", &[], &json!({"quantity": 5})).ok();
+    let since = BTreeMap::from([("chair".to_owned(), 12), ("lamp".to_owned(), 7)]);
+    assert_eq!((stock(&host), &host.get(INVENTORY).ok()["from"]), (since.clone(), &from));
+
+    // It stays so after a restart, until it is built of everything.
+    assert!(host.stop().success());
+    let host = site.start();
+    assert_eq!((stock(&host), &host.get(INVENTORY).ok()["from"]), (since, &from));
+    for (body, status, code) in [
+        (json!({"from": "9999-01-01T00:00:00Z"}), 409, "time-not-come"),
+        (json!({"from": "yesterday"}), 422, "invalid-payload"),
+    ] {
+        host.post(&format!("{INVENTORY}/replay"), &[], &body).problem(status, code);
+    }
+    host.post(&format!("{INVENTORY}/replay"), &[], &json!({})).ok();
+    built(&host);
+    assert_eq!((stock(&host), &host.get(INVENTORY).ok()["from"]), (stock_in_the_log(&host), &Value::Null));
 }
 
 #[test]

@@ -134,6 +134,7 @@ fn projection_table(projections: &[Overview], style: Style) -> String {
         [
             projection.service.to_string(),
             projection.version.to_string(),
+            projection.from.map_or_else(|| "-".to_owned(), String::from),
             projection.position.to_string(),
             lag(projection),
             match projection.parked {
@@ -144,7 +145,7 @@ fn projection_table(projections: &[Overview], style: Style) -> String {
         ]
     };
     table(
-        ["service", "version", "position", "lag", "parked", "building"],
+        ["service", "version", "from", "position", "lag", "parked", "building"],
         projections.iter().map(row).collect(),
     )
 }
@@ -206,8 +207,7 @@ mod tests {
     use super::super::scripted_host::scripted_host;
     use super::*;
 
-    const BEHIND: &str =
-        r#"{"service":"report","version":2,"position":40,"lag_events":3,"lag_ms":1500,"parked":2}"#;
+    const BEHIND: &str = r#"{"service":"report","version":2,"from":"2026-11-01T00:00:00.000Z","position":40,"lag_events":3,"lag_ms":1500,"parked":2}"#;
     const UP_TO_DATE: &str = r#"{"service":"inventory","version":1,"position":43,"lag_events":0,"lag_ms":0,"parked":0,"building":{"version":1,"position":20,"events_per_second":7}}"#;
 
     #[derive(Parser)]
@@ -230,9 +230,9 @@ mod tests {
     #[test]
     fn read_models_are_listed_one_a_line() {
         let expected = "\
-SERVICE    VERSION  POSITION  LAG              PARKED  BUILDING
-inventory  1        43        -                -       20/43, 7 events/s
-report     2        40        3 events (1.5s)  2       -
+SERVICE    VERSION  FROM                      POSITION  LAG              PARKED  BUILDING
+inventory  1        -                         43        -                -       20/43, 7 events/s
+report     2        2026-11-01T00:00:00.000Z  40        3 events (1.5s)  2       -
 ";
         let (asked, printed) = run(false, &[], &format!(r#"{{"items":[{UP_TO_DATE},{BEHIND}]}}"#));
         assert_eq!((asked.as_str(), printed.as_str()), ("GET /admin/projections HTTP/1.1", expected));
@@ -247,8 +247,8 @@ report     2        40        3 events (1.5s)  2       -
         let (asked, printed) = run(false, &["show", "report"], &body);
         assert_eq!(asked, "GET /admin/projections/report?limit=100 HTTP/1.1");
         let expected = "\
-SERVICE  VERSION  POSITION  LAG              PARKED  BUILDING
-report   2        40        3 events (1.5s)  2       -
+SERVICE  VERSION  FROM                      POSITION  LAG              PARKED  BUILDING
+report   2        2026-11-01T00:00:00.000Z  40        3 events (1.5s)  2       -
 
 PARKED     SINCE  SKIPPED  ERROR
 order/A-1  7      3        no such column

@@ -13,13 +13,14 @@ use uuid::Uuid;
 
 use super::ProjectionsError;
 use super::files::{self, Name};
-use super::tables::{self, Role};
+use super::tables::{self, Beginning, Role};
+use crate::clock::Time;
 use crate::manifest::ReadModel;
 use crate::model::{Digest, Position, StreamId, hash_prefix};
 use crate::runtime::Guarded;
 
 /// Raised with every change of the host's tables.
-const LAYOUT: u32 = 4;
+const LAYOUT: u32 = 5;
 
 /// Connections kept for the next queries. Each has a page cache of up to 2 MB and its prepared statements.
 const MAX_IDLE: usize = 8;
@@ -37,6 +38,8 @@ pub(crate) struct Database {
     file: PathBuf,
     name: Name,
     model: ReadModel,
+    /// The time from which on events are in it; none if all are.
+    from: Option<Time>,
     /// Unique. What was counted before it was opened may have been another file's, or asked under another configuration.
     opening: Uuid,
     /// Everything up to here is applied. The file may say less: events that concern nobody are not worth a transaction.
@@ -68,6 +71,8 @@ pub(super) struct Writer {
     pub(super) role: Role,
     /// The component that fills it.
     pub(super) component: Digest,
+    /// The time from which on events are in it; none if all are.
+    from: Option<Time>,
     /// See [`fingerprint`].
     fingerprint: i32,
 }
@@ -78,6 +83,7 @@ impl Database {
             file,
             name,
             model: model.clone(),
+            from: writer.from,
             opening: Uuid::now_v7(),
             position: AtomicU64::new(writer.position),
             parked: AtomicU64::new(writer.parked.len() as u64),
@@ -109,6 +115,10 @@ impl Database {
     /// The version of the read model.
     pub(super) fn version(&self) -> u32 {
         self.model.version
+    }
+
+    pub(super) fn from(&self) -> Option<Time> {
+        self.from
     }
 
     pub(super) fn position(&self) -> Position {
@@ -199,14 +209,22 @@ impl Writer {
     /// None if the file says nothing that can be understood, or is ahead of the log's `head`.
     pub(super) fn existing(file: &Path, head: Position) -> rusqlite::Result<Option<Self>> {
         let connection = connect(file)?;
-        let (fingerprint, position, parked, used_by) =
+        let (fingerprint, position, parked, from, used_by) =
             connection.host(|connection| -> rusqlite::Result<_> {
                 let fingerprint = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
                 let (position, parked) = (tables::position(connection)?, tables::parked(connection)?);
-                Ok((fingerprint, position, parked, tables::used_by(connection)?))
+                Ok((fingerprint, position, parked, tables::from(connection)?, tables::used_by(connection)?))
             })?;
         let known = used_by.filter(|_| position <= head);
-        Ok(known.map(|(role, component)| Self { connection, position, parked, role, component, fingerprint }))
+        Ok(known.map(|(role, component)| Self {
+            connection,
+            position,
+            parked,
+            role,
+            component,
+            from,
+            fingerprint,
+        }))
     }
 
     /// Makes the file of an empty database.
@@ -216,6 +234,7 @@ impl Writer {
         model: &ReadModel,
         role: Role,
         component: Digest,
+        beginning: Beginning,
     ) -> Result<Self, ProjectionsError> {
         let failed = |source| ProjectionsError::Database { file: file.to_owned(), source };
         let connection = connect(file).map_err(failed)?;
@@ -230,11 +249,13 @@ impl Writer {
         let fingerprint = fingerprint(model);
         let commit = |connection: &Connection| {
             tables::set_role(connection, role, component)?;
+            tables::set_beginning(connection, beginning)?;
             connection.pragma_update(None, "user_version", fingerprint)?;
             connection.execute_batch("COMMIT")
         };
         connection.host(commit).map_err(failed)?;
-        Ok(Self { connection, position: 0, parked: HashSet::new(), role, component, fingerprint })
+        let Beginning { after: position, from } = beginning;
+        Ok(Self { connection, position, parked: HashSet::new(), role, component, from, fingerprint })
     }
 
     pub(super) fn is_of(&self, model: &ReadModel) -> bool {

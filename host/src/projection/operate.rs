@@ -6,8 +6,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use super::{Database, Projection, Projections, tables};
+use super::tables::{self, Beginning};
+use super::{Database, Projection, Projections};
+use crate::clock::Time;
 use crate::error::CallError;
+use crate::log::{EventLog, ReadError};
 use crate::model::{Position, Rejection, StreamId};
 
 /// Requests that wait for one read model: persons make them, one at a time.
@@ -19,6 +22,9 @@ pub struct Overview {
     pub service: Arc<str>,
     /// The read model's version.
     pub version: u32,
+    /// Only events recorded then or later are in it; none if all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Time>,
     /// Everything in the log up to here is dealt with.
     pub position: Position,
     /// Events behind that.
@@ -92,6 +98,7 @@ pub(super) enum Request {
     },
     /// The answer is whether it has begun; if not, another one is under way.
     Replay {
+        beginning: Beginning,
         answer: oneshot::Sender<bool>,
     },
 }
@@ -117,6 +124,7 @@ impl Projections {
         Ok(Overview {
             service: projection.service.clone(),
             version: database.version(),
+            from: database.from(),
             position,
             lag_events,
             lag_ms,
@@ -147,10 +155,21 @@ impl Projections {
         Ok(request(&*self.find(service)?, |answer| Request::Redrive { stream, answer }).await??)
     }
 
-    /// Begins to build a read model anew from the first event on, beside the live database, which goes on and is asked until
-    /// the new one is as far. Goes on after a restart. Rejected with `not-found` or `replay-under-way`.
-    pub async fn replay(&self, service: &str) -> Result<Overview, CallError> {
-        if !request(&*self.find(service)?, |answer| Request::Replay { answer }).await? {
+    /// Begins to build a read model anew, beside the live database, which goes on and is asked until the new one is as far:
+    /// from the first event on, or with those alone that were recorded at a time or later. Goes on after a restart. Rejected
+    /// with `not-found`, `time-not-come` or `replay-under-way`.
+    pub async fn replay(&self, service: &str, from: Option<Time>) -> Result<Overview, CallError> {
+        let projection = self.find(service)?;
+        let after = match from {
+            Some(Time(from_ms)) if from_ms > self.clock.now_ms() => {
+                let message = "A replay begins at a time that has come.";
+                return Err(Rejection::new("time-not-come", message).into());
+            }
+            Some(from) => before(&*self.log, from).await?,
+            None => 0,
+        };
+        let beginning = Beginning { after, from };
+        if !request(&projection, |answer| Request::Replay { beginning, answer }).await? {
             let message = format!("The read model of {service} is being built anew already.");
             return Err(Rejection::new("replay-under-way", message).into());
         }
@@ -161,6 +180,20 @@ impl Projections {
         let message = || format!("There is no service {service} with a read model.");
         Ok(self.projection(service).ok_or_else(|| Rejection::new("not-found", message()))?)
     }
+}
+
+/// The position of the last event before a time, by halving the log. Where the clocks of several hosts have differed, what is
+/// around that time may be on either side.
+async fn before(log: &dyn EventLog, Time(time_ms): Time) -> Result<Position, ReadError> {
+    let (mut before, mut end) = (0, *log.head().borrow());
+    while before < end {
+        let middle = before + (end - before) / 2;
+        match log.read_all(middle, 1).await?.first() {
+            Some(event) if event.meta.time_ms < time_ms => before = event.position,
+            _ => end = middle,
+        }
+    }
+    Ok(before)
 }
 
 /// Has the one who fills a read model do something.

@@ -15,7 +15,7 @@ use super::database::Database;
 use super::filling::{Filling, Unfilled};
 use super::operate::{Building, Request};
 use super::shelf::{Opened, Pair, Shelf};
-use super::tables::Role;
+use super::tables::{Beginning, Role};
 use crate::clock::SharedClock;
 use crate::deploy::Components;
 use crate::log::{EventLog, ReadError, Subscription};
@@ -153,11 +153,11 @@ impl Runner {
                         // Err: nobody waits for it any more.
                         let _ = answer.send(redriven);
                     }
-                    Request::Replay { answer } => {
+                    Request::Replay { beginning, answer } => {
                         let begun = building.is_none();
                         if begun {
                             let component = self.deployed().unwrap_or_else(|| live.filling.component.clone());
-                            building = Some(self.build(component, true)?);
+                            building = Some(self.build(component, Some(beginning))?);
                             self.show_building(building.as_ref());
                         }
                         let _ = answer.send(begun);
@@ -191,7 +191,7 @@ impl Runner {
                 }
                 if !is_live {
                     // What queries ask goes on whatever is in the way.
-                    let built = self.build(deployed, false);
+                    let built = self.build(deployed, None);
                     *building = built.map_err(|error| self.say_given_up(&error)).ok();
                 }
                 self.show_building(building.as_ref());
@@ -200,12 +200,12 @@ impl Runner {
         Ok(())
     }
 
-    /// Begins to build the read model of a component. `anew`: from the first event on, whatever there is.
-    fn build(&self, component: Component, anew: bool) -> Result<Feed, Ended> {
+    /// Begins to build the read model of a component. `anew`: from there on, whatever there is.
+    fn build(&self, component: Component, anew: Option<Beginning>) -> Result<Feed, Ended> {
         let model = component.manifest().read_model.as_ref().ok_or(Ended::Undeployed)?;
         let opened = match anew {
-            true => self.shelf.make(model, Role::Building, component.digest(), 0)?,
-            false => self.shelf.build(model, component.digest(), *self.log.head().borrow())?,
+            Some(beginning) => self.shelf.make(model, Role::Building, component.digest(), 0, beginning)?,
+            None => self.shelf.build(model, component.digest(), *self.log.head().borrow())?,
         };
         tracing::info!(service = %self.shelf.service, version = model.version, "a read model is being built");
         Ok(self.feed((component, opened)))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ProjectionsError;
 use super::database::{Database, Writer, is_passing};
 use super::files::{self, Name};
-use super::tables::Role;
+use super::tables::{Beginning, Role};
 use crate::deploy::Components;
 use crate::manifest::ReadModel;
 use crate::model::{Digest, Position};
@@ -73,7 +73,7 @@ impl Shelf {
                 };
                 let role = if last.is_some() { Role::Building } else { Role::Live };
                 let opened = match own.is_empty() {
-                    true => self.make(model, role, digest, fresh)?,
+                    true => self.make(model, role, digest, fresh, Beginning::default())?,
                     false => self.take(own.remove(0), model, role, digest)?,
                 };
                 let deployed = (deployed.clone(), opened);
@@ -99,7 +99,7 @@ impl Shelf {
         let found = self.find(head)?.into_iter().find(|found| found.is_of(model));
         match found {
             Some(found) => self.take(found, model, Role::Live, component),
-            None => self.make(model, Role::Live, component, 0),
+            None => self.make(model, Role::Live, component, 0, Beginning::default()),
         }
     }
 
@@ -110,13 +110,14 @@ impl Shelf {
         role: Role,
         component: Digest,
         fresh: u32,
+        beginning: Beginning,
     ) -> Result<Opened, ProjectionsError> {
         let names = self.names()?;
         let used = names.iter().filter(|name| name.version == model.version);
         let generation = used.map(|name| name.generation + 1).max().unwrap_or(0).max(fresh);
         let name = Name { version: model.version, generation };
         let file = name.path(&self.dir, &self.service);
-        let writer = Writer::new(&file, &self.service, model, role, component)?;
+        let writer = Writer::new(&file, &self.service, model, role, component, beginning)?;
         Ok(Opened { database: Database::new(file, name, model, &writer), writer })
     }
 
@@ -130,7 +131,7 @@ impl Shelf {
         let kept = |found: &Found| found.is_of(model) && found.writer.role == Role::Kept;
         match self.find(head)?.into_iter().find(kept) {
             Some(found) => self.take(found, model, Role::Building, component),
-            None => self.make(model, Role::Building, component, 0),
+            None => self.make(model, Role::Building, component, 0, Beginning::default()),
         }
     }
 

@@ -7,10 +7,12 @@ use std::collections::HashSet;
 use rusqlite::{Connection, params};
 
 use super::operate::ParkedStream;
+use crate::clock::Time;
 use crate::model::{Digest, Position, Recorded, StreamId, Version};
 use crate::runtime::Guarded;
 
-/// `changes`: how often the service's own tables were written. `component`: the digest of the one that fills it. `version` and
+/// `changes`: how often the service's own tables were written. `component`: the digest of the one that fills it. `from_ms`: the
+/// time from which on events are in it, null if all are. `version` and
 /// `position` of a parked stream: those of its first event that is not applied; where a long stream is being redriven, only
 /// the version is exact. `skipped`: the events that came after it and were passed over.
 pub(super) const SCHEMA: &str = "
@@ -18,9 +20,10 @@ pub(super) const SCHEMA: &str = "
         position INTEGER NOT NULL,
         changes INTEGER NOT NULL,
         role TEXT NOT NULL,
-        component TEXT NOT NULL
+        component TEXT NOT NULL,
+        from_ms INTEGER
     ) STRICT;
-    INSERT INTO kontor_position VALUES (0, 0, '', '');
+    INSERT INTO kontor_position VALUES (0, 0, '', '', NULL);
     CREATE TABLE kontor_parked (
         stream TEXT PRIMARY KEY,
         version INTEGER NOT NULL,
@@ -54,6 +57,15 @@ impl Role {
     fn parse(text: &str) -> Option<Self> {
         [Self::Live, Self::Building, Self::Kept].into_iter().find(|one| one.as_str() == text)
     }
+}
+
+/// Where a read database begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Beginning {
+    /// Nothing up to here is in it.
+    pub(super) after: Position,
+    /// The time that was asked for; none if it begins with the log.
+    pub(super) from: Option<Time>,
 }
 
 /// What a transaction changes besides the service's own tables.
@@ -104,6 +116,21 @@ pub(super) fn used_by(connection: &Connection) -> rusqlite::Result<Option<(Role,
         let (role, component): (String, String) = (row.get(0)?, row.get(1)?);
         Ok(Role::parse(&role).zip(component.parse().ok()))
     })
+}
+
+/// The time from which on events are in it; none if all are.
+pub(super) fn from(connection: &Connection) -> rusqlite::Result<Option<Time>> {
+    let from_ms = connection.query_row("SELECT from_ms FROM kontor_position", [], |row| row.get(0));
+    from_ms.map(|from_ms: Option<u64>| from_ms.map(Time))
+}
+
+/// Has a new database begin later than the log, in the transaction that makes it.
+pub(super) fn set_beginning(
+    connection: &Connection,
+    Beginning { after, from }: Beginning,
+) -> rusqlite::Result<()> {
+    let set = "UPDATE kontor_position SET position = ?1, from_ms = ?2";
+    connection.execute(set, params![after, from.map(|Time(ms)| ms)]).map(drop)
 }
 
 /// Notes that, outside of any other transaction.

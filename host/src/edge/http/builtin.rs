@@ -147,7 +147,7 @@ pub(super) const BUILTINS: [BuiltinRoute; 25] = [
         parameters: &[],
     },
     BuiltinRoute {
-        does: Does::Replay(empty_body),
+        does: Does::Replay(replay_body),
         path: "/admin/projections/{service}/replay",
         summary: "Builds a read model anew beside the live one, and puts it in its place when it is as far",
         parameters: &[],
@@ -231,6 +231,14 @@ fn redrive_body() -> Value {
         "type": "string", "description": "Only this stream. May be left out.", "examples": ["order/A-1"],
     });
     json!({"type": "object", "additionalProperties": false, "properties": {"stream": stream}})
+}
+
+fn replay_body() -> Value {
+    let from = json!({
+        "type": "string", "format": "date-time", "examples": ["2026-11-01T00:00:00Z"],
+        "description": "Only with the events that were recorded then or later. Left out: with all.",
+    });
+    json!({"type": "object", "additionalProperties": false, "properties": {"from": from}})
 }
 
 fn redrive_messages_body() -> Value {

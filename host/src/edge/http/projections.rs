@@ -3,7 +3,6 @@
 use axum::body::BodyDataStream;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -12,6 +11,7 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::schema::Schema;
 use super::{Call, Site, command, json};
+use crate::clock::Time;
 use crate::model::{Position, StreamId};
 use crate::projection::{Overview, ParkedStream};
 
@@ -29,6 +29,12 @@ struct Shown {
 #[derive(Deserialize)]
 struct Redriven {
     stream: Option<String>,
+}
+
+/// The body of a replay.
+#[derive(Deserialize)]
+struct Replayed {
+    from: Option<Time>,
 }
 
 /// `GET /admin/projections`
@@ -54,8 +60,8 @@ pub(super) async fn replay(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    command::received::<IgnoredAny>(site, schema, call, body).await?;
-    json(StatusCode::ACCEPTED, &site.edge.projections.replay(&call.placeholder("service")?).await?)
+    let Replayed { from } = command::received(site, schema, call, body).await?;
+    json(StatusCode::ACCEPTED, &site.edge.projections.replay(&call.placeholder("service")?, from).await?)
 }
 
 /// `POST /admin/projections/{service}/redrive`
