@@ -96,6 +96,14 @@ fn what_cannot_be_a_command_is_a_dead_letter_until_it_can() {
     assert_eq!(host.get("/parcels/B").ok()["delivered"], true);
     assert_eq!(dead_letters(&host, 2).len(), 2);
     host.post("/admin/dead-letters/redrive", &[], &json!({"id": letters[0]["id"]})).problem(404, "not-found");
+
+    // What can never be a command goes.
+    let discard = |which: &str| ended(&mut kontor(&["dead-letters", "discard", "--host", host.url(), which]));
+    assert_eq!(discard(&letters[2]["id"].to_string()).stdout, "1 dead letter discarded\n");
+    assert_eq!(dead_letters(&host, 1), [letters[3].clone()]);
+    assert!(discard(&letters[2]["id"].to_string()).stderr.contains("There is no dead letter with the id"));
+    assert_eq!(discard("--service=parcels").stdout, "1 dead letter discarded\n");
+    assert_eq!(dead_letters(&host, 0), Vec::<Value>::new());
 }
 
 #[test]

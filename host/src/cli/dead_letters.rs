@@ -1,13 +1,13 @@
-//! `kontor dead-letters`: the messages that could not become commands, and to have them carried out after all.
+//! `kontor dead-letters`: the messages that could not become commands, and to have them carried out after all or removed.
 
 use std::io::Write;
 
 use clap::Subcommand;
 use kontor::messaging::{DeadLetter, Redriven};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::client::{Client, HostArgument};
+use super::client::{ActorArgument, Client, HostArgument};
 use super::projections::{counted, tell};
 use super::table::{fitted, terminal_width};
 
@@ -19,7 +19,8 @@ Examples:
   kontor dead-letters
   kontor dead-letters --service delivery
   kontor dead-letters --json | jq '.items[] | select(.problem.code == \"not-found\")'
-  kontor dead-letters redrive 7";
+  kontor dead-letters redrive 7
+  kontor dead-letters discard 8";
 
 const REDRIVE_EXAMPLES: &str = "\
 Examples:
@@ -29,6 +30,14 @@ Examples:
 
 Each is carried out as the message that it was, under the same id: one that had taken effect does not again. Those that fail
 again stay.";
+
+const DISCARD_EXAMPLES: &str = "\
+Examples:
+  kontor dead-letters discard 8
+  kontor dead-letters discard --service delivery
+
+They are gone then, with what they said; kontor dead-letters --json shows all of it before. The host's own log keeps their ids and who
+discarded them.";
 
 /// Show the messages of NATS that could not become commands
 #[derive(Debug, clap::Args)]
@@ -53,6 +62,16 @@ enum What {
         #[command(flatten)]
         host: HostArgument,
     },
+    /// Remove dead letters that are never to be carried out
+    #[command(after_help = DISCARD_EXAMPLES)]
+    Discard {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        actor: ActorArgument,
+        #[command(flatten)]
+        host: HostArgument,
+    },
 }
 
 /// Exactly one of these.
@@ -67,6 +86,23 @@ struct Which {
     /// All there are
     #[arg(long)]
     all: bool,
+}
+
+impl Which {
+    /// As the host wants it.
+    fn body(&self) -> Value {
+        match (self.id, &self.service) {
+            (Some(id), _) => json!({ "id": id }),
+            (None, Some(service)) => json!({ "service": service }),
+            (None, None) => json!({}),
+        }
+    }
+}
+
+/// What POST /admin/dead-letters/discard answers.
+#[derive(Deserialize)]
+struct Discarded {
+    discarded: u64,
 }
 
 /// What GET /admin/dead-letters answers.
@@ -85,14 +121,16 @@ impl DeadLetters {
                 let body = Client::new(&self.host)?.get("/admin/dead-letters", &parameters)?;
                 tell(&body, json, out, |page: Page| page_text(&page, &self.host.flag(), terminal_width()))
             }
-            Some(What::Redrive { which: Which { id, service, .. }, host }) => {
-                let wanted = match (id, service) {
-                    (Some(id), _) => json!({ "id": id }),
-                    (None, Some(service)) => json!({ "service": service }),
-                    (None, None) => json!({}),
-                };
-                let body = Client::new(&host)?.post("/admin/dead-letters/redrive", &[], &wanted)?;
+            Some(What::Redrive { which, host }) => {
+                let body = Client::new(&host)?.post("/admin/dead-letters/redrive", &[], &which.body())?;
                 tell(&body, json, out, |redriven: Redriven| redriven_text(&redriven, terminal_width()))
+            }
+            Some(What::Discard { which, actor, host }) => {
+                let client = Client::new(&host)?;
+                let body = client.post("/admin/dead-letters/discard", &[actor.header()], &which.body())?;
+                tell(&body, json, out, |Discarded { discarded }| {
+                    format!("{} discarded\n", counted(discarded, "dead letter"))
+                })
             }
         }
     }
@@ -107,7 +145,10 @@ fn page_text(page: &Page, flag: &str, width: Option<usize>) -> String {
     if page.next.is_some() {
         text += &format!("These are the first {}.\n", page.items.len());
     }
-    text + &format!("\nWhen the cause is removed: kontor dead-letters redrive ID{flag}\n")
+    text + &format!(
+        "\nWhen the cause is removed: kontor dead-letters redrive ID{flag}\n\
+         If it never can be:        kontor dead-letters discard ID{flag}\n"
+    )
 }
 
 fn redriven_text(redriven: &Redriven, width: Option<usize>) -> String {
@@ -168,12 +209,21 @@ ID  SUBJECT            COMMAND         TRIED  PROBLEM
 7   carrier.delivered  parcel.deliver  6      not-found: There is no parcel with the id A-1.
 
 When the cause is removed: kontor dead-letters redrive ID --host HOST
+If it never can be:        kontor dead-letters discard ID --host HOST
 ";
         let (asked, printed) =
             run(&["--service", "parcels"], &format!(r#"{{"items":[{LETTER}],"next":null}}"#));
         assert_eq!(asked, "GET /admin/dead-letters?limit=100&service=parcels HTTP/1.1");
         assert_eq!(printed, expected);
         assert_eq!(run(&[], r#"{"items":[],"next":null}"#).1, "There is no dead letter.\n");
+    }
+
+    #[test]
+    fn what_is_discarded_is_counted() {
+        let (asked, printed) = run(&["discard", "7", "--actor", "ada"], r#"{"discarded":1}"#);
+        assert_eq!(asked, r#"POST /admin/dead-letters/discard HTTP/1.1 {"id":7}"#);
+        assert_eq!(printed, "1 dead letter discarded\n");
+        assert!(Line::try_parse_from(["dead-letters", "discard"]).is_err(), "which?");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Messages that could not become commands, each with the reason, kept until a person has seen to the cause and has them carried
-//! out after all.
+//! out after all, or removed.
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
@@ -63,7 +63,7 @@ pub enum DeadLettersError {
     Stream(#[from] NoStream),
     #[error("a dead letter cannot be read")]
     Read(#[from] RawMessageError),
-    #[error("a dead letter has been carried out, and cannot be removed")]
+    #[error("a dead letter cannot be removed")]
     Remove(#[from] DeleteMessageError),
 }
 
@@ -156,6 +156,21 @@ impl DeadLetters {
             }
         }
         Ok(redriven)
+    }
+
+    /// Removes them.
+    pub(super) async fn discard(
+        &self,
+        letters: Vec<DeadLetter>,
+        actor: &str,
+    ) -> Result<usize, DeadLettersError> {
+        let stream = self.streams.dead_letters().await?;
+        for DeadLetter { id, about, .. } in &letters {
+            stream.delete_message(*id).await?;
+            let About { service, subject, message_id, .. } = about;
+            tracing::warn!(id, %service, %subject, message = message_id, %actor, "a dead letter is discarded");
+        }
+        Ok(letters.len())
     }
 }
 

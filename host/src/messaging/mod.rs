@@ -94,6 +94,11 @@ impl Messaging {
         self.dead_letters.redrive(&self.incoming, letters).await
     }
 
+    /// Removes these, which are never to be carried out. Returns how many.
+    pub async fn discard(&self, letters: Vec<DeadLetter>, actor: &str) -> Result<usize, DeadLettersError> {
+        self.dead_letters.discard(letters, actor).await
+    }
+
     /// Takes no more messages, and publishes no more. What is not published yet is when the host runs again.
     pub fn close(&self) {
         self.tasks.iter().for_each(JoinHandle::abort);

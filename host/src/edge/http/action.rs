@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::HeaderValue;
 
-use super::builtin::Builtin;
+use super::builtin::{Builtin, Operation};
 use super::schema::{Arguments, Schema};
 use crate::edge::query::arguments_schema;
 use crate::manifest::{Manifest, Method, Route, Target};
@@ -19,16 +19,10 @@ pub(super) enum Action {
     Builtin(Builtin),
     /// What a person does about a saga, and the schema of the request's body.
     Act(ActName, Schema),
-    /// Has a read model go on with parked streams. The schema of the request's body.
-    Redrive(Schema),
-    /// Has a read model built anew. The schema of the request's body.
-    Replay(Schema),
-    /// Has dead letters carried out. The schema of the request's body.
-    RedriveMessages(Schema),
+    /// The schema of the request's body.
+    Operate(Operation, Schema),
     /// Puts components in the place of those that run.
     Deploy,
-    /// Goes back to a component that ran before. The schema of the request's body.
-    RollBack(Schema),
     /// Takes a service out.
     Undeploy,
 }

@@ -41,18 +41,27 @@ pub(super) enum Does {
     Answer(Builtin),
     /// What a person does about a saga, and the schema of the request's body.
     Act(ActName, fn() -> Value),
-    /// Has a read model go on with parked streams. The schema of the request's body.
-    Redrive(fn() -> Value),
-    /// Has a read model built anew. The schema of the request's body.
-    Replay(fn() -> Value),
-    /// Has dead letters carried out. The schema of the request's body.
-    RedriveMessages(fn() -> Value),
+    /// The schema of the request's body.
+    Operate(Operation, fn() -> Value),
     /// Puts components in the place of those that run.
     Deploy,
-    /// Goes back to a component that ran before. The schema of the request's body.
-    RollBack(fn() -> Value),
     /// Takes a service out.
     Undeploy,
+}
+
+/// What an operator has the host do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    /// Has a read model go on with parked streams.
+    Redrive,
+    /// Has a read model built anew.
+    Replay,
+    /// Has dead letters carried out.
+    RedriveMessages,
+    /// Has dead letters removed.
+    DiscardMessages,
+    /// Goes back to a component that ran before.
+    RollBack,
 }
 
 /// The longest reason that a person may give for an act, in characters. It stays in the log for ever.
@@ -65,7 +74,7 @@ const NOTE: (&str, &str) = ("note", "Why. It stays in the log.");
 const ALLOW_BREAKING: (&str, &str) =
     ("allow-breaking", "What may break, such as `command:order/create`. May be there more than once.");
 
-pub(super) const BUILTINS: [BuiltinRoute; 25] = [
+pub(super) const BUILTINS: [BuiltinRoute; 26] = [
     get(Builtin::Page, "/", "This API as a page"),
     get(Builtin::OpenApi, "/openapi.json", "This API as an OpenAPI document"),
     get(
@@ -106,12 +115,12 @@ pub(super) const BUILTINS: [BuiltinRoute; 25] = [
         "What was deployed, rolled back and taken out, newest last",
     )
     .with(&[AFTER, LIMIT]),
-    BuiltinRoute {
-        does: Does::RollBack(rollback_body),
-        path: "/admin/plugins/{service}/rollback",
-        summary: "Puts the component that ran before in the place of the one that runs",
-        parameters: &[],
-    },
+    operate(
+        Operation::RollBack,
+        "/admin/plugins/{service}/rollback",
+        "Puts the component that ran before in the place of the one that runs",
+        rollback_body,
+    ),
     BuiltinRoute {
         does: Does::Undeploy,
         path: "/admin/plugins/{service}",
@@ -140,27 +149,33 @@ pub(super) const BUILTINS: [BuiltinRoute; 25] = [
     get(Builtin::Projections, "/admin/projections", "The read models: how far they are, and what is parked"),
     get(Builtin::Projection, "/admin/projections/{service}", "A read model, and its parked streams")
         .with(&[AFTER, LIMIT]),
-    BuiltinRoute {
-        does: Does::Redrive(redrive_body),
-        path: "/admin/projections/{service}/redrive",
-        summary: "Has a read model apply the events of parked streams again, from the one that failed",
-        parameters: &[],
-    },
-    BuiltinRoute {
-        does: Does::Replay(replay_body),
-        path: "/admin/projections/{service}/replay",
-        summary: "Builds a read model anew beside the live one, and puts it in its place when it is as far",
-        parameters: &[],
-    },
+    operate(
+        Operation::Redrive,
+        "/admin/projections/{service}/redrive",
+        "Has a read model apply the events of parked streams again, from the one that failed",
+        redrive_body,
+    ),
+    operate(
+        Operation::Replay,
+        "/admin/projections/{service}/replay",
+        "Builds a read model anew beside the live one, and puts it in its place when it is as far",
+        replay_body,
+    ),
     get(Builtin::Nodes, "/admin/nodes", "The hosts that share the log, and how they are"),
     get(Builtin::DeadLetters, "/admin/dead-letters", "Messages of NATS that could not become commands")
         .with(&[("service", "Only those for this service."), AFTER, LIMIT]),
-    BuiltinRoute {
-        does: Does::RedriveMessages(redrive_messages_body),
-        path: "/admin/dead-letters/redrive",
-        summary: "Has dead letters carried out after all, up to 1000 at once, and removes those that are",
-        parameters: &[],
-    },
+    operate(
+        Operation::RedriveMessages,
+        "/admin/dead-letters/redrive",
+        "Has dead letters carried out after all, up to 1000 at once, and removes those that are",
+        messages_body,
+    ),
+    operate(
+        Operation::DiscardMessages,
+        "/admin/dead-letters/discard",
+        "Removes dead letters that are never to be carried out, up to 1000 at once",
+        messages_body,
+    ),
 ];
 
 const fn get(builtin: Builtin, path: &'static str, summary: &'static str) -> BuiltinRoute {
@@ -171,6 +186,15 @@ const fn act(act: ActName, path: &'static str, summary: &'static str, body: fn()
     BuiltinRoute { does: Does::Act(act, body), path, summary, parameters: &[] }
 }
 
+const fn operate(
+    operation: Operation,
+    path: &'static str,
+    summary: &'static str,
+    body: fn() -> Value,
+) -> BuiltinRoute {
+    BuiltinRoute { does: Does::Operate(operation, body), path, summary, parameters: &[] }
+}
+
 impl BuiltinRoute {
     const fn with(self, parameters: &'static [(&'static str, &'static str)]) -> Self {
         Self { parameters, ..self }
@@ -179,11 +203,7 @@ impl BuiltinRoute {
     pub(super) fn method(&self) -> Method {
         match self.does {
             Does::Answer(_) => Method::Get,
-            Does::Act(..)
-            | Does::Redrive(_)
-            | Does::Replay(_)
-            | Does::RedriveMessages(_)
-            | Does::RollBack(_) => Method::Post,
+            Does::Act(..) | Does::Operate(..) => Method::Post,
             Does::Deploy => Method::Put,
             Does::Undeploy => Method::Delete,
         }
@@ -194,11 +214,10 @@ impl BuiltinRoute {
         match self.does {
             Does::Answer(builtin) => Ok(Action::Builtin(builtin)),
             Does::Act(act, body) => Schema::compile(&body()).map(|body| Action::Act(act, body)),
-            Does::Redrive(body) => Schema::compile(&body()).map(Action::Redrive),
-            Does::Replay(body) => Schema::compile(&body()).map(Action::Replay),
-            Does::RedriveMessages(body) => Schema::compile(&body()).map(Action::RedriveMessages),
+            Does::Operate(operation, body) => {
+                Schema::compile(&body()).map(|body| Action::Operate(operation, body))
+            }
             Does::Deploy => Ok(Action::Deploy),
-            Does::RollBack(body) => Schema::compile(&body()).map(Action::RollBack),
             Does::Undeploy => Ok(Action::Undeploy),
         }
     }
@@ -241,7 +260,7 @@ fn replay_body() -> Value {
     json!({"type": "object", "additionalProperties": false, "properties": {"from": from}})
 }
 
-fn redrive_messages_body() -> Value {
+fn messages_body() -> Value {
     let id = json!({"type": "integer", "minimum": 1, "description": "Only this one. May be left out."});
     let service = json!({
         "type": "string", "pattern": "^[a-z0-9-]+$", "description": "Only those for this service. May be left out.",

@@ -1,4 +1,4 @@
-//! Messages that could not become commands, for operators: a list, and to have them carried out after all.
+//! Messages that could not become commands, for operators: a list, and to have them carried out after all or removed.
 
 use axum::body::BodyDataStream;
 use axum::http::StatusCode;
@@ -9,12 +9,12 @@ use super::page::{Page, after_and_limit};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::schema::Schema;
-use super::{Call, Site, command, json};
+use super::{Call, Site, command, headers, json};
 use crate::error::with_causes;
 use crate::log::MAX_PAGE;
-use crate::messaging::{DeadLettersError, Messaging};
+use crate::messaging::{DeadLetter, DeadLettersError, Messaging};
 
-/// The body of a redrive: one dead letter, or all of a service, or all.
+/// Which of them: one, or all for a service, or all.
 #[derive(Deserialize)]
 struct Which {
     id: Option<u64>,
@@ -36,7 +36,23 @@ pub(super) async fn redrive(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    let Which { id, service } = command::received(site, schema, call, body).await?;
+    let letters = wanted(site, command::received(site, schema, call, body).await?).await?;
+    json(StatusCode::OK, &messaging(site)?.redrive(letters).await?)
+}
+
+/// `POST /admin/dead-letters/discard`, for a page of them at most.
+pub(super) async fn discard(
+    site: &Site,
+    schema: &Schema,
+    call: &Call<'_>,
+    body: &mut BodyDataStream,
+) -> Result<Response, Problem> {
+    let actor = headers::actor(call.headers)?;
+    let letters = wanted(site, command::received(site, schema, call, body).await?).await?;
+    json(StatusCode::OK, &serde_json::json!({"discarded": messaging(site)?.discard(letters, actor).await?}))
+}
+
+async fn wanted(site: &Site, Which { id, service }: Which) -> Result<Vec<DeadLetter>, Problem> {
     let messaging = messaging(site)?;
     let (after, limit) = id.map_or((0, MAX_PAGE), |id| (id.saturating_sub(1), 1));
     let mut letters = messaging.dead_letters(service.as_deref(), after, limit).await?;
@@ -46,7 +62,7 @@ pub(super) async fn redrive(
             return Err(Problem::not_found(format!("There is no dead letter with the id {id}.")));
         }
     }
-    json(StatusCode::OK, &messaging.redrive(letters).await?)
+    Ok(letters)
 }
 
 fn messaging(site: &Site) -> Result<&Messaging, Problem> {

@@ -43,7 +43,7 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
 use self::action::Action;
-use self::builtin::Builtin;
+use self::builtin::{Builtin, Operation};
 use self::routes::Found;
 use super::metrics::RequestMetrics;
 use super::problem::Problem;
@@ -221,12 +221,25 @@ impl Site {
             Action::Query(route) => query::answer(self, route, &call).await,
             Action::Builtin(builtin) => self.builtin(*builtin, tables, &call).await,
             Action::Act(act, schema) => sagas::act(self, *act, schema, &call, body).await,
-            Action::Redrive(schema) => projections::redrive(self, schema, &call, body).await,
-            Action::Replay(schema) => projections::replay(self, schema, &call, body).await,
-            Action::RedriveMessages(schema) => dead_letters::redrive(self, schema, &call, body).await,
+            Action::Operate(operation, schema) => self.operate(*operation, schema, &call, body).await,
             Action::Deploy => plugins::deploy(self, &call, body).await,
-            Action::RollBack(schema) => plugins::roll_back(self, schema, &call, body).await,
             Action::Undeploy => plugins::undeploy(self, &call).await,
+        }
+    }
+
+    async fn operate(
+        &self,
+        operation: Operation,
+        schema: &schema::Schema,
+        call: &Call<'_>,
+        body: &mut BodyDataStream,
+    ) -> Result<Response, Problem> {
+        match operation {
+            Operation::Redrive => projections::redrive(self, schema, call, body).await,
+            Operation::Replay => projections::replay(self, schema, call, body).await,
+            Operation::RedriveMessages => dead_letters::redrive(self, schema, call, body).await,
+            Operation::DiscardMessages => dead_letters::discard(self, schema, call, body).await,
+            Operation::RollBack => plugins::roll_back(self, schema, call, body).await,
         }
     }
 

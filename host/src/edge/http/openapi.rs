@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::action::placeholders;
-use super::builtin::{BUILTINS, BuiltinRoute, Does};
+use super::builtin::{BUILTINS, BuiltinRoute, Does, Operation};
 use super::headers::none_match;
 use super::problem::Problem;
 use super::{Call, Tables, json_text};
@@ -104,11 +104,8 @@ fn host_operation(route: &BuiltinRoute) -> Value {
     let name = match route.does {
         Does::Answer(builtin) => format!("{builtin:?}"),
         Does::Act(act, _) => format!("saga{act:?}"),
-        Does::Redrive(_) => "redrive".to_owned(),
-        Does::Replay(_) => "replay".to_owned(),
-        Does::RedriveMessages(_) => "redriveMessages".to_owned(),
+        Does::Operate(operation, _) => format!("{operation:?}"),
         Does::Deploy => "deploy".to_owned(),
-        Does::RollBack(_) => "rollback".to_owned(),
         Does::Undeploy => "undeploy".to_owned(),
     };
     let mut operation = json!({
@@ -118,15 +115,13 @@ fn host_operation(route: &BuiltinRoute) -> Value {
     match route.does {
         Does::Act(..) => parameters.extend(ACT_HEADERS.map(header)),
         Does::Deploy => parameters.extend([ACTOR_HEADER, SIGNATURE_HEADER].map(header)),
-        Does::RollBack(_) | Does::Undeploy => parameters.push(header(ACTOR_HEADER)),
-        Does::Answer(_) | Does::Redrive(_) | Does::Replay(_) | Does::RedriveMessages(_) => {}
+        Does::Operate(Operation::RollBack | Operation::DiscardMessages, _) | Does::Undeploy => {
+            parameters.push(header(ACTOR_HEADER));
+        }
+        Does::Answer(_) | Does::Operate(..) => {}
     }
     let content = match route.does {
-        Does::Act(_, body)
-        | Does::Redrive(body)
-        | Does::Replay(body)
-        | Does::RedriveMessages(body)
-        | Does::RollBack(body) => Some(json!({"application/json": {"schema": body()}})),
+        Does::Act(_, body) | Does::Operate(_, body) => Some(json!({"application/json": {"schema": body()}})),
         Does::Deploy => Some(components()),
         Does::Answer(_) | Does::Undeploy => None,
     };

@@ -160,11 +160,8 @@ mod tests {
                     Action::Query(query) => format!("{}?", query.query),
                     Action::Builtin(builtin) => format!("{builtin:?}"),
                     Action::Act(act, _) => format!("{act:?}"),
-                    Action::Redrive(_) => "redrive".to_owned(),
-                    Action::Replay(_) => "replay".to_owned(),
-                    Action::RedriveMessages(_) => "redrive messages".to_owned(),
+                    Action::Operate(operation, _) => format!("{operation:?}"),
                     Action::Deploy => "deploy".to_owned(),
-                    Action::RollBack(_) => "rollback".to_owned(),
                     Action::Undeploy => "undeploy".to_owned(),
                 };
                 params.iter().fold(target, |text, (name, value)| format!("{text} {name}={value}"))
@@ -193,11 +190,11 @@ mod tests {
             (Method::GET, "/admin/sagas/7", "SagaTimeline id=7"),
             (Method::POST, "/admin/sagas/7/skip", "Skip id=7"),
             (Method::GET, "/admin/sagas/7/skip", "allow POST"),
-            (Method::POST, "/admin/projections/report/redrive", "redrive service=report"),
-            (Method::POST, "/admin/dead-letters/redrive", "redrive messages"),
+            (Method::POST, "/admin/projections/report/redrive", "Redrive service=report"),
+            (Method::POST, "/admin/dead-letters/redrive", "RedriveMessages"),
             (Method::PUT, "/admin/plugins", "deploy"),
             (Method::GET, "/admin/plugins/history", "PluginHistory"),
-            (Method::POST, "/admin/plugins/order/rollback", "rollback service=order"),
+            (Method::POST, "/admin/plugins/order/rollback", "RollBack service=order"),
             (Method::DELETE, "/admin/plugins/order", "undeploy service=order"),
         ] {
             assert_eq!(found(&table, method.clone(), path), expected, "{method} {path}");
