@@ -1,6 +1,10 @@
 //! The connection to NATS: one for all that the host does there. It is made in the background, and made again whenever it
 //! breaks, so a host starts and works without it.
 
+use std::fs;
+use std::future::ready;
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,10 +23,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Why there can be no connection, ever, with this configuration.
 #[derive(Debug, thiserror::Error)]
-#[error("NATS at {url} cannot be connected to as [nats] in kontor.toml has it")]
-pub struct NatsError {
-    url: NatsUrl,
-    source: async_nats::ConnectError,
+pub enum NatsError {
+    #[error("NATS at {url} cannot be connected to as [nats] in kontor.toml has it")]
+    Connect { url: NatsUrl, source: async_nats::ConnectError },
+    #[error("the credentials for NATS in {} cannot be used", file.display())]
+    Credentials { file: PathBuf, source: io::Error },
 }
 
 /// A connection that is there, or will be. Cheap to clone.
@@ -41,8 +46,8 @@ impl Connection {
             return Ok(None);
         };
         let failure = Arc::default();
-        let connecting = options(config, url, &failure).connect(url.servers());
-        let client = connecting.await.map_err(|source| NatsError { url: url.clone(), source })?;
+        let connecting = options(config, url, &failure)?.connect(url.servers());
+        let client = connecting.await.map_err(|source| NatsError::Connect { url: url.clone(), source })?;
         let connection = Self { client, url: Arc::new(url.clone()), failure };
         connection.flush().await;
         if let Some(trouble) = connection.trouble() {
@@ -78,33 +83,52 @@ impl Connection {
     }
 }
 
-fn options(config: &Nats, url: &NatsUrl, failure: &Arc<Mutex<Option<String>>>) -> ConnectOptions {
-    let failure = failure.clone();
+fn options(
+    config: &Nats,
+    url: &NatsUrl,
+    failure: &Arc<Mutex<Option<String>>>,
+) -> Result<ConnectOptions, NatsError> {
+    let failed = failure.clone();
     let mut options = ConnectOptions::new()
         .name(NAME)
         .retry_on_initial_connect()
         .reconnect_delay_callback(|attempt| if attempt == 0 { Duration::ZERO } else { PAUSE })
-        .event_callback(move |event| {
-            if let Event::ClientError(error) = &event {
-                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        // Chooses nothing, but is the one who is told why the attempt before has failed.
+        .reconnect_to_server_callback(move |servers, _| {
+            let error = servers.into_iter().find_map(|server| server.last_error);
+            if error.is_some() {
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = error;
             }
-            async move { tell(&event) }
-        });
+            ready(None)
+        })
+        .event_callback(|event| async move { tell(&event) });
     if let Some(ca) = &config.ca {
         options = options.add_root_certificates(ca.clone());
     }
     if let (Some(certificate), Some(key)) = (&config.certificate, &config.key) {
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
+    if let Some(file) = &config.credentials {
+        let used = fs::read_to_string(file).and_then(|text| identified(options, &text));
+        options = used.map_err(|source| NatsError::Credentials { file: file.clone(), source })?;
+    }
     let Some((name, password)) =
         url.servers().iter().find_map(|server| Some((server.username()?, server.password())))
     else {
-        return options;
+        return Ok(options);
     };
     let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    match password {
+    Ok(match password {
         Some(password) => options.user_and_password(decoded(name), decoded(password)),
         None => options.token(decoded(name)),
+    })
+}
+
+/// `credentials`: as `nsc` writes them, or the seed of an nkey.
+fn identified(options: ConnectOptions, credentials: &str) -> io::Result<ConnectOptions> {
+    match credentials.trim() {
+        seed if seed.starts_with("SU") => Ok(options.nkey(seed.to_owned())),
+        _ => options.credentials(credentials),
     }
 }
 

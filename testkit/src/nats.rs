@@ -57,9 +57,17 @@ impl NatsServer {
 
     /// The same elsewhere.
     pub fn start_in(installed: &Installed) -> Self {
-        let mut server = Self::new(installed, "alone", "");
-        server.restart();
-        server
+        Self::new(installed, "alone", "").started()
+    }
+
+    /// A server with more in its configuration.
+    pub fn start_with(configuration: &str) -> Self {
+        Self::new(&Installed::default(), "alone", configuration).started()
+    }
+
+    fn started(mut self) -> Self {
+        self.restart();
+        self
     }
 
     /// Three servers that make a cluster. Returns when all take connections; they may be looking for a leader still.
@@ -83,13 +91,13 @@ impl NatsServer {
         servers
     }
 
-    fn new(installed: &Installed, name: &str, cluster: &str) -> Self {
+    fn new(installed: &Installed, name: &str, more: &str) -> Self {
         let folder = tempfile::tempdir_in(&installed.data).expect("a folder for a nats-server");
         let (port, monitoring) = (free_port(), free_port());
         let store = folder.path().join("store");
         let configuration = format!(
             "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitoring}\"\n\
-             jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{cluster}",
+             jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{more}",
             store.display()
         );
         fs::write(folder.path().join("nats.conf"), configuration).expect("the server's configuration");

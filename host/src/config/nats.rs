@@ -18,13 +18,15 @@ pub struct Nats {
     /// PEM: what the host shows the servers, and its key. Both or none.
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
+    /// Who the host is to the servers: a file as `nsc` writes it, with a JWT and the seed of its key; or with a seed alone.
+    pub credentials: Option<PathBuf>,
     /// How many servers keep each stream that the host makes. 1, 3 or 5.
     pub replicas: usize,
 }
 
 impl Default for Nats {
     fn default() -> Self {
-        Self { url: None, ca: None, certificate: None, key: None, replicas: 1 }
+        Self { url: None, ca: None, certificate: None, key: None, credentials: None, replicas: 1 }
     }
 }
 
