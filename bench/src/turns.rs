@@ -1,5 +1,6 @@
 //! What is compared in turns: rounds of the same load on one server after another.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,8 +57,8 @@ impl Turns {
     pub(crate) fn warm_up(
         &self,
         server: SocketAddr,
-        work: impl Fn(usize) -> Work + Send + Sync + 'static,
-    ) -> anyhow::Result<()> {
+        work: impl Fn(usize) -> Work + Clone + Send + 'static,
+    ) -> io::Result<()> {
         load::run(server, self.connections, WARM_UP, work).map(drop)
     }
 
@@ -65,7 +66,7 @@ impl Turns {
     pub(crate) fn round(
         &self,
         server: SocketAddr,
-        work: impl Fn(usize) -> Work + Clone + Send + Sync + 'static,
+        work: impl Fn(usize) -> Work + Clone + Send + 'static,
         used: impl Fn() -> anyhow::Result<Duration>,
     ) -> anyhow::Result<Round> {
         self.warm_up(server, work.clone())?;

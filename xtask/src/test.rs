@@ -9,14 +9,21 @@ use crate::new_service;
 use crate::plugins;
 use crate::{ALL, Result};
 
+/// No part of the workspace, so that it slows no other build.
+const BENCH: &str = "bench/Cargo.toml";
+
 /// Runs the stages one after another and stops at the first that fails. `runner_arguments` go to the test runner.
 pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result<()> {
     let cargo = |name, arguments: &[&str]| succeed(name, &mut workspace.cargo(arguments));
     let started = Instant::now();
 
-    stage("format", || cargo("format", &["fmt", "--all", "--check"]))?;
+    stage("format", || {
+        cargo("format", &["fmt", "--all", "--check"])?;
+        cargo("format", &["fmt", "--manifest-path", BENCH, "--check"])
+    })?;
     stage("lints", || {
-        cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+        cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+        cargo("lints", &["clippy", "--manifest-path", BENCH, "--all-targets", "--", "--deny", "warnings"])
     })?;
     stage("plugins", || plugins::build(workspace, ALL))?;
     stage("nats-server", || nats::ensure(workspace))?;
