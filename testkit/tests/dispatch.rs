@@ -105,7 +105,7 @@ async fn what_was_answered_is_on_disk_whenever_the_disk_goes_away() {
         for operations in 0..16 {
             let data = tempfile::tempdir().unwrap();
             let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path()).unwrap());
-            let faulty = Arc::new(FaultyLog::new(log, operations, fault));
+            let faulty = Arc::new(FaultyLog::new(log.clone(), operations, fault));
             let faulty = dispatch(data.path(), faulty, component.clone());
             let registered = faulty.submit(register()).await.is_ok();
             let at_once = (0..COMMANDS).map(|index| {
@@ -128,6 +128,11 @@ async fn what_was_answered_is_on_disk_whenever_the_disk_goes_away() {
             }
             assert!(refused == 0 || acknowledged.len() == 10, "refused for want of stock that was not gone");
             drop(faulty);
+            // Its worker has answered, and may be about to let go of the log.
+            while Arc::strong_count(&log) > 1 {
+                tokio::task::yield_now().await;
+            }
+            drop(log);
             check_the_rest(data.path(), component.clone(), &acknowledged).await;
         }
     }
