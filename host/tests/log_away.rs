@@ -14,7 +14,7 @@ use serde_json::json;
 use common::http::{Client, Reply};
 use common::nats::with_log;
 use common::shop::{new_key, order};
-use common::{Host, Site, audit};
+use common::{Site, audit};
 
 const ORDERS: u64 = 12;
 /// Longer than anything takes on a busy machine.
@@ -42,15 +42,6 @@ fn add_tea_at_last(host: &Client, quantity: u64) -> u32 {
     }
 }
 
-#[track_caller]
-fn await_away(host: &Host) {
-    let deadline = Instant::now() + LIMIT;
-    while !host.get("/readyz").text.contains("the log takes no commands at the moment") {
-        assert!(Instant::now() < deadline, "{}", host.get("/readyz").text);
-        thread::yield_now();
-    }
-}
-
 /// Takes the server away in the middle of sagas and of a command, and brings it back. Returns how often that command was refused.
 fn check(away: impl FnOnce(&mut NatsServer), back: impl FnOnce(&mut NatsServer)) -> u32 {
     let mut server = NatsServer::start();
@@ -66,7 +57,7 @@ fn check(away: impl FnOnce(&mut NatsServer), back: impl FnOnce(&mut NatsServer))
     away(&mut server);
     let client = Client::clone(&host);
     let under_way = thread::spawn(move || add_tea_at_last(&client, 5));
-    await_away(&host);
+    host.await_trouble("the log takes no commands at the moment");
     let asked = Instant::now();
     let refused = add_tea(&host, &new_key(), 7);
     assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());

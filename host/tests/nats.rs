@@ -6,7 +6,6 @@
 mod common;
 
 use std::thread;
-use std::time::{Duration, Instant};
 
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
@@ -14,9 +13,6 @@ use serde_json::{Value, json};
 use common::Host;
 use common::nats::{configured, position, published, python, run, site};
 use common::shop::{SAGA_END, new_key, order};
-
-/// Longer than anything takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// A request over NATS.
 fn request(subject: &str, headers: &Value, body: &Value) -> Value {
@@ -30,16 +26,6 @@ fn assert_published(host: &Host, server: &NatsServer) {
     let log: Vec<_> = events.iter().map(|event| event["position"].as_u64().unwrap()).collect();
     let stream: Vec<_> = published(&server.url(), *log.last().unwrap()).iter().map(position).collect();
     assert_eq!(stream, log);
-}
-
-/// Waits until the host says that something does not work.
-#[track_caller]
-fn await_trouble(host: &Host, told: &str) {
-    let deadline = Instant::now() + LIMIT;
-    while !host.get("/readyz").text.contains(told) {
-        assert!(Instant::now() < deadline, "{}", host.get("/readyz").text);
-        thread::yield_now();
-    }
 }
 
 #[test]
@@ -253,7 +239,7 @@ fn the_stream_of_another_log_is_left_alone() {
     first.stop();
     let second = there.start();
     second.register("coffee", 450, 100);
-    await_trouble(&second, "events of another log");
+    second.await_trouble("events of another log");
     assert_eq!(published(&server.url(), head).len(), before);
 }
 

@@ -45,12 +45,7 @@ fn check(server: &str, url: &str, section: &str, stranger: (&str, &str), reason:
     }
 
     let other = Site::new(&format!("{}{}", configuration(), nats(stranger.0, stranger.1)));
-    let other = other.start();
-    let trouble = || other.get("/readyz").text;
-    while !trouble().contains(reason) {
-        assert!(Instant::now() < deadline, "not {reason}, but {}", trouble());
-        thread::yield_now();
-    }
+    other.start().await_trouble(reason);
 }
 
 fn written(folder: &Path, name: &str, text: &str) -> String {

@@ -80,8 +80,7 @@ fn new_keys() -> Vec<String> {
 /// A host says that it takes no commands, refuses them at once, and answers everything else.
 #[track_caller]
 fn check_refusing(host: &Host, order: &str) {
-    let away = |ready: &Value| ready.to_string().contains("the log takes no commands at the moment");
-    when(|| host.get("/readyz").ok(), away);
+    host.await_trouble("the log takes no commands at the moment");
     assert_eq!(host.metric("kontor_log_available"), 0.0);
     let asked = Instant::now();
     let refused = place(host, order, ("prefer", "wait=0"));
@@ -140,8 +139,7 @@ fn check_partition(cut: Cut) {
         let begun = Instant::now();
         check_refusing(&right, &refused);
         assert!(begun.elapsed() < NOTICED, "{:?}", begun.elapsed());
-        let alone = |ready: &Value| ready.to_string().contains("does not hear itself over NATS");
-        when(|| right.get("/readyz").ok(), alone);
+        right.await_trouble("does not hear itself over NATS");
 
         nodes_when(&left, &[("left", "up"), ("right", "silent")]);
         let placed = audit::check(&left);

@@ -191,16 +191,16 @@ impl Deployments {
         Ok(deployments)
     }
 
-    /// Moves on to where the log is. Returns what happened last, if anything did.
-    pub(super) async fn read_on(&mut self, log: &dyn EventLog) -> Result<Option<Happened>, HistoryError> {
-        let mut last = None;
+    /// Moves on to where the log is. Returns whether what happened last is watched, if anything happened.
+    pub(super) async fn read_on(&mut self, log: &dyn EventLog) -> Result<Option<bool>, HistoryError> {
+        let mut watched = None;
         loop {
             let page = read(log, self.version, MAX_PAGE).await?;
             if page.is_empty() {
-                return Ok(last);
+                return Ok(watched);
             }
             for (event, happened) in page {
-                last = Some(happened.clone());
+                watched = Some(happened.is_watched());
                 self.take_in(event.version, Time(event.meta.time_ms), &event.meta.actor, happened);
             }
         }

@@ -74,7 +74,7 @@ impl Deployer {
         deployments: &mut Deployments,
     ) -> Result<(), BehindError> {
         let mut next = deployments.clone();
-        let Some(last) = next.read_on(&*self.ground.log).await? else { return Ok(()) };
+        let Some(watched) = next.read_on(&*self.ground.log).await? else { return Ok(()) };
         let (deployed, new) = self.deployed_by(&next).await?;
         let mut components = Vec::new();
         for component in new {
@@ -82,7 +82,6 @@ impl Deployer {
             components.push((component, rehearsed));
         }
         *deployments = next;
-        let watched = last.is_watched();
         self.go_live(deployments, GoLive { deployed, components, watched }).await;
         Ok(())
     }

@@ -2,7 +2,8 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::iter;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use ureq::http::{HeaderMap, Request};
@@ -10,6 +11,8 @@ use ureq::{Agent, AsSendBody};
 
 /// Longer than any wait that a test asks for. Whatever takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Longer than a host takes to notice that something is wrong, on a busy machine.
+const TROUBLE_LIMIT: Duration = Duration::from_secs(30);
 /// More than any test has at once.
 const CONNECTIONS: usize = 512;
 
@@ -119,6 +122,20 @@ impl Client {
             Some(items)
         });
         pages.flatten()
+    }
+
+    /// Waits until the host says in `/readyz` that this is wrong.
+    #[track_caller]
+    pub(crate) fn await_trouble(&self, told: &str) {
+        let deadline = Instant::now() + TROUBLE_LIMIT;
+        loop {
+            let ready = self.get("/readyz").text;
+            if ready.contains(told) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not {told}, but {ready}");
+            thread::yield_now();
+        }
     }
 
     /// The value of a metric.
