@@ -76,7 +76,7 @@ pub async fn import(
     let mut there = commits(&config.data)?;
     let there_before = there.head;
     if there_before > end {
-        return Err(ImportError::NotEmpty { from: end + 1 });
+        return Err(ImportError::NotEmpty { from: end.next() });
     }
     let store = open_store(config, nats.as_ref())?;
     let mut appends = Appends::to(&*log);
@@ -100,7 +100,7 @@ pub async fn import(
     }
     appends.finish().await?;
     compare(&config.data, hash)?;
-    Ok(Imported { summary: export.summary().clone(), there_before })
+    Ok(Imported { summary: export.summary().clone(), there_before: there_before.get() })
 }
 
 /// What is in the log.

@@ -251,7 +251,7 @@ impl Host {
     pub fn events(&self) -> Vec<Recorded> {
         let mut events: Vec<Recorded> = Vec::new();
         loop {
-            let after = events.last().map_or(0, |event| event.position);
+            let after = events.last().map_or(Position::START, |event| event.position);
             let page = self.run(self.parts.log.read_all(after, MAX_PAGE)).expect("a page of the log");
             if page.is_empty() {
                 return events;
@@ -272,7 +272,7 @@ impl Host {
     /// Waits until as many events as `count` are in the log of which this is true.
     #[track_caller]
     pub fn until(&self, count: usize, what: impl Fn(&Recorded) -> bool) {
-        let mut subscription = Subscription::new(self.parts.log.clone(), 0);
+        let mut subscription = Subscription::new(self.parts.log.clone(), Position::START);
         let mut left = count;
         let look = async {
             while left > 0 {
