@@ -19,9 +19,8 @@ use crate::clock::SharedClock;
 use crate::deploy::Registry;
 use crate::error::CallError;
 use crate::log::{Append, AppendError, Appended, Appending, EventLog, Lineage};
-use crate::model::{Command, Intent, Json, Meta, NewEvent, Position, StreamId, Version};
+use crate::model::{Command, Intent, Json, Meta, NewEvent, Position, SagaId, StreamId, Version};
 use crate::runtime::{Ask, Component, Context, Decision, Outgoing};
-use crate::saga::SagaId;
 use crate::state::{self, Live, States, Viewed};
 use crate::telemetry;
 

@@ -14,8 +14,8 @@ use super::schema::Schema;
 use super::{Edge, stopped};
 use crate::dispatch::Accepted;
 use crate::error::CallError;
-use crate::model::{Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
-use crate::saga::{SagaId, SagaState};
+use crate::model::{Command, CommandId, Intent, Json, Origin, Position, SagaId, StreamId, Version};
+use crate::saga::SagaState;
 
 /// Who sends commands: nobody is asked for a name yet.
 const ACTOR: &str = "anonymous";

@@ -39,7 +39,7 @@ use crate::deploy::Components;
 use crate::dispatch::Submit;
 use crate::error::CallError;
 use crate::log::{EventLog, ReadError, Subscription};
-use crate::model::{Position, Recorded, Rejection, StreamId};
+use crate::model::{Position, Recorded, Rejection, SagaId, StreamId};
 use crate::nodes::{Lease, Nodes};
 use crate::runtime::Ask;
 
@@ -54,9 +54,6 @@ use journal::Saga;
 use record::{RecordError, actor};
 use sender::NotHere;
 use waits::Waits;
-
-/// A UUID made from the event that started it and the saga's name.
-pub type SagaId = Arc<str>;
 
 /// Sagas under way at once, those included that wait for an instance, for the log or for the next attempt of a step: some ten
 /// kilobytes each. The others wait in the log.
@@ -183,7 +180,7 @@ impl Sagas {
                 Some(until_ms) if runner.as_ref() == shared.ground.nodes.me() => {
                     shared.waits.add(saga, until_ms, None);
                 }
-                _ if shared.ground.nodes.owns(&saga.id, runner.as_deref()) => {
+                _ if shared.ground.nodes.owns(saga.id.as_str(), runner.as_ref()) => {
                     let under_way = UnderWay::new(saga.clone(), Place::None);
                     shared.under_way().insert(saga.id.clone(), under_way);
                     open.push(saga);
@@ -202,7 +199,7 @@ impl Sagas {
     }
 
     /// None if no such saga was ever started. Looks at all events that are in the log by now.
-    pub async fn status(&self, id: &str) -> Result<Option<SagaStatus>, CallError> {
+    pub async fn status(&self, id: &SagaId) -> Result<Option<SagaStatus>, CallError> {
         if let Some(status) = self.journaled(id).await? {
             return Ok(Some(status));
         }
@@ -223,16 +220,16 @@ impl Sagas {
     }
 
     /// What its journal says by now; none if it has not begun.
-    pub async fn journaled(&self, id: &str) -> Result<Option<SagaStatus>, CallError> {
-        let Ok(stream) = StreamId::new(AGGREGATE, id) else {
+    pub async fn journaled(&self, id: &SagaId) -> Result<Option<SagaStatus>, CallError> {
+        let Ok(stream) = StreamId::new(AGGREGATE, id.as_str()) else {
             return Ok(None);
         };
         let (_, saga) = record::read(&*self.shared.ground.log, &stream).await.map_err(unreadable)?;
-        Ok(saga.map(|saga| SagaStatus::of(&id.into(), &saga)))
+        Ok(saga.map(|saga| SagaStatus::of(id, &saga)))
     }
 
     /// The status when the saga has ended or parked, or after `limit` as it stands then.
-    pub async fn wait(&self, id: &str, limit: Duration) -> Result<Option<SagaStatus>, CallError> {
+    pub async fn wait(&self, id: &SagaId, limit: Duration) -> Result<Option<SagaStatus>, CallError> {
         let mut settling = self.shared.settling(id);
         let status = self.journaled(id).await?;
         if status.as_ref().is_some_and(|status| status.state.settled()) {
@@ -313,7 +310,7 @@ impl Shared {
     }
 
     /// Whether the next step of a saga that runs here is still to be taken here. `lease`: under which its journal was read.
-    fn goes_on(&self, id: &str, lease: Option<Lease>) -> Result<(), NotHere> {
+    fn goes_on(&self, id: &SagaId, lease: Option<Lease>) -> Result<(), NotHere> {
         let held = lease.is_some() && self.ground.nodes.lease() == lease;
         let lost = || self.under_way().get(id).is_some_and(|under_way| under_way.lost);
         if self.is_stopping() || !held || lost() { Err(NotHere) } else { Ok(()) }
@@ -344,9 +341,9 @@ impl Shared {
     }
 
     /// Begins to wait for a saga that runs here to end or park.
-    fn settling(&self, id: &str) -> Settling<'_> {
+    fn settling(&self, id: &SagaId) -> Settling<'_> {
         let (sender, told) = oneshot::channel();
-        let id = SagaId::from(id);
+        let id = id.clone();
         self.waiting().entry(id.clone()).or_default().push(sender);
         Settling { shared: self, id, told }
     }
@@ -385,7 +382,7 @@ impl Shared {
 
     /// Lets go of a saga that was taken. Whether it has to look at the log: what it waits for may have come while it could
     /// not be woken.
-    fn let_go(&self, id: &str) -> bool {
+    fn let_go(&self, id: &SagaId) -> bool {
         let taken = self.under_way().remove(id);
         taken.is_some_and(|taken| taken.place == Place::TakenAndCalled)
     }

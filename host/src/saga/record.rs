@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Ground;
 use super::entry::Entry;
 use super::journal::{IllegalEntry, Saga, next_state};
-use super::{Ground, SagaId};
 use crate::clock::SharedClock;
 use crate::log::{Append, AppendError, Appending, EventLog, Lineage, MAX_PAGE, ReadError};
-use crate::model::{CommandId, InvalidId, Meta, NewEvent, Recorded, StreamId, Version, event_of, variant_of};
+use crate::model::{
+    CommandId, InvalidId, Meta, NewEvent, Recorded, SagaId, StreamId, Version, event_of, variant_of,
+};
 
 /// The kind of the streams that journals are in: `saga/<id>`.
 pub(crate) const AGGREGATE: &str = "saga";
@@ -104,7 +106,7 @@ impl Record {
         Ok(Self {
             log: ground.log.clone(),
             clock: ground.clock.clone(),
-            stream: StreamId::new(AGGREGATE, id)?,
+            stream: StreamId::new(AGGREGATE, id.as_str())?,
             version: Version::START,
             saga: None,
             correlation_id: trigger.meta.correlation_id.clone(),

@@ -31,7 +31,7 @@ use kontor::deploy::{Components, Deployed, Registry, Store};
 use kontor::dispatch::{Accepted, Dispatch, DispatchLimits, Submit};
 use kontor::error::CallError;
 use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
-use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, Recorded};
+use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, Recorded, SagaId};
 use kontor::nodes::Nodes;
 use kontor::projection::{Overview, Projections, Redrive};
 use kontor::query::{Answer, Queries, QueryLimits};
@@ -235,7 +235,7 @@ impl Host {
 
     /// How a saga stands when it has ended or parked.
     #[track_caller]
-    pub fn settled(&self, saga: &str) -> SagaStatus {
+    pub fn settled(&self, saga: &SagaId) -> SagaStatus {
         let status = self.run(self.parts.sagas.wait(saga, LIMIT));
         let status = status.expect("a journal").unwrap_or_else(|| panic!("the saga {saga} has not begun"));
         assert!(status.state.ended() || status.state == SagaState::Parked, "the saga {saga} does not end");
@@ -243,7 +243,7 @@ impl Host {
     }
 
     /// Does something about a parked saga, in the name of a person.
-    pub fn act(&self, saga: &str, act: Act) -> Result<SagaStatus, CallError> {
+    pub fn act(&self, saga: &SagaId, act: Act) -> Result<SagaStatus, CallError> {
         self.run(self.parts.sagas.act(saga, act, "tester"))
     }
 
@@ -261,8 +261,8 @@ impl Host {
     }
 
     /// The journal of a saga: the entries' names and what they say.
-    pub fn journal(&self, saga: &str) -> Vec<(String, Value)> {
-        let of_saga = |event: &Recorded| event.stream.aggregate() == "saga" && event.stream.id() == saga;
+    pub fn journal(&self, saga: &SagaId) -> Vec<(String, Value)> {
+        let of_saga = |event: &Recorded| event.stream.aggregate() == "saga" && *saga == event.stream.id();
         let entry = |event: Recorded| {
             ((*event.name).to_owned(), event.payload.read().expect("an entry that can be read"))
         };

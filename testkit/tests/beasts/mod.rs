@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use kontor::model::SagaId;
 use kontor_testkit::host::{Host, Services};
 use kontor_testkit::{Command, command};
 use serde_json::{Value, json};
@@ -31,9 +32,9 @@ pub(crate) fn beast(id: &str, name: &str, payload: Value) -> Command {
 
 /// Starts a saga by the command that is called like it. Returns the saga's id.
 #[track_caller]
-pub(crate) fn begin(host: &Host, id: &str, saga: &str, payload: Value) -> String {
+pub(crate) fn begin(host: &Host, id: &str, saga: &str, payload: Value) -> SagaId {
     let accepted = host.send(&beast(id, saga, payload)).expect("an unruly beast takes any command");
-    accepted.saga.expect("a command that starts a saga").to_string()
+    accepted.saga.expect("a command that starts a saga")
 }
 
 /// How often a beast has waited: that is what the sagas have beasts do.
@@ -43,30 +44,30 @@ pub(crate) fn waits(host: &Host, id: &str) -> u64 {
 
 /// Waits until a saga has come to an entry of its journal.
 #[track_caller]
-pub(crate) fn until(host: &Host, saga: &str, entry: &str) {
-    host.until(1, |event| event.stream.id() == saga && &*event.name == entry);
+pub(crate) fn until(host: &Host, saga: &SagaId, entry: &str) {
+    host.until(1, |event| *saga == event.stream.id() && &*event.name == entry);
 }
 
 /// How a saga stands, without waiting for anything.
-pub(crate) fn state(host: &Host, saga: &str) -> &'static str {
+pub(crate) fn state(host: &Host, saga: &SagaId) -> &'static str {
     let status = host.run(host.sagas().status(saga)).expect("a journal");
     status.expect("a saga that has begun").state.as_str()
 }
 
 /// How a saga has ended.
 #[track_caller]
-pub(crate) fn end(host: &Host, saga: &str) -> &'static str {
+pub(crate) fn end(host: &Host, saga: &SagaId) -> &'static str {
     host.settled(saga).state.as_str()
 }
 
 /// The names of a journal's entries.
-pub(crate) fn entries(host: &Host, saga: &str) -> Vec<String> {
+pub(crate) fn entries(host: &Host, saga: &SagaId) -> Vec<String> {
     host.journal(saga).into_iter().map(|(name, _)| name).collect()
 }
 
 /// What stands in the last entry of a saga that is parked.
 #[track_caller]
-pub(crate) fn parked(host: &Host, saga: &str) -> Value {
+pub(crate) fn parked(host: &Host, saga: &SagaId) -> Value {
     assert_eq!(end(host, saga), "parked");
     let (_, parked) = host.journal(saga).pop().expect("an entry");
     parked
