@@ -1,15 +1,13 @@
 //! Why a call into a service gave no answer, or a "no".
 
-use std::sync::Arc;
-
 use crate::log::{AppendError, ReadError};
-use crate::model::{Position, Rejection, StreamId, Version};
+use crate::model::{Position, Rejection, ServiceName, StreamId, Version};
 
 /// A technical failure of a component: the instance is thrown away, the call may be tried again.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{service} {kind} in {call}")]
 pub struct Fault {
-    pub service: Arc<str>,
+    pub service: ServiceName,
     /// What was asked of it: `decide order.create`.
     pub call: String,
     pub kind: FaultKind,
@@ -68,13 +66,13 @@ pub enum CallError {
     Read(#[from] ReadError),
     /// A read model could not be used: not there yet, broken, or past a limit.
     #[error("the read model of {service} cannot be used: {reason}")]
-    ReadModel { service: Arc<str>, reason: String },
+    ReadModel { service: ServiceName, reason: String },
     /// The log did not reach the position that the query was to see: it is that of another log, or this one was put back.
     #[error("the log is at position {reached}, not yet at {at_least}")]
     Ahead { at_least: Position, reached: Position },
     /// The read model did not reach the position that the query was to see, in the time a query waits for that.
     #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
-    NotCaughtUp { service: Arc<str>, at_least: Position, reached: Position },
+    NotCaughtUp { service: ServiceName, at_least: Position, reached: Position },
 }
 
 /// An error and its causes, outermost first. Errors of libraries often repeat the text of their cause; it stands here once.

@@ -25,7 +25,7 @@ use super::swap::Swap;
 use crate::clock::SharedClock;
 use crate::error::CallError;
 use crate::log::{AppendError, EventLog, ReadError};
-use crate::model::{Rejection, Version};
+use crate::model::{Actor, Rejection, Version};
 use crate::nodes::Nodes;
 use crate::projection::Projections;
 use crate::runtime::{Component, HttpClient, Runtime};
@@ -179,7 +179,7 @@ impl Deployer {
         options: Options,
         actor: &str,
     ) -> Result<Report, DeployError> {
-        let (deployer, actor) = (self.clone(), Arc::from(actor));
+        let (deployer, actor) = (self.clone(), Actor::from(actor));
         on_its_own(async move { deployer.deploy_all(uploads, options, actor).await }).await
     }
 
@@ -192,7 +192,7 @@ impl Deployer {
         options: Options,
         actor: &str,
     ) -> Result<Report, DeployError> {
-        let (deployer, actor) = (self.clone(), Arc::from(actor));
+        let (deployer, actor) = (self.clone(), Actor::from(actor));
         let (service, to) = (service.to_owned(), to.map(str::to_owned));
         on_its_own(async move { deployer.go_back(&service, to.as_deref(), options, actor).await }).await
     }
@@ -204,7 +204,7 @@ impl Deployer {
         options: Options,
         actor: &str,
     ) -> Result<Release, DeployError> {
-        let (deployer, actor, service) = (self.clone(), Arc::from(actor), service.to_owned());
+        let (deployer, actor, service) = (self.clone(), Actor::from(actor), service.to_owned());
         on_its_own(async move { deployer.take_away(&service, options, actor).await }).await
     }
 
@@ -217,7 +217,7 @@ impl Deployer {
         self: Arc<Self>,
         uploads: Vec<Upload>,
         options: Options,
-        actor: Arc<str>,
+        actor: Actor,
     ) -> Result<Report, DeployError> {
         let mut deployments = self.alone()?;
         let granted = granted(&deployments, parse_grants(&options.grants)?, options.from_directory);
@@ -251,7 +251,7 @@ impl Deployer {
         service: &str,
         to: Option<&str>,
         options: Options,
-        actor: Arc<str>,
+        actor: Actor,
     ) -> Result<Report, DeployError> {
         let mut deployments = self.alone()?;
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
@@ -280,14 +280,14 @@ impl Deployer {
         self: Arc<Self>,
         service: &str,
         options: Options,
-        actor: Arc<str>,
+        actor: Actor,
     ) -> Result<Release, DeployError> {
         let mut deployments = self.alone()?;
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
         let release = running.release.clone();
         let current = self.ground.registry.current();
         let rest: Vec<_> =
-            current.services().filter(|other| *other.manifest().service != *service).cloned().collect();
+            current.services().filter(|other| other.manifest().service != *service).cloned().collect();
         let asks =
             |other: &&Component| other.manifest().permissions.services.iter().any(|name| name == service);
         if let Some(other) = rest.iter().find(asks)
@@ -319,7 +319,7 @@ impl Deployer {
     ) -> Candidate {
         let ground = &self.ground;
         let granted = |component: &Component| {
-            let configured = ground.rules.grants.get(&*component.manifest().service);
+            let configured = ground.rules.grants.get(component.manifest().service.as_str());
             configured.into_iter().flatten().cloned().chain(granted(component)).collect()
         };
         let examiner = Examiner {

@@ -12,7 +12,7 @@ use super::store::PastError;
 use super::swap::GoLive;
 use crate::error::{CallError, with_causes};
 use crate::log::Subscription;
-use crate::model::Position;
+use crate::model::{Position, ServiceName};
 use crate::runtime::Component;
 
 /// Before a deployment is tried again that this host cannot follow.
@@ -24,7 +24,7 @@ enum BehindError {
     #[error(transparent)]
     History(#[from] HistoryError),
     #[error("the component of {service} cannot be had")]
-    Component { service: Arc<str>, source: PastError },
+    Component { service: ServiceName, source: PastError },
     #[error("the services cannot run side by side: {0}")]
     Together(String),
     #[error(transparent)]
@@ -98,7 +98,7 @@ impl Deployer {
             let had = self.ground.components.get(digest).await;
             let component =
                 had.map_err(|source| BehindError::Component { service: service.clone(), source })?;
-            if current.service(service).is_none_or(|old| old.digest() != digest) {
+            if current.service(service.as_str()).is_none_or(|old| old.digest() != digest) {
                 new.push(component.clone());
             }
             services.push(component);

@@ -11,7 +11,7 @@ use super::report::HostReport;
 use crate::clock::{SharedClock, Time};
 use crate::error::CallError;
 use crate::log::{Append, AppendError, EventLog, ReadError};
-use crate::model::{CommandId, Meta, event_of};
+use crate::model::{Actor, CommandId, Meta, event_of};
 use crate::nodes::Node;
 use crate::runtime::Component;
 use crate::saga::Rehearsed;
@@ -41,7 +41,7 @@ impl Deployer {
         self: Arc<Self>,
         deployments: &mut Deployments,
         Swap { happened, deployed, candidates }: Swap,
-        actor: Arc<str>,
+        actor: Actor,
     ) -> Result<(), DeployError> {
         let ground = &self.ground;
         for candidate in &candidates {
@@ -77,7 +77,7 @@ impl Deployer {
             );
         }
         for (component, rehearsed) in &components {
-            let old = before.service(&component.manifest().service);
+            let old = before.service(component.manifest().service.as_str());
             if old.is_some_and(|old| old.digest() == component.digest()) {
                 // With other grants.
                 continue;
@@ -120,15 +120,15 @@ pub(super) async fn record(
     clock: &SharedClock,
     deployments: &mut Deployments,
     happened: Happened,
-    actor: Arc<str>,
+    actor: Actor,
 ) -> Result<(), DeployError> {
     let event = event_of(&happened).map_err(|error| CallError::Read(ReadError(Arc::new(error))))?;
     let time_ms = clock.now_ms();
     let command_id = CommandId::new();
     let meta = Meta {
-        correlation_id: command_id.shared(),
+        correlation_id: command_id.shared().into(),
         command_id,
-        command: event.name.clone(),
+        command: event.name.shared().into(),
         fingerprint: 0,
         causation_id: None,
         digest: None,

@@ -44,7 +44,7 @@ impl Deployer {
             looks.tick().await;
             let current = self.ground.registry.current();
             let service = &new.manifest().service;
-            if current.service(service).is_none_or(|running| running.digest() != new.digest()) {
+            if current.service(service.as_str()).is_none_or(|running| running.digest() != new.digest()) {
                 return;
             }
             let now = new.tally();

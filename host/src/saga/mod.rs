@@ -39,7 +39,7 @@ use crate::deploy::Components;
 use crate::dispatch::Submit;
 use crate::error::CallError;
 use crate::log::{EventLog, ReadError, Subscription};
-use crate::model::{Position, Recorded, Rejection, SagaId, StreamId};
+use crate::model::{Position, Recorded, Rejection, SagaId, SagaName, ServiceName, StreamId};
 use crate::nodes::{Lease, Nodes};
 use crate::runtime::Ask;
 
@@ -67,8 +67,8 @@ const LOG_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Serialize)]
 pub struct SagaStatus {
     pub id: SagaId,
-    pub service: Arc<str>,
-    pub name: Arc<str>,
+    pub service: ServiceName,
+    pub name: SagaName,
     pub state: SagaState,
     /// Why it unwinds or unwound.
     pub reason: Option<Rejection>,

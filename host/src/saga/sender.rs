@@ -13,7 +13,9 @@ use super::record::actor;
 use super::retry::Phase;
 use crate::dispatch::Accepted;
 use crate::error::CallError;
-use crate::model::{Command, CommandId, Intent, Json, Origin, Recorded, Rejection, SagaId, StreamId};
+use crate::model::{
+    Command, CommandId, CommandName, Intent, Json, Origin, Recorded, Rejection, SagaId, SagaName, StreamId,
+};
 use crate::nodes::Lease;
 use crate::runtime::{AskFailure, Request};
 
@@ -49,7 +51,7 @@ pub(super) struct Sender {
     pub(super) shared: Arc<Shared>,
     pub(super) id: SagaId,
     /// The saga's name.
-    pub(super) saga: Arc<str>,
+    pub(super) saga: SagaName,
     origin: Origin,
     /// Under which the journal was read.
     lease: Option<Lease>,
@@ -138,7 +140,7 @@ impl Sender {
         phase: Phase,
         mut attempt: impl FnMut(u32) -> BoxFuture<'a, Result<Attempt<T>, NotHere>>,
     ) -> Result<(Fate<T>, Effort), NotHere> {
-        let retry = self.shared.ground.retries.of(&self.saga, name, phase);
+        let retry = self.shared.ground.retries.of(self.saga.as_str(), name, phase);
         let started = Instant::now();
         let (mut failures, mut attempts, mut held) = (0, 0, 0);
         loop {
@@ -182,7 +184,7 @@ impl Sender {
         &self,
         step: &str,
         stream: StreamId,
-        command: Arc<str>,
+        command: CommandName,
         undone: CommandId,
         reason: Rejection,
     ) -> Command {

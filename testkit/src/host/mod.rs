@@ -221,7 +221,7 @@ impl Host {
         command: &crate::Command,
     ) -> Result<Accepted, CallError> {
         let command = Command {
-            origin: Origin { actor: "tester".into(), correlation_id: id.shared(), causation_id: None },
+            origin: Origin { actor: "tester".into(), correlation_id: id.shared().into(), causation_id: None },
             id,
             repeatable: true,
             stream: command.stream.clone(),
@@ -264,7 +264,7 @@ impl Host {
     pub fn journal(&self, saga: &SagaId) -> Vec<(String, Value)> {
         let of_saga = |event: &Recorded| event.stream.aggregate() == "saga" && *saga == event.stream.id();
         let entry = |event: Recorded| {
-            ((*event.name).to_owned(), event.payload.read().expect("an entry that can be read"))
+            (event.name.as_str().to_owned(), event.payload.read().expect("an entry that can be read"))
         };
         self.events().into_iter().filter(of_saga).map(entry).collect()
     }

@@ -66,11 +66,8 @@ impl Performance<'_> {
     }
 
     fn id(&self, trigger: &Recorded) -> SagaId {
-        SagaId::started_by(
-            &event_id(&trigger.meta.command_id, trigger.index),
-            self.saga,
-            trigger.meta.time_ms,
-        )
+        let event = event_id(&trigger.meta.command_id, trigger.index);
+        SagaId::started_by(&event, &self.saga.into(), trigger.meta.time_ms)
     }
 
     /// Runs the saga on a log that has this history, until it has ended or needs a person. Returns all events of the log.
@@ -123,7 +120,7 @@ impl Stage {
             let page = subscription.next().await.map_err(|error| with_causes(&error))?;
             events.extend(page.unwrap_or_default());
             let Some(last) = events.last().filter(|event| *id == event.stream.id()) else { continue };
-            match &*last.name {
+            match last.name.as_str() {
                 "waiting" => self.wake(last, script).await?,
                 "completed" | "compensated" | "parked" => return Ok(events),
                 _ => {}
@@ -184,7 +181,7 @@ fn comparable(events: &[Recorded]) -> Value {
             fields.remove("effort");
         }
         let entry = json!({ format!("{} {}", event.stream, event.name): payload });
-        if !(event.name.ends_with("-failed") && compared.contains(&entry)) {
+        if !(event.name.as_str().ends_with("-failed") && compared.contains(&entry)) {
             compared.push(entry);
         }
     }

@@ -45,7 +45,7 @@ pub(crate) fn waits(host: &Host, id: &str) -> u64 {
 /// Waits until a saga has come to an entry of its journal.
 #[track_caller]
 pub(crate) fn until(host: &Host, saga: &SagaId, entry: &str) {
-    host.until(1, |event| *saga == event.stream.id() && &*event.name == entry);
+    host.until(1, |event| *saga == event.stream.id() && event.name == *entry);
 }
 
 /// How a saga stands, without waiting for anything.

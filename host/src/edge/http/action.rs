@@ -1,13 +1,12 @@
 //! What a route leads to, with its schemas compiled.
 
-use std::sync::Arc;
-
 use axum::http::HeaderValue;
 
 use super::builtin::{Builtin, Operation};
 use super::schema::{Arguments, Schema};
 use crate::edge::query::arguments_schema;
 use crate::manifest::{Manifest, Method, Route, Target};
+use crate::model::{AggregateName, CommandName, QueryName, ServiceName};
 use crate::saga::timeline::ActName;
 
 /// The placeholder that stands for an aggregate's id.
@@ -28,16 +27,16 @@ pub(super) enum Action {
 }
 
 pub(super) struct CommandRoute {
-    pub(super) aggregate: Arc<str>,
-    pub(super) command: Arc<str>,
+    pub(super) aggregate: AggregateName,
+    pub(super) command: CommandName,
     pub(super) payload: Schema,
     /// Where the aggregate can be seen.
     pub(super) location: Option<Location>,
 }
 
 pub(super) struct QueryRoute {
-    pub(super) service: Arc<str>,
-    pub(super) query: Arc<str>,
+    pub(super) service: ServiceName,
+    pub(super) query: QueryName,
     pub(super) arguments: Arguments,
     /// Whether it is the query for the view of one aggregate.
     pub(super) is_view: bool,
@@ -69,8 +68,8 @@ pub(super) fn action_of(manifest: &Manifest, route: &Route) -> Result<Action, St
 fn command_of(
     manifest: &Manifest,
     route: &Route,
-    aggregate: &Arc<str>,
-    command: &Arc<str>,
+    aggregate: &AggregateName,
+    command: &CommandName,
 ) -> Result<CommandRoute, String> {
     if route.method == Method::Get {
         return Err("commands change something and cannot be reached by GET".to_owned());
@@ -78,7 +77,7 @@ fn command_of(
     if let Some(other) = placeholders(&route.path).find(|name| *name != ID) {
         return Err(format!("a command's path knows only the placeholder {{id}}, not {{{other}}}"));
     }
-    let known = manifest.command(aggregate, command);
+    let known = manifest.command(aggregate.as_str(), command.as_str());
     let declared = known.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
     let payload = Schema::of(&declared.payload);
     Ok(CommandRoute {
@@ -86,12 +85,12 @@ fn command_of(
         command: command.clone(),
         payload: payload
             .map_err(|reason| format!("the schema of {aggregate}.{command} is wrong: {reason}"))?,
-        location: view_path(manifest, aggregate).and_then(Location::of),
+        location: view_path(manifest, aggregate.as_str()).and_then(Location::of),
     })
 }
 
-fn query_of(manifest: &Manifest, name: &Arc<str>) -> Result<QueryRoute, String> {
-    let schema = arguments_schema(manifest, name);
+fn query_of(manifest: &Manifest, name: &QueryName) -> Result<QueryRoute, String> {
+    let schema = arguments_schema(manifest, name.as_str());
     let schema = schema.ok_or_else(|| format!("the manifest has no query {name}"))?;
     let arguments = schema.and_then(Arguments::compile);
     Ok(QueryRoute {
@@ -99,14 +98,14 @@ fn query_of(manifest: &Manifest, name: &Arc<str>) -> Result<QueryRoute, String> 
         query: name.clone(),
         arguments: arguments
             .map_err(|reason| format!("the schema of the query {name} is wrong: {reason}"))?,
-        is_view: manifest.query(name).is_none(),
+        is_view: manifest.query(name.as_str()).is_none(),
     })
 }
 
 /// The path under which the view of an aggregate can be read.
 fn view_path<'m>(manifest: &'m Manifest, aggregate: &str) -> Option<&'m str> {
     let shows = |route: &&Route| {
-        let is_view = matches!(&route.target, Target::Query(name) if **name == *aggregate);
+        let is_view = matches!(&route.target, Target::Query(name) if *name == *aggregate);
         is_view && manifest.query(aggregate).is_none() && placeholders(&route.path).eq([ID])
     };
     manifest.routes.iter().find(shows).map(|route| route.path.as_str())

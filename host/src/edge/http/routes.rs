@@ -2,7 +2,6 @@
 //! one deployed set, together with the compiled schemas, so that a request only looks things up.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::http::{self, HeaderValue};
 use matchit::Params;
@@ -11,6 +10,7 @@ use super::action::{Action, action_of};
 use super::builtin::BUILTINS;
 use crate::edge::metrics::RequestMetrics;
 use crate::manifest::{Manifest, Method};
+use crate::model::ServiceName;
 
 /// The owner of the host's own routes, as an error names it.
 const HOST: &str = "the host";
@@ -19,7 +19,7 @@ const HOST: &str = "the host";
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{owner} cannot have the route {method} {path}: {reason}")]
 pub struct RouteError {
-    owner: Arc<str>,
+    owner: ServiceName,
     method: Method,
     path: String,
     reason: String,
@@ -38,7 +38,7 @@ struct Path {
 
 /// One method on one path.
 pub(super) struct Endpoint {
-    owner: Arc<str>,
+    owner: ServiceName,
     method: Method,
     pub(super) path: String,
     pub(super) action: Action,
@@ -113,7 +113,7 @@ fn insert(
 }
 
 impl Endpoint {
-    fn new(owner: Arc<str>, method: Method, path: String, action: Action) -> Self {
+    fn new(owner: ServiceName, method: Method, path: String, action: Action) -> Self {
         let metrics = RequestMetrics::of_route(&path, method.as_str());
         Self { owner, method, path, action, metrics }
     }
@@ -131,7 +131,7 @@ fn endpoints_of(manifest: &Manifest) -> impl Iterator<Item = Result<Endpoint, Ro
 }
 
 fn endpoint(
-    owner: &Arc<str>,
+    owner: &ServiceName,
     method: Method,
     path: &str,
     action: Result<Action, String>,
