@@ -23,7 +23,9 @@ use crate::deploy::{
 use crate::dispatch::{Dispatch, DispatchLimits};
 use crate::edge::http::{self, HttpLimits, RouteError};
 use crate::edge::{self, Edge};
-use crate::log::{EmbeddedLog, EventLog, JetStreamError, JetStreamLog, OpenError, Snapshots};
+use crate::log::{
+    EmbeddedLog, EventLog, JetStreamError, JetStreamLog, JetStreamOptions, OpenError, Snapshots,
+};
 use crate::messaging::{self, Messaging};
 use crate::model::{Json, Position};
 use crate::nats::{Connection, NatsError};
@@ -210,7 +212,7 @@ async fn wire(
         projections.clone(),
         log.clone(),
         clock.clone(),
-        QueryLimits { catch_up: longest_wait(config), ..QueryLimits::default() },
+        QueryLimits { catch_up: config.limits.wait, ..QueryLimits::default() },
     ));
     let ask: Arc<dyn Ask> = queries.clone();
     let dispatch = Arc::new(Dispatch::new(
@@ -279,8 +281,8 @@ pub(crate) fn open_store(config: &Config, nats: Option<&Connection>) -> Result<S
 async fn join(config: &Config, nats: Option<&Connection>) -> Result<Nodes, HostError> {
     let me = nodes::id_of(&config.data).map_err(HostError::Node)?;
     let Some(nats) = sharing(config, nats) else { return Ok(Nodes::alone(me)) };
-    let silence = Duration::from_millis(config.jetstream.silence_ms);
-    Ok(Nodes::listen(me, nats.client(), &config.jetstream.stream, silence).await?)
+    let JetStreamOptions { stream, silence, .. } = &config.jetstream;
+    Ok(Nodes::listen(me, nats.client(), stream, *silence).await?)
 }
 
 /// Tells the others from now on how this host is.
@@ -336,23 +338,19 @@ fn keep_up(metrics: PrometheusHandle) -> JoinHandle<()> {
     })
 }
 
-fn longest_wait(config: &Config) -> Duration {
-    Duration::from_millis(config.limits.wait_ms)
-}
-
 fn http_limits(config: &Config) -> HttpLimits {
-    let (body_bytes, wait) = (config.limits.body_bytes, longest_wait(config));
+    let (body_bytes, wait) = (config.limits.body_bytes, config.limits.wait);
     HttpLimits { body_bytes, wait, ..HttpLimits::default() }
 }
 
 fn runtime_limits(limits: &Limits) -> RuntimeLimits {
     RuntimeLimits {
-        call_time: Duration::from_millis(limits.call_time_ms),
+        call_time: limits.call_time,
         memory_bytes: limits.call_memory_bytes,
         instances: limits.instances,
         sagas: limits.saga_concurrency,
         http: OutgoingLimits {
-            time: Duration::from_millis(limits.http_time_ms),
+            time: limits.http_time,
             request_bytes: limits.http_request_bytes,
             response_bytes: limits.http_response_bytes,
             concurrency: limits.http_concurrency,

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use crate::clock::Time;
+use crate::clock::{Time, millis};
 use crate::model::{Digest, NodeId, Position, Version};
 
 /// A time in which this host has heard itself without a gap, so that no other can have taken it for gone.
@@ -296,7 +296,7 @@ impl Nodes {
             seen.extend(others.map(|heard| Seen {
                 node: heard.node.clone(),
                 state: heard.state(sharing.silence),
-                heard_ms: u64::try_from(heard.at.elapsed().as_millis()).unwrap_or(u64::MAX),
+                heard_ms: millis(heard.at.elapsed()),
             }));
         }
         seen.sort_by(|one, other| (&one.node.name, &one.node.id).cmp(&(&other.node.name, &other.node.id)));

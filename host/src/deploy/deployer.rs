@@ -22,7 +22,7 @@ use super::report::Report;
 use super::signature::PublicKey;
 use super::store::{Components, PastError, Store};
 use super::swap::Swap;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, milliseconds};
 use crate::error::CallError;
 use crate::log::{AppendError, EventLog, ReadError};
 use crate::model::{Actor, Rejection, Version};
@@ -64,7 +64,8 @@ pub struct DeployRules {
 #[serde(default, deny_unknown_fields)]
 pub struct RollbackRule {
     /// How long after the swap it is watched. 0: not at all.
-    pub window_ms: u64,
+    #[serde(rename = "window_ms", deserialize_with = "milliseconds")]
+    pub window: Duration,
     /// The share of its calls that may fault.
     pub percent: u64,
     /// Fewer faults than this are never a reason.
@@ -74,7 +75,7 @@ pub struct RollbackRule {
 impl Default for RollbackRule {
     fn default() -> Self {
         // A defect that every tenth call meets shows within a minute, and one bad request is no reason.
-        Self { window_ms: 60_000, percent: 5, faults: 5 }
+        Self { window: Duration::from_secs(60), percent: 5, faults: 5 }
     }
 }
 

@@ -36,7 +36,7 @@ impl Deployer {
 
     async fn watch_for_faults(self: Arc<Self>, new: Component, old: Component, release: Release) {
         let rule = self.ground.rules.rollback;
-        let end = Instant::now() + Duration::from_millis(rule.window_ms);
+        let end = Instant::now() + rule.window;
         // What the gates have called does not count.
         let before = new.tally();
         let mut looks = interval(LOOK);

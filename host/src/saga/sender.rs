@@ -11,6 +11,7 @@ use super::entry::Effort;
 use super::index::Open;
 use super::record::actor;
 use super::retry::Phase;
+use crate::clock::millis;
 use crate::dispatch::Accepted;
 use crate::error::CallError;
 use crate::model::{
@@ -202,5 +203,5 @@ impl Sender {
 }
 
 fn effort(attempts: u32, started: Instant) -> Effort {
-    Effort { attempts, took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
+    Effort { attempts, took_ms: millis(started.elapsed()) }
 }

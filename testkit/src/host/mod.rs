@@ -58,7 +58,7 @@ pub const START_MS: u64 = 1_700_000_000_000;
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// What fails is tried again once and at once, so that no test waits.
-const RETRY: Retry = Retry { attempts: 2, first_wait_ms: 0, longest_wait_ms: 0 };
+const RETRY: Retry = Retry::new(2, Duration::ZERO, Duration::ZERO);
 
 /// Where the host of a test keeps its things. Hosts come and go on it, one at a time.
 pub struct Site {

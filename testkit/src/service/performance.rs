@@ -28,7 +28,7 @@ use crate::components::{Bench, block_on};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What fails is tried again once and at once: scripted answers do not change.
-const RETRY: Retry = Retry { attempts: 2, first_wait_ms: 0, longest_wait_ms: 0 };
+const RETRY: Retry = Retry::new(2, Duration::ZERO, Duration::ZERO);
 
 pub(super) struct Performance<'a> {
     pub(super) bench: &'a Bench,

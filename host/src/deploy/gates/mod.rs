@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::registry::Deployed;
 use super::report::{Gate, GateName, GateOutcome, ServiceReport};
 use super::signature::{self, PublicKey};
+use crate::clock::millis;
 use crate::edge::http::RouteTable;
 use crate::error::with_causes;
 use crate::log::EventLog;
@@ -110,7 +111,7 @@ impl Found {
     }
 
     fn add(&mut self, gate: GateName, Finding { outcome, says, findings }: Finding) {
-        let took_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took_ms = millis(self.since.elapsed());
         self.gates.push(Gate { gate, outcome, took_ms, says, findings });
         self.since = Instant::now();
     }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{Sequence, wire};
+use crate::clock::milliseconds;
 use crate::error::with_causes;
 
 /// Older servers have lost acknowledged messages, or know no atomic batches.
@@ -39,7 +40,8 @@ pub struct JetStreamOptions {
     /// Where the servers tell about themselves, to check `sync`: `http://host:8222`, one for each server.
     pub monitoring: Vec<String>,
     /// How long another host may not be heard before its sagas are taken over. A host has stopped after half of it.
-    pub silence_ms: u64,
+    #[serde(rename = "silence_ms", deserialize_with = "milliseconds")]
+    pub silence: Duration,
 }
 
 /// The servers' `sync_interval`.
@@ -60,7 +62,7 @@ impl Default for JetStreamOptions {
             sync: SyncPolicy::default(),
             monitoring: Vec::new(),
             // Five beats. A host on a busy machine is not late by as much.
-            silence_ms: 5_000,
+            silence: Duration::from_secs(5),
         }
     }
 }
