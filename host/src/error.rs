@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::log::{AppendError, ReadError};
-use crate::model::{Position, Rejection, StreamId, Version};
-
 /// A technical failure of a component: the instance is thrown away, the call may be tried again.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{service} {kind} in {call}")]
@@ -39,42 +36,6 @@ pub enum FaultKind {
     /// It answered with something that the contract does not allow: an unknown event, text that is no JSON.
     #[error("broke the contract")]
     Contract,
-}
-
-/// Why a command or a query was not carried out.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum CallError {
-    /// The service's answer is no.
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-    /// Nobody here knows what was asked for. The text names it: "the command order.creat".
-    #[error("there is no {0}")]
-    Unknown(String),
-    #[error("{stream} is at version {actual}, not {expected}")]
-    VersionMismatch { stream: StreamId, expected: Version, actual: Version },
-    /// The same command id came before with another command or payload.
-    #[error("the idempotency key has been used for another command on {stream}")]
-    KeyReused { stream: StreamId },
-    /// A bounded queue is full. Nothing was done.
-    #[error("{queue} is full")]
-    Busy { queue: &'static str },
-    #[error("the host is shutting down")]
-    ShuttingDown,
-    #[error(transparent)]
-    Fault(#[from] Fault),
-    #[error(transparent)]
-    Append(#[from] AppendError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A read model could not be used: not there yet, broken, or past a limit.
-    #[error("the read model of {service} cannot be used: {reason}")]
-    ReadModel { service: Arc<str>, reason: String },
-    /// The log did not reach the position that the query was to see: it is that of another log, or this one was put back.
-    #[error("the log is at position {reached}, not yet at {at_least}")]
-    Ahead { at_least: Position, reached: Position },
-    /// The read model did not reach the position that the query was to see, in the time a query waits for that.
-    #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
-    NotCaughtUp { service: Arc<str>, at_least: Position, reached: Position },
 }
 
 /// An error and its causes, outermost first. Errors of libraries often repeat the text of their cause; it stands here once.

@@ -14,20 +14,20 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::aggregate::States;
+use crate::aggregate::{Dispatch, DispatchLimits};
 use crate::clock::{Clock as _, SharedClock, SystemClock, Time};
-use crate::config::{Config, ConfigError, Limits, LogEngine};
-use crate::deploy::{
-    self, Boot, BootError, Booted, Bucket, Components, DeployGround, DeployRules, Deployed, Deployer,
-    Registry, Running, Store,
-};
-use crate::dispatch::{Dispatch, DispatchLimits};
-use crate::edge::http::{self, HttpLimits, RouteError};
+use crate::cluster::{self, Node, Nodes, Status};
+use crate::cluster::{Connection, NatsError};
+use crate::config::{Config, ConfigError, Limits};
+use crate::contract::RouteError;
+use crate::deploy::{self, Boot, BootError, Booted, DeployGround, DeployRules, Deployer};
+use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
+use crate::edge::http::{self, HttpLimits};
 use crate::edge::{self, Edge};
-use crate::log::{EmbeddedLog, EventLog, JetStreamError, JetStreamLog, OpenError, Snapshots};
+use crate::log::{self, EventLog, JetStreamError, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots};
 use crate::messaging::{self, Messaging};
 use crate::model::{Json, Position};
-use crate::nats::{Connection, NatsError};
-use crate::nodes::{self, Node, Nodes, Status};
 use crate::projection::{Projections, ProjectionsError};
 use crate::query::{Queries, QueryLimits};
 use crate::runtime::{
@@ -35,7 +35,6 @@ use crate::runtime::{
     system_resolver,
 };
 use crate::saga::{Ground, Sagas, SagasError};
-use crate::state::States;
 use crate::telemetry::{self, TelemetryError};
 
 /// How often the metrics' histograms are condensed.
@@ -59,9 +58,9 @@ pub enum HostError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Log(#[from] OpenError),
+    Log(#[from] OpenLogError),
     #[error(transparent)]
-    JetStream(#[from] JetStreamError),
+    Snapshots(#[from] OpenError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
@@ -98,8 +97,9 @@ pub async fn run(
     started: impl FnOnce(Started),
 ) -> Result<(), HostError> {
     let metrics = telemetry::metrics()?;
-    let nats = Connection::open(&config.nats).await?;
-    let Wired { edge, differing, booted_at } = wire(&config, metrics.clone(), nats.as_ref()).await?;
+    let storage = Storage::open(&config).await?;
+    let nats = storage.nats.clone();
+    let Wired { edge, differing, booted_at } = wire(&config, metrics.clone(), storage).await?;
     let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, config.nats.replicas));
     let edge = Arc::new(Edge { messaging, ..edge });
     let following = edge.nodes.me().map(|_| tokio::spawn(edge.deployer.clone().follow(booted_at)));
@@ -170,13 +170,11 @@ struct Base {
 }
 
 impl Base {
-    async fn lay(config: &Config, nats: Option<&Connection>) -> Result<Self, HostError> {
-        let log = open_log(config, nats).await?;
-        let nodes = join(config, nats).await?;
+    async fn lay(config: &Config, Storage { nats, log, store }: Storage) -> Result<Self, HostError> {
+        let nodes = join(config, nats.as_ref()).await?;
         let limits = runtime_limits(&config.limits);
         let http = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
         let runtime = Runtime::new(&config.data, limits, configuration(&config.services)?)?;
-        let store = open_store(config, nats)?;
         Ok(Self { log, nodes, clock: Arc::new(SystemClock), http, runtime, store })
     }
 
@@ -187,14 +185,10 @@ impl Base {
 }
 
 /// Puts the parts of a host together, the log first and the edge last.
-async fn wire(
-    config: &Config,
-    metrics: PrometheusHandle,
-    nats: Option<&Connection>,
-) -> Result<Wired, HostError> {
-    let base = Base::lay(config, nats).await?;
+async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> Result<Wired, HostError> {
+    let base = Base::lay(config, storage).await?;
     let booted_at = *base.log.head().borrow();
-    let rules = config.deploy_rules();
+    let rules = config.deploy_rules(http::reserved_routes());
     let booted = base.boot(&rules, &config.plugins).await?;
     let Base { log, nodes, clock, http, runtime, store } = base;
     let registry = Arc::new(Registry::of(booted.deployed));
@@ -262,22 +256,66 @@ async fn wire(
     Ok(Wired { edge, differing: booted.differing, booted_at })
 }
 
+/// Everything of a host that lasts: its log, and the components by digest.
+pub struct Storage {
+    /// The connection to NATS; none if none is configured.
+    pub nats: Option<Connection>,
+    pub log: Arc<dyn EventLog>,
+    pub store: Store,
+}
+
+impl Storage {
+    /// Opens the log that is configured, and the components beside it.
+    pub async fn open(config: &Config) -> Result<Self, HostError> {
+        let nats = Connection::open(&config.nats).await?;
+        let place = match (config.log, &nats) {
+            (LogEngine::Embedded, _) => LogPlace::Embedded,
+            (LogEngine::JetStream, Some(nats)) => LogPlace::JetStream {
+                client: nats.client().clone(),
+                options: &config.jetstream,
+                replicas: config.nats.replicas,
+            },
+            (LogEngine::JetStream, None) => return Err(ConfigError::LogWithoutNats.into()),
+        };
+        let log = log::open(place, &config.data).await?;
+        let store = Store::open(&config.data).map_err(HostError::Store)?;
+        let bucket =
+            |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
+        let store = store.shared(sharing(config, nats.as_ref()).map(bucket));
+        Ok(Self { nats, log, store })
+    }
+}
+
+/// Brings the copy of a log that is in NATS up to date, with the components that run by it, unless a host does that already.
+pub async fn catch_up(config: &Config) -> Result<(), HostError> {
+    if config.log == LogEngine::Embedded {
+        return Ok(());
+    }
+    let locked = |error: &HostError| {
+        matches!(
+            error,
+            HostError::Log(OpenLogError::JetStream(JetStreamError::Copy(OpenError::Locked { .. })))
+        )
+    };
+    let Storage { log, store, .. } = match Storage::open(config).await {
+        Err(error) if locked(&error) => return Ok(()),
+        storage => storage?,
+    };
+    for digest in Deployments::load(&*log).await.map_err(BootError::from)?.digests() {
+        // None: nobody has it any more. A host that is to run it says so.
+        store.fetch(digest).await.map_err(HostError::Store)?;
+    }
+    Ok(())
+}
+
 /// By what the host reaches the others that share its log; none if the log is its own.
 fn sharing<'n>(config: &Config, nats: Option<&'n Connection>) -> Option<&'n Connection> {
     nats.filter(|_| config.log == LogEngine::JetStream)
 }
 
-/// The components of the past, in the data directory and with the others that share the log.
-pub(crate) fn open_store(config: &Config, nats: Option<&Connection>) -> Result<Store, HostError> {
-    let store = Store::open(&config.data).map_err(HostError::Store)?;
-    let bucket =
-        |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
-    Ok(store.shared(sharing(config, nats).map(bucket)))
-}
-
 /// This host among those that share its log.
 async fn join(config: &Config, nats: Option<&Connection>) -> Result<Nodes, HostError> {
-    let me = nodes::id_of(&config.data).map_err(HostError::Node)?;
+    let me = cluster::id_of(&config.data).map_err(HostError::Node)?;
     let Some(nats) = sharing(config, nats) else { return Ok(Nodes::alone(me)) };
     let silence = Duration::from_millis(config.jetstream.silence_ms);
     Ok(Nodes::listen(me, nats.client(), &config.jetstream.stream, silence).await?)
@@ -299,20 +337,6 @@ fn announce(edge: &Arc<Edge>, name: &str, address: SocketAddr) {
         status: edge_ref.upgrade().map(|edge| edge.status()).unwrap_or_default(),
         ..node.clone()
     });
-}
-
-/// The events are in the data directory, or in NATS.
-pub(crate) async fn open_log(
-    config: &Config,
-    nats: Option<&Connection>,
-) -> Result<Arc<dyn EventLog>, HostError> {
-    let client = match (config.log, nats) {
-        (LogEngine::Embedded, _) => return Ok(Arc::new(EmbeddedLog::open(&config.data)?)),
-        (LogEngine::JetStream, Some(nats)) => nats.client().clone(),
-        (LogEngine::JetStream, None) => return Err(ConfigError::LogWithoutNats.into()),
-    };
-    let log = JetStreamLog::open(client, &config.jetstream, config.nats.replicas, &config.data).await?;
-    Ok(Arc::new(log))
 }
 
 fn start_messaging(edge: &Edge, nats: &Connection, replicas: usize) -> Messaging {

@@ -12,11 +12,20 @@ use uuid::Uuid;
 /// The longest aggregate id in bytes. Ids stand in URLs, file names and NATS subjects.
 pub const MAX_ID_LENGTH: usize = 128;
 
+/// The kind of the streams that journals of sagas are in.
+pub(crate) const SAGA: &str = "saga";
+
+/// The kind of the stream that deployments are in.
+pub(crate) const DEPLOYMENT: &str = "deployment";
+
 /// The place of an event in the global order of the log, from 1. 0 is before the first event.
 pub type Position = u64;
 
 /// The place of an event in its stream, from 1. 0 is the version of a stream without events.
 pub type Version = u64;
+
+/// A UUID made from the event that started it and the saga's name.
+pub type SagaId = Arc<str>;
 
 /// JSON text that has been checked once and is shared from then on, never copied or parsed again on the way.
 #[derive(Clone)]

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kontor::config::{Grants, HttpGrant, SecretSource};
-use kontor::manifest::Method;
+use kontor::contract::Method;
+use kontor::contract::{Grants, HttpGrant, SecretSource};
 use kontor::model::{CommandId, Json, Meta, Recorded, Rejection, StreamId};
 use kontor::runtime::{
     Ask, AskFailure, Awaited, Component, Context, Halt, HttpClient, HttpLimits, Outcome, Request, Resolve,

@@ -12,8 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use kontor::contract::Manifest;
 use kontor::error::with_causes;
-use kontor::manifest::Manifest;
 use kontor::model::Json;
 use kontor::runtime::{Component, Runtime, RuntimeError, RuntimeLimits};
 

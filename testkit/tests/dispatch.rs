@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kontor::aggregate::CallError;
+use kontor::aggregate::States;
+use kontor::aggregate::{Dispatch, DispatchLimits};
 use kontor::clock::SystemClock;
-use kontor::deploy::{Deployed, Registry};
-use kontor::dispatch::{Dispatch, DispatchLimits};
-use kontor::error::CallError;
+use kontor::deployed::{Deployed, Registry};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
 use kontor::model::{Command, CommandId, Intent, Json, Origin, StreamId};
 use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
-use kontor::state::States;
 use kontor_testkit::log::{Fault, FaultyLog};
 
 const COMMANDS: u64 = 40;

@@ -6,7 +6,7 @@ mod beasts;
 use std::fs;
 use std::time::Duration;
 
-use kontor::error::CallError;
+use kontor::aggregate::CallError;
 use kontor::model::Digest;
 use kontor::saga::Act;
 use kontor_testkit::host::{Host, Services, Site};

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use kontor::nodes::{NodeState, Seen};
+use kontor::cluster::{NodeState, Seen};
 use serde::Deserialize;
 
 use super::client::{Client, HostArgument};
@@ -70,7 +70,7 @@ fn list_text(nodes: &[Seen], style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use kontor::clock::Time;
-    use kontor::nodes::{Node, Status};
+    use kontor::cluster::{Node, Status};
 
     use super::*;
 

@@ -13,20 +13,19 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Deserialize;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::deployment::{
-    self, Deployments, Happened, HistoryEntry, HistoryError, Release, Released, Running,
-};
-use super::gates::{Candidate, Examiner, Grant, Granted, Terms, Upload, asked, asked_inside, side_by_side};
-use super::registry::{Deployed, Registry};
+use super::gates::{Candidate, Examiner, Granted, Terms, Upload, asked, asked_inside, side_by_side};
 use super::report::Report;
 use super::signature::PublicKey;
-use super::store::{Components, PastError, Store};
 use super::swap::Swap;
+use crate::aggregate::CallError;
 use crate::clock::SharedClock;
-use crate::error::CallError;
+use crate::cluster::Nodes;
+use crate::contract::{Grant, ReservedRoute};
+use crate::deployed::{self, Deployments, Happened, HistoryEntry, HistoryError, Release, Released, Running};
+use crate::deployed::{Components, PastError, Store};
+use crate::deployed::{Deployed, Registry};
 use crate::log::{AppendError, EventLog, ReadError};
 use crate::model::{Rejection, Version};
-use crate::nodes::Nodes;
 use crate::projection::Projections;
 use crate::runtime::{Component, HttpClient, Runtime};
 use crate::saga::Sagas;
@@ -57,6 +56,8 @@ pub struct DeployRules {
     /// How long a new version may take to fold what is in the log.
     pub history_limit: Duration,
     pub rollback: RollbackRule,
+    /// The routes of the host itself, which no service may have.
+    pub reserved: Vec<ReservedRoute<()>>,
 }
 
 /// When a new version is taken back by itself.
@@ -168,7 +169,7 @@ impl Deployer {
 
     /// Up to `limit` events of the history of deployments behind a version of their stream, each with an entry a service.
     pub async fn history(&self, after: Version, limit: usize) -> Result<Vec<HistoryEntry>, CallError> {
-        let events = deployment::read(&*self.ground.log, after, limit).await.map_err(history_error)?;
+        let events = deployed::history(&*self.ground.log, after, limit).await.map_err(history_error)?;
         Ok(events.into_iter().flat_map(|(event, happened)| HistoryEntry::of(&event, happened)).collect())
     }
 
@@ -338,7 +339,7 @@ impl Deployer {
     /// The report with all services that would run, unless a gate refuses one of them.
     fn pass(&self, candidates: &[Candidate], dry_run: bool) -> Result<(Report, Deployed), DeployError> {
         let deployed = together(&self.ground.registry.current(), candidates);
-        let gates = vec![side_by_side(deployed.as_ref())];
+        let gates = vec![side_by_side(deployed.as_ref(), &self.ground.rules.reserved)];
         let services = candidates.iter().map(|candidate| candidate.report.clone()).collect();
         let report = Report { dry_run, live: false, services, gates, hosts: Vec::new() };
         match deployed {

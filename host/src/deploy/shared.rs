@@ -6,13 +6,14 @@ use std::time::Duration;
 use tokio::sync::MutexGuard;
 
 use super::deployer::Deployer;
-use super::deployment::{AGGREGATE, Deployments, HistoryError};
-use super::registry::Deployed;
-use super::store::PastError;
 use super::swap::GoLive;
-use crate::error::{CallError, with_causes};
+use crate::aggregate::CallError;
+use crate::deployed::Deployed;
+use crate::deployed::PastError;
+use crate::deployed::{Deployments, HistoryError};
+use crate::error::with_causes;
 use crate::log::Subscription;
-use crate::model::Position;
+use crate::model::{DEPLOYMENT, Position};
 use crate::runtime::Component;
 
 /// Before a deployment is tried again that this host cannot follow.
@@ -40,7 +41,7 @@ impl Deployer {
             loop {
                 match events.next().await {
                     Ok(Some(page)) => {
-                        if page.iter().any(|event| event.stream.aggregate() == AGGREGATE) {
+                        if page.iter().any(|event| event.stream.aggregate() == DEPLOYMENT) {
                             break;
                         }
                     }

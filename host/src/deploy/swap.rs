@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::deployer::{DeployError, Deployer, Told};
-use super::deployment::{self, Deployments, Happened, Running};
 use super::gates::Candidate;
-use super::registry::Deployed;
 use super::report::HostReport;
+use crate::aggregate::CallError;
 use crate::clock::{SharedClock, Time};
-use crate::error::CallError;
+use crate::cluster::Node;
+use crate::deployed::Deployed;
+use crate::deployed::{self, Deployments, Happened, Running};
 use crate::log::{Append, AppendError, EventLog, ReadError};
 use crate::model::{CommandId, Meta, event_of};
-use crate::nodes::Node;
 use crate::runtime::Component;
 use crate::saga::Rehearsed;
 
@@ -136,7 +136,7 @@ pub(super) async fn record(
         actor: actor.clone(),
     };
     let expected = deployments.version;
-    let append = Append { stream: deployment::stream(), expected, events: vec![event], meta: Arc::new(meta) };
+    let append = Append { stream: deployed::stream(), expected, events: vec![event], meta: Arc::new(meta) };
     log.append(vec![append]).await.map_err(|error| match error {
         // By another host that shares the log: this one is about to see it.
         AppendError::Conflict { .. } => DeployError::UnderWay,

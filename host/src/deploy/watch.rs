@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, interval};
 
 use super::deployer::{DeployError, Deployer, RollbackRule};
-use super::deployment::{Happened, Release};
 use super::swap::Swap;
+use crate::deployed::{Happened, Release};
 use crate::model::Rejection;
 use crate::runtime::{Component, Tally};
 

@@ -6,9 +6,7 @@ mod headers;
 pub mod http;
 mod metrics;
 pub mod nats;
-mod problem;
 mod query;
-mod schema;
 
 use std::sync::Arc;
 
@@ -16,18 +14,15 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
 use self::http::HttpLimits;
-use crate::deploy::{Deployer, Registry};
-use crate::dispatch::Dispatch;
+use crate::aggregate::Dispatch;
+use crate::cluster::{Nodes, Status};
+use crate::deploy::Deployer;
+use crate::deployed::Registry;
 use crate::log::EventLog;
 use crate::messaging::Messaging;
-use crate::nodes::{Nodes, Status};
 use crate::projection::Projections;
 use crate::query::Queries;
 use crate::saga::Sagas;
-
-pub(crate) use self::command::payload;
-pub(crate) use self::problem::Problem;
-pub(crate) use self::schema::Schema;
 
 /// What the edge hands requests to.
 pub struct Edge {

@@ -7,11 +7,14 @@ mod snapshots;
 mod thread;
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_nats::Client;
 use async_trait::async_trait;
+use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::model::{CommandId, Meta, NewEvent, Position, Recorded, StreamId, Version};
@@ -27,6 +30,45 @@ pub const MAX_PAGE: usize = 1_000;
 pub const MAX_BATCH: usize = 10 * MAX_PAGE;
 /// Bytes of payload after which a batch ends with a page, so that large events do not fill the memory.
 const MAX_BATCH_BYTES: usize = 16 << 20;
+
+/// Where the events are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogEngine {
+    /// In the data directory.
+    #[default]
+    Embedded,
+    /// In a stream of NATS, for several hosts; the data directory has a copy.
+    #[value(name = "jetstream")]
+    JetStream,
+}
+
+/// Where a log is opened.
+pub enum LogPlace<'a> {
+    /// In the data directory.
+    Embedded,
+    /// In a stream of NATS, with a copy in the data directory.
+    JetStream { client: Client, options: &'a JetStreamOptions, replicas: usize },
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenLogError {
+    #[error(transparent)]
+    Embedded(#[from] OpenError),
+    #[error(transparent)]
+    JetStream(#[from] JetStreamError),
+}
+
+/// Opens a log. `data`: the data directory.
+pub async fn open(place: LogPlace<'_>, data: &Path) -> Result<Arc<dyn EventLog>, OpenLogError> {
+    match place {
+        LogPlace::Embedded => Ok(Arc::new(EmbeddedLog::open(data)?)),
+        LogPlace::JetStream { client, options, replicas } => {
+            Ok(Arc::new(JetStreamLog::open(client, options, replicas, data).await?))
+        }
+    }
+}
 
 /// New events for one stream, all of one command.
 #[derive(Clone, Debug)]

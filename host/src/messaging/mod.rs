@@ -18,19 +18,14 @@ use self::incoming::Incoming;
 use self::outgoing::Outgoing;
 use self::streams::Streams;
 use self::trouble::Trouble;
-use crate::deploy::Registry;
-use crate::dispatch::Submit;
+use crate::aggregate::Submit;
+use crate::cluster::Connection;
+use crate::cluster::Nodes;
+use crate::deployed::Registry;
 use crate::log::EventLog;
-use crate::nats::Connection;
-use crate::nodes::Nodes;
 
 pub use dead_letters::{About, DeadLetter, DeadLettersError, Redriven};
 pub use streams::NoStream;
-
-/// The metric that says up to which position events are published; of several hosts, on the one that does it.
-pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
-/// And the one that counts dead letters.
-pub(crate) const DEAD: &str = "kontor_nats_dead_letters_total";
 
 /// What messaging stands on.
 pub struct Ground {

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::deploy::{self, HistoryError};
+use crate::deployed;
+use crate::deployed::HistoryError;
 use crate::log::{EventLog, MAX_PAGE};
 use crate::model::{Digest, Recorded, Version};
 
@@ -43,7 +44,7 @@ impl Owners {
 
     async fn read_on(&mut self, log: &dyn EventLog) -> Result<(), HistoryError> {
         loop {
-            let releases = deploy::releases(log, self.version, MAX_PAGE).await?;
+            let releases = deployed::releases(log, self.version, MAX_PAGE).await?;
             let Some((last, _)) = releases.last() else {
                 return Ok(());
             };

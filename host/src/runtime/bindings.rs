@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::manifest as host;
+use crate::contract as host;
 use crate::model::{Json, Recorded, Rejection};
 
 wasmtime::component::bindgen!({

@@ -8,10 +8,10 @@ use wasmtime::Store;
 
 use super::bindings::{self, Service, types};
 use super::guest::{Guest, Identity, Scope};
-use super::host::{Ask, HttpCall, HttpOrigin, Outgoing, ReadSession, Steps};
+use super::host::{Ask, HttpCall, Outgoing, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane, Tally};
+use crate::contract::{HttpOrigin, Manifest};
 use crate::error::{Fault, FaultKind};
-use crate::manifest::Manifest;
 use crate::model::{Digest, Json, NewEvent, Recorded, Rejection, StreamId};
 
 /// Events of one decision. A command that causes more should be several commands.

@@ -16,7 +16,7 @@ use wasmtime_wasi_http::WasiHttpCtx;
 use super::RuntimeLimits;
 use super::console::Console;
 use super::host::{Ask, HttpAccess, HttpCall, HttpHooks, ReadSession, Steps};
-use crate::manifest::Manifest;
+use crate::contract::Manifest;
 use crate::model::{Digest, Json};
 
 /// Tables hold function pointers; a service of ordinary size has some thousands.

@@ -13,10 +13,10 @@ use super::Runtime;
 use super::bindings::ServicePre;
 use super::component::Component;
 use super::guest::{Guest, Identity, Scope};
-use super::host::{HttpAccess, HttpOrigin};
+use super::host::HttpAccess;
 use super::instance::{CallFailure, Instances, Lane};
+use crate::contract::{CONFIGURED, HttpOrigin, Manifest};
 use crate::error::Fault;
-use crate::manifest::{CONFIGURED, Manifest};
 use crate::model::{Digest, Json};
 
 /// The first bytes of every WebAssembly binary, then what tells a component from a core module.

@@ -31,8 +31,8 @@ pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
 pub(crate) use host::{Access, Guarded, ReadSession, grant_to_add};
 pub use host::{Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
 pub use host::{
-    GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest,
-    HttpResponse, NoOrigin, Outgoing, Resolve, system_resolver,
+    GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse,
+    Outgoing, Resolve, system_resolver,
 };
 pub(crate) use instance::Tally;
 pub use load::LoadError;

@@ -14,7 +14,7 @@ use super::journal::{Answered, Waiting};
 use super::record::{Record, RecordError, written};
 use super::retry::Phase;
 use super::sender::{Fate, NotHere, Sender};
-use crate::dispatch::Accepted;
+use crate::aggregate::Accepted;
 use crate::model::{Json, NewEvent, Recorded, Rejection, Version};
 use crate::runtime::{Awaited, Halt, Outcome, Request, Step, Steps};
 

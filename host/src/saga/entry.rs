@@ -25,8 +25,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::NodeId;
 use crate::model::{Digest, Json, NewEvent, Rejection, StreamId, Version};
-use crate::nodes::NodeId;
 use crate::runtime;
 
 /// A command as the journal keeps it.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::index::{Change, Listed, Open, Unended};
 use super::sender::NotHere;
-use super::{AGGREGATE, LOG_PAUSE, Place, SagaId, SagaStatus, Shared, record};
+use super::{LOG_PAUSE, Place, SagaStatus, Shared, record};
 use crate::log::Subscription;
 use crate::model::{Recorded, StreamId};
+use crate::model::{SAGA, SagaId};
 
 impl Shared {
     /// Runs the open sagas, then those that the log's events start or wake.
@@ -49,7 +50,7 @@ impl Shared {
         let deployed = self.ground.components.current();
         let (mut changes, mut called) = (Vec::new(), Vec::new());
         for event in page {
-            if event.stream.aggregate() == AGGREGATE {
+            if event.stream.aggregate() == SAGA {
                 let change = Change::of(event);
                 match &change {
                     Some(Change::Resumed { id }) => called.push(id.clone()),
@@ -193,7 +194,7 @@ impl Shared {
         }
         let (shared, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
-            let Ok(stream) = StreamId::new(AGGREGATE, &id) else { return };
+            let Ok(stream) = StreamId::new(SAGA, &id) else { return };
             // Err: they wait as long as they wanted to, and then look for themselves. It may go on by now.
             if let Ok((_, Some(saga))) = record::read(&*shared.ground.log, &stream).await
                 && saga.state.settled()

@@ -12,11 +12,11 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::task::JoinError;
 
-use super::SagaId;
 use super::entry::{Entry, Wait};
 use super::journal::SagaState;
+use crate::cluster::NodeId;
+use crate::model::SagaId;
 use crate::model::{Digest, Position, Recorded, variant_of};
-use crate::nodes::NodeId;
 
 /// Events that concern no saga after which the position is written all the same: as many are looked at again after a
 /// restart, which takes some ten milliseconds.

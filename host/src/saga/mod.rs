@@ -34,19 +34,19 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::aggregate::CallError;
+use crate::aggregate::Submit;
 use crate::clock::SharedClock;
-use crate::deploy::Components;
-use crate::dispatch::Submit;
-use crate::error::CallError;
+use crate::cluster::{Lease, Nodes};
+use crate::deployed::Components;
 use crate::log::{EventLog, ReadError, Subscription};
 use crate::model::{Position, Recorded, Rejection, StreamId};
-use crate::nodes::{Lease, Nodes};
+use crate::model::{SAGA, SagaId};
 use crate::runtime::Ask;
 
 pub use journal::SagaState;
 pub(crate) use moving::{Course, Rehearsed};
 pub use operate::{Act, Census, Filter, Overview};
-pub(crate) use record::AGGREGATE;
 pub use retry::{Retries, Retry};
 
 use index::{Change, Index, Open, Unended};
@@ -54,9 +54,6 @@ use journal::Saga;
 use record::{RecordError, actor};
 use sender::NotHere;
 use waits::Waits;
-
-/// A UUID made from the event that started it and the saga's name.
-pub type SagaId = Arc<str>;
 
 /// Sagas under way at once, those included that wait for an instance, for the log or for the next attempt of a step: some ten
 /// kilobytes each. The others wait in the log.
@@ -224,7 +221,7 @@ impl Sagas {
 
     /// What its journal says by now; none if it has not begun.
     pub async fn journaled(&self, id: &str) -> Result<Option<SagaStatus>, CallError> {
-        let Ok(stream) = StreamId::new(AGGREGATE, id) else {
+        let Ok(stream) = StreamId::new(SAGA, id) else {
             return Ok(None);
         };
         let (_, saga) = record::read(&*self.shared.ground.log, &stream).await.map_err(unreadable)?;

@@ -9,8 +9,9 @@ use super::index::{Open, Unended};
 use super::journal::Saga;
 use super::operate::index_error;
 use super::runner::{self, RunError};
-use super::{SagaId, Sagas, actor};
-use crate::error::CallError;
+use super::{Sagas, actor};
+use crate::aggregate::CallError;
+use crate::model::SagaId;
 use crate::model::{Digest, Version};
 use crate::runtime::Component;
 

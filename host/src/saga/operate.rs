@@ -12,11 +12,12 @@ use super::index::Listed;
 use super::journal::{Saga, SagaState};
 use super::runner;
 use super::timeline::Timeline;
-use super::{AGGREGATE, CATCH_UP, Open, SagaId, SagaStatus, Sagas, Shared, record, unreadable};
+use super::{CATCH_UP, Open, SagaStatus, Sagas, Shared, record, unreadable};
+use crate::aggregate::CallError;
 use crate::clock::Time;
-use crate::error::CallError;
 use crate::log::ReadError;
 use crate::model::{Rejection, StreamId};
+use crate::model::{SAGA, SagaId};
 
 /// Which sagas to list.
 #[derive(Clone, Debug, Default)]
@@ -104,7 +105,7 @@ impl Sagas {
         let Listed { open, why, .. } = self.find(id).await?;
         let trigger = runner::trigger(&self.shared, &open).await.map_err(runner::call_error)?;
         let folded = async {
-            let journal = record::events(&*self.shared.ground.log, &StreamId::new(AGGREGATE, id)?).await?;
+            let journal = record::events(&*self.shared.ground.log, &StreamId::new(SAGA, id)?).await?;
             Timeline::of(&open, &trigger, &journal)
         };
         let timeline = folded.await.map_err(unreadable)?;

@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Ground;
 use super::entry::Entry;
 use super::journal::{IllegalEntry, Saga, next_state};
-use super::{Ground, SagaId};
 use crate::clock::SharedClock;
 use crate::log::{Append, AppendError, Appending, EventLog, Lineage, MAX_PAGE, ReadError};
 use crate::model::{CommandId, InvalidId, Meta, NewEvent, Recorded, StreamId, Version, event_of, variant_of};
-
-/// The kind of the streams that journals are in: `saga/<id>`.
-pub(crate) const AGGREGATE: &str = "saga";
+use crate::model::{SAGA, SagaId};
 
 /// How far the log may be behind what a saga has done, for those who look at it.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -104,7 +102,7 @@ impl Record {
         Ok(Self {
             log: ground.log.clone(),
             clock: ground.clock.clone(),
-            stream: StreamId::new(AGGREGATE, id)?,
+            stream: StreamId::new(SAGA, id)?,
             version: 0,
             saga: None,
             correlation_id: trigger.meta.correlation_id.clone(),

@@ -10,7 +10,7 @@ use super::record::{Record, RecordError, actor, written};
 use super::retry::Phase;
 use super::sender::{Fate, NotHere, Sender};
 use super::{SagaStatus, Shared, unreadable};
-use crate::error::CallError;
+use crate::aggregate::CallError;
 use crate::log::{AppendError, ReadError};
 use crate::model::{Command, CommandId, Recorded, Rejection, Version};
 use crate::runtime::{Component, SagaEnd};

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use super::Shared;
 use super::entry::Effort;
 use super::index::Open;
 use super::record::actor;
 use super::retry::Phase;
-use super::{SagaId, Shared};
-use crate::dispatch::Accepted;
-use crate::error::CallError;
+use crate::aggregate::Accepted;
+use crate::aggregate::CallError;
+use crate::cluster::Lease;
+use crate::model::SagaId;
 use crate::model::{Command, CommandId, Intent, Json, Origin, Recorded, Rejection, StreamId};
-use crate::nodes::Lease;
 use crate::runtime::{AskFailure, Request};
 
 /// Characters of a fault's cause that the journal keeps.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::SagaId;
 use super::entry::{Action, Effort, Entry, Wait};
 use super::index::Open;
 use super::journal::{STEP_ZERO, SagaState, next_state};
 use super::record::RecordError;
 use crate::clock::Time;
+use crate::cluster::NodeId;
+use crate::model::SagaId;
 use crate::model::{Digest, Recorded, Rejection, StreamId, Version, variant_of};
-use crate::nodes::NodeId;
 
 pub use super::entry::Divergence;
 

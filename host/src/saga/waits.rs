@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::SagaId;
 use super::index::Open;
+use crate::model::SagaId;
 use crate::model::StreamId;
 
 /// Who is woken by what.

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use kontor::model::CommandId;
-use kontor::saga::{Act, SagaId, SagaState};
+use kontor::model::SagaId;
+use kontor::saga::{Act, SagaState};
 use serde_json::Value;
 
 use super::mishap::{Meddler, Mishap, Plan, TRIGGER, point_of_question};

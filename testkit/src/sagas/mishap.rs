@@ -4,8 +4,9 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use kontor::dispatch::{Accepted, Submit};
-use kontor::error::{CallError, Fault, FaultKind};
+use kontor::aggregate::CallError;
+use kontor::aggregate::{Accepted, Submit};
+use kontor::error::{Fault, FaultKind};
 use kontor::log::AppendError;
 use kontor::model::{Command, Json, Rejection};
 use kontor::runtime::{Ask, AskFailure, Request};

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kontor::error::{CallError, Fault};
-use kontor::manifest;
+use kontor::aggregate::CallError;
+use kontor::contract;
+use kontor::error::Fault;
 use kontor::model::{CommandId, Json, Meta, NewEvent, Recorded, StreamId};
 use kontor::projection::Standalone;
 use kontor::runtime::Component;
@@ -112,10 +113,10 @@ impl History<'_> {
         Ok(together)
     }
 
-    fn check_subscriptions(&self, manifest: &manifest::Manifest) -> Result<(), String> {
+    fn check_subscriptions(&self, manifest: &contract::Manifest) -> Result<(), String> {
         let followed = manifest.read_model.as_ref().map_or(&[][..], |model| &model.subscribes);
         let missing = self.events.iter().find(|event| {
-            let is_it = |followed: &manifest::EventRef| {
+            let is_it = |followed: &contract::EventRef| {
                 *followed.aggregate == *event.stream.aggregate() && followed.event == event.name
             };
             !followed.iter().any(is_it)
@@ -134,7 +135,7 @@ impl History<'_> {
         &self,
         component: &Component,
         at_once: usize,
-        query: &manifest::Query,
+        query: &contract::Query,
         arguments: &Json,
     ) -> Result<Result<Json, CallError>, String> {
         let data = tempfile::tempdir().map_err(|error| format!("no place for a read database: {error}"))?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kontor::manifest::EventRef;
+use kontor::contract::EventRef;
 use kontor::model::{Json, Recorded, Rejection};
 use serde_json::Value;
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use kontor::contract;
 use kontor::error::Fault;
-use kontor::manifest;
 use kontor::model::{Json, Recorded, Rejection, StreamId};
 use kontor::runtime::{Component, Context, Decision, Folded, Target};
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ impl Trial<'_> {
     }
 
     /// What the host refuses before it asks the component.
-    fn refusal_of_the_host(&self, aggregate: &manifest::Aggregate) -> Result<Option<Rejection>, String> {
+    fn refusal_of_the_host(&self, aggregate: &contract::Aggregate) -> Result<Option<Rejection>, String> {
         let (Action::Decide { command: name, .. } | Action::Undo { command: name, .. }) = &self.action;
         let command = aggregate
             .command(name)
@@ -82,7 +82,7 @@ impl Trial<'_> {
         }
     }
 
-    async fn run_component(&self, aggregate: &manifest::Aggregate) -> Result<Tried, String> {
+    async fn run_component(&self, aggregate: &contract::Aggregate) -> Result<Tried, String> {
         let Bench { reused, fresh, .. } = self.bench;
         let events = self.target(&self.given);
         let conversation = Arc::new(Conversation::new(self.script));
@@ -181,7 +181,7 @@ impl std::fmt::Display for Trial<'_> {
     }
 }
 
-fn check_schemas(aggregate: &manifest::Aggregate, decision: &Decision) -> Result<(), String> {
+fn check_schemas(aggregate: &contract::Aggregate, decision: &Decision) -> Result<(), String> {
     for event in &decision.events {
         let known = aggregate.events.iter().find(|known| known.name == event.name);
         if let Some(known) = known {

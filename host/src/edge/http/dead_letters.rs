@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::page::{Page, after_and_limit};
 use super::parameters::Parameters;
-use super::problem::Problem;
-use super::schema::Schema;
 use super::{Call, Site, command, headers, json};
+use crate::contract::Problem;
+use crate::contract::Schema;
 use crate::error::with_causes;
 use crate::log::MAX_PAGE;
 use crate::messaging::{DeadLetter, DeadLettersError, Messaging};

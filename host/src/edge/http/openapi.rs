@@ -8,13 +8,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::action::placeholders;
 use super::builtin::{BUILTINS, BuiltinRoute, Does, Operation};
 use super::headers::none_match;
-use super::problem::Problem;
 use super::{Call, Tables, json_text};
-use crate::edge::query::view_arguments;
-use crate::manifest::{Manifest, Route, Target};
+use crate::contract::Problem;
+use crate::contract::placeholders;
+use crate::contract::view_arguments;
+use crate::contract::{Manifest, Route, Target};
 use crate::model::{Json, hashed_uuid};
 
 /// The tag of the host's own routes.
@@ -326,7 +326,7 @@ fn problem_schema() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::http::fixtures::manifest;
+    use crate::contract::fixtures::manifest;
 
     /// All references in a value.
     fn references(value: &Value, found: &mut Vec<String>) {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::parameters::Parameters;
-use super::problem::Problem;
+use crate::contract::Problem;
 use crate::log::MAX_PAGE;
 
 /// The items of one page if the caller names no limit: a screen or two.

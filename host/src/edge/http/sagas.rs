@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::page::{self, Page};
 use super::parameters::Parameters;
-use super::problem::Problem;
-use super::schema::Schema;
 use super::{Call, Site, command, headers, json};
+use crate::contract::Problem;
+use crate::contract::Schema;
 use crate::saga::timeline::ActName;
 use crate::saga::{Act, Filter, SagaState, SagaStatus};
 

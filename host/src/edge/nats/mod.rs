@@ -20,9 +20,9 @@ use self::discovery::Discovery;
 use self::request::Answer;
 use self::table::{Endpoint, Table};
 use super::metrics::RequestMetrics;
-use super::problem::Problem;
 use super::{Edge, stopped};
-use crate::nats::Connection;
+use crate::cluster::Connection;
+use crate::contract::Problem;
 
 /// All commands and queries. The subscriptions are the same whatever is deployed, so no request is lost with a deployment.
 const SUBJECTS: [&str; 2] = ["kontor.*.cmd.*.*", "kontor.*.query.*"];

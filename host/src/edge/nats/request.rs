@@ -14,10 +14,11 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::table::{Does, Endpoint};
-use crate::edge::command::{Asked, carry_out, json_text, no_json, payload};
-use crate::edge::problem::{PROBLEM_JSON, Problem};
-use crate::edge::query::{admitted, invalid_arguments, refusal};
-use crate::edge::schema::Schema;
+use crate::contract::Schema;
+use crate::contract::{PROBLEM_JSON, Problem};
+use crate::contract::{admitted, invalid_arguments, json_text, no_json, payload};
+use crate::edge::command::{Asked, carry_out};
+use crate::edge::query::refusal;
 use crate::edge::{Edge, headers};
 use crate::model::Position;
 

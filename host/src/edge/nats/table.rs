@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::deploy::Deployed;
+use crate::contract::Schema;
+use crate::contract::arguments_schema;
+use crate::contract::{Manifest, Target};
+use crate::deployed::Deployed;
 use crate::edge::metrics::RequestMetrics;
-use crate::edge::query::arguments_schema;
-use crate::edge::schema::Schema;
-use crate::manifest::{Manifest, Target};
 
 /// All endpoints of one deployed set.
 pub(super) struct Table {

@@ -8,8 +8,8 @@ mod services;
 mod steps;
 
 pub use http::{
-    GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest,
-    HttpResponse, NoOrigin, Outgoing, Resolve, system_resolver,
+    GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse,
+    Outgoing, Resolve, system_resolver,
 };
 pub(crate) use http::{HttpAccess, HttpCall, HttpHooks, grant_to_add};
 pub(crate) use read_model::{Access, Guarded, ReadSession};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 
-use crate::deploy::Registry;
-use crate::error::CallError;
+use super::error::CallError;
+use crate::deployed::Registry;
 use crate::log::{EventLog, MAX_PAGE, Snapshot, Snapshots};
 use crate::model::{Digest, Json, StreamId, Version};
 use crate::runtime::{Component, Folded, Target};

@@ -38,7 +38,7 @@ impl Bucket {
     }
 
     /// Puts a component there, unless it is there already.
-    pub(super) async fn put(&self, wasm: &[u8]) -> io::Result<()> {
+    pub(crate) async fn put(&self, wasm: &[u8]) -> io::Result<()> {
         let name = Digest::of(wasm).to_string();
         in_time(|| async {
             let store = self.store().await?;
@@ -54,7 +54,7 @@ impl Bucket {
     }
 
     /// None if it is not there.
-    pub(super) async fn get(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) async fn get(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         in_time(|| async {
             let mut object = match self.store().await?.get(digest.to_string()).await {
                 Ok(object) => object,

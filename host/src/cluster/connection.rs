@@ -12,7 +12,7 @@ use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event};
 use percent_encoding::percent_decode_str;
 
-use crate::config::{Nats, NatsUrl};
+use crate::cluster::{Nats, NatsUrl};
 
 /// How the host is called in lists of connections.
 const NAME: &str = "kontor";

@@ -48,7 +48,7 @@ impl Store {
     }
 
     /// The bytes of a component; none if it is not there or damaged.
-    pub(super) fn read(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn read(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         match fs::read(self.file(digest)) {
             Ok(wasm) => Ok(Some(wasm).filter(|wasm| Digest::of(wasm) == digest)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -74,7 +74,7 @@ impl Store {
     }
 
     /// Puts a component where other hosts look for it.
-    pub(super) async fn share(&self, wasm: &[u8]) -> io::Result<()> {
+    pub(crate) async fn share(&self, wasm: &[u8]) -> io::Result<()> {
         match &self.bucket {
             Some(bucket) => bucket.put(wasm).await,
             None => Ok(()),
@@ -181,7 +181,7 @@ impl Components {
     }
 
     /// Puts a component on disk, where it stays at least until [`Components::keep_releases`] is told others.
-    pub(super) fn keep(&self, wasm: &[u8]) -> io::Result<()> {
+    pub(crate) fn keep(&self, wasm: &[u8]) -> io::Result<()> {
         let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
         self.store.keep(wasm)?;
         releases.insert(Digest::of(wasm));

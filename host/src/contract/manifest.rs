@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model;
 use crate::model::Json;
-use crate::{deploy, saga};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Manifest {
@@ -203,7 +203,7 @@ impl Manifest {
             return Err(format!("{:?} is a name of the host's own, and none for a service", self.service));
         }
         check_names("an aggregate", self.aggregates.iter().map(|aggregate| &aggregate.name))?;
-        let of_host = |name: &str| [saga::AGGREGATE, deploy::AGGREGATE].contains(&name);
+        let of_host = |name: &str| [model::SAGA, model::DEPLOYMENT].contains(&name);
         if let Some(aggregate) = self.aggregates.iter().find(|aggregate| of_host(&aggregate.name)) {
             return Err(format!("{:?} is the name of the host's own streams", aggregate.name));
         }

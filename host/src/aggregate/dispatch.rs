@@ -15,14 +15,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::error::CallError;
+use super::states::{Live, States, Viewed, empty};
 use crate::clock::SharedClock;
-use crate::deploy::Registry;
-use crate::error::CallError;
+use crate::deployed::Registry;
 use crate::log::{Append, AppendError, Appended, Appending, EventLog, Lineage};
+use crate::model::SagaId;
 use crate::model::{Command, Intent, Json, Meta, NewEvent, Position, StreamId, Version};
 use crate::runtime::{Ask, Component, Context, Decision, Outgoing};
-use crate::saga::SagaId;
-use crate::state::{self, Live, States, Viewed};
 use crate::telemetry;
 
 /// Appends of one aggregate under way at once. One group commit of the log takes as many and more.
@@ -253,7 +253,7 @@ impl Shared {
             Ok(component) => component,
             Err(error) => return job.answer(Err(error)),
         };
-        let state_version = state::empty(&component, &stream).state_version;
+        let state_version = empty(&component, &stream).state_version;
         if work.ahead.as_ref().is_some_and(|live| live.state_version != state_version) {
             // A component whose states have another shape folds the events, and those are to be on disk.
             while !work.pending.is_empty() {
@@ -309,7 +309,7 @@ impl Shared {
             Some(live) => ahead.insert(live.seen_by(component, &command.stream).await?),
             // The id was made for this command, so the stream cannot exist.
             None if !command.repeatable && command.stream.id() == command.id.as_str() => {
-                ahead.insert(state::empty(component, &command.stream))
+                ahead.insert(empty(component, &command.stream))
             }
             None => ahead.insert(self.states.load(&command.stream, component).await?),
         };

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::{env, fmt, fs, io};
 
 use serde::Deserialize;
 
-use crate::manifest::Method;
-use crate::runtime::HttpOrigin;
+use crate::contract::HttpOrigin;
+use crate::contract::Method;
 
 /// What one service is granted.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -41,6 +42,49 @@ impl HttpGrant {
     pub(crate) fn with_deployment(origin: HttpOrigin) -> Self {
         let methods = vec![Method::Get, Method::Post, Method::Put, Method::Delete, Method::Patch];
         Self { origin, methods, private: false, headers: BTreeMap::new() }
+    }
+}
+
+/// What an operator grants with a deployment: `service:payment`, `subject:orders.>`, `http:https://payments.example`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// To query a service.
+    Service(String),
+    /// To publish on and subscribe to subjects.
+    Subject(String),
+    /// To call an origin with any method, at public addresses and without a secret.
+    Http(HttpOrigin),
+}
+
+/// Why a text is no grant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is nothing that can be granted with a deployment: that is `service:<name>`, `subject:<subject>` or \
+     `http:<origin>`, with an origin such as https://payments.example"
+)]
+pub struct InvalidGrant(String);
+
+impl FromStr for Grant {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
+        let grant = match text.split_once(':') {
+            Some(("service", name)) if !name.is_empty() => Some(Self::Service(name.to_owned())),
+            Some(("subject", subject)) if !subject.is_empty() => Some(Self::Subject(subject.to_owned())),
+            Some(("http", origin)) => origin.parse().ok().map(Self::Http),
+            _ => None,
+        };
+        grant.ok_or_else(|| InvalidGrant(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(name) => write!(f, "service:{name}"),
+            Self::Subject(subject) => write!(f, "subject:{subject}"),
+            Self::Http(origin) => write!(f, "http:{origin}"),
+        }
     }
 }
 
@@ -122,6 +166,23 @@ mod tests {
         for (source, told) in table {
             let error = source.read().unwrap_err().to_string();
             assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_grant_says_what_it_grants() {
+        for text in ["service:payment", "subject:orders.>", "http:https://pay.example:8443"] {
+            assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
+        }
+        for text in [
+            "payment",
+            "service:",
+            "http:pay.example",
+            "http:https://pay.example/v1",
+            "https://pay.example",
+            "",
+        ] {
+            assert!(text.parse::<Grant>().is_err(), "{text}");
         }
     }
 }

@@ -4,13 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::http::{self, HeaderValue};
+use hyper::header::HeaderValue;
 use matchit::Params;
 
 use super::action::{Action, action_of};
-use super::builtin::BUILTINS;
-use crate::edge::metrics::RequestMetrics;
-use crate::manifest::{Manifest, Method};
+use super::{Manifest, Method};
 
 /// The owner of the host's own routes, as an error names it.
 const HOST: &str = "the host";
@@ -25,43 +23,68 @@ pub struct RouteError {
     reason: String,
 }
 
-/// All routes of one deployed set.
-pub struct RouteTable {
-    paths: matchit::Router<Path>,
+impl RouteError {
+    /// One of the host's own routes cannot be served.
+    pub(crate) fn of_host(reason: String) -> Self {
+        Self { owner: HOST.into(), method: Method::Get, path: String::new(), reason }
+    }
+}
+
+/// A route that the host keeps for itself, and its handle in the table.
+#[derive(Clone, Copy, Debug)]
+pub struct ReservedRoute<H> {
+    pub method: Method,
+    pub path: &'static str,
+    pub handle: H,
+}
+
+/// All routes of one deployed set; `H` is the handle of the host's own routes.
+pub struct RouteTable<H> {
+    paths: matchit::Router<Path<H>>,
+    /// The path and method of each endpoint, by [`Endpoint::index`].
+    endpoints: Vec<(String, Method)>,
 }
 
 /// Everything on one path.
-struct Path {
-    endpoints: Vec<Endpoint>,
+struct Path<H> {
+    endpoints: Vec<Endpoint<H>>,
     allow: HeaderValue,
 }
 
 /// One method on one path.
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint<H> {
     owner: Arc<str>,
     method: Method,
-    pub(super) path: String,
-    pub(super) action: Action,
-    pub(super) metrics: RequestMetrics,
+    /// The endpoint's place in [`RouteTable::endpoints`].
+    pub(crate) index: usize,
+    pub(crate) path: String,
+    pub(crate) action: Action<H>,
 }
 
 /// What the table has for a method and a path.
-pub(super) enum Found<'t, 'p> {
-    Endpoint(&'t Endpoint, Params<'t, 'p>),
+pub(crate) enum Found<'t, 'p, H> {
+    Endpoint(&'t Endpoint<H>, Params<'t, 'p>),
     /// The path is known, and these are its methods.
     OtherMethod(&'t HeaderValue),
     Nothing,
 }
 
-impl RouteTable {
+impl<H> RouteTable<H> {
     /// Compiles the routes and schemas of all services together with the host's own routes.
-    pub fn new<'m>(manifests: impl IntoIterator<Item = &'m Manifest>) -> Result<Self, RouteError> {
-        let mut by_path: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
-        let builtins =
-            BUILTINS.iter().map(|route| endpoint(&HOST.into(), route.method(), route.path, route.action()));
+    pub fn new<'m>(
+        host: impl IntoIterator<Item = ReservedRoute<H>>,
+        manifests: impl IntoIterator<Item = &'m Manifest>,
+    ) -> Result<Self, RouteError> {
+        let mut by_path: BTreeMap<String, Vec<Endpoint<H>>> = BTreeMap::new();
+        let mut endpoints = Vec::new();
+        let host = host.into_iter().map(|ReservedRoute { method, path, handle }| {
+            endpoint(&HOST.into(), method, path, Ok(Action::Host(handle)))
+        });
         let services = manifests.into_iter().flat_map(endpoints_of);
-        for endpoint in builtins.chain(services) {
-            let endpoint = endpoint?;
+        for endpoint in host.chain(services) {
+            let mut endpoint = endpoint?;
+            endpoint.index = endpoints.len();
+            endpoints.push((endpoint.path.clone(), endpoint.method));
             let same_path = by_path.entry(endpoint.path.clone()).or_default();
             if let Some(taken) = same_path.iter().find(|other| other.method == endpoint.method) {
                 return Err(endpoint.refused(format!("{} already has it", taken.owner)));
@@ -72,15 +95,20 @@ impl RouteTable {
         for (path, endpoints) in by_path {
             insert(&mut paths, path, endpoints)?;
         }
-        Ok(Self { paths })
+        Ok(Self { paths, endpoints })
+    }
+
+    /// Returns path and method of each endpoint, by [`Endpoint::index`].
+    pub(crate) fn endpoints(&self) -> &[(String, Method)] {
+        &self.endpoints
     }
 
     /// HEAD is answered by GET.
-    pub(super) fn find<'t, 'p>(&'t self, method: &http::Method, path: &'p str) -> Found<'t, 'p> {
+    pub(crate) fn find<'t, 'p>(&'t self, method: &hyper::Method, path: &'p str) -> Found<'t, 'p, H> {
         let Ok(found) = self.paths.at(path) else {
             return Found::Nothing;
         };
-        let method = if method == http::Method::HEAD { &http::Method::GET } else { method };
+        let method = if method == hyper::Method::HEAD { &hyper::Method::GET } else { method };
         let mut endpoints = found.value.endpoints.iter();
         match endpoints.find(|endpoint| endpoint.method.as_str() == method.as_str()) {
             Some(endpoint) => Found::Endpoint(endpoint, found.params),
@@ -89,10 +117,10 @@ impl RouteTable {
     }
 }
 
-fn insert(
-    paths: &mut matchit::Router<Path>,
+fn insert<H>(
+    paths: &mut matchit::Router<Path<H>>,
     path: String,
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<Endpoint<H>>,
 ) -> Result<(), RouteError> {
     let mut methods: Vec<_> = endpoints.iter().map(|endpoint| endpoint.method.as_str()).collect();
     if methods.contains(&"GET") {
@@ -112,33 +140,28 @@ fn insert(
     }
 }
 
-impl Endpoint {
-    fn new(owner: Arc<str>, method: Method, path: String, action: Action) -> Self {
-        let metrics = RequestMetrics::of_route(&path, method.as_str());
-        Self { owner, method, path, action, metrics }
-    }
-
+impl<H> Endpoint<H> {
     fn refused(&self, reason: String) -> RouteError {
         RouteError { owner: self.owner.clone(), method: self.method, path: self.path.clone(), reason }
     }
 }
 
-fn endpoints_of(manifest: &Manifest) -> impl Iterator<Item = Result<Endpoint, RouteError>> {
+fn endpoints_of<H>(manifest: &Manifest) -> impl Iterator<Item = Result<Endpoint<H>, RouteError>> {
     manifest
         .routes
         .iter()
         .map(|route| endpoint(&manifest.service, route.method, &route.path, action_of(manifest, route)))
 }
 
-fn endpoint(
+fn endpoint<H>(
     owner: &Arc<str>,
     method: Method,
     path: &str,
-    action: Result<Action, String>,
-) -> Result<Endpoint, RouteError> {
+    action: Result<Action<H>, String>,
+) -> Result<Endpoint<H>, RouteError> {
     let (owner, path) = (owner.clone(), path.to_owned());
     match action {
-        Ok(action) => Ok(Endpoint::new(owner, method, path, action)),
+        Ok(action) => Ok(Endpoint { owner, method, index: 0, path, action }),
         Err(reason) => Err(RouteError { owner, method, path, reason }),
     }
 }
@@ -146,11 +169,23 @@ fn endpoint(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::http::fixtures::manifest;
-    use crate::manifest::{Route, Target};
+    use crate::contract::fixtures::manifest;
+    use crate::contract::{Route, Target};
     use crate::model::Json;
 
-    fn found(table: &RouteTable, method: http::Method, path: &str) -> String {
+    /// Routes of the host, each with a name for a handle.
+    const HOST_ROUTES: [ReservedRoute<&str>; 2] = [
+        ReservedRoute { method: Method::Get, path: "/healthz", handle: "health" },
+        ReservedRoute { method: Method::Get, path: "/streams/{aggregate}/{id}", handle: "stream" },
+    ];
+
+    fn table<'m>(
+        manifests: impl IntoIterator<Item = &'m Manifest>,
+    ) -> Result<RouteTable<&'static str>, RouteError> {
+        RouteTable::new(HOST_ROUTES, manifests)
+    }
+
+    fn found(table: &RouteTable<&str>, method: hyper::Method, path: &str) -> String {
         match table.find(&method, path) {
             Found::Nothing => "nothing".to_owned(),
             Found::OtherMethod(allow) => format!("allow {}", allow.to_str().unwrap()),
@@ -158,11 +193,7 @@ mod tests {
                 let target = match &endpoint.action {
                     Action::Command(command) => format!("{}.{}", command.aggregate, command.command),
                     Action::Query(query) => format!("{}?", query.query),
-                    Action::Builtin(builtin) => format!("{builtin:?}"),
-                    Action::Act(act, _) => format!("{act:?}"),
-                    Action::Operate(operation, _) => format!("{operation:?}"),
-                    Action::Deploy => "deploy".to_owned(),
-                    Action::Undeploy => "undeploy".to_owned(),
+                    Action::Host(name) => (*name).to_owned(),
                 };
                 params.iter().fold(target, |text, (name, value)| format!("{text} {name}={value}"))
             }
@@ -171,8 +202,8 @@ mod tests {
 
     #[test]
     fn a_method_and_a_path_lead_to_what_the_manifest_says() {
-        use http::Method;
-        let table = RouteTable::new([&manifest()]).unwrap();
+        use hyper::Method;
+        let routes = table([&manifest()]).unwrap();
         for (method, path, expected) in [
             (Method::POST, "/orders", "order.create"),
             (Method::PUT, "/orders/7", "order.update id=7"),
@@ -184,20 +215,10 @@ mod tests {
             (Method::OPTIONS, "/orders", "allow POST"),
             (Method::GET, "/orders/7/", "nothing"),
             (Method::GET, "/elsewhere", "nothing"),
-            (Method::GET, "/", "Page"),
-            (Method::GET, "/streams/order/7", "Stream aggregate=order id=7"),
+            (Method::GET, "/streams/order/7", "stream aggregate=order id=7"),
             (Method::POST, "/healthz", "allow GET, HEAD"),
-            (Method::GET, "/admin/sagas/7", "SagaTimeline id=7"),
-            (Method::POST, "/admin/sagas/7/skip", "Skip id=7"),
-            (Method::GET, "/admin/sagas/7/skip", "allow POST"),
-            (Method::POST, "/admin/projections/report/redrive", "Redrive service=report"),
-            (Method::POST, "/admin/dead-letters/redrive", "RedriveMessages"),
-            (Method::PUT, "/admin/plugins", "deploy"),
-            (Method::GET, "/admin/plugins/history", "PluginHistory"),
-            (Method::POST, "/admin/plugins/order/rollback", "RollBack service=order"),
-            (Method::DELETE, "/admin/plugins/order", "undeploy service=order"),
         ] {
-            assert_eq!(found(&table, method.clone(), path), expected, "{method} {path}");
+            assert_eq!(found(&routes, method.clone(), path), expected, "{method} {path}");
         }
     }
 
@@ -205,7 +226,7 @@ mod tests {
     fn what_cannot_be_served_is_refused_with_a_sentence() {
         let command = || Target::Command { aggregate: "order".into(), command: "create".into() };
         let query = || Target::Query("order".into());
-        let table = [
+        let refused = [
             (Method::Post, "/orders", command(), "order already has it"),
             (Method::Get, "/healthz", query(), "the host already has it"),
             (Method::Get, "/orders/{key}", query(), "it cannot be told from /orders/{id}"),
@@ -231,10 +252,10 @@ mod tests {
                 "the manifest has no command order.fly",
             ),
         ];
-        for (method, path, target, reason) in table {
+        for (method, path, target, reason) in refused {
             let mut manifest = manifest();
             manifest.routes.push(Route { method, path: path.to_owned(), target });
-            let error = RouteTable::new([&manifest]).err().unwrap();
+            let error = table([&manifest]).err().unwrap();
             assert_eq!(error.to_string(), format!("order cannot have the route {method} {path}: {reason}"));
         }
     }
@@ -243,7 +264,7 @@ mod tests {
     fn two_services_cannot_have_the_same_route() {
         let mut other = manifest();
         other.service = "rival".into();
-        let error = RouteTable::new([&manifest(), &other]).err().unwrap();
+        let error = table([&manifest(), &other]).err().unwrap();
         assert_eq!(error.to_string(), "rival cannot have the route POST /orders: order already has it");
     }
 
@@ -251,7 +272,7 @@ mod tests {
     fn a_schema_that_is_none_is_refused() {
         let mut manifest = manifest();
         manifest.aggregates[0].commands[0].payload = Json::parse(r#"{"type": "strin"}"#.to_owned()).unwrap();
-        let error = RouteTable::new([&manifest]).err().unwrap();
+        let error = table([&manifest]).err().unwrap();
         let start = "order cannot have the route POST /orders: the schema of order.create is wrong: ";
         assert!(error.to_string().starts_with(start), "{error}");
     }

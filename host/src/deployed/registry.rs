@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::manifest::EventRef;
+use crate::contract::EventRef;
+use crate::model::SagaId;
 use crate::model::{Meta, StreamId, event_id, saga_id};
 use crate::runtime::Component;
-use crate::saga::SagaId;
 
 /// One set of services that runs together; never changes, only gets replaced.
 #[derive(Default)]

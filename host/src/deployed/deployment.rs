@@ -5,16 +5,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::gates::Grant;
-use super::report::Gate;
+use super::gate::Gate;
 use crate::clock::Time;
+use crate::contract::{Grant, HttpOrigin};
 use crate::log::{EventLog, MAX_PAGE, ReadError};
 use crate::model::{Digest, Recorded, StreamId, Version, variant_of};
-use crate::runtime::HttpOrigin;
 
-/// The stream that deployments are in, and its kind.
+/// The stream that deployments are in.
 const STREAM: &str = "deployment/services";
-pub(crate) const AGGREGATE: &str = "deployment";
 
 /// Releases of a service that are kept besides the one that runs: some megabytes.
 const RELEASES: usize = 10;
@@ -59,7 +57,7 @@ pub(crate) enum Happened {
 
 impl Happened {
     /// Whether a version is to be taken back that faults after it. What was there before has been watched.
-    pub(super) fn is_watched(&self) -> bool {
+    pub(crate) fn is_watched(&self) -> bool {
         matches!(self, Self::Deployed { .. })
     }
 }
@@ -145,12 +143,12 @@ pub enum HistoryError {
     Format { version: Version, why: String },
 }
 
-pub(super) fn stream() -> StreamId {
+pub(crate) fn stream() -> StreamId {
     StreamId::of_host(STREAM)
 }
 
 /// Up to a page of the stream behind a version.
-pub(crate) async fn read(
+pub(crate) async fn history(
     log: &dyn EventLog,
     after: Version,
     limit: usize,
@@ -165,7 +163,7 @@ pub(crate) async fn read(
 
 impl Release {
     /// Its grants, as far as this host knows them.
-    pub(super) fn granted(&self) -> impl Iterator<Item = Grant> + '_ {
+    pub(crate) fn granted(&self) -> impl Iterator<Item = Grant> + '_ {
         self.grants.iter().filter_map(|grant| grant.parse().ok())
     }
 }
@@ -180,7 +178,7 @@ pub(crate) async fn releases(
         let entries = HistoryEntry::of(&event, happened).into_iter();
         (event.version, entries.filter_map(|entry| entry.release).collect())
     };
-    Ok(read(log, after, limit).await?.into_iter().map(of).collect())
+    Ok(history(log, after, limit).await?.into_iter().map(of).collect())
 }
 
 impl Deployments {
@@ -192,10 +190,10 @@ impl Deployments {
     }
 
     /// Moves on to where the log is. Returns whether what happened last is watched, if anything happened.
-    pub(super) async fn read_on(&mut self, log: &dyn EventLog) -> Result<Option<bool>, HistoryError> {
+    pub(crate) async fn read_on(&mut self, log: &dyn EventLog) -> Result<Option<bool>, HistoryError> {
         let mut watched = None;
         loop {
-            let page = read(log, self.version, MAX_PAGE).await?;
+            let page = history(log, self.version, MAX_PAGE).await?;
             if page.is_empty() {
                 return Ok(watched);
             }
@@ -241,12 +239,12 @@ impl Deployments {
     }
 
     /// Whether this release runs, with the same grants.
-    pub(super) fn runs(&self, release: &Release) -> bool {
+    pub(crate) fn runs(&self, release: &Release) -> bool {
         self.running.get(&release.service).is_some_and(|running| running.release == *release)
     }
 
     /// The origins that services may call by what was granted with the deployments that run.
-    pub(super) fn origins(&self) -> impl Iterator<Item = (Arc<str>, HttpOrigin)> {
+    pub(crate) fn origins(&self) -> impl Iterator<Item = (Arc<str>, HttpOrigin)> {
         self.running.iter().flat_map(|(service, running)| {
             running.release.granted().filter_map(|grant| match grant {
                 Grant::Http(origin) => Some((service.clone(), origin)),
@@ -309,6 +307,7 @@ impl HistoryEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::DEPLOYMENT;
 
     fn release(version: &str) -> Release {
         let digest = Digest::of(version.as_bytes());
@@ -330,7 +329,7 @@ mod tests {
     #[test]
     fn the_stream_has_a_name_that_can_be_read() {
         let read = StreamId::parse(STREAM).unwrap();
-        assert_eq!((&read, read.aggregate()), (&stream(), AGGREGATE));
+        assert_eq!((&read, read.aggregate()), (&stream(), DEPLOYMENT));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::manifest::{Aggregate, Command, Event, Manifest, Method, Permissions, Query, Route, Target};
+use crate::contract::{Aggregate, Command, Event, Manifest, Method, Permissions, Query, Route, Target};
 use crate::model::Json;
 
 fn schema(value: serde_json::Value) -> Json {
@@ -14,7 +14,7 @@ fn route(method: Method, path: &str, target: Target) -> Route {
 }
 
 /// A service `order` with two commands, the view of its aggregate, and a query.
-pub(super) fn manifest() -> Manifest {
+pub(crate) fn manifest() -> Manifest {
     let command = |name: &str, payload| Command {
         name: name.into(),
         description: String::new(),

@@ -2,56 +2,45 @@
 
 use std::sync::Arc;
 
-use axum::http::HeaderValue;
+use hyper::header::HeaderValue;
 
-use super::builtin::{Builtin, Operation};
-use super::schema::{Arguments, Schema};
-use crate::edge::query::arguments_schema;
-use crate::manifest::{Manifest, Method, Route, Target};
-use crate::saga::timeline::ActName;
+use super::{Arguments, Manifest, Method, Route, Schema, Target, arguments_schema};
 
 /// The placeholder that stands for an aggregate's id.
 const ID: &str = "id";
 
-pub(super) enum Action {
+/// The target of a route: a command or a query of a service, or `H`, one of the host's own.
+pub(crate) enum Action<H> {
     Command(CommandRoute),
     Query(QueryRoute),
-    Builtin(Builtin),
-    /// What a person does about a saga, and the schema of the request's body.
-    Act(ActName, Schema),
-    /// The schema of the request's body.
-    Operate(Operation, Schema),
-    /// Puts components in the place of those that run.
-    Deploy,
-    /// Takes a service out.
-    Undeploy,
+    Host(H),
 }
 
-pub(super) struct CommandRoute {
-    pub(super) aggregate: Arc<str>,
-    pub(super) command: Arc<str>,
-    pub(super) payload: Schema,
+pub(crate) struct CommandRoute {
+    pub(crate) aggregate: Arc<str>,
+    pub(crate) command: Arc<str>,
+    pub(crate) payload: Schema,
     /// Where the aggregate can be seen.
-    pub(super) location: Option<Location>,
+    pub(crate) location: Option<Location>,
 }
 
-pub(super) struct QueryRoute {
-    pub(super) service: Arc<str>,
-    pub(super) query: Arc<str>,
-    pub(super) arguments: Arguments,
+pub(crate) struct QueryRoute {
+    pub(crate) service: Arc<str>,
+    pub(crate) query: Arc<str>,
+    pub(crate) arguments: Arguments,
     /// Whether it is the query for the view of one aggregate.
-    pub(super) is_view: bool,
+    pub(crate) is_view: bool,
 }
 
 /// A path with one hole for an id.
 #[derive(Debug, PartialEq)]
-pub(super) struct Location {
+pub(crate) struct Location {
     before: String,
     after: String,
 }
 
 /// An error is a sentence that says why the route cannot be.
-pub(super) fn action_of(manifest: &Manifest, route: &Route) -> Result<Action, String> {
+pub(super) fn action_of<H>(manifest: &Manifest, route: &Route) -> Result<Action<H>, String> {
     if !route.path.starts_with('/') || route.path.contains("{*") {
         return Err("a path starts with / and its placeholders stand for one segment each".to_owned());
     }
@@ -113,7 +102,7 @@ fn view_path<'m>(manifest: &'m Manifest, aggregate: &str) -> Option<&'m str> {
 }
 
 /// The names between braces, in order.
-pub(super) fn placeholders(path: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn placeholders(path: &str) -> impl Iterator<Item = &str> {
     path.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
 }
 
@@ -124,7 +113,7 @@ impl Location {
     }
 
     /// Ids need no escaping: see [`crate::model::StreamId`].
-    pub(super) fn of_id(&self, id: &str) -> Option<HeaderValue> {
+    pub(crate) fn of_id(&self, id: &str) -> Option<HeaderValue> {
         HeaderValue::try_from([&self.before, id, &self.after].concat()).ok()
     }
 }
@@ -132,11 +121,12 @@ impl Location {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::http::fixtures::manifest;
+    use crate::contract::fixtures::manifest;
 
     #[test]
     fn a_command_knows_where_its_aggregate_can_be_seen() {
-        let Ok(Action::Command(command)) = action_of(&manifest(), &manifest().routes[0]) else { panic!() };
+        let action = action_of::<()>(&manifest(), &manifest().routes[0]);
+        let Ok(Action::Command(command)) = action else { panic!() };
         let location = command.location.as_ref().and_then(|location| location.of_id("o-1"));
         assert_eq!(location.unwrap(), "/orders/o-1");
     }

@@ -47,7 +47,7 @@ impl HttpOrigin {
     }
 
     /// The address that stands in the place of the name, if one does.
-    pub(super) fn literal(&self) -> Option<IpAddr> {
+    pub(crate) fn literal(&self) -> Option<IpAddr> {
         self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
     }
 }

@@ -39,7 +39,7 @@ const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
 const TRANSLATED: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
 /// Whether an address is on the public internet. An IPv6 address that stands for an IPv4 address is what that one is.
-pub(super) fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !NOT_PUBLIC_V4.iter().any(|network| contains_v4(network, address)),
         IpAddr::V6(address) => match embedded(address) {

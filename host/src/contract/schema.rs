@@ -14,10 +14,10 @@ const MAX_REFS: usize = 8;
 
 /// One place where a payload does not follow its schema.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct Violation {
+pub(crate) struct Violation {
     /// A JSON pointer into the payload (RFC 6901).
-    pub(super) pointer: String,
-    pub(super) message: String,
+    pub(crate) pointer: String,
+    pub(crate) message: String,
 }
 
 /// A schema to check payloads with.
@@ -43,7 +43,7 @@ impl Schema {
     }
 
     /// At most [`MAX_VIOLATIONS`] are told.
-    pub(super) fn check(&self, value: &Value) -> Result<(), Vec<Violation>> {
+    pub(crate) fn check(&self, value: &Value) -> Result<(), Vec<Violation>> {
         // The quick way first: nearly all payloads are right.
         if self.0.is_valid(value) {
             return Ok(());
@@ -115,7 +115,7 @@ fn child(pointer: &str, name: &str) -> String {
 }
 
 /// The arguments of a query, which come as text in the path and in the query string.
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     schema: Schema,
     /// Of the schema, the `properties` and the `$defs`: they say what a parameter is read as.
     members: Map<String, Value>,
@@ -132,7 +132,7 @@ enum Kind {
 
 impl Arguments {
     /// An error is a sentence that says what is wrong with the schema itself.
-    pub(super) fn compile(schema: Value) -> Result<Self, String> {
+    pub(crate) fn compile(schema: Value) -> Result<Self, String> {
         let compiled = Schema::compile(&schema)?;
         let Value::Object(mut members) = schema else {
             return Err("it does not describe an object".to_owned());
@@ -143,7 +143,7 @@ impl Arguments {
 
     /// Reads each parameter as what the schema says it is, and checks them together. A text that is not what it should
     /// be stays text, so that the schema's error says so.
-    pub(super) fn read<'t>(
+    pub(crate) fn read<'t>(
         &self,
         parameters: impl IntoIterator<Item = (&'t str, &'t str)>,
     ) -> Result<Value, Vec<Violation>> {
