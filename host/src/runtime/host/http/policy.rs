@@ -139,7 +139,7 @@ mod tests {
     }
 
     fn grant(private: bool) -> HttpGrant {
-        let methods = vec![manifest::Method::Post, manifest::Method::Put];
+        let methods = vec![contract::Method::Post, contract::Method::Put];
         HttpGrant { origin: origin("https://pay.example"), methods, private, headers: Default::default() }
     }
 
