@@ -3,10 +3,13 @@
 mod cargo;
 mod cargo_component;
 mod cluster;
+mod layers;
 mod nats;
 mod new_service;
 mod plugins;
 mod programs;
+mod rust_text;
+mod sources;
 mod test;
 
 use std::error::Error;
@@ -27,6 +30,8 @@ Commands:
   cluster
          Build, then run three hosts on one log that three nats-servers keep, until Ctrl-C
   test   Check format and lints, build the plugins, fetch a nats-server, run all tests
+  layers
+         Check that the modules of the host use only what stands below them in ARCHITECTURE.md
   cargo-component
          Build the plugins with cargo-component and run their tests on that
   help   Print this text
@@ -71,6 +76,7 @@ fn chore() -> Result<()> {
         ["cluster", ref options @ ..] if passed_on.is_empty() && are_of_cluster(options) => {
             cluster::run(&Workspace::find()?, options.contains(&"--release"), options.contains(&"--fresh"))
         }
+        ["layers"] if passed_on.is_empty() => layers::check(&Workspace::find()?),
         ["cargo-component"] if passed_on.is_empty() => cargo_component::check(&Workspace::find()?),
         ["test"] => test::test(&Workspace::find()?, passed_on),
         [] | ["help" | "--help" | "-h", ..] => {
