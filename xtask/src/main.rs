@@ -11,6 +11,7 @@ mod programs;
 mod rust_text;
 mod sources;
 mod test;
+mod tidy;
 
 use std::error::Error;
 use std::os::unix::process::CommandExt as _;
@@ -32,6 +33,7 @@ Commands:
   test   Check format and lints, build the plugins, fetch a nats-server, run all tests
   layers
          Check that the modules of the host use only what stands below them in ARCHITECTURE.md
+  tidy   Check words, doc comments, widths and lengths: the rules of xtask/src/tidy/rules.rs
   cargo-component
          Build the plugins with cargo-component and run their tests on that
   help   Print this text
@@ -77,6 +79,7 @@ fn chore() -> Result<()> {
             cluster::run(&Workspace::find()?, options.contains(&"--release"), options.contains(&"--fresh"))
         }
         ["layers"] if passed_on.is_empty() => layers::check(&Workspace::find()?),
+        ["tidy"] if passed_on.is_empty() => tidy::check(&Workspace::find()?),
         ["cargo-component"] if passed_on.is_empty() => cargo_component::check(&Workspace::find()?),
         ["test"] => test::test(&Workspace::find()?, passed_on),
         [] | ["help" | "--help" | "-h", ..] => {
