@@ -4,6 +4,7 @@ mod cargo;
 mod cargo_component;
 mod cluster;
 mod layers;
+mod links;
 mod nats;
 mod new_service;
 mod plugins;
@@ -34,6 +35,7 @@ Commands:
   layers
          Check that the modules of the host use only what stands below them in ARCHITECTURE.md
   tidy   Check words, doc comments, widths and lengths: the rules of xtask/src/tidy/rules.rs
+  links  Check that links in Markdown and paths in backticks lead somewhere
   cargo-component
          Build the plugins with cargo-component and run their tests on that
   help   Print this text
@@ -79,6 +81,7 @@ fn chore() -> Result<()> {
             cluster::run(&Workspace::find()?, options.contains(&"--release"), options.contains(&"--fresh"))
         }
         ["layers"] if passed_on.is_empty() => layers::check(&Workspace::find()?),
+        ["links"] if passed_on.is_empty() => links::check(&Workspace::find()?),
         ["tidy"] if passed_on.is_empty() => tidy::check(&Workspace::find()?),
         ["cargo-component"] if passed_on.is_empty() => cargo_component::check(&Workspace::find()?),
         ["test"] => test::test(&Workspace::find()?, passed_on),
