@@ -10,7 +10,7 @@ use crate::plugins;
 use crate::{ALL, Result};
 
 /// No part of the workspace, so that it slows no other build.
-const BENCH: &str = "bench/Cargo.toml";
+pub(crate) const BENCH: &str = "bench/Cargo.toml";
 
 /// Runs the stages one after another and stops at the first that fails. `runner_arguments` go to the test runner.
 pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result<()> {

@@ -188,6 +188,7 @@ const NAMES: &[Ban] = &[
 const SPELLING: &[Ban] = &[
     ban("analyse*", "`analyze`"),
     ban("armour*", "`armor`"),
+    ban("artefact*", "`artifact`"),
     ban("authoris*", "`authoriz…`"),
     ban("behaviour*", "`behavior`"),
     ban("cancelation*", "`cancellation`"),
