@@ -1,4 +1,4 @@
-//! Chores of the repository: `cargo xtask help`. The standard library only, so that it is built in a second.
+//! Chores of the repository: `cargo xtask help`. It uses the standard library only, and so builds in seconds.
 
 mod bless;
 mod cargo;
@@ -109,10 +109,10 @@ fn are_of_cluster(options: &[&str]) -> bool {
     options.iter().all(|option| ["--release", "--fresh"].contains(option))
 }
 
-/// Components and the host.
+/// Builds the components and the host.
 fn build(workspace: &Workspace, components: &[Group], release: bool) -> Result<()> {
     plugins::build(workspace, components)?;
-    // With the features of the whole workspace, so that one build of wasmtime serves this and the tests.
+    // With the features of the whole workspace, so that this and the tests share one build of wasmtime.
     let mut host = workspace.cargo(&["build", "--workspace", "--bin", "kontor"]);
     if release {
         host.arg("--release");
@@ -120,7 +120,7 @@ fn build(workspace: &Workspace, components: &[Group], release: bool) -> Result<(
     cargo::succeed("build of the host", &mut host)
 }
 
-/// Builds and becomes `kontor serve`, so that signals reach the host itself.
+/// Builds, and replaces this process by `kontor serve`, so that signals reach the host itself.
 fn run(workspace: &Workspace, release: bool, serve_arguments: &[String]) -> Result<()> {
     build(workspace, &[PLUGINS], release)?;
     let profile = if release { "release" } else { "debug" };

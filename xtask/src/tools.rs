@@ -1,5 +1,5 @@
-//! Checks by programs that are installed apart. They are no stages of `cargo xtask test`, because a fresh machine would
-//! compile these programs first, which takes longer than the tests.
+//! Checks by programs that are installed apart. They are no stages of `cargo xtask test`, because a fresh
+//! machine would compile these programs first, which takes longer than the tests.
 
 use std::process::{Command, Stdio};
 
@@ -7,7 +7,8 @@ use crate::Result;
 use crate::cargo::{Workspace, succeed};
 use crate::test::BENCH;
 
-/// Checks licenses, duplicates, sources and known vulnerabilities of the dependencies with cargo-deny and deny.toml.
+/// Checks licenses, duplicates, sources and known vulnerabilities of the dependencies with cargo-deny and
+/// deny.toml.
 pub(crate) fn deny(workspace: &Workspace) -> Result<()> {
     ensure(&mut workspace.cargo(&["deny", "--version"]), "cargo install cargo-deny --locked")?;
     let fetched = succeed("cargo deny fetch", &mut workspace.cargo(&["deny", "fetch", "db"]));

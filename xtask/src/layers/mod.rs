@@ -6,6 +6,7 @@
 mod table;
 mod uses;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
@@ -79,26 +80,33 @@ impl Arrows {
             if used == module {
                 continue;
             }
-            let problem = match table.row(&used) {
-                Some(below) if below.number > row.number => None,
-                Some(same) if same.number == row.number => Some(format!(
-                    "{module} -> {used} goes sideways: both stand in the row `{}`. Move what both need to a row \
-                     below, or give `{used}` a row of its own below `{module}`",
-                    row.name
-                )),
-                Some(above) => Some(format!(
-                    "{module} -> {used} goes up: `{}` stands above `{}`. Move what both need to a row below \
-                     `{module}`, or let `{used}` pass it in",
-                    above.name, row.name
-                )),
-                None => Some(format!(
-                    "{module} -> {used}: the table has no module `{used}`. Name the module that has the item"
-                )),
-            };
+            let problem = problem(module, row, &used, table.row(&used));
             let finding = |text| Finding { path: file.path.clone(), line, text };
             self.findings.extend(problem.map(finding));
             self.first_uses.entry((module.to_owned(), used)).or_insert_with(|| (file.path.clone(), line));
         }
+    }
+}
+
+/// Returns the sentence about an arrow that goes anywhere but down.
+fn problem(module: &str, row: &Row, used: &str, other: Option<&Row>) -> Option<String> {
+    let Some(other) = other else {
+        return Some(format!(
+            "{module} -> {used}: the table has no module `{used}`. Name the module that has the item"
+        ));
+    };
+    match other.number.cmp(&row.number) {
+        Ordering::Greater => None,
+        Ordering::Equal => Some(format!(
+            "{module} -> {used} goes sideways: both stand in the row `{}`. Move what both need to a row \
+             below, or give `{used}` a row of its own below `{module}`",
+            row.name
+        )),
+        Ordering::Less => Some(format!(
+            "{module} -> {used} goes up: `{}` stands above `{}`. Move what both need to a row below \
+             `{module}`, or let `{used}` pass it in",
+            other.name, row.name
+        )),
     }
 }
 
