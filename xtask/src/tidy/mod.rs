@@ -83,6 +83,7 @@ fn breaches(rules: &'static [Rule], files: &[Source]) -> Vec<Breach> {
             let found = match &rule.check {
                 Check::Words(..) => continue,
                 Check::DocStart(bans) => documents::starts(&file, bans),
+                Check::Sentence(bans) => documents::sentences(&file, bans),
                 Check::Code { bans, tests } => code(&file, bans, *tests),
                 Check::File(check) => check(&file),
             };

@@ -17,6 +17,8 @@ pub(super) enum Check {
     Words(&'static [Place], &'static [Ban]),
     /// The beginnings of doc comments.
     DocStart(&'static [Ban]),
+    /// The beginnings of all other sentences in comments.
+    Sentence(&'static [Ban]),
     /// Texts in Rust code.
     Code {
         bans: &'static [Ban],
@@ -86,6 +88,12 @@ pub(super) const RULES: &[Rule] = &[
         name: "doc-start",
         reason: "a doc comment begins with a noun phrase (a type, a field) or a verb (a function)",
         check: Check::DocStart(DOC_STARTS),
+        allowed: &[],
+    },
+    Rule {
+        name: "sentence",
+        reason: "the subject of a sentence is a noun",
+        check: Check::Sentence(SENTENCES),
         allowed: &[],
     },
     Rule {
@@ -233,6 +241,13 @@ const DOC_STARTS: &[Ban] = &[
     ban("How ", "the noun: \"The number of …\", \"The time until …\", \"The way …\""),
     ban("Why ", "the noun: \"The reason …\""),
     ban("By what ", "the noun: \"The connection for …\""),
+];
+
+const SENTENCES: &[Ban] = &[
+    ban("What ", "the noun: \"The events that …\", \"All that …\""),
+    ban("Whether ", "\"The caller decides whether …\""),
+    ban("Who ", "the noun: \"A caller that …\""),
+    ban("Of ", "the noun: \"The … of …\""),
 ];
 
 const CLOCKS: &[Ban] = &[

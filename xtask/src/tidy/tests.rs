@@ -37,7 +37,9 @@ fn sample(place: Place, found: &str) -> Source {
 
 fn bans(rule: &'static Rule) -> &'static [Ban] {
     match rule.check {
-        Check::Words(_, bans) | Check::DocStart(bans) | Check::Code { bans, .. } => bans,
+        Check::Words(_, bans) | Check::DocStart(bans) | Check::Sentence(bans) | Check::Code { bans, .. } => {
+            bans
+        }
         Check::File(_) => &[],
     }
 }
@@ -62,7 +64,20 @@ fn every_banned_beginning_of_a_doc_comment_is_found() {
     for ban in RULES.iter().filter(|rule| matches!(rule.check, Check::DocStart(_))).flat_map(bans) {
         red("doc-start", "host/src/a.rs", &format!("//! {}events.\n", ban.found), 1);
         red("doc-start", "wit/a.wit", &format!("    /// {}events.\n", ban.found), 1);
-        green("host/src/a.rs", &format!("/// The events.\n/// {}events.\n// {0}events.\n", ban.found));
+        green("host/src/a.rs", &format!("/// The events\n/// {}events.\n", ban.found));
+    }
+}
+
+#[test]
+fn every_banned_beginning_of_a_sentence_is_found() {
+    for ban in RULES.iter().filter(|rule| matches!(rule.check, Check::Sentence(_))).flat_map(bans) {
+        let begin = ban.found;
+        red("sentence", "host/src/a.rs", &format!("// {begin}is.\n"), 1);
+        red("sentence", "host/src/a.rs", &format!("/// It is.\n/// {begin}is.\n"), 2);
+        red("sentence", "host/src/a.rs", &format!("//! It\n//!\n//! {begin}is.\n"), 3);
+        red("sentence", "wit/a.wit", &format!("    /// It is. {begin}is.\n"), 1);
+        green("host/src/a.rs", &format!("// {begin}it? It is, and\n// {begin}it.\n"));
+        green("host/src/a.rs", &format!("f(\"\n// {begin}is\n\")"));
     }
 }
 
