@@ -92,7 +92,7 @@ fn links(line: &str) -> Vec<&str> {
 /// Returns the anchor of a heading: in lower case, without punctuation, with hyphens for blanks.
 fn slug(heading: &str) -> String {
     let mut text = String::new();
-    // Of a link only the text counts.
+    // Only the text of a link counts.
     for (number, part) in heading.split("](").enumerate() {
         text.push_str(if number == 0 { part } else { part.split_once(')').map_or("", |(_, after)| after) });
     }
