@@ -17,8 +17,9 @@ pub(crate) fn deny(workspace: &Workspace) -> Result<()> {
         Err(_) => &["bans", "licenses", "sources"],
     };
     for manifest in ["Cargo.toml", BENCH] {
-        let mut check = workspace.cargo(&["deny", "--manifest-path", manifest, "check"]);
-        succeed("cargo deny", check.args(["--config", "deny.toml", "--disable-fetch"]).args(checks))?;
+        let mut check = workspace.cargo(&["deny", "--manifest-path", manifest, "--config", "deny.toml"]);
+        check.args(["--workspace", "--locked", "check", "--show-stats"]).args(checks);
+        succeed("cargo deny", &mut check)?;
     }
     if fetched.is_err() {
         eprintln!("warning: the advisory database cannot be fetched, so vulnerabilities were not checked");
