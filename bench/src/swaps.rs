@@ -1,14 +1,14 @@
 //! Orders at a fixed rate, without and with another version of their service every few seconds: what callers feel of it, and
 //! whether all came out right.
 
-#[path = "../../host/tests/common/laws.rs"]
+#[path = "../../host/tests/it/common/laws.rs"]
 #[allow(
     dead_code,
     clippy::unwrap_used,
     reason = "the host's tests use the rest, and broken laws are a panic there"
 )]
 mod laws;
-#[path = "../../host/tests/common/ways.rs"]
+#[path = "../../host/tests/it/common/ways.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "as above")]
 mod ways;
 

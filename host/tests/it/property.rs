@@ -5,10 +5,6 @@
 //!
 //!     KONTOR_PROPERTY_SEED=7 KONTOR_PROPERTY_COMMANDS=50000 cargo nextest run --workspace -E 'binary(property)'
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, mpsc};
@@ -22,9 +18,9 @@ use proptest::test_runner::{RngSeed, TestError, TestRunner};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use common::http::{Client, NoAnswer, Reply};
-use common::shop::{UNDELIVERABLE, Wanted, configuration};
-use common::{Host, Site, audit, setting};
+use crate::common::http::{Client, NoAnswer, Reply};
+use crate::common::shop::{UNDELIVERABLE, Wanted, configuration};
+use crate::common::{Host, Site, audit, setting};
 
 /// Always the same, so that a run in CI tells of the change and not of its luck.
 const SEED: u64 = 1;

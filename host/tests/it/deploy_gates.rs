@@ -1,9 +1,5 @@
 //! What the gates of a deployment refuse, and what they say: each meets a component that was built to fail it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::fs;
 
 use kontor::log::{EmbeddedLog, EventLog as _};
@@ -12,8 +8,8 @@ use kontor_testkit::log::happened;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use common::deploy::{self, allowing, digest_of, fixture, folder, gate, next_inventory, plugin};
-use common::{Ended, Host, Site, ended, kontor};
+use crate::common::deploy::{self, allowing, digest_of, fixture, folder, gate, next_inventory, plugin};
+use crate::common::{Ended, Host, Site, ended, kontor};
 
 /// A component that imports what this host does not offer, and is nothing else: an empty type of instance, and an import of it.
 const FOREIGN: &[u8] = b"\0asm\x0d\0\x01\0\x07\x03\x01\x42\0\x0a\x1a\x01\0\x15acme:gpu/render@1.0.0\x05\0";

@@ -1,10 +1,6 @@
 //! Two hosts on one log, of which one loses the link to the servers, or both for a while the server itself: what is refused
 //! meanwhile, what goes on, who goes on with it, and that it heals by itself.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,11 +9,11 @@ use kontor_testkit::nats::NatsServer;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use common::http::{Client, Reply};
-use common::link::{Cut, Link};
-use common::nodes::{both_up, nodes_when, site, sites, when};
-use common::shop::{SAGA_END, new_key, order};
-use common::{Host, audit, laws};
+use crate::common::http::{Client, Reply};
+use crate::common::link::{Cut, Link};
+use crate::common::nodes::{both_up, nodes_when, site, sites, when};
+use crate::common::shop::{SAGA_END, new_key, order};
+use crate::common::{Host, audit, laws};
 
 const ORDERS: usize = 48;
 /// Of them are sent when the way to the server is cut already.

@@ -1,9 +1,5 @@
 //! HTTP of components, on real sockets: what is refused and how, what arrives, and what the limits do.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{BufReader, Write as _};
@@ -23,8 +19,8 @@ use kontor::runtime::{
 };
 use serde_json::{Value, json};
 
-use common::built;
-use common::wire::{self, read_request};
+use crate::common::built;
+use crate::common::wire::{self, read_request};
 
 /// A server that behaves as the path says.
 struct Abroad {

@@ -1,16 +1,12 @@
 //! The commands that ask a running host.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use common::shop::{configuration, order};
-use common::{Ended, Host, Site, ended, kontor};
+use crate::common::shop::{self, configuration, order};
+use crate::common::{Ended, Host, Site, ended, kontor};
 
 fn ask(host: &Host, arguments: &[&str]) -> Command {
     let mut command = kontor(arguments);
@@ -145,7 +141,7 @@ fn following_ends_by_itself_when_it_has_printed_enough() {
     });
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let printed = lines_of_json(&printed(&host, &arguments));
-    assert_eq!(common::shop::names(&printed), ["order-created", "order-confirmed"]);
+    assert_eq!(shop::names(&printed), ["order-created", "order-confirmed"]);
 }
 
 fn order_id(host: &Host) -> String {

@@ -1,20 +1,16 @@
 //! The shop, asked over HTTP as its users do: orders are taken, confirmed or cancelled, and told about.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::Barrier;
 use std::thread;
 
 use serde_json::{Value, json};
 
-use common::http::{Client, Reply};
-use common::shop::{
+use crate::common::http::{Client, Reply};
+use crate::common::shop::{
     CARD_LIMIT, POINTS_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, names, new_key, order,
 };
-use common::{Host, Site, audit};
+use crate::common::{Host, Site, audit};
 
 /// Of 300, and 10 in stock.
 const APPLE: &str = "apple";

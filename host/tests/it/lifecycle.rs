@@ -1,19 +1,15 @@
 //! What can become of an order that is confirmed: it is changed, deleted, sent out, delivered; and every way in which
 //! that is refused, with what is undone and in which order.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::sync::Barrier;
 use std::thread;
 
 use serde_json::{Value, json};
 
-use common::gateway::Gateway;
-use common::http::{Client, Reply};
-use common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, order};
-use common::{Host, Site, audit};
+use crate::common::gateway::Gateway;
+use crate::common::http::{Client, Reply};
+use crate::common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, order};
+use crate::common::{Host, Site, audit};
 
 /// Of 300, and 10 in stock.
 const APPLE: &str = "apple";

@@ -1,9 +1,5 @@
 //! A log in NATS whose server goes away and comes back: what is refused meanwhile, what goes on, and that it heals by itself.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,10 +7,10 @@ use kontor_testkit::nats::NatsServer;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use common::http::{Client, Reply};
-use common::nats::with_log;
-use common::shop::{new_key, order};
-use common::{Site, audit};
+use crate::common::http::{Client, Reply};
+use crate::common::nats::with_log;
+use crate::common::shop::{new_key, order};
+use crate::common::{Site, audit};
 
 const ORDERS: u64 = 12;
 /// Longer than anything takes on a busy machine.

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::shop::configuration;
 use super::{Site, built};
 
-const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nats_client.py");
+const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/common/nats_client.py");
 /// Of the fixture `parcels`.
 const SUBSCRIPTIONS: usize = 2;
 /// Longer than anything takes on a busy machine.

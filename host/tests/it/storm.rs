@@ -4,10 +4,6 @@
 //!
 //!     KONTOR_STORM_SEED=7 KONTOR_STORM_SECONDS=60 cargo nextest run --workspace -E 'binary(storm)' --no-capture
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::thread;
@@ -18,9 +14,9 @@ use kontor_testkit::nats::NatsServer;
 use rand::prelude::*;
 use serde_json::Value;
 
-use common::http::{Client, Reply};
-use common::traffic::{Request, stock, story};
-use common::{Host, Site, audit, laws, setting};
+use crate::common::http::{Client, Reply};
+use crate::common::traffic::{Request, stock, story};
+use crate::common::{Host, Site, audit, laws, nats, setting};
 
 const SEED: u64 = 1;
 /// Of traffic. The election of another leader takes up to 6.4 of them.
@@ -51,7 +47,7 @@ impl Cluster {
             Site::new(&format!(
                 "name = '{name}'\nlog = 'jetstream'\n{}replicas = 3\n\
                  [jetstream]\nmonitoring = {monitoring:?}\nsilence_ms = {SILENCE_MS}\n",
-                common::nats::configured(&urls)
+                nats::configured(&urls)
             ))
         };
         let sites = ["first", "second", "third"].map(site);
@@ -62,7 +58,7 @@ impl Cluster {
     /// The server that leads the log.
     fn leader(&mut self) -> &mut NatsServer {
         let urls = self.servers.each_ref().map(NatsServer::url);
-        let leader = common::nats::run(async {
+        let leader = nats::run(async {
             let jetstream = jetstream::new(async_nats::connect(urls.as_slice()).await.unwrap());
             let log = jetstream.get_stream("kontor-log").await.unwrap();
             log.cached_info().cluster.as_ref().unwrap().leader.clone().unwrap()

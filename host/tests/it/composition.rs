@@ -1,17 +1,13 @@
 //! A screen that many services contribute to, while one of them is in trouble.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::fs;
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use common::deploy::fixture;
-use common::shop::{configuration, order};
-use common::{Site, built};
+use crate::common::deploy::fixture;
+use crate::common::shop::{configuration, order};
+use crate::common::{Site, built};
 
 /// A folder with some components of the shop.
 fn plugins(names: &[&str]) -> TempDir {

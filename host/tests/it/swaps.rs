@@ -1,9 +1,5 @@
 //! Versions that come and go while orders are placed: nobody feels it, and each order ends on the version that it began with.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -11,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use kontor::model::Digest;
 
-use common::deploy::{fixture, plugin};
-use common::http::Client;
-use common::shop::{UNDELIVERABLE, Wanted, configuration, new_key, order};
-use common::ways::{self, PAYS_FIRST, RESERVES_FIRST};
-use common::{Site, audit};
+use crate::common::deploy::{fixture, plugin};
+use crate::common::http::Client;
+use crate::common::shop::{UNDELIVERABLE, Wanted, configuration, new_key, order};
+use crate::common::ways::{self, PAYS_FIRST, RESERVES_FIRST};
+use crate::common::{Site, audit};
 
 /// Orders in all, and how often one is due: six seconds of them.
 const ORDERS: usize = 240;

@@ -1,15 +1,11 @@
 //! What operators grant with a deployment: it lasts as long as the deployment, and grants no more than it says.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use common::deploy::{self, digest_of, fixture, gate, plugin, rebuilt};
-use common::http::Client;
-use common::{Host, Site};
+use crate::common::deploy::{self, digest_of, fixture, gate, plugin, rebuilt};
+use crate::common::http::Client;
+use crate::common::{Host, Site};
 
 /// Where the fixture `unruly` is to call. Nobody listens there, and the name stands for no public address.
 const ORIGIN: &str = "http://localhost:9";

@@ -1,21 +1,17 @@
 //! Several hosts on one log: any of them takes any command, each runs its share of the sagas and those of one that dies, and
 //! what is deployed through one runs on all.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 
 use kontor::model::Digest;
 use serde_json::json;
 
-use common::deploy::{fixture, plugin, rebuilt};
-use common::http::Client;
-use common::nodes::{both_up, nodes_when, sites, when};
-use common::shop::{SAGA_END, UNDELIVERABLE, new_key, order};
-use common::{Host, audit, laws};
+use crate::common::deploy::{fixture, plugin, rebuilt};
+use crate::common::http::Client;
+use crate::common::nodes::{both_up, nodes_when, sites, when};
+use crate::common::shop::{SAGA_END, UNDELIVERABLE, new_key, order};
+use crate::common::{Host, audit, laws};
 use kontor_testkit::nats::NatsServer;
 
 /// The hosts that have taken sagas, by the journals.

@@ -1,7 +1,5 @@
 //! Read models and queries, with the inventory service of the shop: `cargo xtask build` makes its component.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a step that fails is a test that fails")]
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,5 @@
 //! A log as a file, and a file as a log: `kontor export` and `kontor import`, between both kinds of logs.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,9 +8,9 @@ use kontor_testkit::nats::NatsServer;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use common::nats::with_log;
-use common::shop::{UNDELIVERABLE, configuration, order};
-use common::{Ended, Host, Site, audit, ended, kontor};
+use crate::common::nats::with_log;
+use crate::common::shop::{UNDELIVERABLE, configuration, order};
+use crate::common::{Ended, Host, Site, audit, ended, kontor};
 
 /// A command on the log of a site.
 fn on(site: &Site, command: &str, file: &str) -> Command {

@@ -3,22 +3,18 @@
 //!
 //!     KONTOR_REPORT_ORDERS=10000 cargo nextest run --workspace -E 'binary(reports)'
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use rusqlite::{Connection, OpenFlags};
 
-use common::http::Client;
-use common::report::Books;
-use common::shop::configuration;
-use common::traffic::Traffic;
-use common::watch::Watch;
-use common::{Host, Site, built, ended, kontor, setting};
+use crate::common::http::Client;
+use crate::common::report::Books;
+use crate::common::shop::configuration;
+use crate::common::traffic::Traffic;
+use crate::common::watch::Watch;
+use crate::common::{Host, Site, built, ended, kontor, setting};
 
 /// Always the same, so that a run in CI tells of the change and not of its luck.
 const SEED: u64 = 1;

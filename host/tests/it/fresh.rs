@@ -1,18 +1,14 @@
 //! How fresh an answer is: clients read what they have written, and keep what has not changed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::fs;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use common::http::{Client, Reply};
-use common::shop::{SAGA_END, configuration, order};
-use common::{Host, Site, built};
+use crate::common::http::{Client, Reply};
+use crate::common::shop::{SAGA_END, configuration, order};
+use crate::common::{Host, Site, built};
 
 const POSITION: &str = "kontor-position";
 const ETAG: &str = "etag";

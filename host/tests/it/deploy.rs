@@ -1,18 +1,16 @@
 //! Deployments as those who run a host have them: versions that come and go while it runs, and what stays.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::fs;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use common::deploy::{allowing, digest_of, fixture, gate, inventory, next_inventory, plugin, rebuilt, site};
-use common::http::Client;
-use common::shop::{SAGA_END, configuration, order};
-use common::{Host, Site, ended, kontor};
+use crate::common::deploy::{
+    allowing, digest_of, fixture, gate, inventory, next_inventory, plugin, rebuilt, site,
+};
+use crate::common::http::Client;
+use crate::common::shop::{SAGA_END, configuration, order};
+use crate::common::{Host, Site, ended, kontor};
 
 /// What the fixture `unruly` asks for.
 const GRANTED: &str = "?grant=service:oracle&grant=service:inventory";

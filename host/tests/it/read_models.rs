@@ -1,10 +1,6 @@
 //! What an operator sees of the read models and does to them; and that each event takes effect in them once, whenever the
 //! host is killed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::thread;
 
@@ -14,8 +10,9 @@ use kontor_testkit::log::happened;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
-use common::shop::configuration;
-use common::{Ended, Host, Site, ended, kontor};
+use crate::common::http::Client;
+use crate::common::shop::configuration;
+use crate::common::{Ended, Host, Site, ended, kontor};
 
 const INVENTORY: &str = "/admin/projections/inventory";
 
@@ -184,7 +181,7 @@ fn each_event_of_a_redriven_stream_counts_once_however_often_the_host_is_killed(
     let mut kills = 0;
     while skipped() > 0 {
         let before = skipped();
-        let client = common::http::Client::clone(&host);
+        let client = Client::clone(&host);
         let asked = thread::spawn(move || {
             client.try_send("POST", &format!("{INVENTORY}/redrive"), &[], "{}").map(|reply| reply.ok())
         });

@@ -1,10 +1,6 @@
 //! Servers of NATS that take not everybody: the host shows who it is, in each of the ways that `[nats]` has, and says so when
 //! it is not let in.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -18,8 +14,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use common::shop::configuration;
-use common::{Site, built};
+use crate::common::shop::configuration;
+use crate::common::{Site, built};
 
 /// Longer than anything takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);

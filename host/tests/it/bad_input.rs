@@ -1,17 +1,13 @@
 //! What a host does with input that is wrong: it says so in one problem, records nothing, and goes on.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::fs;
 
 use serde_json::{Value, json};
 
-use common::deploy::{self, fixture};
-use common::http::{Headers, Reply};
-use common::shop::{configuration, order};
-use common::{Host, Site};
+use crate::common::deploy::{self, fixture};
+use crate::common::http::{Headers, Reply};
+use crate::common::shop::{configuration, order};
+use crate::common::{Host, Site};
 
 const MIB: usize = 1 << 20;
 

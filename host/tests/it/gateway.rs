@@ -1,18 +1,14 @@
 //! The shop takes its money through a gateway: a server of its own, called over HTTP.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use common::gateway::{Gateway, keys};
-use common::http::{Client, Reply};
-use common::shop::{SAGA_END, UNDELIVERABLE, Wanted, configuration, names, new_key, order};
-use common::{Host, Site, built, ended, kontor, laws};
+use crate::common::gateway::{Gateway, keys};
+use crate::common::http::{Client, Reply};
+use crate::common::shop::{SAGA_END, UNDELIVERABLE, Wanted, configuration, names, new_key, order};
+use crate::common::{Host, Site, built, ended, kontor, laws};
 
 /// What the gateway wants to see, and nobody else may.
 const SECRET: &str = "Bearer b1c0ffee-not-for-your-eyes";

@@ -1,14 +1,10 @@
 //! `kontor serve --watch`: what is built into the directory of components runs.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::fs;
 
 use serde_json::{Value, json};
 
-use common::deploy::{digest_of, fixture, inventory, next_inventory, plugin};
+use crate::common::deploy::{digest_of, fixture, inventory, next_inventory, plugin};
 
 #[test]
 fn what_is_built_is_deployed_and_what_a_gate_refuses_changes_nothing() {

@@ -1,17 +1,13 @@
 //! Messages of NATS that become commands: once, in the end, or dead letters that a person has carried out; and events that a
 //! service publishes on subjects of its own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use common::deploy::{self, fixture};
-use common::nats::{header, publish, read};
-use common::{Host, Site, ended, kontor};
+use crate::common::deploy::{self, fixture};
+use crate::common::nats::{header, publish, read};
+use crate::common::{Host, Site, ended, kontor};
 
 /// A host's ground with the fixture `parcels`, connected to NATS.
 fn site(server: &NatsServer) -> (Site, TempDir) {

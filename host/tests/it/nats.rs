@@ -1,18 +1,14 @@
 //! What NATS sees of a host: commands and queries as a service, events as CloudEvents; and what becomes of them when a server
 //! or the host goes away in the middle.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::thread;
 
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
 
-use common::Host;
-use common::nats::{configured, position, published, python, run, site};
-use common::shop::{SAGA_END, new_key, order};
+use crate::common::nats::{configured, position, published, python, run, site};
+use crate::common::shop::{SAGA_END, new_key, order};
+use crate::common::{Host, Site};
 
 /// A request over NATS.
 fn request(subject: &str, headers: &Value, body: &Value) -> Value {
@@ -246,7 +242,7 @@ fn the_stream_of_another_log_is_left_alone() {
 #[test]
 fn a_flood_of_requests_is_told_to_come_back() {
     let server = NatsServer::start();
-    let site = common::Site::new(&format!("{}[limits]\nnats_requests = 1\n", configured(&server.url())));
+    let site = Site::new(&format!("{}[limits]\nnats_requests = 1\n", configured(&server.url())));
     let host = site.start();
     host.register("tea", 450, 100);
     let answers = run(async {

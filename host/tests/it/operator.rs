@@ -1,17 +1,13 @@
 //! What an operator sees of a saga that cannot end by itself, and does about it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use common::shop::{configuration, order};
-use common::{Ended, Host, Site, built, ended, kontor};
+use crate::common::shop::{configuration, order};
+use crate::common::{Ended, Host, Site, built, ended, kontor};
 
 /// One attempt for everything: what fails is for a person at once.
 const ONE_ATTEMPT: &str = "{ attempts = 1, first_wait_ms = 1, longest_wait_ms = 1 }";

@@ -1,19 +1,15 @@
 //! What holds when a host ends in the middle of its work: killed, it has lost nothing that it answered; asked to end, it
 //! answers everything that it took.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use common::http::{Client, NoAnswer, Reply};
-use common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, new_key, order};
-use common::{Site, audit, laws};
+use crate::common::http::{Client, NoAnswer, Reply};
+use crate::common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, new_key, order};
+use crate::common::{Site, audit, laws, nats};
 use kontor_testkit::nats::NatsServer;
 
 const ORDERS: usize = 200;
@@ -99,7 +95,7 @@ fn a_killed_host_has_lost_nothing_that_it_has_answered() {
 #[test]
 fn nothing_is_lost_with_the_whole_data_directory_when_the_log_is_in_jetstream() {
     let server = NatsServer::start();
-    let site = Site::new(&(common::nats::with_log(&server) + "silence_ms = 1_000\n"));
+    let site = Site::new(&(nats::with_log(&server) + "silence_ms = 1_000\n"));
     kill_again_and_again(&site, || site.lose_data());
 }
 
