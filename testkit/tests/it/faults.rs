@@ -1,5 +1,4 @@
 //! Whatever a component does, the call ends as a fault within its limits, and the next call is not touched.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test is the test")]
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,7 +1,5 @@
 //! The log on JetStream as several hosts have it, and when its servers fail.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
-
 use std::path::Path;
 use std::sync::Mutex;
 

@@ -1,7 +1,4 @@
 //! That the drill of a saga makes all its runs, and that one in which a law is broken fails it.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test is the test")]
-
-mod beasts;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,7 +6,7 @@ use kontor_testkit::host::Host;
 use kontor_testkit::sagas::Drill;
 use serde_json::json;
 
-use beasts::{beast, beasts, waits};
+use crate::beasts::{beast, beasts, waits};
 
 /// Drills the saga `leap`: its pivot has a beast wait in the air, and then two more on the ground.
 fn drill(law: impl Fn(&Host) + Sync) -> usize {

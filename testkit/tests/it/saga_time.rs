@@ -1,14 +1,11 @@
 //! Sagas that sleep and wait, by a clock that the test moves and across hosts that come and go.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test is the test")]
-
-mod beasts;
 
 use std::time::{Duration, Instant};
 
 use kontor_testkit::host::{Host, Services, Site};
 use serde_json::json;
 
-use beasts::{beast, beasts, begin, end, entries, state, until, waits};
+use crate::beasts::{beast, beasts, begin, end, entries, state, until, waits};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

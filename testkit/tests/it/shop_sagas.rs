@@ -1,7 +1,5 @@
 //! All sagas of the shop, with everything that can go wrong on their way: they end, and the laws hold.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test is the test")]
-
-#[path = "../../host/tests/it/common/laws.rs"]
+#[path = "../../../host/tests/it/common/laws.rs"]
 #[allow(dead_code, reason = "these tests need no more than the check")]
 mod laws;
 

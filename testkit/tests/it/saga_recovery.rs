@@ -1,7 +1,4 @@
 //! Sagas that cannot go on as they began, and what a person does about them.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test is the test")]
-
-mod beasts;
 
 use std::fs;
 use std::time::Duration;
@@ -12,7 +9,7 @@ use kontor::saga::Act;
 use kontor_testkit::host::{Host, Services, Site};
 use serde_json::{Value, json};
 
-use beasts::{RUNS, beasts, begin, end, entries, parked, until, waits, wasm};
+use crate::beasts::{RUNS, beasts, begin, end, entries, parked, until, waits, wasm};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -1,5 +1,4 @@
 //! Dispatch over a log whose disk goes away at any moment: what was answered is there, and nothing took effect twice.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test is the test")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

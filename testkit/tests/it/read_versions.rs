@@ -1,5 +1,4 @@
 //! A new version of a read model: built beside the one that queries ask, and put in its place when it is as far.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test is the test")]
 
 use std::fs;
 use std::path::Path;

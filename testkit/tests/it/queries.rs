@@ -1,5 +1,4 @@
 //! What a test of a query finds out that it does not ask for, and how it tells.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test is the test")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
