@@ -70,7 +70,7 @@
 //! | the events applied all at once and one by one, on a fresh instance each, lead to the same answer | state kept between calls, rows kept back until the end of a batch |
 //! | the arguments follow their schema, else the answer is `invalid-arguments`; the answer follows its own | a schema that has not kept up with the code |
 //!
-//! Beside services, [`log`] has the conformance suite that every event log must pass.
+//! Beside services, [`log`] has the conformance suite that every event log must pass, and [`shop`] the laws of the shop.
 
 mod clock;
 mod command;
@@ -80,6 +80,7 @@ pub mod log;
 pub mod nats;
 pub mod sagas;
 mod service;
+pub mod shop;
 
 pub use clock::TestClock;
 pub use command::{Command, command};

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use kontor_testkit::shop::laws;
 use serde_json::{Value, json};
 
 use crate::common::gateway::{Gateway, keys};
 use crate::common::http::{Client, Reply};
 use crate::common::shop::{SAGA_END, UNDELIVERABLE, Wanted, configuration, names, new_key, order};
-use crate::common::{Host, Site, built, ended, kontor, laws};
+use crate::common::{Host, Site, built, ended, kontor};
 
 /// What the gateway wants to see, and nobody else may.
 const SECRET: &str = "Bearer b1c0ffee-not-for-your-eyes";

@@ -11,8 +11,9 @@ use crate::common::deploy::{fixture, plugin, rebuilt};
 use crate::common::http::Client;
 use crate::common::nodes::{both_up, nodes_when, sites, when};
 use crate::common::shop::{SAGA_END, UNDELIVERABLE, new_key, order};
-use crate::common::{Host, audit, laws};
+use crate::common::{Host, audit};
 use kontor_testkit::nats::NatsServer;
+use kontor_testkit::shop::laws;
 
 /// The hosts that have taken sagas, by the journals.
 fn runners(host: &Client) -> BTreeSet<String> {
@@ -130,7 +131,7 @@ fn what_is_deployed_through_one_host_runs_on_all() {
     assert!(report["hosts"].as_array().unwrap().iter().all(|host| host["runs"] == true), "{report}");
     assert_eq!(left.digest("inventory"), Some(Digest::of(&plugin("inventory")).to_string()));
     left.register("tea", 5, 10);
-    assert_eq!(laws::quiet(&right).running(), 0);
+    assert_eq!(laws::until_quiet(&right).running(), 0);
 }
 
 #[test]

@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use crate::common::http::{Client, NoAnswer, Reply};
 use crate::common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, new_key, order};
-use crate::common::{Site, audit, laws, nats};
+use crate::common::{Site, audit, nats};
 use kontor_testkit::nats::NatsServer;
+use kontor_testkit::shop::laws;
 
 const ORDERS: usize = 200;
 
@@ -219,11 +220,11 @@ fn a_thousand_sagas_go_on_by_themselves_after_a_kill() {
         let wanted = order(&[("apple", 2), ("pear", 1)]);
         client.post("/orders", &[("idempotency-key", key)], &wanted.json()).ok();
     }
-    let mut seen = laws::quiet(&host);
+    let mut seen = laws::until_quiet(&host);
     thread::scope(|scope| {
         scope.spawn(|| flood(&client, &confirmed));
         for event in client.follow(seen.position) {
-            seen.take_in(&event);
+            seen.apply(&event);
             if seen.running() == SAGAS {
                 break;
             }
@@ -235,7 +236,7 @@ fn a_thousand_sagas_go_on_by_themselves_after_a_kill() {
     let start = Instant::now();
     host = site.start();
     let ready = start.elapsed();
-    laws::quiet(&host);
+    laws::until_quiet(&host);
     let took = start.elapsed();
     println!(
         "{SAGAS} sagas under way at a kill: the host answers again after {ready:?}, all have ended after {took:?}"

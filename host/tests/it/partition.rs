@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kontor_testkit::nats::NatsServer;
+use kontor_testkit::shop::laws;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ use crate::common::http::{Client, Reply};
 use crate::common::link::{Cut, Link};
 use crate::common::nodes::{both_up, nodes_when, site, sites, when};
 use crate::common::shop::{SAGA_END, new_key, order};
-use crate::common::{Host, audit, laws};
+use crate::common::{Host, audit};
 
 const ORDERS: usize = 48;
 /// Of them are sent when the way to the server is cut already.
@@ -101,7 +102,7 @@ fn await_well(host: &Host) {
 #[track_caller]
 fn check_healed(hosts: [&Host; 2], keys: &[String]) {
     hosts.iter().for_each(|host| await_well(host));
-    let ends = hosts.map(|host| laws::quiet(host).position);
+    let ends = hosts.map(|host| laws::until_quiet(host).position);
     let confirmed: BTreeMap<_, _> = keys.iter().map(|key| (key.clone(), "confirmed".to_owned())).collect();
     for host in hosts {
         host.follow(ends[0].max(ends[1]) - 1).next().expect("the log goes as far as that");

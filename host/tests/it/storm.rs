@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use kontor_testkit::nats::NatsServer;
+use kontor_testkit::shop::laws;
 use rand::prelude::*;
 use serde_json::Value;
 
 use crate::common::http::{Client, Reply};
 use crate::common::traffic::{Request, stock, story};
-use crate::common::{Host, Site, audit, laws, nats, setting};
+use crate::common::{Host, Site, audit, nats, setting};
 
 const SEED: u64 = 1;
 /// Of traffic. The election of another leader takes up to 6.4 of them.
@@ -75,7 +76,7 @@ impl Cluster {
 
     /// Waits until all hosts have the same log, in which no saga runs.
     fn rest(&self) {
-        let ends = self.hosts.iter().map(|host| laws::quiet(host).position);
+        let ends = self.hosts.iter().map(|host| laws::until_quiet(host).position);
         self.reach(ends.max().unwrap());
     }
 }

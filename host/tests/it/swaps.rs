@@ -6,11 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kontor::model::Digest;
+use kontor_testkit::shop::step_order::{self, PAYS_FIRST, RESERVES_FIRST};
 
 use crate::common::deploy::{fixture, plugin};
 use crate::common::http::Client;
 use crate::common::shop::{UNDELIVERABLE, Wanted, configuration, new_key, order};
-use crate::common::ways::{self, PAYS_FIRST, RESERVES_FIRST};
 use crate::common::{Site, audit};
 
 /// Orders in all, and how often one is due: six seconds of them.
@@ -85,8 +85,8 @@ fn orders_are_placed_while_their_service_is_swapped_again_and_again() {
     placed.extend(by_the_way.into_iter().map(|id| (id, wanted(1).1.to_owned())));
     assert_eq!(audit::check(&host), placed);
     let [next, current] = versions.each_ref().map(|wasm| Digest::of(wasm).to_string());
-    let ways = HashMap::from([(next.clone(), PAYS_FIRST), (current.clone(), RESERVES_FIRST)]);
-    let by = ways::check(host.each_event(0), &ways).by;
+    let orders = HashMap::from([(next.clone(), PAYS_FIRST), (current.clone(), RESERVES_FIRST)]);
+    let by = step_order::check(host.each_event(0), &orders).by;
     println!("{swaps} swaps; orders by version: {by:?}");
     assert_eq!(by.values().sum::<usize>(), placed.len());
     assert!(by.contains_key(&next) && by.contains_key(&current), "{by:?}");

@@ -1,12 +1,10 @@
 //! All sagas of the shop, with everything that can go wrong on their way: they end, and the laws hold.
-#[path = "../../../host/tests/it/common/laws.rs"]
-#[allow(dead_code, reason = "these tests need no more than the check")]
-mod laws;
 
 use std::iter;
 
 use kontor_testkit::host::{Host, Services};
 use kontor_testkit::sagas::Drill;
+use kontor_testkit::shop::laws;
 use kontor_testkit::{Command, command, json};
 use serde_json::Value;
 

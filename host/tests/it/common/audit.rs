@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use kontor_testkit::shop::laws::{self, Shop, Views};
 use serde_json::Value;
 
 use super::Host;
 use super::http::Client;
-use super::laws::{self, Shop, Views};
 
 /// Waits until no saga runs, then checks everything. Returns each order's status.
 #[track_caller]

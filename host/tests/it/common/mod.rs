@@ -7,7 +7,6 @@ pub(crate) mod audit;
 pub(crate) mod deploy;
 pub(crate) mod gateway;
 pub(crate) mod http;
-pub(crate) mod laws;
 pub(crate) mod link;
 pub(crate) mod nats;
 pub(crate) mod nodes;
@@ -15,7 +14,6 @@ pub(crate) mod report;
 pub(crate) mod shop;
 pub(crate) mod traffic;
 pub(crate) mod watch;
-pub(crate) mod ways;
 pub(crate) mod wire;
 
 use std::env;

@@ -8,10 +8,10 @@ use std::slice;
 use std::thread;
 use std::time::SystemTime;
 
+use kontor_testkit::shop::laws::Ledger;
 use serde_json::{Value, json};
 
 use super::http::Client;
-use super::laws::Ledger;
 use super::traffic::{PRODUCTS, USERS};
 
 /// `2025-03-01`, the beginning of a time.
@@ -98,17 +98,17 @@ impl Books {
     }
 
     fn catch_up(&mut self, client: &Client) {
-        client.each_event(self.ledger.position).for_each(|event| self.take_in(&event));
+        client.each_event(self.ledger.position).for_each(|event| self.apply(&event));
         if self.ledger.running() > 0 {
             let mut coming = client.follow(self.ledger.position);
             while self.ledger.running() > 0 {
-                self.take_in(&coming.next().expect("the sagas end"));
+                self.apply(&coming.next().expect("the sagas end"));
             }
         }
     }
 
-    fn take_in(&mut self, event: &Value) {
-        self.ledger.take_in(event);
+    fn apply(&mut self, event: &Value) {
+        self.ledger.apply(event);
         let (kind, id) = event["stream"].as_str().unwrap().split_once('/').unwrap();
         if !["order", "payment", "delivery"].contains(&kind) {
             return;

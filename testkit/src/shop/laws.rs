@@ -1,4 +1,4 @@
-//! The laws of the shop, which hold whenever no saga runs, whatever was sent, rejected, killed or deployed before.
+//! The laws of the shop. They hold whenever no saga runs, whatever was sent, rejected, killed or deployed before.
 //!
 //! 1. For each product: registered + added − removed = available + reserved + shipped, none of them negative.
 //! 2. A confirmed order has an authorized payment of exactly its total, a delivery that is not cancelled, and a
@@ -6,42 +6,44 @@
 //! 3. A cancelled or deleted order has no authorized payment, no live delivery and no reservation.
 //! 4. Every accepted command took effect exactly once.
 //!
-//! Nothing here knows how a shop is read, so the same laws serve for a host over HTTP and for one in a test's process.
+//! A [`Shop`] is anything that can be read; [`check`] waits for its sagas, folds its log into a [`Ledger`] without the
+//! host's help, and compares that with the views that clients get. A broken law is a panic that names it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
-/// A shop to be read.
-pub(crate) trait Shop {
-    /// The log behind a position as it is now, as `GET /events` shows it, oldest event first.
+/// Read access to a shop.
+pub trait Shop {
+    /// Returns the events after a position up to the current end of the log, oldest first, in the form of
+    /// `GET /events`.
     fn events(&self, after: u64) -> impl Iterator<Item = Value>;
-    /// The same, and then what comes; ends with the shop.
+    /// Returns the same events and then each new one as it arrives, until the shop ends.
     fn follow(&self, after: u64) -> impl Iterator<Item = Value>;
-    /// What clients see of an aggregate; null if it does not exist.
+    /// Returns the view that clients get of an aggregate, or null if the aggregate does not exist.
     fn view(&self, aggregate: &str, id: &str) -> Value;
 }
 
-/// What clients see of aggregates, by their kind and their id; null for one that does not exist.
-pub(crate) type Views = BTreeMap<(String, String), Value>;
+/// The views that clients get, by kind and id of the aggregate; null for an aggregate that does not exist.
+pub type Views = BTreeMap<(String, String), Value>;
 
-/// Waits until no saga runs, then checks all laws.
+/// Waits until no saga runs, then checks all laws. Panics if one is broken.
 #[track_caller]
-pub(crate) fn check(shop: &impl Shop) -> (Ledger, Views) {
-    let ledger = quiet(shop);
+pub fn check(shop: &impl Shop) -> (Ledger, Views) {
+    let ledger = until_quiet(shop);
     let views =
         ledger.aggregates().map(|(kind, id)| ((kind.clone(), id.clone()), shop.view(kind, id))).collect();
     ledger.check(&views);
     (ledger, views)
 }
 
-/// Waits until no saga runs.
-pub(crate) fn quiet(shop: &impl Shop) -> Ledger {
+/// Waits until no saga runs. Returns the log folded up to that point.
+pub fn until_quiet(shop: &impl Shop) -> Ledger {
     let mut ledger = Ledger::default();
-    shop.events(0).for_each(|event| ledger.take_in(&event));
+    shop.events(0).for_each(|event| ledger.apply(&event));
     if ledger.running() > 0 {
         for event in shop.follow(ledger.position) {
-            ledger.take_in(&event);
+            ledger.apply(&event);
             if ledger.running() == 0 {
                 break;
             }
@@ -50,15 +52,15 @@ pub(crate) fn quiet(shop: &impl Shop) -> Ledger {
     ledger
 }
 
-/// The events that start a saga.
+/// The names of the events that start a saga.
 const TRIGGERS: [&str; 4] =
     ["order-created", "order-update-requested", "order-delete-requested", "delivery-start-requested"];
 
-/// No aggregate yet.
+/// The status of an aggregate before its first event.
 const NOTHING: &str = "";
 
-/// What becomes of an aggregate in which status by which event. Nothing else may happen to it, so an effect that comes
-/// twice is found here.
+/// The transitions of all aggregates but products: kind, status before, event, status after. Any other transition is an
+/// error, so an effect that occurs twice is found here.
 const TRANSITIONS: [(&str, &str, &str, &str); 23] = [
     ("order", NOTHING, "order-created", "pending"),
     ("order", "pending", "order-confirmed", "confirmed"),
@@ -86,31 +88,33 @@ const TRANSITIONS: [(&str, &str, &str, &str); 23] = [
     ("delivery", "in-transit", "delivery-completed", "delivered"),
 ];
 
-/// What the log says, folded as simply as possible and without the host's help.
+/// The log, folded as simply as possible and without the host's code.
 #[derive(Default)]
-pub(crate) struct Ledger {
-    pub(crate) position: u64,
+pub struct Ledger {
+    /// The position of the last event applied.
+    pub position: u64,
     products: BTreeMap<(String, String), Product>,
-    /// Of all other aggregates of the shop.
+    /// The statuses of all aggregates but products, by kind and id.
     statuses: BTreeMap<(String, String), &'static str>,
-    /// The triggers of the sagas that have not ended: stream and version.
-    open: HashSet<(String, u64)>,
-    /// The trigger of each saga.
+    /// The triggers of the running sagas: stream and version.
+    running: HashSet<(String, u64)>,
+    /// The trigger of each saga, by the saga's id.
     triggers: HashMap<String, (String, u64)>,
-    /// Why, by saga.
+    /// The payload of the entry that parked each parked saga, by the saga's id.
     parked: BTreeMap<String, String>,
     streams: HashMap<String, Stream>,
-    /// The stream and the command of each command id.
+    /// The stream and the name of each command, by its id.
     commands: HashMap<String, (String, String)>,
-    ids: HashSet<String>,
+    event_ids: HashSet<String>,
 }
 
 #[derive(Default)]
 struct Product {
-    /// What came in and has not been taken out other than by orders.
+    /// The quantity registered and added, less the quantity removed.
     stock: i64,
-    /// By order.
+    /// The quantities reserved, by order.
     reserved: BTreeMap<String, i64>,
+    /// The quantities shipped, by order.
     shipped: BTreeMap<String, i64>,
 }
 
@@ -121,9 +125,9 @@ struct Stream {
 }
 
 impl Ledger {
-    /// Takes in the next event of the log.
+    /// Applies the next event of the log. Panics if the event breaks a law.
     #[track_caller]
-    pub(crate) fn take_in(&mut self, event: &Value) {
+    pub fn apply(&mut self, event: &Value) {
         let (stream, name) = (text(event, "stream"), text(event, "name"));
         self.check_order_of_events(event, stream);
         let (kind, id) = stream.split_once('/').unwrap();
@@ -132,35 +136,35 @@ impl Ledger {
             "deployment" => {}
             "product" => {
                 let product = self.products.entry((kind.to_owned(), id.to_owned())).or_default();
-                product.take_in(id, name, &event["payload"]);
+                product.apply(id, name, &event["payload"]);
             }
             _ => self.transition(kind, id, name),
         }
         if TRIGGERS.contains(&name) {
-            self.open.insert((stream.to_owned(), number(event, "version")));
+            self.running.insert((stream.to_owned(), number(event, "version")));
         }
     }
 
-    /// How many sagas have not ended, as far as the log has been taken in. A parked one waits for a person.
-    pub(crate) fn running(&self) -> usize {
-        self.open.len()
+    /// Returns the number of running sagas. A parked one is not running: it waits for an operator.
+    pub fn running(&self) -> usize {
+        self.running.len()
     }
 
-    /// The kinds and the ids of all aggregates that events have happened to.
-    pub(crate) fn aggregates(&self) -> impl Iterator<Item = &(String, String)> {
+    /// Returns the kind and the id of every aggregate in the log.
+    pub fn aggregates(&self) -> impl Iterator<Item = &(String, String)> {
         self.products.keys().chain(self.statuses.keys())
     }
 
-    /// The statuses of all aggregates of a kind, by id.
-    pub(crate) fn statuses(&self, kind: &str) -> BTreeMap<String, String> {
+    /// Returns the statuses of all aggregates of a kind, by id.
+    pub fn statuses(&self, kind: &str) -> BTreeMap<String, String> {
         let of_kind = self.statuses.iter().filter(|((of, _), _)| of == kind);
         of_kind.map(|((_, id), status)| (id.clone(), (*status).to_owned())).collect()
     }
 
-    /// Checks all laws on the views of all aggregates.
+    /// Checks all laws against the views of all aggregates. Panics if one is broken.
     #[track_caller]
-    pub(crate) fn check(&self, views: &Views) {
-        assert_eq!(self.open, HashSet::new(), "the sagas of these events do not end");
+    pub fn check(&self, views: &Views) {
+        assert_eq!(self.running, HashSet::new(), "the sagas of these events do not end");
         assert_eq!(self.parked, BTreeMap::new(), "sagas are parked");
         for (place, product) in &self.products {
             product.check(&views[place]);
@@ -176,14 +180,14 @@ impl Ledger {
         }
     }
 
-    /// Law 4: no event twice, no gap in a stream, no command in two places.
+    /// Checks law 4: no event twice, no gap in a stream, no command in two streams.
     #[track_caller]
     fn check_order_of_events(&mut self, event: &Value, name: &str) {
         let position = number(event, "position");
         assert!(position > self.position, "position {position} after {}", self.position);
         self.position = position;
         let id = text(event, "id");
-        assert!(self.ids.insert(id.to_owned()), "the event {id} stands twice in the log");
+        assert!(self.event_ids.insert(id.to_owned()), "the event {id} stands twice in the log");
         let stream = self.streams.entry(name.to_owned()).or_default();
         stream.version += 1;
         assert_eq!(event["version"], stream.version, "a gap in {name}");
@@ -204,15 +208,15 @@ impl Ledger {
                 self.triggers.insert(id.to_owned(), trigger);
             }
             "completed" | "compensated" | "resolved" => {
-                self.open.remove(&self.triggers[id]);
+                self.running.remove(&self.triggers[id]);
                 self.parked.remove(id);
             }
             "parked" => {
-                self.open.remove(&self.triggers[id]);
+                self.running.remove(&self.triggers[id]);
                 self.parked.insert(id.to_owned(), payload.to_string());
             }
             "resumed" | "skipped" => {
-                self.open.insert(self.triggers[id].clone());
+                self.running.insert(self.triggers[id].clone());
                 self.parked.remove(id);
             }
             _ => {}
@@ -229,12 +233,12 @@ impl Ledger {
         *status = transition.3;
     }
 
-    /// The status of one aggregate; none if nothing has happened to it.
-    pub(crate) fn status(&self, kind: &str, id: &str) -> Option<&'static str> {
+    /// Returns the status of one aggregate, or `None` if it has no event.
+    pub fn status(&self, kind: &str, id: &str) -> Option<&'static str> {
         self.statuses.get(&(kind.to_owned(), id.to_owned())).copied()
     }
 
-    /// Laws 2 and 3.
+    /// Checks laws 2 and 3 for one order.
     #[track_caller]
     fn check_order(&self, id: &str, status: &str, order: &Value, paid: &Value) {
         let of = |taken: fn(&Product) -> &BTreeMap<String, i64>| -> BTreeMap<&str, i64> {
@@ -266,13 +270,13 @@ impl Ledger {
     }
 }
 
-/// The quantity of each product in an order.
+/// Returns the quantity of each product in an order.
 fn lines(order: &Value) -> BTreeMap<&str, i64> {
     let lines = order["lines"].as_array().unwrap().iter();
     lines.map(|line| (text(line, "product_id"), signed(line, "quantity"))).collect()
 }
 
-/// Law 2: what is paid for a confirmed order.
+/// Checks law 2 for the payment of a confirmed order.
 #[track_caller]
 fn check_payment(order: &Value, payment: &Value) {
     let sum = |parts: &Value, field| -> u64 {
@@ -286,18 +290,18 @@ fn check_payment(order: &Value, payment: &Value) {
 
 impl Product {
     #[track_caller]
-    fn take_in(&mut self, id: &str, name: &str, payload: &Value) {
+    fn apply(&mut self, id: &str, name: &str, payload: &Value) {
         match name {
             "product-registered" | "stock-added" => self.stock += signed(payload, "quantity"),
             "stock-removed" => self.stock -= signed(payload, "quantity"),
-            _ => self.take_in_for(text(payload, "order_id"), name, payload),
+            _ => self.apply_to_order(text(payload, "order_id"), name, payload),
         }
         assert!(self.available() >= 0, "{name} oversold {id}: {}", self.available());
     }
 
-    /// Takes in what happened for an order.
+    /// Applies an event that concerns one order.
     #[track_caller]
-    fn take_in_for(&mut self, order: &str, name: &str, payload: &Value) {
+    fn apply_to_order(&mut self, order: &str, name: &str, payload: &Value) {
         let quantity = |field| Some(signed(payload, field));
         let Self { reserved, shipped, .. } = self;
         match name {
@@ -320,7 +324,7 @@ impl Product {
         self.stock - self.reserved.values().sum::<i64>() - self.shipped.values().sum::<i64>()
     }
 
-    /// Law 1, with what all orders have of it.
+    /// Checks law 1: compares the view with the quantities of all orders.
     #[track_caller]
     fn check(&self, view: &Value) {
         let seen = ["available", "reserved", "shipped"].map(|field| signed(view, field));
@@ -329,14 +333,14 @@ impl Product {
     }
 }
 
-/// Changes what an order has of a product, which must be what the event says that it was.
+/// Replaces the quantity that an order has of a product. Panics if the event names another quantity before it.
 #[track_caller]
 fn replace(taken: &mut BTreeMap<String, i64>, order: &str, from: Option<i64>, to: Option<i64>) {
     let before = match to {
         Some(to) => taken.insert(order.to_owned(), to),
         None => taken.remove(order),
     };
-    assert_eq!(before, from, "what {order} had, and what it had by the event");
+    assert_eq!(before, from, "the quantity of {order}, and the one that the event replaces");
 }
 
 #[track_caller]

@@ -1,37 +1,43 @@
-//! The way of each order through its saga, as the journal tells it: the steps of the component that it ran on, in that one's order.
+//! The step order of each `place-order` saga, read from its journal: a saga takes the steps of the component version that
+//! runs it, in the order of that version.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-/// The steps of `place-order` in the order in which a version takes them; those that are taken at once are one.
-pub(crate) type Way = [&'static str; 4];
+/// The steps of `place-order` in the order of one component version. Steps taken at once, such as `reserve-apple` and
+/// `reserve-pear`, count as one.
+pub type StepOrder = [&'static str; 4];
 
-/// In the plugin.
-pub(crate) const RESERVES_FIRST: Way = ["reserve", "pay", "schedule", "confirm"];
-/// In the fixture `next-order`.
-pub(crate) const PAYS_FIRST: Way = ["pay", "reserve", "schedule", "confirm"];
+/// The order of the plugin `order`.
+pub const RESERVES_FIRST: StepOrder = ["reserve", "pay", "schedule", "confirm"];
+/// The order of the fixture `next-order`.
+pub const PAYS_FIRST: StepOrder = ["pay", "reserve", "schedule", "confirm"];
 
-/// How many orders have been placed, by the component that has done so.
+/// The number of `place-order` sagas that have ended.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Placed {
-    pub(crate) by: BTreeMap<String, usize>,
-    /// How many of them have begun on another one.
-    pub(crate) moved: usize,
+pub struct Placed {
+    /// The number for each component, by its digest.
+    pub by: BTreeMap<String, usize>,
+    /// The number of sagas that started on another component and were moved.
+    pub moved: usize,
 }
 
 #[derive(Default)]
 struct Run {
     digest: String,
     moved: bool,
+    /// The kinds of steps taken, such as `reserve`, in order.
     taken: Vec<String>,
+    /// `true` once a step was rejected and the saga undoes those before it.
     unwinds: bool,
 }
 
-/// Checks of each `place-order` in a log, oldest event first, that it has gone the way of its component: all of it, or up to
-/// where it was refused. `ways`: by digest.
+/// Checks every `place-order` saga in a log, given oldest event first: a completed saga took all steps of its component's
+/// order, a compensated one took them up to the step that was rejected. `orders`: the step order of each component, by
+/// digest. Panics if a saga took other steps.
 #[track_caller]
-pub(crate) fn check(events: impl Iterator<Item = Value>, ways: &HashMap<String, Way>) -> Placed {
+pub fn check(events: impl Iterator<Item = Value>, orders: &HashMap<String, StepOrder>) -> Placed {
     let mut runs: HashMap<String, Run> = HashMap::new();
     let mut placed = Placed::default();
     for event in events {
@@ -49,7 +55,7 @@ pub(crate) fn check(events: impl Iterator<Item = Value>, ways: &HashMap<String, 
             "step-done" | "step-refused" | "pivoted" => run.take(payload["name"].as_str().unwrap()),
             "unwinding" => run.unwinds = true,
             "completed" | "compensated" => {
-                run.check(saga, &ways[&run.digest]);
+                run.check(saga, &orders[&run.digest]);
                 *placed.by.entry(run.digest.clone()).or_default() += 1;
                 placed.moved += usize::from(run.moved);
             }
@@ -69,9 +75,9 @@ impl Run {
     }
 
     #[track_caller]
-    fn check(&self, saga: &str, way: &Way) {
+    fn check(&self, saga: &str, order: &StepOrder) {
         let Self { digest, taken, unwinds, .. } = self;
-        let all = if *unwinds { taken.len().min(way.len()) } else { way.len() };
-        assert_eq!(*taken, way[..all], "the steps of {saga} on the component {digest}");
+        let all = if *unwinds { taken.len().min(order.len()) } else { order.len() };
+        assert_eq!(*taken, order[..all], "the steps of {saga} on the component {digest}");
     }
 }
