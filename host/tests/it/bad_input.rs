@@ -1,4 +1,4 @@
-//! What a host does with input that is wrong: it says so in one problem, records nothing, and goes on.
+//! Wrong input: the host answers with one problem, records nothing, and keeps working.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn open_shop(site: &Site) -> Host {
     host
 }
 
-/// Sends something wrong, and sees that nothing is recorded of it and that the next good request works.
+/// Sends a wrong request. Checks that nothing is recorded and that the next good request works.
 #[track_caller]
 fn refused(host: &Host, method: &str, path: &str, headers: Headers<'_>, body: &str) -> Reply {
     let head = host.head();
@@ -36,7 +36,7 @@ fn a_request_that_is_wrong_is_a_problem_with_a_code() {
     let good = order(&[("apple", 1)]).json().to_string();
     let more = r#"{"quantity":1}"#;
     let add = "/products/apple/add-stock";
-    // Method, path, headers, body, and the status and code of the problem.
+    // Method, path, headers, body; then the status and the code of the problem.
     let table: Vec<(&str, &str, Headers<'_>, &str, u16, &str)> = vec![
         ("POST", "/orders", &[], "", 422, "invalid-payload"),
         ("POST", "/orders", &[], "[]", 422, "invalid-payload"),
@@ -80,7 +80,7 @@ fn a_request_that_is_wrong_is_a_problem_with_a_code() {
 }
 
 #[test]
-fn text_that_is_no_json_is_told_with_its_line_and_column() {
+fn text_that_is_not_json_is_rejected_with_its_line_and_column() {
     let site = Site::new(&configuration());
     let host = open_shop(&site);
     let problem =
@@ -90,7 +90,7 @@ fn text_that_is_no_json_is_told_with_its_line_and_column() {
 }
 
 #[test]
-fn a_payload_of_the_wrong_shape_is_told_place_by_place() {
+fn every_place_of_a_wrong_payload_is_reported() {
     let site = Site::new(&configuration());
     let host = open_shop(&site);
     let good = order(&[("apple", 1)]).json();
@@ -116,9 +116,9 @@ fn a_payload_of_the_wrong_shape_is_told_place_by_place() {
     for (payload, pointers) in table {
         let reply = refused(&host, "POST", "/orders", &[], &payload.to_string());
         let problem = reply.problem(422, "invalid-payload");
-        let mut told: Vec<_> = problem["errors"].as_array().unwrap().iter().map(pointer).collect();
-        told.sort_unstable();
-        assert_eq!(told, pointers, "{payload}");
+        let mut found: Vec<_> = problem["errors"].as_array().unwrap().iter().map(pointer).collect();
+        found.sort_unstable();
+        assert_eq!(found, pointers, "{payload}");
     }
 }
 
@@ -155,7 +155,7 @@ fn a_body_that_is_too_large_is_refused_however_it_comes() {
     let body = format!("\"{}\"", "x".repeat(2 * MIB));
     refused(&host, "POST", "/orders", &[], &body).problem(413, "payload-too-large");
 
-    // Without a Content-Length.
+    // A request without a Content-Length.
     let head = host.head();
     let mut reader = body.as_bytes();
     let chunked = ureq::SendBody::from_reader(&mut reader);
@@ -165,7 +165,7 @@ fn a_body_that_is_too_large_is_refused_however_it_comes() {
 }
 
 #[test]
-fn a_method_that_a_path_does_not_know_is_told_with_those_it_knows() {
+fn a_method_that_a_path_does_not_know_gets_those_it_knows() {
     let site = Site::new(&configuration());
     let host = open_shop(&site);
     for (method, path, allowed) in [
@@ -219,7 +219,7 @@ fn a_host_does_not_start_with_a_file_that_is_no_component_of_its_world() {
         ("empty", b"", "this is no WebAssembly file"),
         ("core-module", b"\0asm\x01\0\0\0", "this is a core module, not a component"),
         ("other-world", b"\0asm\x0d\0\x01\0", "it does not implement the world kontor:service/service"),
-        // The file of the cache begins with a checksum.
+        // The cached file begins with a checksum.
         ("native-code", &fs::read(compiled).unwrap()[32..], "this is precompiled native code"),
     ];
     for (name, bytes, reason) in table {
@@ -228,11 +228,11 @@ fn a_host_does_not_start_with_a_file_that_is_no_component_of_its_world() {
         fs::write(&file, bytes).unwrap();
         let ended = site.fail_to_start(plugins.path());
         assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""), "{name}: {}", ended.stderr);
-        let told = ended.stderr.lines().last().unwrap_or_default();
+        let error = ended.stderr.lines().last().unwrap_or_default();
         let file = file.display();
         let expected =
             format!("error: {file} cannot be deployed: it is refused at the gate component: {reason}");
-        assert!(told.starts_with(&expected), "{name}: {}", ended.stderr);
+        assert!(error.starts_with(&expected), "{name}: {}", ended.stderr);
         assert_eq!(ended.stderr.matches("error:").count(), 1, "{name}: {}", ended.stderr);
     }
     assert_eq!(site.start().events(0), recorded);

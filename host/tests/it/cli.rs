@@ -1,4 +1,4 @@
-//! The commands that ask a running host.
+//! The CLI commands that talk to a running host.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ fn ask(host: &Host, arguments: &[&str]) -> Command {
     command
 }
 
-/// What a command prints that must end well and say nothing else.
+/// Runs a command that must succeed without a word on stderr. Returns its output.
 #[track_caller]
 fn printed(host: &Host, arguments: &[&str]) -> String {
     let Ended { status, stdout, stderr } = ended(&mut ask(host, arguments));
@@ -26,7 +26,8 @@ fn lines_of_json(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Five events before the saga's own: a product, an order, and what it takes to confirm it.
+/// Starts a host whose log holds five events besides those of the saga: a product, an order, and the events
+/// that confirm it.
 fn busy_host(site: &Site) -> Host {
     let host = site.start();
     host.register("apple", 300, 10);
@@ -76,7 +77,7 @@ fn events_are_printed_as_lines_or_as_json() {
     assert!(stderr.starts_with("error: ") && stderr.contains("(not-found)"), "{stderr}");
 }
 
-/// `kontor events --follow`, line by line. Dropped, it is killed.
+/// A running `kontor events --follow`, read line by line. It is killed when dropped.
 struct Following(Child, BufReader<std::process::ChildStdout>);
 
 impl Following {
@@ -97,7 +98,7 @@ impl Following {
 
 impl Drop for Following {
     fn drop(&mut self) {
-        // Err: it has ended already.
+        // Err: it has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -124,10 +125,10 @@ fn events_can_be_followed_as_they_are_recorded() {
 
     let last = host.head();
     assert!(host.stop().success());
-    let mut told = String::new();
-    following.0.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    let mut error = String::new();
+    following.0.stderr.take().unwrap().read_to_string(&mut error).unwrap();
     assert_eq!(following.0.wait().unwrap().code(), Some(1));
-    assert_eq!(told, format!("error: the host has ended the stream; go on with `--after {last}`\n"));
+    assert_eq!(error, format!("error: the host has ended the stream; go on with `--after {last}`\n"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The program `kontor` as a shell sees it: where a setting comes from, what errors look like, exit codes.
+//! The program `kontor` as a shell sees it: the source of each setting, error messages, exit codes.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -9,14 +9,14 @@ fn kontor(arguments: &[&str]) -> Command {
     command
 }
 
-/// The exit code and what the program wrote to standard error.
+/// Returns the exit code and the text on standard error.
 fn failure(output: Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
 fn a_flag_goes_before_the_environment_and_that_before_the_file() {
-    // Addresses that are refused: the refusal tells which one was taken, and no host starts.
+    // These addresses are invalid: the error names the one that was used, and no host starts.
     const FLAG: &str = "10.0.0.1:1";
     const ENVIRONMENT: &str = "10.0.0.2:1";
     const FILE: &str = "10.0.0.3:1";
@@ -41,15 +41,15 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
         if file {
             fs::write(folder.path().join("kontor.toml"), format!("listen = '{FILE}'")).unwrap();
         }
-        let (code, told) = failure(serve.output().unwrap());
-        assert_eq!(code, Some(2), "{told}");
+        let (code, error) = failure(serve.output().unwrap());
+        assert_eq!(code, Some(2), "{error}");
         let expected = format!("error: listening on {taken} is refused");
-        assert!(told.starts_with(&expected), "flag {flag}, environment {environment}, file {file}: {told}");
+        assert!(error.starts_with(&expected), "flag {flag}, environment {environment}, file {file}: {error}");
     }
 }
 
 #[test]
-fn errors_are_told_once_with_their_causes_and_an_exit_code() {
+fn errors_are_printed_once_with_their_causes_and_an_exit_code() {
     let table = [
         (
             vec!["serve", "--config", "/nowhere.toml"],
@@ -61,9 +61,9 @@ fn errors_are_told_once_with_their_causes_and_an_exit_code() {
         (vec!["plugins", "--host", "ftp://x"], 1, "error: ftp://x is not the address of a host"),
     ];
     for (arguments, exit, start) in table {
-        let (code, told) = failure(kontor(&arguments).output().unwrap());
-        assert_eq!(code, Some(exit), "{arguments:?}: {told}");
-        assert!(told.starts_with(start), "{arguments:?}: {told}");
-        assert_eq!(told.matches("error:").count(), 1, "{arguments:?}: {told}");
+        let (code, error) = failure(kontor(&arguments).output().unwrap());
+        assert_eq!(code, Some(exit), "{arguments:?}: {error}");
+        assert!(error.starts_with(start), "{arguments:?}: {error}");
+        assert_eq!(error.matches("error:").count(), 1, "{arguments:?}: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! A screen that many services contribute to, while one of them is in trouble.
+//! A screen composed of the answers of several services, one of which fails.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::common::deploy::fixture;
 use crate::common::shop::{configuration, order};
 use crate::common::{Site, built};
 
-/// A folder with some components of the shop.
+/// Returns a folder with some components of the shop.
 fn plugins(names: &[&str]) -> TempDir {
     let plugins = tempfile::tempdir().unwrap();
     for name in names {
@@ -34,7 +34,7 @@ fn an_order_is_shown_without_what_a_missing_service_knows() {
 #[test]
 fn an_order_is_shown_in_time_without_what_a_broken_service_knows() {
     let plugins = plugins(&["delivery.wasm", "inventory.wasm", "order.wasm", "payment.wasm"]);
-    // A component may loop for longer than any test waits, so what ends the wait is the screen's own limit.
+    // A component may loop for longer than any test waits, so the screen's own time limit must end the wait.
     let site = Site::with_plugins(plugins.path(), "[limits]\ncall_time_ms = 300_000\n");
     let host = site.start();
     host.register("apple", 300, 10);

@@ -1,4 +1,4 @@
-//! Deployments as those who run a host have them: versions that come and go while it runs, and what stays.
+//! Deployments on a running host: deploy, roll back, undeploy, and what each of them leaves behind.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::common::http::Client;
 use crate::common::shop::{SAGA_END, configuration, order};
 use crate::common::{Host, Site, ended, kontor};
 
-/// What the fixture `unruly` asks for.
+/// The permissions that the fixture `unruly` asks for.
 const GRANTED: &str = "?grant=service:oracle&grant=service:inventory";
 
 fn act(entry: &Value) -> Value {
@@ -43,8 +43,8 @@ fn a_restart_undoes_no_rollback_and_says_which_file_does_not_run() {
     let host = site.start();
     assert_eq!(host.digest("inventory"), older);
     assert_eq!(host.stock("desk"), (10, 0));
-    let told = format!("`kontor deploy {}` deploys it", file.display());
-    assert!(host.log().contains(&told), "{}", host.log());
+    let sentence = format!("`kontor deploy {}` deploys it", file.display());
+    assert!(host.log().contains(&sentence), "{}", host.log());
 }
 
 #[test]
@@ -55,11 +55,11 @@ fn a_restart_undoes_no_undeployment() {
     assert!(host.stop().success());
     let host = site.start();
     assert_eq!(host.digest("inventory"), None);
-    let told = format!(
+    let sentence = format!(
         "is inventory, which was undeployed, so it does not run: `kontor deploy {}",
         plugins.path().display()
     );
-    assert!(host.log().contains(&told), "{}", host.log());
+    assert!(host.log().contains(&sentence), "{}", host.log());
 }
 
 #[test]
@@ -76,13 +76,13 @@ fn a_view_that_a_client_has_kept_is_not_right_any_more_when_another_version_show
     host.post("/products/desk/add-stock", &[("if-match", &kept)], &more).ok();
 }
 
-/// The number of events that the read model of the fixture `unruly` has.
+/// Returns the number of events in the read model of the fixture `unruly`.
 fn remembered(site: &Site) -> u64 {
     let database = Connection::open(site.data().join("read/unruly-v1.db")).unwrap();
     database.query_row("SELECT count(*) FROM waits", [], |row| row.get(0)).unwrap()
 }
 
-/// Has a beast wait, and returns how often it has.
+/// Sends `wait` to a beast. Returns the number of its waits.
 fn wait(host: &Host) -> Value {
     let waited = host.post("/beasts/bear/wait", &[], &json!({}));
     let position = waited.header("kontor-position").unwrap();
@@ -123,9 +123,9 @@ fn a_sixth_service_comes_into_a_running_host_leaves_it_and_comes_back_as_it_was(
 
 #[test]
 fn a_version_that_goes_bad_is_taken_back_by_itself() {
-    /// Of this quantity the next inventory cannot decide a command.
+    /// For this quantity the next inventory traps in `decide`.
     const UNDECIDABLE: u64 = 13;
-    /// Far more than it takes.
+    /// Far more calls than the watch needs to roll back.
     const LIMIT: usize = 20_000;
     let (site, _plugins) = inventory();
     let host = site.start();
@@ -156,7 +156,7 @@ fn a_version_that_goes_bad_is_taken_back_by_itself() {
     assert!(host.get("/metrics").text.contains("kontor_rollbacks_total{service=\"inventory\"} 1"));
 }
 
-/// Starts a saga of the fixture `unruly`, and returns its id when it stands so.
+/// Starts a saga of the fixture `unruly`. Returns its id once it is in this state.
 fn begun(host: &Client, saga: &str, payload: &Value, state: &str) -> String {
     let started = host.post(&format!("/beasts/{saga}/{saga}"), &[], payload).ok();
     let id = started["saga"]["id"].as_str().unwrap().to_owned();
@@ -171,7 +171,7 @@ fn timeline(host: &Client, saga: &str) -> Value {
 #[test]
 fn open_sagas_move_over_if_they_go_the_same_way_and_stay_where_they_are_if_not() {
     let once = "[retries]\nafter_pivot = { attempts = 1, first_wait_ms = 1, longest_wait_ms = 1 }\n";
-    // Which way the wanderer goes is configured, and whether a step of the leaper fails.
+    // The configuration decides which way the wanderer goes and whether a step of the leaper fails.
     let configuration =
         |path: &str, tame: bool| format!("{once}[services.unruly]\npath = '{path}'\ntame = {tame}\n");
     let older = fixture("unruly");
@@ -226,7 +226,7 @@ fn open_sagas_come_back_from_a_version_that_is_taken_back() {
 
 #[test]
 fn a_saga_goes_on_when_its_service_is_deployed_again() {
-    // A step that finds no service is tried for as long as it takes.
+    // A step whose service is missing is retried for as long as it takes.
     let patient =
         "[retries]\nbefore_pivot = { attempts = 1_000_000, first_wait_ms = 10, longest_wait_ms = 50 }\n";
     let site = Site::new(&format!("{patient}{}", configuration()));

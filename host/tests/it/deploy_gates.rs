@@ -1,4 +1,4 @@
-//! What the gates of a deployment refuse, and what they say: each meets a component that was built to fail it.
+//! The gates of a deployment: each meets a component that was built to fail it.
 
 use std::fs;
 
@@ -11,10 +11,11 @@ use tempfile::TempDir;
 use crate::common::deploy::{self, allowing, digest_of, fixture, folder, gate, next_inventory, plugin};
 use crate::common::{Ended, Host, Site, ended, kontor};
 
-/// A component that imports what this host does not offer, and is nothing else: an empty type of instance, and an import of it.
+/// A component that only imports an interface unknown to this host: an empty instance type and an import of
+/// it.
 const FOREIGN: &[u8] = b"\0asm\x0d\0\x01\0\x07\x03\x01\x42\0\x0a\x1a\x01\0\x15acme:gpu/render@1.0.0\x05\0";
 
-/// A host with the inventory alone.
+/// A host with only the inventory.
 struct Inventory {
     site: Site,
     plugins: TempDir,
@@ -26,7 +27,7 @@ impl Inventory {
         Self { site, plugins }
     }
 
-    /// A host with a product from which something was taken.
+    /// Starts a host with a product from which stock was removed.
     fn start(&self) -> Host {
         let host = self.site.start();
         host.register("desk", 5, 10);
@@ -35,7 +36,8 @@ impl Inventory {
     }
 }
 
-/// Deploys what the named gate must refuse with a sentence that begins so. Returns what it has found beside.
+/// Deploys a component that the gate `by` must reject with a sentence that begins with `says`. Returns the
+/// gate's further findings.
 #[track_caller]
 fn refused(host: &Host, wasm: &[u8], by: &str, says: &str) -> Vec<String> {
     let problem = host.deploy(wasm, "").problem(422, "gate-refused");
@@ -50,7 +52,7 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
     let inventory = Inventory::new("");
     let host = inventory.start();
     let compiled = fs::read_dir(inventory.site.data().join("compiled")).unwrap().next().unwrap().unwrap();
-    // The file of the cache begins with a checksum.
+    // The cached file begins with a checksum.
     let native = &fs::read(compiled.path()).unwrap()[32..];
     let before = (host.digest("inventory"), host.deployments());
     let variant = next_inventory;
@@ -72,17 +74,20 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
         (
             variant("rival"),
             "side-by-side",
-            "these services cannot run side by side: the aggregate product belongs to two services, inventory and rival",
+            "these services cannot run side by side: the aggregate product belongs to two services, \
+             inventory and rival",
         ),
         (
             variant("squatter"),
             "side-by-side",
-            "these services cannot run side by side: squatter cannot have the route GET /products: inventory already has it",
+            "these services cannot run side by side: squatter cannot have the route \
+             GET /products: inventory already has it",
         ),
         (
             variant("curious"),
             "permissions",
-            "it asks for service:payment, which is not granted: deploy it with --grant service:payment, or add that to \
+            "it asks for service:payment, which is not granted: deploy it with \
+             --grant service:payment, or add that to \
              [grants.inventory] in kontor.toml",
         ),
         (variant("outgoing"), "permissions", "it asks for "),
@@ -105,7 +110,8 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
         (
             fixture("unready"),
             "warm-up",
-            "it does not say of an aggregate without events that there is none: unready trapped in evolve sleeper: everybody \
+            "it does not say of an aggregate without events that there is none: \
+             unready trapped in evolve sleeper: everybody \
              sleeps",
         ),
     ] {
@@ -295,7 +301,7 @@ fn the_command_line_shows_the_report_and_says_what_to_do() {
     assert!(shown.contains("ada") && shown.contains("spring"), "{shown}");
 }
 
-/// Puts a product into the log of a site on which no host runs, with these additions to its stock.
+/// Writes a product and some additions to its stock into a log that no host has open.
 async fn record(log: &EmbeddedLog, product: &str, additions: &[u64]) {
     let mut events = vec![("product-registered", json!({"name": product, "unit_price": 5, "quantity": 1}))];
     events.extend(additions.iter().map(|quantity| ("stock-added", json!({"quantity": quantity}))));
@@ -307,7 +313,7 @@ async fn record(log: &EmbeddedLog, product: &str, additions: &[u64]) {
 fn one_event_in_a_hundred_thousand_that_cannot_be_folded_is_found_before_it_is_felt() {
     const STREAMS: usize = 1_000;
     const ADDITIONS: usize = 99;
-    /// Of this quantity the next inventory cannot fold an event.
+    /// For this quantity the next inventory traps in `evolve`.
     const UNFOLDABLE: u64 = 77_777;
     let inventory = Inventory::new("");
     assert!(inventory.site.start().stop().success());
@@ -341,6 +347,7 @@ fn one_event_in_a_hundred_thousand_that_cannot_be_folded_is_found_before_it_is_f
     let host = inventory.site.start();
     let refused = host.deploy(&plugin("inventory"), "").problem(422, "gate-refused");
     let says = gate(&refused["report"], "history")["says"].as_str().unwrap();
-    let told = "when its 1 ms were over: fold fewer with --sample, or raise history_time_ms under [deploy] in kontor.toml";
-    assert!(says.ends_with(told), "{says}");
+    let end = "when its 1 ms were over: fold fewer with --sample, \
+                or raise history_time_ms under [deploy] in kontor.toml";
+    assert!(says.ends_with(end), "{says}");
 }

@@ -1,4 +1,5 @@
-//! What operators grant with a deployment: it lasts as long as the deployment, and grants no more than it says.
+//! Permissions granted with a deployment: they last as long as the deployment and allow no more than they
+//! name.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -7,16 +8,17 @@ use crate::common::deploy::{self, digest_of, fixture, gate, plugin, rebuilt};
 use crate::common::http::Client;
 use crate::common::{Host, Site};
 
-/// Where the fixture `unruly` is to call. Nobody listens there, and the name stands for no public address.
+/// The origin that the fixture `unruly` is configured to call. Nobody listens there, and the name resolves to
+/// no public address.
 const ORIGIN: &str = "http://localhost:9";
 const CONFIGURED: &str = "[services.unruly]\nabroad = 'http://localhost:9'\n";
 const INSIDE: [&str; 2] = ["service:oracle", "service:inventory"];
 const OVER_HTTP: &str = "http:http://localhost:9";
 
-/// What a call comes to that the host has let through: the name was looked up.
+/// The outcome of a call that the host permits: the name was resolved, and its address is not public.
 const LET_THROUGH: &str = "DestinationIpProhibited";
 
-/// Hosts with the inventory alone, to which `unruly` is deployed.
+/// A site with only the inventory, to which the tests deploy `unruly`.
 fn site(configuration: &str) -> (Site, TempDir) {
     deploy::site(&[("inventory", plugin("inventory"))], configuration)
 }
@@ -25,7 +27,7 @@ fn granting(grants: &[&str]) -> String {
     format!("?{}", grants.iter().map(|grant| format!("grant={grant}")).collect::<Vec<_>>().join("&"))
 }
 
-/// What comes of a call to the origin.
+/// Calls the configured origin. Returns the outcome.
 fn call(host: &Client) -> String {
     let call = json!({"method": "GET", "url": format!("{ORIGIN}/"), "headers": {}, "bytes": 0});
     host.post("/beasts/bear/call", &[], &call).ok();
@@ -33,7 +35,7 @@ fn call(host: &Client) -> String {
     answered["payload"]["answer"]["error"].as_str().unwrap().to_owned()
 }
 
-/// What the running `unruly` was granted, and the deployments of it so far.
+/// Returns the permissions granted to the running `unruly` and the number of its deployments.
 fn granted(host: &Client) -> (Value, usize) {
     let mut list = host.get("/admin/plugins").ok();
     let plugins = list["items"].as_array_mut().unwrap();
@@ -42,7 +44,7 @@ fn granted(host: &Client) -> (Value, usize) {
     (unruly["grants"].take(), entries.iter().filter(|entry| entry["service"] == "unruly").count())
 }
 
-/// The sentence by which the permissions are refused.
+/// Deploys a component that the gate `permissions` must reject. Returns the gate's sentence.
 #[track_caller]
 fn refused(host: &Host, wasm: &[u8], grants: &[&str]) -> String {
     let problem = host.deploy(wasm, &granting(grants)).problem(422, "gate-refused");
@@ -54,10 +56,10 @@ fn a_grant_over_http_goes_with_the_deployment_that_runs() {
     let (site, _plugins) = site(CONFIGURED);
     let host = site.start();
     let unruly = fixture("unruly");
-    let told = refused(&host, &unruly, &INSIDE);
+    let finding = refused(&host, &unruly, &INSIDE);
     assert!(
-        told.contains(&format!("deploy it with --grant {OVER_HTTP}, or add [[grants.unruly.http]]")),
-        "{told}"
+        finding.contains(&format!("deploy it with --grant {OVER_HTTP}, or add [[grants.unruly.http]]")),
+        "{finding}"
     );
     let all = [&INSIDE[..], &[OVER_HTTP]].concat();
     host.deploy(&unruly, &granting(&all)).ok();
@@ -73,10 +75,10 @@ fn a_grant_over_http_goes_with_the_deployment_that_runs() {
     assert!(call(&host).contains(LET_THROUGH), "and so does the one before");
 
     host.undeploy("unruly", "").ok();
-    let told = refused(&host, &unruly, &INSIDE);
+    let finding = refused(&host, &unruly, &INSIDE);
     assert!(
-        told.contains(&format!("--grant {OVER_HTTP}")),
-        "what was undeployed has to be granted again: {told}"
+        finding.contains(&format!("--grant {OVER_HTTP}")),
+        "what was undeployed has to be granted again: {finding}"
     );
 }
 
@@ -84,13 +86,16 @@ fn a_grant_over_http_goes_with_the_deployment_that_runs() {
 fn an_address_that_is_not_public_is_granted_in_the_configuration_only() {
     let (site, _plugins) = site("[services.unruly]\nabroad = 'http://127.0.0.1:9'\n");
     let host = site.start();
-    let told = refused(
+    let finding = refused(
         &host,
         &fixture("unruly"),
         &["service:oracle", "service:inventory", "http:http://127.0.0.1:9"],
     );
     let entry = "add [[grants.unruly.http]] with origin = \"http://127.0.0.1:9\"";
-    assert!(told.contains(entry) && told.contains("private = true") && !told.contains("--grant"), "{told}");
+    assert!(
+        finding.contains(entry) && finding.contains("private = true") && !finding.contains("--grant"),
+        "{finding}"
+    );
     host.deploy(&fixture("unruly"), "?grant=http:127.0.0.1:9").problem(422, "invalid-grant");
 }
 
@@ -111,7 +116,7 @@ fn the_same_component_with_other_grants_is_another_deployment() {
         (vec![], Value::Null, 1),
         (vec![OVER_HTTP], json!([OVER_HTTP]), 2),
         (vec![OVER_HTTP], json!([OVER_HTTP]), 2),
-        // It does not ask for it.
+        // The component does not ask for this permission.
         (vec!["service:report"], json!([OVER_HTTP]), 2),
         (vec!["service:oracle"], json!(["service:oracle", OVER_HTTP]), 3),
     ] {
@@ -123,6 +128,6 @@ fn the_same_component_with_other_grants_is_another_deployment() {
     site.configure(CONFIGURED);
     let host = site.start();
     assert!(call(&host).contains(LET_THROUGH), "{}", call(&host));
-    let told = refused(&host, &rebuilt(unruly), &[]);
-    assert!(told.contains("service:inventory, which is not granted"), "{told}");
+    let finding = refused(&host, &rebuilt(unruly), &[]);
+    assert!(finding.contains("service:inventory, which is not granted"), "{finding}");
 }

@@ -1,4 +1,4 @@
-//! `kontor serve --watch`: what is built into the directory of components runs.
+//! `kontor serve --watch`: a component built into the plugins directory is deployed.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn what_is_built_is_deployed_and_what_a_gate_refuses_changes_nothing() {
     assert!(line.contains("in the place of"), "{line}");
     assert_eq!((host.digest("inventory"), host.stock("desk")), (digest_of(&next), (10, 0)));
 
-    // A new one, which is granted what it asks for inside of the host.
+    // A new service, which is granted the permissions inside the host that it asks for.
     build("unruly", &fixture("unruly"));
     host.says("unruly.wasm: live unruly ");
     let entry = host.deployments().pop().unwrap();
@@ -45,7 +45,7 @@ fn what_differs_at_the_start_is_deployed_and_what_was_taken_once_is_not_taken_ag
     assert_eq!(host.digest("inventory"), digest_of(&next));
 
     host.roll_back("inventory", &json!({})).ok();
-    // The files are taken in the order of their names: when the second one has been, the first one has been looked at.
+    // Files are taken in the order of their names: once the second was deployed, the first was examined.
     fs::write(&file, &next).unwrap();
     fs::write(plugins.path().join("unruly.wasm"), fixture("unruly")).unwrap();
     host.says("unruly.wasm");

@@ -1,4 +1,4 @@
-//! A log as a file, and a file as a log: `kontor export` and `kontor import`, between both kinds of logs.
+//! `kontor export` and `kontor import`: a log becomes a file and a file a log, for both kinds of logs.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use crate::common::nats::with_log;
 use crate::common::shop::{UNDELIVERABLE, configuration, order};
 use crate::common::{Ended, Host, Site, audit, ended, kontor};
 
-/// A command on the log of a site.
+/// Returns an export or import command for the log of a site.
 fn on(site: &Site, command: &str, file: &str) -> Command {
     let mut command = kontor(&[command, file, "--json"]);
     command.arg("--config").arg(site.configuration()).arg("--data").arg(site.data());
     command
 }
 
-/// What a command says that must end well.
+/// Runs a command that must succeed. Returns its report.
 #[track_caller]
 fn done(mut command: Command) -> Value {
     let Ended { status, stdout, stderr } = ended(&mut command);
@@ -27,7 +27,7 @@ fn done(mut command: Command) -> Value {
     serde_json::from_str(&stdout).unwrap()
 }
 
-/// Why a command fails.
+/// Runs a command that must fail. Returns its error.
 #[track_caller]
 fn refused(mut command: Command) -> String {
     let Ended { status, stdout, stderr } = ended(&mut command);
@@ -54,7 +54,7 @@ impl Exports {
     }
 }
 
-/// Orders that went well, and one that did not.
+/// Places orders, of which one is cancelled.
 fn trade(host: &Host) {
     host.register("apple", 300, 10);
     for quantity in 1..=3 {
@@ -81,11 +81,11 @@ fn a_log_moves_into_nats_and_back_and_stays_the_same() {
     assert!(host.stop().success());
     assert!(exports.of(&embedded, "two.jsonl") == beside_a_host, "the same log gives the same file");
 
-    // Without any component but those of the export.
+    // Only with the components from the export.
     let plugins = nothing_deployed(&exports.0);
     let shared = Site::with_plugins(&plugins, &with_log(&server));
-    let told = done(on(&shared, "import", &exports.file("one.jsonl")));
-    assert_eq!((&told["imported"]["events"], &told["there_before"]), (&events.len().into(), &0.into()));
+    let report = done(on(&shared, "import", &exports.file("one.jsonl")));
+    assert_eq!((&report["imported"]["events"], &report["there_before"]), (&events.len().into(), &0.into()));
     assert!(exports.of(&shared, "nats.jsonl") == beside_a_host, "every event is what and where it was");
 
     let elsewhere = Site::with_plugins(&plugins, &with_log(&server));
@@ -106,14 +106,14 @@ fn a_log_moves_into_nats_and_back_and_stays_the_same() {
     }
 }
 
-/// What was reserved is, and new orders find what is left.
+/// Checks that reservations survived and that new orders get only what is left.
 fn trade_on(host: &Host) {
     assert_eq!(host.stock("apple"), (4, 6));
     host.place(&order(&[("apple", 4)])).ok();
     host.place(&order(&[("apple", 1)])).problem(409, "insufficient-stock");
 }
 
-/// An export with some events, and the site that it is from.
+/// Returns an export with some events and the site it came from.
 fn exported(exports: &Exports) -> (Site, Vec<u8>) {
     let site = Site::new(&configuration());
     let host = site.start();
@@ -133,25 +133,25 @@ fn an_import_takes_only_a_whole_export_into_an_empty_log() {
     fs::write(&half, &export[..middle]).unwrap();
     let other = Site::new(&configuration());
 
-    let told = refused(on(&other, "import", &half));
-    assert!(told.contains("breaks off") && told.contains("copy or make it again"), "{told}");
-    let told = refused(on(&other, "export", &exports.file("none.jsonl")));
-    assert!(told.contains("holds no event log"), "nothing has been made: {told}");
+    let error = refused(on(&other, "import", &half));
+    assert!(error.contains("breaks off") && error.contains("copy or make it again"), "{error}");
+    let error = refused(on(&other, "export", &exports.file("none.jsonl")));
+    assert!(error.contains("holds no event log"), "nothing has been made: {error}");
     assert!(!Path::new(&exports.file("none.jsonl")).exists());
-    let told = refused(on(&other, "import", "Cargo.toml"));
-    assert!(told.contains("no export of a log"), "{told}");
+    let error = refused(on(&other, "import", "Cargo.toml"));
+    assert!(error.contains("no export of a log"), "{error}");
 
     let host = other.start();
-    let told = refused(on(&other, "import", &exports.file("whole.jsonl")));
-    assert!(told.contains("in use by another process"), "{told}");
+    let error = refused(on(&other, "import", &exports.file("whole.jsonl")));
+    assert!(error.contains("in use by another process"), "{error}");
     host.register("pear", 1, 1);
     assert!(host.stop().success());
-    let told = refused(on(&other, "import", &exports.file("whole.jsonl")));
-    assert!(told.contains("has events already, and from position"), "{told}");
+    let error = refused(on(&other, "import", &exports.file("whole.jsonl")));
+    assert!(error.contains("has events already, and from position"), "{error}");
 
-    // A log that is all there already is no harm.
-    let told = done(on(&site, "import", &exports.file("whole.jsonl")));
-    assert_eq!(told["there_before"], told["imported"]["events"]);
+    // Importing a log that is complete already is harmless.
+    let report = done(on(&site, "import", &exports.file("whole.jsonl")));
+    assert_eq!(report["there_before"], report["imported"]["events"]);
 }
 
 #[test]
@@ -162,17 +162,17 @@ fn an_import_that_was_broken_off_goes_on_where_it_ended() {
     fs::write(&half, &export[..export.len() - 2_000]).unwrap();
     for configuration in [configuration(), with_log(&server)] {
         let site = Site::new(&configuration);
-        // From a pipe nothing can be checked before.
+        // Input from a pipe cannot be checked in advance.
         let mut from_pipe = on(&site, "import", "-");
         from_pipe.stdin(File::open(&half).unwrap());
-        let told = refused(from_pipe);
-        assert!(told.contains("breaks off"), "{told}");
+        let error = refused(from_pipe);
+        assert!(error.contains("breaks off"), "{error}");
         let mut to_pipe = on(&site, "export", "-");
         assert_ne!(to_pipe.output().unwrap().stdout, export);
 
-        let told = done(on(&site, "import", &exports.file("whole.jsonl")));
-        let (before, events) = (&told["there_before"], &told["imported"]["events"]);
-        assert!(0 < before.as_u64().unwrap() && before.as_u64() < events.as_u64(), "{told}");
+        let report = done(on(&site, "import", &exports.file("whole.jsonl")));
+        let (before, events) = (&report["there_before"], &report["imported"]["events"]);
+        assert!(0 < before.as_u64().unwrap() && before.as_u64() < events.as_u64(), "{report}");
         let mut to_pipe = on(&site, "export", "-");
         assert!(to_pipe.output().unwrap().stdout == export);
     }

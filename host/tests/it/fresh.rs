@@ -1,4 +1,4 @@
-//! How fresh an answer is: clients read what they have written, and keep what has not changed.
+//! Fresh answers: clients read their own writes, and an unchanged answer is not sent again.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::common::{Host, Site, built};
 const POSITION: &str = "kontor-position";
 const ETAG: &str = "etag";
 
-/// The inventory, and a service that asks it.
+/// The inventory, and a service that queries it.
 struct Pair {
     site: Site,
     _plugins: TempDir,
@@ -28,7 +28,7 @@ impl Pair {
         Self { site: Site::with_plugins(plugins.path(), ""), _plugins: plugins }
     }
 
-    /// Keeps the inventory's read model from being written until it is dropped.
+    /// Blocks writes to the inventory's read model until it is dropped.
     fn hold_back_the_inventory(&self) -> Connection {
         let held = Connection::open(self.site.data().join("read/inventory-v1.db")).unwrap();
         held.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -36,7 +36,7 @@ impl Pair {
     }
 }
 
-/// Something happens that the inventory does not follow. Returns the position.
+/// Records an event that the inventory does not follow. Returns its position.
 fn happen_elsewhere(host: &Host) -> String {
     position(&host.post("/beasts/1/wait", &[], &json!({})))
 }
@@ -64,7 +64,7 @@ fn etag(reply: &Reply) -> String {
     reply.header(ETAG).unwrap().to_owned()
 }
 
-/// How often a component has been run for a query of the inventory.
+/// Returns how often a component was run for a query of the inventory.
 fn runs(host: &Host, query: &str) -> u64 {
     let metrics = host.get("/metrics").text;
     let labels = ["service=\"inventory\"".to_owned(), format!("query=\"{query}\"")];
@@ -102,14 +102,14 @@ fn a_query_waits_for_what_its_client_has_seen_and_no_longer_than_it_likes() {
     let written = position(&host.register("chair", 5, 10));
 
     let at_once = [(POSITION, &*written), ("prefer", "wait=0")];
-    // The second asks the first, and cannot do without.
+    // The second service queries the first and cannot answer without it.
     for path in ["/products", "/beasts/stock"] {
         let behind = host.get_with(path, &at_once);
         let problem = behind.problem(504, "read-model-behind");
         assert_eq!(problem["position"], json!(before.parse::<u64>().unwrap()), "{path}");
         assert_eq!((behind.header("retry-after"), behind.header(POSITION)), (Some("1"), None));
     }
-    // What needs no read model of the inventory is not kept from its answer.
+    // A query that does not need the inventory's read model is answered.
     assert_eq!(host.get_with("/products/chair", &at_once).ok()["available"], 10);
     assert!(reflects(&host.get("/products")) < written.parse().unwrap());
 
@@ -172,7 +172,7 @@ fn a_kept_answer_is_right_until_something_of_interest_happens() {
     assert_eq!(get_if_changed(&host, "/products", "*", &written).status, 304);
     host.stop();
 
-    // It may be configured otherwise now.
+    // The configuration may have changed by now.
     let host = pair.site.start();
     assert_ne!(etag(&get_if_changed(&host, "/products", &second, &written)), second);
 }
@@ -184,7 +184,7 @@ fn an_answer_that_follows_from_more_than_one_read_model_is_never_the_one_that_wa
     host.register("desk", 5, 10);
     let written = happen_elsewhere(&host);
     etag(&get_at(&host, "/beasts/last", &written));
-    // The second time finds its statement prepared.
+    // The second query finds its statement prepared.
     for path in ["/beasts/stock", "/beasts/time", "/beasts/time"] {
         let reply = get_if_changed(&host, path, "\"kept\"", &written);
         reply.ok();
@@ -218,7 +218,7 @@ fn a_view_is_kept_by_its_version_and_a_screen_of_many_services_not_at_all() {
 }
 
 #[test]
-fn the_end_of_a_saga_can_be_read_by_whoever_has_waited_for_it() {
+fn a_client_that_waited_for_a_saga_can_read_its_end() {
     let site = Site::new(&configuration());
     let host = site.start();
     host.register("apple", 300, 10);

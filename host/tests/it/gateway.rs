@@ -1,4 +1,4 @@
-//! The shop takes its money through a gateway: a server of its own, called over HTTP.
+//! The shop with payments through a gateway: a separate server, called over HTTP.
 
 use std::fs;
 use std::path::Path;
@@ -11,15 +11,15 @@ use crate::common::http::{Client, Reply};
 use crate::common::shop::{SAGA_END, UNDELIVERABLE, Wanted, configuration, names, new_key, order};
 use crate::common::{Host, Site, built, ended, kontor};
 
-/// What the gateway wants to see, and nobody else may.
+/// The secret that the gateway expects and nobody else may see.
 const SECRET: &str = "Bearer b1c0ffee-not-for-your-eyes";
-/// Where the host finds it.
+/// The environment variable from which the host reads the secret.
 const VARIABLE: &str = "GATEWAY_AUTHORIZATION";
-/// All that has to do with a request. (The compiler would write for minutes.)
+/// The log filter that shows everything about requests. (The compiler would log for minutes.)
 const EVERYTHING: &str =
     "info,kontor=trace,component=trace,hyper=trace,hyper_util=trace,wasmtime_wasi_http=trace";
 
-/// The shop's configuration, its services' first.
+/// Returns the shop's configuration, with the payment service's section first.
 fn with_gateway(gateway: &Gateway) -> String {
     let url = gateway.url();
     let services = configuration().replacen(
@@ -28,7 +28,8 @@ fn with_gateway(gateway: &Gateway) -> String {
         1,
     );
     format!(
-        "{services}\n[[grants.payment.http]]\norigin = '{url}'\nmethods = ['POST', 'PUT', 'DELETE']\nprivate = true\n\
+        "{services}\n[[grants.payment.http]]\norigin = '{url}'\nmethods = ['POST', 'PUT', 'DELETE']\n\
+         private = true\n\
          headers.authorization = {{ env = '{VARIABLE}' }}\n"
     )
 }
@@ -44,16 +45,16 @@ fn two_apples() -> Wanted {
     order(&[("apple", 2)])
 }
 
-/// Places an order with this id, and waits for the end of its saga.
+/// Places an order with this id and waits for the end of its saga.
 fn place(host: &Client, id: &str, wanted: &Wanted) -> Reply {
     let reply = host.post("/orders", &[SAGA_END, ("idempotency-key", id)], &wanted.json());
     assert_eq!(reply.ok()["id"], id);
     reply
 }
 
-/// The methods that arrived for an order.
+/// Returns the methods of the requests that arrived for an order.
 fn methods(gateway: &Gateway, id: &str) -> Vec<String> {
-    gateway.asked(id).into_iter().map(|asked| asked.method).collect()
+    gateway.requests(id).into_iter().map(|request| request.method).collect()
 }
 
 #[test]
@@ -63,17 +64,17 @@ fn an_order_is_paid_once_under_the_id_of_its_command() {
     let id = new_key();
     assert_eq!(place(&host, &id, &two_apples()).json()["state"]["status"], "confirmed");
 
-    let [asked] = &gateway.asked(&id)[..] else { panic!("{:?}", gateway.asked(&id)) };
+    let [request] = &gateway.requests(&id)[..] else { panic!("{:?}", gateway.requests(&id)) };
     let paid = &host.history(&format!("payment/{id}"))[0];
-    assert_eq!((&*asked.method, &*asked.path), ("POST", "/authorizations"));
+    assert_eq!((&*request.method, &*request.path), ("POST", "/authorizations"));
     let body = json!({"order_id": id, "amount": 600, "methods": [{"method": "card", "amount": 600}]});
-    assert_eq!(asked.body, body);
-    assert_eq!(asked.key, paid["command_id"].as_str().unwrap());
-    assert_eq!(asked.headers["x-request-id"], paid["correlation_id"].as_str().unwrap());
-    assert_eq!(asked.headers["authorization"], SECRET);
+    assert_eq!(request.body, body);
+    assert_eq!(request.key, paid["command_id"].as_str().unwrap());
+    assert_eq!(request.headers["x-request-id"], paid["correlation_id"].as_str().unwrap());
+    assert_eq!(request.headers["authorization"], SECRET);
     assert_eq!(gateway.authorized(&id), Some(600));
 
-    // Sent again, it is answered from the record.
+    // The repeated command is answered from the record.
     place(&host, &id, &two_apples());
     assert_eq!(methods(&gateway, &id), ["POST"]);
     laws::check(&host);
@@ -85,16 +86,16 @@ fn what_the_gateway_refuses_is_rejected_and_what_it_took_is_given_back() {
     let (_site, host) = open_shop(&gateway);
     let declined = new_key();
     gateway.answers("POST", &declined, &[402]);
-    // The order, why it is cancelled, and what the gateway was asked for.
+    // The order, the reason why it is cancelled, and the requests to the gateway.
     let table = [
         (declined, two_apples(), "card-declined", &["POST"][..]),
         (new_key(), two_apples().sent_to(UNDELIVERABLE), "undeliverable", &["POST", "DELETE"]),
     ];
-    for (id, wanted, reason, asked) in table {
+    for (id, wanted, reason, requests) in table {
         let state = &place(&host, &id, &wanted).json()["state"];
         assert_eq!((&state["status"], &state["reason"]["code"]), (&json!("cancelled"), &json!(reason)));
-        assert_eq!(methods(&gateway, &id), asked);
-        assert_eq!(keys(&gateway.asked(&id)).len(), asked.len(), "each command has its own key");
+        assert_eq!(methods(&gateway, &id), requests);
+        assert_eq!(keys(&gateway.requests(&id)).len(), requests.len(), "each command has its own key");
         assert_eq!(gateway.authorized(&id), None);
     }
     assert_eq!(host.stock("apple"), (10, 0));
@@ -106,12 +107,12 @@ fn what_is_neither_yes_nor_no_is_tried_again_under_the_same_key() {
     let gateway = Gateway::open();
     let (_site, host) = open_shop(&gateway);
     let id = new_key();
-    // Busy, gone without an answer, and something that nobody has heard of.
+    // Busy, gone without an answer, and an unknown status.
     gateway.answers("POST", &id, &[503, 0, 500]);
     assert_eq!(place(&host, &id, &two_apples()).json()["state"]["status"], "confirmed");
-    let asked = gateway.asked(&id);
-    assert_eq!(asked.iter().map(|asked| asked.status).collect::<Vec<_>>(), [503, 0, 500, 200]);
-    assert_eq!(keys(&asked).len(), 1);
+    let requests = gateway.requests(&id);
+    assert_eq!(requests.iter().map(|request| request.status).collect::<Vec<_>>(), [503, 0, 500, 200]);
+    assert_eq!(keys(&requests).len(), 1);
     assert_eq!(names(&host.history(&format!("payment/{id}"))), ["payment-authorized"]);
     laws::check(&host);
 }
@@ -124,7 +125,8 @@ fn an_order_that_meets_no_gateway_ends_by_itself_when_the_gateway_is_back() {
     gateway.go_down();
     let placed = host.post("/orders", &[("idempotency-key", &meanwhile)], &two_apples().json());
     let saga = placed.ok()["saga"]["id"].as_str().unwrap().to_owned();
-    // The gateway may have heard of the payment, so it must be asked to forget it before the order is cancelled.
+    // The gateway may have received the payment, so it must be asked to cancel it before the order is
+    // cancelled.
     let unwinding = |event: &Value| event["stream"] == format!("saga/{saga}") && event["name"] == "unwinding";
     assert!(host.follow(0).any(|event| unwinding(&event)));
     gateway.come_back();
@@ -137,7 +139,7 @@ fn an_order_that_meets_no_gateway_ends_by_itself_when_the_gateway_is_back() {
 }
 
 #[test]
-fn what_cannot_be_given_back_parks_the_saga_and_is_given_back_when_a_person_has_it_tried_again() {
+fn a_refund_that_fails_parks_the_saga_and_is_made_when_an_operator_retries_it() {
     let mut gateway = Gateway::open();
     let few = "{ attempts = 3, first_wait_ms = 1, longest_wait_ms = 10 }";
     let site = Site::new(&format!("{}\n[retries]\nundo = {few}\n", with_gateway(&gateway)));
@@ -154,7 +156,7 @@ fn what_cannot_be_given_back_parks_the_saga_and_is_given_back_when_a_person_has_
     );
     assert_eq!(refused["state"]["reason"]["code"], "refund-refused");
 
-    // The delivery fails for good behind a payment that was taken, and the gateway goes down in between.
+    // The delivery fails for good after the payment succeeded, and the gateway goes down in between.
     let lost = new_key();
     gateway.answers("DELETE", &lost, &[500, 500, 500]);
     let placed = place(&host, &lost, &two_apples().sent_to(UNDELIVERABLE)).json();
@@ -189,22 +191,22 @@ fn a_secret_is_seen_by_the_gateway_and_by_nobody_else() {
     gateway.answers("POST", &faulty, &[0, 500]);
     place(&host, &good, &two_apples());
     place(&host, &faulty, &two_apples());
-    assert_eq!(gateway.asked(&faulty)[0].headers["authorization"], SECRET);
+    assert_eq!(gateway.requests(&faulty)[0].headers["authorization"], SECRET);
 
     let paths = ["/", "/metrics", "/openapi.json", "/admin/plugins", "/events"];
-    let told = paths.map(|path| host.get_with(path, &[("accept", "application/json")]).text);
-    assert!(told[4].contains("payment-authorized"), "the events are told");
+    let shown = paths.map(|path| host.get_with(path, &[("accept", "application/json")]).text);
+    assert!(shown[4].contains("payment-authorized"), "the events are shown");
     let log = host.log();
     assert!(log.contains(&gateway.url()), "the log says what went wrong with the gateway");
     assert!(host.stop().success());
     let secret = SECRET.strip_prefix("Bearer ").unwrap();
-    for text in told.iter().chain([&log]) {
+    for text in shown.iter().chain([&log]) {
         assert!(!text.contains(secret), "{text:.1000}");
     }
     check_files(&site.data(), secret.as_bytes());
 }
 
-/// No file in the folder contains it. (What is linked into it is compiled code.)
+/// Checks that no file in the folder contains the secret. (Linked directories hold compiled code only.)
 fn check_files(folder: &Path, secret: &[u8]) {
     for entry in fs::read_dir(folder).unwrap() {
         let (entry, path) = entry.map(|entry| (entry.file_type().unwrap(), entry.path())).unwrap();
@@ -224,7 +226,7 @@ fn a_host_starts_only_with_what_its_services_need_of_the_operator() {
     let (no_grant, _) = complete.split_once("[[grants").unwrap();
     let no_url = complete.replace(&format!("gateway-url = '{url}'"), "gateway-url = 'the bank'");
     let twice = format!("{complete}[[grants.payment.http]]\norigin = '{url}'\nmethods = ['GET']\n");
-    // The configuration, the secret's variable if there is one, and what the host says.
+    // The configuration, the value of the secret's variable if it is set, and the host's error.
     let table: [(&str, Option<&str>, &[&str]); 5] = [
         (no_grant, Some(SECRET), &["payment.wasm", &url, "[[grants.payment.http]]", "kontor.toml"]),
         (&complete, None, &["authorization", &url, "GATEWAY_AUTHORIZATION is not set"]),
@@ -232,7 +234,7 @@ fn a_host_starts_only_with_what_its_services_need_of_the_operator() {
         (&no_url, Some(SECRET), &["gateway-url of payment is no URL"]),
         (&twice, Some(SECRET), &[&url, "twice"]),
     ];
-    for (configuration, secret, told) in table {
+    for (configuration, secret, parts) in table {
         let site = Site::new(configuration);
         let site = match secret {
             Some(secret) => site.with_variable(VARIABLE, secret),
@@ -240,7 +242,7 @@ fn a_host_starts_only_with_what_its_services_need_of_the_operator() {
         };
         let ended = site.fail_to_start(&built("plugins"));
         assert!(!ended.status.success());
-        for part in told {
+        for part in parts {
             assert!(ended.stderr.contains(part), "{part:?} is missing in: {}", ended.stderr);
         }
         if let Some(secret) = secret {
@@ -250,7 +252,7 @@ fn a_host_starts_only_with_what_its_services_need_of_the_operator() {
 }
 
 #[test]
-fn what_is_refused_is_said_in_the_log_with_what_the_operator_can_do() {
+fn a_request_that_is_not_granted_is_logged_with_its_remedy() {
     let gateway = Gateway::open();
     let post_only = with_gateway(&gateway).replace("['POST', 'PUT', 'DELETE']", "['POST']");
     let site = Site::new(&format!(
@@ -262,8 +264,8 @@ fn what_is_refused_is_said_in_the_log_with_what_the_operator_can_do() {
     let placed = place(&host, &new_key(), &two_apples().sent_to(UNDELIVERABLE)).json();
     assert_eq!(placed["saga"]["state"], "parked", "{placed}");
     let sentence = format!(
-        "payment may not send DELETE to {}: add \"DELETE\" to the methods of that origin under [[grants.payment.http]] in \
-         kontor.toml",
+        "payment may not send DELETE to {}: add \"DELETE\" to the methods of that origin under \
+         [[grants.payment.http]] in kontor.toml",
         gateway.url()
     );
     let log = host.log();

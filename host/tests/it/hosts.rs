@@ -1,5 +1,5 @@
-//! Several hosts on one log: any of them takes any command, each runs its share of the sagas and those of one that dies, and
-//! what is deployed through one runs on all.
+//! Several hosts on one log: each takes any command and runs its share of the sagas, the others take over the
+//! sagas of a host that dies, and a deployment through one host runs on all.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,13 +15,13 @@ use crate::common::{Host, audit};
 use kontor_testkit::nats::NatsServer;
 use kontor_testkit::shop::laws;
 
-/// The hosts that have taken sagas, by the journals.
+/// Returns the hosts that have run sagas, read from the journals.
 fn runners(host: &Client) -> BTreeSet<String> {
     let taken = host.each_event(0).filter(|event| event["name"] == "taken");
     taken.map(|event| event["payload"]["node"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Places so many orders, each through another host than the one before, and some that cannot be delivered.
+/// Places orders through the hosts in turn; some of them cannot be delivered. Returns their ids.
 fn place(hosts: [&Host; 2], orders: usize) -> Vec<String> {
     let place = |number: usize| {
         let wanted = order(&[("tea", 1), ("pot", 1)]);
@@ -53,7 +53,7 @@ fn any_host_takes_any_command_and_each_runs_its_share_of_the_sagas() {
     assert_eq!(left.events(0), right.events(0));
     assert_eq!(runners(&left).len(), 2);
 
-    // Whoever waits for a saga is told of its end, wherever it runs.
+    // A client that waits for a saga gets its end, whichever host runs it.
     for number in 0..8 {
         let host = if number % 2 == 0 { &left } else { &right };
         let placed = host.post("/orders", &[SAGA_END], &order(&[("tea", 1)]).json()).ok();
@@ -78,7 +78,7 @@ fn the_sagas_of_a_host_that_is_killed_go_on_where_there_is_another() {
     let statuses = audit::check(&right);
     assert!(orders.iter().all(|order| ["confirmed", "cancelled"].contains(&&*statuses[order])));
 
-    // It comes back and has missed nothing.
+    // The host comes back and has missed nothing.
     let left = left_site.start();
     both_up(&right);
     assert_eq!(audit::check(&left), statuses);
@@ -119,13 +119,13 @@ fn what_is_deployed_through_one_host_runs_on_all() {
     let digest = Some(Digest::of(&newer).to_string());
     assert_eq!((left.digest("inventory"), right.digest("inventory")), (digest.clone(), digest.clone()));
 
-    // One that was not there has the component from the others, not from its own directory.
+    // A host that was down gets the component from the others, not from its own directory.
     assert!(right.stop().success());
     right_site.lose_data();
     let right = right_site.start();
     assert_eq!(right.digest("inventory"), digest);
 
-    // And what is taken back through one is taken back on all.
+    // A rollback through one host takes effect on all.
     both_up(&left);
     let report = right.roll_back("inventory", &json!({})).ok();
     assert!(report["hosts"].as_array().unwrap().iter().all(|host| host["runs"] == true), "{report}");

@@ -1,5 +1,5 @@
-//! What holds when a host ends in the middle of its work: killed, it has lost nothing that it answered; asked to end, it
-//! answers everything that it took.
+//! A host that ends in the middle of its work: killed, it has lost nothing that it answered; asked to stop,
+//! it answers every request that it took.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use kontor_testkit::shop::laws;
 
 const ORDERS: usize = 200;
 
-/// Two that last for all orders, one that does not, and one that no card pays.
+/// Registers two products that last for all orders, one that sells out, and one that exceeds the card limit.
 fn stock(host: &Client) {
     host.register("apple", 300, 1_000_000);
     host.register("pear", 250, 1_000_000);
@@ -23,16 +23,16 @@ fn stock(host: &Client) {
     host.register("yacht", CARD_LIMIT, 1_000_000);
 }
 
-/// An order with its key, which becomes the order's id.
+/// An order with its idempotency key, which becomes the order's id.
 struct Sent {
     key: String,
     wanted: Wanted,
-    /// The statuses that it may come to.
+    /// The statuses in which it may end.
     ends: &'static [&'static str],
 }
 
 impl Sent {
-    /// Some of each kind.
+    /// Returns some orders of each kind.
     fn new(number: usize) -> Self {
         let (wanted, ends): (_, &[&str]) = match number % 5 {
             0 => (order(&[("apple", 2), ("pear", 1)]), &["confirmed"]),
@@ -50,7 +50,8 @@ impl Sent {
     }
 }
 
-/// Sends all orders at once, and calls `enough` when so many have been answered. Returns each order's answer, if any.
+/// Sends all orders at once, and calls `enough` when that many are answered. Returns the answer to each
+/// order, if any.
 fn send_at_once(
     host: &Client,
     orders: Vec<Sent>,
@@ -76,7 +77,7 @@ fn send_at_once(
     })
 }
 
-/// Whether the host took the order. What it did not take was for more than there was.
+/// Returns `true` if the host took the order. A rejected one must have been for more than the stock.
 fn was_taken(answer: &Reply) -> bool {
     match answer.status {
         200..300 => true,
@@ -100,7 +101,7 @@ fn nothing_is_lost_with_the_whole_data_directory_when_the_log_is_in_jetstream() 
     kill_again_and_again(&site, || site.lose_data());
 }
 
-/// Under load, three times. `lose`: what else is lost with the process.
+/// Kills a host under load, three times. `lose` destroys more than the process.
 fn kill_again_and_again(site: &Site, lose: impl Fn()) {
     let mut host = site.start();
     stock(&host);
@@ -146,7 +147,8 @@ fn a_host_that_is_asked_to_end_answers_all_that_it_has_taken() {
     let client = Client::clone(&host);
     let outcomes: Vec<(Sent, Option<Reply>)> = thread::scope(|scope| {
         let (answered, told) = mpsc::channel();
-        // Every client sends one order after another until one is not taken any more; every second one waits for sagas.
+        // Each client sends one order after another until one is not taken any more; every second client
+        // waits for sagas.
         let (client, numbers) = (&client, &numbers);
         let send = move |wait: &'static str| {
             let answered = answered.clone();
@@ -185,10 +187,10 @@ fn a_host_that_is_asked_to_end_answers_all_that_it_has_taken() {
     }
 }
 
-/// Sends orders, and in between changes and deletions of those that are confirmed, from many clients until the host is
-/// gone.
+/// Sends orders, and changes and deletions of confirmed orders in between, from many clients until the host
+/// is gone.
 fn flood(client: &Client, confirmed: &[String]) {
-    /// So many that the host takes orders faster than it gets on with their sagas.
+    /// So many that the host takes orders faster than it runs their sagas.
     const CLIENTS: usize = 256;
     let numbers = AtomicUsize::new(0);
     let send = |number: usize| {
@@ -239,7 +241,8 @@ fn a_thousand_sagas_go_on_by_themselves_after_a_kill() {
     laws::until_quiet(&host);
     let took = start.elapsed();
     println!(
-        "{SAGAS} sagas under way at a kill: the host answers again after {ready:?}, all have ended after {took:?}"
+        "{SAGAS} sagas under way at a kill: the host answers again after {ready:?}, \
+         all have ended after {took:?}"
     );
     audit::check(&host);
 }

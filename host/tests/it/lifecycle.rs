@@ -1,5 +1,5 @@
-//! What can become of an order that is confirmed: it is changed, deleted, sent out, delivered; and every way in which
-//! that is refused, with what is undone and in which order.
+//! The life of a confirmed order: it is changed, deleted, shipped, delivered. And each way in which that is
+//! rejected, with the steps undone and their order.
 
 use std::sync::Barrier;
 use std::thread;
@@ -11,11 +11,11 @@ use crate::common::http::{Client, Reply};
 use crate::common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, order};
 use crate::common::{Host, Site, audit};
 
-/// Of 300, and 10 in stock.
+/// Unit price 300, stock 10.
 const APPLE: &str = "apple";
-/// Of 250, and 5 in stock.
+/// Unit price 250, stock 5.
 const PEAR: &str = "pear";
-/// So dear that a card pays for one, but not for two.
+/// A product of which a card pays for one, but not for two.
 const BOAT: &str = "boat";
 
 fn open_shop(site: &Site) -> Host {
@@ -26,16 +26,16 @@ fn open_shop(site: &Site) -> Host {
     host
 }
 
-/// Places an order that is confirmed, and returns its id.
+/// Places an order that must be confirmed. Returns its id.
 fn confirmed(host: &Client, wanted: &Wanted) -> String {
     let placed = host.place(wanted).ok();
     assert_eq!(placed["state"]["status"], "confirmed", "{placed}");
     placed["id"].as_str().unwrap().to_owned()
 }
 
-/// What has happened behind a position: `order-created`, and `stock-reserved apple` for products.
+/// Returns the events after a position: `order-created`, and `stock-reserved apple` for products.
 fn story(host: &Client, after: u64) -> Vec<String> {
-    let told = |event: &Value| {
+    let line = |event: &Value| {
         let (kind, id) = event["stream"].as_str().unwrap().split_once('/').unwrap();
         let name = event["name"].as_str().unwrap();
         match kind {
@@ -44,16 +44,16 @@ fn story(host: &Client, after: u64) -> Vec<String> {
             _ => Some(name.to_owned()),
         }
     };
-    host.events(after).iter().filter_map(told).collect()
+    host.events(after).iter().filter_map(line).collect()
 }
 
-/// How the saga that a command started has ended, and why.
+/// Returns the status of a reply and the end of its saga: the state, and the reason if there is one.
 fn ending(reply: &Reply) -> (u16, Value, Value) {
-    let told = reply.ok();
-    (reply.status, told["saga"]["state"].clone(), told["state"]["reason"]["code"].clone())
+    let body = reply.ok();
+    (reply.status, body["saga"]["state"].clone(), body["state"]["reason"]["code"].clone())
 }
 
-/// All that clients see of an order, but not why its last change was not made.
+/// Returns everything that clients see of an order, except why its last change was not made.
 fn seen(host: &Client, id: &str) -> [Value; 5] {
     let mut order = host.get(&format!("/orders/{id}")).ok();
     order["reason"] = Value::Null;
@@ -67,7 +67,8 @@ fn seen(host: &Client, id: &str) -> [Value; 5] {
 #[test]
 fn an_order_is_changed() {
     let mixed: &[(&str, &str)] = &[("card", "0.9"), ("points", "0.1")];
-    // What is wanted now, its total and parts, and what happens between the hold and the resumption of the delivery.
+    // The new order, its total and payments, and the events between the hold and the resumption of the
+    // delivery.
     let table: [(Wanted, &[u64], &[&str]); 5] = [
         (
             order(&[(APPLE, 5), (PEAR, 1)]).paid(mixed),
@@ -121,7 +122,8 @@ fn a_change_that_cannot_be_made_leaves_the_order_as_it_was() {
     let resume = ["delivery-resumed", "order-update-reverted"];
     let boat = "reservation-changed boat";
     let apple = "reservation-changed apple";
-    // What is wanted, why it cannot be, and what is done and undone between the hold of the delivery and its resumption.
+    // The new order, the reason for the rejection, and the events between the hold of the delivery and its
+    // resumption.
     let table: [(Wanted, &str, &[&str]); 5] = [
         (order(&[(APPLE, 11), (BOAT, 1)]), "insufficient-stock", &[]),
         (order(&[(APPLE, 3), (BOAT, 4)]), "insufficient-stock", &[apple, apple]),
@@ -154,8 +156,8 @@ fn an_order_is_deleted_and_what_it_held_is_free() {
     let deleted = host.delete(&id);
     assert_eq!(ending(&deleted), (200, json!("completed"), Value::Null));
     assert_eq!(deleted.json()["state"]["status"], "deleted");
-    let mut told = story(&host, head);
-    told[4..].sort();
+    let mut events = story(&host, head);
+    events[4..].sort();
     let expected = [
         "order-delete-requested",
         "delivery-cancelled",
@@ -164,7 +166,7 @@ fn an_order_is_deleted_and_what_it_held_is_free() {
         "stock-released apple",
         "stock-released pear",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(events, expected);
     assert_eq!((host.stock(APPLE), host.stock(PEAR)), ((10, 0), (5, 0)));
     audit::check(&host);
 }
@@ -178,11 +180,11 @@ fn an_order_is_sent_out_and_delivered() {
     let started = host.start_delivery(&id);
     assert_eq!(ending(&started), (200, json!("completed"), Value::Null));
     assert_eq!(started.json()["state"]["status"], "in-transit");
-    let mut told = story(&host, head);
-    told[1..3].sort();
+    let mut events = story(&host, head);
+    events[1..3].sort();
     let expected =
         ["delivery-start-requested", "stock-shipped apple", "stock-shipped pear", "delivery-started"];
-    assert_eq!(told, expected);
+    assert_eq!(events, expected);
     let apple = host.get("/products/apple").ok();
     assert_eq!(
         (&apple["available"], &apple["reserved"], &apple["shipped"]),
@@ -260,14 +262,16 @@ fn what_cannot_be_is_refused_at_once_and_changes_nothing() {
     audit::check(&host);
 }
 
-/// A shop that takes its money through a gateway, and waits for that as long as it takes.
+/// Returns the configuration of a shop that pays through a gateway and waits for its answer as long as it
+/// takes.
 fn with_gateway(gateway: &Gateway) -> String {
     let url = gateway.url();
     let payment = format!("[services.payment]\ngateway-url = '{url}'");
     let services = configuration().replace("[services.payment]", &payment);
     format!(
         "{services}\n\
-         [retries.steps]\n'change-order/pay' = {{ attempts = 100_000, first_wait_ms = 20, longest_wait_ms = 20 }}\n\
+         [retries.steps]\n'change-order/pay' = {{ attempts = 100_000, \
+         first_wait_ms = 20, longest_wait_ms = 20 }}\n\
          [[grants.payment.http]]\norigin = '{url}'\nmethods = ['POST', 'PUT', 'DELETE']\nprivate = true\n"
     )
 }
@@ -281,7 +285,7 @@ fn an_order_that_is_being_changed_is_neither_sent_out_nor_changed_nor_deleted() 
     let head = host.head();
     gateway.go_down();
     let more = order(&[(APPLE, 3), (BOAT, 1)]);
-    let told = host.send("PUT", &format!("/orders/{id}"), &[], &more.change().to_string()).ok();
+    let body = host.send("PUT", &format!("/orders/{id}"), &[], &more.change().to_string()).ok();
     host.follow(head).find(|event| event["name"] == "delivery-held").unwrap();
 
     host.start_delivery(&id).problem(409, "delivery-under-way");
@@ -289,7 +293,7 @@ fn an_order_that_is_being_changed_is_neither_sent_out_nor_changed_nor_deleted() 
     host.delete(&id).problem(409, "order-not-confirmed");
 
     gateway.come_back();
-    let saga = host.get_with(&format!("/sagas/{}", told["saga"]["id"].as_str().unwrap()), &[SAGA_END]).ok();
+    let saga = host.get_with(&format!("/sagas/{}", body["saga"]["id"].as_str().unwrap()), &[SAGA_END]).ok();
     assert_eq!(saga["state"], "completed");
     let expected = [
         "order-update-requested",
@@ -322,15 +326,16 @@ fn an_order_whose_money_is_not_given_back_is_not_deleted() {
     audit::check(&host);
 }
 
-/// Does things at the same moment. Returns each one's end: the state of its saga, or why it was refused at once.
+/// Runs acts at the same moment. Returns the outcome of each: the state of its saga, or the code of its
+/// rejection.
 fn at_once<const N: usize>(acts: [&(dyn Fn() -> Reply + Sync); N]) -> [String; N] {
     let start = Barrier::new(N);
     let act = |act: &(dyn Fn() -> Reply + Sync)| {
         start.wait();
         let reply = act();
-        let told = reply.json();
-        let end = if reply.status == 409 { &told["code"] } else { &told["saga"]["state"] };
-        end.as_str().unwrap_or_else(|| panic!("{told}")).to_owned()
+        let body = reply.json();
+        let end = if reply.status == 409 { &body["code"] } else { &body["saga"]["state"] };
+        end.as_str().unwrap_or_else(|| panic!("{body}")).to_owned()
     };
     thread::scope(|scope| {
         let acts = acts.map(|one| scope.spawn(move || act(one)));

@@ -1,5 +1,5 @@
-//! Messages of NATS that become commands: once, in the end, or dead letters that a person has carried out; and events that a
-//! service publishes on subjects of its own.
+//! NATS messages that become commands: each takes effect once, or becomes a dead letter until an operator
+//! retries or discards it. And events that a service publishes on subjects of its own.
 
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
@@ -9,17 +9,17 @@ use crate::common::deploy::{self, fixture};
 use crate::common::nats::{header, publish, read};
 use crate::common::{Host, Site, ended, kontor};
 
-/// A host's ground with the fixture `parcels`, connected to NATS.
+/// Returns a site with the fixture `parcels`, connected to NATS.
 fn site(server: &NatsServer) -> (Site, TempDir) {
     deploy::site(&[("parcels", fixture("parcels"))], &format!("[nats]\nurl = '{}'\n", server.url()))
 }
 
-/// The first so many events of this name, as they come.
+/// Waits for the first `count` events of this name.
 fn events(host: &Host, name: &str, count: usize) -> Vec<Value> {
     host.follow(0).filter(|event| event["name"] == name).take(count).collect()
 }
 
-/// The dead letters, when there are so many.
+/// Waits until there are `count` dead letters. Returns them.
 fn dead_letters(host: &Host, count: usize) -> Vec<Value> {
     loop {
         let page = host.get("/admin/dead-letters").ok();
@@ -37,7 +37,7 @@ fn a_message_becomes_a_command_and_an_event_a_message() {
     let (site, _plugins) = site(&server);
     let host = site.start();
     let messages = [
-        // Refused until the parcel is there.
+        // Rejected until the parcel exists.
         ("carrier.delivered", "m2", json!({"parcel": "A.1"})),
         ("carrier.A%2E1.received", "m1", json!({"grams": 700})),
     ];
@@ -68,7 +68,7 @@ fn what_cannot_be_a_command_is_a_dead_letter_until_it_can() {
     publish(&server.url(), &messages);
     let mut letters = dead_letters(&host, 4);
     letters.sort_by_key(|letter| letter["message_id"].as_str().unwrap().to_owned());
-    let told: Vec<_> = letters
+    let shown: Vec<_> = letters
         .iter()
         .map(|letter| (&letter["problem"]["code"], &letter["deliveries"], &letter["payload"]))
         .collect();
@@ -78,7 +78,7 @@ fn what_cannot_be_a_command_is_a_dead_letter_until_it_can() {
         ["invalid-payload", 1, {"parcel": 7}],
         ["invalid-json", 1, "no JSON at all"],
     ]);
-    assert_eq!(json!(told), expected);
+    assert_eq!(json!(shown), expected);
     for parcel in ["A", "B"] {
         host.post(&format!("/parcels/{parcel}/receive"), &[], &json!({"grams": 1})).ok();
     }
@@ -87,13 +87,13 @@ fn what_cannot_be_a_command_is_a_dead_letter_until_it_can() {
         |which: &str| ended(&mut kontor(&["dead-letters", "redrive", "--host", host.url(), which])).stdout;
     assert_eq!(redrive(&letters[0]["id"].to_string()), "1 dead letter carried out\n");
     assert_eq!(host.get("/parcels/A").ok()["delivered"], true);
-    let told = redrive("--service=parcels");
-    assert!(told.starts_with("1 dead letter carried out\n2 dead letters failed again:\n"), "{told}");
+    let printed = redrive("--service=parcels");
+    assert!(printed.starts_with("1 dead letter carried out\n2 dead letters failed again:\n"), "{printed}");
     assert_eq!(host.get("/parcels/B").ok()["delivered"], true);
     assert_eq!(dead_letters(&host, 2).len(), 2);
     host.post("/admin/dead-letters/redrive", &[], &json!({"id": letters[0]["id"]})).problem(404, "not-found");
 
-    // What can never be a command goes.
+    // A message that can never be a command is discarded.
     let discard = |which: &str| ended(&mut kontor(&["dead-letters", "discard", "--host", host.url(), which]));
     assert_eq!(discard(&letters[2]["id"].to_string()).stdout, "1 dead letter discarded\n");
     assert_eq!(dead_letters(&host, 1), [letters[3].clone()]);

@@ -1,5 +1,5 @@
-//! What NATS sees of a host: commands and queries as a service, events as CloudEvents; and what becomes of them when a server
-//! or the host goes away in the middle.
+//! A host as NATS clients see it: commands and queries as a NATS service, events as CloudEvents; and both
+//! when a server or the host goes away in the middle.
 
 use std::thread;
 
@@ -10,12 +10,12 @@ use crate::common::nats::{configured, position, published, python, run, site};
 use crate::common::shop::{SAGA_END, new_key, order};
 use crate::common::{Host, Site};
 
-/// A request over NATS.
+/// Returns a request over NATS.
 fn request(subject: &str, headers: &Value, body: &Value) -> Value {
     json!({"subject": format!("kontor.{subject}"), "headers": headers, "body": body})
 }
 
-/// The stream of events is the log: every event, once, in its order.
+/// Checks that the stream of events equals the log: every event, once, in order.
 #[track_caller]
 fn assert_published(host: &Host, server: &NatsServer) {
     let events = host.events(0);
@@ -56,7 +56,7 @@ fn commands_and_queries_are_a_service_of_nats() {
             request("order.query.order", &json!({}), &json!({"id": "nobody"})),
         ],
     );
-    let told: Vec<_> = replies
+    let shown: Vec<_> = replies
         .iter()
         .map(|reply| (&reply["headers"]["Nats-Service-Error-Code"], &reply["body"]["code"]))
         .collect();
@@ -71,7 +71,7 @@ fn commands_and_queries_are_a_service_of_nats() {
         [null, null],
         ["404", "not-found"],
     ]);
-    assert_eq!(json!(told), expected, "{replies:#?}");
+    assert_eq!(json!(shown), expected, "{replies:#?}");
     assert_eq!(replies[0]["body"], replies[1]["body"], "a command sent again is answered as before");
     assert_eq!(replies[0]["headers"]["Kontor-Position"], replies[0]["body"]["position"].to_string());
     let placed = &replies[6]["body"];
@@ -177,8 +177,8 @@ fn a_host_starts_without_nats_says_so_and_publishes_when_it_is_there() {
     let host = site.start();
     host.register("tea", 450, 3);
     let ready = host.get("/readyz").ok();
-    let trouble = ready["troubles"][0].as_str().unwrap();
-    assert!(trouble.contains(&server.url()) && trouble.ends_with("commands come in by HTTP only"), "{ready}");
+    let warning = ready["troubles"][0].as_str().unwrap();
+    assert!(warning.contains(&server.url()) && warning.ends_with("commands come in by HTTP only"), "{ready}");
     assert!(host.get("/metrics").text.contains("\nkontor_nats_connected 0\n"));
     server.restart();
     assert_published(&host, &server);
@@ -235,12 +235,12 @@ fn the_stream_of_another_log_is_left_alone() {
     first.stop();
     let second = there.start();
     second.register("coffee", 450, 100);
-    second.await_trouble("events of another log");
+    second.await_warning("events of another log");
     assert_eq!(published(&server.url(), head).len(), before);
 }
 
 #[test]
-fn a_flood_of_requests_is_told_to_come_back() {
+fn a_flood_of_requests_is_asked_to_come_back_later() {
     let server = NatsServer::start();
     let site = Site::new(&format!("{}[limits]\nnats_requests = 1\n", configured(&server.url())));
     let host = site.start();

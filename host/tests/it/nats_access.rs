@@ -1,5 +1,5 @@
-//! Servers of NATS that take not everybody: the host shows who it is, in each of the ways that `[nats]` has, and says so when
-//! it is not let in.
+//! NATS servers with access control: the host authenticates in each of the ways that `[nats]` offers, and
+//! reports why it is not let in.
 
 use std::fs;
 use std::path::Path;
@@ -20,8 +20,8 @@ use crate::common::{Site, built};
 /// Longer than anything takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Starts a host with its log on a server, and another one on what the first has over others. `url`: with `AT` for the
-/// server's address. `reason`: of the server, why it does not let that one in.
+/// Starts a host whose log is on a server with access control, and then one with the credentials `stranger`,
+/// which the server must turn away for `reason`. `url`: with `AT` in place of the server's address.
 fn check(server: &str, url: &str, section: &str, stranger: (&str, &str), reason: &str) {
     let mut server = NatsServer::start_with(server);
     let address = server.url().replace("nats://", "");
@@ -32,7 +32,7 @@ fn check(server: &str, url: &str, section: &str, stranger: (&str, &str), reason:
         Site::new(&format!("log = 'jetstream'\n{}{}{monitoring}", configuration(), nats(url, section)));
     let host = site.start();
     host.register("tea", 450, 10);
-    // A connection that is made again is let in again.
+    // A connection that is made again is accepted again.
     server.restart();
     let deadline = Instant::now() + LIMIT;
     while host.post("/products/tea/add-stock", &[], &json!({"quantity": 1})).status == 503 {
@@ -41,7 +41,7 @@ fn check(server: &str, url: &str, section: &str, stranger: (&str, &str), reason:
     }
 
     let other = Site::new(&format!("{}{}", configuration(), nats(stranger.0, stranger.1)));
-    other.start().await_trouble(reason);
+    other.start().await_warning(reason);
 }
 
 fn written(folder: &Path, name: &str, text: &str) -> String {
@@ -81,11 +81,12 @@ fn by_the_seed_of_an_nkey() {
     );
 }
 
-/// What `nsc` calls a JWT: claims about somebody, signed by whoever vouches for them.
+/// Returns a JWT as `nsc` makes it: claims about a subject, signed by its issuer.
 fn vouched(issuer: &KeyPair, subject: &KeyPair, name: &str, claims: &Value) -> String {
     let header = json!({"typ": "JWT", "alg": "ed25519-nkey"});
     let body = json!({
-        "jti": name, "iat": 1_700_000_000, "iss": issuer.public_key(), "sub": subject.public_key(), "name": name,
+        "jti": name, "iat": 1_700_000_000, "iss": issuer.public_key(), "sub": subject.public_key(),
+        "name": name,
         "nats": claims,
     });
     let encoded = [header, body].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part.to_string()));
@@ -99,7 +100,8 @@ fn by_a_file_of_credentials() {
     let [operator, account, system] =
         [KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account()];
     let unlimited = json!({
-        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
+        "conn": -1, "leaf": -1,
         "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
     });
     let server = format!(

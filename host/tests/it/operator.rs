@@ -1,4 +1,4 @@
-//! What an operator sees of a saga that cannot end by itself, and does about it.
+//! A saga that cannot end by itself: the operator sees it and acts on it.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use crate::common::shop::{configuration, order};
 use crate::common::{Ended, Host, Site, built, ended, kontor};
 
-/// One attempt for everything: what fails is for a person at once.
+/// One attempt for everything: a failure parks the saga at once.
 const ONE_ATTEMPT: &str = "{ attempts = 1, first_wait_ms = 1, longest_wait_ms = 1 }";
 
-/// The shop without its delivery service, in which no order can be scheduled, and no such step undone.
+/// The shop without its delivery service: no order can be scheduled, and no such step undone.
 struct Shop {
     plugins: TempDir,
     site: Site,
@@ -42,7 +42,7 @@ impl Shop {
     }
 }
 
-/// Places an order whose saga parks. The ids of the saga and the order.
+/// Places an order whose saga parks. Returns the ids of the saga and the order.
 fn park(host: &Host) -> (String, String) {
     let placed = host.place(&order(&[("apple", 2)]));
     assert_eq!(placed.status, 202, "a parked saga has not ended: {}", placed.text);
@@ -64,7 +64,7 @@ fn timeline(host: &Host, saga: &str) -> Value {
     host.get(&format!("/admin/sagas/{saga}")).ok()
 }
 
-/// Of each step its name, its outcome and that of its undo.
+/// Returns the name of each step, its outcome, and the outcome of its undo.
 fn course(timeline: &Value) -> Vec<[&str; 3]> {
     let steps = timeline["steps"].as_array().unwrap().iter();
     let text = |value: &'_ Value| value.as_str().map_or("-", |text| &*text.to_owned().leak());
@@ -76,7 +76,7 @@ fn ask(host: &Host, arguments: &[&str]) -> Ended {
     ended(command.args(["--host", host.url()]))
 }
 
-/// What a command prints that must end well and say nothing else.
+/// Runs a command that must succeed without a word on stderr. Returns its output.
 #[track_caller]
 fn printed(host: &Host, arguments: &[&str]) -> String {
     let Ended { status, stdout, stderr } = ask(host, arguments);
@@ -188,16 +188,16 @@ fn a_saga_that_is_tried_again_ends_when_what_failed_is_there_again() {
     let shop = Shop::new();
     let host = shop.start();
     let (saga, order) = park(&host);
-    let told = printed(&host, &["saga", "retry", &saga]);
-    assert!(told.starts_with(&format!("place-order {saga} is parked\n")), "{told}");
+    let output = printed(&host, &["saga", "retry", &saga]);
+    assert!(output.starts_with(&format!("place-order {saga} is parked\n")), "{output}");
     assert_eq!(timeline(&host, &saga)["steps"][3]["undo"]["attempts"], 2);
 
     assert!(host.stop().success());
     shop.deploy("delivery");
     let host = shop.site.start();
     assert_metrics(&host, &[r#"kontor_sagas{state="parked"} 1"#]);
-    let told = printed(&host, &["saga", "retry", &saga, "--actor", "ada"]);
-    assert_eq!(told, format!("place-order {saga} is compensated\n"));
+    let output = printed(&host, &["saga", "retry", &saga, "--actor", "ada"]);
+    assert_eq!(output, format!("place-order {saga} is compensated\n"));
     assert_metrics(&host, &[r#"kontor_sagas{state="parked"} 0"#]);
     let shown = timeline(&host, &saga);
     assert_eq!(course(&shown)[3], ["schedule", "failed", "done"]);
@@ -217,8 +217,9 @@ fn what_is_left_out_stays_undone_and_its_reason_in_the_journal() {
         host.post(&skip, &[], &json!({"step": "pay", "reason": "why"})).problem(409, "step-not-failed");
     assert_eq!(other["detail"], "The step pay has not failed, only schedule.");
 
-    let told = printed(&host, &["saga", "skip", &saga, "--reason", "the carrier knows", "--actor", "Jürgen"]);
-    assert_eq!(told, format!("place-order {saga} is compensated\n"));
+    let output =
+        printed(&host, &["saga", "skip", &saga, "--reason", "the carrier knows", "--actor", "Jürgen"]);
+    assert_eq!(output, format!("place-order {saga} is compensated\n"));
     let shown = timeline(&host, &saga);
     assert_eq!(course(&shown)[3], ["schedule", "failed", "skipped"]);
     let act = &shown["acts"][0];
@@ -236,8 +237,8 @@ fn a_saga_that_was_seen_to_by_hand_is_over() {
     let shop = Shop::new();
     let host = shop.start();
     let (saga, _) = park(&host);
-    let told = printed(&host, &["saga", "resolve", &saga[..30], "--reason", "all done"]);
-    assert_eq!(told, format!("place-order {saga} is resolved\n"));
+    let output = printed(&host, &["saga", "resolve", &saga[..30], "--reason", "all done"]);
+    assert_eq!(output, format!("place-order {saga} is resolved\n"));
     assert_metrics(&host, &[r#"kontor_sagas{state="parked"} 0"#]);
     let status = host.get_with(&format!("/sagas/{saga}"), &[("prefer", "wait=30")]).ok();
     assert_eq!(status["state"], "resolved");
@@ -247,7 +248,7 @@ fn a_saga_that_was_seen_to_by_hand_is_over() {
 }
 
 #[test]
-fn an_act_that_cannot_be_is_refused_and_changes_nothing() {
+fn an_invalid_act_is_rejected_and_changes_nothing() {
     let shop = Shop::new();
     let host = shop.start();
     let (saga, _) = park(&host);
@@ -278,6 +279,6 @@ fn an_act_that_cannot_be_is_refused_and_changes_nothing() {
 
     let Ended { status, stderr, .. } =
         ask(&host, &["saga", "skip", &saga, "--step", "pay", "--reason", "why"]);
-    let told = "error: the host refused: The step pay has not failed, only schedule. (step-not-failed)\n";
-    assert_eq!((status.code(), &*stderr), (Some(1), told));
+    let error = "error: the host refused: The step pay has not failed, only schedule. (step-not-failed)\n";
+    assert_eq!((status.code(), &*stderr), (Some(1), error));
 }

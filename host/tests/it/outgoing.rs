@@ -1,4 +1,4 @@
-//! HTTP of components, on real sockets: what is refused and how, what arrives, and what the limits do.
+//! Outgoing HTTP of components, on real sockets: denied requests, requests that arrive, and the limits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::common::built;
 use crate::common::wire::{self, read_request};
 
-/// A server that behaves as the path says.
+/// A server that behaves as the path of a request says.
 struct Abroad {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<wire::Request>>>,
@@ -51,7 +51,7 @@ impl Abroad {
     }
 }
 
-/// Until the client ends the connection.
+/// Serves requests until the client ends the connection.
 fn serve(mut stream: BufReader<TcpStream>, requests: &Mutex<Vec<wire::Request>>) -> Option<()> {
     loop {
         let request = read_request(&mut stream)?;
@@ -79,7 +79,7 @@ fn serve(mut stream: BufReader<TcpStream>, requests: &Mutex<Vec<wire::Request>>)
     }
 }
 
-/// The time is short, because tests wait for it, and long enough for any other answer on a busy machine.
+/// The time limit is short because tests wait for it, and long enough for any other answer on a busy machine.
 const LIMITS: HttpLimits = HttpLimits {
     time: Duration::from_secs(2),
     request_bytes: 64 << 10,
@@ -87,14 +87,14 @@ const LIMITS: HttpLimits = HttpLimits {
     concurrency: 1,
 };
 
-/// The component that misbehaves, and what it is granted.
+/// The fixture `unruly` with its permissions.
 struct Bench {
     component: Component,
     client: Arc<HttpClient>,
 }
 
 impl Bench {
-    /// It asks for the origin of `url`, and is granted what `grants` say.
+    /// Loads the component. It asks for the origin of `url`, and has the permissions `grants`.
     async fn new(url: &str, grants: Vec<HttpGrant>, limits: HttpLimits, resolve: &Resolve) -> Self {
         let limits = RuntimeLimits { http: limits, instances: 8, sagas: 1, ..RuntimeLimits::default() };
         let grants = BTreeMap::from([("unruly".to_owned(), Grants { http: grants, ..Grants::default() })]);
@@ -107,7 +107,7 @@ impl Bench {
         Self { component: runtime.load(wasm).await.unwrap(), client }
     }
 
-    /// With a grant for everything there.
+    /// Loads the component with permission for every path of its origin.
     async fn granted(abroad: &Abroad) -> Self {
         Self::new(&abroad.url(""), vec![grant(abroad)], LIMITS, &system_resolver()).await
     }
@@ -120,7 +120,7 @@ impl Bench {
         self.command("call", &json!({"method": method, "url": url, "headers": headers, "bytes": bytes})).await
     }
 
-    /// What the command's event says.
+    /// Returns the answer in the command's event.
     async fn command(&self, name: &str, payload: &Value) -> Value {
         let stream = StreamId::new("beast", "b1").unwrap();
         let target = Target { stream: &stream, state: None, since: &[] };
@@ -139,7 +139,7 @@ impl Bench {
     }
 }
 
-/// A grant for everything there.
+/// Returns a permission for every path of the origin.
 fn grant(abroad: &Abroad) -> HttpGrant {
     HttpGrant {
         origin: abroad.url("").parse().unwrap(),
@@ -175,7 +175,7 @@ async fn only_what_is_asked_for_and_granted_is_called() {
     let post_only = HttpGrant { methods: vec![Method::Post], ..grant(&abroad) };
     let public_only = HttpGrant { private: false, ..grant(&abroad) };
     let here = abroad.url("");
-    // What is granted, what is called, and the code of the refusal.
+    // The permission, the URL called, and the code of the error.
     let table = [
         (vec![grant(&abroad)], "GET", here.clone(), None),
         (vec![grant(&abroad), grant(&elsewhere)], "GET", elsewhere.url("/"), Some("HttpRequestDenied")),
@@ -204,7 +204,7 @@ async fn what_is_granted_with_a_deployment_is_called_as_long_as_that_runs() {
     bench.client.follow([origin()]);
     failed(&bench.get(&abroad.url("/")).await, private);
     bench.client.follow([]);
-    // Calls under way end with what they began with.
+    // Calls in flight end with the permissions that they began with.
     failed(&bench.get(&abroad.url("/")).await, private);
     bench.client.follow([]);
     failed(&bench.get(&abroad.url("/")).await, denied);
@@ -219,7 +219,7 @@ async fn a_name_is_refused_for_any_address_that_is_not_public() {
     let abroad = Abroad::open();
     let named = format!("http://gateway.test:{}", abroad.address.port());
     let private = "127.0.0.1";
-    // Whether private addresses are granted, what the name stands for, and the code of the refusal.
+    // Private addresses granted or not, the addresses of the name, and the code of the error.
     let table: [(bool, &[&str], Option<&str>); 4] = [
         (true, &[private], None),
         (false, &[private], Some("DestinationIpProhibited")),
@@ -270,7 +270,7 @@ async fn a_connection_that_is_not_to_be_had_is_a_failure_of_its_own() {
     let bench = Bench::granted(&abroad).await;
     failed(&bench.get(&abroad.url("/")).await, "DestinationUnavailable");
 
-    // Somebody is there, and does not speak TLS.
+    // A server listens there, and does not speak TLS.
     let abroad = Abroad::open();
     let secure = abroad.url("").replace("http:", "https:");
     let grant = HttpGrant { origin: secure.parse().unwrap(), ..grant(&abroad) };
@@ -298,7 +298,7 @@ async fn a_request_is_taken_to_its_end_whether_it_is_sent_or_refused() {
     let elsewhere = Abroad::open();
     let bench = Bench::granted(&abroad).await;
     let limit = LIMITS.request_bytes;
-    // Where to, how much, what was said about the length, and what came of it.
+    // The path, the size of the body, the declared length, and the outcome.
     let table = [
         (&abroad, limit, limit, Ok(200)),
         (&abroad, limit + 1, limit + 1, Err("HttpRequestBodySize")),
@@ -366,7 +366,7 @@ async fn a_header_that_only_the_host_may_set_is_not_taken() {
     assert_eq!(abroad.requests().len(), 0);
 }
 
-/// A saga that takes no steps.
+/// A saga without steps.
 struct NoSteps;
 
 #[async_trait]

@@ -1,5 +1,5 @@
-//! Two hosts on one log, of which one loses the link to the servers, or both for a while the server itself: what is refused
-//! meanwhile, what goes on, who goes on with it, and that it heals by itself.
+//! Two hosts on one log. One of them loses its link to the servers, or both lose the server for a while:
+//! commands fail clearly meanwhile, the other host takes over the sagas, and everything recovers by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -17,14 +17,14 @@ use crate::common::shop::{SAGA_END, new_key, order};
 use crate::common::{Host, audit};
 
 const ORDERS: usize = 48;
-/// Of them are sent when the way to the server is cut already.
+/// The number of those orders that are sent after the link is cut.
 const LATE: usize = 16;
-/// So many are under way on the host that is cut off.
+/// The number of sagas in progress on the host that is cut off.
 const SAGAS: usize = 5;
 const STOCK: u64 = 1_000;
-/// "Within a few seconds", on a busy machine: it is noticed after two.
+/// The limit for "within a few seconds" on a busy machine; a loss is detected after two.
 const NOTICED: Duration = Duration::from_secs(5);
-/// "At once", on a busy machine.
+/// The limit for "at once" on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Orders one tea. The key becomes the order's id.
@@ -32,8 +32,8 @@ fn place(host: &Client, key: &str, wait: (&'static str, &str)) -> Reply {
     host.post("/orders", &[("idempotency-key", key), wait], &order(&[("tea", 1)]).json())
 }
 
-/// Places all orders, every other one through another host: the last of them after `cut`, before any host knows of it.
-/// Returns how they were answered, at once or after what happens `meanwhile`.
+/// Places all orders, through the hosts in turn: the last of them after `cut`, before any host has detected
+/// it. Returns the replies, given at once or after `meanwhile`.
 fn place_while(
     hosts: [&Host; 2],
     keys: &[String],
@@ -55,7 +55,7 @@ fn place_while(
     })
 }
 
-/// Returns when some sagas are under way on a host, as another one sees it.
+/// Waits until some sagas are in progress on the host `on`, as another host sees it.
 #[track_caller]
 fn await_sagas(seen_by: &Client, on: &Value) {
     let mut under_way = BTreeSet::new();
@@ -74,10 +74,11 @@ fn new_keys() -> Vec<String> {
     (0..ORDERS).map(|_| new_key()).collect()
 }
 
-/// A host says that it takes no commands, refuses them at once, and answers everything else.
+/// Checks that a host reports that it takes no commands, turns them away at once, and answers everything
+/// else.
 #[track_caller]
 fn check_refusing(host: &Host, order: &str) {
-    host.await_trouble("the log takes no commands at the moment");
+    host.await_warning("the log takes no commands at the moment");
     assert_eq!(host.metric("kontor_log_available"), 0.0);
     let asked = Instant::now();
     let refused = place(host, order, ("prefer", "wait=0"));
@@ -90,7 +91,7 @@ fn check_refusing(host: &Host, order: &str) {
     }
 }
 
-/// Nothing is wrong with a host any more, as far as it knows.
+/// Waits until a host reports no problem.
 #[track_caller]
 fn await_well(host: &Host) {
     both_up(host);
@@ -98,7 +99,7 @@ fn await_well(host: &Host) {
     assert_eq!(host.metric("kontor_log_available"), 1.0);
 }
 
-/// Both hosts are well again and have the same log, with all orders in it, once.
+/// Checks that both hosts are ready again and have the same log, with every order in it once.
 #[track_caller]
 fn check_healed(hosts: [&Host; 2], keys: &[String]) {
     hosts.iter().for_each(|host| await_well(host));
@@ -113,7 +114,7 @@ fn check_healed(hosts: [&Host; 2], keys: &[String]) {
     assert_eq!(hosts[0].events(0), hosts[1].events(0));
 }
 
-/// The sagas that one host has begun and another gone on with.
+/// Returns the number of sagas that one host started and another continued.
 fn handed_over(host: &Client) -> usize {
     let mut takers = BTreeMap::<_, BTreeSet<_>>::new();
     for event in host.each_event(0).filter(|event| event["name"] == "taken") {
@@ -123,7 +124,7 @@ fn handed_over(host: &Client) -> usize {
     takers.values().filter(|takers| takers.len() > 1).count()
 }
 
-/// The host `right` is cut off with commands and sagas under way, and `left` does all of them.
+/// Cuts off the host `right` while it has commands and sagas in progress; `left` completes them all.
 fn check_partition(cut: Cut) {
     let server = NatsServer::start();
     let link = Link::to(&server.url());
@@ -136,14 +137,14 @@ fn check_partition(cut: Cut) {
         let begun = Instant::now();
         check_refusing(&right, &refused);
         assert!(begun.elapsed() < NOTICED, "{:?}", begun.elapsed());
-        right.await_trouble("does not hear itself over NATS");
+        right.await_warning("does not hear itself over NATS");
 
         nodes_when(&left, &[("left", "up"), ("right", "silent")]);
         let placed = audit::check(&left);
         assert!(placed.values().all(|status| status == "confirmed"), "{placed:?}");
         assert!(handed_over(&left) > 0, "no saga was under way on the host that was cut off");
 
-        // While they are still under way there, for all that `right` knows.
+        // The sagas are still in progress there, as far as `right` knows.
         for key in keys.iter().chain([&refused]) {
             let again = place(&left, key, SAGA_END).ok();
             assert_eq!((&again["id"], &again["state"]["status"]), (&json!(key), &json!("confirmed")));

@@ -1,4 +1,4 @@
-//! Read models and queries, with the inventory service of the shop: `cargo xtask build` makes its component.
+//! Read models and queries, with the inventory service of the shop. `cargo xtask build` builds its component.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -21,10 +21,10 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// What no test waits for unless it fails.
+/// Longer than anything takes; a test that waits for it fails.
 const LONG: Duration = Duration::from_secs(30);
 
-/// What outlives a host: its directory, its log, and the compiled components.
+/// The part of a host that outlives it: its directory, its log, and the compiled components.
 struct Shop {
     dir: TempDir,
     log: Arc<dyn EventLog>,
@@ -32,7 +32,7 @@ struct Shop {
     components: [Component; 2],
 }
 
-/// The parts of a host that are needed here.
+/// The parts of a host that these tests need.
 struct Host {
     projections: Arc<Projections>,
     queries: Queries,
@@ -43,7 +43,7 @@ impl Shop {
     async fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = Arc::new(EmbeddedLog::open(dir.path()).unwrap());
-        // All tests share what is compiled.
+        // All tests share the compiled code.
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let runtime = Runtime::new(target, RuntimeLimits::default(), Default::default()).unwrap();
         let load = async |file: &str| {
@@ -93,7 +93,7 @@ impl Shop {
         self.dir.path().join("read/inventory-v1.db")
     }
 
-    /// Puts events into the log that no command has made.
+    /// Appends events that no command has made.
     async fn record(&self, stream: &str, expected: Version, events: &[(&str, Value)]) -> Position {
         let append = happened(StreamId::parse(stream).unwrap(), expected, events);
         self.log.append(vec![append]).await.unwrap().position
@@ -124,7 +124,7 @@ impl Host {
         inquiry.answer("inventory", query, Json::of(&arguments).unwrap()).await
     }
 
-    /// Each product with its stock, as the read model has it at `at_least` or later.
+    /// Returns each product with its stock, from the read model at `at_least` or later.
     async fn stock(&self, at_least: Position) -> Vec<(String, u64)> {
         let answer = self.ask("products", json!({}), at_least).await.unwrap();
         assert!(answer.position >= at_least, "{} is before {at_least}", answer.position);
@@ -244,7 +244,7 @@ async fn each_event_counts_once_however_often_the_projection_is_broken_off() {
         for _ in 0..EVENTS {
             last = host.submit("desk", "add-stock", json!({"quantity": 1})).await;
         }
-        // Somewhere in the middle of them.
+        // Somewhere in the middle of the events.
         host.stop().await;
     }
     let host = shop.host().await;
@@ -272,7 +272,7 @@ async fn an_event_that_cannot_be_applied_parks_its_stream_and_no_other() {
     shop.record("product/bad", 1, &[("stock-added", json!({"quantity": 1}))]).await;
     shop.record("product/desk", 1, &[("stock-added", json!({"quantity": 1}))]).await;
 
-    // All of them are one batch for this host.
+    // This host projects all of them as one batch.
     let host = shop.host().await;
     let last = *shop.log.head().borrow();
     assert_eq!(host.stock(last).await, stock_of(&[("desk", 11)]));
@@ -296,7 +296,7 @@ async fn an_event_that_cannot_be_applied_parks_its_stream_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_database_that_cannot_be_read_is_made_anew() {
+async fn a_read_database_that_cannot_be_read_is_rebuilt() {
     let shop = Shop::open().await;
     let host = shop.host().await;
     let last = host.register("desk").await;
@@ -309,9 +309,10 @@ async fn a_read_database_that_cannot_be_read_is_made_anew() {
     host.stop().await;
 }
 
-/// The host's own tables stand in the first pages and the service's after them, so the damage is found only when it is read.
+/// The host's own tables are in the first pages and the service's after them, so the damage is found only
+/// when it is read.
 #[tokio::test(flavor = "multi_thread")]
-async fn damage_found_on_the_way_parks_nothing_and_the_database_is_made_anew() {
+async fn damage_found_on_the_way_parks_nothing_and_the_database_is_rebuilt() {
     let shop = Shop::open().await;
     let host = shop.host().await;
     let last = host.register("desk").await;

@@ -1,9 +1,10 @@
-//! The laws of the shop under random commands: of all kinds, good and bad, on few products and orders, sent by several
-//! clients at once and sometimes again, to a host that is killed and started in between.
+//! The laws of the shop under random commands of all kinds, good and bad, on few products and orders. Several
+//! clients send them at once, and some of them twice, to a host that is killed and restarted in between.
 //!
-//! A run is told by its seed. What fails is shrunk to the fewest commands that still fail:
+//! The seed determines a run. A failure is shrunk to the fewest commands that still fail:
 //!
-//!     KONTOR_PROPERTY_SEED=7 KONTOR_PROPERTY_COMMANDS=50000 cargo nextest run --workspace -E 'binary(property)'
+//!     KONTOR_PROPERTY_SEED=7 KONTOR_PROPERTY_COMMANDS=50000 \
+//!         cargo nextest run --workspace -E 'test(/^property::/)'
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,26 +23,28 @@ use crate::common::http::{Client, NoAnswer, Reply};
 use crate::common::shop::{UNDELIVERABLE, Wanted, configuration};
 use crate::common::{Host, Site, audit, setting};
 
-/// Always the same, so that a run in CI tells of the change and not of its luck.
+/// Constant, so that a failure in CI comes from the change and not from chance.
 const SEED: u64 = 1;
-/// Some twenty seconds on two cores.
+/// About twenty seconds on two cores.
 const COMMANDS: usize = 2_000;
-/// The bursts of a case, which has a host of its own: few enough to be shrunk in minutes.
+/// The bursts of one case, which has its own host: few enough to be shrunk in minutes.
 const BURSTS: usize = 12;
-/// Commands of a burst: some for every client.
+/// The commands of a burst: some for each client.
 const BURST: usize = 40;
-/// Clients that send at the same time: enough to meet on an aggregate all the time.
+/// The clients that send at the same time: enough to contend for aggregates all the time.
 const CLIENTS: usize = 8;
-/// Shrinking is given up after this, and the smallest failure so far is told.
+/// Shrinking ends after this time, and the smallest failure so far is reported.
 const SHRINK_LIMIT_MS: u32 = 180_000;
-/// How often a smaller case is tried before it counts as one that does not fail: what fails may depend on who comes first.
+/// How often a smaller case runs before it counts as passing: a failure may depend on which client comes
+/// first.
 const SHRINK_ATTEMPTS: usize = 4;
 
-/// The products, with their prices: a card is declined for four of the third. The last one is unknown at first.
+/// The products, with their prices. A card is declined for four of the third; the last one is unknown at
+/// first.
 const PRODUCTS: [(&str, u64); 4] = [("apple", 300), ("pear", 250), ("boat", 30_000), ("rarity", 700)];
 const FIRST_STOCK: u64 = 20;
 
-/// What must have happened in a run, or it says little.
+/// The events that a run must have produced; without them it proves little.
 const EVENTS: [&str; 24] = [
     "delivery-cancelled",
     "delivery-completed",
@@ -69,7 +72,7 @@ const EVENTS: [&str; 24] = [
     "stock-shipped",
 ];
 
-/// A product of [`PRODUCTS`], or an order by how many have been placed after it.
+/// A product of [`PRODUCTS`], or an order by the number of orders placed after it.
 type Which = usize;
 
 #[derive(Clone, Debug)]
@@ -78,22 +81,22 @@ enum Act {
     AddStock(Which, u64),
     RemoveStock(Which, u64),
     Place(Wanted),
-    /// To what is wanted of the order's products.
+    /// A change to these lines, restricted to the products of the order.
     Change(Which, Wanted),
     Delete(Which),
     Start(Which),
     Complete(Which),
-    /// What was sent so many commands before is sent again, with its key.
+    /// A repetition, with its key, of the command sent this many commands before.
     Repeat(usize),
 }
 
-/// What several clients send at once.
+/// Commands that several clients send at once.
 #[derive(Clone, Debug)]
 struct Burst {
     acts: Vec<Act>,
-    /// The host is killed after so many answers.
+    /// The number of answers after which the host is killed, if it is.
     kill_after: Option<usize>,
-    /// All sagas end before the next burst, so that the laws can be checked.
+    /// `true` if all sagas end before the next burst, so that the laws can be checked.
     until_quiet: bool,
 }
 
@@ -105,7 +108,7 @@ fn bursts() -> impl Strategy<Value = Vec<Burst>> {
 
 fn act() -> impl Strategy<Value = Act> {
     let product = || 0..PRODUCTS.len();
-    // Those of this burst and of the one before.
+    // The orders of this burst and of the one before.
     let order = || 0..BURST / 3;
     prop_oneof![
         1 => product().prop_map(Act::Register),
@@ -120,7 +123,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Mostly good orders, and some that have no lines, no price, no address or no money.
+/// Mostly valid orders, and some without lines, price, address or money.
 fn wanted() -> impl Strategy<Value = Wanted> {
     let quantity = |how_often| option::weighted(how_often, 1..=4_i64);
     let lines = (quantity(0.6), quantity(0.5), quantity(0.2), quantity(0.05));
@@ -139,10 +142,10 @@ fn wanted() -> impl Strategy<Value = Wanted> {
     (lines, payment, region).prop_map(|(lines, payment, region)| Wanted { lines, payment, region })
 }
 
-/// A command on its way, which is sent until it is answered.
+/// A command that is sent until it is answered.
 #[derive(Clone, Debug)]
 struct Sent {
-    /// An order that is made with it has it as its id.
+    /// The idempotency key. An order created with it has it as its id.
     key: String,
     method: &'static str,
     path: String,
@@ -156,7 +159,7 @@ impl Sent {
     }
 }
 
-/// Gives acts their keys and orders their names.
+/// Gives commands their keys and orders their ids.
 #[derive(Default)]
 struct Plan {
     sent: Vec<Sent>,
@@ -168,9 +171,9 @@ impl Plan {
         acts.iter().filter_map(|act| self.command(act)).collect()
     }
 
-    /// None: there is nothing to be repeated.
+    /// None: there is no command to repeat.
     fn command(&mut self, act: &Act) -> Option<Sent> {
-        // An id that stands in the log as it is.
+        // An id that may stand in the log unchanged.
         let key = Uuid::from_u128(self.sent.len() as u128).to_string();
         let product = |which: Which, act: &str| format!("/products/{}{act}", PRODUCTS[which].0);
         let placed = |which: Which| {
@@ -216,7 +219,7 @@ impl Plan {
 struct Trial {
     site: Site,
     host: Host,
-    /// The answer to each command that was accepted.
+    /// The reply to each accepted command.
     accepted: BTreeMap<String, (Sent, Value)>,
 }
 
@@ -241,8 +244,8 @@ impl Trial {
         self.check_that_all_took_effect_once()
     }
 
-    /// Sends commands until all are answered. Those that a killed host leaves without an answer are sent to the next one.
-    /// Returns how many are accepted.
+    /// Sends commands until all are answered. Commands that a killed host leaves unanswered are sent to the
+    /// next host. Returns the number accepted.
     fn send(&mut self, commands: VecDeque<Sent>, kill_after: Option<usize>) -> usize {
         let queue = Mutex::new(commands);
         let mut answers = Vec::new();
@@ -268,11 +271,11 @@ impl Trial {
         accepted
     }
 
-    /// An accepted command is answered the same as often as it is sent.
+    /// Checks that an accepted command, sent again, gets the same reply.
     fn note(&mut self, sent: Sent, reply: &Reply) {
         let mut answer = reply.json();
         if let Some(saga) = answer.get_mut("saga") {
-            // It goes on meanwhile.
+            // The saga continues meanwhile, so its state may differ.
             saga["state"].take();
         }
         let (_, before) =
@@ -280,7 +283,7 @@ impl Trial {
         assert_eq!(*before, answer, "another answer to {sent:?}");
     }
 
-    /// Returns how often each event has happened.
+    /// Returns how often each event occurred.
     fn check_that_all_took_effect_once(&mut self) -> BTreeMap<String, usize> {
         let log = self.host.events(0);
         let by_clients = log.iter().filter(|event| event["actor"] == "anonymous");
@@ -305,8 +308,8 @@ impl Trial {
     }
 }
 
-/// Sends commands by several clients until all are answered or the host has gone, and calls `then` after so many answers.
-/// Leaves in the queue what got no answer.
+/// Sends commands from several clients until all are answered or the host is gone, and calls `then` after
+/// that many answers. Commands without an answer stay in the queue.
 fn send_at_once(
     client: &Client,
     queue: &Mutex<VecDeque<Sent>>,

@@ -1,4 +1,4 @@
-//! What an operator sees of the read models and does to them; and that each event takes effect in them once, whenever the
+//! Read models as an operator sees and controls them. And each event takes effect in them once, whenever the
 //! host is killed.
 
 use std::collections::BTreeMap;
@@ -16,8 +16,8 @@ use crate::common::{Ended, Host, Site, ended, kontor};
 
 const INVENTORY: &str = "/admin/projections/inventory";
 
-/// Puts events into the log of a site on which no host runs. They are two for each item of `streams`: nobody could add
-/// so many by requests in the time of a test.
+/// Appends two events for each item of `streams` to a log that no host has open. Requests could not add so
+/// many within the time of a test.
 fn record(site: &Site, streams: &[(&str, u64)]) {
     let log = EmbeddedLog::open(&site.data()).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -36,8 +36,8 @@ fn read_database(site: &Site) -> Connection {
     Connection::open_with_flags(site.data().join("read/inventory-v1.db"), flags).unwrap()
 }
 
-/// A host whose read model of the inventory has parked these products: something stands in the way of registering them.
-/// The others have been projected.
+/// Starts a host whose inventory read model has parked these products, because a row in the read database
+/// blocks them. All others are projected.
 fn with_parked(site: &Site, products: &[&str]) -> Host {
     let database = read_database(site);
     for product in products {
@@ -49,7 +49,7 @@ fn with_parked(site: &Site, products: &[&str]) -> Host {
     host
 }
 
-/// Takes away what stood in the way.
+/// Removes the rows that block these products.
 fn make_room(site: &Site, products: &[&str]) {
     let database = read_database(site);
     for product in products {
@@ -57,7 +57,7 @@ fn make_room(site: &Site, products: &[&str]) {
     }
 }
 
-/// A site with an empty read database and these streams in its log.
+/// Returns a site with an empty read database and these streams in its log.
 fn recorded(streams: &[(&str, u64)]) -> Site {
     let site = Site::new(&configuration());
     assert!(site.start().stop().success());
@@ -65,19 +65,19 @@ fn recorded(streams: &[(&str, u64)]) -> Site {
     site
 }
 
-/// Waits until the read model has everything.
+/// Waits until the read model has every event.
 fn caught_up(host: &Host) {
     host.get_with("/products", &[("kontor-position", &host.head().to_string())]).ok();
 }
 
-/// What the read model has in stock of each product.
+/// Returns the stock of each product in the read model.
 fn stock(host: &Host) -> BTreeMap<String, u64> {
     let list = host.get_with("/products?limit=200", &[("kontor-position", &host.head().to_string())]).ok();
     let items = list["items"].as_array().unwrap().iter();
     items.map(|item| (item["id"].as_str().unwrap().to_owned(), item["available"].as_u64().unwrap())).collect()
 }
 
-/// What it must have, from the log alone.
+/// Returns the stock of each product, computed from the log alone.
 fn stock_in_the_log(host: &Host) -> BTreeMap<String, u64> {
     let mut stock = BTreeMap::new();
     for event in host.events(0) {
@@ -118,7 +118,7 @@ fn what_is_parked_is_shown_and_can_be_redriven() {
         assert!(metrics.lines().any(|known| known == line), "{line} is missing in {metrics}");
     }
 
-    // As long as the cause is there, they fail again; a stream that is redriven takes part again, the other does not.
+    // While the cause persists, they fail again. A redriven stream is projected again, the other one is not.
     assert_eq!(redrive(&host, &json!({})), json!({"streams": 0, "events": 0, "parked": 2}));
     make_room(&site, &["desk"]);
     let chosen = redrive(&host, &json!({"stream": "product/desk"}));
@@ -185,7 +185,7 @@ fn each_event_of_a_redriven_stream_counts_once_however_often_the_host_is_killed(
         let asked = thread::spawn(move || {
             client.try_send("POST", &format!("{INVENTORY}/redrive"), &[], "{}").map(|reply| reply.ok())
         });
-        // In the middle of it: some of the stream is applied.
+        // In the middle of the stream: some of its events are applied.
         while skipped() == before {
             thread::yield_now();
         }
@@ -198,8 +198,8 @@ fn each_event_of_a_redriven_stream_counts_once_however_often_the_host_is_killed(
     assert_eq!(stock(&host), stock_in_the_log(&host));
 }
 
-/// Waits until nothing is being built, asking the read model all the while: every query is answered, and none sees less than
-/// the one before.
+/// Waits until no build runs, and queries the read model all the while: every query is answered, and no
+/// answer goes back behind the one before.
 fn built(host: &Host) {
     let mut seen = 0;
     loop {
@@ -215,7 +215,7 @@ fn built(host: &Host) {
     }
 }
 
-/// Sets the stock of all products wrong, behind the host's back.
+/// Sets the stock of all products to a wrong value behind the host's back.
 fn spoil(site: &Site) {
     read_database(site).execute("UPDATE products SET available = 999", []).unwrap();
 }
@@ -235,7 +235,7 @@ fn a_replay_puts_a_read_model_right_while_it_is_asked_and_goes_on() {
     assert_eq!(stock(&host), stock_in_the_log(&host));
     assert!(!site.data().join("read/inventory-v1.db").exists(), "what was replaced is removed");
 
-    // What was built stays, and can be built again.
+    // The rebuilt database stays, and can be rebuilt again.
     assert!(host.stop().success());
     let host = site.start();
     let told = ended(kontor(&["replay", "inventory"]).args(["--host", host.url()]));
@@ -265,7 +265,7 @@ fn a_replay_from_a_time_knows_only_what_has_happened_since() {
     let since = BTreeMap::from([("chair".to_owned(), 12), ("lamp".to_owned(), 7)]);
     assert_eq!((stock(&host), &host.get(INVENTORY).ok()["from"]), (since.clone(), &from));
 
-    // It stays so after a restart, until it is built of everything.
+    // It stays so after a restart, until it is rebuilt from all events.
     assert!(host.stop().success());
     let host = site.start();
     assert_eq!((stock(&host), &host.get(INVENTORY).ok()["from"]), (since, &from));
@@ -282,7 +282,7 @@ fn a_replay_from_a_time_knows_only_what_has_happened_since() {
 
 #[test]
 fn a_replay_goes_on_after_a_kill_and_each_event_counts_once() {
-    /// Each comes some pages after the start before; the replay has twenty.
+    /// Each kill comes some pages after the previous start; the replay has twenty pages.
     const KILLS: usize = 3;
     let site = recorded(&[("desk", 10_000), ("chair", 10_000)]);
     let mut host = site.start();

@@ -1,7 +1,7 @@
-//! What the reports say is what a test computes from the raw log, row by row, after many random orders; and it stays so
-//! whatever happens to the read model.
+//! The reports, compared row by row with values computed from the raw log after many random orders; and
+//! compared again after each accident of the read model.
 //!
-//!     KONTOR_REPORT_ORDERS=10000 cargo nextest run --workspace -E 'binary(reports)'
+//!     KONTOR_REPORT_ORDERS=10000 cargo nextest run --workspace -E 'test(/^reports::/)'
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,20 +16,20 @@ use crate::common::traffic::Traffic;
 use crate::common::watch::Watch;
 use crate::common::{Host, Site, built, ended, kontor, setting};
 
-/// Always the same, so that a run in CI tells of the change and not of its luck.
+/// Constant, so that a failure in CI comes from the change and not from chance.
 const SEED: u64 = 1;
-/// Some twenty seconds on two cores; ten thousand take four minutes.
+/// About twenty seconds on two cores; ten thousand take four minutes.
 const ORDERS: usize = 1_000;
-/// How often the host is killed.
+/// The number of times the host is killed.
 const KILLS: usize = 2;
-/// Events that the read model is behind at a kill: some of its batches.
+/// The number of events by which the read model lags at a kill: some of its batches.
 const BEHIND: usize = 3_000;
-/// Who asks for reports while the read model is built.
+/// The clients that query reports while the read model is built.
 const WATCHES: usize = 2;
 
-/// What must have been refused and what must be in the reports, or a run says little.
+/// The rejections and statuses that a run must contain; without them it proves little.
 const SEEN: [&str; 19] = [
-    // Refused at once.
+    // Codes of immediate rejections.
     "delivery-not-in-transit",
     "delivery-under-way",
     "invalid-payment-shares",
@@ -38,12 +38,12 @@ const SEEN: [&str; 19] = [
     "order-not-confirmed",
     "product-not-in-order",
     "unknown-product",
-    // Refused by a saga's step, at once, or both.
+    // Codes of rejected saga steps, some of which are also immediate rejections.
     "card-declined",
     "insufficient-points",
     "insufficient-stock",
     "undeliverable",
-    // Of orders, payments and deliveries.
+    // Statuses of orders, payments and deliveries.
     "authorized",
     "cancelled",
     "confirmed",
@@ -53,7 +53,7 @@ const SEEN: [&str; 19] = [
     "preparing",
 ];
 
-/// The read database of the reports when nothing is being built; of several versions the newest.
+/// Returns the read database of the reports while no build runs; of several versions the newest.
 fn read_database(site: &Site) -> PathBuf {
     let files = fs::read_dir(site.data().join("read")).unwrap().map(|entry| entry.unwrap().path());
     let is_report = |file: &PathBuf| {
@@ -68,12 +68,13 @@ fn open(file: &Path) -> Connection {
     Connection::open_with_flags(file, flags).unwrap()
 }
 
-/// How far the read model is on disk.
+/// Returns the position of the read model on disk.
 fn projected(database: &Connection) -> u64 {
     database.query_row("SELECT position FROM kontor_position", [], |row| row.get(0)).unwrap()
 }
 
-/// How far a killed host has come. Looks at a copy: to open the file itself would already put it in order.
+/// Returns the position that a killed host reached. Reads a copy, because opening the file itself would
+/// repair it.
 fn left_at(file: &Path) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("copy.db");
@@ -82,7 +83,7 @@ fn left_at(file: &Path) -> u64 {
     projected(&open(&copy))
 }
 
-/// Kills a host that takes orders, when its read model has just applied some of the many events that it was behind.
+/// Kills a host that takes orders when its read model has just applied some of the many events it lagged by.
 fn kill_while_it_projects(site: &Site, host: &mut Host, traffic: &Traffic) {
     let (client, file) = (Client::clone(host), read_database(site));
     let (before, behind) = thread::scope(|scope| {
@@ -96,7 +97,7 @@ fn kill_while_it_projects(site: &Site, host: &mut Host, traffic: &Traffic) {
         while projected(&database) == before {
             thread::yield_now();
         }
-        // Whoever opens the file next finds it as the host leaves it.
+        // The next reader of the file finds it as the host left it.
         drop(database);
         host.kill();
         (before, last["position"].as_u64().unwrap())
@@ -105,7 +106,8 @@ fn kill_while_it_projects(site: &Site, host: &mut Host, traffic: &Traffic) {
     assert!(before < reached && reached < behind, "killed at {reached}, between {before} and {behind}");
 }
 
-/// Has a read model built, by a command of `kontor`, while the host takes orders, all but `leave`, and answers queries.
+/// Rebuilds a read model by a command of `kontor`, while the host takes orders, all but `leave`, and answers
+/// queries.
 fn rebuild(
     site: &Site,
     host: &Host,
@@ -116,8 +118,8 @@ fn rebuild(
     let replaced = read_database(site);
     thread::scope(|scope| {
         scope.spawn(|| traffic.send(host, leave));
-        let told = ended(kontor(command).args(["--host", host.url()]));
-        assert!(told.status.success(), "{}", told.stderr);
+        let output = ended(kontor(command).args(["--host", host.url()]));
+        assert!(output.status.success(), "{}", output.stderr);
         for watch in watches {
             scope.spawn(|| {
                 let mut looks = 0;
@@ -163,8 +165,8 @@ fn reports_say_what_the_log_says_whatever_happens_to_their_read_model() {
     host = site.start();
     books.check(&host);
 
-    let (refused, words) = (traffic.refused(), books.words());
+    let (rejected, words) = (traffic.rejected(), books.words());
     let missing: Vec<_> =
-        SEEN.iter().filter(|word| !refused.contains(**word) && !words.contains(**word)).collect();
+        SEEN.iter().filter(|word| !rejected.contains(**word) && !words.contains(**word)).collect();
     assert!(missing.is_empty(), "{missing:?} never came");
 }

@@ -1,4 +1,4 @@
-//! The shop, asked over HTTP as its users do: orders are taken, confirmed or cancelled, and told about.
+//! The shop over HTTP as its users see it: orders are taken, confirmed or cancelled, and reported.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -12,13 +12,13 @@ use crate::common::shop::{
 };
 use crate::common::{Host, Site, audit};
 
-/// Of 300, and 10 in stock.
+/// Unit price 300, stock 10.
 const APPLE: &str = "apple";
-/// Of 250, and 5 in stock.
+/// Unit price 250, stock 5.
 const PEAR: &str = "pear";
-/// So dear that a card is declined.
+/// A product so expensive that a card is declined.
 const YACHT: &str = "yacht";
-/// Nobody has the points for it.
+/// A product for which nobody has enough points.
 const VILLA: &str = "villa";
 
 fn open_shop(site: &Site) -> Host {
@@ -40,12 +40,12 @@ fn an_order_is_taken_at_once_and_then_confirmed() {
     let host = open_shop(&site);
 
     let taken = host.post("/orders", &[], &apples_and_a_pear().json());
-    let told = taken.ok();
-    let (saga, id) = (told["saga"]["id"].as_str().unwrap(), told["id"].as_str().unwrap());
-    assert_eq!((taken.status, &told["saga"]["state"]), (202, &json!("running")));
+    let body = taken.ok();
+    let (saga, id) = (body["saga"]["id"].as_str().unwrap(), body["id"].as_str().unwrap());
+    assert_eq!((taken.status, &body["saga"]["state"]), (202, &json!("running")));
     assert_eq!(taken.header("location"), Some(&*format!("/sagas/{saga}")));
     assert_eq!(taken.header("content-location"), Some(&*format!("/orders/{id}")));
-    assert_eq!((&told["version"], &told["events"]), (&json!(1), &json!(["order-created"])));
+    assert_eq!((&body["version"], &body["events"]), (&json!(1), &json!(["order-created"])));
     let expected = json!({
         "id": id, "user_id": "ada", "status": "pending", "total": 850, "reason": null,
         "lines": [
@@ -55,9 +55,9 @@ fn an_order_is_taken_at_once_and_then_confirmed() {
         "payment": [{"method": "card", "amount": 765}, {"method": "points", "amount": 85}],
         "address": {"region": "north", "line": "1 Quay Street"},
     });
-    assert_eq!(told["state"], expected);
+    assert_eq!(body["state"], expected);
 
-    // Its address answers from the start, whether the saga has begun or not.
+    // Its address answers from the start, before and after the saga begins.
     assert_eq!(host.get(&format!("/sagas/{saga}")).ok()["name"], "place-order");
     let ended = host.get_with(&format!("/sagas/{saga}"), &[SAGA_END]).ok();
     assert_eq!((&ended["name"], &ended["state"]), (&json!("place-order"), &json!("completed")));
@@ -78,17 +78,17 @@ fn a_saga_that_never_was_is_not_waited_for() {
 }
 
 #[test]
-fn whoever_waits_is_told_the_end() {
+fn a_client_that_waits_gets_the_end_of_its_saga() {
     let site = Site::new(&configuration());
     let host = open_shop(&site);
 
     let placed = host.post("/orders", &[("prefer", "wait=5")], &apples_and_a_pear().json());
-    let told = placed.ok();
+    let body = placed.ok();
     assert_eq!(placed.status, 201);
     assert_eq!(placed.header("preference-applied"), Some("wait=5"));
-    assert_eq!(placed.header("location"), Some(&*format!("/orders/{}", told["id"].as_str().unwrap())));
-    assert_eq!((&told["state"]["status"], &told["version"]), (&json!("confirmed"), &json!(2)));
-    assert_eq!(told["saga"]["state"], "completed");
+    assert_eq!(placed.header("location"), Some(&*format!("/orders/{}", body["id"].as_str().unwrap())));
+    assert_eq!((&body["state"]["status"], &body["version"]), (&json!("confirmed"), &json!(2)));
+    assert_eq!(body["saga"]["state"], "completed");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn an_order_that_cannot_be_fulfilled_is_cancelled_with_the_reason() {
     let too_dear = order(&[(APPLE, 2), (YACHT, 1)]);
     let too_few_points = order(&[(VILLA, 1), (PEAR, 1)]).paid(&[("points", "1")]);
     let paid_back: &[&str] = &["payment-authorized", "payment-cancelled"];
-    // What is wanted, why it is cancelled, what became of the payment, the steps that were done.
+    // The order, the reason for its cancellation, the payment's status, and the completed steps.
     let table: [(Wanted, &str, &[&str], &[&str]); 3] = [
         (nowhere, "undeliverable", paid_back, &["reserve-apple", "reserve-pear", "pay"]),
         (too_dear, "card-declined", &[], &["reserve-apple", "reserve-yacht"]),
@@ -143,7 +143,8 @@ fn an_order_that_cannot_be_fulfilled_is_cancelled_with_the_reason() {
     audit::check(&host);
 }
 
-/// The journal tells of each step that was done, and then of their undos in reverse order, the order itself last.
+/// Checks that the journal holds each completed step and then the undos in reverse order, the order itself
+/// last.
 fn check_unwinding(host: &Client, saga: &str, reason: &str, steps: &[&str]) {
     let status = host.get(&format!("/sagas/{saga}")).ok();
     assert_eq!((&status["state"], &status["reason"]["code"]), (&json!("compensated"), &json!(reason)));
@@ -184,15 +185,16 @@ fn of_two_orders_for_the_last_piece_exactly_one_gets_it() {
     audit::check(&host);
 }
 
-/// `confirmed`, or why not. Whoever comes late is rejected at once; whoever comes at the same time is cancelled.
+/// Returns `confirmed` or the reason why not. A late order is rejected at once; one at the same time is
+/// cancelled.
 fn outcome(placed: &Reply) -> String {
-    let told = placed.json();
+    let body = placed.json();
     let why = match placed.status {
-        201 if told["state"]["status"] == "cancelled" => &told["state"]["reason"]["code"],
-        201 => &told["state"]["status"],
-        _ => &told["code"],
+        201 if body["state"]["status"] == "cancelled" => &body["state"]["reason"]["code"],
+        201 => &body["state"]["status"],
+        _ => &body["code"],
     };
-    why.as_str().unwrap_or_else(|| panic!("{told}")).to_owned()
+    why.as_str().unwrap_or_else(|| panic!("{body}")).to_owned()
 }
 
 #[test]
@@ -211,15 +213,15 @@ fn an_order_sent_again_with_its_key_is_the_same_order() {
             host.post("/orders", &headers, &body)
         };
         let senders: Vec<_> = (0..at_once).map(|_| scope.spawn(send)).collect();
-        senders.into_iter().map(|sender| told_of(&sender.join().unwrap())).collect()
+        senders.into_iter().map(|sender| fixed_parts(&sender.join().unwrap())).collect()
     });
     let later = host.post("/orders", &headers, &body);
-    assert_eq!(answers, BTreeSet::from([told_of(&later)]));
+    assert_eq!(answers, BTreeSet::from([fixed_parts(&later)]));
     assert_eq!((later.status, &later.json()["id"]), (201, &json!(key)));
     assert_eq!(names(&host.history(&format!("order/{key}"))), ["order-created", "order-confirmed"]);
     assert_eq!(host.stock(APPLE), (8, 2));
 
-    // Who does not wait for the saga gets the answer of the command, now as then.
+    // A client that does not wait for the saga gets the reply to the command, the second time as well.
     let recorded = host.post("/orders", &headers[1..], &body);
     assert_eq!((recorded.status, &recorded.json()["version"]), (202, &json!(1)));
     assert_eq!(recorded.json()["state"]["status"], "pending");
@@ -231,9 +233,9 @@ fn an_order_sent_again_with_its_key_is_the_same_order() {
     audit::check(&host);
 }
 
-fn told_of(reply: &Reply) -> String {
-    let told = reply.ok();
-    json!([reply.status, told["id"], told["version"], told["events"], told["saga"]["id"]]).to_string()
+fn fixed_parts(reply: &Reply) -> String {
+    let body = reply.ok();
+    json!([reply.status, body["id"], body["version"], body["events"], body["saga"]["id"]]).to_string()
 }
 
 #[test]
@@ -288,7 +290,7 @@ fn the_history_of_an_order_and_its_state_at_any_version_can_be_seen() {
 fn a_report_knows_what_its_reader_has_written() {
     let site = Site::new(&configuration());
     let host = open_shop(&site);
-    // The last one is cancelled.
+    // The last order is cancelled.
     for region in ["north", "south", UNDELIVERABLE] {
         let placed = host.place(&apples_and_a_pear().sent_to(region));
         let order = placed.ok()["state"].clone();
@@ -372,7 +374,7 @@ fn products_are_listed_page_by_page() {
 }
 
 #[test]
-fn the_host_tells_about_itself() {
+fn the_host_reports_on_itself() {
     let site = Site::new(&configuration());
     let host = open_shop(&site);
     host.place(&apples_and_a_pear()).ok();

@@ -1,8 +1,10 @@
-//! Three hosts on three servers, and what is killed meanwhile: whatever a host has answered stands on all of them, once.
+//! Three hosts on three servers, some of which are killed: every answer that a host gave is recorded on all
+//! of them, once.
 //!
-//! The requests are told by their seed; when what is killed meets them is not. A long run:
+//! The seed determines the requests, but not the moments of the kills. A long run:
 //!
-//!     KONTOR_STORM_SEED=7 KONTOR_STORM_SECONDS=60 cargo nextest run --workspace -E 'binary(storm)' --no-capture
+//!     KONTOR_STORM_SEED=7 KONTOR_STORM_SECONDS=60 \
+//!         cargo nextest run --workspace -E 'test(/^storm::/)' --no-capture
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -20,22 +22,23 @@ use crate::common::traffic::{Request, stock, story};
 use crate::common::{Host, Site, audit, nats, setting};
 
 const SEED: u64 = 1;
-/// Of traffic. The election of another leader takes up to 6.4 of them.
+/// The seconds of traffic. Electing another leader takes up to 6.4 of them.
 const SECONDS: u64 = 10;
-/// One only adds stock, so that it is seen at any time whether commands are taken; each of the others is busy with one order
-/// after another.
+/// The clients. One only adds stock, to show at any time if commands are taken; each of the others handles
+/// one order after another.
 const CLIENTS: u64 = 6;
-/// Late beats of busy hosts are part of the storm.
+/// The heartbeat timeout. Late heartbeats of busy hosts are part of the storm.
 const SILENCE_MS: u64 = 2_000;
-/// Longer than the servers need to find another leader, and the hosts to take over the sagas of a dead one.
+/// Longer than the servers need to elect another leader and the hosts to take over the sagas of a dead one.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long a client that is told to come back stays away: shorter than the host wants, to see when commands are taken again.
+/// The pause of a client that is asked to come back later: shorter than the host asks for, to see when
+/// commands are taken again.
 const PAUSE: Duration = Duration::from_millis(100);
 
 struct Cluster {
     hosts: [Host; 3],
     sites: [Site; 3],
-    // Last, so that the hosts end first.
+    // The last field, so that the hosts are dropped first.
     servers: [NatsServer; 3],
 }
 
@@ -56,7 +59,7 @@ impl Cluster {
         Self { hosts, sites, servers }
     }
 
-    /// The server that leads the log.
+    /// Returns the index of the server that leads the log.
     fn leader(&mut self) -> &mut NatsServer {
         let urls = self.servers.each_ref().map(NatsServer::url);
         let leader = nats::run(async {
@@ -67,14 +70,14 @@ impl Cluster {
         self.servers.iter_mut().find(|server| server.name() == leader).unwrap()
     }
 
-    /// Waits until all hosts have this event.
+    /// Waits until all hosts have the event at this position.
     fn reach(&self, position: u64) {
         for host in &self.hosts {
             host.follow(position - 1).next().expect("the log goes as far as that");
         }
     }
 
-    /// Waits until all hosts have the same log, in which no saga runs.
+    /// Waits until all hosts have the same log and no saga runs.
     fn rest(&self) {
         let ends = self.hosts.iter().map(|host| laws::until_quiet(host).position);
         self.reach(ends.max().unwrap());
@@ -88,17 +91,17 @@ struct Accepted {
     at: Instant,
 }
 
-/// What the clients know.
+/// The state shared by the clients.
 struct Storm {
     seed: u64,
     until: Instant,
-    /// The hosts, as far as they run.
+    /// The URL of each host that runs.
     hosts: Mutex<[Client; 3]>,
 }
 
 impl Storm {
-    /// One client: tells stories until the time is over. Every request goes to the next host, and on to the one after that
-    /// until there is an answer.
+    /// Runs one client: it sends stories until the time is over. Each request goes to the next host, and on
+    /// to the one after that until there is an answer.
     fn tell(&self, client: u64) -> Vec<Accepted> {
         let mut rng = StdRng::seed_from_u64(self.seed * CLIENTS + client);
         let mut hosts = (client as usize..).map(|turn| self.hosts.lock().unwrap()[turn % 3].clone());
@@ -117,7 +120,7 @@ impl Storm {
     }
 }
 
-/// The first answer, from whichever host.
+/// Returns the first answer of any host.
 #[track_caller]
 fn answer(request: &Request, hosts: &mut impl Iterator<Item = Client>) -> Reply {
     let give_up = Instant::now() + LIMIT;
@@ -133,7 +136,7 @@ fn answer(request: &Request, hosts: &mut impl Iterator<Item = Client>) -> Reply 
     hosts.find_map(attempt).unwrap()
 }
 
-/// What happened.
+/// The figures of a run.
 struct Passed {
     accepted: Vec<Accepted>,
     begun: Instant,
@@ -143,7 +146,7 @@ struct Passed {
 }
 
 impl Passed {
-    /// The longest time in which no command was accepted.
+    /// The longest time without an accepted command.
     fn gap(&self, from: Instant, to: Instant) -> Duration {
         let between = self.accepted.iter().map(|accepted| accepted.at).filter(|at| (from..to).contains(at));
         let mut times: Vec<_> = between.chain([from, to]).collect();
@@ -151,9 +154,10 @@ impl Passed {
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
     }
 
-    fn told(&self) -> String {
+    fn summary(&self) -> String {
         format!(
-            "{} commands accepted in {:.1?}; the longest time without one: {:.1?} after a host was killed, {:.1?} after the \
+            "{} commands accepted in {:.1?}; the longest time without one: {:.1?} after a host was killed, \
+             {:.1?} after the \
              leader was",
             self.accepted.len(),
             self.ended - self.begun,
@@ -163,7 +167,8 @@ impl Passed {
     }
 }
 
-/// Traffic in four quarters: in the second a host is missing, in the third the leader of the servers as well.
+/// Runs traffic in four quarters: in the second a host is missing, in the third the leader of the servers as
+/// well.
 fn rage(cluster: &mut Cluster, seed: u64, quarter: Duration) -> Passed {
     let begun = Instant::now();
     let hosts = Mutex::new(cluster.hosts.each_ref().map(|host| Client::clone(host)));
@@ -189,7 +194,7 @@ fn rage(cluster: &mut Cluster, seed: u64, quarter: Duration) -> Passed {
     })
 }
 
-/// All hosts have the same log. Returns it.
+/// Checks that all hosts have the same log. Returns it.
 #[track_caller]
 fn the_log(cluster: &Cluster) -> Vec<Value> {
     let [log, others @ ..] = cluster.hosts.each_ref().map(|host| host.events(0));
@@ -200,7 +205,8 @@ fn the_log(cluster: &Cluster) -> Vec<Value> {
     log
 }
 
-/// What clients had accepted behind a position took effect, and nothing else did. That nothing did so twice is a law.
+/// Checks that the commands accepted after a position took effect and nothing else did. The laws check that
+/// none took effect twice.
 #[track_caller]
 fn check_effects(log: &[Value], after: u64, accepted: &[Accepted]) {
     let by_clients =
@@ -226,7 +232,7 @@ fn nothing_is_lost_or_done_twice_when_a_host_and_the_leader_of_the_servers_are_k
     cluster.reach(stocked);
 
     let passed = rage(&mut cluster, seed, Duration::from_secs(seconds) / 4);
-    println!("seed {seed}: {}", passed.told());
+    println!("seed {seed}: {}", passed.summary());
 
     cluster.reach(passed.accepted.iter().map(|accepted| accepted.position).max().unwrap());
     cluster.rest();

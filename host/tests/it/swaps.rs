@@ -1,4 +1,5 @@
-//! Versions that come and go while orders are placed: nobody feels it, and each order ends on the version that it began with.
+//! Versions swapped while orders are placed: no caller notices, and each order ends on the version that it
+//! began with.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,15 +14,16 @@ use crate::common::http::Client;
 use crate::common::shop::{UNDELIVERABLE, Wanted, configuration, new_key, order};
 use crate::common::{Site, audit};
 
-/// Orders in all, and how often one is due: six seconds of them.
+/// The number of orders and the time between two: six seconds in total.
 const ORDERS: usize = 240;
 const EVERY: Duration = Duration::from_millis(25);
-/// Who sends them: more than are ever answered at the same time, so that none waits for the answer to another.
+/// The clients that send them: more than are ever answered at the same time, so that no order waits for the
+/// reply to another.
 const CLIENTS: usize = 16;
-/// How often another version is deployed.
+/// The time between two deployments.
 const SWAP_EVERY: Duration = Duration::from_millis(500);
 
-/// What is ordered, and what becomes of it. One in four is refused at its last step.
+/// Returns an order and its final status. One in four is rejected at its last step.
 fn wanted(number: usize) -> (Wanted, &'static str) {
     let wanted = order(&[("apple", 2), ("pear", 1)]);
     match number % 4 {
@@ -30,7 +32,7 @@ fn wanted(number: usize) -> (Wanted, &'static str) {
     }
 }
 
-/// Sends the orders when they are due, and nobody waits for their sagas. Returns what must become of them, by id.
+/// Sends each order when it is due, without waiting for sagas. Returns the final status of each, by id.
 fn place_all(host: &Client) -> BTreeMap<String, String> {
     let (begun, next) = (Instant::now(), AtomicUsize::new(0));
     let send = || {
@@ -71,10 +73,10 @@ fn orders_are_placed_while_their_service_is_swapped_again_and_again() {
             let due = Instant::now() + SWAP_EVERY;
             let report = host.deploy(&versions[swaps % 2], "").ok();
             assert_eq!(report["live"], true, "{report}");
-            // Only the next version shows where the screen of an order is.
+            // Only the next version shows the address of an order's screen.
             let shown = host.get(&format!("/orders/{early}")).ok();
             assert_eq!(shown.get("screen").is_some(), swaps % 2 == 0, "{shown}");
-            // Each version gets some, however slow the machine deploys.
+            // Each version gets some orders, however slowly the machine deploys.
             by_the_way.push(place());
             swaps += 1;
             thread::sleep(due.saturating_duration_since(Instant::now()));

@@ -1,4 +1,4 @@
-//! Everything that must hold of a host when no saga runs: the laws of the shop, and read models that tell the truth.
+//! A full check of a host while no saga runs: the laws of the shop, and read models that agree with the log.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Host;
 use super::http::Client;
 
-/// Waits until no saga runs, then checks everything. Returns each order's status.
+/// Waits until no saga runs, then checks everything. Returns the status of each order.
 #[track_caller]
 pub(crate) fn check(host: &Host) -> BTreeMap<String, String> {
     let (ledger, views) = laws::check(host);
@@ -42,7 +42,7 @@ impl Shop for Host {
     }
 }
 
-/// The list of products says of each what the product says of itself.
+/// Checks that the list of products shows each product as its own page does.
 #[track_caller]
 fn check_products(host: &Host, position: u64, views: &Views) {
     let position = position.to_string();
@@ -60,7 +60,7 @@ fn check_products(host: &Host, position: u64, views: &Views) {
     assert_eq!(listed, products.map(|(_, view)| view.clone()).collect::<Vec<_>>());
 }
 
-/// The report of an order says what the order, its payment and its delivery say of themselves.
+/// Checks that the report of an order agrees with the order, its payment and its delivery.
 #[track_caller]
 fn check_report(host: &Host, position: u64, views: &Views, id: &str) {
     let path = format!("/reports/orders/{id}");

@@ -1,4 +1,4 @@
-//! Components to deploy, and how.
+//! Components, and requests that deploy them.
 
 use std::fs;
 
@@ -9,20 +9,20 @@ use tempfile::TempDir;
 use super::http::{Client, Reply};
 use super::{Site, built};
 
-/// Where the fixture `next-inventory` has the name of its variant.
+/// The placeholder for the name of a variant in the fixture `next-inventory`.
 const VARIANT: &[u8] = b"variant of next-inventory:next.........";
 
-/// A component of the shop.
+/// Returns a component of the shop.
 pub(crate) fn plugin(service: &str) -> Vec<u8> {
     fs::read(built("plugins").join(format!("{service}.wasm"))).unwrap()
 }
 
-/// A component of the tests.
+/// Returns a component that only tests use.
 pub(crate) fn fixture(name: &str) -> Vec<u8> {
     fs::read(built("fixtures").join(format!("{name}.wasm"))).expect("run `cargo xtask build` first")
 }
 
-/// The fixture `next-inventory` as one of its variants.
+/// Returns the fixture `next-inventory` as one of its variants.
 pub(crate) fn next_inventory(variant: &str) -> Vec<u8> {
     let mut wasm = fixture("next-inventory");
     let place = wasm.windows(VARIANT.len()).position(|bytes| bytes == VARIANT).unwrap();
@@ -32,13 +32,13 @@ pub(crate) fn next_inventory(variant: &str) -> Vec<u8> {
     wasm
 }
 
-/// The same component with another digest: a custom section at its end is nothing that runs.
+/// Returns the same component with another digest: the custom section at its end changes nothing that runs.
 pub(crate) fn rebuilt(mut wasm: Vec<u8>) -> Vec<u8> {
     wasm.extend(b"\0\x06\x05again");
     wasm
 }
 
-/// A folder with these components, each with its service's name.
+/// Returns a folder with these components, each under its service's name.
 pub(crate) fn folder(components: &[(&str, Vec<u8>)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (service, wasm) in components {
@@ -47,30 +47,31 @@ pub(crate) fn folder(components: &[(&str, Vec<u8>)]) -> TempDir {
     folder
 }
 
-/// A site with these components in the directory of its hosts.
+/// Returns a site whose plugins directory holds these components.
 pub(crate) fn site(components: &[(&str, Vec<u8>)], configuration: &str) -> (Site, TempDir) {
     let plugins = folder(components);
     (Site::with_plugins(plugins.path(), configuration), plugins)
 }
 
-/// A site with the inventory alone.
+/// Returns a site with only the inventory.
 pub(crate) fn inventory() -> (Site, TempDir) {
     site(&[("inventory", plugin("inventory"))], "")
 }
 
-/// The digest of a component, as [`Client::digest`] tells that of the one that runs.
+/// Returns the digest of a component in the form of [`Client::digest`].
 pub(crate) fn digest_of(wasm: &[u8]) -> Option<String> {
     Some(Digest::of(wasm).to_string())
 }
 
 impl Client {
-    /// Deploys one component. `parameters` begin with a question mark, if there are any.
+    /// Deploys one component. `parameters`: empty, or a query string with its question mark.
     pub(crate) fn deploy(&self, wasm: &[u8], parameters: &str) -> Reply {
         let path = format!("/admin/plugins{parameters}");
         self.try_send("PUT", &path, &[("content-type", "application/wasm")], wasm).unwrap()
     }
 
-    /// Deploys a component with leave to break what the gates say that it breaks, and not to fold what is in the log.
+    /// Deploys a component, allows everything that the gates find broken, and skips the folding of the
+    /// history.
     pub(crate) fn force(&self, wasm: &[u8]) {
         let refused = self.deploy(wasm, "?allow-breaking=history").problem(422, "gate-refused");
         let breaks = gate(&refused["report"], "compatible")["findings"].as_array().unwrap();
@@ -100,14 +101,14 @@ impl Client {
         self.send("DELETE", &format!("/admin/plugins/{service}{parameters}"), &[], "")
     }
 
-    /// The digest of the component of a service that runs.
+    /// Returns the digest of the component that runs a service.
     pub(crate) fn digest(&self, service: &str) -> Option<String> {
         let list = self.get("/admin/plugins").ok();
         let found = list["items"].as_array().unwrap().iter().find(|plugin| plugin["service"] == service);
         found.map(|plugin| plugin["digest"].as_str().unwrap().to_owned())
     }
 
-    /// What was deployed, rolled back and undeployed, oldest first.
+    /// Returns all deployments, rollbacks and undeployments, oldest first.
     pub(crate) fn deployments(&self) -> Vec<Value> {
         let Value::Array(entries) = self.get("/admin/plugins/history?limit=1000").ok()["items"].take() else {
             panic!("a history is a list")
@@ -116,13 +117,13 @@ impl Client {
     }
 }
 
-/// Parameters by which what these names stand for may break.
+/// Returns the query string that allows these breaking changes.
 pub(crate) fn allowing<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     let names = names.into_iter().map(|name| format!("allow-breaking={}", name.replace(' ', "%20")));
     format!("?{}", names.collect::<Vec<_>>().join("&"))
 }
 
-/// What a gate has found about the first service of a report, or about all together.
+/// Returns the finding of a gate about the first service of a report, or about all services together.
 pub(crate) fn gate<'r>(report: &'r Value, name: &str) -> &'r Value {
     let gates = [&report["services"][0]["gates"], &report["gates"]].map(|gates| gates.as_array().unwrap());
     gates

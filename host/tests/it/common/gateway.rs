@@ -1,7 +1,7 @@
-//! A gateway that takes money over HTTP, as the payment service calls it: small, but real.
+//! A payment gateway over HTTP, as the payment service calls it: small, but real.
 //!
-//! What is sent again under its idempotency key gets the answer that it got before; an answer of 500 and more is none, so
-//! it is not kept.
+//! A request repeated under its idempotency key gets the same answer again. A status of 500 or more is no
+//! answer, so it is not kept.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::BufReader;
@@ -16,11 +16,11 @@ use super::wire::{Request, answer, read_request};
 pub(crate) struct Gateway {
     address: SocketAddr,
     books: Arc<Mutex<Books>>,
-    /// None while it is down.
+    /// `None` while the gateway is down.
     open: Option<Open>,
 }
 
-/// What makes it reachable.
+/// The listening socket's thread and the open connections.
 struct Open {
     worker: JoinHandle<()>,
     connections: Arc<Mutex<Vec<TcpStream>>>,
@@ -28,18 +28,18 @@ struct Open {
 
 #[derive(Default)]
 struct Books {
-    /// By order, the amount that is authorized.
+    /// The authorized amounts, by order.
     authorized: BTreeMap<String, u64>,
-    /// What is answered next, by method and order.
+    /// The scripted statuses of the next answers, by method and order.
     scripted: HashMap<(String, String), VecDeque<u16>>,
     answered: HashMap<String, u16>,
-    requests: Vec<Asked>,
+    requests: Vec<ReceivedRequest>,
     down: bool,
 }
 
-/// A request that has arrived.
+/// A request that arrived.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) order: String,
@@ -62,37 +62,37 @@ impl Gateway {
         format!("http://{}", self.address)
     }
 
-    /// What it answers to the next requests of this method for an order that it has not answered before. 0: it ends the
-    /// connection without an answer. After them it says yes again.
+    /// Scripts the statuses of the next new requests with this method for an order; 0 ends the connection
+    /// without an answer. After them the gateway accepts again.
     pub(crate) fn answers(&self, method: &str, order: &str, statuses: &[u16]) {
         let key = (method.to_owned(), order.to_owned());
         self.books().scripted.entry(key).or_default().extend(statuses);
     }
 
-    /// Everything that has arrived for an order.
-    pub(crate) fn asked(&self, order: &str) -> Vec<Asked> {
-        self.books().requests.iter().filter(|asked| asked.order == order).cloned().collect()
+    /// Returns every request that arrived for an order.
+    pub(crate) fn requests(&self, order: &str) -> Vec<ReceivedRequest> {
+        self.books().requests.iter().filter(|request| request.order == order).cloned().collect()
     }
 
-    /// The amount that is authorized for an order.
+    /// Returns the amount authorized for an order.
     pub(crate) fn authorized(&self, order: &str) -> Option<u64> {
         self.books().authorized.get(order).copied()
     }
 
-    /// Ends all connections and takes no more. It remembers everything.
+    /// Ends all connections and accepts no more. The gateway keeps its books.
     pub(crate) fn go_down(&mut self) {
         let Some(Open { worker, connections }) = self.open.take() else { return };
         self.books().down = true;
-        // It wakes the worker, which then sees that it is to end.
+        // This connection wakes the worker, which then sees that it must end.
         drop(TcpStream::connect(self.address));
         worker.join().unwrap();
         for connection in connections.lock().unwrap().drain(..) {
-            // Err: the client has ended it before.
+            // Err: the client has already ended it.
             let _ = connection.shutdown(Shutdown::Both);
         }
     }
 
-    /// Is there again, under the same address.
+    /// Comes back up under the same address.
     pub(crate) fn come_back(&mut self) {
         self.books().down = false;
         self.serve(TcpListener::bind(self.address).unwrap());
@@ -126,13 +126,13 @@ impl Drop for Gateway {
     }
 }
 
-/// Until the client ends the connection.
+/// Answers requests until the client ends the connection.
 fn take_requests(mut stream: BufReader<TcpStream>, books: &Mutex<Books>) -> Option<()> {
     loop {
         let request = read_request(&mut stream)?;
         let status = books.lock().unwrap().take(request);
         if status == 0 {
-            // Err: the client has been quicker.
+            // Err: the client ended it first.
             let _ = stream.get_mut().shutdown(Shutdown::Both);
             return None;
         }
@@ -141,7 +141,7 @@ fn take_requests(mut stream: BufReader<TcpStream>, books: &Mutex<Books>) -> Opti
 }
 
 impl Books {
-    /// Carries a request out and says with which status.
+    /// Processes a request. Returns the status of its answer.
     fn take(&mut self, Request { method, path, headers, body }: Request) -> u16 {
         let body: Value = serde_json::from_str(&body).unwrap_or_default();
         let of_path = path.strip_prefix("/authorizations/");
@@ -154,7 +154,7 @@ impl Books {
         if (1..500).contains(&status) {
             self.answered.insert(key.clone(), status);
         }
-        self.requests.push(Asked { method, path, order, key, headers, body, status });
+        self.requests.push(ReceivedRequest { method, path, order, key, headers, body, status });
         status
     }
 
@@ -176,7 +176,7 @@ impl Books {
     }
 }
 
-/// The different keys of some requests.
-pub(crate) fn keys(asked: &[Asked]) -> HashSet<&str> {
-    asked.iter().map(|asked| asked.key.as_str()).collect()
+/// Returns the distinct idempotency keys of some requests.
+pub(crate) fn keys(requests: &[ReceivedRequest]) -> HashSet<&str> {
+    requests.iter().map(|request| request.key.as_str()).collect()
 }

@@ -1,4 +1,4 @@
-//! Requests to a host.
+//! An HTTP client for hosts.
 
 use std::io::{BufRead as _, BufReader};
 use std::iter;
@@ -9,11 +9,11 @@ use serde_json::Value;
 use ureq::http::{HeaderMap, Request};
 use ureq::{Agent, AsSendBody};
 
-/// Longer than any wait that a test asks for. Whatever takes longer hangs.
+/// Longer than any wait that a test asks for; a request that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Longer than a host takes to notice that something is wrong, on a busy machine.
-const TROUBLE_LIMIT: Duration = Duration::from_secs(30);
-/// More than any test has at once.
+/// Longer than a host takes to detect a problem on a busy machine.
+const WARNING_LIMIT: Duration = Duration::from_secs(30);
+/// More connections than any test has at once.
 const CONNECTIONS: usize = 512;
 
 /// A client of one host. Clones share their connections.
@@ -31,7 +31,7 @@ pub(crate) struct Reply {
 
 pub(crate) type Headers<'a> = &'a [(&'static str, &'a str)];
 
-/// A request that got no answer: the host has gone away.
+/// The error of a request without an answer: the host is gone.
 #[derive(Debug)]
 pub(crate) struct NoAnswer(#[expect(dead_code, reason = "a failing test shows it")] ureq::Error);
 
@@ -64,7 +64,7 @@ impl Client {
         self.send("POST", path, headers, &body.to_string())
     }
 
-    /// Sends JSON, or what the headers say instead.
+    /// Sends JSON, or the content type in `headers`.
     pub(crate) fn send(&self, method: &str, path: &str, headers: Headers<'_>, body: &str) -> Reply {
         self.try_send(method, path, headers, body).unwrap()
     }
@@ -88,7 +88,7 @@ impl Client {
         Ok(Reply { status: response.status().as_u16(), headers: response.headers().clone(), text })
     }
 
-    /// The events of the log behind a position, as they come, until the host ends or [`LIMIT`] is over.
+    /// Returns the events after a position as they arrive, until the host ends or [`LIMIT`] has passed.
     pub(crate) fn follow(&self, after: u64) -> impl Iterator<Item = Value> + use<> {
         let request = Request::get(format!("{}/events?after={after}", self.url));
         let request = request.header("accept", "text/event-stream").body(()).unwrap();
@@ -97,17 +97,17 @@ impl Client {
         lines.filter_map(|line| line.strip_prefix("data: ").map(|event| serde_json::from_str(event).unwrap()))
     }
 
-    /// All events of the log behind a position.
+    /// Returns all events after a position.
     pub(crate) fn events(&self, after: u64) -> Vec<Value> {
         self.each_event(after).collect()
     }
 
-    /// The same, read page by page.
+    /// Returns the same events, read page by page.
     pub(crate) fn each_event(&self, after: u64) -> impl Iterator<Item = Value> {
         self.pages("/events".to_owned(), after)
     }
 
-    /// The whole history of one aggregate, such as `order/1`.
+    /// Returns the whole history of one aggregate, such as `order/1`.
     pub(crate) fn history(&self, stream: &str) -> Vec<Value> {
         self.pages(format!("/streams/{stream}"), 0).collect()
     }
@@ -124,21 +124,21 @@ impl Client {
         pages.flatten()
     }
 
-    /// Waits until the host says in `/readyz` that this is wrong.
+    /// Waits until `/readyz` contains this warning.
     #[track_caller]
-    pub(crate) fn await_trouble(&self, told: &str) {
-        let deadline = Instant::now() + TROUBLE_LIMIT;
+    pub(crate) fn await_warning(&self, warning: &str) {
+        let deadline = Instant::now() + WARNING_LIMIT;
         loop {
             let ready = self.get("/readyz").text;
-            if ready.contains(told) {
+            if ready.contains(warning) {
                 return;
             }
-            assert!(Instant::now() < deadline, "not {told}, but {ready}");
+            assert!(Instant::now() < deadline, "not {warning}, but {ready}");
             thread::yield_now();
         }
     }
 
-    /// The value of a metric.
+    /// Returns the value of a metric.
     #[track_caller]
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let metrics = self.get("/metrics").text;
@@ -146,7 +146,7 @@ impl Client {
         value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
     }
 
-    /// The position of the log's last event.
+    /// Returns the position of the log's last event.
     pub(crate) fn head(&self) -> u64 {
         self.events(0).last().map_or(0, |event| event["position"].as_u64().unwrap())
     }
@@ -157,19 +157,19 @@ impl Reply {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {:?}", self.text))
     }
 
-    /// The body of a reply that must be a good one.
+    /// Returns the body of a reply that must be a success.
     #[track_caller]
     pub(crate) fn ok(&self) -> Value {
         assert!((200..300).contains(&self.status), "{} {}", self.status, self.text);
         self.json()
     }
 
-    /// The body of a refusal, which must be a problem with this status and code.
+    /// Returns the body of a reply that must be a problem with this status and code.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
         let problem = serde_json::from_str(&self.text).unwrap_or(Value::Null);
-        let told = (self.status, self.header("content-type"), problem["code"].as_str());
-        assert_eq!(told, (status, Some("application/problem+json"), Some(code)), "{}", self.text);
+        let answer = (self.status, self.header("content-type"), problem["code"].as_str());
+        assert_eq!(answer, (status, Some("application/problem+json"), Some(code)), "{}", self.text);
         assert_eq!(problem["status"], status);
         assert!(problem["detail"].as_str().is_some_and(|detail| detail.ends_with('.')), "{}", self.text);
         problem

@@ -1,20 +1,22 @@
-//! A link to a server that can be cut, as a network is when it falls apart.
+//! A link to a server that can be cut, like a network that fails.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
-/// In which way a link is cut.
+/// The ways in which a link is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// Nobody is told. Connections stay and new ones hang; what is sent arrives when the link is healed, as TCP has it.
+    /// No packet arrives. Open connections stay and new ones hang; data sent meanwhile arrives once the link
+    /// is healed, as it does with TCP.
     Silent,
-    /// Connections end, with all that is on its way, and so do new ones.
+    /// Connections end and lose the data in flight, and so do new ones.
     Broken,
 }
 
-/// Carries TCP connections to a server. Its threads end with the connections, and the one that takes them with the process.
+/// A proxy for TCP connections to a server. Its threads end with their connections; the thread that accepts
+/// them ends with the process.
 pub(crate) struct Link {
     address: SocketAddr,
     switch: Arc<Switch>,
@@ -29,12 +31,12 @@ struct Switch {
 #[derive(Default)]
 struct State {
     cut: Option<Cut>,
-    /// Both ends of each, for the day on which it is broken.
+    /// Both ends of each connection, to be closed when the link is broken.
     connections: Vec<TcpStream>,
 }
 
 impl Link {
-    /// `nats`: `nats://127.0.0.1:…`
+    /// Opens a link to a server. `nats`: such as `nats://127.0.0.1:4222`.
     pub(crate) fn to(nats: &str) -> Self {
         let server: SocketAddr = nats.strip_prefix("nats://").unwrap().parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -50,7 +52,7 @@ impl Link {
         link
     }
 
-    /// `nats://127.0.0.1:…`
+    /// Returns the address of this end, such as `nats://127.0.0.1:4222`.
     pub(crate) fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
@@ -74,7 +76,7 @@ impl Switch {
         self.state.lock().unwrap()
     }
 
-    /// Waits while the link is silent. Whether it is whole then.
+    /// Waits while the link is silent. Returns `true` if it is whole then.
     fn is_whole(&self) -> bool {
         let silent = |state: &mut State| state.cut == Some(Cut::Silent);
         self.changed.wait_while(self.state(), silent).unwrap().cut.is_none()
@@ -107,6 +109,6 @@ impl Switch {
 }
 
 fn end(connection: &TcpStream) {
-    // Err: it has ended already.
+    // Err: it has already ended.
     let _ = connection.shutdown(Shutdown::Both);
 }

@@ -1,5 +1,5 @@
-//! A host as its users have it: the real program with the shop's real components, in a process of its own, on a data
-//! directory that outlives it, and asked over HTTP.
+//! A host as its users have it: the real program with the shop's real components, in its own process, on a
+//! data directory that outlives it, and called over HTTP.
 
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
@@ -34,28 +34,28 @@ use self::http::Client;
 
 /// Longer than a slow machine takes to compile five components.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Longer than a host lets requests in flight take to end.
+/// Longer than a host gives requests in flight to end.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
 
-/// Where the host of a test keeps its things. Hosts come and go on it, one at a time.
+/// The files of a test's hosts: configuration, data and components. Hosts come and go on it, one at a time.
 pub(crate) struct Site {
     folder: TempDir,
     plugins: PathBuf,
-    /// The environment of the hosts.
+    /// The environment variables of the hosts.
     variables: Vec<(&'static str, String)>,
 }
 
-/// A running host. Dropped, it is killed.
+/// A running host. It is killed when dropped.
 pub(crate) struct Host {
     process: Child,
     url: String,
     client: Client,
-    /// None while it is read.
+    /// `None` while a thread reads it.
     stdout: Option<BufReader<ChildStdout>>,
     log: PathBuf,
 }
 
-/// How a program ended.
+/// The result of a program that ended.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
@@ -63,12 +63,12 @@ pub(crate) struct Ended {
 }
 
 impl Site {
-    /// With the shop's components and this `kontor.toml`.
+    /// A site with the shop's components and this `kontor.toml`.
     pub(crate) fn new(configuration: &str) -> Self {
         Self::with_plugins(&built("plugins"), configuration)
     }
 
-    /// With the components of a directory.
+    /// A site with the components of a directory.
     pub(crate) fn with_plugins(plugins: &Path, configuration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("kontor.toml"), configuration).unwrap();
@@ -78,31 +78,31 @@ impl Site {
     }
 
     fn make_data(&self) {
-        // Compiling the components takes seconds in a debug build, so all hosts share what has been compiled.
+        // Compiling the components takes seconds in a debug build, so all hosts share the compiled code.
         let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
         fs::create_dir_all(&compiled).unwrap();
         fs::create_dir(self.data()).unwrap();
         symlink(compiled, self.data().join("compiled")).unwrap();
     }
 
-    /// The next host begins with an empty data directory.
+    /// Empties the data directory, as after the loss of a disk.
     pub(crate) fn lose_data(&self) {
         fs::remove_dir_all(self.data()).unwrap();
         self.make_data();
     }
 
-    /// With an environment variable for its hosts.
+    /// Adds an environment variable for the hosts of this site.
     pub(crate) fn with_variable(mut self, name: &'static str, value: &str) -> Self {
         self.variables.push((name, value.to_owned()));
         self
     }
 
-    /// From the next start on the hosts have another `kontor.toml`.
+    /// Replaces `kontor.toml` for the hosts started from now on.
     pub(crate) fn configure(&self, configuration: &str) {
         fs::write(self.configuration(), configuration).unwrap();
     }
 
-    /// The file `kontor.toml`.
+    /// Returns the path of `kontor.toml`.
     pub(crate) fn configuration(&self) -> PathBuf {
         self.folder.path().join("kontor.toml")
     }
@@ -111,12 +111,12 @@ impl Site {
         self.folder.path().join("data")
     }
 
-    /// Starts a host, and returns when it answers.
+    /// Starts a host. Returns once it answers.
     pub(crate) fn start(&self) -> Host {
         self.start_with(&[])
     }
 
-    /// The same with more flags.
+    /// Starts a host with additional flags.
     pub(crate) fn start_with(&self, flags: &[&str]) -> Host {
         let log = self.folder.path().join("host.log");
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
@@ -124,7 +124,7 @@ impl Site {
         let mut process = serve.args(flags).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap());
         let (first, stdout) = next_line(stdout);
-        // As text or as JSON.
+        // The line is text or JSON.
         let url = first.split([' ', '"', '\n']).find(|word| word.starts_with("http://"));
         let url = url.unwrap_or_else(|| {
             let _ = process.kill();
@@ -133,7 +133,7 @@ impl Site {
         Host { process, client: Client::new(url), url: url.to_owned(), stdout: Some(stdout), log }
     }
 
-    /// What becomes of a host that is to run these components and does not start.
+    /// Starts a host with these components, which must fail. Returns its result.
     pub(crate) fn fail_to_start(&self, plugins: &Path) -> Ended {
         ended(&mut self.serve(plugins))
     }
@@ -152,7 +152,7 @@ impl Host {
         &self.url
     }
 
-    /// The next line of its output in which this stands.
+    /// Waits for the next line of output that contains `text`.
     pub(crate) fn says(&mut self, text: &str) -> String {
         loop {
             let (line, stdout) = next_line(self.stdout.take().unwrap());
@@ -164,29 +164,29 @@ impl Host {
         }
     }
 
-    /// What it has logged so far.
+    /// Returns everything logged so far.
     pub(crate) fn log(&self) -> String {
         read(&self.log)
     }
 
-    /// Ends it as a power cut does.
+    /// Kills the process, as a power cut does.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Asks it to end.
+    /// Asks the host to stop.
     pub(crate) fn terminate(&self) {
         rustix::process::kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until the host has ended.
     pub(crate) fn wait(mut self) -> ExitStatus {
         let (done, end) = mpsc::channel();
         let pid = Pid::from_child(&self.process);
         thread::spawn(move || {
             if end.recv_timeout(STOP_LIMIT).is_err() {
-                // Err: it has ended in this moment.
+                // Err: it ended at this very moment.
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
             }
         });
@@ -195,7 +195,7 @@ impl Host {
         status
     }
 
-    /// Asks it to end and waits for that.
+    /// Asks the host to stop and waits until it has ended.
     pub(crate) fn stop(self) -> ExitStatus {
         self.terminate();
         self.wait()
@@ -212,7 +212,7 @@ impl std::ops::Deref for Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Err: it has ended already.
+        // Err: it has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
         if thread::panicking() {
@@ -221,7 +221,7 @@ impl Drop for Host {
     }
 }
 
-/// The program, without the settings of this shell.
+/// Returns a command that runs `kontor` without the settings of this shell.
 pub(crate) fn kontor(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kontor"));
     command.env_clear().args(arguments).stdin(Stdio::null());
@@ -235,7 +235,7 @@ pub(crate) fn ended(command: &mut Command) -> Ended {
     Ended { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// A directory that `cargo xtask build` leaves in cargo's target directory.
+/// Returns a directory that `cargo xtask build` leaves in cargo's target directory.
 pub(crate) fn built(name: &str) -> PathBuf {
     // The test runs from <target>/<profile>/deps/.
     let test = env::current_exe().unwrap();
@@ -243,7 +243,7 @@ pub(crate) fn built(name: &str) -> PathBuf {
     folder.filter(|folder| folder.is_dir()).expect("run `cargo xtask build` first")
 }
 
-/// A number from the environment.
+/// Returns a number from the environment, or the default.
 pub(crate) fn setting<T: FromStr>(name: &str, default: T) -> T {
     env::var(name).map_or(default, |value| {
         value.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {value:?}"))

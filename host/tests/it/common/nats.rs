@@ -1,4 +1,4 @@
-//! Clients of NATS: one that is not ours, and one that reads what has been published.
+//! NATS clients: one of another make, and one that reads published messages.
 
 use std::env;
 use std::io::Write as _;
@@ -17,28 +17,28 @@ use super::shop::configuration;
 use super::{Site, built};
 
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/common/nats_client.py");
-/// Of the fixture `parcels`.
+/// The subscriptions of the fixture `parcels`.
 const SUBSCRIPTIONS: usize = 2;
 /// Longer than anything takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The shop, connected to NATS.
+/// Returns a site with the shop, connected to NATS.
 pub(crate) fn site(url: &str) -> Site {
     Site::new(&configured(url))
 }
 
-/// The `kontor.toml` of the shop with NATS, whose section is the last one.
+/// Returns the `kontor.toml` of the shop with NATS. Its section `[nats]` comes last.
 pub(crate) fn configured(url: &str) -> String {
     format!("{}[nats]\nurl = '{url}'\n", configuration())
 }
 
-/// The `kontor.toml` of the shop with its log in NATS.
+/// Returns the `kontor.toml` of the shop with its log in NATS.
 pub(crate) fn with_log(server: &NatsServer) -> String {
     let (nats, monitoring) = (configured(&server.url()), server.monitoring_url());
     format!("log = 'jetstream'\n{nats}[jetstream]\nmonitoring = ['{monitoring}']\n")
 }
 
-/// What nats-py for Python does, and what it prints: a JSON object a line.
+/// Runs `nats_client.py` (nats-py for Python). Returns its output: one JSON object per line.
 #[track_caller]
 pub(crate) fn python(url: &str, arguments: &[&str], input: &[Value]) -> Vec<Value> {
     let mut client = Command::new("python3");
@@ -57,12 +57,12 @@ pub(crate) fn python(url: &str, arguments: &[&str], input: &[Value]) -> Vec<Valu
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The stream of events from its beginning to the event with this position.
+/// Reads the stream of events from its beginning to the event at this position.
 pub(crate) fn published(url: &str, head: u64) -> Vec<Message> {
     read(url, "kontor-events", |messages| messages.last().is_some_and(|last| position(last) >= head))
 }
 
-/// A stream from its beginning until it is enough.
+/// Reads a stream from its beginning until `enough` is true of the messages.
 #[track_caller]
 pub(crate) fn read(url: &str, stream: &'static str, enough: impl Fn(&[Message]) -> bool) -> Vec<Message> {
     let read = async {
@@ -70,7 +70,7 @@ pub(crate) fn read(url: &str, stream: &'static str, enough: impl Fn(&[Message]) 
         let jetstream = jetstream::new(client);
         let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::All, ..Default::default() };
         let stream = loop {
-            // The host makes it when it is connected.
+            // The host creates the stream once it is connected.
             if let Ok(stream) = jetstream.get_stream(stream).await {
                 break stream;
             }
@@ -86,8 +86,8 @@ pub(crate) fn read(url: &str, stream: &'static str, enough: impl Fn(&[Message]) 
     run(async { timeout(LIMIT, read).await }).expect("the messages are not there in time")
 }
 
-/// Publishes messages to the stream of their subjects, which the host makes when it is connected, and waits until the host
-/// takes them: before that nobody wants them.
+/// Publishes messages to the stream of their subjects, once the host has created it and subscribed: no
+/// message before that is kept.
 #[track_caller]
 pub(crate) fn publish(url: &str, messages: &[(&str, &str, Value)]) {
     let published = async {

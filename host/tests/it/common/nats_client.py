@@ -1,8 +1,8 @@
-"""A client of NATS that is not ours: what the tests want sent and read, with nats-py.
+"""A NATS client of another make: sends and reads for the tests, with nats-py, and prints:
 
-    nats_client.py URL request   reads requests, a JSON object a line, from standard input and prints the replies
-    nats_client.py URL services  prints what `nats micro` would find: who answers, and what they serve
-    nats_client.py URL events N  prints the first N messages of the stream of events
+    nats_client.py URL request   replies to the requests on standard input, one JSON object per line
+    nats_client.py URL services  the services that answer and their endpoints, as `nats micro` finds them
+    nats_client.py URL events N  the first N messages of the stream of events
 """
 
 import asyncio
@@ -17,7 +17,7 @@ LIMIT = 30
 STREAM = "kontor-events"
 
 
-def tell(message):
+def show(message):
     print(
         json.dumps(
             {
@@ -38,12 +38,12 @@ async def request(client):
             timeout=LIMIT,
             headers=wanted["headers"],
         )
-        tell(reply)
+        show(reply)
 
 
 async def services(client):
     for verb in ["PING", "INFO.kontor", "STATS.kontor"]:
-        tell(await client.request(f"$SRV.{verb}", timeout=LIMIT))
+        show(await client.request(f"$SRV.{verb}", timeout=LIMIT))
 
 
 async def events(client, count):
@@ -54,7 +54,7 @@ async def events(client, count):
         config=ConsumerConfig(deliver_policy=DeliverPolicy.ALL),
     )
     for _ in range(count):
-        tell(await messages.next_msg(timeout=LIMIT))
+        show(await messages.next_msg(timeout=LIMIT))
 
 
 async def main():

@@ -1,4 +1,4 @@
-//! Two hosts that share the log of a server, and how they see each other.
+//! Two hosts that share the log of a server, and the state in which each sees the other.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use super::Site;
 use super::http::Client;
 use super::nats::configured;
 
-/// So long a host is missed, which is as short as it may be.
+/// The heartbeat timeout, as short as the configuration allows.
 const SILENCE_MS: u64 = 1_000;
 /// Longer than anything takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The places of two hosts that share the log of a server.
+/// Returns the sites of two hosts that share the log of a server.
 pub(crate) fn sites(server: &NatsServer) -> [Site; 2] {
     ["left", "right"].map(|name| site(name, server, &server.url()))
 }
 
-/// The place of a host that reaches the server by this address.
+/// Returns the site of a host that reaches the server at `url`.
 pub(crate) fn site(name: &str, server: &NatsServer, url: &str) -> Site {
     Site::new(&format!(
         "name = '{name}'\nlog = 'jetstream'\n{}[jetstream]\nmonitoring = ['{}']\nsilence_ms = {SILENCE_MS}\n",
@@ -28,7 +28,7 @@ pub(crate) fn site(name: &str, server: &NatsServer, url: &str) -> Site {
     ))
 }
 
-/// What a host says of the hosts, when their states are as wanted.
+/// Waits until a host sees the cluster's members in these states. Returns its list of members.
 #[track_caller]
 pub(crate) fn nodes_when(host: &Client, wanted: &[(&str, &str)]) -> Vec<Value> {
     let nodes = when(
@@ -47,7 +47,7 @@ pub(crate) fn both_up(host: &Client) -> Vec<Value> {
     nodes_when(host, &[("left", "up"), ("right", "up")])
 }
 
-/// What is looked at, when it is as wanted.
+/// Calls `look` until its result is as wanted. Returns that result.
 #[track_caller]
 pub(crate) fn when(look: impl Fn() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
     let start = Instant::now();

@@ -1,5 +1,5 @@
-//! What the reports must say, from the log alone, and whether they do. Nothing here knows how the report service comes to
-//! its answers.
+//! The expected reports, computed from the log alone, and their comparison with the answers of the report
+//! service.
 
 use std::borrow::Borrow;
 use std::cmp::Reverse;
@@ -14,30 +14,30 @@ use serde_json::{Value, json};
 use super::http::Client;
 use super::traffic::{PRODUCTS, USERS};
 
-/// `2025-03-01`, the beginning of a time.
+/// The length of the date in a time, such as `2025-03-01`.
 const DAY_LENGTH: usize = 10;
 
 const STATUSES: [&str; 6] = ["pending", "confirmed", "updating", "deleting", "deleted", "cancelled"];
-/// Those of orders that count in the sales.
+/// The statuses of orders that count as sales.
 const STANDING: [&str; 3] = ["confirmed", "updating", "deleting"];
 
-/// The most items of a page.
+/// The maximum number of items of a page.
 const MAX_LIMIT: usize = 200;
-/// In so many pages a list is read, if they are not too long.
+/// The number of pages in which a list is read, unless they would be too long.
 const PAGES: usize = 3;
-/// Who reads at the same time: enough to keep the host busy.
+/// The concurrent readers: enough to keep the host busy.
 const READERS: usize = 4;
-/// One of so many orders is also asked for by its id.
+/// The interval at which orders are also queried by id.
 const ONE_BY_ONE: usize = 50;
 
-/// All orders with their payments and deliveries, as far as the log has been read.
+/// All orders with their payments and deliveries, up to the position read so far.
 #[derive(Default)]
 pub(crate) struct Books {
     ledger: Ledger,
     orders: BTreeMap<String, Order>,
 }
 
-/// Everything but the statuses, which are the ledger's.
+/// An order, except for the statuses, which are in the ledger.
 #[derive(Default)]
 struct Order {
     user_id: Value,
@@ -46,11 +46,11 @@ struct Order {
     address: Value,
     reason: Value,
     payment: Value,
-    /// When it was placed: `2025-03-01`, in UTC.
+    /// The day on which it was placed, in UTC: `2025-03-01`.
     day: String,
     created_at_ms: u64,
     updated_at_ms: u64,
-    /// Where the log has it first.
+    /// The position of its first event.
     position: u64,
 }
 
@@ -62,7 +62,7 @@ struct Row {
     position: u64,
 }
 
-/// Which orders are asked for.
+/// The filters of a query for orders.
 struct Search<'s> {
     user_id: Option<&'s str>,
     status: Option<&'s str>,
@@ -70,7 +70,7 @@ struct Search<'s> {
     window: Window<u64>,
 }
 
-/// From when on, and before when.
+/// The limits of a time: the first is included, the second is not.
 type Window<T> = (Option<T>, Option<T>);
 
 impl Books {
@@ -139,7 +139,7 @@ impl Books {
         }
     }
 
-    /// The statuses of all orders, payments and deliveries, and the codes of the reasons.
+    /// Returns the statuses of all orders, payments and deliveries, and the codes of the reasons.
     pub(crate) fn words(&self) -> BTreeSet<String> {
         let rows = self.rows();
         let words = rows.iter().flat_map(|Row { json, .. }| {
@@ -148,7 +148,7 @@ impl Books {
         words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
     }
 
-    /// The newest order first; of one millisecond, the one that comes last in the log.
+    /// Returns the newest order first; within one millisecond, the one that comes last in the log.
     fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<_> = self.orders.iter().map(|(id, order)| self.row(id, order)).collect();
         rows.sort_by_key(|row| Reverse((row.created_at_ms, row.position)));
@@ -163,7 +163,8 @@ impl Books {
         let json = json!({
             "id": id, "user_id": user_id, "status": status, "reason": reason, "lines": lines, "total": total,
             "address": address, "payment_status": payment_status, "payment": payment,
-            "delivery_status": delivery_status, "created_at_ms": created_at_ms, "updated_at_ms": updated_at_ms,
+            "delivery_status": delivery_status, "created_at_ms": created_at_ms,
+            "updated_at_ms": updated_at_ms,
         });
         Row { json, day: day.clone(), created_at_ms: *created_at_ms, position: *position }
     }
@@ -179,8 +180,8 @@ impl Row {
     }
 }
 
-/// Every user, status and product with each other, in windows of time: all windows if no more than one of them is given,
-/// otherwise one after the other.
+/// Returns all combinations of user, status and product, each with a time window: with all windows if at most
+/// one filter is given, otherwise with one window in turn.
 fn searches(rows: &[Row]) -> Vec<Search<'static>> {
     let any_or = |names: &[&'static str]| -> Vec<_> {
         [None].into_iter().chain(names.iter().copied().map(Some)).collect()
@@ -204,7 +205,8 @@ fn searches(rows: &[Row]) -> Vec<Search<'static>> {
     searches
 }
 
-/// No limits, and some that are times of orders. `times`: the newest first, of the oldest many the same.
+/// Returns a window without limits, and some whose limits are times of orders. `times`: the newest first;
+/// many of the oldest are equal.
 fn windows<T: Copy>(times: &[T]) -> [Window<T>; 5] {
     let at = |percent| Some(times[(times.len() - 1) * percent / 100]);
     let (recent, middle, oldest) = (at(30), at(60), at(100));
@@ -225,7 +227,7 @@ impl Search<'_> {
     }
 }
 
-/// Asks for reports that reflect the whole log.
+/// A client that asks for reports which reflect the whole log.
 struct Reader<'c> {
     client: &'c Client,
     position: String,
@@ -269,7 +271,7 @@ impl Reader<'_> {
         self.check_list("/reports/sales?by=product&", &limits, &products.collect::<Vec<_>>());
     }
 
-    /// Reads a list in some pages: nothing is lost, nothing comes twice, and no page but the last is short.
+    /// Reads a list page by page: nothing is missing, nothing comes twice, and only the last page is short.
     fn check_list(&self, path: &str, filters: &[(&str, Option<&str>)], expected: &[impl Borrow<Value>]) {
         let limit = (expected.len() / PAGES).clamp(1, MAX_LIMIT);
         let mut path = format!("{path}limit={limit}");
@@ -300,7 +302,7 @@ struct Sold {
 }
 
 impl Sold {
-    /// Some lines of one order.
+    /// Adds some lines of one order.
     fn add(&mut self, lines: &[Value]) {
         let sum = |field| lines.iter().map(|line| line[field].as_u64().unwrap()).sum::<u64>();
         self.orders += 1;

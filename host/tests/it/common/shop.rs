@@ -1,18 +1,18 @@
-//! The words of the shop.
+//! Requests to the shop, and its configuration.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::http::{Client, Reply};
 
-/// A region that nothing is delivered to.
+/// A region to which nothing is delivered.
 pub(crate) const UNDELIVERABLE: &str = "atlantis";
 pub(crate) const CARD_LIMIT: u64 = 100_000;
 pub(crate) const POINTS_LIMIT: u64 = 1_000;
-/// Longer than any saga takes on a busy machine: a test never waits for all of it.
+/// Longer than any saga takes on a busy machine: no test waits this long.
 pub(crate) const SAGA_END: (&str, &str) = ("prefer", "wait=30");
 
-/// The `kontor.toml` of the shop.
+/// Returns the `kontor.toml` of the shop.
 pub(crate) fn configuration() -> String {
     format!(
         "[services.payment]\ncard-limit = {CARD_LIMIT}\npoints-limit = {POINTS_LIMIT}\n\
@@ -20,7 +20,7 @@ pub(crate) fn configuration() -> String {
     )
 }
 
-/// An order to be placed.
+/// An order to place.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) lines: Vec<(String, i64)>,
@@ -28,7 +28,7 @@ pub(crate) struct Wanted {
     pub(crate) region: &'static str,
 }
 
-/// An order of these products, paid by card and sent where everything is delivered.
+/// Returns an order of these products, paid by card and sent to a region that is delivered to.
 pub(crate) fn order(lines: &[(&str, i64)]) -> Wanted {
     let lines = lines.iter().map(|(product, quantity)| ((*product).to_owned(), *quantity)).collect();
     Wanted { lines, payment: vec![("card", "1")], region: "north" }
@@ -43,7 +43,7 @@ impl Wanted {
         Self { region, ..self }
     }
 
-    /// What `POST /orders` takes.
+    /// Returns the body of `POST /orders`.
     pub(crate) fn json(&self) -> Value {
         let mut order = self.change();
         order["user_id"] = json!("ada");
@@ -51,7 +51,7 @@ impl Wanted {
         order
     }
 
-    /// What `PUT /orders/{id}` takes to make an order like this one.
+    /// Returns the body of `PUT /orders/{id}` that makes an order like this one.
     pub(crate) fn change(&self) -> Value {
         let line = |(product, quantity): &(String, i64)| json!({"product_id": product, "quantity": quantity});
         let part = |(method, share): &(&str, &str)| json!({"method": method, "share": share});
@@ -62,7 +62,7 @@ impl Wanted {
     }
 }
 
-/// An idempotency key; an order that is made with it has it as its id.
+/// Returns a new idempotency key. An order created with it has it as its id.
 pub(crate) fn new_key() -> String {
     Uuid::now_v7().to_string()
 }
@@ -80,7 +80,7 @@ impl Client {
         self.post("/orders", &[SAGA_END], &wanted.json())
     }
 
-    /// Changes an order and waits for the end of its saga, and so do the others.
+    /// Changes an order and waits for the end of its saga, as do the methods below.
     pub(crate) fn change(&self, order: &str, wanted: &Wanted) -> Reply {
         self.send("PUT", &format!("/orders/{order}"), &[SAGA_END], &wanted.change().to_string())
     }
@@ -97,14 +97,14 @@ impl Client {
         self.send("POST", &format!("/deliveries/{order}/complete"), &[SAGA_END], "")
     }
 
-    /// What is available and what is reserved of a product.
+    /// Returns the available and the reserved quantity of a product.
     pub(crate) fn stock(&self, product: &str) -> (u64, u64) {
         let product = self.get(&format!("/products/{product}")).ok();
         (product["available"].as_u64().unwrap(), product["reserved"].as_u64().unwrap())
     }
 }
 
-/// The names of some events.
+/// Returns the names of some events.
 pub(crate) fn names(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["name"].as_str().unwrap()).collect()
 }

@@ -1,4 +1,4 @@
-//! Random orders, and what their users do with them: the same for the same seed, whatever comes of it.
+//! Random orders, and the requests that follow them: the same for the same seed, whatever the answers are.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -18,8 +18,8 @@ use super::shop::{SAGA_END, UNDELIVERABLE, Wanted};
 
 pub(crate) const USERS: [&str; 4] = ["ada", "bob", "eve", "joe"];
 
-/// The products with their prices, how many there are, and how often an order has them. A card is declined for four boats,
-/// rarities are soon sold out, and there are no ghosts.
+/// The products: price, stock, and the share of orders that contain them. A card is declined for four boats,
+/// rarities soon sell out, and ghosts do not exist.
 pub(crate) const PRODUCTS: [(&str, u64, u64, f64); 6] = [
     ("apple", 300, PLENTY, 0.6),
     ("boat", 30_000, PLENTY, 0.1),
@@ -30,7 +30,7 @@ pub(crate) const PRODUCTS: [(&str, u64, u64, f64); 6] = [
 ];
 const PLENTY: u64 = 1_000_000;
 
-/// How orders are paid, each with its weight. The last one does not add up.
+/// The payments of orders, each with its weight. The shares of the last one do not add up.
 const PAYMENTS: [(&[(&str, &str)], u32); 4] = [
     (&[("card", "1")], 60),
     (&[("points", "0.1"), ("card", "0.9")], 30),
@@ -39,20 +39,21 @@ const PAYMENTS: [(&[(&str, &str)], u32); 4] = [
 ];
 const REGIONS: [(&str, u32); 3] = [("north", 60), ("south", 35), (UNDELIVERABLE, 5)];
 
-/// What users do with their orders, each with its weight.
+/// The requests that follow an order, each with its weight.
 const ACTS: [(Act, u32); 4] = [(Act::Change, 50), (Act::Delete, 10), (Act::Start, 20), (Act::Complete, 20)];
 const MAX_ACTS: usize = 3;
-/// How many requests wait for the end of their saga. What follows the others is often refused.
+/// The share of requests that wait for the end of their saga. A request after one that does not wait is often
+/// rejected.
 const PATIENT: f64 = 0.8;
 
-/// Clients that send at the same time: enough to keep sagas of all kinds under way.
+/// The clients that send at the same time: enough to keep sagas of all kinds in progress.
 const CLIENTS: usize = 48;
 
 /// 2025-03-02T00:00:00Z
 const FIRST_MIDNIGHT_MS: u64 = 1_740_873_600_000;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 const MIDNIGHTS: u64 = 4;
-/// Every second one was placed a millisecond before.
+/// Every second one was placed a millisecond before midnight.
 const ORDERS_AT_MIDNIGHT: u64 = 10;
 
 #[derive(Clone, Copy)]
@@ -70,11 +71,11 @@ pub(crate) fn stock(host: &Client) {
     }
 }
 
-/// What is still to be sent to a shop.
+/// The requests still to be sent to a shop.
 pub(crate) struct Traffic {
     stories: Mutex<VecDeque<Story>>,
-    /// The codes of what was refused.
-    refused: Mutex<BTreeSet<String>>,
+    /// The codes of the rejections.
+    rejected: Mutex<BTreeSet<String>>,
 }
 
 /// The requests about one order. Each is sent when the one before has been answered.
@@ -89,8 +90,8 @@ pub(crate) struct Request {
 }
 
 impl Traffic {
-    /// Puts the products into the log of a site on which no host has run, and some orders of past days, whose sagas the
-    /// first host goes on with. No request could place those.
+    /// Appends the products to the log of a site on which no host has run, and some orders of past days,
+    /// which no request could place. The first host runs their sagas.
     pub(crate) fn open(site: &Site, seed: u64, orders: usize) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let past = Past::of(site);
@@ -110,42 +111,42 @@ impl Traffic {
             past.record("order", &id, "create", "order-created", &created(user, &wanted), time_ms);
             stories[rng.random_range(0..orders)].extend(acts(&id, &wanted, &mut rng));
         }
-        Self { stories: Mutex::new(stories), refused: Mutex::default() }
+        Self { stories: Mutex::new(stories), rejected: Mutex::default() }
     }
 
-    /// Sends requests until so many orders are left, or the host has gone. What it broke off is sent again from the
-    /// beginning when this is called the next time.
+    /// Sends requests until this many orders are left or the host is gone. An interrupted story is sent again
+    /// from its beginning by the next call.
     pub(crate) fn send(&self, client: &Client, leave: usize) {
         let next = || {
             let mut stories = self.stories.lock().unwrap();
             if stories.len() > leave { stories.pop_front() } else { None }
         };
-        let tell = || {
+        let send_stories = || {
             while let Some(story) = next() {
-                if self.tell(client, &story).is_err() {
+                if self.send_story(client, &story).is_err() {
                     return self.stories.lock().unwrap().push_front(story);
                 }
             }
         };
-        thread::scope(|scope| (0..CLIENTS).for_each(|_| drop(scope.spawn(tell))));
+        thread::scope(|scope| (0..CLIENTS).for_each(|_| drop(scope.spawn(send_stories))));
     }
 
-    /// The codes of what was refused.
-    pub(crate) fn refused(&self) -> BTreeSet<String> {
-        self.refused.lock().unwrap().clone()
+    /// Returns the codes of the rejections.
+    pub(crate) fn rejected(&self) -> BTreeSet<String> {
+        self.rejected.lock().unwrap().clone()
     }
 
-    fn tell(&self, client: &Client, story: &Story) -> Result<(), NoAnswer> {
+    fn send_story(&self, client: &Client, story: &Story) -> Result<(), NoAnswer> {
         for request in story {
             if let Err(code) = request.outcome(&request.send(client)?) {
-                self.refused.lock().unwrap().insert(code);
+                self.rejected.lock().unwrap().insert(code);
             }
         }
         Ok(())
     }
 }
 
-/// The products that there are, with their prices and how many there are.
+/// Returns the products in stock, with their prices and quantities.
 fn in_stock() -> impl Iterator<Item = (&'static str, u64, u64)> {
     let all = PRODUCTS.into_iter().map(|(product, unit_price, quantity, _)| (product, unit_price, quantity));
     all.filter(|(_, _, quantity)| *quantity > 0)
@@ -159,7 +160,7 @@ fn choose<T: Copy>(weighted: &[(T, u32)], rng: &mut StdRng) -> T {
     weighted.choose_weighted(rng, |(_, weight)| *weight).unwrap().0
 }
 
-/// An order is placed, and then something happens to it.
+/// Returns the requests that place an order and those that follow it.
 pub(crate) fn story(rng: &mut StdRng) -> Story {
     let wanted = wanted(rng);
     let mut body = wanted.json();
@@ -206,7 +207,7 @@ impl Request {
         Self { key, method, path, body, wait }
     }
 
-    /// More of a product that there is plenty of: no saga follows.
+    /// Returns a request that adds to an ample stock: no saga follows.
     pub(crate) fn add_stock(rng: &mut StdRng) -> Self {
         Self::new("POST", "/products/apple/add-stock".to_owned(), json!({"quantity": 1}), rng)
     }
@@ -216,7 +217,7 @@ impl Request {
         client.try_send(self.method, &self.path, &headers, self.body.to_string())
     }
 
-    /// Whether the request was accepted; if not, the code of the refusal.
+    /// Returns the code of the rejection if the request was rejected.
     #[track_caller]
     pub(crate) fn outcome(&self, reply: &Reply) -> Result<(), String> {
         match reply.status {
@@ -227,7 +228,7 @@ impl Request {
     }
 }
 
-/// What `order-created` says of an order that is paid by card.
+/// Returns the payload of `order-created` for an order that is paid by card.
 fn created(user: &str, wanted: &Wanted) -> Value {
     let lines = wanted.lines.iter().map(|(product, quantity)| {
         let unit_price = PRODUCTS.iter().find(|(of, ..)| of == product).unwrap().1;
@@ -247,7 +248,7 @@ fn created(user: &str, wanted: &Wanted) -> Value {
     created
 }
 
-/// Writes into a log what would have happened on other days.
+/// A writer of events of past days.
 struct Past {
     log: EmbeddedLog,
     runtime: Runtime,
@@ -258,7 +259,7 @@ impl Past {
         Self { log: EmbeddedLog::open(&site.data()).unwrap(), runtime: Runtime::new().unwrap() }
     }
 
-    /// Puts the first event into a stream.
+    /// Appends the first event of a stream.
     fn record(&self, kind: &str, id: &str, command: &str, event: &str, payload: &Value, time_ms: u64) {
         let append = happened(StreamId::new(kind, id).unwrap(), 0, &[(event, payload.clone())]);
         let meta = Meta { command: command.into(), time_ms, ..Meta::clone(&append.meta) };

@@ -1,4 +1,4 @@
-//! Somebody who looks at reports all the while, and for whom time never goes back.
+//! A reader of reports who watches all the while and never sees time go back.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use serde_json::Value;
 
 use super::http::{Client, Headers};
 
-/// The orders of a page.
+/// The number of orders on a page.
 const LIMIT: usize = 200;
 
 pub(crate) struct Watch {
-    /// Its own, so that it has one connection.
+    /// A client of its own, so that all requests use one connection.
     client: Client,
-    /// What the last answer reflected.
+    /// The position that the last answer reflected.
     position: u64,
-    /// When each order that was seen had been changed last.
+    /// The time of the last change of each order seen.
     updated: BTreeMap<String, u64>,
-    /// What is cancelled stays so, and nothing happens to it any more.
+    /// The cancelled orders seen: they stay as they are.
     cancelled: BTreeMap<String, Value>,
 }
 
@@ -26,7 +26,7 @@ impl Watch {
         Self { client, position: 0, updated: BTreeMap::new(), cancelled: BTreeMap::new() }
     }
 
-    /// Goes on with another host on the same log, when that is as far.
+    /// Moves to another host on the same log, once that host has reached the same position.
     #[track_caller]
     pub(crate) fn move_to(&mut self, url: &str) {
         self.client = Client::new(url);
@@ -34,7 +34,7 @@ impl Watch {
         self.get("/reports/orders?limit=1", &[("kontor-position", &position)]);
     }
 
-    /// Looks at the newest orders and at all that are cancelled. Whatever has been seen before must still be there.
+    /// Reads the newest orders and all cancelled ones. Everything seen before must still be there.
     #[track_caller]
     pub(crate) fn look(&mut self) {
         let newest = self.get(&format!("/reports/orders?limit={LIMIT}"), &[]);

@@ -1,20 +1,20 @@
-//! HTTP/1.1 as servers of the tests speak it: by hand, so that they can speak it badly.
+//! HTTP/1.1 for servers of the tests, written by hand so that they can also break the protocol.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 
-/// A request as it came over the wire.
+/// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
-    /// By name in lower case.
+    /// The headers, by name in lower case.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
 }
 
-/// The next request on a connection; none when it has ended.
+/// Reads the next request of a connection. Returns `None` once the connection has ended.
 pub(crate) fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut line = String::new();
     stream.read_line(&mut line).ok().filter(|bytes| *bytes > 0)?;
@@ -33,7 +33,7 @@ pub(crate) fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request>
     Some(Request { method, path, headers, body: String::from_utf8(body).unwrap() })
 }
 
-/// Answers with a status, more headers (each with its line break) and a body.
+/// Sends an answer with a status, further headers (each with its line break) and a body.
 pub(crate) fn answer(
     stream: &mut BufReader<TcpStream>,
     status: u16,
