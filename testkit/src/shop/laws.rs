@@ -1,13 +1,16 @@
-//! The laws of the shop. They hold whenever no saga runs, whatever was sent, rejected, killed or deployed before.
+//! The laws of the shop. They hold whenever no saga runs, whatever was sent, rejected, killed or deployed
+//! before.
 //!
 //! 1. For each product: registered + added − removed = available + reserved + shipped, none of them negative.
-//! 2. A confirmed order has an authorized payment of exactly its total, a delivery that is not cancelled, and a
-//!    reservation of exactly the quantity of each of its lines; once it has shipped, exactly that has been shipped.
+//! 2. A confirmed order has an authorized payment of exactly its total, a delivery that is not cancelled, and
+//!    a reservation of exactly the quantity of each of its lines; once it has shipped, exactly that has been
+//!    shipped.
 //! 3. A cancelled or deleted order has no authorized payment, no live delivery and no reservation.
 //! 4. Every accepted command took effect exactly once.
 //!
-//! A [`Shop`] is anything that can be read; [`check`] waits for its sagas, folds its log into a [`Ledger`] without the
-//! host's help, and compares that with the views that clients get. A broken law is a panic that names it.
+//! A [`Shop`] is anything that can be read. [`check`] waits for its sagas, folds its log into a [`Ledger`]
+//! without the host's help, and compares that with the views that clients get. A broken law is a panic that
+//! names it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -59,8 +62,8 @@ const TRIGGERS: [&str; 4] =
 /// The status of an aggregate before its first event.
 const NOTHING: &str = "";
 
-/// The transitions of all aggregates but products: kind, status before, event, status after. Any other transition is an
-/// error, so an effect that occurs twice is found here.
+/// The transitions of all aggregates but products: kind, status before, event, status after. Any other
+/// transition is an error, so an effect that occurs twice is found here.
 const TRANSITIONS: [(&str, &str, &str, &str); 23] = [
     ("order", NOTHING, "order-created", "pending"),
     ("order", "pending", "order-confirmed", "confirmed"),
@@ -333,7 +336,8 @@ impl Product {
     }
 }
 
-/// Replaces the quantity that an order has of a product. Panics if the event names another quantity before it.
+/// Replaces the quantity that an order has of a product. Panics if the event names another quantity before
+/// it.
 #[track_caller]
 fn replace(taken: &mut BTreeMap<String, i64>, order: &str, from: Option<i64>, to: Option<i64>) {
     let before = match to {

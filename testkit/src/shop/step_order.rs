@@ -1,12 +1,12 @@
-//! The step order of each `place-order` saga, read from its journal: a saga takes the steps of the component version that
-//! runs it, in the order of that version.
+//! The step order of each `place-order` saga, read from its journal: a saga takes the steps of the component
+//! version that runs it, in the order of that version.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-/// The steps of `place-order` in the order of one component version. Steps taken at once, such as `reserve-apple` and
-/// `reserve-pear`, count as one.
+/// The steps of `place-order` in the order of one component version. Steps taken at once, such as
+/// `reserve-apple` and `reserve-pear`, count as one.
 pub type StepOrder = [&'static str; 4];
 
 /// The order of the plugin `order`.
@@ -33,9 +33,9 @@ struct Run {
     unwinds: bool,
 }
 
-/// Checks every `place-order` saga in a log, given oldest event first: a completed saga took all steps of its component's
-/// order, a compensated one took them up to the step that was rejected. `orders`: the step order of each component, by
-/// digest. Panics if a saga took other steps.
+/// Checks every `place-order` saga in a log, given oldest event first: a completed saga took all steps of its
+/// component's order, a compensated one took them up to the step that was rejected. `orders`: the step order
+/// of each component, by digest. Panics if a saga took other steps.
 #[track_caller]
 pub fn check(events: impl Iterator<Item = Value>, orders: &HashMap<String, StepOrder>) -> Placed {
     let mut runs: HashMap<String, Run> = HashMap::new();

@@ -1,4 +1,5 @@
-//! Dispatch over a log whose disk goes away at any moment: what was answered is there, and nothing took effect twice.
+//! Dispatch on a log whose disk fails at any moment: every acknowledged command is recorded, and none takes
+//! effect twice.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -74,7 +75,7 @@ fn available(view: &Json) -> u64 {
     view.read::<serde_json::Value>().unwrap()["available"].as_u64().unwrap()
 }
 
-/// 40 commands at once for 10 pieces: exactly 10 are accepted, and each of them once.
+/// Sends 40 commands for 10 pieces: exactly 10 must be accepted, among them all acknowledged ones.
 async fn check_the_rest(data: &Path, component: Component, acknowledged: &[u64]) {
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data).unwrap());
     let dispatch = dispatch(data, log.clone(), component);
@@ -127,7 +128,7 @@ async fn what_was_answered_is_on_disk_whenever_the_disk_goes_away() {
             }
             assert!(refused == 0 || acknowledged.len() == 10, "refused for want of stock that was not gone");
             drop(faulty);
-            // Its worker has answered, and may be about to let go of the log.
+            // Its worker has answered, and may not have dropped the log yet.
             while Arc::strong_count(&log) > 1 {
                 tokio::task::yield_now().await;
             }

@@ -1,4 +1,4 @@
-//! That the drill of a saga makes all its runs, and that one in which a law is broken fails it.
+//! The drill of a saga: it makes all its runs, and fails if a law is broken in one of them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,13 +8,14 @@ use serde_json::json;
 
 use crate::beasts::{beast, beasts, waits};
 
-/// Drills the saga `leap`: its pivot has a beast wait in the air, and then two more on the ground.
+/// Drills the saga `leap`: its pivot makes a beast wait in the air, and the two steps after it make two wait
+/// on the ground.
 fn drill(law: impl Fn(&Host) + Sync) -> usize {
     let tame = beasts(&json!({"tame": true}));
     Drill::new(&tame).when(beast("wolf", "leap", json!({}))).then(law)
 }
 
-/// The effects of the pivot and of the two steps after it.
+/// Returns the effects of the pivot and of the two steps after it.
 fn effects(host: &Host) -> [u64; 3] {
     ["wolf-air", "wolf", "wolf-ground"].map(|id| waits(host, id))
 }
@@ -22,7 +23,7 @@ fn effects(host: &Host) -> [u64; 3] {
 #[test]
 fn every_mishap_comes_to_every_step_and_every_undo() {
     let runs = drill(|host| assert!([[0; 3], [1; 3]].contains(&effects(host))));
-    // Two for the command that starts it, seven for each of three steps, seven for the one undo there is.
+    // Two for the command that starts the saga, seven for each of three steps, and seven for the only undo.
     assert_eq!(runs, 2 + 3 * 7 + 7);
 }
 

@@ -1,4 +1,4 @@
-//! Whatever a component does, the call ends as a fault within its limits, and the next call is not touched.
+//! Components that misbehave: the call ends as a fault within its limits, and the next call is unaffected.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 const LIMITS: RuntimeLimits = RuntimeLimits {
-    // Long enough that only what never ends runs into it, however busy the machine is.
+    // Long enough that only a call that never ends exceeds it, however busy the machine is.
     call_time: Duration::from_secs(1),
     call_wait: Duration::from_secs(10),
     memory_bytes: 16 << 20,
@@ -32,10 +32,10 @@ const LIMITS: RuntimeLimits = RuntimeLimits {
     },
 };
 
-/// By when a call that never ends has been ended, on a busy machine.
+/// The limit for the end of a call that runs forever, on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A component in a runtime whose compiled code is in a folder of its own.
+/// A component in a runtime with its own folder for compiled code.
 struct Bench {
     data: TempDir,
     component: Component,
@@ -48,7 +48,7 @@ impl Bench {
         Self { data, component }
     }
 
-    /// The only file in the cache of compiled code.
+    /// Returns the only file in the cache of compiled code.
     fn compiled(&self) -> PathBuf {
         let mut files = fs::read_dir(self.data.path().join("compiled")).unwrap();
         files.next().unwrap().unwrap().path()
@@ -92,7 +92,7 @@ async fn call(component: &Component, command: &str) -> Result<Result<Decision, R
     component.decide(target, &command.into(), &Json::parse(payload.to_owned()).unwrap(), &context).await
 }
 
-/// That the component behaves.
+/// Checks that the component works.
 async fn check_well(component: &Component) {
     let decision = call(component, "wait").await.unwrap().unwrap();
     assert_eq!(decision.events.len(), 1);
@@ -160,7 +160,7 @@ async fn bad_calls_leave_the_good_ones_beside_them_untouched() {
 async fn only_components_of_the_contract_are_loaded() {
     let bench = Bench::new().await;
     let cached = fs::read(bench.compiled()).unwrap();
-    // The cache's checksum stands before the native code.
+    // The cache's checksum precedes the native code.
     let native_code = cached[32..].to_vec();
     let table = [
         (b"#!/bin/sh".to_vec(), "this is no WebAssembly file"),
@@ -179,7 +179,7 @@ async fn only_components_of_the_contract_are_loaded() {
     }
 }
 
-/// A component with nothing but the import of one empty instance, in the binary format.
+/// Returns a component that only imports one empty instance, in the binary format.
 fn component_importing(name: &str) -> Vec<u8> {
     let preamble = b"\0asm\x0d\0\x01\0";
     let types = b"\x07\x03\x01\x42\0";

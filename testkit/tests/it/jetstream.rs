@@ -1,4 +1,4 @@
-//! The log on JetStream as several hosts have it, and when its servers fail.
+//! The log on JetStream with several hosts, and with servers that fail.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -27,20 +27,20 @@ async fn open(servers: &[NatsServer], dir: &Path) -> JetStreamLog {
     JetStreamLog::open(connect(servers).await, &options(servers), servers.len(), dir).await.unwrap()
 }
 
-/// Why the log cannot be opened.
+/// Returns the error of a log that cannot be opened.
 async fn refusal(server: &NatsServer, options: &JetStreamOptions, replicas: usize, dir: &Path) -> String {
     let client = async_nats::connect(server.url()).await.unwrap();
     let opened = JetStreamLog::open(client, options, replicas, dir).await;
     opened.err().expect("the log must not open").to_string()
 }
 
-/// All events, once the copy has as many as `at_least`.
+/// Returns all events, once the copy has `at_least` of them.
 async fn everything(log: &dyn EventLog, at_least: u64) -> Vec<Recorded> {
     log.head().wait_for(|head| *head >= at_least).await.unwrap();
     kontor_testkit::log::everything(log).await
 }
 
-/// Two workers at each of two logs. All promises are kept, and both logs are the same in the end.
+/// Runs two workers on each of two logs. Every promise must be kept, and both logs must be equal in the end.
 async fn work_at_both(first: &JetStreamLog, second: &JetStreamLog, name: &str) {
     let acknowledged = Mutex::new(Vec::new());
     let acknowledge = |command: &CommandId| acknowledged.lock().unwrap().push(command.clone());
@@ -70,7 +70,11 @@ async fn two_hosts_write_one_log() {
     work_at_both(&first, &second, "w").await;
     let head = *first.head().borrow();
     let late = open(&servers, dirs[2].path()).await;
-    assert_eq!(everything(&late, head).await, everything(&first, head).await, "whoever comes late gets all");
+    assert_eq!(
+        everything(&late, head).await,
+        everything(&first, head).await,
+        "a host that comes late gets all"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,9 +133,9 @@ async fn what_is_not_safe_is_refused_with_what_to_do() {
         ..Default::default()
     };
     context.create_stream(theirs).await.unwrap();
-    for (options, replicas, told) in table {
+    for (options, replicas, message) in table {
         let refusal = refusal(&server, &options, replicas, dir.path()).await;
-        assert!(refusal.contains(told), "{refusal}");
+        assert!(refusal.contains(message), "{refusal}");
     }
     let lazy = JetStreamOptions { monitoring: Vec::new(), sync: SyncPolicy::Interval, ..safe };
     let client = async_nats::connect(server.url()).await.unwrap();
@@ -147,6 +151,6 @@ async fn a_directory_that_holds_something_else_is_refused() {
     let log = EmbeddedLog::open(dir.path()).unwrap();
     work(&log, "w", 1, |_| {}).await.unwrap();
     drop(log);
-    let told = refusal(&servers[0], &options(&servers), 1, dir.path()).await;
-    assert!(told.contains("holds a log of its own, so it cannot become a copy"), "{told}");
+    let refusal = refusal(&servers[0], &options(&servers), 1, dir.path()).await;
+    assert!(refusal.contains("holds a log of its own, so it cannot become a copy"), "{refusal}");
 }

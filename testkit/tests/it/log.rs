@@ -1,4 +1,4 @@
-//! The logs against everything that a log must do.
+//! The event logs under the conformance suite, and on a disk that fails.
 
 use std::sync::{Arc, Mutex};
 
@@ -28,7 +28,8 @@ async fn the_jetstream_log_conforms() {
     .await;
 }
 
-/// Takes the disk away after the first operation, after the second, and so on until the whole workload fits before it.
+/// The disk fails after the first operation, after the second, and so on, until the whole workload is done
+/// before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_at_any_operation_loses_and_tears_nothing() {
     const ROUNDS: usize = 8;

@@ -1,4 +1,4 @@
-//! A process that is killed in the middle of its work has kept every promise it made.
+//! A process that is killed in the middle of its work keeps every promise it made.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -11,7 +11,8 @@ use kontor_testkit::log::audit;
 async fn what_was_acknowledged_survives_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = Vec::new();
-    // Each round goes on with what the one before left, and is killed after so many acknowledgements.
+    // Each round continues on the log of the one before, and ends with a kill after this many
+    // acknowledgements.
     for lines in [1, 50, 300, 700, 1_500] {
         let mut appender = Command::new(env!("CARGO_BIN_EXE_log-appender"))
             .arg(dir.path())
@@ -23,7 +24,7 @@ async fn what_was_acknowledged_survives_a_kill() {
             acknowledged.extend(next_command(&mut output));
         }
         appender.kill().unwrap();
-        // What it wrote before it was killed counts as well.
+        // Acknowledgements printed before the kill count as well.
         while let Some(command) = next_command(&mut output) {
             acknowledged.push(command);
         }
@@ -36,7 +37,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     assert!(acknowledged.len() >= 2_551, "the appender was at work in every round");
 }
 
-/// None at the end, and for a line that the kill cut off.
+/// Returns `None` at the end, and for a line that the kill cut off.
 fn next_command(output: &mut impl BufRead) -> Option<CommandId> {
     let mut line = String::new();
     output.read_line(&mut line).ok()?;

@@ -1,4 +1,5 @@
-//! The testkit, with the fixtures and the services of this repository.
+//! Tests of the testkit, and of the host's parts in the test's own process, with fixtures and the services of
+//! this repository.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
 

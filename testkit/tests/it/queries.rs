@@ -1,4 +1,4 @@
-//! What a test of a query finds out that it does not ask for, and how it tells.
+//! Tests of queries: errors that a test finds without asking for them, and the messages of failures.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -16,7 +16,7 @@ fn waited() -> Happened {
     ("beast", "b1", event("waited", json!({})))
 }
 
-/// What the failure says of a test that asks a query after some events and expects the number 7.
+/// Returns the failure message of a test that queries after some events and expects the number 7.
 fn failure(events: &[Happened], query: &str, arguments: Value) -> String {
     let test = || {
         unruly().events(events.iter().cloned()).query(query, arguments).then(json!({"number": 7}));
@@ -32,7 +32,7 @@ fn what_is_as_expected_passes() {
 }
 
 #[test]
-fn what_is_wrong_is_told() {
+fn every_error_is_reported() {
     let nothing = || json!({});
     let lost = ("beast", "b1", event("way-lost", json!({})));
     let broken = ("beast", "b1", event("waited", json!(7)));

@@ -1,4 +1,4 @@
-//! A new version of a read model: built beside the one that queries ask, and put in its place when it is as far.
+//! A new version of a read model: built beside the current one, and swapped in once it has caught up.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,10 @@ use kontor_testkit::host::{Host, Services, Site};
 use kontor_testkit::log::happened;
 use serde_json::{Value, json};
 
-/// Enough that a read model is not built between two questions.
+/// So many that queries arrive while the read model is being built.
 const ORDERS: usize = 3_000;
 
-/// The report service of today, or the next one, whose read model is of another version.
+/// Returns the report service, or its next version with another read model.
 fn report(file: &str) -> Services {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let wasm = fs::read(target.join(file)).expect("components must be built: cargo xtask build");
@@ -32,7 +32,7 @@ fn digest(services: &Services) -> Digest {
     services.digests()[0]
 }
 
-/// A site with some orders in its log.
+/// Returns a site with some orders in its log, and the position of the last.
 fn site() -> (Site, Position) {
     let site = Site::new();
     let log = EmbeddedLog::open(site.data()).unwrap();
@@ -54,7 +54,8 @@ fn order(id: &str) -> Append {
     happened(stream, 0, &[("order-created", payload), ("order-confirmed", json!({}))])
 }
 
-/// How many orders the report counts, the component that has counted them, and the position that this reflects.
+/// Returns the number of orders in the report, the component that counted them, and the position of the
+/// answer.
 #[track_caller]
 fn count(host: &Host, at_least: Position) -> (u64, Digest, Position) {
     let answer = host.ask("report", "sales", &json!({"by": "day"}), at_least).expect("an answer");
@@ -65,7 +66,7 @@ fn count(host: &Host, at_least: Position) -> (u64, Digest, Position) {
     (body["items"][0]["orders"].as_u64().unwrap_or(0), component, answer.position)
 }
 
-/// Asks until it is that component which answers. All answers before must be the other's, and none goes back.
+/// Queries until the component `to` answers. Every answer before must come from `from`, and none may go back.
 #[track_caller]
 fn asked_until(host: &Host, from: &Services, to: &Services) {
     let (mut before, first, mut position) = count(host, 0);
@@ -81,7 +82,7 @@ fn asked_until(host: &Host, from: &Services, to: &Services) {
     }
 }
 
-/// The read databases that there are.
+/// Returns the names of the read databases.
 fn databases(site: &Site) -> Vec<String> {
     let files = fs::read_dir(site.data().join("read")).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -102,7 +103,7 @@ fn queries_are_answered_as_before_until_the_new_version_is_built() {
     asked_until(&host, &today, &next);
     let built = host.read_model("report");
     assert_eq!((built.version, built.position, built.building), (version + 1, last, None));
-    // The version before is kept, for a rollback.
+    // The previous version is kept for a rollback.
     assert_eq!(databases(&site), [version, version + 1].map(|version| format!("report-v{version}.db")));
 }
 
@@ -138,7 +139,7 @@ fn a_version_that_is_taken_back_while_it_is_built_leaves_nothing_behind() {
     count(&host, last);
     host.deploy(&next);
     host.deploy(&today);
-    // Whoever fills the read model has looked at what is deployed when it has done what was asked of it afterwards.
+    // A redrive is answered by the task that fills the read model, which by then has seen the deployment.
     host.redrive("report");
     assert_eq!(host.read_model("report").building, None);
     assert_eq!(count(&host, last), (ORDERS as u64, digest(&today), last));

@@ -1,4 +1,4 @@
-//! Sagas that cannot go on as they began, and what a person does about them.
+//! Sagas that cannot continue as they began, and the acts by which an operator recovers them.
 
 use std::fs;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn resolve() -> Act {
     Act::Resolve { reason: "it is all done by hand".to_owned() }
 }
 
-/// That an act is refused with a sentence that says this.
+/// Checks that an act is rejected with a sentence that contains `why`.
 #[track_caller]
 fn check_refused(host: &Host, saga: &str, act: Act, why: &str) {
     let before = entries(host, saga);
@@ -49,7 +49,7 @@ fn code(refusal: &CallError) -> &str {
     }
 }
 
-/// A host on which a saga is parked; the saga's id.
+/// Starts a host with a parked saga. Returns both.
 fn parked_saga(site: &Site, services: &Services, name: &str) -> (Host, String) {
     let host = site.start(services);
     let saga = begin(&host, "wolf", name, json!({}));
@@ -94,7 +94,8 @@ fn a_run_that_uses_a_name_twice_parks() {
     check_refused(&host, &wolf, skip(None), "No step of the saga has failed");
 }
 
-/// Another version of the fixture: its hibernating beasts have another name for the step after the winter.
+/// Returns another version of the fixture, in which a hibernating beast's step after the winter has another
+/// name.
 fn next_version() -> Vec<u8> {
     let (old, new) = (b"wake-up", b"come-to");
     let mut wasm = wasm();
@@ -106,7 +107,7 @@ fn next_version() -> Vec<u8> {
     wasm
 }
 
-/// The names of the steps that a saga has done.
+/// Returns the names of the completed steps of a saga.
 fn steps(host: &Host, saga: &str) -> Vec<String> {
     let journal = host.journal(saga).into_iter();
     let done = journal.filter(|(entry, _)| entry == "step-done");
@@ -131,7 +132,7 @@ fn a_saga_goes_on_with_the_component_that_it_started_on() {
     assert_eq!(steps(&host, &new), ["lie-down", "come-to"]);
     host.stop();
 
-    // Nobody needs the old one any more.
+    // The old component is no longer needed.
     let file = site.data().join("components").join(format!("{}.wasm", Digest::of(&wasm())));
     assert!(file.exists());
     let host = site.start(&next);
@@ -157,7 +158,7 @@ fn a_saga_whose_component_is_gone_parks_and_says_so() {
     assert!(parked(&host, &old)["why"].as_str().unwrap().ends_with(&why));
     host.stop();
 
-    // It comes back with the component.
+    // The component is back.
     let host = site.start(&wild());
     host.act(&old, Act::Retry {}).unwrap();
     assert_eq!((end(&host, &old), waits(&host, "old-den")), ("completed", 2));
@@ -172,7 +173,7 @@ fn what_failed_is_tried_again_until_it_is_done() {
         let site = Site::new();
         let (host, wolf) = parked_saga(&site, &wild(), saga);
         assert!(parked(&host, &wolf)["why"].as_str().unwrap().contains(why));
-        // Nothing has been mended.
+        // The cause persists.
         host.act(&wolf, Act::Retry {}).unwrap();
         host.until(2, |event| event.stream.id() == wolf && &*event.name == "parked");
         host.stop();
@@ -201,7 +202,7 @@ fn what_failed_is_left_out_step_by_step() {
 }
 
 #[test]
-fn a_person_who_has_seen_to_everything_ends_it() {
+fn an_operator_who_has_done_everything_by_hand_ends_it() {
     let site = Site::new();
     let (host, wolf) = parked_saga(&site, &wild(), "leap");
     assert_eq!(host.act(&wolf, resolve()).unwrap().state.as_str(), "resolved");
@@ -240,7 +241,7 @@ fn of_two_acts_at_once_one_counts() {
 }
 
 #[test]
-fn who_is_to_wake_while_somebody_acts_in_vain_wakes_all_the_same() {
+fn sagas_that_are_due_wake_although_an_operator_acts_on_them_in_vain() {
     let (site, sleepers) = (Site::new(), 50);
     let host = site.start(&wild());
     let bears =
@@ -257,11 +258,11 @@ fn who_is_to_wake_while_somebody_acts_in_vain_wakes_all_the_same() {
 }
 
 #[test]
-fn who_stops_waiting_for_an_act_keeps_nobody_from_the_saga() {
+fn an_operator_who_stops_waiting_for_an_act_does_not_block_the_saga() {
     for patience_us in (0..400).step_by(20) {
         let (host, wolf) = parked_saga(&Site::new(), &wild(), "stutter");
         let act = host.sagas().act(&wolf, resolve(), "ada");
-        // Err: the patience was over first. Whether or not the act was done, the next one is taken.
+        // Err: the time was over first. With or without the act done, the next one is accepted.
         let _ = host.run(async { tokio::time::timeout(Duration::from_micros(patience_us), act).await });
         if let Err(error) = host.act(&wolf, resolve()) {
             assert!(error.to_string().contains("The saga is resolved"), "{error}");

@@ -1,4 +1,4 @@
-//! Sagas that sleep and wait, by a clock that the test moves and across hosts that come and go.
+//! Sagas that sleep and wait, on a clock that the test moves, across restarts of the host.
 
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,15 @@ use crate::beasts::{beast, beasts, begin, end, entries, state, until, waits};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// On a busy machine, and in a build that is not optimized.
+/// The limit for "soon" on a busy machine, in a build that is not optimized.
 const SOON: Duration = Duration::from_secs(10);
 
 fn unruly() -> Services {
     beasts(&json!({}))
 }
 
-/// Lets some days pass, until everybody is awake whose time has come by then. (Sagas are woken in the order of their times,
-/// so when one is awake whose time comes last, all others are.)
+/// Lets some days pass, until every saga due by then is awake. (Sagas wake in the order of their times, so
+/// once the one with the last time is awake, all others are.)
 #[track_caller]
 fn pass(site: &Site, host: &Host, days: u32) {
     let id = format!("alarm-{}", host.events().len());
@@ -28,7 +28,7 @@ fn pass(site: &Site, host: &Host, days: u32) {
 }
 
 #[test]
-fn who_sleeps_for_thirty_days_wakes_once_whatever_becomes_of_the_host() {
+fn a_saga_that_sleeps_for_thirty_days_wakes_once_however_often_its_host_ends() {
     let (site, unruly) = (Site::new(), unruly());
     let host = site.start(&unruly);
     let bear = begin(&host, "bear", "hibernate", json!({"days": 30}));
@@ -54,7 +54,7 @@ fn who_sleeps_for_thirty_days_wakes_once_whatever_becomes_of_the_host() {
 }
 
 #[test]
-fn who_is_overdue_when_the_host_starts_wakes_at_once() {
+fn a_saga_that_is_overdue_when_the_host_starts_wakes_at_once() {
     let (site, unruly) = (Site::new(), unruly());
     let host = site.start(&unruly);
     let sleepers = [("mole", 3), ("bear", 30), ("bat", 29)];
@@ -70,7 +70,7 @@ fn who_is_overdue_when_the_host_starts_wakes_at_once() {
 }
 
 #[test]
-fn who_waits_hears_the_first_event_after_its_trigger_or_that_there_was_none() {
+fn a_saga_that_waits_gets_the_first_event_after_its_trigger_or_learns_of_none() {
     type Act = fn(&Site, &Host);
     let wait: Act = |_, host| drop(host.send(&beast("owl", "wait", json!({}))).unwrap());
     let babble: Act = |_, host| drop(host.send(&beast("owl", "babble", json!({}))).unwrap());
@@ -78,7 +78,7 @@ fn who_waits_hears_the_first_event_after_its_trigger_or_that_there_was_none() {
     let other: Act = |_, host| drop(host.send(&beast("hare", "wait", json!({}))).unwrap());
     let day: Act = |site, host| pass(site, host, 1);
     let week: Act = |site, host| pass(site, host, 7);
-    // The beast's first event is the one before the saga, its second the saga's trigger.
+    // The beast's first event precedes the saga, and its second is the saga's trigger.
     let table: [(&str, &[Act], &str); 8] = [
         ("nothing", &[day, week], "owl-missed"),
         ("an event before it waits", &[wait, day], "owl-heard-3"),
@@ -111,13 +111,13 @@ fn who_waits_hears_the_first_event_after_its_trigger_or_that_there_was_none() {
 }
 
 #[test]
-fn what_is_heard_while_no_host_runs_the_saga_is_heard_by_the_next() {
+fn an_event_recorded_just_before_a_kill_is_delivered_by_the_next_host() {
     let (site, unruly) = (Site::new(), unruly());
     let host = site.start(&unruly);
     let owl = begin(&host, "owl", "listen", json!({"deaf_days": 0, "days": 7}));
     host.until(2, |event| event.stream.id() == owl && &*event.name == "waiting");
     host.send(&beast("owl", "wait", json!({}))).unwrap();
-    // The host is killed with the event in its log, whether or not it has told the saga.
+    // The host is killed with the event in its log, and may or may not have delivered it.
     host.kill();
     let host = site.start(&unruly);
     assert_eq!((end(&host, &owl), waits(&host, "owl-heard-2")), ("completed", 1));
@@ -125,9 +125,9 @@ fn what_is_heard_while_no_host_runs_the_saga_is_heard_by_the_next() {
 
 #[test]
 fn ten_thousand_sleepers_cost_no_run_and_no_time_at_the_start() {
-    /// Far more than there can be runs at once, see [`beasts::RUNS`].
+    /// Far more than concurrent runs, see [`RUNS`](crate::beasts::RUNS).
     const SLEEPERS: usize = 10_000;
-    /// As many commands as fit well into the queue of dispatch.
+    /// As many commands as easily fit into the queue of dispatch.
     const AT_ONCE: usize = 1_000;
     let (site, unruly) = (Site::new(), unruly());
     let host = site.start(&unruly);

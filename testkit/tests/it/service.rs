@@ -1,4 +1,4 @@
-//! What a test finds out that it does not ask for, and how it tells.
+//! Tests of services: errors that a test finds without asking for them, and the messages of failures.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -12,13 +12,13 @@ fn unruly() -> Service {
     Service::from_file(Path::new(env!("CARGO_TARGET_TMPDIR")).join("../fixtures/unruly.wasm"))
 }
 
-/// A beast that has waited once.
+/// Returns a beast that has waited once.
 fn beast() -> Aggregate<'static> {
     static UNRULY: LazyLock<Service> = LazyLock::new(unruly);
     UNRULY.aggregate("beast", "b1").given([event("waited", json!({}))])
 }
 
-/// What the test's failure says.
+/// Returns the message of a test that must fail.
 fn failure(test: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(test)).expect_err("the test must fail");
     *panic.downcast::<String>().expect("a panic with a formatted message")
@@ -128,7 +128,7 @@ fn the_world_outside_answers_what_the_test_says() {
     check_failure(&["was sent with the body \"xx\"", &hint], || {
         drop(call(unruly().answers_http("GET", URL, 200, json!({}))));
     });
-    // What the manifest does not ask for is refused as it is by the host.
+    // A request to an origin that the manifest does not name is denied, as the host does.
     let elsewhere = json!({"method": "GET", "url": "https://other.test/", "headers": {}, "bytes": 0});
     let refused = unruly().aggregate("beast", "b1").when("call", elsewhere);
     assert_eq!(refused.sent(), []);
@@ -139,7 +139,7 @@ fn the_world_outside_answers_what_the_test_says() {
 }
 
 #[test]
-fn what_cannot_be_tried_out_says_why() {
+fn a_test_that_cannot_run_says_why() {
     check_failure(&[r#"the manifest has no command "weep" of beast"#], || {
         drop(beast().when("weep", json!({})));
     });

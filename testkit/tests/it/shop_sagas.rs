@@ -1,4 +1,4 @@
-//! All sagas of the shop, with everything that can go wrong on their way: they end, and the laws hold.
+//! All sagas of the shop with every failure at every step: they end, and the laws hold.
 
 use std::iter;
 
@@ -8,7 +8,7 @@ use kontor_testkit::shop::laws;
 use kontor_testkit::{Command, command, json};
 use serde_json::Value;
 
-/// A shop that is read in the test's own process.
+/// A shop in the test's own process.
 struct Shop<'a>(&'a Host);
 
 impl laws::Shop for Shop<'_> {
@@ -29,7 +29,7 @@ impl laws::Shop for Shop<'_> {
         events.map(shown)
     }
 
-    /// Nothing comes: the drill has waited for the end.
+    /// Nothing arrives: the drill has waited for the end of its saga.
     fn follow(&self, _: u64) -> impl Iterator<Item = Value> {
         iter::empty()
     }
@@ -63,8 +63,8 @@ fn create(quantities: &[(&str, u64)]) -> Command {
     command("order", "o1", "create", order)
 }
 
-/// That the saga which `start` starts after `given` ends by itself or with one retry, and that the laws hold, on a log of
-/// its own and on a shared one.
+/// Checks that the saga started by `start` after `given` ends by itself or after one retry, and that the laws
+/// hold, on the host's own log and on a shared one.
 fn drill<const N: usize>(given: [Command; N], start: Command) {
     let shop = shop();
     for drill in [Drill::new(&shop), Drill::new(&shop).on_shared_log()] {
