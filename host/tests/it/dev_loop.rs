@@ -29,8 +29,8 @@ fn what_is_built_is_deployed_and_what_a_gate_refuses_changes_nothing() {
     build("unruly", &fixture("unruly"));
     host.says("unruly.wasm: live unruly ");
     let entry = host.deployments().pop().unwrap();
-    let told = json!([entry["actor"], entry["note"], entry["service"]]);
-    assert_eq!(told, json!(["kontor serve --watch", "unruly.wasm has changed", "unruly"]));
+    let shown = json!([entry["actor"], entry["note"], entry["service"]]);
+    assert_eq!(shown, json!(["kontor serve --watch", "unruly.wasm has changed", "unruly"]));
 }
 
 #[test]
@@ -40,8 +40,8 @@ fn what_differs_at_the_start_is_deployed_and_what_was_taken_once_is_not_taken_ag
     let (file, next) = (plugins.path().join("inventory.wasm"), next_inventory("next"));
     fs::write(&file, &next).unwrap();
     let mut host = site.start_with(&["--watch", "--json"]);
-    let told: Value = serde_json::from_str(&host.says("\"file\":")).unwrap();
-    assert_eq!((&told["file"], &told["report"]["live"]), (&json!(file), &json!(true)));
+    let line: Value = serde_json::from_str(&host.says("\"file\":")).unwrap();
+    assert_eq!((&line["file"], &line["report"]["live"]), (&json!(file), &json!(true)));
     assert_eq!(host.digest("inventory"), digest_of(&next));
 
     host.roll_back("inventory", &json!({})).ok();

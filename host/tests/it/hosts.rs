@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use kontor::model::Digest;
+use kontor_testkit::nats::NatsServer;
+use kontor_testkit::shop::laws;
 use serde_json::json;
 
 use crate::common::deploy::{fixture, plugin, rebuilt};
@@ -12,8 +14,6 @@ use crate::common::http::Client;
 use crate::common::nodes::{both_up, nodes_when, sites, when};
 use crate::common::shop::{SAGA_END, UNDELIVERABLE, new_key, order};
 use crate::common::{Host, audit};
-use kontor_testkit::nats::NatsServer;
-use kontor_testkit::shop::laws;
 
 /// Returns the hosts that have run sagas, read from the journals.
 fn runners(host: &Client) -> BTreeSet<String> {

@@ -7,11 +7,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
+use kontor_testkit::nats::NatsServer;
+use kontor_testkit::shop::laws;
+
 use crate::common::http::{Client, NoAnswer, Reply};
 use crate::common::shop::{CARD_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, new_key, order};
 use crate::common::{Site, audit, nats};
-use kontor_testkit::nats::NatsServer;
-use kontor_testkit::shop::laws;
 
 const ORDERS: usize = 200;
 
@@ -50,8 +51,8 @@ impl Sent {
     }
 }
 
-/// Sends all orders at once, and calls `enough` when that many are answered. Returns the answer to each
-/// order, if any.
+/// Sends all orders at once, and calls `enough` when `answers` of them are answered. Returns the answer to
+/// each order, if any.
 fn send_at_once(
     host: &Client,
     orders: Vec<Sent>,
@@ -59,7 +60,7 @@ fn send_at_once(
     enough: impl FnOnce(),
 ) -> Vec<(Sent, Option<Reply>)> {
     thread::scope(|scope| {
-        let (answered, told) = mpsc::channel();
+        let (answered, received) = mpsc::channel();
         let send = move |order: Sent| {
             let answered = answered.clone();
             scope.spawn(move || {
@@ -71,7 +72,7 @@ fn send_at_once(
             })
         };
         let senders: Vec<_> = orders.into_iter().map(send).collect();
-        assert_eq!(told.iter().take(answers).count(), answers);
+        assert_eq!(received.iter().take(answers).count(), answers);
         enough();
         senders.into_iter().map(|sender| sender.join().unwrap()).collect()
     })
@@ -125,10 +126,10 @@ fn kill_again_and_again(site: &Site, lose: impl Fn()) {
         for (sent, _) in &outcomes {
             let again = sent.send(&host, SAGA_END.1).unwrap();
             if was_taken(&again) {
-                let told = again.json();
-                assert_eq!(told["id"], sent.key);
-                let status = told["state"]["status"].as_str().unwrap();
-                assert!(sent.ends.contains(&status), "{told}");
+                let body = again.json();
+                assert_eq!(body["id"], sent.key);
+                let status = body["state"]["status"].as_str().unwrap();
+                assert!(sent.ends.contains(&status), "{body}");
             }
         }
         let after: BTreeMap<_, _> = audit::check(&host).into_iter().collect();
@@ -146,7 +147,7 @@ fn a_host_that_is_asked_to_end_answers_all_that_it_has_taken() {
     let numbers = AtomicUsize::new(0);
     let client = Client::clone(&host);
     let outcomes: Vec<(Sent, Option<Reply>)> = thread::scope(|scope| {
-        let (answered, told) = mpsc::channel();
+        let (answered, received) = mpsc::channel();
         // Each client sends one order after another until one is not taken any more; every second client
         // waits for sagas.
         let (client, numbers) = (&client, &numbers);
@@ -167,7 +168,7 @@ fn a_host_that_is_asked_to_end_answers_all_that_it_has_taken() {
             })
         };
         let clients: Vec<_> = ["wait=0", SAGA_END.1].into_iter().cycle().take(CLIENTS).map(send).collect();
-        assert_eq!(told.iter().take(ENOUGH).count(), ENOUGH);
+        assert_eq!(received.iter().take(ENOUGH).count(), ENOUGH);
         host.terminate();
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });

@@ -283,7 +283,7 @@ impl Trial {
         assert_eq!(*before, answer, "another answer to {sent:?}");
     }
 
-    /// Returns how often each event occurred.
+    /// Checks that each accepted command took effect once. Returns how often each event occurred.
     fn check_that_all_took_effect_once(&mut self) -> BTreeMap<String, usize> {
         let log = self.host.events(0);
         let by_clients = log.iter().filter(|event| event["actor"] == "anonymous");
@@ -309,7 +309,7 @@ impl Trial {
 }
 
 /// Sends commands from several clients until all are answered or the host is gone, and calls `then` after
-/// that many answers. Commands without an answer stay in the queue.
+/// `enough` answers. Commands without an answer stay in the queue.
 fn send_at_once(
     client: &Client,
     queue: &Mutex<VecDeque<Sent>>,

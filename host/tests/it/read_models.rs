@@ -238,8 +238,12 @@ fn a_replay_puts_a_read_model_right_while_it_is_asked_and_goes_on() {
     // The rebuilt database stays, and can be rebuilt again.
     assert!(host.stop().success());
     let host = site.start();
-    let told = ended(kontor(&["replay", "inventory"]).args(["--host", host.url()]));
-    assert!(told.stdout.starts_with("the read model of inventory is being built anew"), "{}", told.stderr);
+    let output = ended(kontor(&["replay", "inventory"]).args(["--host", host.url()]));
+    assert!(
+        output.stdout.starts_with("the read model of inventory is being built anew"),
+        "{}",
+        output.stderr
+    );
     built(&host);
     assert_eq!(stock(&host), stock_in_the_log(&host));
     host.post("/admin/projections/payment/replay", &[], &json!({})).problem(404, "not-found");
@@ -255,10 +259,10 @@ fn a_replay_from_a_time_knows_only_what_has_happened_since() {
     }
     let of_chair = |event: &Value| event["stream"] == "product/chair";
     let from = host.events(0).into_iter().find(of_chair).unwrap()["time"].clone();
-    let told = ended(
+    let output = ended(
         kontor(&["replay", "inventory", "--from", from.as_str().unwrap()]).args(["--host", host.url()]),
     );
-    assert!(told.stdout.contains("of what has happened since"), "{}", told.stderr);
+    assert!(output.stdout.contains("of what has happened since"), "{}", output.stderr);
     built(&host);
     host.post("/products/desk/add-stock", &[], &json!({"quantity": 5})).ok();
     host.post("/products/chair/add-stock", &[], &json!({"quantity": 5})).ok();

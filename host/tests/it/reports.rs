@@ -97,7 +97,7 @@ fn kill_while_it_projects(site: &Site, host: &mut Host, traffic: &Traffic) {
         while projected(&database) == before {
             thread::yield_now();
         }
-        // The next reader of the file finds it as the host left it.
+        // Closed before the kill, so that the file stays as the host leaves it.
         drop(database);
         host.kill();
         (before, last["position"].as_u64().unwrap())

@@ -102,7 +102,7 @@ struct Storm {
 impl Storm {
     /// Runs one client: it sends stories until the time is over. Each request goes to the next host, and on
     /// to the one after that until there is an answer.
-    fn tell(&self, client: u64) -> Vec<Accepted> {
+    fn run_client(&self, client: u64) -> Vec<Accepted> {
         let mut rng = StdRng::seed_from_u64(self.seed * CLIENTS + client);
         let mut hosts = (client as usize..).map(|turn| self.hosts.lock().unwrap()[turn % 3].clone());
         let mut accepted = Vec::new();
@@ -179,7 +179,8 @@ fn rage(cluster: &mut Cluster, seed: u64, quarter: Duration) -> Passed {
     };
     thread::scope(|scope| {
         let storm = &storm;
-        let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(move || storm.tell(client))).collect();
+        let clients: Vec<_> =
+            (0..CLIENTS).map(|client| scope.spawn(move || storm.run_client(client))).collect();
         let host_killed = await_quarter(1);
         cluster.hosts[0].kill();
         let leader_killed = await_quarter(2);
