@@ -1,8 +1,6 @@
 //! A host as its users have it: the real program with the shop's real components, in its own process, on a
 //! data directory that outlives it, and called over HTTP.
 
-#![allow(dead_code, reason = "each file of tests uses its part")]
-
 pub(crate) mod audit;
 pub(crate) mod deploy;
 pub(crate) mod gateway;
