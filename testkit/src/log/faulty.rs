@@ -1,4 +1,4 @@
-//! A log whose disk goes away.
+//! A log whose disk fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use kontor::log::{Append, AppendError, Appending, EventLog, Lineage, ReadError};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
-/// How an append fails. Either way the caller is told [`AppendError::Unavailable`].
+/// The point at which an append fails. Either way the caller gets [`AppendError::Unavailable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing is written.
@@ -17,7 +17,7 @@ pub enum Fault {
     AfterWriting,
 }
 
-/// Another log, until a number of operations have been carried out. From then on every append and every read fails.
+/// A log that passes a number of operations to another log. After that, every append and every read fails.
 pub struct FaultyLog {
     log: Arc<dyn EventLog>,
     fault: Fault,
@@ -36,12 +36,12 @@ impl std::fmt::Display for DiskGone {
 impl std::error::Error for DiskGone {}
 
 impl FaultyLog {
-    /// `log`, failing after `operations` appends and reads.
+    /// Wraps `log`, which fails after `operations` appends and reads.
     pub fn new(log: Arc<dyn EventLog>, operations: usize, fault: Fault) -> Self {
         Self { log, fault, left: AtomicUsize::new(operations) }
     }
 
-    /// Counts an operation. False once there is none left.
+    /// Counts an operation. Returns `false` if none is left.
     fn works(&self) -> bool {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
@@ -63,7 +63,7 @@ impl EventLog for FaultyLog {
         };
         Box::pin(async {
             if let Some(written) = written {
-                // Conflicts and duplicates are lost on the way like any other answer.
+                // Err: conflicts and duplicates are lost on the way like any other answer.
                 let _ = written.await;
             }
             Err(AppendError::Unavailable(Arc::new(DiskGone)))
