@@ -33,9 +33,10 @@ const FILES: [(&str, &str); 6] = [
 ];
 
 /// Names whose type, or whose package, the code of a service has for something else.
-const RESERVED: &str = "aggregate alloc close command context core default deserialize entries err failure json-schema kontor \
-                        kontor-sdk kontor-testkit none ok open option page read-model recorded-event rejection result \
-                        saga schemars self serde serde-json serialize service some sql-error std string vec";
+const RESERVED: &str = "aggregate alloc command context core default deserialize err error json-schema \
+                        kontor kontor-sdk kontor-testkit list none ok option page page-limit query read-model \
+                        recorded-event rejection result saga schemars self serde serde-json serialize service \
+                        some sql-error std string vec";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,12 +57,14 @@ pub(super) struct New {
     /// The folder to write, which must not be there yet or be empty [default: the service's name]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// A checkout of the Kontor repository, for its SDK and testkit [default: the nearest one upwards of the folder]
+    /// A checkout of the Kontor repository, for its SDK and testkit [default: the nearest one upwards of the
+    /// folder]
     #[arg(long, value_name = "DIR")]
     sdk: Option<PathBuf>,
 }
 
-/// Lower-case words with dashes between them; each begins with a letter, so that serde calls the events like the service.
+/// Lower-case words with dashes between them; each begins with a letter, so that serde calls the events like
+/// the service.
 fn service_name(text: &str) -> Result<String, String> {
     let is_word = |word: &str| {
         word.starts_with(|letter: char| letter.is_ascii_lowercase())

@@ -114,7 +114,7 @@ fn a_delivery_can_be_held_and_started_again() {
     }
 }
 
-/// Whatever has happened since, a step is taken back, or there is nothing left of it, or a person has to see to it.
+/// A step is taken back, or nothing is left of it, or an operator has to deal with it.
 #[test]
 fn what_is_undone_depends_on_the_status() {
     type Expected = Result<Option<Event>, &'static str>;
