@@ -26,8 +26,8 @@ pub trait Aggregate: Default + Serialize + DeserializeOwned {
     /// events anew instead of reading a state that another version has written.
     const STATE_VERSION: u32 = 1;
 
-    /// The names of the commands that [`compensate`](Self::compensate) can undo. Only these can be undone
-    /// steps of a saga.
+    /// The names of the commands that [`compensate`](Self::compensate) can undo. The steps that a saga takes
+    /// before its pivot should be among them.
     const COMPENSABLE: &'static [&'static str] = &[];
 
     /// The commands.
@@ -193,11 +193,8 @@ fn compensate<A: Aggregate>(
 /// Returns the state with all events in it, or `None` if there is neither a state nor an event.
 fn fold<A: Aggregate>(target: &wit::Target) -> Result<Option<A>, Error> {
     let id = &target.id;
-    let read = |state| {
-        serde_json::from_str::<A>(state)
-            .map_err(|error| Error::Fault(format!("the state of {} {id} cannot be read: {error}", A::NAME)))
-    };
-    let mut state = target.state.as_deref().map(read).transpose()?;
+    let read = |state: &String| json::read::<A>(state, format_args!("the state of {} {id}", A::NAME));
+    let mut state = target.state.as_ref().map(read).transpose()?;
     for event in &target.since {
         state.get_or_insert_default().evolve(stored::<A>(id, event)?);
     }
@@ -206,9 +203,10 @@ fn fold<A: Aggregate>(target: &wit::Target) -> Result<Option<A>, Error> {
 
 /// Reads an event of the log. An event that cannot be read is a fault: leaving it out would make a wrong
 /// state.
-fn stored<A: Aggregate>(id: &str, event: &Event) -> Result<A::Event, Error> {
-    json::read_variant(&event.name, &event.payload).map_err(|error| {
-        Error::Fault(format!("the stored event {} of {} {id} cannot be read: {error}", event.name, A::NAME))
+fn stored<A: Aggregate>(id: &str, Event { name, payload }: &Event) -> Result<A::Event, Error> {
+    let event = json::read_variant(name, payload);
+    event.map_err(|error| {
+        json::unreadable(format_args!("the stored event {name} of {} {id}", A::NAME), &error)
     })
 }
 

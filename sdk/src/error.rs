@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::Rejection;
 
-/// Why a call has no result.
+/// The failure of a call.
 ///
 /// `?` makes one of a [`Rejection`], of an [`SqlError`](crate::db::SqlError) and of an
 /// [`http::Error`](crate::http::Error); a question to another service fails with one.

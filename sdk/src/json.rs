@@ -3,14 +3,28 @@
 //! serde writes such an enum as `{"stock-added":{"quantity":5}}`. The contract keeps the name and the payload
 //! apart. They are joined and split here, without a tree of values in between.
 
+use std::fmt::Display;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::Error;
 
 /// Returns the JSON text of a value.
 ///
 /// Panics if serde cannot write the value: a map whose keys are not strings, for example.
 pub(crate) fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|error| panic!("a value cannot be written as JSON: {error}"))
+}
+
+/// Reads JSON text. `subject` names the text in the fault if it is not a `T`.
+pub(crate) fn read<T: DeserializeOwned>(text: &str, subject: impl Display) -> Result<T, Error> {
+    serde_json::from_str(text).map_err(|error| unreadable(subject, &error))
+}
+
+/// Makes the fault of a text that cannot be read.
+pub(crate) fn unreadable(subject: impl Display, error: &serde_json::Error) -> Error {
+    Error::Fault(format!("{subject} cannot be read: {error}"))
 }
 
 /// Reads the variant called `name` from its payload.

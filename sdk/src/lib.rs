@@ -130,11 +130,7 @@ pub mod prelude {
 /// The key must be named with [`Service::asks_config`].
 pub fn config<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
     let value = bindings::kontor::service::config::get(key);
-    let read = |value: String| {
-        serde_json::from_str(&value)
-            .map_err(|error| Error::Fault(format!("the configuration {key} cannot be read: {error}")))
-    };
-    value.map(read).transpose()
+    value.map(|value| json::read(&value, format_args!("the configuration {key}"))).transpose()
 }
 
 /// The service in the README compiles.

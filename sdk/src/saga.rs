@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::bindings::exports::kontor::service::manifest;
 use crate::bindings::kontor::service::steps;
 use crate::services::Request;
-use crate::{Command, Error, RecordedEvent, Rejection};
+use crate::{Command, Error, RecordedEvent, Rejection, json};
 
 /// A business transaction over several aggregates, as straight-line code.
 ///
@@ -90,7 +90,7 @@ impl Outcome {
 
     /// Reads the view of the aggregate after the command: `None` if the aggregate does not exist.
     pub fn view<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
-        self.0.view.as_deref().map(|view| read(view, "the view after a step")).transpose()
+        self.0.view.as_deref().map(|view| json::read(view, "the view after a step")).transpose()
     }
 }
 
@@ -121,7 +121,8 @@ impl Run {
     /// Asks a service once, under a step's name. The answer is the same on every replay.
     pub fn query<T: DeserializeOwned>(&self, name: &str, request: Request) -> Result<T, Error> {
         let answer = steps::query(name, &request.0).map_err(Rejection::from)?;
-        read(&answer, &format!("the answer of {} to {}", request.0.service, request.0.query))
+        let subject = format_args!("the answer of {} to {}", request.0.service, request.0.query);
+        json::read(&answer, subject)
     }
 
     /// Continues after some time, restarts of the host included.
@@ -150,11 +151,6 @@ impl Run {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Reads the JSON text of `subject`, which the fault names if the text is not a `T`.
-fn read<T: DeserializeOwned>(text: &str, subject: &str) -> Result<T, Error> {
-    serde_json::from_str(text).map_err(|error| Error::Fault(format!("{subject} cannot be read: {error}")))
 }
 
 /// A [`Saga`] with its types erased.

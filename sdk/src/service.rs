@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::bindings::exports::kontor::service::manifest;
 use crate::read_model::{Batch, Projection, ReadModel};
-use crate::{Aggregate, Error, Query, RecordedEvent, Saga, aggregate, query as queries, saga};
+use crate::{Aggregate, Error, Query, RecordedEvent, Saga, aggregate, json, query as queries, saga};
 
 /// The declaration of a service: its aggregates, sagas, queries, read model and routes, and what it asks for.
 /// Made in one function, which is passed to [`export!`](crate::export).
@@ -217,8 +217,6 @@ impl RecordedEvent {
     /// Reads the payload as a `T`.
     pub fn payload<T: DeserializeOwned>(&self) -> Result<T, Error> {
         let Self { name, aggregate, aggregate_id, .. } = self;
-        serde_json::from_str(&self.payload).map_err(|error| {
-            Error::Fault(format!("{name} of {aggregate} {aggregate_id} cannot be read: {error}"))
-        })
+        json::read(&self.payload, format_args!("{name} of {aggregate} {aggregate_id}"))
     }
 }

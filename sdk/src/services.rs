@@ -46,8 +46,7 @@ pub fn query_all<T: DeserializeOwned>(requests: impl IntoIterator<Item = Request
 
 fn read<T: DeserializeOwned>(service: &str, answer: Result<String, wit::Failure>) -> Result<T, Error> {
     match answer {
-        Ok(answer) => serde_json::from_str(&answer)
-            .map_err(|error| Error::Fault(format!("the answer of {service} cannot be read: {error}"))),
+        Ok(answer) => json::read(&answer, format_args!("the answer of {service}")),
         Err(wit::Failure::Rejected(rejection)) => Err(Error::Rejected(rejection.into())),
         Err(wit::Failure::Unavailable(reason)) => {
             Err(Error::Fault(format!("{service} did not answer: {reason}")))

@@ -14,7 +14,7 @@ pub(crate) struct Product {
     available: u64,
     /// The quantity reserved for each order, by the order's id.
     reservations: BTreeMap<String, u64>,
-    /// What has left with all orders together.
+    /// The stock that has left, of all orders together.
     shipped: u64,
 }
 
@@ -79,11 +79,11 @@ pub(crate) struct ProductView {
     name: String,
     /// In the smallest unit of the currency.
     unit_price: u64,
-    /// What can still be reserved.
+    /// Stock that can still be reserved.
     available: u64,
-    /// What is set aside for orders that have not been shipped.
+    /// Stock that is set aside for orders that have not been shipped.
     reserved: u64,
-    /// What has left with orders.
+    /// Stock that has left with orders.
     shipped: u64,
 }
 
@@ -234,7 +234,7 @@ impl Product {
     }
 }
 
-/// What takes a step back: none if what it did is no longer there.
+/// The undos of the steps: `None` if nothing is left to take back.
 impl Product {
     fn undo_reserve(&self, order_id: String) -> Option<ProductEvent> {
         let quantity = *self.reservations.get(&order_id)?;

@@ -44,7 +44,7 @@ pub(crate) enum Method {
     Points,
 }
 
-/// How many pieces of a product are wanted, at least 1.
+/// A product and the number of pieces wanted, at least 1.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wanted {

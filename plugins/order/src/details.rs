@@ -29,7 +29,7 @@ pub(crate) struct OrderDetails {
     id: String,
     user_id: String,
     status: Status,
-    /// Why it was cancelled, or why the last change or deletion was not made; null otherwise.
+    /// The reason why it was cancelled, or why the last change or deletion was not made; null otherwise.
     reason: Option<Rejection>,
     /// With the products' names of today; with those of the day of the order, if the inventory is
     /// unavailable.

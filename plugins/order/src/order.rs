@@ -49,8 +49,7 @@ pub(crate) enum OrderCommand {
     },
     /// Accepts the order for good; the saga that placed it does so.
     Confirm {},
-    /// Changes how much is wanted of what, and how it is paid. A line left out is removed; prices stay as
-    /// they were.
+    /// Changes the quantities and the payment. A line left out is removed; prices stay as they were.
     Update {
         #[schemars(length(max = MAX_LINES))]
         lines: Vec<Wanted>,
@@ -78,7 +77,7 @@ pub(crate) enum OrderEvent {
     OrderDeleteReverted { reason: Rejection },
 }
 
-/// What a user ordered.
+/// An order of a user.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct OrderView {
     id: String,
@@ -89,7 +88,7 @@ pub(crate) struct OrderView {
     total: u64,
     payment: Vec<Part>,
     address: Address,
-    /// Why it was cancelled, or why the last change or deletion was not made; null otherwise.
+    /// The reason why it was cancelled, or why the last change or deletion was not made; null otherwise.
     reason: Option<Rejection>,
 }
 

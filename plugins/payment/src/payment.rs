@@ -24,7 +24,7 @@ pub(crate) enum Status {
     Cancelled,
 }
 
-/// What is paid, and how.
+/// An amount, and the methods by which it is paid.
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Charge {
     /// In the smallest unit of the currency.

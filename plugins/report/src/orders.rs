@@ -13,7 +13,7 @@ pub(crate) struct ReportedOrder {
     id: String,
     user_id: String,
     status: Status,
-    /// Why it was cancelled, or why the last change or deletion was not made; null otherwise.
+    /// The reason why it was cancelled, or why the last change or deletion was not made; null otherwise.
     reason: Option<Rejection>,
     lines: Vec<Line>,
     /// In the smallest unit of the currency.

@@ -39,14 +39,14 @@ pub(crate) struct Sales {
     after: Option<String>,
 }
 
-/// What was sold of a product, or on a day.
+/// The sales of a product, or of a day.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Total {
     #[serde(flatten)]
     of: Of,
-    /// How many orders.
+    /// Number of orders.
     orders: u64,
-    /// How many pieces.
+    /// Number of pieces.
     quantity: u64,
     /// In the smallest unit of the currency.
     amount: u64,
@@ -61,7 +61,7 @@ enum Of {
 
 impl Query for Sales {
     const NAME: &str = "sales";
-    const DESCRIPTION: &str = "What was sold, of the orders that stand: those that are confirmed, or were and \
+    const DESCRIPTION: &str = "Sales, from the orders that stand: those that are confirmed, or were and \
         are being changed or deleted now. Pending, cancelled and deleted orders do not count. Lists products in \
         the order of their ids, or days, the last one first.";
     type Answer = Page<Total>;

@@ -27,7 +27,7 @@ pub(crate) enum ServiceNameEvent {
     ServiceNameClosed {},
 }
 
-/// What clients see of it.
+/// The part of the state that clients see.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ServiceNameView {
     pub(crate) id: String,
