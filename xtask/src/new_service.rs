@@ -1,4 +1,4 @@
-//! A service written by `kontor new` builds and passes its tests outside of the repository.
+//! Checks that a service from `kontor new` builds and passes its tests outside the repository.
 
 use std::fs;
 use std::path::Path;
@@ -7,12 +7,12 @@ use std::process::Command;
 use crate::Result;
 use crate::cargo::{Workspace, succeed};
 
-/// The name has two words, so that its spellings as a crate, a module and a type differ.
+/// Its name has two words, so that all the ways to write it differ.
 const SERVICE: &str = "gift-card";
 
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     succeed("build of the host", &mut workspace.cargo(&["build", "--workspace", "--bin", "kontor"]))?;
-    // One folder for each checkout, always the same, so that cargo finds its earlier output.
+    // One folder for each checkout, and the same every time: cargo finds what it compiled before.
     let checkout = workspace.root.display().to_string().replace('/', "-");
     let folder = std::env::temp_dir().join(format!("kontor-new{checkout}"));
     if folder.exists() {
@@ -22,13 +22,13 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut new = Command::new(workspace.target.join("debug/kontor"));
     new.args(["new", SERVICE, "--dir"]).arg(&service).arg("--sdk").arg(&workspace.root);
     succeed("kontor new", &mut new)?;
-    // The workspace's versions, profiles and target directory let this build reuse compiled crates.
+    // With the versions, the profiles and the target directory of the workspace, what is compiled already serves this too.
     fs::copy(workspace.root.join("Cargo.lock"), service.join("Cargo.lock"))?;
     let cargo = |what, arguments: &[&str]| succeed(what, &mut in_folder(workspace, &service, arguments));
     cargo("format of a new service", &["fmt", "--check"])?;
     cargo("build of a new service", &["build", "--offline", "--release", "--target", "wasm32-wasip2"])?;
     let profiles = workspace.root.join("Cargo.toml");
-    let profiles = profiles.to_str().ok_or("the path of the repository is not UTF-8")?;
+    let profiles = profiles.to_str().ok_or("the folder of the repository has a name that is no text")?;
     cargo("tests of a new service", &["test", "--offline", "--config", profiles])?;
     fs::remove_dir_all(&folder)?;
     Ok(())

@@ -258,7 +258,7 @@ fn an_order_shows_what_it_was_until_it_has_been_changed() {
     order.when("complete-update", json!({})).then_view(changed);
 }
 
-/// The order service is not told of any inventory here: asking for a price would fail the test.
+/// There is no inventory here: asking for a price would fail the test.
 #[test]
 fn a_change_keeps_the_prices_and_may_leave_lines_out() {
     let priced = |id: &str, quantity: u64, unit_price: u64| {

@@ -1,32 +1,39 @@
-//! Decimal fractions of an amount, exact to the last unit.
+//! Shares of an amount: decimal fractions, exact to the last unit.
 
-/// How many decimal places a share may have. 1 is then 10¹⁸, which a `u64` holds with room for a sum.
+/// Maximum number of decimal places of a share. 1 is then 10¹⁸, and a `u64` has room for the sum of several
+/// shares.
 const PLACES: usize = 18;
 
-/// The whole, as shares are counted.
+/// The whole, in units of a share.
 const ONE: u64 = 10_u64.pow(PLACES as u32);
 
-/// Reads decimal fractions such as `0.9`, counted in units of 10⁻¹⁸. None unless all are well-formed and they add up to
-/// exactly 1.
-pub(crate) fn read<'a>(shares: impl IntoIterator<Item = &'a str>) -> Option<Vec<u64>> {
-    let shares: Vec<u64> = shares.into_iter().map(parse).collect::<Option<_>>()?;
-    let sum = shares.iter().try_fold(0_u64, |sum, share| sum.checked_add(*share))?;
-    (sum == ONE).then_some(shares)
-}
+/// Decimal fractions that add up to exactly 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shares(Vec<u64>);
 
-/// Splits a total by shares that add up to 1. Each part is rounded down and the first takes the remainder, so the parts
-/// add up to the total.
-pub(crate) fn split(total: u64, shares: &[u64]) -> Vec<u64> {
-    let part = |share: &u64| (u128::from(total) * u128::from(*share) / u128::from(ONE)) as u64;
-    let mut parts: Vec<u64> = shares.iter().map(part).collect();
-    let remainder = total - parts.iter().sum::<u64>();
-    if let Some(first) = parts.first_mut() {
-        *first += remainder;
+impl Shares {
+    /// Reads fractions such as `0.9`, with at most 18 decimal places. Returns `None` unless all are
+    /// well-formed and add up to exactly 1.
+    pub fn read<'a>(shares: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let shares: Vec<u64> = shares.into_iter().map(parse).collect::<Option<_>>()?;
+        let sum = shares.iter().try_fold(0_u64, |sum, share| sum.checked_add(*share))?;
+        (sum == ONE).then_some(Self(shares))
     }
-    parts
+
+    /// Splits a total into one part a share. Each part is rounded down and the first one takes the remainder,
+    /// so the parts add up to the total.
+    pub fn split(&self, total: u64) -> Vec<u64> {
+        let part = |share: &u64| (u128::from(total) * u128::from(*share) / u128::from(ONE)) as u64;
+        let mut parts: Vec<u64> = self.0.iter().map(part).collect();
+        let remainder = total - parts.iter().sum::<u64>();
+        if let Some(first) = parts.first_mut() {
+            *first += remainder;
+        }
+        parts
+    }
 }
 
-/// Digits, and perhaps a point and up to 18 digits more: no sign, no exponent, no spaces.
+/// Reads digits, and perhaps a point and up to 18 digits more: no sign, no exponent, no spaces.
 fn parse(share: &str) -> Option<u64> {
     let (whole, decimals) = match share.split_once('.') {
         Some((_, "")) => return None,
@@ -56,7 +63,7 @@ mod tests {
             &["0.333333333333333333", "0.666666666666666667"],
         ];
         for shares in good {
-            assert!(read(shares.iter().copied()).is_some(), "{shares:?} must be taken");
+            assert!(Shares::read(shares.iter().copied()).is_some(), "{shares:?} must be taken");
         }
         let bad: &[&[&str]] = &[
             &[],
@@ -75,7 +82,7 @@ mod tests {
             &["NaN"],
         ];
         for shares in bad {
-            assert!(read(shares.iter().copied()).is_none(), "{shares:?} must be refused");
+            assert!(Shares::read(shares.iter().copied()).is_none(), "{shares:?} must be refused");
         }
     }
 
@@ -93,8 +100,8 @@ mod tests {
             (largest, &["0.000000000000000001", "0.999999999999999999"], &[10, largest - 10]),
         ];
         for (total, shares, parts) in table {
-            let shares = read(shares.iter().copied()).unwrap();
-            assert_eq!(split(*total, &shares), *parts, "{total} split by {shares:?}");
+            let shares = Shares::read(shares.iter().copied()).unwrap();
+            assert_eq!(shares.split(*total), *parts, "{total} split by {shares:?}");
         }
     }
 }
