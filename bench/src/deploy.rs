@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use kontor::log::{Append, EmbeddedLog, EventLog as _};
-use kontor::model::{CommandId, Json, Meta, NewEvent, StreamId};
+use kontor::model::{CommandId, Json, Meta, NewEvent, StreamId, Version};
 use serde::Serialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -105,7 +105,8 @@ impl Deploy {
                     let stream = StreamId::new("order", &shop.id(*order))?;
                     let events = vec![NewEvent { name: (*name).into(), payload: Json::of(payload)? }];
                     let meta = meta(shop.time_ms(*order));
-                    batch.push(Append { stream, expected: version as u64, events, meta });
+                    let expected = Version::START.after(version);
+                    batch.push(Append { stream, expected, events, meta });
                 }
             }
             log.append(batch).await?;

@@ -202,7 +202,7 @@ impl Shop {
     fn slot_for(&self, id: &str) -> Result<Arc<Mutex<Slot>>, Refusal> {
         let stream =
             StreamId::new("product", id).map_err(|error| Refusal::InvalidPayload(error.to_string()))?;
-        let slot = || Arc::new(Mutex::new(Slot { stream, version: 0, product: None }));
+        let slot = || Arc::new(Mutex::new(Slot { stream, version: Version::START, product: None }));
         let mut products = self.products.write().unwrap_or_else(PoisonError::into_inner);
         Ok(products.entry(id.to_owned()).or_insert_with(slot).clone())
     }
@@ -221,7 +221,7 @@ impl Shop {
             let (event, product) = decide(slot.product.as_ref())?;
             let append = self.append(&slot, command, &command_id, &event)?;
             let appending = self.log.append(vec![append]);
-            slot.version += 1;
+            slot.version = slot.version.next();
             slot.product = Some(product.clone());
             (appending, slot.stream.clone(), slot.version, event, product)
         };
@@ -283,11 +283,11 @@ fn reply(
     let body = Reply { id: stream.id(), version, position, events: [event], state: view };
     let internal = |error: &dyn std::error::Error| Refusal::Internal(error.to_string());
     let body = serde_json::to_vec(&body).map_err(|error| internal(&error))?;
-    let status = if version == 1 { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if version == Version::START.next() { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(POSITION, position.into());
+    headers.insert(POSITION, position.get().into());
     let etag = HeaderValue::try_from(format!("\"{version}\"")).map_err(|error| internal(&error))?;
     headers.insert(header::ETAG, etag);
     let request_id = HeaderValue::try_from(command_id.as_str()).map_err(|error| internal(&error))?;

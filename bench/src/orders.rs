@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kontor::model::{CommandId, Json, Meta, NewEvent, Recorded, StreamId};
+use kontor::model::{CommandId, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
 use serde_json::{Value, json};
 
 pub(crate) const PRODUCTS: u64 = 1_000;
@@ -109,7 +109,8 @@ fn recorded(kind: &str, id: &str, name: &str, payload: &Value, meta: &Arc<Meta>)
     let NewEvent { name, payload } = NewEvent { name: name.into(), payload: Json::of(payload).ok()? };
     let stream = StreamId::new(kind, id).ok()?;
     // Position 0: the log that the questions are asked beside is empty, and no read model may be ahead of it.
-    Some(Recorded { position: 0, stream, version: 1, index: 0, name, payload, meta: meta.clone() })
+    let (position, version) = (Position::START, Version::START.next());
+    Some(Recorded { position, stream, version, index: 0, name, payload, meta: meta.clone() })
 }
 
 fn meta(id: &str, time_ms: u64) -> Arc<Meta> {

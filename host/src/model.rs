@@ -1,5 +1,7 @@
 //! The words of the domain as types: commands, events, streams, versions, positions. No I/O.
 
+mod place;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
+
+pub(crate) use self::place::place;
+pub use self::place::{Position, Version};
 
 /// The longest aggregate id in bytes. Ids stand in URLs, file names and NATS subjects.
 pub const MAX_ID_LENGTH: usize = 128;
@@ -18,11 +23,8 @@ pub(crate) const SAGA: &str = "saga";
 /// The kind of the stream that deployments are in.
 pub(crate) const DEPLOYMENT: &str = "deployment";
 
-/// The place of an event in the global order of the log, from 1. 0 is before the first event.
-pub type Position = u64;
 
 /// The place of an event in its stream, from 1. 0 is the version of a stream without events.
-pub type Version = u64;
 
 /// A UUID made from the event that started it and the saga's name.
 pub type SagaId = Arc<str>;

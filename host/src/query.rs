@@ -116,7 +116,7 @@ impl Queries {
         let limit = self.shared.limits.catch_up;
         Inquiry {
             shared: self.shared.clone(),
-            at_least: at_least.unwrap_or(0),
+            at_least: at_least.unwrap_or_default(),
             deadline: Instant::now() + wait.map_or(limit, |wait| wait.min(limit)),
             trace: Arc::default(),
         }
@@ -193,7 +193,7 @@ impl Inquiry {
 
     /// The log's position that everything found out so far reflects at least, be it an answer or a rejection.
     pub fn reflects(&self) -> Position {
-        self.trace.reflects.load(Ordering::Relaxed)
+        Position::new(self.trace.reflects.load(Ordering::Relaxed))
     }
 
     /// Waits until the log has the position. It always has those that it gave itself.
@@ -206,7 +206,7 @@ impl Inquiry {
         if !arrived {
             return Err(CallError::Ahead { at_least: self.at_least, reached });
         }
-        self.trace.reflects.store(reached, Ordering::Relaxed);
+        self.trace.reflects.store(reached.get(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -283,7 +283,7 @@ impl Inquiry {
     ) -> Result<T, CallError> {
         let Shared { projections, limits, places, .. } = &*self.shared;
         let service = &deployed.manifest().service;
-        if self.at_least > 0 {
+        if self.at_least > Position::START {
             let limit = self.deadline.saturating_duration_since(Instant::now());
             let caught_up = projections.wait(service, self.at_least, limit).await;
             caught_up.map_err(|behind| self.not_caught_up(service, behind.reached))?;
@@ -313,7 +313,7 @@ impl Inquiry {
         };
         match content {
             Ok((opening, changes)) => {
-                self.trace.reflects.fetch_min(position, Ordering::Relaxed);
+                self.trace.reflects.fetch_min(position.get(), Ordering::Relaxed);
                 let component = component.digest();
                 Ok((connection, Revision::ReadModel { component, opening, changes }))
             }

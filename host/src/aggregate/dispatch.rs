@@ -314,7 +314,7 @@ impl Shared {
             None => ahead.insert(self.states.load(&command.stream, component).await?),
         };
         if command.repeatable
-            && live.version > 0
+            && live.version > Version::START
             && let Some(answer) = self.recorded(command, component, live).await?
         {
             return Ok((Effect::Settled(Ok(answer)), None));
@@ -375,13 +375,13 @@ impl Shared {
         let expected = live.version;
         let append = Append { stream: stream.clone(), expected, events: events.clone(), meta: meta.clone() };
         let appending = self.log.append_in(lineage, vec![append]);
-        live.version += events.len() as Version;
+        live.version = live.version.after(events.len());
         live.folded = after;
         let answer = Accepted {
             saga: self.saga_started(&stream, &events, &meta),
             stream,
             version: live.version,
-            position: 0,
+            position: Position::START,
             events,
             view: live.view().cloned(),
         };

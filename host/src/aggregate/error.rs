@@ -158,7 +158,11 @@ mod tests {
     }
 
     fn behind() -> CallError {
-        CallError::NotCaughtUp { service: "report".into(), at_least: 9, reached: 7 }
+        CallError::NotCaughtUp {
+            service: "report".into(),
+            at_least: Position::new(9),
+            reached: Position::new(7),
+        }
     }
 
     fn check(error: impl Into<CallError>, status: u16, code: &str, retry: bool) {
@@ -185,7 +189,11 @@ mod tests {
 
     #[test]
     fn what_the_caller_got_wrong_is_not_worth_a_repetition() {
-        let mismatch = CallError::VersionMismatch { stream: stream(), expected: 7, actual: 9 };
+        let mismatch = CallError::VersionMismatch {
+            stream: stream(),
+            expected: Version::new(7),
+            actual: Version::new(9),
+        };
         check(mismatch, 412, "version-mismatch", false);
         check(CallError::Unknown("the command order.creat".to_owned()), 404, "not-deployed", false);
         check(CallError::KeyReused { stream: stream() }, 422, "idempotency-key-reused", false);
@@ -193,7 +201,8 @@ mod tests {
 
     #[test]
     fn what_will_pass_is_worth_a_repetition() {
-        let conflict = AppendError::Conflict { stream: stream(), expected: 1, actual: 2 };
+        let conflict =
+            AppendError::Conflict { stream: stream(), expected: Version::new(1), actual: Version::new(2) };
         let duplicate = AppendError::Duplicate { stream: stream(), command: CommandId::from_key("k") };
         let read_model = CallError::ReadModel { service: "report".into(), reason: "it is behind".to_owned() };
         check(CallError::Busy { queue: "the log" }, 503, "busy", true);
@@ -206,7 +215,12 @@ mod tests {
         check(ReadError(broken_disk()), 503, "log-unavailable", true);
         check(read_model, 503, "read-model-unavailable", true);
         check(behind(), 504, "read-model-behind", true);
-        check(CallError::Ahead { at_least: 9, reached: 7 }, 504, "position-ahead", true);
+        check(
+            CallError::Ahead { at_least: Position::new(9), reached: Position::new(7) },
+            504,
+            "position-ahead",
+            true,
+        );
     }
 
     #[test]
@@ -246,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_version_mismatch_names_both_versions() {
-        let body = body(&Problem::version_mismatch(Some(7), 9));
+        let body = body(&Problem::version_mismatch(Some(Version::new(7)), Version::new(9)));
         assert_eq!((&body["expected_version"], &body["actual_version"]), (&json!(7), &json!(9)));
     }
 

@@ -15,7 +15,7 @@ use crate::runtime::{Component, Folded, Target};
 /// States kept in memory. At a kilobyte each, a hundred megabytes.
 const CACHED_STATES: usize = 100_000;
 /// A snapshot is taken after so many events: reading and folding them again takes less than a millisecond.
-const SNAPSHOT_EVERY: Version = 100;
+const SNAPSHOT_EVERY: usize = 100;
 
 /// An aggregate at one version.
 #[derive(Clone, Debug)]
@@ -111,13 +111,13 @@ impl States {
             return Ok(self.keep(stream, live));
         }
         // A stream that is shorter has no snapshot: most are, and are read in one go.
-        let first = self.log.read(stream, 0, SNAPSHOT_EVERY as usize).await?;
+        let first = self.log.read(stream, Version::START, SNAPSHOT_EVERY).await?;
         let mut start = empty;
         if let Some(last) = first.last() {
             start.folded = component.evolve(Target { since: &first, ..start.target(stream) }).await?;
             start.version = last.version;
         }
-        if start.version == SNAPSHOT_EVERY
+        if first.len() == SNAPSHOT_EVERY
             && let Some(snapshot) = self.snapshots.load(stream, start.state_version).await
         {
             let target = Target { stream, state: Some(&snapshot.state), since: &[] };
@@ -125,7 +125,7 @@ impl States {
             start.version = snapshot.version;
             start.snapshot_version = snapshot.version;
         }
-        let live = match start.version < SNAPSHOT_EVERY {
+        let live = match first.len() < SNAPSHOT_EVERY {
             true => start,
             false => self.fold(stream, component, start, None).await?,
         };
@@ -141,7 +141,7 @@ impl States {
         up_to: Option<Version>,
     ) -> Result<Live, CallError> {
         loop {
-            let left = up_to.map_or(MAX_PAGE, |version| version.saturating_sub(live.version) as usize);
+            let left = up_to.map_or(MAX_PAGE, |version| version.distance_from(live.version) as usize);
             let events = self.log.read(stream, live.version, left.min(MAX_PAGE)).await?;
             let Some(last) = events.last() else {
                 return Ok(live);
@@ -153,7 +153,7 @@ impl States {
 
     /// Remembers a state that is on disk, and takes a snapshot when one is due.
     pub(crate) fn keep(&self, stream: &StreamId, mut live: Live) -> Live {
-        if live.version >= live.snapshot_version + SNAPSHOT_EVERY
+        if live.version >= live.snapshot_version.after(SNAPSHOT_EVERY)
             && let Some(Folded { state, view }) = live.folded.clone()
         {
             live.snapshot_version = live.version;
@@ -163,7 +163,7 @@ impl States {
                 Snapshot { version: live.version, state, view },
             );
         }
-        if live.version > 0 {
+        if live.version > Version::START {
             // A reader that was overtaken by a commit must not bring an older state back.
             let newer = self.cache.entry(stream, None, |_, cached| {
                 if cached.version <= live.version {
@@ -189,10 +189,10 @@ impl States {
 pub(crate) fn empty(component: &Component, stream: &StreamId) -> Live {
     let aggregate = component.manifest().aggregate(stream.aggregate());
     Live {
-        version: 0,
+        version: Version::START,
         folded: None,
         digest: component.digest(),
         state_version: aggregate.map_or(0, |aggregate| aggregate.state_version),
-        snapshot_version: 0,
+        snapshot_version: Version::START,
     }
 }

@@ -63,7 +63,7 @@ pub(super) struct Commits {
 impl Commits {
     pub(super) fn of(log: LogFile) -> Result<Self, ReadError> {
         let head = log.head()?;
-        Ok(Self { log, head, page: VecDeque::new(), after: 0 })
+        Ok(Self { log, head, page: VecDeque::new(), after: Position::START })
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Commit>, ReadError> {

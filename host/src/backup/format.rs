@@ -85,11 +85,11 @@ impl Commit {
 
     /// The position of the last event.
     pub(super) fn last(&self) -> Position {
-        self.position + self.events.len() as Position - 1
+        self.position.after(self.events.len()).before(1)
     }
 
     pub(super) fn into_append(self) -> Append {
-        Append { stream: self.stream, expected: self.version - 1, events: self.events, meta: self.meta }
+        Append { stream: self.stream, expected: self.version.before(1), events: self.events, meta: self.meta }
     }
 
     /// Tells apart what differs.
@@ -180,7 +180,8 @@ pub(super) struct Reader<R> {
 impl<R: BufRead> Reader<R> {
     pub(super) fn new(input: R) -> Result<Self, FormatError> {
         let (hash, summary) = (Sha256::new(), Summary::default());
-        let mut reader = Self { input, hash, line: 0, text: Vec::new(), last_position: 0, summary };
+        let mut reader =
+            Self { input, hash, line: 0, text: Vec::new(), last_position: Position::START, summary };
         // Whatever it is, it is not one of ours.
         let first = reader.read().map_err(|error| match error {
             FormatError::Read(error) => FormatError::Read(error),
@@ -213,8 +214,8 @@ impl<R: BufRead> Reader<R> {
                 Ok(Some(Item::Component(wasm)))
             }
             Line::Commit(commit) => {
-                if commit.position != self.summary.events + 1
-                    || commit.version == 0
+                if commit.position.get() != self.summary.events + 1
+                    || commit.version == Version::START
                     || commit.events.is_empty()
                 {
                     return Err(self.damaged("it does not follow the one before"));
@@ -225,7 +226,7 @@ impl<R: BufRead> Reader<R> {
             }
             Line::End(end) => {
                 self.summary.sha256 = hex::encode(before.finalize());
-                if end != self.summary || end.events != self.last_position {
+                if end != self.summary || end.events != self.last_position.get() {
                     return Err(self.damaged("its checksum is that of another export"));
                 }
                 Ok(None)
@@ -262,9 +263,9 @@ mod tests {
     use super::*;
     use crate::model::{CommandId, Json};
 
-    fn recorded(position: Position, version: Version, index: u32, payload: &str) -> Recorded {
+    fn recorded(number: u64, index: u32, payload: &str) -> Recorded {
         let meta = Meta {
-            command_id: CommandId::from(format!("c{}", position - Position::from(index))),
+            command_id: CommandId::from(format!("c{}", number - u64::from(index))),
             fingerprint: u64::MAX,
             digest: Some(Digest::of(b"component")),
             causation_id: Some("order/A-1/0".into()),
@@ -273,19 +274,20 @@ mod tests {
         };
         let stream = StreamId::new("order", "A-1").unwrap();
         let payload = Json::parse(payload.to_owned()).unwrap();
+        let (position, version) = (Position::new(number), Version::new(number));
         Recorded { position, stream, version, index, name: "done".into(), payload, meta: meta.into() }
     }
 
     fn commits() -> [Commit; 2] {
-        let mut first = Commit::new(recorded(1, 1, 0, r#"{"text": "a\nb"}"#));
-        first.push(recorded(2, 2, 1, "{\n  \"n\": 1.0\r\n}"));
-        [first, Commit::new(recorded(3, 3, 0, "{}"))]
+        let mut first = Commit::new(recorded(1, 0, r#"{"text": "a\nb"}"#));
+        first.push(recorded(2, 1, "{\n  \"n\": 1.0\r\n}"));
+        [first, Commit::new(recorded(3, 0, "{}"))]
     }
 
     /// An export of four lines and the last one.
     fn export() -> Vec<u8> {
         let mut text = Vec::new();
-        let mut writer = Writer::new(&mut text, 3).unwrap();
+        let mut writer = Writer::new(&mut text, Position::new(3)).unwrap();
         writer.component(Digest::of(b"component"), b"component").unwrap();
         for commit in commits() {
             writer.commit(commit).unwrap();
@@ -313,7 +315,9 @@ mod tests {
         );
         let [first, second] = commits();
         assert!(matches!(items.remove(0), Item::Component(wasm) if wasm == b"component"));
-        assert!(matches!(items.remove(0), Item::Commit(commit) if commit == first && commit.last() == 2));
+        assert!(
+            matches!(items.remove(0), Item::Commit(commit) if commit == first && commit.last() == Position::new(2))
+        );
         assert!(matches!(items.remove(0), Item::Commit(commit) if commit == second));
         assert_eq!(items.len(), 0);
     }

@@ -80,7 +80,7 @@ pub async fn import(
     let mut there = commits(to.data)?;
     let there_before = there.head;
     if there_before > end {
-        return Err(ImportError::NotEmpty { from: end + 1 });
+        return Err(ImportError::NotEmpty { from: end.next() });
     }
     let mut appends = Appends::to(to.log);
     let mut hash = Sha256::new();
@@ -103,7 +103,7 @@ pub async fn import(
     }
     appends.finish().await?;
     compare(to.data, hash)?;
-    Ok(Imported { summary: export.summary().clone(), there_before })
+    Ok(Imported { summary: export.summary().clone(), there_before: there_before.get() })
 }
 
 /// What is in the log.

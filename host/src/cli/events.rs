@@ -29,7 +29,7 @@ pub(super) struct Events {
     #[arg(long)]
     follow: bool,
     /// Only events behind this position of the log
-    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    #[arg(long, value_name = "POSITION", default_value_t = Position::START)]
     after: Position,
     /// Only events of this aggregate, such as order/A-1
     #[arg(long, value_name = "AGGREGATE/ID", value_parser = StreamId::parse)]

@@ -71,6 +71,7 @@ fn list_text(nodes: &[Seen], style: Style) -> String {
 mod tests {
     use kontor::clock::Time;
     use kontor::cluster::{Node, Status};
+    use kontor::model::{Position, Version};
 
     use super::*;
 
@@ -82,7 +83,7 @@ mod tests {
             address: ([127, 0, 0, 1], 7071).into(),
             version: "0.1.0".to_owned(),
             since: Time(0),
-            status: Status { position, deployment: 2, troubles },
+            status: Status { position: Position::new(position), deployment: Version::new(2), troubles },
         };
         Seen { node, state, heard_ms: 7_500 }
     }

@@ -108,7 +108,7 @@ impl Plugins {
     fn history(&self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let client = Client::new(&self.host)?;
         let other_shape = "the host's history of plugins has another shape";
-        let (mut items, mut next) = (Vec::new(), Some(0));
+        let (mut items, mut next) = (Vec::new(), Some(Version::START));
         while let Some(after) = next {
             let parameters = [("after", after.to_string()), ("limit", PAGE.to_string())];
             let page: HistoryPage = serde_json::from_str(&client.get("/admin/plugins/history", &parameters)?)

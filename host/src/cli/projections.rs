@@ -153,7 +153,7 @@ fn projection_table(projections: &[Overview], style: Style) -> String {
 /// `40000/123456, 51000 events/s`
 fn progress(build: &Build, live: &Overview) -> String {
     let Build { position, events_per_second, .. } = build;
-    format!("{position}/{}, {events_per_second} events/s", live.position + live.lag_events)
+    format!("{position}/{}, {events_per_second} events/s", live.position.after(live.lag_events as usize))
 }
 
 fn lag(projection: &Overview) -> String {

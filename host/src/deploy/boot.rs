@@ -15,7 +15,7 @@ use crate::deployed::Store;
 use crate::deployed::{Deployed, Gate, GateOutcome};
 use crate::deployed::{Deployments, Happened, HistoryError, Released};
 use crate::log::EventLog;
-use crate::model::Digest;
+use crate::model::{Digest, Version};
 use crate::runtime::{Component, HttpClient, LoadError, Runtime};
 
 /// Who deploys what stands in the directory at a start.
@@ -80,7 +80,7 @@ pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
 
 async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
     let mut deployments = Deployments::load(&**boot.log).await?;
-    let files = directory::read(boot.plugins, deployments.version == 0)?;
+    let files = directory::read(boot.plugins, deployments.version == Version::START)?;
     let by_digest: HashMap<_, _> = files.iter().map(|(_, wasm)| (Digest::of(wasm), wasm)).collect();
     let mut running = Vec::new();
     for (service, known) in &deployments.running {
@@ -140,7 +140,7 @@ impl Boot<'_> {
 
     /// What the log knows about the service of a component that does not run; none if it is new.
     async fn known(&self, wasm: &[u8], deployments: &Deployments) -> Option<String> {
-        if deployments.version == 0 {
+        if deployments.version == Version::START {
             return None;
         }
         // Err: the gates say it.

@@ -142,6 +142,6 @@ pub(super) async fn record(
         AppendError::Conflict { .. } => DeployError::UnderWay,
         other => other.into(),
     })?;
-    deployments.take_in(expected + 1, Time(time_ms), &actor, happened);
+    deployments.take_in(expected.next(), Time(time_ms), &actor, happened);
     Ok(())
 }

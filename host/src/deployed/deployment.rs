@@ -346,7 +346,7 @@ mod tests {
         ];
         for (events, expected) in table {
             let mut deployments = Deployments::default();
-            for (version, happened) in (1..).zip(events) {
+            for (version, happened) in (1..).map(Version::new).zip(events) {
                 deployments.take_in(version, Time(7), &"ada".into(), happened.clone());
             }
             let running = deployments.running.get("order");

@@ -103,7 +103,8 @@ pub(super) async fn carry_out(
         origin: Origin { actor: ACTOR.into(), correlation_id: asked.correlation_id, causation_id: None },
     };
     let accepted = edge.dispatch.submit(command).await.map_err(|error| refusal(edge, error))?;
-    let created = !accepted.events.is_empty() && accepted.version == accepted.events.len() as Version;
+    let created =
+        !accepted.events.is_empty() && accepted.version == Version::START.after(accepted.events.len());
     let (accepted, saga) = follow(edge, accepted, repeatable, asked.wait, stopping).await?;
     Ok(Done { accepted, saga, created })
 }
@@ -117,8 +118,8 @@ async fn expected_version(
         None => Ok(None),
         Some(IfMatch::Version(version)) => Ok(Some(version)),
         // Streams never disappear, so it is enough to look before.
-        Some(IfMatch::Exists) if edge.log.read(stream, 0, 1).await?.is_empty() => {
-            Err(Problem::version_mismatch(None, 0).reflecting(head(edge)))
+        Some(IfMatch::Exists) if edge.log.read(stream, Version::START, 1).await?.is_empty() => {
+            Err(Problem::version_mismatch(None, Version::START).reflecting(head(edge)))
         }
         Some(IfMatch::Exists) => Ok(None),
     }

@@ -1,6 +1,7 @@
 //! What the request's headers say, read into the words of the model. Each refusal names the header. Messages have the same
 //! headers as HTTP requests, but for the one that holds the idempotency key.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -198,7 +199,7 @@ pub(super) fn accepts_json_only(headers: &HeaderMap) -> bool {
 }
 
 /// Digits and nothing else: no sign, no blanks.
-pub(super) fn decimal(text: &str) -> Option<u64> {
+pub(super) fn decimal<N: FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
@@ -220,9 +221,9 @@ mod tests {
         let accepted = [
             (vec![], None),
             (vec!["*"], Some(IfMatch::Exists)),
-            (vec!["\"7\""], Some(IfMatch::Version(7))),
-            (vec![" \"0\" "], Some(IfMatch::Version(0))),
-            (vec!["\"7-0123456789ab\""], Some(IfMatch::Version(7))),
+            (vec!["\"7\""], Some(IfMatch::Version(Version::new(7)))),
+            (vec![" \"0\" "], Some(IfMatch::Version(Version::START))),
+            (vec!["\"7-0123456789ab\""], Some(IfMatch::Version(Version::new(7)))),
         ];
         for (values, expected) in accepted {
             assert_eq!(if_match(&headers("if-match", &values)).unwrap(), expected, "{values:?}");
@@ -237,7 +238,7 @@ mod tests {
 
     #[test]
     fn none_match_compares_weakly() {
-        let etag = etag(7).unwrap();
+        let etag = etag(Version::new(7)).unwrap();
         for (values, matches) in [
             (vec!["\"7\""], true),
             (vec!["W/\"7\""], true),
@@ -273,9 +274,10 @@ mod tests {
     fn the_revision_of_a_view_is_strong_and_that_of_a_reading_weak() {
         let component = crate::model::Digest::of(b"component");
         let tag = |revision| revision_etag(&revision).unwrap().to_str().unwrap().to_owned();
-        let view = tag(Revision::View { component, version: 7 });
-        assert_eq!(version_of_tag(&view), Some(7));
-        assert_ne!(view, tag(Revision::View { component: crate::model::Digest::of(b"other"), version: 7 }));
+        let view = tag(Revision::View { component, version: Version::new(7) });
+        assert_eq!(version_of_tag(&view), Some(Version::new(7)));
+        let other = crate::model::Digest::of(b"other");
+        assert_ne!(view, tag(Revision::View { component: other, version: Version::new(7) }));
         let reading = tag(Revision::ReadModel { component, opening: uuid::Uuid::nil(), changes: 3 });
         assert!(reading.starts_with("W/\"") && reading.ends_with("-3\""), "{reading}");
     }
@@ -356,7 +358,7 @@ mod tests {
 
     #[test]
     fn positions_are_plain_numbers() {
-        assert_eq!(at_least(&headers("kontor-position", &["42"])).unwrap(), Some(42));
+        assert_eq!(at_least(&headers("kontor-position", &["42"])).unwrap(), Some(Position::new(42)));
         assert_eq!(at_least(&HeaderMap::new()).unwrap(), None);
         for bad in ["", "-1", "4 2", "99999999999999999999999"] {
             assert!(at_least(&headers("kontor-position", &[bad])).is_err(), "{bad:?}");

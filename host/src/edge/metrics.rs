@@ -70,7 +70,7 @@ pub(crate) fn show_sagas(census: &[Census]) {
 pub(crate) fn show_log(log: LogState) {
     metrics::gauge!(LOG_AVAILABLE).set(u8::from(log.takes_appends));
     if let Some(copy) = log.copy {
-        metrics::gauge!(COPY_SEQUENCE).set(copy.sequence as f64);
+        metrics::gauge!(COPY_SEQUENCE).set(copy.sequence.get() as f64);
         metrics::gauge!(COPY_LAG).set(copy.behind as f64);
     }
 }
@@ -101,11 +101,11 @@ pub(crate) fn show_projections(projections: &[Overview]) {
     for projection in projections {
         let labels =
             [("service", projection.service.to_string()), ("version", projection.version.to_string())];
-        metrics::gauge!(POSITION, &labels).set(projection.position as f64);
+        metrics::gauge!(POSITION, &labels).set(projection.position.get() as f64);
         metrics::gauge!(LAG_EVENTS, &labels).set(projection.lag_events as f64);
         metrics::gauge!(LAG_SECONDS, &labels).set(Duration::from_millis(projection.lag_ms).as_secs_f64());
         metrics::gauge!(PARKED, &labels).set(projection.parked as f64);
-        let building = projection.building.as_ref().map_or(0, |building| building.position);
+        let building = projection.building.as_ref().map_or(0, |building| building.position.get());
         metrics::gauge!(BUILDING, &labels).set(building as f64);
     }
 }

@@ -4,6 +4,7 @@ mod embedded;
 mod jetstream;
 mod readers;
 mod snapshots;
+mod sql;
 mod thread;
 
 use std::future::Future;
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::model::{CommandId, Meta, NewEvent, Position, Recorded, StreamId, Version};
 
-pub use embedded::{EmbeddedLog, LogFile, OpenError};
+pub use embedded::{EmbeddedLog, LogFile, OpenError, Sequence};
 pub use jetstream::{JetStreamError, JetStreamLog, JetStreamOptions, SetupError, SyncPolicy};
 pub use snapshots::{Snapshot, Snapshots};
 
@@ -150,7 +151,7 @@ pub struct LogState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyState {
     /// The last message of the original that the copy has.
-    pub sequence: u64,
+    pub sequence: Sequence,
     /// Messages that are known to be in the original, and not in the copy yet.
     pub behind: u64,
 }

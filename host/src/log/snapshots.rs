@@ -178,9 +178,9 @@ mod tests {
         StreamId::new("order", "1").unwrap()
     }
 
-    fn snapshot(version: Version) -> Snapshot {
+    fn snapshot(version: u64) -> Snapshot {
         let view = Json::parse(r#"{ "status": "pending" }"#.to_owned()).unwrap();
-        Snapshot { version, state: Json::empty_object(), view }
+        Snapshot { version: Version::new(version), state: Json::empty_object(), view }
     }
 
     #[tokio::test]

@@ -63,7 +63,8 @@ pub(super) fn headers(service: &str, event: &Recorded) -> HeaderMap {
 
 /// Where the host shows the event, in the place of a payload that is too large.
 pub(super) fn refer(headers: &mut HeaderMap, event: &Recorded) {
-    headers.insert("ce-dataref", format!("/streams/{}?after={}&limit=1", event.stream, event.version - 1));
+    headers
+        .insert("ce-dataref", format!("/streams/{}?after={}&limit=1", event.stream, event.version.before(1)));
 }
 
 /// The position of a published event, and its message id; none if it is none of the host's.
@@ -77,13 +78,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{CommandId, Json, Meta, StreamId};
+    use crate::model::{CommandId, Json, Meta, StreamId, Version};
 
     fn event(id: &str) -> Recorded {
         Recorded {
-            position: 42,
+            position: Position::new(42),
             stream: StreamId::new("order", id).unwrap(),
-            version: 7,
+            version: Version::new(7),
             index: 0,
             name: "order-confirmed".into(),
             payload: Json::empty_object(),
@@ -133,7 +134,7 @@ mod tests {
         ] {
             assert_eq!(headers.get(name).map(|value| value.as_str()), Some(value), "{name}");
         }
-        assert_eq!(place(&headers), Some((42, "order/A-1/7")));
+        assert_eq!(place(&headers), Some((Position::new(42), "order/A-1/7")));
         assert_eq!(place(&HeaderMap::new()), None);
     }
 }

@@ -154,7 +154,7 @@ impl Outgoing {
             },
         };
         let Some(last) = last else {
-            return Ok(Place { sequence, position: 0 });
+            return Ok(Place { sequence, position: Position::START });
         };
         let (position, message_id) = cloud_event::place(&last.headers).ok_or(Failure::Foreign)?;
         let log = *self.log.head().borrow();
@@ -163,7 +163,7 @@ impl Outgoing {
         }
         let same =
             |event: &Recorded| event.position == position && cloud_event::message_id(event) == message_id;
-        let event = self.log.read_all(position.saturating_sub(1), 1).await?;
+        let event = self.log.read_all(position.before(1), 1).await?;
         if event.first().is_some_and(same) { Ok(Place { sequence, position }) } else { Err(Failure::Foreign) }
     }
 
@@ -221,7 +221,7 @@ impl Outgoing {
     }
 
     fn published(&self, position: Position) {
-        metrics::gauge!(telemetry::PUBLISHED).set(position as f64);
+        metrics::gauge!(telemetry::PUBLISHED).set(position.get() as f64);
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Owners {
 
 impl Default for Owners {
     fn default() -> Self {
-        Self { host: HOST.into(), by_digest: HashMap::new(), version: 0 }
+        Self { host: HOST.into(), by_digest: HashMap::new(), version: Version::START }
     }
 }
 

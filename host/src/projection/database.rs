@@ -85,7 +85,7 @@ impl Database {
             model: model.clone(),
             from: writer.from,
             opening: Uuid::now_v7(),
-            position: AtomicU64::new(writer.position),
+            position: AtomicU64::new(writer.position.get()),
             parked: AtomicU64::new(writer.parked.len() as u64),
             damaged: Notify::new(),
             idle: Mutex::default(),
@@ -122,7 +122,7 @@ impl Database {
     }
 
     pub(super) fn position(&self) -> Position {
-        self.position.load(Ordering::Acquire)
+        Position::new(self.position.load(Ordering::Acquire))
     }
 
     pub(super) fn parked(&self) -> u64 {
@@ -132,7 +132,7 @@ impl Database {
     /// To be called when everything up to there is committed, with the number of parked streams.
     pub(super) fn advance(&self, position: Position, parked: usize) {
         self.parked.store(parked as u64, Ordering::Relaxed);
-        self.position.store(position, Ordering::Release);
+        self.position.store(position.get(), Ordering::Release);
     }
 
     /// Resolves when a query has come upon damage.
@@ -318,7 +318,7 @@ mod tests {
     use crate::projection::shelf::{Opened, Shelf};
     use crate::projection::tables::Progress;
 
-    const HEAD: Position = 100;
+    const HEAD: u64 = 100;
 
     fn model() -> ReadModel {
         ReadModel {
@@ -328,13 +328,9 @@ mod tests {
         }
     }
 
-    fn open(
-        dir: &Path,
-        model: &ReadModel,
-        head: Position,
-    ) -> Result<(Arc<Database>, Writer), ProjectionsError> {
+    fn open(dir: &Path, model: &ReadModel, head: u64) -> Result<(Arc<Database>, Writer), ProjectionsError> {
         let shelf = Shelf { dir: dir.to_owned(), service: "inventory".into() };
-        let Opened { database, writer } = shelf.open_alone(Digest::of(b""), model, head)?;
+        let Opened { database, writer } = shelf.open_alone(Digest::of(b""), model, Position::new(head))?;
         Ok((database, writer))
     }
 
@@ -345,8 +341,8 @@ mod tests {
         writer.connection.host(insert).unwrap();
     }
 
-    fn commit(writer: &Writer, position: Position) {
-        tables::commit(&writer.connection, &Progress::to(position)).unwrap();
+    fn commit(writer: &Writer, position: u64) {
+        tables::commit(&writer.connection, &Progress::to(Position::new(position))).unwrap();
     }
 
     fn rows(connection: &Guarded) -> u64 {
@@ -365,7 +361,7 @@ mod tests {
         let garbage = |file: &Path| fs::write(file, "no database ".repeat(1_000)).unwrap();
         let empty = |file: &Path| fs::write(file, "").unwrap();
         let untouched = |_: &Path| {};
-        type Case<'a> = (&'a str, ReadModel, Position, &'a dyn Fn(&Path), Position);
+        type Case<'a> = (&'a str, ReadModel, u64, &'a dyn Fn(&Path), u64);
         let cases: [Case<'_>; 7] = [
             ("the same", model(), HEAD, &untouched, 7),
             ("another schema", other_schema, HEAD, &untouched, 0),
@@ -384,7 +380,7 @@ mod tests {
             drop((database, writer));
             change(&file);
             let (_, writer) = open(dir.path(), &other, head).unwrap();
-            assert_eq!(writer.position, expected, "{case}");
+            assert_eq!(writer.position.get(), expected, "{case}");
             assert_eq!(rows(&writer.connection), u64::from(expected > 0), "{case}");
         }
     }
@@ -399,7 +395,7 @@ mod tests {
         // The end of the process.
         drop(writer);
         let (_, writer) = open(dir.path(), &model(), HEAD).unwrap();
-        assert_eq!((writer.position, rows(&writer.connection)), (7, 1));
+        assert_eq!((writer.position.get(), rows(&writer.connection)), (7, 1));
     }
 
     #[test]
@@ -409,12 +405,12 @@ mod tests {
         let (reader, position) = database.begin_read().unwrap();
         insert(&writer, "a");
         commit(&writer, 7);
-        assert_eq!((position, rows(&reader)), (0, 0));
+        assert_eq!((position.get(), rows(&reader)), (0, 0));
         database.end_read(reader);
         // Two events of no interest have passed by.
-        database.advance(9, 0);
+        database.advance(Position::new(9), 0);
         let (reader, position) = database.begin_read().unwrap();
-        assert_eq!((position, rows(&reader)), (9, 1));
+        assert_eq!((position.get(), rows(&reader)), (9, 1));
     }
 
     #[test]

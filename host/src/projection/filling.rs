@@ -14,7 +14,7 @@ use crate::runtime::{Access, Component, Guarded, ReadSession};
 
 /// Events of no interest after which the position is committed all the same: after a restart as many are read again, which
 /// takes some ten milliseconds.
-const COMMIT_EVERY: Position = 10_000;
+const COMMIT_EVERY: u64 = 10_000;
 
 /// Events that a component gets in one call, whose time and memory are limited: less than a batch, which is a transaction.
 const EVENTS_A_CALL: usize = 1_000;
@@ -135,7 +135,7 @@ impl Filling {
 
     /// Nothing is to be applied up to `end`, which is seldom worth a transaction.
     fn pass_by(&mut self, end: Position) -> Result<(), Unfilled> {
-        if end - self.committed >= COMMIT_EVERY {
+        if end.distance_from(self.committed) >= COMMIT_EVERY {
             self.commit(&Progress::to(end))?;
         }
         Ok(())
@@ -157,7 +157,7 @@ impl Filling {
     /// Notes that an event could not be applied. `position`: everything else up to there is dealt with.
     pub(super) fn park(&mut self, event: &Recorded, error: &str, position: Position) -> Result<(), Unfilled> {
         let (service, stream) = (&self.component.manifest().service, &event.stream);
-        tracing::error!(%service, %stream, event.position, error, "a stream is parked in a projection");
+        tracing::error!(%service, %stream, event.position = event.position.get(), error, "a stream is parked in a projection");
         metrics::counter!("kontor_projection_parked_total", "service" => service.to_string()).increment(1);
         self.commit(&Progress { parked: Some((event, error)), ..Progress::to(position) })
     }
@@ -272,11 +272,11 @@ mod tests {
             database.make_schema(SCHEMA).unwrap();
             tables::begin(&database).unwrap();
             database.host(|connection| connection.execute_batch(sql)).unwrap();
-            let committed = commit(&database, &Progress::to(7)).unwrap();
+            let committed = commit(&database, &Progress::to(Position::new(7))).unwrap();
             assert_eq!(committed.err().as_deref(), expected, "{sql}");
             tables::roll_back(&database).unwrap();
             let position = database.host(tables::position).unwrap();
-            assert_eq!(position, if expected.is_none() { 7 } else { 0 }, "{sql}");
+            assert_eq!(position.get(), if expected.is_none() { 7 } else { 0 }, "{sql}");
         }
     }
 }

@@ -176,7 +176,9 @@ impl Projections {
 
     /// Waits until the read model of a service has a position, for `limit` at most.
     pub async fn wait(&self, service: &str, at_least: Position, limit: Duration) -> Result<Position, Behind> {
-        let Some(projection) = self.projection(service) else { return Err(Behind { reached: 0 }) };
+        let Some(projection) = self.projection(service) else {
+            return Err(Behind { reached: Position::START });
+        };
         let mut position = projection.position.clone();
         let waited = tokio::time::timeout(limit, position.wait_for(|position| *position >= at_least)).await;
         match waited {

@@ -59,7 +59,7 @@ impl Building {
     fn progress(&self, now_ms: u64) -> Build {
         let position = self.database.position();
         let elapsed_ms = now_ms.saturating_sub(self.since_ms).max(1);
-        let events_per_second = position.saturating_sub(self.from) * 1_000 / elapsed_ms;
+        let events_per_second = position.distance_from(self.from) * 1_000 / elapsed_ms;
         Build { version: self.database.version(), position, events_per_second }
     }
 }
@@ -120,7 +120,7 @@ impl Projections {
         let position = database.position();
         let next = self.log.read_all(position, 1).await?;
         let lag_ms = next.first().map_or(0, |event| self.clock.now_ms().saturating_sub(event.meta.time_ms));
-        let lag_events = self.log.head().borrow().saturating_sub(position);
+        let lag_events = self.log.head().borrow().distance_from(position);
         Ok(Overview {
             service: projection.service.clone(),
             version: database.version(),
@@ -166,7 +166,7 @@ impl Projections {
                 return Err(Rejection::new("time-not-come", message).into());
             }
             Some(from) => before(&*self.log, from).await?,
-            None => 0,
+            None => Position::START,
         };
         let beginning = Beginning { after, from };
         if !request(&projection, |answer| Request::Replay { beginning, answer }).await? {
@@ -185,9 +185,9 @@ impl Projections {
 /// The position of the last event before a time, by halving the log. Where the clocks of several hosts have differed, what is
 /// around that time may be on either side.
 async fn before(log: &dyn EventLog, Time(time_ms): Time) -> Result<Position, ReadError> {
-    let (mut before, mut end) = (0, *log.head().borrow());
+    let (mut before, mut end) = (Position::START, *log.head().borrow());
     while before < end {
-        let middle = before + (end - before) / 2;
+        let middle = before.after(end.distance_from(before) as usize / 2);
         match log.read_all(middle, 1).await?.first() {
             Some(event) if event.meta.time_ms < time_ms => before = event.position,
             _ => end = middle,

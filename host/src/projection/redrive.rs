@@ -43,11 +43,11 @@ impl Filling {
     ) -> Result<bool, Ended> {
         let mut next = Some(self.look_up(|connection| tables::unapplied(connection, stream))?);
         while let Some(version) = next {
-            let page = log.read(stream, version - 1, MAX_PAGE).await?;
+            let page = log.read(stream, version.before(1), MAX_PAGE).await?;
             // What is behind the read model's position, the subscription brings.
             let more =
                 page.len() == MAX_PAGE && page.last().is_some_and(|last| last.position < self.position);
-            next = page.last().filter(|_| more).map(|last| last.version + 1);
+            next = page.last().filter(|_| more).map(|last| last.version.next());
             let due = |event: &Recorded| event.position <= self.position && self.subscribed.contains(event);
             let events: Vec<_> = page.into_iter().filter(due).collect();
             let progress = self.redriven(Redriven { stream, events: events.len(), next });
@@ -71,7 +71,7 @@ impl Filling {
         applied: &mut u64,
     ) -> Result<bool, Ended> {
         for event in events {
-            let redriven = Redriven { stream, events: 1, next: Some(event.version + 1) };
+            let redriven = Redriven { stream, events: 1, next: Some(event.version.next()) };
             let progress = self.redriven(redriven);
             if let Err(error) = self.attempt(slice::from_ref(event), &progress).await? {
                 self.park(event, &error, self.position)?;

@@ -59,10 +59,10 @@ impl From<&Recorded> for types::Event {
 impl From<&Recorded> for types::RecordedEvent {
     fn from(event: &Recorded) -> Self {
         Self {
-            position: event.position,
+            position: event.position.get(),
             aggregate: event.stream.aggregate().to_owned(),
             aggregate_id: event.stream.id().to_owned(),
-            version: event.version,
+            version: event.version.get(),
             name: event.name.as_ref().to_owned(),
             payload: event.payload.as_str().to_owned(),
             id: event.id(),

@@ -286,7 +286,7 @@ impl Steps for Driver {
         let Some(version) = self.wait(name, wait)? else {
             return Ok(None);
         };
-        let read = self.sender.shared.ground.log.read(&stream, version - 1, 1).await;
+        let read = self.sender.shared.ground.log.read(&stream, version.before(1), 1).await;
         let events = read.map_err(|error| self.halt(Verdict::Record(error.into())))?;
         Ok(events.into_iter().next())
     }
@@ -329,7 +329,7 @@ pub(super) async fn awaited(
     let Wait::Event { stream, events, .. } = &waiting.wait else {
         return Ok(None);
     };
-    let mut after = 0;
+    let mut after = Version::START;
     loop {
         let page = sender.shared.ground.log.read(stream, after, crate::log::MAX_PAGE).await?;
         let Some(last) = page.last() else {

@@ -246,6 +246,6 @@ impl From<Outcome> for runtime::Outcome {
 impl Outcome {
     /// What a step that was left out did.
     pub(crate) fn nothing() -> Self {
-        Self { version: 0, events: Vec::new(), view: None }
+        Self { version: Version::START, events: Vec::new(), view: None }
     }
 }

@@ -20,7 +20,7 @@ use crate::model::{Digest, Position, Recorded, variant_of};
 
 /// Events that concern no saga after which the position is written all the same: as many are looked at again after a
 /// restart, which takes some ten milliseconds.
-const WRITE_EVERY: Position = 10_000;
+const WRITE_EVERY: u64 = 10_000;
 
 /// Raise it when the tables change: the index is then made anew.
 const VERSION: u32 = 3;
@@ -252,7 +252,7 @@ impl Index {
 
     /// Takes in what the log says up to a position. If that is nothing, the position is seldom worth a transaction.
     pub(super) async fn apply(&self, changes: Vec<Change>, position: Position) -> rusqlite::Result<()> {
-        if changes.is_empty() && position.saturating_sub(self.written.load(Ordering::Relaxed)) < WRITE_EVERY {
+        if changes.is_empty() && position.distance_from(self.written()) < WRITE_EVERY {
             return Ok(());
         }
         self.write(changes, position).await
@@ -270,8 +270,12 @@ impl Index {
             transaction.commit()
         })
         .await?;
-        self.written.fetch_max(position, Ordering::Relaxed);
+        self.written.fetch_max(position.get(), Ordering::Relaxed);
         Ok(())
+    }
+
+    fn written(&self) -> Position {
+        Position::new(self.written.load(Ordering::Relaxed))
     }
 
     async fn with<T: Send + 'static>(
@@ -369,11 +373,12 @@ impl FromSql for SagaState {
 mod tests {
     use super::*;
 
-    fn saga(id: &str, trigger: Position) -> Open {
+    fn saga(id: &str, trigger: u64) -> Open {
+        let trigger = Position::new(trigger);
         Open { id: id.into(), trigger, service: "order".into(), name: "place-order".into() }
     }
 
-    fn triggered(id: &str, trigger: Position) -> Change {
+    fn triggered(id: &str, trigger: u64) -> Change {
         Change::Triggered { open: saga(id, trigger).into(), stream: format!("order/{trigger}") }
     }
 
@@ -386,15 +391,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(dir.path()).unwrap();
         let both = vec![triggered("a", 3), triggered("b", 4)];
-        index.apply(both.clone(), 5).await.unwrap();
-        index.apply(vec![moved("a", SagaState::Completed)], 6).await.unwrap();
+        index.apply(both.clone(), Position::new(5)).await.unwrap();
+        index.apply(vec![moved("a", SagaState::Completed)], Position::new(6)).await.unwrap();
         drop(index);
 
         let index = Index::open(dir.path()).unwrap();
-        index.apply(both, 7).await.unwrap();
+        index.apply(both, Position::new(7)).await.unwrap();
         let b = Unended { open: saga("b", 4), runner: None, sleeps_until_ms: None };
         assert_eq!(index.unended().await.unwrap(), [b]);
-        assert_eq!(index.position().await.unwrap(), 7);
+        assert_eq!(index.position().await.unwrap(), Position::new(7));
     }
 
     #[tokio::test]
@@ -402,8 +407,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(dir.path()).unwrap();
         for (position, written) in [(9_999, 0), (10_000, 10_000), (19_999, 10_000), (20_000, 20_000)] {
-            index.apply(Vec::new(), position).await.unwrap();
-            assert_eq!(index.position().await.unwrap(), written, "after {position}");
+            index.apply(Vec::new(), Position::new(position)).await.unwrap();
+            assert_eq!(index.position().await.unwrap().get(), written, "after {position}");
         }
     }
 
@@ -423,7 +428,7 @@ mod tests {
             Change::Slept { id: id("d"), until_ms: 60 },
             moved("d", SagaState::Running),
         ]);
-        index.apply(changes, 9).await.unwrap();
+        index.apply(changes, Position::new(9)).await.unwrap();
         let unended = index.unended().await.unwrap();
         assert_eq!(
             unended.iter().map(|saga| (&*saga.open.id, saga.sleeps_until_ms)).collect::<Vec<_>>(),
@@ -444,7 +449,7 @@ mod tests {
         );
 
         let again = vec![Change::Resumed { id: id("b") }, Change::Resumed { id: id("c") }];
-        index.apply(again, 10).await.unwrap();
+        index.apply(again, Position::new(10)).await.unwrap();
         let listed = index.list(None, Some("place-order".to_owned()), Some("d".to_owned()), 2).await.unwrap();
         assert_eq!(
             listed.iter().map(|listed| (&*listed.open.id, listed.state)).collect::<Vec<_>>(),

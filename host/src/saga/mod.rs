@@ -168,7 +168,7 @@ impl Sagas {
             waits: Waits::default(),
             stopping: watch::Sender::new(false),
             places: Arc::new(Semaphore::new(MAX_UNDER_WAY as usize)),
-            followed: watch::Sender::new(0),
+            followed: watch::Sender::new(Position::START),
             under_way: Mutex::default(),
             waiting: Mutex::default(),
         });

@@ -35,7 +35,7 @@ pub(crate) enum RecordError {
 pub(super) async fn events(log: &dyn EventLog, stream: &StreamId) -> Result<Vec<Recorded>, RecordError> {
     let mut events: Vec<Recorded> = Vec::new();
     loop {
-        let version = events.last().map_or(0, |event| event.version);
+        let version = events.last().map_or(Version::START, |event| event.version);
         let page = log.read(stream, version, MAX_PAGE).await?;
         if page.is_empty() {
             return Ok(events);
@@ -49,7 +49,7 @@ pub(crate) async fn read(
     log: &dyn EventLog,
     stream: &StreamId,
 ) -> Result<(Version, Option<Saga>), RecordError> {
-    let (mut version, mut saga) = (0, None);
+    let (mut version, mut saga) = (Version::START, None);
     for event in events(log, stream).await? {
         version = event.version;
         saga = Some(next_state(saga, &variant_of(&event.name, &event.payload)?)?);
@@ -103,7 +103,7 @@ impl Record {
             log: ground.log.clone(),
             clock: ground.clock.clone(),
             stream: StreamId::new(SAGA, id)?,
-            version: 0,
+            version: Version::START,
             saga: None,
             correlation_id: trigger.meta.correlation_id.clone(),
             causation_id: trigger.id().into(),
@@ -166,7 +166,7 @@ impl Record {
             return;
         }
         let expected = self.version;
-        self.version += events.len() as Version;
+        self.version = expected.after(events.len());
         let meta = Meta {
             command_id: CommandId::from(format!("{}/{}", self.stream.id(), self.version)),
             command: "journal".into(),

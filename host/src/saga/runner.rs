@@ -56,7 +56,7 @@ struct Running {
 
 /// The event that started a saga.
 pub(super) async fn trigger(shared: &Shared, open: &Open) -> Result<Recorded, RunError> {
-    let events = shared.ground.log.read_all(open.trigger - 1, 1).await.map_err(RecordError::from)?;
+    let events = shared.ground.log.read_all(open.trigger.before(1), 1).await.map_err(RecordError::from)?;
     events.into_iter().find(|event| event.position == open.trigger).ok_or(RunError::NoTrigger)
 }
 

@@ -112,9 +112,10 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Position;
 
     fn open(id: &str) -> Arc<Open> {
-        Arc::new(Open { id: id.into(), trigger: 1, service: "s".into(), name: "n".into() })
+        Arc::new(Open { id: id.into(), trigger: Position::new(1), service: "s".into(), name: "n".into() })
     }
 
     fn on(stream: &StreamId, event: &str) -> Option<(StreamId, Vec<String>)> {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use kontor::log::{EmbeddedLog, EventLog as _};
-use kontor::model::StreamId;
+use kontor::model::{StreamId, Version};
 use kontor_testkit::log::happened;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -306,7 +306,7 @@ async fn record(log: &EmbeddedLog, product: &str, additions: &[u64]) {
     let mut events = vec![("product-registered", json!({"name": product, "unit_price": 5, "quantity": 1}))];
     events.extend(additions.iter().map(|quantity| ("stock-added", json!({"quantity": quantity}))));
     let stream = StreamId::new("product", product).unwrap();
-    log.append(vec![happened(stream, 0, &events)]).await.unwrap();
+    log.append(vec![happened(stream, Version::START, &events)]).await.unwrap();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kontor::contract::Method;
 use kontor::contract::{Grants, HttpGrant, SecretSource};
-use kontor::model::{CommandId, Json, Meta, Recorded, Rejection, StreamId};
+use kontor::model::{CommandId, Json, Meta, Position, Recorded, Rejection, StreamId, Version};
 use kontor::runtime::{
     Ask, AskFailure, Awaited, Component, Context, Halt, HttpClient, HttpLimits, Outcome, Request, Resolve,
     Runtime, RuntimeLimits, SagaEnd, Step, Steps, Target, system_resolver,
@@ -397,9 +397,9 @@ async fn a_saga_acts_only_through_commands() {
     let abroad = Abroad::open();
     let bench = Bench::granted(&abroad).await;
     let trigger = Recorded {
-        position: 1,
+        position: Position::new(1),
         stream: StreamId::new("beast", "b1").unwrap(),
-        version: 1,
+        version: Version::new(1),
         index: 0,
         name: "strayed".into(),
         payload: Json::of(&json!({"url": abroad.url("/")})).unwrap(),

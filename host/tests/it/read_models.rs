@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use kontor::log::{EmbeddedLog, EventLog as _};
-use kontor::model::StreamId;
+use kontor::model::{StreamId, Version};
 use kontor_testkit::log::happened;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
@@ -25,7 +25,9 @@ fn record(site: &Site, streams: &[(&str, u64)]) {
         let stream = || StreamId::new("product", product).unwrap();
         let registered = ("product-registered", json!({"name": product, "unit_price": 5, "quantity": 10}));
         let added = vec![("stock-added", json!({"quantity": 1})); usize::try_from(*additions).unwrap()];
-        for append in [happened(stream(), 0, &[registered]), happened(stream(), 1, &added)] {
+        for append in
+            [happened(stream(), Version::START, &[registered]), happened(stream(), Version::new(1), &added)]
+        {
             runtime.block_on(log.append(vec![append])).unwrap();
         }
     }

@@ -254,7 +254,7 @@ impl Host {
     pub fn events(&self) -> Vec<Recorded> {
         let mut events: Vec<Recorded> = Vec::new();
         loop {
-            let after = events.last().map_or(0, |event| event.position);
+            let after = events.last().map_or(Position::START, |event| event.position);
             let page = self.run(self.parts.log.read_all(after, MAX_PAGE)).expect("a page of the log");
             if page.is_empty() {
                 return events;
@@ -275,7 +275,7 @@ impl Host {
     /// Waits until the log holds `count` events for which `what` is true.
     #[track_caller]
     pub fn until(&self, count: usize, what: impl Fn(&Recorded) -> bool) {
-        let mut subscription = Subscription::new(self.parts.log.clone(), 0);
+        let mut subscription = Subscription::new(self.parts.log.clone(), Position::START);
         let mut left = count;
         let look = async {
             while left > 0 {

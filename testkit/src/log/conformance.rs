@@ -63,25 +63,28 @@ async fn events_come_back_as_they_were_appended(log: Log) {
     for (name, meta) in [("full", Arc::new(full)), ("bare", Arc::new(bare))] {
         let event = |text: &str| NewEvent { name: "stock-reserved".into(), payload: json(text) };
         let events: Vec<_> = payloads.map(event).into();
-        let batch =
-            vec![Append { stream: stream(name), expected: 0, events: events.clone(), meta: meta.clone() }];
+        let batch = vec![Append {
+            events: events.clone(),
+            meta: meta.clone(),
+            ..Append::nothing(stream(name), Version::START)
+        }];
         let last = log.append(batch).await.unwrap().position;
         let recorded: Vec<_> = (0..3)
             .map(|index: u32| Recorded {
-                position: last - 2 + u64::from(index),
+                position: last.before(2).after(index as usize),
                 stream: stream(name),
-                version: u64::from(index) + 1,
+                version: Version::new(u64::from(index) + 1),
                 index,
                 name: "stock-reserved".into(),
                 payload: events[index as usize].payload.clone(),
                 meta: meta.clone(),
             })
             .collect();
-        assert_eq!(log.read(&stream(name), 0, MAX_PAGE).await.unwrap(), recorded);
+        assert_eq!(log.read(&stream(name), Version::START, MAX_PAGE).await.unwrap(), recorded);
         assert_eq!(log.find(&stream(name), &meta.command_id).await.unwrap(), recorded);
         expected.extend(recorded);
     }
-    assert_eq!(log.read_all(0, MAX_PAGE).await.unwrap(), expected);
+    assert_eq!(log.read_all(Position::START, MAX_PAGE).await.unwrap(), expected);
 }
 
 async fn versions_count_from_one(log: Log) {
@@ -148,7 +151,7 @@ async fn a_command_is_found_with_all_its_events(log: Log) {
     let mut version = 0;
     for (command, count) in &commands {
         log.append(vec![append_as(command, &a, version, *count)]).await.unwrap();
-        version += *count as Version;
+        version += *count as u64;
     }
     let all = whole_stream(&*log, &a).await;
     let mut rest = &all[..];
@@ -168,18 +171,21 @@ async fn reading_may_begin_anywhere(log: Log) {
     let (all, of_a) = (everything(&*log).await, whole_stream(&*log, &a).await);
     for start in 0..=of_a.len() {
         assert_eq!(
-            log.read(&a, start as Version, 2).await.unwrap(),
+            log.read(&a, Version::START.after(start), 2).await.unwrap(),
             of_a[start..(start + 2).min(of_a.len())]
         );
     }
     for (index, event) in all.iter().enumerate() {
         assert_eq!(log.read_all(event.position, MAX_PAGE).await.unwrap(), all[index + 1..]);
     }
-    for after in [6, u64::MAX] {
+    for after in [Version::new(6), Version::MAX] {
         assert!(log.read(&a, after, MAX_PAGE).await.unwrap().is_empty(), "nothing comes after the end");
     }
-    assert!(log.read_all(u64::MAX, MAX_PAGE).await.unwrap().is_empty(), "nothing comes after the end");
-    assert!(log.read(&stream("unknown"), 0, MAX_PAGE).await.unwrap().is_empty(), "there is no such stream");
+    assert!(log.read_all(Position::MAX, MAX_PAGE).await.unwrap().is_empty(), "nothing comes after the end");
+    assert!(
+        log.read(&stream("unknown"), Version::START, MAX_PAGE).await.unwrap().is_empty(),
+        "there is no such stream"
+    );
 }
 
 async fn the_log_is_read_in_pages(log: Log) {
@@ -194,7 +200,7 @@ async fn the_log_is_read_in_pages(log: Log) {
     assert!(all.is_sorted_by_key(|event| event.position), "positions grow");
     let mut paged: Vec<Recorded> = Vec::new();
     for _ in 0..9 {
-        let after = paged.last().map_or(0, |event| event.position);
+        let after = paged.last().map_or(Position::START, |event| event.position);
         paged.extend(log.read_all(after, 5).await.unwrap());
     }
     assert_eq!(paged, all, "pages neither repeat nor leave out");
@@ -214,13 +220,13 @@ async fn the_streams_of_an_aggregate_are_listed(log: Log) {
 async fn a_page_has_a_limit(log: Log) {
     let thing = stream("a");
     log.append(vec![append(&thing, 0, MAX_PAGE + 1)]).await.unwrap();
-    assert_eq!(log.read(&thing, 0, usize::MAX).await.unwrap().len(), MAX_PAGE);
-    assert_eq!(log.read_all(0, usize::MAX).await.unwrap().len(), MAX_PAGE);
+    assert_eq!(log.read(&thing, Version::START, usize::MAX).await.unwrap().len(), MAX_PAGE);
+    assert_eq!(log.read_all(Position::START, usize::MAX).await.unwrap().len(), MAX_PAGE);
     assert_eq!(whole_stream(&*log, &thing).await.len(), MAX_PAGE + 1);
 }
 
 async fn a_subscription_brings_old_events_then_new_ones(log: Log) {
-    let mut start = 0;
+    let mut start = Position::START;
     for version in 0..20 {
         let position = log.append(vec![append(&stream("old"), version, 1)]).await.unwrap().position;
         if version == 9 {
@@ -275,7 +281,7 @@ async fn an_append_that_nobody_waits_for_is_done(log: Log) {
 
 async fn one_appender_wins_each_version(log: Log) {
     const APPENDERS: usize = 16;
-    const VERSIONS: Version = 20;
+    const VERSIONS: u64 = 20;
     let appenders: Vec<_> = (0..APPENDERS)
         .map(|_| {
             let log = log.clone();
@@ -285,7 +291,7 @@ async fn one_appender_wins_each_version(log: Log) {
                     match log.append(vec![append(&stream("a"), version, 1)]).await {
                         Ok(_) => won.push(version),
                         Err(AppendError::Conflict { actual, .. }) => {
-                            assert!(actual > version, "nobody was faster")
+                            assert!(actual > Version::new(version), "nobody was faster")
                         }
                         Err(error) => panic!("{error}"),
                     }
@@ -304,14 +310,15 @@ async fn one_appender_wins_each_version(log: Log) {
 
 async fn a_position_that_was_reported_can_be_read(log: Log) {
     let last_at = async |position: Position| {
-        log.read_all(position - 1, 1).await.unwrap().first().map(|event| event.position) == Some(position)
+        log.read_all(position.before(1), 1).await.unwrap().first().map(|event| event.position)
+            == Some(position)
     };
     let writer = {
         let log = log.clone();
         tokio::spawn(async move {
             for version in 0..300 {
                 let position = log.append(vec![append(&stream("a"), version, 1)]).await.unwrap().position;
-                let read = log.read_all(position - 1, 1).await.unwrap();
+                let read = log.read_all(position.before(1), 1).await.unwrap();
                 assert_eq!(read.len(), 1, "the event at the position of the reply can be read");
                 assert!(*log.head().borrow() >= position, "the head is not behind the reply");
             }
@@ -319,7 +326,7 @@ async fn a_position_that_was_reported_can_be_read(log: Log) {
     };
     let mut head = log.head();
     while whole_stream(&*log, &stream("a")).await.len() < 300 {
-        let position = *head.wait_for(|head| *head > 0).await.unwrap();
+        let position = *head.wait_for(|head| *head > Position::START).await.unwrap();
         assert!(last_at(position).await, "the event at the head can be read");
     }
     writer.await.unwrap();
@@ -348,7 +355,7 @@ async fn everything_is_there_after_reopening(open: &impl AsyncFn(&str) -> Log) {
     const NAME: &str = "reopened";
     let (a, command) = (stream("a"), CommandId::from_key("once"));
     let log = open(NAME).await;
-    assert_eq!(*log.head().borrow(), 0, "a new log is empty");
+    assert_eq!(*log.head().borrow(), Position::START, "a new log is empty");
     log.append(vec![append_as(&command, &a, 0, 3), append(&stream("b"), 0, 1)]).await.unwrap();
     log.append(vec![append(&a, 3, 1)]).await.unwrap();
     let before = everything(&*log).await;
@@ -371,19 +378,19 @@ async fn everything_is_there_after_reopening(open: &impl AsyncFn(&str) -> Log) {
 fn assert_conflict(
     result: Result<kontor::log::Appended, AppendError>,
     id: &str,
-    expected_version: Version,
-    actual_version: Version,
+    expected_version: u64,
+    actual_version: u64,
 ) {
     match result {
         Err(AppendError::Conflict { stream: of, expected, actual }) => {
-            assert_eq!((of, expected, actual), (stream(id), expected_version, actual_version));
+            assert_eq!((of, expected.get(), actual.get()), (stream(id), expected_version, actual_version));
         }
         other => panic!("an append of another version must be refused, but: {other:?}"),
     }
 }
 
-fn versions(events: &[Recorded]) -> Vec<Version> {
-    events.iter().map(|event| event.version).collect()
+fn versions(events: &[Recorded]) -> Vec<u64> {
+    events.iter().map(|event| event.version.get()).collect()
 }
 
 fn json(text: &str) -> Json {

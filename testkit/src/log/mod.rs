@@ -17,7 +17,7 @@ mod workload;
 use std::sync::Arc;
 
 use kontor::log::{Append, EventLog, MAX_PAGE};
-use kontor::model::{CommandId, Json, Meta, NewEvent, Recorded, StreamId, Version};
+use kontor::model::{CommandId, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
 use serde_json::Value;
 
 pub use conformance::conformance;
@@ -44,14 +44,15 @@ fn meta(command: &CommandId) -> Arc<Meta> {
 }
 
 /// Returns an append of `count` events of a new command.
-fn append(stream: &StreamId, expected: Version, count: usize) -> Append {
+fn append(stream: &StreamId, expected: u64, count: usize) -> Append {
     append_as(&CommandId::new(), stream, expected, count)
 }
 
 /// Returns an append of `count` events of this command.
-fn append_as(command: &CommandId, stream: &StreamId, expected: Version, count: usize) -> Append {
+fn append_as(command: &CommandId, stream: &StreamId, expected: u64, count: usize) -> Append {
     let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
-    Append { stream: stream.clone(), expected, events: vec![event; count], meta: meta(command) }
+    let (stream, expected) = (stream.clone(), Version::new(expected));
+    Append { stream, expected, events: vec![event; count], meta: meta(command) }
 }
 
 /// Returns an append of events that no command has made, each with its name and its payload. `expected`: the
@@ -68,7 +69,7 @@ pub fn happened(stream: StreamId, expected: Version, events: &[(&str, Value)]) -
 pub async fn everything(log: &dyn EventLog) -> Vec<Recorded> {
     let mut events: Vec<Recorded> = Vec::new();
     loop {
-        let after = events.last().map_or(0, |event| event.position);
+        let after = events.last().map_or(Position::START, |event| event.position);
         let page = log.read_all(after, MAX_PAGE).await.expect("a page of the log");
         if page.is_empty() {
             return events;
@@ -81,7 +82,7 @@ pub async fn everything(log: &dyn EventLog) -> Vec<Recorded> {
 async fn whole_stream(log: &dyn EventLog, stream: &StreamId) -> Vec<Recorded> {
     let mut events: Vec<Recorded> = Vec::new();
     loop {
-        let after = events.last().map_or(0, |event| event.version);
+        let after = events.last().map_or(Version::START, |event| event.version);
         let page = log.read(stream, after, MAX_PAGE).await.expect("a page of the stream");
         if page.is_empty() {
             return events;

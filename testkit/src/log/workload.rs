@@ -63,7 +63,8 @@ async fn append_at_head(
         };
     }
     for (stream, count) in plan {
-        *heads.entry((*stream).clone()).or_default() += *count as Version;
+        let head = heads.entry((*stream).clone()).or_default();
+        *head = head.after(*count);
     }
     Ok(())
 }
@@ -79,7 +80,12 @@ pub async fn audit(log: &dyn EventLog, acknowledged: &[CommandId]) -> usize {
     for event in &events {
         let of_stream = streams.entry(&event.stream).or_default();
         of_stream.push(event.clone());
-        assert_eq!(event.version, of_stream.len() as Version, "{} has a gap or a repetition", event.stream);
+        assert_eq!(
+            event.version,
+            Version::START.after(of_stream.len()),
+            "{} has a gap or a repetition",
+            event.stream
+        );
         *batches.entry(&event.meta.command_id).or_default().entry(event.stream.to_string()).or_default() += 1;
     }
     for (stream, of_stream) in &streams {

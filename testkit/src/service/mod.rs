@@ -22,7 +22,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use kontor::model::{CommandId, Json, Meta, NewEvent, Recorded, Rejection, StreamId};
+use kontor::model::{CommandId, Json, Meta, NewEvent, Position, Recorded, Rejection, StreamId, Version};
 use serde_json::Value;
 
 use crate::command::stream;
@@ -202,15 +202,15 @@ impl Aggregate<'_> {
 fn record(stream: &StreamId, events: impl IntoIterator<Item = NewEvent>) -> Vec<Recorded> {
     (1..)
         .zip(events)
-        .map(|(version, NewEvent { name, payload })| Recorded {
-            position: version,
+        .map(|(number, NewEvent { name, payload })| Recorded {
+            position: Position::new(number),
             stream: stream.clone(),
-            version,
+            version: Version::new(number),
             index: 0,
             name,
             payload,
             meta: Arc::new(Meta {
-                command_id: CommandId::from_key(&format!("{stream}/{version}")),
+                command_id: CommandId::from_key(&format!("{stream}/{number}")),
                 command: "given".into(),
                 fingerprint: 0,
                 correlation_id: "test".into(),

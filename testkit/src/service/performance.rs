@@ -11,8 +11,7 @@ use kontor::cluster::Nodes;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::error::{Fault, FaultKind, with_causes};
 use kontor::log::{Append, EmbeddedLog, EventLog, Subscription};
-use kontor::model::SagaId;
-use kontor::model::{Command, NewEvent, Recorded, StreamId, event_id, saga_id};
+use kontor::model::{Command, NewEvent, Position, Recorded, SagaId, StreamId, Version, event_id, saga_id};
 use kontor::saga::{Ground, Retries, Retry, Sagas};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -116,7 +115,7 @@ impl Stage {
     /// Gives a waiting saga its scripted event, until the saga has ended or parked.
     async fn follow(&self, id: &SagaId, script: &BTreeMap<String, Answer>) -> Result<Vec<Recorded>, String> {
         let mut events: Vec<Recorded> = Vec::new();
-        let mut subscription = Subscription::new(self.log.clone(), 0);
+        let mut subscription = Subscription::new(self.log.clone(), Position::START);
         loop {
             let page = subscription.next().await.map_err(|error| with_causes(&error))?;
             events.extend(page.unwrap_or_default());
@@ -144,7 +143,8 @@ impl Stage {
         }
         let stream = StreamId::parse(awaited["stream"].as_str().unwrap_or_default());
         let stream = stream.map_err(|error| with_causes(&error))?;
-        let before = self.log.read(&stream, 0, usize::MAX).await.map_err(|error| with_causes(&error))?;
+        let before =
+            self.log.read(&stream, Version::START, usize::MAX).await.map_err(|error| with_causes(&error))?;
         let event = NewEvent { name: happened.as_str().into(), payload: json_of(payload) };
         let mut recorded = record(&stream, before.iter().map(as_new).chain([event]));
         let appending = self.log.append(vec![append(&recorded.split_off(before.len()))]);
@@ -165,7 +165,7 @@ fn append(commit: &[Recorded]) -> Append {
     let first = &commit[0];
     Append {
         stream: first.stream.clone(),
-        expected: first.version - 1,
+        expected: first.version.before(1),
         events: commit.iter().map(as_new).collect(),
         meta: first.meta.clone(),
     }
@@ -207,6 +207,13 @@ impl Submit for Scripted {
             }
             Some(Answer::Happened(_)) | None => None,
         };
-        Ok(Accepted { stream: command.stream, version: 1, position: 1, events: Vec::new(), view, saga: None })
+        Ok(Accepted {
+            stream: command.stream,
+            version: Version::new(1),
+            position: Position::new(1),
+            events: Vec::new(),
+            view,
+            saga: None,
+        })
     }
 }

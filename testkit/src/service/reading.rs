@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kontor::aggregate::CallError;
 use kontor::contract;
 use kontor::error::Fault;
-use kontor::model::{CommandId, Json, Meta, NewEvent, Recorded, StreamId};
+use kontor::model::{CommandId, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
 use kontor::projection::Standalone;
 use kontor::runtime::Component;
 use serde_json::{Value, json};
@@ -78,8 +78,9 @@ impl History<'_> {
     }
 
     fn record(&mut self, stream: &StreamId, Event { name, payload }: Event) {
-        let position = self.events.len() as u64 + 1;
-        let version = 1 + self.events.iter().filter(|event| event.stream == *stream).count() as u64;
+        let position = Position::START.after(self.events.len()).next();
+        let before = self.events.iter().filter(|event| event.stream == *stream).count();
+        let version = Version::START.after(before).next();
         let event = NewEvent { name: name.into(), payload: json_of(&payload) };
         self.events.extend(record(stream, [event]).into_iter().map(|recorded| {
             let command_id = CommandId::from_key(&format!("{stream}/{version}"));

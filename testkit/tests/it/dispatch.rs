@@ -94,7 +94,7 @@ async fn check_the_rest(data: &Path, component: Component, acknowledged: &[u64])
     }
     let product = StreamId::new("product", "tea").unwrap();
     let viewed = dispatch.view(&product, None).await.unwrap().unwrap();
-    assert_eq!((viewed.version, available(&viewed.view)), (11, 0));
+    assert_eq!((viewed.version.get(), available(&viewed.view)), (11, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use kontor::log::{EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, SyncPolicy};
-use kontor::model::{CommandId, Recorded};
+use kontor::model::{CommandId, Position, Recorded};
 use kontor_testkit::log::{audit, work};
 use kontor_testkit::nats::NatsServer;
 use tempfile::TempDir;
@@ -35,7 +35,7 @@ async fn refusal(server: &NatsServer, options: &JetStreamOptions, replicas: usiz
 }
 
 /// Returns all events, once the copy has `at_least` of them.
-async fn everything(log: &dyn EventLog, at_least: u64) -> Vec<Recorded> {
+async fn everything(log: &dyn EventLog, at_least: Position) -> Vec<Recorded> {
     log.head().wait_for(|head| *head >= at_least).await.unwrap();
     kontor_testkit::log::everything(log).await
 }
@@ -86,7 +86,7 @@ async fn a_server_that_is_killed_and_started_again_loses_nothing() {
     for round in 0..3 {
         let name = format!("w{round}");
         let mut head = first.head();
-        let middle = *head.borrow() + ROUNDS as u64;
+        let middle = head.borrow().after(ROUNDS);
         let working = work_at_both(&first, &second, &name);
         let killing = async {
             head.wait_for(|head| *head > middle).await.unwrap();
@@ -106,7 +106,7 @@ async fn a_cluster_goes_on_without_the_server_that_leads() {
     let mut head = first.head();
     let working = work_at_both(&first, &second, "w");
     let killing = async {
-        head.wait_for(|head| *head > ROUNDS as u64).await.unwrap();
+        head.wait_for(|head| *head > Position::START.after(ROUNDS)).await.unwrap();
         let stream = context.get_stream(&JetStreamOptions::default().stream).await.unwrap();
         let leader =
             stream.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone()).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use kontor::log::{Append, EmbeddedLog, EventLog as _};
-use kontor::model::{Digest, Position, StreamId};
+use kontor::model::{Digest, Position, StreamId, Version};
 use kontor::query::Revision;
 use kontor_testkit::host::{Host, Services, Site};
 use kontor_testkit::log::happened;
@@ -51,7 +51,7 @@ fn order(id: &str) -> Append {
         "address": {"region": "north", "line": "1 Quay Street"},
     });
     let stream = StreamId::new("order", id).unwrap();
-    happened(stream, 0, &[("order-created", payload), ("order-confirmed", json!({}))])
+    happened(stream, Version::START, &[("order-created", payload), ("order-confirmed", json!({}))])
 }
 
 /// Returns the number of orders in the report, the component that counted them, and the position of the
@@ -69,10 +69,10 @@ fn count(host: &Host, at_least: Position) -> (u64, Digest, Position) {
 /// Queries until the component `to` answers. Every answer before must come from `from`, and none may go back.
 #[track_caller]
 fn asked_until(host: &Host, from: &Services, to: &Services) {
-    let (mut before, first, mut position) = count(host, 0);
+    let (mut before, first, mut position) = count(host, Position::START);
     assert_eq!(first, digest(from), "the new version cannot be built yet");
     loop {
-        let (orders, component, reflected) = count(host, 0);
+        let (orders, component, reflected) = count(host, Position::START);
         assert!(orders >= before && reflected >= position, "{orders} orders after {before}");
         (before, position) = (orders, reflected);
         if component == digest(to) {

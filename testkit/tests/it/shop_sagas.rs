@@ -13,7 +13,7 @@ struct Shop<'a>(&'a Host);
 
 impl laws::Shop for Shop<'_> {
     fn events(&self, after: u64) -> impl Iterator<Item = Value> {
-        let events = self.0.events().into_iter().filter(move |event| event.position > after);
+        let events = self.0.events().into_iter().filter(move |event| event.position.get() > after);
         let shown = |event: kontor::model::Recorded| {
             json!({
                 "position": event.position,

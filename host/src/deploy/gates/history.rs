@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::log::{EventLog, MAX_PAGE, ReadError};
-use crate::model::{Json, Recorded, StreamId};
+use crate::model::{Json, Recorded, StreamId, Version};
 use crate::runtime::{Component, Folded, Target};
 
 /// Streams that are folded at one time at most, where there are as many cores: each takes the memory of a page of events, and one
@@ -204,7 +204,7 @@ impl Folder {
         let (mut folded, mut folded_before): (Option<Folded>, Option<Folded>) = (None, None);
         let mut events = 0;
         loop {
-            let page = self.log.read(stream, events as u64, MAX_PAGE).await?;
+            let page = self.log.read(stream, Version::START.after(events), MAX_PAGE).await?;
             if page.is_empty() {
                 break;
             }

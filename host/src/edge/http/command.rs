@@ -55,7 +55,7 @@ fn reply(route: &CommandRoute, done: &Done) -> Result<Response, Problem> {
     };
     let mut response = super::json(status, &done.reply())?;
     let headers = response.headers_mut();
-    headers.insert(headers::POSITION, done.accepted.position.into());
+    headers.insert(headers::POSITION, done.accepted.position.get().into());
     headers.extend(headers::etag(done.accepted.version).map(|etag| (header::ETAG, etag)));
     let aggregate = route.location.as_ref().and_then(|location| location.of_id(done.accepted.stream.id()));
     match unfinished {
@@ -94,7 +94,7 @@ mod tests {
     use crate::contract::fixtures::manifest;
     use crate::contract::{Found, RouteTable};
     use crate::edge::command::Started;
-    use crate::model::{Json, NewEvent, StreamId};
+    use crate::model::{Json, NewEvent, Position, StreamId, Version};
     use crate::saga::SagaState;
 
     #[test]
@@ -104,8 +104,8 @@ mod tests {
         let Action::Command(route) = &endpoint.action else { panic!() };
         let accepted = Accepted {
             stream: StreamId::new("order", "7").unwrap(),
-            version: 1,
-            position: 42,
+            version: Version::new(1),
+            position: Position::new(42),
             events: vec![NewEvent { name: "order-created".into(), payload: Json::empty_object() }],
             view: None,
             saga: None,

@@ -52,7 +52,7 @@ pub(super) async fn answer(site: &Site, call: &Call<'_>) -> Result<Response, Pro
 
 fn start(call: &Call<'_>, parameters: &Parameters<'_>) -> Result<Position, Problem> {
     let Some(value) = call.headers.get(LAST_EVENT_ID) else {
-        return Ok(parameters.number("after")?.unwrap_or(0));
+        return Ok(parameters.number("after")?.unwrap_or_default());
     };
     let position = value.to_str().ok().and_then(decimal);
     position.ok_or_else(|| Problem::invalid_header("Last-Event-ID must be a position of the log."))

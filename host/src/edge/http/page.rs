@@ -1,5 +1,7 @@
 //! Long lists are shown a page at a time: `?limit=N` says how long one may be, `?after=…` where the one before has ended.
 
+use std::str::FromStr;
+
 use serde::Serialize;
 
 use super::parameters::Parameters;
@@ -31,16 +33,18 @@ pub(super) fn next<T, P>(items: &[T], limit: usize, place: impl Fn(&T) -> P) -> 
 
 /// `?limit=N`, at most [`MAX_PAGE`].
 pub(super) fn limit(parameters: &Parameters<'_>) -> Result<usize, Problem> {
-    match parameters.number("limit")? {
+    match parameters.number::<u64>("limit")? {
         None => Ok(DEFAULT_LIMIT),
         Some(0) => Err(Problem::invalid_parameter("The parameter limit must be at least 1.")),
         Some(limit) => Ok(usize::try_from(limit).unwrap_or(MAX_PAGE).min(MAX_PAGE)),
     }
 }
 
-/// `?after=N`, 0 if it is not there, and `?limit=N`.
-pub(super) fn after_and_limit(parameters: &Parameters<'_>) -> Result<(u64, usize), Problem> {
-    Ok((parameters.number("after")?.unwrap_or(0), limit(parameters)?))
+/// `?after=N`, a place in the list, 0 if it is not there, and `?limit=N`.
+pub(super) fn after_and_limit<P: FromStr + Default>(
+    parameters: &Parameters<'_>,
+) -> Result<(P, usize), Problem> {
+    Ok((parameters.number("after")?.unwrap_or_default(), limit(parameters)?))
 }
 
 #[cfg(test)]
@@ -59,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_page_begins_at_the_start_and_has_a_limit() {
-        let read = |query| after_and_limit(&Parameters::parse(Some(query)).unwrap()).ok();
+        let read = |query| after_and_limit::<u64>(&Parameters::parse(Some(query)).unwrap()).ok();
         let table = [
             ("", Some((0, 100))),
             ("after=9&limit=7", Some((9, 7))),

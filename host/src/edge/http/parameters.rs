@@ -1,6 +1,7 @@
 //! The query string: each parameter once unless it is a list, percent-decoded.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
@@ -61,7 +62,7 @@ impl<'r> Parameters<'r> {
     }
 
     /// A parameter that is a number, if it is there.
-    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Problem> {
+    pub(super) fn number<N: FromStr>(&self, name: &str) -> Result<Option<N>, Problem> {
         let Some(text) = self.get(name) else {
             return Ok(None);
         };
@@ -147,10 +148,10 @@ mod tests {
     #[test]
     fn numbers_and_names_are_checked() {
         let parse = |query| Parameters::parse(Some(query)).unwrap();
-        assert_eq!(parse("limit=7").number("limit").unwrap(), Some(7));
-        assert_eq!(parse("").number("limit").unwrap(), None);
+        assert_eq!(parse("limit=7").number("limit").unwrap(), Some(7_u64));
+        assert_eq!(parse("").number::<u64>("limit").unwrap(), None);
         for refused in ["limit=", "limit=-1", "limit=x"] {
-            assert!(parse(refused).number("limit").is_err(), "{refused}");
+            assert!(parse(refused).number::<u64>("limit").is_err(), "{refused}");
         }
         assert!(parse("limit=7").only(&["limit", "after"]).is_ok());
         assert!(parse("limt=7").only(&["limit", "after"]).is_err());

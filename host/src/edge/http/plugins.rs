@@ -205,7 +205,7 @@ fn options(query: Option<&str>, known: &[&str]) -> Result<Options, Problem> {
             "The parameter note may have {MAX_REASON_LENGTH} characters at most."
         )));
     }
-    let sample = match parameters.number("sample")? {
+    let sample = match parameters.number::<u64>("sample")? {
         Some(0) => return Err(Problem::invalid_parameter("The parameter sample must be at least 1.")),
         sample => sample.map(|streams| usize::try_from(streams).unwrap_or(usize::MAX)),
     };
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn an_entry_of_the_history_has_what_there_is_to_say() {
         let undeployed = HistoryEntry {
-            version: 7,
+            version: Version::new(7),
             time: Time(0),
             actor: "ada".into(),
             act: ActName::Undeployed,

@@ -31,7 +31,7 @@ pub(super) async fn answer(site: &Site, route: &QueryRoute, call: &Call<'_>) -> 
         Some(body) => json_text(StatusCode::OK, body.as_str().to_owned()),
     };
     let headers = response.headers_mut();
-    headers.insert(headers::POSITION, inquiry.reflects().into());
+    headers.insert(headers::POSITION, inquiry.reflects().get().into());
     headers.insert(header::CACHE_CONTROL, CACHING);
     headers.extend(etag.map(|etag| (header::ETAG, etag)));
     let applied = wait.and_then(headers::wait_applied);

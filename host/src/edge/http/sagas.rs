@@ -29,7 +29,7 @@ pub(super) async fn status(site: &Site, call: &Call<'_>) -> Result<Response, Pro
     let mut response = json(StatusCode::OK, &awaited(site, call, status).await?)?;
     // All that the saga has done by then is in the log.
     let position = *site.edge.log.head().borrow();
-    response.headers_mut().insert(headers::POSITION, position.into());
+    response.headers_mut().insert(headers::POSITION, position.get().into());
     Ok(response)
 }
 

@@ -66,7 +66,7 @@ pub(super) async fn answer(site: &Site, call: &Call<'_>) -> Result<Response, Pro
     }
     let (after, limit) = after_and_limit(&parameters)?;
     let events = site.edge.log.read(&stream, after, limit).await?;
-    if events.is_empty() && after == 0 {
+    if events.is_empty() && after == Version::START {
         return Err(Problem::not_found(format!(
             "There is no {} with the id {}.",
             stream.aggregate(),
@@ -96,11 +96,11 @@ mod tests {
     use super::*;
     use crate::model::Meta;
 
-    fn event(version: Version) -> Recorded {
+    fn event(version: u64) -> Recorded {
         Recorded {
-            position: 40 + version,
+            position: Position::new(40 + version),
             stream: StreamId::new("order", "7").unwrap(),
-            version,
+            version: Version::new(version),
             index: 0,
             name: "order-created".into(),
             payload: Json::parse(r#"{"total":1}"#.to_owned()).unwrap(),

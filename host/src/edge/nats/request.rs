@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_problem_is_an_error_of_the_services_api_with_a_body() {
-        let answer = Answer::from(Problem::unavailable("busy", "Not now.").reflecting(7));
+        let answer = Answer::from(Problem::unavailable("busy", "Not now.").reflecting(Position::new(7)));
         assert!(answer.is_error());
         for (name, value) in [
             ("Nats-Service-Error", "busy"),

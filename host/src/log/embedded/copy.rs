@@ -9,10 +9,12 @@ use tokio::sync::watch;
 use super::schema::{self, Durability};
 use super::{EmbeddedLog, OpenError, last_position, read};
 use crate::log::{Append, Appending, ReadError};
-use crate::model::{StreamId, Version};
+use crate::model::{Position, StreamId, Version, place};
 
-/// The place of a message in the original, from 1.
-pub(crate) type Sequence = u64;
+place! {
+    /// The place of a message in the original, from 1.
+    Sequence
+}
 
 const SCHEMA: &str = "CREATE TABLE copied (source TEXT NOT NULL, sequence INTEGER NOT NULL) STRICT";
 
@@ -61,7 +63,7 @@ pub(super) fn remember(connection: &Connection, sequence: Sequence) -> rusqlite:
 /// For a log that is no copy.
 pub(super) fn refuse(dir: &Path, connection: &Connection) -> Result<Sequence, OpenError> {
     match copied(connection) {
-        Ok(None) => Ok(0),
+        Ok(None) => Ok(Sequence::START),
         Ok(Some((source_name, _))) => Err(OpenError::Copy { dir: dir.to_owned(), source_name }),
         Err(source) => Err(unreadable(dir, source)),
     }
@@ -74,13 +76,15 @@ fn identify(dir: &Path, connection: &Connection, source: &str) -> Result<Sequenc
     match copied(connection).map_err(failed)? {
         Some((copied, sequence)) if copied == source => Ok(sequence),
         Some((copied, _)) => Err(other(format!("a copy of {copied}"))),
-        None if last_position(connection).map_err(failed)? > 0 => Err(other("a log of its own".to_owned())),
+        None if last_position(connection).map_err(failed)? > Position::START => {
+            Err(other("a log of its own".to_owned()))
+        }
         None => {
             let transaction = connection.unchecked_transaction().map_err(failed)?;
             transaction.execute_batch(SCHEMA).map_err(failed)?;
             transaction.execute("INSERT INTO copied VALUES (?1, 0)", params![source]).map_err(failed)?;
             transaction.commit().map_err(failed)?;
-            Ok(0)
+            Ok(Sequence::START)
         }
     }
 }

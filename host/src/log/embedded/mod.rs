@@ -35,7 +35,8 @@ use super::thread::Joined;
 use super::{Append, AppendError, Appending, EventLog, Lineage, MAX_PAGE, ReadError};
 use crate::model::{CommandId, Position, Recorded, StreamId, Version};
 
-pub(super) use self::copy::{LocalCopy, Sequence};
+pub(super) use self::copy::LocalCopy;
+pub use self::copy::Sequence;
 pub use self::file::LogFile;
 pub use self::schema::OpenError;
 

@@ -81,7 +81,7 @@ pub(super) fn stream(
     after: Version,
     limit: usize,
 ) -> Result<Vec<Recorded>, Unreadable> {
-    select(connection, STREAM, (stream.as_str(), after.min(LAST), limit), |_| true)
+    select(connection, STREAM, (stream.as_str(), after.get().min(LAST), limit), |_| true)
 }
 
 pub(super) fn all(
@@ -89,7 +89,7 @@ pub(super) fn all(
     after: Position,
     limit: usize,
 ) -> Result<Vec<Recorded>, Unreadable> {
-    select(connection, ALL, (after.min(LAST), limit), |_| true)
+    select(connection, ALL, (after.get().min(LAST), limit), |_| true)
 }
 
 pub(super) fn command(
@@ -148,9 +148,11 @@ impl Decoder<'_> {
         let stream_row: i64 = row.get(1)?;
         let version: Version = row.get(2)?;
         let index: u32 = row.get(3)?;
-        let first =
-            version.checked_sub(u64::from(index)).ok_or("its place in its command is before its stream")?;
-        let key = CommandKey { stream: stream_row, version: first };
+        let first = version
+            .get()
+            .checked_sub(u64::from(index))
+            .ok_or("its place in its command is before its stream")?;
+        let key = CommandKey { stream: stream_row, version: Version::new(first) };
         if index == 0 {
             self.command = Some((key, read_meta(row, 6)?));
         }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 
 use crate::log::{Append, MAX_PAGE};
-use crate::model::{Position, Recorded, Version};
+use crate::model::{Position, Recorded};
 
 /// Events kept: four pages. Who is further behind is late anyway, and reads from the disk.
 const MAX_EVENTS: usize = 4 * MAX_PAGE;
@@ -41,7 +41,7 @@ impl Tail {
     pub(super) fn after(&self, after: Position, limit: usize) -> Option<Vec<Recorded>> {
         let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let oldest = kept.events.front()?;
-        if oldest.position > after.saturating_add(1) {
+        if oldest.position > after.next() {
             return None;
         }
         let first = kept.events.partition_point(|event| event.position <= after);
@@ -52,11 +52,12 @@ impl Tail {
 /// The events of a batch as the log has them once the last of them is at position `last`.
 pub(super) fn recorded(batch: &[Append], last: Position) -> impl Iterator<Item = Recorded> {
     let events = batch.iter().flat_map(|append| (0..).zip(&append.events).map(move |event| (append, event)));
-    let count = batch.iter().map(|append| append.events.len()).sum::<usize>() as Position;
-    (last + 1 - count..).zip(events).map(|(position, (append, (index, event)))| Recorded {
-        position,
+    let count = batch.iter().map(|append| append.events.len()).sum();
+    let before = last.before(count);
+    (1..).zip(events).map(move |(nth, (append, (index, event)))| Recorded {
+        position: before.after(nth),
         stream: append.stream.clone(),
-        version: append.expected + 1 + Version::from(index),
+        version: append.expected.next().after(index as usize),
         index,
         name: event.name.clone(),
         payload: event.payload.clone(),
@@ -67,9 +68,9 @@ pub(super) fn recorded(batch: &[Append], last: Position) -> impl Iterator<Item =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CommandId, Json, Meta, NewEvent, StreamId};
+    use crate::model::{CommandId, Json, Meta, NewEvent, StreamId, Version};
 
-    fn append(id: &str, expected: Version, payloads: &[Json]) -> Append {
+    fn append(id: &str, expected: u64, payloads: &[Json]) -> Append {
         let meta = Meta {
             command_id: CommandId::from("1".to_owned()),
             command: "do".into(),
@@ -82,27 +83,28 @@ mod tests {
         };
         let event = |payload: &Json| NewEvent { name: "done".into(), payload: payload.clone() };
         let stream = StreamId::new("thing", id).unwrap();
+        let expected = Version::new(expected);
         Append { stream, expected, events: payloads.iter().map(event).collect(), meta: meta.into() }
     }
 
     /// A tail with events at the positions up to `last`, all with the same payload.
-    fn tail(last: Position, payload: &Json) -> Tail {
+    fn tail(last: u64, payload: &Json) -> Tail {
         let tail = Tail::default();
         for position in 1..=last {
             let batch = [append("a", position - 1, std::slice::from_ref(payload))];
-            tail.extend(recorded(&batch, position));
+            tail.extend(recorded(&batch, Position::new(position)));
         }
         tail
     }
 
-    fn positions(tail: &Tail, after: Position, limit: usize) -> Option<Vec<Position>> {
-        let events = tail.after(after, limit)?;
-        Some(events.iter().map(|event| event.position).collect())
+    fn positions(tail: &Tail, after: u64, limit: usize) -> Option<Vec<u64>> {
+        let events = tail.after(Position::new(after), limit)?;
+        Some(events.iter().map(|event| event.position.get()).collect())
     }
 
     #[test]
     fn it_answers_only_if_it_has_all_that_is_asked_for() {
-        let last = MAX_EVENTS as Position + 10;
+        let last = MAX_EVENTS as u64 + 10;
         let tail = tail(last, &Json::empty_object());
         let table = [
             (0, None),
@@ -110,7 +112,7 @@ mod tests {
             (10, Some(vec![11, 12])),
             (last - 1, Some(vec![last])),
             (last, Some(vec![])),
-            (Position::MAX, Some(vec![])),
+            (u64::MAX, Some(vec![])),
         ];
         for (after, expected) in table {
             assert_eq!(positions(&tail, after, 2), expected, "after {after}");
@@ -130,8 +132,8 @@ mod tests {
     fn a_batch_is_recorded_as_it_was_appended() {
         let [one, two] = [1, 2].map(|number| Json::of(&number).unwrap());
         let batch = [append("a", 4, &[one.clone(), two]), append("b", 0, &[one])];
-        let told: Vec<_> = recorded(&batch, 9)
-            .map(|event| (event.position, event.stream.to_string(), event.version, event.index))
+        let told: Vec<_> = recorded(&batch, Position::new(9))
+            .map(|event| (event.position.get(), event.stream.to_string(), event.version.get(), event.index))
             .collect();
         let expected = [(7, "thing/a", 5, 0), (8, "thing/a", 6, 1), (9, "thing/b", 1, 0)];
         assert_eq!(

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::*;
 use crate::model::{CommandId, Json, Meta, NewEvent};
 
-fn append(expected: Version) -> Append {
+fn append(expected: u64) -> Append {
     let meta = Meta {
         command_id: CommandId::new(),
         command: "do".into(),
@@ -19,6 +19,7 @@ fn append(expected: Version) -> Append {
         actor: "tester".into(),
     };
     let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
+    let expected = Version::new(expected);
     Append { stream: thing(), expected, events: vec![event.clone(), event], meta: meta.into() }
 }
 
@@ -88,7 +89,7 @@ async fn damage_is_an_error_that_names_the_event() {
             .execute_batch(&format!("PRAGMA ignore_check_constraints = on; {damage}"))
             .unwrap();
         let log = EmbeddedLog::open(dir.path()).unwrap();
-        let error = log.read_all(0, 10).await.expect_err(damage);
+        let error = log.read_all(Position::START, 10).await.expect_err(damage);
         let cause = error.0.to_string();
         assert!(cause.starts_with("the event at position"), "{damage}: {cause}");
     }
@@ -103,7 +104,7 @@ async fn a_full_queue_says_so_at_once_and_loses_nothing() {
 
     let mut waiting = Vec::new();
     // What the writer has already taken does not count as waiting.
-    for version in 0..=2 * QUEUE as Version {
+    for version in 0..=2 * QUEUE as u64 {
         waiting.push(log.append(vec![append(version * 2)]));
     }
     let last = waiting.pop().unwrap();
@@ -120,7 +121,7 @@ async fn a_full_queue_says_so_at_once_and_loses_nothing() {
         }
     }
     assert!(accepted >= QUEUE);
-    let end = log.read(&thing(), 2 * accepted as Version - 1, 10).await.unwrap();
+    let end = log.read(&thing(), Version::START.after(2 * accepted - 1), 10).await.unwrap();
     assert_eq!(end.len(), 1, "what was accepted is there, and nothing else");
 }
 
@@ -134,5 +135,5 @@ async fn closing_finishes_what_is_queued() {
         append.await.unwrap();
     }
     let log = EmbeddedLog::open(dir.path()).unwrap();
-    assert_eq!(*log.head().borrow(), 1_000);
+    assert_eq!(*log.head().borrow(), Position::new(1_000));
 }

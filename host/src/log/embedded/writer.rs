@@ -216,7 +216,7 @@ impl<'a> Pass<'a> {
     fn add(&mut self, append: &Append) -> Result<(), Refused> {
         let Append { stream, expected, events, meta } = append;
         let head = self.head(stream)?;
-        let actual = head.map_or(0, |head| head.version);
+        let actual = head.map_or(Version::START, |head| head.version);
         if actual != *expected {
             let stream = stream.clone();
             return Err(Refused::Batch(AppendError::Conflict { stream, expected: *expected, actual }));
@@ -235,9 +235,9 @@ impl<'a> Pass<'a> {
         for (index, event) in events.iter().enumerate() {
             let first = index == 0;
             let added = self.add_event.execute(params![
-                self.position + 1,
+                self.position.next(),
                 row,
-                version + 1,
+                version.next(),
                 index,
                 &*event.name,
                 event.payload.as_str(),
@@ -248,8 +248,8 @@ impl<'a> Pass<'a> {
                 let (stream, command) = (stream.clone(), meta.command_id.clone());
                 return Err(Refused::Batch(AppendError::Duplicate { stream, command }));
             }
-            self.position += 1;
-            version += 1;
+            self.position = self.position.next();
+            version = version.next();
         }
         self.heads.insert(stream.clone(), Head { row, version });
         Ok(())
@@ -275,7 +275,7 @@ mod tests {
     use crate::log::embedded::schema::{self, Durability};
     use crate::model::{CommandId, Json, Meta, NewEvent};
 
-    fn append(id: &str, expected: Version, command: &str) -> Append {
+    fn append(id: &str, expected: u64, command: &str) -> Append {
         let meta = Meta {
             command_id: CommandId::from(command.to_owned()),
             command: "do".into(),
@@ -288,7 +288,8 @@ mod tests {
         };
         let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
         let stream = StreamId::new("thing", id).unwrap();
-        Append { stream, expected, events: vec![event.clone(), event], meta: meta.into() }
+        let (expected, events) = (Version::new(expected), vec![event.clone(), event]);
+        Append { stream, expected, events, meta: meta.into() }
     }
 
     fn writer(dir: &tempfile::TempDir) -> Writer {
@@ -296,8 +297,8 @@ mod tests {
         Writer::new(
             connection,
             Arc::default(),
-            watch::Sender::new(0),
-            watch::Sender::new(0),
+            watch::Sender::default(),
+            watch::Sender::default(),
             sync_channel(1).0,
         )
     }
@@ -341,7 +342,7 @@ mod tests {
             "12",
         ];
         assert_eq!(fates(&written), expected);
-        assert_eq!(last_position(&writer.connection).unwrap(), 12);
+        assert_eq!(last_position(&writer.connection).unwrap(), Position::new(12));
     }
 
     #[test]
@@ -360,7 +361,7 @@ mod tests {
         let bad = group([vec![append("a", 2, "2")], vec![append("b", 0, "bad")], vec![append("c", 0, "3")]]);
         let error = writer.write(&bad).err().expect("the transaction fails");
         writer.give_up(bad.into_iter(), error);
-        assert_eq!(last_position(&writer.connection).unwrap(), 2);
+        assert_eq!(last_position(&writer.connection).unwrap(), Position::new(2));
 
         let written = writer.write(&group([vec![append("a", 2, "2")], vec![append("b", 0, "3")]])).unwrap();
         assert_eq!(fates(&written), ["4", "6"]);

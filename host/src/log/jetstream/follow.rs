@@ -88,7 +88,7 @@ impl Follower {
         let stream = context.get_stream_no_info(&self.name).await;
         let config = OrderedConfig {
             deliver_subject: self.client.new_inbox(),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: last.next().get() },
             ..OrderedConfig::default()
         };
         let consumer = stream.map_err(boxed)?.create_consumer(config).await.map_err(boxed)?;
@@ -133,9 +133,9 @@ impl Follower {
         last: &mut Sequence,
     ) -> Result<(Sequence, jetstream::Message), Broken> {
         let message = message.ok_or(Broken::Ended)?.map_err(boxed)?;
-        let sequence = message.info()?.stream_sequence;
-        if sequence != *last + 1 {
-            return Err(Broken::Gap { missing: *last + 1 });
+        let sequence = Sequence::new(message.info()?.stream_sequence);
+        if sequence != last.next() {
+            return Err(Broken::Gap { missing: last.next() });
         }
         *last = sequence;
         Ok((sequence, message))
@@ -156,7 +156,7 @@ impl Follower {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, sequence, "a message of the log's stream is not of Kontor; it is left out");
+                tracing::error!(%error, sequence = sequence.get(), "a message of the log's stream is not of Kontor; it is left out");
                 batch.clear();
             }
         }
@@ -171,7 +171,7 @@ impl Follower {
             Ok(_) => {}
             Err(error @ (AppendError::Conflict { .. } | AppendError::Duplicate { .. })) => {
                 // Every copy refuses it alike.
-                tracing::error!(%error, sequence, "a message of the log's stream does not fit; it is left out");
+                tracing::error!(%error, sequence = sequence.get(), "a message of the log's stream does not fit; it is left out");
             }
             Err(error) => return Err(error.clone()),
         }

@@ -43,7 +43,7 @@ impl Landings {
         Self {
             process: Uuid::now_v7(),
             expected: Mutex::default(),
-            stored: AtomicU64::new(reached),
+            stored: AtomicU64::new(reached.get()),
             reached: watch::Sender::new(reached),
         }
     }
@@ -82,11 +82,11 @@ impl Landings {
 
     /// A message is in the stream, whether it has come by or not.
     pub(super) fn stored(&self, sequence: Sequence) {
-        self.stored.fetch_max(sequence, Ordering::Relaxed);
+        self.stored.fetch_max(sequence.get(), Ordering::Relaxed);
     }
 
     pub(super) fn last_stored(&self) -> Sequence {
-        self.stored.load(Ordering::Relaxed)
+        Sequence::new(self.stored.load(Ordering::Relaxed))
     }
 
     fn expected(&self) -> MutexGuard<'_, Expected> {

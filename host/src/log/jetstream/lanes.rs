@@ -36,8 +36,8 @@ impl Request {
         streams.filter(|stream| seen.insert(*stream)).cloned().collect()
     }
 
-    pub(super) fn events(&self) -> Version {
-        self.batch.iter().map(|append| append.events.len() as Version).sum()
+    pub(super) fn events(&self) -> usize {
+        self.batch.iter().map(|append| append.events.len()).sum()
     }
 
     fn bytes(&self) -> usize {
@@ -197,7 +197,7 @@ impl Lanes {
                 return;
             }
             bytes += size;
-            let leaves = |last: &Append| last.expected.saturating_add(last.events.len() as Version);
+            let leaves = |last: &Append| last.expected.after(last.events.len());
             version = request.batch.last().map(leaves);
             let ticket = lane.queue.pop_front();
             let taken = ticket.and_then(|ticket| self.waiting.remove(&ticket));
@@ -214,11 +214,11 @@ mod tests {
     use crate::model::{Json, NewEvent};
 
     /// One event for each stream, on top of a version.
-    fn request(lineage: Lineage, appends: &[(&str, Version)]) -> Request {
+    fn request(lineage: Lineage, appends: &[(&str, u64)]) -> Request {
         let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
-        let append = |(id, expected): &(&str, Version)| Append {
+        let append = |(id, expected): &(&str, u64)| Append {
             events: vec![event.clone()],
-            ..Append::nothing(stream(id), *expected)
+            ..Append::nothing(stream(id), Version::new(*expected))
         };
         Request { lineage, batch: appends.iter().map(append).collect(), reply: oneshot::channel().0 }
     }
@@ -240,11 +240,11 @@ mod tests {
         *OURS
     }
 
-    fn push(lanes: &mut Lanes, appends: &[(&str, Version)]) -> Option<String> {
+    fn push(lanes: &mut Lanes, appends: &[(&str, u64)]) -> Option<String> {
         push_in(ours(), lanes, appends)
     }
 
-    fn push_in(lineage: Lineage, lanes: &mut Lanes, appends: &[(&str, Version)]) -> Option<String> {
+    fn push_in(lineage: Lineage, lanes: &mut Lanes, appends: &[(&str, u64)]) -> Option<String> {
         let Ok(group) = lanes.push(request(lineage, appends)) else { panic!("too many wait") };
         group.as_ref().map(told)
     }
@@ -321,7 +321,7 @@ mod tests {
     fn there_is_a_limit() {
         let mut lanes = Lanes::default();
         push(&mut lanes, &[("a", 0)]);
-        for version in 1..=MAX_WAITING as Version {
+        for version in 1..=MAX_WAITING as u64 {
             push(&mut lanes, &[("a", version)]);
         }
         assert!(lanes.push(request(ours(), &[("a", 0)])).is_err());

@@ -69,7 +69,7 @@ impl JetStreamLog {
         let info = setup::prepare(&client, options, replicas).await?;
         let name = options.stream.clone();
         let copy = Arc::new(LocalCopy::open(dir, &setup::identity(&info))?);
-        let (copy_ends, stream_ends) = (*copy.sequence().borrow(), info.state.last_sequence);
+        let (copy_ends, stream_ends) = (*copy.sequence().borrow(), Sequence::new(info.state.last_sequence));
         if copy_ends > stream_ends {
             return Err(SetupError::Shortened { stream: name, stream_ends, copy_ends }.into());
         }
@@ -102,7 +102,7 @@ impl JetStreamLog {
         let mut reached = self.copy.sequence();
         // Err of the inner one cannot be: the copy is open.
         while tokio::time::timeout(PROGRESS, reached.wait_for(|reached| *reached >= end)).await.is_err() {
-            tracing::info!(messages = *self.copy.sequence().borrow(), of = end, "copying the log");
+            tracing::info!(messages = self.copy.sequence().borrow().get(), of = end.get(), "copying the log");
         }
     }
 }
@@ -123,7 +123,7 @@ impl EventLog for JetStreamLog {
 
     fn state(&self) -> LogState {
         let sequence = *self.copy.sequence().borrow();
-        let behind = self.publisher.landings.last_stored().saturating_sub(sequence);
+        let behind = self.publisher.landings.last_stored().distance_from(sequence);
         LogState { takes_appends: *self.here.borrow(), copy: Some(CopyState { sequence, behind }) }
     }
 

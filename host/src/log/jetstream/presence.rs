@@ -84,7 +84,7 @@ impl Presence {
     async fn watch(&self) {
         let mut due = tokio::time::interval(PAUSE);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut heard, mut seen) = (Instant::now(), 0);
+        let (mut heard, mut seen) = (Instant::now(), Sequence::START);
         loop {
             due.tick().await;
             let connected = self.client.connection_state() == State::Connected;

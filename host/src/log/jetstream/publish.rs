@@ -135,10 +135,11 @@ impl Publisher {
         let fate = self.fate(&group).await;
         // Whoever is told may let go of the log, which is to be free then.
         drop(self);
-        let mut behind = group.requests.iter().map(Request::events).sum::<Version>();
+        let mut behind = group.requests.iter().map(Request::events).sum::<usize>();
         for request in group.requests {
             behind -= request.events();
-            let fate = fate.clone().map(|Appended { position }| Appended { position: position - behind });
+            let fate =
+                fate.clone().map(|Appended { position }| Appended { position: position.before(behind) });
             // Err: nobody waits any more.
             let _ = request.reply.send(fate);
         }
@@ -205,9 +206,9 @@ impl Publisher {
                 let batches = group.requests.iter().flat_map(|request| &request.batch);
                 batches.filter(|append| append.stream == *stream)
             };
-            let expected = appends().next().map_or(0, |first| first.expected);
-            let written = appends().map(|append| append.events.len() as Version).sum();
-            let leaves = expected.saturating_add(written);
+            let expected = appends().next().map_or(Version::START, |first| first.expected);
+            let written = appends().map(|append| append.events.len()).sum();
+            let leaves = expected.after(written);
             let commits = appends().filter(|append| !append.events.is_empty());
             let payload = Message::of(stream, (number, count), commits).encode().map_err(NatsError::from)?;
             Ok(Part { stream, expected, leaves, subject: wire::subject(&self.name, stream), payload })
@@ -221,7 +222,7 @@ impl Publisher {
         match known {
             Some(head) if head.version >= part.expected => Ok(head),
             // Whoever expects nothing has most likely just made the id.
-            None if part.expected == 0 => Ok(Head::default()),
+            None if part.expected == Version::START => Ok(Head::default()),
             _ => self.ask_head(part.stream).await,
         }
     }
@@ -287,7 +288,7 @@ impl Publisher {
         self.landings.stored(last);
         let mut lanes = self.lanes();
         for (part, behind) in parts.iter().rev().zip(0..) {
-            lanes.remember(part.stream, Head { version: part.leaves, sequence: last - behind });
+            lanes.remember(part.stream, Head { version: part.leaves, sequence: last.before(behind) });
         }
     }
 
@@ -322,8 +323,12 @@ impl Publisher {
         loop {
             let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.name);
             match self.ask(subject, NatsRequest::new().payload(question.clone().into())).await {
-                Ok(Reply { message, .. }) => return Ok(message.map_or(0, |message| message.seq)),
-                Err(NatsError::Refused(Refusal { err_code: NO_MESSAGE_FOUND, .. })) => return Ok(0),
+                Ok(Reply { message, .. }) => {
+                    return Ok(message.map_or(Sequence::START, |message| message.seq));
+                }
+                Err(NatsError::Refused(Refusal { err_code: NO_MESSAGE_FOUND, .. })) => {
+                    return Ok(Sequence::START);
+                }
                 Err(error) if error.passes() => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error.into()),
             }

@@ -12,7 +12,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::wire;
+use super::{Sequence, wire};
 use crate::error::with_causes;
 
 /// Older servers have lost acknowledged messages, or know no atomic batches.
@@ -98,7 +98,7 @@ pub enum SetupError {
         "the stream {stream} ends at message {stream_ends}, but the copy in the data directory has {copy_ends}: the stream has lost \
          messages, perhaps it was restored from an older backup; if that is as it should be, begin with an empty data directory"
     )]
-    Shortened { stream: String, stream_ends: u64, copy_ends: u64 },
+    Shortened { stream: String, stream_ends: Sequence, copy_ends: Sequence },
 }
 
 /// Makes the stream if there is none, and checks that it is safe.

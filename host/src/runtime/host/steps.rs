@@ -157,7 +157,7 @@ fn guest_answer(answer: Result<Outcome, Rejection>) -> Result<steps::Outcome, ty
         payload: event.payload.as_str().to_owned(),
     };
     Ok(steps::Outcome {
-        version: outcome.version,
+        version: outcome.version.get(),
         events: outcome.events.into_iter().map(event).collect(),
         view: outcome.view.map(|view| view.as_str().to_owned()),
     })

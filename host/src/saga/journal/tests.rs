@@ -14,13 +14,13 @@ fn rejection() -> Rejection {
 }
 
 fn started() -> Entry {
-    let trigger = Trigger { stream: StreamId::new("order", "o1").unwrap(), version: 1 };
+    let trigger = Trigger { stream: StreamId::new("order", "o1").unwrap(), version: Version::new(1) };
     let digest = Digest::of(b"");
     Entry::Started { service: "order".into(), saga: "place-order".into(), digest, trigger }
 }
 
 fn done(name: &str) -> Entry {
-    let outcome = Outcome { version: 1, events: Vec::new(), view: None };
+    let outcome = Outcome { version: Version::new(1), events: Vec::new(), view: None };
     Entry::StepDone { name: name.to_owned(), action: action(), outcome, effort: EFFORT }
 }
 
@@ -35,7 +35,7 @@ fn failed(name: &str) -> Entry {
 }
 
 fn pivoted(name: &str) -> Entry {
-    let outcome = Outcome { version: 1, events: Vec::new(), view: None };
+    let outcome = Outcome { version: Version::new(1), events: Vec::new(), view: None };
     Entry::Pivoted { name: name.to_owned(), action: action(), outcome, effort: EFFORT }
 }
 

@@ -1,23 +1,16 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{CommandId, Json, Meta};
+use crate::model::{CommandId, Json, Meta, Position};
 
 const ID: &str = "01990000-0000-7000-8000-000000000001";
 const STARTED_MS: u64 = 1_000;
 
-fn recorded(
-    stream: &str,
-    version: Version,
-    name: &str,
-    payload: &Value,
-    time_ms: u64,
-    actor: &str,
-) -> Recorded {
+fn recorded(stream: &str, version: u64, name: &str, payload: &Value, time_ms: u64, actor: &str) -> Recorded {
     Recorded {
-        position: version,
+        position: Position::new(version),
         stream: StreamId::parse(stream).unwrap(),
-        version,
+        version: Version::new(version),
         index: 0,
         name: name.into(),
         payload: Json::of(payload).unwrap(),
@@ -72,7 +65,12 @@ fn no() -> Value {
 
 /// The timeline of a journal whose entries are a tenth of a second apart, as JSON. Persons' acts are ada's.
 fn timeline(journal: &[(&str, Value)]) -> Value {
-    let open = Open { id: ID.into(), trigger: 1, service: "order".into(), name: "place-order".into() };
+    let open = Open {
+        id: ID.into(),
+        trigger: Position::new(1),
+        service: "order".into(),
+        name: "place-order".into(),
+    };
     let trigger = recorded("order/o1", 1, "order-created", &json!({}), STARTED_MS, "anonymous");
     let stream = format!("saga/{ID}");
     let entry = |(index, (name, payload)): (usize, &(&str, Value))| {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use kontor::log::{Append, EmbeddedLog, EventLog as _};
-use kontor::model::{Meta, StreamId};
+use kontor::model::{Meta, StreamId, Version};
 use kontor_testkit::log::happened;
 use rand::prelude::*;
 use serde_json::{Value, json};
@@ -261,7 +261,7 @@ impl Past {
 
     /// Appends the first event of a stream.
     fn record(&self, kind: &str, id: &str, command: &str, event: &str, payload: &Value, time_ms: u64) {
-        let append = happened(StreamId::new(kind, id).unwrap(), 0, &[(event, payload.clone())]);
+        let append = happened(StreamId::new(kind, id).unwrap(), Version::START, &[(event, payload.clone())]);
         let meta = Meta { command: command.into(), time_ms, ..Meta::clone(&append.meta) };
         let append = Append { meta: Arc::new(meta), ..append };
         self.runtime.block_on(self.log.append(vec![append])).unwrap();

@@ -1,0 +1,25 @@
+//! How places are kept in SQLite, whose largest integer is half of what a place may be.
+
+use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+
+use super::Sequence;
+use crate::model::{Position, Version};
+
+macro_rules! as_integer {
+    ($($place:ty),+) => {$(
+        impl ToSql for $place {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                let number = i64::try_from(self.get());
+                number.map(Into::into).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+            }
+        }
+
+        impl FromSql for $place {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                u64::column_result(value).map(Self::new)
+            }
+        }
+    )+};
+}
+
+as_integer!(Position, Version, Sequence);
