@@ -14,17 +14,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::aggregate::States;
-use crate::aggregate::{Dispatch, DispatchLimits};
+use crate::aggregate::{Dispatch, DispatchLimits, States};
 use crate::clock::{Clock as _, SharedClock, SystemClock, Time};
-use crate::cluster::{self, Node, Nodes, Status};
-use crate::cluster::{Connection, NatsError};
+use crate::cluster::{self, Cluster, Connection, Member, NatsError, Status};
 use crate::config::{Config, ConfigError, Limits};
 use crate::contract::RouteError;
-use crate::deploy::{self, Boot, BootError, Booted, DeployGround, DeployRules, Deployer};
+use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer};
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
 use crate::edge::http::{self, HttpLimits};
-use crate::edge::{self, Edge};
+use crate::edge::{self, HostContext};
 use crate::log::{self, EventLog, JetStreamError, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots};
 use crate::messaging::{self, Messaging};
 use crate::model::{Json, Position};
@@ -34,7 +32,7 @@ use crate::runtime::{
     Ask, GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits,
     system_resolver,
 };
-use crate::saga::{Ground, Sagas, SagasError};
+use crate::saga::{Deps, Sagas, SagasError};
 use crate::telemetry::{self, TelemetryError};
 
 /// How often the metrics' histograms are condensed.
@@ -66,7 +64,7 @@ pub enum HostError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error("the host's own id cannot be kept in the data directory")]
-    Node(#[source] io::Error),
+    Member(#[source] io::Error),
     #[error("the components that sagas may need cannot be kept in the data directory")]
     Store(#[source] io::Error),
     #[error(transparent)]
@@ -101,7 +99,7 @@ pub async fn run(
     let nats = storage.nats.clone();
     let Wired { edge, differing, booted_at } = wire(&config, metrics.clone(), storage).await?;
     let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, config.nats.replicas));
-    let edge = Arc::new(Edge { messaging, ..edge });
+    let edge = Arc::new(HostContext { messaging, ..edge });
     let following = edge.nodes.me().map(|_| tokio::spawn(edge.deployer.clone().follow(booted_at)));
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
@@ -152,7 +150,7 @@ pub async fn run(
 
 /// A host whose parts are together.
 struct Wired {
-    edge: Edge,
+    edge: HostContext,
     /// The files of components that are not what runs, a sentence each.
     differing: Vec<String>,
     /// What is deployed later than this position is still to be followed.
@@ -162,7 +160,7 @@ struct Wired {
 /// What everything else stands on.
 struct Base {
     log: Arc<dyn EventLog>,
-    nodes: Nodes,
+    nodes: Cluster,
     clock: SharedClock,
     http: Arc<HttpClient>,
     runtime: Runtime,
@@ -216,7 +214,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         clock.clone(),
         DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue },
     ));
-    let ground = Ground {
+    let deps = Deps {
         log: log.clone(),
         commands: dispatch.clone(),
         ask,
@@ -225,8 +223,8 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         retries: config.retries.clone(),
         nodes: nodes.clone(),
     };
-    let sagas = Arc::new(Sagas::start(&config.data, ground).await?);
-    let ground = DeployGround {
+    let sagas = Arc::new(Sagas::start(&config.data, deps).await?);
+    let deps = DeployDeps {
         log: log.clone(),
         clock,
         runtime,
@@ -239,8 +237,8 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         nodes: nodes.clone(),
         rules,
     };
-    let deployer = Deployer::new(ground, booted.deployments);
-    let edge = Edge {
+    let deployer = Deployer::new(deps, booted.deployments);
+    let edge = HostContext {
         log,
         registry,
         dispatch,
@@ -314,16 +312,16 @@ fn sharing<'n>(config: &Config, nats: Option<&'n Connection>) -> Option<&'n Conn
 }
 
 /// This host among those that share its log.
-async fn join(config: &Config, nats: Option<&Connection>) -> Result<Nodes, HostError> {
-    let me = cluster::id_of(&config.data).map_err(HostError::Node)?;
-    let Some(nats) = sharing(config, nats) else { return Ok(Nodes::alone(me)) };
+async fn join(config: &Config, nats: Option<&Connection>) -> Result<Cluster, HostError> {
+    let me = cluster::id_of(&config.data).map_err(HostError::Member)?;
+    let Some(nats) = sharing(config, nats) else { return Ok(Cluster::alone(me)) };
     let silence = Duration::from_millis(config.jetstream.silence_ms);
-    Ok(Nodes::listen(me, nats.client(), &config.jetstream.stream, silence).await?)
+    Ok(Cluster::listen(me, nats.client(), &config.jetstream.stream, silence).await?)
 }
 
 /// Tells the others from now on how this host is.
-fn announce(edge: &Arc<Edge>, name: &str, address: SocketAddr) {
-    let node = Node {
+fn announce(edge: &Arc<HostContext>, name: &str, address: SocketAddr) {
+    let node = Member {
         id: edge.nodes.id().clone(),
         name: name.into(),
         address,
@@ -333,14 +331,14 @@ fn announce(edge: &Arc<Edge>, name: &str, address: SocketAddr) {
     };
     // What tells it is a part of what is told of.
     let edge_ref = Arc::downgrade(edge);
-    edge.nodes.announce(move || Node {
+    edge.nodes.announce(move || Member {
         status: edge_ref.upgrade().map(|edge| edge.status()).unwrap_or_default(),
         ..node.clone()
     });
 }
 
-fn start_messaging(edge: &Edge, nats: &Connection, replicas: usize) -> Messaging {
-    Messaging::start(messaging::Ground {
+fn start_messaging(edge: &HostContext, nats: &Connection, replicas: usize) -> Messaging {
+    Messaging::start(messaging::Deps {
         log: edge.log.clone(),
         registry: edge.registry.clone(),
         commands: edge.dispatch.clone(),

@@ -23,9 +23,6 @@ pub(crate) const SAGA: &str = "saga";
 /// The kind of the stream that deployments are in.
 pub(crate) const DEPLOYMENT: &str = "deployment";
 
-
-/// The place of an event in its stream, from 1. 0 is the version of a stream without events.
-
 /// A UUID made from the event that started it and the saga's name.
 pub type SagaId = Arc<str>;
 

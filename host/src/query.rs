@@ -12,8 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use crate::aggregate::CallError;
-use crate::aggregate::{States, Viewed};
+use crate::aggregate::{CallError, States, Viewed};
 use crate::clock::SharedClock;
 use crate::deployed::Registry;
 use crate::error::Fault;

@@ -19,9 +19,8 @@ use super::error::CallError;
 use super::states::{Live, States, Viewed, empty};
 use crate::clock::SharedClock;
 use crate::deployed::Registry;
-use crate::log::{Append, AppendError, Appended, Appending, EventLog, Lineage};
-use crate::model::SagaId;
-use crate::model::{Command, Intent, Json, Meta, NewEvent, Position, StreamId, Version};
+use crate::log::{Append, AppendChain, AppendError, Appended, Appending, EventLog};
+use crate::model::{Command, Intent, Json, Meta, NewEvent, Position, SagaId, StreamId, Version};
 use crate::runtime::{Ask, Component, Context, Decision, Outgoing};
 use crate::telemetry;
 
@@ -90,8 +89,8 @@ struct Pending {
     effect: Effect,
     /// What the log has to say to it. None: nothing is appended, but what it was decided on may still be under way.
     appending: Option<Appending>,
-    /// The worker's lineage when it was decided.
-    lineage: Lineage,
+    /// The worker's chain when it was decided.
+    chain: AppendChain,
 }
 
 enum Effect {
@@ -113,7 +112,7 @@ struct Work {
     /// Jobs to be decided again, before those that wait.
     again: VecDeque<Job>,
     /// Another one when an append has failed: what was decided before stands on what will never be.
-    lineage: Lineage,
+    chain: AppendChain,
 }
 
 #[derive(Clone)]
@@ -155,7 +154,7 @@ impl Dispatch {
     pub async fn submit(&self, command: Command) -> Answer {
         if !self.shared.log.state().takes_appends {
             metrics::counter!(telemetry::REFUSED_BY_LOG).increment(1);
-            return Err(AppendError::Away.into());
+            return Err(AppendError::Unavailable.into());
         }
         let place = self.shared.places.clone().try_acquire_owned().map_err(|error| match error {
             tokio::sync::TryAcquireError::NoPermits => {
@@ -262,10 +261,10 @@ impl Shared {
             }
             work.ahead = None;
         }
-        let lineage = work.lineage;
+        let chain = work.chain;
         let mut ahead = work.ahead.take();
         let decided = {
-            let mut deciding = pin!(self.decide(&component, lineage, &mut ahead, &job.command));
+            let mut deciding = pin!(self.decide(&component, chain, &mut ahead, &job.command));
             loop {
                 tokio::select! {
                     biased;
@@ -276,26 +275,26 @@ impl Shared {
                 }
             }
         };
-        if work.lineage != lineage {
+        if work.chain != chain {
             return work.again.push_back(job);
         }
         work.ahead = ahead;
         let (effect, appending) = match (decided, &work.ahead) {
             (Ok(decided), _) => decided,
             (Err(error @ (CallError::Rejected(_) | CallError::VersionMismatch { .. })), Some(live)) => {
-                self.settled(&stream, lineage, live, Err(error))
+                self.settled(&stream, chain, live, Err(error))
             }
             // Nothing was decided, so the answer depends on nothing that is under way.
             (Err(error), _) => return job.answer(Err(error)),
         };
-        work.pending.push_back(Pending { job, effect, appending, lineage });
+        work.pending.push_back(Pending { job, effect, appending, chain });
     }
 
     /// Decides a command on the state ahead of the disk, which it loads if need be and moves on.
     async fn decide(
         &self,
         component: &Component,
-        lineage: Lineage,
+        chain: AppendChain,
         ahead: &mut Option<Live>,
         command: &Command,
     ) -> Result<Decided, CallError> {
@@ -336,16 +335,16 @@ impl Shared {
             Intent::Decide => component.decide(target, &command.name, &command.payload, &context).await??,
             Intent::Compensate { undone, reason } => {
                 if !known.compensable {
-                    return Ok(self.unchanged(command, lineage, live));
+                    return Ok(self.unchanged(command, chain, live));
                 }
                 let events = self.log.find(&command.stream, undone).await?;
                 component.compensate(target, &command.name, &events, reason, &context).await??
             }
         };
         if decision.events.is_empty() {
-            return Ok(self.unchanged(command, lineage, live));
+            return Ok(self.unchanged(command, chain, live));
         }
-        Ok(self.append(command, component, lineage, live, decision, context.time_ms))
+        Ok(self.append(command, component, chain, live, decision, context.time_ms))
     }
 
     /// Starts the append of a decision and moves the state ahead.
@@ -353,7 +352,7 @@ impl Shared {
         &self,
         command: &Command,
         component: &Component,
-        lineage: Lineage,
+        chain: AppendChain,
         live: &mut Live,
         Decision { events, after }: Decision,
         time_ms: u64,
@@ -374,7 +373,7 @@ impl Shared {
         let stream = command.stream.clone();
         let expected = live.version;
         let append = Append { stream: stream.clone(), expected, events: events.clone(), meta: meta.clone() };
-        let appending = self.log.append_in(lineage, vec![append]);
+        let appending = self.log.append_in(chain, vec![append]);
         live.version = live.version.after(events.len());
         live.folded = after;
         let answer = Accepted {
@@ -389,8 +388,8 @@ impl Shared {
     }
 
     /// Nothing is appended. Where others append too, the log is asked whether that was decided on the newest state.
-    fn settled(&self, stream: &StreamId, lineage: Lineage, live: &Live, answer: Answer) -> Decided {
-        let question = || self.log.append_in(lineage, vec![Append::nothing(stream.clone(), live.version)]);
+    fn settled(&self, stream: &StreamId, chain: AppendChain, live: &Live, answer: Answer) -> Decided {
+        let question = || self.log.append_in(chain, vec![Append::nothing(stream.clone(), live.version)]);
         (Effect::Settled(answer), self.log.is_shared().then(question))
     }
 
@@ -403,7 +402,7 @@ impl Shared {
     }
 
     /// The answer to a command that changes nothing.
-    fn unchanged(&self, command: &Command, lineage: Lineage, live: &Live) -> Decided {
+    fn unchanged(&self, command: &Command, chain: AppendChain, live: &Live) -> Decided {
         let answer = Accepted {
             stream: command.stream.clone(),
             version: live.version,
@@ -412,7 +411,7 @@ impl Shared {
             view: live.view().cloned(),
             saga: None,
         };
-        self.settled(&command.stream, lineage, live, Ok(answer))
+        self.settled(&command.stream, chain, live, Ok(answer))
     }
 
     /// The answer to a command that has been recorded before: the same as then.
@@ -442,7 +441,7 @@ impl Shared {
 
     /// Answers the job at the front, or keeps it to be decided again.
     fn settle(&self, stream: &StreamId, work: &mut Work, result: Option<Result<Appended, AppendError>>) {
-        let Some(Pending { mut job, effect, lineage, .. }) = work.pending.pop_front() else {
+        let Some(Pending { mut job, effect, chain, .. }) = work.pending.pop_front() else {
             return;
         };
         match (effect, result) {
@@ -451,11 +450,11 @@ impl Shared {
                 job.answer(Ok(Accepted { position: appended.position, ..answer }));
             }
             (Effect::Append { .. }, None) => job.answer(Err(CallError::ShuttingDown)),
-            (Effect::Settled(_), _) if lineage != work.lineage => work.again.push_back(job),
+            (Effect::Settled(_), _) if chain != work.chain => work.again.push_back(job),
             (Effect::Settled(answer), None | Some(Ok(_))) => job.answer(answer),
             (_, Some(Err(error))) => {
                 work.ahead = None;
-                work.lineage = Lineage::new();
+                work.chain = AppendChain::new();
                 self.states.forget(stream);
                 let overtaken = matches!(error, AppendError::Conflict { .. } | AppendError::Duplicate { .. });
                 if overtaken && job.attempts < MAX_ATTEMPTS {

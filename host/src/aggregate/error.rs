@@ -78,11 +78,11 @@ impl From<CallError> for Problem {
                 "events-too-large",
                 format!("{}. Nothing was done.", with_causes(&error)),
             ),
-            CallError::Append(AppendError::Away) => Problem::unavailable(
+            CallError::Append(AppendError::Unavailable) => Problem::unavailable(
                 "log-unavailable",
                 "The log takes no commands at the moment. Nothing was done; queries are answered.",
             ),
-            CallError::Append(AppendError::Unavailable(_)) => Problem::unavailable(
+            CallError::Append(AppendError::Failed(_)) => Problem::unavailable(
                 "log-unavailable",
                 "The log cannot be written, and whether the command took effect is not known. It is safe to send it \
                  again with its Idempotency-Key.",
@@ -104,7 +104,7 @@ impl From<CallError> for Problem {
                 Problem::behind("position-ahead", detail, *reached)
             }
         };
-        let away = matches!(error, CallError::Append(AppendError::Away));
+        let away = matches!(error, CallError::Append(AppendError::Unavailable));
         let problem = problem.with_log_text(log_text(&error));
         if away { problem.unlogged() } else { problem }
     }
@@ -210,8 +210,8 @@ mod tests {
         check(CallError::ShuttingDown, 503, "shutting-down", true);
         check(conflict, 503, "conflict", true);
         check(duplicate, 503, "conflict", true);
-        check(AppendError::Away, 503, "log-unavailable", true);
-        check(AppendError::Unavailable(broken_disk()), 503, "log-unavailable", true);
+        check(AppendError::Unavailable, 503, "log-unavailable", true);
+        check(AppendError::Failed(broken_disk()), 503, "log-unavailable", true);
         check(ReadError(broken_disk()), 503, "log-unavailable", true);
         check(read_model, 503, "read-model-unavailable", true);
         check(behind(), 504, "read-model-behind", true);

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::export::Commits;
 use super::format::{Commit, FormatError, Item, Reader, Summary};
 use crate::deployed::Store;
-use crate::log::{AppendError, Appended, Appending, EventLog, Lineage, LogFile, OpenError, ReadError};
+use crate::log::{AppendChain, AppendError, Appended, Appending, EventLog, LogFile, OpenError, ReadError};
 use crate::model::Position;
 
 /// Appends under way in a log that nobody else can write to: half of what it commits at once. In a shared one it is one at a
@@ -123,7 +123,7 @@ fn compare(data: &Path, imported: Sha256) -> Result<(), ImportError> {
 /// Appends in the order of the log that they come from.
 struct Appends<'a> {
     log: &'a dyn EventLog,
-    lineage: Lineage,
+    chain: AppendChain,
     most: usize,
     /// With the first and the last position that each is to have.
     under_way: VecDeque<(Position, Position, Appending)>,
@@ -132,7 +132,7 @@ struct Appends<'a> {
 impl<'a> Appends<'a> {
     fn to(log: &'a dyn EventLog) -> Self {
         let most = if log.is_shared() { 1 } else { MAX_UNDER_WAY };
-        Self { log, lineage: Lineage::new(), most, under_way: VecDeque::new() }
+        Self { log, chain: AppendChain::new(), most, under_way: VecDeque::new() }
     }
 
     async fn push(&mut self, commit: Commit) -> Result<(), ImportError> {
@@ -140,7 +140,7 @@ impl<'a> Appends<'a> {
             self.settle().await?;
         }
         let (first, last) = (commit.position, commit.last());
-        let appending = self.log.append_in(self.lineage, vec![commit.into_append()]);
+        let appending = self.log.append_in(self.chain, vec![commit.into_append()]);
         self.under_way.push_back((first, last, appending));
         Ok(())
     }

@@ -43,7 +43,7 @@ const SHOWN: Duration = Duration::from_secs(600);
 
 /// A host, as it describes itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Node {
+pub struct Member {
     pub id: NodeId,
     /// As the configuration calls it.
     pub name: Arc<str>,
@@ -71,17 +71,17 @@ pub struct Status {
 
 /// A host, as this one sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ObservedMember {
     #[serde(flatten)]
-    pub node: Node,
-    pub state: NodeState,
+    pub node: Member,
+    pub state: MemberState,
     /// How long ago it was heard.
     pub heard_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum NodeState {
+pub enum MemberState {
     Up,
     /// It was not heard for the whole limit, and others have what was its own.
     Silent,
@@ -91,15 +91,15 @@ pub enum NodeState {
 
 /// What a host says of itself.
 #[derive(Serialize, Deserialize)]
-struct Beat {
-    node: Node,
+struct Heartbeat {
+    node: Member,
     /// Another one after each start.
     process: Uuid,
     leaving: bool,
 }
 
 struct Heard {
-    node: Node,
+    node: Member,
     at: Instant,
     left: bool,
 }
@@ -116,7 +116,7 @@ pub(crate) struct Members {
 
 /// The hosts of a log, as one of them sees them. Cheap to clone.
 #[derive(Clone)]
-pub struct Nodes(Arc<Shared>);
+pub struct Cluster(Arc<Shared>);
 
 struct Shared {
     me: NodeId,
@@ -129,7 +129,7 @@ struct Shared {
     describe: OnceLock<Describe>,
 }
 
-type Describe = Box<dyn Fn() -> Node + Send + Sync>;
+type Describe = Box<dyn Fn() -> Member + Send + Sync>;
 
 struct Sharing {
     client: Client,
@@ -170,13 +170,13 @@ pub fn id_of(data: &Path) -> io::Result<NodeId> {
     }
 }
 
-impl Nodes {
+impl Cluster {
     /// Of a log that no other host writes to.
     pub fn alone(me: NodeId) -> Self {
         Self::new(me, None)
     }
 
-    /// Begins to listen to the hosts that share a stream. This one owns nothing before [`Nodes::announce`].
+    /// Begins to listen to the hosts that share a stream. This one owns nothing before [`Cluster::announce`].
     pub async fn listen(
         me: NodeId,
         client: &Client,
@@ -218,7 +218,7 @@ impl Nodes {
     }
 
     /// Says from now on that this host is there. `describe` tells how it is; only the first counts.
-    pub fn announce(&self, describe: impl Fn() -> Node + Send + Sync + 'static) {
+    pub fn announce(&self, describe: impl Fn() -> Member + Send + Sync + 'static) {
         let first = self.0.describe.set(Box::new(describe)).is_ok();
         if first && self.0.sharing.is_some() {
             tokio::spawn(self.clone().beat());
@@ -243,13 +243,13 @@ impl Nodes {
     }
 
     /// The hosts that are up, when all of them run the deployments up to a version; or after `limit` as they are then.
-    pub(crate) async fn follow(&self, version: Version, limit: Duration) -> Vec<Node> {
+    pub(crate) async fn follow(&self, version: Version, limit: Duration) -> Vec<Member> {
         let end = Instant::now() + limit;
         let mut looks = interval(LOOK);
         loop {
             looks.tick().await;
-            let up = self.list().into_iter().filter(|seen| seen.state == NodeState::Up);
-            let up: Vec<Node> = up.map(|seen| seen.node).collect();
+            let up = self.list().into_iter().filter(|seen| seen.state == MemberState::Up);
+            let up: Vec<Member> = up.map(|seen| seen.node).collect();
             if Instant::now() >= end || up.iter().all(|node| node.status.deployment >= version) {
                 return up;
             }
@@ -284,17 +284,17 @@ impl Nodes {
     }
 
     /// All hosts that are there or were lately, by name.
-    pub fn list(&self) -> Vec<Seen> {
-        let myself = self.0.describe.get().map(|describe| Seen {
+    pub fn list(&self) -> Vec<ObservedMember> {
+        let myself = self.0.describe.get().map(|describe| ObservedMember {
             node: describe(),
-            state: NodeState::Up,
+            state: MemberState::Up,
             heard_ms: 0,
         });
         let mut seen: Vec<_> = myself.into_iter().collect();
         if let Some(sharing) = &self.0.sharing {
             let hosts = self.hosts();
             let others = hosts.heard.values().filter(|heard| heard.node.id != self.0.me);
-            seen.extend(others.map(|heard| Seen {
+            seen.extend(others.map(|heard| ObservedMember {
                 node: heard.node.clone(),
                 state: heard.state(sharing.silence),
                 heard_ms: u64::try_from(heard.at.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -339,7 +339,7 @@ impl Nodes {
     async fn say(&self, sharing: &Sharing) {
         let Some(describe) = self.0.describe.get() else { return };
         let leaving = sharing.leaving.load(Ordering::Relaxed);
-        let beat = Beat { node: describe(), process: self.0.process, leaving };
+        let beat = Heartbeat { node: describe(), process: self.0.process, leaving };
         match serde_json::to_vec(&beat) {
             // Err: there is no connection any more; the silence says it.
             Ok(beat) => drop(sharing.client.publish(sharing.subject.clone(), beat.into()).await),
@@ -365,7 +365,7 @@ impl Nodes {
         }
     }
 
-    fn hear_beat(&self, Beat { node, process, leaving }: Beat, sharing: &Sharing) {
+    fn hear_beat(&self, Heartbeat { node, process, leaving }: Heartbeat, sharing: &Sharing) {
         let now = Instant::now();
         let mut hosts = self.hosts();
         if node.id == self.0.me {
@@ -381,7 +381,7 @@ impl Nodes {
     fn look(&self, sharing: &Sharing) {
         let mut hosts = self.hosts();
         hosts.heard.retain(|_, heard| heard.at.elapsed() < sharing.silence.max(SHOWN));
-        let up = hosts.heard.iter().filter(|(_, heard)| heard.state(sharing.silence) == NodeState::Up);
+        let up = hosts.heard.iter().filter(|(_, heard)| heard.state(sharing.silence) == MemberState::Up);
         let members = Members {
             up: up.map(|(id, _)| id.clone()).collect(),
             lease: hosts.lease(sharing),
@@ -419,11 +419,11 @@ impl Hosts {
 }
 
 impl Heard {
-    fn state(&self, silence: Duration) -> NodeState {
+    fn state(&self, silence: Duration) -> MemberState {
         match self.left {
-            true => NodeState::Left,
-            false if self.at.elapsed() < silence => NodeState::Up,
-            false => NodeState::Silent,
+            true => MemberState::Left,
+            false if self.at.elapsed() < silence => MemberState::Up,
+            false => MemberState::Silent,
         }
     }
 }

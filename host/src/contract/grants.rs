@@ -7,8 +7,7 @@ use std::{env, fmt, fs, io};
 
 use serde::Deserialize;
 
-use crate::contract::HttpOrigin;
-use crate::contract::Method;
+use crate::contract::{HttpOrigin, Method};
 
 /// What one service is granted.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model;
-use crate::model::Json;
+use crate::model::{self, Json};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Manifest {

@@ -11,9 +11,7 @@ use super::gates::{Candidate, Examiner, Terms, Upload, asked_inside, side_by_sid
 use super::swap;
 use crate::clock::SharedClock;
 use crate::contract::Grant;
-use crate::deployed::Store;
-use crate::deployed::{Deployed, Gate, GateOutcome};
-use crate::deployed::{Deployments, Happened, HistoryError, Released};
+use crate::deployed::{Deployed, Deployments, Gate, GateOutcome, Happened, HistoryError, Released, Store};
 use crate::log::EventLog;
 use crate::model::{Digest, Version};
 use crate::runtime::{Component, HttpClient, LoadError, Runtime};

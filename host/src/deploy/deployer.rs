@@ -19,11 +19,12 @@ use super::signature::PublicKey;
 use super::swap::Swap;
 use crate::aggregate::CallError;
 use crate::clock::SharedClock;
-use crate::cluster::Nodes;
+use crate::cluster::Cluster;
 use crate::contract::{Grant, ReservedRoute};
-use crate::deployed::{self, Deployments, Happened, HistoryEntry, HistoryError, Release, Released, Running};
-use crate::deployed::{Components, PastError, Store};
-use crate::deployed::{Deployed, Registry};
+use crate::deployed::{
+    self, Components, Deployed, Deployments, Happened, HistoryEntry, HistoryError, PastError, Registry,
+    Release, Released, Running, Store,
+};
 use crate::log::{AppendError, EventLog, ReadError};
 use crate::model::{Rejection, Version};
 use crate::projection::Projections;
@@ -31,7 +32,7 @@ use crate::runtime::{Component, HttpClient, Runtime};
 use crate::saga::Sagas;
 
 /// What deployments stand on.
-pub struct DeployGround {
+pub struct DeployDeps {
     pub log: Arc<dyn EventLog>,
     pub clock: SharedClock,
     pub runtime: Runtime,
@@ -42,7 +43,7 @@ pub struct DeployGround {
     pub projections: Arc<Projections>,
     pub sagas: Arc<Sagas>,
     /// Who else runs what is deployed.
-    pub nodes: Nodes,
+    pub nodes: Cluster,
     pub rules: DeployRules,
 }
 
@@ -126,7 +127,7 @@ impl From<AppendError> for DeployError {
 
 /// Deploys. One for a host.
 pub struct Deployer {
-    pub(super) ground: DeployGround,
+    pub(super) deps: DeployDeps,
     /// What the log says. Held by whoever deploys.
     pub(super) deployments: Mutex<Deployments>,
     /// The same, for whoever wants to know.
@@ -143,9 +144,9 @@ pub(super) struct Told {
 
 impl Deployer {
     /// `deployments`: what the log says, and what runs.
-    pub(crate) fn new(ground: DeployGround, deployments: Deployments) -> Arc<Self> {
+    pub(crate) fn new(deps: DeployDeps, deployments: Deployments) -> Arc<Self> {
         let told = ArcSwap::from_pointee(Told::of(&deployments));
-        Arc::new(Self { ground, deployments: Mutex::new(deployments), told, trouble: ArcSwapOption::empty() })
+        Arc::new(Self { deps, deployments: Mutex::new(deployments), told, trouble: ArcSwapOption::empty() })
     }
 
     /// What runs, by service.
@@ -169,7 +170,7 @@ impl Deployer {
 
     /// Up to `limit` events of the history of deployments behind a version of their stream, each with an entry a service.
     pub async fn history(&self, after: Version, limit: usize) -> Result<Vec<HistoryEntry>, CallError> {
-        let events = deployed::history(&*self.ground.log, after, limit).await.map_err(history_error)?;
+        let events = deployed::history(&*self.deps.log, after, limit).await.map_err(history_error)?;
         Ok(events.into_iter().flat_map(|(event, happened)| HistoryEntry::of(&event, happened)).collect())
     }
 
@@ -257,7 +258,7 @@ impl Deployer {
         let mut deployments = self.alone()?;
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
         let (target, from) = (earlier(running, to)?.clone(), running.release.digest);
-        let wasm = self.ground.store.fetch(target.digest).await.map_err(DeployError::Store)?;
+        let wasm = self.deps.store.fetch(target.digest).await.map_err(DeployError::Store)?;
         let wasm = wasm.ok_or_else(|| gone(&PastError::Gone(target.digest)))?;
         let upload = Upload { wasm, signature: None };
         // What it was granted then, and the configuration grants now.
@@ -286,7 +287,7 @@ impl Deployer {
         let mut deployments = self.alone()?;
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
         let release = running.release.clone();
-        let current = self.ground.registry.current();
+        let current = self.deps.registry.current();
         let rest: Vec<_> =
             current.services().filter(|other| *other.manifest().service != *service).cloned().collect();
         let asks =
@@ -318,28 +319,28 @@ impl Deployer {
         options: &Options,
         back: bool,
     ) -> Candidate {
-        let ground = &self.ground;
+        let deps = &self.deps;
         let granted = |component: &Component| {
-            let configured = ground.rules.grants.get(&*component.manifest().service);
+            let configured = deps.rules.grants.get(&*component.manifest().service);
             configured.into_iter().flatten().cloned().chain(granted(component)).collect()
         };
         let examiner = Examiner {
-            runtime: &ground.runtime,
-            log: &ground.log,
-            http: &ground.http,
-            trusted: if back { &[] } else { &ground.rules.trusted },
-            history_limit: ground.rules.history_limit,
+            runtime: &deps.runtime,
+            log: &deps.log,
+            http: &deps.http,
+            trusted: if back { &[] } else { &deps.rules.trusted },
+            history_limit: deps.rules.history_limit,
             granted: &granted,
-            sagas: Some(&ground.sagas),
+            sagas: Some(&deps.sagas),
         };
         let terms = Terms { sample: options.sample, allow_breaking: &options.allow_breaking, back };
-        examiner.examine(upload, &ground.registry.current(), terms).await
+        examiner.examine(upload, &deps.registry.current(), terms).await
     }
 
     /// The report with all services that would run, unless a gate refuses one of them.
     fn pass(&self, candidates: &[Candidate], dry_run: bool) -> Result<(Report, Deployed), DeployError> {
-        let deployed = together(&self.ground.registry.current(), candidates);
-        let gates = vec![side_by_side(deployed.as_ref(), &self.ground.rules.reserved)];
+        let deployed = together(&self.deps.registry.current(), candidates);
+        let gates = vec![side_by_side(deployed.as_ref(), &self.deps.rules.reserved)];
         let services = candidates.iter().map(|candidate| candidate.report.clone()).collect();
         let report = Report { dry_run, live: false, services, gates, hosts: Vec::new() };
         match deployed {

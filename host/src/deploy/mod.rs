@@ -13,7 +13,7 @@ mod watch;
 
 pub(crate) use boot::{Boot, boot};
 pub use boot::{BootError, Booted};
-pub use deployer::{DeployError, DeployGround, DeployRules, Deployer, Options, RollbackRule};
+pub use deployer::{DeployDeps, DeployError, DeployRules, Deployer, Options, RollbackRule};
 pub use directory::DirectoryError;
 pub(crate) use directory::MAX_COMPONENT_BYTES;
 pub use follower::{FollowError, Follower};

@@ -7,8 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::contract::EventRef;
-use crate::model::SagaId;
-use crate::model::{Meta, StreamId, event_id, saga_id};
+use crate::model::{Meta, SagaId, StreamId, event_id, saga_id};
 use crate::runtime::Component;
 
 /// One set of services that runs together; never changes, only gets replaced.

@@ -7,12 +7,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::headers::IfMatch;
-use super::{Edge, stopped};
-use crate::aggregate::Accepted;
-use crate::aggregate::CallError;
+use super::{HostContext, stopped};
+use crate::aggregate::{Accepted, CallError};
 use crate::contract::Problem;
-use crate::model::SagaId;
-use crate::model::{Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
+use crate::model::{Command, CommandId, Intent, Json, Origin, Position, SagaId, StreamId, Version};
 use crate::saga::SagaState;
 
 /// Who sends commands: nobody is asked for a name yet.
@@ -83,7 +81,7 @@ impl Done {
 
 /// Carries a command out. Does not wait for a saga any more when the host shuts down.
 pub(super) async fn carry_out(
-    edge: &Edge,
+    edge: &HostContext,
     asked: Asked,
     stopping: watch::Receiver<bool>,
 ) -> Result<Done, Problem> {
@@ -110,7 +108,7 @@ pub(super) async fn carry_out(
 }
 
 async fn expected_version(
-    edge: &Edge,
+    edge: &HostContext,
     stream: &StreamId,
     condition: Option<IfMatch>,
 ) -> Result<Option<Version>, Problem> {
@@ -127,13 +125,13 @@ async fn expected_version(
 
 /// A "no" was decided on what is in the log by now, and says so like any other reply: whoever reads that far sees why. A
 /// fault reflects nothing.
-fn refusal(edge: &Edge, error: CallError) -> Problem {
+fn refusal(edge: &HostContext, error: CallError) -> Problem {
     let decided = matches!(error, CallError::Rejected(_) | CallError::VersionMismatch { .. });
     let problem = Problem::from(error);
     if decided { problem.reflecting(head(edge)) } else { problem }
 }
 
-fn head(edge: &Edge) -> Position {
+fn head(edge: &HostContext) -> Position {
     *edge.log.head().borrow()
 }
 
@@ -141,7 +139,7 @@ fn head(edge: &Edge) -> Position {
 /// it is sent; with it, the aggregate as it stands when the saga has ended or the time is over, and a position that covers
 /// all that the saga did.
 async fn follow(
-    edge: &Edge,
+    edge: &HostContext,
     accepted: Accepted,
     repeatable: bool,
     wait: Option<Duration>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram, Label};
 
-use crate::cluster::{NodeState, Seen};
+use crate::cluster::{MemberState, ObservedMember};
 use crate::log::LogState;
 use crate::messaging::Messaging;
 use crate::projection::Overview;
@@ -76,8 +76,10 @@ pub(crate) fn show_log(log: LogState) {
 }
 
 /// Sets what the metrics say about the hosts that share the log.
-pub(crate) fn show_nodes(nodes: &[Seen]) {
-    for (state, label) in [(NodeState::Up, "up"), (NodeState::Silent, "silent"), (NodeState::Left, "left")] {
+pub(crate) fn show_nodes(nodes: &[ObservedMember]) {
+    for (state, label) in
+        [(MemberState::Up, "up"), (MemberState::Silent, "silent"), (MemberState::Left, "left")]
+    {
         let there = nodes.iter().filter(|seen| seen.state == state).count();
         metrics::gauge!(NODES, "state" => label).set(there as f64);
     }

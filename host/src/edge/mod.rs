@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use self::http::HttpLimits;
 use crate::aggregate::Dispatch;
-use crate::cluster::{Nodes, Status};
+use crate::cluster::{Cluster, Status};
 use crate::deploy::Deployer;
 use crate::deployed::Registry;
 use crate::log::EventLog;
@@ -25,7 +25,7 @@ use crate::query::Queries;
 use crate::saga::Sagas;
 
 /// What the edge hands requests to.
-pub struct Edge {
+pub struct HostContext {
     pub log: Arc<dyn EventLog>,
     pub registry: Arc<Registry>,
     pub dispatch: Arc<Dispatch>,
@@ -35,13 +35,13 @@ pub struct Edge {
     pub deployer: Arc<Deployer>,
     /// None without NATS.
     pub messaging: Option<Messaging>,
-    pub nodes: Nodes,
+    pub nodes: Cluster,
     /// The recorder behind it must be installed before the edge starts.
     pub metrics: PrometheusHandle,
     pub limits: HttpLimits,
 }
 
-impl Edge {
+impl HostContext {
     /// How the host is.
     pub(crate) fn status(&self) -> Status {
         Status {

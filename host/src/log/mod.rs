@@ -93,16 +93,16 @@ impl Append {
 /// Appends that build on one another before they are acknowledged: once one has failed, those after it fail as well, even
 /// if the version that they expect has come about in another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Lineage(u64);
+pub struct AppendChain(u64);
 
-impl Lineage {
+impl AppendChain {
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-impl Default for Lineage {
+impl Default for AppendChain {
     fn default() -> Self {
         Self::new()
     }
@@ -132,10 +132,10 @@ pub enum AppendError {
     Busy,
     /// The log takes nothing at the moment, so nothing was tried.
     #[error("the log takes nothing at the moment")]
-    Away,
+    Unavailable,
     /// The log cannot write. Whether the batch will be found after a restart is not known.
     #[error("the log cannot be written")]
-    Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
 /// How a log stands.
@@ -173,12 +173,12 @@ pub type Appending = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> 
 #[async_trait]
 pub trait EventLog: Send + Sync {
     /// Appends to one or several streams, all or nothing. The place in the order is taken when this returns, not when the
-    /// future is first polled, so a caller may append on top of what it has not seen acknowledged, in the same lineage.
-    fn append_in(&self, lineage: Lineage, batch: Vec<Append>) -> Appending;
+    /// future is first polled, so a caller may append on top of what it has not seen acknowledged, in the same chain.
+    fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending;
 
     /// Appends on top of what has been acknowledged.
     fn append(&self, batch: Vec<Append>) -> Appending {
-        self.append_in(Lineage::new(), batch)
+        self.append_in(AppendChain::new(), batch)
     }
 
     /// Whether others write to it too. Then what can be read here may be behind, which only an append finds out; and of

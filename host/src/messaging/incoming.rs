@@ -27,8 +27,7 @@ use super::dead_letters::{About, DeadLetters};
 use super::streams::{NoStream, Streams};
 use super::trouble::Trouble;
 use crate::aggregate::Submit;
-use crate::contract::{IdSource, Publication, Subscription};
-use crate::contract::{Problem, Schema, payload};
+use crate::contract::{IdSource, Problem, Publication, Schema, Subscription, payload};
 use crate::deployed::{Deployed, Registry};
 use crate::model::{Command, CommandId, Digest, Intent, Origin, StreamId, hashed_uuid};
 

@@ -19,8 +19,7 @@ use self::outgoing::Outgoing;
 use self::streams::Streams;
 use self::trouble::Trouble;
 use crate::aggregate::Submit;
-use crate::cluster::Connection;
-use crate::cluster::Nodes;
+use crate::cluster::{Cluster, Connection};
 use crate::deployed::Registry;
 use crate::log::EventLog;
 
@@ -28,7 +27,7 @@ pub use dead_letters::{About, DeadLetter, DeadLettersError, Redriven};
 pub use streams::NoStream;
 
 /// What messaging stands on.
-pub struct Ground {
+pub struct Deps {
     pub log: Arc<dyn EventLog>,
     pub registry: Arc<Registry>,
     pub commands: Arc<dyn Submit>,
@@ -36,7 +35,7 @@ pub struct Ground {
     /// How many servers keep each stream that is made.
     pub replicas: usize,
     /// One of them publishes the events.
-    pub nodes: Nodes,
+    pub nodes: Cluster,
 }
 
 /// Messaging as it runs.
@@ -49,8 +48,8 @@ pub struct Messaging {
 }
 
 impl Messaging {
-    pub fn start(ground: Ground) -> Self {
-        let Ground { log, registry, commands, connection, replicas, nodes } = ground;
+    pub fn start(deps: Deps) -> Self {
+        let Deps { log, registry, commands, connection, replicas, nodes } = deps;
         let context = jetstream::new(connection.client().clone());
         let streams = Streams { context, replicas };
         let dead_letters = DeadLetters { streams: streams.clone() };

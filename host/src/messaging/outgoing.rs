@@ -21,7 +21,7 @@ use super::cloud_event;
 use super::owners::Owners;
 use super::streams::{EVENTS, NoStream, Streams};
 use super::trouble::Trouble;
-use crate::cluster::Nodes;
+use crate::cluster::Cluster;
 use crate::contract::EventRef;
 use crate::deployed::{HistoryError, Registry};
 use crate::log::{EventLog, ReadError, Subscription};
@@ -40,7 +40,7 @@ pub(super) struct Outgoing {
     pub(super) registry: Arc<Registry>,
     pub(super) streams: Streams,
     pub(super) trouble: Arc<Trouble>,
-    pub(super) nodes: Nodes,
+    pub(super) nodes: Cluster,
 }
 
 /// Where the stream is: its last message, and the event in it. Both 0 at the beginning.

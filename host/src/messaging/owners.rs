@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::deployed;
-use crate::deployed::HistoryError;
+use crate::deployed::{self, HistoryError};
 use crate::log::{EventLog, MAX_PAGE};
 use crate::model::{Digest, Recorded, Version};
 

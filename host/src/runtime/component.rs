@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use wasmtime::Store;
 
 use super::bindings::{self, Service, types};
-use super::guest::{Guest, Identity, Scope};
+use super::guest::{Identity, InstanceData, Scope};
 use super::host::{Ask, HttpCall, Outgoing, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane, Tally};
 use crate::contract::{HttpOrigin, Manifest};
@@ -255,7 +255,8 @@ impl Component {
     async fn call<R, F>(&self, lane: Lane, scope: Scope, call: F) -> (Result<R, CallFailure>, Option<Scope>)
     where
         R: Send,
-        F: for<'a> FnOnce(&'a Service, &'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<R>> + Send,
+        F: for<'a> FnOnce(&'a Service, &'a mut Store<InstanceData>) -> BoxFuture<'a, wasmtime::Result<R>>
+            + Send,
     {
         self.loaded.instances.call(lane, scope, call).await
     }

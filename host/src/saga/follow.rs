@@ -7,8 +7,7 @@ use super::index::{Change, Listed, Open, Unended};
 use super::sender::NotHere;
 use super::{LOG_PAUSE, Place, SagaStatus, Shared, record};
 use crate::log::Subscription;
-use crate::model::{Recorded, StreamId};
-use crate::model::{SAGA, SagaId};
+use crate::model::{Recorded, SAGA, SagaId, StreamId};
 
 impl Shared {
     /// Runs the open sagas, then those that the log's events start or wake.
@@ -21,7 +20,7 @@ impl Shared {
                 return;
             }
         }
-        let mut members = self.ground.nodes.changed();
+        let mut members = self.deps.nodes.changed();
         loop {
             let page = tokio::select! {
                 biased;
@@ -47,14 +46,14 @@ impl Shared {
 
     /// Starts and wakes the sagas that a page of events is about, and remembers that.
     async fn take_in(self: &Arc<Self>, page: &[Recorded]) -> Result<(), NotHere> {
-        let deployed = self.ground.components.current();
+        let deployed = self.deps.components.current();
         let (mut changes, mut called) = (Vec::new(), Vec::new());
         for event in page {
             if event.stream.aggregate() == SAGA {
                 let change = Change::of(event);
                 match &change {
                     Some(Change::Resumed { id }) => called.push(id.clone()),
-                    Some(Change::Taken { id, node }) if Some(node) != self.ground.nodes.me() => {
+                    Some(Change::Taken { id, node }) if Some(node) != self.deps.nodes.me() => {
                         self.lose(id);
                     }
                     Some(change) => self.tell_of(change),
@@ -71,7 +70,7 @@ impl Shared {
                     name: trigger.saga.clone(),
                 });
                 changes.push(Change::Triggered { open: open.clone(), stream: event.stream.to_string() });
-                if self.ground.nodes.owns(&open.id, None) {
+                if self.deps.nodes.owns(&open.id, None) {
                     // One that an earlier process may have run looks into its journal first.
                     let new = (event.position > self.since).then(|| event.clone());
                     self.spawn(open, new).await?;
@@ -88,7 +87,7 @@ impl Shared {
             self.pause(LOG_PAUSE).await?;
         }
         self.followed.send_replace(last.position);
-        if self.ground.nodes.me().is_some() {
+        if self.deps.nodes.me().is_some() {
             self.call(called).await?;
         }
         Ok(())
@@ -127,7 +126,7 @@ impl Shared {
         };
         let mut taken = 0;
         for Unended { open, runner, .. } in unended {
-            if self.ground.nodes.owns(&open.id, runner.as_deref()) && !self.waits.has(&open.id) {
+            if self.deps.nodes.owns(&open.id, runner.as_deref()) && !self.waits.has(&open.id) {
                 taken += usize::from(!self.under_way().contains_key(&open.id));
                 self.spawn(Arc::new(open), None).await?;
             }
@@ -143,7 +142,7 @@ impl Shared {
         loop {
             let due = async {
                 match self.waits.next_ms() {
-                    Some(time_ms) => self.ground.clock.until(time_ms).await,
+                    Some(time_ms) => self.deps.clock.until(time_ms).await,
                     None => std::future::pending().await,
                 }
             };
@@ -153,7 +152,7 @@ impl Shared {
                 () = self.waits.changed.notified() => continue,
                 () = due => {}
             }
-            for sleeper in self.waits.due(self.ground.clock.now_ms()) {
+            for sleeper in self.waits.due(self.deps.clock.now_ms()) {
                 if self.spawn(sleeper, None).await.is_err() {
                     return;
                 }
@@ -163,7 +162,7 @@ impl Shared {
 
     /// Lets go of the components of the past that no saga needs any more, once it is known which sagas there are.
     pub(super) async fn clear_components(self: Arc<Self>) {
-        let head = *self.ground.log.head().borrow();
+        let head = *self.deps.log.head().borrow();
         let mut followed = self.followed.subscribe();
         tokio::select! {
             () = self.stopped() => return,
@@ -173,7 +172,7 @@ impl Shared {
         match self.index.digests().await {
             Ok(digests) => {
                 let needed: HashSet<_> = digests.iter().filter_map(|digest| digest.parse().ok()).collect();
-                if let Err(error) = self.ground.components.retain(needed) {
+                if let Err(error) = self.deps.components.retain(needed) {
                     tracing::warn!(%error, "components that nobody needs are still there");
                 }
             }
@@ -188,7 +187,7 @@ impl Shared {
             Change::Parked { id, .. } => id,
             _ => return,
         };
-        let alone = self.ground.nodes.me().is_none();
+        let alone = self.deps.nodes.me().is_none();
         if alone || !self.waiting().contains_key(id) || self.under_way().contains_key(id) {
             return;
         }
@@ -196,7 +195,7 @@ impl Shared {
         tokio::spawn(async move {
             let Ok(stream) = StreamId::new(SAGA, &id) else { return };
             // Err: they wait as long as they wanted to, and then look for themselves. It may go on by now.
-            if let Ok((_, Some(saga))) = record::read(&*shared.ground.log, &stream).await
+            if let Ok((_, Some(saga))) = record::read(&*shared.deps.log, &stream).await
                 && saga.state.settled()
             {
                 shared.tell_waiting(&SagaStatus::of(&id, &saga));

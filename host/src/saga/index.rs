@@ -15,8 +15,7 @@ use tokio::task::JoinError;
 use super::entry::{Entry, Wait};
 use super::journal::SagaState;
 use crate::cluster::NodeId;
-use crate::model::SagaId;
-use crate::model::{Digest, Position, Recorded, variant_of};
+use crate::model::{Digest, Position, Recorded, SagaId, variant_of};
 
 /// Events that concern no saga after which the position is written all the same: as many are looked at again after a
 /// restart, which takes some ten milliseconds.

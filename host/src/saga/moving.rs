@@ -11,8 +11,7 @@ use super::operate::index_error;
 use super::runner::{self, RunError};
 use super::{Sagas, actor};
 use crate::aggregate::CallError;
-use crate::model::SagaId;
-use crate::model::{Digest, Version};
+use crate::model::{Digest, SagaId, Version};
 use crate::runtime::Component;
 
 /// Journals that are replayed at one time.
@@ -82,7 +81,7 @@ impl Sagas {
                 continue;
             }
             let acted = runner::act(&self.shared, open, actor(&open.id), |saga, at| {
-                let here = |saga: &Saga| self.shared.ground.nodes.owns(&open.id, saga.runner.as_deref());
+                let here = |saga: &Saga| self.shared.deps.nodes.owns(&open.id, saga.runner.as_deref());
                 let same = saga.is_some_and(here) && at == *version;
                 same.then_some(Entry::Moved { digest: to }).ok_or(())
             });
@@ -101,7 +100,7 @@ impl Sagas {
         for Unended { open, runner, sleeps_until_ms } in
             self.shared.index.unended().await.map_err(index_error)?
         {
-            let here = self.shared.ground.nodes.owns(&open.id, runner.as_deref());
+            let here = self.shared.deps.nodes.owns(&open.id, runner.as_deref());
             if here && sleeps_until_ms.is_none() && !self.shared.under_way().contains_key(&open.id) {
                 self.shared
                     .spawn(Arc::new(open), None)

@@ -11,11 +11,9 @@ use super::entry::Effort;
 use super::index::Open;
 use super::record::actor;
 use super::retry::Phase;
-use crate::aggregate::Accepted;
-use crate::aggregate::CallError;
+use crate::aggregate::{Accepted, CallError};
 use crate::cluster::Lease;
-use crate::model::SagaId;
-use crate::model::{Command, CommandId, Intent, Json, Origin, Recorded, Rejection, StreamId};
+use crate::model::{Command, CommandId, Intent, Json, Origin, Recorded, Rejection, SagaId, StreamId};
 use crate::runtime::{AskFailure, Request};
 
 /// Characters of a fault's cause that the journal keeps.
@@ -95,7 +93,7 @@ impl Sender {
     }
 
     async fn attempt(&self, command: Command, phase: Phase) -> Result<Attempt<Accepted>, NotHere> {
-        Ok(match self.shared.ground.commands.submit(command).await {
+        Ok(match self.shared.deps.commands.submit(command).await {
             Ok(accepted) => Attempt::Over(Fate::Accepted(accepted)),
             Err(CallError::Rejected(rejection)) if phase == Phase::BeforePivot => {
                 Attempt::Over(Fate::Refused(rejection))
@@ -120,7 +118,7 @@ impl Sender {
         request: &Request,
     ) -> Result<(Fate<Json>, Effort), NotHere> {
         let asked = self.persist(name, phase, |_| {
-            let answer = self.shared.ground.ask.ask(request.clone(), 1);
+            let answer = self.shared.deps.ask.ask(request.clone(), 1);
             async move {
                 Ok(Attempt::Over(match answer.await {
                     Ok(answer) => Fate::Accepted(answer),
@@ -139,7 +137,7 @@ impl Sender {
         phase: Phase,
         mut attempt: impl FnMut(u32) -> BoxFuture<'a, Result<Attempt<T>, NotHere>>,
     ) -> Result<(Fate<T>, Effort), NotHere> {
-        let retry = self.shared.ground.retries.of(&self.saga, name, phase);
+        let retry = self.shared.deps.retries.of(&self.saga, name, phase);
         let started = Instant::now();
         let (mut failures, mut attempts, mut held) = (0, 0, 0);
         loop {

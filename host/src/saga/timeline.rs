@@ -10,8 +10,7 @@ use super::journal::{STEP_ZERO, SagaState, next_state};
 use super::record::RecordError;
 use crate::clock::Time;
 use crate::cluster::NodeId;
-use crate::model::SagaId;
-use crate::model::{Digest, Recorded, Rejection, StreamId, Version, variant_of};
+use crate::model::{Digest, Recorded, Rejection, SagaId, StreamId, Version, variant_of};
 
 pub use super::entry::Divergence;
 

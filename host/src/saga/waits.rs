@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::index::Open;
-use crate::model::SagaId;
-use crate::model::StreamId;
+use crate::model::{SagaId, StreamId};
 
 /// Who is woken by what.
 #[derive(Default)]

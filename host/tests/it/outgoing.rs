@@ -10,8 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kontor::contract::Method;
-use kontor::contract::{Grants, HttpGrant, SecretSource};
+use kontor::contract::{Grants, HttpGrant, Method, SecretSource};
 use kontor::model::{CommandId, Json, Meta, Position, Recorded, Rejection, StreamId, Version};
 use kontor::runtime::{
     Ask, AskFailure, Awaited, Component, Context, Halt, HttpClient, HttpLimits, Outcome, Request, Resolve,

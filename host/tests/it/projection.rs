@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontor::aggregate::CallError;
-use kontor::aggregate::States;
-use kontor::aggregate::{Dispatch, DispatchLimits};
+use kontor::aggregate::{CallError, Dispatch, DispatchLimits, States};
 use kontor::clock::SystemClock;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};

@@ -29,17 +29,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use kontor::aggregate::CallError;
-use kontor::aggregate::States;
-use kontor::aggregate::{Accepted, Dispatch, DispatchLimits, Submit};
-use kontor::cluster::Nodes;
+use kontor::aggregate::{Accepted, CallError, Dispatch, DispatchLimits, States, Submit};
+use kontor::cluster::Cluster;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
 use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, Recorded};
 use kontor::projection::{Overview, Projections, Redrive};
 use kontor::query::{Answer, Queries, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
-use kontor::saga::{Act, Ground, Retries, Retry, SagaState, SagaStatus, Sagas};
+use kontor::saga::{Act, Deps, Retries, Retry, SagaState, SagaStatus, Sagas};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -182,16 +180,16 @@ impl Site {
         let dispatch =
             Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), http, clock.clone(), limits);
         let (commands, ask) = between((Arc::new(dispatch.clone()), ask));
-        let ground = Ground {
+        let deps = Deps {
             log: log.clone(),
             commands: commands.clone(),
             ask,
             components,
             clock,
-            nodes: Nodes::alone("tested".into()),
+            nodes: Cluster::alone("tested".into()),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, ..Retries::default() },
         };
-        let sagas = Sagas::start(data, ground).await.expect("sagas");
+        let sagas = Sagas::start(data, deps).await.expect("sagas");
         Parts { log, registry, dispatch, projections, queries, commands, sagas }
     }
 }

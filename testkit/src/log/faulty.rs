@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use kontor::log::{Append, AppendError, Appending, EventLog, Lineage, ReadError};
+use kontor::log::{Append, AppendChain, AppendError, Appending, EventLog, ReadError};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
-/// The point at which an append fails. Either way the caller gets [`AppendError::Unavailable`].
+/// The point at which an append fails. Either way the caller gets [`AppendError::Failed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing is written.
@@ -53,20 +53,20 @@ impl FaultyLog {
 
 #[async_trait]
 impl EventLog for FaultyLog {
-    fn append_in(&self, lineage: Lineage, batch: Vec<Append>) -> Appending {
+    fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending {
         if self.works() {
-            return self.log.append_in(lineage, batch);
+            return self.log.append_in(chain, batch);
         }
         let written = match self.fault {
             Fault::BeforeWriting => None,
-            Fault::AfterWriting => Some(self.log.append_in(lineage, batch)),
+            Fault::AfterWriting => Some(self.log.append_in(chain, batch)),
         };
         Box::pin(async {
             if let Some(written) = written {
                 // Err: conflicts and duplicates are lost on the way like any other answer.
                 let _ = written.await;
             }
-            Err(AppendError::Unavailable(Arc::new(DiskGone)))
+            Err(AppendError::Failed(Arc::new(DiskGone)))
         })
     }
 

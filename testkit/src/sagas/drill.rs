@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use kontor::model::CommandId;
-use kontor::model::SagaId;
+use kontor::model::{CommandId, SagaId};
 use kontor::saga::{Act, SagaState};
 use serde_json::Value;
 

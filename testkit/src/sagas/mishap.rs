@@ -4,8 +4,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use kontor::aggregate::CallError;
-use kontor::aggregate::{Accepted, Submit};
+use kontor::aggregate::{Accepted, CallError, Submit};
 use kontor::error::{Fault, FaultKind};
 use kontor::log::AppendError;
 use kontor::model::{Command, Json, Rejection};
@@ -123,7 +122,7 @@ impl Submit for Meddler {
             Some(Mishap::AnswerLost) => {
                 self.commands.submit(command).await?;
                 let error: Box<dyn std::error::Error + Send + Sync> = "the drill has lost the answer".into();
-                Err(AppendError::Unavailable(error.into()).into())
+                Err(AppendError::Failed(error.into()).into())
             }
             Some(Mishap::SentTwice) => {
                 self.commands.submit(command.clone()).await?;

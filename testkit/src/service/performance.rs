@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kontor::aggregate::CallError;
-use kontor::aggregate::{Accepted, Submit};
-use kontor::cluster::Nodes;
+use kontor::aggregate::{Accepted, CallError, Submit};
+use kontor::cluster::Cluster;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::error::{Fault, FaultKind, with_causes};
 use kontor::log::{Append, EmbeddedLog, EventLog, Subscription};
 use kontor::model::{Command, NewEvent, Position, Recorded, SagaId, StreamId, Version, event_id, saga_id};
-use kontor::saga::{Ground, Retries, Retry, Sagas};
+use kontor::saga::{Deps, Retries, Retry, Sagas};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -77,16 +76,16 @@ impl Performance<'_> {
         registry.replace(Deployed::new([self.bench.fresh.clone()])?);
         let store = Store::open(stage.data.path()).map_err(|error| with_causes(&error))?;
         let conversation = Arc::new(Conversation::new(self.ask));
-        let ground = Ground {
+        let deps = Deps {
             log: stage.log.clone(),
             commands: Arc::new(Scripted { saga: id.clone(), script: self.script.clone() }),
             ask: conversation.clone(),
             components: Arc::new(Components::new(registry.into(), self.bench.runtime.clone(), store)),
             clock: stage.clock.clone(),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, steps: BTreeMap::new() },
-            nodes: Nodes::alone("tested".into()),
+            nodes: Cluster::alone("tested".into()),
         };
-        let sagas = Sagas::start(stage.data.path(), ground).await.map_err(|error| with_causes(&error))?;
+        let sagas = Sagas::start(stage.data.path(), deps).await.map_err(|error| with_causes(&error))?;
         let events = timeout(LIMIT, stage.follow(id, self.script)).await;
         sagas.close().await;
         conversation.check()?;

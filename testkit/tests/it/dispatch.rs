@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kontor::aggregate::CallError;
-use kontor::aggregate::States;
-use kontor::aggregate::{Dispatch, DispatchLimits};
+use kontor::aggregate::{CallError, Dispatch, DispatchLimits, States};
 use kontor::clock::SystemClock;
 use kontor::deployed::{Deployed, Registry};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::beasts::{beast, beasts, waits};
 
 /// Drills the saga `leap`: its pivot makes a beast wait in the air, and the two steps after it make two wait
-/// on the ground.
+/// on the deps.
 fn drill(law: impl Fn(&Host) + Sync) -> usize {
     let tame = beasts(&json!({"tame": true}));
     Drill::new(&tame).when(beast("wolf", "leap", json!({}))).then(law)

@@ -23,7 +23,7 @@ pub(super) enum Builtin {
     Projections,
     Projection,
     DeadLetters,
-    Nodes,
+    Cluster,
 }
 
 /// One of the host's own routes.
@@ -172,7 +172,7 @@ pub(super) const BUILTINS: [BuiltinRoute; 26] = [
         "Builds a read model anew beside the live one, and puts it in its place when it is as far",
         replay_body,
     ),
-    get(Builtin::Nodes, "/admin/nodes", "The hosts that share the log, and how they are"),
+    get(Builtin::Cluster, "/admin/nodes", "The hosts that share the log, and how they are"),
     get(Builtin::DeadLetters, "/admin/dead-letters", "Messages of NATS that could not become commands")
         .with(&[("service", "Only those for this service."), AFTER, LIMIT]),
     operate(

@@ -10,10 +10,7 @@ use serde::de::DeserializeOwned;
 use super::body;
 use super::headers;
 use super::{Call, Site};
-use crate::contract::CommandRoute;
-use crate::contract::Problem;
-use crate::contract::Schema;
-use crate::contract::payload;
+use crate::contract::{CommandRoute, Problem, Schema, payload};
 use crate::edge::command::{Asked, Done, carry_out};
 
 /// Answers 202 if the command started a saga, unless the reply was to wait for its end and did; otherwise 201 if the command
@@ -90,9 +87,8 @@ pub(super) async fn received<T: DeserializeOwned>(
 mod tests {
     use super::*;
     use crate::aggregate::Accepted;
-    use crate::contract::Action;
     use crate::contract::fixtures::manifest;
-    use crate::contract::{Found, RouteTable};
+    use crate::contract::{Action, Found, RouteTable};
     use crate::edge::command::Started;
     use crate::model::{Json, NewEvent, Position, StreamId, Version};
     use crate::saga::SagaState;

@@ -41,9 +41,8 @@ use tokio::sync::{Semaphore, watch};
 pub use self::builtin::reserved_routes;
 use self::builtin::{Builtin, HostAction, Operation, host_routes};
 use super::metrics::RequestMetrics;
-use super::{Edge, headers, stopped};
-use crate::contract::Problem;
-use crate::contract::{Action, Found, RouteError, RouteTable, Schema};
+use super::{HostContext, headers, stopped};
+use crate::contract::{Action, Found, Problem, RouteError, RouteTable, Schema};
 use crate::deployed::Deployed;
 
 pub use server::serve;
@@ -87,7 +86,7 @@ impl Default for HttpLimits {
 
 /// The edge as it runs.
 struct Site {
-    edge: Arc<Edge>,
+    edge: Arc<HostContext>,
     tables: ArcSwap<Tables>,
     /// Held by whoever makes new tables.
     remaking: Mutex<()>,
@@ -122,7 +121,7 @@ struct Call<'r> {
 }
 
 impl Site {
-    fn new(edge: Arc<Edge>, stopping: watch::Receiver<bool>) -> Result<Self, RouteError> {
+    fn new(edge: Arc<HostContext>, stopping: watch::Receiver<bool>) -> Result<Self, RouteError> {
         let deployed = edge.registry.current();
         let routes = Arc::new(routes_of(&deployed)?);
         Ok(Self {
@@ -256,7 +255,7 @@ impl Site {
             Builtin::Saga => sagas::status(self, call).await,
             Builtin::Health => Ok(ops::health()),
             Builtin::Ready => ops::ready(self),
-            Builtin::Nodes => ops::nodes(self),
+            Builtin::Cluster => ops::nodes(self),
             Builtin::Metrics => ops::metrics(self).await,
             Builtin::Plugins => plugins::list(self, tables),
             Builtin::PluginHistory => plugins::history(self, call).await,

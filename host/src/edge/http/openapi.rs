@@ -11,10 +11,7 @@ use serde_json::{Map, Value, json};
 use super::builtin::{BUILTINS, BuiltinRoute, Does, Operation};
 use super::headers::none_match;
 use super::{Call, Tables, json_text};
-use crate::contract::Problem;
-use crate::contract::placeholders;
-use crate::contract::view_arguments;
-use crate::contract::{Manifest, Route, Target};
+use crate::contract::{Manifest, Problem, Route, Target, placeholders, view_arguments};
 use crate::model::{Json, hashed_uuid};
 
 /// The tag of the host's own routes.

@@ -10,8 +10,7 @@ use super::page::{self, after_and_limit};
 use super::parameters::Parameters;
 use super::{Call, Site, command, json};
 use crate::clock::Time;
-use crate::contract::Problem;
-use crate::contract::Schema;
+use crate::contract::{Problem, Schema};
 use crate::model::{Position, StreamId};
 use crate::projection::{Overview, ParkedStream};
 

@@ -9,9 +9,7 @@ use super::headers;
 use super::parameters::Parameters;
 use super::{Call, Site, json_text};
 use crate::aggregate::CallError;
-use crate::contract::Problem;
-use crate::contract::QueryRoute;
-use crate::contract::{admitted, invalid_arguments};
+use crate::contract::{Problem, QueryRoute, admitted, invalid_arguments};
 use crate::edge::query::refusal;
 use crate::model::Json;
 use crate::query::Inquiry;
@@ -75,9 +73,8 @@ mod tests {
     use axum::http::{Method, Uri};
 
     use super::*;
-    use crate::contract::Action;
     use crate::contract::fixtures::manifest;
-    use crate::contract::{Found, RouteTable};
+    use crate::contract::{Action, Found, RouteTable};
 
     fn read(uri: &str) -> Result<String, String> {
         let table = RouteTable::<()>::new([], [&manifest()]).unwrap();

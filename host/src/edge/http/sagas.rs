@@ -8,8 +8,7 @@ use serde::Deserialize;
 use super::page::{self, Page};
 use super::parameters::Parameters;
 use super::{Call, Site, command, headers, json};
-use crate::contract::Problem;
-use crate::contract::Schema;
+use crate::contract::{Problem, Schema};
 use crate::saga::timeline::ActName;
 use crate::saga::{Act, Filter, SagaState, SagaStatus};
 

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::contract::Schema;
-use crate::contract::arguments_schema;
-use crate::contract::{Manifest, Target};
+use crate::contract::{Manifest, Schema, Target, arguments_schema};
 use crate::deployed::Deployed;
 use crate::edge::metrics::RequestMetrics;
 

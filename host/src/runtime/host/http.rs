@@ -23,7 +23,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::contract::HttpOrigin;
-use crate::runtime::guest::{Guest, Identity, service_name};
+use crate::runtime::guest::{Identity, InstanceData, service_name};
 
 pub use client::{GrantError, HeaderError, HttpClient, Resolve, system_resolver};
 pub use failure::{HttpFailure, HttpFailureKind};
@@ -141,7 +141,7 @@ impl HttpHooks {
     }
 }
 
-impl WasiHttpView for Guest {
+impl WasiHttpView for InstanceData {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { hooks: &mut self.http, table: &mut self.table, ctx: &mut self.http_ctx }
     }

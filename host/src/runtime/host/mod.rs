@@ -16,4 +16,4 @@ pub(crate) use read_model::{Access, Guarded, ReadSession};
 pub use services::{Ask, AskFailure, Request};
 pub use steps::{Awaited, Halt, Outcome, Step, Steps};
 
-impl crate::runtime::bindings::types::Host for crate::runtime::guest::Guest {}
+impl crate::runtime::bindings::types::Host for crate::runtime::guest::InstanceData {}
