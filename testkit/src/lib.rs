@@ -74,7 +74,7 @@
 //! |---|---|
 //! | the read model follows each given event | a misspelled event name, a forgotten subscription |
 //! | events applied at once and one by one: same answer | state kept between calls or until a batch ends |
-//! | arguments (else `invalid-arguments`) and answer follow the schemas | a schema that lags behind the code |
+//! | arguments (else `invalid-arguments`) and answer follow the schemas | a schema behind the code |
 //!
 //! [`log`] has the conformance suite that every event log must pass, [`host`] a whole host in the test's
 //! process, [`sagas`] a drill with every failure at every step, and [`shop`] the laws of the shop.

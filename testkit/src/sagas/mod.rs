@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | rejected | everything is undone | retried | retried |
 //! | fails once, answer lost, sent twice | as if nothing had happened | the same | the same |
-//! | fails for good | everything is undone | parks; completes on retry | the others run; parks; ends on retry |
+//! | fails for good | everything is undone | parks; retry completes | others run; parks; ends on retry |
 //! | host killed before it or before its entry | the next host continues | the same | the same |
 //!
 //! Each time the saga must end as the table says, and the laws of the domain must hold.

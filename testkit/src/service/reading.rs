@@ -107,8 +107,8 @@ impl History<'_> {
         let differences = difference(&written(&alone), &written(&together));
         if !differences.is_empty() {
             return Err(format!(
-                "{query} {arguments:?}: the events applied all at once lead to another answer than one by one\n  \
-                 {}",
+                "{query} {arguments:?}: the events applied all at once lead to \
+                 another answer than one by one\n  {}",
                 differences.join("\n  ")
             ));
         }
