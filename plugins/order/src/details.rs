@@ -31,8 +31,7 @@ pub(crate) struct OrderDetails {
     status: Status,
     /// The reason why it was cancelled, or why the last change or deletion was not made; null otherwise.
     reason: Option<Rejection>,
-    /// With the products' names of today; with those of the day of the order, if the inventory is
-    /// unavailable.
+    /// With the products' names of today, or of the day of the order if the inventory is unavailable.
     lines: Vec<Line>,
     total: u64,
     address: Address,

@@ -136,7 +136,9 @@ fn an_inventory_that_does_not_answer_is_a_fault_and_no_rejection() {
     let orders = Service::load("order").is_silent("inventory");
     let outcome =
         orders.aggregate("order", "o1").when("create", wanted(&[line("tea", 1)], &[share("card", "1")]));
-    assert!(outcome.then_fault().detail.contains("inventory did not answer"));
+    let fault = outcome.then_fault();
+    assert!(fault.detail.contains("inventory did not answer"));
+    assert_eq!(fault.cause(), "inventory did not answer: inventory is silent in this test");
 }
 
 /// The order service beside the delivery of the order o1.
