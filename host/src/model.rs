@@ -1,5 +1,6 @@
 //! The words of the domain as types: commands, events, streams, versions, positions. No I/O.
 
+mod name;
 mod place;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+pub use self::name::{NodeId, SagaId};
 pub(crate) use self::place::place;
 pub use self::place::{Position, Version};
 
@@ -22,9 +24,6 @@ pub(crate) const SAGA: &str = "saga";
 
 /// The kind of the stream that deployments are in.
 pub(crate) const DEPLOYMENT: &str = "deployment";
-
-/// A UUID made from the event that started it and the saga's name.
-pub type SagaId = Arc<str>;
 
 /// JSON text that has been checked once and is shared from then on, never copied or parsed again on the way.
 #[derive(Clone)]
@@ -190,12 +189,12 @@ impl CommandId {
     }
 
     /// The id of a saga's step.
-    pub fn of_step(saga: &str, step: &str) -> Self {
+    pub fn of_step(saga: &SagaId, step: &str) -> Self {
         Self(format!("{saga}/{step}").into())
     }
 
     /// The id of the command that undoes a saga's step.
-    pub fn of_undo(saga: &str, step: &str) -> Self {
+    pub fn of_undo(saga: &SagaId, step: &str) -> Self {
         Self(format!("{saga}/{step}/undo").into())
     }
 
@@ -242,12 +241,6 @@ impl fmt::Debug for CommandId {
 /// A UUID (version 8) made from the SHA-256 of the parts.
 pub fn hashed_uuid(parts: &[&[u8]]) -> Uuid {
     Uuid::new_v8(hash_prefix(parts))
-}
-
-/// The id of the saga that an event starts: the same every time, and ordered by the event's time.
-pub fn saga_id(event_id: &str, saga: &str, time_ms: u64) -> Arc<str> {
-    let hash = hash_prefix::<10>(&[event_id.as_bytes(), saga.as_bytes()]);
-    uuid::Builder::from_unix_timestamp_millis(time_ms, &hash).into_uuid().to_string().into()
 }
 
 /// The first bytes of the SHA-256 of the parts, each preceded by its length.

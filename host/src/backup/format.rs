@@ -316,7 +316,7 @@ mod tests {
         let [first, second] = commits();
         assert!(matches!(items.remove(0), Item::Component(wasm) if wasm == b"component"));
         assert!(
-            matches!(items.remove(0), Item::Commit(commit) if commit == first && commit.last() == Position::new(2))
+            matches!(items.remove(0), Item::Commit(commit) if commit == first && commit.last().get() == 2)
         );
         assert!(matches!(items.remove(0), Item::Commit(commit) if commit == second));
         assert_eq!(items.len(), 0);

@@ -163,7 +163,8 @@ impl One {
         // The list goes from greater ids to smaller ones, and no digit or dash is greater than a g.
         let parameters = [("after", format!("{start}g")), ("limit", "2".to_owned())];
         let page = Page::read(&client.get("/admin/sagas", &parameters)?)?;
-        let mut ids = page.items.iter().map(|saga| &*saga.id).filter(|id| id.starts_with(start.as_str()));
+        let mut ids =
+            page.items.iter().map(|saga| saga.id.as_str()).filter(|id| id.starts_with(start.as_str()));
         match (ids.next(), ids.next()) {
             (Some(id), None) => Ok(id.to_owned()),
             (None, _) => bail!("there is no saga whose id begins with {start}"),

@@ -24,13 +24,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::clock::Time;
-use crate::model::{Digest, Position, Version};
-
-/// A UUID that stays with the data directory.
-pub type NodeId = Arc<str>;
+use crate::model::{Digest, NodeId, Position, Version};
 
 /// A time in which this host has heard itself without a gap, so that no other can have taken it for gone.
-pub(crate) type Lease = u64;
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lease(u64);
 
 /// The file in the data directory that it is in.
 const FILE: &str = "node";
@@ -256,17 +254,18 @@ impl Cluster {
         }
     }
 
-    /// Whether a saga is for this host to run. `runner`: the host that runs it by its journal.
-    pub(crate) fn owns(&self, saga: &str, runner: Option<&str>) -> bool {
+    /// Returns whether this host is to do a piece of work, such as a saga. `runner`: the host that runs it by its
+    /// journal.
+    pub(crate) fn owns(&self, work: &str, runner: Option<&NodeId>) -> bool {
         let Some(sharing) = &self.0.sharing else { return true };
         if self.hosts().lease(sharing).is_none() {
             return false;
         }
         let members = self.0.members.borrow();
         match runner {
-            Some(runner) if *runner == *self.0.me => true,
+            Some(runner) if *runner == self.0.me => true,
             Some(runner) if !members.listened || members.up.contains(runner) => false,
-            _ => members.owner(saga) == Some(&self.0.me),
+            _ => members.owner(work) == Some(&self.0.me),
         }
     }
 
@@ -274,7 +273,7 @@ impl Cluster {
     pub(crate) fn lease(&self) -> Option<Lease> {
         match &self.0.sharing {
             Some(sharing) => self.hosts().lease(sharing),
-            None => Some(Lease::MAX),
+            None => Some(Lease(u64::MAX)),
         }
     }
 
@@ -402,7 +401,7 @@ impl Cluster {
 impl Hosts {
     fn hear_myself(&mut self, now: Instant, sharing: &Sharing) {
         if self.lease(sharing).is_none() {
-            self.lease += 1;
+            self.lease = Lease(self.lease.0 + 1);
             self.leased = Some(now);
         }
         self.myself = Some(now);
@@ -429,9 +428,9 @@ impl Heard {
 }
 
 impl Members {
-    /// The host that a saga goes to if none has it.
-    fn owner(&self, saga: &str) -> Option<&NodeId> {
-        self.up.iter().max_by_key(|node| Digest::of(format!("{node}/{saga}").as_bytes()))
+    /// The host that work goes to if none has it.
+    fn owner(&self, work: &str) -> Option<&NodeId> {
+        self.up.iter().max_by_key(|node| Digest::of(format!("{node}/{work}").as_bytes()))
     }
 }
 

@@ -6,5 +6,5 @@ mod options;
 
 pub use connection::{Connection, NatsError};
 pub(crate) use members::Lease;
-pub use members::{Cluster, Member, MemberState, NodeId, ObservedMember, Status, id_of};
+pub use members::{Cluster, Member, MemberState, ObservedMember, Status, id_of};
 pub use options::{InvalidNatsUrl, Nats, NatsUrl};

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::contract::EventRef;
-use crate::model::{Meta, SagaId, StreamId, event_id, saga_id};
+use crate::model::{Meta, SagaId, StreamId, event_id};
 use crate::runtime::Component;
 
 /// One set of services that runs together; never changes, only gets replaced.
@@ -91,7 +91,7 @@ impl Deployed {
         let triggers = self.triggers.get(stream.aggregate()).and_then(|events| events.get(event));
         triggers.into_iter().flatten().map(move |trigger| {
             let id = event_id(&meta.command_id, index);
-            (saga_id(&id, &trigger.saga, meta.time_ms), trigger)
+            (SagaId::started_by(&id, &trigger.saga, meta.time_ms), trigger)
         })
     }
 }

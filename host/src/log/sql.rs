@@ -1,9 +1,9 @@
-//! How places are kept in SQLite, whose largest integer is half of what a place may be.
+//! How places and names are kept in SQLite, whose largest integer is half of what a place may be.
 
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use super::Sequence;
-use crate::model::{Position, Version};
+use crate::model::{NodeId, Position, SagaId, Version};
 
 macro_rules! as_integer {
     ($($place:ty),+) => {$(
@@ -23,3 +23,21 @@ macro_rules! as_integer {
 }
 
 as_integer!(Position, Version, Sequence);
+
+macro_rules! as_text {
+    ($($name:ty),+) => {$(
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                Ok(self.as_str().into())
+            }
+        }
+
+        impl FromSql for $name {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                value.as_str().map(Into::into)
+            }
+        }
+    )+};
+}
+
+as_text!(NodeId, SagaId);

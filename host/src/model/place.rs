@@ -1,10 +1,11 @@
-//! Places in an order. Each order has a type of its own, so a place in one is never taken for a place in another.
+//! Places in an order. Each order has a type of its own, so a place in one is never taken for one in another.
 
 /// Defines the type of the places in one order: numbers from 1, and 0 for the place before the first.
 macro_rules! place {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(serde::Serialize, serde::Deserialize)]
         #[serde(transparent)]
         pub struct $name(u64);
 
@@ -70,7 +71,7 @@ macro_rules! place {
 pub(crate) use place;
 
 place! {
-    /// The place of an event in the global order of the log, from 1. [`Position::START`] is before the first event.
+    /// The place of an event in the global order of the log, from 1. [`Position::START`] is before the first.
     ///
     /// A version is no position:
     ///
@@ -83,7 +84,7 @@ place! {
 }
 
 place! {
-    /// The place of an event in its stream, from 1. [`Version::START`] is the version of a stream without events.
+    /// The place of an event in its stream, from 1. [`Version::START`] is the version of an empty stream.
     ///
     /// A position is no version, and neither is a bare number:
     ///

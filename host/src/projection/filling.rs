@@ -157,7 +157,13 @@ impl Filling {
     /// Notes that an event could not be applied. `position`: everything else up to there is dealt with.
     pub(super) fn park(&mut self, event: &Recorded, error: &str, position: Position) -> Result<(), Unfilled> {
         let (service, stream) = (&self.component.manifest().service, &event.stream);
-        tracing::error!(%service, %stream, event.position = event.position.get(), error, "a stream is parked in a projection");
+        tracing::error!(
+            %service,
+            %stream,
+            event.position = event.position.get(),
+            error,
+            "a stream is parked in a projection"
+        );
         metrics::counter!("kontor_projection_parked_total", "service" => service.to_string()).increment(1);
         self.commit(&Progress { parked: Some((event, error)), ..Progress::to(position) })
     }

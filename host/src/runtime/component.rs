@@ -12,7 +12,7 @@ use super::host::{Ask, HttpCall, Outgoing, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane, Tally};
 use crate::contract::{HttpOrigin, Manifest};
 use crate::error::{Fault, FaultKind};
-use crate::model::{Digest, Json, NewEvent, Recorded, Rejection, StreamId};
+use crate::model::{Digest, Json, NewEvent, Recorded, Rejection, SagaId, StreamId};
 
 /// Events of one decision. A command that causes more should be several commands.
 const MAX_EVENTS: usize = 1_000;
@@ -223,14 +223,14 @@ impl Component {
     pub async fn run_saga(
         &self,
         saga: &Arc<str>,
-        id: &Arc<str>,
+        id: &SagaId,
         trigger: &Recorded,
         steps: Box<dyn Steps>,
     ) -> (SagaEnd, Option<Box<dyn Steps>>) {
         let scope = Scope {
             operation: "run",
             subject: saga.clone(),
-            id: id.clone(),
+            id: id.shared(),
             time_ms: trigger.meta.time_ms,
             steps: Some(steps),
             ..Scope::default()

@@ -25,8 +25,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::NodeId;
-use crate::model::{Digest, Json, NewEvent, Rejection, StreamId, Version};
+use crate::model::{Digest, Json, NewEvent, NodeId, Rejection, StreamId, Version};
 use crate::runtime;
 
 /// A command as the journal keeps it.

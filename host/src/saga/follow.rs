@@ -70,7 +70,7 @@ impl Shared {
                     name: trigger.saga.clone(),
                 });
                 changes.push(Change::Triggered { open: open.clone(), stream: event.stream.to_string() });
-                if self.deps.nodes.owns(&open.id, None) {
+                if self.deps.nodes.owns(open.id.as_str(), None) {
                     // One that an earlier process may have run looks into its journal first.
                     let new = (event.position > self.since).then(|| event.clone());
                     self.spawn(open, new).await?;
@@ -94,7 +94,7 @@ impl Shared {
     }
 
     /// Has a saga that runs here take no step any more before it has looked at its journal.
-    fn lose(&self, id: &str) {
+    fn lose(&self, id: &SagaId) {
         if let Some(under_way) = self.under_way().get_mut(id)
             && under_way.place != Place::None
         {
@@ -126,7 +126,7 @@ impl Shared {
         };
         let mut taken = 0;
         for Unended { open, runner, .. } in unended {
-            if self.deps.nodes.owns(&open.id, runner.as_deref()) && !self.waits.has(&open.id) {
+            if self.deps.nodes.owns(open.id.as_str(), runner.as_ref()) && !self.waits.has(&open.id) {
                 taken += usize::from(!self.under_way().contains_key(&open.id));
                 self.spawn(Arc::new(open), None).await?;
             }
@@ -193,7 +193,7 @@ impl Shared {
         }
         let (shared, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
-            let Ok(stream) = StreamId::new(SAGA, &id) else { return };
+            let Ok(stream) = StreamId::new(SAGA, id.as_str()) else { return };
             // Err: they wait as long as they wanted to, and then look for themselves. It may go on by now.
             if let Ok((_, Some(saga))) = record::read(&*shared.deps.log, &stream).await
                 && saga.state.settled()

@@ -14,8 +14,8 @@ use tokio::task::JoinError;
 
 use super::entry::{Entry, Wait};
 use super::journal::SagaState;
-use crate::cluster::NodeId;
-use crate::model::{Digest, Position, Recorded, SagaId, variant_of};
+
+use crate::model::{Digest, NodeId, Position, Recorded, SagaId, variant_of};
 
 /// Events that concern no saga after which the position is written all the same: as many are looked at again after a
 /// restart, which takes some ten milliseconds.
@@ -196,8 +196,8 @@ impl Index {
         .await
     }
 
-    pub(super) async fn find(&self, id: &str) -> rusqlite::Result<Option<Listed>> {
-        let id = id.to_owned();
+    pub(super) async fn find(&self, id: &SagaId) -> rusqlite::Result<Option<Listed>> {
+        let id = id.clone();
         self.with(move |connection| {
             let sql = "SELECT id, trigger, service, name, stream, state, why FROM sagas WHERE id = ?1";
             connection.query_row(sql, [id], Listed::read).optional()
@@ -430,12 +430,12 @@ mod tests {
         index.apply(changes, Position::new(9)).await.unwrap();
         let unended = index.unended().await.unwrap();
         assert_eq!(
-            unended.iter().map(|saga| (&*saga.open.id, saga.sleeps_until_ms)).collect::<Vec<_>>(),
+            unended.iter().map(|saga| (saga.open.id.as_str(), saga.sleeps_until_ms)).collect::<Vec<_>>(),
             [("a", Some(50)), ("d", None)]
         );
         let listed = index.list(Some(SagaState::Parked), None, None, 10).await.unwrap();
         assert_eq!(
-            listed.iter().map(|listed| (&*listed.open.id, listed.why.as_deref())).collect::<Vec<_>>(),
+            listed.iter().map(|listed| (listed.open.id.as_str(), listed.why.as_deref())).collect::<Vec<_>>(),
             [("c", Some("why")), ("b", Some("why"))]
         );
         assert_eq!(
@@ -451,7 +451,7 @@ mod tests {
         index.apply(again, Position::new(10)).await.unwrap();
         let listed = index.list(None, Some("place-order".to_owned()), Some("d".to_owned()), 2).await.unwrap();
         assert_eq!(
-            listed.iter().map(|listed| (&*listed.open.id, listed.state)).collect::<Vec<_>>(),
+            listed.iter().map(|listed| (listed.open.id.as_str(), listed.state)).collect::<Vec<_>>(),
             [("c", SagaState::Running), ("b", SagaState::Unwinding)]
         );
     }

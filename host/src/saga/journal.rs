@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Action, Entry, Outcome, Request, Wait};
-use crate::cluster::NodeId;
-use crate::model::{Digest, Json, Rejection, Version};
+
+use crate::model::{Digest, Json, NodeId, Rejection, Version};
 
 /// The name of step zero: the command that caused the saga's trigger.
 pub(crate) const STEP_ZERO: &str = "trigger";

@@ -178,7 +178,7 @@ impl Sagas {
                 Some(until_ms) if runner.as_ref() == shared.deps.nodes.me() => {
                     shared.waits.add(saga, until_ms, None);
                 }
-                _ if shared.deps.nodes.owns(&saga.id, runner.as_deref()) => {
+                _ if shared.deps.nodes.owns(saga.id.as_str(), runner.as_ref()) => {
                     let under_way = UnderWay::new(saga.clone(), Place::None);
                     shared.under_way().insert(saga.id.clone(), under_way);
                     open.push(saga);
@@ -197,7 +197,7 @@ impl Sagas {
     }
 
     /// None if no such saga was ever started. Looks at all events that are in the log by now.
-    pub async fn status(&self, id: &str) -> Result<Option<SagaStatus>, CallError> {
+    pub async fn status(&self, id: &SagaId) -> Result<Option<SagaStatus>, CallError> {
         if let Some(status) = self.journaled(id).await? {
             return Ok(Some(status));
         }
@@ -218,16 +218,16 @@ impl Sagas {
     }
 
     /// What its journal says by now; none if it has not begun.
-    pub async fn journaled(&self, id: &str) -> Result<Option<SagaStatus>, CallError> {
-        let Ok(stream) = StreamId::new(SAGA, id) else {
+    pub async fn journaled(&self, id: &SagaId) -> Result<Option<SagaStatus>, CallError> {
+        let Ok(stream) = StreamId::new(SAGA, id.as_str()) else {
             return Ok(None);
         };
         let (_, saga) = record::read(&*self.shared.deps.log, &stream).await.map_err(unreadable)?;
-        Ok(saga.map(|saga| SagaStatus::of(&id.into(), &saga)))
+        Ok(saga.map(|saga| SagaStatus::of(id, &saga)))
     }
 
     /// The status when the saga has ended or parked, or after `limit` as it stands then.
-    pub async fn wait(&self, id: &str, limit: Duration) -> Result<Option<SagaStatus>, CallError> {
+    pub async fn wait(&self, id: &SagaId, limit: Duration) -> Result<Option<SagaStatus>, CallError> {
         let mut settling = self.shared.settling(id);
         let status = self.journaled(id).await?;
         if status.as_ref().is_some_and(|status| status.state.settled()) {
@@ -308,7 +308,7 @@ impl Shared {
     }
 
     /// Whether the next step of a saga that runs here is still to be taken here. `lease`: under which its journal was read.
-    fn goes_on(&self, id: &str, lease: Option<Lease>) -> Result<(), NotHere> {
+    fn goes_on(&self, id: &SagaId, lease: Option<Lease>) -> Result<(), NotHere> {
         let held = lease.is_some() && self.deps.nodes.lease() == lease;
         let lost = || self.under_way().get(id).is_some_and(|under_way| under_way.lost);
         if self.is_stopping() || !held || lost() { Err(NotHere) } else { Ok(()) }
@@ -339,9 +339,9 @@ impl Shared {
     }
 
     /// Begins to wait for a saga that runs here to end or park.
-    fn settling(&self, id: &str) -> Settling<'_> {
+    fn settling(&self, id: &SagaId) -> Settling<'_> {
         let (sender, told) = oneshot::channel();
-        let id = SagaId::from(id);
+        let id = id.clone();
         self.waiting().entry(id.clone()).or_default().push(sender);
         Settling { shared: self, id, told }
     }
@@ -380,7 +380,7 @@ impl Shared {
 
     /// Lets go of a saga that was taken. Whether it has to look at the log: what it waits for may have come while it could
     /// not be woken.
-    fn let_go(&self, id: &str) -> bool {
+    fn let_go(&self, id: &SagaId) -> bool {
         let taken = self.under_way().remove(id);
         taken.is_some_and(|taken| taken.place == Place::TakenAndCalled)
     }

@@ -81,7 +81,7 @@ impl Sagas {
                 continue;
             }
             let acted = runner::act(&self.shared, open, actor(&open.id), |saga, at| {
-                let here = |saga: &Saga| self.shared.deps.nodes.owns(&open.id, saga.runner.as_deref());
+                let here = |saga: &Saga| self.shared.deps.nodes.owns(open.id.as_str(), saga.runner.as_ref());
                 let same = saga.is_some_and(here) && at == *version;
                 same.then_some(Entry::Moved { digest: to }).ok_or(())
             });
@@ -100,7 +100,7 @@ impl Sagas {
         for Unended { open, runner, sleeps_until_ms } in
             self.shared.index.unended().await.map_err(index_error)?
         {
-            let here = self.shared.deps.nodes.owns(&open.id, runner.as_deref());
+            let here = self.shared.deps.nodes.owns(open.id.as_str(), runner.as_ref());
             if here && sleeps_until_ms.is_none() && !self.shared.under_way().contains_key(&open.id) {
                 self.shared
                     .spawn(Arc::new(open), None)

@@ -100,11 +100,11 @@ impl Sagas {
     }
 
     /// How a saga went. Knows all events that are in the log by now. Rejected with `not-found`.
-    pub async fn timeline(&self, id: &str) -> Result<Timeline, CallError> {
+    pub async fn timeline(&self, id: &SagaId) -> Result<Timeline, CallError> {
         let Listed { open, why, .. } = self.find(id).await?;
         let trigger = runner::trigger(&self.shared, &open).await.map_err(runner::call_error)?;
         let folded = async {
-            let journal = record::events(&*self.shared.deps.log, &StreamId::new(SAGA, id)?).await?;
+            let journal = record::events(&*self.shared.deps.log, &StreamId::new(SAGA, id.as_str())?).await?;
             Timeline::of(&open, &trigger, &journal)
         };
         let timeline = folded.await.map_err(unreadable)?;
@@ -114,7 +114,7 @@ impl Sagas {
 
     /// Does something about a parked saga. It is on disk when this returns, and the saga goes on. Rejected with `not-found`,
     /// `saga-not-parked` or `step-not-failed`.
-    pub async fn act(&self, id: &str, act: Act, actor: &str) -> Result<SagaStatus, CallError> {
+    pub async fn act(&self, id: &SagaId, act: Act, actor: &str) -> Result<SagaStatus, CallError> {
         let open = Arc::new(self.find(id).await?.open);
         self.claim(&open).await?;
         // On a task of its own: a caller who stops waiting must not leave the saga to nobody.
@@ -123,7 +123,7 @@ impl Sagas {
         Ok(self.journaled(id).await?.ok_or_else(|| not_found(id))?)
     }
 
-    async fn find(&self, id: &str) -> Result<Listed, CallError> {
+    async fn find(&self, id: &SagaId) -> Result<Listed, CallError> {
         // Err: behind. Most sagas that somebody asks for have been known for longer than that.
         let caught_up = self.shared.caught_up().await;
         match self.shared.index.find(id).await.map_err(index_error)? {
@@ -198,7 +198,7 @@ fn step_to_skip(saga: &Saga, named: Option<&str>) -> Result<String, Rejection> {
     Err(Rejection::new("step-not-failed", message))
 }
 
-fn not_found(id: &str) -> Rejection {
+fn not_found(id: &SagaId) -> Rejection {
     Rejection::new("not-found", format!("There is no saga with the id {id}."))
 }
 
@@ -212,8 +212,8 @@ pub(super) fn index_error(error: rusqlite::Error) -> CallError {
 }
 
 /// A saga's id holds the time of the event that started it.
-fn time_of(id: &str) -> Time {
-    let timestamp = Uuid::try_parse(id).ok().and_then(|id| id.get_timestamp());
+fn time_of(id: &SagaId) -> Time {
+    let timestamp = Uuid::try_parse(id.as_str()).ok().and_then(|id| id.get_timestamp());
     Time(timestamp.map_or(0, |timestamp| {
         let (seconds, nanoseconds) = timestamp.to_unix();
         seconds * 1_000 + u64::from(nanoseconds) / 1_000_000

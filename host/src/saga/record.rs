@@ -103,7 +103,7 @@ impl Record {
         Ok(Self {
             log: deps.log.clone(),
             clock: deps.clock.clone(),
-            stream: StreamId::new(SAGA, id)?,
+            stream: StreamId::new(SAGA, id.as_str())?,
             version: Version::START,
             saga: None,
             correlation_id: trigger.meta.correlation_id.clone(),

@@ -83,7 +83,7 @@ pub(super) async fn run(
     };
     let runner = record.saga().and_then(|saga| saga.runner.clone());
     let settled = record.saga().is_some_and(|saga| saga.state.settled());
-    if !settled && !shared.deps.nodes.owns(&open.id, runner.as_deref()) {
+    if !settled && !shared.deps.nodes.owns(open.id.as_str(), runner.as_ref()) {
         return Err(NotHere.into());
     }
     let mut running = Running {
@@ -187,7 +187,7 @@ impl Running {
                 if self.faults < MAX_FAULTS {
                     self.with(|progress| progress.record.write_noted());
                     let retry = self.shared.deps.retries.of(&self.open.name, "run", Phase::BeforePivot);
-                    return Ok(self.shared.pause(retry.wait(self.faults, &self.open.id)).await?);
+                    return Ok(self.shared.pause(retry.wait(self.faults, self.open.id.as_str())).await?);
                 }
                 match pivoted {
                     true => self.park(fault.to_string()),

@@ -9,8 +9,8 @@ use super::index::Open;
 use super::journal::{STEP_ZERO, SagaState, next_state};
 use super::record::RecordError;
 use crate::clock::Time;
-use crate::cluster::NodeId;
-use crate::model::{Digest, Recorded, Rejection, SagaId, StreamId, Version, variant_of};
+
+use crate::model::{Digest, NodeId, Recorded, Rejection, SagaId, StreamId, Version, variant_of};
 
 pub use super::entry::Divergence;
 

@@ -52,11 +52,11 @@ impl Waits {
         }
     }
 
-    pub(super) fn has(&self, id: &str) -> bool {
+    pub(super) fn has(&self, id: &SagaId) -> bool {
         self.kept().sagas.contains_key(id)
     }
 
-    pub(super) fn remove(&self, id: &str) {
+    pub(super) fn remove(&self, id: &SagaId) {
         self.kept().remove(id);
     }
 
@@ -93,7 +93,7 @@ impl Waits {
 }
 
 impl Kept {
-    fn remove(&mut self, id: &str) -> Option<Arc<Open>> {
+    fn remove(&mut self, id: &SagaId) -> Option<Arc<Open>> {
         let (id, Sleeper { open, until_ms, event }) = self.sagas.remove_entry(id)?;
         if let Some((stream, _)) = event
             && let Some(waiting) = self.streams.get_mut(&stream)
@@ -122,7 +122,7 @@ mod tests {
     }
 
     fn ids(sagas: &[Arc<Open>]) -> Vec<&str> {
-        sagas.iter().map(|open| &*open.id).collect()
+        sagas.iter().map(|open| open.id.as_str()).collect()
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(waits.next_ms(), Some(10));
         assert_eq!(ids(&waits.due(9)), [""; 0]);
         assert_eq!(ids(&waits.due(20)), ["a", "b", "c"]);
-        waits.remove("d");
+        waits.remove(&"d".into());
         assert_eq!(waits.next_ms(), None);
     }
 

@@ -33,7 +33,7 @@ use kontor::aggregate::{Accepted, CallError, Dispatch, DispatchLimits, States, S
 use kontor::cluster::Cluster;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
-use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, Recorded};
+use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, Recorded, SagaId};
 use kontor::projection::{Overview, Projections, Redrive};
 use kontor::query::{Answer, Queries, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
@@ -236,7 +236,7 @@ impl Host {
 
     /// Waits until a saga has ended or parked. Returns its status.
     #[track_caller]
-    pub fn settled(&self, saga: &str) -> SagaStatus {
+    pub fn settled(&self, saga: &SagaId) -> SagaStatus {
         let status = self.run(self.parts.sagas.wait(saga, LIMIT));
         let status = status.expect("a journal").unwrap_or_else(|| panic!("the saga {saga} has not begun"));
         assert!(status.state.ended() || status.state == SagaState::Parked, "the saga {saga} does not end");
@@ -244,7 +244,7 @@ impl Host {
     }
 
     /// Acts on a parked saga in the name of an operator.
-    pub fn act(&self, saga: &str, act: Act) -> Result<SagaStatus, CallError> {
+    pub fn act(&self, saga: &SagaId, act: Act) -> Result<SagaStatus, CallError> {
         self.run(self.parts.sagas.act(saga, act, "tester"))
     }
 
@@ -262,8 +262,8 @@ impl Host {
     }
 
     /// Returns the journal of a saga: the name and the payload of each entry.
-    pub fn journal(&self, saga: &str) -> Vec<(String, Value)> {
-        let of_saga = |event: &Recorded| event.stream.aggregate() == "saga" && event.stream.id() == saga;
+    pub fn journal(&self, saga: &SagaId) -> Vec<(String, Value)> {
+        let of_saga = |event: &Recorded| event.stream.aggregate() == "saga" && *saga == event.stream.id();
         let entry = |event: Recorded| {
             ((*event.name).to_owned(), event.payload.read().expect("an entry that can be read"))
         };

@@ -47,7 +47,7 @@ async fn check(check: impl Future<Output = ()>) {
 
 async fn events_come_back_as_they_were_appended(log: Log) {
     let full = Meta {
-        command_id: CommandId::of_step("saga-1", "reserve"),
+        command_id: CommandId::of_step(&"saga-1".into(), "reserve"),
         command: "reserve".into(),
         fingerprint: u64::MAX,
         correlation_id: "caf\u{e9} \"quoted\"".into(),

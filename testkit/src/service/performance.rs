@@ -10,7 +10,7 @@ use kontor::cluster::Cluster;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::error::{Fault, FaultKind, with_causes};
 use kontor::log::{Append, EmbeddedLog, EventLog, Subscription};
-use kontor::model::{Command, NewEvent, Position, Recorded, SagaId, StreamId, Version, event_id, saga_id};
+use kontor::model::{Command, NewEvent, Position, Recorded, SagaId, StreamId, Version, event_id};
 use kontor::saga::{Deps, Retries, Retry, Sagas};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -46,7 +46,7 @@ impl Performance<'_> {
     pub(super) fn run(&self, trigger: Vec<Recorded>) -> Result<Story, String> {
         let id = self.id(&trigger[0]);
         let first = block_on(self.perform(&id, &trigger))?;
-        let story = Story::new(self.saga, first.iter().filter(|event| event.stream.id() == &*id));
+        let story = Story::new(self.saga, first.iter().filter(|event| id == event.stream.id()));
         if let Some(name) = self.script.keys().find(|name| !story.comes_to(name)) {
             return Err(format!("the saga never comes to {name}, of which the test says something\n{story}"));
         }
@@ -66,7 +66,11 @@ impl Performance<'_> {
     }
 
     fn id(&self, trigger: &Recorded) -> SagaId {
-        saga_id(&event_id(&trigger.meta.command_id, trigger.index), self.saga, trigger.meta.time_ms)
+        SagaId::started_by(
+            &event_id(&trigger.meta.command_id, trigger.index),
+            self.saga,
+            trigger.meta.time_ms,
+        )
     }
 
     /// Runs the saga on a log with this history, until it has ended or parked. Returns all events of the log.
@@ -118,7 +122,7 @@ impl Stage {
         loop {
             let page = subscription.next().await.map_err(|error| with_causes(&error))?;
             events.extend(page.unwrap_or_default());
-            let Some(last) = events.last().filter(|event| event.stream.id() == &**id) else { continue };
+            let Some(last) = events.last().filter(|event| *id == event.stream.id()) else { continue };
             match &*last.name {
                 "waiting" => self.wake(last, script).await?,
                 "completed" | "compensated" | "parked" => return Ok(events),
@@ -196,7 +200,8 @@ struct Scripted {
 #[async_trait]
 impl Submit for Scripted {
     async fn submit(&self, command: Command) -> Result<Accepted, CallError> {
-        let step = command.id.as_str().strip_prefix(&*self.saga).and_then(|step| step.strip_prefix('/'));
+        let step =
+            command.id.as_str().strip_prefix(self.saga.as_str()).and_then(|step| step.strip_prefix('/'));
         let view = match self.script.get(step.unwrap_or_default()) {
             Some(Answer::Accepted { view }) => Some(view.clone()),
             Some(Answer::Rejected(rejection)) => return Err(rejection.clone().into()),

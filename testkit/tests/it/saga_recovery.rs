@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use kontor::aggregate::CallError;
-use kontor::model::Digest;
+use kontor::model::{Digest, SagaId};
 use kontor::saga::Act;
 use kontor_testkit::host::{Host, Services, Site};
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ fn resolve() -> Act {
 
 /// Checks that an act is rejected with a sentence that contains `why`.
 #[track_caller]
-fn check_refused(host: &Host, saga: &str, act: Act, why: &str) {
+fn check_refused(host: &Host, saga: &SagaId, act: Act, why: &str) {
     let before = entries(host, saga);
     let refusal = host.act(saga, act.clone()).expect_err("this must be refused").to_string();
     assert!(refusal.contains(why), "{act:?}: expected {why:?} in {refusal:?}");
@@ -50,7 +50,7 @@ fn code(refusal: &CallError) -> &str {
 }
 
 /// Starts a host with a parked saga. Returns both.
-fn parked_saga(site: &Site, services: &Services, name: &str) -> (Host, String) {
+fn parked_saga(site: &Site, services: &Services, name: &str) -> (Host, SagaId) {
     let host = site.start(services);
     let saga = begin(&host, "wolf", name, json!({}));
     assert_eq!(end(&host, &saga), "parked");
@@ -108,7 +108,7 @@ fn next_version() -> Vec<u8> {
 }
 
 /// Returns the names of the completed steps of a saga.
-fn steps(host: &Host, saga: &str) -> Vec<String> {
+fn steps(host: &Host, saga: &SagaId) -> Vec<String> {
     let journal = host.journal(saga).into_iter();
     let done = journal.filter(|(entry, _)| entry == "step-done");
     done.map(|(_, payload)| payload["name"].as_str().unwrap().to_owned()).collect()
@@ -175,7 +175,7 @@ fn what_failed_is_tried_again_until_it_is_done() {
         assert!(parked(&host, &wolf)["why"].as_str().unwrap().contains(why));
         // The cause persists.
         host.act(&wolf, Act::Retry {}).unwrap();
-        host.until(2, |event| event.stream.id() == wolf && &*event.name == "parked");
+        host.until(2, |event| wolf == event.stream.id() && &*event.name == "parked");
         host.stop();
 
         let host = site.start(&tame());
@@ -195,7 +195,7 @@ fn what_failed_is_left_out_step_by_step() {
     let (host, wolf) = parked_saga(&Site::new(), &wild(), "retreat");
     check_refused(&host, &wolf, skip(None), "Name one of the steps that failed: first, second");
     host.act(&wolf, skip(Some("first"))).unwrap();
-    host.until(2, |event| event.stream.id() == wolf && &*event.name == "parked");
+    host.until(2, |event| wolf == event.stream.id() && &*event.name == "parked");
     assert_eq!(parked(&host, &wolf)["why"], "not undone: second");
     host.act(&wolf, skip(Some("second"))).unwrap();
     assert_eq!(end(&host, &wolf), "compensated");
@@ -217,7 +217,7 @@ fn an_operator_who_has_done_everything_by_hand_ends_it() {
 #[test]
 fn only_a_parked_saga_takes_an_act() {
     let host = Site::new().start(&wild());
-    let unknown = host.act("nobody", Act::Retry {}).unwrap_err();
+    let unknown = host.act(&"nobody".into(), Act::Retry {}).unwrap_err();
     assert_eq!(code(&unknown), "not-found");
     let bear = begin(&host, "bear", "hibernate", json!({"days": 1}));
     until(&host, &bear, "waiting");
@@ -246,7 +246,7 @@ fn sagas_that_are_due_wake_although_an_operator_acts_on_them_in_vain() {
     let host = site.start(&wild());
     let bears =
         (0..sleepers).map(|number| begin(&host, &format!("bear-{number}"), "hibernate", json!({"days": 1})));
-    let bears: Vec<String> = bears.collect();
+    let bears: Vec<SagaId> = bears.collect();
     host.until(sleepers, |event| &*event.name == "waiting");
     let acts = bears.iter().map(|bear| host.sagas().act(bear, Act::Retry {}, "ada"));
     host.run(async {

@@ -115,7 +115,7 @@ fn an_event_recorded_just_before_a_kill_is_delivered_by_the_next_host() {
     let (site, unruly) = (Site::new(), unruly());
     let host = site.start(&unruly);
     let owl = begin(&host, "owl", "listen", json!({"deaf_days": 0, "days": 7}));
-    host.until(2, |event| event.stream.id() == owl && &*event.name == "waiting");
+    host.until(2, |event| owl == event.stream.id() && &*event.name == "waiting");
     host.send(&beast("owl", "wait", json!({}))).unwrap();
     // The host is killed with the event in its log, and may or may not have delivered it.
     host.kill();

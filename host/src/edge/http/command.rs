@@ -57,7 +57,7 @@ fn reply(route: &CommandRoute, done: &Done) -> Result<Response, Problem> {
     let aggregate = route.location.as_ref().and_then(|location| location.of_id(done.accepted.stream.id()));
     match unfinished {
         Some(saga) => {
-            let saga = HeaderValue::try_from(["/sagas/", &saga.id].concat());
+            let saga = HeaderValue::try_from(["/sagas/", saga.id.as_str()].concat());
             headers.extend(saga.map(|saga| (header::LOCATION, saga)));
             headers.extend(aggregate.map(|aggregate| (header::CONTENT_LOCATION, aggregate)));
         }

@@ -9,6 +9,7 @@ use super::page::{self, Page};
 use super::parameters::Parameters;
 use super::{Call, Site, command, headers, json};
 use crate::contract::{Problem, Schema};
+use crate::model::SagaId;
 use crate::saga::timeline::ActName;
 use crate::saga::{Act, Filter, SagaState, SagaStatus};
 
@@ -22,7 +23,7 @@ struct Words {
 
 /// `GET /sagas/{id}`, which waits for the saga's end with `Prefer: wait=N`.
 pub(super) async fn status(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
-    let id = call.placeholder("id")?;
+    let id = saga_id(call)?;
     let unknown = || Problem::not_found(format!("There is no saga with the id {id}."));
     let status = site.edge.sagas.status(&id).await?.ok_or_else(unknown)?;
     let mut response = json(StatusCode::OK, &awaited(site, call, status).await?)?;
@@ -30,6 +31,10 @@ pub(super) async fn status(site: &Site, call: &Call<'_>) -> Result<Response, Pro
     let position = *site.edge.log.head().borrow();
     response.headers_mut().insert(headers::POSITION, position.get().into());
     Ok(response)
+}
+
+fn saga_id(call: &Call<'_>) -> Result<SagaId, Problem> {
+    Ok(call.placeholder("id")?.into())
 }
 
 /// The status when the saga has ended or parked, if the caller wants to wait for that.
@@ -70,7 +75,7 @@ fn filter(parameters: &Parameters<'_>) -> Result<Filter, Problem> {
 
 /// `GET /admin/sagas/{id}`
 pub(super) async fn timeline(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
-    json(StatusCode::OK, &site.edge.sagas.timeline(&call.placeholder("id")?).await?)
+    json(StatusCode::OK, &site.edge.sagas.timeline(&saga_id(call)?).await?)
 }
 
 /// `POST /admin/sagas/{id}/…`, which waits for the saga's end with `Prefer: wait=N`.
@@ -88,7 +93,7 @@ pub(super) async fn act(
         ActName::Skip => Act::Skip { step, reason },
         ActName::Resolve => Act::Resolve { reason },
     };
-    let status = site.edge.sagas.act(&call.placeholder("id")?, act, actor).await?;
+    let status = site.edge.sagas.act(&saga_id(call)?, act, actor).await?;
     json(StatusCode::OK, &awaited(site, call, status).await?)
 }
 

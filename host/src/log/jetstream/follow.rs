@@ -156,7 +156,11 @@ impl Follower {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, sequence = sequence.get(), "a message of the log's stream is not of Kontor; it is left out");
+                tracing::error!(
+                    %error,
+                    sequence = sequence.get(),
+                    "a message of the log's stream is not of Kontor; it is left out"
+                );
                 batch.clear();
             }
         }
@@ -171,7 +175,11 @@ impl Follower {
             Ok(_) => {}
             Err(error @ (AppendError::Conflict { .. } | AppendError::Duplicate { .. })) => {
                 // Every copy refuses it alike.
-                tracing::error!(%error, sequence = sequence.get(), "a message of the log's stream does not fit; it is left out");
+                tracing::error!(
+                    %error,
+                    sequence = sequence.get(),
+                    "a message of the log's stream does not fit; it is left out"
+                );
             }
             Err(error) => return Err(error.clone()),
         }
