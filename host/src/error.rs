@@ -1,5 +1,6 @@
 //! Why a call into a service gave no answer, or a "no".
 
+use std::fmt;
 use std::sync::Arc;
 
 /// A technical failure of a component: the instance is thrown away, the call may be tried again.
@@ -38,12 +39,22 @@ pub enum FaultKind {
     Contract,
 }
 
-/// An error and its causes, outermost first. Errors of libraries often repeat the text of their cause; it stands here once.
+/// Displays an error with all its causes, outermost first: `tracing::error!(error = %Chain(&error), …)`. A cause that
+/// repeats the text of the error above it, as errors of libraries often do, is shown once.
+pub struct Chain<'e>(pub &'e (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let chain = std::iter::successors(Some(self.0), |error| error.source());
+        let mut texts: Vec<_> = chain.map(ToString::to_string).collect();
+        texts.dedup();
+        f.write_str(&texts.join(": "))
+    }
+}
+
+/// Returns the text of an error with all its causes; see [`Chain`].
 pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let mut texts: Vec<_> = chain.map(ToString::to_string).collect();
-    texts.dedup();
-    texts.join(": ")
+    Chain(error).to_string()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 use crate::contract::Problem;
-use crate::error::{Fault, FaultKind, with_causes};
+use crate::error::{Chain, Fault};
 use crate::log::{AppendError, ReadError};
 use crate::model::{Position, Rejection, StreamId, Version};
 
@@ -60,34 +60,11 @@ impl From<CallError> for Problem {
                 "idempotency-key-reused",
                 "The Idempotency-Key has been used for another command or payload.",
             ),
-            CallError::Busy { .. } | CallError::Append(AppendError::Busy) => {
-                Problem::unavailable("busy", "The host has as much work as it takes on. Nothing was done.")
-            }
-            CallError::ShuttingDown => {
-                Problem::unavailable("shutting-down", "The host is shutting down. Nothing was done.")
-            }
-            CallError::Fault(fault) => of_fault(fault),
-            CallError::Append(AppendError::Conflict { .. } | AppendError::Duplicate { .. }) => {
-                Problem::unavailable(
-                    "conflict",
-                    "Others change the same aggregate too often. Nothing was done.",
-                )
-            }
-            CallError::Append(AppendError::TooLarge(_)) => Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "events-too-large",
-                format!("{}. Nothing was done.", with_causes(&error)),
-            ),
-            CallError::Append(AppendError::Unavailable) => Problem::unavailable(
-                "log-unavailable",
-                "The log takes no commands at the moment. Nothing was done; queries are answered.",
-            ),
-            CallError::Append(AppendError::Failed(_)) => Problem::unavailable(
-                "log-unavailable",
-                "The log cannot be written, and whether the command took effect is not known. It is safe to send it \
-                 again with its Idempotency-Key.",
-            ),
-            CallError::Read(_) => Problem::unavailable("log-unavailable", "The log cannot be read."),
+            CallError::Busy { .. } => Problem::busy(),
+            CallError::ShuttingDown => Problem::shutting_down(),
+            CallError::Fault(fault) => return fault.into(),
+            CallError::Append(error) => return error.into(),
+            CallError::Read(error) => return error.into(),
             CallError::ReadModel { .. } => {
                 Problem::unavailable("read-model-unavailable", format!("{error}."))
             }
@@ -104,33 +81,7 @@ impl From<CallError> for Problem {
                 Problem::behind("position-ahead", detail, *reached)
             }
         };
-        let away = matches!(error, CallError::Append(AppendError::Unavailable));
-        let problem = problem.with_log_text(log_text(&error));
-        if away { problem.unlogged() } else { problem }
-    }
-}
-
-/// The whole chain of causes, for the host's log: with the backtrace of a fault.
-fn log_text(error: &CallError) -> String {
-    match error {
-        CallError::Fault(fault) => format!("{fault}: {}", fault.detail),
-        error => with_causes(error),
-    }
-}
-
-fn of_fault(fault: &Fault) -> Problem {
-    let (status, code) = match fault.kind {
-        FaultKind::Trap => (StatusCode::INTERNAL_SERVER_ERROR, "component-trapped"),
-        FaultKind::Memory => (StatusCode::INTERNAL_SERVER_ERROR, "component-out-of-memory"),
-        FaultKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "component-timeout"),
-        FaultKind::Contract => (StatusCode::BAD_GATEWAY, "component-broke-contract"),
-    };
-    Problem::new(status, code, format!("The service {} {}. Nothing was done.", fault.service, fault.kind))
-}
-
-impl From<ReadError> for Problem {
-    fn from(error: ReadError) -> Self {
-        CallError::from(error).into()
+        problem.with_log_text(Chain(&error).to_string())
     }
 }
 
@@ -142,6 +93,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::error::FaultKind;
     use crate::model::{CommandId, Json, StreamId};
 
     fn stream() -> StreamId {

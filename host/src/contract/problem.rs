@@ -5,6 +5,7 @@ use hyper::header::HeaderValue;
 use serde::Serialize;
 
 use super::schema::Violation;
+use crate::error::{Fault, FaultKind};
 use crate::model::{InvalidId, Json, Position, Rejection, Version};
 
 /// The content type of a problem's body.
@@ -144,6 +145,15 @@ impl Problem {
         problem
     }
 
+    /// A bounded queue is full; nothing was done.
+    pub(crate) fn busy() -> Self {
+        Self::unavailable("busy", "The host has as much work as it takes on. Nothing was done.")
+    }
+
+    pub(crate) fn shutting_down() -> Self {
+        Self::unavailable("shutting-down", "The host is shutting down. Nothing was done.")
+    }
+
     /// What is waited for has only come to a position in the allotted time.
     pub(crate) fn behind(code: &str, detail: String, reached: Position) -> Self {
         let mut problem = Self::new(StatusCode::GATEWAY_TIMEOUT, code, detail);
@@ -241,6 +251,19 @@ impl From<Rejection> for Problem {
         let mut problem = Self::new(status, rejection.code, rejection.message);
         problem.0.details = rejection.details;
         problem
+    }
+}
+
+impl From<&Fault> for Problem {
+    fn from(fault: &Fault) -> Self {
+        let (status, code) = match fault.kind {
+            FaultKind::Trap => (StatusCode::INTERNAL_SERVER_ERROR, "component-trapped"),
+            FaultKind::Memory => (StatusCode::INTERNAL_SERVER_ERROR, "component-out-of-memory"),
+            FaultKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "component-timeout"),
+            FaultKind::Contract => (StatusCode::BAD_GATEWAY, "component-broke-contract"),
+        };
+        Self::new(status, code, format!("The service {} {}. Nothing was done.", fault.service, fault.kind))
+            .with_log_text(format!("{fault}: {}", fault.detail))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod embedded;
 mod jetstream;
+mod problem;
 mod readers;
 mod snapshots;
 mod sql;
