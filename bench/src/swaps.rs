@@ -1,17 +1,6 @@
 //! Orders at a fixed rate, without and with another version of their service every few seconds: what callers feel of it, and
 //! whether all came out right.
 
-#[path = "../../host/tests/common/laws.rs"]
-#[allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "the host's tests use the rest, and broken laws are a panic there"
-)]
-mod laws;
-#[path = "../../host/tests/common/ways.rs"]
-#[allow(dead_code, clippy::unwrap_used, reason = "as above")]
-mod ways;
-
 use std::collections::HashMap;
 use std::fs;
 use std::iter;
@@ -23,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use kontor::model::Digest;
+use kontor_testkit::shop::laws::{self, Shop};
+use kontor_testkit::shop::step_order::{self, PAYS_FIRST, Placed, RESERVES_FIRST, StepOrder};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -32,9 +23,6 @@ use crate::report::quantile;
 use crate::sagas::{Orders, place};
 use crate::server::Server;
 use crate::shop;
-
-use laws::Shop;
-use ways::{PAYS_FIRST, Placed, RESERVES_FIRST, Way};
 
 /// Load that is not counted, before every round: caches fill, connections are made, instances get warm.
 const WARM_UP_SECONDS: u32 = 2;
@@ -83,7 +71,7 @@ pub(crate) struct Swaps {
 struct Version {
     wasm: Vec<u8>,
     digest: String,
-    way: Way,
+    step_order: StepOrder,
 }
 
 /// What callers felt.
@@ -193,10 +181,10 @@ impl Swaps {
 }
 
 impl Version {
-    fn read(file: &PathBuf, way: Way) -> anyhow::Result<Self> {
+    fn read(file: &PathBuf, step_order: StepOrder) -> anyhow::Result<Self> {
         let missing = || format!("{} is missing: run `cargo xtask build`", file.display());
         let wasm = fs::read(file).with_context(missing)?;
-        Ok(Self { digest: Digest::of(&wasm).to_string(), wasm, way })
+        Ok(Self { digest: Digest::of(&wasm).to_string(), wasm, step_order })
     }
 }
 
@@ -217,12 +205,12 @@ impl Felt {
     }
 }
 
-/// Waits until no saga runs, then checks the laws of the shop and the way of every saga. Panics if something is broken.
+/// Waits until no saga runs, then checks the laws of the shop and the step order of every saga. Panics if one is broken.
 fn check(address: SocketAddr, versions: &[Version; 2]) -> anyhow::Result<Placed> {
     let api = Api::open(address)?;
     laws::check(&api);
-    let ways = versions.iter().map(|version| (version.digest.clone(), version.way)).collect();
-    Ok(ways::check(api.events(0), &ways))
+    let orders = versions.iter().map(|version| (version.digest.clone(), version.step_order)).collect();
+    Ok(step_order::check(api.events(0), &orders))
 }
 
 #[allow(clippy::expect_used, reason = "the laws are checked by panics")]

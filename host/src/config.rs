@@ -48,9 +48,6 @@
 //! silence_ms = 5_000                  # after which the other hosts take over the sagas of one that is not heard any more
 //! ```
 
-mod grants;
-mod nats;
-
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -61,13 +58,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::clock::milliseconds;
-use crate::deploy::{DeployRules, Grant, PublicKey, RollbackRule};
-use crate::log::JetStreamOptions;
+use crate::cluster::{Nats, NatsUrl};
+use crate::contract::{Grant, Grants, ReservedRoute};
+use crate::deploy::{DeployRules, PublicKey, RollbackRule};
+use crate::log::{JetStreamOptions, LogEngine};
 use crate::runtime::{CALL_WAIT, HttpLimits};
 use crate::saga::Retries;
-
-pub use grants::{Grants, HttpGrant, Secret, SecretError, SecretSource};
-pub use nats::{InvalidNatsUrl, Nats, NatsUrl};
+use crate::telemetry::LogFormat;
 
 /// Read from the working directory if it is there and `--config` names no other file.
 pub const DEFAULT_FILE: &str = "kontor.toml";
@@ -100,18 +97,6 @@ pub struct Config {
     pub jetstream: JetStreamOptions,
 }
 
-/// Where the events are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogEngine {
-    /// In the data directory.
-    #[default]
-    Embedded,
-    /// In a stream of NATS, for several hosts; the data directory has a copy.
-    #[value(name = "jetstream")]
-    JetStream,
-}
-
 /// What deployments have to keep to.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -123,17 +108,6 @@ pub struct Deploy {
     pub history_time: Duration,
     /// When a new version is taken back by itself.
     pub rollback: RollbackRule,
-}
-
-/// How the host logs to standard error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// For people; coloured on a terminal.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// Past a limit the caller gets a clear problem, and nothing is lost.
@@ -300,7 +274,7 @@ pub enum ConfigError {
 
 impl Config {
     /// What deployments have to keep to, with what is granted inside of the host.
-    pub(crate) fn deploy_rules(&self) -> DeployRules {
+    pub(crate) fn deploy_rules(&self, reserved: Vec<ReservedRoute<()>>) -> DeployRules {
         let granted = |grants: &Grants| {
             let services = grants.services.iter().cloned().map(Grant::Service);
             services.chain(grants.subjects.iter().cloned().map(Grant::Subject)).collect()
@@ -311,6 +285,7 @@ impl Config {
             grants: grants.collect(),
             history_limit: self.deploy.history_time,
             rollback: self.deploy.rollback,
+            reserved,
         }
     }
 
@@ -361,7 +336,12 @@ impl Config {
         if self.deploy.history_time.is_zero() {
             return Err(ConfigError::HistoryTime);
         }
-        self.nats.check()?;
+        if self.nats.certificate.is_some() != self.nats.key.is_some() {
+            return Err(ConfigError::HalfCertificate);
+        }
+        if !matches!(self.nats.replicas, 1 | 3 | 5) {
+            return Err(ConfigError::Replicas);
+        }
         if self.jetstream.silence < LEAST_SILENCE {
             return Err(ConfigError::Silence);
         }
@@ -369,18 +349,6 @@ impl Config {
             return Err(ConfigError::LogWithoutNats);
         }
         self.limits.check()
-    }
-}
-
-impl Nats {
-    fn check(&self) -> Result<(), ConfigError> {
-        if self.certificate.is_some() != self.key.is_some() {
-            return Err(ConfigError::HalfCertificate);
-        }
-        if !matches!(self.replicas, 1 | 3 | 5) {
-            return Err(ConfigError::Replicas);
-        }
-        Ok(())
     }
 }
 

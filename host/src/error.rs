@@ -1,7 +1,7 @@
 //! Why a call into a service gave no answer, or a "no".
 
-use crate::log::{AppendError, ReadError};
-use crate::model::{Position, Rejection, ServiceName, StreamId, Version};
+use crate::model::ServiceName;
+use std::fmt;
 
 /// A technical failure of a component: the instance is thrown away, the call may be tried again.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -39,48 +39,22 @@ pub enum FaultKind {
     Contract,
 }
 
-/// Why a command or a query was not carried out.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum CallError {
-    /// The service's answer is no.
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-    /// Nobody here knows what was asked for. The text names it: "the command order.creat".
-    #[error("there is no {0}")]
-    Unknown(String),
-    #[error("{stream} is at version {actual}, not {expected}")]
-    VersionMismatch { stream: StreamId, expected: Version, actual: Version },
-    /// The same command id came before with another command or payload.
-    #[error("the idempotency key has been used for another command on {stream}")]
-    KeyReused { stream: StreamId },
-    /// A bounded queue is full. Nothing was done.
-    #[error("{queue} is full")]
-    Busy { queue: &'static str },
-    #[error("the host is shutting down")]
-    ShuttingDown,
-    #[error(transparent)]
-    Fault(#[from] Fault),
-    #[error(transparent)]
-    Append(#[from] AppendError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A read model could not be used: not there yet, broken, or past a limit.
-    #[error("the read model of {service} cannot be used: {reason}")]
-    ReadModel { service: ServiceName, reason: String },
-    /// The log did not reach the position that the query was to see: it is that of another log, or this one was put back.
-    #[error("the log is at position {reached}, not yet at {at_least}")]
-    Ahead { at_least: Position, reached: Position },
-    /// The read model did not reach the position that the query was to see, in the time a query waits for that.
-    #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
-    NotCaughtUp { service: ServiceName, at_least: Position, reached: Position },
+/// Displays an error with all its causes, outermost first: `tracing::error!(error = %Chain(&error), …)`. A cause that
+/// repeats the text of the error above it, as errors of libraries often do, is shown once.
+pub struct Chain<'e>(pub &'e (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let chain = std::iter::successors(Some(self.0), |error| error.source());
+        let mut texts: Vec<_> = chain.map(ToString::to_string).collect();
+        texts.dedup();
+        f.write_str(&texts.join(": "))
+    }
 }
 
-/// An error and its causes, outermost first. Errors of libraries often repeat the text of their cause; it stands here once.
+/// Returns the text of an error with all its causes; see [`Chain`].
 pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let mut texts: Vec<_> = chain.map(ToString::to_string).collect();
-    texts.dedup();
-    texts.join(": ")
+    Chain(error).to_string()
 }
 
 #[cfg(test)]

@@ -14,30 +14,27 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::aggregate::{Dispatch, DispatchLimits, States};
 use crate::clock::{Clock as _, SharedClock, SystemClock, Time};
-use crate::config::{Config, ConfigError, Limits, LogEngine};
-use crate::deploy::{
-    self, Boot, BootError, Booted, Bucket, Components, DeployGround, DeployRules, Deployed, Deployer,
-    Registry, Running, Store,
-};
-use crate::dispatch::{Dispatch, DispatchLimits};
-use crate::edge::http::{self, HttpLimits, RouteError};
-use crate::edge::{self, Edge};
+use crate::cluster::{self, Cluster, Connection, Member, NatsError, Status};
+use crate::config::{Config, ConfigError, Limits};
+use crate::contract::RouteError;
+use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer};
+use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
+use crate::edge::http::{self, HttpLimits};
+use crate::edge::{self, HostContext};
 use crate::log::{
-    EmbeddedLog, EventLog, JetStreamError, JetStreamLog, JetStreamOptions, OpenError, Snapshots,
+    self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
 };
 use crate::messaging::{self, Messaging};
 use crate::model::{Json, Position};
-use crate::nats::{Connection, NatsError};
-use crate::nodes::{self, Node, Nodes, Status};
 use crate::projection::{Projections, ProjectionsError};
 use crate::query::{Queries, QueryLimits};
 use crate::runtime::{
     Ask, GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits,
     system_resolver,
 };
-use crate::saga::{Ground, Sagas, SagasError};
-use crate::state::States;
+use crate::saga::{Deps, Sagas, SagasError};
 use crate::telemetry::{self, TelemetryError};
 
 /// How often the metrics' histograms are condensed.
@@ -61,15 +58,15 @@ pub enum HostError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Log(#[from] OpenError),
+    Log(#[from] OpenLogError),
     #[error(transparent)]
-    JetStream(#[from] JetStreamError),
+    Snapshots(#[from] OpenError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error("the host's own id cannot be kept in the data directory")]
-    Node(#[source] io::Error),
+    Member(#[source] io::Error),
     #[error("the components that sagas may need cannot be kept in the data directory")]
     Store(#[source] io::Error),
     #[error(transparent)]
@@ -100,10 +97,11 @@ pub async fn run(
     started: impl FnOnce(Started),
 ) -> Result<(), HostError> {
     let metrics = telemetry::metrics()?;
-    let nats = Connection::open(&config.nats).await?;
-    let Wired { edge, differing, booted_at } = wire(&config, metrics.clone(), nats.as_ref()).await?;
+    let storage = Storage::open(&config).await?;
+    let nats = storage.nats.clone();
+    let Wired { edge, differing, booted_at } = wire(&config, metrics.clone(), storage).await?;
     let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, config.nats.replicas));
-    let edge = Arc::new(Edge { messaging, ..edge });
+    let edge = Arc::new(HostContext { messaging, ..edge });
     let following = edge.nodes.me().map(|_| tokio::spawn(edge.deployer.clone().follow(booted_at)));
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
@@ -154,7 +152,7 @@ pub async fn run(
 
 /// A host whose parts are together.
 struct Wired {
-    edge: Edge,
+    edge: HostContext,
     /// The files of components that are not what runs, a sentence each.
     differing: Vec<String>,
     /// What is deployed later than this position is still to be followed.
@@ -164,7 +162,7 @@ struct Wired {
 /// What everything else stands on.
 struct Base {
     log: Arc<dyn EventLog>,
-    nodes: Nodes,
+    nodes: Cluster,
     clock: SharedClock,
     http: Arc<HttpClient>,
     runtime: Runtime,
@@ -172,13 +170,11 @@ struct Base {
 }
 
 impl Base {
-    async fn lay(config: &Config, nats: Option<&Connection>) -> Result<Self, HostError> {
-        let log = open_log(config, nats).await?;
-        let nodes = join(config, nats).await?;
+    async fn lay(config: &Config, Storage { nats, log, store }: Storage) -> Result<Self, HostError> {
+        let nodes = join(config, nats.as_ref()).await?;
         let limits = runtime_limits(&config.limits);
         let http = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
         let runtime = Runtime::new(&config.data, limits, configuration(&config.services)?)?;
-        let store = open_store(config, nats)?;
         Ok(Self { log, nodes, clock: Arc::new(SystemClock), http, runtime, store })
     }
 
@@ -189,14 +185,10 @@ impl Base {
 }
 
 /// Puts the parts of a host together, the log first and the edge last.
-async fn wire(
-    config: &Config,
-    metrics: PrometheusHandle,
-    nats: Option<&Connection>,
-) -> Result<Wired, HostError> {
-    let base = Base::lay(config, nats).await?;
+async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> Result<Wired, HostError> {
+    let base = Base::lay(config, storage).await?;
     let booted_at = *base.log.head().borrow();
-    let rules = config.deploy_rules();
+    let rules = config.deploy_rules(http::reserved_routes());
     let booted = base.boot(&rules, &config.plugins).await?;
     let Base { log, nodes, clock, http, runtime, store } = base;
     let registry = Arc::new(Registry::of(booted.deployed));
@@ -224,7 +216,7 @@ async fn wire(
         clock.clone(),
         DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue },
     ));
-    let ground = Ground {
+    let deps = Deps {
         log: log.clone(),
         commands: dispatch.clone(),
         ask,
@@ -233,8 +225,8 @@ async fn wire(
         retries: config.retries.clone(),
         nodes: nodes.clone(),
     };
-    let sagas = Arc::new(Sagas::start(&config.data, ground).await?);
-    let ground = DeployGround {
+    let sagas = Arc::new(Sagas::start(&config.data, deps).await?);
+    let deps = DeployDeps {
         log: log.clone(),
         clock,
         runtime,
@@ -247,8 +239,8 @@ async fn wire(
         nodes: nodes.clone(),
         rules,
     };
-    let deployer = Deployer::new(ground, booted.deployments);
-    let edge = Edge {
+    let deployer = Deployer::new(deps, booted.deployments);
+    let edge = HostContext {
         log,
         registry,
         dispatch,
@@ -264,30 +256,74 @@ async fn wire(
     Ok(Wired { edge, differing: booted.differing, booted_at })
 }
 
+/// Everything of a host that lasts: its log, and the components by digest.
+pub struct Storage {
+    /// The connection to NATS; none if none is configured.
+    pub nats: Option<Connection>,
+    pub log: Arc<dyn EventLog>,
+    pub store: Store,
+}
+
+impl Storage {
+    /// Opens the log that is configured, and the components beside it.
+    pub async fn open(config: &Config) -> Result<Self, HostError> {
+        let nats = Connection::open(&config.nats).await?;
+        let place = match (config.log, &nats) {
+            (LogEngine::Embedded, _) => LogPlace::Embedded,
+            (LogEngine::JetStream, Some(nats)) => LogPlace::JetStream {
+                client: nats.client().clone(),
+                options: &config.jetstream,
+                replicas: config.nats.replicas,
+            },
+            (LogEngine::JetStream, None) => return Err(ConfigError::LogWithoutNats.into()),
+        };
+        let log = log::open(place, &config.data).await?;
+        let store = Store::open(&config.data).map_err(HostError::Store)?;
+        let bucket =
+            |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
+        let store = store.shared(sharing(config, nats.as_ref()).map(bucket));
+        Ok(Self { nats, log, store })
+    }
+}
+
+/// Brings the copy of a log that is in NATS up to date, with the components that run by it, unless a host does that already.
+pub async fn catch_up(config: &Config) -> Result<(), HostError> {
+    if config.log == LogEngine::Embedded {
+        return Ok(());
+    }
+    let locked = |error: &HostError| {
+        matches!(
+            error,
+            HostError::Log(OpenLogError::JetStream(JetStreamError::Copy(OpenError::Locked { .. })))
+        )
+    };
+    let Storage { log, store, .. } = match Storage::open(config).await {
+        Err(error) if locked(&error) => return Ok(()),
+        storage => storage?,
+    };
+    for digest in Deployments::load(&*log).await.map_err(BootError::from)?.digests() {
+        // None: nobody has it any more. A host that is to run it says so.
+        store.fetch(digest).await.map_err(HostError::Store)?;
+    }
+    Ok(())
+}
+
 /// By what the host reaches the others that share its log; none if the log is its own.
 fn sharing<'n>(config: &Config, nats: Option<&'n Connection>) -> Option<&'n Connection> {
     nats.filter(|_| config.log == LogEngine::JetStream)
 }
 
-/// The components of the past, in the data directory and with the others that share the log.
-pub(crate) fn open_store(config: &Config, nats: Option<&Connection>) -> Result<Store, HostError> {
-    let store = Store::open(&config.data).map_err(HostError::Store)?;
-    let bucket =
-        |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
-    Ok(store.shared(sharing(config, nats).map(bucket)))
-}
-
 /// This host among those that share its log.
-async fn join(config: &Config, nats: Option<&Connection>) -> Result<Nodes, HostError> {
-    let me = nodes::id_of(&config.data).map_err(HostError::Node)?;
-    let Some(nats) = sharing(config, nats) else { return Ok(Nodes::alone(me)) };
+async fn join(config: &Config, nats: Option<&Connection>) -> Result<Cluster, HostError> {
+    let me = cluster::id_of(&config.data).map_err(HostError::Member)?;
+    let Some(nats) = sharing(config, nats) else { return Ok(Cluster::alone(me)) };
     let JetStreamOptions { stream, silence, .. } = &config.jetstream;
-    Ok(Nodes::listen(me, nats.client(), stream, *silence).await?)
+    Ok(Cluster::listen(me, nats.client(), stream, *silence).await?)
 }
 
 /// Tells the others from now on how this host is.
-fn announce(edge: &Arc<Edge>, name: &str, address: SocketAddr) {
-    let node = Node {
+fn announce(edge: &Arc<HostContext>, name: &str, address: SocketAddr) {
+    let node = Member {
         id: edge.nodes.id().clone(),
         name: name.into(),
         address,
@@ -297,28 +333,14 @@ fn announce(edge: &Arc<Edge>, name: &str, address: SocketAddr) {
     };
     // What tells it is a part of what is told of.
     let edge_ref = Arc::downgrade(edge);
-    edge.nodes.announce(move || Node {
+    edge.nodes.announce(move || Member {
         status: edge_ref.upgrade().map(|edge| edge.status()).unwrap_or_default(),
         ..node.clone()
     });
 }
 
-/// The events are in the data directory, or in NATS.
-pub(crate) async fn open_log(
-    config: &Config,
-    nats: Option<&Connection>,
-) -> Result<Arc<dyn EventLog>, HostError> {
-    let client = match (config.log, nats) {
-        (LogEngine::Embedded, _) => return Ok(Arc::new(EmbeddedLog::open(&config.data)?)),
-        (LogEngine::JetStream, Some(nats)) => nats.client().clone(),
-        (LogEngine::JetStream, None) => return Err(ConfigError::LogWithoutNats.into()),
-    };
-    let log = JetStreamLog::open(client, &config.jetstream, config.nats.replicas, &config.data).await?;
-    Ok(Arc::new(log))
-}
-
-fn start_messaging(edge: &Edge, nats: &Connection, replicas: usize) -> Messaging {
-    Messaging::start(messaging::Ground {
+fn start_messaging(edge: &HostContext, nats: &Connection, replicas: usize) -> Messaging {
+    Messaging::start(messaging::Deps {
         log: edge.log.clone(),
         registry: edge.registry.clone(),
         commands: edge.dispatch.clone(),

@@ -22,6 +22,12 @@ pub use self::place::{Position, Version};
 /// The longest aggregate id in bytes. Ids stand in URLs, file names and NATS subjects.
 pub const MAX_ID_LENGTH: usize = 128;
 
+/// The kind of the streams that journals of sagas are in.
+pub(crate) const SAGA: &str = "saga";
+
+/// The kind of the stream that deployments are in.
+pub(crate) const DEPLOYMENT: &str = "deployment";
+
 /// JSON text that has been checked once and is shared from then on, never copied or parsed again on the way.
 #[derive(Clone)]
 pub struct Json(Arc<RawValue>);

@@ -12,16 +12,16 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
+use crate::aggregate::{CallError, States, Viewed};
 use crate::clock::SharedClock;
-use crate::deploy::Registry;
-use crate::error::{CallError, Fault};
+use crate::deployed::Registry;
+use crate::error::Fault;
 use crate::log::EventLog;
 use crate::model::{Digest, Json, Position, QueryName, Rejection, ServiceName, StreamId, Version};
 use crate::projection::{Live, Projections};
 use crate::runtime::{
     Access, Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
 };
-use crate::state::{States, Viewed};
 
 #[derive(Clone, Debug)]
 pub struct Answer {

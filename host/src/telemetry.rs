@@ -2,36 +2,31 @@
 
 use std::io::{IsTerminal, stderr};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-
-use crate::config::LogFormat;
-use crate::log::LogState;
-use crate::messaging::{self, Messaging};
-use crate::nodes::{NodeState, Seen};
-use crate::projection::Overview;
-use crate::saga::Census;
 
 /// What is logged unless RUST_LOG says otherwise. The client of NATS tells of every attempt to connect; the host says it once.
 const DEFAULT_FILTER: &str = "info,async_nats=off";
 
 pub(crate) const SAGAS: &str = "kontor_sagas";
 pub(crate) const OLDEST_SAGA: &str = "kontor_sagas_oldest_seconds";
-const POSITION: &str = "kontor_projection_position";
-const LAG_EVENTS: &str = "kontor_projection_lag_events";
-const LAG_SECONDS: &str = "kontor_projection_lag_seconds";
-const PARKED: &str = "kontor_projection_parked_streams";
-const BUILDING: &str = "kontor_projection_building_position";
-const LOG_AVAILABLE: &str = "kontor_log_available";
-const COPY_SEQUENCE: &str = "kontor_log_copy_sequence";
-const COPY_LAG: &str = "kontor_log_copy_lag_messages";
+pub(crate) const POSITION: &str = "kontor_projection_position";
+pub(crate) const LAG_EVENTS: &str = "kontor_projection_lag_events";
+pub(crate) const LAG_SECONDS: &str = "kontor_projection_lag_seconds";
+pub(crate) const PARKED: &str = "kontor_projection_parked_streams";
+pub(crate) const BUILDING: &str = "kontor_projection_building_position";
+pub(crate) const LOG_AVAILABLE: &str = "kontor_log_available";
+pub(crate) const COPY_SEQUENCE: &str = "kontor_log_copy_sequence";
+pub(crate) const COPY_LAG: &str = "kontor_log_copy_lag_messages";
 pub(crate) const REFUSED_BY_LOG: &str = "kontor_log_refused_total";
-const NATS_CONNECTED: &str = "kontor_nats_connected";
-const NODES: &str = "kontor_nodes";
+pub(crate) const NATS_CONNECTED: &str = "kontor_nats_connected";
+pub(crate) const NODES: &str = "kontor_nodes";
+pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
+pub(crate) const DEAD_LETTERS: &str = "kontor_nats_dead_letters_total";
 
 /// The upper bounds of the histograms' buckets in seconds. A command takes from a tenth of a millisecond (a warm instance, a
 /// quick disk) to the seconds after which it is refused.
@@ -119,14 +114,25 @@ const METRICS: [(Kind, &str, &str); 27] = [
     ),
     (Kind::Gauge, NODES, "The hosts that share the log, by state: up, silent or left."),
     (Kind::Gauge, NATS_CONNECTED, "Whether the host is connected to NATS: 1 or 0."),
-    (Kind::Counter, messaging::DEAD, "Messages that could not become commands, by service."),
-    (Kind::Gauge, messaging::PUBLISHED, "The position in the log up to which events are published to NATS."),
+    (Kind::Counter, DEAD_LETTERS, "Messages that could not become commands, by service."),
+    (Kind::Gauge, PUBLISHED, "The position in the log up to which events are published to NATS."),
     (
         Kind::Counter,
         "kontor_rollbacks_total",
         "Versions that were taken back because they faulted, by service.",
     ),
 ];
+
+/// How the host logs to standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people; coloured on a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// Why the host cannot tell about itself.
 #[derive(Debug, thiserror::Error)]
@@ -179,58 +185,6 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
     }
     *installed = Some(handle.clone());
     Ok(handle)
-}
-
-/// Sets what the metrics say about the sagas that have not ended.
-pub(crate) fn show_sagas(census: &[Census]) {
-    for Census { state, sagas, oldest } in census {
-        metrics::gauge!(SAGAS, "state" => state.as_str()).set(*sagas as f64);
-        metrics::gauge!(OLDEST_SAGA, "state" => state.as_str()).set(oldest.as_secs_f64());
-    }
-}
-
-/// Sets what the metrics say about the log.
-pub(crate) fn show_log(log: LogState) {
-    metrics::gauge!(LOG_AVAILABLE).set(u8::from(log.takes_appends));
-    if let Some(copy) = log.copy {
-        metrics::gauge!(COPY_SEQUENCE).set(copy.sequence.get() as f64);
-        metrics::gauge!(COPY_LAG).set(copy.behind as f64);
-    }
-}
-
-/// Sets what the metrics say about the hosts that share the log.
-pub(crate) fn show_nodes(nodes: &[Seen]) {
-    for (state, label) in [(NodeState::Up, "up"), (NodeState::Silent, "silent"), (NodeState::Left, "left")] {
-        let there = nodes.iter().filter(|seen| seen.state == state).count();
-        metrics::gauge!(NODES, "state" => label).set(there as f64);
-    }
-}
-
-/// Sets what the metrics say about the connection to NATS.
-pub(crate) fn show_messaging(messaging: &Messaging) {
-    metrics::gauge!(NATS_CONNECTED).set(u8::from(messaging.is_connected()));
-}
-
-/// Sets what the metrics say about the read models, each with the labels `service` and `version`:
-///
-/// | metric | what | worth an alarm |
-/// |---|---|---|
-/// | `kontor_projection_position` | everything in the log up to here is dealt with | |
-/// | `kontor_projection_lag_events` | events behind that | |
-/// | `kontor_projection_lag_seconds` | how long ago the first of them was recorded | when it grows |
-/// | `kontor_projection_parked_streams` | streams it could not go on with | above 0 |
-/// | `kontor_projection_building_position` | how far the one is that is being built beside it; 0 if there is none | |
-pub(crate) fn show_projections(projections: &[Overview]) {
-    for projection in projections {
-        let labels =
-            [("service", projection.service.to_string()), ("version", projection.version.to_string())];
-        metrics::gauge!(POSITION, &labels).set(projection.position.get() as f64);
-        metrics::gauge!(LAG_EVENTS, &labels).set(projection.lag_events as f64);
-        metrics::gauge!(LAG_SECONDS, &labels).set(Duration::from_millis(projection.lag_ms).as_secs_f64());
-        metrics::gauge!(PARKED, &labels).set(projection.parked as f64);
-        let building = projection.building.as_ref().map_or(0, |building| building.position.get());
-        metrics::gauge!(BUILDING, &labels).set(building as f64);
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What `wit-bindgen` makes of the contract in `wit/`. Plugins see none of it.
+//! The contract in `wit/` as `wit-bindgen` translates it. Services do not use it directly.
 
 #![allow(missing_docs, unreachable_pub, clippy::too_many_lines, reason = "generated")]
 

@@ -1,13 +1,15 @@
-//! The service's read database (SQLite): read and write in projections, read only in queries, nowhere else.
+//! SQL on the service's own read database (SQLite): read and write in projections, read-only in queries.
+//! Anywhere else it traps.
 
 use std::fmt;
+use std::num::TryFromIntError;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde::de::value::MapDeserializer;
 
+use crate::Error;
 use crate::bindings::kontor::service::read_model as wit;
-use crate::services::Failure;
 
 mod cell;
 
@@ -15,7 +17,7 @@ pub use wit::Value;
 
 use cell::Cell;
 
-/// What SQLite, or a limit of the host, has against a statement.
+/// The error of a statement, from SQLite or from a limit of the host: one sentence.
 #[derive(Clone, Debug)]
 pub struct SqlError(pub(crate) String);
 
@@ -27,32 +29,39 @@ impl fmt::Display for SqlError {
 
 impl std::error::Error for SqlError {}
 
-impl From<SqlError> for Failure {
+impl From<SqlError> for Error {
     fn from(error: SqlError) -> Self {
-        Self::Unavailable(format!("the read model: {error}"))
+        Self::Fault(format!("the read model: {error}"))
     }
 }
 
-/// Runs one statement that returns no rows and says how many rows it changed. `?1`, `?2` … stand for the
+/// The integers of SQLite are those of an `i64`.
+impl From<TryFromIntError> for SqlError {
+    fn from(_: TryFromIntError) -> Self {
+        Self("a number is outside the range of SQLite's integers".to_owned())
+    }
+}
+
+/// Runs one statement that returns no rows. Returns the number of rows changed. `?1`, `?2` … stand for the
 /// [`params!`](crate::params).
 pub fn execute(sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
     wit::execute(sql, parameters).map_err(SqlError)
 }
 
-/// The rows of one statement, each read into a struct whose fields are called like the columns. A number that is not 0
-/// can be read as `true`, and a text with JSON in it as a list or a struct.
+/// Returns the rows of one statement, each as a struct with a field for each column. An integer can be read
+/// as a `bool`, where only 0 is `false`, and a text that is JSON as a list or a struct.
 pub fn query<T: DeserializeOwned>(sql: &str, parameters: &[Value]) -> Result<Vec<T>, SqlError> {
     let wit::Rows { columns, rows } = wit::query(sql, parameters).map_err(SqlError)?;
     rows.iter().map(|row| read(&columns, row)).collect()
 }
 
-/// The first row of one statement, if there is one.
+/// Returns the first row of one statement, if there is one.
 pub fn query_one<T: DeserializeOwned>(sql: &str, parameters: &[Value]) -> Result<Option<T>, SqlError> {
     let wit::Rows { columns, rows } = wit::query(sql, parameters).map_err(SqlError)?;
     rows.first().map(|row| read(&columns, row)).transpose()
 }
 
-/// A list or a struct as the JSON text that [`query`] reads into one again.
+/// Writes a list or a struct as the JSON text from which [`query`] reads it again.
 pub fn json(value: &impl Serialize) -> Value {
     Value::Text(crate::json::text(value))
 }
@@ -63,7 +72,7 @@ fn read<T: DeserializeOwned>(columns: &[String], row: &[Value]) -> Result<T, Sql
         .map_err(|error| SqlError(format!("a row cannot be read: {error}")))
 }
 
-/// The parameters of a statement: `params![id, quantity]`.
+/// Makes the parameters of a statement: `params![id, quantity]`.
 #[macro_export]
 macro_rules! params {
     ($($value:expr),* $(,)?) => { &[$(::core::convert::Into::<$crate::db::Value>::into($value)),*] };
@@ -75,7 +84,7 @@ impl From<i64> for Value {
     }
 }
 
-/// Panics, which is a fault, above 2⁶³−1: SQLite has no greater integers.
+/// Panics above 2⁶³−1, the greatest integer of SQLite.
 impl From<u64> for Value {
     fn from(number: u64) -> Self {
         i64::try_from(number).map_or_else(|_| panic!("{number} is too large for SQLite"), Self::Integer)

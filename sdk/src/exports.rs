@@ -1,16 +1,14 @@
 //! The component's side of the contract, answered from the [`Service`].
 
-use crate::RecordedEvent;
 use crate::aggregate::Handler;
 use crate::bindings::exports::kontor::service::{aggregates, manifest, projections, queries, sagas};
 use crate::bindings::kontor::service::types::Rejection;
-use crate::saga::Saga;
 use crate::service::Service;
-use crate::services::Failure;
+use crate::{Error, RecordedEvent};
 
-/// What [`export!`](crate::export) implements.
+/// The component that [`export!`](crate::export) makes of a service.
 pub trait Component {
-    /// The service, made once for an instance of the component.
+    /// Returns the service, which is made once for an instance of the component.
     fn service() -> &'static Service;
 }
 
@@ -25,31 +23,31 @@ impl<C: Component> aggregates::Guest for C {
         target: aggregates::Target,
         command: aggregates::Command,
     ) -> Result<aggregates::Decision, Rejection> {
-        (aggregate::<C>(&target.aggregate).decide)(target, command)
+        (aggregate::<C>(&target.aggregate).decide)(target, command).map_err(rejection)
     }
 
     fn compensate(
         target: aggregates::Target,
         compensation: aggregates::Compensation,
     ) -> Result<aggregates::Decision, Rejection> {
-        (aggregate::<C>(&target.aggregate).compensate)(target, compensation)
+        (aggregate::<C>(&target.aggregate).compensate)(target, compensation).map_err(rejection)
     }
 
     fn evolve(target: aggregates::Target) -> Option<aggregates::Folded> {
-        (aggregate::<C>(&target.aggregate).evolve)(target)
+        (aggregate::<C>(&target.aggregate).evolve)(target).unwrap_or_else(|error| trap(&error))
     }
 }
 
 fn aggregate<C: Component>(name: &str) -> &'static Handler {
     let handler = C::service().aggregates.iter().find(|aggregate| aggregate.name == name);
-    handler.unwrap_or_else(|| panic!("this service has no aggregate {name}"))
+    handler.unwrap_or_else(|| trap(&format!("this service has no aggregate {name}")))
 }
 
 impl<C: Component> sagas::Guest for C {
     fn run(name: String, trigger: RecordedEvent) -> Result<(), Rejection> {
         match C::service().sagas.iter().find(|saga| saga.name == name) {
-            Some(saga) => (saga.run)(Saga { trigger }).map_err(Into::into),
-            None => panic!("this service has no saga {name}"),
+            Some(saga) => (saga.run)(trigger).map_err(rejection),
+            None => trap(&format!("this service has no saga {name}")),
         }
     }
 }
@@ -65,14 +63,24 @@ impl<C: Component> projections::Guest for C {
 
 impl<C: Component> queries::Guest for C {
     fn answer(name: String, arguments: String) -> Result<String, Rejection> {
-        let query = C::service().queries.iter().find(|query| query.name == name);
-        match query.map(|query| (query.run)(&arguments)) {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(Failure::Rejected(rejection))) => Err(rejection.into()),
-            Some(Err(Failure::Unavailable(reason))) => panic!("the query {name} has no answer: {reason}"),
-            None => panic!("this service has no query {name}"),
+        match C::service().queries.iter().find(|query| query.name == name) {
+            Some(query) => (query.answer)(&arguments).map_err(rejection),
+            None => trap(&format!("this service has no query {name}")),
         }
     }
+}
+
+/// The rejection of a call. A fault is not an answer: it traps.
+fn rejection(error: Error) -> Rejection {
+    match error {
+        Error::Rejected(rejection) => rejection.into(),
+        Error::Fault(reason) => trap(&reason),
+    }
+}
+
+/// Ends the call with a trap. The host shows the panic's message, which is one line, as the cause.
+fn trap(reason: &impl std::fmt::Display) -> ! {
+    panic!("{reason}")
 }
 
 /// Makes the component out of the function that declares its [`Service`].
@@ -91,7 +99,8 @@ macro_rules! export {
         #[cfg(target_arch = "wasm32")]
         $crate::bindings::export_component!(Component with_types_in $crate::bindings);
 
-        // Native linkers do not take the names of the exports. A native build is there to check and test the rules.
+        // Native linkers do not take the names of the exports. A native build is there to check and test the
+        // rules.
         #[cfg(not(target_arch = "wasm32"))]
         const _: fn() -> &'static $crate::Service = <Component as $crate::exports::Component>::service;
     };

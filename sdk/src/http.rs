@@ -1,10 +1,10 @@
-//! Calling the world outside over HTTP: from [`decide`](crate::Aggregate::decide) and
-//! [`compensate`](crate::Aggregate::compensate) only, and only what the service asks for with
-//! [`Service::asks_http`](crate::Service::asks_http) and the operator of the host grants.
+//! Calls over HTTP to servers outside, from [`decide`](crate::Aggregate::decide) and
+//! [`compensate`](crate::Aggregate::compensate) only. The service asks for their origins with
+//! [`Service::asks_http`](crate::Service::asks_http), and the operator of the host grants them.
 //!
-//! A command may be decided more than once: send [`Context::command_id`](crate::Context::command_id) as the idempotency key.
-//! The host limits the time of a request and the size of its body and of the answer's, follows no redirect, and adds
-//! `traceparent`, `x-request-id` and the headers that hold the operator's secrets.
+//! A command may be decided more than once: send [`Context::command_id`](crate::Context::command_id) as the
+//! idempotency key. The host limits the time of a request and the sizes of both bodies, follows no redirect,
+//! and adds `traceparent`, `x-request-id` and the headers that hold the operator's secrets.
 
 use std::fmt;
 
@@ -18,12 +18,12 @@ use wasip2::io::streams::StreamError;
 
 use crate::json;
 
-/// What a stream of `wasi:io` takes in one blocking write.
+/// The most that a stream of `wasi:io` takes in one blocking write.
 const WRITE_BYTES: usize = 4 << 10;
-/// What it is asked for in one read.
+/// The most that one read asks for.
 const READ_BYTES: u64 = 64 << 10;
 
-/// A request to be sent.
+/// A request that has not been sent yet.
 #[derive(Clone, Debug)]
 #[must_use = "send it"]
 pub struct Request {
@@ -33,7 +33,7 @@ pub struct Request {
     body: Vec<u8>,
 }
 
-/// What came back, whatever its status.
+/// The answer to a request, whatever its status.
 #[derive(Clone, Debug)]
 pub struct Response {
     status: u16,
@@ -41,31 +41,31 @@ pub struct Response {
     body: Vec<u8>,
 }
 
-/// Why there is no answer, or none that can be read: one sentence.
+/// The reason why there is no answer, or none that can be read: one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(String);
 
-/// `GET url`
+/// Begins the request `GET url`.
 pub fn get(url: impl Into<String>) -> Request {
     Request::new(Method::Get, url)
 }
 
-/// `POST url`
+/// Begins the request `POST url`.
 pub fn post(url: impl Into<String>) -> Request {
     Request::new(Method::Post, url)
 }
 
-/// `PUT url`
+/// Begins the request `PUT url`.
 pub fn put(url: impl Into<String>) -> Request {
     Request::new(Method::Put, url)
 }
 
-/// `PATCH url`
+/// Begins the request `PATCH url`.
 pub fn patch(url: impl Into<String>) -> Request {
     Request::new(Method::Patch, url)
 }
 
-/// `DELETE url`
+/// Begins the request `DELETE url`.
 pub fn delete(url: impl Into<String>) -> Request {
     Request::new(Method::Delete, url)
 }
@@ -81,17 +81,17 @@ impl Request {
         self
     }
 
-    /// Has a body of any kind; say of which in the header `content-type`.
+    /// Sets the body, of the kind that the header `content-type` names.
     pub fn body(self, body: impl Into<Vec<u8>>) -> Self {
         Self { body: body.into(), ..self }
     }
 
-    /// Has a body of JSON.
+    /// Sets a body of JSON.
     pub fn json(self, body: &impl Serialize) -> Self {
         self.header("content-type", "application/json").body(json::text(body))
     }
 
-    /// Sends it and waits for the whole answer.
+    /// Sends the request and waits for the whole answer.
     pub fn send(self) -> Result<Response, Error> {
         self.exchange().map_err(|reason| Error(format!("{self} has no answer: {reason}")))
     }
@@ -100,7 +100,7 @@ impl Request {
         let request = self.head()?;
         let body = request.body().map_err(|()| "it can have no body")?;
         let answer = outgoing_handler::handle(request, None).map_err(|code| code.to_string())?;
-        // A body that is not taken any more is no failure yet: the answer says why.
+        // Err: the server takes no more of the body; its answer says why.
         let _ = self.write(body);
         read(&wait(&answer)?)
     }
@@ -114,7 +114,7 @@ impl Request {
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let path = if path.starts_with('/') { path } else { &format!("/{path}") };
         let fields = Fields::new();
-        // So the host knows that a body is whole.
+        // The host takes a body for whole only if it is as long as announced.
         let length = ("content-length".to_owned(), self.body.len().to_string());
         for (name, value) in self.headers.iter().chain([&length]) {
             let added = fields.append(name, value.as_bytes());
@@ -136,7 +136,7 @@ impl Request {
                 stream.blocking_write_and_flush(chunk)?;
             }
         }
-        // The answer says what is wrong with it.
+        // Err: the body is not as announced; the answer says so.
         let _ = OutgoingBody::finish(body, None);
         Ok(())
     }
@@ -181,23 +181,23 @@ fn read(response: &IncomingResponse) -> Result<Response, String> {
 }
 
 impl Response {
-    /// The status code.
+    /// Returns the status code.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// The first header of this name (in any case), if it is text.
+    /// Returns the first header of this name (in any case), if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         header.and_then(|(_, value)| str::from_utf8(value).ok())
     }
 
-    /// The body as it came.
+    /// Returns the body.
     pub fn bytes(&self) -> &[u8] {
         &self.body
     }
 
-    /// The body as JSON.
+    /// Reads the body as JSON.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.body)
             .map_err(|error| Error(format!("the answer cannot be read: {error}")))
@@ -211,3 +211,9 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<Error> for crate::Error {
+    fn from(error: Error) -> Self {
+        Self::Fault(error.0)
+    }
+}

@@ -1,31 +1,48 @@
 //! JSON text of values, and of enums whose variants are commands or events.
 //!
-//! serde writes such an enum as `{"stock-added":{"quantity":5}}`. The contract keeps the name and the payload apart, so
-//! they are joined and split here, without a tree of values in between.
+//! serde writes such an enum as `{"stock-added":{"quantity":5}}`. The contract keeps the name and the payload
+//! apart. They are joined and split here, without a tree of values in between.
+
+use std::fmt::Display;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::Event;
+use crate::Error;
 
-/// The JSON text of a value. Panics, which is a fault, if serde cannot write it: a map whose keys are no strings, say.
+/// Returns the JSON text of a value.
+///
+/// Panics if serde cannot write the value: a map whose keys are not strings, for example.
 pub(crate) fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|error| panic!("a value cannot be written as JSON: {error}"))
 }
 
-/// The enum's variant called `name`, with its payload.
+/// Reads JSON text. `subject` names the text in the fault if it is not a `T`.
+pub(crate) fn read<T: DeserializeOwned>(text: &str, subject: impl Display) -> Result<T, Error> {
+    serde_json::from_str(text).map_err(|error| unreadable(subject, &error))
+}
+
+/// Makes the fault of a text that cannot be read.
+pub(crate) fn unreadable(subject: impl Display, error: &serde_json::Error) -> Error {
+    Error::Fault(format!("{subject} cannot be read: {error}"))
+}
+
+/// Reads the variant called `name` from its payload.
 pub(crate) fn read_variant<T: DeserializeOwned>(name: &str, payload: &str) -> Result<T, serde_json::Error> {
     serde_json::from_str(&format!(r#"{{"{name}":{payload}}}"#))
 }
 
-/// An enum's variant as an event. Panics, which is a fault, if the enum is not written with the variant's name outside
-/// or the variant has no payload.
-pub(crate) fn write_variant(value: &impl Serialize) -> Event {
+/// Splits a variant into its name and its payload.
+///
+/// Panics if the enum is not externally tagged or the variant has no payload.
+pub(crate) fn write_variant(value: &impl Serialize) -> (String, String) {
     let text = text(value);
     let parts = text.strip_prefix("{\"").and_then(|rest| rest.strip_suffix('}'));
     match parts.and_then(|rest| rest.split_once("\":")) {
-        Some((name, payload)) => Event { name: name.to_owned(), payload: payload.to_owned() },
-        None => panic!("an event is a variant with fields of an externally tagged enum, not {text}"),
+        Some((name, payload)) => (name.to_owned(), payload.to_owned()),
+        None => {
+            panic!("a command or an event is a variant with fields of an externally tagged enum, not {text}")
+        }
     }
 }
 
@@ -45,19 +62,20 @@ mod tests {
 
     #[test]
     fn a_variant_is_split_into_its_name_and_its_payload() {
-        let event = write_variant(&Stock::StockAdded { quantity: 5, note: r#"a "quoted": }"#.to_owned() });
-        assert_eq!(event.name, "stock-added");
-        assert_eq!(event.payload, r#"{"quantity":5,"note":"a \"quoted\": }"}"#);
+        let (name, payload) =
+            write_variant(&Stock::StockAdded { quantity: 5, note: r#"a "quoted": }"#.to_owned() });
+        assert_eq!(name, "stock-added");
+        assert_eq!(payload, r#"{"quantity":5,"note":"a \"quoted\": }"}"#);
 
-        let event = write_variant(&Stock::StockCounted {});
-        assert_eq!((event.name.as_str(), event.payload.as_str()), ("stock-counted", "{}"));
+        let (name, payload) = write_variant(&Stock::StockCounted {});
+        assert_eq!((name.as_str(), payload.as_str()), ("stock-counted", "{}"));
     }
 
     #[test]
     fn what_was_split_is_read_again() {
         for stock in [Stock::StockAdded { quantity: 5, note: String::new() }, Stock::StockCounted {}] {
-            let event = write_variant(&stock);
-            assert_eq!(read_variant::<Stock>(&event.name, &event.payload).unwrap(), stock);
+            let (name, payload) = write_variant(&stock);
+            assert_eq!(read_variant::<Stock>(&name, &payload).unwrap(), stock);
         }
     }
 

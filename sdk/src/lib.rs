@@ -1,5 +1,5 @@
 #![warn(missing_docs)]
-//! What a Kontor service is written with: aggregates, sagas, queries and read models, as plain Rust.
+//! The SDK for Kontor services: aggregates, sagas, queries and read models as plain Rust.
 //!
 //! A whole service:
 //!
@@ -28,7 +28,7 @@
 //! }
 //!
 //! #[derive(Serialize, Deserialize, JsonSchema)]
-//! #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+//! #[serde(rename_all = "kebab-case")]
 //! enum CounterEvent {
 //!     Counted { by: u64 },
 //! }
@@ -50,11 +50,11 @@
 //!         counter: Option<&Self>,
 //!         CounterCommand::Count { by }: CounterCommand,
 //!         _: &Context,
-//!     ) -> Result<Vec<CounterEvent>, Rejection> {
+//!     ) -> Result<Vec<CounterEvent>, Error> {
 //!         let left = 100 - counter.map_or(0, |counter| counter.count);
 //!         if by > left {
 //!             let rejection = Rejection::new("counted-out", format!("Only {left} can be counted."));
-//!             return Err(rejection.with(json!({ "left": left })));
+//!             return Err(rejection.with(json!({ "left": left })).into());
 //!         }
 //!         Ok(vec![CounterEvent::Counted { by }])
 //!     }
@@ -70,56 +70,67 @@
 //! # fn main() {}
 //! ```
 //!
-//! A rejection is a business "no" and part of the answer. What is technically impossible (a configuration that cannot be
-//! read, a service that does not answer) is a panic: the host shows it as a fault and tries again where that is safe.
+//! Every call answers with a value or an [`Error`]: a [`Rejection`], which is a business "no" and part of the
+//! answer, or a fault, which is a technical failure (a configuration that cannot be read, a service that does
+//! not answer). The host shows a fault and retries the call where that is safe. `?` passes both on.
 
 use serde::de::DeserializeOwned;
 
 mod aggregate;
 #[doc(hidden)]
 pub mod bindings;
+mod command;
+mod day;
 pub mod db;
+mod error;
 #[doc(hidden)]
 pub mod exports;
 pub mod http;
 mod json;
+mod page;
+mod query;
 mod read_model;
 mod rejection;
 mod saga;
 mod schema;
 mod service;
 pub mod services;
+mod shares;
 
 pub use aggregate::{Aggregate, Context};
 pub use bindings::kontor::service::logging::{Level, log};
 pub use bindings::kontor::service::types::{Event, RecordedEvent};
+pub use command::Command;
+pub use day::Day;
+pub use error::Error;
+pub use page::{Cursor, Page, PageLimit};
+pub use query::Query;
 pub use read_model::{Batch, ReadModel};
 pub use rejection::Rejection;
-pub use saga::{Command, Outcome, Saga};
+pub use saga::{Outcome, Run, Saga, Trigger};
 pub use service::{MessageId, Service, Target, command, query, view};
+pub use shares::Shares;
 
-/// What nearly every file of a service uses.
+/// The names that nearly every file of a service uses.
 pub mod prelude {
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};
     pub use serde_json::json;
 
     pub use crate::db::SqlError;
-    pub use crate::services::Failure;
     pub use crate::{
-        Aggregate, Batch, Command, Context, MessageId, ReadModel, RecordedEvent, Rejection, Saga, Service,
-        command, params, query, view,
+        Aggregate, Batch, Command, Context, Error, MessageId, Page, PageLimit, Query, ReadModel,
+        RecordedEvent, Rejection, Run, Saga, Service, Trigger, command, params, query, view,
     };
 }
 
-/// A value of the service's configuration; none if the operator has not set it. The key must be named with
-/// [`Service::asks_config`]. Panics, which is a fault, if the value is no `T`.
-pub fn config<T: DeserializeOwned>(key: &str) -> Option<T> {
-    let value = bindings::kontor::service::config::get(key)?;
-    match serde_json::from_str(&value) {
-        Ok(value) => Some(value),
-        Err(error) => panic!("the configuration {key} cannot be read: {error}"),
-    }
+/// Reads a value of the service's configuration: `None` if the operator has not set it, a fault if it is not
+/// a `T`.
+///
+/// The key must be named with [`Service::asks_config`].
+pub fn config<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
+    let value = bindings::kontor::service::config::get(key);
+    value.map(|value| json::read(&value, format_args!("the configuration {key}"))).transpose()
 }
 
 /// The service in the README compiles.

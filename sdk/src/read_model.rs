@@ -1,3 +1,5 @@
+//! Read models: a service's private database, filled from events.
+
 use std::fmt::Display;
 
 use schemars::JsonSchema;
@@ -7,11 +9,12 @@ use crate::bindings::exports::kontor::service::manifest;
 use crate::db::SqlError;
 use crate::{RecordedEvent, json, schema};
 
-/// A private SQLite database that follows from events alone. `B`: what is kept in memory while a batch of events is
-/// applied; nothing, if each event is written by itself.
+/// A private SQLite database that follows from events alone.
+///
+/// `B` is kept in memory while a batch of events is applied; it is `()` if each event is written by itself.
 pub struct ReadModel<B = ()> {
-    /// Raise it whenever the tables or what is written to them change: the host then builds a new database from the first
-    /// event on, beside the old one.
+    /// The version of the tables. Raise it whenever they or the rows written to them change: the host then
+    /// builds a new database from the first event on, beside the old one.
     pub version: u32,
     /// SQL statements that make the tables in an empty database.
     pub schema: &'static str,
@@ -27,17 +30,17 @@ struct Followed<B> {
 
 type Apply<B> = dyn Fn(&mut B, &RecordedEvent) -> Result<(), String> + Send + Sync;
 
-/// The part of a read model that a batch of events is about, in memory: read at once, changed by one event after the other,
-/// written at once. A row that many of the events change is so written only once.
+/// The rows that a batch of events changes, in memory: read at once, changed by one event after the other,
+/// written at once. A row that several of the events change is written only once.
 pub trait Batch: Sized + 'static {
-    /// Reads what the events are about with [`db`](crate::db).
+    /// Reads the rows that the events change with [`db`](crate::db).
     fn read(events: &[RecordedEvent]) -> Result<Self, SqlError>;
 
-    /// Writes what the events have changed.
+    /// Writes the changed rows.
     fn write(self) -> Result<(), SqlError>;
 }
 
-/// Each event is written by itself.
+/// Keeps nothing: each event is written by itself.
 impl Batch for () {
     fn read(_: &[RecordedEvent]) -> Result<Self, SqlError> {
         Ok(())
@@ -49,14 +52,14 @@ impl Batch for () {
 }
 
 impl ReadModel {
-    /// A read model that follows nothing yet.
+    /// Declares a read model that follows no aggregate yet.
     pub fn new(version: u32, schema: &'static str) -> Self {
         Self::in_batches(version, schema)
     }
 
-    /// Takes the events of an aggregate, of this service or another, that are variants of `E`, and writes them with
-    /// [`db`](crate::db). Aggregates' events come in the order of the log. An error stops that aggregate's events until
-    /// someone has seen to it.
+    /// Follows the events of an aggregate, of this service or another, that are variants of `E`. `project`
+    /// writes an event with [`db`](crate::db). Events come in the order of the log. After an error the host
+    /// holds back the later events of that aggregate until an operator has dealt with it.
     pub fn follow<E>(
         self,
         aggregate: &'static str,
@@ -70,13 +73,14 @@ impl ReadModel {
 }
 
 impl<B: Batch> ReadModel<B> {
-    /// As [`ReadModel::new`], for one that takes events in batches: that writes far less while the host catches up, when
+    /// Declares a read model that takes events in batches. It writes far less while the host catches up, when
     /// a batch is hundreds of events.
     pub fn in_batches(version: u32, schema: &'static str) -> Self {
         Self { version, schema, followed: Vec::new() }
     }
 
-    /// As [`ReadModel::follow`]: takes the events of an aggregate that are variants of `E`, and changes the batch by them.
+    /// Follows the events of an aggregate that are variants of `E`, as [`ReadModel::follow`] does. `project`
+    /// changes the batch instead of the database.
     pub fn fold<E>(
         mut self,
         aggregate: &'static str,
@@ -102,13 +106,13 @@ impl<B: Batch> ReadModel<B> {
     }
 }
 
-/// Says which event could not be applied.
+/// Returns the error with the event that could not be applied.
 fn blame(event: &RecordedEvent, error: &impl Display) -> String {
     let RecordedEvent { aggregate, aggregate_id, version, name, .. } = event;
     format!("{name}, version {version} of {aggregate} {aggregate_id}: {error}")
 }
 
-/// A read model of whatever batches.
+/// A read model with the type of its batches erased.
 pub(crate) trait Projection: Send + Sync {
     fn describe(&self) -> manifest::ReadModel;
 
@@ -131,7 +135,7 @@ impl<B: Batch> Projection for ReadModel<B> {
     }
 
     fn project(&self, events: &[RecordedEvent]) -> Result<(), String> {
-        // Which of several events is to blame is not known here. The host then applies them one by one.
+        // The error of a whole batch names no event. The host then applies the events one by one.
         let failed = |error: SqlError| match events {
             [event] => blame(event, &error),
             _ => error.to_string(),

@@ -1,3 +1,5 @@
+//! A business "no".
+
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -6,7 +8,7 @@ use serde_json::Value;
 
 use crate::bindings::kontor::service::types;
 
-/// A business "no": an answer, never retried. A technical failure is a panic instead.
+/// A business "no": an answer, never retried.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rejection {
     /// Stable and machine-readable, in kebab-case: `insufficient-stock`.
@@ -19,12 +21,12 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection without details.
+    /// Makes a rejection without details.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), details: None }
     }
 
-    /// The same rejection with the facts behind it, a JSON object.
+    /// Adds the facts behind the code, a JSON object.
     pub fn with(self, details: Value) -> Self {
         Self { details: Some(details), ..self }
     }

@@ -1,106 +1,137 @@
+//! Sagas: business transactions over several aggregates.
+
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::bindings::kontor::service::{services, steps};
+use crate::bindings::exports::kontor::service::manifest;
+use crate::bindings::kontor::service::steps;
 use crate::services::Request;
-use crate::{RecordedEvent, Rejection, json};
+use crate::{Command, Error, RecordedEvent, Rejection, json};
 
-/// One run of a saga: a business transaction over several aggregates, as straight-line code.
+/// A business transaction over several aggregates, as straight-line code.
 ///
-/// The run sends commands and returns. When it returns a rejection, the host undoes what was done, newest first, and
-/// last the command that started the saga. The host journals the answers by the steps' names: after a crash it runs the
-/// code again from the first line and answers from the journal, so a run must ask the same steps given the same answers.
+/// A run sends commands and returns. When it returns an error, the host undoes the steps that were done,
+/// newest first, and last the command that started the saga.
+///
+/// ```
+/// use kontor_sdk::prelude::*;
+///
+/// /// Reserves a seat and pays for it.
+/// struct BookSeat;
+///
+/// /// The part of the event that the saga needs.
+/// #[derive(Deserialize)]
+/// struct BookingRequested {
+///     seat: String,
+///     price: u64,
+/// }
+///
+/// impl Trigger for BookingRequested {
+///     const AGGREGATE: &str = "booking";
+///     const EVENT: &str = "booking-requested";
+/// }
+///
+/// impl Saga for BookSeat {
+///     const NAME: &str = "book-seat";
+///     const DESCRIPTION: &str = "Reserves a seat and pays for it, or does neither.";
+///     type Trigger = BookingRequested;
+///
+///     fn run(saga: &Run, booking: BookingRequested) -> Result<(), Error> {
+///         let id = &saga.trigger.aggregate_id;
+///         saga.step("reserve", Command::to("seat", &booking.seat, "reserve", json!({ "booking": id })))?;
+///         saga.pivot("pay", Command::to("payment", id, "take", json!({ "amount": booking.price })))?;
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Saga {
+    /// The name of the saga, unique in its service: `place-order`.
+    const NAME: &'static str;
+
+    /// One sentence for the API page.
+    const DESCRIPTION: &'static str;
+
+    /// The event that starts a run.
+    type Trigger: Trigger;
+
+    /// Runs the saga once.
+    ///
+    /// The host journals the answers under the steps' names. After a crash it runs the code again from the
+    /// first line and answers from the journal, so a run must take the same steps given the same answers.
+    fn run(saga: &Run, trigger: Self::Trigger) -> Result<(), Error>;
+}
+
+/// The payload of the event that starts a saga, or the part of it that the saga needs.
+pub trait Trigger: DeserializeOwned {
+    /// The kind of aggregate that the event happens to, of this service or another.
+    const AGGREGATE: &'static str;
+
+    /// The name of the event.
+    const EVENT: &'static str;
+}
+
+/// A run of a saga: the event that started it, and the steps that it takes.
 #[derive(Debug)]
-pub struct Saga {
-    /// The event that started it.
+pub struct Run {
+    /// The event that started the run.
     pub trigger: RecordedEvent,
 }
 
-/// A command for an aggregate of any service.
-#[derive(Clone, Debug)]
-pub struct Command {
-    aggregate: String,
-    id: String,
-    name: String,
-    payload: String,
-}
-
-impl Command {
-    /// The command `name` for the aggregate `id` of the kind `aggregate`, with a payload that is written as a JSON object.
-    pub fn to(aggregate: &str, id: &str, name: &str, payload: impl Serialize) -> Self {
-        Self {
-            aggregate: aggregate.to_owned(),
-            id: id.to_owned(),
-            name: name.to_owned(),
-            payload: json::text(&payload),
-        }
-    }
-
-    fn named(self, name: impl Into<String>) -> steps::Action {
-        steps::Action {
-            name: name.into(),
-            aggregate: self.aggregate,
-            id: self.id,
-            command: self.name,
-            payload: self.payload,
-        }
-    }
-}
-
-/// What an accepted command did.
+/// The result of an accepted command.
 #[derive(Clone, Debug)]
 pub struct Outcome(steps::Outcome);
 
 impl Outcome {
-    /// The version of the aggregate's stream after it.
+    /// The version of the aggregate's stream after the command.
     pub fn version(&self) -> u64 {
         self.0.version
     }
 
-    /// The view of the aggregate after it, none if the aggregate does not exist. Panics, which is a fault, if the view
-    /// is no `T`.
-    pub fn view<T: DeserializeOwned>(&self) -> Option<T> {
-        self.0.view.as_deref().map(|view| read(view, "the view after a step"))
+    /// Reads the view of the aggregate after the command: `None` if the aggregate does not exist.
+    pub fn view<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
+        self.0.view.as_deref().map(|view| json::read(view, "the view after a step")).transpose()
     }
 }
 
-impl Saga {
-    /// Sends one command and waits until its events are on disk. The name is unique within the saga.
+impl Run {
+    /// Sends one command and waits until its events are on disk. The name is unique within the run.
     pub fn step(&self, name: impl Into<String>, command: Command) -> Result<Outcome, Rejection> {
-        steps::step(&command.named(name)).map(Outcome).map_err(Into::into)
+        steps::step(&command.into_action(name)).map(Outcome).map_err(Into::into)
     }
 
-    /// Sends several commands at once, each with its step's name. The first rejection in their order is the answer when
-    /// there is one; all that were accepted are undone in that case.
+    /// Sends several commands at once, each under its own name.
+    ///
+    /// Fails with the first rejection in the order of the commands. The host then undoes those that were
+    /// accepted.
     pub fn steps<N: Into<String>>(
         &self,
         commands: impl IntoIterator<Item = (N, Command)>,
     ) -> Result<Vec<Outcome>, Rejection> {
-        let actions: Vec<_> = commands.into_iter().map(|(name, command)| command.named(name)).collect();
+        let actions: Vec<_> = commands.into_iter().map(|(name, command)| command.into_action(name)).collect();
         steps::steps(&actions).into_iter().map(|answer| answer.map(Outcome).map_err(Into::into)).collect()
     }
 
-    /// Sends the command that decides: once it is accepted, nothing is undone any more, and every later step is
-    /// repeated until it is accepted.
+    /// Sends the command that decides. Once it is accepted nothing is undone any more, and every later step
+    /// is retried until it is accepted.
     pub fn pivot(&self, name: impl Into<String>, command: Command) -> Result<Outcome, Rejection> {
-        steps::pivot(&command.named(name)).map(Outcome).map_err(Into::into)
+        steps::pivot(&command.into_action(name)).map(Outcome).map_err(Into::into)
     }
 
-    /// Asks a service once, under a step's name; the answer is the same on every replay.
-    pub fn query<T: DeserializeOwned>(&self, name: &str, request: Request) -> Result<T, Rejection> {
-        let services::Request { service, query, .. } = &request.0;
-        let what = format!("the answer of {service} to {query}");
-        steps::query(name, &request.0).map(|answer| read(&answer, &what)).map_err(Into::into)
+    /// Asks a service once, under a step's name. The answer is the same on every replay.
+    pub fn query<T: DeserializeOwned>(&self, name: &str, request: Request) -> Result<T, Error> {
+        let answer = steps::query(name, &request.0).map_err(Rejection::from)?;
+        let subject = format_args!("the answer of {} to {}", request.0.service, request.0.query);
+        json::read(&answer, subject)
     }
 
-    /// Goes on after some time, restarts of the host included.
+    /// Continues after some time, restarts of the host included.
     pub fn sleep(&self, name: &str, duration: Duration) {
         steps::sleep(name, milliseconds(duration));
     }
 
-    /// Waits for the first of these events on an aggregate after the saga's trigger; none when the time is up first.
+    /// Waits for the first of these events on an aggregate after the run's trigger. Returns `None` if the
+    /// time is up first.
     pub fn wait_for(
         &self,
         name: &str,
@@ -122,6 +153,29 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn read<T: DeserializeOwned>(text: &str, what: &str) -> T {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{what} cannot be read: {error}"))
+/// A [`Saga`] with its types erased.
+pub(crate) struct Handler {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(RecordedEvent) -> Result<(), Error>,
+    pub(crate) describe: fn() -> manifest::Saga,
+}
+
+impl Handler {
+    pub(crate) fn of<S: Saga>() -> Self {
+        Self {
+            name: S::NAME,
+            run: |trigger| {
+                let payload = trigger.payload()?;
+                S::run(&Run { trigger }, payload)
+            },
+            describe: || manifest::Saga {
+                name: S::NAME.to_owned(),
+                description: S::DESCRIPTION.to_owned(),
+                starts_on: manifest::EventRef {
+                    aggregate: S::Trigger::AGGREGATE.to_owned(),
+                    event: S::Trigger::EVENT.to_owned(),
+                },
+            },
+        }
+    }
 }

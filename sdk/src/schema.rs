@@ -1,34 +1,62 @@
 //! JSON Schemas (2020-12) of the types that a service is written with.
 
 use schemars::generate::SchemaSettings;
+use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
-/// A command or an event, as its enum's schema shows it.
+/// Keywords with which a schema says more about an object's members than `properties` does.
+const OTHER_MEMBERS: [&str; 5] = ["additionalProperties", "unevaluatedProperties", "allOf", "anyOf", "oneOf"];
+
+/// A command or an event, from its enum's schema.
 pub(crate) struct Variant {
     pub(crate) name: String,
     /// The doc comment.
     pub(crate) description: String,
     /// The schema of the payload.
-    pub(crate) payload: String,
+    pub(crate) payload: Value,
 }
 
-/// The schema of what serde reads.
+/// Returns the schema of a type as serde reads it.
 pub(crate) fn of_input<T: JsonSchema>() -> Schema {
     of::<T>(settings().for_deserialize())
 }
 
-/// The schema of what serde writes.
+/// Returns the schema of a type as serde writes it.
 pub(crate) fn of_output<T: JsonSchema>() -> Schema {
     of::<T>(settings().for_serialize())
 }
 
-/// The doc comment of the type; empty if it has none.
+/// Returns the doc comment of the type, or an empty text if it has none.
 pub(crate) fn description(schema: &Schema) -> String {
     text_of(schema.get("description"))
 }
 
-/// The variants of an enum. Panics if one of them has no fields: its payload could not be an object.
+/// Returns the commands of an enum. A payload that takes no unknown members takes none at any depth: its
+/// types need not say so, because events may share them.
+pub(crate) fn commands<T: JsonSchema>() -> Vec<Variant> {
+    let closed = |mut variant: Variant| {
+        if variant.payload.get("additionalProperties") == Some(&Value::Bool(false))
+            && let Ok(schema) = (&mut variant.payload).try_into()
+        {
+            RecursiveTransform(close).transform(schema);
+        }
+        variant
+    };
+    variants::<T>().into_iter().map(closed).collect()
+}
+
+/// Allows an object no other members than those that its schema names.
+fn close(schema: &mut Schema) {
+    let is_open = !OTHER_MEMBERS.iter().any(|keyword| schema.get(*keyword).is_some());
+    if is_open && schema.get("properties").is_some() {
+        schema.insert("additionalProperties".to_owned(), false.into());
+    }
+}
+
+/// Returns the variants of an enum.
+///
+/// Panics if one of them has no fields: its payload could not be an object.
 pub(crate) fn variants<T: JsonSchema>() -> Vec<Variant> {
     let schema = of_input::<T>();
     match schema.get("oneOf").and_then(Value::as_array) {
@@ -37,14 +65,14 @@ pub(crate) fn variants<T: JsonSchema>() -> Vec<Variant> {
     }
 }
 
-/// One entry of `oneOf`: an object whose only property is called like the variant and holds the payload.
+/// Reads an entry of `oneOf`: an object whose only property has the variant's name and holds the payload.
 fn variant(schema: &Value) -> Variant {
     let properties = schema.get("properties").and_then(Value::as_object);
     match properties.and_then(|properties| properties.iter().next()) {
         Some((name, payload)) => Variant {
             name: name.clone(),
             description: text_of(schema.get("description")),
-            payload: payload.to_string(),
+            payload: payload.clone(),
         },
         None => panic!("a command or an event without fields is written `Confirm {{}}`: {schema}"),
     }
@@ -54,7 +82,7 @@ fn text_of(value: Option<&Value>) -> String {
     value.and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// Every schema stands alone: the host hands them out one by one.
+/// Makes every schema stand alone, because the host hands them out one by one.
 fn settings() -> SchemaSettings {
     SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
@@ -94,6 +122,12 @@ mod tests {
     }
 
     #[derive(Deserialize, JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is looked at")]
+    enum Event {
+        Scheduled { address: Address },
+    }
+
+    #[derive(Deserialize, JsonSchema)]
     #[serde(rename_all = "kebab-case")]
     enum Single {
         OnlyOne {},
@@ -107,13 +141,12 @@ mod tests {
 
     #[test]
     fn each_variant_has_its_name_its_doc_comment_and_a_schema_that_stands_alone() {
-        let variants = variants::<Command>();
+        let variants = commands::<Command>();
         let names: Vec<_> = variants.iter().map(|variant| variant.name.as_str()).collect();
         assert_eq!(names, ["schedule-at", "cancel"]);
         assert_eq!(variants[0].description, "Plans the delivery.");
-        let payload: Value = serde_json::from_str(&variants[0].payload).unwrap();
         assert_eq!(
-            payload,
+            variants[0].payload,
             json!({
                 "type": "object",
                 "properties": {
@@ -122,6 +155,7 @@ mod tests {
                         "type": "object",
                         "properties": {"region": {"type": "string"}},
                         "required": ["region"],
+                        "additionalProperties": false,
                     },
                     "parcels": {"type": "integer", "format": "uint64", "minimum": 1},
                 },
@@ -129,8 +163,14 @@ mod tests {
                 "additionalProperties": false,
             })
         );
-        let payload: Value = serde_json::from_str(&variants[1].payload).unwrap();
-        assert_eq!(payload, json!({"type": "object", "additionalProperties": false}));
+        assert_eq!(variants[1].payload, json!({"type": "object", "additionalProperties": false}));
+    }
+
+    #[test]
+    fn only_commands_that_take_no_unknown_members_are_closed() {
+        for event in variants::<Event>().iter().chain(&commands::<Event>()) {
+            assert!(!event.payload.to_string().contains("additionalProperties"), "{}", event.payload);
+        }
     }
 
     #[test]

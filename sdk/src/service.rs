@@ -1,25 +1,22 @@
+//! The declaration of a service.
+
 use std::collections::BTreeSet;
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::aggregate::{Aggregate, Handler};
 use crate::bindings::exports::kontor::service::manifest;
 use crate::read_model::{Batch, Projection, ReadModel};
-use crate::saga::Saga;
-use crate::services::Failure;
-use crate::{RecordedEvent, Rejection, json, schema};
+use crate::{Aggregate, Error, Query, RecordedEvent, Saga, aggregate, json, query as queries, saga};
 
-/// What a component is: its aggregates, sagas, queries, read model and routes. Declared in one function, which is given
-/// to [`export!`](crate::export).
+/// The declaration of a service: its aggregates, sagas, queries, read model and routes, and what it asks for.
+/// Made in one function, which is passed to [`export!`](crate::export).
 pub struct Service {
     name: &'static str,
     version: &'static str,
     description: &'static str,
-    pub(crate) aggregates: Vec<Handler>,
-    pub(crate) sagas: Vec<SagaHandler>,
-    pub(crate) queries: Vec<QueryHandler>,
+    pub(crate) aggregates: Vec<aggregate::Handler>,
+    pub(crate) sagas: Vec<saga::Handler>,
+    pub(crate) queries: Vec<queries::Handler>,
     routes: Vec<manifest::Route>,
     pub(crate) read_model: Option<Box<dyn Projection>>,
     subscriptions: Vec<manifest::Subscription>,
@@ -30,33 +27,12 @@ pub struct Service {
     http_configured: &'static [&'static str],
 }
 
-/// A saga with the type of its trigger erased.
-pub(crate) struct SagaHandler {
-    pub(crate) name: &'static str,
-    description: &'static str,
-    aggregate: &'static str,
-    event: &'static str,
-    pub(crate) run: Box<dyn Fn(Saga) -> Result<(), Rejection> + Send + Sync>,
-}
-
-/// A query with its types erased.
-pub(crate) struct QueryHandler {
-    pub(crate) name: &'static str,
-    description: &'static str,
-    arguments: fn() -> schemars::Schema,
-    answer: fn() -> schemars::Schema,
-    pub(crate) run: Box<Answer>,
-}
-
-/// From the arguments' JSON text to the answer's.
-type Answer = dyn Fn(&str) -> Result<String, Failure> + Send + Sync;
-
-/// Where a route leads: [`command`], [`query`] or [`view`].
+/// The target of a route: [`command`], [`query`] or [`view`].
 pub struct Target(manifest::RouteTarget);
 
-/// Where the id of the aggregate stands that a message is for.
+/// The place of an aggregate's id in a message.
 pub enum MessageId {
-    /// Nowhere: each message makes a new aggregate.
+    /// There is none: each message makes a new aggregate.
     New,
     /// The part of the subject with this number, from 1: 2 for `A-1` in `shipping.A-1.delivered`.
     Part(u32),
@@ -64,24 +40,26 @@ pub enum MessageId {
     Member(&'static str),
 }
 
-/// A command of an aggregate. `{id}` in the path is the aggregate's id; a path without it makes a new one.
+/// Leads to a command of an aggregate, by its name. `{id}` in the path is the aggregate's id; a path without
+/// it makes a new one. The host refuses a service with a route to a command that it does not have.
 pub fn command<A: Aggregate>(name: &str) -> Target {
     let command = manifest::CommandRef { aggregate: A::NAME.to_owned(), command: name.to_owned() };
     Target(manifest::RouteTarget::Command(command))
 }
 
-/// A query. The placeholders of the path and the parameters of the query string are its arguments.
-pub fn query(name: &str) -> Target {
-    Target(manifest::RouteTarget::Query(name.to_owned()))
+/// Leads to a query. The placeholders of the path and the parameters of the query string are its arguments.
+pub fn query<Q: Query>() -> Target {
+    Target(manifest::RouteTarget::Query(Q::NAME.to_owned()))
 }
 
-/// The view of an aggregate; the path has its `{id}`.
+/// Leads to the view of an aggregate; the path has its `{id}`.
 pub fn view<A: Aggregate>() -> Target {
-    query(A::NAME)
+    Target(manifest::RouteTarget::Query(A::NAME.to_owned()))
 }
 
 impl Service {
-    /// A service that has nothing yet. The name is unique in a host, the version and the description are for people.
+    /// Declares a service that has nothing yet. The name is unique in a host; the version and the description
+    /// are for people.
     pub fn new(name: &'static str, version: &'static str, description: &'static str) -> Self {
         Self {
             name,
@@ -101,64 +79,31 @@ impl Service {
         }
     }
 
-    /// Owns this kind of aggregate.
+    /// Adds a kind of aggregate, which this service owns.
     pub fn aggregate<A: Aggregate>(mut self) -> Self {
-        self.aggregates.push(Handler::of::<A>());
+        self.aggregates.push(aggregate::Handler::of::<A>());
         self
     }
 
-    /// Runs a saga on each such event of such an aggregate. `T` is the event's payload, or the part of it that the saga
-    /// needs.
-    pub fn saga<T: DeserializeOwned + 'static>(
-        mut self,
-        name: &'static str,
-        description: &'static str,
-        (aggregate, event): (&'static str, &'static str),
-        run: fn(&Saga, T) -> Result<(), Rejection>,
-    ) -> Self {
-        let run = move |saga: Saga| {
-            let trigger = saga.trigger.payload();
-            run(&saga, trigger)
-        };
-        self.sagas.push(SagaHandler { name, description, aggregate, event, run: Box::new(run) });
+    /// Adds a saga.
+    pub fn saga<S: Saga>(mut self) -> Self {
+        self.sagas.push(saga::Handler::of::<S>());
         self
     }
 
-    /// Answers a query.
-    pub fn query<T, R, E>(
-        mut self,
-        name: &'static str,
-        description: &'static str,
-        answer: fn(T) -> Result<R, E>,
-    ) -> Self
-    where
-        T: DeserializeOwned + JsonSchema + 'static,
-        R: Serialize + JsonSchema + 'static,
-        E: Into<Failure> + 'static,
-    {
-        let run = move |arguments: &str| {
-            let arguments = serde_json::from_str(arguments).map_err(|error| {
-                Rejection::new("invalid-arguments", format!("The arguments cannot be read: {error}."))
-            })?;
-            answer(arguments).map(|answer| json::text(&answer)).map_err(Into::into)
-        };
-        self.queries.push(QueryHandler {
-            name,
-            description,
-            arguments: schema::of_input::<T>,
-            answer: schema::of_output::<R>,
-            run: Box::new(run),
-        });
+    /// Adds a query.
+    pub fn query<Q: Query>(mut self) -> Self {
+        self.queries.push(queries::Handler::of::<Q>());
         self
     }
 
-    /// Has a read model.
+    /// Sets the read model.
     pub fn read_model<B: Batch>(self, read_model: ReadModel<B>) -> Self {
         Self { read_model: Some(Box::new(read_model)), ..self }
     }
 
-    /// Takes messages of NATS as commands: what comes on the subject, in which `*` and `>` are as in NATS, is the command's
-    /// payload. The operator of the host has to grant the subject.
+    /// Takes messages of NATS as commands: a message on the subject, in which `*` and `>` are as in NATS, is
+    /// the command's payload. The operator of the host has to grant the subject.
     pub fn on_message<A: Aggregate>(mut self, subject: &str, id: MessageId, command: &str) -> Self {
         self.subscriptions.push(manifest::Subscription {
             subject: subject.to_owned(),
@@ -172,8 +117,8 @@ impl Service {
         self
     }
 
-    /// Publishes an event on this subject too, in which `{id}` stands for the aggregate's id. The operator of the host has
-    /// to grant the subject, with `*` in the place of the id.
+    /// Publishes an event on this subject too, in which `{id}` stands for the aggregate's id. The operator of
+    /// the host has to grant the subject, with `*` in the place of the id.
     pub fn publishes<A: Aggregate>(mut self, event: &str, subject: &str) -> Self {
         self.publications.push(manifest::Publication {
             event: manifest::EventRef { aggregate: A::NAME.to_owned(), event: event.to_owned() },
@@ -182,49 +127,49 @@ impl Service {
         self
     }
 
-    /// May ask these services.
+    /// Asks for the permission to query these services.
     pub fn asks_services(self, services: &'static [&'static str]) -> Self {
         Self { services, ..self }
     }
 
-    /// May read these keys with [`config`](crate::config).
+    /// Asks for the permission to read these keys with [`config`](crate::config).
     pub fn asks_config(self, config: &'static [&'static str]) -> Self {
         Self { config, ..self }
     }
 
-    /// May call these origins with [`http`](crate::http): `https://payments.example:8443`. The operator of the host has to
-    /// grant each of them.
+    /// Asks for the permission to call these origins with [`http`](crate::http):
+    /// `https://payments.example:8443`. The operator of the host has to grant each of them.
     pub fn asks_http(self, origins: &'static [&'static str]) -> Self {
         Self { http: origins, ..self }
     }
 
-    /// May call the origins of the URLs that the operator configures under these keys, and read the keys. A key that is not
-    /// set asks for nothing.
+    /// Asks for the permission to call the origins of the URLs that the operator configures under these keys,
+    /// and to read the keys. A key that is not set asks for nothing.
     pub fn asks_http_configured(self, keys: &'static [&'static str]) -> Self {
         Self { http_configured: keys, ..self }
     }
 
-    /// `GET path`
+    /// Adds the route `GET path`.
     pub fn get(self, path: &str, target: Target) -> Self {
         self.route(manifest::Method::Get, path, target)
     }
 
-    /// `POST path`
+    /// Adds the route `POST path`.
     pub fn post(self, path: &str, target: Target) -> Self {
         self.route(manifest::Method::Post, path, target)
     }
 
-    /// `PUT path`
+    /// Adds the route `PUT path`.
     pub fn put(self, path: &str, target: Target) -> Self {
         self.route(manifest::Method::Put, path, target)
     }
 
-    /// `DELETE path`
+    /// Adds the route `DELETE path`.
     pub fn delete(self, path: &str, target: Target) -> Self {
         self.route(manifest::Method::Delete, path, target)
     }
 
-    /// `PATCH path`
+    /// Adds the route `PATCH path`.
     pub fn patch(self, path: &str, target: Target) -> Self {
         self.route(manifest::Method::Patch, path, target)
     }
@@ -242,8 +187,8 @@ impl Service {
             version: self.version.to_owned(),
             description: self.description.to_owned(),
             aggregates: self.aggregates.iter().map(|aggregate| (aggregate.describe)()).collect(),
-            sagas: self.sagas.iter().map(SagaHandler::describe).collect(),
-            queries: self.queries.iter().map(QueryHandler::describe).collect(),
+            sagas: self.sagas.iter().map(|saga| (saga.describe)()).collect(),
+            queries: self.queries.iter().map(|query| (query.describe)()).collect(),
             routes: self.routes.clone(),
             read_model: self.read_model.as_ref().map(|model| model.describe()),
             subscriptions: self.subscriptions.clone(),
@@ -259,7 +204,7 @@ impl Service {
 }
 
 impl Service {
-    /// All subjects that it uses, each once.
+    /// Returns all subjects of messages and publications, each once.
     fn subjects(&self) -> Vec<String> {
         let taken = self.subscriptions.iter().map(|subscription| subscription.subject.clone());
         let published = self.publications.iter().map(|publication| publication.subject.replace("{id}", "*"));
@@ -268,35 +213,10 @@ impl Service {
     }
 }
 
-impl SagaHandler {
-    fn describe(&self) -> manifest::Saga {
-        manifest::Saga {
-            name: self.name.to_owned(),
-            description: self.description.to_owned(),
-            starts_on: manifest::EventRef {
-                aggregate: self.aggregate.to_owned(),
-                event: self.event.to_owned(),
-            },
-        }
-    }
-}
-
-impl QueryHandler {
-    fn describe(&self) -> manifest::Query {
-        manifest::Query {
-            name: self.name.to_owned(),
-            description: self.description.to_owned(),
-            arguments: json::text(&(self.arguments)()),
-            answer: json::text(&(self.answer)()),
-        }
-    }
-}
-
 impl RecordedEvent {
-    /// The payload as a `T`. Panics, which is a fault, if it is none.
-    pub fn payload<T: DeserializeOwned>(&self) -> T {
-        serde_json::from_str(&self.payload).unwrap_or_else(|error| {
-            panic!("{} of {} {} cannot be read: {error}", self.name, self.aggregate, self.aggregate_id)
-        })
+    /// Reads the payload as a `T`.
+    pub fn payload<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let Self { name, aggregate, aggregate_id, .. } = self;
+        json::read(&self.payload, format_args!("{name} of {aggregate} {aggregate_id}"))
     }
 }

@@ -1,41 +1,19 @@
-//! Asking other services. Each must be named with [`Service::asks_services`](crate::Service::asks_services).
+//! Questions to other services. Each service must be named with
+//! [`Service::asks_services`](crate::Service::asks_services).
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bindings::kontor::service::services as wit;
-use crate::{Rejection, json};
+use crate::{Error, json};
 
-/// Why a question has no answer.
-#[derive(Clone, Debug)]
-pub enum Failure {
-    /// The answer is no.
-    Rejected(Rejection),
-    /// There is no answer, for a technical reason that the text names.
-    Unavailable(String),
-}
-
-impl From<Rejection> for Failure {
-    fn from(rejection: Rejection) -> Self {
-        Self::Rejected(rejection)
-    }
-}
-
-impl From<wit::Failure> for Failure {
-    fn from(failure: wit::Failure) -> Self {
-        match failure {
-            wit::Failure::Rejected(rejection) => Self::Rejected(rejection.into()),
-            wit::Failure::Unavailable(reason) => Self::Unavailable(reason),
-        }
-    }
-}
-
-/// One question to a service.
+/// A question to a service.
 #[derive(Clone, Debug)]
 pub struct Request(pub(crate) wit::Request);
 
 impl Request {
-    /// Asks `service` its query `query`, or one of its aggregates for its view: then the arguments are `{"id": …}`.
+    /// Asks `service` its query `query`, or one of its aggregates for its view: then the arguments are
+    /// `{"id": …}`.
     pub fn new(service: &str, query: &str, arguments: impl Serialize) -> Self {
         Self(wit::Request {
             service: service.to_owned(),
@@ -45,32 +23,33 @@ impl Request {
         })
     }
 
-    /// Waits so long for the answer, and no longer; without it, as long as the host lets a service wait.
+    /// Limits the wait for the answer. Without it, and never longer, the host's own limit holds.
     pub fn within_ms(self, limit: u32) -> Self {
         Self(wit::Request { time_limit_ms: Some(limit), ..self.0 })
     }
 }
 
 /// Asks one service.
-pub fn query<T: DeserializeOwned>(
-    service: &str,
-    query: &str,
-    arguments: impl Serialize,
-) -> Result<T, Failure> {
-    let request = Request::new(service, query, arguments);
-    let answer = wit::query(&[request.0]).pop();
-    answer.map_or_else(|| Err(Failure::Unavailable("the host gave no answer".to_owned())), read)
+///
+/// Fails with a rejection if the service's answer is no, and with a fault if there is no answer.
+pub fn query<T: DeserializeOwned>(service: &str, query: &str, arguments: impl Serialize) -> Result<T, Error> {
+    let mut answers = query_all([Request::new(service, query, arguments)]);
+    answers.pop().unwrap_or_else(|| Err(Error::Fault(format!("the host passed no answer of {service} on"))))
 }
 
-/// Asks several at once; the answers are in the order of the requests.
-pub fn query_all<T: DeserializeOwned>(
-    requests: impl IntoIterator<Item = Request>,
-) -> Vec<Result<T, Failure>> {
+/// Asks several services at once, or one several times. The answers are in the order of the requests.
+pub fn query_all<T: DeserializeOwned>(requests: impl IntoIterator<Item = Request>) -> Vec<Result<T, Error>> {
     let requests: Vec<_> = requests.into_iter().map(|request| request.0).collect();
-    wit::query(&requests).into_iter().map(read).collect()
+    let answers = wit::query(&requests);
+    requests.iter().zip(answers).map(|(request, answer)| read(&request.service, answer)).collect()
 }
 
-fn read<T: DeserializeOwned>(answer: Result<String, wit::Failure>) -> Result<T, Failure> {
-    serde_json::from_str(&answer?)
-        .map_err(|error| Failure::Unavailable(format!("the answer cannot be read: {error}")))
+fn read<T: DeserializeOwned>(service: &str, answer: Result<String, wit::Failure>) -> Result<T, Error> {
+    match answer {
+        Ok(answer) => json::read(&answer, format_args!("the answer of {service}")),
+        Err(wit::Failure::Rejected(rejection)) => Err(Error::Rejected(rejection.into())),
+        Err(wit::Failure::Unavailable(reason)) => {
+            Err(Error::Fault(format!("{service} did not answer: {reason}")))
+        }
+    }
 }

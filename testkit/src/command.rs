@@ -1,11 +1,11 @@
-//! Commands of tests.
+//! Commands for tests.
 
 use std::fmt;
 
 use kontor::model::StreamId;
 use serde_json::Value;
 
-/// A command for an aggregate: [`command`] makes one.
+/// A command for an aggregate, created by [`command`].
 #[derive(Clone, PartialEq)]
 pub struct Command {
     pub(crate) stream: StreamId,
@@ -13,13 +13,13 @@ pub struct Command {
     pub(crate) payload: Value,
 }
 
-/// The command `name` for the aggregate `id` of the kind `aggregate`.
+/// Returns the command `name` for the aggregate `id` of the kind `aggregate`.
 #[track_caller]
 pub fn command(aggregate: &str, id: &str, name: &str, payload: Value) -> Command {
     Command { stream: stream(aggregate, id), name: name.to_owned(), payload }
 }
 
-/// The stream of an aggregate, or the end of the test if it cannot be called so.
+/// Returns the stream of an aggregate. Fails the test if its name is invalid.
 #[track_caller]
 pub(crate) fn stream(aggregate: &str, id: &str) -> StreamId {
     match StreamId::new(aggregate, id) {

@@ -1,4 +1,4 @@
-//! Where components are, and what runs them.
+//! Component files, and the runtime that runs them.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -12,16 +12,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use kontor::contract::Manifest;
 use kontor::error::with_causes;
-use kontor::manifest::Manifest;
 use kontor::model::Json;
 use kontor::runtime::{Component, Runtime, RuntimeError, RuntimeLimits};
 
-/// Calls at once in one test, which makes them one after another. Each costs address space, and many tests run at once.
+/// The concurrent calls in one test, which makes them one after another. Each costs address space, and many
+/// tests run at once.
 const INSTANCES: usize = 2;
 const SAGAS: usize = 1;
 
-/// Waits for components in place of the tests, which are plain functions.
+/// The executor that waits for components on behalf of tests, which are plain functions.
 static EXECUTOR: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -34,16 +35,17 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     EXECUTOR.block_on(future)
 }
 
-/// One component twice: on instances that serve call after call, as in production, and on a fresh one for every call.
+/// One component twice: on instances that serve call after call, as in production, and on a fresh instance
+/// for each call.
 pub(crate) struct Bench {
     pub(crate) reused: Component,
     pub(crate) fresh: Component,
-    /// What runs the fresh one.
+    /// The runtime of the fresh one.
     pub(crate) runtime: Runtime,
 }
 
 impl Bench {
-    /// `name`: the service's, under which it is configured.
+    /// Loads a component. `name`: the service's name, under which it is configured.
     pub(crate) fn new(name: &str, wasm: &[u8], config: &BTreeMap<String, Json>) -> Result<Self, String> {
         let load = |reuse| {
             block_on(load(name, wasm, config, reuse))
@@ -79,7 +81,7 @@ async fn load(
     Ok((runtime, component))
 }
 
-/// A runtime whose compiled code all tests share. `config`: by service, what its component may ask for.
+/// Returns a runtime whose compiled code all tests share. `config`: the configuration of each service.
 pub(crate) fn runtime(
     limits: RuntimeLimits,
     config: HashMap<String, BTreeMap<String, Json>>,
@@ -87,8 +89,8 @@ pub(crate) fn runtime(
     Runtime::new(&target().join("testkit"), limits, config)
 }
 
-/// The component of a service, or the end of the test: where `cargo xtask build` leaves it in the repository, and where cargo
-/// itself does in a package that stands alone.
+/// Returns the component of a service, or fails the test. The file is the output of `cargo xtask build` in
+/// the repository, or that of cargo itself in a package that stands alone.
 #[track_caller]
 pub(crate) fn built(service: &str) -> Vec<u8> {
     let folder = env::var_os("KONTOR_COMPONENTS").map_or_else(|| target().join("plugins"), PathBuf::from);
@@ -104,7 +106,7 @@ pub(crate) fn built(service: &str) -> Vec<u8> {
     })
 }
 
-/// cargo's target directory: what the environment says, or the workspace's own.
+/// Returns cargo's target directory: that of the environment, or the workspace's own.
 pub(crate) fn target() -> PathBuf {
     let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
     let workspace = package.ancestors().find(|folder| folder.join("Cargo.lock").exists());

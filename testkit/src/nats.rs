@@ -1,4 +1,4 @@
-//! Real nats-servers with JetStream, on loopback, each in a process of its own.
+//! Real nats-servers with JetStream, on loopback, each in its own process.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test without its server is a test that fails")]
 
 use std::env;
@@ -19,13 +19,13 @@ use crate::components::target;
 /// Longer than a slow machine takes to start one.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// Ports that the system gives to nobody else by itself are below this one.
+/// The first port that the system may assign by itself; the servers' ports are below it.
 const EPHEMERAL: u16 = 32_768;
 const FIRST_PORT: u16 = 10_000;
 
-/// A server that stands alone or in a cluster. Dropped, it is killed.
+/// A server, alone or in a cluster. It is killed when dropped.
 pub struct NatsServer {
-    /// None while it is down.
+    /// `None` while it is down.
     process: Option<Child>,
     program: PathBuf,
     name: String,
@@ -34,33 +34,34 @@ pub struct NatsServer {
     monitoring: u16,
 }
 
-/// Where the servers come from and go to.
+/// The program and the data directory of servers.
 pub struct Installed {
-    /// The nats-server.
+    /// The path of `nats-server`.
     pub program: PathBuf,
-    /// The directory in which each server makes its own.
+    /// The directory in which each server creates its own.
     pub data: PathBuf,
 }
 
 impl Default for Installed {
-    /// As `cargo xtask test` has it, with the data where the system has what is temporary.
+    /// The program that `cargo xtask test` fetches, with the data in the system's temporary directory.
     fn default() -> Self {
         Self { program: target().join("nats/bin/nats-server"), data: env::temp_dir() }
     }
 }
 
 impl NatsServer {
-    /// Starts a server that writes every message to disk before it acknowledges it. Returns when it takes connections.
+    /// Starts a server that writes each message to disk before it acknowledges it. Returns once it accepts
+    /// connections.
     pub fn start() -> Self {
         Self::start_in(&Installed::default())
     }
 
-    /// The same elsewhere.
+    /// Starts such a server with another program or data directory.
     pub fn start_in(installed: &Installed) -> Self {
         Self::new(installed, "alone", "").started()
     }
 
-    /// A server with more in its configuration.
+    /// Starts such a server with an addition to its configuration.
     pub fn start_with(configuration: &str) -> Self {
         Self::new(&Installed::default(), "alone", configuration).started()
     }
@@ -70,12 +71,13 @@ impl NatsServer {
         self
     }
 
-    /// Three servers that make a cluster. Returns when all take connections; they may be looking for a leader still.
+    /// Starts three servers as a cluster. Returns once all accept connections; they may still be electing a
+    /// leader.
     pub fn cluster() -> [Self; 3] {
         Self::cluster_in(&Installed::default())
     }
 
-    /// The same elsewhere.
+    /// Starts such a cluster with another program or data directory.
     pub fn cluster_in(installed: &Installed) -> [Self; 3] {
         let routes = [(); 3].map(|()| free_port());
         let urls = routes.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
@@ -105,27 +107,27 @@ impl NatsServer {
         Self { process: None, program, name, folder, port, monitoring }
     }
 
-    /// As it is called in the cluster.
+    /// Returns the server's name in the cluster.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// `nats://127.0.0.1:…`
+    /// Returns the server's address, such as `nats://127.0.0.1:4222`.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Where it tells about itself: `http://127.0.0.1:…`
+    /// Returns the address of its monitoring, such as `http://127.0.0.1:8222`.
     pub fn monitoring_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.monitoring)
     }
 
-    /// The process, for signals.
+    /// Returns the id of the process, for signals.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)
     }
 
-    /// Ends it at once (SIGKILL); what it has stored stays.
+    /// Kills the server (SIGKILL). Its stored data stays.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().expect("the server can be killed");
@@ -133,7 +135,7 @@ impl NatsServer {
         }
     }
 
-    /// Starts it again where it was, on what it has stored. Kills it first if it runs.
+    /// Starts the server again on the same ports and the same data. Kills it first if it runs.
     pub fn restart(&mut self) {
         self.kill();
         let mut server = Command::new(&self.program);
@@ -153,32 +155,32 @@ impl Drop for NatsServer {
     }
 }
 
-/// Reads what the server says until it is ready, and from then on so that it is never in its way.
+/// Reads the server's output until it is ready, and keeps reading so that the server never blocks on it.
 fn await_ready(stderr: ChildStderr) {
-    let (tell, told) = mpsc::channel();
+    let (sender, ready) = mpsc::channel();
     thread::spawn(move || {
         let mut said = String::new();
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             if line.contains("Server is ready") {
-                // Err: nobody waits any more.
-                let _ = tell.send(Ok(()));
+                // Err: the test has stopped waiting.
+                let _ = sender.send(Ok(()));
                 said.clear();
             } else if said.len() < 4_096 {
                 said.push_str(&line);
                 said.push('\n');
             }
         }
-        let _ = tell.send(Err(said));
+        let _ = sender.send(Err(said));
     });
-    match told.recv_timeout(START_LIMIT) {
+    match ready.recv_timeout(START_LIMIT) {
         Ok(Ok(())) => {}
         Ok(Err(said)) => panic!("the nats-server ended: {said}"),
         Err(_) => panic!("the nats-server is not ready after {} s", START_LIMIT.as_secs()),
     }
 }
 
-/// A port that stays the same when the server is started again. Every process of the tests begins elsewhere, and none where
-/// the system gives ports away.
+/// Returns a free port for a server that keeps it across restarts. Each test process starts its search at
+/// another port, below those that the system assigns.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let range = EPHEMERAL - FIRST_PORT;

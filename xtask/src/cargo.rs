@@ -6,15 +6,15 @@ use std::process::Command;
 
 use crate::Result;
 
-/// Where this repository and what is built of it are.
+/// The folders of this repository and of its build output.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
-    /// cargo's target directory, wherever the configuration or the environment has put it.
+    /// cargo's target directory, from its configuration or the environment.
     pub(crate) target: PathBuf,
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Asks cargo for the folders.
     pub(crate) fn find() -> Result<Self> {
         let output =
             Command::new(cargo()).args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
@@ -25,38 +25,41 @@ impl Workspace {
         let path = |key| {
             json_string(&metadata, key)
                 .map(PathBuf::from)
-                .ok_or_else(|| format!("cargo metadata does not tell the {key}"))
+                .ok_or_else(|| format!("the output of cargo metadata has no {key}"))
         };
         Ok(Self { root: path("workspace_root")?, target: path("target_directory")? })
     }
 
-    /// A call of cargo in the root of the repository, with what cargo says to this chore about its package left out: build
-    /// scripts look at such variables, and what they compile would be compiled again with each change between a call
-    /// from here and one from a shell.
+    /// Returns a call of cargo in the root of the repository, without the variables that cargo sets for the
+    /// package of this chore. Build scripts depend on such variables, and would run again after each change
+    /// between a call from here and one from a shell.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(cargo());
         command.current_dir(&self.root).args(arguments);
-        let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        for name in std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_str().is_some_and(told)) {
+        let is_of_package =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for name in
+            std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_str().is_some_and(is_of_package))
+        {
             command.env_remove(name);
         }
         command
     }
 }
 
-/// Runs a program; its failure is an error that names `what` it was for.
+/// Runs a program. Fails with a message that begins with `what` unless it succeeds.
 pub(crate) fn succeed(what: &str, command: &mut Command) -> Result<()> {
     let status = command.status().map_err(|error| format!("{what}: {command:?} does not start: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("{what} failed").into()) }
 }
 
-/// The cargo that runs this chore.
+/// Returns the path of the cargo that runs this chore.
 fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// The first string value of `key` in compact JSON. The quotes around the key cannot be found inside of another string,
-/// because there they are escaped.
+/// Returns the first string value of `key` in compact JSON. The quotes around the key are never found inside
+/// another string, because they are escaped there.
 fn json_string(json: &str, key: &str) -> Option<String> {
     let start = format!("\"{key}\":\"");
     let mut rest = json[json.find(&start)? + start.len()..].chars();

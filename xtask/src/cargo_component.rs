@@ -1,5 +1,5 @@
-//! The plugins built by cargo-component (<https://github.com/bytecodealliance/cargo-component>) pass the same tests, and a
-//! host runs them.
+//! The plugins built by cargo-component (<https://github.com/bytecodealliance/cargo-component>) pass the same
+//! tests, and a host runs them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,8 @@ use crate::Result;
 use crate::cargo::{Workspace, succeed};
 use crate::plugins::{PLUGINS, replace};
 
-/// What cargo-component compiles for. It makes components of the modules itself, with its adapter for WASI preview 1.
+/// The target that cargo-component compiles for. It turns the modules into components itself, with its
+/// adapter for WASI preview 1.
 const TARGET: &str = "wasm32-wasip1";
 
 const INSTALL: &str = "cargo install cargo-component --locked";
@@ -19,7 +20,7 @@ const INSTALL: &str = "cargo install cargo-component --locked";
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut version = workspace.cargo(&["component", "--version"]);
     succeed("cargo component", &mut version).map_err(|error| {
-        format!("{error}; `{INSTALL}` installs it, in some ten minutes of processor time")
+        format!("{error}; `{INSTALL}` installs it, in about ten minutes of processor time")
     })?;
     let folder = workspace.target.join("cargo-component");
     fs::create_dir_all(&folder)?;
@@ -48,7 +49,7 @@ fn test(workspace: &Workspace, names: &[String], folder: &Path) -> Result<()> {
     succeed("tests of the plugins", tests.env("KONTOR_COMPONENTS", folder))
 }
 
-/// Starts a host with these components on an empty log, and ends it when it answers.
+/// Starts a host with these components on an empty log, and stops it once it listens.
 fn serve(workspace: &Workspace, folder: &Path) -> Result<()> {
     succeed("build of the host", &mut workspace.cargo(&["build", "--workspace", "--bin", "kontor"]))?;
     let data = folder.join("data");
@@ -67,6 +68,6 @@ fn serve(workspace: &Workspace, folder: &Path) -> Result<()> {
     if first.starts_with("listening on ") {
         Ok(())
     } else {
-        Err("the host does not run these components".into())
+        Err("the host does not start with these components".into())
     }
 }

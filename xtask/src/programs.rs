@@ -1,5 +1,5 @@
-//! Programs that run side by side: each line that they print has the name of who prints it, one that ends is started again,
-//! and none is left behind.
+//! Programs that run side by side: each printed line begins with the name of its program, a program that ends
+//! is started again, and none outlives this process.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, PipeReader};
@@ -13,26 +13,29 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 
-/// Longer than a slow machine takes to start a host that compiles its components, or servers that look for a leader.
+/// Longer than a slow machine needs to start a host that compiles its components, or servers that elect a
+/// leader.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// Longer than a host lets requests in flight take to end.
+/// Longer than the time that a host gives requests in flight to end.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
-/// Until a program that has ended is started again: time to see what the others do without it.
+/// The pause before a program that has ended is started again, long enough to see the others take over.
 const MISSING: Duration = Duration::from_secs(15);
-/// How often it is looked whether a program or everything has ended.
+/// The interval at which ended programs and interrupts are noticed.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// A program to run.
 pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
     pub(crate) arguments: Vec<OsString>,
-    /// Stands in the line that it prints when it is ready. What it says before is shown only if it fails.
+    /// Part of the line that it prints when it is ready. Its earlier lines are printed only if it fails.
     pub(crate) ready: &'static str,
 }
 
-/// The process group of programs that end with this process, however it ends. Keys pressed in the terminal do not reach it.
+/// The process group of programs that end with this process, however it ends. It gets no keys from the
+/// terminal.
 pub(crate) struct Group {
-    /// Its leader, which waits for the end of its input, and so for that of this process.
+    /// The leader of the group. It ends the group when its input closes, which it does with this process.
     guard: Child,
 }
 
@@ -51,7 +54,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         drop(self.guard.stdin.take());
-        // Err: it has ended already.
+        // Err: the process has ended already.
         let _ = self.guard.wait();
     }
 }
@@ -60,26 +63,27 @@ impl Drop for Group {
 pub(crate) struct Running {
     program: Program,
     process: Child,
-    /// When it is started again, if it has ended.
-    again: Option<Instant>,
+    /// The time to start it again. None: it runs.
+    restart_at: Option<Instant>,
 }
 
-/// Starts programs and returns when all are ready.
+/// Starts programs, and returns once all are ready.
 pub(crate) fn start(programs: impl IntoIterator<Item = Program>, group: &Group) -> Result<Vec<Running>> {
     let mut started = Vec::new();
     for program in programs {
-        let (ready, told) = mpsc::channel();
+        let (ready, is_ready) = mpsc::channel();
         let process = program.spawn(group, ready)?;
-        started.push((Running { program, process, again: None }, told));
+        started.push((Running { program, process, restart_at: None }, is_ready));
     }
-    let await_ready = |(running, told): (Running, Receiver<()>)| match told.recv_timeout(START_LIMIT) {
+    let await_ready = |(running, is_ready): (Running, Receiver<()>)| match is_ready.recv_timeout(START_LIMIT)
+    {
         Ok(()) => Ok(running),
         Err(_) => Err(format!("{} does not start", running.program.name).into()),
     };
     started.into_iter().map(await_ready).collect()
 }
 
-/// Starts again what ends, until this process is interrupted.
+/// Starts ended programs again, until this process is interrupted.
 pub(crate) fn keep_up(programs: &mut [&mut Running], group: &Group) -> Result<()> {
     while !INTERRUPTED.load(Ordering::Relaxed) {
         for program in &mut *programs {
@@ -90,7 +94,7 @@ pub(crate) fn keep_up(programs: &mut [&mut Running], group: &Group) -> Result<()
     Ok(())
 }
 
-/// Asks programs to end, and waits for that.
+/// Asks programs to end, waits for it, and kills those that take longer than `STOP_LIMIT`.
 pub(crate) fn stop(programs: &mut [Running]) -> Result<()> {
     for Running { process, .. } in &mut *programs {
         if process.try_wait()?.is_none() {
@@ -101,7 +105,7 @@ pub(crate) fn stop(programs: &mut [Running]) -> Result<()> {
     for Running { program, process, .. } in programs {
         while process.try_wait()?.is_none() {
             if Instant::now() > give_up {
-                println!("{:7} | does not end, and is killed", program.name);
+                println!("{:7} | does not end; it is killed", program.name);
                 process.kill()?;
             }
             thread::sleep(LOOK);
@@ -120,18 +124,18 @@ impl Running {
     }
 
     fn keep_up(&mut self, group: &Group) -> Result<()> {
-        match self.again {
+        match self.restart_at {
             None => {
                 if let Some(status) = self.process.try_wait()? {
                     let seconds = MISSING.as_secs();
-                    println!("{:7} | has ended ({status}), and starts again in {seconds} s", self.name());
-                    self.again = Some(Instant::now() + MISSING);
+                    println!("{:7} | ended ({status}); it is started again in {seconds} s", self.name());
+                    self.restart_at = Some(Instant::now() + MISSING);
                 }
             }
             Some(due) if Instant::now() >= due => {
-                // Nobody waits for it this time.
+                // Err in the reader: the receiver is dropped, because nobody waits for a restart.
                 self.process = self.program.spawn(group, mpsc::channel().0)?;
-                self.again = None;
+                self.restart_at = None;
             }
             Some(_) => {}
         }
@@ -152,7 +156,7 @@ impl Program {
     }
 }
 
-/// Prints what a program says from when it is ready on, or everything if it never is.
+/// Prints the lines of a program after it is ready, or all of them if it ends before.
 fn pass_on(prefix: &str, output: PipeReader, is_ready: &str, pid: u32, ready: &Sender<()>) {
     let mut before = Some(Vec::new());
     for line in BufReader::new(output).lines().map_while(std::io::Result::ok) {
@@ -160,7 +164,7 @@ fn pass_on(prefix: &str, output: PipeReader, is_ready: &str, pid: u32, ready: &S
             Some(_) if line.contains(is_ready) => {
                 println!("{prefix} is ready, process {pid}");
                 before = None;
-                // Err: nobody waits for it.
+                // Err: nobody waits for the program.
                 let _ = ready.send(());
             }
             Some(lines) => lines.push(line),
@@ -174,10 +178,10 @@ fn pass_on(prefix: &str, output: PipeReader, is_ready: &str, pid: u32, ready: &S
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on SIGINT, SIGTERM and SIGHUP end [`keep_up`] instead of this process.
+/// Makes SIGINT, SIGTERM and SIGHUP end [`keep_up`] instead of this process.
 #[allow(unsafe_code, reason = "the standard library has no way to take a signal")]
 pub(crate) fn take_interrupts() {
-    /// POSIX, and the same on all systems.
+    /// SIGHUP, SIGINT and SIGTERM, which have these numbers on all systems.
     const SIGNALS: [i32; 3] = [1, 2, 15];
     unsafe extern "C" {
         fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
@@ -186,7 +190,8 @@ pub(crate) fn take_interrupts() {
         INTERRUPTED.store(true, Ordering::Relaxed);
     }
     for number in SIGNALS {
-        // SAFETY: this is the signal(2) of the C library that Rust's own stands on, and storing into an atomic is all that the handler does.
+        // SAFETY: the declaration is that of signal(2) in the C library that the standard library links, and
+        // the handler only stores into an atomic.
         unsafe { signal(number, note) };
     }
 }

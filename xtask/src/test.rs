@@ -1,4 +1,4 @@
-//! Everything that must hold before a change is merged.
+//! `cargo xtask test`: all that must hold before a change is merged.
 
 use std::process::Stdio;
 use std::time::Instant;
@@ -9,10 +9,10 @@ use crate::new_service;
 use crate::plugins;
 use crate::{ALL, Result};
 
-/// No part of the workspace, so that it slows no other build.
-const BENCH: &str = "bench/Cargo.toml";
+/// The manifest of the bench, which is outside of the workspace so that it slows no other build.
+pub(crate) const BENCH: &str = "bench/Cargo.toml";
 
-/// Runs the stages one after another and stops at the first that fails. `runner_arguments` go to the test runner.
+/// Runs the stages in order and stops at the first failure. `runner_arguments` are passed to the test runner.
 pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result<()> {
     let cargo = |name, arguments: &[&str]| succeed(name, &mut workspace.cargo(arguments));
     let started = Instant::now();
@@ -40,8 +40,8 @@ pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result
             succeed("tests", tests.args(runner_arguments))
         })?;
     }
-    // The service stands outside of the workspace, so the host is compiled for it once more: a minute after each change of
-    // the host, seconds without one.
+    // The service is outside of the workspace, so the host is compiled once more for it: a minute after a
+    // change of the host, seconds otherwise.
     stage("a new service", || new_service::check(workspace))?;
     eprintln!("==> all passed ({:.1} s)", started.elapsed().as_secs_f32());
     Ok(())

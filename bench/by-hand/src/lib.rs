@@ -1,5 +1,5 @@
-//! The shop without its sagas: one service that has the aggregates of the plugins, their own code, and a route to each
-//! command that placing an order takes. It is what `kontor-bench sagas` compares sagas with.
+//! The shop without its sagas: one service that has the aggregates of the plugins, their own code, and a
+//! route to each command that placing an order takes. It is what `kontor-bench sagas` compares sagas with.
 
 #![allow(dead_code, reason = "only what places an order is used of the plugins")]
 
@@ -19,8 +19,6 @@ mod payment;
 mod product;
 #[path = "../../../plugins/inventory/src/read_model.rs"]
 mod read_model;
-#[path = "../../../plugins/order/src/shares.rs"]
-mod shares;
 
 use delivery::Delivery;
 use order::Order;

@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use kontor::clock::SystemClock;
-use kontor::deploy::{Components, Deployed, Registry, Store};
+use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
 use kontor::model::Json;
 use kontor::projection::Projections;
 use kontor::query::{Queries, QueryLimits};
 use kontor::runtime::{Component, Runtime};
-use kontor::state::States;
+use kontor::aggregate::States;
 use serde::Serialize;
 use serde_json::{Value, json};
 

@@ -5,12 +5,9 @@ use std::io::{self, Read as _, Write};
 use std::path::Path;
 
 use super::format::{Commit, Summary, Writer};
-use crate::config::{Config, LogEngine};
-use crate::deploy::{BootError, Deployments, Store};
-use crate::host::{HostError, open_log, open_store};
-use crate::log::{JetStreamError, LogFile, OpenError, ReadError};
+use crate::deployed::Store;
+use crate::log::{LogFile, OpenError, ReadError};
 use crate::model::{Position, Recorded};
-use crate::nats::Connection;
 
 /// Why a log cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -23,24 +20,6 @@ pub enum ExportError {
     Store(#[source] io::Error),
     #[error("the export cannot be written")]
     Write(#[source] io::Error),
-}
-
-/// Brings the copy of a log that is in NATS up to date, with the components that run by it, unless a host does that already.
-pub async fn catch_up(config: &Config) -> Result<(), HostError> {
-    if config.log == LogEngine::Embedded {
-        return Ok(());
-    }
-    let nats = Connection::open(&config.nats).await?;
-    let log = match open_log(config, nats.as_ref()).await {
-        Err(HostError::JetStream(JetStreamError::Copy(OpenError::Locked { .. }))) => return Ok(()),
-        log => log?,
-    };
-    let store = open_store(config, nats.as_ref())?;
-    for digest in Deployments::load(&*log).await.map_err(BootError::from)?.digests() {
-        // None: nobody has it any more. A host that is to run it says so.
-        store.fetch(digest).await.map_err(HostError::Store)?;
-    }
-    Ok(())
 }
 
 /// Writes the log in a data directory, with the components that it may need, as it is now. A host may run on it. `progress` is

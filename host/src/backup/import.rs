@@ -8,11 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::export::Commits;
 use super::format::{Commit, FormatError, Item, Reader, Summary};
-use crate::config::Config;
-use crate::host::{HostError, open_log, open_store};
-use crate::log::{AppendError, Appended, Appending, EventLog, Lineage, LogFile, ReadError};
+use crate::deployed::Store;
+use crate::log::{AppendChain, AppendError, Appended, Appending, EventLog, LogFile, OpenError, ReadError};
 use crate::model::Position;
-use crate::nats::Connection;
 
 /// Appends under way in a log that nobody else can write to: half of what it commits at once. In a shared one it is one at a
 /// time, or the order of the events would be another.
@@ -24,7 +22,7 @@ pub enum ImportError {
     #[error(transparent)]
     Format(#[from] FormatError),
     #[error(transparent)]
-    Open(#[from] HostError),
+    Open(#[from] OpenError),
     #[error(
         "the log has events already, and from position {from} on others than the export: import into an empty one, in another \
          data directory or, with log = \"jetstream\", under another name in jetstream.stream"
@@ -47,6 +45,14 @@ pub enum ImportError {
     NotTheSame,
 }
 
+/// The log that an import writes, and what belongs to it.
+pub struct Destination<'a> {
+    pub log: &'a dyn EventLog,
+    pub store: &'a Store,
+    /// The data directory of both.
+    pub data: &'a Path,
+}
+
 /// What an import did.
 #[derive(Debug)]
 pub struct Imported {
@@ -62,29 +68,26 @@ pub fn check(input: impl BufRead) -> Result<Summary, FormatError> {
     Ok(export.summary().clone())
 }
 
-/// Writes an export into the log that is configured, which is empty, or has the beginning of the export. Every event gets the
+/// Writes an export into a log, which is empty, or has the beginning of the export. Every event gets the
 /// position that it had. In the end everything is read again and compared. `progress` is told how far it is, and where it ends.
 pub async fn import(
-    config: &Config,
+    to: Destination<'_>,
     input: impl BufRead,
     mut progress: impl FnMut(Position, Position),
 ) -> Result<Imported, ImportError> {
     let mut export = Reader::new(input)?;
     let end = export.last_position();
-    let nats = Connection::open(&config.nats).await.map_err(HostError::from)?;
-    let log = open_log(config, nats.as_ref()).await?;
-    let mut there = commits(&config.data)?;
+    let mut there = commits(to.data)?;
     let there_before = there.head;
     if there_before > end {
         return Err(ImportError::NotEmpty { from: end.next() });
     }
-    let store = open_store(config, nats.as_ref())?;
-    let mut appends = Appends::to(&*log);
+    let mut appends = Appends::to(to.log);
     let mut hash = Sha256::new();
     while let Some(item) = export.next()? {
         let commit = match item {
             Item::Component(wasm) => {
-                store.keep_for_all(&wasm).await.map_err(ImportError::Store)?;
+                to.store.keep_for_all(&wasm).await.map_err(ImportError::Store)?;
                 continue;
             }
             Item::Commit(commit) => commit,
@@ -99,13 +102,13 @@ pub async fn import(
         progress(last, end);
     }
     appends.finish().await?;
-    compare(&config.data, hash)?;
+    compare(to.data, hash)?;
     Ok(Imported { summary: export.summary().clone(), there_before: there_before.get() })
 }
 
 /// What is in the log.
 fn commits(data: &Path) -> Result<Commits, ImportError> {
-    Ok(Commits::of(LogFile::open(data).map_err(HostError::from)?)?)
+    Ok(Commits::of(LogFile::open(data)?)?)
 }
 
 /// Whether the log has the commits with this hash, and no others.
@@ -120,7 +123,7 @@ fn compare(data: &Path, imported: Sha256) -> Result<(), ImportError> {
 /// Appends in the order of the log that they come from.
 struct Appends<'a> {
     log: &'a dyn EventLog,
-    lineage: Lineage,
+    chain: AppendChain,
     most: usize,
     /// With the first and the last position that each is to have.
     under_way: VecDeque<(Position, Position, Appending)>,
@@ -129,7 +132,7 @@ struct Appends<'a> {
 impl<'a> Appends<'a> {
     fn to(log: &'a dyn EventLog) -> Self {
         let most = if log.is_shared() { 1 } else { MAX_UNDER_WAY };
-        Self { log, lineage: Lineage::new(), most, under_way: VecDeque::new() }
+        Self { log, chain: AppendChain::new(), most, under_way: VecDeque::new() }
     }
 
     async fn push(&mut self, commit: Commit) -> Result<(), ImportError> {
@@ -137,7 +140,7 @@ impl<'a> Appends<'a> {
             self.settle().await?;
         }
         let (first, last) = (commit.position, commit.last());
-        let appending = self.log.append_in(self.lineage, vec![commit.into_append()]);
+        let appending = self.log.append_in(self.chain, vec![commit.into_append()]);
         self.under_way.push_back((first, last, appending));
         Ok(())
     }

@@ -4,6 +4,6 @@ mod export;
 mod format;
 mod import;
 
-pub use export::{ExportError, catch_up, export};
+pub use export::{ExportError, export};
 pub use format::{FormatError, Summary};
-pub use import::{ImportError, Imported, check, import};
+pub use import::{Destination, ImportError, Imported, check, import};

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use kontor::backup::{self, Summary};
 use kontor::config::Place;
+use kontor::host;
 use serde_json::json;
 
 use super::backup::{STANDARD, counted_in, open, progress};
@@ -33,7 +34,7 @@ pub(super) struct Export {
 impl Export {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let (config, runtime) = open(self.place)?;
-        runtime.block_on(backup::catch_up(&config))?;
+        runtime.block_on(host::catch_up(&config))?;
         if self.file == STANDARD {
             let summary = backup::export(&config.data, BufWriter::new(out), progress("exported"))?;
             return Ok(tell(&summary, &self.file, json, &mut io::stderr())?);

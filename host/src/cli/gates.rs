@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use anyhow::{Context as _, bail};
-use kontor::deploy::{Gate, GateOutcome, HostReport, Report, ServiceReport};
+use kontor::deploy::{HostReport, Report, ServiceReport};
+use kontor::deployed::{Gate, GateOutcome};
 
 use super::client::{ClientError, HostArgument};
 use super::style::{Colour, Style, span};

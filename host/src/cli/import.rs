@@ -1,11 +1,12 @@
 //! `kontor import`: a log from a file.
 
 use std::fs::File;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 
 use anyhow::Context as _;
-use kontor::backup;
+use kontor::backup::{self, Destination};
 use kontor::config::Place;
+use kontor::host::Storage;
 use serde_json::json;
 
 use super::backup::{STANDARD, counted_in, open, progress};
@@ -32,14 +33,20 @@ pub(super) struct Import {
 impl Import {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let (config, runtime) = open(self.place)?;
+        let import = |input: &mut dyn BufRead| {
+            runtime.block_on(async {
+                let Storage { log, store, .. } = Storage::open(&config).await?;
+                let to = Destination { log: &*log, store: &store, data: &config.data };
+                anyhow::Ok(backup::import(to, input, progress("imported")).await?)
+            })
+        };
         let imported = if self.file == STANDARD {
-            runtime.block_on(backup::import(&config, io::stdin().lock(), progress("imported")))?
+            import(&mut io::stdin().lock())?
         } else {
             let file = || File::open(&self.file).with_context(|| format!("{} cannot be read", self.file));
             // Before anything is written.
             backup::check(BufReader::new(file()?)).with_context(|| format!("{} is refused", self.file))?;
-            let input = BufReader::new(file()?);
-            runtime.block_on(backup::import(&config, input, progress("imported")))?
+            import(&mut BufReader::new(file()?))?
         };
         let before = imported.there_before;
         if json {

@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf, absolute};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
 
-/// How the templates call the service, its types, and the checkout of the SDK.
+/// The names in the templates of the service, of its types, and of the checkout of the SDK.
 const SERVICE: &str = "service-name";
 const TYPE: &str = "ServiceName";
 const CHECKOUT: &str = "sdk-folder";
 
-/// What a service of the repository has of its own.
+/// The files that only a service in the repository has.
 const MEMBER: [(&str, &str); 1] = [("Cargo.toml", include_str!("new/member.toml"))];
 
-/// What a service has that stands alone.
+/// The files that only a service outside the repository has.
 const PACKAGE: [(&str, &str); 3] = [
     ("Cargo.toml", include_str!("new/package.toml")),
     ("rustfmt.toml", include_str!("../../../rustfmt.toml")),
     (".gitignore", "/target\n"),
 ];
 
-/// What every service has.
+/// The files that every service has.
 const FILES: [(&str, &str); 6] = [
     ("src/lib.rs", include_str!("new/lib.rs")),
     ("src/aggregate.rs", include_str!("new/aggregate.rs")),
@@ -32,10 +32,11 @@ const FILES: [(&str, &str); 6] = [
     ("tests/queries.rs", include_str!("new/queries.rs")),
 ];
 
-/// Names whose type, or whose package, the code of a service has for something else.
-const RESERVED: &str = "aggregate alloc close command context core default deserialize entries err failure json-schema kontor \
-                        kontor-sdk kontor-testkit none ok open option page read-model recorded-event rejection result \
-                        saga schemars self serde serde-json serialize service some sql-error std string vec";
+/// Names whose type or package means something else in the code of a service.
+const RESERVED: &str = "aggregate alloc command context core default deserialize err error json-schema \
+                        kontor kontor-sdk kontor-testkit list none ok option page page-limit query read-model \
+                        recorded-event rejection result saga schemars self serde serde-json serialize service \
+                        some sql-error std string vec";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,8 +44,8 @@ Examples:
   kontor new gift-card --dir services/gift-card --sdk ../kontor
   cd plugins && kontor new wishlist
 
-The service has one aggregate with two commands, a read model with one query, routes and tests. It builds, passes its tests
-and can be deployed as it stands: change it from there.";
+The service has one aggregate with two commands, a read model with one query, routes and tests. It builds,
+passes its tests and can be deployed as it stands: change it from there.";
 
 /// Write a service to start from, with its tests
 #[derive(Debug, clap::Args)]
@@ -56,12 +57,14 @@ pub(super) struct New {
     /// The folder to write, which must not be there yet or be empty [default: the service's name]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// A checkout of the Kontor repository, for its SDK and testkit [default: the nearest one upwards of the folder]
+    /// A checkout of the Kontor repository, for its SDK and testkit [default: the nearest one upwards of the
+    /// folder]
     #[arg(long, value_name = "DIR")]
     sdk: Option<PathBuf>,
 }
 
-/// Lower-case words with dashes between them; each begins with a letter, so that serde calls the events like the service.
+/// Lower-case words with dashes between them; each begins with a letter, so that serde calls the events like
+/// the service.
 fn service_name(text: &str) -> Result<String, String> {
     let is_word = |word: &str| {
         word.starts_with(|letter: char| letter.is_ascii_lowercase())
@@ -131,12 +134,12 @@ impl New {
     }
 }
 
-/// Where the SDK and the testkit of a service are.
+/// The checkout with the SDK and the testkit of a service.
 struct Checkout {
     root: PathBuf,
-    /// As a manifest in the service's folder names it.
+    /// The path to `root`, as the manifest of the service names it.
     path: String,
-    /// Whether the service is one of the repository's own plugins.
+    /// True if the service is one of the repository's own plugins.
     is_home: bool,
 }
 
@@ -184,7 +187,7 @@ fn is_checkout(folder: &Path) -> bool {
             .is_ok_and(|text| text.contains("name = \"kontor-sdk\""))
 }
 
-/// Whether nothing would be overwritten.
+/// Returns true if nothing would be overwritten.
 fn is_free(dir: &Path) -> io::Result<bool> {
     match fs::read_dir(dir) {
         Ok(mut entries) => Ok(entries.next().is_none()),
@@ -228,7 +231,7 @@ mod tests {
         root
     }
 
-    /// What is printed, or the error.
+    /// Runs the command. Returns its output, or its error.
     fn run(dir: &Path, sdk: Option<&Path>) -> Result<String, String> {
         let new =
             New { service: "gift-card".to_owned(), dir: Some(dir.to_owned()), sdk: sdk.map(Path::to_owned) };

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use kontor::nodes::{NodeState, Seen};
+use kontor::cluster::{MemberState, ObservedMember};
 use serde::Deserialize;
 
 use super::client::{Client, HostArgument};
@@ -23,7 +23,7 @@ is what it said last, a second ago at most while it is up. A host whose log is i
 /// Show the hosts that share the log, and how they are
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Nodes {
+pub(super) struct Cluster {
     #[command(flatten)]
     host: HostArgument,
 }
@@ -31,10 +31,10 @@ pub(super) struct Nodes {
 /// What GET /admin/nodes answers.
 #[derive(Deserialize)]
 struct List {
-    items: Vec<Seen>,
+    items: Vec<ObservedMember>,
 }
 
-impl Nodes {
+impl Cluster {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let body = Client::new(&self.host)?.get("/admin/nodes", &[])?;
         tell(&body, json, out, |list: List| list_text(&list.items, Style::of_output()))
@@ -42,12 +42,12 @@ impl Nodes {
 }
 
 /// One line a host, then what is wrong with whom.
-fn list_text(nodes: &[Seen], style: Style) -> String {
-    let row = |Seen { node, state, heard_ms }: &Seen| {
+fn list_text(nodes: &[ObservedMember], style: Style) -> String {
+    let row = |ObservedMember { node, state, heard_ms }: &ObservedMember| {
         let state = match state {
-            NodeState::Up => style.paint(Colour::Green, "up"),
-            NodeState::Silent => style.paint(Colour::Red, &format!("silent for {} s", heard_ms / 1_000)),
-            NodeState::Left => "left".to_owned(),
+            MemberState::Up => style.paint(Colour::Green, "up"),
+            MemberState::Silent => style.paint(Colour::Red, &format!("silent for {} s", heard_ms / 1_000)),
+            MemberState::Left => "left".to_owned(),
         };
         [
             node.name.to_string(),
@@ -61,7 +61,7 @@ fn list_text(nodes: &[Seen], style: Style) -> String {
     };
     let heading = ["host", "address", "state", "since", "position", "deployment", "id"];
     let mut text = table(heading, nodes.iter().map(row).collect());
-    for Seen { node, .. } in nodes.iter().filter(|seen| seen.state == NodeState::Up) {
+    for ObservedMember { node, .. } in nodes.iter().filter(|seen| seen.state == MemberState::Up) {
         text.extend(node.status.troubles.iter().map(|trouble| format!("{}: {trouble}\n", node.name)));
     }
     text
@@ -70,14 +70,14 @@ fn list_text(nodes: &[Seen], style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use kontor::clock::Time;
+    use kontor::cluster::{Member, Status};
     use kontor::model::{Position, Version};
-    use kontor::nodes::{Node, Status};
 
     use super::*;
 
-    fn seen(name: &str, state: NodeState, position: u64, troubles: &[&str]) -> Seen {
+    fn seen(name: &str, state: MemberState, position: u64, troubles: &[&str]) -> ObservedMember {
         let troubles = troubles.iter().map(|trouble| (*trouble).to_owned()).collect();
-        let node = Node {
+        let node = Member {
             id: format!("id-{name}").into(),
             name: name.into(),
             address: ([127, 0, 0, 1], 7071).into(),
@@ -85,15 +85,15 @@ mod tests {
             since: Time(0),
             status: Status { position: Position::new(position), deployment: Version::new(2), troubles },
         };
-        Seen { node, state, heard_ms: 7_500 }
+        ObservedMember { node, state, heard_ms: 7_500 }
     }
 
     #[test]
     fn a_line_says_how_a_host_is_and_those_behind_them_what_is_wrong() {
         let nodes = [
-            seen("a", NodeState::Up, 40, &[]),
-            seen("b", NodeState::Up, 38, &["events are not published"]),
-            seen("c", NodeState::Silent, 20, &["long ago"]),
+            seen("a", MemberState::Up, 40, &[]),
+            seen("b", MemberState::Up, 38, &["events are not published"]),
+            seen("c", MemberState::Silent, 20, &["long ago"]),
         ];
         let expected = "\
 HOST  ADDRESS         STATE           SINCE                     POSITION  DEPLOYMENT  ID

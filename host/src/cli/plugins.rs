@@ -4,8 +4,8 @@ use std::io::Write;
 
 use anyhow::Context as _;
 use kontor::clock::{Time, rfc3339};
-use kontor::deploy::Running;
-use kontor::manifest::Manifest;
+use kontor::contract::Manifest;
+use kontor::deployed::Running;
 use kontor::model::{Digest, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -130,7 +130,7 @@ impl Plugins {
 impl Plugin {
     /// `running`: since when it runs and by whom.
     pub(super) fn new(manifest: &Manifest, digest: Digest, running: Option<&Running>) -> Self {
-        let route = |route: &kontor::manifest::Route| Route {
+        let route = |route: &kontor::contract::Route| Route {
             method: route.method.to_string(),
             path: route.path.clone(),
         };

@@ -144,8 +144,8 @@ async fn either(one: &mut Signal, other: &mut Signal) {
 #[cfg(test)]
 mod tests {
     use kontor::clock::Time;
-    use kontor::deploy::{Release, Running};
-    use kontor::manifest::{Manifest, Permissions};
+    use kontor::contract::{Manifest, Permissions};
+    use kontor::deployed::{Release, Running};
     use kontor::model::Digest;
 
     use super::*;

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use kontor::deploy::{DeployError, FollowError, Gate, Report};
+use kontor::deploy::{DeployError, FollowError, Report};
+use kontor::deployed::Gate;
 use kontor::error::with_causes;
 use serde_json::json;
 

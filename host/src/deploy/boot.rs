@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::deployer::{self, DeployError, DeployRules};
-use super::deployment::{Deployments, Happened, HistoryError, Released};
 use super::directory::{self, DirectoryError};
-use super::gates::{Candidate, Examiner, Grant, Terms, Upload, asked_inside, side_by_side};
-use super::registry::Deployed;
-use super::report::{Gate, GateOutcome};
-use super::store::Store;
+use super::gates::{Candidate, Examiner, Terms, Upload, asked_inside, side_by_side};
 use super::swap;
 use crate::clock::SharedClock;
+use crate::contract::Grant;
+use crate::deployed::{Deployed, Deployments, Gate, GateOutcome, Happened, HistoryError, Released, Store};
 use crate::log::EventLog;
 use crate::model::{Digest, ServiceName, Version};
 use crate::runtime::{Component, HttpClient, LoadError, Runtime};
@@ -107,7 +105,7 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
         candidates.push(candidate);
     }
     let deployed = deployer::together(&running, &candidates);
-    let gate = side_by_side(deployed.as_ref());
+    let gate = side_by_side(deployed.as_ref(), &boot.rules.reserved);
     if gate.outcome == GateOutcome::Refused {
         return Err(BootError::SideBySide(Box::new(gate)));
     }

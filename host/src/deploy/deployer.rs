@@ -13,26 +13,26 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Deserialize;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::deployment::{
-    self, Deployments, Happened, HistoryEntry, HistoryError, Release, Released, Running,
-};
-use super::gates::{Candidate, Examiner, Grant, Granted, Terms, Upload, asked, asked_inside, side_by_side};
-use super::registry::{Deployed, Registry};
+use super::gates::{Candidate, Examiner, Granted, Terms, Upload, asked, asked_inside, side_by_side};
 use super::report::Report;
 use super::signature::PublicKey;
-use super::store::{Components, PastError, Store};
 use super::swap::Swap;
+use crate::aggregate::CallError;
 use crate::clock::{SharedClock, milliseconds};
-use crate::error::CallError;
+use crate::cluster::Cluster;
+use crate::contract::{Grant, ReservedRoute};
+use crate::deployed::{
+    self, Components, Deployed, Deployments, Happened, HistoryEntry, HistoryError, PastError, Registry,
+    Release, Released, Running, Store,
+};
 use crate::log::{AppendError, EventLog, ReadError};
 use crate::model::{Actor, Rejection, Version};
-use crate::nodes::Nodes;
 use crate::projection::Projections;
 use crate::runtime::{Component, HttpClient, Runtime};
 use crate::saga::Sagas;
 
 /// What deployments stand on.
-pub struct DeployGround {
+pub struct DeployDeps {
     pub log: Arc<dyn EventLog>,
     pub clock: SharedClock,
     pub runtime: Runtime,
@@ -43,7 +43,7 @@ pub struct DeployGround {
     pub projections: Arc<Projections>,
     pub sagas: Arc<Sagas>,
     /// Who else runs what is deployed.
-    pub nodes: Nodes,
+    pub nodes: Cluster,
     pub rules: DeployRules,
 }
 
@@ -57,6 +57,8 @@ pub struct DeployRules {
     /// How long a new version may take to fold what is in the log.
     pub history_limit: Duration,
     pub rollback: RollbackRule,
+    /// The routes of the host itself, which no service may have.
+    pub reserved: Vec<ReservedRoute<()>>,
 }
 
 /// When a new version is taken back by itself.
@@ -126,7 +128,7 @@ impl From<AppendError> for DeployError {
 
 /// Deploys. One for a host.
 pub struct Deployer {
-    pub(super) ground: DeployGround,
+    pub(super) deps: DeployDeps,
     /// What the log says. Held by whoever deploys.
     pub(super) deployments: Mutex<Deployments>,
     /// The same, for whoever wants to know.
@@ -143,9 +145,9 @@ pub(super) struct Told {
 
 impl Deployer {
     /// `deployments`: what the log says, and what runs.
-    pub(crate) fn new(ground: DeployGround, deployments: Deployments) -> Arc<Self> {
+    pub(crate) fn new(deps: DeployDeps, deployments: Deployments) -> Arc<Self> {
         let told = ArcSwap::from_pointee(Told::of(&deployments));
-        Arc::new(Self { ground, deployments: Mutex::new(deployments), told, trouble: ArcSwapOption::empty() })
+        Arc::new(Self { deps, deployments: Mutex::new(deployments), told, trouble: ArcSwapOption::empty() })
     }
 
     /// What runs, by service.
@@ -169,7 +171,7 @@ impl Deployer {
 
     /// Up to `limit` events of the history of deployments behind a version of their stream, each with an entry a service.
     pub async fn history(&self, after: Version, limit: usize) -> Result<Vec<HistoryEntry>, CallError> {
-        let events = deployment::read(&*self.ground.log, after, limit).await.map_err(history_error)?;
+        let events = deployed::history(&*self.deps.log, after, limit).await.map_err(history_error)?;
         Ok(events.into_iter().flat_map(|(event, happened)| HistoryEntry::of(&event, happened)).collect())
     }
 
@@ -257,7 +259,7 @@ impl Deployer {
         let mut deployments = self.alone()?;
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
         let (target, from) = (earlier(running, to)?.clone(), running.release.digest);
-        let wasm = self.ground.store.fetch(target.digest).await.map_err(DeployError::Store)?;
+        let wasm = self.deps.store.fetch(target.digest).await.map_err(DeployError::Store)?;
         let wasm = wasm.ok_or_else(|| gone(&PastError::Gone(target.digest)))?;
         let upload = Upload { wasm, signature: None };
         // What it was granted then, and the configuration grants now.
@@ -286,7 +288,7 @@ impl Deployer {
         let mut deployments = self.alone()?;
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
         let release = running.release.clone();
-        let current = self.ground.registry.current();
+        let current = self.deps.registry.current();
         let rest: Vec<_> =
             current.services().filter(|other| other.manifest().service != *service).cloned().collect();
         let asks =
@@ -318,28 +320,28 @@ impl Deployer {
         options: &Options,
         back: bool,
     ) -> Candidate {
-        let ground = &self.ground;
+        let deps = &self.deps;
         let granted = |component: &Component| {
-            let configured = ground.rules.grants.get(component.manifest().service.as_str());
+            let configured = deps.rules.grants.get(component.manifest().service.as_str());
             configured.into_iter().flatten().cloned().chain(granted(component)).collect()
         };
         let examiner = Examiner {
-            runtime: &ground.runtime,
-            log: &ground.log,
-            http: &ground.http,
-            trusted: if back { &[] } else { &ground.rules.trusted },
-            history_limit: ground.rules.history_limit,
+            runtime: &deps.runtime,
+            log: &deps.log,
+            http: &deps.http,
+            trusted: if back { &[] } else { &deps.rules.trusted },
+            history_limit: deps.rules.history_limit,
             granted: &granted,
-            sagas: Some(&ground.sagas),
+            sagas: Some(&deps.sagas),
         };
         let terms = Terms { sample: options.sample, allow_breaking: &options.allow_breaking, back };
-        examiner.examine(upload, &ground.registry.current(), terms).await
+        examiner.examine(upload, &deps.registry.current(), terms).await
     }
 
     /// The report with all services that would run, unless a gate refuses one of them.
     fn pass(&self, candidates: &[Candidate], dry_run: bool) -> Result<(Report, Deployed), DeployError> {
-        let deployed = together(&self.ground.registry.current(), candidates);
-        let gates = vec![side_by_side(deployed.as_ref())];
+        let deployed = together(&self.deps.registry.current(), candidates);
+        let gates = vec![side_by_side(deployed.as_ref(), &self.deps.rules.reserved)];
         let services = candidates.iter().map(|candidate| candidate.report.clone()).collect();
         let report = Report { dry_run, live: false, services, gates, hosts: Vec::new() };
         match deployed {

@@ -42,10 +42,10 @@ pub enum FollowError {
 
 /// The files as they were at the last look.
 #[derive(Default)]
-struct Files(BTreeMap<PathBuf, Seen>);
+struct Files(BTreeMap<PathBuf, ObservedMember>);
 
 #[derive(Clone, Copy)]
-struct Seen {
+struct ObservedMember {
     stamp: Stamp,
     /// Whether it has been taken since it has this stamp.
     taken: bool,
@@ -120,7 +120,7 @@ impl Files {
                 still.push(file.clone());
             }
             let digest = seen.and_then(|seen| seen.digest);
-            self.0.insert(file, same.unwrap_or(Seen { stamp, taken: false, digest }));
+            self.0.insert(file, same.unwrap_or(ObservedMember { stamp, taken: false, digest }));
         }
         still
     }

@@ -6,13 +6,12 @@ use std::time::Duration;
 use tokio::sync::MutexGuard;
 
 use super::deployer::Deployer;
-use super::deployment::{AGGREGATE, Deployments, HistoryError};
-use super::registry::Deployed;
-use super::store::PastError;
 use super::swap::GoLive;
-use crate::error::{CallError, with_causes};
+use crate::aggregate::CallError;
+use crate::deployed::{Deployed, Deployments, HistoryError, PastError};
+use crate::error::with_causes;
 use crate::log::Subscription;
-use crate::model::{Position, ServiceName};
+use crate::model::{DEPLOYMENT, Position, ServiceName};
 use crate::runtime::Component;
 
 /// Before a deployment is tried again that this host cannot follow.
@@ -34,13 +33,13 @@ enum BehindError {
 impl Deployer {
     /// Has run here whatever runs by the log, from a position on. Never ends by itself.
     pub(crate) async fn follow(self: Arc<Self>, after: Position) {
-        let mut events = Subscription::new(self.ground.log.clone(), after);
+        let mut events = Subscription::new(self.deps.log.clone(), after);
         loop {
             self.catch_up(self.deployments.lock().await).await;
             loop {
                 match events.next().await {
                     Ok(Some(page)) => {
-                        if page.iter().any(|event| event.stream.aggregate() == AGGREGATE) {
+                        if page.iter().any(|event| event.stream.aggregate() == DEPLOYMENT) {
                             break;
                         }
                     }
@@ -74,11 +73,11 @@ impl Deployer {
         deployments: &mut Deployments,
     ) -> Result<(), BehindError> {
         let mut next = deployments.clone();
-        let Some(watched) = next.read_on(&*self.ground.log).await? else { return Ok(()) };
+        let Some(watched) = next.read_on(&*self.deps.log).await? else { return Ok(()) };
         let (deployed, new) = self.deployed_by(&next).await?;
         let mut components = Vec::new();
         for component in new {
-            let rehearsed = self.ground.sagas.rehearse(&component).await?;
+            let rehearsed = self.deps.sagas.rehearse(&component).await?;
             components.push((component, rehearsed));
         }
         *deployments = next;
@@ -91,11 +90,11 @@ impl Deployer {
         &self,
         deployments: &Deployments,
     ) -> Result<(Deployed, Vec<Component>), BehindError> {
-        let current = self.ground.registry.current();
+        let current = self.deps.registry.current();
         let (mut services, mut new) = (Vec::new(), Vec::new());
         for (service, running) in &deployments.running {
             let digest = running.release.digest;
-            let had = self.ground.components.get(digest).await;
+            let had = self.deps.components.get(digest).await;
             let component =
                 had.map_err(|source| BehindError::Component { service: service.clone(), source })?;
             if current.service(service.as_str()).is_none_or(|old| old.digest() != digest) {

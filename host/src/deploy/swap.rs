@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::deployer::{DeployError, Deployer, Told};
-use super::deployment::{self, Deployments, Happened, Running};
 use super::gates::Candidate;
-use super::registry::Deployed;
 use super::report::HostReport;
+use crate::aggregate::CallError;
 use crate::clock::{SharedClock, Time};
-use crate::error::CallError;
+use crate::cluster::Member;
+use crate::deployed::{self, Deployed, Deployments, Happened, Running};
 use crate::log::{Append, AppendError, EventLog, ReadError};
 use crate::model::{Actor, CommandId, Meta, event_of};
-use crate::nodes::Node;
 use crate::runtime::Component;
 use crate::saga::Rehearsed;
 
@@ -43,13 +42,13 @@ impl Deployer {
         Swap { happened, deployed, candidates }: Swap,
         actor: Actor,
     ) -> Result<(), DeployError> {
-        let ground = &self.ground;
+        let deps = &self.deps;
         for candidate in &candidates {
-            ground.components.keep(&candidate.wasm).map_err(DeployError::Store)?;
-            ground.store.share(&candidate.wasm).await.map_err(DeployError::Store)?;
+            deps.components.keep(&candidate.wasm).map_err(DeployError::Store)?;
+            deps.store.share(&candidate.wasm).await.map_err(DeployError::Store)?;
         }
         let watched = happened.is_watched();
-        record(&*ground.log, &ground.clock, deployments, happened, actor).await?;
+        record(&*deps.log, &deps.clock, deployments, happened, actor).await?;
         let components = candidates.into_iter();
         let components =
             components.filter_map(|candidate| Some((candidate.component?, candidate.rehearsed))).collect();
@@ -63,14 +62,14 @@ impl Deployer {
         deployments: &Deployments,
         GoLive { deployed, components, watched }: GoLive,
     ) {
-        let ground = &self.ground;
-        let (before, ran) = (ground.registry.current(), self.running());
-        ground.components.keep_releases(deployments.digests().collect());
-        ground.http.follow(deployments.origins());
-        ground.registry.replace(deployed);
+        let deps = &self.deps;
+        let (before, ran) = (deps.registry.current(), self.running());
+        deps.components.keep_releases(deployments.digests().collect());
+        deps.http.follow(deployments.origins());
+        deps.registry.replace(deployed);
         self.told.store(Arc::new(Told::of(deployments)));
-        ground.nodes.tell();
-        if let Err(error) = ground.projections.follow().await {
+        deps.nodes.tell();
+        if let Err(error) = deps.projections.follow().await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "read models do not follow a deployment"
@@ -82,7 +81,7 @@ impl Deployer {
                 // With other grants.
                 continue;
             }
-            if let Err(error) = ground.sagas.move_over(rehearsed, component.digest()).await {
+            if let Err(error) = deps.sagas.move_over(rehearsed, component.digest()).await {
                 tracing::error!(%error, "open sagas stay on the version before");
             }
             let released = |old: &&Component| ran.iter().find(|ran| ran.release.digest == old.digest());
@@ -92,19 +91,19 @@ impl Deployer {
                 tokio::spawn(self.clone().watch(component.clone(), old.clone(), release.clone()));
             }
         }
-        if let Err(error) = ground.sagas.wake().await {
+        if let Err(error) = deps.sagas.wake().await {
             tracing::warn!(%error, "sagas that wait for a service begin at the next start");
         }
     }
 
     /// Whether the hosts that share the log follow, after a while in which most do.
     pub(super) async fn hosts(&self) -> Vec<HostReport> {
-        if self.ground.nodes.me().is_none() {
+        if self.deps.nodes.me().is_none() {
             return Vec::new();
         }
         let version = self.version();
-        let hosts = self.ground.nodes.follow(version, FOLLOWED).await;
-        let report = |node: Node| HostReport {
+        let hosts = self.deps.nodes.follow(version, FOLLOWED).await;
+        let report = |node: Member| HostReport {
             name: node.name,
             address: node.address,
             runs: node.status.deployment >= version,
@@ -136,7 +135,7 @@ pub(super) async fn record(
         actor: actor.clone(),
     };
     let expected = deployments.version;
-    let append = Append { stream: deployment::stream(), expected, events: vec![event], meta: Arc::new(meta) };
+    let append = Append { stream: deployed::stream(), expected, events: vec![event], meta: Arc::new(meta) };
     log.append(vec![append]).await.map_err(|error| match error {
         // By another host that shares the log: this one is about to see it.
         AppendError::Conflict { .. } => DeployError::UnderWay,

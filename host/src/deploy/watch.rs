@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, interval};
 
 use super::deployer::{DeployError, Deployer, RollbackRule};
-use super::deployment::{Happened, Release};
 use super::swap::Swap;
+use crate::deployed::{Happened, Release};
 use crate::model::Rejection;
 use crate::runtime::{Component, Tally};
 
@@ -35,14 +35,14 @@ impl Deployer {
     }
 
     async fn watch_for_faults(self: Arc<Self>, new: Component, old: Component, release: Release) {
-        let rule = self.ground.rules.rollback;
+        let rule = self.deps.rules.rollback;
         let end = Instant::now() + rule.window;
         // What the gates have called does not count.
         let before = new.tally();
         let mut looks = interval(LOOK);
         while Instant::now() < end {
             looks.tick().await;
-            let current = self.ground.registry.current();
+            let current = self.deps.registry.current();
             let service = &new.manifest().service;
             if current.service(service.as_str()).is_none_or(|running| running.digest() != new.digest()) {
                 return;
@@ -74,7 +74,7 @@ impl Deployer {
             // Somebody was faster.
             return Ok(());
         }
-        let deployed = self.ground.registry.current().with(std::slice::from_ref(old));
+        let deployed = self.deps.registry.current().with(std::slice::from_ref(old));
         let deployed = deployed.map_err(|why| Rejection::new("side-by-side", why))?;
         let reason = format!("{faults} of its first {calls} calls faulted");
         tracing::error!(%service, from = %from.short(), to = %to.digest.short(), reason, "a version is rolled back");
@@ -83,8 +83,8 @@ impl Deployer {
         let swap = Swap { happened, deployed, candidates: Vec::new() };
         self.clone().swap(&mut deployments, swap, "kontor".into()).await?;
         // Calls fail no more, so there is time for the sagas that have moved over or begun meanwhile.
-        let rehearsed = self.ground.sagas.rehearse(old).await?;
-        self.ground.sagas.move_over(&rehearsed, old.digest()).await?;
+        let rehearsed = self.deps.sagas.rehearse(old).await?;
+        self.deps.sagas.move_over(&rehearsed, old.digest()).await?;
         Ok(())
     }
 }

@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
-use hyper::StatusCode;
 use serde::Serialize;
-use serde_json::Value;
 use tokio::sync::watch;
 
 use super::headers::IfMatch;
-use super::problem::Problem;
-use super::schema::Schema;
-use super::{Edge, stopped};
-use crate::dispatch::Accepted;
-use crate::error::CallError;
+use super::{HostContext, stopped};
+use crate::aggregate::{Accepted, CallError};
+use crate::contract::Problem;
 use crate::model::{
     AggregateName, Command, CommandId, CommandName, CorrelationId, Intent, Json, Origin, Position, SagaId,
     StreamId, Version,
@@ -87,7 +83,7 @@ impl Done {
 
 /// Carries a command out. Does not wait for a saga any more when the host shuts down.
 pub(super) async fn carry_out(
-    edge: &Edge,
+    edge: &HostContext,
     asked: Asked,
     stopping: watch::Receiver<bool>,
 ) -> Result<Done, Problem> {
@@ -114,7 +110,7 @@ pub(super) async fn carry_out(
 }
 
 async fn expected_version(
-    edge: &Edge,
+    edge: &HostContext,
     stream: &StreamId,
     condition: Option<IfMatch>,
 ) -> Result<Option<Version>, Problem> {
@@ -131,13 +127,13 @@ async fn expected_version(
 
 /// A "no" was decided on what is in the log by now, and says so like any other reply: whoever reads that far sees why. A
 /// fault reflects nothing.
-fn refusal(edge: &Edge, error: CallError) -> Problem {
+fn refusal(edge: &HostContext, error: CallError) -> Problem {
     let decided = matches!(error, CallError::Rejected(_) | CallError::VersionMismatch { .. });
     let problem = Problem::from(error);
     if decided { problem.reflecting(head(edge)) } else { problem }
 }
 
-fn head(edge: &Edge) -> Position {
+fn head(edge: &HostContext) -> Position {
     *edge.log.head().borrow()
 }
 
@@ -145,7 +141,7 @@ fn head(edge: &Edge) -> Position {
 /// it is sent; with it, the aggregate as it stands when the saga has ended or the time is over, and a position that covers
 /// all that the saga did.
 async fn follow(
-    edge: &Edge,
+    edge: &HostContext,
     accepted: Accepted,
     repeatable: bool,
     wait: Option<Duration>,
@@ -177,64 +173,4 @@ async fn follow(
         None => (accepted.version, None),
     };
     Ok((Accepted { version, view, position, ..accepted }, saga))
-}
-
-/// Checks a body against the command's schema. The text itself goes on as it came. No body at all stands for `{}`.
-pub(crate) fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
-    let text = json_text(body)?;
-    let value: Value = serde_json::from_str(text).map_err(no_json)?;
-    schema.check(&value).map_err(|violations| {
-        Problem::violations(
-            "invalid-payload",
-            "The payload does not follow the command's schema.",
-            violations,
-        )
-    })?;
-    Json::parse(text.to_owned()).map_err(no_json)
-}
-
-/// The text of a body that should be JSON. No body at all stands for `{}`.
-pub(super) fn json_text(body: &[u8]) -> Result<&str, Problem> {
-    let body = if body.is_empty() { b"{}" } else { body };
-    std::str::from_utf8(body).map_err(|error| invalid_json(format!("The body is no UTF-8: {error}.")))
-}
-
-pub(super) fn no_json(error: serde_json::Error) -> Problem {
-    invalid_json(format!("The body is no JSON: {error}."))
-}
-
-fn invalid_json(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid-json", detail)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn schema() -> Schema {
-        Schema::compile(&json!({"type": "object", "properties": {"quantity": {"type": "integer"}}})).unwrap()
-    }
-
-    #[test]
-    fn a_payload_goes_on_as_it_came() {
-        for (body, text) in [("", "{}"), (" {\"quantity\" : 1}\n", "{\"quantity\" : 1}")] {
-            assert_eq!(payload(&schema(), body.as_bytes()).unwrap().as_str(), text);
-        }
-    }
-
-    #[test]
-    fn a_payload_that_is_wrong_is_refused() {
-        for (body, status, code) in [
-            ("{\"quantity\": 1,}", 400, "invalid-json"),
-            ("[] []", 400, "invalid-json"),
-            ("{\"quantity\": \"x\"}", 422, "invalid-payload"),
-            ("[]", 422, "invalid-payload"),
-        ] {
-            let problem = payload(&schema(), body.as_bytes()).unwrap_err();
-            assert_eq!((problem.status().as_u16(), problem.code()), (status, code), "{body}");
-        }
-        assert!(payload(&schema(), b"{\"a\": \"\xff\"}").is_err());
-    }
 }

@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use super::problem::Problem;
+use crate::contract::Problem;
 use crate::model::{CommandId, CorrelationId, Position, Version};
 use crate::query::Revision;
 

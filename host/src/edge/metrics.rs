@@ -5,6 +5,16 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram, Label};
 
+use crate::cluster::{MemberState, ObservedMember};
+use crate::log::LogState;
+use crate::messaging::Messaging;
+use crate::projection::Overview;
+use crate::saga::Census;
+use crate::telemetry::{
+    BUILDING, COPY_LAG, COPY_SEQUENCE, LAG_EVENTS, LAG_SECONDS, LOG_AVAILABLE, NATS_CONNECTED, NODES,
+    OLDEST_SAGA, PARKED, POSITION, SAGAS,
+};
+
 /// The statuses that the edge answers with.
 const STATUSES: [u16; 17] =
     [200, 201, 202, 304, 400, 404, 405, 408, 409, 412, 413, 415, 422, 500, 502, 503, 504];
@@ -45,5 +55,59 @@ impl RequestMetrics {
         let mut labels = self.labels.clone();
         labels.push(Label::new("status", status.to_string()));
         metrics::counter!(self.counted, labels)
+    }
+}
+
+/// Sets what the metrics say about the sagas that have not ended.
+pub(crate) fn show_sagas(census: &[Census]) {
+    for Census { state, sagas, oldest } in census {
+        metrics::gauge!(SAGAS, "state" => state.as_str()).set(*sagas as f64);
+        metrics::gauge!(OLDEST_SAGA, "state" => state.as_str()).set(oldest.as_secs_f64());
+    }
+}
+
+/// Sets what the metrics say about the log.
+pub(crate) fn show_log(log: LogState) {
+    metrics::gauge!(LOG_AVAILABLE).set(u8::from(log.takes_appends));
+    if let Some(copy) = log.copy {
+        metrics::gauge!(COPY_SEQUENCE).set(copy.sequence.get() as f64);
+        metrics::gauge!(COPY_LAG).set(copy.behind as f64);
+    }
+}
+
+/// Sets what the metrics say about the hosts that share the log.
+pub(crate) fn show_nodes(nodes: &[ObservedMember]) {
+    for (state, label) in
+        [(MemberState::Up, "up"), (MemberState::Silent, "silent"), (MemberState::Left, "left")]
+    {
+        let there = nodes.iter().filter(|seen| seen.state == state).count();
+        metrics::gauge!(NODES, "state" => label).set(there as f64);
+    }
+}
+
+/// Sets what the metrics say about the connection to NATS.
+pub(crate) fn show_messaging(messaging: &Messaging) {
+    metrics::gauge!(NATS_CONNECTED).set(u8::from(messaging.is_connected()));
+}
+
+/// Sets what the metrics say about the read models, each with the labels `service` and `version`:
+///
+/// | metric | what | worth an alarm |
+/// |---|---|---|
+/// | `kontor_projection_position` | everything in the log up to here is dealt with | |
+/// | `kontor_projection_lag_events` | events behind that | |
+/// | `kontor_projection_lag_seconds` | how long ago the first of them was recorded | when it grows |
+/// | `kontor_projection_parked_streams` | streams it could not go on with | above 0 |
+/// | `kontor_projection_building_position` | how far the one is that is being built beside it; 0 if there is none | |
+pub(crate) fn show_projections(projections: &[Overview]) {
+    for projection in projections {
+        let labels =
+            [("service", projection.service.to_string()), ("version", projection.version.to_string())];
+        metrics::gauge!(POSITION, &labels).set(projection.position.get() as f64);
+        metrics::gauge!(LAG_EVENTS, &labels).set(projection.lag_events as f64);
+        metrics::gauge!(LAG_SECONDS, &labels).set(Duration::from_millis(projection.lag_ms).as_secs_f64());
+        metrics::gauge!(PARKED, &labels).set(projection.parked as f64);
+        let building = projection.building.as_ref().map_or(0, |building| building.position.get());
+        metrics::gauge!(BUILDING, &labels).set(building as f64);
     }
 }

@@ -6,9 +6,7 @@ mod headers;
 pub mod http;
 mod metrics;
 pub mod nats;
-mod problem;
 mod query;
-mod schema;
 
 use std::sync::Arc;
 
@@ -16,21 +14,18 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
 use self::http::HttpLimits;
-use crate::deploy::{Deployer, Registry};
-use crate::dispatch::Dispatch;
+use crate::aggregate::Dispatch;
+use crate::cluster::{Cluster, Status};
+use crate::deploy::Deployer;
+use crate::deployed::Registry;
 use crate::log::EventLog;
 use crate::messaging::Messaging;
-use crate::nodes::{Nodes, Status};
 use crate::projection::Projections;
 use crate::query::Queries;
 use crate::saga::Sagas;
 
-pub(crate) use self::command::payload;
-pub(crate) use self::problem::Problem;
-pub(crate) use self::schema::Schema;
-
 /// What the edge hands requests to.
-pub struct Edge {
+pub struct HostContext {
     pub log: Arc<dyn EventLog>,
     pub registry: Arc<Registry>,
     pub dispatch: Arc<Dispatch>,
@@ -40,13 +35,13 @@ pub struct Edge {
     pub deployer: Arc<Deployer>,
     /// None without NATS.
     pub messaging: Option<Messaging>,
-    pub nodes: Nodes,
+    pub nodes: Cluster,
     /// The recorder behind it must be installed before the edge starts.
     pub metrics: PrometheusHandle,
     pub limits: HttpLimits,
 }
 
-impl Edge {
+impl HostContext {
     /// How the host is.
     pub(crate) fn status(&self) -> Status {
         Status {

@@ -2,17 +2,21 @@
 
 mod embedded;
 mod jetstream;
+mod problem;
 mod readers;
 mod snapshots;
 mod sql;
 mod thread;
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_nats::Client;
 use async_trait::async_trait;
+use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::model::{CommandId, Meta, NewEvent, Position, Recorded, StreamId, Version};
@@ -28,6 +32,45 @@ pub const MAX_PAGE: usize = 1_000;
 pub const MAX_BATCH: usize = 10 * MAX_PAGE;
 /// Bytes of payload after which a batch ends with a page, so that large events do not fill the memory.
 const MAX_BATCH_BYTES: usize = 16 << 20;
+
+/// Where the events are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogEngine {
+    /// In the data directory.
+    #[default]
+    Embedded,
+    /// In a stream of NATS, for several hosts; the data directory has a copy.
+    #[value(name = "jetstream")]
+    JetStream,
+}
+
+/// Where a log is opened.
+pub enum LogPlace<'a> {
+    /// In the data directory.
+    Embedded,
+    /// In a stream of NATS, with a copy in the data directory.
+    JetStream { client: Client, options: &'a JetStreamOptions, replicas: usize },
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenLogError {
+    #[error(transparent)]
+    Embedded(#[from] OpenError),
+    #[error(transparent)]
+    JetStream(#[from] JetStreamError),
+}
+
+/// Opens a log. `data`: the data directory.
+pub async fn open(place: LogPlace<'_>, data: &Path) -> Result<Arc<dyn EventLog>, OpenLogError> {
+    match place {
+        LogPlace::Embedded => Ok(Arc::new(EmbeddedLog::open(data)?)),
+        LogPlace::JetStream { client, options, replicas } => {
+            Ok(Arc::new(JetStreamLog::open(client, options, replicas, data).await?))
+        }
+    }
+}
 
 /// New events for one stream, all of one command.
 #[derive(Clone, Debug)]
@@ -51,16 +94,16 @@ impl Append {
 /// Appends that build on one another before they are acknowledged: once one has failed, those after it fail as well, even
 /// if the version that they expect has come about in another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Lineage(u64);
+pub struct AppendChain(u64);
 
-impl Lineage {
+impl AppendChain {
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-impl Default for Lineage {
+impl Default for AppendChain {
     fn default() -> Self {
         Self::new()
     }
@@ -90,10 +133,10 @@ pub enum AppendError {
     Busy,
     /// The log takes nothing at the moment, so nothing was tried.
     #[error("the log takes nothing at the moment")]
-    Away,
+    Unavailable,
     /// The log cannot write. Whether the batch will be found after a restart is not known.
     #[error("the log cannot be written")]
-    Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
 /// How a log stands.
@@ -131,12 +174,12 @@ pub type Appending = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> 
 #[async_trait]
 pub trait EventLog: Send + Sync {
     /// Appends to one or several streams, all or nothing. The place in the order is taken when this returns, not when the
-    /// future is first polled, so a caller may append on top of what it has not seen acknowledged, in the same lineage.
-    fn append_in(&self, lineage: Lineage, batch: Vec<Append>) -> Appending;
+    /// future is first polled, so a caller may append on top of what it has not seen acknowledged, in the same chain.
+    fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending;
 
     /// Appends on top of what has been acknowledged.
     fn append(&self, batch: Vec<Append>) -> Appending {
-        self.append_in(Lineage::new(), batch)
+        self.append_in(AppendChain::new(), batch)
     }
 
     /// Whether others write to it too. Then what can be read here may be behind, which only an append finds out; and of

@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use super::incoming::{Incoming, Received, Subscribed};
 use super::streams::{NoStream, Streams};
-use crate::edge::Problem;
+use crate::contract::Problem;
+use crate::telemetry;
 
 /// `kontor.dead-letters.<service>.<aggregate>.<command>`
 pub(super) const SUBJECTS: &str = "kontor.dead-letters.>";
@@ -113,7 +114,7 @@ impl DeadLetters {
         let subject = format!("kontor.dead-letters.{service}.{aggregate}.{command}");
         self.streams.context.send_publish(subject, message).await?.await?;
         tracing::warn!(%service, %aggregate, %command, message = received.id, code = problem.code(), "a dead letter");
-        metrics::counter!(super::DEAD, "service" => service.shared()).increment(1);
+        metrics::counter!(telemetry::DEAD_LETTERS, "service" => service.shared()).increment(1);
         Ok(())
     }
 

@@ -26,10 +26,9 @@ use tokio::sync::watch;
 use super::dead_letters::{About, DeadLetters};
 use super::streams::{NoStream, Streams};
 use super::trouble::Trouble;
-use crate::deploy::{Deployed, Registry};
-use crate::dispatch::Submit;
-use crate::edge::{Problem, Schema, payload};
-use crate::manifest::{IdSource, Publication, Subscription};
+use crate::aggregate::Submit;
+use crate::contract::{IdSource, Problem, Publication, Schema, Subscription, payload};
+use crate::deployed::{Deployed, Registry};
 use crate::model::{Command, CommandId, Digest, Intent, Origin, ServiceName, StreamId, hashed_uuid};
 
 /// How often a message is delivered until it is a dead letter: six seconds in all, longer than services wait for each other.

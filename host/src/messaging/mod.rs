@@ -18,22 +18,16 @@ use self::incoming::Incoming;
 use self::outgoing::Outgoing;
 use self::streams::Streams;
 use self::trouble::Trouble;
-use crate::deploy::Registry;
-use crate::dispatch::Submit;
+use crate::aggregate::Submit;
+use crate::cluster::{Cluster, Connection};
+use crate::deployed::Registry;
 use crate::log::EventLog;
-use crate::nats::Connection;
-use crate::nodes::Nodes;
 
 pub use dead_letters::{About, DeadLetter, DeadLettersError, Redriven};
 pub use streams::NoStream;
 
-/// The metric that says up to which position events are published; of several hosts, on the one that does it.
-pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
-/// And the one that counts dead letters.
-pub(crate) const DEAD: &str = "kontor_nats_dead_letters_total";
-
 /// What messaging stands on.
-pub struct Ground {
+pub struct Deps {
     pub log: Arc<dyn EventLog>,
     pub registry: Arc<Registry>,
     pub commands: Arc<dyn Submit>,
@@ -41,7 +35,7 @@ pub struct Ground {
     /// How many servers keep each stream that is made.
     pub replicas: usize,
     /// One of them publishes the events.
-    pub nodes: Nodes,
+    pub nodes: Cluster,
 }
 
 /// Messaging as it runs.
@@ -54,8 +48,8 @@ pub struct Messaging {
 }
 
 impl Messaging {
-    pub fn start(ground: Ground) -> Self {
-        let Ground { log, registry, commands, connection, replicas, nodes } = ground;
+    pub fn start(deps: Deps) -> Self {
+        let Deps { log, registry, commands, connection, replicas, nodes } = deps;
         let context = jetstream::new(connection.client().clone());
         let streams = Streams { context, replicas };
         let dead_letters = DeadLetters { streams: streams.clone() };

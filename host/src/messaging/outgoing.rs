@@ -21,11 +21,12 @@ use super::cloud_event;
 use super::owners::Owners;
 use super::streams::{EVENTS, NoStream, Streams};
 use super::trouble::Trouble;
-use crate::deploy::{HistoryError, Registry};
+use crate::cluster::Cluster;
+use crate::contract::EventRef;
+use crate::deployed::{HistoryError, Registry};
 use crate::log::{EventLog, ReadError, Subscription};
-use crate::manifest::EventRef;
 use crate::model::{Position, Recorded};
-use crate::nodes::Nodes;
+use crate::telemetry;
 
 /// Messages on their way at once: more are not quicker, and each is kept in memory until it is acknowledged.
 const AHEAD: usize = 256;
@@ -39,7 +40,7 @@ pub(super) struct Outgoing {
     pub(super) registry: Arc<Registry>,
     pub(super) streams: Streams,
     pub(super) trouble: Arc<Trouble>,
-    pub(super) nodes: Nodes,
+    pub(super) nodes: Cluster,
 }
 
 /// Where the stream is: its last message, and the event in it. Both 0 at the beginning.
@@ -220,7 +221,7 @@ impl Outgoing {
     }
 
     fn published(&self, position: Position) {
-        metrics::gauge!(super::PUBLISHED).set(position.get() as f64);
+        metrics::gauge!(telemetry::PUBLISHED).set(position.get() as f64);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::deploy::{self, HistoryError};
+use crate::deployed::{self, HistoryError};
 use crate::log::{EventLog, MAX_PAGE};
 use crate::model::{Digest, Recorded, ServiceName, Version};
 
@@ -42,7 +42,7 @@ impl Owners {
 
     async fn read_on(&mut self, log: &dyn EventLog) -> Result<(), HistoryError> {
         loop {
-            let releases = deploy::releases(log, self.version, MAX_PAGE).await?;
+            let releases = deployed::releases(log, self.version, MAX_PAGE).await?;
             let Some((last, _)) = releases.last() else {
                 return Ok(());
             };

@@ -15,7 +15,7 @@ use super::ProjectionsError;
 use super::files::{self, Name};
 use super::tables::{self, Beginning, Role};
 use crate::clock::Time;
-use crate::manifest::ReadModel;
+use crate::contract::ReadModel;
 use crate::model::{Digest, Position, ServiceName, StreamId, hash_prefix};
 use crate::runtime::Guarded;
 
@@ -314,7 +314,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::manifest::EventRef;
+    use crate::contract::EventRef;
     use crate::projection::shelf::{Opened, Shelf};
     use crate::projection::tables::Progress;
 

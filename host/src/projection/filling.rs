@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode};
 use super::database::{Database, is_damage};
 use super::shelf::Opened;
 use super::tables::{self, Progress, Role};
-use crate::manifest::ReadModel;
+use crate::contract::ReadModel;
 use crate::model::{AggregateName, EventName, Position, Recorded, StreamId};
 use crate::runtime::{Access, Component, Guarded, ReadSession};
 

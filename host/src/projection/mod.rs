@@ -26,9 +26,9 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::SharedClock;
-use crate::deploy::Components;
+use crate::contract::ReadModel;
+use crate::deployed::Components;
 use crate::log::EventLog;
-use crate::manifest::ReadModel;
 use crate::model::{Position, ServiceName};
 use crate::runtime::Component;
 

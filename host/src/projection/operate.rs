@@ -8,8 +8,8 @@ use tokio::task::spawn_blocking;
 
 use super::tables::{self, Beginning};
 use super::{Database, Projection, Projections};
+use crate::aggregate::CallError;
 use crate::clock::Time;
-use crate::error::CallError;
 use crate::log::{EventLog, ReadError};
 use crate::model::{Position, Rejection, ServiceName, StreamId};
 

@@ -17,7 +17,7 @@ use super::operate::{Building, Request};
 use super::shelf::{Opened, Pair, Shelf};
 use super::tables::{Beginning, Role};
 use crate::clock::SharedClock;
-use crate::deploy::Components;
+use crate::deployed::Components;
 use crate::log::{EventLog, ReadError, Subscription};
 use crate::model::{Digest, Position, Recorded};
 use crate::runtime::Component;

@@ -7,8 +7,8 @@ use super::ProjectionsError;
 use super::database::{Database, Writer, is_passing};
 use super::files::{self, Name};
 use super::tables::{Beginning, Role};
-use crate::deploy::Components;
-use crate::manifest::ReadModel;
+use crate::contract::ReadModel;
+use crate::deployed::Components;
 use crate::model::{Digest, Position, ServiceName};
 use crate::runtime::Component;
 

@@ -7,7 +7,7 @@ use super::filling::Filling;
 use super::shelf::Shelf;
 use super::tables::Progress;
 use super::{ProjectionsError, files};
-use crate::error::CallError;
+use crate::aggregate::CallError;
 use crate::model::{Json, Position, Recorded};
 use crate::runtime::{Access, Ask, Component, QueryCall, ReadSession};
 

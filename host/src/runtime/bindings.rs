@@ -1,6 +1,6 @@
 //! The contract as Rust types, and the way from them to the host's own.
 
-use crate::manifest as host;
+use crate::contract as host;
 use crate::model::{Json, Recorded, Rejection};
 
 wasmtime::component::bindgen!({

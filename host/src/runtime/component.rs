@@ -7,11 +7,11 @@ use futures::future::BoxFuture;
 use wasmtime::Store;
 
 use super::bindings::{self, Service, types};
-use super::guest::{Guest, Identity, Scope};
-use super::host::{Ask, HttpCall, HttpOrigin, Outgoing, ReadSession, Steps};
+use super::guest::{Identity, InstanceData, Scope};
+use super::host::{Ask, HttpCall, Outgoing, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane, Tally};
+use crate::contract::{HttpOrigin, Manifest};
 use crate::error::{Fault, FaultKind};
-use crate::manifest::Manifest;
 use crate::model::{
     Actor, CommandName, CorrelationId, Digest, Json, NewEvent, QueryName, Recorded, Rejection, SagaId,
     SagaName, StreamId,
@@ -259,7 +259,8 @@ impl Component {
     async fn call<R, F>(&self, lane: Lane, scope: Scope, call: F) -> (Result<R, CallFailure>, Option<Scope>)
     where
         R: Send,
-        F: for<'a> FnOnce(&'a Service, &'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<R>> + Send,
+        F: for<'a> FnOnce(&'a Service, &'a mut Store<InstanceData>) -> BoxFuture<'a, wasmtime::Result<R>>
+            + Send,
     {
         self.loaded.instances.call(lane, scope, call).await
     }

@@ -16,7 +16,7 @@ use wasmtime_wasi_http::WasiHttpCtx;
 use super::RuntimeLimits;
 use super::console::Console;
 use super::host::{Ask, HttpAccess, HttpCall, HttpHooks, ReadSession, Steps};
-use crate::manifest::Manifest;
+use crate::contract::Manifest;
 use crate::model::{Digest, Json, ServiceName};
 
 /// Tables hold function pointers; a service of ordinary size has some thousands.
@@ -53,7 +53,7 @@ pub(crate) struct Scope {
 }
 
 /// The data of a store.
-pub(crate) struct Guest {
+pub(crate) struct InstanceData {
     pub(super) wasi: WasiCtx,
     pub(super) http_ctx: WasiHttpCtx,
     pub(super) http: HttpHooks,
@@ -62,16 +62,16 @@ pub(crate) struct Guest {
     pub(super) memory: MemoryLimit,
     /// Ticks of the engine's epoch that the running call may still use.
     pub(super) ticks_left: u64,
-    pub(super) moment: Arc<Moment>,
+    pub(super) moment: Arc<DeterministicContext>,
     /// None before the manifest is known.
     pub(crate) identity: Option<Arc<Identity>>,
     /// None between calls.
     pub(crate) scope: Option<Scope>,
 }
 
-impl Guest {
+impl InstanceData {
     pub(super) fn new(identity: Option<Arc<Identity>>, limits: &RuntimeLimits) -> Self {
-        let moment = Arc::new(Moment::default());
+        let moment = Arc::new(DeterministicContext::default());
         let console = Console::default();
         let wasi = WasiCtx::builder()
             .wall_clock(RecordedClock(moment.clone()))
@@ -116,7 +116,7 @@ pub(crate) fn forbidden(import: &str, operation: &str) -> wasmtime::Error {
     wasmtime::Error::msg(format!("{import} must not be called in {operation}"))
 }
 
-impl WasiView for Guest {
+impl WasiView for InstanceData {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
@@ -146,13 +146,13 @@ impl ResourceLimiter for MemoryLimit {
 
 /// The moment a call stands for: the same on every replay.
 #[derive(Default)]
-pub(super) struct Moment {
+pub(super) struct DeterministicContext {
     time_ms: AtomicU64,
     random: Mutex<Keystream>,
     used: AtomicBool,
 }
 
-impl Moment {
+impl DeterministicContext {
     pub(super) fn set(&self, time_ms: u64, id: &Arc<str>) {
         self.time_ms.store(time_ms, Ordering::Relaxed);
         *self.random.lock().unwrap_or_else(PoisonError::into_inner) = Keystream::new(id.clone());
@@ -193,7 +193,7 @@ impl Keystream {
     }
 }
 
-struct SeededRandom(Arc<Moment>);
+struct SeededRandom(Arc<DeterministicContext>);
 
 impl TryRng for SeededRandom {
     type Error = Infallible;
@@ -219,7 +219,7 @@ impl TryRng for SeededRandom {
 }
 
 /// Stands still at the recorded time of the call.
-struct RecordedClock(Arc<Moment>);
+struct RecordedClock(Arc<DeterministicContext>);
 
 impl RecordedClock {
     fn time(&self) -> Duration {
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn random_is_the_same_for_the_same_id() {
         let draw = |id: &str| {
-            let moment = Arc::new(Moment::default());
+            let moment = Arc::new(DeterministicContext::default());
             moment.set(7, &id.into());
             let mut bytes = [0; 100];
             SeededRandom(moment).try_fill_bytes(&mut bytes).unwrap();
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn clocks_show_the_time_of_the_call() {
-        let moment = Arc::new(Moment::default());
+        let moment = Arc::new(DeterministicContext::default());
         moment.set(1_700_000_000_123, &"a".into());
         let clock = RecordedClock(moment.clone());
         assert!(!moment.used());

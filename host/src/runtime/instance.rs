@@ -9,7 +9,7 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::bindings::{Service, ServicePre};
 use super::engine::TICK;
-use super::guest::{Guest, Identity, Scope};
+use super::guest::{Identity, InstanceData, Scope};
 use super::host::Halt;
 use super::{MAX_DEPTH, Shared};
 use crate::error::{Fault, FaultKind};
@@ -21,7 +21,7 @@ const MAX_WARM_BYTES: usize = 16 << 20;
 
 /// An instance that is ready for a call.
 pub(super) struct Instance {
-    store: Store<Guest>,
+    store: Store<InstanceData>,
     exports: Service,
     calls: u32,
 }
@@ -46,7 +46,7 @@ pub(super) enum CallFailure {
 /// The instances of one component.
 pub(super) struct Instances {
     shared: Arc<Shared>,
-    pre: ServicePre<Guest>,
+    pre: ServicePre<InstanceData>,
     identity: Option<Arc<Identity>>,
     /// Used as a stack: the instance that ran last is warm in the caches too.
     idle: Mutex<Vec<Instance>>,
@@ -62,7 +62,11 @@ pub(crate) struct Tally {
 }
 
 impl Instances {
-    pub(super) fn new(shared: Arc<Shared>, pre: ServicePre<Guest>, identity: Option<Arc<Identity>>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        pre: ServicePre<InstanceData>,
+        identity: Option<Arc<Identity>>,
+    ) -> Self {
         Self {
             shared,
             pre,
@@ -87,7 +91,8 @@ impl Instances {
     ) -> (Result<R, CallFailure>, Option<Scope>)
     where
         R: Send,
-        F: for<'a> FnOnce(&'a Service, &'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<R>> + Send,
+        F: for<'a> FnOnce(&'a Service, &'a mut Store<InstanceData>) -> BoxFuture<'a, wasmtime::Result<R>>
+            + Send,
     {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let (result, scope) = self.attempt(lane, scope, call).await;
@@ -105,7 +110,8 @@ impl Instances {
     ) -> (Result<R, CallFailure>, Option<Scope>)
     where
         R: Send,
-        F: for<'a> FnOnce(&'a Service, &'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<R>> + Send,
+        F: for<'a> FnOnce(&'a Service, &'a mut Store<InstanceData>) -> BoxFuture<'a, wasmtime::Result<R>>
+            + Send,
     {
         let label = (scope.operation, scope.subject.clone());
         let _permit = match self.admit(lane, scope.depth).await {
@@ -161,7 +167,7 @@ impl Instances {
                 return Ok(instance);
             }
         }
-        let guest = Guest::new(self.identity.clone(), &self.shared.limits);
+        let guest = InstanceData::new(self.identity.clone(), &self.shared.limits);
         let mut store = Store::new(&self.shared.engine, guest);
         store.limiter(|guest| &mut guest.memory);
         // The deadline is always one tick ahead and this counts: a plain deadline would run on while the call waits for the
@@ -176,7 +182,7 @@ impl Instances {
         Ok(Instance { store, exports, calls: 0 })
     }
 
-    fn allow_time(&self, store: &mut Store<Guest>) {
+    fn allow_time(&self, store: &mut Store<InstanceData>) {
         let ticks = self.shared.limits.call_time.as_millis().div_ceil(TICK.as_millis());
         // One more, because the first tick may come at once.
         store.data_mut().ticks_left = u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1);

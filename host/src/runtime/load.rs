@@ -12,11 +12,11 @@ use wasmtime::component::{Component as Code, InstancePre};
 use super::Runtime;
 use super::bindings::ServicePre;
 use super::component::Component;
-use super::guest::{Guest, Identity, Scope};
-use super::host::{HttpAccess, HttpOrigin};
+use super::guest::{Identity, InstanceData, Scope};
+use super::host::HttpAccess;
 use super::instance::{CallFailure, Instances, Lane};
+use crate::contract::{CONFIGURED, HttpOrigin, Manifest};
 use crate::error::Fault;
-use crate::manifest::{CONFIGURED, Manifest};
 use crate::model::{Digest, Json};
 
 /// The first bytes of every WebAssembly binary, then what tells a component from a core module.
@@ -63,7 +63,7 @@ pub enum LoadError {
 
 /// A component that is compiled and has said nothing of itself yet.
 pub(crate) struct Compiled {
-    pre: ServicePre<Guest>,
+    pre: ServicePre<InstanceData>,
     digest: Digest,
 }
 
@@ -81,7 +81,8 @@ impl Runtime {
         let compile = move || {
             let code = shared.cache.compile(&shared.engine, digest, &wasm).map_err(LoadError::Compile)?;
             check_imports(&shared.engine, &code)?;
-            let pre: InstancePre<Guest> = shared.linker.instantiate_pre(&code).map_err(LoadError::World)?;
+            let pre: InstancePre<InstanceData> =
+                shared.linker.instantiate_pre(&code).map_err(LoadError::World)?;
             ServicePre::new(pre).map_err(LoadError::World)
         };
         let compiled = self.shared.threads.compute(compile).await;
@@ -100,7 +101,7 @@ impl Runtime {
         Ok(Component::new(identity, instances))
     }
 
-    async fn describe(&self, pre: ServicePre<Guest>) -> Result<Manifest, LoadError> {
+    async fn describe(&self, pre: ServicePre<InstanceData>) -> Result<Manifest, LoadError> {
         let instances = Instances::new(self.shared.clone(), pre, None);
         let scope = Scope {
             operation: "describe",

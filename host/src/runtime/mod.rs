@@ -31,13 +31,13 @@ pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
 pub(crate) use host::{Access, Guarded, ReadSession, grant_to_add};
 pub use host::{Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
 pub use host::{
-    GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest,
-    HttpResponse, NoOrigin, Outgoing, Resolve, system_resolver,
+    GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse,
+    Outgoing, Resolve, system_resolver,
 };
 pub(crate) use instance::Tally;
 pub use load::LoadError;
 
-use guest::Guest;
+use guest::InstanceData;
 
 /// How deep services may ask each other: a screen asks services, one of which asks another. Each depth has its own
 /// instances, so that those who wait can never starve those they wait for.
@@ -100,7 +100,7 @@ pub struct Runtime {
 
 struct Shared {
     engine: Engine,
-    linker: Linker<Guest>,
+    linker: Linker<InstanceData>,
     cache: engine::CodeCache,
     limits: RuntimeLimits,
     /// By service, what `config.get` answers.
@@ -162,10 +162,10 @@ impl Runtime {
     }
 }
 
-fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceData>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    bindings::Service::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut Guest| guest)?;
+    bindings::Service::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut InstanceData| guest)?;
     Ok(linker)
 }

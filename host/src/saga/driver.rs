@@ -14,7 +14,7 @@ use super::journal::{Answered, Waiting};
 use super::record::{Record, RecordError, written};
 use super::retry::Phase;
 use super::sender::{Fate, NotHere, Sender};
-use crate::dispatch::Accepted;
+use crate::aggregate::Accepted;
 use crate::model::{Json, NewEvent, Recorded, Rejection, Version};
 use crate::runtime::{Awaited, Halt, Outcome, Request, Step, Steps};
 
@@ -231,7 +231,7 @@ impl Driver {
             None => {}
         }
         let (Wait::Sleep { duration_ms: time_ms } | Wait::Event { timeout_ms: time_ms, .. }) = wait;
-        let until_ms = self.sender.shared.ground.clock.now_ms().saturating_add(time_ms);
+        let until_ms = self.sender.shared.deps.clock.now_ms().saturating_add(time_ms);
         self.write(&[Entry::Waiting { name, wait, until_ms }])?;
         Err(self.halt(Verdict::Wait))
     }
@@ -286,7 +286,7 @@ impl Steps for Driver {
         let Some(version) = self.wait(name, wait)? else {
             return Ok(None);
         };
-        let read = self.sender.shared.ground.log.read(&stream, version.before(1), 1).await;
+        let read = self.sender.shared.deps.log.read(&stream, version.before(1), 1).await;
         let events = read.map_err(|error| self.halt(Verdict::Record(error.into())))?;
         Ok(events.into_iter().next())
     }
@@ -331,7 +331,7 @@ pub(super) async fn awaited(
     };
     let mut after = Version::START;
     loop {
-        let page = sender.shared.ground.log.read(stream, after, crate::log::MAX_PAGE).await?;
+        let page = sender.shared.deps.log.read(stream, after, crate::log::MAX_PAGE).await?;
         let Some(last) = page.last() else {
             return Ok(None);
         };

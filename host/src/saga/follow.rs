@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::index::{Change, Listed, Open, Unended};
 use super::sender::NotHere;
-use super::{AGGREGATE, LOG_PAUSE, Place, SagaStatus, Shared, record};
+use super::{LOG_PAUSE, Place, SagaStatus, Shared, record};
 use crate::log::Subscription;
-use crate::model::{Recorded, SagaId, StreamId};
+use crate::model::{Recorded, SAGA, SagaId, StreamId};
 
 impl Shared {
     /// Runs the open sagas, then those that the log's events start or wake.
@@ -20,7 +20,7 @@ impl Shared {
                 return;
             }
         }
-        let mut members = self.ground.nodes.changed();
+        let mut members = self.deps.nodes.changed();
         loop {
             let page = tokio::select! {
                 biased;
@@ -46,14 +46,14 @@ impl Shared {
 
     /// Starts and wakes the sagas that a page of events is about, and remembers that.
     async fn take_in(self: &Arc<Self>, page: &[Recorded]) -> Result<(), NotHere> {
-        let deployed = self.ground.components.current();
+        let deployed = self.deps.components.current();
         let (mut changes, mut called) = (Vec::new(), Vec::new());
         for event in page {
-            if event.stream.aggregate() == AGGREGATE {
+            if event.stream.aggregate() == SAGA {
                 let change = Change::of(event);
                 match &change {
                     Some(Change::Resumed { id }) => called.push(id.clone()),
-                    Some(Change::Taken { id, node }) if Some(node) != self.ground.nodes.me() => {
+                    Some(Change::Taken { id, node }) if Some(node) != self.deps.nodes.me() => {
                         self.lose(id);
                     }
                     Some(change) => self.tell_of(change),
@@ -72,7 +72,7 @@ impl Shared {
                     name: trigger.saga.clone(),
                 });
                 changes.push(Change::Triggered { open: open.clone(), stream: event.stream.to_string() });
-                if self.ground.nodes.owns(open.id.as_str(), None) {
+                if self.deps.nodes.owns(open.id.as_str(), None) {
                     // One that an earlier process may have run looks into its journal first.
                     let new = (event.position > self.since).then(|| event.clone());
                     self.spawn(open, new).await?;
@@ -89,7 +89,7 @@ impl Shared {
             self.pause(LOG_PAUSE).await?;
         }
         self.followed.send_replace(last.position);
-        if self.ground.nodes.me().is_some() {
+        if self.deps.nodes.me().is_some() {
             self.call(called).await?;
         }
         Ok(())
@@ -128,7 +128,7 @@ impl Shared {
         };
         let mut taken = 0;
         for Unended { open, runner, .. } in unended {
-            if self.ground.nodes.owns(open.id.as_str(), runner.as_ref()) && !self.waits.has(&open.id) {
+            if self.deps.nodes.owns(open.id.as_str(), runner.as_ref()) && !self.waits.has(&open.id) {
                 taken += usize::from(!self.under_way().contains_key(&open.id));
                 self.spawn(Arc::new(open), None).await?;
             }
@@ -144,7 +144,7 @@ impl Shared {
         loop {
             let due = async {
                 match self.waits.next_ms() {
-                    Some(time_ms) => self.ground.clock.until(time_ms).await,
+                    Some(time_ms) => self.deps.clock.until(time_ms).await,
                     None => std::future::pending().await,
                 }
             };
@@ -154,7 +154,7 @@ impl Shared {
                 () = self.waits.changed.notified() => continue,
                 () = due => {}
             }
-            for sleeper in self.waits.due(self.ground.clock.now_ms()) {
+            for sleeper in self.waits.due(self.deps.clock.now_ms()) {
                 if self.spawn(sleeper, None).await.is_err() {
                     return;
                 }
@@ -164,7 +164,7 @@ impl Shared {
 
     /// Lets go of the components of the past that no saga needs any more, once it is known which sagas there are.
     pub(super) async fn clear_components(self: Arc<Self>) {
-        let head = *self.ground.log.head().borrow();
+        let head = *self.deps.log.head().borrow();
         let mut followed = self.followed.subscribe();
         tokio::select! {
             () = self.stopped() => return,
@@ -174,7 +174,7 @@ impl Shared {
         match self.index.digests().await {
             Ok(digests) => {
                 let needed: HashSet<_> = digests.iter().filter_map(|digest| digest.parse().ok()).collect();
-                if let Err(error) = self.ground.components.retain(needed) {
+                if let Err(error) = self.deps.components.retain(needed) {
                     tracing::warn!(%error, "components that nobody needs are still there");
                 }
             }
@@ -189,15 +189,15 @@ impl Shared {
             Change::Parked { id, .. } => id,
             _ => return,
         };
-        let alone = self.ground.nodes.me().is_none();
+        let alone = self.deps.nodes.me().is_none();
         if alone || !self.waiting().contains_key(id) || self.under_way().contains_key(id) {
             return;
         }
         let (shared, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
-            let Ok(stream) = StreamId::new(AGGREGATE, id.as_str()) else { return };
+            let Ok(stream) = StreamId::new(SAGA, id.as_str()) else { return };
             // Err: they wait as long as they wanted to, and then look for themselves. It may go on by now.
-            if let Ok((_, Some(saga))) = record::read(&*shared.ground.log, &stream).await
+            if let Ok((_, Some(saga))) = record::read(&*shared.deps.log, &stream).await
                 && saga.state.settled()
             {
                 shared.tell_waiting(&SagaStatus::of(&id, &saga));

@@ -14,6 +14,7 @@ use tokio::task::JoinError;
 
 use super::entry::{Entry, Wait};
 use super::journal::SagaState;
+
 use crate::model::{Digest, NodeId, Position, Recorded, SagaId, SagaName, ServiceName, variant_of};
 
 /// Events that concern no saga after which the position is written all the same: as many are looked at again after a

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Action, Entry, Outcome, Request, Wait};
+
 use crate::model::{Digest, Json, NodeId, Rejection, SagaName, ServiceName, Version};
 
 /// The name of step zero: the command that caused the saga's trigger.

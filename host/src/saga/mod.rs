@@ -34,19 +34,17 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::aggregate::{CallError, Submit};
 use crate::clock::SharedClock;
-use crate::deploy::Components;
-use crate::dispatch::Submit;
-use crate::error::CallError;
+use crate::cluster::{Cluster, Lease};
+use crate::deployed::Components;
 use crate::log::{EventLog, ReadError, Subscription};
-use crate::model::{Position, Recorded, Rejection, SagaId, SagaName, ServiceName, StreamId};
-use crate::nodes::{Lease, Nodes};
+use crate::model::{Position, Recorded, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
 use crate::runtime::Ask;
 
 pub use journal::SagaState;
 pub(crate) use moving::{Course, Rehearsed};
 pub use operate::{Act, Census, Filter, Overview};
-pub(crate) use record::AGGREGATE;
 pub use retry::{Retries, Retry};
 
 use index::{Change, Index, Open, Unended};
@@ -80,7 +78,7 @@ pub struct SagaStatus {
 pub struct SagasError(#[from] rusqlite::Error);
 
 /// What sagas stand on.
-pub struct Ground {
+pub struct Deps {
     pub log: Arc<dyn EventLog>,
     pub commands: Arc<dyn Submit>,
     pub ask: Arc<dyn Ask>,
@@ -88,7 +86,7 @@ pub struct Ground {
     pub clock: SharedClock,
     pub retries: Retries,
     /// Who else runs sagas of this log.
-    pub nodes: Nodes,
+    pub nodes: Cluster,
 }
 
 /// Runs all sagas of the host.
@@ -98,7 +96,7 @@ pub struct Sagas {
 }
 
 struct Shared {
-    ground: Ground,
+    deps: Deps,
     index: Index,
     waits: Waits,
     /// True when the host is stopping.
@@ -159,10 +157,10 @@ impl Drop for Settling<'_> {
 
 impl Sagas {
     /// Takes up all sagas that have not ended, and from then on every one that an event starts. `data`: where the index is.
-    pub async fn start(data: &Path, ground: Ground) -> Result<Self, SagasError> {
-        let since = if ground.log.is_shared() { Position::MAX } else { *ground.log.head().borrow() };
+    pub async fn start(data: &Path, deps: Deps) -> Result<Self, SagasError> {
+        let since = if deps.log.is_shared() { Position::MAX } else { *deps.log.head().borrow() };
         let shared = Arc::new(Shared {
-            ground,
+            deps,
             since,
             index: Index::open(data)?,
             waits: Waits::default(),
@@ -177,10 +175,10 @@ impl Sagas {
         for Unended { open: saga, runner, sleeps_until_ms } in shared.index.unended().await? {
             let saga = Arc::new(saga);
             match sleeps_until_ms {
-                Some(until_ms) if runner.as_ref() == shared.ground.nodes.me() => {
+                Some(until_ms) if runner.as_ref() == shared.deps.nodes.me() => {
                     shared.waits.add(saga, until_ms, None);
                 }
-                _ if shared.ground.nodes.owns(saga.id.as_str(), runner.as_ref()) => {
+                _ if shared.deps.nodes.owns(saga.id.as_str(), runner.as_ref()) => {
                     let under_way = UnderWay::new(saga.clone(), Place::None);
                     shared.under_way().insert(saga.id.clone(), under_way);
                     open.push(saga);
@@ -189,7 +187,7 @@ impl Sagas {
             }
         }
         shared.followed.send_replace(position);
-        let subscription = Subscription::new(shared.ground.log.clone(), position);
+        let subscription = Subscription::new(shared.deps.log.clone(), position);
         let tasks = vec![
             tokio::spawn(shared.clone().follow(open, subscription)),
             tokio::spawn(shared.clone().keep_time()),
@@ -221,10 +219,10 @@ impl Sagas {
 
     /// What its journal says by now; none if it has not begun.
     pub async fn journaled(&self, id: &SagaId) -> Result<Option<SagaStatus>, CallError> {
-        let Ok(stream) = StreamId::new(AGGREGATE, id.as_str()) else {
+        let Ok(stream) = StreamId::new(SAGA, id.as_str()) else {
             return Ok(None);
         };
-        let (_, saga) = record::read(&*self.shared.ground.log, &stream).await.map_err(unreadable)?;
+        let (_, saga) = record::read(&*self.shared.deps.log, &stream).await.map_err(unreadable)?;
         Ok(saga.map(|saga| SagaStatus::of(id, &saga)))
     }
 
@@ -311,7 +309,7 @@ impl Shared {
 
     /// Whether the next step of a saga that runs here is still to be taken here. `lease`: under which its journal was read.
     fn goes_on(&self, id: &SagaId, lease: Option<Lease>) -> Result<(), NotHere> {
-        let held = lease.is_some() && self.ground.nodes.lease() == lease;
+        let held = lease.is_some() && self.deps.nodes.lease() == lease;
         let lost = || self.under_way().get(id).is_some_and(|under_way| under_way.lost);
         if self.is_stopping() || !held || lost() { Err(NotHere) } else { Ok(()) }
     }
@@ -331,7 +329,7 @@ impl Shared {
 
     /// Waits until all events that are in the log by now have been looked at.
     async fn caught_up(&self) -> Result<(), CallError> {
-        let head = *self.ground.log.head().borrow();
+        let head = *self.deps.log.head().borrow();
         let mut followed = self.followed.subscribe();
         let caught_up = tokio::time::timeout(CATCH_UP, followed.wait_for(|position| *position >= head)).await;
         match caught_up {

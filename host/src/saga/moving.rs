@@ -10,7 +10,7 @@ use super::journal::Saga;
 use super::operate::index_error;
 use super::runner::{self, RunError};
 use super::{Sagas, actor};
-use crate::error::CallError;
+use crate::aggregate::CallError;
 use crate::model::{Digest, SagaId, Version};
 use crate::runtime::Component;
 
@@ -82,8 +82,7 @@ impl Sagas {
                 continue;
             }
             let acted = runner::act(&self.shared, open, actor(&open.id), |saga, at| {
-                let here =
-                    |saga: &Saga| self.shared.ground.nodes.owns(open.id.as_str(), saga.runner.as_ref());
+                let here = |saga: &Saga| self.shared.deps.nodes.owns(open.id.as_str(), saga.runner.as_ref());
                 let same = saga.is_some_and(here) && at == *version;
                 same.then_some(Entry::Moved { digest: to }).ok_or(())
             });
@@ -102,7 +101,7 @@ impl Sagas {
         for Unended { open, runner, sleeps_until_ms } in
             self.shared.index.unended().await.map_err(index_error)?
         {
-            let here = self.shared.ground.nodes.owns(open.id.as_str(), runner.as_ref());
+            let here = self.shared.deps.nodes.owns(open.id.as_str(), runner.as_ref());
             if here && sleeps_until_ms.is_none() && !self.shared.under_way().contains_key(&open.id) {
                 self.shared
                     .spawn(Arc::new(open), None)

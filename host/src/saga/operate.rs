@@ -12,11 +12,11 @@ use super::index::Listed;
 use super::journal::{Saga, SagaState};
 use super::runner;
 use super::timeline::Timeline;
-use super::{AGGREGATE, CATCH_UP, Open, SagaStatus, Sagas, Shared, record, unreadable};
+use super::{CATCH_UP, Open, SagaStatus, Sagas, Shared, record, unreadable};
+use crate::aggregate::CallError;
 use crate::clock::Time;
-use crate::error::CallError;
 use crate::log::ReadError;
-use crate::model::{Actor, Rejection, SagaId, SagaName, ServiceName, StreamId};
+use crate::model::{Actor, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
 
 /// Which sagas to list.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +90,7 @@ impl Sagas {
         // Err: behind.
         let _ = self.shared.caught_up().await;
         let counted = self.shared.index.census().await.map_err(index_error)?;
-        let now_ms = self.shared.ground.clock.now_ms();
+        let now_ms = self.shared.deps.clock.now_ms();
         let census = |state: SagaState| {
             let found = counted.iter().find(|(counted, ..)| *counted == state);
             let (sagas, started_ms) = found.map_or((0, now_ms), |(_, sagas, id)| (*sagas, time_of(id).0));
@@ -104,8 +104,7 @@ impl Sagas {
         let Listed { open, why, .. } = self.find(id).await?;
         let trigger = runner::trigger(&self.shared, &open).await.map_err(runner::call_error)?;
         let folded = async {
-            let journal =
-                record::events(&*self.shared.ground.log, &StreamId::new(AGGREGATE, id.as_str())?).await?;
+            let journal = record::events(&*self.shared.deps.log, &StreamId::new(SAGA, id.as_str())?).await?;
             Timeline::of(&open, &trigger, &journal)
         };
         let timeline = folded.await.map_err(unreadable)?;

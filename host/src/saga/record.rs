@@ -5,18 +5,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Ground;
+use super::Deps;
 use super::entry::Entry;
 use super::journal::{IllegalEntry, Saga, next_state};
 use crate::clock::SharedClock;
-use crate::log::{Append, AppendError, Appending, EventLog, Lineage, MAX_PAGE, ReadError};
+use crate::log::{Append, AppendChain, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
 use crate::model::{
-    Actor, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SagaId, StreamId, Version,
+    Actor, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId, StreamId, Version,
     event_of, variant_of,
 };
-
-/// The kind of the streams that journals are in: `saga/<id>`.
-pub(crate) const AGGREGATE: &str = "saga";
 
 /// How far the log may be behind what a saga has done, for those who look at it.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -78,7 +75,7 @@ pub(super) struct Record {
     noted: Vec<NewEvent>,
     /// When the first of them was noted.
     noted_since: Option<Instant>,
-    lineage: Lineage,
+    chain: AppendChain,
     /// Entries on their way to the disk. Where the log keeps the order nobody waits for them one by one: what follows from
     /// an entry is never on disk without it. See [`Record::overtakable`].
     appending: Vec<Appending>,
@@ -87,27 +84,27 @@ pub(super) struct Record {
 impl Record {
     /// Of a saga that may have run before.
     pub(super) async fn open(
-        ground: &Ground,
+        deps: &Deps,
         id: &SagaId,
         trigger: &Recorded,
         actor: Actor,
     ) -> Result<Self, RecordError> {
-        let new = Self::new(ground, id, trigger, actor)?;
-        let (version, saga) = read(&*ground.log, &new.stream).await?;
+        let new = Self::new(deps, id, trigger, actor)?;
+        let (version, saga) = read(&*deps.log, &new.stream).await?;
         Ok(Self { version, saga, ..new })
     }
 
     /// Of a saga that has never run.
     pub(super) fn new(
-        ground: &Ground,
+        deps: &Deps,
         id: &SagaId,
         trigger: &Recorded,
         actor: Actor,
     ) -> Result<Self, RecordError> {
         Ok(Self {
-            log: ground.log.clone(),
-            clock: ground.clock.clone(),
-            stream: StreamId::new(AGGREGATE, id.as_str())?,
+            log: deps.log.clone(),
+            clock: deps.clock.clone(),
+            stream: StreamId::new(SAGA, id.as_str())?,
             version: Version::START,
             saga: None,
             correlation_id: trigger.meta.correlation_id.clone(),
@@ -115,7 +112,7 @@ impl Record {
             actor,
             noted: Vec::new(),
             noted_since: None,
-            lineage: Lineage::new(),
+            chain: AppendChain::new(),
             appending: Vec::new(),
         })
     }
@@ -183,13 +180,13 @@ impl Record {
             actor: self.actor.clone(),
         };
         let append = Append { stream: self.stream.clone(), expected, events, meta: Arc::new(meta) };
-        self.appending.push(self.log.append_in(self.lineage, vec![append]));
+        self.appending.push(self.log.append_in(self.chain, vec![append]));
     }
 
     /// Asks the log whether this is all of the journal.
     pub(super) fn confirm(&mut self) {
         let question = Append::nothing(self.stream.clone(), self.version);
-        self.appending.push(self.log.append_in(self.lineage, vec![question]));
+        self.appending.push(self.log.append_in(self.chain, vec![question]));
     }
 
     /// Takes what a command could overtake on the way to the disk, to wait for it before one is sent: an undo that is there

@@ -10,7 +10,7 @@ use super::record::{Record, RecordError, actor, written};
 use super::retry::Phase;
 use super::sender::{Fate, NotHere, Sender};
 use super::{SagaStatus, Shared, unreadable};
-use crate::error::CallError;
+use crate::aggregate::CallError;
 use crate::log::{AppendError, ReadError};
 use crate::model::{Actor, Command, CommandId, Recorded, Rejection, ServiceName, Version};
 use crate::runtime::{Component, SagaEnd};
@@ -56,7 +56,7 @@ struct Running {
 
 /// The event that started a saga.
 pub(super) async fn trigger(shared: &Shared, open: &Open) -> Result<Recorded, RunError> {
-    let events = shared.ground.log.read_all(open.trigger.before(1), 1).await.map_err(RecordError::from)?;
+    let events = shared.deps.log.read_all(open.trigger.before(1), 1).await.map_err(RecordError::from)?;
     events.into_iter().find(|event| event.position == open.trigger).ok_or(RunError::NoTrigger)
 }
 
@@ -68,22 +68,22 @@ pub(super) async fn run(
     new: Option<Recorded>,
 ) -> Result<SagaStatus, RunError> {
     let actor = actor(&open.id);
-    let lease = shared.ground.nodes.lease();
+    let lease = shared.deps.nodes.lease();
     let resumed = new.is_none();
     let (trigger, record) = match new {
         Some(trigger) => {
-            let record = Record::new(&shared.ground, &open.id, &trigger, actor)?;
+            let record = Record::new(&shared.deps, &open.id, &trigger, actor)?;
             (trigger, record)
         }
         None => {
             let trigger = trigger(shared, open).await?;
-            let record = Record::open(&shared.ground, &open.id, &trigger, actor).await?;
+            let record = Record::open(&shared.deps, &open.id, &trigger, actor).await?;
             (trigger, record)
         }
     };
     let runner = record.saga().and_then(|saga| saga.runner.clone());
     let settled = record.saga().is_some_and(|saga| saga.state.settled());
-    if !settled && !shared.ground.nodes.owns(open.id.as_str(), runner.as_ref()) {
+    if !settled && !shared.deps.nodes.owns(open.id.as_str(), runner.as_ref()) {
         return Err(NotHere.into());
     }
     let mut running = Running {
@@ -95,7 +95,7 @@ pub(super) async fn run(
         progress: Arc::new(Mutex::new(Progress { record, verdict: None, reached: Default::default() })),
         faults: 0,
     };
-    match shared.ground.nodes.me() {
+    match shared.deps.nodes.me() {
         _ if settled => {}
         Some(me) if runner.as_ref() != Some(me) => running.start(Some(Entry::Taken { node: me.clone() }))?,
         // Another host may have taken it meanwhile.
@@ -149,7 +149,7 @@ impl Running {
     }
 
     fn started(&self) -> Result<Entry, RunError> {
-        let deployed = self.shared.ground.components.current();
+        let deployed = self.shared.deps.components.current();
         let component = deployed.service(self.open.service.as_str());
         let component = component.ok_or_else(|| RunError::NoService(self.open.service.clone()))?;
         Ok(Entry::Started {
@@ -165,7 +165,7 @@ impl Running {
         let Some(digest) = self.saga(|saga| saga.digest) else {
             return Err(RunError::NoTrigger);
         };
-        let component = match self.shared.ground.components.get(digest).await {
+        let component = match self.shared.deps.components.get(digest).await {
             Ok(component) => component,
             Err(error) => {
                 return self.park(format!("the component that it started on cannot be had: {error}"));
@@ -187,7 +187,7 @@ impl Running {
                 if self.faults < MAX_FAULTS {
                     self.with(|progress| progress.record.write_noted());
                     let retry =
-                        self.shared.ground.retries.of(self.open.name.as_str(), "run", Phase::BeforePivot);
+                        self.shared.deps.retries.of(self.open.name.as_str(), "run", Phase::BeforePivot);
                     return Ok(self.shared.pause(retry.wait(self.faults, self.open.id.as_str())).await?);
                 }
                 match pivoted {
@@ -236,7 +236,7 @@ impl Running {
         self.shared.waits.add(self.open.clone(), waiting.until_ms, waiting.wait.event());
         self.written().await?;
         let event = awaited(&self.sender, &self.trigger, &waiting).await?;
-        if event.is_none() && self.shared.ground.clock.now_ms() < waiting.until_ms {
+        if event.is_none() && self.shared.deps.clock.now_ms() < waiting.until_ms {
             return Ok(false);
         }
         self.shared.waits.remove(&self.open.id);
@@ -288,7 +288,7 @@ pub(super) async fn rehearse(
     component: &Component,
 ) -> Result<Option<(Version, Result<(), String>)>, RunError> {
     let trigger = trigger(shared, open).await?;
-    let record = Record::open(&shared.ground, &open.id, &trigger, actor(&open.id)).await?;
+    let record = Record::open(&shared.deps, &open.id, &trigger, actor(&open.id)).await?;
     let version = record.version();
     if !record.saga().is_some_and(|saga| saga.reason.is_none() && !saga.state.ended()) {
         return Ok(None);
@@ -328,7 +328,7 @@ pub(super) async fn act<E>(
     decide: impl FnOnce(Option<&Saga>, Version) -> Result<Entry, E>,
 ) -> Result<Result<(), E>, RunError> {
     let trigger = trigger(shared, open).await?;
-    let mut record = Record::open(&shared.ground, &open.id, &trigger, actor).await?;
+    let mut record = Record::open(&shared.deps, &open.id, &trigger, actor).await?;
     match decide(record.saga(), record.version()) {
         Ok(entry) => {
             record.write(&[entry])?;

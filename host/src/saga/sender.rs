@@ -11,13 +11,12 @@ use super::entry::Effort;
 use super::index::Open;
 use super::record::actor;
 use super::retry::Phase;
+use crate::aggregate::{Accepted, CallError};
 use crate::clock::millis;
-use crate::dispatch::Accepted;
-use crate::error::CallError;
+use crate::cluster::Lease;
 use crate::model::{
     Command, CommandId, CommandName, Intent, Json, Origin, Recorded, Rejection, SagaId, SagaName, StreamId,
 };
-use crate::nodes::Lease;
 use crate::runtime::{AskFailure, Request};
 
 /// Characters of a fault's cause that the journal keeps.
@@ -97,7 +96,7 @@ impl Sender {
     }
 
     async fn attempt(&self, command: Command, phase: Phase) -> Result<Attempt<Accepted>, NotHere> {
-        Ok(match self.shared.ground.commands.submit(command).await {
+        Ok(match self.shared.deps.commands.submit(command).await {
             Ok(accepted) => Attempt::Over(Fate::Accepted(accepted)),
             Err(CallError::Rejected(rejection)) if phase == Phase::BeforePivot => {
                 Attempt::Over(Fate::Refused(rejection))
@@ -122,7 +121,7 @@ impl Sender {
         request: &Request,
     ) -> Result<(Fate<Json>, Effort), NotHere> {
         let asked = self.persist(name, phase, |_| {
-            let answer = self.shared.ground.ask.ask(request.clone(), 1);
+            let answer = self.shared.deps.ask.ask(request.clone(), 1);
             async move {
                 Ok(Attempt::Over(match answer.await {
                     Ok(answer) => Fate::Accepted(answer),
@@ -141,7 +140,7 @@ impl Sender {
         phase: Phase,
         mut attempt: impl FnMut(u32) -> BoxFuture<'a, Result<Attempt<T>, NotHere>>,
     ) -> Result<(Fate<T>, Effort), NotHere> {
-        let retry = self.shared.ground.retries.of(self.saga.as_str(), name, phase);
+        let retry = self.shared.deps.retries.of(self.saga.as_str(), name, phase);
         let started = Instant::now();
         let (mut failures, mut attempts, mut held) = (0, 0, 0);
         loop {

@@ -7,6 +7,7 @@ use super::index::Open;
 use super::journal::{STEP_ZERO, SagaState, next_state};
 use super::record::RecordError;
 use crate::clock::Time;
+
 use crate::model::{
     Actor, CommandName, Digest, EventName, NodeId, QueryName, Recorded, Rejection, SagaId, SagaName,
     ServiceName, StreamId, Version, variant_of,

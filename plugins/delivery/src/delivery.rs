@@ -2,9 +2,6 @@
 
 use kontor_sdk::{config, prelude::*};
 
-use DeliveryCommand::*;
-use DeliveryEvent::*;
-
 /// The configured list of regions that nothing is delivered to; unset: there is none.
 pub(crate) const UNDELIVERABLE_REGIONS: &str = "undeliverable-regions";
 
@@ -29,14 +26,13 @@ pub(crate) enum Status {
 }
 
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Address {
     region: String,
-    /// Street, number and whatever else the carrier needs.
+    /// Street, number and all else that the carrier needs.
     line: String,
 }
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum DeliveryCommand {
     /// Plans the delivery of an order.
@@ -56,7 +52,7 @@ pub(crate) enum DeliveryCommand {
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum DeliveryEvent {
     DeliveryScheduled { address: Address },
     DeliveryHeld {},
@@ -87,40 +83,40 @@ impl Aggregate for Delivery {
         delivery: Option<&Self>,
         command: DeliveryCommand,
         context: &Context,
-    ) -> Result<Vec<DeliveryEvent>, Rejection> {
+    ) -> Result<Vec<DeliveryEvent>, Error> {
         let event = match (command, delivery) {
-            (Schedule { address }, None) => {
+            (DeliveryCommand::Schedule { address }, None) => {
                 address.must_be_deliverable()?;
-                DeliveryScheduled { address }
+                DeliveryEvent::DeliveryScheduled { address }
             }
-            (Schedule { .. }, Some(_)) => return Err(context.already_exists()),
-            (_, None) => return Err(context.not_found()),
-            (Hold {}, Some(delivery)) => {
+            (DeliveryCommand::Schedule { .. }, Some(_)) => return Err(context.already_exists().into()),
+            (_, None) => return Err(context.not_found().into()),
+            (DeliveryCommand::Hold {}, Some(delivery)) => {
                 delivery.must_be_preparing()?;
-                DeliveryHeld {}
+                DeliveryEvent::DeliveryHeld {}
             }
-            (Resume {}, Some(delivery)) => {
+            (DeliveryCommand::Resume {}, Some(delivery)) => {
                 let message = "Only a held delivery can be resumed.";
                 delivery.must_be(Status::Held, "delivery-not-held", message)?;
-                DeliveryResumed {}
+                DeliveryEvent::DeliveryResumed {}
             }
-            (Cancel {}, Some(delivery)) => {
+            (DeliveryCommand::Cancel {}, Some(delivery)) => {
                 delivery.must_be_preparing()?;
-                DeliveryCancelled {}
+                DeliveryEvent::DeliveryCancelled {}
             }
-            (Start {}, Some(delivery)) => {
+            (DeliveryCommand::Start {}, Some(delivery)) => {
                 delivery.must_be_preparing()?;
-                DeliveryStartRequested {}
+                DeliveryEvent::DeliveryStartRequested {}
             }
-            (ConfirmStart {}, Some(delivery)) => {
+            (DeliveryCommand::ConfirmStart {}, Some(delivery)) => {
                 let message = "No start of this delivery has been asked for.";
                 delivery.must_be(Status::Starting, "delivery-not-starting", message)?;
-                DeliveryStarted {}
+                DeliveryEvent::DeliveryStarted {}
             }
-            (Complete {}, Some(delivery)) => {
+            (DeliveryCommand::Complete {}, Some(delivery)) => {
                 let message = "Only a delivery in transit can be completed.";
                 delivery.must_be(Status::InTransit, "delivery-not-in-transit", message)?;
-                DeliveryCompleted {}
+                DeliveryEvent::DeliveryCompleted {}
             }
         };
         Ok(vec![event])
@@ -128,30 +124,34 @@ impl Aggregate for Delivery {
 
     fn evolve(&mut self, event: DeliveryEvent) {
         self.status = match event {
-            DeliveryScheduled { address } => {
+            DeliveryEvent::DeliveryScheduled { address } => {
                 self.address = address;
                 Status::Preparing
             }
-            DeliveryHeld {} => Status::Held,
-            DeliveryResumed {} | DeliveryStartRefused { .. } => Status::Preparing,
-            DeliveryCancelled {} => Status::Cancelled,
-            DeliveryStartRequested {} => Status::Starting,
-            DeliveryStarted {} => Status::InTransit,
-            DeliveryCompleted {} => Status::Delivered,
+            DeliveryEvent::DeliveryHeld {} => Status::Held,
+            DeliveryEvent::DeliveryResumed {} | DeliveryEvent::DeliveryStartRefused { .. } => {
+                Status::Preparing
+            }
+            DeliveryEvent::DeliveryCancelled {} => Status::Cancelled,
+            DeliveryEvent::DeliveryStartRequested {} => Status::Starting,
+            DeliveryEvent::DeliveryStarted {} => Status::InTransit,
+            DeliveryEvent::DeliveryCompleted {} => Status::Delivered,
         };
     }
 
-    /// What has left needs a person to bring it back.
+    /// A delivery that has left can only be brought back by an operator.
     fn compensate(
         &self,
         event: DeliveryEvent,
         reason: &Rejection,
         context: &Context,
-    ) -> Result<Option<DeliveryEvent>, Rejection> {
+    ) -> Result<Option<DeliveryEvent>, Error> {
+        use DeliveryEvent::*;
         use Status::*;
+
         Ok(match (event, self.status) {
-            // Nothing of an order that is not placed leaves the stock, so a start that has been asked for meanwhile can
-            // only be refused.
+            // Nothing of an order that is not placed leaves the stock, so a start that has been requested
+            // meanwhile can only be rejected.
             (DeliveryScheduled { .. }, Preparing | Held | Starting) => Some(DeliveryCancelled {}),
             (DeliveryHeld {}, Held) => Some(DeliveryResumed {}),
             (DeliveryResumed {}, Preparing) => Some(DeliveryHeld {}),
@@ -159,7 +159,7 @@ impl Aggregate for Delivery {
             (DeliveryStartRequested {}, Starting) => Some(DeliveryStartRefused { reason: reason.clone() }),
             (DeliveryHeld {} | DeliveryCancelled {}, _) => None,
             (DeliveryResumed {}, Starting) | (_, InTransit | Delivered) => {
-                return Err(context.not_compensable());
+                return Err(context.not_compensable().into());
             }
             _ => None,
         })
@@ -185,12 +185,12 @@ impl Delivery {
 }
 
 impl Address {
-    fn must_be_deliverable(&self) -> Result<(), Rejection> {
-        let undeliverable: Vec<String> = config(UNDELIVERABLE_REGIONS).unwrap_or_default();
+    fn must_be_deliverable(&self) -> Result<(), Error> {
+        let undeliverable: Vec<String> = config(UNDELIVERABLE_REGIONS)?.unwrap_or_default();
         if undeliverable.contains(&self.region) {
             let rejection =
                 Rejection::new("undeliverable", format!("Nothing is delivered to {}.", self.region));
-            return Err(rejection.with(json!({ "region": self.region })));
+            return Err(rejection.with(json!({ "region": self.region })).into());
         }
         Ok(())
     }

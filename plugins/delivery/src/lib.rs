@@ -6,19 +6,14 @@ mod delivery;
 mod ship_order;
 
 use delivery::Delivery;
-use ship_order::ship_order;
+use ship_order::ShipOrder;
 
 kontor_sdk::export!(service);
 
 fn service() -> Service {
     Service::new("delivery", env!("CARGO_PKG_VERSION"), "The deliveries of orders.")
         .aggregate::<Delivery>()
-        .saga(
-            "ship-order",
-            "Takes an order out of the stock; sends it out or refuses to.",
-            (Delivery::NAME, "delivery-start-requested"),
-            ship_order,
-        )
+        .saga::<ShipOrder>()
         .post("/deliveries/{id}/start", command::<Delivery>("start"))
         .post("/deliveries/{id}/complete", command::<Delivery>("complete"))
         .get("/deliveries/{id}", view::<Delivery>())

@@ -7,19 +7,26 @@
 //! | `ship-<product>` for each line, all at once | `product.ship` | `stock-unshipped` |
 //! | `depart` (pivot) | `delivery.confirm-start` | |
 //!
-//! A delivery that is starting can be neither held nor called off, so no change and no deletion of the order gets past its
-//! first step until this saga has ended: the order stays as it was when it was asked for.
+//! A delivery that is starting can be neither held nor called off, so no change and no deletion of the order
+//! gets past its first step until this saga has ended: the order stays as it was when the saga asked for it.
 
 use kontor_sdk::prelude::*;
 use kontor_sdk::services::Request;
 
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, DeliveryCommand};
 
-/// Nothing: the delivery has its order's id.
+pub(crate) struct ShipOrder;
+
+/// The saga needs nothing of the event: the delivery has its order's id.
 #[derive(Deserialize)]
-pub(crate) struct Start {}
+pub(crate) struct StartRequested {}
 
-/// The order, as the order service shows it.
+impl Trigger for StartRequested {
+    const AGGREGATE: &str = Delivery::NAME;
+    const EVENT: &str = "delivery-start-requested";
+}
+
+/// An order: each service declares the part of others that it needs.
 #[derive(Deserialize)]
 struct Order {
     status: String,
@@ -31,13 +38,19 @@ struct Line {
     product_id: String,
 }
 
-pub(crate) fn ship_order(saga: &Saga, Start {}: Start) -> Result<(), Rejection> {
-    let id = &saga.trigger.aggregate_id;
-    let order: Order = saga.query("order", Request::new("order", "order", json!({ "id": id })))?;
-    order.must_be_confirmed()?;
-    saga.steps(order.lines.iter().map(|line| ship(id, line)))?;
-    saga.pivot("depart", Command::to(Delivery::NAME, id, "confirm-start", json!({})))?;
-    Ok(())
+impl Saga for ShipOrder {
+    const NAME: &str = "ship-order";
+    const DESCRIPTION: &str = "Takes an order out of the stock; sends it out or refuses to.";
+    type Trigger = StartRequested;
+
+    fn run(saga: &Run, StartRequested {}: StartRequested) -> Result<(), Error> {
+        let id = &saga.trigger.aggregate_id;
+        let order: Order = saga.query("order", Request::new("order", "order", json!({ "id": id })))?;
+        order.must_be_confirmed()?;
+        saga.steps(order.lines.iter().map(|line| ship(id, line)))?;
+        saga.pivot("depart", Delivery::command(id, &DeliveryCommand::ConfirmStart {}))?;
+        Ok(())
+    }
 }
 
 fn ship(order_id: &str, Line { product_id }: &Line) -> (String, Command) {

@@ -114,7 +114,7 @@ fn a_delivery_can_be_held_and_started_again() {
     }
 }
 
-/// Whatever has happened since, a step is taken back, or there is nothing left of it, or a person has to see to it.
+/// A step is taken back, or nothing is left of it, or an operator has to deal with it.
 #[test]
 fn what_is_undone_depends_on_the_status() {
     type Expected = Result<Option<Event>, &'static str>;
@@ -134,7 +134,7 @@ fn what_is_undone_depends_on_the_status() {
     ];
     for (command, done, expected) in table {
         for (status, expected) in STATUSES.into_iter().zip(expected) {
-            // The step itself, and then whatever leads to the status.
+            // The step itself, and then the events that lead to the status.
             let delivery = delivery_after(&[scheduled(), done.clone()]).given(given(status));
             let outcome = delivery.when_undone(command, [done.clone()], "card-declined");
             match expected {

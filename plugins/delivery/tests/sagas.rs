@@ -1,4 +1,4 @@
-//! The saga that sends an order out, each step refused in turn: what is undone, and in which order.
+//! The saga that sends an order out, with each step rejected in turn: the undos, and their order.
 
 use kontor_testkit::{Event, Service, command, event, json};
 

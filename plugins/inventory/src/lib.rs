@@ -6,6 +6,7 @@ mod product;
 mod read_model;
 
 use product::Product;
+use read_model::Products;
 
 kontor_sdk::export!(service);
 
@@ -13,10 +14,10 @@ fn service() -> Service {
     Service::new("inventory", env!("CARGO_PKG_VERSION"), "Products and their stock.")
         .aggregate::<Product>()
         .read_model(read_model::products())
-        .query("products", "All products in the order of their ids.", read_model::list)
+        .query::<Products>()
         .put("/products/{id}", command::<Product>("register"))
         .post("/products/{id}/add-stock", command::<Product>("add-stock"))
         .post("/products/{id}/remove-stock", command::<Product>("remove-stock"))
         .get("/products/{id}", view::<Product>())
-        .get("/products", query("products"))
+        .get("/products", query::<Products>())
 }

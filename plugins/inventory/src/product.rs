@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 
 use kontor_sdk::prelude::*;
 
-use ProductCommand::*;
-use ProductEvent::*;
-
 /// The largest integer that every reader of JSON keeps exact, 2⁵³−1: no price and no stock is above it.
 const MAX: u64 = 9_007_199_254_740_991;
 
@@ -17,7 +14,7 @@ pub(crate) struct Product {
     available: u64,
     /// The quantity reserved for each order, by the order's id.
     reservations: BTreeMap<String, u64>,
-    /// What has left with all orders together.
+    /// The stock that has left, of all orders together.
     shipped: u64,
 }
 
@@ -63,7 +60,7 @@ pub(crate) enum ProductCommand {
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum ProductEvent {
     ProductRegistered { name: String, unit_price: u64, quantity: u64 },
     StockAdded { quantity: u64 },
@@ -82,11 +79,11 @@ pub(crate) struct ProductView {
     name: String,
     /// In the smallest unit of the currency.
     unit_price: u64,
-    /// What can still be reserved.
+    /// Stock that can still be reserved.
     available: u64,
-    /// What is set aside for orders that have not been shipped.
+    /// Stock that is set aside for orders that have not been shipped.
     reserved: u64,
-    /// What has left with orders.
+    /// Stock that has left with orders.
     shipped: u64,
 }
 
@@ -101,26 +98,28 @@ impl Aggregate for Product {
         product: Option<&Self>,
         command: ProductCommand,
         context: &Context,
-    ) -> Result<Vec<ProductEvent>, Rejection> {
+    ) -> Result<Vec<ProductEvent>, Error> {
         let event = match (command, product) {
-            (Register { name, unit_price, quantity }, None) => {
-                ProductRegistered { name, unit_price, quantity }
+            (ProductCommand::Register { name, unit_price, quantity }, None) => {
+                ProductEvent::ProductRegistered { name, unit_price, quantity }
             }
-            (Register { .. }, Some(_)) => return Err(context.already_exists()),
-            (_, None) => return Err(context.not_found()),
-            (AddStock { quantity }, Some(product)) => product.add_stock(quantity)?,
-            (RemoveStock { quantity }, Some(product)) => product.remove_stock(quantity)?,
-            (Reserve { order_id, quantity }, Some(product)) => product.reserve(order_id, quantity)?,
-            (ChangeReservation { order_id, quantity }, Some(product)) => {
+            (ProductCommand::Register { .. }, Some(_)) => return Err(context.already_exists().into()),
+            (_, None) => return Err(context.not_found().into()),
+            (ProductCommand::AddStock { quantity }, Some(product)) => product.add_stock(quantity)?,
+            (ProductCommand::RemoveStock { quantity }, Some(product)) => product.remove_stock(quantity)?,
+            (ProductCommand::Reserve { order_id, quantity }, Some(product)) => {
+                product.reserve(order_id, quantity)?
+            }
+            (ProductCommand::ChangeReservation { order_id, quantity }, Some(product)) => {
                 product.change_reservation(order_id, quantity)?
             }
-            (Release { order_id }, Some(product)) => {
+            (ProductCommand::Release { order_id }, Some(product)) => {
                 let quantity = product.reserved_for(&order_id)?;
-                StockReleased { order_id, quantity }
+                ProductEvent::StockReleased { order_id, quantity }
             }
-            (Ship { order_id }, Some(product)) => {
+            (ProductCommand::Ship { order_id }, Some(product)) => {
                 let quantity = product.reserved_for(&order_id)?;
-                StockShipped { order_id, quantity }
+                ProductEvent::StockShipped { order_id, quantity }
             }
         };
         Ok(vec![event])
@@ -128,30 +127,30 @@ impl Aggregate for Product {
 
     fn evolve(&mut self, event: ProductEvent) {
         match event {
-            ProductRegistered { name, unit_price, quantity } => {
+            ProductEvent::ProductRegistered { name, unit_price, quantity } => {
                 self.name = name;
                 self.unit_price = unit_price;
                 self.available = quantity;
             }
-            StockAdded { quantity } => self.available += quantity,
-            StockRemoved { quantity } => self.available -= quantity,
-            StockReserved { order_id, quantity } => {
+            ProductEvent::StockAdded { quantity } => self.available += quantity,
+            ProductEvent::StockRemoved { quantity } => self.available -= quantity,
+            ProductEvent::StockReserved { order_id, quantity } => {
                 self.available -= quantity;
                 self.reservations.insert(order_id, quantity);
             }
-            ReservationChanged { order_id, from, to } => {
+            ProductEvent::ReservationChanged { order_id, from, to } => {
                 self.available = self.available + from - to;
                 self.reservations.insert(order_id, to);
             }
-            StockReleased { order_id, quantity } => {
+            ProductEvent::StockReleased { order_id, quantity } => {
                 self.available += quantity;
                 self.reservations.remove(&order_id);
             }
-            StockShipped { order_id, quantity } => {
+            ProductEvent::StockShipped { order_id, quantity } => {
                 self.reservations.remove(&order_id);
                 self.shipped += quantity;
             }
-            StockUnshipped { order_id, quantity } => {
+            ProductEvent::StockUnshipped { order_id, quantity } => {
                 self.shipped -= quantity;
                 self.reservations.insert(order_id, quantity);
             }
@@ -163,13 +162,13 @@ impl Aggregate for Product {
         event: ProductEvent,
         _reason: &Rejection,
         context: &Context,
-    ) -> Result<Option<ProductEvent>, Rejection> {
+    ) -> Result<Option<ProductEvent>, Error> {
         Ok(match event {
-            StockReserved { order_id, .. } => self.undo_reserve(order_id),
-            ReservationChanged { order_id, from, .. } => self.undo_change(order_id, from)?,
-            StockReleased { order_id, quantity } => self.undo_release(order_id, quantity)?,
-            StockShipped { order_id, quantity } => self.undo_ship(order_id, quantity),
-            _ => return Err(context.not_compensable()),
+            ProductEvent::StockReserved { order_id, .. } => self.undo_reserve(order_id),
+            ProductEvent::ReservationChanged { order_id, from, .. } => self.undo_change(order_id, from)?,
+            ProductEvent::StockReleased { order_id, quantity } => self.undo_release(order_id, quantity)?,
+            ProductEvent::StockShipped { order_id, quantity } => self.undo_ship(order_id, quantity),
+            _ => return Err(context.not_compensable().into()),
         })
     }
 
@@ -192,12 +191,12 @@ impl Product {
             let message = format!("A product cannot have more than {MAX} pieces.");
             return Err(Rejection::new("amount-too-large", message));
         }
-        Ok(StockAdded { quantity })
+        Ok(ProductEvent::StockAdded { quantity })
     }
 
     fn remove_stock(&self, quantity: u64) -> Result<ProductEvent, Rejection> {
         self.must_have(quantity)?;
-        Ok(StockRemoved { quantity })
+        Ok(ProductEvent::StockRemoved { quantity })
     }
 
     fn reserve(&self, order_id: String, quantity: u64) -> Result<ProductEvent, Rejection> {
@@ -206,13 +205,13 @@ impl Product {
             return Err(Rejection::new("already-reserved", message));
         }
         self.must_have(quantity)?;
-        Ok(StockReserved { order_id, quantity })
+        Ok(ProductEvent::StockReserved { order_id, quantity })
     }
 
     fn change_reservation(&self, order_id: String, to: u64) -> Result<ProductEvent, Rejection> {
         let from = self.reserved_for(&order_id)?;
         self.must_have(to.saturating_sub(from))?;
-        Ok(ReservationChanged { order_id, from, to })
+        Ok(ProductEvent::ReservationChanged { order_id, from, to })
     }
 
     fn reserved_for(&self, order_id: &str) -> Result<u64, Rejection> {
@@ -235,11 +234,11 @@ impl Product {
     }
 }
 
-/// What takes a step back: none if what it did is no longer there.
+/// The undos of the steps: `None` if nothing is left to take back.
 impl Product {
     fn undo_reserve(&self, order_id: String) -> Option<ProductEvent> {
         let quantity = *self.reservations.get(&order_id)?;
-        Some(StockReleased { order_id, quantity })
+        Some(ProductEvent::StockReleased { order_id, quantity })
     }
 
     fn undo_change(&self, order_id: String, to: u64) -> Result<Option<ProductEvent>, Rejection> {
@@ -247,7 +246,7 @@ impl Product {
             return Ok(None);
         };
         self.must_have(to.saturating_sub(from))?;
-        Ok(Some(ReservationChanged { order_id, from, to }))
+        Ok(Some(ProductEvent::ReservationChanged { order_id, from, to }))
     }
 
     fn undo_release(&self, order_id: String, quantity: u64) -> Result<Option<ProductEvent>, Rejection> {
@@ -255,11 +254,11 @@ impl Product {
             return Ok(None);
         }
         self.must_have(quantity)?;
-        Ok(Some(StockReserved { order_id, quantity }))
+        Ok(Some(ProductEvent::StockReserved { order_id, quantity }))
     }
 
     fn undo_ship(&self, order_id: String, quantity: u64) -> Option<ProductEvent> {
         let gone = !self.reservations.contains_key(&order_id);
-        gone.then_some(StockUnshipped { order_id, quantity })
+        gone.then_some(ProductEvent::StockUnshipped { order_id, quantity })
     }
 }

@@ -128,7 +128,8 @@ fn a_reservation_grows_into_what_is_available_and_shrinks() {
             .when("change-reservation", json!({"order_id": "o1", "quantity": to}))
             .then_events([changed("o1", 2, to)])
             .then_view(json!({
-                "id": "p1", "name": "Tea", "unit_price": 450, "available": 5 - to, "reserved": to, "shipped": 0,
+                "id": "p1", "name": "Tea", "unit_price": 450,
+                "available": 5 - to, "reserved": to, "shipped": 0,
             }));
     }
     product

@@ -1,21 +1,18 @@
-//! What is ordered, what it costs and how it is paid.
+//! The bill of an order: its lines, its total and how it is paid.
 
 use std::collections::BTreeSet;
 
-use kontor_sdk::prelude::*;
 use kontor_sdk::services::{self, Request};
+use kontor_sdk::{Shares, prelude::*};
 
-use crate::shares;
-
-/// Each line is a step of a saga, and they are taken all at once.
+/// Maximum number of lines. Each line is a step of a saga, and the saga takes them all at once.
 pub(crate) const MAX_LINES: usize = 100;
 
-/// No order's total is above it, so that read models can keep totals as SQL integers.
+/// Maximum total of an order, so that read models can keep totals as SQL integers.
 const MAX_TOTAL: u64 = i64::MAX as u64;
 
 /// The lines of an order, their total and how it is paid.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Bill {
     pub(crate) lines: Vec<Line>,
     /// In the smallest unit of the currency.
@@ -25,7 +22,6 @@ pub(crate) struct Bill {
 
 /// A product in an order. Amounts are in the smallest unit of the currency.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Line {
     pub(crate) product_id: String,
     pub(crate) name: String,
@@ -36,7 +32,6 @@ pub(crate) struct Line {
 
 /// The part of the total that is paid in one way, in the smallest unit of the currency.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Part {
     method: Method,
     amount: u64,
@@ -49,8 +44,8 @@ pub(crate) enum Method {
     Points,
 }
 
-/// How many pieces of a product are wanted, at least 1.
-#[derive(Deserialize, JsonSchema)]
+/// A product and the number of pieces wanted, at least 1.
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wanted {
     product_id: String,
@@ -58,7 +53,7 @@ pub(crate) struct Wanted {
 }
 
 /// The fraction of the total to be paid in one way.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Share {
     method: Method,
@@ -67,31 +62,32 @@ pub(crate) struct Share {
 }
 
 impl Bill {
-    /// The bill of a new order, with the inventory's names and prices.
-    pub(crate) fn of_new(wanted: &[Wanted], shares: &[Share]) -> Result<Self, Rejection> {
-        Self::made(wanted, shares, price)
+    /// Makes the bill of a new order, with the inventory's names and prices.
+    pub(crate) fn new(wanted: &[Wanted], shares: &[Share]) -> Result<Self, Error> {
+        Self::build(wanted, shares, price)
     }
 
-    /// The bill of the same order with other quantities, paid in other shares. Products keep their names and prices.
-    pub(crate) fn changed_to(&self, wanted: &[Wanted], shares: &[Share]) -> Result<Self, Rejection> {
-        Self::made(wanted, shares, |wanted| wanted.iter().map(|wanted| self.line(wanted)).collect())
+    /// Makes the bill of the same order with other quantities, paid in other shares. Products keep their
+    /// names and prices.
+    pub(crate) fn changed_to(&self, wanted: &[Wanted], shares: &[Share]) -> Result<Self, Error> {
+        Self::build(wanted, shares, |wanted| wanted.iter().map(|wanted| Ok(self.line(wanted)?)).collect())
     }
 
-    /// How many pieces of a product are ordered.
+    /// Returns the number of pieces of a product that are ordered.
     pub(crate) fn quantity_of(&self, product_id: &str) -> u64 {
         self.lines.iter().find(|line| line.product_id == product_id).map_or(0, |line| line.quantity)
     }
 
-    fn made(
+    fn build(
         wanted: &[Wanted],
         shares: &[Share],
-        price: impl FnOnce(&[Wanted]) -> Result<Vec<Line>, Rejection>,
-    ) -> Result<Self, Rejection> {
+        price: impl FnOnce(&[Wanted]) -> Result<Vec<Line>, Error>,
+    ) -> Result<Self, Error> {
         check_lines(wanted)?;
         let fractions = read_shares(shares)?;
         let lines = price(wanted)?;
         let total = total(&lines)?;
-        let amounts = shares::split(total, &fractions);
+        let amounts = fractions.split(total);
         let payment =
             shares.iter().zip(amounts).map(|(share, amount)| Part { method: share.method, amount }).collect();
         Ok(Self { lines, total, payment })
@@ -100,19 +96,19 @@ impl Bill {
     fn line(&self, wanted: &Wanted) -> Result<Line, Rejection> {
         let line = self.lines.iter().find(|line| line.product_id == wanted.product_id);
         let Line { name, unit_price, .. } = line.ok_or_else(|| {
-            about(
+            line_rejection(
                 wanted,
                 "product-not-in-order",
                 "A change can only keep, change or leave out what is ordered.",
             )
         })?;
-        wanted.at(name.clone(), *unit_price)
+        wanted.to_line(name.clone(), *unit_price)
     }
 }
 
 impl Wanted {
-    /// The line that asks for it. The quantity has been checked.
-    fn at(&self, name: String, unit_price: u64) -> Result<Line, Rejection> {
+    /// Makes the line of a product with this name and price. The quantity has been checked.
+    fn to_line(&self, name: String, unit_price: u64) -> Result<Line, Rejection> {
         let quantity = self.quantity.unsigned_abs();
         let amount = quantity.checked_mul(unit_price).ok_or_else(amount_too_large)?;
         Ok(Line { product_id: self.product_id.clone(), name, quantity, unit_price, amount })
@@ -125,21 +121,24 @@ fn check_lines(lines: &[Wanted]) -> Result<(), Rejection> {
     }
     let mut products = BTreeSet::new();
     if let Some(line) = lines.iter().find(|line| !products.insert(&line.product_id)) {
-        return Err(about(line, "duplicate-product", "A product stands in one line of an order only."));
+        return Err(line_rejection(
+            line,
+            "duplicate-product",
+            "A product stands in one line of an order only.",
+        ));
     }
     if let Some(line) = lines.iter().find(|line| line.quantity < 1) {
-        return Err(about(line, "invalid-quantity", "A line asks for at least one piece."));
+        return Err(line_rejection(line, "invalid-quantity", "A line asks for at least one piece."));
     }
     Ok(())
 }
 
-/// The fractions as [`shares`] counts them.
-fn read_shares(shares: &[Share]) -> Result<Vec<u64>, Rejection> {
+fn read_shares(shares: &[Share]) -> Result<Shares, Rejection> {
     let mut methods = BTreeSet::new();
     if shares.iter().any(|share| !methods.insert(share.method)) {
         return Err(Rejection::new("duplicate-method", "Each payment method can be used once in an order."));
     }
-    shares::read(shares.iter().map(|share| share.share.as_str())).ok_or_else(|| {
+    Shares::read(shares.iter().map(|share| share.share.as_str())).ok_or_else(|| {
         Rejection::new(
             "invalid-payment-shares",
             "The shares of the payment methods must add up to exactly 1.",
@@ -147,7 +146,7 @@ fn read_shares(shares: &[Share]) -> Result<Vec<u64>, Rejection> {
     })
 }
 
-/// A product, as the inventory shows it.
+/// A product: each service declares the part of others that it needs.
 #[derive(Deserialize)]
 struct Product {
     name: String,
@@ -155,23 +154,23 @@ struct Product {
     available: u64,
 }
 
-/// The lines with the inventory's names and prices. That there is enough in stock is only a first look, which spares
-/// hopeless orders their saga: what counts is the reservation.
-fn price(lines: &[Wanted]) -> Result<Vec<Line>, Rejection> {
+/// Makes the lines with the inventory's names and prices. The check of the stock only spares hopeless orders
+/// their saga; the saga itself relies on the reservation.
+fn price(lines: &[Wanted]) -> Result<Vec<Line>, Error> {
     let requests =
         lines.iter().map(|line| Request::new("inventory", "product", json!({ "id": line.product_id })));
     let answers = services::query_all::<Product>(requests);
     let products: Vec<Product> = lines.iter().zip(answers).map(product).collect::<Result<_, _>>()?;
-    lines.iter().zip(products).map(priced).collect()
+    lines.iter().zip(products).map(|pair| Ok(priced(pair)?)).collect()
 }
 
-fn product((line, answer): (&Wanted, Result<Product, Failure>)) -> Result<Product, Rejection> {
-    answer.map_err(|failure| match failure {
-        Failure::Rejected(rejection) if rejection.code == "not-found" => {
-            about(line, "unknown-product", &format!("There is no product {}.", line.product_id))
+fn product((line, answer): (&Wanted, Result<Product, Error>)) -> Result<Product, Error> {
+    answer.map_err(|error| match error {
+        Error::Rejected(rejection) if rejection.code == "not-found" => {
+            let message = format!("There is no product {}.", line.product_id);
+            line_rejection(line, "unknown-product", &message).into()
         }
-        Failure::Rejected(rejection) => rejection,
-        Failure::Unavailable(reason) => panic!("inventory did not answer: {reason}"),
+        error => error,
     })
 }
 
@@ -182,7 +181,7 @@ fn priced((line, product): (&Wanted, Product)) -> Result<Line, Rejection> {
         let message = format!("Only {available} of {name} are left.");
         return Err(Rejection::new("insufficient-stock", message).with(details));
     }
-    line.at(name, unit_price)
+    line.to_line(name, unit_price)
 }
 
 fn total(lines: &[Line]) -> Result<u64, Rejection> {
@@ -194,6 +193,6 @@ fn amount_too_large() -> Rejection {
     Rejection::new("amount-too-large", format!("The total of an order cannot be above {MAX_TOTAL}."))
 }
 
-fn about(line: &Wanted, code: &str, message: &str) -> Rejection {
+fn line_rejection(line: &Wanted, code: &str, message: &str) -> Rejection {
     Rejection::new(code, message).with(json!({ "product_id": line.product_id }))
 }

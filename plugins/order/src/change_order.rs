@@ -4,47 +4,62 @@
 //! |---|---|---|
 //! | `order.update`, which starts the saga | | `order-update-reverted` with the reason |
 //! | `hold` | `delivery.hold` | `delivery-resumed` |
-//! | `reserve-<product>` for each line that grows, all at once | `product.change-reservation` | `reservation-changed` back |
+//! | `reserve-<product>` for each line that grows | `product.change-reservation` | `reservation-changed` back |
 //! | `pay` | `payment.change` | `payment-changed` back |
 //! | `complete` (pivot) | `order.complete-update` | |
-//! | `release-<product>` for each line that shrinks or goes, all at once | `product.change-reservation` or `release` | |
+//! | `release-<product>` for each line that shrinks or goes | `product.change-reservation` or `release` | |
 //! | `resume` | `delivery.resume` | |
 //!
-//! What is given up is given up after the pivot, where nothing needs it back. The delivery is held until the very end:
-//! nobody can send out, change or delete an order whose reservations do not fit it yet.
+//! Steps for several lines are taken all at once. Stock is given back after the pivot, where nothing needs it
+//! any more. The delivery is held until the very end: nobody can send out, change or delete an order whose
+//! reservations do not fit it yet.
 
 use kontor_sdk::prelude::*;
 
 use crate::bill::{Bill, Line};
-use crate::order::Order;
+use crate::order::{Order, OrderCommand};
 
-/// What is ordered before and after.
+pub(crate) struct ChangeOrder;
+
+/// The bill before and after the change.
 #[derive(Deserialize)]
-pub(crate) struct Change {
+pub(crate) struct UpdateRequested {
     previous: Bill,
     next: Bill,
 }
 
-pub(crate) fn change_order(saga: &Saga, Change { previous, next }: Change) -> Result<(), Rejection> {
-    let id = &saga.trigger.aggregate_id;
-    let changes = previous.lines.iter().map(|line| (line, next.quantity_of(&line.product_id)));
-    let more = changes.clone().filter(|(line, quantity)| *quantity > line.quantity);
-    let less = changes.filter(|(line, quantity)| *quantity < line.quantity);
+impl Trigger for UpdateRequested {
+    const AGGREGATE: &str = Order::NAME;
+    const EVENT: &str = "order-update-requested";
+}
 
-    saga.step("hold", Command::to("delivery", id, "hold", json!({})))?;
-    saga.steps(more.map(|(line, quantity)| reserve(id, line, quantity)))?;
-    saga.step("pay", pay(id, &next))?;
-    saga.pivot("complete", Command::to(Order::NAME, id, "complete-update", json!({})))?;
-    saga.steps(less.map(|(line, quantity)| release(id, line, quantity)))?;
-    saga.step("resume", Command::to("delivery", id, "resume", json!({})))?;
-    Ok(())
+impl Saga for ChangeOrder {
+    const NAME: &str = "change-order";
+    const DESCRIPTION: &str =
+        "Reserves and pays what an order is changed to; makes the change or reverts it.";
+    type Trigger = UpdateRequested;
+
+    fn run(saga: &Run, UpdateRequested { previous, next }: UpdateRequested) -> Result<(), Error> {
+        let id = &saga.trigger.aggregate_id;
+        let changes = previous.lines.iter().map(|line| (line, next.quantity_of(&line.product_id)));
+        let more = changes.clone().filter(|(line, quantity)| *quantity > line.quantity);
+        let less = changes.filter(|(line, quantity)| *quantity < line.quantity);
+
+        saga.step("hold", Command::to("delivery", id, "hold", json!({})))?;
+        saga.steps(more.map(|(line, quantity)| reserve(id, line, quantity)))?;
+        saga.step("pay", pay(id, &next))?;
+        saga.pivot("complete", Order::command(id, &OrderCommand::CompleteUpdate {}))?;
+        saga.steps(less.map(|(line, quantity)| release(id, line, quantity)))?;
+        saga.step("resume", Command::to("delivery", id, "resume", json!({})))?;
+        Ok(())
+    }
 }
 
 fn reserve(order_id: &str, line: &Line, quantity: u64) -> (String, Command) {
     (format!("reserve-{}", line.product_id), change_reservation(order_id, line, quantity))
 }
 
-/// Gives back what is no longer ordered: all of it if the quantity left is 0.
+/// Gives back the stock that is no longer ordered: all of it if the quantity left is 0.
 fn release(order_id: &str, line: &Line, quantity: u64) -> (String, Command) {
     let product_id = &line.product_id;
     let command = match quantity {

@@ -13,21 +13,35 @@
 use kontor_sdk::prelude::*;
 
 use crate::bill::Line;
-use crate::order::Order;
+use crate::order::{Order, OrderCommand};
 
-/// What the order holds.
+pub(crate) struct DeleteOrder;
+
+/// The lines of the order, each with its reservation.
 #[derive(Deserialize)]
-pub(crate) struct Deletion {
+pub(crate) struct DeleteRequested {
     lines: Vec<Line>,
 }
 
-pub(crate) fn delete_order(saga: &Saga, Deletion { lines }: Deletion) -> Result<(), Rejection> {
-    let id = &saga.trigger.aggregate_id;
-    saga.step("cancel-delivery", Command::to("delivery", id, "cancel", json!({})))?;
-    saga.step("refund", Command::to("payment", id, "cancel", json!({})))?;
-    saga.pivot("complete", Command::to(Order::NAME, id, "complete-delete", json!({})))?;
-    saga.steps(lines.iter().map(|line| release(id, line)))?;
-    Ok(())
+impl Trigger for DeleteRequested {
+    const AGGREGATE: &str = Order::NAME;
+    const EVENT: &str = "order-delete-requested";
+}
+
+impl Saga for DeleteOrder {
+    const NAME: &str = "delete-order";
+    const DESCRIPTION: &str =
+        "Calls off the delivery, the payment and the reservations of an order; deletes it or reverts that.";
+    type Trigger = DeleteRequested;
+
+    fn run(saga: &Run, DeleteRequested { lines }: DeleteRequested) -> Result<(), Error> {
+        let id = &saga.trigger.aggregate_id;
+        saga.step("cancel-delivery", Command::to("delivery", id, "cancel", json!({})))?;
+        saga.step("refund", Command::to("payment", id, "cancel", json!({})))?;
+        saga.pivot("complete", Order::command(id, &OrderCommand::CompleteDelete {}))?;
+        saga.steps(lines.iter().map(|line| release(id, line)))?;
+        Ok(())
+    }
 }
 
 fn release(order_id: &str, Line { product_id, .. }: &Line) -> (String, Command) {

@@ -1,7 +1,7 @@
-//! A screen in one call: an order with what other services know of it, asked live.
+//! A screen in one call: an order with its payment, its delivery and its products, asked live.
 //!
-//! The order itself is read first, because it says which products to ask for; then all other services are asked at once. One
-//! that does not answer in time costs the screen its part and no more.
+//! The order itself is read first, because it names the products to ask for; then all other services are
+//! asked at once. A service that does not answer in time costs the screen its part and no more.
 
 use std::collections::BTreeSet;
 use std::vec::IntoIter;
@@ -14,24 +14,24 @@ use serde_json::Value;
 use crate::bill::{Line, Part};
 use crate::order::{Address, Order, Status};
 
-/// How long each service is waited for. Whoever looks at a screen would rather see most of it than wait any longer.
+/// Time limit of each question: a user would rather see most of the screen than wait any longer.
 const TIME_LIMIT_MS: u32 = 500;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct OrderId {
+pub(crate) struct Details {
     id: String,
 }
 
 /// An order, as its customer wants to see it. Amounts are in the smallest unit of the currency.
 #[derive(Serialize, JsonSchema)]
-pub(crate) struct Details {
+pub(crate) struct OrderDetails {
     id: String,
     user_id: String,
     status: Status,
-    /// Why it was cancelled, or why the last change or deletion was not made; null otherwise.
+    /// The reason why it was cancelled, or why the last change or deletion was not made; null otherwise.
     reason: Option<Rejection>,
-    /// With the products' names of today; with those of the day of the order, if the inventory is unavailable.
+    /// With the products' names of today, or of the day of the order if the inventory is unavailable.
     lines: Vec<Line>,
     total: u64,
     address: Address,
@@ -42,6 +42,8 @@ pub(crate) struct Details {
     /// The services that have not answered in time: what they know is missing.
     unavailable: BTreeSet<&'static str>,
 }
+
+// Each service declares the part of others that it needs.
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Payment {
@@ -55,7 +57,7 @@ struct Delivery {
     status: String,
 }
 
-/// An order, as its own service shows it.
+/// The order, as this service itself shows it.
 #[derive(Deserialize)]
 struct Ordered {
     user_id: String,
@@ -66,38 +68,55 @@ struct Ordered {
     address: Address,
 }
 
-/// A product, as the inventory shows it.
 #[derive(Deserialize)]
 struct Product {
     name: String,
 }
 
-pub(crate) fn details(OrderId { id }: OrderId) -> Result<Details, Failure> {
-    let mut order: Ordered = services::query("order", Order::NAME, json!({ "id": id }))?;
+impl Query for Details {
+    const NAME: &str = "details";
+    const DESCRIPTION: &str = "An order with its payment, its delivery and its products, as they are now.";
+    type Answer = OrderDetails;
 
-    let products = order.lines.iter().map(|line| ask("inventory", "product", &line.product_id));
-    let requests = [ask("payment", "payment", &id), ask("delivery", "delivery", &id)];
-    let mut answers = Answers::of(requests.into_iter().chain(products));
-    let payment = answers.next("payment");
-    let delivery = answers.next("delivery");
-    for line in &mut order.lines {
-        if let Some(Product { name }) = answers.next("inventory") {
-            line.name = name;
+    fn answer(self) -> Result<OrderDetails, Error> {
+        let Self { id } = self;
+        let mut order: Ordered = services::query("order", Order::NAME, json!({ "id": id }))?;
+
+        let products = order.lines.iter().map(|line| ask("inventory", "product", &line.product_id));
+        let requests = [ask("payment", "payment", &id), ask("delivery", "delivery", &id)];
+        let mut answers = Answers::of(requests.into_iter().chain(products));
+        let payment = answers.next("payment");
+        let delivery = answers.next("delivery");
+        for line in &mut order.lines {
+            if let Some(Product { name }) = answers.next("inventory") {
+                line.name = name;
+            }
         }
-    }
 
-    let Ordered { user_id, status, reason, lines, total, address } = order;
-    let unavailable = answers.unavailable;
-    Ok(Details { id, user_id, status, reason, lines, total, address, payment, delivery, unavailable })
+        let Ordered { user_id, status, reason, lines, total, address } = order;
+        let unavailable = answers.unavailable;
+        Ok(OrderDetails {
+            id,
+            user_id,
+            status,
+            reason,
+            lines,
+            total,
+            address,
+            payment,
+            delivery,
+            unavailable,
+        })
+    }
 }
 
 fn ask(service: &str, aggregate: &str, id: &str) -> Request {
     Request::new(service, aggregate, json!({ "id": id })).within_ms(TIME_LIMIT_MS)
 }
 
-/// The answers in the order of the requests, and who had none.
+/// The answers in the order of the requests, and the services without one.
 struct Answers {
-    answers: IntoIter<Result<Value, Failure>>,
+    answers: IntoIter<Result<Value, Error>>,
     unavailable: BTreeSet<&'static str>,
 }
 
@@ -106,12 +125,13 @@ impl Answers {
         Self { answers: services::query_all(requests).into_iter(), unavailable: BTreeSet::new() }
     }
 
-    /// The next answer, which is that of `service`; none if it has nothing to show or is unavailable.
+    /// Returns the next answer, which is that of `service`: `None` if it has nothing to show or is
+    /// unavailable.
     fn next<T: DeserializeOwned>(&mut self, service: &'static str) -> Option<T> {
         match self.answers.next()?.map(serde_json::from_value) {
             Ok(Ok(answer)) => Some(answer),
-            Err(Failure::Rejected(_)) => None,
-            Ok(Err(_)) | Err(Failure::Unavailable(_)) => {
+            Err(Error::Rejected(_)) => None,
+            Ok(Err(_)) | Err(Error::Fault(_)) => {
                 self.unavailable.insert(service);
                 None
             }

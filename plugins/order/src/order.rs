@@ -1,19 +1,16 @@
-//! An order: what a user wants, at the prices of the moment it was placed.
+//! An order: the products that a user wants, at the prices of the moment the order was placed.
 
 use kontor_sdk::prelude::*;
 use kontor_sdk::services;
 
 use crate::bill::{Bill, Line, MAX_LINES, Part, Share, Wanted};
 
-use OrderCommand::*;
-use OrderEvent::*;
-
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Order {
     status: Status,
     user_id: String,
     bill: Bill,
-    /// What the bill becomes if the change is made: there as long as the order is updating.
+    /// The bill after the change, as long as the order is updating.
     next: Option<Bill>,
     address: Address,
     reason: Option<Rejection>,
@@ -33,14 +30,13 @@ pub(crate) enum Status {
 }
 
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Address {
     region: String,
-    /// Street, number and whatever else the carrier needs.
+    /// Street, number and all else that the carrier needs.
     line: String,
 }
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum OrderCommand {
     /// Places the order, at the products' current prices.
@@ -53,7 +49,7 @@ pub(crate) enum OrderCommand {
     },
     /// Accepts the order for good; the saga that placed it does so.
     Confirm {},
-    /// Changes how much is wanted of what, and how it is paid. A line left out is removed; prices stay as they were.
+    /// Changes the quantities and the payment. A line left out is removed; prices stay as they were.
     Update {
         #[schemars(length(max = MAX_LINES))]
         lines: Vec<Wanted>,
@@ -68,7 +64,7 @@ pub(crate) enum OrderCommand {
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum OrderEvent {
     OrderCreated { user_id: String, lines: Vec<Line>, total: u64, payment: Vec<Part>, address: Address },
     OrderConfirmed {},
@@ -81,7 +77,7 @@ pub(crate) enum OrderEvent {
     OrderDeleteReverted { reason: Rejection },
 }
 
-/// What a user ordered.
+/// An order of a user.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct OrderView {
     id: String,
@@ -92,7 +88,7 @@ pub(crate) struct OrderView {
     total: u64,
     payment: Vec<Part>,
     address: Address,
-    /// Why it was cancelled, or why the last change or deletion was not made; null otherwise.
+    /// The reason why it was cancelled, or why the last change or deletion was not made; null otherwise.
     reason: Option<Rejection>,
 }
 
@@ -108,34 +104,36 @@ impl Aggregate for Order {
         order: Option<&Self>,
         command: OrderCommand,
         context: &Context,
-    ) -> Result<Vec<OrderEvent>, Rejection> {
+    ) -> Result<Vec<OrderEvent>, Error> {
         let event = match (command, order) {
-            (Create { user_id, lines, payment, address }, None) => {
-                let Bill { lines, total, payment } = Bill::of_new(&lines, &payment)?;
-                OrderCreated { user_id, lines, total, payment, address }
+            (OrderCommand::Create { user_id, lines, payment, address }, None) => {
+                let Bill { lines, total, payment } = Bill::new(&lines, &payment)?;
+                OrderEvent::OrderCreated { user_id, lines, total, payment, address }
             }
-            (Create { .. }, Some(_)) => return Err(context.already_exists()),
-            (_, None) => return Err(context.not_found()),
-            (Confirm {}, Some(order)) => {
+            (OrderCommand::Create { .. }, Some(_)) => return Err(context.already_exists().into()),
+            (_, None) => return Err(context.not_found().into()),
+            (OrderCommand::Confirm {}, Some(order)) => {
                 let message = "Only a pending order can be confirmed.";
                 order.must_be(Status::Pending, "order-not-pending", message)?;
-                OrderConfirmed {}
+                OrderEvent::OrderConfirmed {}
             }
-            (Update { lines, payment }, Some(order)) => {
+            (OrderCommand::Update { lines, payment }, Some(order)) => {
                 order.must_be_confirmed()?;
                 let next = order.bill.changed_to(&lines, &payment)?;
                 delivery_must_be_preparing(&context.aggregate_id)?;
-                OrderUpdateRequested { previous: order.bill.clone(), next }
+                OrderEvent::OrderUpdateRequested { previous: order.bill.clone(), next }
             }
-            (CompleteUpdate {}, Some(order)) => OrderUpdated(order.must_have_next()?),
-            (Delete {}, Some(order)) => {
+            (OrderCommand::CompleteUpdate {}, Some(order)) => {
+                OrderEvent::OrderUpdated(order.must_have_next()?)
+            }
+            (OrderCommand::Delete {}, Some(order)) => {
                 order.must_be_confirmed()?;
-                OrderDeleteRequested { lines: order.bill.lines.clone() }
+                OrderEvent::OrderDeleteRequested { lines: order.bill.lines.clone() }
             }
-            (CompleteDelete {}, Some(order)) => {
+            (OrderCommand::CompleteDelete {}, Some(order)) => {
                 let message = "No deletion of this order has been asked for.";
                 order.must_be(Status::Deleting, "order-not-deleting", message)?;
-                OrderDeleted {}
+                OrderEvent::OrderDeleted {}
             }
         };
         Ok(vec![event])
@@ -143,49 +141,59 @@ impl Aggregate for Order {
 
     fn evolve(&mut self, event: OrderEvent) {
         let (status, reason) = match event {
-            OrderCreated { user_id, lines, total, payment, address } => {
+            OrderEvent::OrderCreated { user_id, lines, total, payment, address } => {
                 *self = Self { user_id, bill: Bill { lines, total, payment }, address, ..Self::default() };
                 (Status::Pending, None)
             }
-            OrderConfirmed {} => (Status::Confirmed, None),
-            OrderCancelled { reason } => (Status::Cancelled, Some(reason)),
-            OrderUpdateRequested { next, .. } => {
+            OrderEvent::OrderConfirmed {} => (Status::Confirmed, None),
+            OrderEvent::OrderCancelled { reason } => (Status::Cancelled, Some(reason)),
+            OrderEvent::OrderUpdateRequested { next, .. } => {
                 self.next = Some(next);
                 (Status::Updating, None)
             }
-            OrderUpdated(bill) => {
+            OrderEvent::OrderUpdated(bill) => {
                 self.bill = bill;
                 self.next = None;
                 (Status::Confirmed, None)
             }
-            OrderUpdateReverted { reason } => {
+            OrderEvent::OrderUpdateReverted { reason } => {
                 self.next = None;
                 (Status::Confirmed, Some(reason))
             }
-            OrderDeleteRequested { .. } => (Status::Deleting, None),
-            OrderDeleted {} => (Status::Deleted, None),
-            OrderDeleteReverted { reason } => (Status::Confirmed, Some(reason)),
+            OrderEvent::OrderDeleteRequested { .. } => (Status::Deleting, None),
+            OrderEvent::OrderDeleted {} => (Status::Deleted, None),
+            OrderEvent::OrderDeleteReverted { reason } => (Status::Confirmed, Some(reason)),
         };
         self.status = status;
         self.reason = reason;
     }
 
-    /// What its saga has brought to its end is not taken back any more.
+    /// Once its saga has ended, a change is not taken back any more.
     fn compensate(
         &self,
         event: OrderEvent,
         reason: &Rejection,
         context: &Context,
-    ) -> Result<Option<OrderEvent>, Rejection> {
+    ) -> Result<Option<OrderEvent>, Error> {
         let reason = reason.clone();
         match (event, self.status) {
-            (OrderCreated { .. }, Status::Pending) => Ok(Some(OrderCancelled { reason })),
-            (OrderCreated { .. }, Status::Cancelled) => Ok(None),
-            (OrderUpdateRequested { .. }, Status::Updating) => Ok(Some(OrderUpdateReverted { reason })),
-            (OrderUpdateRequested { previous, .. }, Status::Confirmed) if self.bill == previous => Ok(None),
-            (OrderDeleteRequested { .. }, Status::Deleting) => Ok(Some(OrderDeleteReverted { reason })),
-            (OrderDeleteRequested { .. }, Status::Confirmed) => Ok(None),
-            _ => Err(context.not_compensable()),
+            (OrderEvent::OrderCreated { .. }, Status::Pending) => {
+                Ok(Some(OrderEvent::OrderCancelled { reason }))
+            }
+            (OrderEvent::OrderCreated { .. }, Status::Cancelled) => Ok(None),
+            (OrderEvent::OrderUpdateRequested { .. }, Status::Updating) => {
+                Ok(Some(OrderEvent::OrderUpdateReverted { reason }))
+            }
+            (OrderEvent::OrderUpdateRequested { previous, .. }, Status::Confirmed)
+                if self.bill == previous =>
+            {
+                Ok(None)
+            }
+            (OrderEvent::OrderDeleteRequested { .. }, Status::Deleting) => {
+                Ok(Some(OrderEvent::OrderDeleteReverted { reason }))
+            }
+            (OrderEvent::OrderDeleteRequested { .. }, Status::Confirmed) => Ok(None),
+            _ => Err(context.not_compensable().into()),
         }
     }
 
@@ -227,21 +235,19 @@ impl Order {
     }
 }
 
-/// A delivery, as the delivery service shows it.
+/// A delivery: each service declares the part of others that it needs.
 #[derive(Deserialize)]
 struct Delivery {
     status: String,
 }
 
-/// A first look, which spares hopeless changes their saga: what counts is that the delivery can be held.
-fn delivery_must_be_preparing(order_id: &str) -> Result<(), Rejection> {
-    match services::query::<Delivery>("delivery", "delivery", json!({ "id": order_id })) {
-        Ok(delivery) if delivery.status == "preparing" => Ok(()),
-        Ok(Delivery { status }) => {
-            let message = "An order can only be changed while its delivery is in preparation.";
-            Err(Rejection::new("delivery-under-way", message).with(json!({ "status": status })))
-        }
-        Err(Failure::Rejected(rejection)) => Err(rejection),
-        Err(Failure::Unavailable(reason)) => panic!("delivery did not answer: {reason}"),
+/// Spares hopeless changes their saga. The saga itself relies on holding the delivery, not on this answer.
+fn delivery_must_be_preparing(order_id: &str) -> Result<(), Error> {
+    let delivery: Delivery = services::query("delivery", "delivery", json!({ "id": order_id }))?;
+    if delivery.status != "preparing" {
+        let message = "An order can only be changed while its delivery is in preparation.";
+        let details = json!({ "status": delivery.status });
+        return Err(Rejection::new("delivery-under-way", message).with(details).into());
     }
+    Ok(())
 }

@@ -11,24 +11,37 @@
 use kontor_sdk::prelude::*;
 
 use crate::bill::{Line, Part};
-use crate::order::{Address, Order};
+use crate::order::{Address, Order, OrderCommand};
 
-/// The created order, as far as the saga needs it.
+pub(crate) struct PlaceOrder;
+
+/// The part of the event that the saga needs.
 #[derive(Deserialize)]
-pub(crate) struct Created {
+pub(crate) struct OrderCreated {
     lines: Vec<Line>,
     total: u64,
     payment: Vec<Part>,
     address: Address,
 }
 
-pub(crate) fn place_order(saga: &Saga, order: Created) -> Result<(), Rejection> {
-    let id = &saga.trigger.aggregate_id;
-    saga.steps(order.lines.iter().map(|line| reserve(id, line)))?;
-    saga.step("pay", authorize(id, &order))?;
-    saga.step("schedule", Command::to("delivery", id, "schedule", json!({ "address": order.address })))?;
-    saga.pivot("confirm", Command::to(Order::NAME, id, "confirm", json!({})))?;
-    Ok(())
+impl Trigger for OrderCreated {
+    const AGGREGATE: &str = Order::NAME;
+    const EVENT: &str = "order-created";
+}
+
+impl Saga for PlaceOrder {
+    const NAME: &str = "place-order";
+    const DESCRIPTION: &str = "Reserves, pays and schedules a new order; confirms or cancels it.";
+    type Trigger = OrderCreated;
+
+    fn run(saga: &Run, order: OrderCreated) -> Result<(), Error> {
+        let id = &saga.trigger.aggregate_id;
+        saga.steps(order.lines.iter().map(|line| reserve(id, line)))?;
+        saga.step("pay", authorize(id, &order))?;
+        saga.step("schedule", Command::to("delivery", id, "schedule", json!({ "address": order.address })))?;
+        saga.pivot("confirm", Order::command(id, &OrderCommand::Confirm {}))?;
+        Ok(())
+    }
 }
 
 fn reserve(order_id: &str, Line { product_id, quantity, .. }: &Line) -> (String, Command) {
@@ -36,7 +49,7 @@ fn reserve(order_id: &str, Line { product_id, quantity, .. }: &Line) -> (String,
     (format!("reserve-{product_id}"), Command::to("product", product_id, "reserve", payload))
 }
 
-fn authorize(order_id: &str, order: &Created) -> Command {
+fn authorize(order_id: &str, order: &OrderCreated) -> Command {
     let payload = json!({ "amount": order.total, "methods": order.payment });
     Command::to("payment", order_id, "authorize", payload)
 }

@@ -34,8 +34,11 @@ fn screen(lines: Value, payment: Value, delivery: Value, unavailable: &[&str]) -
 
 /// The order service beside others that know the order o1. Products have been renamed since.
 fn orders() -> Service {
+    fn product(id: &str, name: &str) -> Value {
+        json!({"id": id, "name": name, "unit_price": 1, "available": 5, "reserved": 0, "shipped": 0})
+    }
+
     let id = |id: &str| json!({ "id": id });
-    let product = |id: &str, name: &str| json!({"id": id, "name": name, "unit_price": 1, "available": 5, "reserved": 0, "shipped": 0});
     let mut payment = payment();
     payment["id"] = json!("o1");
     let delivery =

@@ -136,7 +136,9 @@ fn an_inventory_that_does_not_answer_is_a_fault_and_no_rejection() {
     let orders = Service::load("order").is_silent("inventory");
     let outcome =
         orders.aggregate("order", "o1").when("create", wanted(&[line("tea", 1)], &[share("card", "1")]));
-    assert!(outcome.then_fault().detail.contains("inventory did not answer"));
+    let fault = outcome.then_fault();
+    assert!(fault.detail.contains("inventory did not answer"));
+    assert_eq!(fault.cause(), "inventory did not answer: inventory is silent in this test");
 }
 
 /// The order service beside the delivery of the order o1.
@@ -258,7 +260,7 @@ fn an_order_shows_what_it_was_until_it_has_been_changed() {
     order.when("complete-update", json!({})).then_view(changed);
 }
 
-/// The order service is not told of any inventory here: asking for a price would fail the test.
+/// There is no inventory here: asking for a price would fail the test.
 #[test]
 fn a_change_keeps_the_prices_and_may_leave_lines_out() {
     let priced = |id: &str, quantity: u64, unit_price: u64| {

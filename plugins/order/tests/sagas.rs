@@ -1,4 +1,4 @@
-//! The sagas of orders, each step refused in turn: what is undone, and in which order.
+//! The sagas of orders, with each step rejected in turn: the undos, and their order.
 
 use kontor_testkit::{Event, Service, Story, command, event, json};
 use serde_json::Value;
@@ -44,11 +44,11 @@ fn delete_requested() -> Event {
     event("order-delete-requested", json!({"lines": [line("tea", 3), line("pot", 1)]}))
 }
 
-/// What becomes of a saga when one of its steps is refused before it has passed its pivot.
+/// The course of a saga when one of its steps is rejected before the pivot.
 struct Refusal {
     step: &'static str,
     code: &'static str,
-    /// The steps that it has taken by then, the refused one included.
+    /// The steps taken by then, the rejected one included.
     steps: &'static [&'static str],
     undoes: &'static [&'static str],
 }
@@ -66,7 +66,7 @@ fn check_refusals(orders: &Service, saga: &str, trigger: &Event, table: &[Refusa
     }
 }
 
-/// That a step after the pivot which fails leaves the saga to a person, with nothing undone.
+/// Checks that a step that fails after the pivot leaves the saga to an operator, with nothing undone.
 fn check_failure_after_pivot(story: &Story, step: &str) {
     story.then_undoes([]).then_parked(&format!("the step {step} failed after the pivot"));
 }

@@ -1,4 +1,5 @@
-//! The gateway that takes the money, if the operator has configured one.
+//! The gateway that takes the money, if the operator has configured one. Each request has one answer that
+//! means "no"; all others but success are faults.
 
 use kontor_sdk::http::{self, Request};
 use kontor_sdk::{config, prelude::*};
@@ -6,8 +7,8 @@ use serde_json::Value;
 
 use crate::payment::Charge;
 
-/// The configured URL under which the gateway has its `/authorizations`; unset: there is none, and every payment that keeps
-/// to the rules is good.
+/// Configuration key: the URL under which the gateway has its `/authorizations`. If it is not set there is no
+/// gateway, and every payment that keeps to the rules is good.
 pub(crate) const GATEWAY_URL: &str = "gateway-url";
 
 const PAYMENT_REQUIRED: u16 = 402;
@@ -15,77 +16,80 @@ const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
 
 /// Takes the money for an order.
-pub(crate) fn authorize(charge: &Charge, context: &Context) -> Result<(), Rejection> {
-    let Some(url) = url("/authorizations") else { return Ok(()) };
-    match send(http::post(url).json(&told(charge, context)), context) {
-        PAYMENT_REQUIRED => Err(card_declined()),
-        status => good(status),
+pub(crate) fn authorize(charge: &Charge, context: &Context) -> Result<(), Error> {
+    let Some(url) = url("/authorizations")? else { return Ok(()) };
+    match send(http::post(url).json(&request_body(charge, context)), context)? {
+        PAYMENT_REQUIRED => Err(card_declined().into()),
+        status => succeeded(status),
     }
 }
 
 /// Takes another amount than before.
-pub(crate) fn change(charge: &Charge, context: &Context) -> Result<(), Rejection> {
-    let Some(url) = url_of(context) else { return Ok(()) };
-    match send(http::put(url).json(&told(charge, context)), context) {
-        PAYMENT_REQUIRED => Err(card_declined()),
-        status => good(status),
+pub(crate) fn change(charge: &Charge, context: &Context) -> Result<(), Error> {
+    let Some(url) = authorization_url(context)? else { return Ok(()) };
+    match send(http::put(url).json(&request_body(charge, context)), context)? {
+        PAYMENT_REQUIRED => Err(card_declined().into()),
+        status => succeeded(status),
     }
 }
 
 /// Gives the money back.
-pub(crate) fn cancel(context: &Context) -> Result<(), Rejection> {
-    let Some(url) = url_of(context) else { return Ok(()) };
-    match send(http::delete(url), context) {
-        CONFLICT => Err(refund_refused()),
-        status => good(status),
+pub(crate) fn cancel(context: &Context) -> Result<(), Error> {
+    let Some(url) = authorization_url(context)? else { return Ok(()) };
+    match send(http::delete(url), context)? {
+        CONFLICT => Err(refund_refused().into()),
+        status => succeeded(status),
     }
 }
 
-/// Gives back what may have been taken: the answer to [`authorize`] was lost.
-pub(crate) fn withdraw(context: &Context) -> Result<(), Rejection> {
-    let Some(url) = url_of(context) else { return Ok(()) };
-    match send(http::delete(url), context) {
+/// Gives back what may have been taken, after the answer to [`authorize`] was lost.
+pub(crate) fn withdraw(context: &Context) -> Result<(), Error> {
+    let Some(url) = authorization_url(context)? else { return Ok(()) };
+    match send(http::delete(url), context)? {
         NOT_FOUND => Ok(()),
-        status => good(status),
+        status => succeeded(status),
     }
 }
 
-/// Makes sure that this is what is taken: the answer to [`change`] or [`cancel`] was lost.
-pub(crate) fn restore(charge: &Charge, context: &Context) -> Result<(), Rejection> {
-    let Some(url) = url_of(context) else { return Ok(()) };
-    match send(http::put(url).json(&told(charge, context)), context) {
+/// Makes sure that exactly this charge is taken, after the answer to [`change`] or [`cancel`] was lost.
+pub(crate) fn restore(charge: &Charge, context: &Context) -> Result<(), Error> {
+    let Some(url) = authorization_url(context)? else { return Ok(()) };
+    match send(http::put(url).json(&request_body(charge, context)), context)? {
         NOT_FOUND => {
             let command_id = format!("{}/again", context.command_id);
             authorize(charge, &Context { command_id, ..context.clone() })
         }
-        status => good(status),
+        status => succeeded(status),
     }
 }
 
-fn url(path: &str) -> Option<String> {
-    config(GATEWAY_URL).map(|gateway: String| format!("{}{path}", gateway.trim_end_matches('/')))
+/// Returns the URL of a path on the gateway, or `None` if there is no gateway.
+fn url(path: &str) -> Result<Option<String>, Error> {
+    let gateway: Option<String> = config(GATEWAY_URL)?;
+    Ok(gateway.map(|gateway| format!("{}{path}", gateway.trim_end_matches('/'))))
 }
 
-fn url_of(context: &Context) -> Option<String> {
+fn authorization_url(context: &Context) -> Result<Option<String>, Error> {
     url(&format!("/authorizations/{}", context.aggregate_id))
 }
 
-/// What the gateway is told of a charge.
-fn told(charge: &Charge, context: &Context) -> Value {
+fn request_body(charge: &Charge, context: &Context) -> Value {
     json!({ "order_id": context.aggregate_id, "amount": charge.amount, "methods": charge.methods })
 }
 
-/// Sends a request under the command's id, so that the gateway does once what it is asked for twice. No answer, and one that is
-/// neither yes nor no, is a fault, after which the command is tried again.
-fn send(request: Request, context: &Context) -> u16 {
+/// Sends a request and returns the status of its answer. The command's id is the idempotency key, so the
+/// gateway does once what it is asked for twice. No answer is a fault, after which the host retries the
+/// command.
+fn send(request: Request, context: &Context) -> Result<u16, Error> {
     let response = request.header("idempotency-key", &context.command_id).send();
-    response.unwrap_or_else(|error| panic!("the gateway does not answer: {error}")).status()
+    let response = response.map_err(|error| Error::Fault(format!("the gateway does not answer: {error}")))?;
+    Ok(response.status())
 }
 
-fn good(status: u16) -> Result<(), Rejection> {
+fn succeeded(status: u16) -> Result<(), Error> {
     match status {
         200..300 => Ok(()),
-        _ => panic!("the gateway answered {status}, which is neither yes nor no"),
+        _ => Err(Error::Fault(format!("the gateway answered {status}, which is neither yes nor no"))),
     }
 }
 

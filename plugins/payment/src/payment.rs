@@ -3,13 +3,11 @@
 use kontor_sdk::{config, prelude::*};
 
 use crate::gateway;
-use PaymentCommand::*;
-use PaymentEvent::*;
 
-/// The configured amount above which a card is declined; unset: there is no limit.
+/// Configuration key: the amount above which a card is declined. If it is not set there is no limit.
 pub(crate) const CARD_LIMIT: &str = "card-limit";
 
-/// The configured amount above which there are not enough points; unset: there is no limit.
+/// Configuration key: the amount above which there are not enough points. If it is not set there is no limit.
 pub(crate) const POINTS_LIMIT: &str = "points-limit";
 
 #[derive(Default, Serialize, Deserialize)]
@@ -26,9 +24,8 @@ pub(crate) enum Status {
     Cancelled,
 }
 
-/// What is paid, and how.
+/// An amount, and the methods by which it is paid.
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Charge {
     /// In the smallest unit of the currency.
     pub(crate) amount: u64,
@@ -37,7 +34,6 @@ pub(crate) struct Charge {
 }
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Part {
     method: Method,
     /// In the smallest unit of the currency.
@@ -55,15 +51,25 @@ pub(crate) enum Method {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum PaymentCommand {
     /// Takes the money for an order.
-    Authorize(Charge),
+    Authorize {
+        /// In the smallest unit of the currency.
+        amount: u64,
+        /// The parts that add up to the amount.
+        methods: Vec<Part>,
+    },
     /// Takes another amount than before, or takes it in another way.
-    Change(Charge),
+    Change {
+        /// In the smallest unit of the currency.
+        amount: u64,
+        /// The parts that add up to the amount.
+        methods: Vec<Part>,
+    },
     /// Gives the money back.
     Cancel {},
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum PaymentEvent {
     PaymentAuthorized(Charge),
     PaymentChanged { previous: Charge, amount: u64, methods: Vec<Part> },
@@ -91,25 +97,27 @@ impl Aggregate for Payment {
         payment: Option<&Self>,
         command: PaymentCommand,
         context: &Context,
-    ) -> Result<Vec<PaymentEvent>, Rejection> {
+    ) -> Result<Vec<PaymentEvent>, Error> {
         let event = match (command, payment) {
-            (Authorize(charge), None) => {
-                charge.must_be_covered()?;
+            (PaymentCommand::Authorize { amount, methods }, None) => {
+                let charge = Charge { amount, methods };
+                charge.check_limits()?;
                 gateway::authorize(&charge, context)?;
-                PaymentAuthorized(charge)
+                PaymentEvent::PaymentAuthorized(charge)
             }
-            (Authorize(_), Some(_)) => return Err(context.already_exists()),
-            (_, None) => return Err(context.not_found()),
-            (Change(charge), Some(payment)) => {
+            (PaymentCommand::Authorize { .. }, Some(_)) => return Err(context.already_exists().into()),
+            (_, None) => return Err(context.not_found().into()),
+            (PaymentCommand::Change { amount, methods }, Some(payment)) => {
+                let charge = Charge { amount, methods };
                 payment.must_be_authorized()?;
-                charge.must_be_covered()?;
+                charge.check_limits()?;
                 gateway::change(&charge, context)?;
                 payment.changed_to(charge)
             }
-            (Cancel {}, Some(payment)) => {
+            (PaymentCommand::Cancel {}, Some(payment)) => {
                 payment.must_be_authorized()?;
                 gateway::cancel(context)?;
-                PaymentCancelled {}
+                PaymentEvent::PaymentCancelled {}
             }
         };
         Ok(vec![event])
@@ -117,9 +125,9 @@ impl Aggregate for Payment {
 
     fn evolve(&mut self, event: PaymentEvent) {
         match event {
-            PaymentAuthorized(charge) => *self = Self { status: Status::Authorized, charge },
-            PaymentChanged { amount, methods, .. } => self.charge = Charge { amount, methods },
-            PaymentCancelled {} => self.status = Status::Cancelled,
+            PaymentEvent::PaymentAuthorized(charge) => *self = Self { status: Status::Authorized, charge },
+            PaymentEvent::PaymentChanged { amount, methods, .. } => self.charge = Charge { amount, methods },
+            PaymentEvent::PaymentCancelled {} => self.status = Status::Cancelled,
         }
     }
 
@@ -128,26 +136,26 @@ impl Aggregate for Payment {
         event: PaymentEvent,
         _reason: &Rejection,
         context: &Context,
-    ) -> Result<Option<PaymentEvent>, Rejection> {
+    ) -> Result<Option<PaymentEvent>, Error> {
         Ok(match (event, self.status) {
-            (PaymentAuthorized(_), Status::Authorized) => {
+            (PaymentEvent::PaymentAuthorized(_), Status::Authorized) => {
                 gateway::cancel(context)?;
-                Some(PaymentCancelled {})
+                Some(PaymentEvent::PaymentCancelled {})
             }
-            (PaymentChanged { previous, .. }, Status::Authorized) => {
+            (PaymentEvent::PaymentChanged { previous, .. }, Status::Authorized) => {
                 gateway::change(&previous, context)?;
                 Some(self.changed_to(previous))
             }
-            (PaymentCancelled {}, Status::Cancelled) => {
+            (PaymentEvent::PaymentCancelled {}, Status::Cancelled) => {
                 gateway::authorize(&self.charge, context)?;
-                Some(PaymentAuthorized(self.charge.clone()))
+                Some(PaymentEvent::PaymentAuthorized(self.charge.clone()))
             }
             _ => None,
         })
     }
 
-    /// The gateway may have done its part although its answer was lost: it is told how things stand here.
-    fn abandon(payment: Option<&Self>, command: &str, context: &Context) -> Result<(), Rejection> {
+    /// Brings the gateway back to the state here: it may have done its part although its answer was lost.
+    fn abandon(payment: Option<&Self>, command: &str, context: &Context) -> Result<(), Error> {
         match (payment, command) {
             (None, "authorize") => gateway::withdraw(context),
             (Some(Self { status: Status::Authorized, charge }), _) => gateway::restore(charge, context),
@@ -170,26 +178,24 @@ impl Payment {
     }
 
     fn changed_to(&self, Charge { amount, methods }: Charge) -> PaymentEvent {
-        PaymentChanged { previous: self.charge.clone(), amount, methods }
+        PaymentEvent::PaymentChanged { previous: self.charge.clone(), amount, methods }
     }
 }
 
 impl Charge {
-    fn must_be_covered(&self) -> Result<(), Rejection> {
+    fn check_limits(&self) -> Result<(), Error> {
         let sum = |parts: &[Part]| parts.iter().map(|part| u128::from(part.amount)).sum::<u128>();
         if sum(&self.methods) != self.amount.into() {
-            return Err(Rejection::new(
-                "amount-mismatch",
-                "The methods' amounts do not add up to the amount.",
-            ));
+            let message = "The methods' amounts do not add up to the amount.";
+            return Err(Rejection::new("amount-mismatch", message).into());
         }
         let (card, points): (Vec<_>, Vec<_>) =
             self.methods.iter().cloned().partition(|part| part.method == Method::Card);
-        if config(CARD_LIMIT).is_some_and(|limit: u64| sum(&card) > limit.into()) {
-            return Err(Rejection::new("card-declined", "The amount is above the card's limit."));
+        if config(CARD_LIMIT)?.is_some_and(|limit: u64| sum(&card) > limit.into()) {
+            return Err(Rejection::new("card-declined", "The amount is above the card's limit.").into());
         }
-        if config(POINTS_LIMIT).is_some_and(|limit: u64| sum(&points) > limit.into()) {
-            return Err(Rejection::new("insufficient-points", "There are not enough points."));
+        if config(POINTS_LIMIT)?.is_some_and(|limit: u64| sum(&points) > limit.into()) {
+            return Err(Rejection::new("insufficient-points", "There are not enough points.").into());
         }
         Ok(())
     }

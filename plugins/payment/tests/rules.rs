@@ -17,7 +17,7 @@ fn payment_after(given: &[Event]) -> Aggregate<'static> {
     PAYMENT.aggregate("payment", "o1").given(given.iter().cloned())
 }
 
-/// An amount and how it is paid; a method of which nothing is paid is left out.
+/// An amount and how it is paid; a method with the amount 0 is left out.
 fn charge(card: u64, points: u64) -> serde_json::Value {
     let methods: Vec<_> = [("card", card), ("points", points)]
         .into_iter()
@@ -158,7 +158,7 @@ fn what_is_no_longer_there_needs_no_undo() {
     }
 }
 
-/// What a command or an undo leads to when the gateway answers its only request with this status; 0: not at all.
+/// The outcome of a command or an undo whose only request the gateway answers with this status; 0: not at all.
 fn asked_of_the_gateway(method: &str, url: &str, status: u16, act: fn(Aggregate<'_>) -> Outcome) -> Outcome {
     let service = Service::load("payment").config("gateway-url", json!("https://gateway.test/pay/"));
     let service = match status {
@@ -204,7 +204,7 @@ fn the_gateway_is_asked_once_for_each_command_and_each_undo() {
         "methods": [{"method": "card", "amount": 20}, {"method": "points", "amount": 5}],
     });
     let none = Value::Null;
-    // What is done, what the gateway is asked for, and what happens when it says yes.
+    // The act, the request to the gateway, and the event when the gateway says yes.
     let table: [(Act, &str, &str, &Value, Event); 6] = [
         (authorize, "POST", AUTHORIZATIONS, &charge, authorized(20, 5)),
         (change, "PUT", AUTHORIZATION, &charge, changed((10, 0), (20, 5))),
@@ -224,7 +224,7 @@ fn the_gateway_is_asked_once_for_each_command_and_each_undo() {
 
 #[test]
 fn the_gateway_has_one_way_to_say_no_and_everything_else_is_a_fault() {
-    // What is done, what the gateway is asked for, its "no", and the code of the rejection.
+    // The act, the request to the gateway, the status that means "no", and the code of the rejection.
     let table: [(Act, &str, &str, u16, &str); 6] = [
         (authorize, "POST", AUTHORIZATIONS, 402, "card-declined"),
         (change, "PUT", AUTHORIZATION, 402, "card-declined"),
@@ -252,7 +252,7 @@ fn the_gateway_has_one_way_to_say_no_and_everything_else_is_a_fault() {
 fn what_the_gateway_may_have_heard_of_a_failed_command_is_taken_back() {
     let authorization: Act = |payment| payment.when_undone("authorize", [], "step-failed");
     let refund: Act = |payment| payment.given([authorized(20, 5)]).when_undone("cancel", [], "step-failed");
-    // What is given up, and what the gateway is asked for. It knows of nothing, or does as it is told.
+    // The act that has failed, and the request that takes it back; 404: the gateway has nothing of it.
     let table = [(authorization, "DELETE", 404), (authorization, "DELETE", 200), (refund, "PUT", 200)];
     for (act, method, status) in table {
         let outcome = asked_of_the_gateway(method, AUTHORIZATION, status, act);

@@ -1,4 +1,4 @@
-//! The orders that a batch of events is about.
+//! The orders that a batch of events changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,14 +8,14 @@ use crate::row::{Order, Placed};
 use crate::totals::Totals;
 
 pub(crate) struct Orders {
-    /// By their ids.
+    /// The orders, by their ids.
     changes: BTreeMap<String, Change>,
-    /// The last number that an order has got.
+    /// The number of the newest order.
     number: i64,
 }
 
 struct Change {
-    /// As the read model has it; none if it does not know the order.
+    /// The order in the read model, or `None` if it is not there.
     before: Option<Order>,
     after: Order,
 }
@@ -46,15 +46,15 @@ impl Batch for Orders {
             after.save()?;
             let listed = before.as_ref().map(Order::products).unwrap_or_default();
             list(after, &listed)?;
-            before.iter().for_each(|order| totals.add(order, -1));
-            totals.add(after, 1);
+            before.iter().try_for_each(|order| totals.add(order, -1))?;
+            totals.add(after, 1)?;
         }
         totals.write()
     }
 }
 
 impl Orders {
-    /// The order that an event is about.
+    /// Returns the order that an event belongs to.
     pub(crate) fn of(&mut self, event: &RecordedEvent) -> &mut Order {
         let change = self.changes.entry(event.aggregate_id.clone()).or_insert_with(|| {
             self.number += 1;
@@ -66,7 +66,7 @@ impl Orders {
     }
 }
 
-/// Lists an order under its products instead of those it is `listed` under.
+/// Lists an order under its products, and no longer under others that it is `listed` under.
 fn list(order: &Order, listed: &BTreeMap<&str, Placed>) -> Result<(), SqlError> {
     let products = order.products();
     for (product, (created_at_ms, _)) in listed.iter().filter(|(product, _)| !products.contains_key(*product))

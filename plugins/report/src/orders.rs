@@ -1,6 +1,6 @@
-//! Questions about orders.
+//! Queries of orders.
 
-use kontor_sdk::{db, prelude::*};
+use kontor_sdk::{Cursor, db, prelude::*};
 
 use crate::row::{Address, Line, Part, Status};
 
@@ -13,7 +13,7 @@ pub(crate) struct ReportedOrder {
     id: String,
     user_id: String,
     status: Status,
-    /// Why it was cancelled, or why the last change or deletion was not made; null otherwise.
+    /// The reason why it was cancelled, or why the last change or deletion was not made; null otherwise.
     reason: Option<Rejection>,
     lines: Vec<Line>,
     /// In the smallest unit of the currency.
@@ -32,19 +32,27 @@ const ONE: &str = "SELECT * FROM orders WHERE id = ?1 AND created_at_ms IS NOT N
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct OrderId {
+pub(crate) struct Order {
     id: String,
 }
 
-pub(crate) fn order(OrderId { id }: OrderId) -> Result<ReportedOrder, Failure> {
-    let order = db::query_one(ONE, params![&id])?;
-    order.ok_or_else(|| Rejection::new("not-found", format!("There is no order with the id {id}.")).into())
+impl Query for Order {
+    const NAME: &str = "order";
+    const DESCRIPTION: &str = "One order with its payment and its delivery.";
+    type Answer = ReportedOrder;
+
+    fn answer(self) -> Result<ReportedOrder, Error> {
+        let Self { id } = self;
+        let order = db::query_one(ONE, params![&id])?;
+        let not_found = || Rejection::new("not-found", format!("There is no order with the id {id}."));
+        order.ok_or_else(|| not_found().into())
+    }
 }
 
-/// Which orders, and how many of them at once. An order must be all of what is asked for.
+/// Which orders, and how many of them at once. An order must fit all filters.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Search {
+pub(crate) struct Orders {
     /// Orders of this user.
     user_id: Option<String>,
     status: Option<Status>,
@@ -54,66 +62,37 @@ pub(crate) struct Search {
     from: Option<i64>,
     /// Orders placed before this time, in milliseconds since 1970-01-01 UTC.
     to: Option<i64>,
-    #[serde(default = "default_limit")]
-    #[schemars(range(min = 1, max = 200))]
-    limit: u32,
+    #[serde(default)]
+    limit: PageLimit,
     /// The `next` of the page before.
-    after: Option<Cursor>,
+    after: Option<Place>,
 }
 
-/// A screen's worth.
-fn default_limit() -> u32 {
-    50
-}
+/// An order's place in the list: the time when it was placed, and its number. Later orders come before it, so
+/// a page stays the same however many orders have come since.
+type Place = Cursor<2>;
 
-/// An order's place in the list: when it was placed, and its number. What is placed later comes before it, so a page is the same
-/// however many orders have come since.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Ord, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
-struct Cursor(i64, i64);
+impl Query for Orders {
+    const NAME: &str = "orders";
+    const DESCRIPTION: &str = "Orders with their payments and deliveries, the newest first.";
+    type Answer = Page<ReportedOrder, Place>;
 
-impl TryFrom<String> for Cursor {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let parts = text
-            .split_once('.')
-            .and_then(|(time, number)| Some(Self(time.parse().ok()?, number.parse().ok()?)));
-        parts.ok_or("`after` must be the `next` of another page")
+    fn answer(self) -> Result<Page<ReportedOrder, Place>, Error> {
+        let sql = self.sql();
+        let Self { user_id, status, product_id, from, to, limit, after } = self;
+        let end = Cursor([to.unwrap_or(i64::MAX), 0]);
+        let Cursor([time, number]) = after.map_or(end, |after| after.min(end));
+        let from = from.unwrap_or(i64::MIN);
+        let parameters = params![from, time, number, limit.rows(), user_id, status, product_id];
+        let rows = db::query(&sql, parameters)?;
+        Ok(Page::new(rows, limit, |order: &ReportedOrder| Cursor([order.created_at_ms, order.number])))
     }
 }
 
-impl From<Cursor> for String {
-    fn from(Cursor(created_at_ms, number): Cursor) -> Self {
-        format!("{created_at_ms}.{number}")
-    }
-}
-
-/// One page of orders, the newest first.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct Orders {
-    items: Vec<ReportedOrder>,
-    /// The `after` of the next page; null on the last one.
-    next: Option<Cursor>,
-}
-
-pub(crate) fn orders(search: Search) -> Result<Orders, Failure> {
-    let sql = search.sql();
-    let Search { user_id, status, product_id, from, to, limit, after } = search;
-    let end = Cursor(to.unwrap_or(i64::MAX), 0);
-    let Cursor(time, number) = after.into_iter().fold(end, Cursor::min);
-    let parameters = params![from.unwrap_or(i64::MIN), time, number, limit + 1, user_id, status, product_id];
-    let mut items: Vec<ReportedOrder> = db::query(&sql, parameters)?;
-    let more = items.len() > limit as usize;
-    items.truncate(limit as usize);
-    let next = items.last().filter(|_| more).map(|order| Cursor(order.created_at_ms, order.number));
-    Ok(Orders { items, next })
-}
-
-impl Search {
-    /// All that is asked for is tested on every order. What differs is the index through which they come, newest first:
-    /// one in which every order is wanted or, for a user or a product, enough of them.
+impl Orders {
+    /// Returns the statement, which tests every filter on every order. The filters only choose the index
+    /// through which the orders come, newest first: one in which every order fits or, for a user or a
+    /// product, enough of them do.
     fn sql(&self) -> String {
         let (table, wanted) = match (&self.user_id, &self.product_id, self.status) {
             (Some(_), _, _) => ("orders INDEXED BY orders_by_user", "orders.user_id = ?5"),
@@ -127,12 +106,14 @@ impl Search {
         let index = if table.starts_with("orders_by_product") { "listed" } else { "orders" };
         format!(
             "SELECT orders.* FROM {table}
-             WHERE {wanted} AND {index}.created_at_ms >= ?1 AND ({index}.created_at_ms, {index}.number) < (?2, ?3)
+             WHERE {wanted} AND {index}.created_at_ms >= ?1
+                 AND ({index}.created_at_ms, {index}.number) < (?2, ?3)
                  AND (?5 IS NULL OR orders.user_id = ?5)
                  AND (?6 IS NULL OR orders.status = ?6)
                  AND (?7 IS NULL OR EXISTS (
-                     SELECT 1 FROM orders_by_product AS of_product WHERE of_product.product_id = ?7
-                         AND of_product.created_at_ms = orders.created_at_ms AND of_product.number = orders.number
+                     SELECT 1 FROM orders_by_product AS of_product
+                     WHERE of_product.product_id = ?7 AND of_product.created_at_ms = orders.created_at_ms
+                         AND of_product.number = orders.number
                  ))
              ORDER BY {index}.created_at_ms DESC, {index}.number DESC LIMIT ?4"
         )
@@ -159,11 +140,11 @@ mod tests {
         ];
         for (filters, index) in table {
             let asked = |name| filters.contains(&name).then(|| name.to_owned());
-            let search = Search {
+            let search = Orders {
                 user_id: asked("user"),
                 product_id: asked("product"),
                 status: asked("status").map(|_| Status::Confirmed),
-                ..Search::default()
+                ..Orders::default()
             };
             let plan = plan(&search.sql());
             assert!(plan[0].starts_with(&format!("SEARCH {index}{page}")), "{filters:?}: {plan:#?}");
@@ -181,14 +162,5 @@ mod tests {
     fn one_order_is_found_by_its_id() {
         let plan = plan(ONE);
         assert_eq!(plan[0], "SEARCH orders USING INDEX sqlite_autoindex_orders_1 (id=?)");
-    }
-
-    #[test]
-    fn a_cursor_reads_what_it_wrote_and_nothing_else() {
-        let cursor = Cursor(1_700_000_000_000, 7);
-        assert_eq!(Cursor::try_from(String::from(cursor)), Ok(cursor));
-        for text in ["", "7", "x.7", "7.x"] {
-            assert!(Cursor::try_from(text.to_owned()).is_err(), "{text:?} must be refused");
-        }
     }
 }

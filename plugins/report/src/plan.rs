@@ -1,8 +1,8 @@
-//! How SQLite runs a query on the read model.
+//! The plans by which SQLite runs queries on the read model.
 
 use rusqlite::Connection;
 
-/// The steps of the plan, in their order.
+/// Returns the steps of a query's plan, in their order.
 pub(crate) fn plan(sql: &str) -> Vec<String> {
     let database = Connection::open_in_memory().unwrap();
     database.execute_batch(include_str!("read_model.sql")).unwrap();

@@ -1,15 +1,14 @@
-//! One row an order, filled from the events of orders, payments and deliveries, and totals of the orders that stand.
+//! One row an order, filled from the events of orders, payments and deliveries, and totals of the orders that
+//! stand.
 //!
-//! A page of the log tells most of an order's life, so orders are changed in memory and written once a page.
+//! A batch of events holds most of an order's life, so orders are changed in memory and written once a batch.
+//!
+//! Each enum declares the events of another service that this one needs, and only their fields that it reads.
 
 use kontor_sdk::prelude::*;
 
 use crate::batch::Orders;
 use crate::row::{Address, Line, Part, Status};
-
-use DeliveryEvent::*;
-use OrderEvent::*;
-use PaymentEvent::*;
 
 pub(crate) fn orders() -> ReadModel<Orders> {
     ReadModel::in_batches(3, include_str!("read_model.sql"))
@@ -35,22 +34,22 @@ enum OrderEvent {
 fn order(orders: &mut Orders, event: &RecordedEvent, change: OrderEvent) -> Result<(), SqlError> {
     let order = orders.of(event);
     match change {
-        OrderCreated { user_id, lines, total, address } => {
+        OrderEvent::OrderCreated { user_id, lines, total, address } => {
             order.status = Some(Status::Pending);
             order.created_at_ms = Some(event.time_ms);
             (order.user_id, order.address) = (Some(user_id), Some(address));
             (order.lines, order.total) = (lines, Some(total));
         }
-        OrderConfirmed {} => order.becomes(Status::Confirmed, None),
-        OrderCancelled { reason } => order.becomes(Status::Cancelled, Some(reason)),
-        OrderUpdateRequested {} => order.becomes(Status::Updating, None),
-        OrderUpdated { lines, total } => {
+        OrderEvent::OrderConfirmed {} => order.becomes(Status::Confirmed, None),
+        OrderEvent::OrderCancelled { reason } => order.becomes(Status::Cancelled, Some(reason)),
+        OrderEvent::OrderUpdateRequested {} => order.becomes(Status::Updating, None),
+        OrderEvent::OrderUpdated { lines, total } => {
             order.becomes(Status::Confirmed, None);
             (order.lines, order.total) = (lines, Some(total));
         }
-        OrderDeleteRequested {} => order.becomes(Status::Deleting, None),
-        OrderDeleted {} => order.becomes(Status::Deleted, None),
-        OrderUpdateReverted { reason } | OrderDeleteReverted { reason } => {
+        OrderEvent::OrderDeleteRequested {} => order.becomes(Status::Deleting, None),
+        OrderEvent::OrderDeleted {} => order.becomes(Status::Deleted, None),
+        OrderEvent::OrderUpdateReverted { reason } | OrderEvent::OrderDeleteReverted { reason } => {
             order.becomes(Status::Confirmed, Some(reason));
         }
     }
@@ -68,11 +67,11 @@ enum PaymentEvent {
 fn payment(orders: &mut Orders, event: &RecordedEvent, change: PaymentEvent) -> Result<(), SqlError> {
     let order = orders.of(event);
     match change {
-        PaymentAuthorized { methods } | PaymentChanged { methods } => {
+        PaymentEvent::PaymentAuthorized { methods } | PaymentEvent::PaymentChanged { methods } => {
             order.payment_status = Some("authorized".to_owned());
             order.payment = Some(methods);
         }
-        PaymentCancelled {} => order.payment_status = Some("cancelled".to_owned()),
+        PaymentEvent::PaymentCancelled {} => order.payment_status = Some("cancelled".to_owned()),
     }
     Ok(())
 }
@@ -92,12 +91,14 @@ enum DeliveryEvent {
 
 fn delivery(orders: &mut Orders, event: &RecordedEvent, change: DeliveryEvent) -> Result<(), SqlError> {
     let status = match change {
-        DeliveryScheduled {} | DeliveryResumed {} | DeliveryStartRefused {} => "preparing",
-        DeliveryHeld {} => "held",
-        DeliveryCancelled {} => "cancelled",
-        DeliveryStartRequested {} => "starting",
-        DeliveryStarted {} => "in-transit",
-        DeliveryCompleted {} => "delivered",
+        DeliveryEvent::DeliveryScheduled {}
+        | DeliveryEvent::DeliveryResumed {}
+        | DeliveryEvent::DeliveryStartRefused {} => "preparing",
+        DeliveryEvent::DeliveryHeld {} => "held",
+        DeliveryEvent::DeliveryCancelled {} => "cancelled",
+        DeliveryEvent::DeliveryStartRequested {} => "starting",
+        DeliveryEvent::DeliveryStarted {} => "in-transit",
+        DeliveryEvent::DeliveryCompleted {} => "delivered",
     };
     orders.of(event).delivery_status = Some(status.to_owned());
     Ok(())

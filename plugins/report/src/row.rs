@@ -1,4 +1,4 @@
-//! One order as the read model has it.
+//! One order in the read model.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub(crate) struct Order {
 pub(crate) type Placed = (u64, Status);
 
 impl Order {
-    /// One that nothing is known of.
+    /// Makes an order of which only the id is known.
     pub(crate) fn new(number: i64, id: String) -> Self {
         Self { number, id, ..Self::default() }
     }
@@ -35,7 +35,8 @@ impl Order {
         (self.status, self.reason) = (Some(status), reason);
     }
 
-    /// The products in it, and what an index of them must know.
+    /// Returns the products of the order, each with the columns of their index; none before the order was
+    /// placed.
     pub(crate) fn products(&self) -> BTreeMap<&str, Placed> {
         let placed = self.created_at_ms.zip(self.status);
         let products = placed
@@ -44,7 +45,7 @@ impl Order {
         products.collect()
     }
 
-    /// Writes it in the place of what there was of it.
+    /// Writes the order, in place of its old row.
     pub(crate) fn save(&self) -> Result<(), SqlError> {
         db::execute(
             "REPLACE INTO orders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",

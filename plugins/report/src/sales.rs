@@ -1,16 +1,17 @@
-//! What was sold, by product or by day.
+//! The query of sales, by product or by day.
 
 use kontor_sdk::{db, prelude::*};
 
-/// After every day: digits come before it.
+/// A text that comes after every day: digits come before it.
 const NO_END: &str = "~";
 
 const BY_DAY: &str = "SELECT day, orders, quantity, amount FROM sales_by_day
     WHERE day >= ?1 AND day < min(?2, ?3) AND orders > 0 ORDER BY day DESC LIMIT ?4";
 
-/// Looks up the days of one product after the other, so a few days of many years cost no more than they are.
+/// Looks up the days of one product after the other, so that the cost is that of the days asked for.
 const BY_PRODUCT: &str = "
-    SELECT products.id AS product_id, name, sum(orders) AS orders, sum(quantity) AS quantity, sum(amount) AS amount
+    SELECT products.id AS product_id, name,
+        sum(orders) AS orders, sum(quantity) AS quantity, sum(amount) AS amount
     FROM products CROSS JOIN sales_by_product ON product_id = products.id AND day >= ?1 AND day < ?2
     WHERE products.id > ?3 GROUP BY products.id HAVING sum(orders) > 0 ORDER BY products.id LIMIT ?4";
 
@@ -24,7 +25,7 @@ enum By {
 /// Which totals, and how many of them at once. An order counts on the day (UTC) on which it was placed.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Totals {
+pub(crate) struct Sales {
     by: By,
     /// Orders placed on this day or later: `2026-03-01`.
     #[schemars(extend("format" = "date"))]
@@ -32,26 +33,20 @@ pub(crate) struct Totals {
     /// Orders placed before this day.
     #[schemars(extend("format" = "date"))]
     to: Option<String>,
-    #[serde(default = "default_limit")]
-    #[schemars(range(min = 1, max = 200))]
-    limit: u32,
+    #[serde(default)]
+    limit: PageLimit,
     /// The `next` of the page before.
     after: Option<String>,
 }
 
-/// A screen's worth.
-fn default_limit() -> u32 {
-    50
-}
-
-/// What was sold of a product, or on a day.
+/// The sales of a product, or of a day.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Total {
     #[serde(flatten)]
     of: Of,
-    /// How many orders.
+    /// Number of orders.
     orders: u64,
-    /// How many pieces.
+    /// Number of pieces.
     quantity: u64,
     /// In the smallest unit of the currency.
     amount: u64,
@@ -64,28 +59,31 @@ enum Of {
     Day { day: String },
 }
 
-/// One page of totals: products in the order of their ids, or days, the last one first.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct Sales {
-    items: Vec<Total>,
-    /// The `after` of the next page; null on the last one.
-    next: Option<String>,
+impl Query for Sales {
+    const NAME: &str = "sales";
+    const DESCRIPTION: &str = "Sales, from the orders that stand: those that are confirmed, or were and \
+        are being changed or deleted now. Pending, cancelled and deleted orders do not count. Lists products in \
+        the order of their ids, or days, the last one first.";
+    type Answer = Page<Total>;
+
+    fn answer(self) -> Result<Page<Total>, Error> {
+        let Self { by, from, to, limit, after } = self;
+        let (sql, first) = match by {
+            By::Product => (BY_PRODUCT, ""),
+            By::Day => (BY_DAY, NO_END),
+        };
+        let after = after.unwrap_or_else(|| first.to_owned());
+        let to = to.unwrap_or_else(|| NO_END.to_owned());
+        let rows = db::query(sql, params![from.unwrap_or_default(), to, after, limit.rows()])?;
+        Ok(Page::new(rows, limit, Total::key))
+    }
 }
 
-pub(crate) fn sales(Totals { by, from, to, limit, after }: Totals) -> Result<Sales, Failure> {
-    let (sql, first) = match by {
-        By::Product => (BY_PRODUCT, ""),
-        By::Day => (BY_DAY, NO_END),
-    };
-    let after = after.unwrap_or_else(|| first.to_owned());
-    let to = to.unwrap_or_else(|| NO_END.to_owned());
-    let mut items: Vec<Total> = db::query(sql, params![from.unwrap_or_default(), to, after, limit + 1])?;
-    let more = items.len() > limit as usize;
-    items.truncate(limit as usize);
-    let next = items.last().filter(|_| more).map(|total| match &total.of {
-        Of::Product { product_id: last, .. } | Of::Day { day: last } => last.clone(),
-    });
-    Ok(Sales { items, next })
+impl Total {
+    fn key(&self) -> String {
+        let (Of::Product { product_id: key, .. } | Of::Day { day: key }) = &self.of;
+        key.clone()
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the reports say of what has happened.
+//! The reports: given events, then answers.
 
 use kontor_testkit::{Event, History, Service, event, json};
 use serde_json::Value;
@@ -13,7 +13,7 @@ type Happened = (&'static str, &'static str, Event);
 /// Products, and how many pieces of each.
 type Pieces<'a> = &'a [(&'a str, u64)];
 
-/// So many pieces of a product for 100 each.
+/// A line with this number of pieces of a product, for 100 each.
 fn line(product: &str, quantity: u64) -> Value {
     json!({
         "product_id": product, "name": product.to_uppercase(),
@@ -329,7 +329,7 @@ fn sales_count_the_orders_that_stand() {
     let reports = Service::load("report");
     for (case, happened, expected) in table {
         let placed = reports.events([]).at(MARCH_1).events([created("o1", "ada", &[("tea", 2), ("pot", 1)])]);
-        // Whatever happens later happens to an order of that day.
+        // Later events change an order of that day.
         let history = placed.at(MARCH_1 + DAY).events(happened);
         let items: Vec<Value> =
             expected.iter().map(|(product, quantity)| sold(product, 1, *quantity)).collect();

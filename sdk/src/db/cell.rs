@@ -16,7 +16,7 @@ impl<'de> IntoDeserializer<'de, Error> for Cell<'de> {
     }
 }
 
-/// Lists, maps and structs stand in a column as JSON text.
+/// Reads lists, maps and structs, which stand in a column as JSON text.
 macro_rules! from_json {
     ($($method:ident($($name:ident: $type:ty),*))*) => {$(
         fn $method<V: Visitor<'de>>(self, $($name: $type,)* visitor: V) -> Result<V::Value, Error> {
@@ -83,7 +83,7 @@ impl<'de> Deserializer<'de> for Cell<'de> {
     }
 
     serde::forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple_struct
-        identifier ignored_any
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        tuple_struct identifier ignored_any
     }
 }

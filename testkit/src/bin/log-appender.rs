@@ -1,5 +1,5 @@
-//! Appends to the log in the directory it is given until it is killed, and prints the id of every acknowledged command on
-//! a line of its own. For the test that kills it.
+//! A process for a test to kill: appends to the log in the given directory until it is killed, and prints the
+//! id of each acknowledged command on a line.
 
 use std::error::Error;
 use std::path::Path;

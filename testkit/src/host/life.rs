@@ -1,21 +1,21 @@
-//! The end of a host that is killed, and the log that it leaves behind.
+//! The death of a host, and the log that it leaves behind.
 
 use std::future::pending;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kontor::log::{Append, Appending, EmbeddedLog, EventLog, Lineage, ReadError};
+use kontor::log::{Append, AppendChain, Appending, EmbeddedLog, EventLog, ReadError};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
-/// Whether a host is still alive.
+/// The state of a host: alive or dead.
 #[derive(Default)]
 pub struct Life {
     over: watch::Sender<bool>,
 }
 
 impl Life {
-    /// Nothing is written any more from now on.
+    /// Ends the host's life: nothing is written from now on.
     pub(crate) fn end(&self) {
         self.over.send_replace(true);
     }
@@ -25,35 +25,36 @@ impl Life {
     }
 
     pub(crate) async fn over(&self) {
-        // Err cannot be: the sender is in here.
+        // Err: impossible, because `self` holds the sender.
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 }
 
-/// A log that takes nothing any more when its host is dead. Whoever appends then never hears of it, like all that a
-/// process does not live to see.
+/// A log that takes nothing more once its host is dead. Appends then never end, as for a process that does
+/// not live to see their result.
 pub(super) struct MortalLog {
     pub(super) log: Arc<EmbeddedLog>,
     pub(super) life: Arc<Life>,
     pub(super) order: Order,
 }
 
-/// In which order a log takes appends to several streams.
+/// The order in which a log takes appends to several streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// In that of the calls, as the embedded log does.
+    /// The order of the calls, as in the embedded log.
     #[default]
     OfCalls,
-    /// In any, as a log does that is shared. Here in the worst: an entry of a journal comes when somebody waits for it.
+    /// Any order, as in a shared log. Here the worst: a journal entry is appended only when its result is
+    /// awaited.
     Any,
 }
 
 #[async_trait]
 impl EventLog for MortalLog {
-    fn append_in(&self, lineage: Lineage, batch: Vec<Append>) -> Appending {
+    fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending {
         let journal = batch.iter().all(|append| append.stream.aggregate() == "saga");
         let (log, life) = (self.log.clone(), self.life.clone());
-        let append = move || if life.is_over() { Box::pin(pending()) } else { log.append_in(lineage, batch) };
+        let append = move || if life.is_over() { Box::pin(pending()) } else { log.append_in(chain, batch) };
         if self.order == Order::Any && journal {
             return Box::pin(async move { append().await });
         }

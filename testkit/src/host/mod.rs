@@ -1,4 +1,5 @@
-//! Hosts in the test's own process: real components, the real log, dispatch and sagas, and a clock that the test moves.
+//! Hosts in the test's own process: real components, the real log, dispatch and sagas, and a clock that the
+//! test moves.
 //!
 //! ```no_run
 //! use kontor_testkit::host::{Services, Site};
@@ -7,7 +8,8 @@
 //! let services = Services::load(&["inventory"], &json!({}));
 //! let site = Site::new();
 //! let host = site.start(&services);
-//! host.send(&command("product", "tea", "register", json!({"name": "Tea", "unit_price": 1, "quantity": 2}))).unwrap();
+//! let tea = json!({"name": "Tea", "unit_price": 1, "quantity": 2});
+//! host.send(&command("product", "tea", "register", tea)).unwrap();
 //! host.kill();
 //! assert_eq!(site.start(&services).view("product", "tea")["available"], 2);
 //! ```
@@ -27,17 +29,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use kontor::deploy::{Components, Deployed, Registry, Store};
-use kontor::dispatch::{Accepted, Dispatch, DispatchLimits, Submit};
-use kontor::error::CallError;
+use kontor::aggregate::{Accepted, CallError, Dispatch, DispatchLimits, States, Submit};
+use kontor::cluster::Cluster;
+use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
 use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, Recorded, SagaId};
-use kontor::nodes::Nodes;
 use kontor::projection::{Overview, Projections, Redrive};
 use kontor::query::{Answer, Queries, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
-use kontor::saga::{Act, Ground, Retries, Retry, SagaState, SagaStatus, Sagas};
-use kontor::state::States;
+use kontor::saga::{Act, Deps, Retries, Retry, SagaState, SagaStatus, Sagas};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -51,33 +51,33 @@ pub use life::Life;
 pub(crate) use life::Order;
 pub use services::Services;
 
-/// The time at which the clock of a site stands first, 2023-11-14 22:13:20 UTC.
+/// The initial time of a site's clock, 2023-11-14 22:13:20 UTC.
 pub const START_MS: u64 = 1_700_000_000_000;
 
 /// Longer than anything takes on a busy machine that waits for nothing.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-/// What fails is tried again once and at once, so that no test waits.
+/// A failed step is retried once and at once, so that no test waits.
 const RETRY: Retry = Retry::new(2, Duration::ZERO, Duration::ZERO);
 
-/// Where the host of a test keeps its things. Hosts come and go on it, one at a time.
+/// The data and the clock of a test's hosts. Hosts come and go on it, one at a time.
 pub struct Site {
     data: Arc<TempDir>,
     clock: Arc<TestClock>,
     order: Order,
 }
 
-/// A running host. Dropped, it is killed.
+/// A running host. It is killed when dropped.
 pub struct Host {
-    /// None once it is killed.
+    /// `None` once it is killed.
     executor: Option<Runtime>,
     life: Arc<Life>,
     parts: Parts,
-    /// The directory is there for as long as the host.
+    /// Keeps the directory for as long as the host.
     _data: Arc<TempDir>,
 }
 
-/// What a host is made of.
+/// The parts of a host.
 struct Parts {
     log: Arc<dyn EventLog>,
     registry: Arc<Registry>,
@@ -88,7 +88,7 @@ struct Parts {
     sagas: Sagas,
 }
 
-/// What stands between the sagas of a host and the rest of it.
+/// The connections from a host's sagas to the rest of it.
 pub(crate) type Between = (Arc<dyn Submit>, Arc<dyn Ask>);
 
 impl Default for Site {
@@ -98,30 +98,30 @@ impl Default for Site {
 }
 
 impl Site {
-    /// With nothing in it.
+    /// An empty site.
     pub fn new() -> Self {
         Self::with(Order::default())
     }
 
-    /// With a log that takes appends in this order.
+    /// A site whose log takes appends in this order.
     pub(crate) fn with(order: Order) -> Self {
         let data = tempfile::tempdir().expect("a directory for the host's data");
         Self { data: Arc::new(data), clock: Arc::new(TestClock::new(START_MS)), order }
     }
 
-    /// Another site that has all that this one has. No host may be running on it.
+    /// Returns a copy of this site. No host may be running on it.
     pub(crate) fn copy(&self) -> Self {
         let copy = Self::with(self.order);
         copy_dir(self.data(), copy.data()).expect("a copy of the host's data");
         copy
     }
 
-    /// The directory of the host's data.
+    /// Returns the directory of the host's data.
     pub fn data(&self) -> &Path {
         self.data.path()
     }
 
-    /// The clock of all hosts here.
+    /// Returns the clock shared by all hosts of this site.
     pub fn clock(&self) -> &TestClock {
         &self.clock
     }
@@ -131,7 +131,8 @@ impl Site {
         self.start_with(services, &Arc::default(), |between| between)
     }
 
-    /// Starts a host whose commands and questions go another way. It is killed when its life ends.
+    /// Starts a host whose sagas send commands and queries through `between`. The host is dead once its life
+    /// ends.
     pub(crate) fn start_with(
         &self,
         services: &Services,
@@ -174,32 +175,32 @@ impl Site {
         );
         let ask: Arc<dyn Ask> = Arc::new(queries.clone());
         let limits = DispatchLimits::default();
-        // It grants nothing.
+        // A client that permits nothing.
         let http = Arc::new(HttpClient::default());
         let dispatch =
             Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), http, clock.clone(), limits);
         let (commands, ask) = between((Arc::new(dispatch.clone()), ask));
-        let ground = Ground {
+        let deps = Deps {
             log: log.clone(),
             commands: commands.clone(),
             ask,
             components,
             clock,
-            nodes: Nodes::alone("tested".into()),
+            nodes: Cluster::alone("tested".into()),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, ..Retries::default() },
         };
-        let sagas = Sagas::start(data, ground).await.expect("sagas");
+        let sagas = Sagas::start(data, deps).await.expect("sagas");
         Parts { log, registry, dispatch, projections, queries, commands, sagas }
     }
 }
 
 impl Host {
-    /// Waits for something of this host. Not for async tests.
+    /// Waits for a future on this host's threads. Not for async tests.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
         self.executor.as_ref().expect("a host that runs").block_on(future)
     }
 
-    /// The sagas of the host.
+    /// Returns the sagas of the host.
     pub fn sagas(&self) -> &Sagas {
         &self.parts.sagas
     }
@@ -233,7 +234,7 @@ impl Host {
         self.parts.commands.submit(command).await
     }
 
-    /// How a saga stands when it has ended or parked.
+    /// Waits until a saga has ended or parked. Returns its status.
     #[track_caller]
     pub fn settled(&self, saga: &SagaId) -> SagaStatus {
         let status = self.run(self.parts.sagas.wait(saga, LIMIT));
@@ -242,12 +243,12 @@ impl Host {
         status
     }
 
-    /// Does something about a parked saga, in the name of a person.
+    /// Acts on a parked saga in the name of an operator.
     pub fn act(&self, saga: &SagaId, act: Act) -> Result<SagaStatus, CallError> {
         self.run(self.parts.sagas.act(saga, act, "tester"))
     }
 
-    /// All events of the log, oldest first.
+    /// Returns all events of the log, oldest first.
     pub fn events(&self) -> Vec<Recorded> {
         let mut events: Vec<Recorded> = Vec::new();
         loop {
@@ -260,7 +261,7 @@ impl Host {
         }
     }
 
-    /// The journal of a saga: the entries' names and what they say.
+    /// Returns the journal of a saga: the name and the payload of each entry.
     pub fn journal(&self, saga: &SagaId) -> Vec<(String, Value)> {
         let of_saga = |event: &Recorded| event.stream.aggregate() == "saga" && *saga == event.stream.id();
         let entry = |event: Recorded| {
@@ -269,7 +270,7 @@ impl Host {
         self.events().into_iter().filter(of_saga).map(entry).collect()
     }
 
-    /// Waits until as many events as `count` are in the log of which this is true.
+    /// Waits until the log holds `count` events for which `what` is true.
     #[track_caller]
     pub fn until(&self, count: usize, what: impl Fn(&Recorded) -> bool) {
         let mut subscription = Subscription::new(self.parts.log.clone(), Position::START);
@@ -284,13 +285,13 @@ impl Host {
         assert!(found.is_ok(), "{left} of {count} events have not come");
     }
 
-    /// What clients see of an aggregate; null if it does not exist.
+    /// Returns the view that clients get of an aggregate, or null if the aggregate does not exist.
     pub fn view(&self, aggregate: &str, id: &str) -> Value {
         let viewed = self.run(self.parts.dispatch.view(&stream(aggregate, id), None)).expect("a view");
         viewed.map_or(Value::Null, |viewed| viewed.view.read().expect("a view that is JSON"))
     }
 
-    /// Asks a service. `at_least`: the position of the log that the answer reflects.
+    /// Queries a service. `at_least`: the position that the answer must reflect.
     pub fn ask(
         &self,
         service: &str,
@@ -303,29 +304,29 @@ impl Host {
         self.run(inquiry.answer(service, query, arguments))
     }
 
-    /// How the read model of a service stands.
+    /// Returns the status of a service's read model.
     pub fn read_model(&self, service: &str) -> Overview {
         self.run(self.parts.projections.overview(service)).expect("a read model")
     }
 
-    /// Has a read model go on with what is parked in it.
+    /// Applies the events that are parked in a read model.
     pub fn redrive(&self, service: &str) -> Redrive {
         self.run(self.parts.projections.redrive(service, None)).expect("a read model")
     }
 
-    /// Runs these services from now on.
+    /// Replaces the services of this host.
     pub fn deploy(&self, services: &Services) {
         let deployed = Deployed::new(services.components.clone()).expect("services that go together");
         self.parts.registry.replace(deployed);
         self.run(self.parts.projections.follow()).expect("read models");
     }
 
-    /// Ends it as a power cut does: nothing more is written, and whatever runs is broken off.
+    /// Ends the host as a power cut does: nothing more is written, and all work is broken off.
     pub fn kill(self) {
         drop(self);
     }
 
-    /// Ends it after what is under way.
+    /// Stops the host after the work in progress.
     pub fn stop(self) {
         self.run(async {
             self.parts.sagas.close().await;
@@ -338,7 +339,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.life.end();
         if let Some(executor) = self.executor.take() {
-            // These work on threads that nobody can break off, and on nothing that counts.
+            // They work on threads that cannot be broken off, and only on data that can be rebuilt.
             executor.block_on(self.parts.projections.close());
             executor.shutdown_timeout(LIMIT);
         }

@@ -1,4 +1,4 @@
-//! What a host runs.
+//! The services of a host.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::components::{self, block_on};
 
-/// Calls at once in one test. Each costs address space, and many tests run at once.
+/// The concurrent calls in one test. Each costs address space, and many tests run at once.
 const LIMITS: usize = 8;
 
-/// Components, with what the operator has configured for them. Made once, they serve many hosts one after another.
+/// Components with their configuration. Created once, they serve many hosts one after another.
 #[derive(Clone)]
 pub struct Services {
     pub(super) runtime: Runtime,
@@ -21,20 +21,20 @@ pub struct Services {
 }
 
 impl Services {
-    /// The components of services in this workspace, as [`Service::load`](crate::Service::load) finds them.
-    /// `configuration`: by service, its keys.
+    /// Loads the components of services in this workspace, as [`Service::load`](crate::Service::load) finds
+    /// them. `configuration`: the keys of each service.
     #[track_caller]
     pub fn load(names: &[&str], configuration: &Value) -> Self {
         let files = names.iter().map(|name| components::built(name)).collect();
         Self::of(files, configuration, LIMITS)
     }
 
-    /// The digests of the components, in the order in which they were named.
+    /// Returns the digests of the components, in the order in which they were named.
     pub fn digests(&self) -> Vec<Digest> {
         self.components.iter().map(Component::digest).collect()
     }
 
-    /// Components from their bytes, and how many runs of sagas there may be at once.
+    /// Loads components from their bytes. `sagas`: the maximum number of concurrent saga runs.
     #[track_caller]
     pub fn of(files: Vec<Vec<u8>>, configuration: &Value, sagas: usize) -> Self {
         let configuration: HashMap<String, BTreeMap<String, Json>> =

@@ -1,4 +1,4 @@
-//! The suite. Each check gets a log of its own, empty at first.
+//! The suite. Each check gets its own log, which is empty at first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,12 @@ use super::{append, append_as, everything, stream, whole_stream};
 
 type Log = Arc<dyn EventLog>;
 
-/// For one check: far more than any log needs, on a busy machine and over a network too.
+/// The time limit of one check: far more than any log needs, on a busy machine and over a network too.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Checks everything that [`EventLog`] promises; panics at the first promise that is broken. `open` opens the log of a
-/// name, which is made empty if there is none. The suite opens a name again only after it has dropped the log.
+/// Checks everything that [`EventLog`] promises. Panics at the first broken promise. `open` opens the log
+/// with a name and creates an empty one if there is none. The suite opens a name again only after it has
+/// dropped the log.
 pub async fn conformance<L: EventLog + 'static>(open: impl AsyncFn(&str) -> L) {
     let open = async |name: &str| {
         let log: Log = Arc::new(open(name).await);
@@ -35,7 +36,7 @@ pub async fn conformance<L: EventLog + 'static>(open: impl AsyncFn(&str) -> L) {
     check(appends_may_run_ahead(open("run-ahead").await)).await;
     check(an_append_that_nobody_waits_for_is_done(open("not-awaited").await)).await;
     check(one_appender_wins_each_version(open("contention").await)).await;
-    check(what_has_been_told_can_be_read(open("head").await)).await;
+    check(a_position_that_was_reported_can_be_read(open("head").await)).await;
     check(an_append_of_nothing_asks_for_the_version(open("nothing").await)).await;
     check(everything_is_there_after_reopening(&open)).await;
 }
@@ -56,7 +57,7 @@ async fn events_come_back_as_they_were_appended(log: Log) {
         actor: "saga saga-1".into(),
     };
     let bare = Meta { command_id: CommandId::new(), causation_id: None, digest: None, ..full.clone() };
-    // As the text was written, down to its blanks and digits.
+    // The text as written, including its blanks and digits.
     let payloads = ["{}", r#"{ "name": "K\u00e4se", "share": 1.50e0 }"#, "[18446744073709551616, null]"];
     let mut expected = Vec::new();
     for (name, meta) in [("full", Arc::new(full)), ("bare", Arc::new(bare))] {
@@ -258,7 +259,7 @@ async fn appends_may_run_ahead(log: Log) {
     let ahead: Vec<_> = (0..200).map(|version| log.append(vec![append(&thing, version, 1)])).collect();
     let wrong = log.append(vec![append(&thing, 500, 1)]);
     let after_wrong = log.append(vec![append(&thing, 200, 1)]);
-    // Asked for from the back: the order is that of the calls.
+    // The results are awaited from the back: the order is that of the calls.
     let last = after_wrong.await.expect("a refused append is not in the way of the next").position;
     assert_conflict(wrong.await, "a", 500, 200);
     let mut positions: Vec<Position> = vec![last];
@@ -307,7 +308,7 @@ async fn one_appender_wins_each_version(log: Log) {
     assert_eq!(won, (0..VERSIONS).collect::<Vec<_>>(), "each version has exactly one winner");
 }
 
-async fn what_has_been_told_can_be_read(log: Log) {
+async fn a_position_that_was_reported_can_be_read(log: Log) {
     let last_at = async |position: Position| {
         log.read_all(position.before(1), 1).await.unwrap().first().map(|event| event.position)
             == Some(position)
@@ -316,17 +317,17 @@ async fn what_has_been_told_can_be_read(log: Log) {
         let log = log.clone();
         tokio::spawn(async move {
             for version in 0..300 {
-                let told = log.append(vec![append(&stream("a"), version, 1)]).await.unwrap().position;
-                let read = log.read_all(told.before(1), 1).await.unwrap();
+                let position = log.append(vec![append(&stream("a"), version, 1)]).await.unwrap().position;
+                let read = log.read_all(position.before(1), 1).await.unwrap();
                 assert_eq!(read.len(), 1, "the event at the position of the reply can be read");
-                assert!(*log.head().borrow() >= told, "the head is not behind the reply");
+                assert!(*log.head().borrow() >= position, "the head is not behind the reply");
             }
         })
     };
     let mut head = log.head();
     while whole_stream(&*log, &stream("a")).await.len() < 300 {
-        let told = *head.wait_for(|head| *head > Position::START).await.unwrap();
-        assert!(last_at(told).await, "the event at the head can be read");
+        let position = *head.wait_for(|head| *head > Position::START).await.unwrap();
+        assert!(last_at(position).await, "the event at the head can be read");
     }
     writer.await.unwrap();
     assert_eq!(*log.head().borrow(), everything(&*log).await.last().unwrap().position);
@@ -339,7 +340,7 @@ async fn an_append_of_nothing_asks_for_the_version(log: Log) {
     assert_conflict(nothing(1).await, "a", 1, 0);
     let position = log.append(vec![append(&thing, 0, 2)]).await.unwrap().position;
     assert_conflict(nothing(0).await, "a", 0, 2);
-    // In the order of the calls, with what is under way.
+    // In the order of the calls, including pending appends.
     let ahead = [nothing(2), log.append(vec![append(&thing, 2, 1)]), nothing(3), nothing(3), nothing(2)];
     let [before, written, after, again, late] = futures::future::join_all(ahead).await.try_into().unwrap();
     assert!(before.unwrap().position >= position);

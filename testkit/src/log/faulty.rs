@@ -1,14 +1,14 @@
-//! A log whose disk goes away.
+//! A log whose disk fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use kontor::log::{Append, AppendError, Appending, EventLog, Lineage, ReadError};
+use kontor::log::{Append, AppendChain, AppendError, Appending, EventLog, ReadError};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
-/// How an append fails. Either way the caller is told [`AppendError::Unavailable`].
+/// The point at which an append fails. Either way the caller gets [`AppendError::Failed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing is written.
@@ -17,7 +17,7 @@ pub enum Fault {
     AfterWriting,
 }
 
-/// Another log, until a number of operations have been carried out. From then on every append and every read fails.
+/// A log that passes a number of operations to another log. After that, every append and every read fails.
 pub struct FaultyLog {
     log: Arc<dyn EventLog>,
     fault: Fault,
@@ -36,12 +36,12 @@ impl std::fmt::Display for DiskGone {
 impl std::error::Error for DiskGone {}
 
 impl FaultyLog {
-    /// `log`, failing after `operations` appends and reads.
+    /// Wraps `log`, which fails after `operations` appends and reads.
     pub fn new(log: Arc<dyn EventLog>, operations: usize, fault: Fault) -> Self {
         Self { log, fault, left: AtomicUsize::new(operations) }
     }
 
-    /// Counts an operation. False once there is none left.
+    /// Counts an operation. Returns `false` if none is left.
     fn works(&self) -> bool {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
@@ -53,20 +53,20 @@ impl FaultyLog {
 
 #[async_trait]
 impl EventLog for FaultyLog {
-    fn append_in(&self, lineage: Lineage, batch: Vec<Append>) -> Appending {
+    fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending {
         if self.works() {
-            return self.log.append_in(lineage, batch);
+            return self.log.append_in(chain, batch);
         }
         let written = match self.fault {
             Fault::BeforeWriting => None,
-            Fault::AfterWriting => Some(self.log.append_in(lineage, batch)),
+            Fault::AfterWriting => Some(self.log.append_in(chain, batch)),
         };
         Box::pin(async {
             if let Some(written) = written {
-                // Conflicts and duplicates are lost on the way like any other answer.
+                // Err: conflicts and duplicates are lost on the way like any other answer.
                 let _ = written.await;
             }
-            Err(AppendError::Unavailable(Arc::new(DiskGone)))
+            Err(AppendError::Failed(Arc::new(DiskGone)))
         })
     }
 

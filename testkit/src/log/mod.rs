@@ -1,5 +1,5 @@
-//! What every event log must do: a conformance suite, a log that fails on purpose, and a workload whose traces in a log
-//! can be checked.
+//! Tests for event logs: a conformance suite, a log that fails on purpose, and a workload whose events can be
+//! audited.
 //!
 //! ```no_run
 //! # use std::path::Path;
@@ -24,12 +24,12 @@ pub use conformance::conformance;
 pub use faulty::{Fault, FaultyLog};
 pub use workload::{audit, work};
 
-/// The stream `thing/<id>`.
+/// Returns the stream `thing/<id>`.
 fn stream(id: &str) -> StreamId {
     StreamId::new("thing", id).expect("a valid id")
 }
 
-/// The meta of a command about which nothing matters but its id.
+/// Returns the meta of a command of which only the id matters.
 fn meta(command: &CommandId) -> Arc<Meta> {
     Arc::new(Meta {
         command_id: command.clone(),
@@ -43,20 +43,20 @@ fn meta(command: &CommandId) -> Arc<Meta> {
     })
 }
 
-/// `count` events of a new command.
+/// Returns an append of `count` events of a new command.
 fn append(stream: &StreamId, expected: u64, count: usize) -> Append {
     append_as(&CommandId::new(), stream, expected, count)
 }
 
-/// `count` events of a certain command.
+/// Returns an append of `count` events of this command.
 fn append_as(command: &CommandId, stream: &StreamId, expected: u64, count: usize) -> Append {
     let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
     let (stream, expected) = (stream.clone(), Version::new(expected));
     Append { stream, expected, events: vec![event; count], meta: meta(command) }
 }
 
-/// Events that no command has made, each with its name and its payload, to be put into a stream of which `expected` is the
-/// version.
+/// Returns an append of events that no command has made, each with its name and its payload. `expected`: the
+/// version of the stream before them.
 pub fn happened(stream: StreamId, expected: Version, events: &[(&str, Value)]) -> Append {
     let event = |(name, payload): &(&str, Value)| NewEvent {
         name: (*name).into(),
@@ -65,7 +65,7 @@ pub fn happened(stream: StreamId, expected: Version, events: &[(&str, Value)]) -
     Append { stream, expected, events: events.iter().map(event).collect(), meta: meta(&CommandId::new()) }
 }
 
-/// All events of a log, page by page.
+/// Returns all events of a log, read page by page.
 pub async fn everything(log: &dyn EventLog) -> Vec<Recorded> {
     let mut events: Vec<Recorded> = Vec::new();
     loop {
@@ -78,7 +78,7 @@ pub async fn everything(log: &dyn EventLog) -> Vec<Recorded> {
     }
 }
 
-/// All events of a stream, page by page.
+/// Returns all events of a stream, read page by page.
 async fn whole_stream(log: &dyn EventLog, stream: &StreamId) -> Vec<Recorded> {
     let mut events: Vec<Recorded> = Vec::new();
     loop {

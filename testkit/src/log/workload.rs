@@ -1,4 +1,4 @@
-//! A workload that leaves events which tell what must stand beside them, and the audit that checks it.
+//! A workload whose events name the other events of their batch, and the audit that checks them.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -8,11 +8,12 @@ use kontor::model::{CommandId, Json, NewEvent, StreamId, Version};
 
 use super::{everything, meta, stream, whole_stream};
 
-/// The payload of every event: the streams of its batch, each with the number of its events.
+/// The payload of each event: the streams of its batch, each with the number of its events.
 type Plan = Vec<(String, usize)>;
 
-/// Appends batches of many shapes, reads each back, and reports each that was acknowledged. Ends after `rounds` batches or
-/// with the first failure. Workers of different names may run at the same time, and again on the same log.
+/// Appends batches of many shapes, reads each back, and calls `acknowledged` for each acknowledged batch.
+/// Ends after `rounds` batches or at the first error. Workers with different names may run at the same time,
+/// and again on the same log.
 pub async fn work(
     log: &dyn EventLog,
     worker: &str,
@@ -39,7 +40,7 @@ pub async fn work(
     Ok(())
 }
 
-/// Appends where the streams end. What is not known of that, or no longer true, is learned from the conflict.
+/// Appends at the ends of the streams. Versions that are unknown or outdated are learned from the conflict.
 async fn append_at_head(
     log: &dyn EventLog,
     command: &CommandId,
@@ -68,8 +69,8 @@ async fn append_at_head(
     Ok(())
 }
 
-/// Checks what [`work`] left in a log: every acknowledged command is there, every batch is whole, no stream has a gap and
-/// every way of reading tells the same. Gives the number of batches in the log.
+/// Checks the events that [`work`] left in a log: every acknowledged command is present, every batch is
+/// complete, no stream has a gap, and all ways of reading agree. Returns the number of batches in the log.
 pub async fn audit(log: &dyn EventLog, acknowledged: &[CommandId]) -> usize {
     let events = everything(log).await;
     assert!(events.is_sorted_by(|earlier, later| earlier.position < later.position), "positions grow");

@@ -1,4 +1,4 @@
-//! One saga, run with one mishap after another.
+//! One saga, run once for each mishap.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -14,64 +14,66 @@ use crate::host::{Host, Life, Order, Services, Site};
 
 use Mishap::*;
 
-/// Runs at once, each on a copy of its own. A run mostly waits, for the disk and for its host to end; a component has twice as
-/// many places.
+/// The concurrent runs, each on its own copy of the site. A run mostly waits, for the disk and for its host
+/// to end; a component has twice as many instances.
 const AT_ONCE: usize = 4;
 
 const AT_A_STEP: [Mishap; 7] =
     [Refused, FailsOnce, FailsForGood, AnswerLost, SentTwice, KilledBefore, KilledAfter];
 
-/// What has happened before the saga starts.
+/// The state before the saga starts.
 pub struct Drill<'a> {
     services: &'a Services,
     given: Vec<Command>,
     order: Order,
 }
 
-/// A drill that knows the command which starts the saga.
+/// A drill with the command that starts the saga.
 pub struct Started<'a> {
     services: &'a Services,
     site: Site,
     start: Command,
 }
 
-/// A step as an undisturbed run took it.
+/// A step of an undisturbed run.
 struct Step {
-    /// Where mishaps find it.
+    /// The point at which mishaps meet it.
     point: String,
-    /// Whether it stands after the pivot.
+    /// `true` after the pivot.
     after_pivot: bool,
-    /// Whether its acceptance is the end of what can be undone.
+    /// `true` for the pivot: once it is accepted, nothing is undone.
     pivot: bool,
 }
 
 /// One run with its mishaps.
 struct Trial {
     mishaps: Vec<(String, Mishap)>,
-    /// How it ends.
+    /// The saga's final state.
     end: SagaState,
-    /// Whether it needs a person before it ends.
+    /// `true` if the saga parks first.
     parks: bool,
 }
 
 impl<'a> Drill<'a> {
-    /// With these services, and nothing in the log.
+    /// A drill of these services on an empty log.
     pub fn new(services: &'a Services) -> Self {
         Self { services, given: Vec::new(), order: Order::default() }
     }
 
-    /// On a log that several hosts may share: a host that is killed leaves nothing of a journal but what it has waited for.
+    /// Runs the drill on a log that several hosts may share: a host that is killed leaves only the journal
+    /// entries that it has waited for.
     pub fn on_shared_log(self) -> Self {
         Self { order: Order::Any, ..self }
     }
 
-    /// Commands that are carried out before, each with the saga that it starts.
+    /// Adds commands that are sent before the saga starts, each followed by the end of the saga that it
+    /// starts.
     pub fn given(mut self, commands: impl IntoIterator<Item = Command>) -> Self {
         self.given.extend(commands);
         self
     }
 
-    /// The command that starts the saga.
+    /// Sets the command that starts the saga.
     #[track_caller]
     #[must_use = "say what holds then, with `then`"]
     pub fn when(self, start: Command) -> Started<'a> {
@@ -89,8 +91,8 @@ impl<'a> Drill<'a> {
 }
 
 impl Started<'_> {
-    /// Runs the saga with all mishaps. `laws`: what holds whenever no saga runs; panics if it does not. Returns how many
-    /// runs that took.
+    /// Runs the saga with all mishaps. `laws` is called whenever no saga runs, and panics if a law is broken.
+    /// Returns the number of runs.
     #[track_caller]
     pub fn then(&self, laws: impl Fn(&Host) + Sync) -> usize {
         let steps = steps(&self.journal_of(&[], SagaState::Completed, &laws));
@@ -107,7 +109,7 @@ impl Started<'_> {
             AT_A_STEP.map(|mishap| Trial {
                 mishaps: vec![refusal.clone(), (format!("{undo}/undo"), mishap)],
                 end: SagaState::Compensated,
-                // Refused once or failed once, an undo is tried again.
+                // An undo that is rejected once or fails once is retried.
                 parks: mishap == FailsForGood,
             })
         });
@@ -129,7 +131,7 @@ impl Started<'_> {
         trials.len()
     }
 
-    /// The journal of a run with mishaps that leave it nothing to come back to.
+    /// Returns the journal of a run whose mishaps neither park the saga nor kill the host.
     fn journal_of(
         &self,
         mishaps: &[(String, Mishap)],
@@ -169,8 +171,8 @@ impl Started<'_> {
         laws(&host);
     }
 
-    /// Sends the command that starts the saga, as a client does that may have sent it before, and waits until the saga has
-    /// ended or parked: then its id is there. None if the host has been killed before.
+    /// Sends the command that starts the saga, as a client does that may have sent it before, and waits until
+    /// the saga has ended or parked. Returns the saga's id, or `None` if the host was killed before.
     fn run(&self, site: &Site, plan: &Arc<Plan>) -> (Host, Option<SagaId>) {
         let life = Arc::new(Life::default());
         let host = site.start_with(self.services, &life, |between| {
@@ -199,7 +201,7 @@ impl Started<'_> {
     }
 }
 
-/// What must come of a mishap at a step.
+/// Returns the expected end of a run with a mishap at a step.
 fn at_step(step: &Step, mishap: Mishap) -> Trial {
     let undone = !step.after_pivot && matches!(mishap, Refused | FailsForGood);
     Trial {
@@ -209,7 +211,7 @@ fn at_step(step: &Step, mishap: Mishap) -> Trial {
     }
 }
 
-/// The steps that have a command or a question, in their order.
+/// Returns the steps that send a command or a query, in order.
 fn steps(journal: &[(String, Value)]) -> Vec<Step> {
     let mut pivoted = false;
     let mut steps = Vec::new();
@@ -230,13 +232,13 @@ fn steps(journal: &[(String, Value)]) -> Vec<Step> {
     steps
 }
 
-/// The names of the steps that were undone.
+/// Returns the names of the steps that were undone.
 fn undoes(journal: &[(String, Value)]) -> Vec<String> {
     let undone = journal.iter().filter(|(entry, _)| entry == "undone");
     undone.filter_map(|(_, payload)| payload["name"].as_str().map(str::to_owned)).collect()
 }
 
-/// That an undo which fails has not kept the others.
+/// Checks that a failed undo has not kept the others from running.
 fn check_others_undone(journal: &[(String, Value)], mishaps: &[(String, Mishap)], undoes: &[String]) {
     let failing = mishaps.iter().filter(|(_, mishap)| *mishap == FailsForGood);
     let failing: Vec<&str> = failing.filter_map(|(point, _)| point.strip_suffix("/undo")).collect();
@@ -249,7 +251,7 @@ fn check_others_undone(journal: &[(String, Value)], mishaps: &[(String, Mishap)]
     assert_eq!(undone.iter().map(String::as_str).collect::<BTreeSet<_>>(), others, "what is undone");
 }
 
-/// Says in which run a test has failed.
+/// The description of a run, printed if the test fails in it.
 struct Label(String);
 
 impl Drop for Label {

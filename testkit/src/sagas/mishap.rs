@@ -1,21 +1,21 @@
-//! What goes wrong between a saga and the rest of the host.
+//! Failures between a saga and the rest of the host.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use kontor::dispatch::{Accepted, Submit};
-use kontor::error::{CallError, Fault, FaultKind};
+use kontor::aggregate::{Accepted, CallError, Submit};
+use kontor::error::{Fault, FaultKind};
 use kontor::log::AppendError;
 use kontor::model::{Command, Json, Rejection};
 use kontor::runtime::{Ask, AskFailure, Request};
 
 use crate::host::Life;
 
-/// The name of the command that starts the saga.
+/// The point of the command that starts the saga.
 pub(super) const TRIGGER: &str = "trigger";
 
-/// The code of a refusal that the drill makes.
+/// The code of the drill's rejections.
 const REFUSED: &str = "refused-by-the-drill";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +23,14 @@ pub(super) enum Mishap {
     Refused,
     FailsOnce,
     FailsForGood,
-    /// It is carried out, and nobody hears of it.
+    /// The command is executed, and its answer is lost.
     AnswerLost,
     SentTwice,
     KilledBefore,
     KilledAfter,
 }
 
-/// Stands between a saga and dispatch, and between it and those it asks.
+/// A layer between a saga and dispatch, and between it and the services it queries.
 pub(super) struct Meddler {
     commands: Arc<dyn Submit>,
     ask: Arc<dyn Ask>,
@@ -38,7 +38,7 @@ pub(super) struct Meddler {
     plan: Arc<Plan>,
 }
 
-/// The mishaps that are still to come.
+/// The mishaps still to come.
 #[derive(Default)]
 pub(super) struct Plan {
     to_come: Mutex<Vec<(String, Mishap)>>,
@@ -46,12 +46,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `mishaps`: each with where it happens, see [`point_of_command`] and [`point_of_question`].
+    /// `mishaps`: each with its point, see [`point_of_command`] and [`point_of_question`].
     pub(super) fn new(mishaps: Vec<(String, Mishap)>) -> Arc<Self> {
         Arc::new(Self { to_come: Mutex::new(mishaps), for_good: Mutex::default() })
     }
 
-    /// What goes wrong now.
+    /// Returns the mishap of this call, if any.
     fn next(&self, point: &str) -> Option<Mishap> {
         let mut for_good = self.for_good.lock().unwrap();
         if for_good.iter().any(|failing| failing == point) {
@@ -66,12 +66,12 @@ impl Plan {
         Some(mishap)
     }
 
-    /// Nothing fails any more.
+    /// Ends all lasting failures.
     pub(super) fn mend(&self) {
         self.for_good.lock().unwrap().clear();
     }
 
-    /// The mishaps that have not come.
+    /// Returns the mishaps that have not occurred.
     pub(super) fn left(&self) -> Vec<(String, Mishap)> {
         self.to_come.lock().unwrap().clone()
     }
@@ -92,12 +92,12 @@ impl Meddler {
     }
 }
 
-/// `<step>`, `<step>/undo`, or [`TRIGGER`].
+/// Returns the point of a command: `<step>`, `<step>/undo`, or [`TRIGGER`].
 fn point_of_command(command: &Command) -> &str {
     command.id.as_str().split_once('/').map_or(TRIGGER, |(_, step)| step)
 }
 
-/// What stands for a question, which does not say under which step's name it is asked.
+/// Returns the point of a query, which does not carry its step's name.
 pub(super) fn point_of_question(service: &str, query: &str) -> String {
     format!("{query} of {service}")
 }
@@ -122,7 +122,7 @@ impl Submit for Meddler {
             Some(Mishap::AnswerLost) => {
                 self.commands.submit(command).await?;
                 let error: Box<dyn std::error::Error + Send + Sync> = "the drill has lost the answer".into();
-                Err(AppendError::Unavailable(error.into()).into())
+                Err(AppendError::Failed(error.into()).into())
             }
             Some(Mishap::SentTwice) => {
                 self.commands.submit(command.clone()).await?;
@@ -130,7 +130,7 @@ impl Submit for Meddler {
             }
             Some(Mishap::KilledBefore) => self.die().await,
             Some(Mishap::KilledAfter) => {
-                // Whatever the answer is, nobody lives to hear it.
+                // Err: no answer reaches a host that is dead.
                 let _ = self.commands.submit(command).await;
                 self.die().await
             }

@@ -1,14 +1,14 @@
-//! Sagas with everything that can go wrong on their way.
+//! A drill for sagas: every failure at every step.
 //!
-//! One saga is run undisturbed to learn its steps, and refused at its pivot to learn its undos. Then it is run again and
-//! again, each time with another mishap at another of these:
+//! One saga runs undisturbed, so that the drill learns its steps, and is rejected at its pivot, so that it
+//! learns its undos. Then it runs again and again, each time with another mishap at another point:
 //!
-//! | mishap | at a step before the pivot, or at it | at a step after the pivot | at an undo |
+//! | mishap | at a step up to the pivot | at a step after it | at an undo |
 //! |---|---|---|---|
-//! | it is refused | everything is undone | it is tried again | it is tried again |
-//! | it fails once; its answer is lost; it is sent twice | as if nothing had been | the same | the same |
-//! | it fails for good | everything is undone | the saga parks; retried by a person, it completes | all others are undone and the saga parks; retried, it is compensated |
-//! | the host is killed before it, or after it and before its entry in the journal | the next host goes on | the same | the same |
+//! | rejected | everything is undone | retried | retried |
+//! | fails once, answer lost, sent twice | as if nothing had happened | the same | the same |
+//! | fails for good | everything is undone | parks; retry completes | others run; parks; ends on retry |
+//! | host killed before it or before its entry | the next host continues | the same | the same |
 //!
 //! Each time the saga must end as the table says, and the laws of the domain must hold.
 //!
@@ -19,7 +19,9 @@
 //!
 //! let services = Services::load(&["order", "payment", "delivery", "inventory"], &json!({}));
 //! Drill::new(&services)
-//!     .given([command("product", "tea", "register", json!({"name": "Tea", "unit_price": 1, "quantity": 2}))])
+//!     .given([command(
+//!         "product", "tea", "register", json!({"name": "Tea", "unit_price": 1, "quantity": 2}),
+//!     )])
 //!     .when(command("order", "o1", "create", json!({})))
 //!     .then(|host| assert_eq!(host.view("product", "tea")["reserved"], 1));
 //! ```

@@ -1,15 +1,15 @@
-//! Where two JSON values differ.
+//! The differences between two JSON values.
 
 use serde_json::Value;
 
-/// One line a place, by its JSON pointer; nothing if the values are equal.
+/// Returns one line for each place that differs, by its JSON pointer; empty if the values are equal.
 pub(super) fn difference(expected: &Value, got: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     compare("", Some(expected), Some(got), &mut lines);
     lines
 }
 
-/// None: there is nothing at this place.
+/// None: there is no value at this place.
 fn compare(at: &str, expected: Option<&Value>, got: Option<&Value>, lines: &mut Vec<String>) {
     match (expected, got) {
         (Some(Value::Object(expected)), Some(Value::Object(got))) => {

@@ -1,4 +1,4 @@
-//! What the world outside answers in a test, and what it was asked.
+//! Scripted answers to HTTP requests, and a record of the requests.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 /// A request that the component sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sent {
-    /// `POST`
+    /// The method, such as `POST`.
     pub method: String,
-    /// With scheme and host.
+    /// The URL, with scheme and host.
     pub url: String,
-    /// By name in lower case, those of the host included. What is no text is left out.
+    /// The headers, by name in lower case, including those that the host added. Values that are not text are
+    /// left out.
     pub headers: BTreeMap<String, String>,
-    /// Null if there was none, a string if it was no JSON.
+    /// The body: null if it was empty, a string if it was not JSON.
     pub body: Value,
 }
 
@@ -36,7 +37,7 @@ impl Sent {
         }
     }
 
-    /// To compare and to show.
+    /// Returns the request as a value to compare and to print.
     pub(super) fn written(&self) -> Value {
         json!({ "method": self.method, "url": self.url, "headers": self.headers, "body": self.body })
     }
@@ -63,7 +64,7 @@ impl HttpScript {
 pub(super) struct Exchanges {
     script: HttpScript,
     sent: Mutex<Vec<Sent>>,
-    /// The first request that the test has no answer for.
+    /// The first request without a scripted answer.
     unanswered: Mutex<Option<Sent>>,
 }
 
@@ -76,7 +77,7 @@ impl Exchanges {
         self.sent.lock().unwrap().clone()
     }
 
-    /// Fails if there was a request that the test has no answer for.
+    /// Fails if a request had no scripted answer.
     pub(super) fn check(&self) -> Result<(), String> {
         match &*self.unanswered.lock().unwrap() {
             None => Ok(()),

@@ -38,31 +38,31 @@ pub use reading::{History, Reading};
 pub use saga::{Saga, Step};
 pub use story::Story;
 
-/// A service's component, and what a test says about the world around it. Tests are plain functions: an async one cannot
-/// wait in here.
+/// A service's component, and the test's answers for the world around it. Tests are plain functions: an async
+/// test cannot wait in here.
 pub struct Service {
     name: String,
     wasm: Vec<u8>,
     config: BTreeMap<String, Json>,
     script: Script,
     http: HttpScript,
-    /// Made by the first `when`, when the configuration is known; a sentence if that failed.
+    /// Created by the first `when`, once the configuration is known. The error is a sentence.
     bench: OnceLock<Result<Bench, String>>,
 }
 
-/// An event of a test: [`event`] makes one.
+/// An event of a test, created by [`event`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     name: String,
     payload: Value,
 }
 
-/// An event that happened, or that should.
+/// Returns an event that happened or is expected.
 pub fn event(name: &str, payload: Value) -> Event {
     Event { name: name.to_owned(), payload }
 }
 
-/// One aggregate and what has happened to it.
+/// One aggregate and its events so far.
 #[derive(Clone)]
 pub struct Aggregate<'a> {
     service: &'a Service,
@@ -71,15 +71,15 @@ pub struct Aggregate<'a> {
 }
 
 impl Service {
-    /// The component of a service in this workspace: `target/plugins/<name>.wasm`. The environment variable
-    /// `KONTOR_COMPONENTS` names another folder. If it is not there, what `cargo build --release --target wasm32-wasip2` has
-    /// made of the package.
+    /// Loads the component of a service in this workspace: `target/plugins/<name>.wasm`, or in the folder
+    /// that the environment variable `KONTOR_COMPONENTS` names. If that file does not exist, loads the output
+    /// of `cargo build --release --target wasm32-wasip2` for the package.
     #[track_caller]
     pub fn load(name: &str) -> Self {
         Self::new(name, components::built(name))
     }
 
-    /// A component anywhere else.
+    /// Loads a component from any path.
     #[track_caller]
     pub fn from_file(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
@@ -95,45 +95,45 @@ impl Service {
         Self { name, wasm, config: BTreeMap::new(), script, http, bench: OnceLock::new() }
     }
 
-    /// A value that the operator has configured for the service.
+    /// Sets a value that the operator has configured for the service.
     pub fn config(mut self, key: &str, value: Value) -> Self {
         self.config.insert(key.to_owned(), json_of(&value));
         Self { bench: OnceLock::new(), ..self }
     }
 
-    /// What `service` answers to its query `query` with these arguments. A question for which the test has no answer
+    /// Sets the answer of `service` to its query `query` with these arguments. A query without an answer
     /// fails the test.
     pub fn answers(mut self, service: &str, query: &str, arguments: Value, answer: Value) -> Self {
         self.script.add(service, query, arguments, Ok(json_of(&answer)));
         self
     }
 
-    /// That `service` rejects its query `query` with these arguments, and with which code.
+    /// Makes `service` reject its query `query` with these arguments, with this code.
     pub fn refuses(mut self, service: &str, query: &str, arguments: Value, code: &str) -> Self {
         self.script.add(service, query, arguments, Err(rejection(code)));
         self
     }
 
-    /// That `service` answers nothing at all: it is not deployed, failed, or took too long.
+    /// Makes `service` unavailable: it is not deployed, failed, or took too long.
     pub fn is_silent(mut self, service: &str) -> Self {
         self.script.silence(service);
         self
     }
 
-    /// What the world outside answers to a request, as JSON. A request for which the test has no answer fails the test; what
-    /// was sent stands in [`Outcome::sent`].
+    /// Sets the JSON answer to an HTTP request. A request without an answer fails the test; [`Outcome::sent`]
+    /// lists the requests.
     pub fn answers_http(mut self, method: &str, url: &str, status: u16, body: Value) -> Self {
         self.http.add(method, url, Some((status, body)));
         self
     }
 
-    /// That the world outside answers a request with nothing at all.
+    /// Leaves an HTTP request without any answer.
     pub fn is_silent_http(mut self, method: &str, url: &str) -> Self {
         self.http.add(method, url, None);
         self
     }
 
-    /// The aggregate of this kind with this id. It does not exist until events are given.
+    /// Selects the aggregate of this kind with this id. It does not exist until events are given.
     #[track_caller]
     pub fn aggregate(&self, kind: &str, id: &str) -> Aggregate<'_> {
         Aggregate { service: self, stream: stream(kind, id), given: Vec::new() }
@@ -146,7 +146,7 @@ impl Service {
 }
 
 impl Aggregate<'_> {
-    /// That these events happened, after those given before.
+    /// Adds events that happened, after those given before.
     pub fn given(mut self, events: impl IntoIterator<Item = Event>) -> Self {
         self.given.extend(events);
         self
@@ -160,8 +160,8 @@ impl Aggregate<'_> {
         passed(self.try_out(action))
     }
 
-    /// Undoes a command that caused `events`, which must be among those given, because a later step of its saga was
-    /// refused with the code `reason`.
+    /// Undoes a command that caused `events`, which must be among those given, because a later step of its
+    /// saga was rejected with the code `reason`.
     #[track_caller]
     #[must_use = "say what it leads to, with one of the `then_` methods"]
     pub fn when_undone(
@@ -198,7 +198,7 @@ impl Aggregate<'_> {
     }
 }
 
-/// Events as the log would have them, one command each.
+/// Returns events as the log records them, each with its own command.
 fn record(stream: &StreamId, events: impl IntoIterator<Item = NewEvent>) -> Vec<Recorded> {
     (1..)
         .zip(events)
@@ -231,7 +231,7 @@ fn rejection(code: &str) -> Rejection {
     Rejection { code: code.to_owned(), message: "The test says so.".to_owned(), details: None }
 }
 
-/// What a check gives, or the end of the test at the line that called it.
+/// Returns the value of a check, or fails the test at the line of the caller.
 #[track_caller]
 fn passed<T>(checked: Result<T, String>) -> T {
     match checked {

@@ -6,9 +6,9 @@ use super::difference::difference;
 use super::trial::{Answer, Tried};
 use super::{Event, Sent, passed};
 
-/// What a command led to.
+/// The outcome of a command.
 pub struct Outcome {
-    /// What was done, for the message of a failure.
+    /// A description of the action, for failure messages.
     action: String,
     answer: Answer,
     sent: Vec<Sent>,
@@ -19,12 +19,12 @@ impl Outcome {
         Self { action, answer, sent }
     }
 
-    /// What the command sent over HTTP, in its order.
+    /// Returns the command's HTTP requests, in order.
     pub fn sent(&self) -> &[Sent] {
         &self.sent
     }
 
-    /// That the command was accepted with these events, in their order.
+    /// Checks that the command was accepted with these events, in this order.
     #[track_caller]
     pub fn then_events(&self, expected: impl IntoIterator<Item = Event>) -> &Self {
         let expected = expected.into_iter().map(|Event { name, payload }| json!({ name: payload })).collect();
@@ -36,13 +36,13 @@ impl Outcome {
         self
     }
 
-    /// That the command was accepted and nothing was to be done.
+    /// Checks that the command was accepted without events.
     #[track_caller]
     pub fn then_nothing(&self) -> &Self {
         self.then_events([])
     }
 
-    /// What clients see of the aggregate after the command.
+    /// Checks the view that clients get of the aggregate after the command.
     #[track_caller]
     pub fn then_view(&self, expected: Value) -> &Self {
         passed(self.decision().and_then(|decision| {
@@ -52,38 +52,38 @@ impl Outcome {
         self
     }
 
-    /// That the command was refused, and with which code.
+    /// Checks that the command was rejected with this code.
     #[track_caller]
     pub fn then_rejected(&self, code: &str) -> &Self {
         match &self.answer {
             Ok(Err(rejection)) if rejection.code == code => self,
-            _ => panic!("{}: expected the rejection {code}, got {}", self.action, self.told()),
+            _ => panic!("{}: expected the rejection {code}, got {}", self.action, self.summary()),
         }
     }
 
-    /// The details of the rejection.
+    /// Checks the details of the rejection.
     #[track_caller]
     pub fn with_details(&self, expected: Value) -> &Self {
         let Ok(Err(rejection)) = &self.answer else {
-            panic!("{}: expected a rejection, got {}", self.action, self.told());
+            panic!("{}: expected a rejection, got {}", self.action, self.summary());
         };
         passed(self.equal("the rejection's details are", &expected, &json!(rejection.details)));
         self
     }
 
-    /// That the component failed: it trapped, broke a limit or the contract.
+    /// Checks that the component failed: it trapped, or broke a limit or the contract. Returns the fault.
     #[track_caller]
     pub fn then_fault(&self) -> &Fault {
         match &self.answer {
             Err(fault) => fault,
-            Ok(_) => panic!("{}: expected a fault, got {}", self.action, self.told()),
+            Ok(_) => panic!("{}: expected a fault, got {}", self.action, self.summary()),
         }
     }
 
     fn decision(&self) -> Result<&Decision, String> {
         match &self.answer {
             Ok(Ok(decision)) => Ok(decision),
-            _ => Err(format!("{}: expected that it is accepted, got {}", self.action, self.told())),
+            _ => Err(format!("{}: expected that it is accepted, got {}", self.action, self.summary())),
         }
     }
 
@@ -98,8 +98,8 @@ impl Outcome {
         }
     }
 
-    /// The answer in a few words.
-    fn told(&self) -> String {
+    /// Returns a short description of the answer.
+    fn summary(&self) -> String {
         match &self.answer {
             Ok(Ok(decision)) if decision.events.is_empty() => "no events".to_owned(),
             Ok(Ok(decision)) => {

@@ -1,17 +1,17 @@
-//! One saga performed on the host's own runner, with a log of its own and nobody else around.
+//! One saga performed on the host's own runner, with its own log and nothing else around it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kontor::deploy::{Components, Deployed, Registry, Store};
-use kontor::dispatch::{Accepted, Submit};
-use kontor::error::{CallError, Fault, FaultKind, with_causes};
+use kontor::aggregate::{Accepted, CallError, Submit};
+use kontor::cluster::Cluster;
+use kontor::deployed::{Components, Deployed, Registry, Store};
+use kontor::error::{Fault, FaultKind, with_causes};
 use kontor::log::{Append, EmbeddedLog, EventLog, Subscription};
 use kontor::model::{Command, NewEvent, Position, Recorded, SagaId, StreamId, Version, event_id};
-use kontor::nodes::Nodes;
-use kontor::saga::{Ground, Retries, Retry, Sagas};
+use kontor::saga::{Deps, Retries, Retry, Sagas};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -27,21 +27,21 @@ use crate::components::{Bench, block_on};
 /// Longer than any saga takes on a busy machine that waits for nothing.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What fails is tried again once and at once: scripted answers do not change.
+/// A failed step is retried once and at once: scripted answers do not change.
 const RETRY: Retry = Retry::new(2, Duration::ZERO, Duration::ZERO);
 
 pub(super) struct Performance<'a> {
     pub(super) bench: &'a Bench,
-    /// What other services answer.
+    /// The answers of other services.
     pub(super) ask: &'a Script,
     /// The saga's name.
     pub(super) saga: &'a str,
-    /// By the steps' names.
+    /// The answers, by step name.
     pub(super) script: &'a BTreeMap<String, Answer>,
 }
 
 impl Performance<'_> {
-    /// Runs the saga to its end, and then, for each commit of the log that this has left, again from there: the way must be
+    /// Runs the saga to its end, and then again from each commit that it left in the log: each run must be
     /// the same. The error is a sentence about something that must never happen, whatever the test expects.
     pub(super) fn run(&self, trigger: Vec<Recorded>) -> Result<Story, String> {
         let id = self.id(&trigger[0]);
@@ -70,23 +70,23 @@ impl Performance<'_> {
         SagaId::started_by(&event, &self.saga.into(), trigger.meta.time_ms)
     }
 
-    /// Runs the saga on a log that has this history, until it has ended or needs a person. Returns all events of the log.
+    /// Runs the saga on a log with this history, until it has ended or parked. Returns all events of the log.
     async fn perform(&self, id: &SagaId, history: &[Recorded]) -> Result<Vec<Recorded>, String> {
         let stage = Stage::new(history).await.map_err(|error| with_causes(&*error))?;
         let registry = Registry::default();
         registry.replace(Deployed::new([self.bench.fresh.clone()])?);
         let store = Store::open(stage.data.path()).map_err(|error| with_causes(&error))?;
         let conversation = Arc::new(Conversation::new(self.ask));
-        let ground = Ground {
+        let deps = Deps {
             log: stage.log.clone(),
             commands: Arc::new(Scripted { saga: id.clone(), script: self.script.clone() }),
             ask: conversation.clone(),
             components: Arc::new(Components::new(registry.into(), self.bench.runtime.clone(), store)),
             clock: stage.clock.clone(),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, steps: BTreeMap::new() },
-            nodes: Nodes::alone("tested".into()),
+            nodes: Cluster::alone("tested".into()),
         };
-        let sagas = Sagas::start(stage.data.path(), ground).await.map_err(|error| with_causes(&error))?;
+        let sagas = Sagas::start(stage.data.path(), deps).await.map_err(|error| with_causes(&error))?;
         let events = timeout(LIMIT, stage.follow(id, self.script)).await;
         sagas.close().await;
         conversation.check()?;
@@ -94,7 +94,7 @@ impl Performance<'_> {
     }
 }
 
-/// The world of one run.
+/// The surroundings of one run.
 struct Stage {
     log: Arc<dyn EventLog>,
     clock: Arc<TestClock>,
@@ -112,7 +112,7 @@ impl Stage {
         Ok(Self { log, clock: Arc::new(TestClock::new(now_ms)), data })
     }
 
-    /// Gives a saga that waits what the script has for it, until it has ended or needs a person.
+    /// Gives a waiting saga its scripted event, until the saga has ended or parked.
     async fn follow(&self, id: &SagaId, script: &BTreeMap<String, Answer>) -> Result<Vec<Recorded>, String> {
         let mut events: Vec<Recorded> = Vec::new();
         let mut subscription = Subscription::new(self.log.clone(), Position::START);
@@ -156,7 +156,7 @@ fn as_new(event: &Recorded) -> NewEvent {
     NewEvent { name: event.name.clone(), payload: event.payload.clone() }
 }
 
-/// The events of each commit.
+/// Returns the events of each commit.
 fn commits(events: &[Recorded]) -> impl Iterator<Item = &[Recorded]> {
     events.chunk_by(|one, next| one.meta.command_id == next.meta.command_id)
 }
@@ -171,8 +171,8 @@ fn append(commit: &[Recorded]) -> Append {
     }
 }
 
-/// What must be the same in every run. How long it took is another matter, and a host that is killed after a failure may
-/// try once more what failed.
+/// Returns the part of the events that must be the same in every run. Durations differ, and a host that is
+/// killed after a failure may retry once more.
 fn comparable(events: &[Recorded]) -> Value {
     let mut compared: Vec<Value> = Vec::new();
     for event in events {
@@ -188,7 +188,7 @@ fn comparable(events: &[Recorded]) -> Value {
     compared.into()
 }
 
-/// Answers commands as the script says.
+/// A command handler that answers from the script.
 struct Scripted {
     saga: SagaId,
     script: BTreeMap<String, Answer>,

@@ -1,10 +1,12 @@
-//! Given events, when a query, then its answer: on the component itself, with a read database like the host's.
+//! Given events, when a query, then its answer: on the component itself, with a read database like the
+//! host's.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use kontor::error::{CallError, Fault};
-use kontor::manifest;
+use kontor::aggregate::CallError;
+use kontor::contract;
+use kontor::error::Fault;
 use kontor::model::{CommandId, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
 use kontor::projection::Standalone;
 use kontor::runtime::Component;
@@ -17,31 +19,31 @@ use super::script::Conversation;
 use super::trial::TIME_MS;
 use super::{Event, Service, json_of, passed, record, rejection, schema};
 
-/// What has happened, in the order of the log.
+/// The events so far, in the order of the log.
 #[derive(Clone)]
 pub struct History<'a> {
     service: &'a Service,
-    /// When the next event happens.
+    /// The time of the next event.
     time_ms: u64,
     events: Vec<Recorded>,
 }
 
-/// What a query was answered with.
+/// The answer to a query.
 pub struct Reading {
-    /// What was asked, for the message of a failure.
+    /// A description of the query, for failure messages.
     question: String,
     answer: Result<Json, CallError>,
 }
 
 impl Service {
-    /// That these events happened, each to the aggregate of this kind with this id: `("product", "p1", event(…))`. The
+    /// Adds events, each of the aggregate of this kind with this id: `("product", "p1", event(…))`. The
     /// service's read model must follow them.
     #[track_caller]
     pub fn events<'e>(&self, events: impl IntoIterator<Item = (&'e str, &'e str, Event)>) -> History<'_> {
         History { service: self, time_ms: TIME_MS, events: Vec::new() }.events(events)
     }
 
-    /// Asks a query when nothing has happened.
+    /// Queries the service before any event.
     #[track_caller]
     #[must_use = "say what the answer is, with one of the `then` methods"]
     pub fn query(&self, query: &str, arguments: Value) -> Reading {
@@ -50,12 +52,13 @@ impl Service {
 }
 
 impl History<'_> {
-    /// When the next events happen, in milliseconds since 1970-01-01 UTC. Without it, on 2023-11-14 at 22:13:20 UTC.
+    /// Sets the time of the next events, in milliseconds since 1970-01-01 UTC. Default: 2023-11-14 at
+    /// 22:13:20 UTC.
     pub fn at(self, time_ms: u64) -> Self {
         Self { time_ms, ..self }
     }
 
-    /// That these events happened next.
+    /// Adds further events.
     #[track_caller]
     pub fn events<'e>(mut self, events: impl IntoIterator<Item = (&'e str, &'e str, Event)>) -> Self {
         for (kind, id, event) in events {
@@ -66,7 +69,7 @@ impl History<'_> {
         self
     }
 
-    /// Asks a query.
+    /// Queries the service.
     #[track_caller]
     #[must_use = "say what the answer is, with one of the `then` methods"]
     pub fn query(&self, query: &str, arguments: Value) -> Reading {
@@ -86,7 +89,8 @@ impl History<'_> {
         }));
     }
 
-    /// The error is a sentence about something that must never happen, whatever the test expects.
+    /// Answers a query. The error is a sentence about something that must never happen, whatever the test
+    /// expects.
     fn ask(&self, query: &str, arguments: &Json) -> Result<Result<Json, CallError>, String> {
         let Bench { reused, fresh, .. } = self.service.bench()?;
         let manifest = reused.manifest();
@@ -103,7 +107,8 @@ impl History<'_> {
         let differences = difference(&written(&alone), &written(&together));
         if !differences.is_empty() {
             return Err(format!(
-                "{query} {arguments:?}: the events applied all at once lead to another answer than one by one\n  {}",
+                "{query} {arguments:?}: the events applied all at once lead to \
+                 another answer than one by one\n  {}",
                 differences.join("\n  ")
             ));
         }
@@ -113,10 +118,10 @@ impl History<'_> {
         Ok(together)
     }
 
-    fn check_subscriptions(&self, manifest: &manifest::Manifest) -> Result<(), String> {
+    fn check_subscriptions(&self, manifest: &contract::Manifest) -> Result<(), String> {
         let followed = manifest.read_model.as_ref().map_or(&[][..], |model| &model.subscribes);
         let missing = self.events.iter().find(|event| {
-            let is_it = |followed: &manifest::EventRef| {
+            let is_it = |followed: &contract::EventRef| {
                 followed.aggregate == *event.stream.aggregate() && followed.event == event.name
             };
             !followed.iter().any(is_it)
@@ -130,12 +135,12 @@ impl History<'_> {
         }
     }
 
-    /// The answer when so many events were applied in each transaction.
+    /// Returns the answer after the events were applied with `at_once` of them in each transaction.
     fn ask_component(
         &self,
         component: &Component,
         at_once: usize,
-        query: &manifest::Query,
+        query: &contract::Query,
         arguments: &Json,
     ) -> Result<Result<Json, CallError>, String> {
         let data = tempfile::tempdir().map_err(|error| format!("no place for a read database: {error}"))?;
@@ -154,7 +159,7 @@ impl History<'_> {
 }
 
 impl Reading {
-    /// That this is the answer.
+    /// Checks the answer.
     #[track_caller]
     pub fn then(&self, expected: Value) -> &Self {
         let got = self.answer();
@@ -168,34 +173,34 @@ impl Reading {
         }
     }
 
-    /// That the query was refused, and with which code.
+    /// Checks that the query was rejected with this code.
     #[track_caller]
     pub fn then_rejected(&self, code: &str) -> &Self {
         match &self.answer {
             Err(CallError::Rejected(rejection)) if rejection.code == code => self,
-            _ => panic!("{}: expected the rejection {code}, got {}", self.question, self.told()),
+            _ => panic!("{}: expected the rejection {code}, got {}", self.question, self.summary()),
         }
     }
 
-    /// That the component failed: it trapped, broke a limit or the contract.
+    /// Checks that the component failed: it trapped, or broke a limit or the contract. Returns the fault.
     #[track_caller]
     pub fn then_fault(&self) -> &Fault {
         match &self.answer {
             Err(CallError::Fault(fault)) => fault,
-            _ => panic!("{}: expected a fault, got {}", self.question, self.told()),
+            _ => panic!("{}: expected a fault, got {}", self.question, self.summary()),
         }
     }
 
-    /// The answer, for what a test cannot write down.
+    /// Returns the answer, for checks that a literal cannot express.
     #[track_caller]
     pub fn answer(&self) -> Value {
         match &self.answer {
             Ok(answer) => json!(answer),
-            Err(_) => panic!("{}: expected an answer, got {}", self.question, self.told()),
+            Err(_) => panic!("{}: expected an answer, got {}", self.question, self.summary()),
         }
     }
 
-    fn told(&self) -> String {
+    fn summary(&self) -> String {
         match &self.answer {
             Ok(answer) => format!("the answer {answer:?}"),
             Err(CallError::Fault(fault)) => format!("a fault: {fault}\n{}", fault.detail),
@@ -211,7 +216,7 @@ fn open(data: &Path, component: &Component) -> Result<Standalone, String> {
     })
 }
 
-/// An answer as a value to compare.
+/// Returns an answer as a value to compare.
 fn written(answer: &Result<Json, CallError>) -> Value {
     match answer {
         Ok(answer) => json!({ "answer": answer }),

@@ -1,8 +1,8 @@
-//! Sagas whose steps get the answers that the test has for them.
+//! Sagas whose steps get the test's answers.
 
 use std::collections::BTreeMap;
 
-use kontor::manifest::EventRef;
+use kontor::contract::EventRef;
 use kontor::model::{Json, Recorded, Rejection};
 use serde_json::Value;
 
@@ -11,8 +11,8 @@ use super::story::Story;
 use super::{Event, NewEvent, Service, json_of, passed, record, rejection};
 use crate::command::stream;
 
-/// A saga of a service, and what a test says about its steps. What it says nothing of goes well: a command is accepted
-/// and leaves no view, and a wait lasts until its time is up.
+/// A saga of a service, and the test's answers to its steps. A step without an answer succeeds: its command
+/// is accepted without a view, and a wait lasts until its time is up.
 #[derive(Clone)]
 pub struct Saga<'a> {
     service: &'a Service,
@@ -20,14 +20,14 @@ pub struct Saga<'a> {
     script: BTreeMap<String, Answer>,
 }
 
-/// A step that the test says something about.
+/// A step to which the test gives an answer.
 #[must_use = "say what happens to the step"]
 pub struct Step<'a> {
     saga: Saga<'a>,
     name: String,
 }
 
-/// What happens to a step.
+/// The answer to a step.
 #[derive(Clone)]
 pub(super) enum Answer {
     Accepted { view: Json },
@@ -37,20 +37,21 @@ pub(super) enum Answer {
 }
 
 impl Service {
-    /// The saga of this name.
+    /// Selects the saga with this name.
     pub fn saga(&self, name: &str) -> Saga<'_> {
         Saga { service: self, name: name.to_owned(), script: BTreeMap::new() }
     }
 }
 
 impl<'a> Saga<'a> {
-    /// The step of this name; `<name>/undo` is its undo, and `trigger/undo` that of the command that started the saga.
+    /// Selects the step with this name. `<name>/undo` is its undo, and `trigger/undo` is the undo of the
+    /// command that started the saga.
     pub fn when_step(self, name: &str) -> Step<'a> {
         Step { saga: self, name: name.to_owned() }
     }
 
-    /// Runs the saga because of this event of an aggregate: from its first line to its end, and again from every point
-    /// at which the host may have been killed.
+    /// Runs the saga for this event of an aggregate: from its first line to its end, and again from every
+    /// point at which the host may be killed.
     #[track_caller]
     #[must_use = "say what comes of it, with one of the `then_` methods"]
     pub fn on(&self, aggregate: &str, id: &str, event: Event) -> Story {
@@ -81,22 +82,22 @@ impl<'a> Saga<'a> {
 }
 
 impl<'a> Step<'a> {
-    /// Its command is accepted, and this is what clients see of the aggregate then.
+    /// Accepts the step's command; `view` is the aggregate's view afterwards.
     pub fn accepts(self, view: Value) -> Saga<'a> {
         self.gets(Answer::Accepted { view: json_of(&view) })
     }
 
-    /// Its command is refused with this code, as often as it is sent.
+    /// Rejects the step's command with this code, each time it is sent.
     pub fn rejects(self, code: &str) -> Saga<'a> {
         self.gets(Answer::Rejected(rejection(code)))
     }
 
-    /// Its command gets no answer, as often as it is sent.
+    /// Leaves the step's command without an answer, each time it is sent.
     pub fn fails(self) -> Saga<'a> {
         self.gets(Answer::Failed)
     }
 
-    /// What it waits for happens.
+    /// Delivers the event that the step waits for.
     pub fn happens(self, event: Event) -> Saga<'a> {
         self.gets(Answer::Happened(event))
     }

@@ -4,7 +4,8 @@ use jsonschema::{Draft, PatternOptions};
 use kontor::model::Json;
 use serde_json::Value;
 
-/// What `value` has against its schema, one line each. `what` names the value.
+/// Checks `value` against its schema. The error has one line for each violation. `what`: the name of the
+/// value.
 pub(super) fn check(what: &str, schema: &Json, value: &Json) -> Result<(), String> {
     let text = |error: serde_json::Error| format!("{what} or its schema is not JSON: {error}");
     let (schema, value): (Value, Value) = (schema.read().map_err(text)?, value.read().map_err(text)?);

@@ -1,4 +1,4 @@
-//! What other services answer in a test.
+//! Scripted answers of other services.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -49,10 +49,10 @@ impl Script {
     }
 }
 
-/// The questions of one trial.
+/// The queries of one trial.
 pub(super) struct Conversation {
     script: Script,
-    /// The first question that the test has no answer for.
+    /// The first query without a scripted answer.
     unanswered: Mutex<Option<Request>>,
 }
 
@@ -61,7 +61,7 @@ impl Conversation {
         Self { script: script.clone(), unanswered: Mutex::new(None) }
     }
 
-    /// Fails if there was a question that the test has no answer for.
+    /// Fails if a query had no scripted answer.
     pub(super) fn check(&self) -> Result<(), String> {
         match &*self.unanswered.lock().unwrap() {
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! What became of a saga.
+//! The course of a saga.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::difference::difference;
 use super::passed;
 use crate::command::Command;
 
-/// What a saga did, from its start to where it does not go on by itself.
+/// The course of a saga, from its start to its end, or to the point where it parks.
 pub struct Story {
     saga: String,
     journal: Vec<Entry>,
@@ -21,7 +21,7 @@ struct Entry {
     payload: Value,
 }
 
-/// The entries that are about a step or an undo.
+/// The entries about a step, and those about an undo.
 const STEPS: [&str; 6] = ["step-done", "step-refused", "step-failed", "pivoted", "query-answered", "waiting"];
 const UNDOES: [&str; 2] = ["undone", "undo-failed"];
 
@@ -33,19 +33,20 @@ impl Story {
         Self { saga: saga.to_owned(), journal }
     }
 
-    /// The names of the steps that it took, in their order: commands, questions and waits, refused and failed ones too.
+    /// Checks the names of the steps taken, in order: commands, queries and waits, including rejected and
+    /// failed ones.
     #[track_caller]
     pub fn then_steps<'s>(&self, expected: impl IntoIterator<Item = &'s str>) -> &Self {
         self.equal("the steps are", &expected.into_iter().collect(), &self.names(&STEPS))
     }
 
-    /// The names of the steps that it undid, in their order; `trigger` is the command that started it.
+    /// Checks the names of the steps undone, in order; `trigger` is the command that started the saga.
     #[track_caller]
     pub fn then_undoes<'s>(&self, expected: impl IntoIterator<Item = &'s str>) -> &Self {
         self.equal("the undos are", &expected.into_iter().collect(), &self.names(&UNDOES))
     }
 
-    /// What a step asked of which aggregate.
+    /// Checks the command that a step sent.
     #[track_caller]
     pub fn then_sends(&self, step: &str, expected: &Command) -> &Self {
         let sent = self
@@ -58,14 +59,14 @@ impl Story {
         self.equal(&format!("the command of {step} is"), &expected, sent)
     }
 
-    /// That everything was done.
+    /// Checks that the saga completed.
     #[track_caller]
     pub fn then_completed(&self) -> &Self {
         self.end("completed");
         self
     }
 
-    /// That everything was undone, because of the rejection with this code.
+    /// Checks that everything was undone because of the rejection with this code.
     #[track_caller]
     pub fn then_compensated(&self, code: &str) -> &Self {
         self.end("compensated");
@@ -74,15 +75,15 @@ impl Story {
         self.equal("the reason is", &json!(code), reason)
     }
 
-    /// That it needs a person, and a part of why.
+    /// Checks that the saga is parked. `why`: a part of the reason.
     #[track_caller]
     pub fn then_parked(&self, why: &str) -> &Self {
-        let told = self.end("parked")["why"].as_str().unwrap_or_default();
-        assert!(told.contains(why), "{}: it is parked, but not because of {why:?}\n{self}", self.saga);
+        let reason = self.end("parked")["why"].as_str().unwrap_or_default();
+        assert!(reason.contains(why), "{}: it is parked, but not because of {why:?}\n{self}", self.saga);
         self
     }
 
-    /// Whether it took a step of this name, or undid it.
+    /// Returns `true` if the saga took a step with this name, or undid it.
     pub(super) fn comes_to(&self, step: &str) -> bool {
         let (name, entries) = match step.strip_suffix("/undo") {
             Some(name) => (name, &UNDOES[..]),
@@ -96,7 +97,7 @@ impl Story {
         entries.map(|entry| entry.payload["name"].clone()).collect()
     }
 
-    /// The last entry's payload, if that is what it is.
+    /// Returns the payload of the last entry, which must have this name.
     #[track_caller]
     fn end(&self, expected: &str) -> &Value {
         match self.journal.last() {
@@ -115,7 +116,7 @@ impl Story {
     }
 }
 
-/// The journal, one line an entry.
+/// The journal, one line per entry.
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "what it did:")?;

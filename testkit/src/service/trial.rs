@@ -1,9 +1,9 @@
-//! One command tried out in every way that must lead to the same.
+//! One command, tried in every way that must lead to the same outcome.
 
 use std::sync::Arc;
 
+use kontor::contract;
 use kontor::error::Fault;
-use kontor::manifest;
 use kontor::model::{CommandName, Json, Recorded, Rejection, StreamId};
 use kontor::runtime::{Component, Context, Decision, Folded, Target};
 use serde_json::{Value, json};
@@ -21,16 +21,16 @@ use super::script::{Conversation, Script};
 pub(super) const TIME_MS: u64 = 1_700_000_000_000;
 pub(super) const ACTOR: &str = "tester";
 
-/// What a component makes of a command.
+/// A component's answer to a command.
 pub(super) type Answer = Result<Result<Decision, Rejection>, Fault>;
 
-/// What came of a command, and what it sent over HTTP.
+/// A component's answer, and the HTTP requests it sent.
 pub(super) struct Tried {
     pub(super) answer: Answer,
     pub(super) sent: Vec<Sent>,
 }
 
-/// What is asked of the aggregate.
+/// A call to the aggregate.
 pub(super) enum Action {
     Decide { command: CommandName, payload: Json },
     Undo { command: CommandName, events: Vec<Recorded>, reason: Rejection },
@@ -46,7 +46,8 @@ pub(super) struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// The error is a sentence about something that must never happen, whatever the test expects.
+    /// Runs the command. The error is a sentence about something that must never happen, whatever the test
+    /// expects.
     pub(super) fn run(&self) -> Result<Outcome, String> {
         let manifest = self.bench.manifest();
         let kind = self.stream.aggregate();
@@ -60,8 +61,8 @@ impl Trial<'_> {
         Ok(Outcome::new(self.to_string(), tried))
     }
 
-    /// What the host refuses before it asks the component.
-    fn refusal_of_the_host(&self, aggregate: &manifest::Aggregate) -> Result<Option<Rejection>, String> {
+    /// Returns the rejection that the host gives before it calls the component, if any.
+    fn refusal_of_the_host(&self, aggregate: &contract::Aggregate) -> Result<Option<Rejection>, String> {
         let (Action::Decide { command: name, .. } | Action::Undo { command: name, .. }) = &self.action;
         let command = aggregate
             .command(name.as_str())
@@ -82,7 +83,7 @@ impl Trial<'_> {
         }
     }
 
-    async fn run_component(&self, aggregate: &manifest::Aggregate) -> Result<Tried, String> {
+    async fn run_component(&self, aggregate: &contract::Aggregate) -> Result<Tried, String> {
         let Bench { reused, fresh, .. } = self.bench;
         let events = self.target(&self.given);
         let conversation = Arc::new(Conversation::new(self.script));
@@ -116,7 +117,7 @@ impl Trial<'_> {
         Ok(first)
     }
 
-    /// The aggregate with these events and no state.
+    /// Returns the aggregate with these events and no state.
     fn target<'t>(&'t self, since: &'t [Recorded]) -> Target<'t> {
         Target { stream: self.stream, state: None, since }
     }
@@ -151,7 +152,7 @@ impl Trial<'_> {
         self.no(otherwise, &differences)
     }
 
-    /// Folding everything from nothing must make what the decision came with.
+    /// Checks that folding all events from the beginning gives the decision's state and view.
     async fn check_fold(&self, decision: &Decision) -> Result<(), String> {
         let given = self.given.iter().map(|event| kontor::model::NewEvent {
             name: event.name.clone(),
@@ -181,7 +182,7 @@ impl std::fmt::Display for Trial<'_> {
     }
 }
 
-fn check_schemas(aggregate: &manifest::Aggregate, decision: &Decision) -> Result<(), String> {
+fn check_schemas(aggregate: &contract::Aggregate, decision: &Decision) -> Result<(), String> {
     for event in &decision.events {
         let known = aggregate.events.iter().find(|known| known.name == event.name);
         if let Some(known) = known {
@@ -198,7 +199,7 @@ fn faulty(what: &str, fault: &Fault) -> String {
     format!("{what}: {fault}\n{}", fault.detail)
 }
 
-/// What came of a command as a value to compare.
+/// Returns the outcome of a command as a value to compare.
 fn written(tried: &Tried) -> Value {
     let mut written = written_answer(&tried.answer);
     if !tried.sent.is_empty() {

@@ -2,9 +2,6 @@
 
 use kontor_sdk::prelude::*;
 
-use ServiceNameCommand::*;
-use ServiceNameEvent::*;
-
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct ServiceName {
     title: String,
@@ -24,13 +21,13 @@ pub(crate) enum ServiceNameCommand {
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum ServiceNameEvent {
     ServiceNameOpened { title: String },
     ServiceNameClosed {},
 }
 
-/// What clients see of it.
+/// The part of the state that clients see.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ServiceNameView {
     pub(crate) id: String,
@@ -48,20 +45,20 @@ impl Aggregate for ServiceName {
         state: Option<&Self>,
         command: ServiceNameCommand,
         context: &Context,
-    ) -> Result<Vec<ServiceNameEvent>, Rejection> {
+    ) -> Result<Vec<ServiceNameEvent>, Error> {
         let event = match (command, state) {
-            (Open { title }, None) => ServiceNameOpened { title },
-            (Open { .. }, Some(_)) => return Err(context.already_exists()),
-            (Close {}, None) => return Err(context.not_found()),
-            (Close {}, Some(state)) => state.close()?,
+            (ServiceNameCommand::Open { title }, None) => ServiceNameEvent::ServiceNameOpened { title },
+            (ServiceNameCommand::Open { .. }, Some(_)) => return Err(context.already_exists().into()),
+            (ServiceNameCommand::Close {}, None) => return Err(context.not_found().into()),
+            (ServiceNameCommand::Close {}, Some(state)) => state.close()?,
         };
         Ok(vec![event])
     }
 
     fn evolve(&mut self, event: ServiceNameEvent) {
         match event {
-            ServiceNameOpened { title } => self.title = title,
-            ServiceNameClosed {} => self.closed = true,
+            ServiceNameEvent::ServiceNameOpened { title } => self.title = title,
+            ServiceNameEvent::ServiceNameClosed {} => self.closed = true,
         }
     }
 
@@ -77,6 +74,6 @@ impl ServiceName {
             let message = format!("{} was closed before.", self.title);
             return Err(Rejection::new("already-closed", message));
         }
-        Ok(ServiceNameClosed {})
+        Ok(ServiceNameEvent::ServiceNameClosed {})
     }
 }

@@ -6,6 +6,7 @@ mod aggregate;
 mod read_model;
 
 use aggregate::ServiceName;
+use read_model::List;
 
 kontor_sdk::export!(service);
 
@@ -13,9 +14,9 @@ fn service() -> Service {
     Service::new("service-name", env!("CARGO_PKG_VERSION"), "What it is for, in one sentence.")
         .aggregate::<ServiceName>()
         .read_model(read_model::all())
-        .query("list", "All of them in the order of their ids.", read_model::list)
+        .query::<List>()
         .put("/service-name/{id}", command::<ServiceName>("open"))
         .post("/service-name/{id}/close", command::<ServiceName>("close"))
         .get("/service-name/{id}", view::<ServiceName>())
-        .get("/service-name", query("list"))
+        .get("/service-name", query::<List>())
 }

@@ -1,4 +1,4 @@
-//! The queries: given events, what they answer.
+//! The queries: given events, then answers.
 
 use kontor_testkit::{Service, event, json};
 

@@ -39,9 +39,9 @@ fn it_is_closed_once() {
 }
 
 #[test]
-fn payloads_that_make_no_sense_are_refused() {
-    let coloured = json!({"title": "First", "colour": "red"});
-    for payload in [json!({}), json!({"title": ""}), json!({"title": 1}), coloured] {
+fn payloads_that_make_no_sense_are_rejected() {
+    let colored = json!({"title": "First", "color": "red"});
+    for payload in [json!({}), json!({"title": ""}), json!({"title": 1}), colored] {
         after(&[]).when("open", payload).then_rejected("invalid-payload");
     }
 }

@@ -1,6 +1,6 @@
 //! What a new version takes away from those who rely on the running one. Pure.
 
-use crate::manifest::{Aggregate, Manifest};
+use crate::contract::{Aggregate, Manifest};
 use crate::model::Json;
 
 /// Something that would break, by the name under which an operator can allow it: `command:order/create`.
@@ -112,7 +112,7 @@ struct Object {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::*;
+    use crate::contract::*;
 
     fn json(text: &str) -> Json {
         Json::parse(text.to_owned()).unwrap()

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::time::timeout;
 
-use super::registry::Deployed;
-use super::report::{Gate, GateName, GateOutcome, ServiceReport};
+use super::report::ServiceReport;
 use super::signature::{self, PublicKey};
 use crate::clock::millis;
-use crate::edge::http::RouteTable;
+use crate::contract::{Grant, ReservedRoute, RouteTable};
+use crate::deployed::{Deployed, Gate, GateName, GateOutcome};
 use crate::error::with_causes;
 use crate::log::EventLog;
 use crate::model::{AggregateName, Digest, StreamId};
@@ -23,7 +23,6 @@ use crate::runtime::{Component, Guarded, HttpClient, LoadError, Runtime, Target}
 use crate::saga::{Course, Rehearsed, Sagas};
 
 use history::Folds;
-pub use permissions::{Grant, InvalidGrant};
 pub(super) use permissions::{asked, asked_inside};
 
 /// Calls that an aggregate answers before it is let into the host: as many instances are warm then.
@@ -285,11 +284,13 @@ impl Examiner<'_> {
 }
 
 /// Whether all that would run goes together.
-pub(super) fn side_by_side(deployed: Result<&Deployed, &String>) -> Gate {
+pub(super) fn side_by_side(deployed: Result<&Deployed, &String>, reserved: &[ReservedRoute<()>]) -> Gate {
     let mut found = Found::new();
     let together = deployed.map_err(String::clone).and_then(|deployed| {
         let manifests = deployed.services().map(|service| &**service.manifest());
-        RouteTable::new(manifests).map(|_| deployed.services().count()).map_err(|error| with_causes(&error))
+        RouteTable::new(reserved.iter().copied(), manifests)
+            .map(|_| deployed.services().count())
+            .map_err(|error| with_causes(&error))
     });
     let finding = match together {
         Ok(services) => Finding::passed(format!("the {services} services go together")),

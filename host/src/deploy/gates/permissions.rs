@@ -1,52 +1,7 @@
 //! What a component asks for against what it is granted: in the configuration, with this deployment, or with an earlier one.
 
-use std::fmt;
-use std::str::FromStr;
-
-use crate::runtime::{Component, HttpClient, HttpOrigin, grant_to_add};
-
-/// What an operator grants with a deployment: `service:payment`, `subject:orders.>`, `http:https://payments.example`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Grant {
-    /// To query a service.
-    Service(String),
-    /// To publish on and subscribe to subjects.
-    Subject(String),
-    /// To call an origin with any method, at public addresses and without a secret.
-    Http(HttpOrigin),
-}
-
-/// Why a text is no grant.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is nothing that can be granted with a deployment: that is `service:<name>`, `subject:<subject>` or \
-     `http:<origin>`, with an origin such as https://payments.example"
-)]
-pub struct InvalidGrant(String);
-
-impl FromStr for Grant {
-    type Err = InvalidGrant;
-
-    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
-        let grant = match text.split_once(':') {
-            Some(("service", name)) if !name.is_empty() => Some(Self::Service(name.to_owned())),
-            Some(("subject", subject)) if !subject.is_empty() => Some(Self::Subject(subject.to_owned())),
-            Some(("http", origin)) => origin.parse().ok().map(Self::Http),
-            _ => None,
-        };
-        grant.ok_or_else(|| InvalidGrant(text.to_owned()))
-    }
-}
-
-impl fmt::Display for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Service(name) => write!(f, "service:{name}"),
-            Self::Subject(subject) => write!(f, "subject:{subject}"),
-            Self::Http(origin) => write!(f, "http:{origin}"),
-        }
-    }
-}
+use crate::contract::Grant;
+use crate::runtime::{Component, HttpClient, grant_to_add};
 
 /// All that a component asks for. A configuration key is granted by being set for the service.
 pub(crate) fn asked(component: &Component) -> impl Iterator<Item = Grant> {
@@ -88,28 +43,6 @@ fn to_grant(service: &str, missing: &Grant) -> String {
         Grant::Http(origin) => grant_to_add(service, origin, "…"),
         inside => {
             format!("deploy it with --grant {inside}, or add that to [grants.{service}] in kontor.toml")
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_grant_says_what_it_grants() {
-        for text in ["service:payment", "subject:orders.>", "http:https://pay.example:8443"] {
-            assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
-        }
-        for text in [
-            "payment",
-            "service:",
-            "http:pay.example",
-            "http:https://pay.example/v1",
-            "https://pay.example",
-            "",
-        ] {
-            assert!(text.parse::<Grant>().is_err(), "{text}");
         }
     }
 }

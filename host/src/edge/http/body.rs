@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 
 use super::HttpLimits;
 use super::headers;
-use super::problem::Problem;
+use crate::contract::Problem;
 
 /// The most that is taken off the line of a body that nobody reads: what somebody may send by mistake.
 const DISCARDED_BYTES: usize = 64 << 20;

@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::action::Action;
-use super::schema::Schema;
-use crate::manifest::Method;
+use crate::contract::{Method, ReservedRoute, Schema};
 use crate::saga::timeline::ActName;
 
 /// What the host itself answers.
@@ -25,7 +23,7 @@ pub(super) enum Builtin {
     Projections,
     Projection,
     DeadLetters,
-    Nodes,
+    Cluster,
 }
 
 /// One of the host's own routes.
@@ -43,6 +41,19 @@ pub(super) enum Does {
     Act(ActName, fn() -> Value),
     /// The schema of the request's body.
     Operate(Operation, fn() -> Value),
+    /// Puts components in the place of those that run.
+    Deploy,
+    /// Takes a service out.
+    Undeploy,
+}
+
+/// A route of the host's own with the schema of its request's body compiled.
+pub(super) enum HostAction {
+    Builtin(Builtin),
+    /// What a person does about a saga, and the schema of the request's body.
+    Act(ActName, Schema),
+    /// The schema of the request's body.
+    Operate(Operation, Schema),
     /// Puts components in the place of those that run.
     Deploy,
     /// Takes a service out.
@@ -161,7 +172,7 @@ pub(super) const BUILTINS: [BuiltinRoute; 26] = [
         "Builds a read model anew beside the live one, and puts it in its place when it is as far",
         replay_body,
     ),
-    get(Builtin::Nodes, "/admin/nodes", "The hosts that share the log, and how they are"),
+    get(Builtin::Cluster, "/admin/nodes", "The hosts that share the log, and how they are"),
     get(Builtin::DeadLetters, "/admin/dead-letters", "Messages of NATS that could not become commands")
         .with(&[("service", "Only those for this service."), AFTER, LIMIT]),
     operate(
@@ -209,18 +220,32 @@ impl BuiltinRoute {
         }
     }
 
-    /// An error is a sentence that says why the route cannot be.
-    pub(super) fn action(&self) -> Result<Action, String> {
+    /// An error is a sentence that says what is wrong with the schema of the body.
+    fn action(&self) -> Result<HostAction, String> {
         match self.does {
-            Does::Answer(builtin) => Ok(Action::Builtin(builtin)),
-            Does::Act(act, body) => Schema::compile(&body()).map(|body| Action::Act(act, body)),
+            Does::Answer(builtin) => Ok(HostAction::Builtin(builtin)),
+            Does::Act(act, body) => Schema::compile(&body()).map(|body| HostAction::Act(act, body)),
             Does::Operate(operation, body) => {
-                Schema::compile(&body()).map(|body| Action::Operate(operation, body))
+                Schema::compile(&body()).map(|body| HostAction::Operate(operation, body))
             }
-            Does::Deploy => Ok(Action::Deploy),
-            Does::Undeploy => Ok(Action::Undeploy),
+            Does::Deploy => Ok(HostAction::Deploy),
+            Does::Undeploy => Ok(HostAction::Undeploy),
         }
     }
+}
+
+/// The host's own routes, to be put into a table with those of the services.
+pub(super) fn host_routes() -> Result<Vec<ReservedRoute<HostAction>>, String> {
+    let route = |route: &BuiltinRoute| {
+        Ok(ReservedRoute { method: route.method(), path: route.path, handle: route.action()? })
+    };
+    BUILTINS.iter().map(route).collect()
+}
+
+/// The paths of the host's own routes, which no service may have.
+pub fn reserved_routes() -> Vec<ReservedRoute<()>> {
+    let route = |route: &BuiltinRoute| ReservedRoute { method: route.method(), path: route.path, handle: () };
+    BUILTINS.iter().map(route).collect()
 }
 
 fn empty_body() -> Value {

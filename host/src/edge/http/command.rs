@@ -7,13 +7,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 
-use super::action::CommandRoute;
 use super::body;
 use super::headers;
-use super::problem::Problem;
-use super::schema::Schema;
 use super::{Call, Site};
-use crate::edge::command::{Asked, Done, carry_out, payload};
+use crate::contract::{CommandRoute, Problem, Schema, payload};
+use crate::edge::command::{Asked, Done, carry_out};
 
 /// Answers 202 if the command started a saga, unless the reply was to wait for its end and did; otherwise 201 if the command
 /// made its aggregate, and else 200.
@@ -88,17 +86,16 @@ pub(super) async fn received<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::Accepted;
+    use crate::aggregate::Accepted;
+    use crate::contract::fixtures::manifest;
+    use crate::contract::{Action, Found, RouteTable};
     use crate::edge::command::Started;
-    use crate::edge::http::action::Action;
-    use crate::edge::http::fixtures::manifest;
-    use crate::edge::http::routes::{Found, RouteTable};
     use crate::model::{Json, NewEvent, Position, StreamId, Version};
     use crate::saga::SagaState;
 
     #[test]
     fn the_status_and_the_locations_say_what_happened() {
-        let table = RouteTable::new([&manifest()]).unwrap();
+        let table = RouteTable::<()>::new([], [&manifest()]).unwrap();
         let Found::Endpoint(endpoint, _) = table.find(&axum::http::Method::POST, "/orders") else { panic!() };
         let Action::Command(route) = &endpoint.action else { panic!() };
         let accepted = Accepted {

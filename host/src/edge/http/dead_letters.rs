@@ -7,9 +7,8 @@ use serde::Deserialize;
 
 use super::page::{Page, after_and_limit};
 use super::parameters::Parameters;
-use super::problem::Problem;
-use super::schema::Schema;
 use super::{Call, Site, command, headers, json};
+use crate::contract::{Problem, Schema};
 use crate::error::with_causes;
 use crate::log::MAX_PAGE;
 use crate::messaging::{DeadLetter, DeadLettersError, Messaging};

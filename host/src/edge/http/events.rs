@@ -14,9 +14,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::headers::{accepts_json_only, decimal};
 use super::page::{Page, after_and_limit};
 use super::parameters::Parameters;
-use super::problem::Problem;
 use super::streams::EventBody;
 use super::{Call, Site, json};
+use crate::contract::Problem;
 use crate::log::{ReadError, Subscription};
 use crate::model::{Position, Recorded};
 

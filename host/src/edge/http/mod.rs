@@ -1,16 +1,13 @@
 //! The HTTP edge: commands and queries on the routes of the manifests, and the host's own pages.
 //!
 //! A request is matched against the [`RouteTable`], answered by one of the files beside this one, and leaves with its
-//! request id, its line in the log and its place in the metrics. Every error is a [`problem::Problem`].
+//! request id, its line in the log and its place in the metrics. Every error is a [`Problem`].
 
-mod action;
 mod body;
 mod builtin;
 mod command;
 mod dead_letters;
 mod events;
-#[cfg(test)]
-mod fixtures;
 mod openapi;
 mod ops;
 mod page;
@@ -19,7 +16,6 @@ mod plugins;
 mod projections;
 mod query;
 mod refusal;
-mod routes;
 mod sagas;
 mod server;
 mod streams;
@@ -42,16 +38,14 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
-use self::action::Action;
-use self::builtin::{Builtin, Operation};
-use self::routes::Found;
+pub use self::builtin::reserved_routes;
+use self::builtin::{Builtin, HostAction, Operation, host_routes};
 use super::metrics::RequestMetrics;
-use super::problem::Problem;
-use super::{Edge, headers, problem, schema, stopped};
-use crate::deploy::Deployed;
+use super::{HostContext, headers, stopped};
+use crate::contract::{Action, Found, Problem, RouteError, RouteTable, Schema};
+use crate::deployed::Deployed;
 use crate::model::CorrelationId;
 
-pub use routes::{RouteError, RouteTable};
 pub use server::serve;
 
 /// How requests that match no route are called in the log and in the metrics.
@@ -93,7 +87,7 @@ impl Default for HttpLimits {
 
 /// The edge as it runs.
 struct Site {
-    edge: Arc<Edge>,
+    edge: Arc<HostContext>,
     tables: ArcSwap<Tables>,
     /// Held by whoever makes new tables.
     remaking: Mutex<()>,
@@ -103,10 +97,17 @@ struct Site {
     unmatched: RequestMetrics,
 }
 
+/// The routes of one deployed set, with the metrics of each.
+struct Routes {
+    table: RouteTable<HostAction>,
+    /// By the index of the endpoint.
+    metrics: Vec<RequestMetrics>,
+}
+
 /// What is made of one deployed set.
 struct Tables {
     deployed: Arc<Deployed>,
-    routes: Arc<RouteTable>,
+    routes: Arc<Routes>,
     /// Made when it is first asked for.
     openapi: OnceLock<openapi::Document>,
 }
@@ -121,7 +122,7 @@ struct Call<'r> {
 }
 
 impl Site {
-    fn new(edge: Arc<Edge>, stopping: watch::Receiver<bool>) -> Result<Self, RouteError> {
+    fn new(edge: Arc<HostContext>, stopping: watch::Receiver<bool>) -> Result<Self, RouteError> {
         let deployed = edge.registry.current();
         let routes = Arc::new(routes_of(&deployed)?);
         Ok(Self {
@@ -170,9 +171,9 @@ impl Site {
         let mut body = body.into_data_stream();
         let tables = self.tables();
         let request_id = headers::correlation_id(&parts.headers, headers::IDEMPOTENCY_KEY);
-        let found = tables.routes.find(&parts.method, parts.uri.path());
+        let found = tables.routes.table.find(&parts.method, parts.uri.path());
         let (route, metrics) = match &found {
-            Found::Endpoint(endpoint, _) => (endpoint.path.as_str(), &endpoint.metrics),
+            Found::Endpoint(endpoint, _) => (endpoint.path.as_str(), &tables.routes.metrics[endpoint.index]),
             Found::OtherMethod(_) | Found::Nothing => (UNMATCHED, &self.unmatched),
         };
         let work = self.carry_out(&tables, found, &parts, request_id.clone(), &mut body);
@@ -203,7 +204,7 @@ impl Site {
     async fn carry_out(
         &self,
         tables: &Tables,
-        found: Found<'_, '_>,
+        found: Found<'_, '_, HostAction>,
         parts: &Parts,
         request_id: CorrelationId,
         body: &mut BodyDataStream,
@@ -220,18 +221,20 @@ impl Site {
         match &endpoint.action {
             Action::Command(route) => command::answer(self, route, &call, body).await,
             Action::Query(route) => query::answer(self, route, &call).await,
-            Action::Builtin(builtin) => self.builtin(*builtin, tables, &call).await,
-            Action::Act(act, schema) => sagas::act(self, *act, schema, &call, body).await,
-            Action::Operate(operation, schema) => self.operate(*operation, schema, &call, body).await,
-            Action::Deploy => plugins::deploy(self, &call, body).await,
-            Action::Undeploy => plugins::undeploy(self, &call).await,
+            Action::Host(HostAction::Builtin(builtin)) => self.builtin(*builtin, tables, &call).await,
+            Action::Host(HostAction::Act(act, schema)) => sagas::act(self, *act, schema, &call, body).await,
+            Action::Host(HostAction::Operate(operation, schema)) => {
+                self.operate(*operation, schema, &call, body).await
+            }
+            Action::Host(HostAction::Deploy) => plugins::deploy(self, &call, body).await,
+            Action::Host(HostAction::Undeploy) => plugins::undeploy(self, &call).await,
         }
     }
 
     async fn operate(
         &self,
         operation: Operation,
-        schema: &schema::Schema,
+        schema: &Schema,
         call: &Call<'_>,
         body: &mut BodyDataStream,
     ) -> Result<Response, Problem> {
@@ -253,7 +256,7 @@ impl Site {
             Builtin::Saga => sagas::status(self, call).await,
             Builtin::Health => Ok(ops::health()),
             Builtin::Ready => ops::ready(self),
-            Builtin::Nodes => ops::nodes(self),
+            Builtin::Cluster => ops::nodes(self),
             Builtin::Metrics => ops::metrics(self).await,
             Builtin::Plugins => plugins::list(self, tables),
             Builtin::PluginHistory => plugins::history(self, call).await,
@@ -275,8 +278,12 @@ impl Call<'_> {
     }
 }
 
-fn routes_of(deployed: &Deployed) -> Result<RouteTable, RouteError> {
-    RouteTable::new(deployed.services().map(|service| &**service.manifest()))
+fn routes_of(deployed: &Deployed) -> Result<Routes, RouteError> {
+    let host = host_routes().map_err(RouteError::of_host)?;
+    let table = RouteTable::new(host, deployed.services().map(|service| &**service.manifest()))?;
+    let metrics = table.endpoints().iter();
+    let metrics = metrics.map(|(path, method)| RequestMetrics::of_route(path, method.as_str())).collect();
+    Ok(Routes { table, metrics })
 }
 
 /// A reply with a JSON body.

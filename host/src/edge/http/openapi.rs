@@ -8,13 +8,10 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::action::placeholders;
 use super::builtin::{BUILTINS, BuiltinRoute, Does, Operation};
 use super::headers::none_match;
-use super::problem::Problem;
 use super::{Call, Tables, json_text};
-use crate::edge::query::view_arguments;
-use crate::manifest::{Manifest, Route, Target};
+use crate::contract::{Manifest, Problem, Route, Target, placeholders, view_arguments};
 use crate::model::{Json, hashed_uuid};
 
 /// The tag of the host's own routes.
@@ -328,7 +325,7 @@ fn problem_schema() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::http::fixtures::manifest;
+    use crate::contract::fixtures::manifest;
 
     /// All references in a value.
     fn references(value: &Value, found: &mut Vec<String>) {

@@ -4,9 +4,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::problem::Problem;
 use super::{Site, json, json_text};
-use crate::telemetry;
+use crate::contract::Problem;
+use crate::edge::metrics;
 
 const API_PAGE: &str = include_str!("api.html");
 /// The page's own style and script stand in it, and it talks to this host only.
@@ -62,12 +62,12 @@ pub(super) fn nodes(site: &Site) -> Result<Response, Problem> {
 
 /// `GET /metrics`. How the sagas and the read models stand is looked up now: it changes with time alone.
 pub(super) async fn metrics(site: &Site) -> Result<Response, Problem> {
-    telemetry::show_log(site.edge.log.state());
-    telemetry::show_nodes(&site.edge.nodes.list());
-    telemetry::show_sagas(&site.edge.sagas.census().await?);
-    telemetry::show_projections(&site.edge.projections.overviews().await?);
+    metrics::show_log(site.edge.log.state());
+    metrics::show_nodes(&site.edge.nodes.list());
+    metrics::show_sagas(&site.edge.sagas.census().await?);
+    metrics::show_projections(&site.edge.projections.overviews().await?);
     if let Some(messaging) = &site.edge.messaging {
-        telemetry::show_messaging(messaging);
+        metrics::show_messaging(messaging);
     }
     let text_format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, text_format)], site.edge.metrics.render()).into_response())

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::parameters::Parameters;
-use super::problem::Problem;
+use crate::contract::Problem;
 use crate::log::MAX_PAGE;
 
 /// The items of one page if the caller names no limit: a screen or two.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 
 use super::headers::decimal;
-use super::problem::Problem;
+use crate::contract::Problem;
 
 /// The parameters of a request, in their order.
 #[derive(Debug)]

@@ -9,13 +9,12 @@ use serde_json::json;
 use super::builtin::MAX_REASON_LENGTH;
 use super::page::{Page, after_and_limit};
 use super::parameters::Parameters;
-use super::problem::Problem;
-use super::schema::Schema;
 use super::{Call, Site, Tables, command, headers, json, upload};
 use crate::clock::Time;
-use crate::deploy::{ActName, DeployError, Gate, HistoryEntry, Options, Release, Running};
-use crate::manifest::{Manifest, Method};
-use crate::model::{Digest, Version};
+use crate::contract::{Manifest, Method, Problem, Schema};
+use crate::deploy::{DeployError, Options, Report};
+use crate::deployed::{ActName, Gate, HistoryEntry, Release, Running};
+use crate::model::{Digest, Json, Version};
 
 /// The code of the deployer's rejection of a grant that it cannot read.
 const INVALID_GRANT: &str = "invalid-grant";
@@ -218,10 +217,21 @@ fn options(query: Option<&str>, known: &[&str]) -> Result<Options, Problem> {
     })
 }
 
+/// A gate refused a deployment.
+fn gate_refused(report: &Report) -> Problem {
+    let detail = format!("Nothing was changed: {}.", report.why_refused().unwrap_or_default());
+    let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "gate-refused", detail);
+    match Json::of(report) {
+        Ok(report) => problem.with_report(report),
+        // The report has a JSON form always; the sentence stands without it too.
+        Err(_) => problem,
+    }
+}
+
 impl From<DeployError> for Problem {
     fn from(error: DeployError) -> Self {
         match error {
-            DeployError::Refused(report) => Self::gate_refused(*report),
+            DeployError::Refused(report) => gate_refused(&report),
             DeployError::UnderWay => {
                 let detail = "Another deployment is under way. Try again when it has ended.";
                 Self::new(StatusCode::CONFLICT, "deployment-under-way", detail)
@@ -249,9 +259,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::deploy::{GateName, GateOutcome, Report, ServiceReport};
-    use crate::edge::http::fixtures::manifest;
-    use crate::error::CallError;
+    use crate::aggregate::CallError;
+    use crate::contract::fixtures::manifest;
+    use crate::deploy::{Report, ServiceReport};
+    use crate::deployed::{GateName, GateOutcome};
     use crate::model::Rejection;
 
     fn release() -> Release {

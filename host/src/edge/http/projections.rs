@@ -8,10 +8,9 @@ use serde_json::json;
 
 use super::page::{self, after_and_limit};
 use super::parameters::Parameters;
-use super::problem::Problem;
-use super::schema::Schema;
 use super::{Call, Site, command, json};
 use crate::clock::Time;
+use crate::contract::{Problem, Schema};
 use crate::model::{Position, StreamId};
 use crate::projection::{Overview, ParkedStream};
 

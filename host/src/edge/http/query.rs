@@ -5,13 +5,12 @@ use std::borrow::Cow;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::action::QueryRoute;
 use super::headers;
 use super::parameters::Parameters;
-use super::problem::Problem;
 use super::{Call, Site, json_text};
-use crate::edge::query::{admitted, invalid_arguments, refusal};
-use crate::error::CallError;
+use crate::aggregate::CallError;
+use crate::contract::{Problem, QueryRoute, admitted, invalid_arguments};
+use crate::edge::query::refusal;
 use crate::model::Json;
 use crate::query::Inquiry;
 
@@ -74,12 +73,11 @@ mod tests {
     use axum::http::{Method, Uri};
 
     use super::*;
-    use crate::edge::http::action::Action;
-    use crate::edge::http::fixtures::manifest;
-    use crate::edge::http::routes::{Found, RouteTable};
+    use crate::contract::fixtures::manifest;
+    use crate::contract::{Action, Found, RouteTable};
 
     fn read(uri: &str) -> Result<String, String> {
-        let table = RouteTable::new([&manifest()]).unwrap();
+        let table = RouteTable::<()>::new([], [&manifest()]).unwrap();
         let uri: Uri = uri.parse().unwrap();
         let Found::Endpoint(endpoint, placeholders) = table.find(&Method::GET, uri.path()) else { panic!() };
         let Action::Query(route) = &endpoint.action else { panic!() };

@@ -4,7 +4,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
 use super::headers;
-use super::problem::{PROBLEM_JSON, Problem};
+use crate::contract::{PROBLEM_JSON, Problem};
 
 /// What is refused now may be granted the next moment.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");

@@ -7,9 +7,8 @@ use serde::Deserialize;
 
 use super::page::{self, Page};
 use super::parameters::Parameters;
-use super::problem::Problem;
-use super::schema::Schema;
 use super::{Call, Site, command, headers, json};
+use crate::contract::{Problem, Schema};
 use crate::model::SagaId;
 use crate::saga::timeline::ActName;
 use crate::saga::{Act, Filter, SagaState, SagaStatus};

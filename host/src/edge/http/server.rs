@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::{Edge, RouteError, Site, stopped};
+use super::{HostContext, RouteError, Site, stopped};
 
 /// The pause after a failed accept. Such failures are a lack of file descriptors or memory; trying at once fails again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -24,7 +24,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Fails only at the start, if the routes of the deployed services do not go together.
 pub async fn serve(
     listener: TcpListener,
-    edge: Arc<Edge>,
+    edge: Arc<HostContext>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RouteError> {
     let limits = edge.limits.clone();

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::page::{Page, after_and_limit};
 use super::parameters::Parameters;
-use super::problem::Problem;
 use super::{Call, Site, json};
 use crate::clock::rfc3339;
+use crate::contract::Problem;
 use crate::model::{CommandId, Digest, Json, Position, Recorded, StreamId, Version};
 
 /// An event as JSON.

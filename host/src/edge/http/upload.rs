@@ -10,7 +10,7 @@ use multer::{Constraints, Multipart, SizeLimit};
 
 use super::body;
 use super::headers::SIGNATURE;
-use super::problem::Problem;
+use crate::contract::Problem;
 use crate::deploy::{MAX_COMPONENT_BYTES, Upload};
 
 /// How long the components may take to arrive. The largest one takes as long over a line of 4 Mbit/s.
@@ -156,7 +156,7 @@ mod tests {
         };
         uploads
             .map(|uploads| uploads.into_iter().map(shown).collect())
-            .map_err(|problem| (problem.code().to_owned(), problem.log_text()))
+            .map_err(|problem| (problem.code().to_owned(), problem.log_text().to_owned()))
     }
 
     fn form(components: &[&str]) -> String {

@@ -20,9 +20,9 @@ use self::discovery::Discovery;
 use self::request::Answer;
 use self::table::{Endpoint, Table};
 use super::metrics::RequestMetrics;
-use super::problem::Problem;
-use super::{Edge, stopped};
-use crate::nats::Connection;
+use super::{HostContext, stopped};
+use crate::cluster::Connection;
+use crate::contract::Problem;
 
 /// All commands and queries. The subscriptions are the same whatever is deployed, so no request is lost with a deployment.
 const SUBJECTS: [&str; 2] = ["kontor.*.cmd.*.*", "kontor.*.query.*"];
@@ -35,7 +35,7 @@ const UNMATCHED: &str = "unmatched";
 /// are answered (or after the time that HTTP gives them).
 pub async fn serve(
     nats: &Connection,
-    edge: Arc<Edge>,
+    edge: Arc<HostContext>,
     most: usize,
     now_ms: u64,
     stopping: watch::Receiver<bool>,
@@ -64,7 +64,7 @@ pub async fn serve(
 /// The edge as it runs.
 struct Site {
     nats: Connection,
-    edge: Arc<Edge>,
+    edge: Arc<HostContext>,
     table: Table,
     discovery: Discovery,
     /// One permit a request under way, and how many there are.
@@ -148,7 +148,7 @@ impl Site {
 
 async fn answer(
     client: Client,
-    edge: Arc<Edge>,
+    edge: Arc<HostContext>,
     endpoint: Arc<Endpoint>,
     message: Message,
     stopping: watch::Receiver<bool>,

@@ -14,11 +14,12 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::table::{Does, Endpoint};
-use crate::edge::command::{Asked, carry_out, json_text, no_json, payload};
-use crate::edge::problem::{PROBLEM_JSON, Problem};
-use crate::edge::query::{admitted, invalid_arguments, refusal};
-use crate::edge::schema::Schema;
-use crate::edge::{Edge, headers};
+use crate::contract::{
+    PROBLEM_JSON, Problem, Schema, admitted, invalid_arguments, json_text, no_json, payload,
+};
+use crate::edge::command::{Asked, carry_out};
+use crate::edge::query::refusal;
+use crate::edge::{HostContext, headers};
 use crate::model::Position;
 
 const ID: HeaderName = HeaderName::from_static("kontor-id");
@@ -32,7 +33,7 @@ pub(super) struct Answer {
 
 /// Answers a request, with a problem if it comes to that.
 pub(super) async fn answer(
-    edge: &Edge,
+    edge: &HostContext,
     endpoint: &Endpoint,
     message: &Message,
     stopping: watch::Receiver<bool>,
@@ -50,7 +51,7 @@ pub(super) async fn answer(
 }
 
 async fn carry(
-    edge: &Edge,
+    edge: &HostContext,
     endpoint: &Endpoint,
     message: &Message,
     stopping: watch::Receiver<bool>,

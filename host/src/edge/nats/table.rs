@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::deploy::Deployed;
+use crate::contract::{Manifest, Schema, Target, arguments_schema};
+use crate::deployed::Deployed;
 use crate::edge::metrics::RequestMetrics;
-use crate::edge::query::arguments_schema;
-use crate::edge::schema::Schema;
-use crate::manifest::{Manifest, Target};
 use crate::model::{AggregateName, CommandName, QueryName, ServiceName};
 
 /// All endpoints of one deployed set.

@@ -32,7 +32,7 @@ use self::tail::Tail;
 use self::writer::{Request, Writer};
 use super::readers::Readers;
 use super::thread::Joined;
-use super::{Append, AppendError, Appending, EventLog, Lineage, MAX_PAGE, ReadError};
+use super::{Append, AppendChain, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
 use crate::model::{CommandId, Position, Recorded, StreamId, Version};
 
 pub(super) use self::copy::LocalCopy;
@@ -109,14 +109,14 @@ struct WriterGone;
 
 impl WriterGone {
     fn error() -> AppendError {
-        AppendError::Unavailable(Arc::new(Self))
+        AppendError::Failed(Arc::new(Self))
     }
 }
 
 #[async_trait]
 impl EventLog for EmbeddedLog {
     /// Nobody else writes, so the versions tell the lineages apart.
-    fn append_in(&self, _: Lineage, batch: Vec<Append>) -> Appending {
+    fn append_in(&self, _: AppendChain, batch: Vec<Append>) -> Appending {
         self.enqueue(batch, None)
     }
 

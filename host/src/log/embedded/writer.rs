@@ -132,7 +132,7 @@ impl Writer {
         self.heads.clear();
         let error = Arc::new(error);
         for request in group {
-            let _ = request.reply.send(Err(AppendError::Unavailable(error.clone())));
+            let _ = request.reply.send(Err(AppendError::Failed(error.clone())));
         }
     }
 }

@@ -8,7 +8,7 @@ use quick_cache::unsync::Cache;
 use tokio::sync::oneshot;
 
 use super::Sequence;
-use crate::log::{Append, AppendError, Appended, Lineage};
+use crate::log::{Append, AppendChain, AppendError, Appended};
 use crate::model::{StreamId, Version};
 
 /// Appends that may wait: as many as the embedded log lets wait.
@@ -23,7 +23,7 @@ const MAX_FAILED: usize = 65_536;
 const MAX_HEADS: usize = 65_536;
 
 pub(super) struct Request {
-    pub(super) lineage: Lineage,
+    pub(super) chain: AppendChain,
     pub(super) batch: Vec<Append>,
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
 }
@@ -54,8 +54,8 @@ pub(super) struct Group {
 
 impl Group {
     /// The same for all of its requests.
-    fn lineage(&self) -> Option<Lineage> {
-        self.requests.first().map(|first| first.lineage)
+    fn chain(&self) -> Option<AppendChain> {
+        self.requests.first().map(|first| first.chain)
     }
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Lanes {
     next_ticket: Ticket,
     lanes: HashMap<StreamId, Lane>,
     heads: Cache<StreamId, Head>,
-    failed: Cache<Lineage, AppendError>,
+    failed: Cache<AppendChain, AppendError>,
 }
 
 struct Waiting {
@@ -119,16 +119,16 @@ impl Lanes {
         Ok(first.and_then(|first| self.take(&first)))
     }
 
-    /// Why an earlier append of a group's lineage has failed, if one has.
+    /// Why an earlier append of a group's chain has failed, if one has.
     pub(super) fn failure(&mut self, group: &Group) -> Option<AppendError> {
-        self.failed.get(&group.lineage()?).cloned()
+        self.failed.get(&group.chain()?).cloned()
     }
 
     /// Nothing has come of a group: what builds on it is to fail, and where its streams end is to be asked for.
     pub(super) fn fail(&mut self, group: &Group, error: &AppendError) {
         group.streams.iter().for_each(|stream| drop(self.heads.remove(stream)));
-        if let Some(lineage) = group.lineage() {
-            self.failed.insert(lineage, error.clone());
+        if let Some(chain) = group.chain() {
+            self.failed.insert(chain, error.clone());
         }
     }
 
@@ -189,7 +189,7 @@ impl Lanes {
         let (mut bytes, mut version) = (0, None);
         while let Some(waiting) = lane.queue.front().and_then(|ticket| self.waiting.get(ticket)) {
             let Waiting { request, streams } = waiting;
-            let related = requests.first().is_some_and(|first| first.lineage == request.lineage);
+            let related = requests.first().is_some_and(|first| first.chain == request.chain);
             let chained = version == request.batch.first().map(|first| first.expected);
             let size = request.bytes();
             let full = requests.len() >= MAX_GROUP || bytes + size > MAX_BYTES;
@@ -214,13 +214,13 @@ mod tests {
     use crate::model::{Json, NewEvent};
 
     /// One event for each stream, on top of a version.
-    fn request(lineage: Lineage, appends: &[(&str, u64)]) -> Request {
+    fn request(chain: AppendChain, appends: &[(&str, u64)]) -> Request {
         let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
         let append = |(id, expected): &(&str, u64)| Append {
             events: vec![event.clone()],
             ..Append::nothing(stream(id), Version::new(*expected))
         };
-        Request { lineage, batch: appends.iter().map(append).collect(), reply: oneshot::channel().0 }
+        Request { chain, batch: appends.iter().map(append).collect(), reply: oneshot::channel().0 }
     }
 
     fn stream(id: &str) -> StreamId {
@@ -235,8 +235,8 @@ mod tests {
     }
 
     /// One for the whole test.
-    fn ours() -> Lineage {
-        static OURS: LazyLock<Lineage> = LazyLock::new(Lineage::new);
+    fn ours() -> AppendChain {
+        static OURS: LazyLock<AppendChain> = LazyLock::new(AppendChain::new);
         *OURS
     }
 
@@ -244,8 +244,8 @@ mod tests {
         push_in(ours(), lanes, appends)
     }
 
-    fn push_in(lineage: Lineage, lanes: &mut Lanes, appends: &[(&str, u64)]) -> Option<String> {
-        let Ok(group) = lanes.push(request(lineage, appends)) else { panic!("too many wait") };
+    fn push_in(chain: AppendChain, lanes: &mut Lanes, appends: &[(&str, u64)]) -> Option<String> {
+        let Ok(group) = lanes.push(request(chain, appends)) else { panic!("too many wait") };
         group.as_ref().map(told)
     }
 
@@ -284,7 +284,7 @@ mod tests {
         let mut lanes = Lanes::default();
         push(&mut lanes, &[("a", 0)]);
         push(&mut lanes, &[("a", 1)]);
-        push_in(Lineage::new(), &mut lanes, &[("a", 2)]);
+        push_in(AppendChain::new(), &mut lanes, &[("a", 2)]);
         assert_eq!(done(&mut lanes, &["a"]), ["a1"]);
         assert_eq!(done(&mut lanes, &["a"]), ["a2"]);
     }
@@ -298,7 +298,7 @@ mod tests {
         let Ok(Some(second)) = lanes.push(request(ours(), &[("a", 1)])) else { panic!("it can go out") };
         assert!(matches!(lanes.failure(&second), Some(AppendError::Busy)));
         lanes.done(&second.streams);
-        let Ok(Some(other)) = lanes.push(request(Lineage::new(), &[("a", 1)])) else {
+        let Ok(Some(other)) = lanes.push(request(AppendChain::new(), &[("a", 1)])) else {
             panic!("it can go out")
         };
         assert!(lanes.failure(&other).is_none());

@@ -27,7 +27,7 @@ use self::presence::Presence;
 use self::publish::Publisher;
 use super::embedded::{LocalCopy, OpenError, Sequence};
 use super::thread::Joined;
-use super::{Append, AppendError, Appending, CopyState, EventLog, Lineage, LogState, ReadError};
+use super::{Append, AppendChain, AppendError, Appending, CopyState, EventLog, LogState, ReadError};
 use crate::model::{CommandId, Position, Recorded, StreamId, Version};
 
 pub use self::setup::{JetStreamOptions, SetupError, SyncPolicy};
@@ -109,9 +109,9 @@ impl JetStreamLog {
 
 #[async_trait]
 impl EventLog for JetStreamLog {
-    fn append_in(&self, lineage: Lineage, batch: Vec<Append>) -> Appending {
+    fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending {
         let (reply, fate) = oneshot::channel();
-        match self.publisher.enqueue(Request { lineage, batch, reply }) {
+        match self.publisher.enqueue(Request { chain, batch, reply }) {
             Some(()) => Box::pin(async { fate.await.unwrap_or(Err(AppendError::Busy)) }),
             None => Box::pin(std::future::ready(Err(AppendError::Busy))),
         }

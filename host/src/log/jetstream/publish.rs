@@ -92,7 +92,7 @@ impl From<NatsError> for AppendError {
             NatsError::Request(request) if request.kind() == RequestErrorKind::MaxPayloadExceeded => {
                 Self::TooLarge(with_causes(&error))
             }
-            _ => Self::Unavailable(Arc::new(error)),
+            _ => Self::Failed(Arc::new(error)),
         }
     }
 }
@@ -231,7 +231,7 @@ impl Publisher {
     async fn ask_head(&self, stream: &StreamId) -> Result<Head, AppendError> {
         let sequence = self.last_sequence(stream).await?;
         self.landings.reached(sequence).await;
-        let version = self.copy.version(stream).await.map_err(|error| AppendError::Unavailable(error.0))?;
+        let version = self.copy.version(stream).await.map_err(|error| AppendError::Failed(error.0))?;
         Ok(Head { version, sequence })
     }
 

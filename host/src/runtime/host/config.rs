@@ -1,9 +1,9 @@
 //! `kontor:service/config`
 
 use crate::runtime::bindings::config::Host;
-use crate::runtime::guest::{Guest, forbidden};
+use crate::runtime::guest::{InstanceData, forbidden};
 
-impl Host for Guest {
+impl Host for InstanceData {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
         let Some(identity) = &self.identity else {
             return Err(forbidden("config.get", self.operation()));

@@ -5,10 +5,8 @@
 //! has one time limit and two sizes, a request that is refused never breaks the pipe that the component writes its body
 //! to, and a component that dies halfway through a body has sent nothing.
 
-mod address;
 mod client;
 mod failure;
-mod origin;
 mod policy;
 mod trace;
 
@@ -24,12 +22,12 @@ use wasmtime_wasi_http::{
     Error as WasiError, RequestOptions, WasiBody, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
+use crate::contract::HttpOrigin;
 use crate::model::CorrelationId;
-use crate::runtime::guest::{Guest, Identity, service_name};
+use crate::runtime::guest::{Identity, InstanceData, service_name};
 
 pub use client::{GrantError, HeaderError, HttpClient, Resolve, system_resolver};
 pub use failure::{HttpFailure, HttpFailureKind};
-pub use origin::{HttpOrigin, NoOrigin};
 pub(crate) use policy::grant_to_add;
 
 /// A request of a component, with its absolute URL.
@@ -144,7 +142,7 @@ impl HttpHooks {
     }
 }
 
-impl WasiHttpView for Guest {
+impl WasiHttpView for InstanceData {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { hooks: &mut self.http, table: &mut self.table, ctx: &mut self.http_ctx }
     }

@@ -1,12 +1,12 @@
 //! `kontor:service/logging`
 
 use crate::runtime::bindings::logging::{Host, Level};
-use crate::runtime::guest::Guest;
+use crate::runtime::guest::InstanceData;
 
 /// Longer messages are cut: a log line is for people.
 const MAX_MESSAGE_BYTES: usize = 8 << 10;
 
-impl Host for Guest {
+impl Host for InstanceData {
     fn log(&mut self, level: Level, mut message: String) -> wasmtime::Result<()> {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
         let service = self.service();

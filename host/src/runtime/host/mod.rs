@@ -8,12 +8,12 @@ mod services;
 mod steps;
 
 pub use http::{
-    GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest,
-    HttpResponse, NoOrigin, Outgoing, Resolve, system_resolver,
+    GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse,
+    Outgoing, Resolve, system_resolver,
 };
 pub(crate) use http::{HttpAccess, HttpCall, HttpHooks, grant_to_add};
 pub(crate) use read_model::{Access, Guarded, ReadSession};
 pub use services::{Ask, AskFailure, Request};
 pub use steps::{Awaited, Halt, Outcome, Step, Steps};
 
-impl crate::runtime::bindings::types::Host for crate::runtime::guest::Guest {}
+impl crate::runtime::bindings::types::Host for crate::runtime::guest::InstanceData {}

@@ -6,7 +6,7 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
 use crate::runtime::bindings::read_model::{self, Host, Rows};
-use crate::runtime::guest::{Guest, forbidden};
+use crate::runtime::guest::{InstanceData, forbidden};
 
 pub(crate) use guard::Guarded;
 use guard::SqlError;
@@ -30,7 +30,7 @@ pub(crate) struct ReadSession {
     pub(crate) access: Access,
 }
 
-impl Guest {
+impl InstanceData {
     fn session(&self, access: Access) -> wasmtime::Result<&ReadSession> {
         let session = self.scope.as_ref().and_then(|scope| scope.read_model.as_ref());
         session.filter(|session| access == Access::Read || session.access == Access::Write).ok_or_else(|| {
@@ -43,7 +43,7 @@ impl Guest {
     }
 }
 
-impl Host for Guest {
+impl Host for InstanceData {
     fn execute(
         &mut self,
         sql: String,

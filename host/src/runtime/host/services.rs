@@ -8,7 +8,7 @@ use futures::future::join_all;
 use crate::model::{Json, Rejection};
 use crate::runtime::bindings::services::{self, Failure, Host};
 use crate::runtime::bindings::{json, types};
-use crate::runtime::guest::{Guest, forbidden};
+use crate::runtime::guest::{InstanceData, forbidden};
 
 /// Requests of one call. An order has at most 100 lines; a screen is made from a handful of answers.
 const MAX_REQUESTS: usize = 256;
@@ -38,7 +38,7 @@ pub trait Ask: Send + Sync {
     async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure>;
 }
 
-impl Host for Guest {
+impl Host for InstanceData {
     async fn query(
         &mut self,
         requests: Vec<services::Request>,

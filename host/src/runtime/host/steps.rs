@@ -6,7 +6,7 @@ use super::services::Request;
 use crate::model::{Json, NewEvent, Recorded, Rejection, StreamId, Version};
 use crate::runtime::bindings::steps::{self, Host};
 use crate::runtime::bindings::{json, services, types};
-use crate::runtime::guest::{Guest, forbidden};
+use crate::runtime::guest::{InstanceData, forbidden};
 
 /// Steps sent at once. As many as an order has lines, and some.
 const MAX_STEPS_AT_ONCE: usize = 256;
@@ -58,7 +58,7 @@ pub trait Steps: Send {
     ) -> Result<Option<Recorded>, Halt>;
 }
 
-impl Guest {
+impl InstanceData {
     fn driver(&mut self) -> wasmtime::Result<&mut Box<dyn Steps>> {
         let operation = self.operation();
         let driver = self.scope.as_mut().and_then(|scope| scope.steps.as_mut());
@@ -66,7 +66,7 @@ impl Guest {
     }
 }
 
-impl Host for Guest {
+impl Host for InstanceData {
     async fn step(
         &mut self,
         step: steps::Action,

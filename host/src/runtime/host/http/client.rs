@@ -21,10 +21,8 @@ use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
-use super::{
-    HttpFailure, HttpFailureKind, HttpLimits, HttpOrigin, HttpRequest, HttpResponse, Outgoing, policy,
-};
-use crate::config::{Grants, HttpGrant, SecretError, SecretSource};
+use super::{HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse, Outgoing, policy};
+use crate::contract::{Grants, HttpGrant, HttpOrigin, SecretError, SecretSource};
 use crate::model::ServiceName;
 
 /// How long a connection is kept for the next request. Servers commonly close theirs after a minute or more.

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use hyper::{Method, Uri};
 
-use super::address::is_public;
-use super::{HttpFailure, HttpFailureKind as Kind, HttpOrigin};
-use crate::config::HttpGrant;
+use super::{HttpFailure, HttpFailureKind as Kind};
+use crate::contract::{HttpGrant, HttpOrigin, is_public};
 
 /// The manifest asks for the origin of the URL.
 pub(super) fn check_asked(service: &str, asked: &[HttpOrigin], url: &Uri) -> Result<(), HttpFailure> {
@@ -133,14 +132,14 @@ pub(super) fn shown(url: &Uri) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest;
+    use crate::contract;
 
     fn origin(text: &str) -> HttpOrigin {
         text.parse().unwrap()
     }
 
     fn grant(private: bool) -> HttpGrant {
-        let methods = vec![manifest::Method::Post, manifest::Method::Put];
+        let methods = vec![contract::Method::Post, contract::Method::Put];
         HttpGrant { origin: origin("https://pay.example"), methods, private, headers: Default::default() }
     }
 

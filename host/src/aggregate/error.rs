@@ -1,0 +1,229 @@
+//! Why a call into a service gave no answer, or a "no", and the problem that a caller gets for it.
+
+use hyper::StatusCode;
+
+use crate::contract::Problem;
+use crate::error::{Chain, Fault};
+use crate::log::{AppendError, ReadError};
+use crate::model::{Position, Rejection, ServiceName, StreamId, Version};
+
+/// Why a command or a query was not carried out.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// The service's answer is no.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Nobody here knows what was asked for. The text names it: "the command order.creat".
+    #[error("there is no {0}")]
+    Unknown(String),
+    #[error("{stream} is at version {actual}, not {expected}")]
+    VersionMismatch { stream: StreamId, expected: Version, actual: Version },
+    /// The same command id came before with another command or payload.
+    #[error("the idempotency key has been used for another command on {stream}")]
+    KeyReused { stream: StreamId },
+    /// A bounded queue is full. Nothing was done.
+    #[error("{queue} is full")]
+    Busy { queue: &'static str },
+    #[error("the host is shutting down")]
+    ShuttingDown,
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A read model could not be used: not there yet, broken, or past a limit.
+    #[error("the read model of {service} cannot be used: {reason}")]
+    ReadModel { service: ServiceName, reason: String },
+    /// The log did not reach the position that the query was to see: it is that of another log, or this one was put back.
+    #[error("the log is at position {reached}, not yet at {at_least}")]
+    Ahead { at_least: Position, reached: Position },
+    /// The read model did not reach the position that the query was to see, in the time a query waits for that.
+    #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
+    NotCaughtUp { service: ServiceName, at_least: Position, reached: Position },
+}
+
+impl From<CallError> for Problem {
+    fn from(error: CallError) -> Self {
+        let problem = match &error {
+            CallError::Rejected(rejection) => return Self::from(rejection.clone()),
+            CallError::VersionMismatch { expected, actual, .. } => {
+                return Problem::version_mismatch(Some(*expected), *actual);
+            }
+            CallError::Unknown(what) => {
+                Problem::new(StatusCode::NOT_FOUND, "not-deployed", format!("There is no {what}."))
+            }
+            CallError::KeyReused { .. } => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "The Idempotency-Key has been used for another command or payload.",
+            ),
+            CallError::Busy { .. } => Problem::busy(),
+            CallError::ShuttingDown => Problem::shutting_down(),
+            CallError::Fault(fault) => return fault.into(),
+            CallError::Append(error) => return error.into(),
+            CallError::Read(error) => return error.into(),
+            CallError::ReadModel { .. } => {
+                Problem::unavailable("read-model-unavailable", format!("{error}."))
+            }
+            CallError::NotCaughtUp { service, at_least, reached } => {
+                let detail =
+                    format!("The read model of {service} is at position {reached}, not yet at {at_least}.");
+                Problem::behind("read-model-behind", detail, *reached)
+            }
+            CallError::Ahead { at_least, reached } => {
+                let detail = format!(
+                    "The log is at position {reached}, not yet at {at_least}. A later position is that of another host, or \
+                     of a log that has been put back since."
+                );
+                Problem::behind("position-ahead", detail, *reached)
+            }
+        };
+        problem.with_log_text(Chain(&error).to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::error::FaultKind;
+    use crate::model::{CommandId, Json, StreamId};
+
+    fn stream() -> StreamId {
+        StreamId::new("order", "1").unwrap()
+    }
+
+    fn fault(kind: FaultKind) -> CallError {
+        let detail = "secret backtrace".to_owned();
+        Fault { service: "order".into(), call: "decide order.create".to_owned(), kind, detail }.into()
+    }
+
+    fn broken_disk() -> Arc<dyn Error + Send + Sync> {
+        Arc::new(std::io::Error::other("disk is gone"))
+    }
+
+    fn behind() -> CallError {
+        CallError::NotCaughtUp {
+            service: "report".into(),
+            at_least: Position::new(9),
+            reached: Position::new(7),
+        }
+    }
+
+    fn check(error: impl Into<CallError>, status: u16, code: &str, retry: bool) {
+        let problem = Problem::from(error.into());
+        let found = (problem.status().as_u16(), problem.code(), problem.is_passing());
+        assert_eq!(found, (status, code, retry));
+    }
+
+    #[test]
+    fn a_no_of_the_service_keeps_its_code() {
+        for (code, status) in [
+            ("order-not-confirmed", 409),
+            ("already-exists", 409),
+            ("unknown-product", 409),
+            ("not-found", 404),
+            ("invalid-payload", 422),
+            ("invalid-arguments", 422),
+        ] {
+            let (code, message) = (code.to_owned(), "No.".to_owned());
+            let rejection = Rejection { code: code.clone(), message, details: None };
+            check(rejection, status, &code, false);
+        }
+    }
+
+    #[test]
+    fn what_the_caller_got_wrong_is_not_worth_a_repetition() {
+        let mismatch = CallError::VersionMismatch {
+            stream: stream(),
+            expected: Version::new(7),
+            actual: Version::new(9),
+        };
+        check(mismatch, 412, "version-mismatch", false);
+        check(CallError::Unknown("the command order.creat".to_owned()), 404, "not-deployed", false);
+        check(CallError::KeyReused { stream: stream() }, 422, "idempotency-key-reused", false);
+    }
+
+    #[test]
+    fn what_will_pass_is_worth_a_repetition() {
+        let conflict =
+            AppendError::Conflict { stream: stream(), expected: Version::new(1), actual: Version::new(2) };
+        let duplicate = AppendError::Duplicate { stream: stream(), command: CommandId::from_key("k") };
+        let read_model = CallError::ReadModel { service: "report".into(), reason: "it is behind".to_owned() };
+        check(CallError::Busy { queue: "the log" }, 503, "busy", true);
+        check(AppendError::Busy, 503, "busy", true);
+        check(CallError::ShuttingDown, 503, "shutting-down", true);
+        check(conflict, 503, "conflict", true);
+        check(duplicate, 503, "conflict", true);
+        check(AppendError::Unavailable, 503, "log-unavailable", true);
+        check(AppendError::Failed(broken_disk()), 503, "log-unavailable", true);
+        check(ReadError(broken_disk()), 503, "log-unavailable", true);
+        check(read_model, 503, "read-model-unavailable", true);
+        check(behind(), 504, "read-model-behind", true);
+        check(
+            CallError::Ahead { at_least: Position::new(9), reached: Position::new(7) },
+            504,
+            "position-ahead",
+            true,
+        );
+    }
+
+    #[test]
+    fn each_kind_of_fault_has_its_code() {
+        for (kind, status, code) in [
+            (FaultKind::Trap, 500, "component-trapped"),
+            (FaultKind::Memory, 500, "component-out-of-memory"),
+            (FaultKind::Timeout, 504, "component-timeout"),
+            (FaultKind::Contract, 502, "component-broke-contract"),
+        ] {
+            check(fault(kind), status, code, false);
+        }
+    }
+
+    fn body(problem: &Problem) -> Value {
+        serde_json::from_slice(&problem.body()).unwrap()
+    }
+
+    #[test]
+    fn a_rejection_keeps_its_message_and_details() {
+        let details = Some(Json::parse(r#"{"available":3}"#.to_owned()).unwrap());
+        let rejection =
+            Rejection { code: "insufficient-stock".to_owned(), message: "Only 3 left.".to_owned(), details };
+        let expected = json!({
+            "type": "about:blank", "title": "Conflict", "status": 409, "detail": "Only 3 left.",
+            "code": "insufficient-stock", "details": {"available": 3},
+        });
+        assert_eq!(body(&rejection.into()), expected);
+    }
+
+    #[test]
+    fn a_read_model_that_is_behind_says_how_far_it_is() {
+        let body = body(&behind().into());
+        assert_eq!((&body["position"], &body["status"]), (&json!(7), &json!(504)));
+        assert_eq!(body["detail"], "The read model of report is at position 7, not yet at 9.");
+    }
+
+    #[test]
+    fn a_version_mismatch_names_both_versions() {
+        let body = body(&Problem::version_mismatch(Some(Version::new(7)), Version::new(9)));
+        assert_eq!((&body["expected_version"], &body["actual_version"]), (&json!(7), &json!(9)));
+    }
+
+    #[test]
+    fn the_backtrace_goes_to_the_log_and_not_to_the_caller() {
+        let problem = Problem::from(fault(FaultKind::Trap));
+        assert_eq!(problem.log_text(), "order trapped in decide order.create: secret backtrace");
+        assert!(!body(&problem).to_string().contains("secret"));
+    }
+
+    #[test]
+    fn the_log_gets_the_whole_chain_once() {
+        let problem = Problem::from(CallError::Read(ReadError(broken_disk())));
+        assert_eq!(problem.log_text(), "the log cannot be read: disk is gone");
+    }
+}

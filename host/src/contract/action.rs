@@ -1,0 +1,140 @@
+//! What a route leads to, with its schemas compiled.
+
+use crate::model::{AggregateName, CommandName, QueryName, ServiceName};
+
+use hyper::header::HeaderValue;
+
+use super::{Arguments, Manifest, Method, Route, Schema, Target, arguments_schema};
+
+/// The placeholder that stands for an aggregate's id.
+const ID: &str = "id";
+
+/// The target of a route: a command or a query of a service, or `H`, one of the host's own.
+pub(crate) enum Action<H> {
+    Command(CommandRoute),
+    Query(QueryRoute),
+    Host(H),
+}
+
+pub(crate) struct CommandRoute {
+    pub(crate) aggregate: AggregateName,
+    pub(crate) command: CommandName,
+    pub(crate) payload: Schema,
+    /// Where the aggregate can be seen.
+    pub(crate) location: Option<Location>,
+}
+
+pub(crate) struct QueryRoute {
+    pub(crate) service: ServiceName,
+    pub(crate) query: QueryName,
+    pub(crate) arguments: Arguments,
+    /// Whether it is the query for the view of one aggregate.
+    pub(crate) is_view: bool,
+}
+
+/// A path with one hole for an id.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Location {
+    before: String,
+    after: String,
+}
+
+/// An error is a sentence that says why the route cannot be.
+pub(super) fn action_of<H>(manifest: &Manifest, route: &Route) -> Result<Action<H>, String> {
+    if !route.path.starts_with('/') || route.path.contains("{*") {
+        return Err("a path starts with / and its placeholders stand for one segment each".to_owned());
+    }
+    match &route.target {
+        Target::Command { aggregate, command } => {
+            command_of(manifest, route, aggregate, command).map(Action::Command)
+        }
+        Target::Query(_) if route.method != Method::Get => {
+            Err("queries change nothing and are reached by GET".to_owned())
+        }
+        Target::Query(name) => query_of(manifest, name).map(Action::Query),
+    }
+}
+
+fn command_of(
+    manifest: &Manifest,
+    route: &Route,
+    aggregate: &AggregateName,
+    command: &CommandName,
+) -> Result<CommandRoute, String> {
+    if route.method == Method::Get {
+        return Err("commands change something and cannot be reached by GET".to_owned());
+    }
+    if let Some(other) = placeholders(&route.path).find(|name| *name != ID) {
+        return Err(format!("a command's path knows only the placeholder {{id}}, not {{{other}}}"));
+    }
+    let known = manifest.command(aggregate.as_str(), command.as_str());
+    let declared = known.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
+    let payload = Schema::of(&declared.payload);
+    Ok(CommandRoute {
+        aggregate: aggregate.clone(),
+        command: command.clone(),
+        payload: payload
+            .map_err(|reason| format!("the schema of {aggregate}.{command} is wrong: {reason}"))?,
+        location: view_path(manifest, aggregate.as_str()).and_then(Location::of),
+    })
+}
+
+fn query_of(manifest: &Manifest, name: &QueryName) -> Result<QueryRoute, String> {
+    let schema = arguments_schema(manifest, name.as_str());
+    let schema = schema.ok_or_else(|| format!("the manifest has no query {name}"))?;
+    let arguments = schema.and_then(Arguments::compile);
+    Ok(QueryRoute {
+        service: manifest.service.clone(),
+        query: name.clone(),
+        arguments: arguments
+            .map_err(|reason| format!("the schema of the query {name} is wrong: {reason}"))?,
+        is_view: manifest.query(name.as_str()).is_none(),
+    })
+}
+
+/// The path under which the view of an aggregate can be read.
+fn view_path<'m>(manifest: &'m Manifest, aggregate: &str) -> Option<&'m str> {
+    let shows = |route: &&Route| {
+        let is_view = matches!(&route.target, Target::Query(name) if *name == *aggregate);
+        is_view && manifest.query(aggregate).is_none() && placeholders(&route.path).eq([ID])
+    };
+    manifest.routes.iter().find(shows).map(|route| route.path.as_str())
+}
+
+/// The names between braces, in order.
+pub(crate) fn placeholders(path: &str) -> impl Iterator<Item = &str> {
+    path.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
+}
+
+impl Location {
+    fn of(path: &str) -> Option<Self> {
+        let (before, after) = path.split_once("{id}")?;
+        Some(Self { before: before.to_owned(), after: after.to_owned() })
+    }
+
+    /// Ids need no escaping: see [`crate::model::StreamId`].
+    pub(crate) fn of_id(&self, id: &str) -> Option<HeaderValue> {
+        HeaderValue::try_from([&self.before, id, &self.after].concat()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::fixtures::manifest;
+
+    #[test]
+    fn a_command_knows_where_its_aggregate_can_be_seen() {
+        let action = action_of::<()>(&manifest(), &manifest().routes[0]);
+        let Ok(Action::Command(command)) = action else { panic!() };
+        let location = command.location.as_ref().and_then(|location| location.of_id("o-1"));
+        assert_eq!(location.unwrap(), "/orders/o-1");
+    }
+
+    #[test]
+    fn placeholders_are_what_stands_in_braces() {
+        for (path, names) in [("/", vec![]), ("/a/{b}", vec!["b"]), ("/{a}/b/{c}", vec!["a", "c"])] {
+            assert_eq!(placeholders(path).collect::<Vec<_>>(), names, "{path}");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The facts that host, component and client agree on: the manifest, its schemas and routes, what an operator grants, and
+//! the problems that every way in answers with.
+
+mod action;
+mod address;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod grants;
+mod manifest;
+mod origin;
+mod payload;
+mod problem;
+mod routes;
+mod schema;
+
+pub use grants::{Grant, Grants, HttpGrant, InvalidGrant, Secret, SecretError, SecretSource};
+pub use manifest::*;
+pub use origin::{HttpOrigin, NoOrigin};
+pub use routes::{ReservedRoute, RouteError, RouteTable};
+
+pub(crate) use action::{Action, CommandRoute, QueryRoute, placeholders};
+pub(crate) use address::is_public;
+pub(crate) use payload::{
+    admitted, arguments_schema, invalid_arguments, json_text, no_json, payload, view_arguments,
+};
+pub(crate) use problem::{PROBLEM_JSON, Problem};
+pub(crate) use routes::Found;
+pub(crate) use schema::{Arguments, Schema, Violation};

@@ -1,0 +1,279 @@
+//! The route table: which method on which path is which command, query or page of the host. Made from the manifests of
+//! one deployed set, together with the compiled schemas, so that a request only looks things up.
+
+use crate::model::ServiceName;
+use std::collections::BTreeMap;
+
+use hyper::header::HeaderValue;
+use matchit::Params;
+
+use super::action::{Action, action_of};
+use super::{Manifest, Method};
+
+/// The owner of the host's own routes, as an error names it.
+const HOST: &str = "the host";
+
+/// Why a set of services cannot be served together.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("{owner} cannot have the route {method} {path}: {reason}")]
+pub struct RouteError {
+    owner: ServiceName,
+    method: Method,
+    path: String,
+    reason: String,
+}
+
+impl RouteError {
+    /// One of the host's own routes cannot be served.
+    pub(crate) fn of_host(reason: String) -> Self {
+        Self { owner: HOST.into(), method: Method::Get, path: String::new(), reason }
+    }
+}
+
+/// A route that the host keeps for itself, and its handle in the table.
+#[derive(Clone, Copy, Debug)]
+pub struct ReservedRoute<H> {
+    pub method: Method,
+    pub path: &'static str,
+    pub handle: H,
+}
+
+/// All routes of one deployed set; `H` is the handle of the host's own routes.
+pub struct RouteTable<H> {
+    paths: matchit::Router<Path<H>>,
+    /// The path and method of each endpoint, by [`Endpoint::index`].
+    endpoints: Vec<(String, Method)>,
+}
+
+/// Everything on one path.
+struct Path<H> {
+    endpoints: Vec<Endpoint<H>>,
+    allow: HeaderValue,
+}
+
+/// One method on one path.
+pub(crate) struct Endpoint<H> {
+    owner: ServiceName,
+    method: Method,
+    /// The endpoint's place in [`RouteTable::endpoints`].
+    pub(crate) index: usize,
+    pub(crate) path: String,
+    pub(crate) action: Action<H>,
+}
+
+/// What the table has for a method and a path.
+pub(crate) enum Found<'t, 'p, H> {
+    Endpoint(&'t Endpoint<H>, Params<'t, 'p>),
+    /// The path is known, and these are its methods.
+    OtherMethod(&'t HeaderValue),
+    Nothing,
+}
+
+impl<H> RouteTable<H> {
+    /// Compiles the routes and schemas of all services together with the host's own routes.
+    pub fn new<'m>(
+        host: impl IntoIterator<Item = ReservedRoute<H>>,
+        manifests: impl IntoIterator<Item = &'m Manifest>,
+    ) -> Result<Self, RouteError> {
+        let mut by_path: BTreeMap<String, Vec<Endpoint<H>>> = BTreeMap::new();
+        let mut endpoints = Vec::new();
+        let host = host.into_iter().map(|ReservedRoute { method, path, handle }| {
+            endpoint(&HOST.into(), method, path, Ok(Action::Host(handle)))
+        });
+        let services = manifests.into_iter().flat_map(endpoints_of);
+        for endpoint in host.chain(services) {
+            let mut endpoint = endpoint?;
+            endpoint.index = endpoints.len();
+            endpoints.push((endpoint.path.clone(), endpoint.method));
+            let same_path = by_path.entry(endpoint.path.clone()).or_default();
+            if let Some(taken) = same_path.iter().find(|other| other.method == endpoint.method) {
+                return Err(endpoint.refused(format!("{} already has it", taken.owner)));
+            }
+            same_path.push(endpoint);
+        }
+        let mut paths = matchit::Router::new();
+        for (path, endpoints) in by_path {
+            insert(&mut paths, path, endpoints)?;
+        }
+        Ok(Self { paths, endpoints })
+    }
+
+    /// Returns path and method of each endpoint, by [`Endpoint::index`].
+    pub(crate) fn endpoints(&self) -> &[(String, Method)] {
+        &self.endpoints
+    }
+
+    /// HEAD is answered by GET.
+    pub(crate) fn find<'t, 'p>(&'t self, method: &hyper::Method, path: &'p str) -> Found<'t, 'p, H> {
+        let Ok(found) = self.paths.at(path) else {
+            return Found::Nothing;
+        };
+        let method = if method == hyper::Method::HEAD { &hyper::Method::GET } else { method };
+        let mut endpoints = found.value.endpoints.iter();
+        match endpoints.find(|endpoint| endpoint.method.as_str() == method.as_str()) {
+            Some(endpoint) => Found::Endpoint(endpoint, found.params),
+            None => Found::OtherMethod(&found.value.allow),
+        }
+    }
+}
+
+fn insert<H>(
+    paths: &mut matchit::Router<Path<H>>,
+    path: String,
+    endpoints: Vec<Endpoint<H>>,
+) -> Result<(), RouteError> {
+    let mut methods: Vec<_> = endpoints.iter().map(|endpoint| endpoint.method.as_str()).collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    let refused = endpoints.last().map(|endpoint| endpoint.refused(String::new()));
+    let allow = HeaderValue::try_from(methods.join(", ")).map_err(|error| error.to_string());
+    let inserted = allow.and_then(|allow| {
+        paths.insert(path, Path { endpoints, allow }).map_err(|error| match error {
+            matchit::InsertError::Conflict { with } => format!("it cannot be told from {with}"),
+            other => other.to_string(),
+        })
+    });
+    match (inserted, refused) {
+        (Err(reason), Some(error)) => Err(RouteError { reason, ..error }),
+        _ => Ok(()),
+    }
+}
+
+impl<H> Endpoint<H> {
+    fn refused(&self, reason: String) -> RouteError {
+        RouteError { owner: self.owner.clone(), method: self.method, path: self.path.clone(), reason }
+    }
+}
+
+fn endpoints_of<H>(manifest: &Manifest) -> impl Iterator<Item = Result<Endpoint<H>, RouteError>> {
+    manifest
+        .routes
+        .iter()
+        .map(|route| endpoint(&manifest.service, route.method, &route.path, action_of(manifest, route)))
+}
+
+fn endpoint<H>(
+    owner: &ServiceName,
+    method: Method,
+    path: &str,
+    action: Result<Action<H>, String>,
+) -> Result<Endpoint<H>, RouteError> {
+    let (owner, path) = (owner.clone(), path.to_owned());
+    match action {
+        Ok(action) => Ok(Endpoint { owner, method, index: 0, path, action }),
+        Err(reason) => Err(RouteError { owner, method, path, reason }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::fixtures::manifest;
+    use crate::contract::{Route, Target};
+    use crate::model::Json;
+
+    /// Routes of the host, each with a name for a handle.
+    const HOST_ROUTES: [ReservedRoute<&str>; 2] = [
+        ReservedRoute { method: Method::Get, path: "/healthz", handle: "health" },
+        ReservedRoute { method: Method::Get, path: "/streams/{aggregate}/{id}", handle: "stream" },
+    ];
+
+    fn table<'m>(
+        manifests: impl IntoIterator<Item = &'m Manifest>,
+    ) -> Result<RouteTable<&'static str>, RouteError> {
+        RouteTable::new(HOST_ROUTES, manifests)
+    }
+
+    fn found(table: &RouteTable<&str>, method: hyper::Method, path: &str) -> String {
+        match table.find(&method, path) {
+            Found::Nothing => "nothing".to_owned(),
+            Found::OtherMethod(allow) => format!("allow {}", allow.to_str().unwrap()),
+            Found::Endpoint(endpoint, params) => {
+                let target = match &endpoint.action {
+                    Action::Command(command) => format!("{}.{}", command.aggregate, command.command),
+                    Action::Query(query) => format!("{}?", query.query),
+                    Action::Host(name) => (*name).to_owned(),
+                };
+                params.iter().fold(target, |text, (name, value)| format!("{text} {name}={value}"))
+            }
+        }
+    }
+
+    #[test]
+    fn a_method_and_a_path_lead_to_what_the_manifest_says() {
+        use hyper::Method;
+        let routes = table([&manifest()]).unwrap();
+        for (method, path, expected) in [
+            (Method::POST, "/orders", "order.create"),
+            (Method::PUT, "/orders/7", "order.update id=7"),
+            (Method::GET, "/orders/7", "order? id=7"),
+            (Method::HEAD, "/orders/7", "order? id=7"),
+            (Method::GET, "/orders/7/details", "details? id=7"),
+            (Method::GET, "/orders", "allow POST"),
+            (Method::DELETE, "/orders/7", "allow PUT, GET, HEAD"),
+            (Method::OPTIONS, "/orders", "allow POST"),
+            (Method::GET, "/orders/7/", "nothing"),
+            (Method::GET, "/elsewhere", "nothing"),
+            (Method::GET, "/streams/order/7", "stream aggregate=order id=7"),
+            (Method::POST, "/healthz", "allow GET, HEAD"),
+        ] {
+            assert_eq!(found(&routes, method.clone(), path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_refused_with_a_sentence() {
+        let command = || Target::Command { aggregate: "order".into(), command: "create".into() };
+        let query = || Target::Query("order".into());
+        let refused = [
+            (Method::Post, "/orders", command(), "order already has it"),
+            (Method::Get, "/healthz", query(), "the host already has it"),
+            (Method::Get, "/orders/{key}", query(), "it cannot be told from /orders/{id}"),
+            (
+                Method::Get,
+                "orders",
+                query(),
+                "a path starts with / and its placeholders stand for one segment each",
+            ),
+            (Method::Get, "/x", command(), "commands change something and cannot be reached by GET"),
+            (Method::Post, "/x", query(), "queries change nothing and are reached by GET"),
+            (
+                Method::Post,
+                "/x/{key}",
+                command(),
+                "a command's path knows only the placeholder {id}, not {key}",
+            ),
+            (Method::Get, "/x", Target::Query("nobody".into()), "the manifest has no query nobody"),
+            (
+                Method::Post,
+                "/x",
+                Target::Command { aggregate: "order".into(), command: "fly".into() },
+                "the manifest has no command order.fly",
+            ),
+        ];
+        for (method, path, target, reason) in refused {
+            let mut manifest = manifest();
+            manifest.routes.push(Route { method, path: path.to_owned(), target });
+            let error = table([&manifest]).err().unwrap();
+            assert_eq!(error.to_string(), format!("order cannot have the route {method} {path}: {reason}"));
+        }
+    }
+
+    #[test]
+    fn two_services_cannot_have_the_same_route() {
+        let mut other = manifest();
+        other.service = "rival".into();
+        let error = table([&manifest(), &other]).err().unwrap();
+        assert_eq!(error.to_string(), "rival cannot have the route POST /orders: order already has it");
+    }
+
+    #[test]
+    fn a_schema_that_is_none_is_refused() {
+        let mut manifest = manifest();
+        manifest.aggregates[0].commands[0].payload = Json::parse(r#"{"type": "strin"}"#.to_owned()).unwrap();
+        let error = table([&manifest]).err().unwrap();
+        let start = "order cannot have the route POST /orders: the schema of order.create is wrong: ";
+        assert!(error.to_string().starts_with(start), "{error}");
+    }
+}

@@ -1,0 +1,308 @@
+//! JSON Schemas, compiled once a deployment, and what a text has against them.
+
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::model::Json;
+
+/// The most errors that one problem lists: enough to mend a form, too few to be a burden.
+const MAX_VIOLATIONS: usize = 20;
+/// How many `$ref`s are followed to find the type of a parameter; more is a circle.
+const MAX_REFS: usize = 8;
+
+/// One place where a payload does not follow its schema.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct Violation {
+    /// A JSON pointer into the payload (RFC 6901).
+    pub(crate) pointer: String,
+    pub(crate) message: String,
+}
+
+/// A schema to check payloads with.
+pub(crate) struct Schema(Validator);
+
+impl Schema {
+    /// Compiles a schema of a manifest.
+    pub(crate) fn of(schema: &Json) -> Result<Self, String> {
+        Self::compile(&schema.read().map_err(|error| error.to_string())?)
+    }
+
+    /// An error is a sentence that says what is wrong with the schema itself.
+    ///
+    /// Patterns run in linear time, so no payload can hold up a thread; look-around in them is refused.
+    pub(crate) fn compile(schema: &Value) -> Result<Self, String> {
+        jsonschema::options()
+            .with_draft(Draft::Draft202012)
+            .with_pattern_options(PatternOptions::regex())
+            .should_validate_formats(true)
+            .build(schema)
+            .map(Self)
+            .map_err(|error| error.to_string())
+    }
+
+    /// At most [`MAX_VIOLATIONS`] are told.
+    pub(crate) fn check(&self, value: &Value) -> Result<(), Vec<Violation>> {
+        // The quick way first: nearly all payloads are right.
+        if self.0.is_valid(value) {
+            return Ok(());
+        }
+        let mut violations = Vec::new();
+        for error in self.0.iter_errors(value) {
+            explain(&error, &mut violations);
+            if violations.len() >= MAX_VIOLATIONS {
+                break;
+            }
+        }
+        violations.truncate(MAX_VIOLATIONS);
+        Err(violations)
+    }
+}
+
+/// Says what is wrong, and where, without repeating the payload.
+fn explain(error: &ValidationError<'_>, violations: &mut Vec<Violation>) {
+    let at = error.instance_path().as_str();
+    let mut violation = |pointer: String, message: &str| {
+        violations.push(Violation { pointer, message: message.to_owned() });
+    };
+    match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+            for name in unexpected {
+                violation(child(at, name), "is not known here");
+            }
+        }
+        ValidationErrorKind::Required { property: Value::String(name) } => {
+            violation(child(at, name), "is missing");
+        }
+        // What an object without any properties says to its members.
+        ValidationErrorKind::FalseSchema if at.is_empty() => violation(String::new(), "takes no members"),
+        ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
+            match nearest(at, context) {
+                Some(errors) => errors.iter().for_each(|error| explain(error, violations)),
+                None => violation(at.to_owned(), "is none of the allowed forms"),
+            }
+        }
+        _ => violation(at.to_owned(), &error.masked_with("it").to_string()),
+    }
+}
+
+/// The errors of the alternative that the payload was most likely meant to be: the one that looks right down to the
+/// deepest place. None if no alternative fits even on the surface.
+fn nearest<'e>(
+    at: &str,
+    alternatives: &'e [Vec<ValidationError<'static>>],
+) -> Option<&'e [ValidationError<'static>]> {
+    let on_the_surface = |errors: &Vec<ValidationError<'_>>| {
+        errors.iter().any(|error| {
+            let shape = matches!(
+                error.kind(),
+                ValidationErrorKind::Type { .. }
+                    | ValidationErrorKind::Constant { .. }
+                    | ValidationErrorKind::Enum { .. }
+            );
+            shape && error.instance_path().as_str() == at
+        })
+    };
+    let fitting = alternatives.iter().filter(|errors| !on_the_surface(errors));
+    fitting.min_by_key(|errors| errors.len()).map(Vec::as_slice)
+}
+
+/// Appends a member's name to a JSON pointer.
+fn child(pointer: &str, name: &str) -> String {
+    format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+/// The arguments of a query, which come as text in the path and in the query string.
+pub(crate) struct Arguments {
+    schema: Schema,
+    /// Of the schema, the `properties` and the `$defs`: they say what a parameter is read as.
+    members: Map<String, Value>,
+}
+
+/// What the text of a parameter is read as.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Text,
+    Integer,
+    Number,
+    Boolean,
+}
+
+impl Arguments {
+    /// An error is a sentence that says what is wrong with the schema itself.
+    pub(crate) fn compile(schema: Value) -> Result<Self, String> {
+        let compiled = Schema::compile(&schema)?;
+        let Value::Object(mut members) = schema else {
+            return Err("it does not describe an object".to_owned());
+        };
+        members.retain(|member, _| member == "properties" || member == "$defs");
+        Ok(Self { schema: compiled, members })
+    }
+
+    /// Reads each parameter as what the schema says it is, and checks them together. A text that is not what it should
+    /// be stays text, so that the schema's error says so.
+    pub(crate) fn read<'t>(
+        &self,
+        parameters: impl IntoIterator<Item = (&'t str, &'t str)>,
+    ) -> Result<Value, Vec<Violation>> {
+        let coerced =
+            parameters.into_iter().map(|(name, text)| (name.to_owned(), coerce(self.kind(name), text)));
+        let arguments = Value::Object(coerced.collect());
+        self.schema.check(&arguments)?;
+        Ok(arguments)
+    }
+
+    fn kind(&self, name: &str) -> Kind {
+        let property = self.members.get("properties").and_then(|properties| properties.get(name));
+        property.map_or(Kind::Text, |property| self.kind_of(property, MAX_REFS))
+    }
+
+    /// A property that may be text is taken as text: every parameter is.
+    fn kind_of(&self, schema: &Value, refs_left: usize) -> Kind {
+        let referred =
+            schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
+        if let Some(name) = referred {
+            let definition = self.members.get("$defs").and_then(|definitions| definitions.get(name));
+            return match (definition, refs_left) {
+                (None, _) | (_, 0) => Kind::Text,
+                (Some(definition), _) => self.kind_of(definition, refs_left - 1),
+            };
+        }
+        let alternatives = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array);
+        if let Some(alternatives) = alternatives {
+            let null = |schema: &&Value| schema.get("type").is_none_or(|name| name != "null");
+            return alternatives
+                .iter()
+                .find(null)
+                .map_or(Kind::Text, |schema| self.kind_of(schema, refs_left));
+        }
+        let may_be = |name: &str| match schema.get("type") {
+            Some(Value::String(one)) => one == name,
+            Some(Value::Array(several)) => several.iter().any(|one| one == name),
+            _ => false,
+        };
+        match () {
+            () if may_be("string") => Kind::Text,
+            () if may_be("number") => Kind::Number,
+            () if may_be("integer") => Kind::Integer,
+            () if may_be("boolean") => Kind::Boolean,
+            () => Kind::Text,
+        }
+    }
+}
+
+fn coerce(kind: Kind, text: &str) -> Value {
+    let read = match kind {
+        Kind::Text => None,
+        Kind::Integer => {
+            text.parse::<i64>().map(Value::from).or_else(|_| text.parse::<u64>().map(Value::from)).ok()
+        }
+        Kind::Number => text.parse::<serde_json::Number>().map(Value::Number).ok(),
+        Kind::Boolean => text.parse::<bool>().map(Value::Bool).ok(),
+    };
+    read.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_violation_points_at_its_place() {
+        let schema = Schema::compile(&json!({
+            "type": "object", "additionalProperties": false, "required": ["lines"],
+            "properties": {
+                "lines": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Line"}},
+                "address": {"anyOf": [{"$ref": "#/$defs/Address"}, {"type": "null"}]},
+                "share": {"type": "string", "pattern": "^[01](\\.[0-9]+)?$"},
+                "method": {"oneOf": [{"type": "string", "const": "card"}, {"type": "string", "const": "points"}]},
+            },
+            "$defs": {
+                "Line": {
+                    "type": "object", "additionalProperties": false, "required": ["product_id", "quantity"],
+                    "properties": {"product_id": {"type": "string"}, "quantity": {"type": "integer", "minimum": 1}},
+                },
+                "Address": {"type": "object", "required": ["region"], "properties": {"region": {"type": "string"}}},
+            },
+        }))
+        .unwrap();
+        let line = json!({"product_id": "p", "quantity": 1});
+        assert_eq!(schema.check(&json!({"lines": [line], "address": null})), Ok(()));
+        let table = [
+            (json!({}), "/lines", "is missing"),
+            (json!([]), "", "it is not of type \"object\""),
+            (json!({"lines": []}), "/lines", "it has less than 1 item"),
+            (json!({"lines": [line], "colour~/": 1}), "/colour~0~1", "is not known here"),
+            (
+                json!({"lines": [line, {"product_id": "p", "quantity": 0}]}),
+                "/lines/1/quantity",
+                "it is less than the minimum of 1",
+            ),
+            (json!({"lines": [{"product_id": "p"}]}), "/lines/0/quantity", "is missing"),
+            (json!({"lines": [line], "address": {}}), "/address/region", "is missing"),
+            (json!({"lines": [line], "address": 7}), "/address", "is none of the allowed forms"),
+            (json!({"lines": [line], "method": "cash"}), "/method", "is none of the allowed forms"),
+            (json!({"lines": [line], "share": "x"}), "/share", "it does not match \"^[01](\\.[0-9]+)?$\""),
+        ];
+        for (payload, pointer, message) in table {
+            let expected = Violation { pointer: pointer.to_owned(), message: message.to_owned() };
+            assert_eq!(schema.check(&payload), Err(vec![expected]), "{payload}");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_is_all_wrong_gets_a_short_answer() {
+        let schema = Schema::compile(&json!({"items": {"type": "integer"}})).unwrap();
+        let payload = Value::Array(vec![json!("x"); 1_000]);
+        assert_eq!(schema.check(&payload).unwrap_err().len(), MAX_VIOLATIONS);
+    }
+
+    #[test]
+    fn what_is_no_schema_is_refused_with_a_reason() {
+        for schema in
+            [json!({"type": "strin"}), json!({"pattern": "(?=look)ahead", "type": "string"}), json!(7)]
+        {
+            let reason = Schema::compile(&schema).err().unwrap();
+            assert!(!reason.is_empty(), "{schema}");
+        }
+        for text in ["true", "[]", "{\"type\": 1}"] {
+            assert!(Arguments::compile(serde_json::from_str(text).unwrap()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_read_as_what_the_schema_says() {
+        let schema = json!({
+            "type": "object", "additionalProperties": false,
+            "properties": {
+                "text": {"type": "string"}, "limit": {"type": "integer", "minimum": 1}, "share": {"type": "number"},
+                "open": {"type": "boolean"}, "from": {"type": ["integer", "null"]},
+                "by": {"$ref": "#/$defs/By"}, "page": {"anyOf": [{"$ref": "#/$defs/Page"}, {"type": "null"}]},
+            },
+            "$defs": {"By": {"enum": ["product", "day"]}, "Page": {"type": "integer"}},
+        });
+        let arguments = Arguments::compile(schema).unwrap();
+        let read = [
+            ("text", "7", json!("7")),
+            ("limit", "7", json!(7)),
+            ("share", "0.5", json!(0.5)),
+            ("open", "true", json!(true)),
+            ("from", "-3", json!(-3)),
+            ("by", "day", json!("day")),
+            ("page", "2", json!(2)),
+        ];
+        for (name, text, value) in read {
+            assert_eq!(arguments.read([(name, text)]), Ok(json!({name: value})), "{name}={text}");
+        }
+        let refused =
+            [("limit", "0"), ("limit", "seven"), ("open", "yes"), ("by", "year"), ("colour", "red")];
+        for (name, text) in refused {
+            let violations = arguments.read([(name, text)]).unwrap_err();
+            assert_eq!(violations[0].pointer, format!("/{name}"), "{name}={text}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The program `kontor` as a shell sees it: the source of each setting, error messages, exit codes.
+
+use std::fs;
+use std::process::{Command, Output};
+
+fn kontor(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kontor"));
+    command.args(arguments).env_remove("KONTOR_LISTEN").env_remove("KONTOR_CONFIG").env_remove("KONTOR_HOST");
+    command
+}
+
+/// Returns the exit code and the text on standard error.
+fn failure(output: Output) -> (Option<i32>, String) {
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+    // These addresses are invalid: the error names the one that was used, and no host starts.
+    const FLAG: &str = "10.0.0.1:1";
+    const ENVIRONMENT: &str = "10.0.0.2:1";
+    const FILE: &str = "10.0.0.3:1";
+    let table = [
+        (true, true, true, FLAG),
+        (true, true, false, FLAG),
+        (true, false, true, FLAG),
+        (false, true, true, ENVIRONMENT),
+        (false, true, false, ENVIRONMENT),
+        (false, false, true, FILE),
+    ];
+    for (flag, environment, file, taken) in table {
+        let folder = tempfile::tempdir().unwrap();
+        let mut serve = kontor(&["serve"]);
+        serve.current_dir(folder.path());
+        if flag {
+            serve.args(["--listen", FLAG]);
+        }
+        if environment {
+            serve.env("KONTOR_LISTEN", ENVIRONMENT);
+        }
+        if file {
+            fs::write(folder.path().join("kontor.toml"), format!("listen = '{FILE}'")).unwrap();
+        }
+        let (code, error) = failure(serve.output().unwrap());
+        assert_eq!(code, Some(2), "{error}");
+        let expected = format!("error: listening on {taken} is refused");
+        assert!(error.starts_with(&expected), "flag {flag}, environment {environment}, file {file}: {error}");
+    }
+}
+
+#[test]
+fn errors_are_printed_once_with_their_causes_and_an_exit_code() {
+    let table = [
+        (
+            vec!["serve", "--config", "/nowhere.toml"],
+            2,
+            "error: the configuration /nowhere.toml cannot be read: ",
+        ),
+        (vec!["serve", "--lisen", "127.0.0.1:1"], 2, "error: unexpected argument '--lisen'"),
+        (vec!["events", "--stream", "order"], 2, "error: invalid value 'order' for '--stream"),
+        (vec!["plugins", "--host", "ftp://x"], 1, "error: ftp://x is not the address of a host"),
+    ];
+    for (arguments, exit, start) in table {
+        let (code, error) = failure(kontor(&arguments).output().unwrap());
+        assert_eq!(code, Some(exit), "{arguments:?}: {error}");
+        assert!(error.starts_with(start), "{arguments:?}: {error}");
+        assert_eq!(error.matches("error:").count(), 1, "{arguments:?}: {error}");
+    }
+}

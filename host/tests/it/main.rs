@@ -1,0 +1,34 @@
+//! The host as its users have it: the real program with real components.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, wherever that is")]
+
+mod common;
+
+mod bad_input;
+mod cli;
+mod command_line;
+mod composition;
+mod deploy;
+mod deploy_gates;
+mod deploy_grants;
+mod dev_loop;
+mod export;
+mod fresh;
+mod gateway;
+mod hosts;
+mod killed;
+mod lifecycle;
+mod log_away;
+mod messages;
+mod nats;
+mod nats_access;
+mod operator;
+mod outgoing;
+mod partition;
+mod projection;
+mod property;
+mod read_models;
+mod reports;
+mod shop;
+mod storm;
+mod swaps;

@@ -1,0 +1,176 @@
+//! Dispatch on a log whose disk fails at any moment: every acknowledged command is recorded, and none takes
+//! effect twice.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kontor::aggregate::{CallError, Dispatch, DispatchLimits, States};
+use kontor::clock::SystemClock;
+use kontor::deployed::{Deployed, Registry};
+use kontor::log::{EmbeddedLog, EventLog, Snapshots};
+use kontor::model::{Command, CommandId, Intent, Json, Origin, StreamId};
+use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
+use kontor_testkit::log::{Fault, FaultyLog};
+
+const COMMANDS: u64 = 40;
+
+struct NobodyToAsk;
+
+#[async_trait]
+impl Ask for NobodyToAsk {
+    async fn ask(&self, _: Request, _: usize) -> Result<Json, AskFailure> {
+        Err(AskFailure::Unavailable("nobody is there".to_owned()))
+    }
+}
+
+async fn inventory(data: &Path) -> Component {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../plugins/inventory.wasm");
+    let wasm = std::fs::read(file).expect("`cargo xtask build` builds the components");
+    let runtime = Runtime::new(data, RuntimeLimits::default(), HashMap::new()).unwrap();
+    runtime.load(wasm).await.unwrap()
+}
+
+fn dispatch(data: &Path, log: Arc<dyn EventLog>, component: Component) -> Dispatch {
+    let registry = Arc::new(Registry::default());
+    registry.replace(Deployed::new([component]).unwrap());
+    let states = States::new(log.clone(), Snapshots::open(data).unwrap(), registry.clone());
+    let limits = DispatchLimits::default();
+    Dispatch::new(
+        log,
+        Arc::new(states),
+        registry,
+        Arc::new(NobodyToAsk),
+        Arc::new(HttpClient::default()),
+        Arc::new(SystemClock),
+        limits,
+    )
+}
+
+fn command(id: &str, name: &str, payload: &str) -> Command {
+    Command {
+        id: CommandId::from_key(id),
+        repeatable: true,
+        stream: StreamId::new("product", "tea").unwrap(),
+        name: name.into(),
+        payload: Json::parse(payload.to_owned()).unwrap(),
+        intent: Intent::Decide,
+        expected_version: None,
+        origin: Origin { actor: "test".into(), correlation_id: id.into(), causation_id: None },
+    }
+}
+
+fn register() -> Command {
+    command("register", "register", r#"{"name":"Tea","unit_price":1,"quantity":10}"#)
+}
+
+fn take(index: u64) -> Command {
+    command(&format!("take-{index}"), "remove-stock", r#"{"quantity":1}"#)
+}
+
+fn available(view: &Json) -> u64 {
+    view.read::<serde_json::Value>().unwrap()["available"].as_u64().unwrap()
+}
+
+/// Sends 40 commands for 10 pieces: exactly 10 must be accepted, among them all acknowledged ones.
+async fn check_the_rest(data: &Path, component: Component, acknowledged: &[u64]) {
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data).unwrap());
+    let dispatch = dispatch(data, log.clone(), component);
+    dispatch.submit(register()).await.unwrap();
+    let mut accepted = Vec::new();
+    for index in 0..COMMANDS {
+        match dispatch.submit(take(index)).await {
+            Ok(_) => accepted.push(index),
+            Err(CallError::Rejected(rejection)) => assert_eq!(rejection.code, "insufficient-stock"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(accepted.len(), 10);
+    for index in acknowledged {
+        assert!(accepted.contains(index), "command {index} was acknowledged and is gone");
+    }
+    let product = StreamId::new("product", "tea").unwrap();
+    let viewed = dispatch.view(&product, None).await.unwrap().unwrap();
+    assert_eq!((viewed.version.get(), available(&viewed.view)), (11, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_on_disk_whenever_the_disk_goes_away() {
+    let compiled = tempfile::tempdir().unwrap();
+    let component = inventory(compiled.path()).await;
+    for fault in [Fault::BeforeWriting, Fault::AfterWriting] {
+        for operations in 0..16 {
+            let data = tempfile::tempdir().unwrap();
+            let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path()).unwrap());
+            let faulty = Arc::new(FaultyLog::new(log.clone(), operations, fault));
+            let faulty = dispatch(data.path(), faulty, component.clone());
+            let registered = faulty.submit(register()).await.is_ok();
+            let at_once = (0..COMMANDS).map(|index| {
+                let faulty = faulty.clone();
+                tokio::spawn(async move { (index, faulty.submit(take(index)).await) })
+            });
+            let (mut acknowledged, mut refused) = (Vec::new(), 0);
+            for sent in at_once.collect::<Vec<_>>() {
+                match sent.await.unwrap() {
+                    (index, Ok(_)) => acknowledged.push(index),
+                    (_, Err(CallError::Rejected(rejection))) if rejection.code == "insufficient-stock" => {
+                        refused += 1;
+                    }
+                    (_, Err(CallError::Rejected(rejection))) => {
+                        assert!(!registered, "{rejection} although the product is there");
+                    }
+                    (_, Err(CallError::Append(_) | CallError::Read(_))) => {}
+                    (_, Err(error)) => panic!("{error}"),
+                }
+            }
+            assert!(refused == 0 || acknowledged.len() == 10, "refused for want of stock that was not gone");
+            drop(faulty);
+            // Its worker has answered, and may not have dropped the log yet.
+            while Arc::strong_count(&log) > 1 {
+                tokio::task::yield_now().await;
+            }
+            drop(log);
+            check_the_rest(data.path(), component.clone(), &acknowledged).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_says_so_and_loses_nothing() {
+    let data: PathBuf = tempfile::tempdir().unwrap().keep();
+    let component = inventory(&data).await;
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&data).unwrap());
+    let registry = Arc::new(Registry::default());
+    registry.replace(Deployed::new([component]).unwrap());
+    let states = Arc::new(States::new(log.clone(), Snapshots::open(&data).unwrap(), registry.clone()));
+    let limits = DispatchLimits { commands: 8, aggregate: 2 };
+    let dispatch = Dispatch::new(
+        log,
+        states,
+        registry,
+        Arc::new(NobodyToAsk),
+        Arc::new(HttpClient::default()),
+        Arc::new(SystemClock),
+        limits,
+    );
+    dispatch.submit(register()).await.unwrap();
+    let sent = (0..COMMANDS).map(|index| {
+        let dispatch = dispatch.clone();
+        let add = command(&format!("add-{index}"), "add-stock", r#"{"quantity":1}"#);
+        tokio::spawn(async move { dispatch.submit(add).await })
+    });
+    let (mut added, mut busy) = (0, 0);
+    for sent in sent.collect::<Vec<_>>() {
+        match sent.await.unwrap() {
+            Ok(_) => added += 1,
+            Err(CallError::Busy { .. }) => busy += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(busy > 0, "40 commands at once fit into queues of 8 and 2");
+    let product = StreamId::new("product", "tea").unwrap();
+    let viewed = dispatch.view(&product, None).await.unwrap().unwrap();
+    assert_eq!(available(&viewed.view), 10 + added);
+    std::fs::remove_dir_all(data).unwrap();
+}

@@ -1,0 +1,156 @@
+//! The log on JetStream with several hosts, and with servers that fail.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use kontor::log::{EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, SyncPolicy};
+use kontor::model::{CommandId, Position, Recorded};
+use kontor_testkit::log::{audit, work};
+use kontor_testkit::nats::NatsServer;
+use tempfile::TempDir;
+
+const ROUNDS: usize = 200;
+
+fn options(servers: &[NatsServer]) -> JetStreamOptions {
+    JetStreamOptions {
+        monitoring: servers.iter().map(NatsServer::monitoring_url).collect(),
+        ..JetStreamOptions::default()
+    }
+}
+
+async fn connect(servers: &[NatsServer]) -> async_nats::Client {
+    let urls = servers.iter().map(NatsServer::url).collect::<Vec<_>>();
+    async_nats::connect(urls).await.unwrap()
+}
+
+async fn open(servers: &[NatsServer], dir: &Path) -> JetStreamLog {
+    JetStreamLog::open(connect(servers).await, &options(servers), servers.len(), dir).await.unwrap()
+}
+
+/// Returns the error of a log that cannot be opened.
+async fn refusal(server: &NatsServer, options: &JetStreamOptions, replicas: usize, dir: &Path) -> String {
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let opened = JetStreamLog::open(client, options, replicas, dir).await;
+    opened.err().expect("the log must not open").to_string()
+}
+
+/// Returns all events, once the copy has `at_least` of them.
+async fn everything(log: &dyn EventLog, at_least: Position) -> Vec<Recorded> {
+    log.head().wait_for(|head| *head >= at_least).await.unwrap();
+    kontor_testkit::log::everything(log).await
+}
+
+/// Runs two workers on each of two logs. Every promise must be kept, and both logs must be equal in the end.
+async fn work_at_both(first: &JetStreamLog, second: &JetStreamLog, name: &str) {
+    let acknowledged = Mutex::new(Vec::new());
+    let acknowledge = |command: &CommandId| acknowledged.lock().unwrap().push(command.clone());
+    let names = ["a", "b", "c", "d"].map(|worker| format!("{name}-{worker}"));
+    let [a, b, c, d] = &names;
+    let ended = tokio::join!(
+        work(first, a, ROUNDS, acknowledge),
+        work(first, b, ROUNDS, acknowledge),
+        work(second, c, ROUNDS, acknowledge),
+        work(second, d, ROUNDS, acknowledge),
+    );
+    for ended in [ended.0, ended.1, ended.2, ended.3] {
+        ended.unwrap();
+    }
+    let acknowledged = acknowledged.into_inner().unwrap();
+    let head = (*first.head().borrow()).max(*second.head().borrow());
+    assert_eq!(everything(first, head).await, everything(second, head).await, "both copies are the same");
+    assert!(audit(first, &acknowledged).await >= acknowledged.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hosts_write_one_log() {
+    let servers = [NatsServer::start()];
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let first = open(&servers, dirs[0].path()).await;
+    let second = open(&servers, dirs[1].path()).await;
+    work_at_both(&first, &second, "w").await;
+    let head = *first.head().borrow();
+    let late = open(&servers, dirs[2].path()).await;
+    assert_eq!(
+        everything(&late, head).await,
+        everything(&first, head).await,
+        "a host that comes late gets all"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_and_started_again_loses_nothing() {
+    let mut servers = [NatsServer::start()];
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let first = open(&servers, dirs[0].path()).await;
+    let second = open(&servers, dirs[1].path()).await;
+    for round in 0..3 {
+        let name = format!("w{round}");
+        let mut head = first.head();
+        let middle = head.borrow().after(ROUNDS);
+        let working = work_at_both(&first, &second, &name);
+        let killing = async {
+            head.wait_for(|head| *head > middle).await.unwrap();
+            tokio::task::block_in_place(|| servers[0].restart());
+        };
+        tokio::join!(working, killing);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_goes_on_without_the_server_that_leads() {
+    let mut servers = NatsServer::cluster();
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let first = open(&servers, dirs[0].path()).await;
+    let second = open(&servers, dirs[1].path()).await;
+    let context = async_nats::jetstream::new(connect(&servers).await);
+    let mut head = first.head();
+    let working = work_at_both(&first, &second, "w");
+    let killing = async {
+        head.wait_for(|head| *head > Position::START.after(ROUNDS)).await.unwrap();
+        let stream = context.get_stream(&JetStreamOptions::default().stream).await.unwrap();
+        let leader =
+            stream.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone()).unwrap();
+        let leader = servers.iter_mut().find(|server| server.name() == leader).unwrap();
+        tokio::task::block_in_place(|| leader.kill());
+    };
+    tokio::join!(working, killing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_safe_is_refused_with_what_to_do() {
+    let server = NatsServer::start();
+    let dir = TempDir::new().unwrap();
+    let safe = options(std::slice::from_ref(&server));
+    let table = [
+        (JetStreamOptions { monitoring: Vec::new(), ..safe.clone() }, 1, "jetstream.sync = \"interval\""),
+        (safe.clone(), 3, "3 servers or more"),
+        (JetStreamOptions { stream: "theirs".to_owned(), ..safe.clone() }, 1, "can be purged"),
+    ];
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let theirs = async_nats::jetstream::stream::Config {
+        name: "theirs".to_owned(),
+        subjects: vec!["theirs.>".to_owned()],
+        ..Default::default()
+    };
+    context.create_stream(theirs).await.unwrap();
+    for (options, replicas, message) in table {
+        let refusal = refusal(&server, &options, replicas, dir.path()).await;
+        assert!(refusal.contains(message), "{refusal}");
+    }
+    let lazy = JetStreamOptions { monitoring: Vec::new(), sync: SyncPolicy::Interval, ..safe };
+    let client = async_nats::connect(server.url()).await.unwrap();
+    drop(JetStreamLog::open(client, &lazy, 1, dir.path()).await.unwrap());
+    let embedded = EmbeddedLog::open(dir.path()).err().unwrap().to_string();
+    assert!(embedded.contains("is a copy of another log"), "{embedded}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_holds_something_else_is_refused() {
+    let servers = [NatsServer::start()];
+    let dir = TempDir::new().unwrap();
+    let log = EmbeddedLog::open(dir.path()).unwrap();
+    work(&log, "w", 1, |_| {}).await.unwrap();
+    drop(log);
+    let refusal = refusal(&servers[0], &options(&servers), 1, dir.path()).await;
+    assert!(refusal.contains("holds a log of its own, so it cannot become a copy"), "{refusal}");
+}
