@@ -22,7 +22,7 @@ enum By {
     Day,
 }
 
-/// Which totals, and how many of them at once. An order counts on the day (UTC) on which it was placed.
+/// The kind of the totals, their days, and the page. An order counts on the day (UTC) on which it was placed.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sales {
