@@ -18,7 +18,7 @@ use crate::deployed::Registry;
 use crate::error::Fault;
 use crate::log::EventLog;
 use crate::model::{Digest, Json, Position, Rejection, StreamId, Version};
-use crate::projection::{Live, Projections};
+use crate::projection::{LiveReadModel, Projections};
 use crate::runtime::{
     Access, Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
 };
@@ -76,10 +76,10 @@ impl Default for QueryLimits {
 /// Answers queries, and is what components ask each other through. Cheap to clone.
 #[derive(Clone)]
 pub struct Queries {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
-struct Shared {
+struct Inner {
     states: Arc<States>,
     registry: Arc<Registry>,
     projections: Arc<Projections>,
@@ -106,15 +106,15 @@ impl Queries {
         limits: QueryLimits,
     ) -> Self {
         let places = std::array::from_fn(|_| Arc::new(Semaphore::new(limits.concurrent)));
-        Self { shared: Arc::new(Shared { states, registry, projections, log, clock, limits, places }) }
+        Self { inner: Arc::new(Inner { states, registry, projections, log, clock, limits, places }) }
     }
 
     /// Begins a question. `at_least`: what it is answered from must have that position of the log (read your writes), and
     /// is waited for, for `wait` at most, if that is less than the limit.
     pub fn inquiry(&self, at_least: Option<Position>, wait: Option<Duration>) -> Inquiry {
-        let limit = self.shared.limits.catch_up;
+        let limit = self.inner.limits.catch_up;
         Inquiry {
-            shared: self.shared.clone(),
+            inner: self.inner.clone(),
             at_least: at_least.unwrap_or_default(),
             deadline: Instant::now() + wait.map_or(limit, |wait| wait.min(limit)),
             trace: Arc::default(),
@@ -134,7 +134,7 @@ impl Ask for Queries {
 /// one of them does not reflect yet, the whole answer does not.
 #[derive(Clone)]
 pub struct Inquiry {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     at_least: Position,
     /// Until when that position is waited for.
     deadline: Instant,
@@ -182,7 +182,7 @@ impl Inquiry {
             return Ok(None);
         }
         let inquiry = self.clone();
-        let look = move |live: &Live| {
+        let look = move |live: &LiveReadModel| {
             let (connection, revision) = inquiry.begin_read(live)?;
             live.database.end_read(connection);
             Ok(Some(revision))
@@ -197,7 +197,7 @@ impl Inquiry {
 
     /// Waits until the log has the position. It always has those that it gave itself.
     async fn await_log(&self) -> Result<(), CallError> {
-        let mut head = self.shared.log.head();
+        let mut head = self.inner.log.head();
         let waited = timeout_at(self.deadline, head.wait_for(|head| *head >= self.at_least)).await;
         let arrived = matches!(waited, Ok(Ok(_)));
         drop(waited);
@@ -215,13 +215,13 @@ impl Inquiry {
             let reason = format!("services ask each other more than {MAX_DEPTH} calls deep");
             return Err(AskFailure::Unavailable(reason));
         }
-        let host_limit = self.shared.limits.nested;
+        let host_limit = self.inner.limits.nested;
         let limit = time_limit.map_or(host_limit, |limit| limit.min(host_limit));
         let error = match timeout(limit, self.ask(depth, &service, &query, arguments)).await {
             Ok(Ok(answer)) => return Ok(answer.body),
             Ok(Err(CallError::Rejected(rejection))) => return Err(AskFailure::Rejected(rejection)),
             Ok(Err(error)) => error,
-            Err(_) => match self.shared.projections.position(&service) {
+            Err(_) => match self.inner.projections.position(&service) {
                 Some(reached) if reached < self.at_least => self.not_caught_up(&service, reached),
                 _ => {
                     let reason = format!("{service} has not answered within {limit:?}");
@@ -258,7 +258,7 @@ impl Inquiry {
     }
 
     fn component(&self, service: &str) -> Result<Component, CallError> {
-        let deployed = self.shared.registry.current();
+        let deployed = self.inner.registry.current();
         let component = deployed.service(service).cloned();
         component.ok_or_else(|| CallError::Unknown(format!("service {service}")))
     }
@@ -267,7 +267,7 @@ impl Inquiry {
     async fn view(&self, aggregate: &str, arguments: &Json) -> Result<Answer, CallError> {
         let ViewArguments { id } = arguments.read().map_err(|error| invalid_arguments(&error))?;
         let stream = StreamId::new(aggregate, &id).map_err(|error| invalid_arguments(&error))?;
-        let viewed = self.shared.states.view(&stream, None).await?;
+        let viewed = self.inner.states.view(&stream, None).await?;
         let Viewed { component, version, view } = viewed.ok_or_else(|| Rejection::not_found(&stream))?;
         let revision = Some(Revision::View { component, version });
         Ok(Answer { body: view, revision, position: self.reflects() })
@@ -278,9 +278,9 @@ impl Inquiry {
         &self,
         depth: usize,
         deployed: &Component,
-        work: impl FnOnce(&Live) -> Result<T, CallError> + Send + 'static,
+        work: impl FnOnce(&LiveReadModel) -> Result<T, CallError> + Send + 'static,
     ) -> Result<T, CallError> {
-        let Shared { projections, limits, places, .. } = &*self.shared;
+        let Inner { projections, limits, places, .. } = &*self.inner;
         let service = &deployed.manifest().service;
         if self.at_least > Position::START {
             let limit = self.deadline.saturating_duration_since(Instant::now());
@@ -301,7 +301,10 @@ impl Inquiry {
     }
 
     /// A connection in a transaction that sees at least the position, and the revision of what the component reads there.
-    fn begin_read(&self, Live { component, database }: &Live) -> Result<(Guarded, Revision), CallError> {
+    fn begin_read(
+        &self,
+        LiveReadModel { component, database }: &LiveReadModel,
+    ) -> Result<(Guarded, Revision), CallError> {
         let service = &component.manifest().service;
         let trouble = |error: rusqlite::Error| unusable(service, error.to_string());
         let (connection, position) = database.begin_read().map_err(trouble)?;
@@ -343,7 +346,7 @@ impl Call {
             .increment(1);
         let call = QueryCall {
             id: Uuid::now_v7().to_string().into(),
-            time_ms: self.inquiry.shared.clock.now_ms(),
+            time_ms: self.inquiry.inner.clock.now_ms(),
             depth: self.depth,
             ask: Arc::new(self.inquiry.clone()),
             read_model,
@@ -361,8 +364,8 @@ impl Call {
 
     /// Runs the call in one transaction, so that what it reads, its revision and the position agree. Blocks while SQLite
     /// works.
-    fn read(&self, live: &Live) -> Result<Answer, CallError> {
-        let Live { component, database } = live;
+    fn read(&self, live: &LiveReadModel) -> Result<Answer, CallError> {
+        let LiveReadModel { component, database } = live;
         let service = &component.manifest().service;
         if component.manifest().query(&self.query).is_none() {
             return Err(unusable(

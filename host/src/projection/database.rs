@@ -315,7 +315,7 @@ mod tests {
 
     use super::*;
     use crate::contract::EventRef;
-    use crate::projection::shelf::{Opened, Shelf};
+    use crate::projection::database_set::{DatabaseSet, Opened};
     use crate::projection::tables::Progress;
 
     const HEAD: u64 = 100;
@@ -329,8 +329,9 @@ mod tests {
     }
 
     fn open(dir: &Path, model: &ReadModel, head: u64) -> Result<(Arc<Database>, Writer), ProjectionsError> {
-        let shelf = Shelf { dir: dir.to_owned(), service: "inventory".into() };
-        let Opened { database, writer } = shelf.open_alone(Digest::of(b""), model, Position::new(head))?;
+        let databases = DatabaseSet { dir: dir.to_owned(), service: "inventory".into() };
+        let Opened { database, writer } =
+            databases.open_alone(Digest::of(b""), model, Position::new(head))?;
         Ok((database, writer))
     }
 

@@ -5,12 +5,12 @@
 //! projection; trouble of the database parks nothing.
 
 mod database;
+mod database_set;
 mod files;
-mod filling;
 mod operate;
+mod projector;
 mod redrive;
 mod runner;
-mod shelf;
 mod standalone;
 mod tables;
 
@@ -33,11 +33,11 @@ use crate::model::Position;
 use crate::runtime::Component;
 
 pub(crate) use database::Database;
+use database_set::DatabaseSet;
 pub use operate::{Build, Overview, ParkedStream, Redrive};
 use operate::{Building, MAX_REQUESTS, Request};
-pub(crate) use runner::Live;
+pub(crate) use runner::LiveReadModel;
 use runner::Runner;
-use shelf::Shelf;
 pub use standalone::Standalone;
 
 /// Why a read model cannot be filled.
@@ -67,7 +67,7 @@ pub struct Projections {
 
 struct Projection {
     service: Arc<str>,
-    live: Arc<ArcSwap<Live>>,
+    live: Arc<ArcSwap<LiveReadModel>>,
     building: Arc<ArcSwapOption<Building>>,
     position: watch::Receiver<Position>,
     requests: mpsc::Sender<Request>,
@@ -143,18 +143,18 @@ impl Projections {
         model: &ReadModel,
     ) -> Result<(Projection, JoinHandle<()>), ProjectionsError> {
         let service = component.manifest().service.clone();
-        let shelf = Shelf { dir: self.dir.clone(), service: service.clone() };
+        let databases = DatabaseSet { dir: self.dir.clone(), service: service.clone() };
         let head = *self.log.head().borrow();
-        let pair = shelf.open(component, model, head, 0, &self.components).await?;
+        let pair = databases.open(component, model, head, 0, &self.components).await?;
         let (component, live) = &pair.live;
         self.components.pin_reader(&service, component.digest());
-        let live = Live { component: component.clone(), database: live.database.clone() };
+        let live = LiveReadModel { component: component.clone(), database: live.database.clone() };
         let (tell, position) = watch::channel(live.database.position());
         let live = Arc::new(ArcSwap::from_pointee(live));
         let building = Arc::<ArcSwapOption<Building>>::default();
         let (requests, requested) = mpsc::channel(MAX_REQUESTS);
         let runner = Runner {
-            shelf,
+            databases,
             log: self.log.clone(),
             components: self.components.clone(),
             live: live.clone(),
@@ -199,12 +199,12 @@ impl Projections {
 
     /// What queries of a service's read model are answered from: of the deployed component, or of the one before it while the
     /// deployed one's read model is being built. None if the service has none.
-    pub(crate) fn live(&self, deployed: &Component) -> Option<Arc<Live>> {
+    pub(crate) fn live(&self, deployed: &Component) -> Option<Arc<LiveReadModel>> {
         let live = self.projection(&deployed.manifest().service)?.live.load_full();
         match &deployed.manifest().read_model {
             Some(model) if live.database.is_of(model) && live.component.digest() != deployed.digest() => {
                 let database = live.database.clone();
-                Some(Arc::new(Live { component: deployed.clone(), database }))
+                Some(Arc::new(LiveReadModel { component: deployed.clone(), database }))
             }
             _ => Some(live),
         }

@@ -5,20 +5,20 @@
 
 use std::slice;
 
-use super::filling::Filling;
 use super::operate::Redrive;
-use super::runner::Ended;
+use super::projector::Projector;
+use super::runner::StopReason;
 use super::tables::{self, Progress, Redriven};
 use crate::log::{EventLog, MAX_PAGE};
 use crate::model::{Recorded, Rejection, StreamId};
 
-impl Filling {
+impl Projector {
     /// Redrives one parked stream, or all of them, those first that were parked first. Rejected with `stream-not-parked`.
     pub(super) async fn redrive(
         &mut self,
         log: &dyn EventLog,
         stream: Option<&StreamId>,
-    ) -> Result<Result<Redrive, Rejection>, Ended> {
+    ) -> Result<Result<Redrive, Rejection>, StopReason> {
         let streams = match stream {
             Some(stream) if self.parked.contains(stream) => vec![stream.clone()],
             Some(stream) => return Ok(Err(not_parked(stream))),
@@ -40,7 +40,7 @@ impl Filling {
         log: &dyn EventLog,
         stream: &StreamId,
         applied: &mut u64,
-    ) -> Result<bool, Ended> {
+    ) -> Result<bool, StopReason> {
         let mut next = Some(self.look_up(|connection| tables::unapplied(connection, stream))?);
         while let Some(version) = next {
             let page = log.read(stream, version.before(1), MAX_PAGE).await?;
@@ -69,7 +69,7 @@ impl Filling {
         events: &[Recorded],
         stream: &StreamId,
         applied: &mut u64,
-    ) -> Result<bool, Ended> {
+    ) -> Result<bool, StopReason> {
         for event in events {
             let redriven = Redriven { stream, events: 1, next: Some(event.version.next()) };
             let progress = self.redriven(redriven);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode};
 
 use super::database::{Database, is_damage};
-use super::shelf::Opened;
+use super::database_set::Opened;
 use super::tables::{self, Progress, Role};
 use crate::contract::ReadModel;
 use crate::model::{Position, Recorded, StreamId};
@@ -21,7 +21,7 @@ const EVENTS_A_CALL: usize = 1_000;
 
 /// Why a database is not filled any further.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unfilled {
+pub(super) enum ProjectError {
     #[error("the read database is damaged")]
     Damaged,
     #[error("the read database cannot be used: {0:?}")]
@@ -30,7 +30,7 @@ pub(super) enum Unfilled {
     Database(#[source] rusqlite::Error),
 }
 
-impl From<rusqlite::Error> for Unfilled {
+impl From<rusqlite::Error> for ProjectError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(code) if is_damage(code) => Self::Damaged,
@@ -39,14 +39,14 @@ impl From<rusqlite::Error> for Unfilled {
     }
 }
 
-impl From<ErrorCode> for Unfilled {
+impl From<ErrorCode> for ProjectError {
     fn from(code: ErrorCode) -> Self {
         if is_damage(code) { Self::Damaged } else { Self::Trouble(code) }
     }
 }
 
 /// A read database that is being filled.
-pub(super) struct Filling {
+pub(super) struct Projector {
     pub(super) database: Arc<Database>,
     pub(super) component: Component,
     /// Everything up to here is applied.
@@ -77,7 +77,7 @@ impl Subscribed {
     }
 }
 
-impl Filling {
+impl Projector {
     pub(super) fn new(component: Component, Opened { database, writer }: Opened) -> Self {
         Self {
             database,
@@ -92,7 +92,7 @@ impl Filling {
     }
 
     /// Goes on with another version of the component, which has the same read model.
-    pub(super) fn hand_over(&mut self, component: &Component) -> Result<(), Unfilled> {
+    pub(super) fn hand_over(&mut self, component: &Component) -> Result<(), ProjectError> {
         if component.digest() != self.component.digest() {
             self.component = component.clone();
             self.assign(self.role)?;
@@ -101,7 +101,7 @@ impl Filling {
     }
 
     /// Notes what the database is there for from now on.
-    pub(super) fn assign(&mut self, role: Role) -> Result<(), Unfilled> {
+    pub(super) fn assign(&mut self, role: Role) -> Result<(), ProjectError> {
         let component = self.component.digest();
         self.look_up(|connection| tables::set_role(connection, role, component))?;
         self.role = role;
@@ -109,14 +109,14 @@ impl Filling {
     }
 
     /// Applies the next page of the log.
-    pub(super) async fn apply(&mut self, page: Vec<Recorded>) -> Result<(), Unfilled> {
+    pub(super) async fn apply(&mut self, page: Vec<Recorded>) -> Result<(), ProjectError> {
         let Some(end) = page.last().map(|event| event.position) else { return Ok(()) };
         let (skipped, applicable): (Vec<_>, Vec<_>) = page
             .into_iter()
             .filter(|event| self.subscribed.contains(event))
             .partition(|event| self.parked.contains(&event.stream));
         if applicable.is_empty() && skipped.is_empty() {
-            self.pass_by(end)?;
+            self.skip_to(end)?;
         } else {
             let progress = Progress { skipped: &skipped, ..Progress::to(end) };
             if let Err(error) = self.attempt(&applicable, &progress).await? {
@@ -134,7 +134,7 @@ impl Filling {
     }
 
     /// Nothing is to be applied up to `end`, which is seldom worth a transaction.
-    fn pass_by(&mut self, end: Position) -> Result<(), Unfilled> {
+    fn skip_to(&mut self, end: Position) -> Result<(), ProjectError> {
         if end.distance_from(self.committed) >= COMMIT_EVERY {
             self.commit(&Progress::to(end))?;
         }
@@ -142,7 +142,7 @@ impl Filling {
     }
 
     /// Applies an event in a transaction of its own; parks its stream if that fails.
-    async fn apply_one(&mut self, event: &Recorded) -> Result<(), Unfilled> {
+    async fn apply_one(&mut self, event: &Recorded) -> Result<(), ProjectError> {
         let position = event.position;
         let events = std::slice::from_ref(event);
         if self.parked.contains(&event.stream) {
@@ -155,7 +155,12 @@ impl Filling {
     }
 
     /// Notes that an event could not be applied. `position`: everything else up to there is dealt with.
-    pub(super) fn park(&mut self, event: &Recorded, error: &str, position: Position) -> Result<(), Unfilled> {
+    pub(super) fn park(
+        &mut self,
+        event: &Recorded,
+        error: &str,
+        position: Position,
+    ) -> Result<(), ProjectError> {
         let (service, stream) = (&self.component.manifest().service, &event.stream);
         tracing::error!(
             %service,
@@ -173,7 +178,7 @@ impl Filling {
         &mut self,
         events: &[Recorded],
         progress: &Progress<'_>,
-    ) -> Result<Result<(), String>, Unfilled> {
+    ) -> Result<Result<(), String>, ProjectError> {
         if events.is_empty() {
             return self.commit(progress).map(Ok);
         }
@@ -210,7 +215,7 @@ impl Filling {
     }
 
     /// Commits progress alone.
-    pub(super) fn commit(&mut self, progress: &Progress<'_>) -> Result<(), Unfilled> {
+    pub(super) fn commit(&mut self, progress: &Progress<'_>) -> Result<(), ProjectError> {
         let connection = self.begin()?;
         tables::commit(&connection, progress)?;
         self.connection = Some(connection);
@@ -227,7 +232,7 @@ impl Filling {
     pub(super) fn look_up<T>(
         &mut self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, Unfilled> {
+    ) -> Result<T, ProjectError> {
         let connection = self.connection.take().map_or_else(|| self.database.writer(), Ok)?;
         let answer = connection.host(question);
         self.connection = Some(connection);
@@ -235,7 +240,7 @@ impl Filling {
     }
 
     /// The connection with a new transaction. Whoever does not put it back has it closed, and the transaction undone.
-    fn begin(&mut self) -> Result<Guarded, Unfilled> {
+    fn begin(&mut self) -> Result<Guarded, ProjectError> {
         let connection = self.connection.take().map_or_else(|| self.database.writer(), Ok)?;
         tables::begin(&connection)?;
         Ok(connection)
@@ -243,7 +248,7 @@ impl Filling {
 }
 
 /// Commits a batch, unless the component has made that impossible.
-fn commit(connection: &Guarded, progress: &Progress<'_>) -> Result<Result<(), String>, Unfilled> {
+fn commit(connection: &Guarded, progress: &Progress<'_>) -> Result<Result<(), String>, ProjectError> {
     if !connection.in_transaction() {
         return Ok(Err("a statement rolled the transaction back".to_owned()));
     }

@@ -13,7 +13,7 @@ use crate::model::{Digest, Position};
 use crate::runtime::Component;
 
 /// Where the databases of a service are.
-pub(super) struct Shelf {
+pub(super) struct DatabaseSet {
     pub(super) dir: PathBuf,
     pub(super) service: Arc<str>,
 }
@@ -31,14 +31,14 @@ pub(super) struct Opened {
 }
 
 /// Databases of a service with the components that they belong to.
-pub(super) struct Pair {
+pub(super) struct LiveAndNext {
     /// What queries ask: of the deployed component, or of the one before it until the deployed one's is built.
     pub(super) live: (Component, Opened),
     /// What is to take its place.
     pub(super) building: Option<(Component, Opened)>,
 }
 
-impl Shelf {
+impl DatabaseSet {
     /// Opens what there is for a read model of the deployed component, or makes what there must be. Of the other files only
     /// one is kept: that of the version before. `head`: of the log; a database that is ahead of it is of no use. `fresh`: the
     /// least generation of one that must be made; none that is still asked may have it.
@@ -49,7 +49,7 @@ impl Shelf {
         head: Position,
         fresh: u32,
         past: &Components,
-    ) -> Result<Pair, ProjectionsError> {
+    ) -> Result<LiveAndNext, ProjectionsError> {
         let digest = deployed.digest();
         let (mut own, others): (Vec<_>, Vec<_>) =
             self.find(head)?.into_iter().partition(|found| found.is_of(model));
@@ -64,7 +64,10 @@ impl Shelf {
                 let building = own.iter().position(newer).map(|at| own.remove(at));
                 let building = building.map(|found| self.take(found, model, Role::Building, digest));
                 let building = building.transpose()?.map(|opened| (deployed.clone(), opened));
-                Pair { live: (deployed.clone(), self.take(live, model, Role::Live, digest)?), building }
+                LiveAndNext {
+                    live: (deployed.clone(), self.take(live, model, Role::Live, digest)?),
+                    building,
+                }
             }
             None => {
                 let last = match last {
@@ -78,8 +81,8 @@ impl Shelf {
                 };
                 let deployed = (deployed.clone(), opened);
                 match last {
-                    Some(live) => Pair { live, building: Some(deployed) },
-                    None => Pair { live: deployed, building: None },
+                    Some(live) => LiveAndNext { live, building: Some(deployed) },
+                    None => LiveAndNext { live: deployed, building: None },
                 }
             }
         };
