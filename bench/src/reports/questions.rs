@@ -10,8 +10,8 @@ use kontor::clock::SystemClock;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
 use kontor::model::Json;
-use kontor::projection::Projections;
-use kontor::query::{Queries, QueryLimits};
+use kontor::projection::{ProjectionDeps, Projections};
+use kontor::query::{Queries, QueryDeps, QueryLimits};
 use kontor::runtime::{Component, Runtime};
 use kontor::aggregate::States;
 use serde::Serialize;
@@ -50,9 +50,10 @@ pub(super) async fn ask_all(
     let states = Arc::new(States::new(log.clone(), Snapshots::open(data)?, registry.clone()));
     let clock = Arc::new(SystemClock);
     let components = Arc::new(Components::new(registry.clone(), runtime, Store::open(data)?));
-    let projections = Projections::start(data, log.clone(), components, clock.clone()).await?;
-    let projections = Arc::new(projections);
-    let queries = Queries::new(states, registry, projections.clone(), log, clock, QueryLimits::default());
+    let deps = ProjectionDeps { log: log.clone(), components, clock: clock.clone() };
+    let projections = Arc::new(Projections::start(data, deps).await?);
+    let deps = QueryDeps { states, registry, projections: projections.clone(), log, clock };
+    let queries = Queries::new(deps, QueryLimits::default());
 
     let mut figures = Vec::new();
     for (question, query, arguments) in QUESTIONS {
@@ -60,7 +61,7 @@ pub(super) async fn ask_all(
         for time in 0..times as u64 {
             let arguments = Json::of(&arguments(&About { shop, random: random(time, 3) }))?;
             let started = Instant::now();
-            let inquiry = queries.inquiry(None, None);
+            let inquiry = queries.inquiry_now();
             let answer = inquiry.answer("report", query, arguments).await.context(*question)?;
             latencies_us.push(u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX));
             let answer: Value = answer.body.read()?;
