@@ -124,7 +124,7 @@ impl Projector {
             let progress = Progress { skipped: &skipped, ..Progress::to(end) };
             if let Err(error) = self.attempt(&applicable, &progress).await? {
                 let (service, events) = (&self.component.manifest().service, applicable.len());
-                tracing::warn!(%service, events, error, "failed to apply a batch; applying its events singly");
+                tracing::warn!(%service, events, error, "failed to apply a batch; applying events singly");
                 let mut events = [skipped, applicable].concat();
                 events.sort_by_key(|event| event.position);
                 for event in &events {
