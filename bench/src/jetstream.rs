@@ -23,8 +23,8 @@ const LOGS: [(&str, usize); 3] = [("JetStream R1", 1), ("JetStream R3", 3), ("em
 
 const WARNING: &str = "\
 The nats-servers share the processors and the disk of this machine with the host and with each other, and
-each of the three of R3 writes everything to that one disk. On machines of their own R3 costs less, and a round
-trip over their network more.";
+each of the three of R3 writes everything to that one disk. On machines of their own R3 costs less, and a
+round trip over their network more.";
 
 /// Compare commands and orders on the embedded log, on one nats-server and on three, in turns
 #[derive(clap::Args)]

@@ -41,10 +41,10 @@ pub(super) struct LiveAndNext {
 }
 
 impl DatabaseSet {
-    /// Opens the databases for a read model of the deployed component, or makes the live one. Keeps only one
-    /// of the other files: that of the version before. A database that is ahead of `head`, the log's, cannot
-    /// be used. A database that is made has at least `min_generation`, which must be higher than that of any
-    /// that queries still ask.
+    /// Opens the databases for a read model of the deployed component, and makes a missing one. Keeps only
+    /// one of the other files: that of the version before. A database that is ahead of `head`, the log's,
+    /// cannot be used. A database that is made has at least `min_generation`, which must be higher than that
+    /// of any database that queries still ask.
     pub(super) async fn open(
         &self,
         deployed: &Component,

@@ -106,7 +106,7 @@ impl Projections {
             let service = &component.manifest().service;
             let projection = match (before.get(service), &component.manifest().read_model) {
                 (Some(projection), _) => {
-                    // Err: the queue is full; the runner follows with each request that it takes from it.
+                    // Err: the queue is full; the runner looks for a deployment after each request anyway.
                     let _ = projection.requests.try_send(Request::Follow);
                     projection.clone()
                 }

@@ -140,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_caller_got_wrong_is_not_worth_a_repetition() {
+    fn an_error_of_the_caller_is_not_worth_a_retry() {
         check(QueryError::NotDeployed("query lines of report".to_owned()), 404, "not-deployed", false);
         check(Rejection::new("not-found", "No."), 404, "not-found", false);
         check(Rejection::new("invalid-arguments", "No."), 422, "invalid-arguments", false);
     }
 
     #[test]
-    fn what_will_pass_is_worth_a_repetition() {
+    fn an_error_that_passes_is_worth_a_retry() {
         let (at_least, reached) = (Position::new(9), Position::new(7));
         check(QueryError::Busy, 503, "busy", true);
         check(unreadable(), 503, "log-unavailable", true);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_view_gives_has_the_same_problem_as_the_answer_of_a_query() {
+    fn a_view_and_a_query_have_the_same_problems() {
         check(CallError::Unknown("aggregate order".to_owned()), 404, "not-deployed", false);
         check(CallError::Read(unreadable()), 503, "log-unavailable", true);
         check(CallError::Fault(fault(FaultKind::Memory)), 500, "component-out-of-memory", false);
