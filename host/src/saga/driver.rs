@@ -9,36 +9,36 @@ use futures::future::join_all;
 use serde::Serialize;
 use tokio::time::timeout_at;
 
-use super::entry::{self, Action, Caused, Divergence, Effort, Entry, Wait};
+use super::entry::{self, Action, AttemptStats, Caused, Divergence, Entry, Wait};
 use super::journal::{Answered, Waiting};
 use super::record::{Record, RecordError, written};
 use super::retry::Phase;
-use super::sender::{Fate, NotHere, Sender};
+use super::sender::{Relinquished, Sender, StepResult};
 use crate::aggregate::Accepted;
 use crate::model::{Json, NewEvent, Recorded, Rejection, Version};
 use crate::runtime::{Awaited, Halt, Outcome, Request, Step, Steps};
 
 /// Why a run was halted.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum HaltReason {
     /// A step failed for good, and what was done is to be undone.
     Unwind(Rejection),
     /// A person has to look at it.
     Park(Entry),
     /// It waits, which its journal says.
     Wait,
-    NotHere,
+    Relinquished,
     /// The journal, or the log, cannot be read or written now.
     Record(RecordError),
     /// A rehearsal has come to where the journal ends.
-    Rehearsed,
+    EndOfJournal,
 }
 
 /// What a run and whoever started it share.
 pub(super) struct Progress {
     pub(super) record: Record,
     /// Set when the run is halted.
-    pub(super) verdict: Option<Verdict>,
+    pub(super) halt_reason: Option<HaltReason>,
     /// The names that this run has come to.
     pub(super) reached: BTreeSet<String>,
 }
@@ -72,27 +72,27 @@ impl Driver {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn halt(&self, verdict: Verdict) -> Halt {
-        self.progress().verdict = Some(verdict);
+    fn halt(&self, halt_reason: HaltReason) -> Halt {
+        self.progress().halt_reason = Some(halt_reason);
         Halt
     }
 
-    fn not_here(&self, _: NotHere) -> Halt {
-        self.halt(Verdict::NotHere)
+    fn relinquished(&self, _: Relinquished) -> Halt {
+        self.halt(HaltReason::Relinquished)
     }
 
     fn write(&self, entries: &[Entry]) -> Result<(), Halt> {
         let written = self.progress().record.write(entries);
-        written.map_err(|error| self.halt(Verdict::Record(error)))
+        written.map_err(|error| self.halt(HaltReason::Record(error)))
     }
 
     fn note(&self, entries: &[Entry]) -> Result<(), Halt> {
         let noted = self.progress().record.note(entries);
-        noted.map_err(|error| self.halt(Verdict::Record(error)))
+        noted.map_err(|error| self.halt(HaltReason::Record(error)))
     }
 
-    /// Waits for an answer; if that takes long, what the run has done meanwhile is written for those who look.
-    async fn patiently<T>(&self, work: impl Future<Output = T>) -> T {
+    /// WaitList for an answer; if that takes long, what the run has done meanwhile is written for those who look.
+    async fn flush_if_slow<T>(&self, work: impl Future<Output = T>) -> T {
         let noted_until = self.progress().record.noted_until();
         let Some(deadline) = noted_until else {
             return work.await;
@@ -117,7 +117,7 @@ impl Driver {
         let mut progress = self.progress();
         if !progress.reached.insert(name.to_owned()) {
             let why = format!("the run uses the step name {name} twice");
-            progress.verdict = Some(Verdict::Park(Entry::Parked { why, divergence: None }));
+            progress.halt_reason = Some(HaltReason::Park(Entry::Parked { why, divergence: None }));
             return Err(Halt);
         }
         Ok(progress.record.saga().and_then(|saga| saga.answered.get(name).cloned()))
@@ -126,8 +126,8 @@ impl Driver {
     /// The run asks for something else than it did before: it would not be the same saga any more.
     fn diverged(&self, name: &str, journaled: &Answered, asked: &impl Serialize) -> Halt {
         self.halt(match diverged(name, journaled, Some(asked)) {
-            Ok(parked) => Verdict::Park(parked),
-            Err(error) => Verdict::Record(error.into()),
+            Ok(parked) => HaltReason::Park(parked),
+            Err(error) => HaltReason::Record(error.into()),
         })
     }
 
@@ -145,12 +145,12 @@ impl Driver {
         self.halt(match self.phase() {
             Phase::AfterPivot => {
                 let why = format!("the step {name} failed after the pivot: {error}");
-                Verdict::Park(Entry::Parked { why, divergence: None })
+                HaltReason::Park(Entry::Parked { why, divergence: None })
             }
             // A client sees this: what the error was is for the operator, and stands in the journal.
             Phase::BeforePivot | Phase::Undo => {
                 let message = format!("The step {name} got no answer in all its attempts.");
-                Verdict::Unwind(Rejection::new("step-failed", message))
+                HaltReason::Unwind(Rejection::new("step-failed", message))
             }
         })
     }
@@ -159,17 +159,17 @@ impl Driver {
     async fn take(
         &self,
         steps: Vec<Step>,
-        done: fn(String, Action, entry::Outcome, Effort) -> Entry,
+        done: fn(String, Action, entry::Outcome, AttemptStats) -> Entry,
     ) -> Result<Vec<Result<Outcome, Rejection>>, Halt> {
         let journaled = steps.iter().map(|step| self.journaled_step(step));
         let mut answers = journaled.collect::<Result<Vec<_>, _>>()?;
         let open: Vec<usize> = (0..steps.len()).filter(|index| answers[*index].is_none()).collect();
         if self.rehearsal && !open.is_empty() {
-            return Err(self.halt(Verdict::Rehearsed));
+            return Err(self.halt(HaltReason::EndOfJournal));
         }
         if !open.is_empty() {
-            let appending = self.progress().record.overtakable();
-            written(appending).await.map_err(|error| self.halt(Verdict::Record(error)))?;
+            let appending = self.progress().record.pending_before_commands();
+            written(appending).await.map_err(|error| self.halt(HaltReason::Record(error)))?;
         }
         let phase = self.phase();
         let sent = open.iter().map(|index| {
@@ -177,24 +177,24 @@ impl Driver {
             self.sender.step(&step.name, phase, self.sender.command(step, self.resumed))
         });
         let mut entries = Vec::with_capacity(open.len());
-        let (mut failed, mut not_here) = (None, None);
-        for (index, sent) in open.iter().zip(self.patiently(join_all(sent)).await) {
+        let (mut failed, mut relinquished) = (None, None);
+        for (index, sent) in open.iter().zip(self.flush_if_slow(join_all(sent)).await) {
             let (name, action) = (steps[*index].name.clone(), Action::from(&steps[*index]));
             match sent {
-                Ok((Fate::Accepted(accepted), effort)) => {
+                Ok((StepResult::Accepted(accepted), effort)) => {
                     let outcome = outcome(accepted);
                     entries.push(done(name, action, outcome.clone(), effort));
                     answers[*index] = Some(Ok(outcome));
                 }
-                Ok((Fate::Refused(rejection), effort)) => {
+                Ok((StepResult::Rejected(rejection), effort)) => {
                     answers[*index] = Some(Err(rejection.clone()));
                     entries.push(Entry::StepRefused { name, action, rejection, effort });
                 }
-                Ok((Fate::Failed(error), effort)) => {
+                Ok((StepResult::Failed(error), effort)) => {
                     failed = Some((name.clone(), error.clone()));
                     entries.push(Entry::StepFailed { name, action, error, effort });
                 }
-                Err(halted) => not_here = Some(halted),
+                Err(halted) => relinquished = Some(halted),
             }
         }
         if answers.iter().all(|answer| matches!(answer, Some(Ok(_)))) {
@@ -202,8 +202,8 @@ impl Driver {
         } else {
             self.write(&entries)?;
         }
-        if let Some(not_here) = not_here {
-            return Err(self.not_here(not_here));
+        if let Some(relinquished) = relinquished {
+            return Err(self.relinquished(relinquished));
         }
         if let Some((name, error)) = failed {
             return Err(self.gave_up(&name, &error));
@@ -218,7 +218,7 @@ impl Driver {
             Some(Waiting { wait: journaled, .. }) => {
                 self.diverged(name, &Answered::Wait { wait: journaled, event: None }, wait)
             }
-            None => self.halt(Verdict::Rehearsed),
+            None => self.halt(HaltReason::EndOfJournal),
         }
     }
 
@@ -231,9 +231,9 @@ impl Driver {
             None => {}
         }
         let (Wait::Sleep { duration_ms: time_ms } | Wait::Event { timeout_ms: time_ms, .. }) = wait;
-        let until_ms = self.sender.shared.deps.clock.now_ms().saturating_add(time_ms);
+        let until_ms = self.sender.inner.deps.clock.now_ms().saturating_add(time_ms);
         self.write(&[Entry::Waiting { name, wait, until_ms }])?;
-        Err(self.halt(Verdict::Wait))
+        Err(self.halt(HaltReason::Wait))
     }
 }
 
@@ -255,15 +255,15 @@ impl Steps for Driver {
         match self.journaled(&name)? {
             Some(Answered::Query { request, answer }) if request == asked => return Ok(answer),
             Some(other) => return Err(self.diverged(&name, &other, &asked)),
-            None if self.rehearsal => return Err(self.halt(Verdict::Rehearsed)),
+            None if self.rehearsal => return Err(self.halt(HaltReason::EndOfJournal)),
             None => {}
         }
-        let answered = self.patiently(self.sender.ask(&name, self.phase(), &request)).await;
-        let (fate, effort) = answered.map_err(|not_here| self.not_here(not_here))?;
-        let answer = match fate {
-            Fate::Accepted(answer) => Ok(answer),
-            Fate::Refused(rejection) => Err(rejection),
-            Fate::Failed(error) => {
+        let answered = self.flush_if_slow(self.sender.ask(&name, self.phase(), &request)).await;
+        let (result, effort) = answered.map_err(|relinquished| self.relinquished(relinquished))?;
+        let answer = match result {
+            StepResult::Accepted(answer) => Ok(answer),
+            StepResult::Rejected(rejection) => Err(rejection),
+            StepResult::Failed(error) => {
                 tracing::warn!(saga = %self.sender.id, question = name, "no answer in all attempts: {error}");
                 return Err(self.gave_up(&name, &error));
             }
@@ -286,8 +286,8 @@ impl Steps for Driver {
         let Some(version) = self.wait(name, wait)? else {
             return Ok(None);
         };
-        let read = self.sender.shared.deps.log.read(&stream, version.before(1), 1).await;
-        let events = read.map_err(|error| self.halt(Verdict::Record(error.into())))?;
+        let read = self.sender.inner.deps.log.read(&stream, version.before(1), 1).await;
+        let events = read.map_err(|error| self.halt(HaltReason::Record(error.into())))?;
         Ok(events.into_iter().next())
     }
 }
@@ -331,7 +331,7 @@ pub(super) async fn awaited(
     };
     let mut after = Version::START;
     loop {
-        let page = sender.shared.deps.log.read(stream, after, crate::log::MAX_PAGE).await?;
+        let page = sender.inner.deps.log.read(stream, after, crate::log::MAX_PAGE).await?;
         let Some(last) = page.last() else {
             return Ok(None);
         };

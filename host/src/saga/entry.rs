@@ -79,7 +79,7 @@ impl Wait {
 
 /// What it took to get an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Effort {
+pub(crate) struct AttemptStats {
     /// How often it was tried, from 1.
     pub(crate) attempts: u32,
     /// From the first attempt to the answer, pauses included.
@@ -116,31 +116,31 @@ pub(crate) enum Entry {
         name: String,
         action: Action,
         outcome: Outcome,
-        effort: Effort,
+        effort: AttemptStats,
     },
     StepRefused {
         name: String,
         action: Action,
         rejection: Rejection,
-        effort: Effort,
+        effort: AttemptStats,
     },
     StepFailed {
         name: String,
         action: Action,
         error: String,
-        effort: Effort,
+        effort: AttemptStats,
     },
     Pivoted {
         name: String,
         action: Action,
         outcome: Outcome,
-        effort: Effort,
+        effort: AttemptStats,
     },
     QueryAnswered {
         name: String,
         request: Request,
         answer: Result<Json, Rejection>,
-        effort: Effort,
+        effort: AttemptStats,
     },
     Waiting {
         name: String,
@@ -158,12 +158,12 @@ pub(crate) enum Entry {
     },
     Undone {
         name: String,
-        effort: Effort,
+        effort: AttemptStats,
     },
     UndoFailed {
         name: String,
         error: String,
-        effort: Effort,
+        effort: AttemptStats,
     },
     Parked {
         why: String,

@@ -3,24 +3,28 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::index::{Change, Listed, Open, Unended};
-use super::sender::NotHere;
-use super::{LOG_PAUSE, Place, SagaStatus, Shared, record};
+use super::index::{Change, Listed, SagaHandle, UnfinishedSaga};
+use super::sender::Relinquished;
+use super::{Inner, LOG_PAUSE, Place, SagaStatus, record};
 use crate::log::Subscription;
 use crate::model::{Recorded, SAGA, SagaId, StreamId};
 
-impl Shared {
+impl Inner {
     /// Runs the open sagas, then those that the log's events start or wake.
-    pub(super) async fn follow(self: Arc<Self>, open: Vec<Arc<Open>>, mut subscription: Subscription) {
-        if !open.is_empty() {
-            tracing::info!(sagas = open.len(), "taking up the sagas that have not ended");
+    pub(super) async fn follow(
+        self: Arc<Self>,
+        handle: Vec<Arc<SagaHandle>>,
+        mut subscription: Subscription,
+    ) {
+        if !handle.is_empty() {
+            tracing::info!(sagas = handle.len(), "taking up the sagas that have not ended");
         }
-        for saga in open {
+        for saga in handle {
             if self.spawn(saga, None).await.is_err() {
                 return;
             }
         }
-        let mut members = self.deps.nodes.changed();
+        let mut members = self.deps.cluster.changed();
         loop {
             let page = tokio::select! {
                 biased;
@@ -34,7 +38,7 @@ impl Shared {
                 page = subscription.next() => page,
             };
             match page {
-                Ok(Some(page)) if self.take_in(&page).await.is_ok() => {}
+                Ok(Some(page)) if self.apply(&page).await.is_ok() => {}
                 Ok(_) => return,
                 Err(error) => {
                     tracing::error!(%error, "sagas cannot follow the log");
@@ -45,7 +49,7 @@ impl Shared {
     }
 
     /// Starts and wakes the sagas that a page of events is about, and remembers that.
-    async fn take_in(self: &Arc<Self>, page: &[Recorded]) -> Result<(), NotHere> {
+    async fn apply(self: &Arc<Self>, page: &[Recorded]) -> Result<(), Relinquished> {
         let deployed = self.deps.components.current();
         let (mut changes, mut called) = (Vec::new(), Vec::new());
         for event in page {
@@ -53,7 +57,7 @@ impl Shared {
                 let change = Change::of(event);
                 match &change {
                     Some(Change::Resumed { id }) => called.push(id.clone()),
-                    Some(Change::Taken { id, node }) if Some(node) != self.deps.nodes.me() => {
+                    Some(Change::Taken { id, node }) if Some(node) != self.deps.cluster.me() => {
                         self.lose(id);
                     }
                     Some(change) => self.tell_of(change),
@@ -63,17 +67,17 @@ impl Shared {
                 continue;
             }
             for (id, trigger) in deployed.started_by(&event.stream, &event.name, event.index, &event.meta) {
-                let open = Arc::new(Open {
+                let handle = Arc::new(SagaHandle {
                     id,
                     trigger: event.position,
                     service: trigger.component.manifest().service.clone(),
                     name: trigger.saga.clone(),
                 });
-                changes.push(Change::Triggered { open: open.clone(), stream: event.stream.to_string() });
-                if self.deps.nodes.owns(open.id.as_str(), None) {
+                changes.push(Change::Triggered { handle: handle.clone(), stream: event.stream.to_string() });
+                if self.deps.cluster.owns(handle.id.as_str(), None) {
                     // One that an earlier process may have run looks into its journal first.
                     let new = (event.position > self.since).then(|| event.clone());
-                    self.spawn(open, new).await?;
+                    self.spawn(handle, new).await?;
                 }
             }
             for sleeper in self.waits.happened(&event.stream, &event.name) {
@@ -87,7 +91,7 @@ impl Shared {
             self.pause(LOG_PAUSE).await?;
         }
         self.followed.send_replace(last.position);
-        if self.deps.nodes.me().is_some() {
+        if self.deps.cluster.me().is_some() {
             self.call(called).await?;
         }
         Ok(())
@@ -104,10 +108,10 @@ impl Shared {
     }
 
     /// Runs sagas that a person has acted on, on whichever host.
-    async fn call(self: &Arc<Self>, called: Vec<SagaId>) -> Result<(), NotHere> {
+    async fn call(self: &Arc<Self>, called: Vec<SagaId>) -> Result<(), Relinquished> {
         for id in called {
             match self.index.find(&id).await {
-                Ok(Some(Listed { open, .. })) => self.spawn(Arc::new(open), None).await?,
+                Ok(Some(Listed { handle, .. })) => self.spawn(Arc::new(handle), None).await?,
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, saga = %id, "a saga goes on at the next start only"),
             }
@@ -116,19 +120,19 @@ impl Shared {
     }
 
     /// Runs the sagas that have become this host's.
-    async fn take_over(self: &Arc<Self>) -> Result<(), NotHere> {
-        let unended = loop {
-            match self.index.unended().await {
-                Ok(unended) => break unended,
+    async fn take_over(self: &Arc<Self>) -> Result<(), Relinquished> {
+        let unfinished = loop {
+            match self.index.unfinished().await {
+                Ok(unfinished) => break unfinished,
                 Err(error) => tracing::error!(%error, "the index of sagas cannot be read"),
             }
             self.pause(LOG_PAUSE).await?;
         };
         let mut taken = 0;
-        for Unended { open, runner, .. } in unended {
-            if self.deps.nodes.owns(open.id.as_str(), runner.as_ref()) && !self.waits.has(&open.id) {
-                taken += usize::from(!self.under_way().contains_key(&open.id));
-                self.spawn(Arc::new(open), None).await?;
+        for UnfinishedSaga { handle, runner, .. } in unfinished {
+            if self.deps.cluster.owns(handle.id.as_str(), runner.as_ref()) && !self.waits.has(&handle.id) {
+                taken += usize::from(!self.under_way().contains_key(&handle.id));
+                self.spawn(Arc::new(handle), None).await?;
             }
         }
         if taken > 0 {
@@ -187,18 +191,18 @@ impl Shared {
             Change::Parked { id, .. } => id,
             _ => return,
         };
-        let alone = self.deps.nodes.me().is_none();
+        let alone = self.deps.cluster.me().is_none();
         if alone || !self.waiting().contains_key(id) || self.under_way().contains_key(id) {
             return;
         }
-        let (shared, id) = (self.clone(), id.clone());
+        let (inner, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
             let Ok(stream) = StreamId::new(SAGA, id.as_str()) else { return };
             // Err: they wait as long as they wanted to, and then look for themselves. It may go on by now.
-            if let Ok((_, Some(saga))) = record::read(&*shared.deps.log, &stream).await
+            if let Ok((_, Some(saga))) = record::read(&*inner.deps.log, &stream).await
                 && saga.state.settled()
             {
-                shared.tell_waiting(&SagaStatus::of(&id, &saga));
+                inner.tell_waiting(&SagaStatus::of(&id, &saga));
             }
         });
     }

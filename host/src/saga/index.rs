@@ -52,7 +52,7 @@ INSERT INTO position VALUES (0);
 
 /// A saga, and the position of the event that started it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Open {
+pub(super) struct SagaHandle {
     pub(super) id: SagaId,
     pub(super) trigger: Position,
     pub(super) service: Arc<str>,
@@ -61,8 +61,8 @@ pub(super) struct Open {
 
 /// A saga that goes on by itself.
 #[derive(Debug, PartialEq)]
-pub(super) struct Unended {
-    pub(super) open: Open,
+pub(super) struct UnfinishedSaga {
+    pub(super) handle: SagaHandle,
     /// The host that runs it by its journal.
     pub(super) runner: Option<NodeId>,
     /// Set while it only sleeps: milliseconds since 1970-01-01 UTC.
@@ -72,7 +72,7 @@ pub(super) struct Unended {
 /// A saga as the index has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Listed {
-    pub(super) open: Open,
+    pub(super) handle: SagaHandle,
     /// The stream of the event that started it.
     pub(super) stream: String,
     pub(super) state: SagaState,
@@ -83,7 +83,7 @@ pub(super) struct Listed {
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Triggered {
-        open: Arc<Open>,
+        handle: Arc<SagaHandle>,
         stream: String,
     },
     RunsOn {
@@ -172,26 +172,26 @@ impl Index {
     }
 
     /// The sagas that go on by themselves, oldest first: neither ended nor parked.
-    pub(super) async fn unended(&self) -> rusqlite::Result<Vec<Unended>> {
+    pub(super) async fn unfinished(&self) -> rusqlite::Result<Vec<UnfinishedSaga>> {
         self.with(|connection| {
             let mut statement = connection.prepare(
                 "SELECT id, trigger, service, name, runner, sleeps_until_ms FROM sagas
                  WHERE state IN ('running', 'unwinding', 'waiting') ORDER BY id",
             )?;
-            statement.query_map([], Unended::read)?.collect()
+            statement.query_map([], UnfinishedSaga::read)?.collect()
         })
         .await
     }
 
     /// The sagas of a service that have not ended.
-    pub(super) async fn open_of(&self, service: &str) -> rusqlite::Result<Vec<Open>> {
+    pub(super) async fn open_of(&self, service: &str) -> rusqlite::Result<Vec<SagaHandle>> {
         let service = service.to_owned();
         self.with(move |connection| {
             let mut statement = connection.prepare(
                 "SELECT id, trigger, service, name FROM sagas
                  WHERE state IN ('running', 'waiting', 'unwinding', 'parked') AND service = ?1 ORDER BY id",
             )?;
-            statement.query_map([service], Open::read)?.collect()
+            statement.query_map([service], SagaHandle::read)?.collect()
         })
         .await
     }
@@ -226,7 +226,7 @@ impl Index {
     }
 
     /// For each state of sagas that have not ended, how many there are and the id of the oldest.
-    pub(super) async fn census(&self) -> rusqlite::Result<Vec<(SagaState, u64, SagaId)>> {
+    pub(super) async fn counts(&self) -> rusqlite::Result<Vec<(SagaState, u64, SagaId)>> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT state, count(*), min(id) FROM sagas
@@ -294,17 +294,17 @@ impl Index {
     }
 }
 
-impl Open {
+impl SagaHandle {
     /// From a row that begins with id, trigger, service and name.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self { id: row.get(0)?, trigger: row.get(1)?, service: row.get(2)?, name: row.get(3)? })
     }
 }
 
-impl Unended {
+impl UnfinishedSaga {
     /// From a row that goes on with runner and the end of its sleep.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self { open: Open::read(row)?, runner: row.get(4)?, sleeps_until_ms: row.get(5)? })
+        Ok(Self { handle: SagaHandle::read(row)?, runner: row.get(4)?, sleeps_until_ms: row.get(5)? })
     }
 }
 
@@ -312,7 +312,7 @@ impl Listed {
     /// From a row that goes on with stream, state and why.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let (stream, state, why) = (row.get(4)?, row.get(5)?, row.get(6)?);
-        Ok(Self { open: Open::read(row)?, stream, state, why })
+        Ok(Self { handle: SagaHandle::read(row)?, stream, state, why })
     }
 }
 
@@ -322,12 +322,12 @@ impl Change {
             connection.prepare_cached(sql)?.execute(params![id, value])
         };
         match self {
-            Self::Triggered { open, stream } => connection
+            Self::Triggered { handle, stream } => connection
                 .prepare_cached(
                     "INSERT INTO sagas (id, trigger, stream, service, name, state)
                      VALUES (?1, ?2, ?3, ?4, ?5, 'running') ON CONFLICT DO NOTHING",
                 )?
-                .execute(params![open.id, open.trigger, stream, open.service, open.name]),
+                .execute(params![handle.id, handle.trigger, stream, handle.service, handle.name]),
             Self::RunsOn { id, digest } => {
                 set("UPDATE sagas SET digest = ?2 WHERE id = ?1", id, &digest.to_string())
             }
@@ -372,13 +372,13 @@ impl FromSql for SagaState {
 mod tests {
     use super::*;
 
-    fn saga(id: &str, trigger: u64) -> Open {
+    fn saga(id: &str, trigger: u64) -> SagaHandle {
         let trigger = Position::new(trigger);
-        Open { id: id.into(), trigger, service: "order".into(), name: "place-order".into() }
+        SagaHandle { id: id.into(), trigger, service: "order".into(), name: "place-order".into() }
     }
 
     fn triggered(id: &str, trigger: u64) -> Change {
-        Change::Triggered { open: saga(id, trigger).into(), stream: format!("order/{trigger}") }
+        Change::Triggered { handle: saga(id, trigger).into(), stream: format!("order/{trigger}") }
     }
 
     fn moved(id: &str, state: SagaState) -> Change {
@@ -396,8 +396,8 @@ mod tests {
 
         let index = Index::open(dir.path()).unwrap();
         index.apply(both, Position::new(7)).await.unwrap();
-        let b = Unended { open: saga("b", 4), runner: None, sleeps_until_ms: None };
-        assert_eq!(index.unended().await.unwrap(), [b]);
+        let b = UnfinishedSaga { handle: saga("b", 4), runner: None, sleeps_until_ms: None };
+        assert_eq!(index.unfinished().await.unwrap(), [b]);
         assert_eq!(index.position().await.unwrap(), Position::new(7));
     }
 
@@ -428,18 +428,21 @@ mod tests {
             moved("d", SagaState::Running),
         ]);
         index.apply(changes, Position::new(9)).await.unwrap();
-        let unended = index.unended().await.unwrap();
+        let unfinished = index.unfinished().await.unwrap();
         assert_eq!(
-            unended.iter().map(|saga| (saga.open.id.as_str(), saga.sleeps_until_ms)).collect::<Vec<_>>(),
+            unfinished.iter().map(|saga| (saga.handle.id.as_str(), saga.sleeps_until_ms)).collect::<Vec<_>>(),
             [("a", Some(50)), ("d", None)]
         );
         let listed = index.list(Some(SagaState::Parked), None, None, 10).await.unwrap();
         assert_eq!(
-            listed.iter().map(|listed| (listed.open.id.as_str(), listed.why.as_deref())).collect::<Vec<_>>(),
+            listed
+                .iter()
+                .map(|listed| (listed.handle.id.as_str(), listed.why.as_deref()))
+                .collect::<Vec<_>>(),
             [("c", Some("why")), ("b", Some("why"))]
         );
         assert_eq!(
-            index.census().await.unwrap(),
+            index.counts().await.unwrap(),
             [
                 (SagaState::Parked, 2, id("b")),
                 (SagaState::Running, 1, id("d")),
@@ -451,7 +454,7 @@ mod tests {
         index.apply(again, Position::new(10)).await.unwrap();
         let listed = index.list(None, Some("place-order".to_owned()), Some("d".to_owned()), 2).await.unwrap();
         assert_eq!(
-            listed.iter().map(|listed| (listed.open.id.as_str(), listed.state)).collect::<Vec<_>>(),
+            listed.iter().map(|listed| (listed.handle.id.as_str(), listed.state)).collect::<Vec<_>>(),
             [("c", SagaState::Running), ("b", SagaState::Unwinding)]
         );
     }

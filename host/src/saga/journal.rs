@@ -120,7 +120,7 @@ pub(crate) fn next_state(saga: Option<Saga>, entry: &Entry) -> Result<Saga, Ille
         (None, other) => Err(IllegalEntry { entry: other.name(), state: "not started" }),
         (Some(mut saga), entry) => {
             let state = saga.state;
-            match saga.take_in(entry) {
+            match saga.apply(entry) {
                 Some(()) => Ok(saga),
                 None => Err(IllegalEntry { entry: entry.name(), state: state.as_str() }),
             }
@@ -147,7 +147,7 @@ impl Saga {
     }
 
     /// None if the entry cannot follow.
-    fn take_in(&mut self, entry: &Entry) -> Option<()> {
+    fn apply(&mut self, entry: &Entry) -> Option<()> {
         match entry {
             Entry::Moved { digest } => return self.move_over(*digest),
             Entry::Taken { node } if !self.state.ended() => {

@@ -16,14 +16,14 @@ pub(crate) mod entry;
 mod follow;
 mod index;
 pub(crate) mod journal;
-mod moving;
+mod migration;
 mod operate;
 mod record;
 mod retry;
 mod runner;
 mod sender;
 pub mod timeline;
-mod waits;
+mod wait_list;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -43,15 +43,15 @@ use crate::model::{Position, Recorded, Rejection, SAGA, SagaId, StreamId};
 use crate::runtime::Ask;
 
 pub use journal::SagaState;
-pub(crate) use moving::{Course, Rehearsed};
-pub use operate::{Act, Census, Filter, Overview};
+pub(crate) use migration::{ReplayOutcome, ReplayedSaga};
+pub use operate::{Act, Filter, Overview, StateCount};
 pub use retry::{Retries, Retry};
 
-use index::{Change, Index, Open, Unended};
+use index::{Change, Index, SagaHandle, UnfinishedSaga};
 use journal::Saga;
 use record::{RecordError, actor};
-use sender::NotHere;
-use waits::Waits;
+use sender::Relinquished;
+use wait_list::WaitList;
 
 /// Sagas under way at once, those included that wait for an instance, for the log or for the next attempt of a step: some ten
 /// kilobytes each. The others wait in the log.
@@ -86,19 +86,19 @@ pub struct Deps {
     pub clock: SharedClock,
     pub retries: Retries,
     /// Who else runs sagas of this log.
-    pub nodes: Cluster,
+    pub cluster: Cluster,
 }
 
 /// Runs all sagas of the host.
 pub struct Sagas {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Shared {
+struct Inner {
     deps: Deps,
     index: Index,
-    waits: Waits,
+    waits: WaitList,
     /// True when the host is stopping.
     stopping: watch::Sender<bool>,
     places: Arc<Semaphore>,
@@ -108,21 +108,21 @@ struct Shared {
     /// unless others look at it too.
     since: Position,
     /// The sagas that have been started here and neither ended nor gone to sleep.
-    under_way: Mutex<HashMap<SagaId, UnderWay>>,
+    under_way: Mutex<HashMap<SagaId, ActiveSaga>>,
     /// Who waits for the end of a saga.
     waiting: Mutex<HashMap<SagaId, Vec<oneshot::Sender<SagaStatus>>>>,
 }
 
-struct UnderWay {
-    open: Arc<Open>,
+struct ActiveSaga {
+    handle: Arc<SagaHandle>,
     place: Place,
     /// Whether another host has taken it since its journal was read.
     lost: bool,
 }
 
-impl UnderWay {
-    fn new(open: Arc<Open>, place: Place) -> Self {
-        Self { open, place, lost: false }
+impl ActiveSaga {
+    fn new(handle: Arc<SagaHandle>, place: Place) -> Self {
+        Self { handle, place, lost: false }
     }
 }
 
@@ -136,16 +136,16 @@ enum Place {
 }
 
 /// Somebody who waits for a saga, and is forgotten when that is over.
-struct Settling<'a> {
-    shared: &'a Shared,
+struct CompletionWaiter<'a> {
+    inner: &'a Inner,
     id: SagaId,
     told: oneshot::Receiver<SagaStatus>,
 }
 
-impl Drop for Settling<'_> {
+impl Drop for CompletionWaiter<'_> {
     fn drop(&mut self) {
         self.told.close();
-        let mut waiting = self.shared.waiting();
+        let mut waiting = self.inner.waiting();
         if let Some(senders) = waiting.get_mut(&self.id) {
             senders.retain(|sender| !sender.is_closed());
             if senders.is_empty() {
@@ -159,41 +159,41 @@ impl Sagas {
     /// Takes up all sagas that have not ended, and from then on every one that an event starts. `data`: where the index is.
     pub async fn start(data: &Path, deps: Deps) -> Result<Self, SagasError> {
         let since = if deps.log.is_shared() { Position::MAX } else { *deps.log.head().borrow() };
-        let shared = Arc::new(Shared {
+        let inner = Arc::new(Inner {
             deps,
             since,
             index: Index::open(data)?,
-            waits: Waits::default(),
+            waits: WaitList::default(),
             stopping: watch::Sender::new(false),
             places: Arc::new(Semaphore::new(MAX_UNDER_WAY as usize)),
             followed: watch::Sender::new(Position::START),
             under_way: Mutex::default(),
             waiting: Mutex::default(),
         });
-        let position = shared.index.position().await?;
-        let mut open = Vec::new();
-        for Unended { open: saga, runner, sleeps_until_ms } in shared.index.unended().await? {
+        let position = inner.index.position().await?;
+        let mut handle = Vec::new();
+        for UnfinishedSaga { handle: saga, runner, sleeps_until_ms } in inner.index.unfinished().await? {
             let saga = Arc::new(saga);
             match sleeps_until_ms {
-                Some(until_ms) if runner.as_ref() == shared.deps.nodes.me() => {
-                    shared.waits.add(saga, until_ms, None);
+                Some(until_ms) if runner.as_ref() == inner.deps.cluster.me() => {
+                    inner.waits.add(saga, until_ms, None);
                 }
-                _ if shared.deps.nodes.owns(saga.id.as_str(), runner.as_ref()) => {
-                    let under_way = UnderWay::new(saga.clone(), Place::None);
-                    shared.under_way().insert(saga.id.clone(), under_way);
-                    open.push(saga);
+                _ if inner.deps.cluster.owns(saga.id.as_str(), runner.as_ref()) => {
+                    let under_way = ActiveSaga::new(saga.clone(), Place::None);
+                    inner.under_way().insert(saga.id.clone(), under_way);
+                    handle.push(saga);
                 }
                 _ => {}
             }
         }
-        shared.followed.send_replace(position);
-        let subscription = Subscription::new(shared.deps.log.clone(), position);
+        inner.followed.send_replace(position);
+        let subscription = Subscription::new(inner.deps.log.clone(), position);
         let tasks = vec![
-            tokio::spawn(shared.clone().follow(open, subscription)),
-            tokio::spawn(shared.clone().keep_time()),
-            tokio::spawn(shared.clone().clear_components()),
+            tokio::spawn(inner.clone().follow(handle, subscription)),
+            tokio::spawn(inner.clone().keep_time()),
+            tokio::spawn(inner.clone().clear_components()),
         ];
-        Ok(Self { shared, tasks: Mutex::new(tasks) })
+        Ok(Self { inner, tasks: Mutex::new(tasks) })
     }
 
     /// None if no such saga was ever started. Looks at all events that are in the log by now.
@@ -202,8 +202,8 @@ impl Sagas {
             return Ok(Some(status));
         }
         // The event that started it may be on disk and not looked at yet.
-        self.shared.caught_up().await?;
-        let begun = self.shared.under_way().get(id).map(|under_way| under_way.open.status());
+        self.inner.caught_up().await?;
+        let begun = self.inner.under_way().get(id).map(|under_way| under_way.handle.status());
         if let Some(status) = begun {
             return Ok(Some(status));
         }
@@ -211,8 +211,8 @@ impl Sagas {
         match self.journaled(id).await? {
             Some(status) => Ok(Some(status)),
             None => {
-                let known = self.shared.index.find(id).await.map_err(operate::index_error)?;
-                Ok(known.map(|known| known.open.status()))
+                let known = self.inner.index.find(id).await.map_err(operate::index_error)?;
+                Ok(known.map(|known| known.handle.status()))
             }
         }
     }
@@ -222,13 +222,13 @@ impl Sagas {
         let Ok(stream) = StreamId::new(SAGA, id.as_str()) else {
             return Ok(None);
         };
-        let (_, saga) = record::read(&*self.shared.deps.log, &stream).await.map_err(unreadable)?;
+        let (_, saga) = record::read(&*self.inner.deps.log, &stream).await.map_err(unreadable)?;
         Ok(saga.map(|saga| SagaStatus::of(id, &saga)))
     }
 
     /// The status when the saga has ended or parked, or after `limit` as it stands then.
     pub async fn wait(&self, id: &SagaId, limit: Duration) -> Result<Option<SagaStatus>, CallError> {
-        let mut settling = self.shared.settling(id);
+        let mut settling = self.inner.settling(id);
         let status = self.journaled(id).await?;
         if status.as_ref().is_some_and(|status| status.state.settled()) {
             return Ok(status);
@@ -242,19 +242,19 @@ impl Sagas {
 
     /// Stops after the commands under way; every saga goes on when the host starts again.
     pub async fn close(&self) {
-        self.shared.stopping.send_replace(true);
+        self.inner.stopping.send_replace(true);
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
             // Err: it has panicked, which the panic hook has told.
             let _ = task.await;
         }
-        let followed = *self.shared.followed.borrow();
-        if let Err(error) = self.shared.index.write(Vec::new(), followed).await {
+        let followed = *self.inner.followed.borrow();
+        if let Err(error) = self.inner.index.write(Vec::new(), followed).await {
             tracing::warn!(%error, "the next start looks at some events again");
         }
         // Err: closed before, after the same wait.
-        let _ = self.shared.places.acquire_many(MAX_UNDER_WAY).await;
-        self.shared.places.close();
+        let _ = self.inner.places.acquire_many(MAX_UNDER_WAY).await;
+        self.inner.places.close();
     }
 }
 
@@ -286,7 +286,7 @@ impl SagaStatus {
     }
 }
 
-impl Open {
+impl SagaHandle {
     fn status(&self) -> SagaStatus {
         SagaStatus {
             id: self.id.clone(),
@@ -298,8 +298,8 @@ impl Open {
     }
 }
 
-impl Shared {
-    fn under_way(&self) -> MutexGuard<'_, HashMap<SagaId, UnderWay>> {
+impl Inner {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<SagaId, ActiveSaga>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -308,10 +308,10 @@ impl Shared {
     }
 
     /// Whether the next step of a saga that runs here is still to be taken here. `lease`: under which its journal was read.
-    fn goes_on(&self, id: &SagaId, lease: Option<Lease>) -> Result<(), NotHere> {
-        let held = lease.is_some() && self.deps.nodes.lease() == lease;
+    fn check_ownership(&self, id: &SagaId, lease: Option<Lease>) -> Result<(), Relinquished> {
+        let held = lease.is_some() && self.deps.cluster.lease() == lease;
         let lost = || self.under_way().get(id).is_some_and(|under_way| under_way.lost);
-        if self.is_stopping() || !held || lost() { Err(NotHere) } else { Ok(()) }
+        if self.is_stopping() || !held || lost() { Err(Relinquished) } else { Ok(()) }
     }
 
     async fn stopped(&self) {
@@ -319,15 +319,15 @@ impl Shared {
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
-    async fn pause(&self, time: Duration) -> Result<(), NotHere> {
+    async fn pause(&self, time: Duration) -> Result<(), Relinquished> {
         tokio::select! {
             biased;
-            () = self.stopped() => Err(NotHere),
+            () = self.stopped() => Err(Relinquished),
             () = tokio::time::sleep(time) => Ok(()),
         }
     }
 
-    /// Waits until all events that are in the log by now have been looked at.
+    /// WaitList until all events that are in the log by now have been looked at.
     async fn caught_up(&self) -> Result<(), CallError> {
         let head = *self.deps.log.head().borrow();
         let mut followed = self.followed.subscribe();
@@ -339,20 +339,25 @@ impl Shared {
     }
 
     /// Begins to wait for a saga that runs here to end or park.
-    fn settling(&self, id: &SagaId) -> Settling<'_> {
+    fn settling(&self, id: &SagaId) -> CompletionWaiter<'_> {
         let (sender, told) = oneshot::channel();
         let id = id.clone();
         self.waiting().entry(id.clone()).or_default().push(sender);
-        Settling { shared: self, id, told }
+        CompletionWaiter { inner: self, id, told }
     }
 
     /// Runs a saga on a task of its own, as soon as there is a place. One that runs already looks at the log once more.
     /// `new`: the event that started it, of a saga that has never run.
-    async fn spawn(self: &Arc<Self>, open: Arc<Open>, new: Option<Recorded>) -> Result<(), NotHere> {
+    async fn spawn(
+        self: &Arc<Self>,
+        handle: Arc<SagaHandle>,
+        new: Option<Recorded>,
+    ) -> Result<(), Relinquished> {
         {
             let mut under_way = self.under_way();
-            let entry =
-                under_way.entry(open.id.clone()).or_insert_with(|| UnderWay::new(open.clone(), Place::None));
+            let entry = under_way
+                .entry(handle.id.clone())
+                .or_insert_with(|| ActiveSaga::new(handle.clone(), Place::None));
             if entry.place != Place::None {
                 entry.place = Place::TakenAndCalled;
                 return Ok(());
@@ -361,49 +366,54 @@ impl Shared {
         }
         let place = tokio::select! {
             biased;
-            () = self.stopped() => return Err(NotHere),
-            place = self.places.clone().acquire_owned() => place.map_err(|_| NotHere)?,
+            () = self.stopped() => return Err(Relinquished),
+            place = self.places.clone().acquire_owned() => place.map_err(|_| Relinquished)?,
         };
-        tokio::spawn(self.clone().run(open, new, place));
+        tokio::spawn(self.clone().run(handle, new, place));
         Ok(())
     }
 
     /// Takes a saga that does not run, so that nobody else runs it.
-    fn claim(&self, open: &Arc<Open>) -> bool {
+    fn claim(&self, handle: &Arc<SagaHandle>) -> bool {
         let mut under_way = self.under_way();
-        let free = !under_way.contains_key(&open.id);
+        let free = !under_way.contains_key(&handle.id);
         if free {
-            under_way.insert(open.id.clone(), UnderWay::new(open.clone(), Place::Taken));
+            under_way.insert(handle.id.clone(), ActiveSaga::new(handle.clone(), Place::Taken));
         }
         free
     }
 
     /// Lets go of a saga that was taken. Whether it has to look at the log: what it waits for may have come while it could
     /// not be woken.
-    fn let_go(&self, id: &SagaId) -> bool {
+    fn release(&self, id: &SagaId) -> bool {
         let taken = self.under_way().remove(id);
         taken.is_some_and(|taken| taken.place == Place::TakenAndCalled)
     }
 
-    async fn run(self: Arc<Self>, open: Arc<Open>, mut new: Option<Recorded>, _place: OwnedSemaphorePermit) {
+    async fn run(
+        self: Arc<Self>,
+        handle: Arc<SagaHandle>,
+        mut new: Option<Recorded>,
+        _place: OwnedSemaphorePermit,
+    ) {
         loop {
-            if let Some(under_way) = self.under_way().get_mut(&open.id) {
+            if let Some(under_way) = self.under_way().get_mut(&handle.id) {
                 under_way.lost = false;
             }
-            match runner::run(&self, &open, new.take()).await {
+            match runner::run(&self, &handle, new.take()).await {
                 Ok(status) if status.state.settled() => {
-                    self.under_way().remove(&open.id);
+                    self.under_way().remove(&handle.id);
                     return self.tell(&status);
                 }
-                Ok(_) | Err(runner::RunError::NotHere(_)) if self.goes_to_sleep(&open.id) => return,
-                Ok(_) | Err(runner::RunError::NotHere(_)) => {}
+                Ok(_) | Err(runner::RunError::Relinquished(_)) if self.goes_to_sleep(&handle.id) => return,
+                Ok(_) | Err(runner::RunError::Relinquished(_)) => {}
                 Err(error) if error.is_overtaken() => {
-                    tracing::debug!(saga = %open.id, %error, "another host has written to a saga's journal");
+                    tracing::debug!(saga = %handle.id, %error, "another host has written to a saga's journal");
                 }
                 Err(error) => {
-                    tracing::error!(saga = %open.id, name = %open.name, %error, "a saga cannot go on");
+                    tracing::error!(saga = %handle.id, name = %handle.name, %error, "a saga cannot go on");
                     if !error.passes() {
-                        self.note_stuck(&open, &error).await;
+                        self.note_stuck(&handle, &error).await;
                         break;
                     }
                     if self.pause(LOG_PAUSE).await.is_err() {
@@ -412,12 +422,12 @@ impl Shared {
                 }
             }
         }
-        self.under_way().remove(&open.id);
+        self.under_way().remove(&handle.id);
     }
 
     /// Shows in the index what the journal cannot say. The next start tries again.
-    async fn note_stuck(&self, open: &Open, error: &runner::RunError) {
-        let stuck = Change::Stuck { id: open.id.clone(), why: error.to_string() };
+    async fn note_stuck(&self, handle: &SagaHandle, error: &runner::RunError) {
+        let stuck = Change::Stuck { id: handle.id.clone(), why: error.to_string() };
         let position = *self.followed.borrow();
         if let Err(error) = self.index.write(vec![stuck], position).await {
             tracing::error!(%error, "the index of sagas cannot be written");

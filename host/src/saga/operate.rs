@@ -12,7 +12,7 @@ use super::index::Listed;
 use super::journal::{Saga, SagaState};
 use super::runner;
 use super::timeline::Timeline;
-use super::{CATCH_UP, Open, SagaStatus, Sagas, Shared, record, unreadable};
+use super::{CATCH_UP, Inner, SagaHandle, SagaStatus, Sagas, record, unreadable};
 use crate::aggregate::CallError;
 use crate::clock::Time;
 use crate::log::ReadError;
@@ -47,7 +47,7 @@ pub struct Overview {
 
 /// The sagas in one of the states that are not an end.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Census {
+pub struct StateCount {
     pub state: SagaState,
     pub sagas: u64,
     /// How long ago the oldest of them was started; zero if there is none.
@@ -70,14 +70,14 @@ impl Sagas {
     /// operator wants to see those that are in the way.
     pub async fn list(&self, filter: Filter) -> Result<Vec<Overview>, CallError> {
         // Err: behind.
-        let _ = self.shared.caught_up().await;
+        let _ = self.inner.caught_up().await;
         let Filter { state, name, before, limit } = filter;
-        let listed = self.shared.index.list(state, name, before, limit).await.map_err(index_error)?;
+        let listed = self.inner.index.list(state, name, before, limit).await.map_err(index_error)?;
         let overview = |listed: Listed| Overview {
-            started: time_of(&listed.open.id),
-            id: listed.open.id,
-            service: listed.open.service,
-            name: listed.open.name,
+            started: time_of(&listed.handle.id),
+            id: listed.handle.id,
+            service: listed.handle.service,
+            name: listed.handle.name,
             state: listed.state,
             stream: listed.stream,
             why: listed.why,
@@ -86,26 +86,26 @@ impl Sagas {
     }
 
     /// The sagas that have not ended: one item for each state. Like [`Sagas::list`], it knows all events by now if it can.
-    pub async fn census(&self) -> Result<Vec<Census>, CallError> {
+    pub async fn counts(&self) -> Result<Vec<StateCount>, CallError> {
         // Err: behind.
-        let _ = self.shared.caught_up().await;
-        let counted = self.shared.index.census().await.map_err(index_error)?;
-        let now_ms = self.shared.deps.clock.now_ms();
-        let census = |state: SagaState| {
+        let _ = self.inner.caught_up().await;
+        let counted = self.inner.index.counts().await.map_err(index_error)?;
+        let now_ms = self.inner.deps.clock.now_ms();
+        let counts = |state: SagaState| {
             let found = counted.iter().find(|(counted, ..)| *counted == state);
             let (sagas, started_ms) = found.map_or((0, now_ms), |(_, sagas, id)| (*sagas, time_of(id).0));
-            Census { state, sagas, oldest: Duration::from_millis(now_ms.saturating_sub(started_ms)) }
+            StateCount { state, sagas, oldest: Duration::from_millis(now_ms.saturating_sub(started_ms)) }
         };
-        Ok(SagaState::ALL.into_iter().filter(|state| !state.ended()).map(census).collect())
+        Ok(SagaState::ALL.into_iter().filter(|state| !state.ended()).map(counts).collect())
     }
 
     /// How a saga went. Knows all events that are in the log by now. Rejected with `not-found`.
     pub async fn timeline(&self, id: &SagaId) -> Result<Timeline, CallError> {
-        let Listed { open, why, .. } = self.find(id).await?;
-        let trigger = runner::trigger(&self.shared, &open).await.map_err(runner::call_error)?;
+        let Listed { handle, why, .. } = self.find(id).await?;
+        let trigger = runner::trigger(&self.inner, &handle).await.map_err(runner::call_error)?;
         let folded = async {
-            let journal = record::events(&*self.shared.deps.log, &StreamId::new(SAGA, id.as_str())?).await?;
-            Timeline::of(&open, &trigger, &journal)
+            let journal = record::events(&*self.inner.deps.log, &StreamId::new(SAGA, id.as_str())?).await?;
+            Timeline::of(&handle, &trigger, &journal)
         };
         let timeline = folded.await.map_err(unreadable)?;
         // One that cannot run says so only in the index.
@@ -115,33 +115,33 @@ impl Sagas {
     /// Does something about a parked saga. It is on disk when this returns, and the saga goes on. Rejected with `not-found`,
     /// `saga-not-parked` or `step-not-failed`.
     pub async fn act(&self, id: &SagaId, act: Act, actor: &str) -> Result<SagaStatus, CallError> {
-        let open = Arc::new(self.find(id).await?.open);
-        self.claim(&open).await?;
+        let handle = Arc::new(self.find(id).await?.handle);
+        self.claim(&handle).await?;
         // On a task of its own: a caller who stops waiting must not leave the saga to nobody.
-        let acting = tokio::spawn(self.shared.clone().act(open, act, actor.into()));
+        let acting = tokio::spawn(self.inner.clone().act(handle, act, actor.into()));
         acting.await.unwrap_or(Err(CallError::ShuttingDown))?;
         Ok(self.journaled(id).await?.ok_or_else(|| not_found(id))?)
     }
 
     async fn find(&self, id: &SagaId) -> Result<Listed, CallError> {
         // Err: behind. Most sagas that somebody asks for have been known for longer than that.
-        let caught_up = self.shared.caught_up().await;
-        match self.shared.index.find(id).await.map_err(index_error)? {
+        let caught_up = self.inner.caught_up().await;
+        match self.inner.index.find(id).await.map_err(index_error)? {
             Some(saga) => Ok(saga),
             None => Err(caught_up.err().unwrap_or_else(|| not_found(id).into())),
         }
     }
 
     /// Keeps anybody else from running the saga.
-    async fn claim(&self, open: &Arc<Open>) -> Result<(), CallError> {
+    async fn claim(&self, handle: &Arc<SagaHandle>) -> Result<(), CallError> {
         let deadline = Instant::now() + CATCH_UP;
         let mut in_time = true;
         loop {
-            let mut settling = self.shared.settling(&open.id);
-            if self.shared.claim(open) {
+            let mut settling = self.inner.settling(&handle.id);
+            if self.inner.claim(handle) {
                 return Ok(());
             }
-            let state = self.journaled(&open.id).await?.map_or(SagaState::Running, |status| status.state);
+            let state = self.journaled(&handle.id).await?.map_or(SagaState::Running, |status| status.state);
             if state != SagaState::Parked {
                 return Err(not_parked(state).into());
             }
@@ -154,17 +154,22 @@ impl Sagas {
     }
 }
 
-impl Shared {
+impl Inner {
     /// Does something about a saga that is kept from running, and lets go of it.
-    async fn act(self: Arc<Self>, open: Arc<Open>, act: Act, actor: Arc<str>) -> Result<(), CallError> {
-        let acted = runner::act(&self, &open, actor.clone(), |saga, _| act.entry(saga)).await;
+    async fn act(
+        self: Arc<Self>,
+        handle: Arc<SagaHandle>,
+        act: Act,
+        actor: Arc<str>,
+    ) -> Result<(), CallError> {
+        let acted = runner::act(&self, &handle, actor.clone(), |saga, _| act.entry(saga)).await;
         let acted = acted.map_err(runner::call_error).and_then(|acted| Ok(acted?));
         if acted.is_ok() {
-            tracing::info!(saga = %open.id, %actor, ?act, "a person has acted on a saga");
+            tracing::info!(saga = %handle.id, %actor, ?act, "a person has acted on a saga");
         }
-        if self.let_go(&open.id) || acted.is_ok() {
+        if self.release(&handle.id) || acted.is_ok() {
             // Err: the host is stopping, and the saga goes on when it starts again.
-            let _ = self.spawn(open, None).await;
+            let _ = self.spawn(handle, None).await;
         }
         acted
     }

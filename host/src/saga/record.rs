@@ -76,7 +76,7 @@ pub(super) struct Record {
     noted_since: Option<Instant>,
     chain: AppendChain,
     /// Entries on their way to the disk. Where the log keeps the order nobody waits for them one by one: what follows from
-    /// an entry is never on disk without it. See [`Record::overtakable`].
+    /// an entry is never on disk without it. See [`Record::pending_before_commands`].
     appending: Vec<Appending>,
 }
 
@@ -128,7 +128,7 @@ impl Record {
 
     /// Moves the saga on and starts to write the entries, after those that were noted before.
     pub(super) fn write(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
-        self.take_in(entries)?;
+        self.apply(entries)?;
         self.write_noted();
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Record {
     /// answered as before when they are sent again. They are written with the next entry that cannot be got again, or
     /// after [`PATIENCE`].
     pub(super) fn note(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
-        self.take_in(entries)?;
+        self.apply(entries)?;
         if !self.noted.is_empty() {
             self.noted_since.get_or_insert_with(Instant::now);
         }
@@ -149,7 +149,7 @@ impl Record {
         self.noted_since.map(|since| since + PATIENCE)
     }
 
-    fn take_in(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
+    fn apply(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
         // An entry that cannot follow is a defect: the record is of no use after it.
         let mut saga = self.saga.take();
         for entry in entries {
@@ -190,7 +190,7 @@ impl Record {
 
     /// Takes what a command could overtake on the way to the disk, to wait for it before one is sent: an undo that is there
     /// without the reason for it would be lost on whoever runs the saga next.
-    pub(super) fn overtakable(&mut self) -> Vec<Appending> {
+    pub(super) fn pending_before_commands(&mut self) -> Vec<Appending> {
         if self.log.is_shared() { self.take_appending() } else { Vec::new() }
     }
 
@@ -205,7 +205,7 @@ pub(super) fn actor(saga: &SagaId) -> Arc<str> {
     format!("saga:{saga}").into()
 }
 
-/// Waits until entries are on disk.
+/// WaitList until entries are on disk.
 pub(super) async fn written(appending: Vec<Appending>) -> Result<(), RecordError> {
     for append in appending {
         append.await?;

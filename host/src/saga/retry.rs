@@ -1,4 +1,4 @@
-//! How often and how patiently a step that fails is tried again.
+//! How often and how flush_if_slow a step that fails is tried again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

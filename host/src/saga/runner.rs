@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::driver::{Driver, Progress, Verdict, awaited};
+use super::driver::{Driver, HaltReason, Progress, awaited};
 use super::entry::{Entry, Trigger};
-use super::index::Open;
+use super::index::SagaHandle;
 use super::journal::{STEP_ZERO, Saga, SagaState};
 use super::record::{Record, RecordError, actor, written};
 use super::retry::Phase;
-use super::sender::{Fate, NotHere, Sender};
-use super::{SagaStatus, Shared, unreadable};
+use super::sender::{Relinquished, Sender, StepResult};
+use super::{Inner, SagaStatus, unreadable};
 use crate::aggregate::CallError;
 use crate::log::{AppendError, ReadError};
 use crate::model::{Command, CommandId, Recorded, Rejection, Version};
@@ -22,7 +22,7 @@ const MAX_FAULTS: u32 = 3;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
     #[error(transparent)]
-    NotHere(#[from] NotHere),
+    Relinquished(#[from] Relinquished),
     #[error("the service {0} is not deployed")]
     NoService(Arc<str>),
     #[error("the event that started it is not in the log")]
@@ -45,8 +45,8 @@ impl RunError {
 
 /// A saga under way.
 struct Running {
-    shared: Arc<Shared>,
-    open: Arc<Open>,
+    inner: Arc<Inner>,
+    handle: Arc<SagaHandle>,
     trigger: Recorded,
     sender: Sender,
     progress: Arc<Mutex<Progress>>,
@@ -55,47 +55,47 @@ struct Running {
 }
 
 /// The event that started a saga.
-pub(super) async fn trigger(shared: &Shared, open: &Open) -> Result<Recorded, RunError> {
-    let events = shared.deps.log.read_all(open.trigger.before(1), 1).await.map_err(RecordError::from)?;
-    events.into_iter().find(|event| event.position == open.trigger).ok_or(RunError::NoTrigger)
+pub(super) async fn trigger(inner: &Inner, handle: &SagaHandle) -> Result<Recorded, RunError> {
+    let events = inner.deps.log.read_all(handle.trigger.before(1), 1).await.map_err(RecordError::from)?;
+    events.into_iter().find(|event| event.position == handle.trigger).ok_or(RunError::NoTrigger)
 }
 
 /// Runs a saga until it has ended, parked or waits, and that is on disk. `new`: the event that started it, of a saga that
 /// has never run.
 pub(super) async fn run(
-    shared: &Arc<Shared>,
-    open: &Arc<Open>,
+    inner: &Arc<Inner>,
+    handle: &Arc<SagaHandle>,
     new: Option<Recorded>,
 ) -> Result<SagaStatus, RunError> {
-    let actor = actor(&open.id);
-    let lease = shared.deps.nodes.lease();
+    let actor = actor(&handle.id);
+    let lease = inner.deps.cluster.lease();
     let resumed = new.is_none();
     let (trigger, record) = match new {
         Some(trigger) => {
-            let record = Record::new(&shared.deps, &open.id, &trigger, actor)?;
+            let record = Record::new(&inner.deps, &handle.id, &trigger, actor)?;
             (trigger, record)
         }
         None => {
-            let trigger = trigger(shared, open).await?;
-            let record = Record::open(&shared.deps, &open.id, &trigger, actor).await?;
+            let trigger = trigger(inner, handle).await?;
+            let record = Record::open(&inner.deps, &handle.id, &trigger, actor).await?;
             (trigger, record)
         }
     };
     let runner = record.saga().and_then(|saga| saga.runner.clone());
     let settled = record.saga().is_some_and(|saga| saga.state.settled());
-    if !settled && !shared.deps.nodes.owns(open.id.as_str(), runner.as_ref()) {
-        return Err(NotHere.into());
+    if !settled && !inner.deps.cluster.owns(handle.id.as_str(), runner.as_ref()) {
+        return Err(Relinquished.into());
     }
     let mut running = Running {
-        shared: shared.clone(),
-        open: open.clone(),
-        sender: Sender::new(shared, open, &trigger, lease),
+        inner: inner.clone(),
+        handle: handle.clone(),
+        sender: Sender::new(inner, handle, &trigger, lease),
         trigger,
         resumed,
-        progress: Arc::new(Mutex::new(Progress { record, verdict: None, reached: Default::default() })),
+        progress: Arc::new(Mutex::new(Progress { record, halt_reason: None, reached: Default::default() })),
         faults: 0,
     };
-    match shared.deps.nodes.me() {
+    match inner.deps.cluster.me() {
         _ if settled => {}
         Some(me) if runner.as_ref() != Some(me) => running.start(Some(Entry::Taken { node: me.clone() }))?,
         // Another host may have taken it meanwhile.
@@ -103,7 +103,7 @@ pub(super) async fn run(
         None => running.start(None)?,
     }
     loop {
-        let status = running.saga(|saga| SagaStatus::of(&open.id, saga)).ok_or(RunError::NoTrigger)?;
+        let status = running.saga(|saga| SagaStatus::of(&handle.id, saga)).ok_or(RunError::NoTrigger)?;
         match status.state {
             SagaState::Running => running.run_code().await?,
             SagaState::Unwinding => running.unwind().await?,
@@ -149,12 +149,12 @@ impl Running {
     }
 
     fn started(&self) -> Result<Entry, RunError> {
-        let deployed = self.shared.deps.components.current();
-        let component = deployed.service(&self.open.service);
-        let component = component.ok_or_else(|| RunError::NoService(self.open.service.clone()))?;
+        let deployed = self.inner.deps.components.current();
+        let component = deployed.service(&self.handle.service);
+        let component = component.ok_or_else(|| RunError::NoService(self.handle.service.clone()))?;
         Ok(Entry::Started {
-            service: self.open.service.clone(),
-            saga: self.open.name.clone(),
+            service: self.handle.service.clone(),
+            saga: self.handle.name.clone(),
             digest: component.digest(),
             trigger: Trigger { stream: self.trigger.stream.clone(), version: self.trigger.version },
         })
@@ -165,7 +165,7 @@ impl Running {
         let Some(digest) = self.saga(|saga| saga.digest) else {
             return Err(RunError::NoTrigger);
         };
-        let component = match self.shared.deps.components.get(digest).await {
+        let component = match self.inner.deps.components.get(digest).await {
             Ok(component) => component,
             Err(error) => {
                 return self.park(format!("the component that it started on cannot be had: {error}"));
@@ -174,25 +174,27 @@ impl Running {
         let end = self.call(&component).await;
         self.resumed = true;
         let pivoted = self.saga(|saga| saga.pivoted).unwrap_or_default();
-        let verdict = self.with(|progress| progress.verdict.take());
-        match (end, verdict) {
+        let halt_reason = self.with(|progress| progress.halt_reason.take());
+        match (end, halt_reason) {
             (SagaEnd::Returned(returned), _) => self.returned(returned, pivoted),
-            (SagaEnd::Halted, Some(Verdict::Unwind(reason))) => self.write(Entry::Unwinding { reason }),
-            (SagaEnd::Halted, Some(Verdict::Park(parked))) => self.write(parked),
-            (SagaEnd::Halted, Some(Verdict::Wait)) => Ok(()),
-            (SagaEnd::Halted, Some(Verdict::Record(error))) => Err(error.into()),
-            (SagaEnd::Halted, Some(Verdict::NotHere | Verdict::Rehearsed) | None) => Err(NotHere.into()),
+            (SagaEnd::Halted, Some(HaltReason::Unwind(reason))) => self.write(Entry::Unwinding { reason }),
+            (SagaEnd::Halted, Some(HaltReason::Park(parked))) => self.write(parked),
+            (SagaEnd::Halted, Some(HaltReason::Wait)) => Ok(()),
+            (SagaEnd::Halted, Some(HaltReason::Record(error))) => Err(error.into()),
+            (SagaEnd::Halted, Some(HaltReason::Relinquished | HaltReason::EndOfJournal) | None) => {
+                Err(Relinquished.into())
+            }
             (SagaEnd::Fault(fault), _) => {
                 self.faults += 1;
                 if self.faults < MAX_FAULTS {
                     self.with(|progress| progress.record.write_noted());
-                    let retry = self.shared.deps.retries.of(&self.open.name, "run", Phase::BeforePivot);
-                    return Ok(self.shared.pause(retry.wait(self.faults, self.open.id.as_str())).await?);
+                    let retry = self.inner.deps.retries.of(&self.handle.name, "run", Phase::BeforePivot);
+                    return Ok(self.inner.pause(retry.wait(self.faults, self.handle.id.as_str())).await?);
                 }
                 match pivoted {
                     true => self.park(fault.to_string()),
                     false => {
-                        let message = format!("The saga {} failed: {fault}.", self.open.name);
+                        let message = format!("The saga {} failed: {fault}.", self.handle.name);
                         self.write(Entry::Unwinding { reason: Rejection::new("saga-failed", message) })
                     }
                 }
@@ -208,7 +210,7 @@ impl Running {
             resumed: self.resumed,
             rehearsal: false,
         };
-        let Open { id, name, .. } = &*self.open;
+        let SagaHandle { id, name, .. } = &*self.handle;
         component.run_saga(name, id, &self.trigger, Box::new(driver)).await.0
     }
 
@@ -232,13 +234,13 @@ impl Running {
         let Some(waiting) = self.saga(|saga| saga.waiting.clone()).flatten() else {
             return Ok(false);
         };
-        self.shared.waits.add(self.open.clone(), waiting.until_ms, waiting.wait.event());
+        self.inner.waits.add(self.handle.clone(), waiting.until_ms, waiting.wait.event());
         self.written().await?;
         let event = awaited(&self.sender, &self.trigger, &waiting).await?;
-        if event.is_none() && self.shared.deps.clock.now_ms() < waiting.until_ms {
+        if event.is_none() && self.inner.deps.clock.now_ms() < waiting.until_ms {
             return Ok(false);
         }
-        self.shared.waits.remove(&self.open.id);
+        self.inner.waits.remove(&self.handle.id);
         self.write(Entry::Awoken { name: waiting.name, event })?;
         Ok(true)
     }
@@ -251,12 +253,12 @@ impl Running {
             let Some(command) = self.undo_of(&name) else {
                 continue;
             };
-            let appending = self.with(|progress| progress.record.overtakable());
+            let appending = self.with(|progress| progress.record.pending_before_commands());
             written(appending).await?;
-            let (fate, effort) = self.sender.step(&name, Phase::Undo, command).await?;
-            self.write(match fate {
-                Fate::Accepted(_) | Fate::Refused(_) => Entry::Undone { name, effort },
-                Fate::Failed(error) => Entry::UndoFailed { name, error, effort },
+            let (result, effort) = self.sender.step(&name, Phase::Undo, command).await?;
+            self.write(match result {
+                StepResult::Accepted(_) | StepResult::Rejected(_) => Entry::Undone { name, effort },
+                StepResult::Failed(error) => Entry::UndoFailed { name, error, effort },
             })?;
         }
         let failed: Vec<String> = self.saga(|saga| saga.failed.iter().cloned().collect()).unwrap_or_default();
@@ -274,7 +276,7 @@ impl Running {
             return Some(self.sender.undo(name, stream, meta.command.clone(), undone, reason));
         }
         let action = self.saga(|saga| saga.action(name).cloned())??;
-        let undone = CommandId::of_step(&self.open.id, name);
+        let undone = CommandId::of_step(&self.handle.id, name);
         Some(self.sender.undo(name, action.stream, action.command.into(), undone, reason))
     }
 }
@@ -282,32 +284,32 @@ impl Running {
 /// Runs the code of an open saga on another component, as far as its journal goes. None if it is not to run any more;
 /// otherwise the version of the journal, and how it would go another way if it does.
 pub(super) async fn rehearse(
-    shared: &Arc<Shared>,
-    open: &Open,
+    inner: &Arc<Inner>,
+    handle: &SagaHandle,
     component: &Component,
 ) -> Result<Option<(Version, Result<(), String>)>, RunError> {
-    let trigger = trigger(shared, open).await?;
-    let record = Record::open(&shared.deps, &open.id, &trigger, actor(&open.id)).await?;
+    let trigger = trigger(inner, handle).await?;
+    let record = Record::open(&inner.deps, &handle.id, &trigger, actor(&handle.id)).await?;
     let version = record.version();
     if !record.saga().is_some_and(|saga| saga.reason.is_none() && !saga.state.ended()) {
         return Ok(None);
     }
-    let progress = Progress { record, verdict: None, reached: Default::default() };
+    let progress = Progress { record, halt_reason: None, reached: Default::default() };
     let progress = Arc::new(Mutex::new(progress));
     let driver = Driver {
-        sender: Sender::new(shared, open, &trigger, None),
+        sender: Sender::new(inner, handle, &trigger, None),
         progress: progress.clone(),
         resumed: true,
         rehearsal: true,
     };
-    let (end, _) = component.run_saga(&open.name, &open.id, &trigger, Box::new(driver)).await;
+    let (end, _) = component.run_saga(&handle.name, &handle.id, &trigger, Box::new(driver)).await;
     let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-    let parked = match (end, progress.verdict.take()) {
+    let parked = match (end, progress.halt_reason.take()) {
         (SagaEnd::Fault(fault), _) => {
             return Ok(Some((version, Err(format!("{fault}: {}", fault.cause())))));
         }
-        (_, Some(Verdict::Record(error))) => return Err(error.into()),
-        (_, Some(Verdict::Park(parked))) => Some(parked),
+        (_, Some(HaltReason::Record(error))) => return Err(error.into()),
+        (_, Some(HaltReason::Park(parked))) => Some(parked),
         _ => progress.left_out().transpose().map_err(RecordError::from)?,
     };
     Ok(Some((
@@ -321,13 +323,13 @@ pub(super) async fn rehearse(
 
 /// Writes what is decided about a saga that does not run here, on its journal and the version of that.
 pub(super) async fn act<E>(
-    shared: &Shared,
-    open: &Open,
+    inner: &Inner,
+    handle: &SagaHandle,
     actor: Arc<str>,
     decide: impl FnOnce(Option<&Saga>, Version) -> Result<Entry, E>,
 ) -> Result<Result<(), E>, RunError> {
-    let trigger = trigger(shared, open).await?;
-    let mut record = Record::open(&shared.deps, &open.id, &trigger, actor).await?;
+    let trigger = trigger(inner, handle).await?;
+    let mut record = Record::open(&inner.deps, &handle.id, &trigger, actor).await?;
     match decide(record.saga(), record.version()) {
         Ok(entry) => {
             record.write(&[entry])?;
@@ -341,7 +343,7 @@ pub(super) async fn act<E>(
 pub(super) fn call_error(error: RunError) -> CallError {
     match error {
         RunError::Record(error) => unreadable(error),
-        RunError::NotHere(_) => CallError::ShuttingDown,
+        RunError::Relinquished(_) => CallError::ShuttingDown,
         error @ (RunError::NoService(_) | RunError::NoTrigger) => CallError::Read(ReadError(Arc::new(error))),
     }
 }

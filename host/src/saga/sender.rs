@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::Shared;
-use super::entry::Effort;
-use super::index::Open;
+use super::Inner;
+use super::entry::AttemptStats;
+use super::index::SagaHandle;
 use super::record::actor;
 use super::retry::Phase;
 use crate::aggregate::{Accepted, CallError};
@@ -25,19 +25,19 @@ const LONGEST_HELD: Duration = Duration::from_secs(1);
 /// The saga does not go on here for now: the host is stopping, or another one has the saga.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the saga does not go on on this host")]
-pub(super) struct NotHere;
+pub(super) struct Relinquished;
 
 /// What became of a command or a question after all attempts.
-pub(super) enum Fate<T> {
+pub(super) enum StepResult<T> {
     Accepted(T),
-    Refused(Rejection),
+    Rejected(Rejection),
     /// It got no answer. The last attempt's error, as a sentence's part.
     Failed(String),
 }
 
 /// What became of one attempt.
 enum Attempt<T> {
-    Over(Fate<T>),
+    Over(StepResult<T>),
     /// The host is in trouble, not the step: it does not count as an attempt.
     Held(String),
 }
@@ -45,7 +45,7 @@ enum Attempt<T> {
 /// Acts in the name of one saga.
 #[derive(Clone)]
 pub(super) struct Sender {
-    pub(super) shared: Arc<Shared>,
+    pub(super) inner: Arc<Inner>,
     pub(super) id: SagaId,
     /// The saga's name.
     pub(super) saga: Arc<str>,
@@ -56,14 +56,19 @@ pub(super) struct Sender {
 
 impl Sender {
     /// `lease`: under which the journal was read.
-    pub(super) fn new(shared: &Arc<Shared>, open: &Open, trigger: &Recorded, lease: Option<Lease>) -> Self {
-        let (id, saga) = (open.id.clone(), open.name.clone());
+    pub(super) fn new(
+        inner: &Arc<Inner>,
+        handle: &SagaHandle,
+        trigger: &Recorded,
+        lease: Option<Lease>,
+    ) -> Self {
+        let (id, saga) = (handle.id.clone(), handle.name.clone());
         let origin = Origin {
             actor: actor(&id),
             correlation_id: trigger.meta.correlation_id.clone(),
             causation_id: Some(trigger.id().into()),
         };
-        Self { shared: shared.clone(), id, saga, origin, lease }
+        Self { inner: inner.clone(), id, saga, origin, lease }
     }
 
     /// Sends the command of a step until it is accepted or refused. From the pivot on, and to undo, only accepting counts.
@@ -72,41 +77,41 @@ impl Sender {
         name: &str,
         phase: Phase,
         command: Command,
-    ) -> Result<(Fate<Accepted>, Effort), NotHere> {
+    ) -> Result<(StepResult<Accepted>, AttemptStats), Relinquished> {
         let sent = self.persist(name, phase, |attempt| {
             let mut command = command.clone();
             command.repeatable |= attempt > 1;
             self.attempt(command, phase).boxed()
         });
-        let (fate, effort) = sent.await?;
-        let outcome = match &fate {
-            Fate::Accepted(_) => "done",
-            Fate::Refused(_) => "refused",
-            Fate::Failed(_) => "failed",
+        let (result, effort) = sent.await?;
+        let outcome = match &result {
+            StepResult::Accepted(_) => "done",
+            StepResult::Rejected(_) => "refused",
+            StepResult::Failed(_) => "failed",
         };
         let counter = match phase {
             Phase::BeforePivot | Phase::AfterPivot => "kontor_saga_steps_total",
             Phase::Undo => "kontor_saga_undos_total",
         };
         metrics::counter!(counter, "saga" => self.saga.to_string(), "outcome" => outcome).increment(1);
-        Ok((fate, effort))
+        Ok((result, effort))
     }
 
-    async fn attempt(&self, command: Command, phase: Phase) -> Result<Attempt<Accepted>, NotHere> {
-        Ok(match self.shared.deps.commands.submit(command).await {
-            Ok(accepted) => Attempt::Over(Fate::Accepted(accepted)),
+    async fn attempt(&self, command: Command, phase: Phase) -> Result<Attempt<Accepted>, Relinquished> {
+        Ok(match self.inner.deps.commands.submit(command).await {
+            Ok(accepted) => Attempt::Over(StepResult::Accepted(accepted)),
             Err(CallError::Rejected(rejection)) if phase == Phase::BeforePivot => {
-                Attempt::Over(Fate::Refused(rejection))
+                Attempt::Over(StepResult::Rejected(rejection))
             }
-            Err(CallError::ShuttingDown) => return Err(NotHere),
+            Err(CallError::ShuttingDown) => return Err(Relinquished),
             Err(error @ (CallError::Busy { .. } | CallError::Append(_) | CallError::Read(_))) => {
                 Attempt::Held(error.to_string())
             }
             Err(CallError::Fault(fault)) => {
                 let cause: String = fault.cause().chars().take(MAX_CAUSE).collect();
-                Attempt::Over(Fate::Failed(format!("{fault}: {cause}")))
+                Attempt::Over(StepResult::Failed(format!("{fault}: {cause}")))
             }
-            Err(error) => Attempt::Over(Fate::Failed(error.to_string())),
+            Err(error) => Attempt::Over(StepResult::Failed(error.to_string())),
         })
     }
 
@@ -116,14 +121,14 @@ impl Sender {
         name: &str,
         phase: Phase,
         request: &Request,
-    ) -> Result<(Fate<Json>, Effort), NotHere> {
+    ) -> Result<(StepResult<Json>, AttemptStats), Relinquished> {
         let asked = self.persist(name, phase, |_| {
-            let answer = self.shared.deps.ask.ask(request.clone(), 1);
+            let answer = self.inner.deps.ask.ask(request.clone(), 1);
             async move {
                 Ok(Attempt::Over(match answer.await {
-                    Ok(answer) => Fate::Accepted(answer),
-                    Err(AskFailure::Rejected(rejection)) => Fate::Refused(rejection),
-                    Err(AskFailure::Unavailable(why)) => Fate::Failed(why),
+                    Ok(answer) => StepResult::Accepted(answer),
+                    Err(AskFailure::Rejected(rejection)) => StepResult::Rejected(rejection),
+                    Err(AskFailure::Unavailable(why)) => StepResult::Failed(why),
                 }))
             }
             .boxed()
@@ -135,30 +140,30 @@ impl Sender {
         &self,
         name: &str,
         phase: Phase,
-        mut attempt: impl FnMut(u32) -> BoxFuture<'a, Result<Attempt<T>, NotHere>>,
-    ) -> Result<(Fate<T>, Effort), NotHere> {
-        let retry = self.shared.deps.retries.of(&self.saga, name, phase);
+        mut attempt: impl FnMut(u32) -> BoxFuture<'a, Result<Attempt<T>, Relinquished>>,
+    ) -> Result<(StepResult<T>, AttemptStats), Relinquished> {
+        let retry = self.inner.deps.retries.of(&self.saga, name, phase);
         let started = Instant::now();
         let (mut failures, mut attempts, mut held) = (0, 0, 0);
         loop {
-            self.shared.goes_on(&self.id, self.lease)?;
+            self.inner.check_ownership(&self.id, self.lease)?;
             attempts += 1;
             let (counts, error) = match attempt(attempts).await? {
-                Attempt::Over(Fate::Failed(error)) => (true, error),
+                Attempt::Over(StepResult::Failed(error)) => (true, error),
                 Attempt::Held(error) => (false, error),
-                Attempt::Over(fate) => return Ok((fate, effort(attempts, started))),
+                Attempt::Over(result) => return Ok((result, effort(attempts, started))),
             };
             failures += u32::from(counts);
             held = if counts { 0 } else { held + 1 };
             tracing::warn!(saga = %self.id, step = name, attempts, "a step of {} failed: {error}", self.saga);
             if failures >= retry.attempts {
-                return Ok((Fate::Failed(error), effort(attempts, started)));
+                return Ok((StepResult::Failed(error), effort(attempts, started)));
             }
             metrics::counter!("kontor_saga_retries_total", "saga" => self.saga.to_string()).increment(1);
             let id = format!("{}/{name}", self.id);
             let wait =
                 if counts { retry.wait(failures, &id) } else { retry.wait(held, &id).min(LONGEST_HELD) };
-            self.shared.pause(wait).await?;
+            self.inner.pause(wait).await?;
         }
     }
 
@@ -198,6 +203,6 @@ impl Sender {
     }
 }
 
-fn effort(attempts: u32, started: Instant) -> Effort {
-    Effort { attempts, took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
+fn effort(attempts: u32, started: Instant) -> AttemptStats {
+    AttemptStats { attempts, took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Action, Effort, Entry, Wait};
-use super::index::Open;
+use super::entry::{Action, AttemptStats, Entry, Wait};
+use super::index::SagaHandle;
 use super::journal::{STEP_ZERO, SagaState, next_state};
 use super::record::RecordError;
 use crate::clock::Time;
@@ -162,13 +162,17 @@ pub enum ActName {
 
 impl Timeline {
     /// `journal`: empty if the saga has not begun.
-    pub(super) fn of(open: &Open, trigger: &Recorded, journal: &[Recorded]) -> Result<Self, RecordError> {
-        let mut timeline = Self::triggered(open, trigger);
+    pub(super) fn of(
+        handle: &SagaHandle,
+        trigger: &Recorded,
+        journal: &[Recorded],
+    ) -> Result<Self, RecordError> {
+        let mut timeline = Self::triggered(handle, trigger);
         let mut saga = None;
         for event in journal {
             let entry = variant_of(&event.name, &event.payload)?;
             saga = Some(next_state(saga, &entry)?);
-            timeline.take_in(entry, Time(event.meta.time_ms), &event.meta.actor);
+            timeline.apply(entry, Time(event.meta.time_ms), &event.meta.actor);
         }
         if let Some(saga) = saga {
             timeline.state = saga.state;
@@ -181,13 +185,13 @@ impl Timeline {
         Ok(timeline)
     }
 
-    fn triggered(open: &Open, trigger: &Recorded) -> Self {
+    fn triggered(handle: &SagaHandle, trigger: &Recorded) -> Self {
         let (stream, command) = (trigger.stream.clone(), trigger.meta.command.clone());
         let started = Time(trigger.meta.time_ms);
         Self {
-            id: open.id.clone(),
-            service: open.service.clone(),
-            name: open.name.clone(),
+            id: handle.id.clone(),
+            service: handle.service.clone(),
+            name: handle.name.clone(),
             state: SagaState::Running,
             digest: None,
             runner: None,
@@ -212,7 +216,7 @@ impl Timeline {
         }
     }
 
-    fn take_in(&mut self, entry: Entry, time: Time, actor: &Arc<str>) {
+    fn apply(&mut self, entry: Entry, time: Time, actor: &Arc<str>) {
         match entry {
             Entry::StepDone { name, action, effort, .. } => {
                 self.answered(Step::new(name, Asked::step(action), Outcome::Done, Course::of(effort, time)));
@@ -341,7 +345,7 @@ impl Course {
         Self { time, attempts: None, took_ms: None, error: None, skipped_because: None }
     }
 
-    fn of(effort: Effort, time: Time) -> Self {
+    fn of(effort: AttemptStats, time: Time) -> Self {
         Self { attempts: Some(effort.attempts), took_ms: Some(effort.took_ms), ..Self::at(time) }
     }
 

@@ -186,7 +186,7 @@ impl Site {
             ask,
             components,
             clock,
-            nodes: Cluster::alone("tested".into()),
+            cluster: Cluster::alone("tested".into()),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, ..Retries::default() },
         };
         let sagas = Sagas::start(data, deps).await.expect("sagas");

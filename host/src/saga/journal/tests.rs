@@ -1,8 +1,8 @@
-use super::super::entry::{Effort, Trigger};
+use super::super::entry::{AttemptStats, Trigger};
 use super::*;
 use crate::model::{StreamId, event_of, variant_of};
 
-const EFFORT: Effort = Effort { attempts: 1, took_ms: 2 };
+const EFFORT: AttemptStats = AttemptStats { attempts: 1, took_ms: 2 };
 
 fn action() -> Action {
     let stream = StreamId::new("product", "p1").unwrap();

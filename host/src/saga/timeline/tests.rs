@@ -65,7 +65,7 @@ fn no() -> Value {
 
 /// The timeline of a journal whose entries are a tenth of a second apart, as JSON. Persons' acts are ada's.
 fn timeline(journal: &[(&str, Value)]) -> Value {
-    let open = Open {
+    let handle = SagaHandle {
         id: ID.into(),
         trigger: Position::new(1),
         service: "order".into(),
@@ -78,7 +78,7 @@ fn timeline(journal: &[(&str, Value)]) -> Value {
         recorded(&stream, index, name, payload, STARTED_MS + 100 * index, "ada")
     };
     let journal: Vec<_> = journal.iter().enumerate().map(entry).collect();
-    let timeline = Timeline::of(&open, &trigger, &journal).unwrap();
+    let timeline = Timeline::of(&handle, &trigger, &journal).unwrap();
     let text = serde_json::to_string(&timeline).unwrap();
     assert_eq!(serde_json::from_str::<Timeline>(&text).unwrap(), timeline, "a client reads what was sent");
     serde_json::from_str(&text).unwrap()

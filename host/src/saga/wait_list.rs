@@ -5,19 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::index::Open;
+use super::index::SagaHandle;
 use crate::model::{SagaId, StreamId};
 
 /// Who is woken by what.
 #[derive(Default)]
-pub(super) struct Waits {
-    kept: Mutex<Kept>,
+pub(super) struct WaitList {
+    kept: Mutex<Sleepers>,
     /// Told when the next time to wake somebody is another one.
     pub(super) changed: Notify,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Sleepers {
     sagas: HashMap<SagaId, Sleeper>,
     /// By the time to wake them, milliseconds since 1970-01-01 UTC.
     times: BTreeSet<(u64, SagaId)>,
@@ -26,26 +26,26 @@ struct Kept {
 }
 
 struct Sleeper {
-    open: Arc<Open>,
+    handle: Arc<SagaHandle>,
     until_ms: u64,
     event: Option<(StreamId, Vec<String>)>,
 }
 
-impl Waits {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+impl WaitList {
+    fn kept(&self) -> MutexGuard<'_, Sleepers> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a saga until that time, or until one of these events happens on a stream if that is what it waits for.
-    pub(super) fn add(&self, open: Arc<Open>, until_ms: u64, event: Option<(StreamId, Vec<String>)>) {
+    pub(super) fn add(&self, handle: Arc<SagaHandle>, until_ms: u64, event: Option<(StreamId, Vec<String>)>) {
         let mut kept = self.kept();
-        kept.remove(&open.id);
+        kept.remove(&handle.id);
         let earliest = kept.times.first().is_none_or(|(earliest, _)| until_ms < *earliest);
         if let Some((stream, _)) = &event {
-            kept.streams.entry(stream.clone()).or_default().push(open.id.clone());
+            kept.streams.entry(stream.clone()).or_default().push(handle.id.clone());
         }
-        kept.times.insert((until_ms, open.id.clone()));
-        kept.sagas.insert(open.id.clone(), Sleeper { open, until_ms, event });
+        kept.times.insert((until_ms, handle.id.clone()));
+        kept.sagas.insert(handle.id.clone(), Sleeper { handle, until_ms, event });
         drop(kept);
         if earliest {
             self.changed.notify_one();
@@ -66,7 +66,7 @@ impl Waits {
     }
 
     /// Takes out those whose time is over.
-    pub(super) fn due(&self, now_ms: u64) -> Vec<Arc<Open>> {
+    pub(super) fn due(&self, now_ms: u64) -> Vec<Arc<SagaHandle>> {
         let mut kept = self.kept();
         let due: Vec<SagaId> = kept
             .times
@@ -78,7 +78,7 @@ impl Waits {
     }
 
     /// Takes out those who wait for such an event on the stream.
-    pub(super) fn happened(&self, stream: &StreamId, event: &str) -> Vec<Arc<Open>> {
+    pub(super) fn happened(&self, stream: &StreamId, event: &str) -> Vec<Arc<SagaHandle>> {
         let mut kept = self.kept();
         let Some(waiting) = kept.streams.get(stream) else {
             return Vec::new();
@@ -92,9 +92,9 @@ impl Waits {
     }
 }
 
-impl Kept {
-    fn remove(&mut self, id: &SagaId) -> Option<Arc<Open>> {
-        let (id, Sleeper { open, until_ms, event }) = self.sagas.remove_entry(id)?;
+impl Sleepers {
+    fn remove(&mut self, id: &SagaId) -> Option<Arc<SagaHandle>> {
+        let (id, Sleeper { handle, until_ms, event }) = self.sagas.remove_entry(id)?;
         if let Some((stream, _)) = event
             && let Some(waiting) = self.streams.get_mut(&stream)
         {
@@ -104,7 +104,7 @@ impl Kept {
             }
         }
         self.times.remove(&(until_ms, id));
-        Some(open)
+        Some(handle)
     }
 }
 
@@ -113,23 +113,28 @@ mod tests {
     use super::*;
     use crate::model::Position;
 
-    fn open(id: &str) -> Arc<Open> {
-        Arc::new(Open { id: id.into(), trigger: Position::new(1), service: "s".into(), name: "n".into() })
+    fn handle(id: &str) -> Arc<SagaHandle> {
+        Arc::new(SagaHandle {
+            id: id.into(),
+            trigger: Position::new(1),
+            service: "s".into(),
+            name: "n".into(),
+        })
     }
 
     fn on(stream: &StreamId, event: &str) -> Option<(StreamId, Vec<String>)> {
         Some((stream.clone(), vec![event.to_owned()]))
     }
 
-    fn ids(sagas: &[Arc<Open>]) -> Vec<&str> {
-        sagas.iter().map(|open| open.id.as_str()).collect()
+    fn ids(sagas: &[Arc<SagaHandle>]) -> Vec<&str> {
+        sagas.iter().map(|handle| handle.id.as_str()).collect()
     }
 
     #[test]
     fn they_are_woken_once_each_in_the_order_of_their_times() {
-        let waits = Waits::default();
+        let waits = WaitList::default();
         for (id, until_ms) in [("b", 20), ("a", 10), ("c", 20), ("d", 30)] {
-            waits.add(open(id), until_ms, None);
+            waits.add(handle(id), until_ms, None);
         }
         assert_eq!(waits.next_ms(), Some(10));
         assert_eq!(ids(&waits.due(9)), [""; 0]);
@@ -140,11 +145,11 @@ mod tests {
 
     #[test]
     fn an_event_wakes_those_who_wait_for_it_and_a_time_those_who_have_waited_long_enough() {
-        let waits = Waits::default();
+        let waits = WaitList::default();
         let [tea, pot] = ["tea", "pot"].map(|id| StreamId::new("product", id).unwrap());
-        waits.add(open("a"), 10, on(&tea, "stock-added"));
-        waits.add(open("b"), 10, on(&tea, "stock-removed"));
-        waits.add(open("c"), 20, on(&pot, "stock-added"));
+        waits.add(handle("a"), 10, on(&tea, "stock-added"));
+        waits.add(handle("b"), 10, on(&tea, "stock-removed"));
+        waits.add(handle("c"), 20, on(&pot, "stock-added"));
         assert_eq!(ids(&waits.happened(&tea, "stock-added")), ["a"]);
         assert_eq!(ids(&waits.happened(&tea, "stock-added")), [""; 0]);
         assert_eq!(ids(&waits.due(15)), ["b"]);
@@ -155,10 +160,10 @@ mod tests {
 
     #[test]
     fn who_is_added_again_waits_for_the_last_thing_only() {
-        let waits = Waits::default();
+        let waits = WaitList::default();
         let tea = StreamId::new("product", "tea").unwrap();
-        waits.add(open("a"), 10, on(&tea, "stock-added"));
-        waits.add(open("a"), 30, None);
+        waits.add(handle("a"), 10, on(&tea, "stock-added"));
+        waits.add(handle("a"), 30, None);
         assert_eq!(ids(&waits.happened(&tea, "stock-added")), [""; 0]);
         assert_eq!(waits.next_ms(), Some(30));
     }
