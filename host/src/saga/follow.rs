@@ -1,26 +1,29 @@
-//! Follows the log: what its events start, wake or tell, on this host as far as it is for this host.
+//! Follows the log: starts and wakes the sagas of its events, and notifies the callers that wait for them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::index::{Change, Listed, SagaHandle, UnfinishedSaga};
+use super::inner::Inner;
 use super::sender::Relinquished;
-use super::{Inner, LOG_PAUSE, Place, SagaStatus, record};
+use super::{LOG_PAUSE, SagaStatus, record};
+use crate::deployed::Deployed;
+use crate::error::Chain;
 use crate::log::Subscription;
 use crate::model::{Recorded, SAGA, SagaId, StreamId};
 
 impl Inner {
-    /// Runs the open sagas, then those that the log's events start or wake.
+    /// Runs the unfinished sagas, then those that the log's events start or wake.
     pub(super) async fn follow(
         self: Arc<Self>,
-        handle: Vec<Arc<SagaHandle>>,
+        unfinished: Vec<Arc<SagaHandle>>,
         mut subscription: Subscription,
     ) {
-        if !handle.is_empty() {
-            tracing::info!(sagas = handle.len(), "taking up the sagas that have not ended");
+        if !unfinished.is_empty() {
+            tracing::info!(sagas = unfinished.len(), "resuming the sagas that have not ended");
         }
-        for saga in handle {
-            if self.spawn(saga, None).await.is_err() {
+        for handle in unfinished {
+            if self.spawn(handle, None).await.is_err() {
                 return;
             }
         }
@@ -41,102 +44,126 @@ impl Inner {
                 Ok(Some(page)) if self.apply(&page).await.is_ok() => {}
                 Ok(_) => return,
                 Err(error) => {
-                    tracing::error!(%error, "sagas cannot follow the log");
+                    tracing::error!(
+                        error = %Chain(&error),
+                        "cannot read the log; new sagas do not start until it can be read"
+                    );
                     tokio::time::sleep(LOG_PAUSE).await;
                 }
             }
         }
     }
 
-    /// Starts and wakes the sagas that a page of events is about, and remembers that.
+    /// Starts and wakes the sagas of a page of events, and writes that to the index.
     async fn apply(self: &Arc<Self>, page: &[Recorded]) -> Result<(), Relinquished> {
         let deployed = self.deps.components.current();
-        let (mut changes, mut called) = (Vec::new(), Vec::new());
+        let (mut changes, mut resumed) = (Vec::new(), Vec::new());
         for event in page {
             if event.stream.aggregate() == SAGA {
-                let change = Change::of(event);
-                match &change {
-                    Some(Change::Resumed { id }) => called.push(id.clone()),
-                    Some(Change::Taken { id, node }) if Some(node) != self.deps.cluster.me() => {
-                        self.lose(id);
-                    }
-                    Some(change) => self.tell_of(change),
-                    None => {}
-                }
-                changes.extend(change);
+                changes.extend(self.apply_entry(event, &mut resumed));
                 continue;
             }
-            for (id, trigger) in deployed.started_by(&event.stream, &event.name, event.index, &event.meta) {
-                let handle = Arc::new(SagaHandle {
-                    id,
-                    trigger: event.position,
-                    service: trigger.component.manifest().service.clone(),
-                    name: trigger.saga.clone(),
-                });
-                changes.push(Change::Triggered { handle: handle.clone(), stream: event.stream.to_string() });
-                if self.deps.cluster.owns(handle.id.as_str(), None) {
-                    // One that an earlier process may have run looks into its journal first.
-                    let new = (event.position > self.since).then(|| event.clone());
-                    self.spawn(handle, new).await?;
-                }
-            }
-            for sleeper in self.waits.happened(&event.stream, &event.name) {
+            self.start_sagas_of(event, &deployed, &mut changes).await?;
+            for sleeper in self.wait_list.happened(&event.stream, &event.name) {
                 self.spawn(sleeper, None).await?;
             }
         }
         let Some(last) = page.last() else { return Ok(()) };
-        // No later position may be written before these triggers are: a restart would not look for them again.
+        // No later position may be written before these triggers are: a restart would not look for them
+        // again.
         while let Err(error) = self.index.apply(changes.clone(), last.position).await {
-            tracing::error!(%error, "the index of sagas cannot be written");
+            tracing::error!(
+                error = %Chain(&error),
+                "cannot write the index of sagas; no further sagas start until it can be written"
+            );
             self.pause(LOG_PAUSE).await?;
         }
         self.followed.send_replace(last.position);
         if self.deps.cluster.me().is_some() {
-            self.call(called).await?;
+            self.wake_resumed(resumed).await?;
         }
         Ok(())
     }
 
-    /// Has a saga that runs here take no step any more before it has looked at its journal.
-    fn lose(&self, id: &SagaId) {
-        if let Some(under_way) = self.under_way().get_mut(id)
-            && under_way.place != Place::None
-        {
-            under_way.lost = true;
-            under_way.place = Place::TakenAndCalled;
+    /// Applies an entry of a journal. Returns its change to the index.
+    fn apply_entry(self: &Arc<Self>, event: &Recorded, resumed: &mut Vec<SagaId>) -> Option<Change> {
+        let change = Change::of(event);
+        match &change {
+            Some(Change::Resumed { id }) => resumed.push(id.clone()),
+            Some(Change::Taken { id, node }) if Some(node) != self.deps.cluster.me() => {
+                self.roster().lose(id);
+            }
+            Some(change) => self.notify_waiting(change),
+            None => {}
         }
+        change
     }
 
-    /// Runs sagas that a person has acted on, on whichever host.
-    async fn call(self: &Arc<Self>, called: Vec<SagaId>) -> Result<(), Relinquished> {
-        for id in called {
-            match self.index.find(&id).await {
-                Ok(Some(Listed { handle, .. })) => self.spawn(Arc::new(handle), None).await?,
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, saga = %id, "a saga goes on at the next start only"),
+    /// Starts the sagas of which an event is the trigger, if this host owns them.
+    async fn start_sagas_of(
+        self: &Arc<Self>,
+        event: &Recorded,
+        deployed: &Deployed,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Relinquished> {
+        for (id, trigger) in deployed.started_by(&event.stream, &event.name, event.index, &event.meta) {
+            let handle = Arc::new(SagaHandle {
+                id,
+                trigger: event.position,
+                service: trigger.component.manifest().service.clone(),
+                name: trigger.saga.clone(),
+            });
+            changes.push(Change::Triggered { handle: handle.clone(), stream: event.stream.to_string() });
+            if self.deps.cluster.owns(handle.id.as_str(), None) {
+                // An earlier process may have run it: then its journal is read first.
+                let new = (event.position > self.new_after).then(|| event.clone());
+                self.spawn(handle, new).await?;
             }
         }
         Ok(())
     }
 
-    /// Runs the sagas that have become this host's.
+    /// Runs sagas that an operator has acted on, on any host.
+    async fn wake_resumed(self: &Arc<Self>, resumed: Vec<SagaId>) -> Result<(), Relinquished> {
+        for id in resumed {
+            match self.index.find(&id).await {
+                Ok(Some(Listed { handle, .. })) => self.spawn(Arc::new(handle), None).await?,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(
+                        saga = %id, error = %Chain(&error),
+                        "failed to wake saga; it resumes after the next restart"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the sagas that this host owns now, after a change of the cluster's members.
     async fn take_over(self: &Arc<Self>) -> Result<(), Relinquished> {
         let unfinished = loop {
             match self.index.unfinished().await {
                 Ok(unfinished) => break unfinished,
-                Err(error) => tracing::error!(%error, "the index of sagas cannot be read"),
+                Err(error) => {
+                    tracing::error!(
+                        error = %Chain(&error),
+                        "cannot read the index of sagas; trying again to take over sagas"
+                    );
+                }
             }
             self.pause(LOG_PAUSE).await?;
         };
         let mut taken = 0;
         for UnfinishedSaga { handle, runner, .. } in unfinished {
-            if self.deps.cluster.owns(handle.id.as_str(), runner.as_ref()) && !self.waits.has(&handle.id) {
-                taken += usize::from(!self.under_way().contains_key(&handle.id));
+            if self.deps.cluster.owns(handle.id.as_str(), runner.as_ref()) && !self.wait_list.has(&handle.id)
+            {
+                taken += usize::from(!self.roster().contains(&handle.id));
                 self.spawn(Arc::new(handle), None).await?;
             }
         }
         if taken > 0 {
-            tracing::info!(sagas = taken, "taking up the sagas that are this host's now");
+            tracing::info!(sagas = taken, "taking over the sagas that this host owns now");
         }
         Ok(())
     }
@@ -145,7 +172,7 @@ impl Inner {
     pub(super) async fn keep_time(self: Arc<Self>) {
         loop {
             let due = async {
-                match self.waits.next_ms() {
+                match self.wait_list.next_ms() {
                     Some(time_ms) => self.deps.clock.until(time_ms).await,
                     None => std::future::pending().await,
                 }
@@ -153,10 +180,10 @@ impl Inner {
             tokio::select! {
                 biased;
                 () = self.stopped() => return,
-                () = self.waits.changed.notified() => continue,
+                () = self.wait_list.changed.notified() => continue,
                 () = due => {}
             }
-            for sleeper in self.waits.due(self.deps.clock.now_ms()) {
+            for sleeper in self.wait_list.due(self.deps.clock.now_ms()) {
                 if self.spawn(sleeper, None).await.is_err() {
                     return;
                 }
@@ -164,7 +191,7 @@ impl Inner {
         }
     }
 
-    /// Lets go of the components of the past that no saga needs any more, once it is known which sagas there are.
+    /// Removes the stored components that no saga needs any more, once all sagas are known.
     pub(super) async fn clear_components(self: Arc<Self>) {
         let head = *self.deps.log.head().borrow();
         let mut followed = self.followed.subscribe();
@@ -177,32 +204,41 @@ impl Inner {
             Ok(digests) => {
                 let needed: HashSet<_> = digests.iter().filter_map(|digest| digest.parse().ok()).collect();
                 if let Err(error) = self.deps.components.retain(needed) {
-                    tracing::warn!(%error, "components that nobody needs are still there");
+                    tracing::warn!(
+                        error = %Chain(&error),
+                        "cannot remove unused components; the next start tries again"
+                    );
                 }
             }
-            Err(error) => tracing::warn!(%error, "components that nobody needs are still there"),
+            Err(error) => {
+                tracing::warn!(
+                    error = %Chain(&error),
+                    "cannot tell which components are unused; the next start tries again"
+                );
+            }
         }
     }
 
-    /// Tells those who wait here for a saga that another host runs.
-    fn tell_of(self: &Arc<Self>, change: &Change) {
+    /// Notifies the callers that wait here for a saga that another host runs.
+    fn notify_waiting(self: &Arc<Self>, change: &Change) {
         let id = match change {
             Change::Moved { id, state } if state.settled() => id,
             Change::Parked { id, .. } => id,
             _ => return,
         };
         let alone = self.deps.cluster.me().is_none();
-        if alone || !self.waiting().contains_key(id) || self.under_way().contains_key(id) {
+        if alone || !self.completions.has(id) || self.roster().contains(id) {
             return;
         }
         let (inner, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
             let Ok(stream) = StreamId::new(SAGA, id.as_str()) else { return };
-            // Err: they wait as long as they wanted to, and then look for themselves. It may go on by now.
+            // Err: the callers wait until their own limit and then read the journal. A saga that is not
+            // settled has been resumed meanwhile.
             if let Ok((_, Some(saga))) = record::read(&*inner.deps.log, &stream).await
                 && saga.state.settled()
             {
-                inner.tell_waiting(&SagaStatus::of(&id, &saga));
+                inner.completions.notify(&SagaStatus::of(&id, &saga));
             }
         });
     }

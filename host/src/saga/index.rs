@@ -1,8 +1,9 @@
-//! Which sagas there are and how they stand: a small database beside the log, rebuilt from it when it is lost.
+//! The index of sagas: a small database beside the log with the state of each saga, rebuilt from the log when
+//! it is lost.
 //!
-//! A trigger's row and the position up to which the log has been looked at are written in one transaction, so an event
-//! starts its sagas exactly once, whatever happens in between: a saga's id follows from its trigger, and its journal from
-//! its id.
+//! A trigger's row and the position up to which the log has been read are written in one transaction, so an
+//! event starts its sagas exactly once, whatever happens in between: a saga's id follows from its trigger,
+//! and its journal from its id.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +18,11 @@ use super::journal::SagaState;
 
 use crate::model::{Digest, NodeId, Position, Recorded, SagaId, variant_of};
 
-/// Events that concern no saga after which the position is written all the same: as many are looked at again after a
-/// restart, which takes some ten milliseconds.
+/// The number of events without a saga after which the position is written all the same. A restart reads at
+/// most this many again, which takes some ten milliseconds.
 const WRITE_EVERY: u64 = 10_000;
 
-/// Raise it when the tables change: the index is then made anew.
+/// The version of the tables. Raise it when they change: the index is then built again.
 const VERSION: u32 = 3;
 
 const SCHEMA: &str = "
@@ -34,15 +35,15 @@ CREATE TABLE sagas (
     service TEXT NOT NULL,
     name TEXT NOT NULL,
     state TEXT NOT NULL,
-    -- Whether it has begun to unwind: what it goes back to when a person has it tried again.
+    -- True if it has begun to unwind: a retry by an operator returns to this state.
     unwound INTEGER NOT NULL DEFAULT 0,
-    -- The component that it runs on; none before it has begun.
+    -- The component that it runs on; NULL before it has begun.
     digest TEXT,
     -- The host that runs it, where several share the log.
     runner TEXT,
-    -- Why it is parked, or cannot run at all.
+    -- The reason why it is parked, or cannot run at all.
     why TEXT,
-    -- Set while it only sleeps: until when.
+    -- The end of its sleep; set only while it sleeps.
     sleeps_until_ms INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX sagas_by_state ON sagas (state, id);
@@ -59,17 +60,17 @@ pub(super) struct SagaHandle {
     pub(super) name: Arc<str>,
 }
 
-/// A saga that goes on by itself.
+/// A saga that continues by itself: neither ended nor parked.
 #[derive(Debug, PartialEq)]
 pub(super) struct UnfinishedSaga {
     pub(super) handle: SagaHandle,
-    /// The host that runs it by its journal.
+    /// The host that runs it, as its journal says.
     pub(super) runner: Option<NodeId>,
-    /// Set while it only sleeps: milliseconds since 1970-01-01 UTC.
+    /// The end of its sleep, in milliseconds since 1970-01-01 UTC. Set only while it sleeps.
     pub(super) sleeps_until_ms: Option<u64>,
 }
 
-/// A saga as the index has it.
+/// A saga as a row of the index.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Listed {
     pub(super) handle: SagaHandle,
@@ -79,7 +80,7 @@ pub(super) struct Listed {
     pub(super) why: Option<String>,
 }
 
-/// What an event of the log means for the index.
+/// The change to the index that follows from an event of the log.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Triggered {
@@ -117,7 +118,7 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// What an event of a journal means, if anything.
+    /// Returns the change that follows from an event of a journal, if there is one.
     pub(super) fn of(event: &Recorded) -> Option<Self> {
         let id: SagaId = event.stream.id().into();
         let state = match &*event.name {
@@ -150,7 +151,7 @@ impl Change {
 #[derive(Clone)]
 pub(super) struct Index {
     connection: Arc<Mutex<Connection>>,
-    /// The position that the database says, or an earlier one.
+    /// The position in the database, or an earlier one.
     written: Arc<AtomicU64>,
 }
 
@@ -165,13 +166,13 @@ impl Index {
         Ok(Self { connection: Arc::new(Mutex::new(connection)), written: Arc::default() })
     }
 
-    /// The position up to which the log has been looked at.
+    /// Returns the position up to which the log has been read.
     pub(super) async fn position(&self) -> rusqlite::Result<Position> {
         self.with(|connection| connection.query_row("SELECT position FROM position", [], |row| row.get(0)))
             .await
     }
 
-    /// The sagas that go on by themselves, oldest first: neither ended nor parked.
+    /// Returns the sagas that are neither ended nor parked, oldest first.
     pub(super) async fn unfinished(&self) -> rusqlite::Result<Vec<UnfinishedSaga>> {
         self.with(|connection| {
             let mut statement = connection.prepare(
@@ -183,7 +184,7 @@ impl Index {
         .await
     }
 
-    /// The sagas of a service that have not ended.
+    /// Returns the sagas of a service that have not ended.
     pub(super) async fn open_of(&self, service: &str) -> rusqlite::Result<Vec<SagaHandle>> {
         let service = service.to_owned();
         self.with(move |connection| {
@@ -205,8 +206,8 @@ impl Index {
         .await
     }
 
-    /// Up to `limit` sagas, the newest first: those in a state, and of a name, if these are given, that are older than
-    /// `before`.
+    /// Returns up to `limit` sagas, the newest first: those of this state, with this name and older than
+    /// `before`, as far as these are given.
     pub(super) async fn list(
         &self,
         state: Option<SagaState>,
@@ -225,7 +226,7 @@ impl Index {
         .await
     }
 
-    /// For each state of sagas that have not ended, how many there are and the id of the oldest.
+    /// Returns each state of sagas that have not ended, with their number and the id of the oldest.
     pub(super) async fn counts(&self) -> rusqlite::Result<Vec<(SagaState, u64, SagaId)>> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(
@@ -237,7 +238,7 @@ impl Index {
         .await
     }
 
-    /// The components that sagas run on which have not ended.
+    /// Returns the components of the sagas that have not ended.
     pub(super) async fn digests(&self) -> rusqlite::Result<Vec<String>> {
         self.with(|connection| {
             let mut statement = connection.prepare(
@@ -249,7 +250,8 @@ impl Index {
         .await
     }
 
-    /// Takes in what the log says up to a position. If that is nothing, the position is seldom worth a transaction.
+    /// Applies the changes of the log up to a position. Without changes, the position alone is written only
+    /// now and then.
     pub(super) async fn apply(&self, changes: Vec<Change>, position: Position) -> rusqlite::Result<()> {
         if changes.is_empty() && position.distance_from(self.written()) < WRITE_EVERY {
             return Ok(());
@@ -257,7 +259,8 @@ impl Index {
         self.write(changes, position).await
     }
 
-    /// Like [`Index::apply`], and the position is written in any case. It never goes back.
+    /// Applies changes like [`Index::apply`], and writes the position in any case. The position never goes
+    /// back.
     pub(super) async fn write(&self, changes: Vec<Change>, position: Position) -> rusqlite::Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
@@ -288,28 +291,28 @@ impl Index {
         match done.await.map_err(JoinError::try_into_panic) {
             Ok(result) => result,
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            // It is only ever cancelled together with the runtime, and with it whoever waits here.
+            // The task is only cancelled together with the runtime, and with it the caller.
             Err(Err(_)) => std::future::pending().await,
         }
     }
 }
 
 impl SagaHandle {
-    /// From a row that begins with id, trigger, service and name.
+    /// Reads a row that begins with id, trigger, service and name.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self { id: row.get(0)?, trigger: row.get(1)?, service: row.get(2)?, name: row.get(3)? })
     }
 }
 
 impl UnfinishedSaga {
-    /// From a row that goes on with runner and the end of its sleep.
+    /// Reads a row that continues with runner and the end of its sleep.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self { handle: SagaHandle::read(row)?, runner: row.get(4)?, sleeps_until_ms: row.get(5)? })
     }
 }
 
 impl Listed {
-    /// From a row that goes on with stream, state and why.
+    /// Reads a row that continues with stream, state and why.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let (stream, state, why) = (row.get(4)?, row.get(5)?, row.get(6)?);
         Ok(Self { handle: SagaHandle::read(row)?, stream, state, why })
@@ -386,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_trigger_seen_twice_is_one_saga_and_an_ended_one_is_not_open() {
+    async fn a_trigger_applied_twice_is_one_saga_and_an_ended_saga_is_not_unfinished() {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(dir.path()).unwrap();
         let both = vec![triggered("a", 3), triggered("b", 4)];
@@ -412,7 +415,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_sleeps_is_not_run_and_who_is_tried_again_goes_back_to_what_it_did() {
+    async fn a_sleeping_saga_is_marked_and_a_resumed_saga_returns_to_its_state() {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(dir.path()).unwrap();
         let id = |id: &str| -> SagaId { id.into() };

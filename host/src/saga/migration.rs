@@ -1,4 +1,5 @@
-//! SagaHandle sagas and a new version of their service: which of them can go on with it, and to have them do so.
+//! Open sagas and a new version of their service: the dry runs on it, and the move of those that replay
+//! cleanly.
 
 use std::sync::Arc;
 
@@ -7,30 +8,29 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use super::entry::Entry;
 use super::index::{SagaHandle, UnfinishedSaga};
 use super::journal::Saga;
-use super::operate::index_error;
-use super::runner::{self, RunError};
-use super::{Sagas, actor};
-use crate::aggregate::CallError;
+use super::record::actor;
+use super::{SagaError, Sagas, dry_run, runner};
 use crate::model::{Digest, SagaId, Version};
 use crate::runtime::Component;
 
-/// Journals that are replayed at one time.
+/// Journals that are replayed at the same time. Each takes an instance of the new component.
 const AT_ONCE: usize = 8;
 
-/// An open saga, as a new version of its service finds it.
+/// An open saga, and its dry run on a new version of its service.
 #[derive(Clone, Debug)]
 pub(crate) struct ReplayedSaga {
     handle: Arc<SagaHandle>,
     pub(crate) outcome: ReplayOutcome,
 }
 
+/// The result of a dry run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ReplayOutcome {
-    /// The new version goes the way of the journal, whose version this is.
+    /// The new version replays the journal, whose version this is.
     Clean(Version),
-    /// It goes another way.
+    /// The new version diverges from the journal. The text says where.
     Diverged(String),
-    /// Its steps are being taken. It ends on the version that it is on.
+    /// The saga is running. It ends on the version that it is on.
     UnderWay,
 }
 
@@ -45,13 +45,13 @@ impl ReplayedSaga {
 }
 
 impl Sagas {
-    /// Replays the journals of the open sagas of a component's service on it. Those that are being undone are left out: they
-    /// need no component any more.
-    pub(crate) async fn rehearse(&self, component: &Component) -> Result<Vec<ReplayedSaga>, CallError> {
-        // Err: behind. What is not known yet is just about to begin, on whatever is deployed then.
+    /// Replays the journals of the open sagas of a component's service on it. Sagas that are being undone are
+    /// left out: they need no component any more.
+    pub(crate) async fn rehearse(&self, component: &Component) -> Result<Vec<ReplayedSaga>, SagaError> {
+        // Err: behind. A saga that is not known yet is just about to begin, on the component deployed then.
         let _ = self.inner.caught_up().await;
-        let handle = self.inner.index.open_of(&component.manifest().service).await.map_err(index_error)?;
-        let rehearsals = handle.into_iter().map(|handle| self.rehearse_one(Arc::new(handle), component));
+        let open = self.inner.index.open_of(&component.manifest().service).await?;
+        let rehearsals = open.into_iter().map(|handle| self.rehearse_one(Arc::new(handle), component));
         let found: Vec<_> = stream::iter(rehearsals).buffered(AT_ONCE).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
@@ -60,24 +60,24 @@ impl Sagas {
         &self,
         handle: Arc<SagaHandle>,
         component: &Component,
-    ) -> Result<Option<ReplayedSaga>, CallError> {
-        if self.inner.under_way().contains_key(&handle.id) {
+    ) -> Result<Option<ReplayedSaga>, SagaError> {
+        if self.inner.roster().contains(&handle.id) {
             return Ok(Some(ReplayedSaga { handle, outcome: ReplayOutcome::UnderWay }));
         }
-        let rehearsed = runner::rehearse(&self.inner, &handle, component).await;
-        Ok(rehearsed.map_err(runner::call_error)?.map(|(version, way)| {
-            let outcome = way.map_or_else(ReplayOutcome::Diverged, |()| ReplayOutcome::Clean(version));
+        let rehearsed = dry_run::rehearse(&self.inner, &handle, component).await?;
+        Ok(rehearsed.map(|(version, replayed)| {
+            let outcome = replayed.map_or_else(ReplayOutcome::Diverged, |()| ReplayOutcome::Clean(version));
             ReplayedSaga { handle, outcome }
         }))
     }
 
-    /// Has sagas go on with another component: those of this host that it was clean for, and that have not gone on
-    /// meanwhile. Returns how many.
-    pub(crate) async fn move_over(&self, rehearsed: &[ReplayedSaga], to: Digest) -> Result<usize, CallError> {
+    /// Moves sagas of this host to another component: those that replay cleanly on it and have not continued
+    /// since. Returns their number.
+    pub(crate) async fn move_over(&self, rehearsed: &[ReplayedSaga], to: Digest) -> Result<usize, SagaError> {
         let mut moved = 0;
         for ReplayedSaga { handle, outcome } in rehearsed {
             let ReplayOutcome::Clean(version) = outcome else { continue };
-            if !self.inner.claim(handle) {
+            if !self.inner.roster().claim(handle) {
                 continue;
             }
             let acted = runner::act(&self.inner, handle, actor(&handle.id), |saga, at| {
@@ -87,26 +87,19 @@ impl Sagas {
                 same.then_some(Entry::Moved { digest: to }).ok_or(())
             });
             let acted = acted.await;
-            if self.inner.release(&handle.id) {
-                // Err: the host is stopping, and the saga goes on when it starts again.
-                let _ = self.inner.spawn(handle.clone(), None).await;
-            }
-            moved += usize::from(acted.map_err(runner::call_error)?.is_ok());
+            self.inner.release(handle.clone(), false).await;
+            moved += usize::from(acted?.is_ok());
         }
         Ok(moved)
     }
 
-    /// Takes up the sagas that could not begin because their service was not deployed.
-    pub(crate) async fn wake(&self) -> Result<(), CallError> {
-        for UnfinishedSaga { handle, runner, sleeps_until_ms } in
-            self.inner.index.unfinished().await.map_err(index_error)?
-        {
+    /// Runs the sagas that could not begin because their service was not deployed.
+    pub(crate) async fn wake(&self) -> Result<(), SagaError> {
+        for UnfinishedSaga { handle, runner, sleeps_until_ms } in self.inner.index.unfinished().await? {
             let here = self.inner.deps.cluster.owns(handle.id.as_str(), runner.as_ref());
-            if here && sleeps_until_ms.is_none() && !self.inner.under_way().contains_key(&handle.id) {
-                self.inner
-                    .spawn(Arc::new(handle), None)
-                    .await
-                    .map_err(|error| runner::call_error(RunError::Relinquished(error)))?;
+            if here && sleeps_until_ms.is_none() && !self.inner.roster().contains(&handle.id) {
+                let spawned = self.inner.spawn(Arc::new(handle), None).await;
+                spawned.map_err(|_| SagaError::ShuttingDown)?;
             }
         }
         Ok(())

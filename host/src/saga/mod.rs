@@ -4,88 +4,97 @@
 //! |---|---|
 //! | step | a command of the saga; its id follows from the saga's id and the step's name |
 //! | undo | the compensation of a step that was done, by a command of its own |
-//! | refused | a step was rejected: the run returns the rejection and the saga unwinds |
-//! | failed | a step got neither done nor refused, in all its attempts |
-//! | parked | the saga cannot go on without a person |
+//! | rejected | the answer to a step was no: the run returns the rejection and the saga unwinds |
+//! | failed | a step was neither accepted nor rejected, in all its attempts |
+//! | parked | the saga needs an operator to continue |
 //!
-//! A saga acts only through commands, by the same dispatch as everybody. *Invariant:* whatever a saga did is in its
-//! journal or will be: a run that is started again sends the same commands under the same ids.
+//! A saga acts only through commands, by the same dispatch as every client. *Invariant:* everything that a
+//! saga did is in its journal or will be: a run that is started again sends the same commands under the same
+//! ids.
 
+mod completion;
 mod driver;
+mod dry_run;
 pub(crate) mod entry;
+mod error;
 mod follow;
 mod index;
+mod inner;
 pub(crate) mod journal;
 mod migration;
 mod operate;
 mod record;
+mod replay;
 mod retry;
+mod roster;
 mod runner;
 mod sender;
 pub mod timeline;
 mod wait_list;
+mod worker;
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::aggregate::{CallError, Submit};
+use crate::aggregate::Submit;
 use crate::clock::SharedClock;
-use crate::cluster::{Cluster, Lease};
+use crate::cluster::Cluster;
 use crate::deployed::Components;
-use crate::log::{EventLog, ReadError, Subscription};
-use crate::model::{Position, Recorded, Rejection, SAGA, SagaId, StreamId};
+use crate::error::Chain;
+use crate::log::{EventLog, Subscription};
+use crate::model::{Rejection, SAGA, SagaId, StreamId};
 use crate::runtime::Ask;
 
-pub use journal::SagaState;
+pub use error::{SagaError, SagasError};
+pub use journal::{IllegalEntry, SagaState};
 pub(crate) use migration::{ReplayOutcome, ReplayedSaga};
 pub use operate::{Act, Filter, Overview, StateCount};
+pub use record::RecordError;
 pub use retry::{Retries, Retry};
 
-use index::{Change, Index, SagaHandle, UnfinishedSaga};
+use index::{SagaHandle, UnfinishedSaga};
+use inner::{Inner, MAX_RUNNING};
 use journal::Saga;
-use record::{RecordError, actor};
-use sender::Relinquished;
-use wait_list::WaitList;
 
-/// Sagas under way at once, those included that wait for an instance, for the log or for the next attempt of a step: some ten
-/// kilobytes each. The others wait in the log.
-const MAX_UNDER_WAY: u32 = 4_096;
-/// How long a question about a saga waits for events to be looked at that may have started it.
+/// The longest wait of a request about a saga for the events that may have started it.
 const CATCH_UP: Duration = Duration::from_secs(2);
-/// The wait before a saga is tried again whose journal could not be written.
+/// The wait before the log or the index is used again after a failure.
 const LOG_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a client may know of a saga.
+/// A saga as its client sees it.
 #[derive(Clone, Debug, Serialize)]
 pub struct SagaStatus {
+    /// The saga's id.
     pub id: SagaId,
+    /// The service that it belongs to.
     pub service: Arc<str>,
+    /// The saga's name: `place-order`.
     pub name: Arc<str>,
+    /// The state that it is in.
     pub state: SagaState,
-    /// Why it unwinds or unwound.
+    /// The reason for unwinding, if it unwinds or unwound.
     pub reason: Option<Rejection>,
 }
 
-/// Why the sagas cannot run.
-#[derive(Debug, thiserror::Error)]
-#[error("the index of sagas cannot be used")]
-pub struct SagasError(#[from] rusqlite::Error);
-
-/// What sagas stand on.
+/// The parts of the host that sagas use.
 pub struct Deps {
+    /// The log with the triggers and the journals.
     pub log: Arc<dyn EventLog>,
+    /// The receiver of the sagas' commands.
     pub commands: Arc<dyn Submit>,
+    /// The receiver of the sagas' queries.
     pub ask: Arc<dyn Ask>,
+    /// The components that the sagas run on.
     pub components: Arc<Components>,
+    /// The clock by which sagas sleep.
     pub clock: SharedClock,
+    /// The limits of retries.
     pub retries: Retries,
-    /// Who else runs sagas of this log.
+    /// The hosts that run sagas of this log.
     pub cluster: Cluster,
 }
 
@@ -95,93 +104,22 @@ pub struct Sagas {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Inner {
-    deps: Deps,
-    index: Index,
-    waits: WaitList,
-    /// True when the host is stopping.
-    stopping: watch::Sender<bool>,
-    places: Arc<Semaphore>,
-    /// The position up to which the sagas that events start are under way or over.
-    followed: watch::Sender<Position>,
-    /// What is later in the log has never been looked at by anyone: where it ended when this process began to look at it,
-    /// unless others look at it too.
-    since: Position,
-    /// The sagas that have been started here and neither ended nor gone to sleep.
-    under_way: Mutex<HashMap<SagaId, ActiveSaga>>,
-    /// Who waits for the end of a saga.
-    waiting: Mutex<HashMap<SagaId, Vec<oneshot::Sender<SagaStatus>>>>,
-}
-
-struct ActiveSaga {
-    handle: Arc<SagaHandle>,
-    place: Place,
-    /// Whether another host has taken it since its journal was read.
-    lost: bool,
-}
-
-impl ActiveSaga {
-    fn new(handle: Arc<SagaHandle>, place: Place) -> Self {
-        Self { handle, place, lost: false }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// It waits for one.
-    None,
-    Taken,
-    /// Something happened since it looked at the log: it has to look again before it goes to sleep.
-    TakenAndCalled,
-}
-
-/// Somebody who waits for a saga, and is forgotten when that is over.
-struct CompletionWaiter<'a> {
-    inner: &'a Inner,
-    id: SagaId,
-    told: oneshot::Receiver<SagaStatus>,
-}
-
-impl Drop for CompletionWaiter<'_> {
-    fn drop(&mut self) {
-        self.told.close();
-        let mut waiting = self.inner.waiting();
-        if let Some(senders) = waiting.get_mut(&self.id) {
-            senders.retain(|sender| !sender.is_closed());
-            if senders.is_empty() {
-                waiting.remove(&self.id);
-            }
-        }
-    }
-}
-
 impl Sagas {
-    /// Takes up all sagas that have not ended, and from then on every one that an event starts. `data`: where the index is.
+    /// Resumes all sagas that have not ended, and from then on runs every one that an event starts. The index
+    /// is in the directory `data`.
     pub async fn start(data: &Path, deps: Deps) -> Result<Self, SagasError> {
-        let since = if deps.log.is_shared() { Position::MAX } else { *deps.log.head().borrow() };
-        let inner = Arc::new(Inner {
-            deps,
-            since,
-            index: Index::open(data)?,
-            waits: WaitList::default(),
-            stopping: watch::Sender::new(false),
-            places: Arc::new(Semaphore::new(MAX_UNDER_WAY as usize)),
-            followed: watch::Sender::new(Position::START),
-            under_way: Mutex::default(),
-            waiting: Mutex::default(),
-        });
+        let inner = Arc::new(Inner::open(data, deps)?);
         let position = inner.index.position().await?;
-        let mut handle = Vec::new();
-        for UnfinishedSaga { handle: saga, runner, sleeps_until_ms } in inner.index.unfinished().await? {
-            let saga = Arc::new(saga);
+        let mut unfinished = Vec::new();
+        for UnfinishedSaga { handle, runner, sleeps_until_ms } in inner.index.unfinished().await? {
+            let handle = Arc::new(handle);
             match sleeps_until_ms {
                 Some(until_ms) if runner.as_ref() == inner.deps.cluster.me() => {
-                    inner.waits.add(saga, until_ms, None);
+                    inner.wait_list.add(handle, until_ms, None);
                 }
-                _ if inner.deps.cluster.owns(saga.id.as_str(), runner.as_ref()) => {
-                    let under_way = ActiveSaga::new(saga.clone(), Place::None);
-                    inner.under_way().insert(saga.id.clone(), under_way);
-                    handle.push(saga);
+                _ if inner.deps.cluster.owns(handle.id.as_str(), runner.as_ref()) => {
+                    inner.roster().enqueue(handle.clone());
+                    unfinished.push(handle);
                 }
                 _ => {}
             }
@@ -189,87 +127,73 @@ impl Sagas {
         inner.followed.send_replace(position);
         let subscription = Subscription::new(inner.deps.log.clone(), position);
         let tasks = vec![
-            tokio::spawn(inner.clone().follow(handle, subscription)),
+            tokio::spawn(inner.clone().follow(unfinished, subscription)),
             tokio::spawn(inner.clone().keep_time()),
             tokio::spawn(inner.clone().clear_components()),
         ];
         Ok(Self { inner, tasks: Mutex::new(tasks) })
     }
 
-    /// None if no such saga was ever started. Looks at all events that are in the log by now.
-    pub async fn status(&self, id: &SagaId) -> Result<Option<SagaStatus>, CallError> {
+    /// Returns the status of a saga, or `None` if no such saga was ever started. Knows all events that are in
+    /// the log by now.
+    pub async fn status(&self, id: &SagaId) -> Result<Option<SagaStatus>, SagaError> {
         if let Some(status) = self.journaled(id).await? {
             return Ok(Some(status));
         }
-        // The event that started it may be on disk and not looked at yet.
+        // The event that started it may be on disk and not followed yet.
         self.inner.caught_up().await?;
-        let begun = self.inner.under_way().get(id).map(|under_way| under_way.handle.status());
+        let begun = self.inner.roster().find(id).map(|handle| handle.status());
         if let Some(status) = begun {
             return Ok(Some(status));
         }
-        // If it is over already, its journal says so; and if another host is to begin it, only the index knows it.
+        // A saga that is over already has a journal; one that another host is to begin is only in the index.
         match self.journaled(id).await? {
             Some(status) => Ok(Some(status)),
-            None => {
-                let known = self.inner.index.find(id).await.map_err(operate::index_error)?;
-                Ok(known.map(|known| known.handle.status()))
-            }
+            None => Ok(self.inner.index.find(id).await?.map(|known| known.handle.status())),
         }
     }
 
-    /// What its journal says by now; none if it has not begun.
-    pub async fn journaled(&self, id: &SagaId) -> Result<Option<SagaStatus>, CallError> {
+    /// Returns the status of a saga by its journal, or `None` if it has not begun.
+    pub async fn journaled(&self, id: &SagaId) -> Result<Option<SagaStatus>, SagaError> {
         let Ok(stream) = StreamId::new(SAGA, id.as_str()) else {
             return Ok(None);
         };
-        let (_, saga) = record::read(&*self.inner.deps.log, &stream).await.map_err(unreadable)?;
+        let (_, saga) = record::read(&*self.inner.deps.log, &stream).await?;
         Ok(saga.map(|saga| SagaStatus::of(id, &saga)))
     }
 
-    /// The status when the saga has ended or parked, or after `limit` as it stands then.
-    pub async fn wait(&self, id: &SagaId, limit: Duration) -> Result<Option<SagaStatus>, CallError> {
-        let mut settling = self.inner.settling(id);
+    /// Waits until a saga has ended or parked, for `limit` at most. Returns its status then.
+    pub async fn wait(&self, id: &SagaId, limit: Duration) -> Result<Option<SagaStatus>, SagaError> {
+        let mut waiter = self.inner.completions.wait(id);
         let status = self.journaled(id).await?;
         if status.as_ref().is_some_and(|status| status.state.settled()) {
             return Ok(status);
         }
-        match tokio::time::timeout(limit, &mut settling.told).await {
+        match tokio::time::timeout(limit, &mut waiter.status).await {
             Ok(Ok(status)) => Ok(Some(status)),
             // The time is over, or the host stops.
             _ => self.journaled(id).await,
         }
     }
 
-    /// Stops after the commands under way; every saga goes on when the host starts again.
+    /// Stops after the commands in progress. Every saga continues when the host starts again.
     pub async fn close(&self) {
-        self.inner.stopping.send_replace(true);
+        self.inner.stop();
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
-            // Err: it has panicked, which the panic hook has told.
+            // Err: it has panicked, which the panic hook has reported.
             let _ = task.await;
         }
         let followed = *self.inner.followed.borrow();
         if let Err(error) = self.inner.index.write(Vec::new(), followed).await {
-            tracing::warn!(%error, "the next start looks at some events again");
+            tracing::warn!(
+                error = %Chain(&error),
+                "cannot write the index of sagas; the next start reads some events again"
+            );
         }
         // Err: closed before, after the same wait.
-        let _ = self.inner.places.acquire_many(MAX_UNDER_WAY).await;
+        let _ = self.inner.places.acquire_many(MAX_RUNNING).await;
         self.inner.places.close();
-    }
-}
-
-fn unreadable(error: RecordError) -> CallError {
-    match error {
-        RecordError::Read(error) => CallError::Read(error),
-        RecordError::Append(error) => CallError::Append(error),
-        other => CallError::Read(ReadError(Arc::new(other))),
-    }
-}
-
-impl SagaState {
-    /// Whether nothing moves any more by itself.
-    fn settled(self) -> bool {
-        self.ended() || self == Self::Parked
     }
 }
 
@@ -287,6 +211,7 @@ impl SagaStatus {
 }
 
 impl SagaHandle {
+    /// Returns the status of a saga that has no journal yet.
     fn status(&self) -> SagaStatus {
         SagaStatus {
             id: self.id.clone(),
@@ -294,183 +219,6 @@ impl SagaHandle {
             name: self.name.clone(),
             state: SagaState::Running,
             reason: None,
-        }
-    }
-}
-
-impl Inner {
-    fn under_way(&self) -> MutexGuard<'_, HashMap<SagaId, ActiveSaga>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
-    }
-
-    /// Whether the next step of a saga that runs here is still to be taken here. `lease`: under which its journal was read.
-    fn check_ownership(&self, id: &SagaId, lease: Option<Lease>) -> Result<(), Relinquished> {
-        let held = lease.is_some() && self.deps.cluster.lease() == lease;
-        let lost = || self.under_way().get(id).is_some_and(|under_way| under_way.lost);
-        if self.is_stopping() || !held || lost() { Err(Relinquished) } else { Ok(()) }
-    }
-
-    async fn stopped(&self) {
-        // Err cannot be: the sender is in here.
-        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
-    }
-
-    async fn pause(&self, time: Duration) -> Result<(), Relinquished> {
-        tokio::select! {
-            biased;
-            () = self.stopped() => Err(Relinquished),
-            () = tokio::time::sleep(time) => Ok(()),
-        }
-    }
-
-    /// WaitList until all events that are in the log by now have been looked at.
-    async fn caught_up(&self) -> Result<(), CallError> {
-        let head = *self.deps.log.head().borrow();
-        let mut followed = self.followed.subscribe();
-        let caught_up = tokio::time::timeout(CATCH_UP, followed.wait_for(|position| *position >= head)).await;
-        match caught_up {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(CallError::Busy { queue: "the queue of sagas" }),
-        }
-    }
-
-    /// Begins to wait for a saga that runs here to end or park.
-    fn settling(&self, id: &SagaId) -> CompletionWaiter<'_> {
-        let (sender, told) = oneshot::channel();
-        let id = id.clone();
-        self.waiting().entry(id.clone()).or_default().push(sender);
-        CompletionWaiter { inner: self, id, told }
-    }
-
-    /// Runs a saga on a task of its own, as soon as there is a place. One that runs already looks at the log once more.
-    /// `new`: the event that started it, of a saga that has never run.
-    async fn spawn(
-        self: &Arc<Self>,
-        handle: Arc<SagaHandle>,
-        new: Option<Recorded>,
-    ) -> Result<(), Relinquished> {
-        {
-            let mut under_way = self.under_way();
-            let entry = under_way
-                .entry(handle.id.clone())
-                .or_insert_with(|| ActiveSaga::new(handle.clone(), Place::None));
-            if entry.place != Place::None {
-                entry.place = Place::TakenAndCalled;
-                return Ok(());
-            }
-            entry.place = Place::Taken;
-        }
-        let place = tokio::select! {
-            biased;
-            () = self.stopped() => return Err(Relinquished),
-            place = self.places.clone().acquire_owned() => place.map_err(|_| Relinquished)?,
-        };
-        tokio::spawn(self.clone().run(handle, new, place));
-        Ok(())
-    }
-
-    /// Takes a saga that does not run, so that nobody else runs it.
-    fn claim(&self, handle: &Arc<SagaHandle>) -> bool {
-        let mut under_way = self.under_way();
-        let free = !under_way.contains_key(&handle.id);
-        if free {
-            under_way.insert(handle.id.clone(), ActiveSaga::new(handle.clone(), Place::Taken));
-        }
-        free
-    }
-
-    /// Lets go of a saga that was taken. Whether it has to look at the log: what it waits for may have come while it could
-    /// not be woken.
-    fn release(&self, id: &SagaId) -> bool {
-        let taken = self.under_way().remove(id);
-        taken.is_some_and(|taken| taken.place == Place::TakenAndCalled)
-    }
-
-    async fn run(
-        self: Arc<Self>,
-        handle: Arc<SagaHandle>,
-        mut new: Option<Recorded>,
-        _place: OwnedSemaphorePermit,
-    ) {
-        loop {
-            if let Some(under_way) = self.under_way().get_mut(&handle.id) {
-                under_way.lost = false;
-            }
-            match runner::run(&self, &handle, new.take()).await {
-                Ok(status) if status.state.settled() => {
-                    self.under_way().remove(&handle.id);
-                    return self.tell(&status);
-                }
-                Ok(_) | Err(runner::RunError::Relinquished(_)) if self.goes_to_sleep(&handle.id) => return,
-                Ok(_) | Err(runner::RunError::Relinquished(_)) => {}
-                Err(error) if error.is_overtaken() => {
-                    tracing::debug!(saga = %handle.id, %error, "another host has written to a saga's journal");
-                }
-                Err(error) => {
-                    tracing::error!(saga = %handle.id, name = %handle.name, %error, "a saga cannot go on");
-                    if !error.passes() {
-                        self.note_stuck(&handle, &error).await;
-                        break;
-                    }
-                    if self.pause(LOG_PAUSE).await.is_err() {
-                        break;
-                    }
-                }
-            }
-        }
-        self.under_way().remove(&handle.id);
-    }
-
-    /// Shows in the index what the journal cannot say. The next start tries again.
-    async fn note_stuck(&self, handle: &SagaHandle, error: &runner::RunError) {
-        let stuck = Change::Stuck { id: handle.id.clone(), why: error.to_string() };
-        let position = *self.followed.borrow();
-        if let Err(error) = self.index.write(vec![stuck], position).await {
-            tracing::error!(%error, "the index of sagas cannot be written");
-        }
-    }
-
-    /// Whether nothing has happened since a waiting saga looked at the log.
-    fn goes_to_sleep(&self, id: &SagaId) -> bool {
-        let mut under_way = self.under_way();
-        match under_way.get_mut(id) {
-            Some(entry) if entry.place == Place::TakenAndCalled => {
-                entry.place = Place::Taken;
-                false
-            }
-            _ => {
-                under_way.remove(id);
-                true
-            }
-        }
-    }
-
-    /// Tells those who wait, and the operator.
-    fn tell(&self, status: &SagaStatus) {
-        let SagaStatus { id, name, state, .. } = status;
-        metrics::counter!("kontor_sagas_settled_total", "saga" => name.to_string(), "state" => state.as_str())
-            .increment(1);
-        if *state == SagaState::Parked {
-            tracing::error!(saga = %id, %name, "a saga is parked and needs a person");
-        } else {
-            tracing::debug!(saga = %id, %name, state = state.as_str(), "a saga has ended");
-        }
-        self.tell_waiting(status);
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, HashMap<SagaId, Vec<oneshot::Sender<SagaStatus>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tell_waiting(&self, status: &SagaStatus) {
-        let waiting = self.waiting().remove(&status.id);
-        for sender in waiting.unwrap_or_default() {
-            // Err: nobody waits any more.
-            let _ = sender.send(status.clone());
         }
     }
 }

@@ -2,23 +2,26 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::driver::{Driver, HaltReason, Progress, awaited};
+use super::SagaStatus;
+use super::driver::{Driver, awaited};
 use super::entry::{Entry, Trigger};
 use super::index::SagaHandle;
+use super::inner::Inner;
 use super::journal::{STEP_ZERO, Saga, SagaState};
 use super::record::{Record, RecordError, actor, written};
+use super::replay::{HaltReason, Progress, Replay};
 use super::retry::Phase;
 use super::sender::{Relinquished, Sender, StepResult};
-use super::{Inner, SagaStatus, unreadable};
-use crate::aggregate::CallError;
-use crate::log::{AppendError, ReadError};
+use crate::error::Chain;
+use crate::log::AppendError;
 use crate::model::{Command, CommandId, Recorded, Rejection, Version};
 use crate::runtime::{Component, SagaEnd};
 
-/// How often a run that faults is started again.
+/// The maximum number of runs that fault, counted from the last restart. A fault of chance seldom comes three
+/// times.
 const MAX_FAULTS: u32 = 3;
 
-/// Why a saga does not go on now.
+/// The reason why a saga does not continue now.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
     #[error(transparent)]
@@ -32,35 +35,37 @@ pub(super) enum RunError {
 }
 
 impl RunError {
-    /// Whether somebody else has written to the journal first, and what they wrote can be read.
+    /// Returns true if another host has written to the journal first, and its entries can be read.
     pub(super) fn is_overtaken(&self) -> bool {
         matches!(self, Self::Record(RecordError::Append(AppendError::Conflict { .. })))
     }
 
-    /// Whether the saga can go on when the log answers again.
-    pub(super) fn passes(&self) -> bool {
+    /// Returns true if the saga can continue as soon as the log answers again.
+    pub(super) fn is_transient(&self) -> bool {
         matches!(self, Self::Record(RecordError::Read(_) | RecordError::Append(_)))
     }
 }
 
-/// A saga under way.
+/// A running saga.
 struct Running {
     inner: Arc<Inner>,
     handle: Arc<SagaHandle>,
     trigger: Recorded,
     sender: Sender,
     progress: Arc<Mutex<Progress>>,
+    /// True if another process, or an earlier run, may have sent commands that the journal does not have.
     resumed: bool,
+    /// The number of runs that have faulted.
     faults: u32,
 }
 
-/// The event that started a saga.
+/// Reads the event that started a saga.
 pub(super) async fn trigger(inner: &Inner, handle: &SagaHandle) -> Result<Recorded, RunError> {
     let events = inner.deps.log.read_all(handle.trigger.before(1), 1).await.map_err(RecordError::from)?;
     events.into_iter().find(|event| event.position == handle.trigger).ok_or(RunError::NoTrigger)
 }
 
-/// Runs a saga until it has ended, parked or waits, and that is on disk. `new`: the event that started it, of a saga that
+/// Runs a saga until it has ended, parked or waits, and that is on disk. `new`: the trigger of a saga that
 /// has never run.
 pub(super) async fn run(
     inner: &Arc<Inner>,
@@ -92,7 +97,7 @@ pub(super) async fn run(
         sender: Sender::new(inner, handle, &trigger, lease),
         trigger,
         resumed,
-        progress: Arc::new(Mutex::new(Progress { record, halt_reason: None, reached: Default::default() })),
+        progress: Arc::new(Mutex::new(Progress::new(record))),
         faults: 0,
     };
     match inner.deps.cluster.me() {
@@ -103,7 +108,7 @@ pub(super) async fn run(
         None => running.start(None)?,
     }
     loop {
-        let status = running.saga(|saga| SagaStatus::of(&handle.id, saga)).ok_or(RunError::NoTrigger)?;
+        let status = running.saga(|saga| SagaStatus::of(&handle.id, saga)).ok_or(RecordError::NoEntries)?;
         match status.state {
             SagaState::Running => running.run_code().await?,
             SagaState::Unwinding => running.unwind().await?,
@@ -138,7 +143,7 @@ impl Running {
         Ok(written(appending).await?)
     }
 
-    /// Begins the journal if there is none yet. `taken`: what a host writes that takes the saga.
+    /// Begins the journal if there is none yet. `taken`: the entry of a host that takes the saga.
     fn start(&self, taken: Option<Entry>) -> Result<(), RunError> {
         let started = match self.saga(|_| ()) {
             Some(()) => None,
@@ -160,15 +165,14 @@ impl Running {
         })
     }
 
-    /// Runs the component's code once, from its first line, on the component that the saga started with.
+    /// Runs the saga's code once, from its first line, on the component that its journal names.
     async fn run_code(&mut self) -> Result<(), RunError> {
-        let Some(digest) = self.saga(|saga| saga.digest) else {
-            return Err(RunError::NoTrigger);
-        };
+        let digest = self.saga(|saga| saga.digest).ok_or(RecordError::NoEntries)?;
         let component = match self.inner.deps.components.get(digest).await {
             Ok(component) => component,
             Err(error) => {
-                return self.park(format!("the component that it started on cannot be had: {error}"));
+                let error = Chain(&error);
+                return self.park(format!("the component that it started on cannot be loaded: {error}"));
             }
         };
         let end = self.call(&component).await;
@@ -181,6 +185,7 @@ impl Running {
             (SagaEnd::Halted, Some(HaltReason::Park(parked))) => self.write(parked),
             (SagaEnd::Halted, Some(HaltReason::Wait)) => Ok(()),
             (SagaEnd::Halted, Some(HaltReason::Record(error))) => Err(error.into()),
+            // Only a dry run comes to the end of its journal.
             (SagaEnd::Halted, Some(HaltReason::Relinquished | HaltReason::EndOfJournal) | None) => {
                 Err(Relinquished.into())
             }
@@ -203,21 +208,20 @@ impl Running {
     }
 
     async fn call(&self, component: &Component) -> SagaEnd {
-        self.with(|progress| progress.reached.clear());
+        self.with(Progress::start_over);
         let driver = Driver {
             sender: self.sender.clone(),
-            progress: self.progress.clone(),
+            replay: Replay::new(self.progress.clone()),
             resumed: self.resumed,
-            rehearsal: false,
         };
         let SagaHandle { id, name, .. } = &*self.handle;
-        component.run_saga(name, id, &self.trigger, Box::new(driver)).await.0
+        component.run_saga(name, id, &self.trigger, Box::new(driver)).await
     }
 
     fn returned(&self, returned: Result<(), Rejection>, pivoted: bool) -> Result<(), RunError> {
-        // A replay that leaves out what the journal has is another run.
-        if let Some(parked) = self.with(|progress| progress.left_out()) {
-            return self.write(parked.map_err(RecordError::from)?);
+        // A replay that leaves out a part of its journal has diverged.
+        if let Some(parked) = self.with(|progress| progress.left_out()).map_err(RecordError::from)? {
+            return self.write(parked);
         }
         match returned {
             Ok(()) => self.write(Entry::Completed {}),
@@ -228,24 +232,25 @@ impl Running {
         }
     }
 
-    /// Wakes the saga if the event is there or the time is over. If not, it will be: who writes the event finds it among
-    /// those who wait.
+    /// Wakes the saga if the event is there or the time is over. Returns false if it has to wait: the saga is
+    /// in the wait list before the log is read, so no event is missed.
     async fn wake(&self) -> Result<bool, RunError> {
         let Some(waiting) = self.saga(|saga| saga.waiting.clone()).flatten() else {
             return Ok(false);
         };
-        self.inner.waits.add(self.handle.clone(), waiting.until_ms, waiting.wait.event());
+        self.inner.wait_list.add(self.handle.clone(), waiting.until_ms, waiting.wait.event());
         self.written().await?;
         let event = awaited(&self.sender, &self.trigger, &waiting).await?;
         if event.is_none() && self.inner.deps.clock.now_ms() < waiting.until_ms {
             return Ok(false);
         }
-        self.inner.waits.remove(&self.handle.id);
+        self.inner.wait_list.remove(&self.handle.id);
         self.write(Entry::Awoken { name: waiting.name, event })?;
         Ok(true)
     }
 
-    /// Undoes what was done, the last step first and step zero last. A step that cannot be undone does not keep the others.
+    /// Undoes the steps, the last one first and step zero last. A step that cannot be undone does not keep
+    /// the others from being undone.
     async fn unwind(&self) -> Result<(), RunError> {
         let steps: Vec<String> =
             self.saga(|saga| saga.to_undo().map(str::to_owned).collect()).unwrap_or_default();
@@ -268,6 +273,7 @@ impl Running {
         }
     }
 
+    /// Returns the command that undoes a step.
     fn undo_of(&self, name: &str) -> Option<Command> {
         let reason = self.saga(|saga| saga.reason.clone())??;
         if name == STEP_ZERO {
@@ -281,47 +287,8 @@ impl Running {
     }
 }
 
-/// Runs the code of an open saga on another component, as far as its journal goes. None if it is not to run any more;
-/// otherwise the version of the journal, and how it would go another way if it does.
-pub(super) async fn rehearse(
-    inner: &Arc<Inner>,
-    handle: &SagaHandle,
-    component: &Component,
-) -> Result<Option<(Version, Result<(), String>)>, RunError> {
-    let trigger = trigger(inner, handle).await?;
-    let record = Record::open(&inner.deps, &handle.id, &trigger, actor(&handle.id)).await?;
-    let version = record.version();
-    if !record.saga().is_some_and(|saga| saga.reason.is_none() && !saga.state.ended()) {
-        return Ok(None);
-    }
-    let progress = Progress { record, halt_reason: None, reached: Default::default() };
-    let progress = Arc::new(Mutex::new(progress));
-    let driver = Driver {
-        sender: Sender::new(inner, handle, &trigger, None),
-        progress: progress.clone(),
-        resumed: true,
-        rehearsal: true,
-    };
-    let (end, _) = component.run_saga(&handle.name, &handle.id, &trigger, Box::new(driver)).await;
-    let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-    let parked = match (end, progress.halt_reason.take()) {
-        (SagaEnd::Fault(fault), _) => {
-            return Ok(Some((version, Err(format!("{fault}: {}", fault.cause())))));
-        }
-        (_, Some(HaltReason::Record(error))) => return Err(error.into()),
-        (_, Some(HaltReason::Park(parked))) => Some(parked),
-        _ => progress.left_out().transpose().map_err(RecordError::from)?,
-    };
-    Ok(Some((
-        version,
-        match parked {
-            Some(Entry::Parked { why, .. }) => Err(why),
-            _ => Ok(()),
-        },
-    )))
-}
-
-/// Writes what is decided about a saga that does not run here, on its journal and the version of that.
+/// Appends the entry that `decide` makes from the saga and the version of its journal. The saga does not run:
+/// it is claimed.
 pub(super) async fn act<E>(
     inner: &Inner,
     handle: &SagaHandle,
@@ -336,14 +303,6 @@ pub(super) async fn act<E>(
             written(record.take_appending()).await?;
             Ok(Ok(()))
         }
-        Err(refused) => Ok(Err(refused)),
-    }
-}
-
-pub(super) fn call_error(error: RunError) -> CallError {
-    match error {
-        RunError::Record(error) => unreadable(error),
-        RunError::Relinquished(_) => CallError::ShuttingDown,
-        error @ (RunError::NoService(_) | RunError::NoTrigger) => CallError::Read(ReadError(Arc::new(error))),
+        Err(rejected) => Ok(Err(rejected)),
     }
 }

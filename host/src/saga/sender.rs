@@ -1,48 +1,51 @@
-//! Sends the commands and questions of one saga, as often as it takes.
+//! Sends the commands and queries of one saga, and retries them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::Inner;
 use super::entry::AttemptStats;
 use super::index::SagaHandle;
+use super::inner::Inner;
 use super::record::actor;
 use super::retry::Phase;
 use crate::aggregate::{Accepted, CallError};
+use crate::clock::Stopwatch;
 use crate::cluster::Lease;
+use crate::error::Chain;
 use crate::model::{Command, CommandId, Intent, Json, Origin, Recorded, Rejection, SagaId, StreamId};
-use crate::runtime::{AskFailure, Request};
+use crate::runtime::{AskFailure, Request, Step};
 
-/// Characters of a fault's cause that the journal keeps.
+/// The characters of a fault's cause that the journal keeps: enough for the message of a panic.
 const MAX_CAUSE: usize = 300;
-/// The longest wait while the host is in trouble, which may be the same for all of its sagas: so late they go on at most when it has
-/// passed.
+/// The longest wait between attempts that the host itself holds up, as it may for all of its sagas at once:
+/// they resume this late at most when it has recovered.
 const LONGEST_HELD: Duration = Duration::from_secs(1);
 
-/// The saga does not go on here for now: the host is stopping, or another one has the saga.
+/// The error of a saga that does not continue on this host for now: the host is stopping, or another one has
+/// the saga.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the saga does not go on on this host")]
+#[error("the saga does not continue on this host")]
 pub(super) struct Relinquished;
 
-/// What became of a command or a question after all attempts.
+/// The result of a command or a query after all attempts.
 pub(super) enum StepResult<T> {
     Accepted(T),
     Rejected(Rejection),
-    /// It got no answer. The last attempt's error, as a sentence's part.
+    /// There was no answer. The text is the error of the last attempt, as a part of a sentence.
     Failed(String),
 }
 
-/// What became of one attempt.
+/// The result of one attempt.
 enum Attempt<T> {
     Over(StepResult<T>),
-    /// The host is in trouble, not the step: it does not count as an attempt.
+    /// The host, and not the step, failed: the failure does not count.
     Held(String),
 }
 
-/// Acts in the name of one saga.
+/// Sends in the name of one saga.
 #[derive(Clone)]
 pub(super) struct Sender {
     pub(super) inner: Arc<Inner>,
@@ -50,12 +53,12 @@ pub(super) struct Sender {
     /// The saga's name.
     pub(super) saga: Arc<str>,
     origin: Origin,
-    /// Under which the journal was read.
+    /// The lease under which the journal was read.
     lease: Option<Lease>,
 }
 
 impl Sender {
-    /// `lease`: under which the journal was read.
+    /// `lease`: the one under which the journal was read.
     pub(super) fn new(
         inner: &Arc<Inner>,
         handle: &SagaHandle,
@@ -71,7 +74,8 @@ impl Sender {
         Self { inner: inner.clone(), id, saga, origin, lease }
     }
 
-    /// Sends the command of a step until it is accepted or refused. From the pivot on, and to undo, only accepting counts.
+    /// Sends the command of a step until it is accepted or rejected. After the pivot, and for an undo, a
+    /// rejection is retried like a failure.
     pub(super) async fn step(
         &self,
         name: &str,
@@ -83,7 +87,7 @@ impl Sender {
             command.repeatable |= attempt > 1;
             self.attempt(command, phase).boxed()
         });
-        let (result, effort) = sent.await?;
+        let (result, stats) = sent.await?;
         let outcome = match &result {
             StepResult::Accepted(_) => "done",
             StepResult::Rejected(_) => "refused",
@@ -94,7 +98,7 @@ impl Sender {
             Phase::Undo => "kontor_saga_undos_total",
         };
         metrics::counter!(counter, "saga" => self.saga.to_string(), "outcome" => outcome).increment(1);
-        Ok((result, effort))
+        Ok((result, stats))
     }
 
     async fn attempt(&self, command: Command, phase: Phase) -> Result<Attempt<Accepted>, Relinquished> {
@@ -105,7 +109,7 @@ impl Sender {
             }
             Err(CallError::ShuttingDown) => return Err(Relinquished),
             Err(error @ (CallError::Busy { .. } | CallError::Append(_) | CallError::Read(_))) => {
-                Attempt::Held(error.to_string())
+                Attempt::Held(Chain(&error).to_string())
             }
             Err(CallError::Fault(fault)) => {
                 let cause: String = fault.cause().chars().take(MAX_CAUSE).collect();
@@ -115,7 +119,7 @@ impl Sender {
         })
     }
 
-    /// Asks a service until it answers.
+    /// Sends a query until it is answered.
     pub(super) async fn ask(
         &self,
         name: &str,
@@ -136,6 +140,7 @@ impl Sender {
         asked.await
     }
 
+    /// Makes attempts, with the waits of the configured limits, until one has a result that is not a failure.
     async fn persist<'a, T>(
         &self,
         name: &str,
@@ -143,7 +148,7 @@ impl Sender {
         mut attempt: impl FnMut(u32) -> BoxFuture<'a, Result<Attempt<T>, Relinquished>>,
     ) -> Result<(StepResult<T>, AttemptStats), Relinquished> {
         let retry = self.inner.deps.retries.of(&self.saga, name, phase);
-        let started = Instant::now();
+        let started = Stopwatch::start();
         let (mut failures, mut attempts, mut held) = (0, 0, 0);
         loop {
             self.inner.check_ownership(&self.id, self.lease)?;
@@ -151,13 +156,16 @@ impl Sender {
             let (counts, error) = match attempt(attempts).await? {
                 Attempt::Over(StepResult::Failed(error)) => (true, error),
                 Attempt::Held(error) => (false, error),
-                Attempt::Over(result) => return Ok((result, effort(attempts, started))),
+                Attempt::Over(result) => return Ok((result, stats(attempts, started))),
             };
             failures += u32::from(counts);
             held = if counts { 0 } else { held + 1 };
-            tracing::warn!(saga = %self.id, step = name, attempts, "a step of {} failed: {error}", self.saga);
+            tracing::warn!(
+                saga = %self.id, name = %self.saga, step = name, attempts, error,
+                "an attempt of a step failed; it is retried as long as the limits allow"
+            );
             if failures >= retry.attempts {
-                return Ok((StepResult::Failed(error), effort(attempts, started)));
+                return Ok((StepResult::Failed(error), stats(attempts, started)));
             }
             metrics::counter!("kontor_saga_retries_total", "saga" => self.saga.to_string()).increment(1);
             let id = format!("{}/{name}", self.id);
@@ -167,21 +175,21 @@ impl Sender {
         }
     }
 
-    /// The command of a step. `repeatable`: whether it may have been sent before.
-    pub(super) fn command(&self, step: &crate::runtime::Step, repeatable: bool) -> Command {
+    /// Returns the command of a step. `repeatable`: true if it may have been sent before.
+    pub(super) fn command(&self, step: &Step, repeatable: bool) -> Command {
         Command {
             id: CommandId::of_step(&self.id, &step.name),
             repeatable,
-            stream: step.stream.clone(),
-            name: step.command.as_str().into(),
-            payload: step.payload.clone(),
+            stream: step.action.stream.clone(),
+            name: step.action.command.as_str().into(),
+            payload: step.action.payload.clone(),
             intent: Intent::Decide,
             expected_version: None,
             origin: self.origin.clone(),
         }
     }
 
-    /// The command that undoes what the command `undone` of a step did.
+    /// Returns the command that undoes the command `undone` of a step.
     pub(super) fn undo(
         &self,
         step: &str,
@@ -203,6 +211,6 @@ impl Sender {
     }
 }
 
-fn effort(attempts: u32, started: Instant) -> AttemptStats {
+fn stats(attempts: u32, started: Stopwatch) -> AttemptStats {
     AttemptStats { attempts, took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
 }

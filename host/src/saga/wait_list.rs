@@ -1,4 +1,4 @@
-//! The sagas that sleep or wait for an event. One costs some hundred bytes here, and nothing runs of it.
+//! The sagas that sleep or wait for an event. Each takes some hundred bytes here, and nothing of it runs.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,20 +8,20 @@ use tokio::sync::Notify;
 use super::index::SagaHandle;
 use crate::model::{SagaId, StreamId};
 
-/// Who is woken by what.
+/// The sleeping sagas, by the time and by the events that wake them.
 #[derive(Default)]
 pub(super) struct WaitList {
-    kept: Mutex<Sleepers>,
-    /// Told when the next time to wake somebody is another one.
+    sleepers: Mutex<Sleepers>,
+    /// Notified when the earliest time has changed.
     pub(super) changed: Notify,
 }
 
 #[derive(Default)]
 struct Sleepers {
     sagas: HashMap<SagaId, Sleeper>,
-    /// By the time to wake them, milliseconds since 1970-01-01 UTC.
+    /// The sagas by the time that wakes them, in milliseconds since 1970-01-01 UTC.
     times: BTreeSet<(u64, SagaId)>,
-    /// By what they wait for.
+    /// The sagas by the stream with the event that wakes them.
     streams: HashMap<StreamId, Vec<SagaId>>,
 }
 
@@ -32,63 +32,64 @@ struct Sleeper {
 }
 
 impl WaitList {
-    fn kept(&self) -> MutexGuard<'_, Sleepers> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sleepers(&self) -> MutexGuard<'_, Sleepers> {
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a saga until that time, or until one of these events happens on a stream if that is what it waits for.
+    /// Adds a saga that sleeps until a time, or until one of these events happens on a stream. Replaces its
+    /// wait, if it has one.
     pub(super) fn add(&self, handle: Arc<SagaHandle>, until_ms: u64, event: Option<(StreamId, Vec<String>)>) {
-        let mut kept = self.kept();
-        kept.remove(&handle.id);
-        let earliest = kept.times.first().is_none_or(|(earliest, _)| until_ms < *earliest);
+        let mut sleepers = self.sleepers();
+        sleepers.remove(&handle.id);
+        let earliest = sleepers.times.first().is_none_or(|(earliest, _)| until_ms < *earliest);
         if let Some((stream, _)) = &event {
-            kept.streams.entry(stream.clone()).or_default().push(handle.id.clone());
+            sleepers.streams.entry(stream.clone()).or_default().push(handle.id.clone());
         }
-        kept.times.insert((until_ms, handle.id.clone()));
-        kept.sagas.insert(handle.id.clone(), Sleeper { handle, until_ms, event });
-        drop(kept);
+        sleepers.times.insert((until_ms, handle.id.clone()));
+        sleepers.sagas.insert(handle.id.clone(), Sleeper { handle, until_ms, event });
+        drop(sleepers);
         if earliest {
             self.changed.notify_one();
         }
     }
 
     pub(super) fn has(&self, id: &SagaId) -> bool {
-        self.kept().sagas.contains_key(id)
+        self.sleepers().sagas.contains_key(id)
     }
 
     pub(super) fn remove(&self, id: &SagaId) {
-        self.kept().remove(id);
+        self.sleepers().remove(id);
     }
 
-    /// The earliest time that somebody is to be woken at.
+    /// Returns the earliest time that wakes a saga.
     pub(super) fn next_ms(&self) -> Option<u64> {
-        self.kept().times.first().map(|(until_ms, _)| *until_ms)
+        self.sleepers().times.first().map(|(until_ms, _)| *until_ms)
     }
 
-    /// Takes out those whose time is over.
+    /// Removes and returns the sagas whose time is over.
     pub(super) fn due(&self, now_ms: u64) -> Vec<Arc<SagaHandle>> {
-        let mut kept = self.kept();
-        let due: Vec<SagaId> = kept
+        let mut sleepers = self.sleepers();
+        let due: Vec<SagaId> = sleepers
             .times
             .iter()
             .take_while(|(until_ms, _)| *until_ms <= now_ms)
             .map(|(_, id)| id.clone())
             .collect();
-        due.iter().filter_map(|id| kept.remove(id)).collect()
+        due.iter().filter_map(|id| sleepers.remove(id)).collect()
     }
 
-    /// Takes out those who wait for such an event on the stream.
+    /// Removes and returns the sagas that wait for this event.
     pub(super) fn happened(&self, stream: &StreamId, event: &str) -> Vec<Arc<SagaHandle>> {
-        let mut kept = self.kept();
-        let Some(waiting) = kept.streams.get(stream) else {
+        let mut sleepers = self.sleepers();
+        let Some(waiting) = sleepers.streams.get(stream) else {
             return Vec::new();
         };
         let awaits = |id: &SagaId| {
-            let sleeper = kept.sagas.get(id).and_then(|sleeper| sleeper.event.as_ref());
+            let sleeper = sleepers.sagas.get(id).and_then(|sleeper| sleeper.event.as_ref());
             sleeper.is_some_and(|(_, events)| events.iter().any(|name| name == event))
         };
         let woken: Vec<SagaId> = waiting.iter().filter(|id| awaits(id)).cloned().collect();
-        woken.iter().filter_map(|id| kept.remove(id)).collect()
+        woken.iter().filter_map(|id| sleepers.remove(id)).collect()
     }
 }
 
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_woken_once_each_in_the_order_of_their_times() {
+    fn sagas_are_woken_once_each_in_the_order_of_their_times() {
         let waits = WaitList::default();
         for (id, until_ms) in [("b", 20), ("a", 10), ("c", 20), ("d", 30)] {
             waits.add(handle(id), until_ms, None);
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_wakes_those_who_wait_for_it_and_a_time_those_who_have_waited_long_enough() {
+    fn an_event_wakes_the_sagas_that_wait_for_it_and_a_time_those_that_are_due() {
         let waits = WaitList::default();
         let [tea, pot] = ["tea", "pot"].map(|id| StreamId::new("product", id).unwrap());
         waits.add(handle("a"), 10, on(&tea, "stock-added"));
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_added_again_waits_for_the_last_thing_only() {
+    fn a_saga_that_is_added_again_waits_only_for_the_later_wait() {
         let waits = WaitList::default();
         let tea = StreamId::new("product", "tea").unwrap();
         waits.add(handle("a"), 10, on(&tea, "stock-added"));
