@@ -1,4 +1,4 @@
-//! The state that follows from a journal. Pure: used live and on replay.
+//! The state machine of a saga. Pure, and the same live and on replay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) const STEP_ZERO: &str = "trigger";
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum SagaState {
-    /// Its code runs, or will as soon as there is a slot.
+    /// Its code runs, or will as soon as its turn comes.
     Running,
     /// It sleeps, or waits for an event.
     Waiting,

@@ -83,7 +83,7 @@ impl Sagas {
     /// Lists sagas, the newest first. Knows all events that are in the log by now, unless more sagas wait
     /// than can run: an operator must be able to see those that are in the way.
     pub async fn list(&self, filter: Filter) -> Result<Vec<Overview>, SagaError> {
-        // Err: behind.
+        // Err: behind. An answer without the latest sagas is better than none.
         let _ = self.inner.caught_up().await;
         let Filter { state, name, before, limit } = filter;
         let listed = self.inner.index.list(state, name, before, limit).await?;
@@ -102,7 +102,7 @@ impl Sagas {
     /// Counts the sagas that have not ended: one item for each state. Like [`Sagas::list`], it knows all
     /// events that are in the log by now, if it can.
     pub async fn counts(&self) -> Result<Vec<StateCount>, SagaError> {
-        // Err: behind.
+        // Err: behind. An answer without the latest sagas is better than none.
         let _ = self.inner.caught_up().await;
         let counted = self.inner.index.counts().await?;
         let now_ms = self.inner.deps.clock.now_ms();

@@ -156,8 +156,8 @@ fn diverged(
     };
     let divergence = Divergence { journaled: journaled?, asked: Json::of(&asked)? };
     let why = match asked {
-        Some(_) => format!("the run diverged: at {name} it asks for something else than it did before"),
-        None => format!("the run diverged: it does not come to {name} any more"),
+        Some(_) => format!("the run diverged: at {name} it asks for something other than its journal has"),
+        None => format!("the run diverged: it does not reach {name} any more"),
     };
     Ok(Entry::Parked { why, divergence: Some(divergence) })
 }

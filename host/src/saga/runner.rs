@@ -1,4 +1,4 @@
-//! Runs one saga from wherever its journal stands to where it does not go on by itself.
+//! Runs one saga from the end of its journal as far as it continues by itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +17,7 @@ use crate::log::AppendError;
 use crate::model::{Command, CommandId, Recorded, Rejection, Version};
 use crate::runtime::{Component, SagaEnd};
 
-/// The maximum number of runs that fault, counted from the last restart. A fault of chance seldom comes three
+/// The number of faulting runs after which the saga unwinds or parks. A fault by chance seldom comes three
 /// times.
 const MAX_FAULTS: u32 = 3;
 
@@ -55,7 +55,7 @@ struct Running {
     progress: Arc<Mutex<Progress>>,
     /// True if another process, or an earlier run, may have sent commands that the journal does not have.
     resumed: bool,
-    /// The number of runs that have faulted.
+    /// The number of runs that have faulted so far.
     faults: u32,
 }
 

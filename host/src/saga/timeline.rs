@@ -173,7 +173,7 @@ pub enum UndoOutcome {
 /// The attempts that led to the outcome of a step or an undo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Course {
-    /// The time at which the outcome was journaled; of a wait that goes on, the time at which it began.
+    /// The time at which the outcome was journaled; of a wait that has not ended, the time at which it began.
     pub time: Time,
     /// The number of all attempts, including those before an operator's retry; `None` if nothing is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

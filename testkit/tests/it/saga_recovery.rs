@@ -59,8 +59,8 @@ fn parked_saga(site: &Site, services: &Services, name: &str) -> (Host, SagaId) {
 #[test]
 fn a_run_that_asks_for_something_else_than_before_parks_with_both_sides_shown() {
     let table = [
-        ("right", "at first it asks for something else", json!("beast/wolf-right")),
-        ("home", "it does not come to first any more", Value::Null),
+        ("right", "at first it asks for something other", json!("beast/wolf-right")),
+        ("home", "it does not reach first any more", Value::Null),
     ];
     for (path, why, asked) in table {
         let site = Site::new();
