@@ -217,7 +217,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         components: components.clone(),
         clock: clock.clone(),
         retries: config.retries.clone(),
-        nodes: nodes.clone(),
+        cluster: nodes.clone(),
     };
     let sagas = Arc::new(Sagas::start(&config.data, deps).await?);
     let deps = DeployDeps {

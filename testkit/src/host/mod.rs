@@ -37,7 +37,7 @@ use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, Recorded
 use kontor::projection::{Overview, ProjectionDeps, Projections, Redrive};
 use kontor::query::{Answer, Queries, QueryDeps, QueryError, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
-use kontor::saga::{Act, Deps, Retries, Retry, SagaState, SagaStatus, Sagas};
+use kontor::saga::{Act, Deps, Retries, Retry, SagaError, SagaState, SagaStatus, Sagas};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -186,7 +186,7 @@ impl Site {
             ask,
             components,
             clock,
-            nodes: Cluster::alone("tested".into()),
+            cluster: Cluster::alone("tested".into()),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, ..Retries::default() },
         };
         let sagas = Sagas::start(data, deps).await.expect("sagas");
@@ -244,7 +244,7 @@ impl Host {
     }
 
     /// Acts on a parked saga in the name of an operator.
-    pub fn act(&self, saga: &SagaId, act: Act) -> Result<SagaStatus, CallError> {
+    pub fn act(&self, saga: &SagaId, act: Act) -> Result<SagaStatus, SagaError> {
         self.run(self.parts.sagas.act(saga, act, "tester"))
     }
 
