@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::aggregate::{Dispatch, DispatchLimits, States};
+use crate::aggregate::{Dispatch, DispatchDeps, DispatchLimits, StateCache};
 use crate::clock::{Clock as _, SharedClock, SystemClock, Time};
 use crate::cluster::{self, Cluster, Connection, Member, NatsError, Status};
 use crate::config::{Config, ConfigError, Limits};
@@ -193,7 +193,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
     components.keep_releases(booted.deployments.digests().collect());
 
-    let states = Arc::new(States::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
+    let states = Arc::new(StateCache::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
     let projections = Projections::start(&config.data, log.clone(), components.clone(), clock.clone());
     let projections = Arc::new(projections.await?);
     let queries = Arc::new(Queries::new(
@@ -206,12 +206,14 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     ));
     let ask: Arc<dyn Ask> = queries.clone();
     let dispatch = Arc::new(Dispatch::new(
-        log.clone(),
-        states,
-        registry.clone(),
-        ask.clone(),
-        http.clone(),
-        clock.clone(),
+        DispatchDeps {
+            log: log.clone(),
+            states,
+            registry: registry.clone(),
+            ask: ask.clone(),
+            http: http.clone(),
+            clock: clock.clone(),
+        },
         DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue },
     ));
     let deps = Deps {

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use crate::aggregate::{CallError, States, Viewed};
+use crate::aggregate::{CallError, StateCache, Viewed};
 use crate::clock::SharedClock;
 use crate::deployed::Registry;
 use crate::error::Fault;
@@ -80,7 +80,7 @@ pub struct Queries {
 }
 
 struct Shared {
-    states: Arc<States>,
+    states: Arc<StateCache>,
     registry: Arc<Registry>,
     projections: Arc<Projections>,
     log: Arc<dyn EventLog>,
@@ -98,7 +98,7 @@ struct ViewArguments {
 
 impl Queries {
     pub fn new(
-        states: Arc<States>,
+        states: Arc<StateCache>,
         registry: Arc<Registry>,
         projections: Arc<Projections>,
         log: Arc<dyn EventLog>,

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::error::CallError;
-use super::states::{Live, States, Viewed, empty};
+use super::error::CommandError;
+use super::states::{AggregateState, StateCache, Viewed, empty};
 use crate::clock::SharedClock;
 use crate::deployed::Registry;
 use crate::log::{Append, AppendChain, AppendError, Appended, Appending, EventLog};
@@ -59,13 +59,13 @@ pub struct Accepted {
     pub saga: Option<SagaId>,
 }
 
-type Answer = Result<Accepted, CallError>;
+type Answer = Result<Accepted, CommandError>;
 
 /// Carries out commands: dispatch, or a test that has something go wrong on the way to it.
 #[async_trait]
 pub trait Submit: Send + Sync {
     /// See [`Dispatch::submit`].
-    async fn submit(&self, command: Command) -> Result<Accepted, CallError>;
+    async fn submit(&self, command: Command) -> Result<Accepted, CommandError>;
 }
 
 #[async_trait]
@@ -95,9 +95,9 @@ struct Pending {
 
 enum Effect {
     /// The answer once the append is on disk, and the state then.
-    Append { answer: Accepted, live: Live },
+    Append { answer: Accepted, live: AggregateState },
     /// Nothing is appended.
-    Settled(Answer),
+    WithoutAppend(Answer),
 }
 
 /// What was decided, and what the log has to say to it.
@@ -107,26 +107,37 @@ type Decided = (Effect, Option<Appending>);
 #[derive(Default)]
 struct Work {
     /// The state that the appends under way will leave; none when it must be loaded.
-    ahead: Option<Live>,
+    ahead: Option<AggregateState>,
     pending: VecDeque<Pending>,
     /// Jobs to be decided again, before those that wait.
-    again: VecDeque<Job>,
+    retries: VecDeque<Job>,
     /// Another one when an append has failed: what was decided before stands on what will never be.
     chain: AppendChain,
 }
 
 #[derive(Clone)]
 pub struct Dispatch {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
-struct Shared {
-    log: Arc<dyn EventLog>,
-    states: Arc<States>,
-    registry: Arc<Registry>,
-    ask: Arc<dyn Ask>,
-    http: Arc<dyn Outgoing>,
-    clock: SharedClock,
+/// The parts of the host that [`Dispatch`] uses.
+pub struct DispatchDeps {
+    /// The log that commands are appended to.
+    pub log: Arc<dyn EventLog>,
+    /// The states of aggregates.
+    pub states: Arc<StateCache>,
+    /// The components that serve.
+    pub registry: Arc<Registry>,
+    /// Answers the queries of components that decide.
+    pub ask: Arc<dyn Ask>,
+    /// Sends the HTTP requests of components that decide.
+    pub http: Arc<dyn Outgoing>,
+    /// Gives the time of each command.
+    pub clock: SharedClock,
+}
+
+struct Inner {
+    deps: DispatchDeps,
     limits: DispatchLimits,
     /// One permit a command in the host. Closed at shutdown.
     places: Arc<Semaphore>,
@@ -135,68 +146,60 @@ struct Shared {
 }
 
 impl Dispatch {
-    pub fn new(
-        log: Arc<dyn EventLog>,
-        states: Arc<States>,
-        registry: Arc<Registry>,
-        ask: Arc<dyn Ask>,
-        http: Arc<dyn Outgoing>,
-        clock: SharedClock,
-        limits: DispatchLimits,
-    ) -> Self {
+    /// Creates a dispatcher without commands.
+    pub fn new(deps: DispatchDeps, limits: DispatchLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.commands));
-        let queues = Mutex::default();
-        Self { shared: Arc::new(Shared { log, states, registry, ask, http, clock, limits, places, queues }) }
+        Self { inner: Arc::new(Inner { deps, limits, places, queues: Mutex::default() }) }
     }
 
     /// Carries out a command; returns when its events are on disk. A caller who stops waiting stops nothing. While the log is
     /// away, nothing new is begun: what is under way would be waited for, and what became of it not be known.
     pub async fn submit(&self, command: Command) -> Answer {
-        if !self.shared.log.state().takes_appends {
+        if !self.inner.deps.log.state().takes_appends {
             metrics::counter!(telemetry::REFUSED_BY_LOG).increment(1);
             return Err(AppendError::Unavailable.into());
         }
-        let place = self.shared.places.clone().try_acquire_owned().map_err(|error| match error {
+        let place = self.inner.places.clone().try_acquire_owned().map_err(|error| match error {
             tokio::sync::TryAcquireError::NoPermits => {
-                CallError::Busy { queue: "the host's queue of commands" }
+                CommandError::Busy { queue: "the host's queue of commands" }
             }
-            tokio::sync::TryAcquireError::Closed => CallError::ShuttingDown,
+            tokio::sync::TryAcquireError::Closed => CommandError::ShuttingDown,
         })?;
         let (reply, answer) = oneshot::channel();
         self.enqueue(Job { command, reply, attempts: 0, _place: place })?;
-        answer.await.unwrap_or(Err(CallError::ShuttingDown))
+        answer.await.unwrap_or(Err(CommandError::ShuttingDown))
     }
 
     /// The view of an aggregate now, or at a version of the past; none if it does not exist (then).
-    pub async fn view(&self, stream: &StreamId, at: Option<Version>) -> Result<Option<Viewed>, CallError> {
-        self.shared.states.view(stream, at).await
+    pub async fn view(&self, stream: &StreamId, at: Option<Version>) -> Result<Option<Viewed>, CommandError> {
+        self.inner.deps.states.view(stream, at).await
     }
 
     /// Takes no more commands, and returns when those it has taken are answered.
     pub async fn close(&self) {
-        let all = u32::try_from(self.shared.limits.commands).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.inner.limits.commands).unwrap_or(u32::MAX);
         // Err: somebody else has closed it, after the same wait.
-        let _ = self.shared.places.acquire_many(all).await;
-        self.shared.places.close();
+        let _ = self.inner.places.acquire_many(all).await;
+        self.inner.places.close();
     }
 
-    fn enqueue(&self, job: Job) -> Result<(), CallError> {
+    fn enqueue(&self, job: Job) -> Result<(), CommandError> {
         let stream = job.command.stream.clone();
-        let mut queues = self.shared.queues();
+        let mut queues = self.inner.queues();
         if queues.get(&stream).is_some_and(mpsc::Sender::is_closed) {
             // Its worker has panicked, which is a defect, but not one that may close the aggregate for ever.
             queues.remove(&stream);
         }
         let queue = queues.entry(stream.clone()).or_insert_with(|| {
-            let (queue, jobs) = mpsc::channel(self.shared.limits.aggregate);
-            tokio::spawn(self.shared.clone().serve(stream, jobs));
+            let (queue, jobs) = mpsc::channel(self.inner.limits.aggregate);
+            tokio::spawn(self.inner.clone().serve(stream, jobs));
             queue
         });
-        queue.try_send(job).map_err(|_| CallError::Busy { queue: "the aggregate's queue of commands" })
+        queue.try_send(job).map_err(|_| CommandError::Busy { queue: "the aggregate's queue of commands" })
     }
 }
 
-impl Shared {
+impl Inner {
     fn queues(&self) -> std::sync::MutexGuard<'_, HashMap<StreamId, mpsc::Sender<Job>>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -205,7 +208,7 @@ impl Shared {
     async fn serve(self: Arc<Self>, stream: StreamId, mut jobs: mpsc::Receiver<Job>) {
         let mut work = Work::default();
         while let Some(job) = self.next_job(&stream, &mut work, &mut jobs).await {
-            self.carry_out(&mut work, job).await;
+            self.process(&mut work, job).await;
         }
     }
 
@@ -219,7 +222,7 @@ impl Shared {
     ) -> Option<Job> {
         loop {
             if work.pending.is_empty() {
-                if let Some(job) = work.again.pop_front() {
+                if let Some(job) = work.retries.pop_front() {
                     return Some(job);
                 }
                 let mut queues = self.queues();
@@ -230,25 +233,25 @@ impl Shared {
                 }
                 return job;
             }
-            let may_run_ahead = work.again.is_empty() && work.pending.len() < MAX_AHEAD;
+            let may_run_ahead = work.retries.is_empty() && work.pending.len() < MAX_AHEAD;
             tokio::select! {
                 biased;
-                result = front(&mut work.pending) => self.settle(stream, work, result),
+                result = wait_for_oldest(&mut work.pending) => self.complete_oldest(stream, work, result),
                 Some(job) = jobs.recv(), if may_run_ahead => return Some(job),
             }
         }
     }
 
     /// Decides a job; its answer waits behind those of the jobs before it.
-    async fn carry_out(&self, work: &mut Work, mut job: Job) {
+    async fn process(&self, work: &mut Work, mut job: Job) {
         job.attempts += 1;
         let stream = job.command.stream.clone();
         let repeated = |pending: &Pending| pending.job.command.id == job.command.id;
         while work.pending.iter().any(repeated) {
-            let result = front(&mut work.pending).await;
-            self.settle(&stream, work, result);
+            let result = wait_for_oldest(&mut work.pending).await;
+            self.complete_oldest(&stream, work, result);
         }
-        let component = match self.states.owner(&stream) {
+        let component = match self.deps.states.owner(&stream) {
             Ok(component) => component,
             Err(error) => return job.answer(Err(error)),
         };
@@ -256,8 +259,8 @@ impl Shared {
         if work.ahead.as_ref().is_some_and(|live| live.state_version != state_version) {
             // A component whose states have another shape folds the events, and those are to be on disk.
             while !work.pending.is_empty() {
-                let result = front(&mut work.pending).await;
-                self.settle(&stream, work, result);
+                let result = wait_for_oldest(&mut work.pending).await;
+                self.complete_oldest(&stream, work, result);
             }
             work.ahead = None;
         }
@@ -268,21 +271,21 @@ impl Shared {
             loop {
                 tokio::select! {
                     biased;
-                    result = front(&mut work.pending), if !work.pending.is_empty() => {
-                        self.settle(&stream, work, result);
+                    result = wait_for_oldest(&mut work.pending), if !work.pending.is_empty() => {
+                        self.complete_oldest(&stream, work, result);
                     }
                     decided = &mut deciding => break decided,
                 }
             }
         };
         if work.chain != chain {
-            return work.again.push_back(job);
+            return work.retries.push_back(job);
         }
         work.ahead = ahead;
         let (effect, appending) = match (decided, &work.ahead) {
             (Ok(decided), _) => decided,
-            (Err(error @ (CallError::Rejected(_) | CallError::VersionMismatch { .. })), Some(live)) => {
-                self.settled(&stream, chain, live, Err(error))
+            (Err(error @ (CommandError::Rejected(_) | CommandError::VersionMismatch { .. })), Some(live)) => {
+                self.without_append(&stream, chain, live, Err(error))
             }
             // Nothing was decided, so the answer depends on nothing that is under way.
             (Err(error), _) => return job.answer(Err(error)),
@@ -295,40 +298,40 @@ impl Shared {
         &self,
         component: &Component,
         chain: AppendChain,
-        ahead: &mut Option<Live>,
+        ahead: &mut Option<AggregateState>,
         command: &Command,
-    ) -> Result<Decided, CallError> {
+    ) -> Result<Decided, CommandError> {
         let known =
             component.manifest().command(command.stream.aggregate(), &command.name).ok_or_else(|| {
-                CallError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name))
+                CommandError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name))
             })?;
         let live = match ahead.take() {
             Some(live) if live.digest == component.digest() => ahead.insert(live),
             // Appends of another component may be under way, so its state is the newest there is.
-            Some(live) => ahead.insert(live.seen_by(component, &command.stream).await?),
+            Some(live) => ahead.insert(live.with_view_of(component, &command.stream).await?),
             // The id was made for this command, so the stream cannot exist.
             None if !command.repeatable && command.stream.id() == command.id.as_str() => {
                 ahead.insert(empty(component, &command.stream))
             }
-            None => ahead.insert(self.states.load(&command.stream, component).await?),
+            None => ahead.insert(self.deps.states.load(&command.stream, component).await?),
         };
         if command.repeatable
             && live.version > Version::START
             && let Some(answer) = self.recorded(command, component, live).await?
         {
-            return Ok((Effect::Settled(Ok(answer)), None));
+            return Ok((Effect::WithoutAppend(Ok(answer)), None));
         }
         if let Some(expected) = command.expected_version.filter(|expected| *expected != live.version) {
             let (stream, actual) = (command.stream.clone(), live.version);
-            return Err(CallError::VersionMismatch { stream, expected, actual });
+            return Err(CommandError::VersionMismatch { stream, expected, actual });
         }
         let context = Context {
             command_id: command.id.shared(),
             correlation_id: command.origin.correlation_id.clone(),
-            time_ms: self.clock.now_ms(),
+            time_ms: self.deps.clock.now_ms(),
             actor: command.origin.actor.clone(),
-            ask: self.ask.clone(),
-            http: self.http.clone(),
+            ask: self.deps.ask.clone(),
+            http: self.deps.http.clone(),
         };
         let target = live.target(&command.stream);
         let decision = match &command.intent {
@@ -337,7 +340,7 @@ impl Shared {
                 if !known.compensable {
                     return Ok(self.unchanged(command, chain, live));
                 }
-                let events = self.log.find(&command.stream, undone).await?;
+                let events = self.deps.log.find(&command.stream, undone).await?;
                 component.compensate(target, &command.name, &events, reason, &context).await??
             }
         };
@@ -353,7 +356,7 @@ impl Shared {
         command: &Command,
         component: &Component,
         chain: AppendChain,
-        live: &mut Live,
+        live: &mut AggregateState,
         Decision { events, after }: Decision,
         time_ms: u64,
     ) -> Decided {
@@ -373,7 +376,7 @@ impl Shared {
         let stream = command.stream.clone();
         let expected = live.version;
         let append = Append { stream: stream.clone(), expected, events: events.clone(), meta: meta.clone() };
-        let appending = self.log.append_in(chain, vec![append]);
+        let appending = self.deps.log.append_in(chain, vec![append]);
         live.version = live.version.after(events.len());
         live.folded = after;
         let answer = Accepted {
@@ -388,30 +391,36 @@ impl Shared {
     }
 
     /// Nothing is appended. Where others append too, the log is asked whether that was decided on the newest state.
-    fn settled(&self, stream: &StreamId, chain: AppendChain, live: &Live, answer: Answer) -> Decided {
-        let question = || self.log.append_in(chain, vec![Append::nothing(stream.clone(), live.version)]);
-        (Effect::Settled(answer), self.log.is_shared().then(question))
+    fn without_append(
+        &self,
+        stream: &StreamId,
+        chain: AppendChain,
+        live: &AggregateState,
+        answer: Answer,
+    ) -> Decided {
+        let question = || self.deps.log.append_in(chain, vec![Append::nothing(stream.clone(), live.version)]);
+        (Effect::WithoutAppend(answer), self.deps.log.is_shared().then(question))
     }
 
     /// The id of the saga that a command's events start.
     fn saga_started(&self, stream: &StreamId, events: &[NewEvent], meta: &Meta) -> Option<SagaId> {
-        let deployed = self.registry.current();
+        let deployed = self.deps.registry.current();
         events.iter().zip(0..).find_map(|(event, index)| {
             deployed.started_by(stream, &event.name, index, meta).map(|(id, _)| id).next()
         })
     }
 
     /// The answer to a command that changes nothing.
-    fn unchanged(&self, command: &Command, chain: AppendChain, live: &Live) -> Decided {
+    fn unchanged(&self, command: &Command, chain: AppendChain, live: &AggregateState) -> Decided {
         let answer = Accepted {
             stream: command.stream.clone(),
             version: live.version,
-            position: *self.log.head().borrow(),
+            position: *self.deps.log.head().borrow(),
             events: Vec::new(),
             view: live.view().cloned(),
             saga: None,
         };
-        self.settled(&command.stream, chain, live, Ok(answer))
+        self.without_append(&command.stream, chain, live, Ok(answer))
     }
 
     /// The answer to a command that has been recorded before: the same as then.
@@ -419,18 +428,18 @@ impl Shared {
         &self,
         command: &Command,
         component: &Component,
-        live: &Live,
-    ) -> Result<Option<Accepted>, CallError> {
-        let events = self.log.find(&command.stream, &command.id).await?;
+        live: &AggregateState,
+    ) -> Result<Option<Accepted>, CommandError> {
+        let events = self.deps.log.find(&command.stream, &command.id).await?;
         let Some(last) = events.last() else {
             return Ok(None);
         };
         if last.meta.fingerprint != command.fingerprint() {
-            return Err(CallError::KeyReused { stream: command.stream.clone() });
+            return Err(CommandError::KeyReused { stream: command.stream.clone() });
         }
         let view = match last.version == live.version {
             true => live.view().cloned(),
-            false => self.states.at(&command.stream, component, last.version).await?.view().cloned(),
+            false => self.deps.states.at(&command.stream, component, last.version).await?.view().cloned(),
         };
         let (version, position, meta) = (last.version, last.position, last.meta.clone());
         let events = events.into_iter().map(|event| NewEvent { name: event.name, payload: event.payload });
@@ -440,26 +449,31 @@ impl Shared {
     }
 
     /// Answers the job at the front, or keeps it to be decided again.
-    fn settle(&self, stream: &StreamId, work: &mut Work, result: Option<Result<Appended, AppendError>>) {
+    fn complete_oldest(
+        &self,
+        stream: &StreamId,
+        work: &mut Work,
+        result: Option<Result<Appended, AppendError>>,
+    ) {
         let Some(Pending { mut job, effect, chain, .. }) = work.pending.pop_front() else {
             return;
         };
         match (effect, result) {
             (Effect::Append { answer, live }, Some(Ok(appended))) => {
-                self.states.keep(stream, live);
+                self.deps.states.keep(stream, live);
                 job.answer(Ok(Accepted { position: appended.position, ..answer }));
             }
-            (Effect::Append { .. }, None) => job.answer(Err(CallError::ShuttingDown)),
-            (Effect::Settled(_), _) if chain != work.chain => work.again.push_back(job),
-            (Effect::Settled(answer), None | Some(Ok(_))) => job.answer(answer),
+            (Effect::Append { .. }, None) => job.answer(Err(CommandError::ShuttingDown)),
+            (Effect::WithoutAppend(_), _) if chain != work.chain => work.retries.push_back(job),
+            (Effect::WithoutAppend(answer), None | Some(Ok(_))) => job.answer(answer),
             (_, Some(Err(error))) => {
                 work.ahead = None;
                 work.chain = AppendChain::new();
-                self.states.forget(stream);
+                self.deps.states.forget(stream);
                 let overtaken = matches!(error, AppendError::Conflict { .. } | AppendError::Duplicate { .. });
                 if overtaken && job.attempts < MAX_ATTEMPTS {
                     job.command.repeatable = true;
-                    work.again.push_back(job);
+                    work.retries.push_back(job);
                 } else {
                     job.answer(Err(error.into()));
                 }
@@ -476,7 +490,7 @@ impl Job {
 }
 
 /// Waits for the job at the front. Cancel-safe: the job stays there.
-async fn front(pending: &mut VecDeque<Pending>) -> Option<Result<Appended, AppendError>> {
+async fn wait_for_oldest(pending: &mut VecDeque<Pending>) -> Option<Result<Appended, AppendError>> {
     match &mut pending.front_mut()?.appending {
         Some(appending) => Some(appending.await),
         None => None,

@@ -11,7 +11,7 @@ use crate::model::{Position, Rejection, StreamId, Version};
 
 /// Why a command or a query was not carried out.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum CallError {
+pub enum CommandError {
     /// The service's answer is no.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -45,35 +45,35 @@ pub enum CallError {
     NotCaughtUp { service: Arc<str>, at_least: Position, reached: Position },
 }
 
-impl From<CallError> for Problem {
-    fn from(error: CallError) -> Self {
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
         let problem = match &error {
-            CallError::Rejected(rejection) => return Self::from(rejection.clone()),
-            CallError::VersionMismatch { expected, actual, .. } => {
+            CommandError::Rejected(rejection) => return Self::from(rejection.clone()),
+            CommandError::VersionMismatch { expected, actual, .. } => {
                 return Problem::version_mismatch(Some(*expected), *actual);
             }
-            CallError::Unknown(what) => {
+            CommandError::Unknown(what) => {
                 Problem::new(StatusCode::NOT_FOUND, "not-deployed", format!("There is no {what}."))
             }
-            CallError::KeyReused { .. } => Problem::new(
+            CommandError::KeyReused { .. } => Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",
                 "The Idempotency-Key has been used for another command or payload.",
             ),
-            CallError::Busy { .. } => Problem::busy(),
-            CallError::ShuttingDown => Problem::shutting_down(),
-            CallError::Fault(fault) => return fault.into(),
-            CallError::Append(error) => return error.into(),
-            CallError::Read(error) => return error.into(),
-            CallError::ReadModel { .. } => {
+            CommandError::Busy { .. } => Problem::busy(),
+            CommandError::ShuttingDown => Problem::shutting_down(),
+            CommandError::Fault(fault) => return fault.into(),
+            CommandError::Append(error) => return error.into(),
+            CommandError::Read(error) => return error.into(),
+            CommandError::ReadModel { .. } => {
                 Problem::unavailable("read-model-unavailable", format!("{error}."))
             }
-            CallError::NotCaughtUp { service, at_least, reached } => {
+            CommandError::NotCaughtUp { service, at_least, reached } => {
                 let detail =
                     format!("The read model of {service} is at position {reached}, not yet at {at_least}.");
                 Problem::behind("read-model-behind", detail, *reached)
             }
-            CallError::Ahead { at_least, reached } => {
+            CommandError::Ahead { at_least, reached } => {
                 let detail = format!(
                     "The log is at position {reached}, not yet at {at_least}. A later position is that of another host, or \
                      of a log that has been put back since."
@@ -100,7 +100,7 @@ mod tests {
         StreamId::new("order", "1").unwrap()
     }
 
-    fn fault(kind: FaultKind) -> CallError {
+    fn fault(kind: FaultKind) -> CommandError {
         let detail = "secret backtrace".to_owned();
         Fault { service: "order".into(), call: "decide order.create".to_owned(), kind, detail }.into()
     }
@@ -109,15 +109,15 @@ mod tests {
         Arc::new(std::io::Error::other("disk is gone"))
     }
 
-    fn behind() -> CallError {
-        CallError::NotCaughtUp {
+    fn behind() -> CommandError {
+        CommandError::NotCaughtUp {
             service: "report".into(),
             at_least: Position::new(9),
             reached: Position::new(7),
         }
     }
 
-    fn check(error: impl Into<CallError>, status: u16, code: &str, retry: bool) {
+    fn check(error: impl Into<CommandError>, status: u16, code: &str, retry: bool) {
         let problem = Problem::from(error.into());
         let found = (problem.status().as_u16(), problem.code(), problem.is_passing());
         assert_eq!(found, (status, code, retry));
@@ -141,14 +141,14 @@ mod tests {
 
     #[test]
     fn what_the_caller_got_wrong_is_not_worth_a_repetition() {
-        let mismatch = CallError::VersionMismatch {
+        let mismatch = CommandError::VersionMismatch {
             stream: stream(),
             expected: Version::new(7),
             actual: Version::new(9),
         };
         check(mismatch, 412, "version-mismatch", false);
-        check(CallError::Unknown("the command order.creat".to_owned()), 404, "not-deployed", false);
-        check(CallError::KeyReused { stream: stream() }, 422, "idempotency-key-reused", false);
+        check(CommandError::Unknown("the command order.creat".to_owned()), 404, "not-deployed", false);
+        check(CommandError::KeyReused { stream: stream() }, 422, "idempotency-key-reused", false);
     }
 
     #[test]
@@ -156,10 +156,11 @@ mod tests {
         let conflict =
             AppendError::Conflict { stream: stream(), expected: Version::new(1), actual: Version::new(2) };
         let duplicate = AppendError::Duplicate { stream: stream(), command: CommandId::from_key("k") };
-        let read_model = CallError::ReadModel { service: "report".into(), reason: "it is behind".to_owned() };
-        check(CallError::Busy { queue: "the log" }, 503, "busy", true);
+        let read_model =
+            CommandError::ReadModel { service: "report".into(), reason: "it is behind".to_owned() };
+        check(CommandError::Busy { queue: "the log" }, 503, "busy", true);
         check(AppendError::Busy, 503, "busy", true);
-        check(CallError::ShuttingDown, 503, "shutting-down", true);
+        check(CommandError::ShuttingDown, 503, "shutting-down", true);
         check(conflict, 503, "conflict", true);
         check(duplicate, 503, "conflict", true);
         check(AppendError::Unavailable, 503, "log-unavailable", true);
@@ -168,7 +169,7 @@ mod tests {
         check(read_model, 503, "read-model-unavailable", true);
         check(behind(), 504, "read-model-behind", true);
         check(
-            CallError::Ahead { at_least: Position::new(9), reached: Position::new(7) },
+            CommandError::Ahead { at_least: Position::new(9), reached: Position::new(7) },
             504,
             "position-ahead",
             true,
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_log_gets_the_whole_chain_once() {
-        let problem = Problem::from(CallError::Read(ReadError(broken_disk())));
+        let problem = Problem::from(CommandError::Read(ReadError(broken_disk())));
         assert_eq!(problem.log_text(), "the log cannot be read: disk is gone");
     }
 }

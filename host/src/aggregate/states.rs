@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 
-use super::error::CallError;
+use super::error::CommandError;
 use crate::deployed::Registry;
 use crate::log::{EventLog, MAX_PAGE, Snapshot, Snapshots};
 use crate::model::{Digest, Json, StreamId, Version};
@@ -19,7 +19,7 @@ const SNAPSHOT_EVERY: usize = 100;
 
 /// An aggregate at one version.
 #[derive(Clone, Debug)]
-pub(crate) struct Live {
+pub(crate) struct AggregateState {
     pub(crate) version: Version,
     /// None before the first event.
     pub(crate) folded: Option<Folded>,
@@ -29,13 +29,17 @@ pub(crate) struct Live {
     pub(crate) snapshot_version: Version,
 }
 
-impl Live {
+impl AggregateState {
     pub(crate) fn view(&self) -> Option<&Json> {
         self.folded.as_ref().map(|folded| &folded.view)
     }
 
     /// The same state, with the view that another component has of it.
-    pub(crate) async fn seen_by(self, component: &Component, stream: &StreamId) -> Result<Self, CallError> {
+    pub(crate) async fn with_view_of(
+        self,
+        component: &Component,
+        stream: &StreamId,
+    ) -> Result<Self, CommandError> {
         let folded = component.evolve(self.target(stream)).await?;
         Ok(Self { folded, digest: component.digest(), ..self })
     }
@@ -54,33 +58,33 @@ pub struct Viewed {
     pub view: Json,
 }
 
-pub struct States {
+pub struct StateCache {
     log: Arc<dyn EventLog>,
     snapshots: Snapshots,
     registry: Arc<Registry>,
-    cache: Cache<StreamId, Live>,
+    cache: Cache<StreamId, AggregateState>,
 }
 
-impl States {
+impl StateCache {
     pub fn new(log: Arc<dyn EventLog>, snapshots: Snapshots, registry: Arc<Registry>) -> Self {
         Self { log, snapshots, registry, cache: Cache::new(CACHED_STATES) }
     }
 
     /// The service that a stream's aggregate belongs to.
-    pub(crate) fn owner(&self, stream: &StreamId) -> Result<Component, CallError> {
+    pub(crate) fn owner(&self, stream: &StreamId) -> Result<Component, CommandError> {
         let deployed = self.registry.current();
         let owner = deployed.owner(stream.aggregate()).cloned();
-        owner.ok_or_else(|| CallError::Unknown(format!("aggregate {}", stream.aggregate())))
+        owner.ok_or_else(|| CommandError::Unknown(format!("aggregate {}", stream.aggregate())))
     }
 
     /// The view of an aggregate now, or at a version of the past; none if it does not exist (then).
-    pub async fn view(&self, stream: &StreamId, at: Option<Version>) -> Result<Option<Viewed>, CallError> {
+    pub async fn view(&self, stream: &StreamId, at: Option<Version>) -> Result<Option<Viewed>, CommandError> {
         let component = self.owner(stream)?;
         let live = match at {
             None => self.load(stream, &component).await?,
             Some(version) => self.at(stream, &component, version).await?,
         };
-        let Live { version, folded, digest: component, .. } = live;
+        let AggregateState { version, folded, digest: component, .. } = live;
         let reached = at.is_none_or(|at| at == version);
         Ok(folded.filter(|_| reached).map(|folded| Viewed { component, version, view: folded.view }))
     }
@@ -91,20 +95,24 @@ impl States {
         stream: &StreamId,
         component: &Component,
         version: Version,
-    ) -> Result<Live, CallError> {
+    ) -> Result<AggregateState, CommandError> {
         self.fold(stream, component, empty(component, stream), Some(version)).await
     }
 
     /// The aggregate as it is on disk.
-    pub(crate) async fn load(&self, stream: &StreamId, component: &Component) -> Result<Live, CallError> {
+    pub(crate) async fn load(
+        &self,
+        stream: &StreamId,
+        component: &Component,
+    ) -> Result<AggregateState, CommandError> {
         let empty = empty(component, stream);
-        let usable = |live: &Live| live.state_version == empty.state_version;
+        let usable = |live: &AggregateState| live.state_version == empty.state_version;
         if let Some(live) = self.cache.get(stream).filter(usable) {
             let own = live.digest == component.digest();
             if own && !self.log.is_shared() {
                 return Ok(live);
             }
-            let mut live = if own { live } else { live.seen_by(component, stream).await? };
+            let mut live = if own { live } else { live.with_view_of(component, stream).await? };
             if self.log.is_shared() {
                 live = self.fold(stream, component, live, None).await?;
             }
@@ -137,9 +145,9 @@ impl States {
         &self,
         stream: &StreamId,
         component: &Component,
-        mut live: Live,
+        mut live: AggregateState,
         up_to: Option<Version>,
-    ) -> Result<Live, CallError> {
+    ) -> Result<AggregateState, CommandError> {
         loop {
             let left = up_to.map_or(MAX_PAGE, |version| version.distance_from(live.version) as usize);
             let events = self.log.read(stream, live.version, left.min(MAX_PAGE)).await?;
@@ -152,7 +160,7 @@ impl States {
     }
 
     /// Remembers a state that is on disk, and takes a snapshot when one is due.
-    pub(crate) fn keep(&self, stream: &StreamId, mut live: Live) -> Live {
+    pub(crate) fn keep(&self, stream: &StreamId, mut live: AggregateState) -> AggregateState {
         if live.version >= live.snapshot_version.after(SNAPSHOT_EVERY)
             && let Some(Folded { state, view }) = live.folded.clone()
         {
@@ -186,9 +194,9 @@ impl States {
 }
 
 /// The aggregate before its first event.
-pub(crate) fn empty(component: &Component, stream: &StreamId) -> Live {
+pub(crate) fn empty(component: &Component, stream: &StreamId) -> AggregateState {
     let aggregate = component.manifest().aggregate(stream.aggregate());
-    Live {
+    AggregateState {
         version: Version::START,
         folded: None,
         digest: component.digest(),
