@@ -20,7 +20,7 @@ use crate::log::EventLog;
 use crate::model::{Digest, Json, Position, Rejection, StreamId, Version};
 use crate::projection::{Live, Projections};
 use crate::runtime::{
-    Access, Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
+    Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
 };
 
 #[derive(Clone, Debug)]
@@ -371,9 +371,9 @@ impl Call {
             ));
         }
         let (connection, revision) = self.inquiry.begin_read(live)?;
-        let session = ReadSession { connection, access: Access::Read };
+        let session = ReadSession { connection };
         let answered = Handle::current().block_on(self.run(component, Some(session)));
-        let Some(ReadSession { connection, .. }) = answered.read_model else {
+        let Some(ReadSession { connection }) = answered.read_model else {
             return self.outcome(answered.answer, None);
         };
         let uncertain = answered.used_moment

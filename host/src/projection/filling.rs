@@ -10,7 +10,7 @@ use super::shelf::Opened;
 use super::tables::{self, Progress, Role};
 use crate::contract::ReadModel;
 use crate::model::{Position, Recorded, StreamId};
-use crate::runtime::{Access, Component, Guarded, ReadSession};
+use crate::runtime::{Component, Guarded, ReadSession};
 
 /// Events of no interest after which the position is committed all the same: after a restart as many are read again, which
 /// takes some ten milliseconds.
@@ -181,7 +181,7 @@ impl Filling {
         let mut outcome = Ok(());
         for events in events.chunks(EVENTS_A_CALL) {
             connection.begin_call();
-            let session = ReadSession { connection, access: Access::Write };
+            let session = ReadSession { connection };
             let (projected, session) = self.component.project(events, session).await;
             outcome = projected.unwrap_or_else(|fault| Err(format!("{fault}: {}", fault.detail)));
             let Some(session) = session else {

@@ -20,10 +20,10 @@ pub(crate) use self::kontor::service::{config, logging, read_model, services, st
 pub(crate) use exports::kontor::service::aggregates::{Compensation, Decision, Folded, Target};
 pub(crate) use exports::kontor::service::{aggregates, manifest};
 
-/// A text of the component's that should be JSON and is not.
+/// A text of a component that should be JSON and is not.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} is not JSON")]
-pub(crate) struct NotJson {
+pub struct NotJson {
     what: String,
     source: serde_json::Error,
 }

@@ -6,12 +6,13 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use wasmtime::Store;
 
-use super::bindings::{self, Service, types};
-use super::guest::{Identity, InstanceData, Scope};
+use super::bindings::{self, NotJson, Service, types};
+use super::call::{Call, Scope};
 use super::host::{Ask, HttpCall, Outgoing, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane, Tally};
+use super::instance_data::{Identity, InstanceData};
 use crate::contract::{HttpOrigin, Manifest};
-use crate::error::{Fault, FaultKind};
+use crate::error::{Chain, Fault, FaultKind};
 use crate::model::{Digest, Json, NewEvent, Recorded, Rejection, SagaId, StreamId};
 
 /// Events of one decision. A command that causes more should be several commands.
@@ -113,7 +114,8 @@ impl Component {
             payload: payload.as_str().to_owned(),
             context: guest_context(context),
         };
-        let scope = command_scope("decide", command, context);
+        let (ask, http) = (context.ask.clone(), context.http_call());
+        let scope = context.scope(command, Call::Decide { ask, http });
         let call = self.call(Lane::Request, scope, move |service, store| {
             async move { service.kontor_service_aggregates().call_decide(store, &target, &input).await }
                 .boxed()
@@ -139,7 +141,8 @@ impl Component {
             reason: types::Rejection::from(reason),
             context: guest_context(context),
         };
-        let scope = command_scope("compensate", command, context);
+        let (ask, http) = (context.ask.clone(), context.http_call());
+        let scope = context.scope(command, Call::Compensate { ask, http });
         let call = self.call(Lane::Request, scope, move |service, store| {
             async move { service.kontor_service_aggregates().call_compensate(store, &target, &input).await }
                 .boxed()
@@ -152,7 +155,7 @@ impl Component {
     pub async fn evolve(&self, target: Target<'_>) -> Result<Option<Folded>, Fault> {
         let subject: Arc<str> = target.stream.aggregate().into();
         let scope = Scope {
-            operation: "evolve",
+            call: Call::Evolve,
             subject: subject.clone(),
             id: target.stream.as_str().into(),
             ..Scope::default()
@@ -163,20 +166,18 @@ impl Component {
         });
         let (result, _) = call.await;
         let folded = result.map_err(|failure| self.as_fault("evolve", &subject, failure))?;
-        folded.map(host_folded).transpose().map_err(|detail| self.broken("evolve", &subject, detail))
+        folded.map(host_folded).transpose().map_err(|breach| self.broken("evolve", &subject, &breach))
     }
 
     /// Answers a query.
     pub(crate) async fn answer(&self, query: &Arc<str>, arguments: &Json, call: QueryCall) -> Answered {
         let scope = Scope {
-            operation: "answer",
+            call: Call::Answer { ask: call.ask, read_model: call.read_model },
             subject: query.clone(),
             id: call.id,
             time_ms: call.time_ms,
             depth: call.depth,
-            ask: Some(call.ask),
-            read_model: call.read_model,
-            ..Scope::default()
+            used_moment: false,
         };
         let (name, arguments) = (query.as_ref().to_owned(), arguments.as_str().to_owned());
         let call = self.call(Lane::Request, scope, move |service, store| {
@@ -186,13 +187,12 @@ impl Component {
         let (result, scope) = call.await;
         let answer = result.map_err(|failure| self.as_fault("answer", query, failure)).and_then(|answer| {
             match answer {
-                Ok(text) => bindings::json("the answer", text).map(Ok).map_err(|error| error.to_string()),
-                Err(rejection) => host_rejection(rejection).map(Err),
+                Ok(text) => bindings::json("the answer", text).map(Ok),
+                Err(rejection) => rejection.into_host().map(Err),
             }
-            .map_err(|detail| self.broken("answer", query, detail))
+            .map_err(|error| self.broken("answer", query, &error.into()))
         });
-        let used_moment = scope.as_ref().is_none_or(|scope| scope.used_moment);
-        Answered { answer, read_model: scope.and_then(|scope| scope.read_model), used_moment }
+        Answered { answer, used_moment: scope.used_moment, read_model: scope.call.into_read_model() }
     }
 
     /// Applies events to the read model inside the session's transaction. The inner error is the component's own.
@@ -203,11 +203,10 @@ impl Component {
     ) -> (Result<Result<(), String>, Fault>, Option<ReadSession>) {
         let subject: Arc<str> = events.first().map_or_else(|| "nothing".into(), |event| event.name.clone());
         let scope = Scope {
-            operation: "project",
+            call: Call::Project { read_model: session },
             subject: subject.clone(),
             id: events.first().map(Recorded::id).unwrap_or_default().into(),
             time_ms: events.first().map_or(0, |event| event.meta.time_ms),
-            read_model: Some(session),
             ..Scope::default()
         };
         let events: Vec<_> = events.iter().map(types::RecordedEvent::from).collect();
@@ -216,7 +215,7 @@ impl Component {
         });
         let (result, scope) = call.await;
         let result = result.map_err(|failure| self.as_fault("project", &subject, failure));
-        (result, scope.and_then(|scope| scope.read_model))
+        (result, scope.call.into_read_model())
     }
 
     /// Runs a saga from its first line; `steps` answers what the journal has, and does the rest.
@@ -226,33 +225,31 @@ impl Component {
         id: &SagaId,
         trigger: &Recorded,
         steps: Box<dyn Steps>,
-    ) -> (SagaEnd, Option<Box<dyn Steps>>) {
+    ) -> SagaEnd {
         let scope = Scope {
-            operation: "run",
+            call: Call::Saga { steps },
             subject: saga.clone(),
             id: id.shared(),
             time_ms: trigger.meta.time_ms,
-            steps: Some(steps),
             ..Scope::default()
         };
         let (name, trigger) = (saga.as_ref().to_owned(), types::RecordedEvent::from(trigger));
         let call = self.call(Lane::Saga, scope, move |service, store| {
             async move { service.kontor_service_sagas().call_run(store, &name, &trigger).await }.boxed()
         });
-        let (result, scope) = call.await;
-        let end = match result {
+        let (result, _) = call.await;
+        match result {
             Ok(Ok(())) => SagaEnd::Returned(Ok(())),
-            Ok(Err(rejection)) => match host_rejection(rejection) {
+            Ok(Err(rejection)) => match rejection.into_host() {
                 Ok(rejection) => SagaEnd::Returned(Err(rejection)),
-                Err(detail) => SagaEnd::Fault(self.broken("run", saga, detail)),
+                Err(error) => SagaEnd::Fault(self.broken("run", saga, &error.into())),
             },
             Err(CallFailure::Halted) => SagaEnd::Halted,
             Err(CallFailure::Fault(fault)) => SagaEnd::Fault(fault),
-        };
-        (end, scope.and_then(|scope| scope.steps))
+        }
     }
 
-    async fn call<R, F>(&self, lane: Lane, scope: Scope, call: F) -> (Result<R, CallFailure>, Option<Scope>)
+    async fn call<R, F>(&self, lane: Lane, scope: Scope, call: F) -> (Result<R, CallFailure>, Scope)
     where
         R: Send,
         F: for<'a> FnOnce(&'a Service, &'a mut Store<InstanceData>) -> BoxFuture<'a, wasmtime::Result<R>>
@@ -268,51 +265,48 @@ impl Component {
         aggregate: &str,
         result: Result<Result<bindings::Decision, types::Rejection>, CallFailure>,
     ) -> Result<Result<Decision, Rejection>, Fault> {
-        let broken = |detail: String| self.broken(operation, command, detail);
+        let broken = |breach: Breach| self.broken(operation, command, &breach);
         match result.map_err(|failure| self.as_fault(operation, command, failure))? {
-            Err(rejection) => host_rejection(rejection).map(Err).map_err(broken),
+            Err(rejection) => rejection.into_host().map(Err).map_err(|error| broken(error.into())),
             Ok(decision) => self.host_decision(aggregate, decision).map(Ok).map_err(broken),
         }
     }
 
-    /// Checks what the component decided: the log takes only what the manifest names.
-    fn host_decision(&self, aggregate: &str, decision: bindings::Decision) -> Result<Decision, String> {
+    /// Checks a decision: only events that the manifest names may go to the log.
+    fn host_decision(&self, aggregate: &str, decision: bindings::Decision) -> Result<Decision, Breach> {
         if decision.events.len() > MAX_EVENTS {
-            return Err(format!(
-                "{} events for one command, the limit is {MAX_EVENTS}",
-                decision.events.len()
-            ));
+            return Err(Breach::TooManyEvents(decision.events.len()));
         }
         let known = self.manifest().aggregate(aggregate).map(|aggregate| aggregate.events.as_slice());
         let known = known.unwrap_or_default();
         let event = |event: types::Event| {
             // The manifest's own name is shared, so an event costs no new string.
             let name = known.iter().find(|known| *known.name == *event.name).map(|known| known.name.clone());
-            let name = name.ok_or_else(|| format!("the event {:?} is not in the manifest", event.name))?;
+            let name = name.ok_or_else(|| Breach::UnknownEvent(event.name.clone()))?;
             if event.payload.len() > MAX_EVENT_BYTES {
-                return Err(format!("the event {name} has more than {MAX_EVENT_BYTES} bytes"));
+                return Err(Breach::EventTooLarge(name));
             }
-            let payload =
-                bindings::json("an event's payload", event.payload).map_err(|error| error.to_string())?;
+            let payload = bindings::json("an event's payload", event.payload)?;
             Ok(NewEvent { name, payload })
         };
-        let events = decision.events.into_iter().map(event).collect::<Result<Vec<_>, _>>()?;
+        let events = decision.events.into_iter().map(event).collect::<Result<Vec<_>, Breach>>()?;
         let after = decision.after.map(host_folded).transpose()?;
         if !events.is_empty() && after.is_none() {
-            return Err("there are events, but no state after them".to_owned());
+            return Err(Breach::NoState);
         }
         Ok(Decision { events, after })
     }
 
-    fn broken(&self, operation: &'static str, subject: &Arc<str>, detail: String) -> Fault {
-        let failure = self.loaded.instances.fault((operation, subject.clone()), FaultKind::Contract, detail);
-        self.as_fault(operation, subject, failure)
+    /// Returns the fault for an answer that breaks the contract.
+    fn broken(&self, operation: &'static str, subject: &Arc<str>, breach: &Breach) -> Fault {
+        let detail = Chain(breach).to_string();
+        self.loaded.instances.fault((operation, subject.clone()), FaultKind::Contract, detail)
     }
 
     fn as_fault(&self, operation: &'static str, subject: &Arc<str>, failure: CallFailure) -> Fault {
         match failure {
             CallFailure::Fault(fault) => fault,
-            CallFailure::Halted => self.broken(operation, subject, "halted outside of a saga".to_owned()),
+            CallFailure::Halted => self.broken(operation, subject, &Breach::Halted),
         }
     }
 }
@@ -335,18 +329,20 @@ pub(crate) struct Answered {
     pub(crate) used_moment: bool,
 }
 
-fn command_scope(operation: &'static str, command: &Arc<str>, context: &Context) -> Scope {
-    Scope {
-        operation,
-        subject: command.clone(),
-        id: context.command_id.clone(),
-        time_ms: context.time_ms,
-        ask: Some(context.ask.clone()),
-        http: Some(HttpCall {
-            outgoing: context.http.clone(),
-            correlation_id: context.correlation_id.clone(),
-        }),
-        ..Scope::default()
+impl Context {
+    fn http_call(&self) -> HttpCall {
+        HttpCall { outgoing: self.http.clone(), correlation_id: self.correlation_id.clone() }
+    }
+
+    fn scope(&self, command: &Arc<str>, call: Call) -> Scope {
+        Scope {
+            call,
+            subject: command.clone(),
+            id: self.command_id.clone(),
+            time_ms: self.time_ms,
+            depth: 0,
+            used_moment: false,
+        }
     }
 }
 
@@ -368,17 +364,31 @@ fn guest_context(context: &Context) -> types::Context {
     }
 }
 
-fn host_folded(folded: bindings::Folded) -> Result<Folded, String> {
+fn host_folded(folded: bindings::Folded) -> Result<Folded, Breach> {
     if folded.state.len().max(folded.view.len()) > MAX_STATE_BYTES {
-        return Err(format!("a state or a view of more than {MAX_STATE_BYTES} bytes"));
+        return Err(Breach::StateTooLarge);
     }
-    let text = |error: bindings::NotJson| error.to_string();
     Ok(Folded {
-        state: bindings::json("the state", folded.state).map_err(text)?,
-        view: bindings::json("the view", folded.view).map_err(text)?,
+        state: bindings::json("the state", folded.state)?,
+        view: bindings::json("the view", folded.view)?,
     })
 }
 
-fn host_rejection(rejection: types::Rejection) -> Result<Rejection, String> {
-    rejection.into_host().map_err(|error| error.to_string())
+/// The way in which an answer of a component breaks the contract.
+#[derive(Debug, thiserror::Error)]
+enum Breach {
+    #[error("{0} events for one command, the limit is {MAX_EVENTS}")]
+    TooManyEvents(usize),
+    #[error("the event {0:?} is not in the manifest")]
+    UnknownEvent(String),
+    #[error("the event {0} has more than {MAX_EVENT_BYTES} bytes")]
+    EventTooLarge(Arc<str>),
+    #[error("there are events, but no state after them")]
+    NoState,
+    #[error("a state or a view of more than {MAX_STATE_BYTES} bytes")]
+    StateTooLarge,
+    #[error("halted outside of a saga")]
+    Halted,
+    #[error(transparent)]
+    NotJson(#[from] NotJson),
 }

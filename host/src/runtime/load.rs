@@ -10,12 +10,13 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component as Code, InstancePre};
 
 use super::Runtime;
-use super::bindings::ServicePre;
+use super::bindings::{NotJson, ServicePre};
+use super::call::{Call, Scope};
 use super::component::Component;
-use super::guest::{Identity, InstanceData, Scope};
 use super::host::HttpAccess;
 use super::instance::{CallFailure, Instances, Lane};
-use crate::contract::{CONFIGURED, HttpOrigin, Manifest};
+use super::instance_data::{Identity, InstanceData};
+use crate::contract::{CONFIGURED, HttpOrigin, Manifest, NoOrigin};
 use crate::error::Fault;
 use crate::model::{Digest, Json};
 
@@ -55,8 +56,14 @@ pub enum LoadError {
     World(#[source] wasmtime::Error),
     #[error("it fails to describe itself")]
     Describe(#[source] Fault),
+    #[error("it was halted while it described itself")]
+    Halted,
     #[error("its manifest is not sound: {0}")]
     Manifest(String),
+    #[error("its manifest is not sound")]
+    NotJson(#[source] NotJson),
+    #[error("its manifest is not sound")]
+    Origin(#[source] NoOrigin),
     #[error("the configuration {key} of {service} is no URL such as https://payments.example")]
     NoUrl { service: String, key: String },
 }
@@ -70,41 +77,44 @@ pub(crate) struct Compiled {
 impl Runtime {
     /// Takes a component in.
     pub async fn load(&self, wasm: Vec<u8>) -> Result<Component, LoadError> {
-        self.introduce(self.compile(wasm).await?).await
+        self.describe_and_load(self.compile(wasm).await?).await
     }
 
     /// Compiles a component. That takes from a fraction of a second to a minute, and leaves the processor to whoever needs it.
     pub(crate) async fn compile(&self, wasm: Vec<u8>) -> Result<Compiled, LoadError> {
         check_kind(&wasm)?;
         let digest = Digest::of(&wasm);
-        let shared = self.shared.clone();
+        let inner = self.inner.clone();
         let compile = move || {
-            let code = shared.cache.compile(&shared.engine, digest, &wasm).map_err(LoadError::Compile)?;
-            check_imports(&shared.engine, &code)?;
+            let code = inner.cache.compile(&inner.engine, digest, &wasm).map_err(LoadError::Compile)?;
+            check_imports(&inner.engine, &code)?;
             let pre: InstancePre<InstanceData> =
-                shared.linker.instantiate_pre(&code).map_err(LoadError::World)?;
+                inner.linker.instantiate_pre(&code).map_err(LoadError::World)?;
             ServicePre::new(pre).map_err(LoadError::World)
         };
-        let compiled = self.shared.threads.compute(compile).await;
+        let compiled = self.inner.threads.compute(compile).await;
         let panicked = || Err(LoadError::Compile(wasmtime::Error::msg("the compiler has panicked")));
         Ok(Compiled { pre: compiled.unwrap_or_else(panicked)?, digest })
     }
 
     /// Has a component say what it is.
-    pub(crate) async fn introduce(&self, Compiled { pre, digest }: Compiled) -> Result<Component, LoadError> {
+    pub(crate) async fn describe_and_load(
+        &self,
+        Compiled { pre, digest }: Compiled,
+    ) -> Result<Component, LoadError> {
         let manifest = Arc::new(self.describe(pre.clone()).await?);
         manifest.check().map_err(LoadError::Manifest)?;
-        let config = self.shared.configuration.get(&*manifest.service).cloned().unwrap_or_default();
-        let http = HttpAccess::new(origins(&manifest, &config)?, &self.shared.limits.http);
+        let config = self.inner.configuration.get(&*manifest.service).cloned().unwrap_or_default();
+        let http = HttpAccess::new(origins(&manifest, &config)?, &self.inner.limits.http);
         let identity = Arc::new(Identity { manifest, digest, config, http });
-        let instances = Instances::new(self.shared.clone(), pre, Some(identity.clone()));
+        let instances = Instances::new(self.inner.clone(), pre, Some(identity.clone()));
         Ok(Component::new(identity, instances))
     }
 
     async fn describe(&self, pre: ServicePre<InstanceData>) -> Result<Manifest, LoadError> {
-        let instances = Instances::new(self.shared.clone(), pre, None);
+        let instances = Instances::new(self.inner.clone(), pre, None);
         let scope = Scope {
-            operation: "describe",
+            call: Call::Describe,
             subject: "itself".into(),
             id: "describe".into(),
             ..Scope::default()
@@ -116,9 +126,9 @@ impl Runtime {
             .await;
         let manifest = described.map_err(|failure| match failure {
             CallFailure::Fault(fault) => LoadError::Describe(fault),
-            CallFailure::Halted => LoadError::Manifest("describe was halted".to_owned()),
+            CallFailure::Halted => LoadError::Halted,
         })?;
-        manifest.into_host().map_err(|error| LoadError::Manifest(error.to_string()))
+        manifest.into_host().map_err(LoadError::NotJson)
     }
 }
 
@@ -127,9 +137,7 @@ fn origins(manifest: &Manifest, config: &BTreeMap<String, Json>) -> Result<Vec<H
     let mut origins = Vec::new();
     for asked in &manifest.permissions.http {
         let Some(key) = asked.strip_prefix(CONFIGURED) else {
-            let origin =
-                asked.parse::<HttpOrigin>().map_err(|error| LoadError::Manifest(error.to_string()))?;
-            origins.push(origin);
+            origins.push(asked.parse::<HttpOrigin>().map_err(LoadError::Origin)?);
             continue;
         };
         if let Some(url) = config.get(key) {

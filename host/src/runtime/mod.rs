@@ -4,12 +4,13 @@
 //! time or was refused memory is never used again.
 
 pub(crate) mod bindings;
+mod call;
 mod component;
 mod console;
 mod engine;
-mod guest;
 mod host;
 mod instance;
+mod instance_data;
 mod load;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,23 +22,25 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::Linker;
 
 use crate::background::Background;
 use crate::model::Json;
 
+pub use bindings::NotJson;
 pub(crate) use component::{Answered, QueryCall};
 pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
-pub(crate) use host::{Access, Guarded, ReadSession, grant_to_add};
 pub use host::{Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
 pub use host::{
     GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse,
     Outgoing, Resolve, system_resolver,
 };
+pub(crate) use host::{Guarded, ReadSession, grant_to_add};
 pub(crate) use instance::Tally;
 pub use load::LoadError;
 
-use guest::InstanceData;
+use call::ContractImports;
+use instance_data::InstanceData;
 
 /// How deep services may ask each other: a screen asks services, one of which asks another. Each depth has its own
 /// instances, so that those who wait can never starve those they wait for.
@@ -95,10 +98,10 @@ impl RuntimeLimits {
 /// The engine and what all components share.
 #[derive(Clone)]
 pub struct Runtime {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
-struct Shared {
+struct Inner {
     engine: Engine,
     linker: Linker<InstanceData>,
     cache: engine::CodeCache,
@@ -122,6 +125,8 @@ pub enum RuntimeError {
     Engine(#[source] wasmtime::Error),
     #[error("no threads can be started to compile components")]
     Threads(#[source] io::Error),
+    #[error("no thread can be started that limits the time of calls")]
+    Ticker(#[source] io::Error),
     #[error("the cache of compiled components cannot be used")]
     Cache(#[source] io::Error),
 }
@@ -136,9 +141,9 @@ impl Runtime {
         let engine = engine::engine(&limits).map_err(RuntimeError::Engine)?;
         let linker = linker(&engine).map_err(RuntimeError::Engine)?;
         let cache = engine::CodeCache::open(data.join("compiled")).map_err(RuntimeError::Cache)?;
-        let ticker = engine::Ticker::start(engine.clone()).map_err(RuntimeError::Cache)?;
+        let ticker = engine::Ticker::start(engine.clone()).map_err(RuntimeError::Ticker)?;
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        let shared = Shared {
+        let inner = Inner {
             engine,
             linker,
             cache,
@@ -151,14 +156,14 @@ impl Runtime {
             limits,
             _ticker: ticker,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { inner: Arc::new(inner) })
     }
 }
 
 impl Runtime {
     /// For what may take its time.
     pub(crate) fn background(&self) -> tokio::runtime::Handle {
-        self.shared.threads.handle()
+        self.inner.threads.handle()
     }
 }
 
@@ -166,6 +171,6 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceData>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    bindings::Service::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut InstanceData| guest)?;
+    bindings::Service::add_to_linker::<_, ContractImports>(&mut linker, InstanceData::caller)?;
     Ok(linker)
 }

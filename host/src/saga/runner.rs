@@ -209,7 +209,7 @@ impl Running {
             rehearsal: false,
         };
         let Open { id, name, .. } = &*self.open;
-        component.run_saga(name, id, &self.trigger, Box::new(driver)).await.0
+        component.run_saga(name, id, &self.trigger, Box::new(driver)).await
     }
 
     fn returned(&self, returned: Result<(), Rejection>, pivoted: bool) -> Result<(), RunError> {
@@ -300,7 +300,7 @@ pub(super) async fn rehearse(
         resumed: true,
         rehearsal: true,
     };
-    let (end, _) = component.run_saga(&open.name, &open.id, &trigger, Box::new(driver)).await;
+    let end = component.run_saga(&open.name, &open.id, &trigger, Box::new(driver)).await;
     let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
     let parked = match (end, progress.verdict.take()) {
         (SagaEnd::Fault(fault), _) => {

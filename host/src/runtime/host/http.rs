@@ -23,7 +23,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::contract::HttpOrigin;
-use crate::runtime::guest::{Identity, InstanceData, service_name};
+use crate::runtime::instance_data::{Identity, InstanceData, service_name};
 
 pub use client::{GrantError, HeaderError, HttpClient, Resolve, system_resolver};
 pub use failure::{HttpFailure, HttpFailureKind};
@@ -79,7 +79,8 @@ impl HttpAccess {
     }
 }
 
-/// A command's way out.
+/// The way of a command's HTTP requests.
+#[derive(Clone)]
 pub(crate) struct HttpCall {
     pub(crate) outgoing: Arc<dyn Outgoing>,
     pub(crate) correlation_id: Arc<str>,

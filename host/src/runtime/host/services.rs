@@ -8,9 +8,12 @@ use futures::future::join_all;
 use crate::model::{Json, Rejection};
 use crate::runtime::bindings::services::{self, Failure, Host};
 use crate::runtime::bindings::{json, types};
-use crate::runtime::guest::{InstanceData, forbidden};
+use crate::runtime::call::{Caller, Denied};
+use crate::runtime::instance_data::Identity;
 
-/// Requests of one call. An order has at most 100 lines; a screen is made from a handful of answers.
+/// The name of the import in messages.
+const IMPORT: &str = "services.query";
+/// Maximum number of requests of one call. An order has at most 100 lines; a screen is made from a handful of answers.
 const MAX_REQUESTS: usize = 256;
 
 /// A question of one service to another.
@@ -38,41 +41,33 @@ pub trait Ask: Send + Sync {
     async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure>;
 }
 
-impl Host for InstanceData {
+impl Host for Caller<'_> {
     async fn query(
         &mut self,
         requests: Vec<services::Request>,
     ) -> wasmtime::Result<Vec<Result<String, Failure>>> {
-        let (Some(identity), Some(scope)) = (&self.identity, &self.scope) else {
-            return Err(forbidden("services.query", self.operation()));
-        };
-        let Some(ask) = scope.ask.clone() else {
-            return Err(forbidden("services.query", self.operation()));
-        };
+        let identity = self.identity(IMPORT)?;
+        let ask = self.scope.call.ask()?.clone();
         if requests.len() > MAX_REQUESTS {
-            let error =
-                format!("services.query: {} requests at once, the limit is {MAX_REQUESTS}", requests.len());
-            return Err(wasmtime::Error::msg(error));
+            let (count, limit) = (requests.len(), MAX_REQUESTS);
+            return Err(Denied::TooMany { import: IMPORT, items: "requests", count, limit }.into());
         }
-        let requests = requests
-            .into_iter()
-            .map(|request| identity.permitted(request))
-            .collect::<wasmtime::Result<Vec<_>>>()?;
-        let depth = scope.depth + 1;
+        let requests = requests.into_iter().map(|request| identity.permitted(request));
+        let requests = requests.collect::<Result<Vec<_>, _>>()?;
+        let depth = self.scope.depth + 1;
         let answers = join_all(requests.into_iter().map(|request| ask.ask(request, depth))).await;
         Ok(answers.into_iter().map(guest_answer).collect())
     }
 }
 
-impl super::super::guest::Identity {
-    /// Checks that the component may ask what it asks.
-    pub(super) fn permitted(&self, request: services::Request) -> wasmtime::Result<Request> {
+impl Identity {
+    /// Checks that the component may send this request.
+    pub(super) fn permitted(&self, request: services::Request) -> Result<Request, Denied> {
         let services::Request { service, query, arguments, time_limit_ms } = request;
         if *service != *self.manifest.service && !self.manifest.permissions.services.contains(&service) {
-            let error = format!("the manifest does not ask for the permission to query {service:?}");
-            return Err(wasmtime::Error::msg(error));
+            return Err(Denied::Service(service));
         }
-        let arguments = json("the arguments of a query", arguments).map_err(wasmtime::Error::new)?;
+        let arguments = json("the arguments of a query", arguments)?;
         let time_limit = time_limit_ms.map(|limit| Duration::from_millis(limit.into()));
         Ok(Request { service, query, arguments, time_limit })
     }
