@@ -379,7 +379,7 @@ impl Call {
         let uncertain = answered.used_moment
             || connection.used_moment()
             || self.inquiry.trace.composed.load(Ordering::Relaxed);
-        let trouble = connection.trouble();
+        let trouble = connection.storage_error();
         database.end_read(connection);
         match (self.outcome(answered.answer, (!uncertain).then_some(revision)), trouble) {
             (Err(CallError::Fault(_)), Some(trouble)) => Err(unusable(service, format!("{trouble:?}"))),

@@ -1,4 +1,4 @@
-//! Why a call into a service gave no answer, or a "no", and the problem that a caller gets for it.
+//! The reasons why a command has no answer, or a rejection, and the problems that clients get for them.
 
 use std::sync::Arc;
 
@@ -9,38 +9,46 @@ use crate::error::{Chain, Fault};
 use crate::log::{AppendError, ReadError};
 use crate::model::{Position, Rejection, StreamId, Version};
 
-/// Why a command or a query was not carried out.
+/// The reason why a command was not executed. Queries, sagas and read models share it until they have their
+/// own.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The service's answer is no.
+    /// The service rejected it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// Nobody here knows what was asked for. The text names it: "the command order.creat".
+    /// No deployed service has it. The text names it: "the command order.creat".
     #[error("there is no {0}")]
     Unknown(String),
+    /// The aggregate is at another version than the caller expects.
     #[error("{stream} is at version {actual}, not {expected}")]
     VersionMismatch { stream: StreamId, expected: Version, actual: Version },
-    /// The same command id came before with another command or payload.
+    /// The command id was used before, for another command or payload.
     #[error("the idempotency key has been used for another command on {stream}")]
     KeyReused { stream: StreamId },
     /// A bounded queue is full. Nothing was done.
     #[error("{queue} is full")]
     Busy { queue: &'static str },
+    /// The host accepts no more commands.
     #[error("the host is shutting down")]
     ShuttingDown,
+    /// The component failed.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// The events were not appended.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A read model could not be used: not there yet, broken, or past a limit.
+    /// A read model cannot be used: it is not built yet, it is broken, or a limit was exceeded.
     #[error("the read model of {service} cannot be used: {reason}")]
     ReadModel { service: Arc<str>, reason: String },
-    /// The log did not reach the position that the query was to see: it is that of another log, or this one was put back.
+    /// The log has not reached the position that the query must see. The position is that of another log, or
+    /// this log was restored from a backup.
     #[error("the log is at position {reached}, not yet at {at_least}")]
     Ahead { at_least: Position, reached: Position },
-    /// The read model did not reach the position that the query was to see, in the time a query waits for that.
+    /// The read model has not reached the position that the query must see within the time that a query
+    /// waits.
     #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
     NotCaughtUp { service: Arc<str>, at_least: Position, reached: Position },
 }
@@ -75,8 +83,8 @@ impl From<CommandError> for Problem {
             }
             CommandError::Ahead { at_least, reached } => {
                 let detail = format!(
-                    "The log is at position {reached}, not yet at {at_least}. A later position is that of another host, or \
-                     of a log that has been put back since."
+                    "The log is at position {reached}, not yet at {at_least}. A later position is that of \
+                     another host, or of a log that has been put back since."
                 );
                 Problem::behind("position-ahead", detail, *reached)
             }
@@ -124,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_no_of_the_service_keeps_its_code() {
+    fn a_rejection_keeps_its_code() {
         for (code, status) in [
             ("order-not-confirmed", 409),
             ("already-exists", 409),
@@ -140,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_caller_got_wrong_is_not_worth_a_repetition() {
+    fn a_mistake_of_the_caller_is_not_worth_a_retry() {
         let mismatch = CommandError::VersionMismatch {
             stream: stream(),
             expected: Version::new(7),
@@ -152,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_will_pass_is_worth_a_repetition() {
+    fn a_failure_that_passes_is_worth_a_retry() {
         let conflict =
             AppendError::Conflict { stream: stream(), expected: Version::new(1), actual: Version::new(2) };
         let duplicate = AppendError::Duplicate { stream: stream(), command: CommandId::from_key("k") };

@@ -169,9 +169,9 @@ impl Database {
 
     /// Takes a connection back.
     pub(crate) fn end_read(&self, reader: Guarded) {
-        self.report(reader.trouble());
+        self.report(reader.storage_error());
         // A connection that was in trouble, or that cannot end its transaction, is not lent again.
-        let ended = reader.trouble().is_none() && tables::roll_back(&reader).is_ok();
+        let ended = reader.storage_error().is_none() && tables::roll_back(&reader).is_ok();
         let mut idle = self.idle();
         if ended && idle.len() < MAX_IDLE {
             idle.push(reader);
@@ -279,7 +279,7 @@ pub(super) fn is_damage(code: ErrorCode) -> bool {
 
 /// Whether a database may well be usable another time.
 pub(super) fn is_passing(code: ErrorCode) -> bool {
-    Guarded::is_trouble(code) && !is_damage(code)
+    Guarded::is_storage_error(code) && !is_damage(code)
 }
 
 /// Tells databases of one version apart whose schema or events were changed all the same.

@@ -189,7 +189,7 @@ impl Filling {
                 return Ok(outcome.and_then(|()| Err("the connection was lost".to_owned())));
             };
             connection = session.connection;
-            if let Some(trouble) = connection.trouble() {
+            if let Some(trouble) = connection.storage_error() {
                 return Err(trouble.into());
             }
             if outcome.is_err() {

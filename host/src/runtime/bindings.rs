@@ -1,4 +1,4 @@
-//! The contract as Rust types, and the way from them to the host's own.
+//! The contract as Rust types, and their conversion to the host's own.
 
 use std::sync::Arc;
 
@@ -22,15 +22,15 @@ pub(crate) use exports::kontor::service::{aggregates, manifest};
 
 /// A text of a component that should be JSON and is not.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} is not JSON")]
+#[error("{name} is not JSON")]
 pub struct NotJson {
-    what: String,
+    name: String,
     source: serde_json::Error,
 }
 
-/// Checks a text that a component wrote. `what` names it for the log.
-pub(crate) fn json(what: &str, text: String) -> Result<Json, NotJson> {
-    Json::parse(text).map_err(|source| NotJson { what: what.to_owned(), source })
+/// Checks a text that a component wrote. `name`: its name in messages.
+pub(crate) fn json(name: &str, text: String) -> Result<Json, NotJson> {
+    Json::parse(text).map_err(|source| NotJson { name: name.to_owned(), source })
 }
 
 impl types::Rejection {

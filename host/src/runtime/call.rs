@@ -9,8 +9,8 @@ use super::host::{Ask, HttpCall, ReadSession, Steps};
 use super::instance_data::{Identity, InstanceData};
 use crate::model::InvalidId;
 
-/// The kind of a call, with the imports that only some kinds may use. `logging` is open to all of them, `config`
-/// to all but `describe`.
+/// The kind of a call, with the imports that only some kinds may use. `logging` is open to all of them,
+/// `config` to all but `describe`.
 #[derive(Default)]
 pub(crate) enum Call {
     #[default]
@@ -51,7 +51,7 @@ impl Call {
         }
     }
 
-    /// Returns what answers queries of other services.
+    /// Returns the answerer of queries to other services.
     pub(super) fn ask(&self) -> Result<&Arc<dyn Ask>, Denied> {
         match self {
             Self::Decide { ask, .. } | Self::Compensate { ask, .. } | Self::Answer { ask, .. } => Ok(ask),
@@ -61,7 +61,7 @@ impl Call {
         }
     }
 
-    /// Returns what sends HTTP requests, or `None` if the call may not use HTTP.
+    /// Returns the sender of HTTP requests, or `None` if the call may not use HTTP.
     pub(super) fn http(&self) -> Option<&HttpCall> {
         match self {
             Self::Decide { http, .. } | Self::Compensate { http, .. } => Some(http),
@@ -101,7 +101,7 @@ impl Call {
         }
     }
 
-    /// Returns what takes the steps of a saga.
+    /// Returns the driver of a saga's steps.
     pub(super) fn steps(&mut self) -> Result<&mut dyn Steps, Denied> {
         match self {
             Self::Saga { steps } => Ok(&mut **steps),
@@ -128,8 +128,8 @@ impl Call {
     }
 }
 
-/// The circumstances of one call. The default is a description: it stands in an instance between two calls and
-/// while the instance is created.
+/// The circumstances of one call. The default is a description: it stands in an instance between two calls
+/// and while the instance is created.
 #[derive(Default)]
 pub(crate) struct Scope {
     pub(crate) call: Call,
@@ -145,7 +145,7 @@ pub(crate) struct Scope {
     pub(crate) used_moment: bool,
 }
 
-/// The view that the contract's imports get of an instance: who calls, and in which call.
+/// The view that the contract's imports get of an instance: the calling component, and its call.
 pub(crate) struct Caller<'a> {
     /// None before the manifest is known.
     pub(super) identity: Option<&'a Arc<Identity>>,

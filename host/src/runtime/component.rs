@@ -1,4 +1,4 @@
-//! A component as the rest of the host calls it: the contract's exports in the host's own types.
+//! A component as the rest of the host calls it: the contract's exports, in the host's own types.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::contract::{HttpOrigin, Manifest};
 use crate::error::{Chain, Fault, FaultKind};
 use crate::model::{Digest, Json, NewEvent, Recorded, Rejection, SagaId, StreamId};
 
-/// Events of one decision. A command that causes more should be several commands.
+/// Maximum number of events of one decision. A command that causes more should be several commands.
 const MAX_EVENTS: usize = 1_000;
-/// Bytes of an event's payload; what the edge takes as a command's payload by default.
+/// Maximum size of an event's payload: the default limit of a command's payload.
 const MAX_EVENT_BYTES: usize = 1 << 20;
-/// Bytes of a state, and of a view. Beyond it a command costs more than a tenth of a second.
+/// Maximum size of a state, and of a view. With larger ones a command costs more than a tenth of a second.
 const MAX_STATE_BYTES: usize = 8 << 20;
 
 /// One version of one service, ready to be called. Cheap to clone.
@@ -33,46 +33,60 @@ struct Loaded {
     instances: Instances,
 }
 
-/// An aggregate as the host has it: a state and the events since.
+/// An aggregate: a state and the events since.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
+    /// The aggregate's stream.
     pub stream: &'a StreamId,
+    /// The state. None: all events are in `since`.
     pub state: Option<&'a Json>,
+    /// The events after the state, oldest first.
     pub since: &'a [Recorded],
 }
 
 /// The circumstances of a command.
 #[derive(Clone)]
 pub struct Context {
+    /// The command's id.
     pub command_id: Arc<str>,
+    /// Shared by all commands that follow from one request.
     pub correlation_id: Arc<str>,
+    /// The time of the decision, in milliseconds since 1970-01-01 UTC.
     pub time_ms: u64,
+    /// The sender of the command.
     pub actor: Arc<str>,
+    /// Answers queries of other services.
     pub ask: Arc<dyn Ask>,
+    /// Sends HTTP requests.
     pub http: Arc<dyn Outgoing>,
 }
 
-/// The state of an aggregate, and what clients see of it.
+/// The state of an aggregate, and the view that clients get of it.
 #[derive(Clone, Debug)]
 pub struct Folded {
+    /// The component's own JSON.
     pub state: Json,
+    /// The view for clients.
     pub view: Json,
 }
 
-/// What a command leads to.
+/// The result of an accepted command.
 #[derive(Clone, Debug)]
 pub struct Decision {
+    /// The new events, oldest first.
     pub events: Vec<NewEvent>,
-    /// None if the aggregate still does not exist.
+    /// The state and the view after them. None if the aggregate still does not exist.
     pub after: Option<Folded>,
 }
 
-/// How a saga's run ended.
+/// The end of a saga's run.
 #[derive(Debug)]
 pub enum SagaEnd {
+    /// The code ended, with or without a rejection.
     Returned(Result<(), Rejection>),
-    /// The steps' driver ended it on purpose.
+    /// The driver of the steps ended the run.
     Halted,
+    /// The component failed.
     Fault(Fault),
 }
 
@@ -81,20 +95,22 @@ impl Component {
         Self { loaded: Arc::new(Loaded { identity, instances }) }
     }
 
+    /// Returns the component's description of itself.
     pub fn manifest(&self) -> &Arc<Manifest> {
         &self.loaded.identity.manifest
     }
 
+    /// Returns the digest of the component's bytes.
     pub fn digest(&self) -> Digest {
         self.loaded.identity.digest
     }
 
-    /// How many calls it has had, and how many of them have faulted.
+    /// Returns the numbers of its calls and faults.
     pub(crate) fn tally(&self) -> Tally {
         self.loaded.instances.tally()
     }
 
-    /// The origins that it asks for, with the configuration that it has.
+    /// Returns the HTTP origins that it asks for, under its configuration.
     pub fn origins(&self) -> &[HttpOrigin] {
         &self.loaded.identity.http.origins
     }
@@ -151,7 +167,7 @@ impl Component {
         self.decision("compensate", command, aggregate, result)
     }
 
-    /// Folds events into a state; none if the aggregate does not exist.
+    /// Folds events into a state. Returns `None` if the aggregate does not exist.
     pub async fn evolve(&self, target: Target<'_>) -> Result<Option<Folded>, Fault> {
         let subject: Arc<str> = target.stream.aggregate().into();
         let scope = Scope {
@@ -195,7 +211,8 @@ impl Component {
         Answered { answer, used_moment: scope.used_moment, read_model: scope.call.into_read_model() }
     }
 
-    /// Applies events to the read model inside the session's transaction. The inner error is the component's own.
+    /// Applies events to the read model inside the session's transaction. The inner error is the component's
+    /// own.
     pub(crate) async fn project(
         &self,
         events: &[Recorded],
@@ -218,7 +235,7 @@ impl Component {
         (result, scope.call.into_read_model())
     }
 
-    /// Runs a saga from its first line; `steps` answers what the journal has, and does the rest.
+    /// Runs a saga from its first line. `steps` answers the steps of the journal, and takes the others.
     pub async fn run_saga(
         &self,
         saga: &Arc<str>,
@@ -311,7 +328,7 @@ impl Component {
     }
 }
 
-/// What a query's call may use.
+/// The circumstances of a query's call.
 pub(crate) struct QueryCall {
     pub(crate) id: Arc<str>,
     pub(crate) time_ms: u64,
@@ -320,12 +337,12 @@ pub(crate) struct QueryCall {
     pub(crate) read_model: Option<ReadSession>,
 }
 
-/// How a query's call ended.
+/// The end of a query's call.
 pub(crate) struct Answered {
     pub(crate) answer: Result<Result<Json, Rejection>, Fault>,
-    /// The connection to the read model, unless it was lost.
+    /// The read model that was lent to the call.
     pub(crate) read_model: Option<ReadSession>,
-    /// Whether the component has looked at the clock or drawn random numbers, so that it may answer otherwise another time.
+    /// True if the component asked for the time or for random numbers, so that its next answer may differ.
     pub(crate) used_moment: bool,
 }
 

@@ -1,4 +1,4 @@
-//! One call of one instance: admission, limits, and what becomes of the instance afterwards.
+//! One call of one instance: admission, limits, and the reuse of the instance.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,9 +15,9 @@ use super::instance_data::{Identity, InstanceData, service_name};
 use super::{Inner, MAX_DEPTH};
 use crate::error::{Chain, Fault, FaultKind};
 
-/// After so many calls an instance is replaced, so that whatever a component leaks does not add up.
+/// Number of calls after which an instance is replaced, so that a component's leaks do not add up.
 const MAX_CALLS: u32 = 10_000;
-/// An instance whose memory has grown beyond this is not kept: idle instances must stay cheap.
+/// Memory beyond which an instance is not kept: idle instances must stay cheap.
 const MAX_WARM_BYTES: usize = 16 << 20;
 
 /// An instance that is ready for a call.
@@ -27,20 +27,22 @@ pub(super) struct Instance {
     calls: u32,
 }
 
-/// Which instances a call may take.
+/// The kinds of permits for calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// A command or a query, by the depth in its scope.
+    /// A command or a query, at the depth of its scope.
     Request,
+    /// A run of a saga, which always gets a fresh instance.
     Saga,
+    /// A call that no client waits for.
     Background,
 }
 
-/// Why a call has no result.
+/// The reason why a call has no result.
 #[derive(Debug)]
 pub(super) enum CallFailure {
     Fault(Fault),
-    /// The steps' driver ended the run on purpose.
+    /// The driver of the saga's steps has ended the run.
     Halted,
 }
 
@@ -49,13 +51,13 @@ pub(super) struct Instances {
     inner: Arc<Inner>,
     pre: ServicePre<InstanceData>,
     identity: Option<Arc<Identity>>,
-    /// Used as a stack: the instance that ran last is warm in the caches too.
+    /// A stack: the instance that ran last is in the processor's caches too.
     idle: Mutex<Vec<Instance>>,
     calls: AtomicU64,
     faults: AtomicU64,
 }
 
-/// Calls of a component, and those of them that have faulted.
+/// The numbers of a component's calls, and of those that failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) calls: u64,
@@ -83,7 +85,7 @@ impl Instances {
         Tally { calls, faults }
     }
 
-    /// Runs one call and hands its scope back.
+    /// Runs one call, and returns its scope too.
     pub(super) async fn call<R, F>(
         &self,
         lane: Lane,
@@ -141,6 +143,7 @@ impl Instances {
         (Err(failure), std::mem::take(&mut instance.store.data_mut().scope))
     }
 
+    /// Waits for a permit. The error is a sentence.
     async fn admit(&self, lane: Lane, depth: usize) -> Result<OwnedSemaphorePermit, String> {
         let semaphore: &Arc<Semaphore> = match lane {
             Lane::Saga => &self.inner.sagas,
@@ -154,7 +157,8 @@ impl Instances {
         semaphore.clone().acquire_owned().await.map_err(|closed| closed.to_string())
     }
 
-    /// A saga's run always gets a fresh instance: its replay must not see what an earlier call left behind.
+    /// Returns an idle instance or a new one. A saga's run always gets a new one: its replay must not see the
+    /// remains of an earlier call.
     async fn take(&self, lane: Lane) -> wasmtime::Result<Instance> {
         if lane != Lane::Saga {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -163,11 +167,12 @@ impl Instances {
                 return Ok(instance);
             }
         }
-        let guest = InstanceData::new(self.identity.clone(), &self.inner.limits);
-        let mut store = Store::new(&self.inner.engine, guest);
-        store.limiter(|guest| &mut guest.memory);
-        // The deadline is always one tick ahead and this counts: a plain deadline would run on while the call waits for the
-        // host. Yielding lets the thread's other tasks go on beside a component that computes for long.
+        let data = InstanceData::new(self.identity.clone(), &self.inner.limits);
+        let mut store = Store::new(&self.inner.engine, data);
+        store.limiter(|data| &mut data.memory);
+        // The deadline is always one tick ahead, and this counts the ticks: a plain deadline would expire
+        // while the call waits for the host. Yielding lets the thread's other tasks run beside a component
+        // that computes for long.
         store.epoch_deadline_callback(|mut store| {
             let left = &mut store.data_mut().ticks_left;
             *left = left.saturating_sub(1);
@@ -180,7 +185,7 @@ impl Instances {
 
     fn allow_time(&self, store: &mut Store<InstanceData>) {
         let ticks = self.inner.limits.call_time.as_millis().div_ceil(TICK.as_millis());
-        // One more, because the first tick may come at once.
+        // One more, because the first tick may come immediately.
         store.data_mut().ticks_left = u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1);
         store.set_epoch_deadline(1);
     }
@@ -194,8 +199,8 @@ impl Instances {
         instance.calls += 1;
     }
 
-    /// Keeps the instance for the next call if that is worth it, and returns the scope. An instance with a request
-    /// whose answer was not awaited is dropped, and the request with it.
+    /// Keeps the instance for the next call if that is worth it, and returns the scope. An instance with a
+    /// request whose answer was not awaited is dropped, and the request with it.
     fn finish(&self, lane: Lane, mut instance: Instance) -> Scope {
         let data = instance.store.data_mut();
         let scope = Scope { used_moment: data.moment.used(), ..std::mem::take(&mut data.scope) };
@@ -218,7 +223,8 @@ impl Instances {
         scope
     }
 
-    /// Says why a call failed. `printed`: the component's output, which holds the message of a Rust panic.
+    /// Returns the reason why a call failed. `printed`: the component's output, which holds the message of a
+    /// Rust panic.
     fn failure(
         &self,
         label: (&'static str, Arc<str>),
@@ -239,7 +245,8 @@ impl Instances {
         } else {
             FaultKind::Trap
         };
-        // One line per cause. The error's own debug text would add the host's backtrace if RUST_BACKTRACE is set.
+        // One line per cause. The error's own debug text would add the host's backtrace if RUST_BACKTRACE is
+        // set.
         let outer = error.chain().take_while(|cause| !cause.is::<Denied>()).map(ToString::to_string);
         let printed = (!printed.is_empty()).then(|| printed.to_owned());
         let breach = denied.map(|denied| Chain(denied).to_string());
@@ -247,7 +254,7 @@ impl Instances {
         CallFailure::Fault(self.fault(label, kind, detail.join("\n")))
     }
 
-    /// Makes the fault and logs it, once and here: whoever gets it only decides what to do.
+    /// Creates a fault and logs it. This is the only place that logs faults.
     pub(super) fn fault(
         &self,
         (operation, subject): (&'static str, Arc<str>),

@@ -1,7 +1,8 @@
-//! Runs components: everything that touches wasmtime is in here.
+//! Runs components. Everything that touches wasmtime is in here.
 //!
-//! *Invariant:* nothing outside this module sees a wasmtime type. *Invariant:* an instance that trapped, ran out of
-//! time or was refused memory is never used again.
+//! *Invariant:* nothing outside this module sees a wasmtime type.
+//!
+//! *Invariant:* an instance that trapped, exceeded a limit or was denied an import is never used again.
 
 pub(crate) mod bindings;
 mod call;
@@ -42,15 +43,15 @@ pub use load::LoadError;
 use call::ContractImports;
 use instance_data::InstanceData;
 
-/// How deep services may ask each other: a screen asks services, one of which asks another. Each depth has its own
-/// instances, so that those who wait can never starve those they wait for.
+/// Maximum depth of queries between services: a screen asks services, one of which asks another. Each depth
+/// has its own instances, so that waiting calls never starve the calls that they wait for.
 pub(crate) const MAX_DEPTH: usize = 4;
 
-/// The longest that a call of a command, a query or a projection takes by default, waiting included: less than the half
-/// minute after which clients commonly give up.
+/// Default time limit of a call of a command, a query or a projection, waiting included. Clients commonly
+/// give up after half a minute.
 pub(crate) const CALL_WAIT: Duration = Duration::from_secs(10);
 
-/// What a component may use.
+/// The limits of components.
 #[derive(Clone, Debug)]
 pub struct RuntimeLimits {
     /// Running time of one call, without the time it waits for the host.
@@ -59,12 +60,14 @@ pub struct RuntimeLimits {
     pub call_wait: Duration,
     /// Memory of one instance.
     pub memory_bytes: usize,
-    /// Calls that run at once at each depth.
+    /// Number of calls that run at once at each depth.
     pub instances: usize,
-    /// Saga runs at once, those included that wait for a step.
+    /// Number of saga runs at once, including those that wait for a step.
     pub sagas: usize,
-    /// Whether an instance serves more than one call. Off, hidden state between calls comes to light.
+    /// True if an instance serves more than one call. Without reuse, hidden state between calls is
+    /// discovered.
     pub reuse: bool,
+    /// The limits of HTTP requests.
     pub http: HttpLimits,
 }
 
@@ -83,19 +86,19 @@ impl Default for RuntimeLimits {
 }
 
 impl RuntimeLimits {
-    /// Idle instances kept for the next calls, of all components together.
+    /// Returns the number of idle instances that are kept for the next calls, of all components together.
     fn warm(&self) -> usize {
         2 * self.instances
     }
 
-    /// The instances that can exist at once; the pool is made for as many.
+    /// Returns the number of instances that can exist at once, which is the size of the pool.
     fn slots(&self) -> u32 {
         let slots = self.instances * (MAX_DEPTH + 1) + self.sagas + self.warm();
         u32::try_from(slots).unwrap_or(u32::MAX)
     }
 }
 
-/// The engine and what all components share.
+/// The engine and all that components share. Cheap to clone.
 #[derive(Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
@@ -106,33 +109,38 @@ struct Inner {
     linker: Linker<InstanceData>,
     cache: engine::CodeCache,
     limits: RuntimeLimits,
-    /// By service, what `config.get` answers.
+    /// The values that `config.get` returns, by service and key.
     configuration: HashMap<String, BTreeMap<String, Json>>,
-    /// Instances that may run at each depth.
+    /// One permit per running instance, for each depth.
     depths: [Arc<Semaphore>; MAX_DEPTH],
     sagas: Arc<Semaphore>,
-    /// Loading, and folding projections.
+    /// Permits for describing components, folding aggregates and filling read models.
     background: Arc<Semaphore>,
     warm: AtomicUsize,
     threads: Background,
     _ticker: engine::Ticker,
 }
 
-/// Why there is no runtime.
+/// The reason why the runtime cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    #[error("the engine for WebAssembly cannot be made")]
+    /// wasmtime rejects the configuration.
+    #[error("the engine for WebAssembly cannot be created")]
     Engine(#[source] wasmtime::Error),
+    /// The background threads cannot start.
     #[error("no threads can be started to compile components")]
     Threads(#[source] io::Error),
-    #[error("no thread can be started that limits the time of calls")]
+    /// The thread that raises the engine's epoch cannot start.
+    #[error("no thread can be started to limit the time of calls")]
     Ticker(#[source] io::Error),
+    /// The folder of compiled components cannot be created.
     #[error("the cache of compiled components cannot be used")]
     Cache(#[source] io::Error),
 }
 
 impl Runtime {
-    /// `data`: where compiled components are kept. `configuration`: by service, what components may ask for.
+    /// Starts the engine and its threads. `data`: the folder that holds the cache of compiled components.
+    /// `configuration`: the values that components may read, by service and key.
     pub fn new(
         data: &Path,
         limits: RuntimeLimits,
@@ -161,7 +169,7 @@ impl Runtime {
 }
 
 impl Runtime {
-    /// For what may take its time.
+    /// Returns the threads for work that is not urgent.
     pub(crate) fn background(&self) -> tokio::runtime::Handle {
         self.inner.threads.handle()
     }

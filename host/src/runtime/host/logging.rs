@@ -4,7 +4,7 @@ use crate::runtime::bindings::logging::{Host, Level};
 use crate::runtime::call::Caller;
 use crate::runtime::instance_data::service_name;
 
-/// Longer messages are cut: a log line is for people.
+/// Maximum size of a message. Longer ones are cut: a log line is read by operators.
 const MAX_MESSAGE_BYTES: usize = 8 << 10;
 
 impl Host for Caller<'_> {

@@ -11,9 +11,9 @@ use crate::runtime::call::Caller;
 pub(crate) use guard::Guarded;
 use guard::SqlError;
 
-/// Rows of one result. A page of a report has some hundred.
+/// Maximum number of rows of one result. A page of a report has some hundred.
 const MAX_ROWS: usize = 10_000;
-/// Bytes of one result, so that a query cannot fill the component's memory or the host's.
+/// Maximum size of one result, so that a query cannot fill the component's memory or the host's.
 const MAX_RESULT_BYTES: usize = 8 << 20;
 
 /// A connection to the read database, lent to one call, with a transaction open on it.

@@ -1,4 +1,4 @@
-//! `kontor:service/services`: one service asks another.
+//! `kontor:service/services`: queries from one service to another.
 
 use std::time::Duration;
 
@@ -13,31 +13,36 @@ use crate::runtime::instance_data::Identity;
 
 /// The name of the import in messages.
 const IMPORT: &str = "services.query";
-/// Maximum number of requests of one call. An order has at most 100 lines; a screen is made from a handful of answers.
+/// Maximum number of requests of one call. An order has at most 100 lines; a screen needs a handful of
+/// answers.
 const MAX_REQUESTS: usize = 256;
 
-/// A question of one service to another.
+/// A query from one service to another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
+    /// The service that is asked.
     pub service: String,
+    /// The name of the query, or of one of the service's aggregates.
     pub query: String,
+    /// The arguments, a JSON object.
     pub arguments: Json,
-    /// How long the asking component waits; none, or more than the host's own limit, means that limit.
+    /// The longest wait for the answer. None, or more than the host's own limit: that limit.
     pub time_limit: Option<Duration>,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Clone, Debug)]
 pub enum AskFailure {
+    /// The service rejected the query.
     Rejected(Rejection),
-    /// Why, for the component that asked and the log.
+    /// The service did not answer. The text says why, for the asking component and the log.
     Unavailable(String),
 }
 
-/// Answers the questions of components: the host with its other services, the testkit with what the test says.
+/// Answers the queries of components: the host with its other services, the testkit with a test's script.
 #[async_trait]
 pub trait Ask: Send + Sync {
-    /// `depth`: how many calls of services this one serves, itself included.
+    /// Answers a query. `depth`: the number of nested calls between services, this one included.
     async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure>;
 }
 
