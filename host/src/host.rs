@@ -29,7 +29,7 @@ use crate::model::{Json, Position};
 use crate::projection::{Projections, ProjectionsError};
 use crate::query::{Queries, QueryLimits};
 use crate::runtime::{
-    Ask, GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits,
+    GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits,
     system_resolver,
 };
 use crate::saga::{Deps, Sagas, SagasError};
@@ -204,13 +204,12 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         clock.clone(),
         QueryLimits { catch_up: longest_wait(config), ..QueryLimits::default() },
     ));
-    let ask: Arc<dyn Ask> = queries.clone();
     let dispatch = Arc::new(Dispatch::new(
         DispatchDeps {
             log: log.clone(),
             states,
             registry: registry.clone(),
-            ask: ask.clone(),
+            ask: queries.clone(),
             http: http.clone(),
             clock: clock.clone(),
         },
@@ -219,7 +218,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     let deps = Deps {
         log: log.clone(),
         commands: dispatch.clone(),
-        ask,
+        ask: queries.clone(),
         components: components.clone(),
         clock: clock.clone(),
         retries: config.retries.clone(),

@@ -21,13 +21,26 @@ pub enum CommandError {
     Unknown(String),
     /// The aggregate is at another version than the caller expects.
     #[error("{stream} is at version {actual}, not {expected}")]
-    VersionMismatch { stream: StreamId, expected: Version, actual: Version },
+    VersionMismatch {
+        /// The aggregate's stream.
+        stream: StreamId,
+        /// The version that the caller expects.
+        expected: Version,
+        /// The version of the aggregate.
+        actual: Version,
+    },
     /// The command id was used before, for another command or payload.
     #[error("the idempotency key has been used for another command on {stream}")]
-    KeyReused { stream: StreamId },
+    KeyReused {
+        /// The aggregate's stream.
+        stream: StreamId,
+    },
     /// A bounded queue is full. Nothing was done.
     #[error("{queue} is full")]
-    Busy { queue: &'static str },
+    Busy {
+        /// The name of the queue.
+        queue: &'static str,
+    },
     /// The host accepts no more commands.
     #[error("the host is shutting down")]
     ShuttingDown,
@@ -42,15 +55,32 @@ pub enum CommandError {
     Read(#[from] ReadError),
     /// A read model cannot be used: it is not built yet, it is broken, or a limit was exceeded.
     #[error("the read model of {service} cannot be used: {reason}")]
-    ReadModel { service: Arc<str>, reason: String },
+    ReadModel {
+        /// The name of the service.
+        service: Arc<str>,
+        /// The reason, one sentence.
+        reason: String,
+    },
     /// The log has not reached the position that the query must see. The position is that of another log, or
     /// this log was restored from a backup.
     #[error("the log is at position {reached}, not yet at {at_least}")]
-    Ahead { at_least: Position, reached: Position },
+    Ahead {
+        /// The position that the query must see.
+        at_least: Position,
+        /// The position of the log.
+        reached: Position,
+    },
     /// The read model has not reached the position that the query must see within the time that a query
     /// waits.
     #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
-    NotCaughtUp { service: Arc<str>, at_least: Position, reached: Position },
+    NotCaughtUp {
+        /// The name of the service.
+        service: Arc<str>,
+        /// The position that the query must see.
+        at_least: Position,
+        /// The position of the read model.
+        reached: Position,
+    },
 }
 
 impl From<CommandError> for Problem {
