@@ -1,53 +1,56 @@
-//! Threads for what may take its time, such as compiling a component and folding the log for it: they run when those that
-//! somebody waits for leave the processor to them.
+//! Threads for work that is not urgent, such as compiling a component and folding the log for it. They run
+//! when the urgent threads leave the processor idle.
 
 use std::io;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
-/// A thirtieth of the others' share of a busy processor. With less, a component's call could run out of time while it waits
-/// for its turn.
+use crate::error::Chain;
+
+/// A thirtieth of the other threads' share of a busy processor. With less, a component's call could exceed
+/// its time limit while it waits for the processor.
 const NICENESS: i32 = 15;
 
-/// Dropped, it breaks off what it does.
+/// The threads. Dropping it aborts their work.
 pub(crate) struct Background {
-    /// None only while it is dropped.
+    /// None only during the drop.
     tasks: Option<Runtime>,
-    /// For the compiler, which divides its work among the threads of the pool that it runs in.
+    /// The compiler's threads. It divides its work among the threads of the pool in which it runs.
     pool: rayon::ThreadPool,
 }
 
 impl Background {
+    /// Starts the threads.
     pub(crate) fn start() -> io::Result<Self> {
         let tasks = Builder::new_multi_thread()
             .thread_name("background")
-            .on_thread_start(step_back)
+            .on_thread_start(lower_priority)
             .enable_time()
             .build()?;
         let pool = rayon::ThreadPoolBuilder::new()
             .thread_name(|number| format!("compiler-{number}"))
-            .start_handler(|_| step_back())
-            // The panic hook has told, and whoever waits gets nothing.
+            .start_handler(|_| lower_priority())
+            // The panic hook has reported it, and the caller gets `None`.
             .panic_handler(|_| {})
             .build()
             .map_err(io::Error::other)?;
         Ok(Self { tasks: Some(tasks), pool })
     }
 
-    /// Where tasks are spawned; that of the caller while this is dropped.
+    /// Returns the runtime on which tasks are spawned: that of the caller during the drop.
     pub(crate) fn handle(&self) -> Handle {
         self.tasks.as_ref().map_or_else(Handle::current, |tasks| tasks.handle().clone())
     }
 
-    /// Computes something. None if it has panicked.
+    /// Runs `work` on the compiler's threads. Returns `None` if it panicked.
     pub(crate) async fn compute<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let (done, result) = oneshot::channel();
         self.pool.spawn(move || {
-            // Err: nobody waits any more.
+            // Err: the caller has stopped waiting.
             let _ = done.send(work());
         });
         result.await.ok()
@@ -62,9 +65,12 @@ impl Drop for Background {
     }
 }
 
-fn step_back() {
-    // On Linux this concerns the thread alone. Err: then its work is as urgent as any other.
+fn lower_priority() {
+    // On Linux this concerns only the thread.
     if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "a background thread keeps its priority");
+        tracing::debug!(
+            error = %Chain(&error),
+            "failed to lower a background thread's priority; it competes with requests"
+        );
     }
 }

@@ -1,22 +1,24 @@
-//! Why a call into a service gave no answer, or a "no".
+//! Faults of components, and the display of errors with their causes.
 
 use crate::model::ServiceName;
 use std::fmt;
 
-/// A technical failure of a component: the instance is thrown away, the call may be tried again.
+/// A technical failure of a component. The instance is discarded; the call may be retried.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{service} {kind} in {call}")]
 pub struct Fault {
+    /// The service's name.
     pub service: ServiceName,
-    /// What was asked of it: `decide order.create`.
+    /// The export that was called, and its subject: `decide create`.
     pub call: String,
+    /// The kind of failure.
     pub kind: FaultKind,
-    /// For the log, never for the caller: the trap's message and the component's backtrace.
+    /// The message of the trap, the component's backtrace and all causes. For the log, never for the caller.
     pub detail: String,
 }
 
 impl Fault {
-    /// The line of the detail that says most: the message of a Rust panic, else the last cause.
+    /// Returns the most informative line of the detail: the message of a Rust panic, or else the last cause.
     pub fn cause(&self) -> &str {
         let mut lines = self.detail.lines();
         match lines.next() {
@@ -26,21 +28,26 @@ impl Fault {
     }
 }
 
+/// The kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultKind {
+    /// It trapped: a panic, or an illegal instruction.
     #[error("trapped")]
     Trap,
+    /// It exceeded its time limit.
     #[error("took too long")]
     Timeout,
+    /// It exceeded its memory limit.
     #[error("asked for more memory than it may have")]
     Memory,
-    /// It answered with something that the contract does not allow: an unknown event, text that is no JSON.
+    /// It answered with something that the contract does not allow, such as an unknown event or text that is
+    /// not JSON, or it called an import that is not allowed there.
     #[error("broke the contract")]
     Contract,
 }
 
-/// Displays an error with all its causes, outermost first: `tracing::error!(error = %Chain(&error), …)`. A cause that
-/// repeats the text of the error above it, as errors of libraries often do, is shown once.
+/// Displays an error with all its causes, outermost first: `tracing::error!(error = %Chain(&error), …)`. A
+/// cause that repeats the text of the error above it, as errors of libraries often do, is shown once.
 pub struct Chain<'e>(pub &'e (dyn std::error::Error + 'static));
 
 impl fmt::Display for Chain<'_> {
@@ -63,10 +70,9 @@ mod tests {
 
     #[test]
     fn the_cause_of_a_fault_is_one_line() {
-        let panic =
-            "thread 'main' panicked at src/gateway.rs:82:37:\nnobody answers\nnote: run with …\nwasm trap";
+        let panic = "thread 'main' panicked at src/gateway.rs:82:37:\nno answer\nnote: run with …\nwasm trap";
         for (detail, cause) in [
-            (panic, "nobody answers"),
+            (panic, "no answer"),
             ("error while executing\n    0: decide\nwasm trap: unreachable", "wasm trap: unreachable"),
             ("a state of more than 8388608 bytes", "a state of more than 8388608 bytes"),
             ("", ""),

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::aggregate::{Dispatch, DispatchLimits, States};
+use crate::aggregate::{Dispatch, DispatchDeps, DispatchLimits, StateCache};
 use crate::clock::{Clock as _, SharedClock, SystemClock, Time};
 use crate::cluster::{self, Cluster, Connection, Member, NatsError, Status};
 use crate::config::{Config, ConfigError, Limits};
@@ -28,7 +28,7 @@ use crate::messaging::{self, Messaging};
 use crate::model::{Json, Position};
 use crate::projection::{ProjectionDeps, Projections, ProjectionsError};
 use crate::query::{Queries, QueryDeps, QueryLimits};
-use crate::runtime::{Ask, GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits, system_resolver};
+use crate::runtime::{GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits, system_resolver};
 use crate::saga::{Deps, Sagas, SagasError};
 use crate::telemetry::{self, TelemetryError};
 
@@ -190,7 +190,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
     components.keep_releases(booted.deployments.digests().collect());
 
-    let states = Arc::new(States::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
+    let states = Arc::new(StateCache::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
     let read_models =
         ProjectionDeps { log: log.clone(), components: components.clone(), clock: clock.clone() };
     let projections = Arc::new(Projections::start(&config.data, read_models).await?);
@@ -200,20 +200,21 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     };
     let query_limits = QueryLimits { catch_up: config.limits.wait, ..QueryLimits::default() };
     let queries = Arc::new(Queries::new(query_deps, query_limits));
-    let ask: Arc<dyn Ask> = queries.clone();
     let dispatch = Arc::new(Dispatch::new(
-        log.clone(),
-        states,
-        registry.clone(),
-        ask.clone(),
-        http.clone(),
-        clock.clone(),
+        DispatchDeps {
+            log: log.clone(),
+            states,
+            registry: registry.clone(),
+            ask: queries.clone(),
+            http: http.clone(),
+            clock: clock.clone(),
+        },
         DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue },
     ));
     let deps = Deps {
         log: log.clone(),
         commands: dispatch.clone(),
-        ask,
+        ask: queries.clone(),
         components: components.clone(),
         clock: clock.clone(),
         retries: config.retries.clone(),

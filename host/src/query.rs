@@ -14,14 +14,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use crate::aggregate::{States, Viewed};
+use crate::aggregate::{StateCache, Viewed};
 use crate::clock::{SharedClock, deadline_after};
 use crate::deployed::Registry;
 use crate::error::Fault;
 use crate::log::EventLog;
 use crate::model::{Digest, Json, Position, QueryName, Rejection, ServiceName, StreamId, Version};
 use crate::projection::{Behind, LiveReadModel, Projections, ReadModelError, Unusable};
-use crate::runtime::{Access, Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request};
+use crate::runtime::{Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request};
 
 pub use error::QueryError;
 
@@ -87,7 +87,7 @@ impl Default for QueryLimits {
 /// The parts of a host that queries use.
 pub struct QueryDeps {
     /// The states of aggregates, for their views.
-    pub states: Arc<States>,
+    pub states: Arc<StateCache>,
     /// The deployed services.
     pub registry: Arc<Registry>,
     /// The read models.
@@ -390,15 +390,15 @@ impl Call {
             return Err(unusable(service, Unusable::NoSuchQuery(self.query.clone())));
         }
         let (connection, revision) = self.inquiry.begin_read(live)?;
-        let session = ReadSession { connection, access: Access::Read };
+        let session = ReadSession { connection };
         let answered = Handle::current().block_on(self.run(component, Some(session)));
-        let Some(ReadSession { connection, .. }) = answered.read_model else {
+        let Some(ReadSession { connection }) = answered.read_model else {
             return self.outcome(answered.answer, None);
         };
         let uncertain = answered.used_moment
             || connection.used_moment()
             || self.inquiry.trace.composed.load(Ordering::Relaxed);
-        let failure = connection.trouble();
+        let failure = connection.storage_error();
         database.end_read(connection);
         match (self.outcome(answered.answer, (!uncertain).then_some(revision)), failure) {
             (Err(QueryError::Fault(_)), Some(code)) => Err(unusable(service, Unusable::Statement(code))),

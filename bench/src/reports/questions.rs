@@ -14,6 +14,7 @@ use kontor::model::Json;
 use kontor::projection::{ProjectionDeps, Projections};
 use kontor::query::{Queries, QueryDeps, QueryLimits};
 use kontor::runtime::{Component, Runtime};
+use kontor::aggregate::StateCache;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -47,7 +48,7 @@ pub(super) async fn ask_all(
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data)?);
     let registry = Arc::new(Registry::default());
     registry.replace(Deployed::new([component]).map_err(|error| anyhow!(error))?);
-    let states = Arc::new(States::new(log.clone(), Snapshots::open(data)?, registry.clone()));
+    let states = Arc::new(StateCache::new(log.clone(), Snapshots::open(data)?, registry.clone()));
     let clock = Arc::new(SystemClock);
     let components = Arc::new(Components::new(registry.clone(), runtime, Store::open(data)?));
     let deps = ProjectionDeps { log: log.clone(), components, clock: clock.clone() };

@@ -1,4 +1,4 @@
-//! Why a call into a service gave no answer, or a "no", and the problem that a caller gets for it.
+//! The reasons why a command has no answer, or a rejection, and the problems that clients get for them.
 
 use hyper::StatusCode;
 
@@ -7,53 +7,72 @@ use crate::error::{Chain, Fault};
 use crate::log::{AppendError, ReadError};
 use crate::model::{Rejection, StreamId, Version};
 
-/// Why a command or a query was not carried out.
+/// The reason why a command was not executed. Queries, sagas and read models share it until they have their
+/// own.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum CallError {
-    /// The service's answer is no.
+pub enum CommandError {
+    /// The service rejected it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// Nobody here knows what was asked for. The text names it: "the command order.creat".
+    /// No deployed service has it. The text names it: "the command order.creat".
     #[error("there is no {0}")]
     Unknown(String),
+    /// The aggregate is at another version than the caller expects.
     #[error("{stream} is at version {actual}, not {expected}")]
-    VersionMismatch { stream: StreamId, expected: Version, actual: Version },
-    /// The same command id came before with another command or payload.
+    VersionMismatch {
+        /// The aggregate's stream.
+        stream: StreamId,
+        /// The version that the caller expects.
+        expected: Version,
+        /// The version of the aggregate.
+        actual: Version,
+    },
+    /// The command id was used before, for another command or payload.
     #[error("the idempotency key has been used for another command on {stream}")]
-    KeyReused { stream: StreamId },
+    KeyReused {
+        /// The aggregate's stream.
+        stream: StreamId,
+    },
     /// A bounded queue is full. Nothing was done.
     #[error("{queue} is full")]
-    Busy { queue: &'static str },
+    Busy {
+        /// The name of the queue.
+        queue: &'static str,
+    },
+    /// The host accepts no more commands.
     #[error("the host is shutting down")]
     ShuttingDown,
+    /// The component failed.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// The events were not appended.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
 }
 
-impl From<CallError> for Problem {
-    fn from(error: CallError) -> Self {
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
         let problem = match &error {
-            CallError::Rejected(rejection) => return Self::from(rejection.clone()),
-            CallError::VersionMismatch { expected, actual, .. } => {
+            CommandError::Rejected(rejection) => return Self::from(rejection.clone()),
+            CommandError::VersionMismatch { expected, actual, .. } => {
                 return Problem::version_mismatch(Some(*expected), *actual);
             }
-            CallError::Unknown(what) => {
+            CommandError::Unknown(what) => {
                 Problem::new(StatusCode::NOT_FOUND, "not-deployed", format!("There is no {what}."))
             }
-            CallError::KeyReused { .. } => Problem::new(
+            CommandError::KeyReused { .. } => Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",
                 "The Idempotency-Key has been used for another command or payload.",
             ),
-            CallError::Busy { .. } => Problem::busy(),
-            CallError::ShuttingDown => Problem::shutting_down(),
-            CallError::Fault(fault) => return fault.into(),
-            CallError::Append(error) => return error.into(),
-            CallError::Read(error) => return error.into(),
+            CommandError::Busy { .. } => Problem::busy(),
+            CommandError::ShuttingDown => Problem::shutting_down(),
+            CommandError::Fault(fault) => return fault.into(),
+            CommandError::Append(error) => return error.into(),
+            CommandError::Read(error) => return error.into(),
         };
         problem.with_log_text(Chain(&error).to_string())
     }
@@ -74,7 +93,7 @@ mod tests {
         StreamId::new("order", "1").unwrap()
     }
 
-    fn fault(kind: FaultKind) -> CallError {
+    fn fault(kind: FaultKind) -> CommandError {
         let detail = "secret backtrace".to_owned();
         Fault { service: "order".into(), call: "decide order.create".to_owned(), kind, detail }.into()
     }
@@ -83,14 +102,14 @@ mod tests {
         Arc::new(std::io::Error::other("disk is gone"))
     }
 
-    fn check(error: impl Into<CallError>, status: u16, code: &str, retry: bool) {
+    fn check(error: impl Into<CommandError>, status: u16, code: &str, retry: bool) {
         let problem = Problem::from(error.into());
         let found = (problem.status().as_u16(), problem.code(), problem.is_passing());
         assert_eq!(found, (status, code, retry));
     }
 
     #[test]
-    fn a_no_of_the_service_keeps_its_code() {
+    fn a_rejection_keeps_its_code() {
         for (code, status) in [
             ("order-not-confirmed", 409),
             ("already-exists", 409),
@@ -106,25 +125,25 @@ mod tests {
     }
 
     #[test]
-    fn what_the_caller_got_wrong_is_not_worth_a_repetition() {
-        let mismatch = CallError::VersionMismatch {
+    fn a_mistake_of_the_caller_is_not_worth_a_retry() {
+        let mismatch = CommandError::VersionMismatch {
             stream: stream(),
             expected: Version::new(7),
             actual: Version::new(9),
         };
         check(mismatch, 412, "version-mismatch", false);
-        check(CallError::Unknown("the command order.creat".to_owned()), 404, "not-deployed", false);
-        check(CallError::KeyReused { stream: stream() }, 422, "idempotency-key-reused", false);
+        check(CommandError::Unknown("the command order.creat".to_owned()), 404, "not-deployed", false);
+        check(CommandError::KeyReused { stream: stream() }, 422, "idempotency-key-reused", false);
     }
 
     #[test]
-    fn what_will_pass_is_worth_a_repetition() {
+    fn a_failure_that_passes_is_worth_a_retry() {
         let conflict =
             AppendError::Conflict { stream: stream(), expected: Version::new(1), actual: Version::new(2) };
         let duplicate = AppendError::Duplicate { stream: stream(), command: CommandId::from_key("k") };
-        check(CallError::Busy { queue: "the log" }, 503, "busy", true);
+        check(CommandError::Busy { queue: "the log" }, 503, "busy", true);
         check(AppendError::Busy, 503, "busy", true);
-        check(CallError::ShuttingDown, 503, "shutting-down", true);
+        check(CommandError::ShuttingDown, 503, "shutting-down", true);
         check(conflict, 503, "conflict", true);
         check(duplicate, 503, "conflict", true);
         check(AppendError::Unavailable, 503, "log-unavailable", true);
@@ -175,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_log_gets_the_whole_chain_once() {
-        let problem = Problem::from(CallError::Read(ReadError(broken_disk())));
+        let problem = Problem::from(CommandError::Read(ReadError(broken_disk())));
         assert_eq!(problem.log_text(), "the log cannot be read: disk is gone");
     }
 }

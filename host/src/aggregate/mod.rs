@@ -1,9 +1,46 @@
-//! The way of a command, whole: `dispatch` decides it, `states` has the aggregates' states folded and kept.
+//! The whole way of a command: `dispatch` has it decided and appended, `states` loads and caches the states
+//! of aggregates.
 
 mod dispatch;
 mod error;
 mod states;
 
-pub use dispatch::{Accepted, Dispatch, DispatchLimits, Submit};
-pub use error::CallError;
-pub use states::{States, Viewed};
+use crate::model::{Json, NewEvent, Position, SagaId, StreamId, Version};
+
+pub use dispatch::{Dispatch, DispatchDeps, Submit};
+pub use error::CommandError;
+/// The former name, for rooms that do not have an error of their own yet.
+pub use error::CommandError as CallError;
+pub use states::{StateCache, Viewed};
+
+/// The maximum numbers of waiting commands.
+#[derive(Clone, Debug)]
+pub struct DispatchLimits {
+    /// In the whole host, including commands that are being processed.
+    pub commands: usize,
+    /// For one aggregate.
+    pub aggregate: usize,
+}
+
+impl Default for DispatchLimits {
+    fn default() -> Self {
+        Self { commands: 4_096, aggregate: 1_024 }
+    }
+}
+
+/// The answer to a command that took effect, now or when it was sent first.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The aggregate's stream.
+    pub stream: StreamId,
+    /// The stream's version after the command.
+    pub version: Version,
+    /// The position of the command's last event, or of the log's head if it caused none.
+    pub position: Position,
+    /// The command's events, oldest first.
+    pub events: Vec<NewEvent>,
+    /// The view of the aggregate after the command.
+    pub view: Option<Json>,
+    /// The saga that its events started, if any.
+    pub saga: Option<SagaId>,
+}

@@ -180,9 +180,9 @@ impl Database {
 
     /// Takes a connection back.
     pub(crate) fn end_read(&self, reader: Guarded) {
-        self.report(reader.trouble());
+        self.report(reader.storage_error());
         // A connection that has failed, or that cannot end its transaction, is not used again.
-        let ended = reader.trouble().is_none() && tables::roll_back(&reader).is_ok();
+        let ended = reader.storage_error().is_none() && tables::roll_back(&reader).is_ok();
         let mut idle = self.idle();
         if ended && idle.len() < MAX_IDLE {
             idle.push(reader);
@@ -292,7 +292,7 @@ pub(super) fn is_damage(code: ErrorCode) -> bool {
 
 /// Returns whether a database may be usable later.
 pub(super) fn is_transient(code: ErrorCode) -> bool {
-    Guarded::is_trouble(code) && !is_damage(code)
+    Guarded::is_storage_error(code) && !is_damage(code)
 }
 
 /// Returns a hash of the schema and the events. It tells databases apart whose version is the same though the

@@ -10,7 +10,7 @@ use super::database_set::Opened;
 use super::tables::{self, Progress, Role};
 use crate::contract::ReadModel;
 use crate::model::{AggregateName, EventName, Position, Recorded, StreamId};
-use crate::runtime::{Access, Component, Guarded, ReadSession};
+use crate::runtime::{Component, Guarded, ReadSession};
 
 /// Events without a subscription after which the position is committed all the same: a restart reads as many
 /// again, which takes some ten milliseconds.
@@ -191,7 +191,7 @@ impl Projector {
         let mut outcome = Ok(());
         for events in events.chunks(EVENTS_A_CALL) {
             connection.begin_call();
-            let session = ReadSession { connection, access: Access::Write };
+            let session = ReadSession { connection };
             let (projected, session) = self.component.project(events, session).await;
             outcome = projected.unwrap_or_else(|fault| Err(format!("{fault}: {}", fault.detail)));
             let Some(session) = session else {
@@ -199,7 +199,7 @@ impl Projector {
                 return Ok(outcome.and_then(|()| Err("the connection was lost".to_owned())));
             };
             connection = session.connection;
-            if let Some(failure) = connection.trouble() {
+            if let Some(failure) = connection.storage_error() {
                 return Err(failure.into());
             }
             if outcome.is_err() {

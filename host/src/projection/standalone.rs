@@ -9,7 +9,7 @@ use super::tables::Progress;
 use super::{AnswerError, ProjectionsError, ReadModelError, files};
 use crate::error::Chain;
 use crate::model::{Json, Position, Recorded};
-use crate::runtime::{Access, Ask, Component, QueryCall, ReadSession};
+use crate::runtime::{Ask, Component, QueryCall, ReadSession};
 
 /// One component with its read database, which is made and filled as in a host, but by its caller instead of
 /// from a log.
@@ -56,7 +56,7 @@ impl Standalone {
         let database = self.projector.as_ref().map(|projector| &projector.database);
         let read = database.map(|database| database.begin_read()).transpose();
         let read = read.map_err(|error| ReadModelError { service: service.clone(), reason: error.into() })?;
-        let read_model = read.map(|(connection, _)| ReadSession { connection, access: Access::Read });
+        let read_model = read.map(|(connection, _)| ReadSession { connection });
         let call = QueryCall { id: "standalone".into(), time_ms, depth: 0, ask, read_model };
         let answered = self.component.answer(&query.into(), arguments, call).await;
         if let (Some(database), Some(session)) = (database, answered.read_model) {

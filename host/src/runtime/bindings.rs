@@ -1,4 +1,4 @@
-//! The contract as Rust types, and the way from them to the host's own.
+//! The contract as Rust types, and their conversion to the host's own.
 
 use crate::contract as host;
 use crate::model::{Json, Recorded, Rejection};
@@ -18,17 +18,17 @@ pub(crate) use self::kontor::service::{config, logging, read_model, services, st
 pub(crate) use exports::kontor::service::aggregates::{Compensation, Decision, Folded, Target};
 pub(crate) use exports::kontor::service::{aggregates, manifest};
 
-/// A text of the component's that should be JSON and is not.
+/// A text of a component that should be JSON and is not.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} is not JSON")]
-pub(crate) struct NotJson {
-    what: String,
+#[error("{name} is not JSON")]
+pub struct NotJson {
+    name: String,
     source: serde_json::Error,
 }
 
-/// Checks a text that a component wrote. `what` names it for the log.
-pub(crate) fn json(what: &str, text: String) -> Result<Json, NotJson> {
-    Json::parse(text).map_err(|source| NotJson { what: what.to_owned(), source })
+/// Checks a text that a component wrote. `name`: its name in messages.
+pub(crate) fn json(name: &str, text: String) -> Result<Json, NotJson> {
+    Json::parse(text).map_err(|source| NotJson { name: name.to_owned(), source })
 }
 
 impl types::Rejection {

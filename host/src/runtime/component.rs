@@ -1,4 +1,4 @@
-//! A component as the rest of the host calls it: the contract's exports in the host's own types.
+//! A component as the rest of the host calls it: the contract's exports, in the host's own types.
 
 use std::sync::Arc;
 
@@ -6,22 +6,20 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use wasmtime::Store;
 
-use super::bindings::{self, Service, types};
-use super::guest::{Identity, InstanceData, Scope};
+use super::bindings::{self, NotJson, Service, types};
+use super::call::{Call, Scope};
 use super::host::{Ask, HttpCall, Outgoing, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane, Tally};
+use super::instance_data::{Identity, InstanceData};
 use crate::contract::{HttpOrigin, Manifest};
-use crate::error::{Fault, FaultKind};
-use crate::model::{
-    Actor, CommandName, CorrelationId, Digest, Json, NewEvent, QueryName, Recorded, Rejection, SagaId,
-    SagaName, StreamId,
-};
+use crate::error::{Chain, Fault, FaultKind};
+use crate::model::{Actor, CommandName, CorrelationId, Digest, Json, NewEvent, QueryName, Recorded, Rejection, SagaId, SagaName, StreamId};
 
-/// Events of one decision. A command that causes more should be several commands.
+/// Maximum number of events of one decision. A command that causes more should be several commands.
 const MAX_EVENTS: usize = 1_000;
-/// Bytes of an event's payload; what the edge takes as a command's payload by default.
+/// Maximum size of an event's payload: the default limit of a command's payload.
 const MAX_EVENT_BYTES: usize = 1 << 20;
-/// Bytes of a state, and of a view. Beyond it a command costs more than a tenth of a second.
+/// Maximum size of a state, and of a view. With larger ones a command costs more than a tenth of a second.
 const MAX_STATE_BYTES: usize = 8 << 20;
 
 /// One version of one service, ready to be called. Cheap to clone.
@@ -35,46 +33,60 @@ struct Loaded {
     instances: Instances,
 }
 
-/// An aggregate as the host has it: a state and the events since.
+/// An aggregate: a state and the events since.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
+    /// The aggregate's stream.
     pub stream: &'a StreamId,
+    /// The state. None: all events are in `since`.
     pub state: Option<&'a Json>,
+    /// The events after the state, oldest first.
     pub since: &'a [Recorded],
 }
 
 /// The circumstances of a command.
 #[derive(Clone)]
 pub struct Context {
+    /// The command's id.
     pub command_id: Arc<str>,
+    /// Shared by all commands that follow from one request.
     pub correlation_id: CorrelationId,
+    /// The time of the decision, in milliseconds since 1970-01-01 UTC.
     pub time_ms: u64,
+    /// The sender of the command.
     pub actor: Actor,
+    /// Answers queries of other services.
     pub ask: Arc<dyn Ask>,
+    /// Sends HTTP requests.
     pub http: Arc<dyn Outgoing>,
 }
 
-/// The state of an aggregate, and what clients see of it.
+/// The state of an aggregate, and the view that clients get of it.
 #[derive(Clone, Debug)]
 pub struct Folded {
+    /// The component's own JSON.
     pub state: Json,
+    /// The view for clients.
     pub view: Json,
 }
 
-/// What a command leads to.
+/// The result of an accepted command.
 #[derive(Clone, Debug)]
 pub struct Decision {
+    /// The new events, oldest first.
     pub events: Vec<NewEvent>,
-    /// None if the aggregate still does not exist.
+    /// The state and the view after them. None if the aggregate still does not exist.
     pub after: Option<Folded>,
 }
 
-/// How a saga's run ended.
+/// The end of a saga's run.
 #[derive(Debug)]
 pub enum SagaEnd {
+    /// The code ended, with or without a rejection.
     Returned(Result<(), Rejection>),
-    /// The steps' driver ended it on purpose.
+    /// The driver of the steps ended the run.
     Halted,
+    /// The component failed.
     Fault(Fault),
 }
 
@@ -83,20 +95,22 @@ impl Component {
         Self { loaded: Arc::new(Loaded { identity, instances }) }
     }
 
+    /// Returns the component's description of itself.
     pub fn manifest(&self) -> &Arc<Manifest> {
         &self.loaded.identity.manifest
     }
 
+    /// Returns the digest of the component's bytes.
     pub fn digest(&self) -> Digest {
         self.loaded.identity.digest
     }
 
-    /// How many calls it has had, and how many of them have faulted.
+    /// Returns the numbers of its calls and faults.
     pub(crate) fn tally(&self) -> Tally {
         self.loaded.instances.tally()
     }
 
-    /// The origins that it asks for, with the configuration that it has.
+    /// Returns the HTTP origins that it asks for, under its configuration.
     pub fn origins(&self) -> &[HttpOrigin] {
         &self.loaded.identity.http.origins
     }
@@ -116,7 +130,8 @@ impl Component {
             payload: payload.as_str().to_owned(),
             context: guest_context(context),
         };
-        let scope = command_scope("decide", command, context);
+        let (ask, http) = (context.ask.clone(), context.http_call());
+        let scope = context.scope(command.shared(), Call::Decide { ask, http });
         let call = self.call(Lane::Request, scope, move |service, store| {
             async move { service.kontor_service_aggregates().call_decide(store, &target, &input).await }
                 .boxed()
@@ -142,7 +157,8 @@ impl Component {
             reason: types::Rejection::from(reason),
             context: guest_context(context),
         };
-        let scope = command_scope("compensate", command, context);
+        let (ask, http) = (context.ask.clone(), context.http_call());
+        let scope = context.scope(command.shared(), Call::Compensate { ask, http });
         let call = self.call(Lane::Request, scope, move |service, store| {
             async move { service.kontor_service_aggregates().call_compensate(store, &target, &input).await }
                 .boxed()
@@ -151,11 +167,11 @@ impl Component {
         self.decision("compensate", command, aggregate, result)
     }
 
-    /// Folds events into a state; none if the aggregate does not exist.
+    /// Folds events into a state. Returns `None` if the aggregate does not exist.
     pub async fn evolve(&self, target: Target<'_>) -> Result<Option<Folded>, Fault> {
         let subject: Arc<str> = target.stream.aggregate().into();
         let scope = Scope {
-            operation: "evolve",
+            call: Call::Evolve,
             subject: subject.clone(),
             id: target.stream.as_str().into(),
             ..Scope::default()
@@ -166,20 +182,18 @@ impl Component {
         });
         let (result, _) = call.await;
         let folded = result.map_err(|failure| self.as_fault("evolve", &subject, failure))?;
-        folded.map(host_folded).transpose().map_err(|detail| self.broken("evolve", &subject, detail))
+        folded.map(host_folded).transpose().map_err(|breach| self.broken("evolve", &subject, &breach))
     }
 
     /// Answers a query.
     pub(crate) async fn answer(&self, query: &QueryName, arguments: &Json, call: QueryCall) -> Answered {
         let scope = Scope {
-            operation: "answer",
+            call: Call::Answer { ask: call.ask, read_model: call.read_model },
             subject: query.shared(),
             id: call.id,
             time_ms: call.time_ms,
             depth: call.depth,
-            ask: Some(call.ask),
-            read_model: call.read_model,
-            ..Scope::default()
+            used_moment: false,
         };
         let (name, arguments) = (query.as_str().to_owned(), arguments.as_str().to_owned());
         let call = self.call(Lane::Request, scope, move |service, store| {
@@ -187,19 +201,18 @@ impl Component {
                 .boxed()
         });
         let (result, scope) = call.await;
-        let answer =
-            result.map_err(|failure| self.as_fault("answer", &query.shared(), failure)).and_then(|answer| {
-                match answer {
-                    Ok(text) => bindings::json("the answer", text).map(Ok).map_err(|error| error.to_string()),
-                    Err(rejection) => host_rejection(rejection).map(Err),
-                }
-                .map_err(|detail| self.broken("answer", &query.shared(), detail))
-            });
-        let used_moment = scope.as_ref().is_none_or(|scope| scope.used_moment);
-        Answered { answer, read_model: scope.and_then(|scope| scope.read_model), used_moment }
+        let answer = result.map_err(|failure| self.as_fault("answer", &query.shared(), failure)).and_then(|answer| {
+            match answer {
+                Ok(text) => bindings::json("the answer", text).map(Ok),
+                Err(rejection) => rejection.into_host().map(Err),
+            }
+            .map_err(|error| self.broken("answer", &query.shared(), &error.into()))
+        });
+        Answered { answer, used_moment: scope.used_moment, read_model: scope.call.into_read_model() }
     }
 
-    /// Applies events to the read model inside the session's transaction. The inner error is the component's own.
+    /// Applies events to the read model inside the session's transaction. The inner error is the component's
+    /// own.
     pub(crate) async fn project(
         &self,
         events: &[Recorded],
@@ -207,11 +220,10 @@ impl Component {
     ) -> (Result<Result<(), String>, Fault>, Option<ReadSession>) {
         let subject: Arc<str> = events.first().map_or_else(|| "nothing".into(), |event| event.name.shared());
         let scope = Scope {
-            operation: "project",
+            call: Call::Project { read_model: session },
             subject: subject.clone(),
             id: events.first().map(Recorded::id).unwrap_or_default().into(),
             time_ms: events.first().map_or(0, |event| event.meta.time_ms),
-            read_model: Some(session),
             ..Scope::default()
         };
         let events: Vec<_> = events.iter().map(types::RecordedEvent::from).collect();
@@ -220,10 +232,10 @@ impl Component {
         });
         let (result, scope) = call.await;
         let result = result.map_err(|failure| self.as_fault("project", &subject, failure));
-        (result, scope.and_then(|scope| scope.read_model))
+        (result, scope.call.into_read_model())
     }
 
-    /// Runs a saga from its first line; `steps` answers what the journal has, and does the rest.
+    /// Runs a saga from its first line. `steps` answers the steps of the journal, and takes the others.
     pub async fn run_saga(
         &self,
         saga: &SagaName,
@@ -232,11 +244,10 @@ impl Component {
         steps: Box<dyn Steps>,
     ) -> SagaEnd {
         let scope = Scope {
-            operation: "run",
+            call: Call::Saga { steps },
             subject: saga.shared(),
             id: id.shared(),
             time_ms: trigger.meta.time_ms,
-            steps: Some(steps),
             ..Scope::default()
         };
         let (name, trigger) = (saga.as_str().to_owned(), types::RecordedEvent::from(trigger));
@@ -246,16 +257,16 @@ impl Component {
         let (result, _) = call.await;
         match result {
             Ok(Ok(())) => SagaEnd::Returned(Ok(())),
-            Ok(Err(rejection)) => match host_rejection(rejection) {
+            Ok(Err(rejection)) => match rejection.into_host() {
                 Ok(rejection) => SagaEnd::Returned(Err(rejection)),
-                Err(detail) => SagaEnd::Fault(self.broken("run", &saga.shared(), detail)),
+                Err(error) => SagaEnd::Fault(self.broken("run", &saga.shared(), &error.into())),
             },
             Err(CallFailure::Halted) => SagaEnd::Halted,
             Err(CallFailure::Fault(fault)) => SagaEnd::Fault(fault),
         }
     }
 
-    async fn call<R, F>(&self, lane: Lane, scope: Scope, call: F) -> (Result<R, CallFailure>, Option<Scope>)
+    async fn call<R, F>(&self, lane: Lane, scope: Scope, call: F) -> (Result<R, CallFailure>, Scope)
     where
         R: Send,
         F: for<'a> FnOnce(&'a Service, &'a mut Store<InstanceData>) -> BoxFuture<'a, wasmtime::Result<R>>
@@ -271,56 +282,53 @@ impl Component {
         aggregate: &str,
         result: Result<Result<bindings::Decision, types::Rejection>, CallFailure>,
     ) -> Result<Result<Decision, Rejection>, Fault> {
-        let broken = |detail: String| self.broken(operation, &command.shared(), detail);
+        let broken = |breach: Breach| self.broken(operation, &command.shared(), &breach);
         match result.map_err(|failure| self.as_fault(operation, &command.shared(), failure))? {
-            Err(rejection) => host_rejection(rejection).map(Err).map_err(broken),
+            Err(rejection) => rejection.into_host().map(Err).map_err(|error| broken(error.into())),
             Ok(decision) => self.host_decision(aggregate, decision).map(Ok).map_err(broken),
         }
     }
 
-    /// Checks what the component decided: the log takes only what the manifest names.
-    fn host_decision(&self, aggregate: &str, decision: bindings::Decision) -> Result<Decision, String> {
+    /// Checks a decision: only events that the manifest names may go to the log.
+    fn host_decision(&self, aggregate: &str, decision: bindings::Decision) -> Result<Decision, Breach> {
         if decision.events.len() > MAX_EVENTS {
-            return Err(format!(
-                "{} events for one command, the limit is {MAX_EVENTS}",
-                decision.events.len()
-            ));
+            return Err(Breach::TooManyEvents(decision.events.len()));
         }
         let known = self.manifest().aggregate(aggregate).map(|aggregate| aggregate.events.as_slice());
         let known = known.unwrap_or_default();
         let event = |event: types::Event| {
             // The manifest's own name is shared, so an event costs no new string.
             let name = known.iter().find(|known| known.name == *event.name).map(|known| known.name.clone());
-            let name = name.ok_or_else(|| format!("the event {:?} is not in the manifest", event.name))?;
+            let name = name.ok_or_else(|| Breach::UnknownEvent(event.name.clone()))?;
             if event.payload.len() > MAX_EVENT_BYTES {
-                return Err(format!("the event {name} has more than {MAX_EVENT_BYTES} bytes"));
+                return Err(Breach::EventTooLarge(name.shared()));
             }
-            let payload =
-                bindings::json("an event's payload", event.payload).map_err(|error| error.to_string())?;
+            let payload = bindings::json("an event's payload", event.payload)?;
             Ok(NewEvent { name, payload })
         };
-        let events = decision.events.into_iter().map(event).collect::<Result<Vec<_>, _>>()?;
+        let events = decision.events.into_iter().map(event).collect::<Result<Vec<_>, Breach>>()?;
         let after = decision.after.map(host_folded).transpose()?;
         if !events.is_empty() && after.is_none() {
-            return Err("there are events, but no state after them".to_owned());
+            return Err(Breach::NoState);
         }
         Ok(Decision { events, after })
     }
 
-    fn broken(&self, operation: &'static str, subject: &Arc<str>, detail: String) -> Fault {
-        let failure = self.loaded.instances.fault((operation, subject.clone()), FaultKind::Contract, detail);
-        self.as_fault(operation, subject, failure)
+    /// Returns the fault for an answer that breaks the contract.
+    fn broken(&self, operation: &'static str, subject: &Arc<str>, breach: &Breach) -> Fault {
+        let detail = Chain(breach).to_string();
+        self.loaded.instances.fault((operation, subject.clone()), FaultKind::Contract, detail)
     }
 
     fn as_fault(&self, operation: &'static str, subject: &Arc<str>, failure: CallFailure) -> Fault {
         match failure {
             CallFailure::Fault(fault) => fault,
-            CallFailure::Halted => self.broken(operation, subject, "halted outside of a saga".to_owned()),
+            CallFailure::Halted => self.broken(operation, subject, &Breach::Halted),
         }
     }
 }
 
-/// What a query's call may use.
+/// The circumstances of a query's call.
 pub(crate) struct QueryCall {
     pub(crate) id: Arc<str>,
     pub(crate) time_ms: u64,
@@ -329,27 +337,29 @@ pub(crate) struct QueryCall {
     pub(crate) read_model: Option<ReadSession>,
 }
 
-/// How a query's call ended.
+/// The end of a query's call.
 pub(crate) struct Answered {
     pub(crate) answer: Result<Result<Json, Rejection>, Fault>,
-    /// The connection to the read model, unless it was lost.
+    /// The read model that was lent to the call.
     pub(crate) read_model: Option<ReadSession>,
-    /// Whether the component has looked at the clock or drawn random numbers, so that it may answer otherwise another time.
+    /// True if the component asked for the time or for random numbers, so that its next answer may differ.
     pub(crate) used_moment: bool,
 }
 
-fn command_scope(operation: &'static str, command: &CommandName, context: &Context) -> Scope {
-    Scope {
-        operation,
-        subject: command.shared(),
-        id: context.command_id.clone(),
-        time_ms: context.time_ms,
-        ask: Some(context.ask.clone()),
-        http: Some(HttpCall {
-            outgoing: context.http.clone(),
-            correlation_id: context.correlation_id.clone(),
-        }),
-        ..Scope::default()
+impl Context {
+    fn http_call(&self) -> HttpCall {
+        HttpCall { outgoing: self.http.clone(), correlation_id: self.correlation_id.clone() }
+    }
+
+    fn scope(&self, command: Arc<str>, call: Call) -> Scope {
+        Scope {
+            call,
+            subject: command,
+            id: self.command_id.clone(),
+            time_ms: self.time_ms,
+            depth: 0,
+            used_moment: false,
+        }
     }
 }
 
@@ -371,17 +381,31 @@ fn guest_context(context: &Context) -> types::Context {
     }
 }
 
-fn host_folded(folded: bindings::Folded) -> Result<Folded, String> {
+fn host_folded(folded: bindings::Folded) -> Result<Folded, Breach> {
     if folded.state.len().max(folded.view.len()) > MAX_STATE_BYTES {
-        return Err(format!("a state or a view of more than {MAX_STATE_BYTES} bytes"));
+        return Err(Breach::StateTooLarge);
     }
-    let text = |error: bindings::NotJson| error.to_string();
     Ok(Folded {
-        state: bindings::json("the state", folded.state).map_err(text)?,
-        view: bindings::json("the view", folded.view).map_err(text)?,
+        state: bindings::json("the state", folded.state)?,
+        view: bindings::json("the view", folded.view)?,
     })
 }
 
-fn host_rejection(rejection: types::Rejection) -> Result<Rejection, String> {
-    rejection.into_host().map_err(|error| error.to_string())
+/// The way in which an answer of a component breaks the contract.
+#[derive(Debug, thiserror::Error)]
+enum Breach {
+    #[error("{0} events for one command, the limit is {MAX_EVENTS}")]
+    TooManyEvents(usize),
+    #[error("the event {0:?} is not in the manifest")]
+    UnknownEvent(String),
+    #[error("the event {0} has more than {MAX_EVENT_BYTES} bytes")]
+    EventTooLarge(Arc<str>),
+    #[error("there are events, but no state after them")]
+    NoState,
+    #[error("a state or a view of more than {MAX_STATE_BYTES} bytes")]
+    StateTooLarge,
+    #[error("halted outside of a saga")]
+    Halted,
+    #[error(transparent)]
+    NotJson(#[from] NotJson),
 }

@@ -1,4 +1,4 @@
-//! Where a component's standard output and error go: to the host's log, line by line, within bounds.
+//! The standard output and error of a component, which go to the host's log, within bounds.
 
 use std::io;
 use std::pin::Pin;
@@ -10,14 +10,16 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-/// What one call may print. The rest is dropped: a panic's message is what matters, and it comes within this.
+/// Maximum output of one call, in bytes. The rest is dropped: the message of a panic, which matters most,
+/// fits.
 const MAX_BYTES_A_CALL: usize = 16 << 10;
 
+/// The output of the running call.
 #[derive(Clone, Default)]
 pub(super) struct Console(Arc<Mutex<Vec<u8>>>);
 
 impl Console {
-    /// What has been printed since the last time.
+    /// Returns the output since the last call of this function.
     pub(super) fn take(&self) -> String {
         let mut printed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if printed.is_empty() {

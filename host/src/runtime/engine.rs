@@ -1,4 +1,5 @@
-//! The wasmtime engine: how components are compiled, where their memory comes from, what ticks.
+//! The wasmtime engine: the compilation of components, the pool of their memory, and the ticks that limit
+//! their time.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
@@ -13,26 +14,30 @@ use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::RuntimeLimits;
+use crate::error::Chain;
 use crate::model::Digest;
 
-/// How often running components are looked at. A call may outlive its time limit by as much.
+/// The time between two checks of running components. A call may exceed its time limit by as much.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// Memory that a pooled slot keeps between two instances, so that a fresh one costs no page faults: enough for a service
-/// written in Rust.
+/// Memory that a pooled slot keeps between two instances, so that a fresh one causes no page faults: enough
+/// for a service written in Rust.
 const KEEP_RESIDENT_BYTES: usize = 2 << 20;
 
-/// A component of WASI 0.2 is made of a main module, an adapter or two and the shims between them.
+/// A component of WASI 0.2 consists of a main module, an adapter or two and the shims between them.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
 const TABLES_PER_COMPONENT: u32 = 8;
 
-/// Makes the engine. Without the address space for a pool (a small container, a limit on virtual memory) it allocates
-/// each instance on demand: slower, otherwise the same.
+/// Creates the engine. If there is no address space for a pool (a small container, a limit on virtual
+/// memory), each instance is allocated on demand, which is slower.
 pub(super) fn engine(limits: &RuntimeLimits) -> wasmtime::Result<Engine> {
     let mut config = base_config();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
     Engine::new(&config).or_else(|error| {
-        tracing::warn!(%error, "no address space for a pool of instances: allocating each on demand");
+        tracing::warn!(
+            error = %Chain(error.as_ref()),
+            "no address space for a pool of instances; each instance is allocated on demand"
+        );
         Engine::new(&base_config())
     })
 }
@@ -40,7 +45,7 @@ pub(super) fn engine(limits: &RuntimeLimits) -> wasmtime::Result<Engine> {
 fn base_config() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
-    // Off, a fresh instance costs half. The contract is synchronous WIT; only host functions are async.
+    // Without it a fresh instance costs half. The contract is synchronous WIT; only host functions are async.
     config.concurrency_support(false);
     config
 }
@@ -63,8 +68,8 @@ fn pool(limits: &RuntimeLimits) -> PoolingAllocationConfig {
     pool
 }
 
-/// Raises the engine's epoch from a thread of its own: a component that spins can hold up every task of the async
-/// runtime, its timers included, but not this.
+/// A thread that raises the engine's epoch. A component that spins can block every task of the async runtime,
+/// timers included, but not this thread.
 pub(super) struct Ticker {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -88,17 +93,18 @@ impl Drop for Ticker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It ends within a tick; a panic in it has been reported by the panic hook.
+            // It ends within a tick; the panic hook has reported a panic in it.
             let _ = thread.join();
         }
     }
 }
 
-/// Compiled components on disk, by the digest of the component and everything that decides how it is compiled.
+/// Compiled components on disk, by the digest of the component and everything that decides how it is
+/// compiled.
 ///
-/// A file is the SHA-256 of the rest, then what wasmtime serialized. It is native code, so nothing but this cache, which
-/// compiles what it stores, may write there; the checksum is against damage, not against an attacker with write
-/// access to the data directory, who owns the log as well.
+/// A file holds the SHA-256 of the rest, then the component as wasmtime serialized it. That is native code,
+/// so only this cache, which compiles all that it stores, may write there. The checksum protects against
+/// damage, not against an attacker with write access to the data directory, who owns the log as well.
 pub(super) struct CodeCache {
     dir: PathBuf,
 }
@@ -109,7 +115,7 @@ impl CodeCache {
         Ok(Self { dir })
     }
 
-    /// The compiled component, from disk if it is there.
+    /// Returns the compiled component, from disk if it is there.
     pub(super) fn compile(
         &self,
         engine: &Engine,
@@ -122,7 +128,11 @@ impl CodeCache {
         }
         let code = engine.precompile_component(wasm)?;
         if let Err(error) = write_compiled(&path, &code) {
-            tracing::warn!(%error, path = %path.display(), "the compiled component is not kept: the next start compiles it again");
+            tracing::warn!(
+                error = %Chain(&error),
+                path = %path.display(),
+                "failed to cache a compiled component; the next start compiles it again"
+            );
         }
         deserialize(engine, &code)
     }
@@ -138,7 +148,10 @@ fn read_compiled(engine: &Engine, path: &Path) -> Option<Component> {
     let file = std::fs::read(path).ok()?;
     let (checksum, code) = file.split_first_chunk::<32>()?;
     if *checksum != <[u8; 32]>::from(Sha256::digest(code)) {
-        tracing::warn!(path = %path.display(), "a damaged file in the cache of compiled components: compiling again");
+        tracing::warn!(
+            path = %path.display(),
+            "damaged file in the cache of compiled components; compiling it again"
+        );
         return None;
     }
     deserialize(engine, code).ok()
@@ -153,8 +166,8 @@ fn write_compiled(path: &Path, code: &[u8]) -> io::Result<()> {
 
 #[allow(unsafe_code, reason = "loading native code is what the cache is for; the proof is beside the block")]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: `code` is what `precompile_component` of this version of wasmtime returned: either just now, or it comes from a
-    // file that `write_compiled` wrote and whose checksum has been verified. Bytes from outside the host never get
-    // here: `Runtime::load` refuses precompiled artefacts and compiles everything else.
+    // SAFETY: `precompile_component` of this version of wasmtime returned `code`: either just now, or it
+    // comes from a file that `write_compiled` wrote and whose checksum has been verified. Bytes from outside
+    // the host never get here: `Runtime::load` rejects precompiled artifacts and compiles everything else.
     unsafe { Component::deserialize(engine, code) }
 }

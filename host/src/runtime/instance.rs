@@ -1,4 +1,4 @@
-//! One call of one instance: admission, limits, and what becomes of the instance afterwards.
+//! One call of one instance: admission, limits, and the reuse of the instance.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,15 +8,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::bindings::{Service, ServicePre};
+use super::call::{Denied, Scope};
 use super::engine::TICK;
-use super::guest::{Identity, InstanceData, Scope};
 use super::host::Halt;
-use super::{MAX_DEPTH, Shared};
-use crate::error::{Fault, FaultKind};
+use super::instance_data::{Identity, InstanceData, service_name};
+use super::{Inner, MAX_DEPTH};
+use crate::error::{Chain, Fault, FaultKind};
 
-/// After so many calls an instance is replaced, so that whatever a component leaks does not add up.
+/// Number of calls after which an instance is replaced, so that a component's leaks do not add up.
 const MAX_CALLS: u32 = 10_000;
-/// An instance whose memory has grown beyond this is not kept: idle instances must stay cheap.
+/// Memory beyond which an instance is not kept: idle instances must stay cheap.
 const MAX_WARM_BYTES: usize = 16 << 20;
 
 /// An instance that is ready for a call.
@@ -26,35 +27,37 @@ pub(super) struct Instance {
     calls: u32,
 }
 
-/// Which instances a call may take.
+/// The kinds of permits for calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// A command or a query, by the depth in its scope.
+    /// A command or a query, at the depth of its scope.
     Request,
+    /// A run of a saga, which always gets a fresh instance.
     Saga,
+    /// A call that no client waits for.
     Background,
 }
 
-/// Why a call has no result.
+/// The reason why a call has no result.
 #[derive(Debug)]
 pub(super) enum CallFailure {
     Fault(Fault),
-    /// The steps' driver ended the run on purpose.
+    /// The driver of the saga's steps has ended the run.
     Halted,
 }
 
 /// The instances of one component.
 pub(super) struct Instances {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     pre: ServicePre<InstanceData>,
     identity: Option<Arc<Identity>>,
-    /// Used as a stack: the instance that ran last is warm in the caches too.
+    /// A stack: the instance that ran last is in the processor's caches too.
     idle: Mutex<Vec<Instance>>,
     calls: AtomicU64,
     faults: AtomicU64,
 }
 
-/// Calls of a component, and those of them that have faulted.
+/// The numbers of a component's calls, and of those that failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) calls: u64,
@@ -63,12 +66,12 @@ pub(crate) struct Tally {
 
 impl Instances {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        inner: Arc<Inner>,
         pre: ServicePre<InstanceData>,
         identity: Option<Arc<Identity>>,
     ) -> Self {
         Self {
-            shared,
+            inner,
             pre,
             identity,
             idle: Mutex::default(),
@@ -82,13 +85,13 @@ impl Instances {
         Tally { calls, faults }
     }
 
-    /// Runs one call and hands its scope back.
+    /// Runs one call, and returns its scope too.
     pub(super) async fn call<R, F>(
         &self,
         lane: Lane,
         scope: Scope,
         call: F,
-    ) -> (Result<R, CallFailure>, Option<Scope>)
+    ) -> (Result<R, CallFailure>, Scope)
     where
         R: Send,
         F: for<'a> FnOnce(&'a Service, &'a mut Store<InstanceData>) -> BoxFuture<'a, wasmtime::Result<R>>
@@ -102,27 +105,23 @@ impl Instances {
         (result, scope)
     }
 
-    async fn attempt<R, F>(
-        &self,
-        lane: Lane,
-        scope: Scope,
-        call: F,
-    ) -> (Result<R, CallFailure>, Option<Scope>)
+    async fn attempt<R, F>(&self, lane: Lane, scope: Scope, call: F) -> (Result<R, CallFailure>, Scope)
     where
         R: Send,
         F: for<'a> FnOnce(&'a Service, &'a mut Store<InstanceData>) -> BoxFuture<'a, wasmtime::Result<R>>
             + Send,
     {
-        let label = (scope.operation, scope.subject.clone());
+        let label = (scope.call.operation(), scope.subject.clone());
         let _permit = match self.admit(lane, scope.depth).await {
             Ok(permit) => permit,
-            Err(detail) => return (Err(self.fault(label, FaultKind::Contract, detail)), Some(scope)),
+            Err(detail) => {
+                let fault = self.fault(label, FaultKind::Contract, detail);
+                return (Err(CallFailure::Fault(fault)), scope);
+            }
         };
         let mut instance = match self.take(lane).await {
             Ok(instance) => instance,
-            Err(error) => {
-                return (Err(self.fault(label, FaultKind::Trap, format!("{error:?}"))), Some(scope));
-            }
+            Err(error) => return (Err(self.failure(label, &error, false, "")), scope),
         };
         self.prepare(&mut instance, scope);
         let Instance { store, exports, .. } = &mut instance;
@@ -130,27 +129,27 @@ impl Instances {
         let result = match lane {
             Lane::Saga => Ok(running.await),
             Lane::Request | Lane::Background => {
-                tokio::time::timeout(self.shared.limits.call_wait, running).await
+                tokio::time::timeout(self.inner.limits.call_wait, running).await
             }
         };
-        match result {
-            Ok(Ok(value)) => (Ok(value), self.finish(lane, instance)),
+        let failure = match result {
+            Ok(Ok(value)) => return (Ok(value), self.finish(lane, instance)),
             Ok(Err(error)) => {
-                (Err(self.failure(label, &mut instance, &error)), instance.store.data_mut().scope.take())
+                let data = instance.store.data();
+                self.failure(label, &error, data.memory.denied, data.console.take().trim_end())
             }
-            Err(elapsed) => {
-                let failure = self.fault(label, FaultKind::Timeout, elapsed.to_string());
-                (Err(failure), instance.store.data_mut().scope.take())
-            }
-        }
+            Err(elapsed) => CallFailure::Fault(self.fault(label, FaultKind::Timeout, elapsed.to_string())),
+        };
+        (Err(failure), std::mem::take(&mut instance.store.data_mut().scope))
     }
 
+    /// Waits for a permit. The error is a sentence.
     async fn admit(&self, lane: Lane, depth: usize) -> Result<OwnedSemaphorePermit, String> {
         let semaphore: &Arc<Semaphore> = match lane {
-            Lane::Saga => &self.shared.sagas,
-            Lane::Background => &self.shared.background,
+            Lane::Saga => &self.inner.sagas,
+            Lane::Background => &self.inner.background,
             Lane::Request => self
-                .shared
+                .inner
                 .depths
                 .get(depth)
                 .ok_or_else(|| format!("services ask each other more than {MAX_DEPTH} calls deep"))?,
@@ -158,20 +157,22 @@ impl Instances {
         semaphore.clone().acquire_owned().await.map_err(|closed| closed.to_string())
     }
 
-    /// A saga's run always gets a fresh instance: its replay must not see what an earlier call left behind.
+    /// Returns an idle instance or a new one. A saga's run always gets a new one: its replay must not see the
+    /// remains of an earlier call.
     async fn take(&self, lane: Lane) -> wasmtime::Result<Instance> {
         if lane != Lane::Saga {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             if let Some(instance) = idle {
-                self.shared.warm.fetch_sub(1, Ordering::Relaxed);
+                self.inner.warm.fetch_sub(1, Ordering::Relaxed);
                 return Ok(instance);
             }
         }
-        let guest = InstanceData::new(self.identity.clone(), &self.shared.limits);
-        let mut store = Store::new(&self.shared.engine, guest);
-        store.limiter(|guest| &mut guest.memory);
-        // The deadline is always one tick ahead and this counts: a plain deadline would run on while the call waits for the
-        // host. Yielding lets the thread's other tasks go on beside a component that computes for long.
+        let data = InstanceData::new(self.identity.clone(), &self.inner.limits);
+        let mut store = Store::new(&self.inner.engine, data);
+        store.limiter(|data| &mut data.memory);
+        // The deadline is always one tick ahead, and this counts the ticks: a plain deadline would expire
+        // while the call waits for the host. Yielding lets the thread's other tasks run beside a component
+        // that computes for long.
         store.epoch_deadline_callback(|mut store| {
             let left = &mut store.data_mut().ticks_left;
             *left = left.saturating_sub(1);
@@ -183,75 +184,83 @@ impl Instances {
     }
 
     fn allow_time(&self, store: &mut Store<InstanceData>) {
-        let ticks = self.shared.limits.call_time.as_millis().div_ceil(TICK.as_millis());
-        // One more, because the first tick may come at once.
+        let ticks = self.inner.limits.call_time.as_millis().div_ceil(TICK.as_millis());
+        // One more, because the first tick may come immediately.
         store.data_mut().ticks_left = u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1);
         store.set_epoch_deadline(1);
     }
 
-    fn prepare(&self, instance: &mut Instance, mut scope: Scope) {
+    fn prepare(&self, instance: &mut Instance, scope: Scope) {
         self.allow_time(&mut instance.store);
-        let guest = instance.store.data_mut();
-        guest.moment.set(scope.time_ms, &scope.id);
-        guest.http.begin(scope.operation, scope.id.clone(), scope.http.take());
-        guest.scope = Some(scope);
+        let data = instance.store.data_mut();
+        data.moment.set(scope.time_ms, &scope.id);
+        data.http.begin(scope.call.operation(), scope.id.clone(), scope.call.http().cloned());
+        data.scope = scope;
         instance.calls += 1;
     }
 
-    /// Keeps the instance for the next call if that is worth it. A request that nobody has waited for ends with its instance.
-    fn finish(&self, lane: Lane, mut instance: Instance) -> Option<Scope> {
-        let guest = instance.store.data_mut();
-        let scope = guest.scope.take().map(|scope| Scope { used_moment: guest.moment.used(), ..scope });
-        let printed = guest.console.take();
+    /// Keeps the instance for the next call if that is worth it, and returns the scope. An instance with a
+    /// request whose answer was not awaited is dropped, and the request with it.
+    fn finish(&self, lane: Lane, mut instance: Instance) -> Scope {
+        let data = instance.store.data_mut();
+        let scope = Scope { used_moment: data.moment.used(), ..std::mem::take(&mut data.scope) };
+        let printed = data.console.take();
         if !printed.is_empty() {
-            let (service, call) = (guest.service(), scope.as_ref().map(|scope| scope.id.clone()));
-            tracing::info!(target: "component", %service, call = call.as_deref(), "{}", printed.trim_end());
+            let (service, call) = (service_name(data.identity.as_deref()), &*scope.id);
+            tracing::info!(target: "component", %service, call, "{}", printed.trim_end());
         }
-        let limits = &self.shared.limits;
+        let limits = &self.inner.limits;
         let worth_keeping = limits.reuse
             && lane != Lane::Saga
             && instance.calls < MAX_CALLS
-            && guest.memory.used_bytes <= MAX_WARM_BYTES
-            && guest.http.at_rest();
-        if worth_keeping && self.shared.warm.fetch_add(1, Ordering::Relaxed) < limits.warm() {
+            && data.memory.used_bytes <= MAX_WARM_BYTES
+            && data.http.at_rest();
+        if worth_keeping && self.inner.warm.fetch_add(1, Ordering::Relaxed) < limits.warm() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
         } else if worth_keeping {
-            self.shared.warm.fetch_sub(1, Ordering::Relaxed);
+            self.inner.warm.fetch_sub(1, Ordering::Relaxed);
         }
         scope
     }
 
+    /// Returns the reason why a call failed. `printed`: the component's output, which holds the message of a
+    /// Rust panic.
     fn failure(
         &self,
         label: (&'static str, Arc<str>),
-        instance: &mut Instance,
         error: &wasmtime::Error,
+        memory_denied: bool,
+        printed: &str,
     ) -> CallFailure {
         if error.downcast_ref::<Halt>().is_some() {
             return CallFailure::Halted;
         }
-        let guest = instance.store.data_mut();
-        let kind = if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
+        let denied = error.downcast_ref::<Denied>();
+        let kind = if denied.is_some() {
+            FaultKind::Contract
+        } else if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
             FaultKind::Timeout
-        } else if guest.memory.refused {
+        } else if memory_denied {
             FaultKind::Memory
         } else {
             FaultKind::Trap
         };
-        // The causes one by one: the whole error would add the host's own backtrace when RUST_BACKTRACE is set.
-        let causes = error.chain().map(ToString::to_string);
-        let printed = guest.console.take();
-        let detail: Vec<String> = std::iter::once(printed.trim_end().to_owned()).chain(causes).collect();
-        self.fault(label, kind, detail.join("\n").trim_start().to_owned())
+        // One line per cause. The error's own debug text would add the host's backtrace if RUST_BACKTRACE is
+        // set.
+        let outer = error.chain().take_while(|cause| !cause.is::<Denied>()).map(ToString::to_string);
+        let printed = (!printed.is_empty()).then(|| printed.to_owned());
+        let breach = denied.map(|denied| Chain(denied).to_string());
+        let detail: Vec<String> = printed.into_iter().chain(outer).chain(breach).collect();
+        CallFailure::Fault(self.fault(label, kind, detail.join("\n")))
     }
 
-    /// Makes the fault and logs it, once and here: whoever gets it only decides what to do.
+    /// Creates a fault and logs it. This is the only place that logs faults.
     pub(super) fn fault(
         &self,
         (operation, subject): (&'static str, Arc<str>),
         kind: FaultKind,
         detail: String,
-    ) -> CallFailure {
+    ) -> Fault {
         let service = self.identity.as_ref().map(|identity| identity.manifest.service.clone());
         let fault = Fault {
             service: service.unwrap_or_else(|| "a component that is being loaded".into()),
@@ -262,13 +271,13 @@ impl Instances {
         let digest = self.identity.as_ref().map(|identity| identity.digest.short());
         tracing::error!(digest, detail = %fault.detail, "fault: {fault}");
         metrics::counter!("kontor_faults_total", "service" => fault.service.to_string()).increment(1);
-        CallFailure::Fault(fault)
+        fault
     }
 }
 
 impl Drop for Instances {
     fn drop(&mut self) {
         let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner).len();
-        self.shared.warm.fetch_sub(idle, Ordering::Relaxed);
+        self.inner.warm.fetch_sub(idle, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,5 @@
-//! From bytes to a component that may be called: what it is, what it imports and exports, what it says about itself.
+//! From bytes to a component that can be called: checks its format, its imports and exports, and its
+//! manifest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,21 +11,23 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component as Code, InstancePre};
 
 use super::Runtime;
-use super::bindings::ServicePre;
+use super::bindings::{NotJson, ServicePre};
+use super::call::{Call, Scope};
 use super::component::Component;
-use super::guest::{Identity, InstanceData, Scope};
 use super::host::HttpAccess;
 use super::instance::{CallFailure, Instances, Lane};
-use crate::contract::{CONFIGURED, HttpOrigin, Manifest};
+use super::instance_data::{Identity, InstanceData};
+use crate::contract::{CONFIGURED, HttpOrigin, Manifest, NoOrigin};
 use crate::error::Fault;
 use crate::model::{Digest, Json};
 
-/// The first bytes of every WebAssembly binary, then what tells a component from a core module.
+/// The first bytes of every WebAssembly binary. [`COMPONENT_LAYER`] follows in a component, but not in a core
+/// module.
 const MAGIC: &[u8] = b"\0asm";
 const COMPONENT_LAYER: &[u8] = &[0x0d, 0, 1, 0];
 
-/// What a component may import besides the contract. Files are linked because adapters of older toolchains import them;
-/// there are none to open.
+/// The interfaces that a component may import besides the contract. Files are linked because adapters of
+/// older toolchains import them; there are none to open.
 const WASI: [&str; 7] = [
     "wasi:cli/",
     "wasi:clocks/",
@@ -36,75 +39,101 @@ const WASI: [&str; 7] = [
 ];
 const CONTRACT: &str = "kontor:service/";
 
-/// Why a file does not run here.
+/// The reason why a file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// It is native code, which the host never runs.
     #[error(
         "this is precompiled native code, which a host never takes: give it the WebAssembly component itself"
     )]
     Precompiled,
+    /// It is something else.
     #[error("this is no WebAssembly file")]
     NotWasm,
+    /// It is a core module.
     #[error("this is a core module, not a component: build it for the target wasm32-wasip2")]
     CoreModule,
+    /// wasmtime cannot compile it.
     #[error("this component cannot be compiled")]
     Compile(#[source] wasmtime::Error),
+    /// It imports an unknown interface.
     #[error("it imports {0}, which this host does not offer")]
     Import(String),
+    /// Its imports or exports differ from the contract's.
     #[error("it does not implement the world kontor:service/service")]
     World(#[source] wasmtime::Error),
+    /// The call of `describe` failed.
     #[error("it fails to describe itself")]
     Describe(#[source] Fault),
+    /// The call of `describe` was halted as only a saga's run may be.
+    #[error("it was halted while it described itself")]
+    Halted,
+    /// Its manifest contradicts itself. The text says where.
     #[error("its manifest is not sound: {0}")]
     Manifest(String),
+    /// A schema in its manifest is not JSON.
+    #[error("its manifest is not sound")]
+    NotJson(#[source] NotJson),
+    /// Its manifest asks for an HTTP origin that is none.
+    #[error("its manifest is not sound")]
+    Origin(#[source] NoOrigin),
+    /// Its manifest asks for the origin of a configured URL, and the configured value is no URL.
     #[error("the configuration {key} of {service} is no URL such as https://payments.example")]
-    NoUrl { service: String, key: String },
+    NoUrl {
+        /// The service's name.
+        service: String,
+        /// The configuration key.
+        key: String,
+    },
 }
 
-/// A component that is compiled and has said nothing of itself yet.
+/// A compiled component that has not described itself yet.
 pub(crate) struct Compiled {
     pre: ServicePre<InstanceData>,
     digest: Digest,
 }
 
 impl Runtime {
-    /// Takes a component in.
+    /// Compiles, describes and checks a component.
     pub async fn load(&self, wasm: Vec<u8>) -> Result<Component, LoadError> {
-        self.introduce(self.compile(wasm).await?).await
+        self.describe_and_load(self.compile(wasm).await?).await
     }
 
-    /// Compiles a component. That takes from a fraction of a second to a minute, and leaves the processor to whoever needs it.
+    /// Compiles a component. It takes from a fraction of a second to a minute, on background threads.
     pub(crate) async fn compile(&self, wasm: Vec<u8>) -> Result<Compiled, LoadError> {
         check_kind(&wasm)?;
         let digest = Digest::of(&wasm);
-        let shared = self.shared.clone();
+        let inner = self.inner.clone();
         let compile = move || {
-            let code = shared.cache.compile(&shared.engine, digest, &wasm).map_err(LoadError::Compile)?;
-            check_imports(&shared.engine, &code)?;
+            let code = inner.cache.compile(&inner.engine, digest, &wasm).map_err(LoadError::Compile)?;
+            check_imports(&inner.engine, &code)?;
             let pre: InstancePre<InstanceData> =
-                shared.linker.instantiate_pre(&code).map_err(LoadError::World)?;
+                inner.linker.instantiate_pre(&code).map_err(LoadError::World)?;
             ServicePre::new(pre).map_err(LoadError::World)
         };
-        let compiled = self.shared.threads.compute(compile).await;
-        let panicked = || Err(LoadError::Compile(wasmtime::Error::msg("the compiler has panicked")));
+        let compiled = self.inner.threads.compute(compile).await;
+        let panicked = || Err(LoadError::Compile(wasmtime::Error::msg("the compiler panicked")));
         Ok(Compiled { pre: compiled.unwrap_or_else(panicked)?, digest })
     }
 
-    /// Has a component say what it is.
-    pub(crate) async fn introduce(&self, Compiled { pre, digest }: Compiled) -> Result<Component, LoadError> {
+    /// Has a component describe itself, and checks its manifest.
+    pub(crate) async fn describe_and_load(
+        &self,
+        Compiled { pre, digest }: Compiled,
+    ) -> Result<Component, LoadError> {
         let manifest = Arc::new(self.describe(pre.clone()).await?);
         manifest.check().map_err(LoadError::Manifest)?;
-        let config = self.shared.configuration.get(manifest.service.as_str()).cloned().unwrap_or_default();
-        let http = HttpAccess::new(origins(&manifest, &config)?, &self.shared.limits.http);
+        let config = self.inner.configuration.get(manifest.service.as_str()).cloned().unwrap_or_default();
+        let http = HttpAccess::new(origins(&manifest, &config)?, &self.inner.limits.http);
         let identity = Arc::new(Identity { manifest, digest, config, http });
-        let instances = Instances::new(self.shared.clone(), pre, Some(identity.clone()));
+        let instances = Instances::new(self.inner.clone(), pre, Some(identity.clone()));
         Ok(Component::new(identity, instances))
     }
 
     async fn describe(&self, pre: ServicePre<InstanceData>) -> Result<Manifest, LoadError> {
-        let instances = Instances::new(self.shared.clone(), pre, None);
+        let instances = Instances::new(self.inner.clone(), pre, None);
         let scope = Scope {
-            operation: "describe",
+            call: Call::Describe,
             subject: "itself".into(),
             id: "describe".into(),
             ..Scope::default()
@@ -116,20 +145,19 @@ impl Runtime {
             .await;
         let manifest = described.map_err(|failure| match failure {
             CallFailure::Fault(fault) => LoadError::Describe(fault),
-            CallFailure::Halted => LoadError::Manifest("describe was halted".to_owned()),
+            CallFailure::Halted => LoadError::Halted,
         })?;
-        manifest.into_host().map_err(|error| LoadError::Manifest(error.to_string()))
+        manifest.into_host().map_err(LoadError::NotJson)
     }
 }
 
-/// The origins that a manifest asks for: those that it names, and those of the URLs that the operator has configured.
+/// Returns the origins that a manifest asks for: those that it names, and those of the URLs that the operator
+/// has configured.
 fn origins(manifest: &Manifest, config: &BTreeMap<String, Json>) -> Result<Vec<HttpOrigin>, LoadError> {
     let mut origins = Vec::new();
     for asked in &manifest.permissions.http {
         let Some(key) = asked.strip_prefix(CONFIGURED) else {
-            let origin =
-                asked.parse::<HttpOrigin>().map_err(|error| LoadError::Manifest(error.to_string()))?;
-            origins.push(origin);
+            origins.push(asked.parse::<HttpOrigin>().map_err(LoadError::Origin)?);
             continue;
         };
         if let Some(url) = config.get(key) {
@@ -149,7 +177,7 @@ fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
     if version.starts_with(COMPONENT_LAYER) { Ok(()) } else { Err(LoadError::CoreModule) }
 }
 
-/// Names the first import that the host does not have. (What it has in another version, linking refuses.)
+/// Fails with the first import that the host does not offer. Linking fails for interfaces in another version.
 fn check_imports(engine: &Engine, code: &Code) -> Result<(), LoadError> {
     let component = code.component_type();
     let foreign = component.imports(engine).find(|(name, item)| {
@@ -164,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_components_are_taken() {
+    fn only_components_are_accepted() {
         let refusal = |bytes: &[u8]| check_kind(bytes).map_err(|error| error.to_string());
         assert!(refusal(b"\0asm\x0d\0\x01\0").is_ok());
         assert!(refusal(b"\0asm\x01\0\0\0").unwrap_err().contains("core module"));

@@ -1,15 +1,17 @@
-//! Runs components: everything that touches wasmtime is in here.
+//! Runs components. Everything that touches wasmtime is in here.
 //!
-//! *Invariant:* nothing outside this module sees a wasmtime type. *Invariant:* an instance that trapped, ran out of
-//! time or was refused memory is never used again.
+//! *Invariant:* nothing outside this module sees a wasmtime type.
+//!
+//! *Invariant:* an instance that trapped, exceeded a limit or was denied an import is never used again.
 
 pub(crate) mod bindings;
+mod call;
 mod component;
 mod console;
 mod engine;
-mod guest;
 mod host;
 mod instance;
+mod instance_data;
 mod load;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,33 +23,35 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::Linker;
 
 use crate::background::Background;
 use crate::model::Json;
 
+pub use bindings::NotJson;
 pub(crate) use component::{Answered, QueryCall};
 pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
-pub(crate) use host::{Access, Guarded, ReadSession, grant_to_add};
 pub use host::{Action, Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
 pub use host::{
     GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse,
     Outgoing, Resolve, system_resolver,
 };
+pub(crate) use host::{Guarded, ReadSession, grant_to_add};
 pub(crate) use instance::Tally;
 pub use load::LoadError;
 
-use guest::InstanceData;
+use call::ContractImports;
+use instance_data::InstanceData;
 
-/// How deep services may ask each other: a screen asks services, one of which asks another. Each depth has its own
-/// instances, so that those who wait can never starve those they wait for.
+/// Maximum depth of queries between services: a screen asks services, one of which asks another. Each depth
+/// has its own instances, so that waiting calls never starve the calls that they wait for.
 pub(crate) const MAX_DEPTH: usize = 4;
 
-/// The longest that a call of a command, a query or a projection takes by default, waiting included: less than the half
-/// minute after which clients commonly give up.
+/// Default time limit of a call of a command, a query or a projection, waiting included. Clients commonly
+/// give up after half a minute.
 pub(crate) const CALL_WAIT: Duration = Duration::from_secs(10);
 
-/// What a component may use.
+/// The limits of components.
 #[derive(Clone, Debug)]
 pub struct RuntimeLimits {
     /// Running time of one call, without the time it waits for the host.
@@ -56,12 +60,14 @@ pub struct RuntimeLimits {
     pub call_wait: Duration,
     /// Memory of one instance.
     pub memory_bytes: usize,
-    /// Calls that run at once at each depth.
+    /// Number of calls that run at once at each depth.
     pub instances: usize,
-    /// Saga runs at once, those included that wait for a step.
+    /// Number of saga runs at once, including those that wait for a step.
     pub sagas: usize,
-    /// Whether an instance serves more than one call. Off, hidden state between calls comes to light.
+    /// True if an instance serves more than one call. Without reuse, hidden state between calls is
+    /// discovered.
     pub reuse: bool,
+    /// The limits of HTTP requests.
     pub http: HttpLimits,
 }
 
@@ -80,54 +86,61 @@ impl Default for RuntimeLimits {
 }
 
 impl RuntimeLimits {
-    /// Idle instances kept for the next calls, of all components together.
+    /// Returns the number of idle instances that are kept for the next calls, of all components together.
     fn warm(&self) -> usize {
         2 * self.instances
     }
 
-    /// The instances that can exist at once; the pool is made for as many.
+    /// Returns the number of instances that can exist at once, which is the size of the pool.
     fn slots(&self) -> u32 {
         let slots = self.instances * (MAX_DEPTH + 1) + self.sagas + self.warm();
         u32::try_from(slots).unwrap_or(u32::MAX)
     }
 }
 
-/// The engine and what all components share.
+/// The engine and all that components share. Cheap to clone.
 #[derive(Clone)]
 pub struct Runtime {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
-struct Shared {
+struct Inner {
     engine: Engine,
     linker: Linker<InstanceData>,
     cache: engine::CodeCache,
     limits: RuntimeLimits,
-    /// By service, what `config.get` answers.
+    /// The values that `config.get` returns, by service and key.
     configuration: HashMap<String, BTreeMap<String, Json>>,
-    /// Instances that may run at each depth.
+    /// One permit per running instance, for each depth.
     depths: [Arc<Semaphore>; MAX_DEPTH],
     sagas: Arc<Semaphore>,
-    /// Loading, and folding projections.
+    /// Permits for describing components, folding aggregates and filling read models.
     background: Arc<Semaphore>,
     warm: AtomicUsize,
     threads: Background,
     _ticker: engine::Ticker,
 }
 
-/// Why there is no runtime.
+/// The reason why the runtime cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    #[error("the engine for WebAssembly cannot be made")]
+    /// wasmtime rejects the configuration.
+    #[error("the engine for WebAssembly cannot be created")]
     Engine(#[source] wasmtime::Error),
+    /// The background threads cannot start.
     #[error("no threads can be started to compile components")]
     Threads(#[source] io::Error),
+    /// The thread that raises the engine's epoch cannot start.
+    #[error("no thread can be started to limit the time of calls")]
+    Ticker(#[source] io::Error),
+    /// The folder of compiled components cannot be created.
     #[error("the cache of compiled components cannot be used")]
     Cache(#[source] io::Error),
 }
 
 impl Runtime {
-    /// `data`: where compiled components are kept. `configuration`: by service, what components may ask for.
+    /// Starts the engine and its threads. `data`: the folder that holds the cache of compiled components.
+    /// `configuration`: the values that components may read, by service and key.
     pub fn new(
         data: &Path,
         limits: RuntimeLimits,
@@ -136,9 +149,9 @@ impl Runtime {
         let engine = engine::engine(&limits).map_err(RuntimeError::Engine)?;
         let linker = linker(&engine).map_err(RuntimeError::Engine)?;
         let cache = engine::CodeCache::open(data.join("compiled")).map_err(RuntimeError::Cache)?;
-        let ticker = engine::Ticker::start(engine.clone()).map_err(RuntimeError::Cache)?;
+        let ticker = engine::Ticker::start(engine.clone()).map_err(RuntimeError::Ticker)?;
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        let shared = Shared {
+        let inner = Inner {
             engine,
             linker,
             cache,
@@ -151,14 +164,14 @@ impl Runtime {
             limits,
             _ticker: ticker,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { inner: Arc::new(inner) })
     }
 }
 
 impl Runtime {
-    /// For what may take its time.
+    /// Returns the threads for work that is not urgent.
     pub(crate) fn background(&self) -> tokio::runtime::Handle {
-        self.shared.threads.handle()
+        self.inner.threads.handle()
     }
 }
 
@@ -166,6 +179,6 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceData>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    bindings::Service::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut InstanceData| guest)?;
+    bindings::Service::add_to_linker::<_, ContractImports>(&mut linker, InstanceData::caller)?;
     Ok(linker)
 }

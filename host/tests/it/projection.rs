@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontor::aggregate::{Dispatch, DispatchLimits, States};
+use kontor::aggregate::{CallError, Dispatch, DispatchDeps, DispatchLimits, StateCache};
 use kontor::clock::{SystemClock, deadline_after};
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
@@ -61,7 +61,7 @@ impl Shop {
         let registry = Arc::new(Registry::default());
         registry.replace(Deployed::new(self.components.clone()).unwrap());
         let snapshots = Snapshots::open(dir).unwrap();
-        let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
+        let states = Arc::new(StateCache::new(log.clone(), snapshots, registry.clone()));
         let store = Store::open(dir).unwrap();
         let past = Arc::new(Components::new(registry.clone(), self.runtime.clone(), store));
         let deps = ProjectionDeps { log: log.clone(), components: past, clock: clock.clone() };

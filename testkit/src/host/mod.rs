@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use kontor::aggregate::{Accepted, CallError, Dispatch, DispatchLimits, States, Submit};
+use kontor::aggregate::{Accepted, CallError, Dispatch, DispatchDeps, DispatchLimits, StateCache, Submit};
 use kontor::cluster::Cluster;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
@@ -159,8 +159,11 @@ impl Site {
         let registry = Arc::new(Registry::default());
         registry.replace(Deployed::new(services.components.clone()).expect("services that go together"));
 
-        let states =
-            Arc::new(States::new(log.clone(), Snapshots::open(data).expect("snapshots"), registry.clone()));
+        let states = Arc::new(StateCache::new(
+            log.clone(),
+            Snapshots::open(data).expect("snapshots"),
+            registry.clone(),
+        ));
         let clock = self.clock.clone();
         let components = Arc::new(Components::new(registry.clone(), services.runtime.clone(), store));
         let deps = ProjectionDeps { log: log.clone(), components: components.clone(), clock: clock.clone() };
@@ -174,11 +177,16 @@ impl Site {
         };
         let queries = Queries::new(deps, QueryLimits::default());
         let ask: Arc<dyn Ask> = Arc::new(queries.clone());
-        let limits = DispatchLimits::default();
-        // A client that permits nothing.
-        let http = Arc::new(HttpClient::default());
-        let dispatch =
-            Dispatch::new(log.clone(), states, registry.clone(), ask.clone(), http, clock.clone(), limits);
+        let deps = DispatchDeps {
+            log: log.clone(),
+            states,
+            registry: registry.clone(),
+            ask: ask.clone(),
+            // A client that permits nothing.
+            http: Arc::new(HttpClient::default()),
+            clock: clock.clone(),
+        };
+        let dispatch = Dispatch::new(deps, DispatchLimits::default());
         let (commands, ask) = between((Arc::new(dispatch.clone()), ask));
         let deps = Deps {
             log: log.clone(),

@@ -154,7 +154,7 @@ impl Aggregate<'_> {
 
     /// Sends a command.
     #[track_caller]
-    #[must_use = "say what it leads to, with one of the `then_` methods"]
+    #[must_use = "check the outcome, with one of the `then_` methods"]
     pub fn when(&self, command: &str, payload: Value) -> Outcome {
         let action = Action::Decide { command: command.into(), payload: json_of(&payload) };
         passed(self.try_out(action))
@@ -163,7 +163,7 @@ impl Aggregate<'_> {
     /// Undoes a command that caused `events`, which must be among those given, because a later step of its
     /// saga was rejected with the code `reason`.
     #[track_caller]
-    #[must_use = "say what it leads to, with one of the `then_` methods"]
+    #[must_use = "check the outcome, with one of the `then_` methods"]
     pub fn when_undone(
         &self,
         command: &str,

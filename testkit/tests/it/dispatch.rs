@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kontor::aggregate::{CallError, Dispatch, DispatchLimits, States};
+use kontor::aggregate::{CommandError, Dispatch, DispatchDeps, DispatchLimits, StateCache};
 use kontor::clock::SystemClock;
 use kontor::deployed::{Deployed, Registry};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
@@ -32,20 +32,22 @@ async fn inventory(data: &Path) -> Component {
     runtime.load(wasm).await.unwrap()
 }
 
+fn deps(data: &Path, log: Arc<dyn EventLog>, registry: Arc<Registry>) -> DispatchDeps {
+    let snapshots = Snapshots::open(data).unwrap();
+    DispatchDeps {
+        log: log.clone(),
+        states: Arc::new(StateCache::new(log, snapshots, registry.clone())),
+        registry,
+        ask: Arc::new(NobodyToAsk),
+        http: Arc::new(HttpClient::default()),
+        clock: Arc::new(SystemClock),
+    }
+}
+
 fn dispatch(data: &Path, log: Arc<dyn EventLog>, component: Component) -> Dispatch {
     let registry = Arc::new(Registry::default());
     registry.replace(Deployed::new([component]).unwrap());
-    let states = States::new(log.clone(), Snapshots::open(data).unwrap(), registry.clone());
-    let limits = DispatchLimits::default();
-    Dispatch::new(
-        log,
-        Arc::new(states),
-        registry,
-        Arc::new(NobodyToAsk),
-        Arc::new(HttpClient::default()),
-        Arc::new(SystemClock),
-        limits,
-    )
+    Dispatch::new(deps(data, log, registry), DispatchLimits::default())
 }
 
 fn command(id: &str, name: &str, payload: &str) -> Command {
@@ -82,7 +84,7 @@ async fn check_the_rest(data: &Path, component: Component, acknowledged: &[u64])
     for index in 0..COMMANDS {
         match dispatch.submit(take(index)).await {
             Ok(_) => accepted.push(index),
-            Err(CallError::Rejected(rejection)) => assert_eq!(rejection.code, "insufficient-stock"),
+            Err(CommandError::Rejected(rejection)) => assert_eq!(rejection.code, "insufficient-stock"),
             Err(error) => panic!("{error}"),
         }
     }
@@ -114,13 +116,13 @@ async fn what_was_answered_is_on_disk_whenever_the_disk_goes_away() {
             for sent in at_once.collect::<Vec<_>>() {
                 match sent.await.unwrap() {
                     (index, Ok(_)) => acknowledged.push(index),
-                    (_, Err(CallError::Rejected(rejection))) if rejection.code == "insufficient-stock" => {
+                    (_, Err(CommandError::Rejected(rejection))) if rejection.code == "insufficient-stock" => {
                         refused += 1;
                     }
-                    (_, Err(CallError::Rejected(rejection))) => {
+                    (_, Err(CommandError::Rejected(rejection))) => {
                         assert!(!registered, "{rejection} although the product is there");
                     }
-                    (_, Err(CallError::Append(_) | CallError::Read(_))) => {}
+                    (_, Err(CommandError::Append(_) | CommandError::Read(_))) => {}
                     (_, Err(error)) => panic!("{error}"),
                 }
             }
@@ -143,17 +145,8 @@ async fn a_full_queue_says_so_and_loses_nothing() {
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&data).unwrap());
     let registry = Arc::new(Registry::default());
     registry.replace(Deployed::new([component]).unwrap());
-    let states = Arc::new(States::new(log.clone(), Snapshots::open(&data).unwrap(), registry.clone()));
     let limits = DispatchLimits { commands: 8, aggregate: 2 };
-    let dispatch = Dispatch::new(
-        log,
-        states,
-        registry,
-        Arc::new(NobodyToAsk),
-        Arc::new(HttpClient::default()),
-        Arc::new(SystemClock),
-        limits,
-    );
+    let dispatch = Dispatch::new(deps(&data, log, registry), limits);
     dispatch.submit(register()).await.unwrap();
     let sent = (0..COMMANDS).map(|index| {
         let dispatch = dispatch.clone();
@@ -164,7 +157,7 @@ async fn a_full_queue_says_so_and_loses_nothing() {
     for sent in sent.collect::<Vec<_>>() {
         match sent.await.unwrap() {
             Ok(_) => added += 1,
-            Err(CallError::Busy { .. }) => busy += 1,
+            Err(CommandError::Busy { .. }) => busy += 1,
             Err(error) => panic!("{error}"),
         }
     }

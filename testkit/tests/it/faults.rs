@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kontor::error::{Fault, FaultKind};
-use kontor::model::{Json, Rejection, StreamId};
+use kontor::model::{CommandId, Json, Meta, Position, Recorded, Rejection, StreamId, Version};
 use kontor::runtime::{
     Ask, AskFailure, Component, Context, Decision, HttpClient, HttpLimits, LoadError, Request, Runtime,
     RuntimeLimits, Target,
 };
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -75,12 +76,20 @@ impl Ask for Nobody {
 }
 
 async fn call(component: &Component, command: &str) -> Result<Result<Decision, Rejection>, Fault> {
+    let payload = match command {
+        "trap" => json!({"message": "the cat sat on the mat"}),
+        _ => json!({}),
+    };
+    call_with(component, command, payload).await
+}
+
+async fn call_with(
+    component: &Component,
+    command: &str,
+    payload: Value,
+) -> Result<Result<Decision, Rejection>, Fault> {
     let stream = StreamId::new("beast", "b1").unwrap();
     let target = Target { stream: &stream, state: None, since: &[] };
-    let payload = match command {
-        "trap" => r#"{"message":"the cat sat on the mat"}"#,
-        _ => "{}",
-    };
     let context = Context {
         command_id: "c1".into(),
         correlation_id: "r1".into(),
@@ -89,7 +98,7 @@ async fn call(component: &Component, command: &str) -> Result<Result<Decision, R
         ask: Arc::new(Nobody),
         http: Arc::new(HttpClient::default()),
     };
-    component.decide(target, &command.into(), &Json::parse(payload.to_owned()).unwrap(), &context).await
+    component.decide(target, &command.into(), &Json::of(&payload).unwrap(), &context).await
 }
 
 /// Checks that the component works.
@@ -109,7 +118,7 @@ async fn every_misbehaviour_is_a_fault_that_says_what_happened_and_where() {
         ("allocate", FaultKind::Memory, &["memory allocation of", "wasm backtrace", "allocate"]),
         ("trap", FaultKind::Trap, &["the cat sat on the mat", "beast.rs", "wasm backtrace", "rust_panic"]),
         ("recurse", FaultKind::Trap, &["call stack exhausted", "wasm backtrace", "recurse"]),
-        ("lie", FaultKind::Contract, &[r#"the event "lie-told" is not in the manifest"#]),
+        ("lie", FaultKind::Contract, &[r#"the event "lied" is not in the manifest"#]),
     ];
     for (command, kind, details) in table {
         let started = Instant::now();
@@ -124,6 +133,51 @@ async fn every_misbehaviour_is_a_fault_that_says_what_happened_and_where() {
         }
         check_well(&bench.component).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_that_the_contract_forbids_is_a_broken_contract_and_not_a_trap() {
+    let bench = Bench::new().await;
+    let table = [
+        ("read-model", "read-model.query must not be called in decide"),
+        ("key", r#"config.get: the manifest does not ask for the key "secret""#),
+        ("service", r#"the manifest does not ask for the permission to query "stranger""#),
+        ("requests", "services.query: 257 requests at once, the limit is 256"),
+    ];
+    for (border, sentence) in table {
+        let fault = call_with(&bench.component, "trespass", json!({ "border": border })).await.unwrap_err();
+        assert_eq!(
+            (fault.kind, fault.cause()),
+            (FaultKind::Contract, sentence),
+            "{border}: {}",
+            fault.detail
+        );
+        assert!(fault.detail.contains("wasm backtrace"), "{border}: {}", fault.detail);
+        check_well(&bench.component).await;
+    }
+    let stream = StreamId::new("beast", "b1").unwrap();
+    let trespassed = Recorded {
+        position: Position::new(1),
+        stream: stream.clone(),
+        version: Version::new(1),
+        index: 0,
+        name: "trespassed".into(),
+        payload: Json::of(&json!({})).unwrap(),
+        meta: Arc::new(Meta {
+            command_id: CommandId::from_key("c1"),
+            command: "trespass".into(),
+            fingerprint: 0,
+            correlation_id: "r1".into(),
+            causation_id: None,
+            digest: None,
+            time_ms: 0,
+            actor: "tester".into(),
+        }),
+    };
+    let target = Target { stream: &stream, state: None, since: &[trespassed] };
+    let fault = bench.component.evolve(target).await.unwrap_err();
+    let sentence = "services.query must not be called in evolve";
+    assert_eq!((fault.kind, fault.cause()), (FaultKind::Contract, sentence), "{}", fault.detail);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -172,7 +172,7 @@ impl Examiner<'_> {
             wasm.len() / 1024
         );
         found.add(GateName::Component, Finding::passed(says));
-        match self.runtime.introduce(compiled).await {
+        match self.runtime.describe_and_load(compiled).await {
             Ok(component) => {
                 let manifest = component.manifest();
                 let says = format!("it is {} {}", manifest.service, manifest.version);

@@ -1,16 +1,13 @@
 //! `kontor:service/config`
 
 use crate::runtime::bindings::config::Host;
-use crate::runtime::guest::{InstanceData, forbidden};
+use crate::runtime::call::{Caller, Denied};
 
-impl Host for InstanceData {
+impl Host for Caller<'_> {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
-        let Some(identity) = &self.identity else {
-            return Err(forbidden("config.get", self.operation()));
-        };
+        let identity = self.identity("config.get")?;
         if !identity.manifest.permissions.config.contains(&key) {
-            let error = format!("config.get: the manifest does not ask for the key {key:?}");
-            return Err(wasmtime::Error::msg(error));
+            return Err(Denied::Key(key).into());
         }
         Ok(identity.config.get(&key).map(|value| value.as_str().to_owned()))
     }

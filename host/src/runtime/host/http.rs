@@ -1,9 +1,9 @@
-//! `wasi:http/outgoing-handler`: a component calls the world outside, as far as its manifest asks for it and the operator
-//! grants it.
+//! `wasi:http/outgoing-handler`: a component calls the origins that its manifest asks for and the operator
+//! grants.
 //!
-//! A request is read to its end before anything is sent, and an answer before the component sees its head. So an exchange
-//! has one time limit and two sizes, a request that is refused never breaks the pipe that the component writes its body
-//! to, and a component that dies halfway through a body has sent nothing.
+//! A request is read to its end before anything is sent, and an answer before the component sees its head. So
+//! an exchange has one time limit and two size limits, a request that is denied never breaks the pipe that
+//! the component writes its body to, and a component that dies halfway through a body has sent nothing.
 
 mod client;
 mod failure;
@@ -23,8 +23,8 @@ use wasmtime_wasi_http::{
 };
 
 use crate::contract::HttpOrigin;
+use crate::runtime::instance_data::{Identity, InstanceData, service_name};
 use crate::model::CorrelationId;
-use crate::runtime::guest::{Identity, InstanceData, service_name};
 
 pub use client::{GrantError, HeaderError, HttpClient, Resolve, system_resolver};
 pub use failure::{HttpFailure, HttpFailureKind};
@@ -32,44 +32,46 @@ pub(crate) use policy::grant_to_add;
 
 /// A request of a component, with its absolute URL.
 pub type HttpRequest = hyper::Request<Bytes>;
+/// The answer to a request.
 pub type HttpResponse = hyper::Response<Bytes>;
 
-/// Sends what components may send: the host's client, and the testkit's script.
+/// Sends the HTTP requests of components: the host's client, and the testkit's script.
 #[async_trait]
 pub trait Outgoing: Send + Sync {
+    /// Sends a request of `service` and waits for the whole answer.
     async fn send(&self, service: &str, request: HttpRequest) -> Result<HttpResponse, HttpFailure>;
 }
 
-/// What one exchange may take, and how many a service may have.
+/// The limits of HTTP exchanges.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLimits {
-    /// From the component's request to the last byte of the answer.
+    /// Time from the component's request to the last byte of the answer.
     pub time: Duration,
-    /// Of a request's body.
+    /// Size of a request's body.
     pub request_bytes: usize,
-    /// Of a response's body.
+    /// Size of a response's body.
     pub response_bytes: usize,
-    /// Requests of one service under way at once.
+    /// Number of pending requests of one service.
     pub concurrency: usize,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
-            // Half of what a call may wait, so that the component can still say what it makes of the failure.
+            // Half of a call's time limit, so that the component can still handle the failure.
             time: Duration::from_secs(5),
-            // What the edge takes as a payload.
+            // The default limit of a command's payload.
             request_bytes: 1 << 20,
             response_bytes: 1 << 20,
-            // As many as sagas run at once by default, each of which waits for one step.
+            // The default number of concurrent sagas, each of which waits for one step.
             concurrency: 256,
         }
     }
 }
 
-/// What a loaded component may ask for over HTTP.
+/// The HTTP permissions of a loaded component.
 pub(crate) struct HttpAccess {
-    /// What its manifest asks for.
+    /// The origins that its manifest asks for.
     pub(crate) origins: Vec<HttpOrigin>,
     slots: Arc<Semaphore>,
 }
@@ -80,27 +82,28 @@ impl HttpAccess {
     }
 }
 
-/// A command's way out.
+/// The way of a command's HTTP requests.
+#[derive(Clone)]
 pub(crate) struct HttpCall {
     pub(crate) outgoing: Arc<dyn Outgoing>,
     pub(crate) correlation_id: CorrelationId,
 }
 
-/// An instance's side of HTTP: what becomes of the requests that it makes.
+/// The HTTP requests of one instance.
 pub(crate) struct HttpHooks {
     limits: HttpLimits,
     identity: Option<Arc<Identity>>,
     operation: &'static str,
-    /// Of the running call: for a command its id.
+    /// The id of the running call: for a command, the command's id.
     id: Arc<str>,
     call: Option<HttpCall>,
-    /// Requests of the running call so far.
+    /// Number of requests of the running call so far.
     sent: u64,
     /// Held by each request until it is answered.
     under_way: Arc<()>,
 }
 
-/// What a request needs to be sent.
+/// The permission to send a request.
 struct Admitted {
     outgoing: Arc<dyn Outgoing>,
     _slot: OwnedSemaphorePermit,
@@ -119,18 +122,18 @@ impl HttpHooks {
         }
     }
 
-    /// Begins a call. None: it may not use HTTP.
+    /// Begins a call. `call`: `None` if it may not use HTTP.
     pub(crate) fn begin(&mut self, operation: &'static str, id: Arc<str>, call: Option<HttpCall>) {
         (self.operation, self.id, self.call, self.sent) = (operation, id, call, 0);
     }
 
-    /// Whether no request of an earlier call is under way.
+    /// Returns whether no request is pending.
     pub(crate) fn at_rest(&self) -> bool {
         Arc::strong_count(&self.under_way) == 1
     }
 
-    /// What is decided before the body is read: whether this call may use HTTP, whether the manifest asks for it, and
-    /// whether there is room.
+    /// Decides before the body is read: this call must be allowed to use HTTP, the manifest must ask for the
+    /// origin, and the service must have a free slot.
     fn admit(&self, service: &str, request: &hyper::Request<WasiBody>) -> Result<Admitted, HttpFailure> {
         let (Some(identity), Some(call)) = (&self.identity, &self.call) else {
             return Err(policy::wrong_operation(service, self.operation));
@@ -148,7 +151,7 @@ impl WasiHttpView for InstanceData {
     }
 }
 
-/// The end of an exchange that goes on after the answer: here never.
+/// The rest of an exchange after its answer. Here there is none.
 type Rest = Box<dyn Future<Output = Result<(), WasiError>> + Send>;
 type Exchange = Box<dyn Future<Output = Result<(hyper::Response<WasiBody>, Rest), WasiError>> + Send>;
 
@@ -158,7 +161,7 @@ impl WasiHttpHooks for HttpHooks {
         false
     }
 
-    /// The component's own time limits are not looked at: the host's is short.
+    /// Ignores the component's own time limits: the host's is short.
     fn send_request(
         &mut self,
         mut request: hyper::Request<WasiBody>,
@@ -203,14 +206,14 @@ async fn exchange(
     let body = read(service, body, limits.request_bytes).await;
     let Admitted { outgoing, _slot } = admitted?;
     let body = body?;
-    // The client says itself how long the body is. What the component says tells whether it has written all of it.
+    // The client sets the header itself. The component's value shows whether it has written the whole body.
     if head.headers.remove(CONTENT_LENGTH).is_some_and(|length| length != body.len().to_string()) {
         return Err(policy::incomplete(service, body.len()));
     }
     outgoing.send(service, hyper::Request::from_parts(head, body)).await
 }
 
-/// Reads a body to its end, and keeps no more of it than it may have.
+/// Reads a body to its end, and keeps at most `limit` bytes of it.
 async fn read(service: &str, mut body: WasiBody, limit: usize) -> Result<Bytes, HttpFailure> {
     let mut whole = BytesMut::new();
     let mut bytes = 0;

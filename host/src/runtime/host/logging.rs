@@ -1,17 +1,18 @@
 //! `kontor:service/logging`
 
 use crate::runtime::bindings::logging::{Host, Level};
-use crate::runtime::guest::InstanceData;
+use crate::runtime::call::Caller;
+use crate::runtime::instance_data::service_name;
 
-/// Longer messages are cut: a log line is for people.
+/// Maximum size of a message. Longer ones are cut: a log line is read by operators.
 const MAX_MESSAGE_BYTES: usize = 8 << 10;
 
-impl Host for InstanceData {
+impl Host for Caller<'_> {
     fn log(&mut self, level: Level, mut message: String) -> wasmtime::Result<()> {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
-        let service = self.service();
+        let service = service_name(self.identity.map(|identity| &**identity));
         let service = service.as_str();
-        let call = self.scope.as_ref().map_or("", |scope| &scope.id);
+        let call = &*self.scope.id;
         match level {
             Level::Trace => tracing::trace!(target: "component", service, call, "{message}"),
             Level::Debug => tracing::debug!(target: "component", service, call, "{message}"),

@@ -12,8 +12,8 @@ pub use http::{
     Outgoing, Resolve, system_resolver,
 };
 pub(crate) use http::{HttpAccess, HttpCall, HttpHooks, grant_to_add};
-pub(crate) use read_model::{Access, Guarded, ReadSession};
+pub(crate) use read_model::{Guarded, ReadSession};
 pub use services::{Ask, AskFailure, Request};
 pub use steps::{Action, Awaited, Halt, Outcome, Step, Steps};
 
-impl crate::runtime::bindings::types::Host for crate::runtime::guest::InstanceData {}
+impl crate::runtime::bindings::types::Host for crate::runtime::call::Caller<'_> {}

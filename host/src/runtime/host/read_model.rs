@@ -6,50 +6,28 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
 use crate::runtime::bindings::read_model::{self, Host, Rows};
-use crate::runtime::guest::{InstanceData, forbidden};
+use crate::runtime::call::Caller;
 
 pub(crate) use guard::Guarded;
 use guard::SqlError;
 
-/// Rows of one result. A page of a report has some hundred.
+/// Maximum number of rows of one result. A page of a report has some hundred.
 const MAX_ROWS: usize = 10_000;
-/// Bytes of one result, so that a query cannot fill the component's memory or the host's.
+/// Maximum size of one result, so that a query cannot fill the component's memory or the host's.
 const MAX_RESULT_BYTES: usize = 8 << 20;
-
-/// Whether a call may change the read model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// Inside a projection's transaction.
-    Write,
-    Read,
-}
 
 /// A connection to the read database, lent to one call, with a transaction open on it.
 pub(crate) struct ReadSession {
     pub(crate) connection: Guarded,
-    pub(crate) access: Access,
 }
 
-impl InstanceData {
-    fn session(&self, access: Access) -> wasmtime::Result<&ReadSession> {
-        let session = self.scope.as_ref().and_then(|scope| scope.read_model.as_ref());
-        session.filter(|session| access == Access::Read || session.access == Access::Write).ok_or_else(|| {
-            let import = match access {
-                Access::Write => "read-model.execute",
-                Access::Read => "read-model.query",
-            };
-            forbidden(import, self.operation())
-        })
-    }
-}
-
-impl Host for InstanceData {
+impl Host for Caller<'_> {
     fn execute(
         &mut self,
         sql: String,
         parameters: Vec<read_model::Value>,
     ) -> wasmtime::Result<Result<u64, String>> {
-        let session = self.session(Access::Write)?;
+        let session = self.scope.call.writable()?;
         let changed = session.connection.statement(|connection| execute(connection, &sql, parameters));
         Ok(changed.map_err(|error| error.to_string()))
     }
@@ -59,7 +37,7 @@ impl Host for InstanceData {
         sql: String,
         parameters: Vec<read_model::Value>,
     ) -> wasmtime::Result<Result<Rows, String>> {
-        let session = self.session(Access::Read)?;
+        let session = self.scope.call.readable()?;
         let rows = session.connection.statement(|connection| query(connection, &sql, parameters));
         Ok(rows.map_err(|error| error.to_string()))
     }

@@ -1,4 +1,4 @@
-//! `kontor:service/services`: one service asks another.
+//! `kontor:service/services`: queries from one service to another.
 
 use std::time::Duration;
 
@@ -8,71 +8,71 @@ use futures::future::join_all;
 use crate::model::{Json, Rejection};
 use crate::runtime::bindings::services::{self, Failure, Host};
 use crate::runtime::bindings::{json, types};
-use crate::runtime::guest::{InstanceData, forbidden};
+use crate::runtime::call::{Caller, Denied};
+use crate::runtime::instance_data::Identity;
 
-/// Requests of one call. An order has at most 100 lines; a screen is made from a handful of answers.
+/// The name of the import in messages.
+const IMPORT: &str = "services.query";
+/// Maximum number of requests of one call. An order has at most 100 lines; a screen needs a handful of
+/// answers.
 const MAX_REQUESTS: usize = 256;
 
-/// A question of one service to another.
+/// A query from one service to another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
+    /// The service that is asked.
     pub service: String,
+    /// The name of the query, or of one of the service's aggregates.
     pub query: String,
+    /// The arguments, a JSON object.
     pub arguments: Json,
-    /// How long the asking component waits; none, or more than the host's own limit, means that limit.
+    /// The longest wait for the answer. None, or more than the host's own limit: that limit.
     pub time_limit: Option<Duration>,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Clone, Debug)]
 pub enum AskFailure {
+    /// The service rejected the query.
     Rejected(Rejection),
-    /// Why, for the component that asked and the log.
+    /// The service did not answer. The text says why, for the asking component and the log.
     Unavailable(String),
 }
 
-/// Answers the questions of components: the host with its other services, the testkit with what the test says.
+/// Answers the queries of components: the host with its other services, the testkit with a test's script.
 #[async_trait]
 pub trait Ask: Send + Sync {
-    /// `depth`: how many calls of services this one serves, itself included.
+    /// Answers a query. `depth`: the number of nested calls between services, this one included.
     async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure>;
 }
 
-impl Host for InstanceData {
+impl Host for Caller<'_> {
     async fn query(
         &mut self,
         requests: Vec<services::Request>,
     ) -> wasmtime::Result<Vec<Result<String, Failure>>> {
-        let (Some(identity), Some(scope)) = (&self.identity, &self.scope) else {
-            return Err(forbidden("services.query", self.operation()));
-        };
-        let Some(ask) = scope.ask.clone() else {
-            return Err(forbidden("services.query", self.operation()));
-        };
+        let identity = self.identity(IMPORT)?;
+        let ask = self.scope.call.ask()?.clone();
         if requests.len() > MAX_REQUESTS {
-            let error =
-                format!("services.query: {} requests at once, the limit is {MAX_REQUESTS}", requests.len());
-            return Err(wasmtime::Error::msg(error));
+            let (count, limit) = (requests.len(), MAX_REQUESTS);
+            return Err(Denied::TooMany { import: IMPORT, items: "requests", count, limit }.into());
         }
-        let requests = requests
-            .into_iter()
-            .map(|request| identity.permitted(request))
-            .collect::<wasmtime::Result<Vec<_>>>()?;
-        let depth = scope.depth + 1;
+        let requests = requests.into_iter().map(|request| identity.permitted(request));
+        let requests = requests.collect::<Result<Vec<_>, _>>()?;
+        let depth = self.scope.depth + 1;
         let answers = join_all(requests.into_iter().map(|request| ask.ask(request, depth))).await;
         Ok(answers.into_iter().map(guest_answer).collect())
     }
 }
 
-impl super::super::guest::Identity {
-    /// Checks that the component may ask what it asks.
-    pub(super) fn permitted(&self, request: services::Request) -> wasmtime::Result<Request> {
+impl Identity {
+    /// Checks that the component may send this request.
+    pub(super) fn permitted(&self, request: services::Request) -> Result<Request, Denied> {
         let services::Request { service, query, arguments, time_limit_ms } = request;
         if self.manifest.service != *service && !self.manifest.permissions.services.contains(&service) {
-            let error = format!("the manifest does not ask for the permission to query {service:?}");
-            return Err(wasmtime::Error::msg(error));
+            return Err(Denied::Service(service));
         }
-        let arguments = json("the arguments of a query", arguments).map_err(wasmtime::Error::new)?;
+        let arguments = json("the arguments of a query", arguments)?;
         let time_limit = time_limit_ms.map(|limit| Duration::from_millis(limit.into()));
         Ok(Request { service, query, arguments, time_limit })
     }

@@ -7,7 +7,7 @@ use super::services::Request;
 use crate::model::{Json, NewEvent, Recorded, Rejection, StreamId, Version};
 use crate::runtime::bindings::steps::{self, Host};
 use crate::runtime::bindings::{json, services, types};
-use crate::runtime::guest::{InstanceData, forbidden};
+use crate::runtime::call::{Caller, Denied};
 
 /// The maximum number of steps sent at once: more than twice the lines of an order.
 const MAX_STEPS_AT_ONCE: usize = 256;
@@ -79,15 +79,13 @@ pub trait Steps: Send {
     ) -> Result<Option<Recorded>, Halt>;
 }
 
-impl InstanceData {
-    fn driver(&mut self) -> wasmtime::Result<&mut Box<dyn Steps>> {
-        let operation = self.operation();
-        let driver = self.scope.as_mut().and_then(|scope| scope.steps.as_mut());
-        driver.ok_or_else(|| forbidden("steps", operation))
+impl Caller<'_> {
+    fn driver(&mut self) -> Result<&mut dyn Steps, Denied> {
+        self.scope.call.steps()
     }
 }
 
-impl Host for InstanceData {
+impl Host for Caller<'_> {
     async fn step(
         &mut self,
         step: steps::Action,
@@ -101,10 +99,10 @@ impl Host for InstanceData {
         steps: Vec<steps::Action>,
     ) -> wasmtime::Result<Vec<Result<steps::Outcome, types::Rejection>>> {
         if steps.len() > MAX_STEPS_AT_ONCE {
-            let error = format!("{} steps at once, the limit is {MAX_STEPS_AT_ONCE}", steps.len());
-            return Err(wasmtime::Error::msg(error));
+            let (count, limit) = (steps.len(), MAX_STEPS_AT_ONCE);
+            return Err(Denied::TooMany { import: "steps.steps", items: "steps", count, limit }.into());
         }
-        let steps = steps.into_iter().map(host_step).collect::<wasmtime::Result<Vec<_>>>()?;
+        let steps = steps.into_iter().map(host_step).collect::<Result<Vec<_>, _>>()?;
         let answers = self.driver()?.steps(steps).await.map_err(wasmtime::Error::new)?;
         Ok(answers.into_iter().map(guest_answer).collect())
     }
@@ -124,10 +122,7 @@ impl Host for InstanceData {
         request: services::Request,
     ) -> wasmtime::Result<Result<String, types::Rejection>> {
         check_name(&name)?;
-        let Some(identity) = &self.identity else {
-            return Err(forbidden("steps.query", self.operation()));
-        };
-        let request = identity.permitted(request)?;
+        let request = self.identity("steps.query")?.permitted(request)?;
         let answer = self.driver()?.query(name, request).await.map_err(wasmtime::Error::new)?;
         Ok(answer
             .map(|json| json.as_str().to_owned())
@@ -146,27 +141,26 @@ impl Host for InstanceData {
         timeout_ms: u64,
     ) -> wasmtime::Result<Option<types::RecordedEvent>> {
         check_name(&name)?;
-        let stream = StreamId::new(&awaited.aggregate, &awaited.id).map_err(wasmtime::Error::new)?;
+        let stream = StreamId::new(&awaited.aggregate, &awaited.id).map_err(Denied::from)?;
         let awaited = Awaited { stream, events: awaited.events };
         let event = self.driver()?.wait_for(name, awaited, timeout_ms).await.map_err(wasmtime::Error::new)?;
         Ok(event.as_ref().map(types::RecordedEvent::from))
     }
 }
 
-fn check_name(name: &str) -> wasmtime::Result<()> {
+fn check_name(name: &str) -> Result<(), Denied> {
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains('/') {
-        let error = format!("{name:?} is not a valid step name: 1 to {MAX_NAME_BYTES} bytes without a slash");
-        return Err(wasmtime::Error::msg(error));
+        return Err(Denied::StepName { name: name.to_owned(), max_bytes: MAX_NAME_BYTES });
     }
     Ok(())
 }
 
-fn host_step(step: steps::Action) -> wasmtime::Result<Step> {
+fn host_step(step: steps::Action) -> Result<Step, Denied> {
     check_name(&step.name)?;
     let action = Action {
-        stream: StreamId::new(&step.aggregate, &step.id).map_err(wasmtime::Error::new)?,
+        stream: StreamId::new(&step.aggregate, &step.id)?,
         command: step.command,
-        payload: json("a step's payload", step.payload).map_err(wasmtime::Error::new)?,
+        payload: json("a step's payload", step.payload)?,
     };
     Ok(Step { name: step.name, action })
 }

@@ -1,4 +1,5 @@
-//! The host's client: sends what is granted, to addresses that have been checked, with the headers that are secret.
+//! The host's HTTP client. It sends requests that are granted, to addresses that have been checked, with
+//! secret headers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
@@ -23,17 +24,19 @@ use tower_service::Service;
 
 use super::{HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse, Outgoing, policy};
 use crate::contract::{Grants, HttpGrant, HttpOrigin, SecretError, SecretSource};
+use crate::error::Chain;
 use crate::model::ServiceName;
 
-/// How long a connection is kept for the next request. Servers commonly close theirs after a minute or more.
+/// The time that an idle connection is kept. Servers commonly close theirs after a minute or more.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Idle connections kept to one origin: a steady load reuses them, a burst opens more and lets them go again.
+/// Maximum number of idle connections to one origin. A steady load reuses them; the extra ones of a burst are
+/// closed.
 const MAX_IDLE: usize = 32;
 
-/// From a name to the addresses that it stands for.
+/// Resolves a name to its addresses.
 pub type Resolve = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
 
-/// What the machine's resolver says.
+/// Returns the machine's resolver.
 pub fn system_resolver() -> Resolve {
     Arc::new(|name| {
         Box::pin(async move {
@@ -43,20 +46,22 @@ pub fn system_resolver() -> Resolve {
     })
 }
 
-/// Sends for components what the operator grants. The default grants nothing.
+/// Sends the requests of components that the operator grants. The default grants none.
 pub struct HttpClient {
-    /// By the configuration.
+    /// The grants of the configuration.
     configured: Origins,
-    /// With the deployments that run, and with those that ran until the last one: calls under way end on these.
+    /// The grants of the current deployments, and of those before the last change: running calls end on
+    /// these.
     deployed: ArcSwap<[Arc<Origins>; 2]>,
     resolve: Resolve,
     response_bytes: usize,
 }
 
-/// By service.
+/// Grants by service and origin.
 type Origins = HashMap<ServiceName, HashMap<HttpOrigin, Arc<Granted>>>;
 
-/// A grant and its connections. No two grants share any: what one may reach, another may not.
+/// A grant and its connections. Grants share no connections, because one may reach addresses that another may
+/// not.
 struct Granted {
     service: ServiceName,
     grant: Arc<HttpGrant>,
@@ -64,22 +69,41 @@ struct Granted {
     client: Client<HttpsConnector<HttpConnector<CheckedResolver>>, Full<Bytes>>,
 }
 
-/// Why the grants cannot be used.
+/// The reason why the configured grants cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum GrantError {
+    /// An origin is granted twice.
     #[error("[[grants.{service}.http]] has the origin {origin} twice: put its methods into one entry")]
-    Twice { service: String, origin: HttpOrigin },
+    Twice {
+        /// The service's name.
+        service: String,
+        /// The origin.
+        origin: HttpOrigin,
+    },
+    /// A header cannot be set.
     #[error("the header {header} for {origin} under [[grants.{service}.http]] cannot be set")]
-    Header { service: String, origin: HttpOrigin, header: String, source: HeaderError },
+    Header {
+        /// The service's name.
+        service: String,
+        /// The origin.
+        origin: HttpOrigin,
+        /// The header's name.
+        header: String,
+        /// The reason.
+        source: HeaderError,
+    },
 }
 
-/// Why a header cannot be set. Its value is not shown.
+/// The reason why a header cannot be set. Its value is not shown.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
+    /// The name is no header's.
     #[error("this is no name of a header")]
     Name(#[from] InvalidHeaderName),
+    /// The value has bytes that no header may have.
     #[error("its value cannot stand in a header")]
     Value(#[from] InvalidHeaderValue),
+    /// The secret cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
 }
@@ -96,7 +120,7 @@ impl Default for HttpClient {
 }
 
 impl HttpClient {
-    /// Reads the secrets. `grants`: by service.
+    /// Creates a client, and reads the secrets of its headers. `grants`: by service.
     pub fn new(
         grants: &BTreeMap<String, Grants>,
         limits: &HttpLimits,
@@ -119,14 +143,14 @@ impl HttpClient {
         Ok(Self { configured, deployed: ArcSwap::default(), resolve, response_bytes })
     }
 
-    /// Grants services these origins with the deployments that run from now on: with any method, at public addresses, without
-    /// secrets. What the configuration says of the same origin goes before.
+    /// Replaces the grants of the deployments: services may call these origins with any method, at public
+    /// addresses, without secret headers. A grant of the configuration for the same origin has precedence.
     pub fn follow(&self, granted: impl IntoIterator<Item = (ServiceName, HttpOrigin)>) {
         let deployed = self.deployed.load();
         let [before, _] = &**deployed;
         let mut now = Origins::new();
         for (service, origin) in granted {
-            // With the connections that it has.
+            // Keeps its connections.
             let known = before.get(&service).and_then(|origins| origins.get(&origin)).cloned();
             let granted = known.unwrap_or_else(|| {
                 let grant = HttpGrant::with_deployment(origin.clone());
@@ -137,7 +161,7 @@ impl HttpClient {
         self.deployed.store(Arc::new([Arc::new(now), before.clone()]));
     }
 
-    /// Whether the configuration grants the service an origin.
+    /// Returns whether the configuration grants the service an origin.
     pub fn is_configured(&self, service: &str, origin: &HttpOrigin) -> bool {
         self.configured.get(service).is_some_and(|origins| origins.contains_key(origin))
     }
@@ -154,7 +178,7 @@ impl HttpClient {
 impl Outgoing for HttpClient {
     async fn send(&self, service: &str, request: HttpRequest) -> Result<HttpResponse, HttpFailure> {
         let origin = HttpOrigin::of(request.uri()).ok_or_else(|| {
-            HttpFailure::new(HttpFailureKind::Denied, format!("{service} called a URL that is none"))
+            HttpFailure::new(HttpFailureKind::Denied, format!("{service} called something that is no URL"))
         })?;
         let granted = self.granted(service, &origin);
         let granted = granted.ok_or_else(|| policy::not_granted(service, &origin, request.method()))?;
@@ -189,10 +213,10 @@ impl Granted {
         Self { service, grant, headers, client }
     }
 
-    /// Follows no redirect: the answer goes to the component as it is.
+    /// Sends a request. Follows no redirect: the component gets the answer as it is.
     async fn send(&self, mut request: HttpRequest, limit: usize) -> Result<HttpResponse, HttpFailure> {
         let (service, origin) = (self.service.as_str(), &self.grant.origin);
-        // The connector asks no resolver for an address in the place of a name.
+        // The connector does not resolve a literal address.
         if let Some(address) = origin.literal() {
             policy::check_addresses(service, &self.grant, &[address])?;
         }
@@ -214,21 +238,19 @@ impl Granted {
         }
     }
 
-    /// `connecting`: nothing has been sent yet.
+    /// Returns the failure for an error. `connecting`: nothing has been sent yet.
     fn failure(&self, error: &(dyn Error + 'static), connecting: bool) -> HttpFailure {
-        let causes: Vec<_> = std::iter::successors(Some(error), |&error| error.source()).collect();
-        if let Some(refused) = causes.iter().find_map(|cause| cause.downcast_ref::<HttpFailure>()) {
-            return refused.clone();
+        let mut causes = std::iter::successors(Some(error), |&error| error.source());
+        if let Some(failure) = causes.find_map(|cause| cause.downcast_ref::<HttpFailure>()) {
+            return failure.clone();
         }
         let kind = if connecting { HttpFailureKind::Unreachable } else { HttpFailureKind::BrokenOff };
-        let told: Vec<_> = causes.iter().map(ToString::to_string).collect();
-        let sentence =
-            format!("{} has no answer from {}: {}", self.service, self.grant.origin, told.join(": "));
+        let sentence = format!("{} has no answer from {}: {}", self.service, self.grant.origin, Chain(error));
         HttpFailure::new(kind, sentence)
     }
 }
 
-/// The headers that the host sets on every request.
+/// Reads the headers that the host sets on every request.
 fn secret_headers(service: &str, grant: &HttpGrant) -> Result<Vec<(HeaderName, HeaderValue)>, GrantError> {
     let headers = grant.headers.iter().map(|(header, secret)| {
         secret_header(header, secret).map_err(|source| GrantError::Header {
@@ -244,13 +266,13 @@ fn secret_headers(service: &str, grant: &HttpGrant) -> Result<Vec<(HeaderName, H
 fn secret_header(name: &str, secret: &SecretSource) -> Result<(HeaderName, HeaderValue), HeaderError> {
     let name = HeaderName::from_bytes(name.as_bytes())?;
     let mut value = HeaderValue::from_str(secret.read()?.reveal())?;
-    // It shows as `Sensitive` from here on.
+    // Debug output shows it as `Sensitive` from here on.
     value.set_sensitive(true);
     Ok((name, value))
 }
 
-/// Gives the connector the addresses that it may connect to: those that have been checked, so that a name cannot stand for
-/// another address between the check and the connection.
+/// A resolver that returns only checked addresses, so that a name cannot change its address between the check
+/// and the connection.
 #[derive(Clone)]
 struct CheckedResolver {
     service: ServiceName,
@@ -271,10 +293,10 @@ impl Service<Name> for CheckedResolver {
         let Self { service, grant, resolve } = self.clone();
         Box::pin(async move {
             let addresses = resolve(name.as_str().to_owned()).await;
-            let addresses = addresses
-                .map_err(|error| policy::no_address(service.as_str(), &grant.origin, &error.to_string()))?;
+            let addresses =
+                addresses.map_err(|error| policy::no_address(service.as_str(), &grant.origin, &error.to_string()))?;
             policy::check_addresses(service.as_str(), &grant, &addresses)?;
-            // The connector puts the URL's port in the place of 0.
+            // The connector replaces port 0 with the URL's port.
             let sockets: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
             Ok(sockets.into_iter())
         })

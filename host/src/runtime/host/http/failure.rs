@@ -1,37 +1,45 @@
-//! Why a request of a component has no answer.
+//! The reasons why an HTTP request of a component has no answer.
 
 use wasmtime_wasi_http::Error as WasiError;
 
-/// The component gets the kind as an error code of `wasi:http`, the host's log gets the sentence.
+/// The reason why a request has no answer. The component gets the kind as an error code of `wasi:http`, the
+/// host's log gets the sentence.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{sentence}")]
 pub struct HttpFailure {
+    /// The kind of failure.
     pub kind: HttpFailureKind,
-    /// Names the service and what is in its way; where the operator can do something about it, what.
+    /// Names the service and the cause, and the remedy if the operator has one.
     pub sentence: String,
 }
 
+/// The kinds of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpFailureKind {
-    /// Not here, not there, or not with this method.
+    /// The call, the origin or the method is not allowed.
     Denied,
-    /// An address that only a grant with `private = true` reaches.
+    /// The address needs a grant with `private = true`.
     PrivateAddress,
     /// The name stands for no address.
     NoAddress,
-    /// Nobody took the connection, or not one that can be trusted.
+    /// The connection was not accepted, or its peer is not trusted.
     Unreachable,
-    /// The connection ended before the answer did, or what came was no HTTP.
+    /// The connection ended before the answer did, or the answer is not HTTP.
     BrokenOff,
+    /// The exchange exceeded its time limit.
     TooSlow,
+    /// The service has too many pending requests.
     TooMany,
+    /// The request's body exceeds its limit.
     RequestTooLarge,
-    /// The component has not written what it said it would.
+    /// The component has not written the whole body that it declared.
     RequestIncomplete,
+    /// The response's body exceeds its limit.
     ResponseTooLarge,
 }
 
 impl HttpFailure {
+    /// Creates a failure.
     pub fn new(kind: HttpFailureKind, sentence: String) -> Self {
         Self { kind, sentence }
     }

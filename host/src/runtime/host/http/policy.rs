@@ -1,4 +1,4 @@
-//! What a component may call: pure rules, and the sentences that say what is in its way.
+//! The rules for HTTP requests of components, and the sentences that say which rule denied a request.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,26 +8,27 @@ use hyper::{Method, Uri};
 use super::{HttpFailure, HttpFailureKind as Kind};
 use crate::contract::{HttpGrant, HttpOrigin, is_public};
 
-/// The manifest asks for the origin of the URL.
+/// Fails unless the manifest asks for the origin of the URL.
 pub(super) fn check_asked(service: &str, asked: &[HttpOrigin], url: &Uri) -> Result<(), HttpFailure> {
     if HttpOrigin::of(url).is_some_and(|origin| asked.contains(&origin)) {
         return Ok(());
     }
     let sentence = format!(
-        "{service} may not call {}: its manifest does not ask for that origin; only another version of the component can",
+        "{service} may not call {}: its manifest does not ask for that origin; only another version of the \
+         component can",
         shown(url)
     );
     Err(HttpFailure::new(Kind::Denied, sentence))
 }
 
-/// What has no grant.
+/// Returns the failure of a request to an origin that is not granted.
 pub(super) fn not_granted(service: &str, origin: &HttpOrigin, method: &Method) -> HttpFailure {
     let to_add = grant_to_add(service, origin, method.as_str());
     let sentence = format!("{service} may not call {origin}, which is not granted: {to_add}");
     HttpFailure::new(Kind::Denied, sentence)
 }
 
-/// The operator has granted the method.
+/// Fails unless the operator has granted the method.
 pub(super) fn check_method(service: &str, grant: &HttpGrant, method: &Method) -> Result<(), HttpFailure> {
     if grant.methods.iter().any(|granted| granted.as_str() == method.as_str()) {
         return Ok(());
@@ -40,7 +41,7 @@ pub(super) fn check_method(service: &str, grant: &HttpGrant, method: &Method) ->
     Err(HttpFailure::new(Kind::Denied, sentence))
 }
 
-/// What an operator does to grant an origin.
+/// Returns the instruction for the operator to grant an origin.
 pub(crate) fn grant_to_add(service: &str, origin: &HttpOrigin, method: &str) -> String {
     let entry =
         format!("add [[grants.{service}.http]] with origin = \"{origin}\" and methods = [\"{method}\"]");
@@ -50,7 +51,7 @@ pub(crate) fn grant_to_add(service: &str, origin: &HttpOrigin, method: &str) -> 
     }
 }
 
-/// Every address that the origin's name stands for may be connected to.
+/// Fails unless every address of the origin's name may be connected to.
 pub(super) fn check_addresses(
     service: &str,
     grant: &HttpGrant,
@@ -64,8 +65,8 @@ pub(super) fn check_addresses(
         None => Ok(()),
         Some(address) => {
             let sentence = format!(
-                "{service} may not call {origin}: it stands for {address}, which is no public address; `private = true` \
-                 under [[grants.{service}.http]] in kontor.toml allows it"
+                "{service} may not call {origin}: it stands for {address}, which is no public address; \
+                 `private = true` under [[grants.{service}.http]] in kontor.toml allows it"
             );
             Err(HttpFailure::new(Kind::PrivateAddress, sentence))
         }
@@ -92,7 +93,8 @@ pub(super) fn too_many(service: &str, limit: usize) -> HttpFailure {
 
 pub(super) fn too_slow(service: &str, target: &str, limit: Duration) -> HttpFailure {
     let sentence = format!(
-        "{service} has no answer to {target} after {} ms, which is the limit: limits.http_time_ms in kontor.toml",
+        "{service} has no answer to {target} after {} ms, which is the limit: \
+         limits.http_time_ms in kontor.toml",
         limit.as_millis()
     );
     HttpFailure::new(Kind::TooSlow, sentence)
@@ -100,7 +102,8 @@ pub(super) fn too_slow(service: &str, target: &str, limit: Duration) -> HttpFail
 
 pub(super) fn request_too_large(service: &str, bytes: usize, limit: usize) -> HttpFailure {
     let sentence = format!(
-        "{service} may not send a request of {bytes} bytes, the limit is {limit}: limits.http_request_bytes in kontor.toml"
+        "{service} may not send a request of {bytes} bytes, the limit is {limit}: \
+         limits.http_request_bytes in kontor.toml"
     );
     HttpFailure::new(Kind::RequestTooLarge, sentence)
 }
@@ -114,7 +117,8 @@ pub(super) fn incomplete(service: &str, bytes: usize) -> HttpFailure {
 
 pub(super) fn response_too_large(service: &str, origin: &HttpOrigin, limit: usize) -> HttpFailure {
     let sentence = format!(
-        "{service} gets no answer from {origin} of more than {limit} bytes: limits.http_response_bytes in kontor.toml"
+        "{service} gets no answer from {origin} of more than {limit} bytes: \
+         limits.http_response_bytes in kontor.toml"
     );
     HttpFailure::new(Kind::ResponseTooLarge, sentence)
 }
@@ -123,10 +127,10 @@ pub(super) fn no_address(service: &str, origin: &HttpOrigin, why: &str) -> HttpF
     HttpFailure::new(Kind::NoAddress, format!("{service} has no answer from {origin}: {why}"))
 }
 
-/// A URL without what may be secret in it: its query.
+/// Returns a URL without its query, which may hold secrets.
 pub(super) fn shown(url: &Uri) -> String {
     HttpOrigin::of(url)
-        .map_or_else(|| "a URL that is none".to_owned(), |origin| format!("{origin}{}", url.path()))
+        .map_or_else(|| "an invalid URL".to_owned(), |origin| format!("{origin}{}", url.path()))
 }
 
 #[cfg(test)]
@@ -143,7 +147,7 @@ mod tests {
         HttpGrant { origin: origin("https://pay.example"), methods, private, headers: Default::default() }
     }
 
-    /// Compares an answer with the kind of the refusal and what its sentence says.
+    /// Compares an answer with the kind of failure and with parts of its sentence.
     #[track_caller]
     fn check(answer: Result<(), HttpFailure>, expected: Option<(Kind, &[&str])>) {
         match (answer, expected) {
@@ -159,19 +163,19 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_manifest_asks_for_is_called() {
+    fn a_request_to_an_origin_that_the_manifest_does_not_ask_for_is_denied() {
         let asked = [origin("https://pay.example"), origin("http://127.0.0.1:9090")];
-        let refused: Option<(Kind, &[&str])> = Some((Kind::Denied, &["payment may not call", "manifest"]));
+        let denied: Option<(Kind, &[&str])> = Some((Kind::Denied, &["payment may not call", "manifest"]));
         let table = [
             ("https://pay.example/authorizations?x=1", None),
             ("https://PAY.example:443/", None),
             ("http://127.0.0.1:9090", None),
-            ("http://pay.example/", refused),
-            ("https://pay.example:8443/", refused),
-            ("https://pay.example.evil.example/", refused),
-            ("https://pay.example@evil.example/", refused),
-            ("http://127.0.0.1/", refused),
-            ("/authorizations", refused),
+            ("http://pay.example/", denied),
+            ("https://pay.example:8443/", denied),
+            ("https://pay.example.evil.example/", denied),
+            ("https://pay.example@evil.example/", denied),
+            ("http://127.0.0.1/", denied),
+            ("/authorizations", denied),
         ];
         for (url, expected) in table {
             check(check_asked("payment", &asked, &url.parse().unwrap()), expected);
@@ -194,21 +198,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_granted_says_what_grants_it() {
+    fn the_failure_of_a_missing_grant_says_how_to_grant_it() {
         let entry = ["[[grants.payment.http]]", "origin = \"https://pay.example\"", "methods = [\"POST\"]"];
-        let refused = not_granted("payment", &origin("https://pay.example"), &Method::POST);
-        check(Err(refused), Some((Kind::Denied, &entry)));
+        let denied = not_granted("payment", &origin("https://pay.example"), &Method::POST);
+        check(Err(denied), Some((Kind::Denied, &entry)));
     }
 
     #[test]
-    fn one_address_that_is_not_public_is_enough_to_refuse_all() {
-        let refused: Option<(Kind, &[&str])> =
+    fn one_address_that_is_not_public_denies_the_request() {
+        let denied: Option<(Kind, &[&str])> =
             Some((Kind::PrivateAddress, &["10.0.0.1", "`private = true`", "[[grants.payment.http]]"]));
         let unknown: Option<(Kind, &[&str])> = Some((Kind::NoAddress, &["no address"]));
         let table: [(bool, &[&str], _); 6] = [
             (false, &["1.1.1.1", "2606:4700:4700::1111"], None),
-            (false, &["1.1.1.1", "10.0.0.1"], refused),
-            (false, &["10.0.0.1"], refused),
+            (false, &["1.1.1.1", "10.0.0.1"], denied),
+            (false, &["10.0.0.1"], denied),
             (true, &["10.0.0.1", "::1"], None),
             (false, &[], unknown),
             (true, &[], unknown),
@@ -220,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_use_http_is_told_why() {
+    fn a_call_that_may_not_use_http_gets_the_reason() {
         for (operation, why) in
             [("run", "only through commands"), ("answer", "a query"), ("project", "events")]
         {

@@ -1,4 +1,4 @@
-//! The headers by which another system's records are found from ours (W3C Trace Context).
+//! The headers that connect the records of another system with those of the host (W3C Trace Context).
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Sets the headers of a command's `nth` request. The trace is what follows from one request to this host; the span is this
-/// request, the same whenever the command is tried again.
+/// Sets the headers of a command's `nth` request. All that follows from one request to this host is one
+/// trace. This request is a span, the same whenever the command is retried.
 pub(super) fn set(headers: &mut HeaderMap, correlation_id: &str, command_id: &str, nth: u64) {
     let trace = hashed::<16>(correlation_id);
     let span = hashed::<8>(&format!("{command_id} {nth}"));
@@ -16,13 +16,13 @@ pub(super) fn set(headers: &mut HeaderMap, correlation_id: &str, command_id: &st
     set_header(headers, REQUEST_ID, correlation_id);
 }
 
-/// Some bytes that follow from a text, in hexadecimal.
+/// Returns bytes derived from a text, in hexadecimal.
 fn hashed<const BYTES: usize>(text: &str) -> String {
     let hash: [u8; 32] = Sha256::digest(text).into();
     hex::encode(&hash[..BYTES])
 }
 
-/// A value that no header can carry is left out, and so is what the component has put there.
+/// Sets a header. Removes it, with the component's own value, if a header cannot carry `value`.
 fn set_header(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     match HeaderValue::from_str(value) {
         Ok(value) => _ = headers.insert(name, value),

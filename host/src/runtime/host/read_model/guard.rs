@@ -1,25 +1,28 @@
-//! What the SQL of a component may do, whatever it says.
+//! The rules for the SQL of components.
 //!
-//! *Invariant:* SQL of a component runs only inside a transaction of the host, and cannot end it unnoticed: SQLite rolls
-//! back by itself (`INSERT OR ROLLBACK`, a statement that ran out of time), and whatever came after that would take
-//! effect alone.
+//! *Invariant:* SQL of a component runs only inside a transaction of the host, and cannot end it unnoticed:
+//! SQLite itself rolls back in some cases (`INSERT OR ROLLBACK`, a statement that exceeded its time), and the
+//! statements after that would take effect alone.
 
 use std::ffi::c_int;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode};
 
+use crate::clock::Stopwatch;
+
 /// Running time of all statements of one call. A page of a report takes milliseconds.
 const MAX_SQL_TIME: Duration = Duration::from_secs(2);
-/// Instructions of SQLite between two looks at the clock: some tenths of a millisecond.
-const INSTRUCTIONS_A_LOOK: c_int = 10_000;
-/// Statements that a connection keeps prepared. A projection has about one an event it follows.
+/// Number of SQLite instructions between two checks of the time: some tenths of a millisecond.
+const INSTRUCTIONS_PER_CHECK: c_int = 10_000;
+/// Number of statements that a connection keeps prepared. A projection has about one per event that it
+/// follows.
 const MAX_PREPARED: usize = 64;
-/// Functions of SQLite whose result is another one each time, or may be: `date('now')`.
+/// SQLite functions whose result may differ from call to call: `date('now')`.
 const OF_THE_MOMENT: [&str; 12] = [
     "current_date",
     "current_time",
@@ -34,10 +37,10 @@ const OF_THE_MOMENT: [&str; 12] = [
     "timediff",
     "unixepoch",
 ];
-/// Tables, indexes and whatever else has such a name belong to the host.
+/// Prefix of the names of tables, indexes and so on that belong to the host.
 const HOSTS_PREFIX: &str = "kontor_";
 
-/// What SQLite itself refuses, for statements that would be expensive before the clock is looked at.
+/// Limits of SQLite itself, for statements that would be expensive before the first check of the time.
 const LIMITS: [(Limit, i32); 7] = [
     // One value or one row. Eight times the longest event.
     (Limit::SQLITE_LIMIT_LENGTH, 8 << 20),
@@ -51,7 +54,7 @@ const LIMITS: [(Limit, i32); 7] = [
     (Limit::SQLITE_LIMIT_ATTACHED, 0),
 ];
 
-/// Why a statement of a component has no result.
+/// The reason why a statement of a component has no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SqlError {
     #[error("the statements of one call may run for {} s", MAX_SQL_TIME.as_secs())]
@@ -73,29 +76,30 @@ impl From<rusqlite::Error> for SqlError {
     }
 }
 
-/// A connection that components may speak to. Unless the host says otherwise, whoever speaks is a component.
+/// A connection that components may use. Its statements are a component's, except in [`Self::host`] and
+/// [`Self::make_schema`].
 pub(crate) struct Guarded {
     connection: Connection,
     rules: Arc<Mutex<Rules>>,
 }
 
-/// Whose SQL it is.
+/// The author of a statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Speaker {
     Host,
-    /// The manifest's schema, in an empty database.
+    /// The manifest, with the schema of an empty database.
     Schema,
     Component,
 }
 
 struct Rules {
     speaker: Speaker,
-    /// What is left of the call's time.
+    /// The rest of the call's time.
     left: Duration,
-    /// When the running statement is interrupted.
-    until: Option<Instant>,
-    trouble: Option<ErrorCode>,
-    /// Whether the call has prepared a statement with a function of the moment.
+    /// The time of the running statement, which is interrupted when it exceeds `left`.
+    running: Option<Stopwatch>,
+    storage_error: Option<ErrorCode>,
+    /// True if the call has prepared a statement with a function of [`OF_THE_MOMENT`].
     used_moment: bool,
 }
 
@@ -104,8 +108,8 @@ impl Guarded {
         let rules = Arc::new(Mutex::new(Rules {
             speaker: Speaker::Component,
             left: MAX_SQL_TIME,
-            until: None,
-            trouble: None,
+            running: None,
+            storage_error: None,
             used_moment: false,
         }));
         for (limit, value) in LIMITS {
@@ -113,12 +117,15 @@ impl Guarded {
         }
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-        // Otherwise some statements are compiled again for each value that they get.
+        // Otherwise some statements are compiled again for each parameter value.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(MAX_PREPARED);
         let clock = rules.clone();
-        let late = move || lock(&clock).until.is_some_and(|until| Instant::now() >= until);
-        connection.progress_handler(INSTRUCTIONS_A_LOOK, Some(late))?;
+        let late = move || {
+            let rules = lock(&clock);
+            rules.running.is_some_and(|running| running.elapsed() >= rules.left)
+        };
+        connection.progress_handler(INSTRUCTIONS_PER_CHECK, Some(late))?;
         let authority = rules.clone();
         connection.authorizer(Some(move |context: AuthContext<'_>| {
             let mut rules = lock(&authority);
@@ -128,13 +135,13 @@ impl Guarded {
         Ok(Self { connection, rules })
     }
 
-    /// Runs the host's own SQL. It must not be prepared with `prepare_cached`: who may run a statement is checked when it is
-    /// prepared, so a component that knows its text would get it ready-made.
+    /// Runs the host's own SQL. It must not be prepared with `prepare_cached`: permissions are checked when a
+    /// statement is prepared, so a component that knows its text would get it from the cache unchecked.
     pub(crate) fn host<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
         self.speak(Speaker::Host, work)
     }
 
-    /// Makes the tables of a manifest.
+    /// Creates the tables of a manifest.
     pub(crate) fn make_schema(&self, sql: &str) -> rusqlite::Result<()> {
         self.speak(Speaker::Schema, |connection| connection.execute_batch(sql))
     }
@@ -146,18 +153,18 @@ impl Guarded {
         result
     }
 
-    /// Gives the next call all of its time, and forgets the trouble of the one before.
+    /// Starts a call: resets its time and the storage error of the call before.
     pub(crate) fn begin_call(&self) {
         let mut rules = lock(&self.rules);
         rules.left = MAX_SQL_TIME;
-        rules.trouble = None;
+        rules.storage_error = None;
         if std::mem::take(&mut rules.used_moment) {
-            // Which functions a statement has is said only when it is prepared.
+            // The functions of a statement are reported only when it is prepared.
             self.connection.flush_prepared_statement_cache();
         }
     }
 
-    /// Whether what the call has read may depend on the time or on chance.
+    /// Returns whether the results of the call may depend on the time or on random numbers.
     pub(crate) fn used_moment(&self) -> bool {
         lock(&self.rules).used_moment
     }
@@ -170,34 +177,31 @@ impl Guarded {
         if !self.in_transaction() {
             return Err(SqlError::RolledBack);
         }
-        let started = Instant::now();
-        {
-            let mut rules = lock(&self.rules);
-            rules.until = Some(started + rules.left);
-        }
+        let running = Stopwatch::start();
+        lock(&self.rules).running = Some(running);
         let result = work(&self.connection);
         let mut rules = lock(&self.rules);
-        rules.until = None;
-        rules.left = rules.left.saturating_sub(started.elapsed());
+        rules.running = None;
+        rules.left = rules.left.saturating_sub(running.elapsed());
         if let Err(SqlError::Sqlite(error)) = &result {
-            rules.trouble =
-                rules.trouble.or(error.sqlite_error_code().filter(|code| Self::is_trouble(*code)));
+            let code = error.sqlite_error_code().filter(|code| Self::is_storage_error(*code));
+            rules.storage_error = rules.storage_error.or(code);
         }
         result
     }
 
-    /// Whether the host's transaction still goes on.
+    /// Returns whether the host's transaction is still open.
     pub(crate) fn in_transaction(&self) -> bool {
         !self.connection.is_autocommit()
     }
 
-    /// What went wrong in this call that no component can be blamed for.
-    pub(crate) fn trouble(&self) -> Option<ErrorCode> {
-        lock(&self.rules).trouble
+    /// Returns the first error of this call that is not the component's fault.
+    pub(crate) fn storage_error(&self) -> Option<ErrorCode> {
+        lock(&self.rules).storage_error
     }
 
-    /// Whether an error is one of the file and the machine it is on.
-    pub(crate) fn is_trouble(code: ErrorCode) -> bool {
+    /// Returns whether an error is one of the file or of its machine.
+    pub(crate) fn is_storage_error(code: ErrorCode) -> bool {
         matches!(
             code,
             ErrorCode::DatabaseBusy
@@ -217,7 +221,7 @@ fn lock(rules: &Mutex<Rules>) -> MutexGuard<'_, Rules> {
     rules.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Names what is allowed, so that what SQLite learns some day is refused.
+/// Lists the allowed actions, so that future actions of SQLite are denied.
 fn allowed(speaker: Speaker, action: AuthAction<'_>) -> bool {
     let schema = speaker == Speaker::Schema;
     match action {
@@ -235,7 +239,7 @@ fn allowed(speaker: Speaker, action: AuthAction<'_>) -> bool {
         | AuthAction::CreateTrigger { trigger_name: name, table_name } => {
             schema && is_free(name) && is_free(table_name)
         }
-        // A part of CREATE INDEX.
+        // Part of CREATE INDEX.
         AuthAction::Reindex { .. } => schema,
         _ => false,
     }
@@ -285,9 +289,9 @@ mod tests {
         })
     }
 
-    fn refusal(guarded: &Guarded, sql: &str) -> String {
+    fn denial(guarded: &Guarded, sql: &str) -> String {
         match run(guarded, sql) {
-            Ok(()) => panic!("{sql} must be refused"),
+            Ok(()) => panic!("{sql} must be denied"),
             Err(error) => error.to_string(),
         }
     }
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_asks_for_the_time_or_for_chance_is_known_each_time() {
+    fn every_call_that_uses_the_time_or_random_numbers_is_recognized() {
         let guarded = guarded();
         for (sql, expected) in [
             ("SELECT date('now')", true),
@@ -364,22 +368,22 @@ mod tests {
             "DELETE FROM sqlite_schema",
             "SELECT 1; SELECT 2",
         ] {
-            refusal(&guarded, sql);
+            denial(&guarded, sql);
         }
         assert!(guarded.in_transaction());
-        assert_eq!(guarded.trouble(), None);
+        assert_eq!(guarded.storage_error(), None);
     }
 
     #[test]
-    fn what_the_host_has_run_stays_out_of_reach() {
+    fn statements_of_the_host_are_denied_to_components() {
         let guarded = guarded();
         let update = "UPDATE kontor_position SET position = 8";
         guarded.host(|connection| connection.execute(update, [])).unwrap();
-        refusal(&guarded, update);
+        denial(&guarded, update);
     }
 
     #[test]
-    fn a_schema_makes_tables_and_nothing_else() {
+    fn a_schema_creates_tables_and_nothing_else() {
         for sql in [
             "CREATE TABLE kontor_mine (a)",
             "CREATE TABLE t AS SELECT * FROM kontor_position",
@@ -393,22 +397,22 @@ mod tests {
             "COMMIT",
             "ATTACH ':memory:' AS other",
         ] {
-            let refused = guarded().make_schema(sql).map_err(|error| error.sqlite_error_code());
-            assert!(refused.is_err(), "{sql} must be refused");
+            let created = guarded().make_schema(sql).map_err(|error| error.sqlite_error_code());
+            assert!(created.is_err(), "{sql} must be denied");
         }
     }
 
     #[test]
     fn nothing_runs_after_a_rollback() {
         let guarded = guarded();
-        refusal(&guarded, "INSERT OR ROLLBACK INTO products VALUES ('b', -1)");
+        denial(&guarded, "INSERT OR ROLLBACK INTO products VALUES ('b', -1)");
         assert!(!guarded.in_transaction());
-        let refused = run(&guarded, "INSERT INTO products VALUES ('c', 1)").unwrap_err();
-        assert!(matches!(refused, SqlError::RolledBack), "{refused}");
+        let error = run(&guarded, "INSERT INTO products VALUES ('c', 1)").unwrap_err();
+        assert!(matches!(error, SqlError::RolledBack), "{error}");
     }
 
     #[test]
-    fn a_call_has_so_much_time_and_no_more() {
+    fn a_call_has_a_time_limit() {
         let guarded = guarded();
         lock(&guarded.rules).left = Duration::from_millis(5);
         let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
@@ -420,14 +424,14 @@ mod tests {
     }
 
     #[test]
-    fn statements_have_a_size() {
+    fn statements_have_a_size_limit() {
         let guarded = guarded();
         for sql in [
             &format!("SELECT '{}'", "x".repeat(100_000)),
             "SELECT zeroblob(9000000)",
             &format!("SELECT {}1", "1+".repeat(300)),
         ] {
-            refusal(&guarded, sql);
+            denial(&guarded, sql);
         }
     }
 }

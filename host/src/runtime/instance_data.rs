@@ -1,4 +1,4 @@
-//! What the host keeps for one instance: its WASI, its limits, and what the running call may do.
+//! The data of one instance: its WASI, its limits, its identity and the running call.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -14,8 +14,9 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, Was
 use wasmtime_wasi_http::WasiHttpCtx;
 
 use super::RuntimeLimits;
+use super::call::Scope;
 use super::console::Console;
-use super::host::{Ask, HttpAccess, HttpCall, HttpHooks, ReadSession, Steps};
+use super::host::{HttpAccess, HttpHooks};
 use crate::contract::Manifest;
 use crate::model::{Digest, Json, ServiceName};
 
@@ -26,30 +27,9 @@ const MAX_TABLE_ELEMENTS: usize = 100_000;
 pub(crate) struct Identity {
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) digest: Digest,
-    /// What `config.get` answers.
+    /// The values that `config.get` returns, by key.
     pub(crate) config: BTreeMap<String, Json>,
     pub(crate) http: HttpAccess,
-}
-
-/// What one call is about and what it may do.
-#[derive(Default)]
-pub(crate) struct Scope {
-    /// `decide`
-    pub(crate) operation: &'static str,
-    /// `create`
-    pub(crate) subject: Arc<str>,
-    /// Seeds the random generator and stands in the log.
-    pub(crate) id: Arc<str>,
-    /// What the clocks show.
-    pub(crate) time_ms: u64,
-    /// How many calls of other services this one serves: 0 for a request from outside.
-    pub(crate) depth: usize,
-    pub(crate) ask: Option<Arc<dyn Ask>>,
-    pub(crate) http: Option<HttpCall>,
-    pub(crate) read_model: Option<ReadSession>,
-    pub(crate) steps: Option<Box<dyn Steps>>,
-    /// Whether the clocks or the random generator were asked; known when the call has ended.
-    pub(crate) used_moment: bool,
 }
 
 /// The data of a store.
@@ -65,8 +45,8 @@ pub(crate) struct InstanceData {
     pub(super) moment: Arc<DeterministicContext>,
     /// None before the manifest is known.
     pub(crate) identity: Option<Arc<Identity>>,
-    /// None between calls.
-    pub(crate) scope: Option<Scope>,
+    /// The running call.
+    pub(crate) scope: Scope,
 }
 
 impl InstanceData {
@@ -88,32 +68,18 @@ impl InstanceData {
             http: HttpHooks::new(identity.clone(), limits.http),
             table: ResourceTable::new(),
             console,
-            memory: MemoryLimit { max_bytes: limits.memory_bytes, used_bytes: 0, refused: false },
+            memory: MemoryLimit { max_bytes: limits.memory_bytes, used_bytes: 0, denied: false },
             ticks_left: 0,
             moment,
             identity,
-            scope: None,
+            scope: Scope::default(),
         }
     }
-
-    pub(crate) fn service(&self) -> ServiceName {
-        service_name(self.identity.as_deref())
-    }
-
-    /// What the running call is: `decide`.
-    pub(crate) fn operation(&self) -> &'static str {
-        self.scope.as_ref().map_or("describe", |scope| scope.operation)
-    }
 }
 
-/// The service's name, for logs and errors.
+/// Returns the service's name, for logs and errors.
 pub(crate) fn service_name(identity: Option<&Identity>) -> ServiceName {
     identity.map_or_else(|| "unknown".into(), |identity| identity.manifest.service.clone())
-}
-
-/// Traps the call of an import that is not allowed where it was made.
-pub(crate) fn forbidden(import: &str, operation: &str) -> wasmtime::Error {
-    wasmtime::Error::msg(format!("{import} must not be called in {operation}"))
 }
 
 impl WasiView for InstanceData {
@@ -122,17 +88,17 @@ impl WasiView for InstanceData {
     }
 }
 
-/// Limits what an instance may allocate, and remembers that it was refused.
+/// Limits the memory of an instance, and remembers whether it was denied more.
 pub(super) struct MemoryLimit {
     max_bytes: usize,
     pub(super) used_bytes: usize,
-    pub(super) refused: bool,
+    pub(super) denied: bool,
 }
 
 impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let granted = desired <= self.max_bytes;
-        self.refused |= !granted;
+        self.denied |= !granted;
         if granted {
             self.used_bytes = desired;
         }
@@ -144,7 +110,7 @@ impl ResourceLimiter for MemoryLimit {
     }
 }
 
-/// The moment a call stands for: the same on every replay.
+/// The time and the random numbers of a call: the same on every replay.
 #[derive(Default)]
 pub(super) struct DeterministicContext {
     time_ms: AtomicU64,
@@ -159,7 +125,7 @@ impl DeterministicContext {
         self.used.store(false, Ordering::Relaxed);
     }
 
-    /// Whether what the call says may depend on it.
+    /// Returns whether the component asked for the time or for random numbers.
     pub(super) fn used(&self) -> bool {
         self.used.load(Ordering::Relaxed)
     }
@@ -218,7 +184,7 @@ impl TryRng for SeededRandom {
     }
 }
 
-/// Stands still at the recorded time of the call.
+/// A clock that stands still at the recorded time of the call.
 struct RecordedClock(Arc<DeterministicContext>);
 
 impl RecordedClock {
