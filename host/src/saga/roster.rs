@@ -202,83 +202,35 @@ mod tests {
         Roster { active: active.into_iter().collect() }
     }
 
+    /// The state after each event, and the answer, in the order of `EVENTS`.
+    const TABLE: [(Option<Slot>, [&str; 8]); 5] = [
+        (None, ["Queued", "Running start", "Running granted", "-", "- asleep", "-", "-", "-"]),
+        (
+            Some(Slot::Queued),
+            ["Queued", "Running start", "Queued denied", "Queued", "- asleep", "Queued", "-", "-"],
+        ),
+        (
+            Some(Slot::Running),
+            ["Running", "Woken", "Running denied", "Running", "- asleep", "Lost", "-", "-"],
+        ),
+        (
+            Some(Slot::Woken),
+            ["Woken", "Woken", "Woken denied", "Woken", "Running look again", "Lost", "- look again", "-"],
+        ),
+        (
+            Some(Slot::Lost),
+            ["Lost", "Lost", "Lost denied", "Woken", "Running look again", "Lost", "- look again", "-"],
+        ),
+    ];
+
     #[test]
     fn every_event_in_every_state() {
-        use Slot::{Lost, Queued, Running, Woken};
-        let (queued, running, woken, lost) = (Some(Queued), Some(Running), Some(Woken), Some(Lost));
-        let table: [(Option<Slot>, [(Option<Slot>, &str); 8]); 5] = [
-            (
-                None,
-                [
-                    (queued, ""),
-                    (running, "start"),
-                    (running, "granted"),
-                    (None, ""),
-                    (None, "asleep"),
-                    (None, ""),
-                    (None, ""),
-                    (None, ""),
-                ],
-            ),
-            (
-                queued,
-                [
-                    (queued, ""),
-                    (running, "start"),
-                    (queued, "denied"),
-                    (queued, ""),
-                    (None, "asleep"),
-                    (queued, ""),
-                    (None, ""),
-                    (None, ""),
-                ],
-            ),
-            (
-                running,
-                [
-                    (running, ""),
-                    (woken, ""),
-                    (running, "denied"),
-                    (running, ""),
-                    (None, "asleep"),
-                    (lost, ""),
-                    (None, ""),
-                    (None, ""),
-                ],
-            ),
-            (
-                woken,
-                [
-                    (woken, ""),
-                    (woken, ""),
-                    (woken, "denied"),
-                    (woken, ""),
-                    (running, "look again"),
-                    (lost, ""),
-                    (None, "look again"),
-                    (None, ""),
-                ],
-            ),
-            (
-                lost,
-                [
-                    (lost, ""),
-                    (lost, ""),
-                    (lost, "denied"),
-                    (woken, ""),
-                    (running, "look again"),
-                    (lost, ""),
-                    (None, "look again"),
-                    (None, ""),
-                ],
-            ),
-        ];
-        for (before, row) in table {
+        for (before, row) in TABLE {
             for ((name, event), expected) in EVENTS.into_iter().zip(row) {
                 let mut roster = roster(before);
                 let answer = event(&mut roster, &saga());
-                let after = roster.slot(&"a".into()).copied();
-                assert_eq!((after, answer), expected, "{name} in {before:?}");
+                let after = roster.slot(&"a".into()).map_or("-".to_owned(), |slot| format!("{slot:?}"));
+                assert_eq!(format!("{after} {answer}").trim_end(), expected, "{name} in {before:?}");
             }
         }
     }
