@@ -17,7 +17,8 @@ use crate::model::{Position, Rejection, StreamId};
 pub(super) const MAX_REQUESTS: usize = 16;
 
 /// How a read model stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "ProjectionOverview")]
 pub struct Overview {
     pub service: Arc<str>,
     /// The read model's version.
@@ -39,7 +40,8 @@ pub struct Overview {
 }
 
 /// How far a database is that is being built. It is done when it is as far as the live one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "ProjectionBuild")]
 pub struct Build {
     pub version: u32,
     pub position: Position,
@@ -65,7 +67,7 @@ impl Building {
 }
 
 /// A stream that a read model could not go on with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ParkedStream {
     /// Its name: `order/0199…`.
     pub stream: String,
@@ -78,7 +80,8 @@ pub struct ParkedStream {
 }
 
 /// What came of a redrive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "ProjectionRedrive")]
 pub struct Redrive {
     /// Streams that are parked no more.
     pub streams: u64,

@@ -94,7 +94,8 @@ pub(crate) struct Trigger {
 }
 
 /// A replay that asks for something else than the run before it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaDivergence")]
 pub struct Divergence {
     /// What the journal has under the step's name.
     pub journaled: Json,

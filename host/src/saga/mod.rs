@@ -62,7 +62,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 const LOG_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a client may know of a saga.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct SagaStatus {
     pub id: SagaId,
     pub service: Arc<str>,

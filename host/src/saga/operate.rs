@@ -30,7 +30,8 @@ pub struct Filter {
 }
 
 /// A saga in a list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaOverview")]
 pub struct Overview {
     pub id: SagaId,
     pub service: Arc<str>,

@@ -15,7 +15,8 @@ use crate::model::{Digest, NodeId, Recorded, Rejection, SagaId, StreamId, Versio
 pub use super::entry::Divergence;
 
 /// One saga from its trigger to where it stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaTimeline")]
 pub struct Timeline {
     pub id: SagaId,
     pub service: Arc<str>,
@@ -50,7 +51,8 @@ pub struct Timeline {
 }
 
 /// The event that started a saga.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaTrigger")]
 pub struct Trigger {
     pub stream: StreamId,
     pub version: Version,
@@ -58,7 +60,8 @@ pub struct Trigger {
     pub event: Arc<str>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaStep")]
 pub struct Step {
     /// Unique in the saga; that of step zero is `trigger`.
     pub name: String,
@@ -76,7 +79,8 @@ pub struct Step {
 }
 
 /// What a step is. A deciding command that was refused or failed is a `step`: only its acceptance makes it the pivot.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(inline)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Asked {
     Step { stream: StreamId, command: Arc<str> },
@@ -86,7 +90,8 @@ pub enum Asked {
     Wait { stream: StreamId, events: Vec<String>, until: Time },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaStepOutcome")]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     Done,
@@ -104,14 +109,16 @@ pub enum Outcome {
 }
 
 /// What became of the compensation of a step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaUndo")]
 pub struct Undo {
     pub outcome: UndoOutcome,
     #[serde(flatten)]
     pub course: Course,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaUndoOutcome")]
 #[serde(rename_all = "kebab-case")]
 pub enum UndoOutcome {
     Done,
@@ -121,7 +128,8 @@ pub enum UndoOutcome {
 }
 
 /// How a step or an undo came to its outcome.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(inline)]
 pub struct Course {
     /// When that was journaled; of what still waits, when it began to.
     pub time: Time,
@@ -140,7 +148,8 @@ pub struct Course {
 }
 
 /// What a person did about a saga.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaAct")]
 pub struct Acted {
     pub time: Time,
     pub actor: Arc<str>,
@@ -152,7 +161,8 @@ pub struct Acted {
     pub reason: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaActName")]
 #[serde(rename_all = "kebab-case")]
 pub enum ActName {
     Retry,
