@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use hyper::StatusCode;
-
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 use crate::error::{Chain, Fault};
 use crate::log::{AppendError, ReadError};
 use crate::model::{Position, Rejection, StreamId, Version};
@@ -53,11 +51,10 @@ impl From<CallError> for Problem {
                 return Problem::version_mismatch(Some(*expected), *actual);
             }
             CallError::Unknown(what) => {
-                Problem::new(StatusCode::NOT_FOUND, "not-deployed", format!("There is no {what}."))
+                Problem::new(ProblemCode::NotDeployed, format!("There is no {what}."))
             }
             CallError::KeyReused { .. } => Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency-key-reused",
+                ProblemCode::IdempotencyKeyReused,
                 "The Idempotency-Key has been used for another command or payload.",
             ),
             CallError::Busy { .. } => Problem::busy(),
@@ -66,19 +63,19 @@ impl From<CallError> for Problem {
             CallError::Append(error) => return error.into(),
             CallError::Read(error) => return error.into(),
             CallError::ReadModel { .. } => {
-                Problem::unavailable("read-model-unavailable", format!("{error}."))
+                Problem::new(ProblemCode::ReadModelUnavailable, format!("{error}."))
             }
             CallError::NotCaughtUp { service, at_least, reached } => {
                 let detail =
                     format!("The read model of {service} is at position {reached}, not yet at {at_least}.");
-                Problem::behind("read-model-behind", detail, *reached)
+                Problem::behind(ProblemCode::ReadModelBehind, detail, *reached)
             }
             CallError::Ahead { at_least, reached } => {
                 let detail = format!(
                     "The log is at position {reached}, not yet at {at_least}. A later position is that of another host, or \
                      of a log that has been put back since."
                 );
-                Problem::behind("position-ahead", detail, *reached)
+                Problem::behind(ProblemCode::PositionAhead, detail, *reached)
             }
         };
         problem.with_log_text(Chain(&error).to_string())
@@ -119,7 +116,7 @@ mod tests {
 
     fn check(error: impl Into<CallError>, status: u16, code: &str, retry: bool) {
         let problem = Problem::from(error.into());
-        let found = (problem.status().as_u16(), problem.code(), problem.is_passing());
+        let found = (problem.status().as_u16(), problem.code(), problem.is_transient());
         assert_eq!(found, (status, code, retry));
     }
 

@@ -99,3 +99,45 @@ pub struct AggregateState {
     /// The aggregate's view at that version.
     pub state: Json,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::{Meta, StreamId};
+
+    fn event(version: u64) -> Recorded {
+        Recorded {
+            position: Position::new(40 + version),
+            stream: StreamId::new("order", "7").unwrap(),
+            version: Version::new(version),
+            index: 0,
+            name: "order-created".into(),
+            payload: Json::parse(r#"{"total":1}"#.to_owned()).unwrap(),
+            meta: Arc::new(Meta {
+                command_id: CommandId::from("c".to_owned()),
+                command: "create".into(),
+                fingerprint: 1,
+                correlation_id: "r".into(),
+                causation_id: None,
+                digest: None,
+                time_ms: 0,
+                actor: "anonymous".into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn an_event_is_shown_with_all_that_the_log_knows() {
+        let shown: Value = serde_json::to_value(Event::from(&event(1))).unwrap();
+        let expected = json!({
+            "position": 41, "stream": "order/7", "version": 1, "name": "order-created", "payload": {"total": 1},
+            "id": "c/0", "command_id": "c", "command": "create", "correlation_id": "r", "causation_id": null,
+            "digest": null, "time": "1970-01-01T00:00:00.000Z", "actor": "anonymous",
+        });
+        assert_eq!(shown, expected);
+    }
+}

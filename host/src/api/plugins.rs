@@ -201,3 +201,64 @@ pub struct UndeployedPlugin {
     /// The SHA-256 digest of the component.
     pub digest: Digest,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::contract::fixtures::manifest;
+    use crate::deployed::{GateName, GateOutcome};
+
+    fn release() -> Release {
+        let digest = Digest::of(b"component");
+        Release { service: "order".into(), version: "1.0.0".to_owned(), digest, grants: Vec::new() }
+    }
+
+    fn refused() -> Gate {
+        let (gate, outcome) = (GateName::History, GateOutcome::Refused);
+        let says = "it cannot fold order/7: see its events, or leave it out".to_owned();
+        Gate { gate, outcome, took_ms: 12, says, findings: vec!["order/7".to_owned()] }
+    }
+
+    #[test]
+    fn a_service_has_the_time_of_its_deployment_if_it_is_known() {
+        let note = Some("spring sale".to_owned());
+        let running = Running { release: release(), since: Time(0), by: "ada".into(), note, before: vec![] };
+        let plugin = json!(Plugin::new(release().digest, &manifest(), Some(&running)));
+        assert_eq!(plugin["since"], "1970-01-01T00:00:00.000Z");
+        assert_eq!((&plugin["by"], &plugin["note"]), (&json!("ada"), &json!("spring sale")));
+        let unknown = json!(Plugin::new(release().digest, &manifest(), None));
+        assert_eq!((&unknown["service"], unknown.get("since")), (&json!("order"), None));
+    }
+
+    #[test]
+    fn a_change_has_only_the_members_that_apply() {
+        let undeployed = HistoryEntry {
+            version: Version::new(7),
+            time: Time(0),
+            actor: "ada".into(),
+            act: ActName::Undeployed,
+            service: "order".into(),
+            release: None,
+            replaced: Some(release().digest),
+            reason: None,
+            note: None,
+            gates: Vec::new(),
+        };
+        let expected = json!({
+            "version": 7, "time": "1970-01-01T00:00:00.000Z", "actor": "ada", "act": "undeployed", "service": "order",
+            "replaced": release().digest,
+        });
+        assert_eq!(json!(PluginChange::from(undeployed.clone())), expected);
+        let deployed = HistoryEntry {
+            act: ActName::Deployed,
+            release: Some(release()),
+            gates: vec![refused()],
+            ..undeployed
+        };
+        let entry = json!(PluginChange::from(deployed));
+        assert_eq!(entry["release"], json!({"version": "1.0.0", "digest": release().digest}));
+        assert_eq!(entry["gates"][0]["gate"], "history");
+    }
+}

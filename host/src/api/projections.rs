@@ -1,4 +1,4 @@
-//! Read models. The other replies are [`Overview`], [`crate::projection::Build`] and [`crate::projection::Redrive`].
+//! Read models. The other replies are [`Overview`] and [`crate::projection::Redrive`].
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -10,13 +10,22 @@ mod manifest;
 mod origin;
 mod payload;
 mod problem;
+mod problem_code;
+#[cfg(test)]
+mod problem_reference;
 mod routes;
 mod schema;
 
 pub use grants::{Grant, Grants, HttpGrant, InvalidGrant, Secret, SecretError, SecretSource};
-pub use manifest::*;
+pub use manifest::{
+    Aggregate, CONFIGURED, Command, Event, EventRef, IdSource, Manifest, Method, Permissions, Publication,
+    Query, ReadModel, Route, Saga, Subscription, Target,
+};
 pub use origin::{HttpOrigin, NoOrigin};
+pub use problem::ProblemBody;
+pub use problem_code::{ProblemCode, ProblemGroup};
 pub use routes::{ReservedRoute, RouteError, RouteTable};
+pub use schema::Violation;
 
 pub(crate) use action::{Action, CommandRoute, QueryRoute, placeholders};
 pub(crate) use address::is_public;
@@ -25,4 +34,4 @@ pub(crate) use payload::{
 };
 pub(crate) use problem::{PROBLEM_JSON, Problem};
 pub(crate) use routes::Found;
-pub(crate) use schema::{Arguments, Schema, Violation};
+pub(crate) use schema::{Arguments, Schema};

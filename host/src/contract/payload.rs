@@ -1,9 +1,8 @@
 //! The one check of payloads and arguments: from the text of a body to JSON that follows its schema.
 
-use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Manifest, Problem, Schema, Violation};
+use super::{Manifest, Problem, ProblemCode, Schema, Violation};
 use crate::model::{Json, StreamId};
 
 /// The argument of the query for an aggregate's view.
@@ -26,7 +25,11 @@ pub(crate) fn view_arguments() -> Value {
 }
 
 pub(crate) fn invalid_arguments(violations: Vec<Violation>) -> Problem {
-    Problem::violations("invalid-arguments", "The arguments do not follow the query's schema.", violations)
+    Problem::violations(
+        ProblemCode::InvalidArguments,
+        "The arguments do not follow the query's schema.",
+        violations,
+    )
 }
 
 /// Arguments that follow their schema, as the service gets them. The id of an aggregate must be one.
@@ -43,7 +46,7 @@ pub(crate) fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
     let value: Value = serde_json::from_str(text).map_err(no_json)?;
     schema.check(&value).map_err(|violations| {
         Problem::violations(
-            "invalid-payload",
+            ProblemCode::InvalidPayload,
             "The payload does not follow the command's schema.",
             violations,
         )
@@ -62,7 +65,7 @@ pub(crate) fn no_json(error: serde_json::Error) -> Problem {
 }
 
 fn invalid_json(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid-json", detail)
+    Problem::new(ProblemCode::InvalidJson, detail)
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::Json;
@@ -13,11 +14,12 @@ const MAX_VIOLATIONS: usize = 20;
 const MAX_REFS: usize = 8;
 
 /// One place where a payload does not follow its schema.
-#[derive(Debug, PartialEq, Serialize)]
-pub(crate) struct Violation {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Violation {
     /// A JSON pointer into the payload (RFC 6901).
-    pub(crate) pointer: String,
-    pub(crate) message: String,
+    pub pointer: String,
+    /// The violation, without its subject: "is missing".
+    pub message: String,
 }
 
 /// A schema to check payloads with.

@@ -5,11 +5,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 use crate::model::{CommandId, Position, Version};
 use crate::query::Revision;
 
@@ -159,7 +158,7 @@ fn request_id(headers: &HeaderMap) -> Option<Arc<str>> {
 pub(super) fn same_site(headers: &HeaderMap) -> Result<(), Problem> {
     if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
         let detail = "Commands are not taken from the pages of other sites.";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "cross-site", detail));
+        return Err(Problem::new(ProblemCode::CrossSite, detail));
     }
     Ok(())
 }

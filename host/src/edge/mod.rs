@@ -42,17 +42,17 @@ pub struct HostContext {
 }
 
 impl HostContext {
-    /// How the host is.
+    /// Returns the state of the host for the other members of the cluster.
     pub(crate) fn status(&self) -> Status {
         Status {
             position: *self.log.head().borrow(),
             deployment: self.deployer.version(),
-            troubles: self.troubles(),
+            troubles: self.warnings(),
         }
     }
 
-    /// Sentences about what does not work and does not keep the host from taking traffic, none if all does.
-    fn troubles(&self) -> Vec<String> {
+    /// Returns the defects that do not keep the host from taking traffic, a sentence each.
+    fn warnings(&self) -> Vec<String> {
         let log = (!self.log.state().takes_appends)
             .then(|| "the log takes no commands at the moment; queries are answered".to_owned());
         let messaging = self.messaging.as_ref().map(Messaging::troubles).unwrap_or_default();

@@ -8,5 +8,5 @@ use crate::query::Inquiry;
 pub(super) fn refusal(error: CallError, inquiry: &Inquiry) -> Problem {
     let rejected = matches!(error, CallError::Rejected(_));
     let problem = Problem::from(error);
-    if rejected { problem.reflecting(inquiry.reflects()) } else { problem }
+    if rejected { problem.with_position(inquiry.reflects()) } else { problem }
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::body::BodyDataStream;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use futures::StreamExt as _;
 
 use super::HttpLimits;
 use super::headers;
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 
 /// The most that is taken off the line of a body that nobody reads: what somebody may send by mistake.
 const DISCARDED_BYTES: usize = 64 << 20;
@@ -23,7 +23,7 @@ pub(super) async fn read(
 ) -> Result<Vec<u8>, Problem> {
     if !headers::content_is_json(headers) {
         let detail = "The body of a command is JSON: send it as application/json.";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
+        return Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
     }
     in_time(limits.body_read, collect(limits.body_bytes, headers, body)).await
 }
@@ -56,12 +56,12 @@ pub(super) async fn in_time<T>(
 ) -> Result<T, Problem> {
     tokio::time::timeout(limit, arrival).await.unwrap_or_else(|_| {
         let detail = "The body did not arrive in time.";
-        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail))
+        Err(Problem::new(ProblemCode::BodyTimeout, detail))
     })
 }
 
 pub(super) fn broken_off() -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "incomplete-body", "The body broke off.")
+    Problem::new(ProblemCode::IncompleteBody, "The body broke off.")
 }
 
 /// Takes what is left of a body off the line before its request is refused. A client that is cut off while it still

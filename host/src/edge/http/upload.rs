@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use axum::body::BodyDataStream;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use multer::{Constraints, Multipart, SizeLimit};
 
 use super::body;
 use super::headers::SIGNATURE;
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 use crate::deploy::{MAX_COMPONENT_BYTES, Upload};
 
 /// How long the components may take to arrive. The largest one takes as long over a line of 4 Mbit/s.
@@ -35,7 +35,7 @@ pub(super) async fn read(headers: &HeaderMap, body: &mut BodyDataStream) -> Resu
     let components = body::in_time(ARRIVAL, arrival).await?;
     if components.iter().all(Vec::is_empty) {
         let detail = "There is no component in the body: send the bytes of a .wasm file.";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "no-component", detail));
+        return Err(Problem::new(ProblemCode::NoComponent, detail));
     }
     signed(components, signatures)
 }
@@ -58,13 +58,13 @@ fn content(headers: &HeaderMap) -> Result<Content, Problem> {
         return Ok(Content::Component);
     }
     multer::parse_boundary(value).map(|boundary| Content::Form { boundary }).map_err(|error| {
-        let (status, code) = match error {
-            multer::Error::NoBoundary => (StatusCode::BAD_REQUEST, "invalid-form"),
-            _ => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
+        let code = match error {
+            multer::Error::NoBoundary => ProblemCode::InvalidForm,
+            _ => ProblemCode::UnsupportedMediaType,
         };
         let detail =
             "Send one component as application/wasm, or several as multipart/form-data with a boundary.";
-        Problem::new(status, code, detail)
+        Problem::new(code, detail)
     })
 }
 
@@ -94,7 +94,7 @@ fn refused(what: &str, error: &multer::Error) -> Problem {
 }
 
 fn invalid_form(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid-form", detail)
+    Problem::new(ProblemCode::InvalidForm, detail)
 }
 
 fn bytes(limit: u64) -> usize {

@@ -12,7 +12,6 @@ use async_nats::client::PublishErrorKind;
 use async_nats::{Client, Message, SubscribeError, Subscriber};
 use futures::StreamExt as _;
 use futures::stream::{SelectAll, select_all};
-use hyper::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -22,7 +21,7 @@ use self::table::{Endpoint, Table};
 use super::metrics::RequestMetrics;
 use super::{HostContext, stopped};
 use crate::cluster::Connection;
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 
 /// All commands and queries. The subscriptions are the same whatever is deployed, so no request is lost with a deployment.
 const SUBJECTS: [&str; 2] = ["kontor.*.cmd.*.*", "kontor.*.query.*"];
@@ -117,12 +116,12 @@ impl Site {
         self.follow();
         let Some(endpoint) = self.table.find(&message.subject).cloned() else {
             let detail = format!("Nothing is deployed that takes {}.", message.subject);
-            let problem = Problem::new(StatusCode::NOT_FOUND, "not-deployed", detail);
+            let problem = Problem::new(ProblemCode::NotDeployed, detail);
             return self.refuse(&self.unmatched, started, message, problem).await;
         };
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             let detail = "The host has as many requests over NATS as it takes on. Nothing was done.";
-            let problem = Problem::unavailable("busy", detail);
+            let problem = Problem::new(ProblemCode::Busy, detail);
             return self.refuse(&endpoint.metrics, started, message, problem).await;
         };
         let (client, edge, stopping) = (self.nats.client().clone(), self.edge.clone(), self.stopping.clone());
@@ -170,8 +169,7 @@ async fn reply(client: &Client, message: Message, answer: Answer) {
     let sent = client.publish_with_headers(to.clone(), answer.headers, answer.body).await;
     if sent.is_err_and(|error| error.kind() == PublishErrorKind::MaxPayloadExceeded) {
         let detail = "The answer is larger than a message of NATS may be. HTTP has no such limit.";
-        let answer =
-            Answer::from(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "answer-too-large", detail));
+        let answer = Answer::from(Problem::new(ProblemCode::AnswerTooLarge, detail));
         // Err: the connection is closed, and nobody hears it.
         let _ = client.publish_with_headers(to, answer.headers, answer.body).await;
     }

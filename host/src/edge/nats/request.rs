@@ -17,7 +17,7 @@ use super::table::{Does, Endpoint};
 use crate::contract::{
     PROBLEM_JSON, Problem, Schema, admitted, invalid_arguments, json_text, no_json, payload,
 };
-use crate::edge::command::{Asked, carry_out};
+use crate::edge::command::{CommandRequest, execute};
 use crate::edge::query::refusal;
 use crate::edge::{HostContext, headers};
 use crate::model::Position;
@@ -64,7 +64,7 @@ async fn carry(
     let wait = headers::prefer_wait(&headers, edge.limits.wait);
     match &endpoint.does {
         Does::Command { aggregate, command, payload: schema } => {
-            let asked = Asked {
+            let request = CommandRequest {
                 aggregate: aggregate.clone(),
                 command: command.clone(),
                 id: id(&headers)?,
@@ -74,9 +74,9 @@ async fn carry(
                 wait,
                 correlation_id: headers::correlation_id(&headers, headers::MESSAGE_ID),
             };
-            let done = carry_out(edge, asked, stopping).await?;
-            let body = serde_json::to_vec(&done.reply()).map_err(|_| Problem::internal())?;
-            Ok(Answer::good(body.into(), done.accepted.position))
+            let executed = execute(edge, request, stopping).await?;
+            let body = serde_json::to_vec(&executed.reply()).map_err(|_| Problem::internal())?;
+            Ok(Answer::good(body.into(), executed.position))
         }
         Does::Query { service, query, arguments, is_view } => {
             let arguments = read_arguments(arguments, &message.payload)?;
@@ -145,7 +145,7 @@ impl From<Problem> for Answer {
         answer.headers.insert(NATS_SERVICE_ERROR, code);
         answer.headers.insert(NATS_SERVICE_ERROR_CODE, status.to_string());
         answer.headers.insert("Content-Type", PROBLEM_JSON);
-        if problem.is_passing() {
+        if problem.is_transient() {
             answer.headers.insert("Retry-After", "1");
         }
         if let Some(position) = problem.reflects() {
@@ -158,6 +158,7 @@ impl From<Problem> for Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::ProblemCode;
 
     fn message(headers: &[(&str, &str)]) -> Message {
         let mut map = NatsHeaders::new();
@@ -184,7 +185,8 @@ mod tests {
 
     #[test]
     fn a_problem_is_an_error_of_the_services_api_with_a_body() {
-        let answer = Answer::from(Problem::unavailable("busy", "Not now.").reflecting(Position::new(7)));
+        let answer =
+            Answer::from(Problem::new(ProblemCode::Busy, "Not now.").with_position(Position::new(7)));
         assert!(answer.is_error());
         for (name, value) in [
             ("Nats-Service-Error", "busy"),
