@@ -15,7 +15,8 @@ pub struct CommandReply {
     pub id: String,
     /// The version of the aggregate.
     pub version: Version,
-    /// The position in the log that covers the command. A query with this position in `Kontor-Position` sees its effect.
+    /// The position in the log that covers the command. A query with this position in `Kontor-Position` sees
+    /// its effect.
     pub position: Position,
     /// The names of the events that the command recorded, in their order.
     pub events: Vec<Arc<str>>,

@@ -1,5 +1,5 @@
-//! Dead letters: messages of NATS that could not become commands. The items of the list are [`crate::messaging::DeadLetter`],
-//! the reply to a redrive is [`crate::messaging::Redriven`].
+//! Dead letters: messages of NATS that could not become commands. The items of the list are
+//! [`crate::messaging::DeadLetter`], the reply to a redrive is [`crate::messaging::Redriven`].
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -134,7 +134,8 @@ mod tests {
     fn an_event_is_shown_with_all_that_the_log_knows() {
         let shown: Value = serde_json::to_value(Event::from(&event(1))).unwrap();
         let expected = json!({
-            "position": 41, "stream": "order/7", "version": 1, "name": "order-created", "payload": {"total": 1},
+            "position": 41, "stream": "order/7", "version": 1, "name": "order-created",
+            "payload": {"total": 1},
             "id": "c/0", "command_id": "c", "command": "create", "correlation_id": "r", "causation_id": null,
             "digest": null, "time": "1970-01-01T00:00:00.000Z", "actor": "anonymous",
         });

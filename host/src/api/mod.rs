@@ -1,5 +1,6 @@
-//! The wire types of the host's own routes: parameters, request bodies and replies, once for the HTTP edge, its OpenAPI
-//! document, the CLI and the testkit. A type of the domain that is sent as it is keeps its place and is used from there.
+//! The wire types of the host's own routes: parameters, request bodies and replies, once for the HTTP edge,
+//! its OpenAPI document, the CLI and the testkit. A type of the domain that is sent as it is keeps its place
+//! and is used from there.
 
 mod commands;
 mod dead_letters;
@@ -27,7 +28,7 @@ pub use self::projections::{ProjectionDetails, RedriveRequest, ReplayRequest};
 pub use self::sagas::{ResolveRequest, RetryRequest, SagaListQuery, SkipRequest};
 pub use self::status::{Health, HealthStatus, Readiness, ReadinessStatus};
 
-/// The longest reason or note that an operator may give, in characters. It stays in the log for ever.
+/// The longest reason or note that an operator may give, in characters. It stays in the log.
 pub const MAX_REASON_LENGTH: usize = 1_000;
 
 /// A whole list.

@@ -158,7 +158,8 @@ pub struct DeployQuery {
     /// A break to allow, as the gate `compatible` names it: `command:order/create`. May be repeated.
     #[serde(default)]
     pub allow_breaking: Vec<String>,
-    /// A permission to grant: `service:payment`, `subject:orders.>` or `http:https://payments.example`. May be repeated.
+    /// A permission to grant: `service:payment`, `subject:orders.>` or `http:https://payments.example`. May
+    /// be repeated.
     #[serde(default)]
     pub grant: Vec<String>,
 }
@@ -247,7 +248,8 @@ mod tests {
             gates: Vec::new(),
         };
         let expected = json!({
-            "version": 7, "time": "1970-01-01T00:00:00.000Z", "actor": "ada", "act": "undeployed", "service": "order",
+            "version": 7, "time": "1970-01-01T00:00:00.000Z", "actor": "ada", "act": "undeployed",
+            "service": "order",
             "replaced": release().digest,
         });
         assert_eq!(json!(PluginChange::from(undeployed.clone())), expected);

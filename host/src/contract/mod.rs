@@ -1,5 +1,5 @@
-//! The facts that host, component and client agree on: the manifest, its schemas and routes, what an operator grants, and
-//! the problems that every way in answers with.
+//! The facts that host, component and client agree on: the manifest, its schemas and routes, the grants of
+//! operators, and the problems of every edge.
 
 mod action;
 mod address;

@@ -18,7 +18,8 @@ pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 /// The `type` of a problem whose code is a service's own (RFC 9457, 4.2.1).
 const BLANK: &str = "about:blank";
 
-/// One error as the caller sees it, with the text for the host's log. Boxed, because results are mostly good and small.
+/// One error as the caller sees it, with the text for the host's log. Boxed, because results are mostly good
+/// and small.
 #[derive(Debug)]
 pub(crate) struct Problem(Box<Facts>);
 
@@ -244,7 +245,8 @@ impl Problem {
     }
 }
 
-/// The rejection of a service conflicts with the state of things (409), with three exceptions that HTTP has a status for.
+/// The rejection of a service conflicts with the state of things (409), with three exceptions that HTTP has a
+/// status for.
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         let status = match rejection.code.as_str() {

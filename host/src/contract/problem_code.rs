@@ -1,5 +1,6 @@
-//! The codes of all problems that the host itself answers with, each with its status and its documentation, once: the
-//! body of a problem, `GET /problems/{code}`, the OpenAPI document and docs/reference/problems.md follow from this table.
+//! The codes of all problems that the host itself answers with, each with its status and its documentation,
+//! once: the body of a problem, `GET /problems/{code}`, the OpenAPI document and docs/reference/problems.md
+//! follow from this table.
 
 use hyper::StatusCode;
 
@@ -18,7 +19,8 @@ pub enum ProblemGroup {
     Fault,
 }
 
-/// Defines the codes from their rows: the meaning as the doc comment, then status, name and title, then the advice.
+/// Defines the codes from their rows: the meaning as the doc comment, then status, name and title, then the
+/// advice.
 macro_rules! problem_codes {
     ($($group:ident {$(
         $(#[doc = $meaning:literal])+

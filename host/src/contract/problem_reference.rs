@@ -1,9 +1,9 @@
-//! docs/reference/problems.md, generated from [`ProblemCode::ALL`], and a body of each kind. `cargo xtask bless` writes both
-//! anew.
+//! docs/reference/problems.md, generated from [`ProblemCode::ALL`], and a body of each kind. `cargo xtask
+//! bless` writes both anew.
 
 use std::fmt::Write as _;
 
-use expect_test::{expect, expect_file};
+use expect_test::expect_file;
 use serde_json::{Value, json};
 
 use super::{Problem, ProblemCode, Violation};
@@ -61,7 +61,7 @@ fn a_snapshot_holds_one_body_of_each_kind() {
         Problem::internal(),
     ];
     let lines: Vec<_> = problems.iter().map(|problem| String::from_utf8(problem.body()).unwrap()).collect();
-    expect![[""]].assert_eq(&(lines.join("\n") + "\n"));
+    expect_file!["snapshots/problems.jsonl"].assert_eq(&(lines.join("\n") + "\n"));
     for line in lines {
         let body: super::ProblemBody = serde_json::from_str(&line).unwrap();
         assert_eq!(serde_json::to_value(body).unwrap(), serde_json::from_str::<Value>(&line).unwrap());

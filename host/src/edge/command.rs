@@ -1,4 +1,5 @@
-//! Commands over HTTP and NATS: from a [`CommandRequest`] to a [`Command`], and from its outcome to a [`CommandResponse`].
+//! Commands over HTTP and NATS: from a [`CommandRequest`] to a [`Command`], and from its outcome to a
+//! [`CommandResponse`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,8 +125,9 @@ async fn expected_version(
     }
 }
 
-/// Returns the problem of a command that was not accepted. A rejection was decided on the log as it is now, and carries that
-/// position like any other reply: a query at this position sees the reason. A fault reflects nothing.
+/// Returns the problem of a command that was not accepted. A rejection was decided on the log as it is now,
+/// and carries that position like any other reply: a query at this position sees the reason. A fault reflects
+/// nothing.
 fn problem(host: &HostContext, error: CallError) -> Problem {
     let decided = matches!(error, CallError::Rejected(_) | CallError::VersionMismatch { .. });
     let problem = Problem::from(error);
@@ -136,9 +138,9 @@ fn head(host: &HostContext) -> Position {
     *host.log.head().borrow()
 }
 
-/// Adds the saga that the command started. Without `wait` the response is that of the command, as recorded, however often it
-/// is sent. With it, the response has the aggregate's view at the end of the saga or of the wait, and a position that covers
-/// everything that the saga did.
+/// Adds the saga that the command started. Without `wait` the response is that of the command, as recorded,
+/// however often it is sent. With it, the response has the aggregate's view at the end of the saga or of the
+/// wait, and a position that covers everything that the saga did.
 async fn follow(
     host: &HostContext,
     accepted: Accepted,

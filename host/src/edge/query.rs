@@ -1,10 +1,11 @@
-//! What queries have in common, whichever door they come in by.
+//! Queries over HTTP and NATS: the parts that both have in common.
 
 use crate::aggregate::CallError;
 use crate::contract::Problem;
 use crate::query::Inquiry;
 
-/// A rejection is an answer, and says what it reflects like any other.
+/// Returns the problem of a query without an answer. A rejection is an answer, and carries its position like
+/// any other.
 pub(super) fn refusal(error: CallError, inquiry: &Inquiry) -> Problem {
     let rejected = matches!(error, CallError::Rejected(_));
     let problem = Problem::from(error);

@@ -1,4 +1,5 @@
-//! Commands over HTTP: from the request to a [`CommandRequest`], and from the [`CommandResponse`] to the response.
+//! Commands over HTTP: from the request to a [`CommandRequest`], and from the [`CommandResponse`] to the
+//! response.
 
 use std::borrow::Cow;
 
@@ -10,8 +11,8 @@ use super::{Call, HttpServer, body, headers, json_reply};
 use crate::contract::{CommandRoute, Problem, payload};
 use crate::edge::command::{CommandRequest, CommandResponse, execute};
 
-/// Answers 202 if the command started a saga, unless the reply has waited for its end; otherwise 201 if the command created
-/// its aggregate, and else 200.
+/// Answers 202 if the command started a saga, unless the reply has waited for its end; otherwise 201 if the
+/// command created its aggregate, and else 200.
 pub(super) async fn answer(
     server: &HttpServer,
     route: &CommandRoute,

@@ -21,7 +21,8 @@ use crate::error::Chain;
 use crate::log::{ReadError, Subscription};
 use crate::model::{Position, Recorded};
 
-/// The interval between signs of life on a stream without events: shorter than the common minute after which proxies close it.
+/// The interval between signs of life on a stream without events: shorter than the common minute after which
+/// proxies close it.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 pub(super) fn routes() -> Vec<HostRoute> {
@@ -73,8 +74,8 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
     position.ok_or_else(refused).map(Some)
 }
 
-/// The progress of one client in the log. It reads the next page when the client has taken the last event of the one before,
-/// so a slow client costs one page of memory.
+/// The progress of one client in the log. It reads the next page when the client has taken the last event of
+/// the one before, so a slow client costs one page of memory.
 struct Reader {
     subscription: Subscription,
     pending: VecDeque<Recorded>,
@@ -82,7 +83,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// Returns the next event, or none when the log is closed. A failed read ends the stream; the client connects again.
+    /// Returns the next event, or none when the log is closed. A failed read ends the stream; the client
+    /// connects again.
     async fn step(mut self) -> Result<Option<(sse::Event, Self)>, StreamError> {
         while self.pending.is_empty() {
             match self.subscription.next().await? {

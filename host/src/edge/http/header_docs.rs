@@ -11,7 +11,8 @@ pub(super) struct Header {
 pub(super) const IDEMPOTENCY_KEY: Header = Header {
     name: "Idempotency-Key",
     example: "cart-7",
-    meaning: "The id of the command. A command repeated with its key takes effect once. Up to 255 characters.",
+    meaning: "The id of the command. A command repeated with its key takes effect once. \
+              Up to 255 characters.",
 };
 
 pub(super) const IF_MATCH: Header = Header {
@@ -23,7 +24,8 @@ pub(super) const IF_MATCH: Header = Header {
 pub(super) const PREFER: Header = Header {
     name: "Prefer",
     example: "wait=5",
-    meaning: "`wait=N`: the seconds to wait for the end of the saga, or for the position of `Kontor-Position`.",
+    meaning: "`wait=N`: the seconds to wait for the end of the saga, or for the position of \
+              `Kontor-Position`.",
 };
 
 pub(super) const KONTOR_POSITION: Header = Header {
@@ -47,8 +49,8 @@ pub(super) const KONTOR_ACTOR: Header = Header {
 pub(super) const KONTOR_SIGNATURE: Header = Header {
     name: "Kontor-Signature",
     example: "kX3v…==",
-    meaning: "The Ed25519 signature of the component's SHA-256 digest in base64; several in the order of the components, \
-              separated by commas.",
+    meaning: "The Ed25519 signature of the component's SHA-256 digest in base64; several in the order of \
+              the components, separated by commas.",
 };
 
 pub(super) const LAST_EVENT_ID: Header = Header {

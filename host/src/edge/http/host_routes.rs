@@ -38,8 +38,8 @@ pub(super) fn all() -> impl Iterator<Item = &'static HostRoute> {
     HOST_ROUTES.iter()
 }
 
-/// Returns the host's own routes, for a table with those of the services. An error is a sentence that says which schema of
-/// a row is wrong.
+/// Returns the host's own routes, for a table with those of the services. An error is a sentence that says
+/// which schema of a row is wrong.
 pub(super) fn host_routes() -> Result<Vec<ReservedRoute<&'static HostRoute>>, String> {
     all().try_for_each(HostRoute::check)?;
     Ok(all().map(|route| route.reserved(route)).collect())

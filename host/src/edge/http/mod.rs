@@ -1,7 +1,7 @@
 //! The HTTP edge: commands and queries on the routes of the manifests, and the host's own routes.
 //!
-//! A request is matched against the [`RouteTable`] and answered by one of the files beside this one. Each response has a
-//! request id, a line in the log and a count in the metrics. Every error is a [`Problem`].
+//! A request is matched against the [`RouteTable`] and answered by one of the files beside this one. Each
+//! response has a request id, a line in the log and a count in the metrics. Every error is a [`Problem`].
 
 mod body;
 mod command;
@@ -57,18 +57,20 @@ const UNMATCHED: &str = "unmatched";
 /// The limits of one client, so that none can exhaust the host.
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
-    /// Maximum size of a request's body. A command's payload is stored with its event, so a megabyte is a lot.
+    /// Maximum size of a request's body. A command's payload is stored with its event, so a megabyte is a
+    /// lot.
     pub body_bytes: usize,
     /// Maximum time for a body to arrive.
     pub body_read: Duration,
-    /// Maximum time for the head of a request to arrive, and for a connection to be idle. Longer than the minute after
-    /// which proxies close an idle connection, so that the host never closes it first.
+    /// Maximum time for the head of a request to arrive, and for a connection to be idle. Longer than the
+    /// minute after which proxies close an idle connection, so that the host never closes it first.
     pub header_read: Duration,
     /// The longest `Prefer: wait`.
     pub wait: Duration,
     /// Maximum number of clients that read `/events` at the same time.
     pub event_streams: usize,
-    /// Maximum number of open connections. Others wait in the kernel's queue. About 20 KiB each, and one file descriptor.
+    /// Maximum number of open connections. Others wait in the kernel's queue. About 20 KiB each, and one file
+    /// descriptor.
     pub connections: usize,
     /// Maximum time for requests in flight to end at a shutdown.
     pub drain: Duration,
@@ -145,8 +147,8 @@ impl HttpServer {
         if Arc::ptr_eq(&tables.deployed, &deployed) { tables } else { self.rebuild(deployed) }
     }
 
-    /// Builds the tables of a new set. The gates of a deployment refuse services whose routes conflict; if such a set gets
-    /// here all the same, the routes before it stay, which is better than none.
+    /// Builds the tables of a new set. The gates of a deployment refuse services whose routes conflict; if
+    /// such a set gets here all the same, the routes before it stay, which is better than none.
     fn rebuild(&self, deployed: Arc<Deployed>) -> Arc<Tables> {
         let _guard = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.tables.load_full();
@@ -154,7 +156,7 @@ impl HttpServer {
             return before;
         }
         let routes = routes_of(&deployed).map(Arc::new).unwrap_or_else(|error| {
-            tracing::error!(error = %Chain(&error), "the routes of the deployed services conflict; the old ones stay");
+            tracing::error!(error = %Chain(&error), "the deployed routes conflict; the old ones stay");
             before.routes.clone()
         });
         let tables = Arc::new(Tables { deployed, routes, openapi: OnceLock::new() });
@@ -183,7 +185,7 @@ impl HttpServer {
         let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
-            tracing::error!(route, %request_id, panic = message, "a handler panicked; its request is answered with 500");
+            tracing::error!(route, %request_id, panic = message, "a handler panicked; answered with 500");
             Err(Problem::internal())
         });
         if outcome.is_err() {
@@ -191,7 +193,8 @@ impl HttpServer {
         }
         let problem = outcome.as_ref().err();
         if let Some(problem) = problem.filter(|problem| problem.is_to_be_logged()) {
-            tracing::error!(route, %request_id, code = problem.code(), "request failed: {}", problem.log_text());
+            let (code, text) = (problem.code(), problem.log_text());
+            tracing::error!(route, %request_id, code, "request failed: {text}");
         }
         let mut response = outcome.into_response();
         if let Ok(id) = HeaderValue::try_from(&*request_id) {
@@ -200,7 +203,8 @@ impl HttpServer {
         let (took, status) = (started.elapsed(), response.status());
         metrics.record(status.as_u16(), took);
         let duration_ms = took.as_secs_f64() * 1e3;
-        tracing::debug!(method = %parts.method, route, status = status.as_u16(), duration_ms, %request_id, "request");
+        let (method, status) = (&parts.method, status.as_u16());
+        tracing::debug!(%method, route, status, duration_ms, %request_id, "request");
         response
     }
 

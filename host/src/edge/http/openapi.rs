@@ -1,7 +1,8 @@
-//! The OpenAPI 3.1 document of everything that is deployed, made from the manifests and from the host's own rows.
+//! The OpenAPI 3.1 document of everything that is deployed, made from the manifests and from the host's own
+//! rows.
 //!
-//! The schemas of commands, views and answers become components. Their own `$ref`s, which count from the schema's root,
-//! are rewritten to count from the document's.
+//! The schemas of commands, views and answers become components. Their own `$ref`s, which count from the
+//! schema's root, are rewritten to count from the document's.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -191,12 +192,14 @@ impl Parts {
         let ok = |text: &str| json!({"description": text, "content": {JSON: {"schema": reply}}});
         json!({
             "operationId": format!("{aggregate}.{name}"), "tags": [manifest.service],
-            "summary": format!("{aggregate}.{name}"), "description": command.map(|command| &command.description),
+            "summary": format!("{aggregate}.{name}"),
+            "description": command.map(|command| &command.description),
             "parameters": parameters,
             "requestBody": {"content": {JSON: {"schema": payload}}},
             "responses": {
                 "200": ok("The command was accepted."), "201": ok("The command created the aggregate."),
-                "202": ok("The command was accepted and started a saga, which is at `Location`."), "default": self.problem_response(),
+                "202": ok("The command was accepted and started a saga, which is at `Location`."),
+                "default": self.problem_response(),
             },
         })
     }
@@ -251,7 +254,8 @@ impl Parts {
     }
 }
 
-/// Returns a suffix that distinguishes the operations of one query on several paths: `orders-id` for `/orders/{id}`.
+/// Returns a suffix that distinguishes the operations of one query on several paths: `orders-id` for
+/// `/orders/{id}`.
 fn operation_suffix(path: &str) -> String {
     let words = path.split(['/', '{', '}']).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("-")

@@ -1,4 +1,5 @@
-//! The state of the host for operators: health, readiness, metrics, the members of the cluster; and the page of the API.
+//! The state of the host for operators: health, readiness, metrics, the members of the cluster; and the page
+//! of the API.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};

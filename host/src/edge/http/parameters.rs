@@ -17,12 +17,12 @@ use crate::contract::{Problem, Schema};
 pub(super) struct Parameters<'r>(Vec<(Cow<'r, str>, Cow<'r, str>)>);
 
 impl<'r> Parameters<'r> {
-    /// A repeated parameter is refused, because there would be no telling which one counts.
+    /// Reads a query string. A repeated parameter is refused, because it is unclear which value counts.
     pub(super) fn parse(query: Option<&'r str>) -> Result<Self, Problem> {
         Self::parse_with_lists(query, &[])
     }
 
-    /// The parameters with the names of `lists` may be there any number of times.
+    /// Reads a query string in which the parameters `lists` may be repeated.
     pub(super) fn parse_with_lists(query: Option<&'r str>, lists: &[&str]) -> Result<Self, Problem> {
         let mut parameters = Self(Vec::new());
         for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
@@ -36,10 +36,10 @@ impl<'r> Parameters<'r> {
         Ok(parameters)
     }
 
-    /// Adds one that comes from elsewhere.
+    /// Adds a parameter from another source.
     pub(super) fn add(&mut self, name: Cow<'r, str>, value: Cow<'r, str>) -> Result<(), Problem> {
         if self.get(&name).is_some() {
-            return Err(Problem::invalid_parameter(format!("The parameter {name} is there more than once.")));
+            return Err(Problem::invalid_parameter(format!("The parameter {name} is repeated.")));
         }
         self.0.push((name, value));
         Ok(())
@@ -49,12 +49,12 @@ impl<'r> Parameters<'r> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
-    /// All values of a parameter that is a list.
+    /// Returns all values of a parameter that is a list.
     pub(super) fn all(&self, name: &str) -> Vec<String> {
         self.iter().filter(|(known, _)| *known == name).map(|(_, value)| value.to_owned()).collect()
     }
 
-    /// A parameter that is true or false; false if it is not there.
+    /// Reads a parameter that is true or false; false if it is absent.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.get(name) {
             Some("true") => Ok(true),
@@ -65,7 +65,7 @@ impl<'r> Parameters<'r> {
         }
     }
 
-    /// A parameter that is a number, if it is there.
+    /// Reads a parameter that is a number, if it is present.
     pub(super) fn number<N: FromStr>(&self, name: &str) -> Result<Option<N>, Problem> {
         let Some(text) = self.get(name) else {
             return Ok(None);
@@ -80,7 +80,7 @@ impl<'r> Parameters<'r> {
             None => Ok(self),
             Some((name, _)) => {
                 let known = names.join(", ");
-                Err(Problem::invalid_parameter(format!("There is no parameter {name} here, only {known}.")))
+                Err(Problem::invalid_parameter(format!("This route has no parameter {name}, only {known}.")))
             }
         }
     }
@@ -109,8 +109,8 @@ enum Form {
 }
 
 impl QuerySchema {
-    /// Returns the parameters of a type, whose fields are texts, numbers, flags, lists of texts and plain enums; none for
-    /// `()`. An error is a sentence that says what is wrong with the schema.
+    /// Returns the parameters of a type, whose fields are texts, numbers, flags, lists of texts and plain
+    /// enums; none for `()`. An error is a sentence that says what is wrong with the schema.
     pub(super) fn of<Q: JsonSchema>() -> Result<Self, String> {
         let mut settings = SchemaSettings::draft2020_12().for_deserialize();
         settings.inline_subschemas = true;
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_may_have_any_number_of_values() {
+    fn only_lists_may_be_repeated() {
         let parse = |query| Parameters::parse_with_lists(Some(query), &["grant"]);
         for (query, values) in
             [("", vec![]), ("grant=a", vec!["a"]), ("grant=b&note=x&grant=a", vec!["b", "a"])]

@@ -123,7 +123,7 @@ impl From<DeployError> for Problem {
             DeployError::Rejected(rejection) => rejection.into(),
             DeployError::Call(error) => error.into(),
             DeployError::Store(error) => {
-                tracing::error!(error = %Chain(&error), "failed to store the components; nothing was deployed");
+                tracing::error!(error = %Chain(&error), "failed to store components; nothing was deployed");
                 let detail = "The host cannot store the components in its data directory; its log says why. \
                               Nothing was deployed.";
                 Self::new(ProblemCode::ComponentsNotKept, detail)

@@ -40,8 +40,8 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-/// Returns the answer and its ETag; no answer if the caller has stored it. The ETags are compared before a component runs, if
-/// possible.
+/// Returns the answer and its ETag; no answer if the caller has stored it. The ETags are compared before a
+/// component runs, if possible.
 async fn ask(
     inquiry: &Inquiry,
     route: &QueryRoute,

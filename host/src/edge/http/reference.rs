@@ -1,4 +1,5 @@
-//! docs/reference/http.md, generated from the rows of the host's own routes. `cargo xtask bless` writes the page anew.
+//! docs/reference/http.md, generated from the rows of the host's own routes. `cargo xtask bless` writes the
+//! page anew.
 
 use std::fmt::Write as _;
 

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use super::headers;
 use crate::contract::{PROBLEM_JSON, Problem};
 
-/// What is refused now may be granted the next moment.
+/// A problem may have passed a moment later.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
@@ -32,7 +32,7 @@ mod tests {
     use crate::model::Position;
 
     #[test]
-    fn a_problem_says_what_it_is_and_when_to_come_back() {
+    fn a_problem_has_its_media_type_its_position_and_the_time_to_retry() {
         for (problem, retry_after) in [
             (Problem::new(ProblemCode::Busy, "Not now."), Some("1")),
             (Problem::not_found("There is none."), None),

@@ -1,7 +1,9 @@
-//! The host's own routes as rows: a method, a path and a handler, whose types are those of the request and the reply.
+//! The host's own routes as rows: a method, a path and a handler, whose types are those of the request and
+//! the reply.
 //!
-//! A handler is a function `async fn(Request<Q, B>) -> Result<R, Problem>`. `Q` are the parameters of the query string, `B`
-//! is the body, `R` the reply; the row checks, reads, writes and documents them by these types.
+//! A handler is a function `async fn(Request<Q, B>) -> Result<R, Problem>`. `Q` are the parameters of the
+//! query string, `B` is the body, `R` the reply; the row checks, reads, writes and documents them by these
+//! types.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ pub(super) struct HostRoute {
     pub(super) path: &'static str,
     /// The stable name of the operation in the OpenAPI document.
     pub(super) name: &'static str,
-    /// One sentence, in the third person.
+    /// One sentence: "Lists the sagas, newest first."
     pub(super) summary: &'static str,
     /// The status of a reply that is no problem, and the others that the route may answer with.
     pub(super) statuses: Vec<StatusCode>,

@@ -1,4 +1,5 @@
-//! Sagas: the state of one for its client; for operators the list, the timeline, and the acts on a parked saga.
+//! Sagas: the state of one for its client; for operators the list, the timeline, and the acts on a parked
+//! saga.
 
 use super::header_docs::{Header, KONTOR_ACTOR, PREFER};
 use super::route::{HostRoute, Json, JsonAt, Request};

@@ -16,11 +16,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::{HostContext, HttpServer, RouteError, stopped};
 use crate::error::Chain;
 
-/// The pause after a failed accept. Such failures are a lack of file descriptors or memory; another attempt would fail at once.
+/// The pause after a failed accept. Such failures are a lack of file descriptors or memory; another attempt
+/// would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves HTTP until `shutdown` resolves. Then it accepts no new connection, ends event streams and waits for sagas at once,
-/// lets requests in flight finish (for at most [`drain`](super::HttpLimits::drain)) and returns.
+/// Serves HTTP until `shutdown` resolves. Then it accepts no new connection, ends event streams and waits for
+/// sagas at once, lets requests in flight finish (for at most [`drain`](super::HttpLimits::drain)) and
+/// returns.
 ///
 /// Fails only at the start, if the routes of the deployed services conflict.
 pub async fn serve(
@@ -31,7 +33,8 @@ pub async fn serve(
     let limits = host.limits.clone();
     let (stop, stopping) = watch::channel(false);
     let server = Arc::new(HttpServer::new(host, stopping.clone())?);
-    // A permit is held for as long as its connection is open, so holding all of them means that all are closed.
+    // A permit is held for as long as its connection is open, so holding all of them means that all are
+    // closed.
     let open = Arc::new(Semaphore::new(limits.connections));
     let mut shutdown = pin!(shutdown);
     loop {

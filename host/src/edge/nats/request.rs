@@ -1,10 +1,11 @@
-//! One request: from the message to a command or a query, and from its outcome to the answer. The headers are those of HTTP
-//! (`If-Match`, `Prefer`, `Kontor-Position`, `X-Request-Id`), and two take the place of what HTTP has elsewhere:
+//! One request: from the message to a command or a query, and from its outcome to the answer. The headers are
+//! those of HTTP (`If-Match`, `Prefer`, `Kontor-Position`, `X-Request-Id`), and two that HTTP has in another
+//! place:
 //!
-//! | header | what |
+//! | header | meaning |
 //! |---|---|
-//! | `Nats-Msg-Id` | which command it is, as `Idempotency-Key` of HTTP: sent again, it takes effect once |
-//! | `Kontor-Id` | the aggregate's id, as in the path of HTTP. Without it the command makes a new one |
+//! | `Nats-Msg-Id` | the id of the command, as `Idempotency-Key` of HTTP: repeated, it takes effect once |
+//! | `Kontor-Id` | the aggregate's id, as in the path of HTTP. Without it the command creates an aggregate |
 
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap as NatsHeaders, HeaderValue as NatsValue, Message};
@@ -24,21 +25,21 @@ use crate::model::Position;
 
 const ID: HeaderName = HeaderName::from_static("kontor-id");
 
-/// What goes back.
+/// The answer to a request.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: NatsHeaders,
     pub(super) body: Bytes,
 }
 
-/// Answers a request, with a problem if it comes to that.
+/// Answers a request; a failure is answered with a problem.
 pub(super) async fn answer(
     edge: &HostContext,
     endpoint: &Endpoint,
     message: &Message,
     stopping: watch::Receiver<bool>,
 ) -> Answer {
-    match carry(edge, endpoint, message, stopping).await {
+    match execute_or_query(edge, endpoint, message, stopping).await {
         Ok(answer) => answer,
         Err(problem) => {
             if problem.status().is_server_error() {
@@ -50,15 +51,15 @@ pub(super) async fn answer(
     }
 }
 
-async fn carry(
+async fn execute_or_query(
     edge: &HostContext,
     endpoint: &Endpoint,
     message: &Message,
     stopping: watch::Receiver<bool>,
 ) -> Result<Answer, Problem> {
-    let most = edge.limits.body_bytes;
-    if message.payload.len() > most {
-        return Err(Problem::too_large("The message", most));
+    let limit = edge.limits.body_bytes;
+    if message.payload.len() > limit {
+        return Err(Problem::too_large("The message", limit));
     }
     let headers = headers_of(message)?;
     let wait = headers::prefer_wait(&headers, edge.limits.wait);
@@ -89,7 +90,7 @@ async fn carry(
     }
 }
 
-/// The headers of a message as those of HTTP, whose names do not distinguish capital letters.
+/// Returns the headers of a message as those of HTTP, whose names ignore case.
 fn headers_of(message: &Message) -> Result<HeaderMap, Problem> {
     let mut headers = HeaderMap::new();
     for (name, values) in message.headers.iter().flat_map(NatsHeaders::iter) {
@@ -122,11 +123,11 @@ impl Answer {
     fn good(body: Bytes, position: Position) -> Self {
         let mut answer = Self { status: 200, headers: NatsHeaders::new(), body };
         answer.headers.insert("Content-Type", "application/json");
-        answer.reflecting(position);
+        answer.set_position(position);
         answer
     }
 
-    fn reflecting(&mut self, position: Position) {
+    fn set_position(&mut self, position: Position) {
         self.headers.insert("Kontor-Position", position.to_string());
     }
 
@@ -135,12 +136,12 @@ impl Answer {
     }
 }
 
-/// As the services API of NATS has it, with the problem as the body.
+/// An error of the services API of NATS, with the problem as the body.
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Self {
         let status = problem.status().as_u16();
         let mut answer = Self { status, headers: NatsHeaders::new(), body: problem.body().into() };
-        // A code of a component's own might not be fit for a header; it is in the body, too.
+        // The code of a service may not be valid in a header; it is in the body, too.
         let code: NatsValue = problem.code().parse().unwrap_or_default();
         answer.headers.insert(NATS_SERVICE_ERROR, code);
         answer.headers.insert(NATS_SERVICE_ERROR_CODE, status.to_string());
@@ -149,7 +150,7 @@ impl From<Problem> for Answer {
             answer.headers.insert("Retry-After", "1");
         }
         if let Some(position) = problem.reflects() {
-            answer.reflecting(position);
+            answer.set_position(position);
         }
         answer
     }
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_whatever_capital_letters_they_have() {
+    fn names_of_headers_ignore_case() {
         let headers = headers_of(&message(&[("Kontor-Id", "A-1"), ("PREFER", "wait=5")])).unwrap();
         assert_eq!(id(&headers).unwrap().as_deref(), Some("A-1"));
         assert_eq!(headers.get("prefer").unwrap(), "wait=5");
