@@ -16,17 +16,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::log::MAX_PAGE;
 
-pub use self::commands::{CommandReply, SagaRef};
-pub use self::dead_letters::{DeadLetterListQuery, DeadLetterSelection, DiscardedDeadLetters};
-pub use self::events::{AggregateState, Event, EventsQuery, StreamQuery};
-pub use self::plugins::{
-    DeployQuery, Plugin, PluginChange, PluginRelease, PluginRoute, RollbackRequest, UndeployQuery,
-    UndeployedPlugin,
-};
-pub use self::problems::ProblemExplanation;
-pub use self::projections::{ProjectionDetails, RedriveRequest, ReplayRequest};
-pub use self::sagas::{ResolveRequest, RetryRequest, SagaListQuery, SkipRequest};
-pub use self::status::{Health, HealthStatus, Readiness, ReadinessStatus};
+// These files hold wire types and nothing else, so that a new type needs no line here.
+pub use self::commands::*;
+pub use self::dead_letters::*;
+pub use self::events::*;
+pub use self::plugins::*;
+pub use self::problems::*;
+pub use self::projections::*;
+pub use self::sagas::*;
+pub use self::status::*;
 
 /// The longest reason or note that an operator may give, in characters. It stays in the log.
 pub const MAX_REASON_LENGTH: usize = 1_000;

@@ -86,7 +86,7 @@ fn page() -> String {
 fn members(page: &mut String, route: &HostRoute, properties: &serde_json::Map<String, Value>) {
     let mut name = format!("`{} {}`", route.method, route.path);
     for (member, schema) in properties {
-        let meaning = schema["description"].as_str().unwrap_or_default();
+        let meaning = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
         let _ = writeln!(page, "| {name} | `{member}` | {meaning} |");
         name.clear();
     }
