@@ -83,6 +83,14 @@ impl Problem {
         problem
     }
 
+    /// Returns the problem of a rejection that the host itself decided, whose code is one of the host's.
+    pub(crate) fn of_host(rejection: Rejection) -> Self {
+        match ProblemCode::named(&rejection.code) {
+            Some(code) => Self::new(code, rejection.message),
+            None => rejection.into(),
+        }
+    }
+
     fn of(status: StatusCode, code: Cow<'static, str>, detail: String) -> Self {
         let body = ProblemBody {
             r#type: BLANK.into(),

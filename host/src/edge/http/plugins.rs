@@ -117,10 +117,7 @@ impl From<DeployError> for Problem {
                 let detail = "Another deployment is in progress. Try again when it has ended.";
                 Self::new(ProblemCode::DeploymentUnderWay, detail)
             }
-            DeployError::Rejected(rejection) if rejection.code == ProblemCode::InvalidGrant.name() => {
-                Self::new(ProblemCode::InvalidGrant, rejection.message)
-            }
-            DeployError::Rejected(rejection) => rejection.into(),
+            DeployError::Rejected(rejection) => Self::of_host(rejection),
             DeployError::Call(error) => error.into(),
             DeployError::Store(error) => {
                 tracing::error!(error = %Chain(&error), "failed to store components; nothing was deployed");
