@@ -41,7 +41,10 @@ impl Clock for SystemClock {
 pub type SharedClock = Arc<dyn Clock>;
 
 /// A point in time, in milliseconds since 1970-01-01 UTC. In JSON it is text: `2026-11-22T03:18:01.250Z`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[schemars(inline, extend("format" = "date-time"))]
 #[serde(into = "String", try_from = "String")]
 pub struct Time(pub u64);
 

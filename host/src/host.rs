@@ -23,12 +23,17 @@ use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Depl
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
 use crate::edge::http::{self, HttpLimits};
 use crate::edge::{self, HostContext};
-use crate::log::{self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots};
+use crate::log::{
+    self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
+};
 use crate::messaging::{self, Messaging};
 use crate::model::{Json, Position};
 use crate::projection::{ProjectionDeps, Projections, ProjectionsError};
 use crate::query::{Queries, QueryDeps, QueryLimits};
-use crate::runtime::{GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits, system_resolver};
+use crate::runtime::{
+    GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits,
+    system_resolver,
+};
 use crate::saga::{Deps, Sagas, SagasError};
 use crate::telemetry::{self, TelemetryError};
 

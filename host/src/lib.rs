@@ -1,6 +1,7 @@
 //! Kontor: a host for business logic in WebAssembly. The map of this crate is in ARCHITECTURE.md.
 
 pub mod aggregate;
+pub mod api;
 mod background;
 pub mod backup;
 pub mod clock;

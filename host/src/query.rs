@@ -21,7 +21,9 @@ use crate::error::Fault;
 use crate::log::EventLog;
 use crate::model::{Digest, Json, Position, QueryName, Rejection, ServiceName, StreamId, Version};
 use crate::projection::{Behind, LiveReadModel, Projections, ReadModelError, Unusable};
-use crate::runtime::{Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request};
+use crate::runtime::{
+    Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
+};
 
 pub use error::QueryError;
 
@@ -246,7 +248,9 @@ impl Inquiry {
             Ok(Err(QueryError::Rejected(rejection))) => return Err(AskFailure::Rejected(rejection)),
             Ok(Err(error)) => error,
             Err(_) => match self.inner.deps.projections.position(&service) {
-                Some(reached) if reached < self.at_least => self.behind(&ServiceName::from(service.as_str()), reached),
+                Some(reached) if reached < self.at_least => {
+                    self.behind(&ServiceName::from(service.as_str()), reached)
+                }
                 _ => {
                     let reason = format!("{service} has not answered within {limit:?}");
                     return Err(AskFailure::Unavailable(reason));

@@ -283,9 +283,9 @@ impl Inner {
         command: &Command,
     ) -> Result<Decided, CommandError> {
         let known =
-            component.manifest().command(command.stream.aggregate(), command.name.as_str()).ok_or_else(|| {
-                CommandError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name))
-            })?;
+            component.manifest().command(command.stream.aggregate(), command.name.as_str()).ok_or_else(
+                || CommandError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name)),
+            )?;
         let state = match ahead.take() {
             Some(state) if state.digest == component.digest() => ahead.insert(state),
             // Appends of another component may be pending, so its state is the newest.

@@ -1,8 +1,6 @@
 //! The reasons why a command has no answer, or a rejection, and the problems that clients get for them.
 
-use hyper::StatusCode;
-
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 use crate::error::{Chain, Fault};
 use crate::log::{AppendError, ReadError};
 use crate::model::{Rejection, StreamId, Version};
@@ -61,11 +59,10 @@ impl From<CommandError> for Problem {
                 return Problem::version_mismatch(Some(*expected), *actual);
             }
             CommandError::Unknown(what) => {
-                Problem::new(StatusCode::NOT_FOUND, "not-deployed", format!("There is no {what}."))
+                Problem::new(ProblemCode::NotDeployed, format!("There is no {what}."))
             }
             CommandError::KeyReused { .. } => Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency-key-reused",
+                ProblemCode::IdempotencyKeyReused,
                 "The Idempotency-Key has been used for another command or payload.",
             ),
             CommandError::Busy { .. } => Problem::busy(),
@@ -104,7 +101,7 @@ mod tests {
 
     fn check(error: impl Into<CommandError>, status: u16, code: &str, retry: bool) {
         let problem = Problem::from(error.into());
-        let found = (problem.status().as_u16(), problem.code(), problem.is_passing());
+        let found = (problem.status().as_u16(), problem.code(), problem.is_transient());
         assert_eq!(found, (status, code, retry));
     }
 

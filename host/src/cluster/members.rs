@@ -40,7 +40,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const SHOWN: Duration = Duration::from_secs(600);
 
 /// A host, as it describes itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(inline)]
 pub struct Member {
     pub id: NodeId,
     /// As the configuration calls it.
@@ -56,7 +57,8 @@ pub struct Member {
 }
 
 /// How a host is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(inline)]
 pub struct Status {
     /// Up to where it has the log.
     pub position: Position,
@@ -68,7 +70,7 @@ pub struct Status {
 }
 
 /// A host, as this one sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ObservedMember {
     #[serde(flatten)]
     pub node: Member,
@@ -77,7 +79,7 @@ pub struct ObservedMember {
     pub heard_ms: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemberState {
     Up,

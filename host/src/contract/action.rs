@@ -1,4 +1,4 @@
-//! What a route leads to, with its schemas compiled.
+//! The target of a route, with its schemas compiled.
 
 use crate::model::{AggregateName, CommandName, QueryName, ServiceName};
 
@@ -6,10 +6,11 @@ use hyper::header::HeaderValue;
 
 use super::{Arguments, Manifest, Method, Route, Schema, Target, arguments_schema};
 
-/// The placeholder that stands for an aggregate's id.
+/// The placeholder for an aggregate's id.
 const ID: &str = "id";
 
-/// The target of a route: a command or a query of a service, or `H`, one of the host's own.
+/// The target of a route: a command or a query of a service, or `H`, the handle of one of the host's own
+/// routes.
 pub(crate) enum Action<H> {
     Command(CommandRoute),
     Query(QueryRoute),
@@ -20,7 +21,7 @@ pub(crate) struct CommandRoute {
     pub(crate) aggregate: AggregateName,
     pub(crate) command: CommandName,
     pub(crate) payload: Schema,
-    /// Where the aggregate can be seen.
+    /// The path of the aggregate's view. None: there is no route for it.
     pub(crate) location: Option<Location>,
 }
 
@@ -28,18 +29,18 @@ pub(crate) struct QueryRoute {
     pub(crate) service: ServiceName,
     pub(crate) query: QueryName,
     pub(crate) arguments: Arguments,
-    /// Whether it is the query for the view of one aggregate.
+    /// True if it is the query for the view of one aggregate.
     pub(crate) is_view: bool,
 }
 
-/// A path with one hole for an id.
+/// A path with one placeholder for an id.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Location {
     before: String,
     after: String,
 }
 
-/// An error is a sentence that says why the route cannot be.
+/// Compiles the target of a route. An error is a sentence that says why the route cannot be served.
 pub(super) fn action_of<H>(manifest: &Manifest, route: &Route) -> Result<Action<H>, String> {
     if !route.path.starts_with('/') || route.path.contains("{*") {
         return Err("a path starts with / and its placeholders stand for one segment each".to_owned());
@@ -65,7 +66,7 @@ fn command_of(
         return Err("commands change something and cannot be reached by GET".to_owned());
     }
     if let Some(other) = placeholders(&route.path).find(|name| *name != ID) {
-        return Err(format!("a command's path knows only the placeholder {{id}}, not {{{other}}}"));
+        return Err(format!("a command's path may have only the placeholder {{id}}, not {{{other}}}"));
     }
     let known = manifest.command(aggregate.as_str(), command.as_str());
     let declared = known.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
@@ -92,7 +93,7 @@ fn query_of(manifest: &Manifest, name: &QueryName) -> Result<QueryRoute, String>
     })
 }
 
-/// The path under which the view of an aggregate can be read.
+/// Returns the path of an aggregate's view.
 fn view_path<'m>(manifest: &'m Manifest, aggregate: &str) -> Option<&'m str> {
     let shows = |route: &&Route| {
         let is_view = matches!(&route.target, Target::Query(name) if *name == *aggregate);
@@ -101,7 +102,7 @@ fn view_path<'m>(manifest: &'m Manifest, aggregate: &str) -> Option<&'m str> {
     manifest.routes.iter().find(shows).map(|route| route.path.as_str())
 }
 
-/// The names between braces, in order.
+/// Returns the names between braces, in order.
 pub(crate) fn placeholders(path: &str) -> impl Iterator<Item = &str> {
     path.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
 }
@@ -112,7 +113,7 @@ impl Location {
         Some(Self { before: before.to_owned(), after: after.to_owned() })
     }
 
-    /// Ids need no escaping: see [`crate::model::StreamId`].
+    /// Returns the path with this id. Ids need no escaping: see [`crate::model::StreamId`].
     pub(crate) fn of_id(&self, id: &str) -> Option<HeaderValue> {
         HeaderValue::try_from([&self.before, id, &self.after].concat()).ok()
     }
@@ -124,7 +125,7 @@ mod tests {
     use crate::contract::fixtures::manifest;
 
     #[test]
-    fn a_command_knows_where_its_aggregate_can_be_seen() {
+    fn a_command_has_the_path_of_its_aggregate() {
         let action = action_of::<()>(&manifest(), &manifest().routes[0]);
         let Ok(Action::Command(command)) = action else { panic!() };
         let location = command.location.as_ref().and_then(|location| location.of_id("o-1"));
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_what_stands_in_braces() {
+    fn placeholders_are_the_names_in_braces() {
         for (path, names) in [("/", vec![]), ("/a/{b}", vec!["b"]), ("/{a}/b/{c}", vec!["a", "c"])] {
             assert_eq!(placeholders(path).collect::<Vec<_>>(), names, "{path}");
         }

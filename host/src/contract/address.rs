@@ -1,16 +1,16 @@
-//! Which addresses belong to the public internet.
+//! The addresses of the public internet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Networks that are not public, by their first address and the bits that count: the special-purpose registry of IANA
-/// (RFC 6890 and what followed), multicast and what is reserved.
+/// Networks that are not public, by their first address and the length of their prefix: the special-purpose
+/// registry of IANA (RFC 6890 and its successors), multicast and reserved networks.
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     // Between a provider and its customers (RFC 6598).
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
-    // Link-local; the clouds' metadata services are here.
+    // Link-local, with the metadata services of the clouds.
     (Ipv4Addr::new(169, 254, 0, 0), 16),
     (Ipv4Addr::new(172, 16, 0, 0), 12),
     (Ipv4Addr::new(192, 0, 0, 0), 24),
@@ -24,10 +24,12 @@ const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
-/// Global unicast. Loopback, unspecified, link-local, unique-local and multicast addresses are all outside of it.
+/// Global unicast. Loopback, unspecified, link-local, unique-local and multicast addresses are all outside of
+/// it.
 const PUBLIC_V6: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// What is not public inside of it: protocols (Teredo among them, which carries IPv4 addresses), documentation, 6to4.
+/// Networks in `PUBLIC_V6` that are not public: protocols (Teredo among them, which carries IPv4 addresses),
+/// documentation, 6to4.
 const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
@@ -38,7 +40,8 @@ const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
 /// IPv4 addresses behind a translator (RFC 6052).
 const TRANSLATED: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
-/// Whether an address is on the public internet. An IPv6 address that stands for an IPv4 address is what that one is.
+/// Returns whether an address is on the public internet. An IPv6 address that stands for an IPv4 address
+/// counts as that one.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !NOT_PUBLIC_V4.iter().any(|network| contains_v4(network, address)),

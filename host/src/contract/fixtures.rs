@@ -1,4 +1,4 @@
-//! A small service for the tests beside the code.
+//! A small service for unit tests.
 
 use serde_json::json;
 

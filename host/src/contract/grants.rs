@@ -1,4 +1,4 @@
-//! What the operator grants to services, beyond what every service may do.
+//! The permissions that operators grant to services, beyond those of every service.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,42 +9,46 @@ use serde::Deserialize;
 
 use crate::contract::{HttpOrigin, Method};
 
-/// What one service is granted.
+/// The permissions of one service.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Grants {
-    /// One entry an origin.
+    /// The origins that it may call, one entry each.
     pub http: Vec<HttpGrant>,
-    /// The services that it may ask.
+    /// The services that it may query.
     pub services: Vec<String>,
     /// The NATS subjects that it may publish on and subscribe to.
     pub subjects: Vec<String>,
 }
 
-/// That a service may call an origin.
+/// The permission to call an origin.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpGrant {
+    /// The origin.
     pub origin: HttpOrigin,
+    /// The methods that it may use.
     pub methods: Vec<Method>,
-    /// Whether the origin may stand for loopback, private and link-local addresses too.
+    /// True if the origin may resolve to loopback, private and link-local addresses too.
     #[serde(default)]
     pub private: bool,
-    /// Headers that the host sets on every request to the origin, in the place of the component's: the component never sees
-    /// them. By name, where the value comes from.
+    /// Headers that the host sets on every request to the origin, instead of those of the component, which
+    /// never sees them: the source of each value, by the name of the header.
     #[serde(default)]
     pub headers: BTreeMap<String, SecretSource>,
 }
 
 impl HttpGrant {
-    /// What `--grant http:<origin>` grants: whatever takes no trust of the configuration's.
+    /// Returns the permission of `--grant http:<origin>`: everything that needs no entry in the
+    /// configuration.
     pub(crate) fn with_deployment(origin: HttpOrigin) -> Self {
         let methods = vec![Method::Get, Method::Post, Method::Put, Method::Delete, Method::Patch];
         Self { origin, methods, private: false, headers: BTreeMap::new() }
     }
 }
 
-/// What an operator grants with a deployment: `service:payment`, `subject:orders.>`, `http:https://payments.example`.
+/// A permission that an operator grants with a deployment: `service:payment`, `subject:orders.>`,
+/// `http:https://payments.example`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
     /// To query a service.
@@ -55,11 +59,11 @@ pub enum Grant {
     Http(HttpOrigin),
 }
 
-/// Why a text is no grant.
+/// The error of a text that is no grant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is nothing that can be granted with a deployment: that is `service:<name>`, `subject:<subject>` or \
-     `http:<origin>`, with an origin such as https://payments.example"
+    "{0:?} is no grant: use `service:<name>`, `subject:<subject>` or `http:<origin>`, with an origin such as \
+     https://payments.example"
 )]
 pub struct InvalidGrant(String);
 
@@ -87,29 +91,37 @@ impl fmt::Display for Grant {
     }
 }
 
-/// Where a secret comes from. It is read once, when the host starts.
+/// The source of a secret. It is read once, when the host starts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretSource {
     /// An environment variable.
     Env(String),
-    /// A file; line breaks at its end do not count.
+    /// A file. Line breaks at its end are ignored.
     File(PathBuf),
 }
 
-/// A value that is shown to nobody.
+/// A value that is never printed.
 #[derive(Clone)]
 pub struct Secret(String);
 
-/// Why there is no secret.
+/// The error of a secret that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
+    /// The environment variable is not set.
     #[error("the environment variable {0} is not set")]
     NotSet(String),
-    #[error("the environment variable {0} is no text")]
+    /// The environment variable is not UTF-8.
+    #[error("the environment variable {0} is not UTF-8")]
     NoText(String),
+    /// The file cannot be read.
     #[error("the file {} cannot be read", .file.display())]
-    File { file: PathBuf, source: io::Error },
+    File {
+        /// The path of the file.
+        file: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
 }
 
 impl SecretSource {
@@ -130,7 +142,7 @@ impl SecretSource {
 }
 
 impl Secret {
-    /// The value itself, for the one place that it is meant for.
+    /// Returns the value, for the one place that sends it.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
@@ -147,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_the_content_of_a_file_and_is_not_shown() {
+    fn a_secret_is_the_content_of_a_file_and_is_not_printed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
         fs::write(&file, "Bearer hush\r\n").unwrap();
@@ -157,19 +169,19 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_not_there_is_an_error_that_says_where_it_should_be() {
+    fn a_missing_secret_is_an_error_with_its_source() {
         let table = [
             (SecretSource::Env("KONTOR_TEST_NO_SUCH".to_owned()), "variable KONTOR_TEST_NO_SUCH is not set"),
             (SecretSource::File("/nowhere/secret".into()), "/nowhere/secret cannot be read"),
         ];
-        for (source, told) in table {
+        for (source, expected) in table {
             let error = source.read().unwrap_err().to_string();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 
     #[test]
-    fn a_grant_says_what_it_grants() {
+    fn a_grant_is_its_text() {
         for text in ["service:payment", "subject:orders.>", "http:https://pay.example:8443"] {
             assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
         }

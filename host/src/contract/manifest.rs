@@ -1,4 +1,5 @@
-//! What a component says about itself, as the host keeps it. The shapes and their meaning: `wit/manifest.wit`.
+//! The manifest of a component, as the host keeps it. The shapes and their meaning are those of
+//! `wit/manifest.wit`.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,83 +8,127 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{self, AggregateName, CommandName, EventName, Json, QueryName, SagaName, ServiceName};
 
+/// The description of a service by its component.
 #[derive(Clone, Debug, Serialize)]
 pub struct Manifest {
+    /// The name of the service.
     pub service: ServiceName,
+    /// The version of the service, for people.
     pub version: String,
+    /// A description, for people.
     pub description: String,
+    /// The aggregates with their commands and events.
     pub aggregates: Vec<Aggregate>,
+    /// The sagas.
     pub sagas: Vec<Saga>,
+    /// The queries, apart from those for the views of aggregates.
     pub queries: Vec<Query>,
+    /// The HTTP routes.
     pub routes: Vec<Route>,
+    /// The read model, if the service has one.
     pub read_model: Option<ReadModel>,
+    /// The subjects whose messages become commands.
     pub subscriptions: Vec<Subscription>,
+    /// The events that are published as messages.
     pub publications: Vec<Publication>,
+    /// The permissions that the service asks for.
     pub permissions: Permissions,
 }
 
+/// A kind of aggregate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Aggregate {
+    /// Its name, which is the kind of its streams.
     pub name: AggregateName,
+    /// A description, for people.
     pub description: String,
+    /// The version of the shape of its state; another one invalidates snapshots.
     pub state_version: u32,
-    /// JSON Schema.
+    /// The JSON Schema of its view.
     pub view: Json,
+    /// Its commands.
     pub commands: Vec<Command>,
+    /// Its events.
     pub events: Vec<Event>,
 }
 
+/// A command of an aggregate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Command {
+    /// Its name.
     pub name: CommandName,
+    /// A description, for people.
     pub description: String,
-    /// JSON Schema.
+    /// The JSON Schema of its payload.
     pub payload: Json,
+    /// True if the command can be undone.
     pub compensable: bool,
 }
 
+/// An event of an aggregate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
+    /// Its name.
     pub name: EventName,
+    /// A description, for people.
     pub description: String,
-    /// JSON Schema.
+    /// The JSON Schema of its payload.
     pub payload: Json,
 }
 
+/// A kind of event, of this service or of another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct EventRef {
+    /// The aggregate.
     pub aggregate: AggregateName,
+    /// The name of the event.
     pub event: EventName,
 }
 
+/// A saga of the service.
 #[derive(Clone, Debug, Serialize)]
 pub struct Saga {
+    /// Its name.
     pub name: SagaName,
+    /// A description, for people.
     pub description: String,
+    /// The event that starts it.
     pub starts_on: EventRef,
 }
 
+/// A query of the service.
 #[derive(Clone, Debug, Serialize)]
 pub struct Query {
+    /// Its name.
     pub name: QueryName,
+    /// A description, for people.
     pub description: String,
-    /// JSON Schema.
+    /// The JSON Schema of its arguments.
     pub arguments: Json,
-    /// JSON Schema.
+    /// The JSON Schema of its answer.
     pub answer: Json,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// A method of HTTP.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
+    /// `GET`
     Get,
+    /// `POST`
     Post,
+    /// `PUT`
     Put,
+    /// `DELETE`
     Delete,
+    /// `PATCH`
     Patch,
 }
 
 impl Method {
+    /// Returns the name: `GET`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -101,104 +146,133 @@ impl fmt::Display for Method {
     }
 }
 
+/// An HTTP route.
 #[derive(Clone, Debug, Serialize)]
 pub struct Route {
+    /// The method.
     pub method: Method,
+    /// The path with its placeholders.
     pub path: String,
+    /// The command or query.
     pub target: Target,
 }
 
+/// The target of a route.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
+    /// A command of an aggregate.
     Command {
+        /// The aggregate.
         aggregate: AggregateName,
+        /// The command.
         command: CommandName,
     },
-    /// A query of the service, or one of its aggregates: that is the query for its view.
+    /// A query of the service, or an aggregate for the query for its view.
     Query(QueryName),
 }
 
+/// A read model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReadModel {
+    /// Its version; another one rebuilds it from the log.
     pub version: u32,
-    /// SQL.
+    /// The SQL that creates its tables.
     pub schema: String,
+    /// The events that it is made of.
     pub subscribes: Vec<EventRef>,
 }
 
+/// A subject whose messages become commands.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Subscription {
+    /// The subject, with wildcards.
     pub subject: String,
+    /// The aggregate of the command.
     pub aggregate: AggregateName,
+    /// The command.
     pub command: CommandName,
+    /// The source of the aggregate's id. None: each message creates an aggregate.
     pub id: Option<IdSource>,
 }
 
+/// The source of an aggregate's id in a message.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IdSource {
-    /// From 1.
+    /// A part of the subject, from 1.
     Part(u32),
+    /// A member of the message's JSON.
     Member(String),
 }
 
+/// An event that is published as a message.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Publication {
+    /// The event.
     pub event: EventRef,
+    /// The subject, with a placeholder for the id.
     pub subject: String,
 }
 
-/// What stands in the subject of a publication for the aggregate's id.
+/// The placeholder in the subject of a publication for the aggregate's id.
 const ID_IN_SUBJECT: &str = "{id}";
 
 impl Publication {
-    /// The subject of one aggregate's event.
+    /// Returns the subject of one aggregate's event.
     pub(crate) fn subject_of(&self, id: &str) -> String {
         self.subject.replace(ID_IN_SUBJECT, id)
     }
 
-    /// All subjects, as one is asked for and granted.
+    /// Returns the pattern of all subjects, as the manifest asks for it and operators grant it.
     pub(crate) fn pattern(&self) -> String {
         self.subject_of("*")
     }
 }
 
-/// What stands in the place of a service in `/admin/plugins/history`, and behind `kontor.` in the host's own subjects.
+/// Names that no service may have: `/admin/plugins/history` has one in the place of a service, and the host's
+/// own subjects have the others behind `kontor.`.
 const RESERVED: [&str; 5] = ["history", "kontor", "events", "dead-letters", "log"];
 
-/// What stands before a configuration key in the place of an origin: the origin of the URL under that key.
+/// The prefix of a configuration key in the place of an origin: the origin of the URL under that key.
 pub const CONFIGURED: &str = "config:";
 
+/// The permissions that a service asks for.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Permissions {
+    /// The services to query.
     pub services: Vec<String>,
+    /// The configuration keys to read.
     pub config: Vec<String>,
+    /// The origins to call.
     pub http: Vec<String>,
+    /// The NATS subjects to publish on and to subscribe to.
     pub subjects: Vec<String>,
 }
 
 impl Manifest {
+    /// Returns the aggregate with this name.
     pub fn aggregate(&self, name: &str) -> Option<&Aggregate> {
         self.aggregates.iter().find(|aggregate| aggregate.name == *name)
     }
 
-    /// One of an aggregate's commands.
+    /// Returns one of an aggregate's commands.
     pub fn command(&self, aggregate: &str, command: &str) -> Option<&Command> {
         self.aggregate(aggregate)?.command(command)
     }
 
+    /// Returns the query with this name.
     pub fn query(&self, name: &str) -> Option<&Query> {
         self.queries.iter().find(|query| query.name == *name)
     }
 }
 
 impl Manifest {
-    /// Says what is wrong with it, in one sentence: names that are none or stand twice, routes that lead nowhere.
+    /// Checks the manifest. An error is one sentence: a malformed or repeated name, a route without a target.
     pub fn check(&self) -> Result<(), String> {
         check_names("a service", [self.service.as_str()])?;
         if RESERVED.contains(&self.service.as_str()) {
-            return Err(format!("{:?} is a name of the host's own, and none for a service", self.service));
+            return Err(format!("{:?} is a name of the host's own; a service cannot have it", self.service));
         }
         check_names("an aggregate", self.aggregates.iter().map(|aggregate| aggregate.name.as_str()))?;
         let of_host = |name: &str| [model::SAGA, model::DEPLOYMENT].contains(&name);
@@ -246,7 +320,7 @@ impl Manifest {
         let Subscription { subject, aggregate, command, id } = subscription;
         if self.command(aggregate.as_str(), command.as_str()).is_none() {
             return Err(format!(
-                "messages of {subject} lead to {aggregate}.{command}, which it does not have"
+                "messages of {subject} lead to {aggregate}.{command}, which is not in the manifest"
             ));
         }
         let parts = subject.split('.').count();
@@ -264,7 +338,9 @@ impl Manifest {
             .aggregate(aggregate.as_str())
             .is_some_and(|aggregate| aggregate.events.iter().any(|declared| declared.name == *event));
         if !known {
-            return Err(format!("{subject} is published with {aggregate}.{event}, which it does not have"));
+            return Err(format!(
+                "{subject} is published with {aggregate}.{event}, which is not in the manifest"
+            ));
         }
         if subject.contains(['*', '>']) {
             return Err(format!(
@@ -274,7 +350,7 @@ impl Manifest {
         self.check_subject(&publication.pattern())
     }
 
-    /// The subject must be asked for, and none of the host's or the servers' own.
+    /// Checks that the manifest asks for the subject, and that it is none of the host's or the servers' own.
     fn check_subject(&self, subject: &str) -> Result<(), String> {
         let mut parts = subject.split('.');
         let whole = |part: &str| !part.is_empty() && !part.contains(char::is_whitespace);
@@ -301,7 +377,7 @@ impl Permissions {
     }
 }
 
-/// The longest name of anything in a manifest. Names stand in URLs, metrics and NATS subjects.
+/// Maximum length of every name in a manifest. Names are parts of URLs, metrics and NATS subjects.
 const MAX_NAME_LENGTH: usize = 64;
 
 fn check_names<'a>(kind: &str, names: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
@@ -327,112 +403,11 @@ fn is_kebab_case(name: &str) -> bool {
 }
 
 impl Aggregate {
+    /// Returns the command with this name.
     pub fn command(&self, name: &str) -> Option<&Command> {
         self.commands.iter().find(|command| command.name == *name)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_kebab_case() {
-        for good in ["order", "place-order", "v2", "a-1"] {
-            assert!(is_kebab_case(good), "{good}");
-        }
-        for bad in ["", "Order", "order_line", "-order", "order-", "a--b", "2nd", "größe"] {
-            assert!(!is_kebab_case(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn whoever_calls_a_configured_origin_may_read_the_key() {
-        let asks = |config: &[&str], http: &[&str]| {
-            let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-            Permissions { config: owned(config), http: owned(http), ..Permissions::default() }.check()
-        };
-        assert_eq!(asks(&["url"], &["config:url", "https://payments.example"]), Ok(()));
-        assert!(asks(&["limit"], &["config:url"]).unwrap_err().contains("\"url\""));
-    }
-
-    fn parcels(subscription: Option<(&str, Option<IdSource>)>, publication: Option<&str>) -> Manifest {
-        let (aggregate, command, event): (AggregateName, CommandName, EventName) =
-            ("parcel".into(), "receive".into(), "parcel-received".into());
-        let description = String::new();
-        let payload = Json::empty_object();
-        let subscriptions = subscription.into_iter().map(|(subject, id)| {
-            let (aggregate, command) = (aggregate.clone(), command.clone());
-            Subscription { subject: subject.to_owned(), aggregate, command, id }
-        });
-        let publications = publication.into_iter().map(|subject| {
-            let event = EventRef { aggregate: aggregate.clone(), event: event.clone() };
-            Publication { event, subject: subject.to_owned() }
-        });
-        let subjects = ["carrier.*.received", "shop.*.received", "kontor.x", "$SYS.x", "*.x", "a..b", "a b"];
-        Manifest {
-            service: "parcels".into(),
-            version: "1.0.0".to_owned(),
-            description: description.clone(),
-            subscriptions: subscriptions.collect(),
-            publications: publications.collect(),
-            aggregates: vec![Aggregate {
-                name: aggregate.clone(),
-                description: description.clone(),
-                state_version: 1,
-                view: payload.clone(),
-                commands: vec![Command {
-                    name: command.clone(),
-                    description: description.clone(),
-                    payload: payload.clone(),
-                    compensable: false,
-                }],
-                events: vec![Event { name: event.clone(), description, payload }],
-            }],
-            sagas: Vec::new(),
-            queries: Vec::new(),
-            routes: Vec::new(),
-            read_model: None,
-            permissions: Permissions {
-                subjects: subjects.map(str::to_owned).into(),
-                ..Permissions::default()
-            },
-        }
-    }
-
-    #[test]
-    fn a_service_uses_the_subjects_that_it_asks_for_and_none_of_the_hosts() {
-        for (subject, id, refused) in [
-            ("carrier.*.received", None, None),
-            ("carrier.*.received", Some(IdSource::Part(3)), None),
-            ("carrier.*.received", Some(IdSource::Part(4)), Some("has no part 4")),
-            ("carrier.*.received", Some(IdSource::Part(0)), Some("has no part 0")),
-            ("carrier.*.lost", None, Some("does not ask for it")),
-            ("kontor.x", None, Some("is no subject for a service")),
-            ("$SYS.x", None, Some("is no subject for a service")),
-            ("*.x", None, Some("is no subject for a service")),
-            ("a..b", None, Some("is no subject for a service")),
-            ("a b", None, Some("is no subject for a service")),
-        ] {
-            let told = parcels(Some((subject, id)), None).check().err();
-            assert_eq!(told.is_some(), refused.is_some(), "{subject}: {told:?}");
-            assert!(refused.is_none_or(|refused| told.as_ref().unwrap().contains(refused)), "{told:?}");
-        }
-        for (subject, refused) in [
-            ("shop.{id}.received", None),
-            ("shop.*.received", Some("is no subject to publish on")),
-            ("shop.{id}.lost", Some("does not ask for it")),
-            ("kontor.x", Some("is no subject for a service")),
-        ] {
-            let told = parcels(None, Some(subject)).check().err();
-            assert_eq!(told.is_some(), refused.is_some(), "{subject}: {told:?}");
-            assert!(refused.is_none_or(|refused| told.as_ref().unwrap().contains(refused)), "{told:?}");
-        }
-    }
-
-    #[test]
-    fn a_name_stands_once() {
-        let names = ["a", "b", "a"];
-        assert!(check_names("a saga", names).unwrap_err().contains("more than once"));
-    }
-}
+mod tests;

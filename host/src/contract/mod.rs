@@ -1,5 +1,5 @@
-//! The facts that host, component and client agree on: the manifest, its schemas and routes, what an operator grants, and
-//! the problems that every way in answers with.
+//! The facts that host, component and client agree on: the manifest, its schemas and routes, the grants of
+//! operators, and the problems of every edge.
 
 mod action;
 mod address;
@@ -10,13 +10,22 @@ mod manifest;
 mod origin;
 mod payload;
 mod problem;
+mod problem_code;
+#[cfg(test)]
+mod problem_reference;
 mod routes;
 mod schema;
 
 pub use grants::{Grant, Grants, HttpGrant, InvalidGrant, Secret, SecretError, SecretSource};
-pub use manifest::*;
+pub use manifest::{
+    Aggregate, CONFIGURED, Command, Event, EventRef, IdSource, Manifest, Method, Permissions, Publication,
+    Query, ReadModel, Route, Saga, Subscription, Target,
+};
 pub use origin::{HttpOrigin, NoOrigin};
+pub use problem::ProblemBody;
+pub use problem_code::{ProblemCode, ProblemGroup};
 pub use routes::{ReservedRoute, RouteError, RouteTable};
+pub use schema::Violation;
 
 pub(crate) use action::{Action, CommandRoute, QueryRoute, placeholders};
 pub(crate) use address::is_public;
@@ -25,4 +34,4 @@ pub(crate) use payload::{
 };
 pub(crate) use problem::{PROBLEM_JSON, Problem};
 pub(crate) use routes::Found;
-pub(crate) use schema::{Arguments, Schema, Violation};
+pub(crate) use schema::{Arguments, Schema};

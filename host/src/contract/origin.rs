@@ -1,4 +1,4 @@
-//! Where requests go.
+//! The origins of URLs.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,12 +19,14 @@ pub struct HttpOrigin {
     port: u16,
 }
 
+/// The error of a text that is no origin.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0:?} is no origin such as https://payments.example or http://127.0.0.1:9090")]
 pub struct NoOrigin(String);
 
 impl HttpOrigin {
-    /// The origin of an absolute URL; none if it is no plain one. User names are not taken: they read like hosts.
+    /// Returns the origin of an absolute URL; none if the URL has another scheme or a user name, which reads
+    /// like a host.
     pub fn of(url: &Uri) -> Option<Self> {
         let https = match url.scheme_str()? {
             "http" => false,
@@ -41,12 +43,13 @@ impl HttpOrigin {
         (!host.is_empty()).then_some(Self { https, host, port })
     }
 
-    /// Whether it is an address outside of the public internet. A name is looked up when it is called.
+    /// Returns whether the host is an address outside of the public internet. A name is resolved when it is
+    /// called.
     pub(crate) fn is_private(&self) -> bool {
         self.literal().is_some_and(|address| !is_public(address))
     }
 
-    /// The address that stands in the place of the name, if one does.
+    /// Returns the address that the URL has instead of a name, if it has one.
     pub(crate) fn literal(&self) -> Option<IpAddr> {
         self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
     }
@@ -126,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_the_place_of_a_name_is_known_as_one() {
+    fn an_address_instead_of_a_name_is_recognized() {
         let table = [
             ("http://10.0.0.1", Some("10.0.0.1")),
             ("http://[::ffff:127.0.0.1]:80", Some("::ffff:127.0.0.1")),

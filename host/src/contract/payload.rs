@@ -1,16 +1,15 @@
 //! The one check of payloads and arguments: from the text of a body to JSON that follows its schema.
 
-use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Manifest, Problem, Schema, Violation};
+use super::{Manifest, Problem, ProblemCode, Schema, Violation};
 use crate::model::{Json, StreamId};
 
 /// The argument of the query for an aggregate's view.
 const ID: &str = "id";
 
-/// The schema of the arguments of a query, which may be that for the view of an aggregate; none if there is no such query. An
-/// error is a sentence that says what is wrong with it.
+/// Returns the schema of the arguments of a query, which may be the query for the view of an aggregate; none
+/// if there is no such query. An error is a sentence that says why the schema cannot be used.
 pub(crate) fn arguments_schema(manifest: &Manifest, query: &str) -> Option<Result<Value, String>> {
     match manifest.query(query) {
         Some(query) => Some(query.arguments.read().map_err(|error| error.to_string())),
@@ -18,18 +17,23 @@ pub(crate) fn arguments_schema(manifest: &Manifest, query: &str) -> Option<Resul
     }
 }
 
-/// The schema of the arguments of the query for an aggregate's view.
+/// Returns the schema of the arguments of the query for an aggregate's view.
 pub(crate) fn view_arguments() -> Value {
     json!({
-        "type": "object", "additionalProperties": false, "required": [ID], "properties": {ID: {"type": "string"}},
+        "type": "object", "additionalProperties": false, "required": [ID],
+        "properties": {ID: {"type": "string"}},
     })
 }
 
 pub(crate) fn invalid_arguments(violations: Vec<Violation>) -> Problem {
-    Problem::violations("invalid-arguments", "The arguments do not follow the query's schema.", violations)
+    Problem::violations(
+        ProblemCode::InvalidArguments,
+        "The arguments do not follow the query's schema.",
+        violations,
+    )
 }
 
-/// Arguments that follow their schema, as the service gets them. The id of an aggregate must be one.
+/// Returns arguments that follow their schema, as the service gets them. Checks the id of an aggregate.
 pub(crate) fn admitted(query: &str, is_view: bool, arguments: &Value) -> Result<Json, Problem> {
     if let (true, Some(Value::String(id))) = (is_view, arguments.get(ID)) {
         StreamId::new(query, id)?;
@@ -37,13 +41,13 @@ pub(crate) fn admitted(query: &str, is_view: bool, arguments: &Value) -> Result<
     Json::of(arguments).map_err(|_| Problem::internal())
 }
 
-/// Checks a body against the command's schema. The text itself goes on as it came. No body at all stands for `{}`.
+/// Checks a body against the command's schema and returns its text unchanged. An empty body stands for `{}`.
 pub(crate) fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
     let text = json_text(body)?;
     let value: Value = serde_json::from_str(text).map_err(no_json)?;
     schema.check(&value).map_err(|violations| {
         Problem::violations(
-            "invalid-payload",
+            ProblemCode::InvalidPayload,
             "The payload does not follow the command's schema.",
             violations,
         )
@@ -51,18 +55,18 @@ pub(crate) fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
     Json::parse(text.to_owned()).map_err(no_json)
 }
 
-/// The text of a body that should be JSON. No body at all stands for `{}`.
+/// Returns the text of a body that should be JSON. An empty body stands for `{}`.
 pub(crate) fn json_text(body: &[u8]) -> Result<&str, Problem> {
     let body = if body.is_empty() { b"{}" } else { body };
-    std::str::from_utf8(body).map_err(|error| invalid_json(format!("The body is no UTF-8: {error}.")))
+    std::str::from_utf8(body).map_err(|error| invalid_json(format!("The body is not UTF-8: {error}.")))
 }
 
 pub(crate) fn no_json(error: serde_json::Error) -> Problem {
-    invalid_json(format!("The body is no JSON: {error}."))
+    invalid_json(format!("The body is not JSON: {error}."))
 }
 
 fn invalid_json(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid-json", detail)
+    Problem::new(ProblemCode::InvalidJson, detail)
 }
 
 #[cfg(test)]
@@ -74,14 +78,14 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_goes_on_as_it_came() {
+    fn a_payload_keeps_its_text() {
         for (body, text) in [("", "{}"), (" {\"quantity\" : 1}\n", "{\"quantity\" : 1}")] {
             assert_eq!(payload(&schema(), body.as_bytes()).unwrap().as_str(), text);
         }
     }
 
     #[test]
-    fn a_payload_that_is_wrong_is_refused() {
+    fn a_payload_against_its_schema_is_refused() {
         for (body, status, code) in [
             ("{\"quantity\": 1,}", 400, "invalid-json"),
             ("[] []", 400, "invalid-json"),

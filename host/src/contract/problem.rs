@@ -1,9 +1,13 @@
-//! Every error that leaves the edge, by whichever door: a problem (RFC 9457) with a stable `code`.
+//! The errors that leave the edge, over HTTP and over NATS alike: problems (RFC 9457) with a stable `code`.
+
+use std::borrow::Cow;
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::problem_code::ProblemCode;
 use super::schema::Violation;
 use crate::error::{Fault, FaultKind};
 use crate::model::{InvalidId, Json, Position, Rejection, Version};
@@ -11,159 +15,181 @@ use crate::model::{InvalidId, Json, Position, Rejection, Version};
 /// The content type of a problem's body.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
-/// One error as the caller sees it, and what the log is to know of it. Boxed: results are mostly good ones, and small.
+/// The `type` of a problem whose code is a service's own (RFC 9457, 4.2.1).
+const BLANK: &str = "about:blank";
+
+/// One error as the caller sees it, with the text for the host's log. Boxed, because results are mostly good
+/// and small.
 #[derive(Debug)]
 pub(crate) struct Problem(Box<Facts>);
 
 #[derive(Debug)]
 struct Facts {
     status: StatusCode,
-    code: String,
-    detail: String,
-    details: Option<Json>,
-    errors: Vec<Violation>,
-    /// The report of a deployment that a gate refused.
-    report: Option<Json>,
-    versions: Option<Versions>,
-    /// How far a query could have seen.
-    reached: Option<Position>,
-    /// The position in the log that the refusal reflects at least, if it was decided on what is in the log.
+    body: ProblemBody,
+    /// The position in the log that the problem reflects at least. None: it was not decided on the log.
     reflects: Option<Position>,
-    /// The methods that the path knows (405).
+    /// The methods of the path (405).
     allow: Option<HeaderValue>,
-    /// Whether the same request may well succeed in a second.
-    retry: bool,
-    /// The text for the host's log; the caller never sees it. None: the detail says it all.
+    /// True if the same request may succeed a second later.
+    transient: bool,
+    /// The text for the host's log, which the caller never sees. None: `detail` says it all.
     log_text: Option<String>,
     /// False if the host has reported the failure once for all requests.
     logged: bool,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Versions {
-    /// None if any version would have done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expected_version: Option<Version>,
-    actual_version: Version,
-}
-
-/// The members of RFC 9457 and ours. The type is left blank: `code` tells problems apart.
-#[derive(Serialize)]
-struct Body<'a> {
-    r#type: &'static str,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    code: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<&'a Json>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [Violation],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    report: Option<&'a Json>,
-    #[serde(flatten)]
-    versions: Option<Versions>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    position: Option<Position>,
+/// The body of every error (RFC 9457).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub struct ProblemBody {
+    /// The path of the code's explanation; `about:blank` for the code of a service.
+    pub r#type: Cow<'static, str>,
+    /// The title of the code.
+    pub title: Cow<'static, str>,
+    /// The HTTP status.
+    pub status: u16,
+    /// One sentence about this case.
+    pub detail: String,
+    /// Stable: tell problems apart by it.
+    pub code: Cow<'static, str>,
+    /// The facts behind the code of a rejection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Json>,
+    /// The violations of a schema.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Violation>,
+    /// The findings of the gates (`gate-refused`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Json>,
+    /// The version that the request asked for (`version-mismatch`). None: any version would have done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_version: Option<Version>,
+    /// The version of the aggregate (`version-mismatch`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actual_version: Option<Version>,
+    /// The position that was reached (`read-model-behind`, `position-ahead`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
 }
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self(Box::new(Facts {
-            status,
-            code: code.into(),
-            detail: detail.into(),
+    /// Returns a problem with a code of the host.
+    pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        let mut problem = Self::of(code.status(), code.name().into(), detail.into());
+        problem.0.body.r#type = format!("/problems/{}", code.name()).into();
+        problem.0.body.title = code.title().into();
+        problem.0.transient = code.is_transient();
+        problem
+    }
+
+    /// Returns the problem of a rejection that the host itself decided, whose code is one of the host's.
+    pub(crate) fn of_host(rejection: Rejection) -> Self {
+        match ProblemCode::named(&rejection.code) {
+            Some(code) => Self::new(code, rejection.message),
+            None => rejection.into(),
+        }
+    }
+
+    fn of(status: StatusCode, code: Cow<'static, str>, detail: String) -> Self {
+        let body = ProblemBody {
+            r#type: BLANK.into(),
+            title: status.canonical_reason().unwrap_or_default().into(),
+            status: status.as_u16(),
+            detail,
+            code,
             details: None,
             errors: Vec::new(),
             report: None,
-            versions: None,
-            reached: None,
+            expected_version: None,
+            actual_version: None,
+            position: None,
+        };
+        Self(Box::new(Facts {
+            status,
+            body,
             reflects: None,
             allow: None,
-            retry: false,
+            transient: false,
             log_text: None,
             logged: true,
         }))
     }
 
     pub(crate) fn invalid_header(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid-header", detail)
+        Self::new(ProblemCode::InvalidHeader, detail)
     }
 
     pub(crate) fn invalid_parameter(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", detail)
+        Self::new(ProblemCode::InvalidParameter, detail)
     }
 
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", detail)
+        Self::new(ProblemCode::NotFound, detail)
     }
 
+    /// Returns the problem of a path that has only the methods `allow`.
     pub(crate) fn method_not_allowed(allow: HeaderValue) -> Self {
-        let detail = format!("This path knows {}.", allow.to_str().unwrap_or_default());
-        let mut problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail);
+        let detail = format!("This path has the methods {}.", allow.to_str().unwrap_or_default());
+        let mut problem = Self::new(ProblemCode::MethodNotAllowed, detail);
         problem.0.allow = Some(allow);
         problem
     }
 
-    /// The text did not follow its schema.
-    pub(crate) fn violations(code: &'static str, detail: &str, errors: Vec<Violation>) -> Self {
-        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
-        problem.0.errors = errors;
+    /// Returns the problem of a text that does not follow its schema.
+    pub(crate) fn violations(code: ProblemCode, detail: &str, errors: Vec<Violation>) -> Self {
+        let mut problem = Self::new(code, detail);
+        problem.0.body.errors = errors;
         problem
     }
 
-    /// The report of a deployment, as the caller gets it.
+    /// Adds the report of a deployment, as the caller gets it.
     pub(crate) fn with_report(mut self, report: Json) -> Self {
-        self.0.report = Some(report);
+        self.0.body.report = Some(report);
         self
     }
 
+    /// `expected`: none if any version would have done.
     pub(crate) fn version_mismatch(expected: Option<Version>, actual: Version) -> Self {
         let detail = match expected {
             Some(expected) => format!("The aggregate is at version {actual}, not {expected}."),
             None => "The aggregate does not exist.".to_owned(),
         };
-        let mut problem = Self::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", detail);
-        problem.0.versions = Some(Versions { expected_version: expected, actual_version: actual });
+        let mut problem = Self::new(ProblemCode::VersionMismatch, detail);
+        problem.0.body.expected_version = expected;
+        problem.0.body.actual_version = Some(actual);
         problem
     }
 
-    pub(crate) fn too_large(what: &str, most: usize) -> Self {
-        let detail = format!("{what} may have {most} bytes at most.");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", detail)
+    /// `subject`: the thing that has more than `limit` bytes, as the beginning of a sentence.
+    pub(crate) fn too_large(subject: &str, limit: usize) -> Self {
+        Self::new(ProblemCode::PayloadTooLarge, format!("{subject} may have {limit} bytes at most."))
     }
 
-    /// Something in the host itself went wrong.
+    /// Returns the problem of a failure in the host itself.
     pub(crate) fn internal() -> Self {
-        let detail = "The host failed to answer. Its log says why.";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+        Self::new(ProblemCode::Internal, "The host failed to answer. Its log says why.")
     }
 
-    pub(crate) fn unavailable(code: impl Into<String>, detail: impl Into<String>) -> Self {
-        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
-        problem.0.retry = true;
-        problem
-    }
-
-    /// A bounded queue is full; nothing was done.
+    /// Returns the problem of a bounded queue that is full; nothing was done.
     pub(crate) fn busy() -> Self {
-        Self::unavailable("busy", "The host has as much work as it takes on. Nothing was done.")
+        Self::new(ProblemCode::Busy, "The host has as much work as it accepts. Nothing was done.")
     }
 
+    /// Returns the problem of a host that shuts down; nothing was done.
     pub(crate) fn shutting_down() -> Self {
-        Self::unavailable("shutting-down", "The host is shutting down. Nothing was done.")
+        Self::new(ProblemCode::ShuttingDown, "The host is shutting down. Nothing was done.")
     }
 
-    /// What is waited for has only come to a position in the allotted time.
-    pub(crate) fn behind(code: &str, detail: String, reached: Position) -> Self {
-        let mut problem = Self::new(StatusCode::GATEWAY_TIMEOUT, code, detail);
-        problem.0.reached = Some(reached);
-        problem.0.retry = true;
+    /// Returns the problem of a wait that has ended at the position `reached`.
+    pub(crate) fn behind(code: ProblemCode, detail: String, reached: Position) -> Self {
+        let mut problem = Self::new(code, detail);
+        problem.0.body.position = Some(reached);
         problem
     }
 
-    /// The refusal was decided on the log up to there, at least.
-    pub(crate) fn reflecting(mut self, position: Position) -> Self {
+    /// Adds the position in the log that the decision reflects at least.
+    pub(crate) fn with_position(mut self, position: Position) -> Self {
         self.0.reflects = Some(position);
         self
     }
@@ -173,74 +199,62 @@ impl Problem {
     }
 
     pub(crate) fn code(&self) -> &str {
-        &self.0.code
+        &self.0.body.code
     }
 
-    /// See [`Problem::reflecting`].
+    /// See [`Problem::with_position`].
     pub(crate) fn reflects(&self) -> Option<Position> {
         self.0.reflects
     }
 
-    /// The methods that the path knows, if it does not know this one.
+    /// Returns the methods of the path, if it does not have that of the request.
     pub(crate) fn allow(&self) -> Option<&HeaderValue> {
         self.0.allow.as_ref()
     }
 
-    /// Whether the same request may well succeed in a second.
-    pub(crate) fn is_passing(&self) -> bool {
-        self.0.retry
+    /// Returns if the same request may succeed a second later.
+    pub(crate) fn is_transient(&self) -> bool {
+        self.0.transient
     }
 
-    /// Whether the request itself is wrong, so that it will be refused for ever.
+    /// Returns if the request itself is wrong, so that a repetition gets the same answer.
     pub(crate) fn is_final(&self) -> bool {
-        let refusals =
+        let wrong =
             [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
-        refusals.contains(&self.0.status)
+        wrong.contains(&self.0.status)
     }
 
-    /// The JSON text that the caller gets.
+    /// Returns the JSON text for the caller.
     pub(crate) fn body(&self) -> Vec<u8> {
-        let facts = &*self.0;
-        let body = Body {
-            r#type: "about:blank",
-            title: facts.status.canonical_reason().unwrap_or_default(),
-            status: facts.status.as_u16(),
-            detail: &facts.detail,
-            code: &facts.code,
-            details: facts.details.as_ref(),
-            errors: &facts.errors,
-            report: facts.report.as_ref(),
-            versions: facts.versions,
-            position: facts.reached,
-        };
-        // These types always have a JSON form; the status would stand even without a body.
-        serde_json::to_vec(&body).unwrap_or_default()
+        // Err: never, these types always have a JSON form; the status would stand even without a body.
+        serde_json::to_vec(&self.0.body).unwrap_or_default()
     }
 
-    /// The same problem with the text that the host's log gets.
+    /// Adds the text for the host's log.
     pub(crate) fn with_log_text(mut self, text: String) -> Self {
         self.0.log_text = Some(text);
         self
     }
 
-    /// The same problem, which the host has reported already, once for all requests.
+    /// Marks a failure that the host has reported already, once for all requests.
     pub(crate) fn unlogged(mut self) -> Self {
         self.0.logged = false;
         self
     }
 
-    /// Returns whether the host has failed and has not reported it elsewhere.
+    /// Returns if the host has failed and has not reported it elsewhere.
     pub(crate) fn is_to_be_logged(&self) -> bool {
         self.status().is_server_error() && self.0.logged
     }
 
-    /// The text for the host's log: the whole chain of causes.
+    /// Returns the text for the host's log: the whole chain of causes.
     pub(crate) fn log_text(&self) -> &str {
-        self.0.log_text.as_deref().unwrap_or(&self.0.detail)
+        self.0.log_text.as_deref().unwrap_or(&self.0.body.detail)
     }
 }
 
-/// A business "no" conflicts with the state of things (409), with three exceptions that HTTP has words for.
+/// The rejection of a service conflicts with the state of things (409), with three exceptions that HTTP has a
+/// status for.
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         let status = match rejection.code.as_str() {
@@ -248,27 +262,27 @@ impl From<Rejection> for Problem {
             "invalid-payload" | "invalid-arguments" => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::CONFLICT,
         };
-        let mut problem = Self::new(status, rejection.code, rejection.message);
-        problem.0.details = rejection.details;
+        let mut problem = Self::of(status, rejection.code.into(), rejection.message);
+        problem.0.body.details = rejection.details;
         problem
     }
 }
 
 impl From<&Fault> for Problem {
     fn from(fault: &Fault) -> Self {
-        let (status, code) = match fault.kind {
-            FaultKind::Trap => (StatusCode::INTERNAL_SERVER_ERROR, "component-trapped"),
-            FaultKind::Memory => (StatusCode::INTERNAL_SERVER_ERROR, "component-out-of-memory"),
-            FaultKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "component-timeout"),
-            FaultKind::Contract => (StatusCode::BAD_GATEWAY, "component-broke-contract"),
+        let code = match fault.kind {
+            FaultKind::Trap => ProblemCode::ComponentTrapped,
+            FaultKind::Memory => ProblemCode::ComponentOutOfMemory,
+            FaultKind::Timeout => ProblemCode::ComponentTimeout,
+            FaultKind::Contract => ProblemCode::ComponentBrokeContract,
         };
-        Self::new(status, code, format!("The service {} {}. Nothing was done.", fault.service, fault.kind))
+        Self::new(code, format!("The service {} {}. Nothing was done.", fault.service, fault.kind))
             .with_log_text(format!("{fault}: {}", fault.detail))
     }
 }
 
 impl From<InvalidId> for Problem {
     fn from(error: InvalidId) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid-id", format!("The id cannot be used: {error}."))
+        Self::new(ProblemCode::InvalidId, format!("The id cannot be used: {error}."))
     }
 }

@@ -1,5 +1,5 @@
-//! The route table: which method on which path is which command, query or page of the host. Made from the manifests of
-//! one deployed set, together with the compiled schemas, so that a request only looks things up.
+//! The route table: the command, the query or the host route of each method and path. It is made from the
+//! manifests of one deployed set, together with the compiled schemas, so that a request costs only a lookup.
 
 use crate::model::ServiceName;
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use matchit::Params;
 use super::action::{Action, action_of};
 use super::{Manifest, Method};
 
-/// The owner of the host's own routes, as an error names it.
+/// The owner of the host's own routes in an error.
 const HOST: &str = "the host";
 
-/// Why a set of services cannot be served together.
+/// The error of a set of services that cannot be served together.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{owner} cannot have the route {method} {path}: {reason}")]
 pub struct RouteError {
@@ -24,17 +24,20 @@ pub struct RouteError {
 }
 
 impl RouteError {
-    /// One of the host's own routes cannot be served.
+    /// Returns the error of a host route that cannot be served.
     pub(crate) fn of_host(reason: String) -> Self {
         Self { owner: HOST.into(), method: Method::Get, path: String::new(), reason }
     }
 }
 
-/// A route that the host keeps for itself, and its handle in the table.
+/// One of the host's own routes, with its handle in the table.
 #[derive(Clone, Copy, Debug)]
 pub struct ReservedRoute<H> {
+    /// The method.
     pub method: Method,
+    /// The path with its placeholders.
     pub path: &'static str,
+    /// The handle, which a lookup returns.
     pub handle: H,
 }
 
@@ -45,7 +48,7 @@ pub struct RouteTable<H> {
     endpoints: Vec<(String, Method)>,
 }
 
-/// Everything on one path.
+/// The endpoints of one path.
 struct Path<H> {
     endpoints: Vec<Endpoint<H>>,
     allow: HeaderValue,
@@ -61,10 +64,10 @@ pub(crate) struct Endpoint<H> {
     pub(crate) action: Action<H>,
 }
 
-/// What the table has for a method and a path.
+/// The result of a lookup.
 pub(crate) enum Found<'t, 'p, H> {
     Endpoint(&'t Endpoint<H>, Params<'t, 'p>),
-    /// The path is known, and these are its methods.
+    /// The path exists, with these methods.
     OtherMethod(&'t HeaderValue),
     Nothing,
 }
@@ -103,7 +106,7 @@ impl<H> RouteTable<H> {
         &self.endpoints
     }
 
-    /// HEAD is answered by GET.
+    /// Looks up a method and a path. HEAD is answered by GET.
     pub(crate) fn find<'t, 'p>(&'t self, method: &hyper::Method, path: &'p str) -> Found<'t, 'p, H> {
         let Ok(found) = self.paths.at(path) else {
             return Found::Nothing;
@@ -130,7 +133,7 @@ fn insert<H>(
     let allow = HeaderValue::try_from(methods.join(", ")).map_err(|error| error.to_string());
     let inserted = allow.and_then(|allow| {
         paths.insert(path, Path { endpoints, allow }).map_err(|error| match error {
-            matchit::InsertError::Conflict { with } => format!("it cannot be told from {with}"),
+            matchit::InsertError::Conflict { with } => format!("it conflicts with {with}"),
             other => other.to_string(),
         })
     });
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_and_a_path_lead_to_what_the_manifest_says() {
+    fn a_method_and_a_path_lead_to_the_target_in_the_manifest() {
         use hyper::Method;
         let routes = table([&manifest()]).unwrap();
         for (method, path, expected) in [
@@ -223,13 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_served_is_refused_with_a_sentence() {
+    fn a_route_that_cannot_be_served_is_refused_with_a_sentence() {
         let command = || Target::Command { aggregate: "order".into(), command: "create".into() };
         let query = || Target::Query("order".into());
         let refused = [
             (Method::Post, "/orders", command(), "order already has it"),
             (Method::Get, "/healthz", query(), "the host already has it"),
-            (Method::Get, "/orders/{key}", query(), "it cannot be told from /orders/{id}"),
+            (Method::Get, "/orders/{key}", query(), "it conflicts with /orders/{id}"),
             (
                 Method::Get,
                 "orders",
@@ -242,7 +245,7 @@ mod tests {
                 Method::Post,
                 "/x/{key}",
                 command(),
-                "a command's path knows only the placeholder {id}, not {key}",
+                "a command's path may have only the placeholder {id}, not {key}",
             ),
             (Method::Get, "/x", Target::Query("nobody".into()), "the manifest has no query nobody"),
             (
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_is_none_is_refused() {
+    fn a_malformed_schema_is_refused() {
         let mut manifest = manifest();
         manifest.aggregates[0].commands[0].payload = Json::parse(r#"{"type": "strin"}"#.to_owned()).unwrap();
         let error = table([&manifest]).err().unwrap();

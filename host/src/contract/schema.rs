@@ -1,26 +1,28 @@
-//! JSON Schemas, compiled once a deployment, and what a text has against them.
+//! JSON Schemas, compiled once a deployment, and the violations of a text.
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::Json;
 
-/// The most errors that one problem lists: enough to mend a form, too few to be a burden.
+/// Maximum number of violations in one problem: enough to correct a form, and a short body.
 const MAX_VIOLATIONS: usize = 20;
-/// How many `$ref`s are followed to find the type of a parameter; more is a circle.
+/// Maximum number of `$ref`s on the way to the type of a parameter; a longer chain is a circle.
 const MAX_REFS: usize = 8;
 
 /// One place where a payload does not follow its schema.
-#[derive(Debug, PartialEq, Serialize)]
-pub(crate) struct Violation {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Violation {
     /// A JSON pointer into the payload (RFC 6901).
-    pub(crate) pointer: String,
-    pub(crate) message: String,
+    pub pointer: String,
+    /// The violation, without its subject: "is missing".
+    pub message: String,
 }
 
-/// A schema to check payloads with.
+/// A compiled schema.
 pub(crate) struct Schema(Validator);
 
 impl Schema {
@@ -29,9 +31,9 @@ impl Schema {
         Self::compile(&schema.read().map_err(|error| error.to_string())?)
     }
 
-    /// An error is a sentence that says what is wrong with the schema itself.
+    /// Compiles a schema. An error is a sentence that says why it is malformed.
     ///
-    /// Patterns run in linear time, so no payload can hold up a thread; look-around in them is refused.
+    /// Patterns run in linear time, so no payload can block a thread; look-around in them is refused.
     pub(crate) fn compile(schema: &Value) -> Result<Self, String> {
         jsonschema::options()
             .with_draft(Draft::Draft202012)
@@ -42,9 +44,9 @@ impl Schema {
             .map_err(|error| error.to_string())
     }
 
-    /// At most [`MAX_VIOLATIONS`] are told.
+    /// Checks a value and returns at most [`MAX_VIOLATIONS`].
     pub(crate) fn check(&self, value: &Value) -> Result<(), Vec<Violation>> {
-        // The quick way first: nearly all payloads are right.
+        // The fast check first: nearly all payloads are valid.
         if self.0.is_valid(value) {
             return Ok(());
         }
@@ -60,7 +62,7 @@ impl Schema {
     }
 }
 
-/// Says what is wrong, and where, without repeating the payload.
+/// Adds the violations behind an error: the place and the reason, without a part of the payload.
 fn explain(error: &ValidationError<'_>, violations: &mut Vec<Violation>) {
     let at = error.instance_path().as_str();
     let mut violation = |pointer: String, message: &str| {
@@ -76,7 +78,7 @@ fn explain(error: &ValidationError<'_>, violations: &mut Vec<Violation>) {
         ValidationErrorKind::Required { property: Value::String(name) } => {
             violation(child(at, name), "is missing");
         }
-        // What an object without any properties says to its members.
+        // The error of a member of an object without any properties.
         ValidationErrorKind::FalseSchema if at.is_empty() => violation(String::new(), "takes no members"),
         ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
             match nearest(at, context) {
@@ -88,8 +90,8 @@ fn explain(error: &ValidationError<'_>, violations: &mut Vec<Violation>) {
     }
 }
 
-/// The errors of the alternative that the payload was most likely meant to be: the one that looks right down to the
-/// deepest place. None if no alternative fits even on the surface.
+/// Returns the errors of the alternative that the payload was most likely meant to be: the one with the
+/// fewest errors of those that fit on the surface. None if no alternative fits there.
 fn nearest<'e>(
     at: &str,
     alternatives: &'e [Vec<ValidationError<'static>>],
@@ -114,14 +116,14 @@ fn child(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// The arguments of a query, which come as text in the path and in the query string.
+/// The arguments of a query, which are texts in the path and in the query string.
 pub(crate) struct Arguments {
     schema: Schema,
-    /// Of the schema, the `properties` and the `$defs`: they say what a parameter is read as.
+    /// The `properties` and the `$defs` of the schema, which give the kind of each parameter.
     members: Map<String, Value>,
 }
 
-/// What the text of a parameter is read as.
+/// The kind of value that the text of a parameter is read as.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Text,
@@ -131,7 +133,7 @@ enum Kind {
 }
 
 impl Arguments {
-    /// An error is a sentence that says what is wrong with the schema itself.
+    /// Compiles the schema of arguments. An error is a sentence that says why it is malformed.
     pub(crate) fn compile(schema: Value) -> Result<Self, String> {
         let compiled = Schema::compile(&schema)?;
         let Value::Object(mut members) = schema else {
@@ -141,8 +143,8 @@ impl Arguments {
         Ok(Self { schema: compiled, members })
     }
 
-    /// Reads each parameter as what the schema says it is, and checks them together. A text that is not what it should
-    /// be stays text, so that the schema's error says so.
+    /// Reads each parameter as the kind in the schema, and checks them together. A text of another kind stays
+    /// text, so that the schema reports it.
     pub(crate) fn read<'t>(
         &self,
         parameters: impl IntoIterator<Item = (&'t str, &'t str)>,
@@ -159,7 +161,8 @@ impl Arguments {
         property.map_or(Kind::Text, |property| self.kind_of(property, MAX_REFS))
     }
 
-    /// A property that may be text is taken as text: every parameter is.
+    /// Returns the kind of a property. One that may be a text is read as a text, because every parameter is
+    /// one.
     fn kind_of(&self, schema: &Value, refs_left: usize) -> Kind {
         let referred =
             schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
@@ -219,14 +222,20 @@ mod tests {
                 "lines": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Line"}},
                 "address": {"anyOf": [{"$ref": "#/$defs/Address"}, {"type": "null"}]},
                 "share": {"type": "string", "pattern": "^[01](\\.[0-9]+)?$"},
-                "method": {"oneOf": [{"type": "string", "const": "card"}, {"type": "string", "const": "points"}]},
+                "method": {
+                    "oneOf": [{"type": "string", "const": "card"}, {"type": "string", "const": "points"}],
+                },
             },
             "$defs": {
                 "Line": {
                     "type": "object", "additionalProperties": false, "required": ["product_id", "quantity"],
-                    "properties": {"product_id": {"type": "string"}, "quantity": {"type": "integer", "minimum": 1}},
+                    "properties": {
+                        "product_id": {"type": "string"}, "quantity": {"type": "integer", "minimum": 1},
+                    },
                 },
-                "Address": {"type": "object", "required": ["region"], "properties": {"region": {"type": "string"}}},
+                "Address": {
+                    "type": "object", "required": ["region"], "properties": {"region": {"type": "string"}},
+                },
             },
         }))
         .unwrap();
@@ -236,7 +245,7 @@ mod tests {
             (json!({}), "/lines", "is missing"),
             (json!([]), "", "it is not of type \"object\""),
             (json!({"lines": []}), "/lines", "it has less than 1 item"),
-            (json!({"lines": [line], "colour~/": 1}), "/colour~0~1", "is not known here"),
+            (json!({"lines": [line], "color~/": 1}), "/color~0~1", "is not known here"),
             (
                 json!({"lines": [line, {"product_id": "p", "quantity": 0}]}),
                 "/lines/1/quantity",
@@ -255,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_is_all_wrong_gets_a_short_answer() {
+    fn the_violations_of_one_payload_are_limited() {
         let schema = Schema::compile(&json!({"items": {"type": "integer"}})).unwrap();
         let payload = Value::Array(vec![json!("x"); 1_000]);
         assert_eq!(schema.check(&payload).unwrap_err().len(), MAX_VIOLATIONS);
     }
 
     #[test]
-    fn what_is_no_schema_is_refused_with_a_reason() {
+    fn a_malformed_schema_is_refused_with_a_reason() {
         for schema in
             [json!({"type": "strin"}), json!({"pattern": "(?=look)ahead", "type": "string"}), json!(7)]
         {
@@ -275,11 +284,12 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_read_as_what_the_schema_says() {
+    fn parameters_are_read_as_the_kind_in_the_schema() {
         let schema = json!({
             "type": "object", "additionalProperties": false,
             "properties": {
-                "text": {"type": "string"}, "limit": {"type": "integer", "minimum": 1}, "share": {"type": "number"},
+                "text": {"type": "string"}, "limit": {"type": "integer", "minimum": 1},
+                "share": {"type": "number"},
                 "open": {"type": "boolean"}, "from": {"type": ["integer", "null"]},
                 "by": {"$ref": "#/$defs/By"}, "page": {"anyOf": [{"$ref": "#/$defs/Page"}, {"type": "null"}]},
             },
@@ -298,8 +308,7 @@ mod tests {
         for (name, text, value) in read {
             assert_eq!(arguments.read([(name, text)]), Ok(json!({name: value})), "{name}={text}");
         }
-        let refused =
-            [("limit", "0"), ("limit", "seven"), ("open", "yes"), ("by", "year"), ("colour", "red")];
+        let refused = [("limit", "0"), ("limit", "seven"), ("open", "yes"), ("by", "year"), ("color", "red")];
         for (name, text) in refused {
             let violations = arguments.read([(name, text)]).unwrap_err();
             assert_eq!(violations[0].pointer, format!("/{name}"), "{name}={text}");

@@ -9,7 +9,8 @@ use crate::deployed::{Gate, GateOutcome};
 use crate::model::{Digest, ServiceName};
 
 /// What became of a deployment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "DeploymentReport")]
 pub struct Report {
     /// Whether it was only to be looked at.
     pub dry_run: bool,
@@ -24,7 +25,7 @@ pub struct Report {
 }
 
 /// Whether a host follows a deployment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct HostReport {
     pub name: Arc<str>,
     pub address: SocketAddr,
@@ -36,7 +37,7 @@ pub struct HostReport {
 }
 
 /// One service of a deployment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ServiceReport {
     pub service: ServiceName,
     pub version: String,

@@ -115,7 +115,8 @@ pub struct HistoryEntry {
     pub gates: Vec<Gate>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "DeploymentActName")]
 #[serde(rename_all = "kebab-case")]
 pub enum ActName {
     Deployed,

@@ -1,156 +1,158 @@
-//! Commands, whichever door they come in by: from what is asked to a [`Command`], and from its outcome to the reply's body.
+//! Commands over HTTP and NATS: from a [`CommandRequest`] to a [`Command`], and from its outcome to a
+//! [`CommandResponse`].
 
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::watch;
 
 use super::headers::IfMatch;
 use super::{HostContext, stopped};
-use crate::aggregate::{Accepted, CallError};
+use crate::aggregate::{Accepted, CommandError};
+use crate::api::{CommandReply, SagaRef};
 use crate::contract::Problem;
-use crate::model::{
-    AggregateName, Command, CommandId, CommandName, CorrelationId, Intent, Json, Origin, Position, SagaId,
-    StreamId, Version,
-};
+use crate::model::{AggregateName, Command, CommandId, CommandName, CorrelationId, EventName, Intent, Json, Origin, Position, StreamId, Version};
 use crate::saga::SagaState;
 
-/// Who sends commands: nobody is asked for a name yet.
+/// The sender of all commands from outside, as long as clients do not authenticate.
 const ACTOR: &str = "anonymous";
 
-/// A command as the caller put it.
-pub(super) struct Asked {
+/// A command as the caller sent it.
+pub(super) struct CommandRequest {
     pub(super) aggregate: AggregateName,
     pub(super) command: CommandName,
-    /// None: a new aggregate, with the command's id.
+    /// None: a new aggregate, with the id of the command.
     pub(super) id: Option<String>,
-    /// What the caller's key stands for.
+    /// The id that the caller's idempotency key stands for.
     pub(super) key: Option<CommandId>,
     pub(super) payload: Json,
     pub(super) condition: Option<IfMatch>,
-    /// How long to wait for the end of the saga that it starts.
+    /// The time to wait for the end of the saga that the command starts.
     pub(super) wait: Option<Duration>,
     pub(super) correlation_id: CorrelationId,
 }
 
-/// What came of it.
-pub(super) struct Done {
-    pub(super) accepted: Accepted,
-    pub(super) saga: Option<Started>,
-    /// Whether it made its aggregate.
+/// The outcome of an accepted command, as the caller sees it.
+#[derive(Clone)]
+pub(super) struct CommandResponse {
+    pub(super) stream: StreamId,
+    /// The version of `view`.
+    pub(super) version: Version,
+    /// The position that covers the command, and the saga if the reply has waited for it.
+    pub(super) position: Position,
+    /// The names of the events that the command recorded.
+    pub(super) events: Vec<EventName>,
+    pub(super) view: Option<Json>,
+    pub(super) saga: Option<SagaRef>,
+    /// True if the caller preferred to wait for the end of the saga.
+    pub(super) waited: bool,
+    /// True if the command created its aggregate.
     pub(super) created: bool,
 }
 
-/// The saga that a command started, as far as it is known when the reply goes out.
-#[derive(Serialize)]
-pub(super) struct Started {
-    pub(super) id: SagaId,
-    pub(super) state: SagaState,
-    /// Whether the reply was to come when it has ended.
-    #[serde(skip)]
-    pub(super) awaited: bool,
-}
-
-/// The body of a reply.
-#[derive(Serialize)]
-pub(super) struct Reply<'r> {
-    id: &'r str,
-    version: Version,
-    position: Position,
-    events: Vec<&'r str>,
-    state: Option<&'r Json>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    saga: Option<&'r Started>,
-}
-
-impl Done {
-    pub(super) fn reply(&self) -> Reply<'_> {
-        Reply {
-            id: self.accepted.stream.id(),
-            version: self.accepted.version,
-            position: self.accepted.position,
-            events: self.accepted.events.iter().map(|event| event.name.as_str()).collect(),
-            state: self.accepted.view.as_ref(),
-            saga: self.saga.as_ref(),
+impl CommandResponse {
+    fn new(accepted: Accepted) -> Self {
+        let created =
+            !accepted.events.is_empty() && accepted.version == Version::START.after(accepted.events.len());
+        Self {
+            stream: accepted.stream,
+            version: accepted.version,
+            position: accepted.position,
+            events: accepted.events.into_iter().map(|event| event.name).collect(),
+            view: accepted.view,
+            saga: None,
+            waited: false,
+            created,
         }
     }
 
-    /// The saga, unless the reply was to wait for its end and did.
-    pub(super) fn unfinished(&self) -> Option<&Started> {
-        self.saga.as_ref().filter(|saga| !(saga.awaited && saga.state.ended()))
+    /// Returns the body of the reply.
+    pub(super) fn reply(&self) -> CommandReply {
+        CommandReply {
+            id: self.stream.id().to_owned(),
+            version: self.version,
+            position: self.position,
+            events: self.events.clone(),
+            state: self.view.clone(),
+            saga: self.saga.clone(),
+        }
+    }
+
+    /// Returns the saga, unless the reply has waited for its end.
+    pub(super) fn unfinished_saga(&self) -> Option<&SagaRef> {
+        self.saga.as_ref().filter(|saga| !(self.waited && saga.state.ended()))
     }
 }
 
-/// Carries a command out. Does not wait for a saga any more when the host shuts down.
-pub(super) async fn carry_out(
-    edge: &HostContext,
-    asked: Asked,
+/// Executes a command. Stops waiting for its saga when the host shuts down.
+pub(super) async fn execute(
+    host: &HostContext,
+    request: CommandRequest,
     stopping: watch::Receiver<bool>,
-) -> Result<Done, Problem> {
-    let (id, repeatable) = match asked.key {
+) -> Result<CommandResponse, Problem> {
+    let (id, repeatable) = match request.key {
         Some(id) => (id, true),
         None => (CommandId::new(), false),
     };
-    let stream = StreamId::new(asked.aggregate.as_str(), asked.id.as_deref().unwrap_or(id.as_str()))?;
+    let stream = StreamId::new(request.aggregate.as_str(), request.id.as_deref().unwrap_or(id.as_str()))?;
     let command = Command {
         id,
         repeatable,
-        expected_version: expected_version(edge, &stream, asked.condition).await?,
+        expected_version: expected_version(host, &stream, request.condition).await?,
         stream,
-        name: asked.command,
-        payload: asked.payload,
+        name: request.command,
+        payload: request.payload,
         intent: Intent::Decide,
-        origin: Origin { actor: ACTOR.into(), correlation_id: asked.correlation_id, causation_id: None },
+        origin: Origin { actor: ACTOR.into(), correlation_id: request.correlation_id, causation_id: None },
     };
-    let accepted = edge.dispatch.submit(command).await.map_err(|error| refusal(edge, error))?;
-    let created =
-        !accepted.events.is_empty() && accepted.version == Version::START.after(accepted.events.len());
-    let (accepted, saga) = follow(edge, accepted, repeatable, asked.wait, stopping).await?;
-    Ok(Done { accepted, saga, created })
+    let accepted = host.dispatch.submit(command).await.map_err(|error| problem(host, error))?;
+    follow(host, accepted, repeatable, request.wait, stopping).await
 }
 
 async fn expected_version(
-    edge: &HostContext,
+    host: &HostContext,
     stream: &StreamId,
     condition: Option<IfMatch>,
 ) -> Result<Option<Version>, Problem> {
     match condition {
         None => Ok(None),
         Some(IfMatch::Version(version)) => Ok(Some(version)),
-        // Streams never disappear, so it is enough to look before.
-        Some(IfMatch::Exists) if edge.log.read(stream, Version::START, 1).await?.is_empty() => {
-            Err(Problem::version_mismatch(None, Version::START).reflecting(head(edge)))
+        // Streams never disappear, so it is enough to check before.
+        Some(IfMatch::Exists) if host.log.read(stream, Version::START, 1).await?.is_empty() => {
+            Err(Problem::version_mismatch(None, Version::START).with_position(head(host)))
         }
         Some(IfMatch::Exists) => Ok(None),
     }
 }
 
-/// A "no" was decided on what is in the log by now, and says so like any other reply: whoever reads that far sees why. A
-/// fault reflects nothing.
-fn refusal(edge: &HostContext, error: CallError) -> Problem {
-    let decided = matches!(error, CallError::Rejected(_) | CallError::VersionMismatch { .. });
+/// Returns the problem of a command that was not accepted. A rejection was decided on the log as it is now,
+/// and carries that position like any other reply: a query at this position sees the reason. A fault reflects
+/// nothing.
+fn problem(host: &HostContext, error: CommandError) -> Problem {
+    let decided = matches!(error, CommandError::Rejected(_) | CommandError::VersionMismatch { .. });
     let problem = Problem::from(error);
-    if decided { problem.reflecting(head(edge)) } else { problem }
+    if decided { problem.with_position(head(host)) } else { problem }
 }
 
-fn head(edge: &HostContext) -> Position {
-    *edge.log.head().borrow()
+fn head(host: &HostContext) -> Position {
+    *host.log.head().borrow()
 }
 
-/// Looks at the saga that the command started. Without `wait` the answer is that of the command, as recorded, however often
-/// it is sent; with it, the aggregate as it stands when the saga has ended or the time is over, and a position that covers
-/// all that the saga did.
+/// Adds the saga that the command started. Without `wait` the response is that of the command, as recorded,
+/// however often it is sent. With it, the response has the aggregate's view at the end of the saga or of the
+/// wait, and a position that covers everything that the saga did.
 async fn follow(
-    edge: &HostContext,
+    host: &HostContext,
     accepted: Accepted,
     repeatable: bool,
     wait: Option<Duration>,
     stopping: watch::Receiver<bool>,
-) -> Result<(Accepted, Option<Started>), Problem> {
-    let Some(id) = accepted.saga.clone() else {
-        return Ok((accepted, None));
+) -> Result<CommandResponse, Problem> {
+    let saga = accepted.saga.clone();
+    let response = CommandResponse::new(accepted);
+    let Some(id) = saga else {
+        return Ok(response);
     };
-    let sagas = &edge.sagas;
+    let sagas = &host.sagas;
     let status = match wait {
         None if repeatable => sagas.journaled(&id).await?,
         // It was started just now.
@@ -162,15 +164,14 @@ async fn follow(
     };
     // A saga whose journal has not begun yet is about to run.
     let state = status.map_or(SagaState::Running, |status| status.state);
-    let saga = Some(Started { id, state, awaited: wait.is_some() });
+    let response = CommandResponse { saga: Some(SagaRef { id, state }), ..response };
     if wait.is_none() {
-        return Ok((accepted, saga));
+        return Ok(response);
     }
-    let position = accepted.position.max(head(edge));
-    let viewed = edge.dispatch.view(&accepted.stream, None).await?;
-    let (version, view) = match viewed {
+    let position = response.position.max(head(host));
+    let (version, view) = match host.dispatch.view(&response.stream, None).await? {
         Some(viewed) => (viewed.version, Some(viewed.view)),
-        None => (accepted.version, None),
+        None => (response.version, None),
     };
-    Ok((Accepted { version, view, position, ..accepted }, saga))
+    Ok(CommandResponse { version, view, position, waited: true, ..response })
 }

@@ -1,48 +1,47 @@
-//! What the request's headers say, read into the words of the model. Each refusal names the header. Messages have the same
-//! headers as HTTP requests, but for the one that holds the idempotency key.
+//! The headers of requests, read into the types of the model. Each problem names its header. Messages have
+//! the same headers as HTTP requests, except the one with the idempotency key.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 use crate::model::{CommandId, CorrelationId, Position, Version};
 use crate::query::Revision;
 
-/// The request's position in the log: a query waits for it, a reply names it.
+/// The position in the log: a query waits for it, a reply returns it.
 pub(super) const POSITION: HeaderName = HeaderName::from_static("kontor-position");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// Who acts on a saga: its name stays in the journal.
+/// The name of the operator, which stays in the log.
 pub(super) const ACTOR: &str = "kontor-actor";
 pub(super) const SIGNATURE: &str = "kontor-signature";
 const DEFAULT_ACTOR: &str = "operator";
-/// The header of HTTP that says which command it is.
+/// The header of HTTP with the idempotency key.
 pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-/// And that of NATS.
+/// The header of NATS with the idempotency key.
 pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
 const PREFER: &str = "prefer";
 
-/// The longest idempotency key that is accepted, in characters: what the common implementations allow.
+/// Maximum length of an idempotency key, in characters: that of the common implementations.
 const MAX_KEY_LENGTH: usize = 255;
-/// The longest request id that is taken over from the caller, in characters. It is stored with every event.
+/// The longest request id of a request that a caller may set, in characters. It is stored with every event.
 const MAX_REQUEST_ID_LENGTH: usize = 128;
-/// The longest name of a person, in characters.
+/// The longest name of an operator, in characters.
 const MAX_ACTOR_LENGTH: usize = 64;
 
-/// What `If-Match` asks of the stream.
+/// The condition of `If-Match` on the stream.
 #[derive(Debug, PartialEq)]
 pub(super) enum IfMatch {
-    /// `*`: it has events.
+    /// `*`: the stream has events.
     Exists,
-    /// `"7"` or `"7-…"`: it is at this version, whoever shows it.
+    /// `"7"` or `"7-…"`: the stream is at this version, whichever component made the tag.
     Version(Version),
 }
 
-/// The id that the caller's key stands for, which is in the header `name`; none without one.
+/// Returns the id of the command for the caller's key in the header `name`; none without a key.
 pub(super) fn idempotency_key(headers: &HeaderMap, name: &str) -> Result<Option<CommandId>, Problem> {
     let Some(value) = headers.get(name) else {
         return Ok(None);
@@ -56,7 +55,8 @@ pub(super) fn idempotency_key(headers: &HeaderMap, name: &str) -> Result<Option<
     }
 }
 
-/// A repeated header, a list of tags and a weak tag are refused: an aggregate has one version, and it is exact.
+/// Reads `If-Match`. A repeated header, a list of tags and a weak tag are refused: an aggregate has one exact
+/// version.
 pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Problem> {
     let mut values = headers.get_all(header::IF_MATCH).iter();
     let Some(value) = values.next() else {
@@ -71,12 +71,13 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Problem> 
     condition.ok_or_else(refused).map(Some)
 }
 
-/// Whether `If-None-Match` says that the caller does not want an answer, which exists and has this ETag.
+/// Returns whether `If-None-Match` excludes an existing answer with this ETag.
 pub(super) fn none_match(headers: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
     unwanted_tags(headers).any(|tag| tag == "*") || etag.is_some_and(|etag| has_kept(headers, etag))
 }
 
-/// Whether the caller has kept the answer with this ETag. Weak and strong tags match each other: so RFC 9110 wants it here.
+/// Returns whether the caller has stored the answer with this ETag. Weak and strong tags match each other
+/// (RFC 9110, 13.1.2).
 pub(super) fn has_kept(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
     etag.to_str().is_ok_and(|etag| unwanted_tags(headers).any(|tag| opaque(tag) == opaque(etag)))
@@ -87,14 +88,15 @@ fn unwanted_tags(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
-/// The ETag of an aggregate at a version, in the reply to a command.
+/// Returns the ETag of an aggregate at a version, for the reply to a command.
 pub(super) fn etag(version: Version) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("\"{version}\"")).ok()
 }
 
-/// The ETag of an answer. That of an aggregate's view is strong, because commands name it in `If-Match`, which looks at its
-/// version only; another component shows the same version otherwise. That of a component's reading is weak: what it says is
-/// the same, but nothing makes it say so in the same bytes.
+/// Returns the ETag of an answer. That of an aggregate's view is strong, because commands send it in
+/// `If-Match`, which compares only its version; the digest is in it because another component may have
+/// another view of the same version. That of a read model is weak: the answer is equal, but not necessarily
+/// byte for byte.
 pub(super) fn revision_etag(revision: &Revision) -> Option<HeaderValue> {
     match revision {
         Revision::View { component, version } => {
@@ -112,7 +114,7 @@ fn version_of_tag(tag: &str) -> Option<Version> {
     decimal(tag.split_once('-').map_or(tag, |(version, _)| version))
 }
 
-/// `Kontor-Position`: the position that the answer must reflect at least.
+/// Reads `Kontor-Position`: the position that the answer must reflect at least.
 pub(super) fn at_least(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
     let Some(value) = headers.get(POSITION) else {
         return Ok(None);
@@ -122,8 +124,8 @@ pub(super) fn at_least(headers: &HeaderMap) -> Result<Option<Position>, Problem>
     position.ok_or_else(refused).map(Some)
 }
 
-/// `Prefer: wait=N`: how long the caller wants to wait for what the request is about, at most `limit`. A preference that cannot be
-/// read is ignored, as RFC 7240 has it.
+/// Reads `Prefer: wait=N`: the time that the caller prefers to wait, at most `limit`. A malformed preference
+/// is ignored (RFC 7240).
 pub(super) fn prefer_wait(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     let mut preferences = values.flat_map(|value| value.split([',', ';']));
@@ -135,35 +137,36 @@ pub(super) fn prefer_wait(headers: &HeaderMap, limit: Duration) -> Option<Durati
     Some(Duration::from_secs(seconds).min(limit))
 }
 
-/// `Preference-Applied`, for a wait that was granted.
+/// Returns `Preference-Applied` for a wait.
 pub(super) fn wait_applied(wait: Duration) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("wait={}", wait.as_secs())).ok()
 }
 
-/// The id of a request, which becomes the correlation id of all that follows from it: the caller's own; else the id that
-/// the key in the header `name` stands for, so that a request sent again has it again; else a new one.
+/// Returns the id of a request, which is the correlation id of everything that follows from it: that of the
+/// caller; else the id of the key in the header `name`, so that a repeated request has the same; else a new
+/// one.
 pub(super) fn correlation_id(headers: &HeaderMap, name: &str) -> CorrelationId {
     let of_key = || idempotency_key(headers, name).ok().flatten().map(|id| id.shared().into());
     request_id(headers).or_else(of_key).unwrap_or_else(|| Uuid::now_v7().to_string().into())
 }
 
-/// `X-Request-Id`, if it can stand in logs and events as it is.
+/// Returns `X-Request-Id`, if it is safe in logs and events.
 fn request_id(headers: &HeaderMap) -> Option<CorrelationId> {
     let id = visible(headers.get(REQUEST_ID)?)?;
     (1..=MAX_REQUEST_ID_LENGTH).contains(&id.len()).then(|| id.into())
 }
 
-/// Refuses what a browser sends for a page of another site. On loopback every page that a browser shows could do so, and a
-/// request without a content type needs no leave beforehand.
+/// Refuses a request that a browser sends for a page of another site. On loopback every page in a browser
+/// could send one, and a request without a content type needs no preflight.
 pub(super) fn same_site(headers: &HeaderMap) -> Result<(), Problem> {
     if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
-        let detail = "Commands are not taken from the pages of other sites.";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "cross-site", detail));
+        let detail = "Commands from the pages of other sites are not accepted.";
+        return Err(Problem::new(ProblemCode::CrossSite, detail));
     }
     Ok(())
 }
 
-/// `Kontor-Actor`: who deploys, or acts on a saga, as the caller says. Names are not only English, so UTF-8 is taken.
+/// Reads `Kontor-Actor`: the operator, as the caller says. Names are not only English, so UTF-8 is accepted.
 pub(super) fn actor(headers: &HeaderMap) -> Result<&str, Problem> {
     let Some(value) = headers.get(ACTOR) else {
         return Ok(DEFAULT_ACTOR);
@@ -179,7 +182,7 @@ pub(super) fn actor(headers: &HeaderMap) -> Result<&str, Problem> {
     })
 }
 
-/// Whether the body may be JSON: `Content-Type` is absent, `application/json` or ends in `+json`.
+/// Returns whether the body may be JSON: `Content-Type` is absent, `application/json` or ends in `+json`.
 pub(super) fn content_is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return true;
@@ -191,13 +194,13 @@ pub(super) fn content_is_json(headers: &HeaderMap) -> bool {
             && media_type.as_bytes()[media_type.len() - 5..].eq_ignore_ascii_case(b"+json")
 }
 
-/// Whether the caller asks for JSON rather than a stream of server-sent events.
+/// Returns whether the caller accepts JSON and no stream of server-sent events.
 pub(super) fn accepts_json_only(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     accept.contains("application/json") && !accept.contains("text/event-stream")
 }
 
-/// Digits and nothing else: no sign, no blanks.
+/// Parses a number of digits only: no sign, no blanks.
 pub(super) fn decimal<N: FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_is_no_answer_that_the_caller_has_kept() {
+    fn a_star_is_no_stored_answer() {
         let weak = HeaderValue::from_static("W/\"a-1\"");
         for (value, kept, matches) in [
             ("*", false, true),
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_revision_of_a_view_is_strong_and_that_of_a_reading_weak() {
+    fn the_etag_of_a_view_is_strong_and_that_of_a_read_model_weak() {
         let component = crate::model::Digest::of(b"component");
         let tag = |revision| revision_etag(&revision).unwrap().to_str().unwrap().to_owned();
         let view = tag(Revision::View { component, version: Version::new(7) });
@@ -316,15 +319,15 @@ mod tests {
     }
 
     #[test]
-    fn request_ids_that_could_spoil_a_log_are_not_taken_over() {
-        assert_eq!(request_id(&headers("x-request-id", &["a-1"])), Some("a-1".into()));
+    fn request_ids_that_are_unsafe_in_a_log_are_replaced() {
+        assert_eq!(request_id(&headers("x-request-id", &["a-1"])).as_deref(), Some("a-1"));
         for bad in ["", "a b", &"x".repeat(129)] {
             assert_eq!(request_id(&headers("x-request-id", &[bad])), None, "{bad:?}");
         }
     }
 
     #[test]
-    fn who_acts_has_a_name_that_can_be_printed() {
+    fn the_name_of_an_operator_is_printable() {
         let longest = "ä".repeat(64);
         for name in ["ada", "Ada Lovelace", "Jürgen", &longest] {
             assert_eq!(actor(&headers(ACTOR, &[name])).unwrap(), name);
@@ -365,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_explicit_wish_for_json_ends_the_event_stream() {
+    fn only_an_explicit_wish_for_json_gets_a_page_of_events() {
         for (accept, json) in [
             ("application/json", true),
             ("text/event-stream", false),

@@ -1,4 +1,4 @@
-//! What is counted of each route and of each subject. The handles are looked up once, not at every request.
+//! The metrics of each route and of each subject. Their handles are looked up once, not at every request.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::telemetry::{
 const STATUSES: [u16; 17] =
     [200, 201, 202, 304, 400, 404, 405, 408, 409, 412, 413, 415, 422, 500, 502, 503, 504];
 
-/// The counters of one way in. Its labels are a route's template or a subject of the manifests, never what a client has made
-/// up: there are few of them.
+/// The metrics of one route or subject. The label is a route's template or a subject of the manifests, never
+/// the text of a client, so there are few.
 pub(super) struct RequestMetrics {
     counted: &'static str,
     labels: Vec<Label>,
@@ -29,14 +29,15 @@ pub(super) struct RequestMetrics {
 }
 
 impl RequestMetrics {
-    /// Of one method on one route. The recorder must be installed before, or nothing is counted.
+    /// Returns the metrics of one method on one route. The recorder must be installed before, or nothing is
+    /// counted.
     pub(super) fn of_route(route: &str, method: &'static str) -> Self {
         let labels = vec![Label::new("route", route.to_owned()), Label::new("method", method)];
         let seconds = metrics::histogram!("kontor_http_request_seconds", labels.clone());
         Self { counted: "kontor_http_requests_total", labels, requests: Default::default(), seconds }
     }
 
-    /// Of one subject of NATS.
+    /// Returns the metrics of one subject of NATS.
     pub(super) fn of_subject(subject: &str) -> Self {
         let labels = vec![Label::new("subject", subject.to_owned())];
         let seconds = metrics::histogram!("kontor_nats_request_seconds", labels.clone());
@@ -58,7 +59,7 @@ impl RequestMetrics {
     }
 }
 
-/// Sets what the metrics say about the sagas that have not ended.
+/// Sets the gauges of the sagas that have not ended.
 pub(crate) fn show_sagas(counts: &[StateCount]) {
     for StateCount { state, sagas, oldest } in counts {
         metrics::gauge!(SAGAS, "state" => state.as_str()).set(*sagas as f64);
@@ -66,7 +67,7 @@ pub(crate) fn show_sagas(counts: &[StateCount]) {
     }
 }
 
-/// Sets what the metrics say about the log.
+/// Sets the gauges of the log.
 pub(crate) fn show_log(log: LogState) {
     metrics::gauge!(LOG_AVAILABLE).set(u8::from(log.takes_appends));
     if let Some(copy) = log.copy {
@@ -75,7 +76,7 @@ pub(crate) fn show_log(log: LogState) {
     }
 }
 
-/// Sets what the metrics say about the hosts that share the log.
+/// Sets the gauges of the members of the cluster.
 pub(crate) fn show_nodes(nodes: &[ObservedMember]) {
     for (state, label) in
         [(MemberState::Up, "up"), (MemberState::Silent, "silent"), (MemberState::Left, "left")]
@@ -85,20 +86,20 @@ pub(crate) fn show_nodes(nodes: &[ObservedMember]) {
     }
 }
 
-/// Sets what the metrics say about the connection to NATS.
+/// Sets the gauge of the connection to NATS.
 pub(crate) fn show_messaging(messaging: &Messaging) {
     metrics::gauge!(NATS_CONNECTED).set(u8::from(messaging.is_connected()));
 }
 
-/// Sets what the metrics say about the read models, each with the labels `service` and `version`:
+/// Sets the gauges of the read models, each with the labels `service` and `version`:
 ///
-/// | metric | what | worth an alarm |
+/// | metric | meaning | alarm |
 /// |---|---|---|
-/// | `kontor_projection_position` | everything in the log up to here is dealt with | |
+/// | `kontor_projection_position` | everything in the log up to here is applied | |
 /// | `kontor_projection_lag_events` | events behind that | |
-/// | `kontor_projection_lag_seconds` | how long ago the first of them was recorded | when it grows |
-/// | `kontor_projection_parked_streams` | streams it could not go on with | above 0 |
-/// | `kontor_projection_building_position` | how far the one is that is being built beside it; 0 if there is none | |
+/// | `kontor_projection_lag_seconds` | age of the first of them | when it grows |
+/// | `kontor_projection_parked_streams` | parked streams | above 0 |
+/// | `kontor_projection_building_position` | position of the rebuild beside it; 0 without one | |
 pub(crate) fn show_projections(projections: &[Overview]) {
     for projection in projections {
         let labels =

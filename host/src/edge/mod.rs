@@ -1,5 +1,5 @@
-//! Where the outside comes in, by HTTP and by NATS. Wire types stay in here; further in there are only the types of
-//! [`crate::model`].
+//! The edges: HTTP and NATS. The types of axum, hyper and NATS stay in here; the layers below have only those
+//! of [`crate::model`].
 
 mod command;
 mod headers;
@@ -24,35 +24,44 @@ use crate::projection::Projections;
 use crate::query::Queries;
 use crate::saga::Sagas;
 
-/// What the edge hands requests to.
+/// The parts of the host that answer requests.
 pub struct HostContext {
+    /// The log.
     pub log: Arc<dyn EventLog>,
+    /// The deployed components.
     pub registry: Arc<Registry>,
+    /// The dispatch of commands.
     pub dispatch: Arc<Dispatch>,
+    /// The queries.
     pub queries: Arc<Queries>,
+    /// The read models.
     pub projections: Arc<Projections>,
+    /// The sagas.
     pub sagas: Arc<Sagas>,
+    /// The deployments.
     pub deployer: Arc<Deployer>,
-    /// None without NATS.
+    /// None: the host is not connected to NATS.
     pub messaging: Option<Messaging>,
+    /// The members of the cluster.
     pub nodes: Cluster,
-    /// The recorder behind it must be installed before the edge starts.
+    /// The metrics. Their recorder must be installed before the edge starts.
     pub metrics: PrometheusHandle,
+    /// The limits of HTTP clients.
     pub limits: HttpLimits,
 }
 
 impl HostContext {
-    /// How the host is.
+    /// Returns the state of the host for the other members of the cluster.
     pub(crate) fn status(&self) -> Status {
         Status {
             position: *self.log.head().borrow(),
             deployment: self.deployer.version(),
-            troubles: self.troubles(),
+            troubles: self.warnings(),
         }
     }
 
-    /// Sentences about what does not work and does not keep the host from taking traffic, none if all does.
-    fn troubles(&self) -> Vec<String> {
+    /// Returns the defects that do not keep the host from taking traffic, a sentence each.
+    fn warnings(&self) -> Vec<String> {
         let log = (!self.log.state().takes_appends)
             .then(|| "the log takes no commands at the moment; queries are answered".to_owned());
         let messaging = self.messaging.as_ref().map(Messaging::troubles).unwrap_or_default();
@@ -60,8 +69,8 @@ impl HostContext {
     }
 }
 
-/// Resolves when the host shuts down, at once if that has begun.
+/// Resolves when the host shuts down, or at once if the shutdown has begun.
 async fn stopped(mut stopping: watch::Receiver<bool>) {
-    // An error means that the server is gone: that is a shutdown as well.
+    // Err: the server is gone, which is a shutdown as well.
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }

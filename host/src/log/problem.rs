@@ -1,31 +1,28 @@
 //! The problems that a caller gets when the log cannot be written or read.
 
-use hyper::StatusCode;
-
 use super::{AppendError, ReadError};
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 use crate::error::Chain;
 
 impl From<&AppendError> for Problem {
     fn from(error: &AppendError) -> Self {
         let problem = match error {
             AppendError::Busy => return Self::busy(),
-            AppendError::Conflict { .. } | AppendError::Duplicate { .. } => {
-                Self::unavailable("conflict", "Others change the same aggregate too often. Nothing was done.")
-            }
-            AppendError::TooLarge(_) => Self::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "events-too-large",
-                format!("{}. Nothing was done.", Chain(error)),
+            AppendError::Conflict { .. } | AppendError::Duplicate { .. } => Self::new(
+                ProblemCode::Conflict,
+                "Others change the same aggregate too often. Nothing was done.",
             ),
+            AppendError::TooLarge(_) => {
+                Self::new(ProblemCode::EventsTooLarge, format!("{}. Nothing was done.", Chain(error)))
+            }
             // The host reports it once, not for each command.
             AppendError::Unavailable => {
                 let detail =
                     "The log takes no commands at the moment. Nothing was done; queries are answered.";
-                return Self::unavailable("log-unavailable", detail).unlogged();
+                return Self::new(ProblemCode::LogUnavailable, detail).unlogged();
             }
-            AppendError::Failed(_) => Self::unavailable(
-                "log-unavailable",
+            AppendError::Failed(_) => Self::new(
+                ProblemCode::LogUnavailable,
                 "The log cannot be written, and whether the command took effect is not known. It is safe to send it \
                  again with its Idempotency-Key.",
             ),
@@ -36,7 +33,7 @@ impl From<&AppendError> for Problem {
 
 impl From<&ReadError> for Problem {
     fn from(error: &ReadError) -> Self {
-        Self::unavailable("log-unavailable", "The log cannot be read.")
+        Self::new(ProblemCode::LogUnavailable, "The log cannot be read.")
             .with_log_text(Chain(error).to_string())
     }
 }

@@ -22,7 +22,7 @@ pub(super) const SUBJECTS: &str = "kontor.dead-letters.>";
 const ABOUT: &str = "Kontor-Dead-Letter";
 
 /// A message that could not become a command.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DeadLetter {
     /// Among the dead letters.
     pub id: u64,
@@ -34,7 +34,8 @@ pub struct DeadLetter {
     raw: Bytes,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(inline)]
 pub struct About {
     pub service: String,
     pub aggregate: String,
@@ -50,7 +51,8 @@ pub struct About {
 }
 
 /// What came of carrying dead letters out after all. Those that were are gone.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "RedrivenDeadLetters")]
 pub struct Redriven {
     pub done: u64,
     /// What the others failed at.

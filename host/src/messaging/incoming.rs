@@ -232,7 +232,9 @@ impl Incoming {
         let received = Received { subject: &message.subject, id, payload: &message.payload };
         let kind = match self.carry_out(subscribed, received).await {
             Ok(()) => AckKind::Ack,
-            Err(problem) if !problem.is_passing() && (problem.is_final() || info.delivered >= DELIVERIES) => {
+            Err(problem)
+                if !problem.is_transient() && (problem.is_final() || info.delivered >= DELIVERIES) =>
+            {
                 let letters = &self.shared.dead_letters;
                 match letters.keep(subscribed, received, &place, info.delivered, &problem).await {
                     Ok(()) => {

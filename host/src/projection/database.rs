@@ -16,8 +16,8 @@ use super::files::{self, Name};
 use super::tables::{self, Beginning, Role};
 use crate::clock::Time;
 use crate::contract::ReadModel;
-use crate::model::{Digest, Position, ServiceName, StreamId, hash_prefix};
 use crate::error::Chain;
+use crate::model::{Digest, Position, ServiceName, StreamId, hash_prefix};
 use crate::runtime::Guarded;
 
 /// The layout of the host's tables; raised with every change of them.

@@ -9,8 +9,8 @@ use super::files::{self, Name};
 use super::tables::{Beginning, Role};
 use crate::contract::ReadModel;
 use crate::deployed::Components;
-use crate::model::{Digest, Position, ServiceName};
 use crate::error::Chain;
+use crate::model::{Digest, Position, ServiceName};
 use crate::runtime::Component;
 
 /// The databases of a service in their directory.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rusqlite::ErrorCode;
 use tokio::task::JoinError;
 
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 use crate::error::{Chain, Fault};
 use crate::log::ReadError;
 use crate::model::{Position, QueryName, Rejection, ServiceName};
@@ -91,7 +91,7 @@ impl ReadModelError {
 
 impl From<&ReadModelError> for Problem {
     fn from(error: &ReadModelError) -> Self {
-        Self::unavailable("read-model-unavailable", format!("{}.", error.detail()))
+        Self::new(ProblemCode::ReadModelUnavailable, format!("{}.", error.detail()))
             .with_log_text(Chain(error).to_string())
     }
 }
@@ -116,7 +116,7 @@ pub enum OperateError {
 impl From<OperateError> for Problem {
     fn from(error: OperateError) -> Self {
         match &error {
-            OperateError::Rejected(rejection) => rejection.clone().into(),
+            OperateError::Rejected(rejection) => Self::of_host(rejection.clone()),
             OperateError::Busy => Self::busy().with_log_text(error.to_string()),
             OperateError::Log(error) => error.into(),
             OperateError::ReadModel(error) => error.into(),
@@ -140,11 +140,13 @@ pub enum AnswerError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn check(error: OperateError, status: u16, code: &str, retry: bool) {
         let problem = Problem::from(error);
-        let found = (problem.status().as_u16(), problem.code(), problem.is_passing());
+        let found = (problem.status().as_u16(), problem.code(), problem.is_transient());
         assert_eq!(found, (status, code, retry));
     }
 

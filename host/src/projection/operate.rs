@@ -16,7 +16,8 @@ use crate::model::{Position, Rejection, ServiceName, StreamId};
 pub(super) const MAX_REQUESTS: usize = 16;
 
 /// The status of a read model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "ProjectionOverview")]
 pub struct Overview {
     /// The service that it belongs to.
     pub service: ServiceName,
@@ -39,7 +40,8 @@ pub struct Overview {
 }
 
 /// The progress of a database that is being built. It is complete when it is as far as the live one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "ProjectionBuild")]
 pub struct Build {
     /// The read model's version.
     pub version: u32,
@@ -69,7 +71,7 @@ impl Building {
 }
 
 /// A stream with an event that a read model could not apply.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ParkedStream {
     /// Its name: `order/0199…`.
     pub stream: String,
@@ -82,7 +84,8 @@ pub struct ParkedStream {
 }
 
 /// The result of a redrive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "ProjectionRedrive")]
 pub struct Redrive {
     /// Streams that are not parked any more.
     pub streams: u64,

@@ -1,10 +1,6 @@
 //! The error of a query, and the problem that a caller gets for it.
-
-
-use hyper::StatusCode;
-
 use crate::aggregate::CallError;
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 use crate::error::{Chain, Fault};
 use crate::log::ReadError;
 use crate::model::{Position, Rejection, ServiceName};
@@ -87,20 +83,20 @@ impl From<QueryError> for Problem {
             QueryError::Log(error) => return error.into(),
             QueryError::View(error) => return error.clone().into(),
             QueryError::NotDeployed(what) => {
-                Self::new(StatusCode::NOT_FOUND, "not-deployed", format!("There is no {what}."))
+                Self::new(ProblemCode::NotDeployed, format!("There is no {what}."))
             }
             QueryError::Busy => Self::busy(),
             QueryError::Behind { service, at_least, reached } => {
                 let detail =
                     format!("The read model of {service} is at position {reached}, not yet at {at_least}.");
-                Self::behind("read-model-behind", detail, *reached)
+                Self::behind(ProblemCode::ReadModelBehind, detail, *reached)
             }
             QueryError::Ahead { at_least, reached } => {
                 let detail = format!(
                     "The log is at position {reached}, not yet at {at_least}. A later position is that of \
                      another host, or of a log that has been put back since."
                 );
-                Self::behind("position-ahead", detail, *reached)
+                Self::behind(ProblemCode::PositionAhead, detail, *reached)
             }
         };
         problem.with_log_text(Chain(&error).to_string())
@@ -109,6 +105,8 @@ impl From<QueryError> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -117,7 +115,7 @@ mod tests {
 
     fn check(error: impl Into<QueryError>, status: u16, code: &str, retry: bool) {
         let problem = Problem::from(error.into());
-        let found = (problem.status().as_u16(), problem.code(), problem.is_passing());
+        let found = (problem.status().as_u16(), problem.code(), problem.is_transient());
         assert_eq!(found, (status, code, retry));
     }
 

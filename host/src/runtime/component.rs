@@ -13,7 +13,10 @@ use super::instance::{CallFailure, Instances, Lane, Tally};
 use super::instance_data::{Identity, InstanceData};
 use crate::contract::{HttpOrigin, Manifest};
 use crate::error::{Chain, Fault, FaultKind};
-use crate::model::{Actor, CommandName, CorrelationId, Digest, Json, NewEvent, QueryName, Recorded, Rejection, SagaId, SagaName, StreamId};
+use crate::model::{
+    Actor, CommandName, CorrelationId, Digest, Json, NewEvent, QueryName, Recorded, Rejection, SagaId,
+    SagaName, StreamId,
+};
 
 /// Maximum number of events of one decision. A command that causes more should be several commands.
 const MAX_EVENTS: usize = 1_000;
@@ -201,13 +204,14 @@ impl Component {
                 .boxed()
         });
         let (result, scope) = call.await;
-        let answer = result.map_err(|failure| self.as_fault("answer", &query.shared(), failure)).and_then(|answer| {
-            match answer {
-                Ok(text) => bindings::json("the answer", text).map(Ok),
-                Err(rejection) => rejection.into_host().map(Err),
-            }
-            .map_err(|error| self.broken("answer", &query.shared(), &error.into()))
-        });
+        let answer =
+            result.map_err(|failure| self.as_fault("answer", &query.shared(), failure)).and_then(|answer| {
+                match answer {
+                    Ok(text) => bindings::json("the answer", text).map(Ok),
+                    Err(rejection) => rejection.into_host().map(Err),
+                }
+                .map_err(|error| self.broken("answer", &query.shared(), &error.into()))
+            });
         Answered { answer, used_moment: scope.used_moment, read_model: scope.call.into_read_model() }
     }
 

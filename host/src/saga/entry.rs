@@ -85,7 +85,8 @@ pub(crate) struct Trigger {
 }
 
 /// The two sides of a replay that asks for something other than its journal has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaDivergence")]
 pub struct Divergence {
     /// The command, query or wait that the journal has under the step's name.
     pub journaled: Json,

@@ -1,9 +1,8 @@
 //! The errors of the sagas' API, and the problem that a caller gets for each.
 
-
 use super::record::RecordError;
 use super::runner::RunError;
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 use crate::error::Chain;
 use crate::log::{AppendError, ReadError};
 use crate::model::{Rejection, ServiceName};
@@ -74,9 +73,9 @@ impl From<RunError> for SagaError {
 
 impl From<SagaError> for Problem {
     fn from(error: SagaError) -> Self {
-        let unavailable = |detail| Self::unavailable("log-unavailable", detail);
+        let unavailable = |detail| Self::new(ProblemCode::LogUnavailable, detail);
         let problem = match &error {
-            SagaError::Rejected(rejection) => return rejection.clone().into(),
+            SagaError::Rejected(rejection) => return Self::of_host(rejection.clone()),
             SagaError::Append(error) => return error.into(),
             SagaError::Read(error) => return error.into(),
             SagaError::Busy { .. } => Self::busy(),
@@ -92,6 +91,8 @@ impl From<SagaError> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]

@@ -106,7 +106,8 @@ impl Inner {
         deployed: &Deployed,
         changes: &mut Vec<Change>,
     ) -> Result<(), Relinquished> {
-        for (id, trigger) in deployed.started_by(&event.stream, event.name.as_str(), event.index, &event.meta) {
+        for (id, trigger) in deployed.started_by(&event.stream, event.name.as_str(), event.index, &event.meta)
+        {
             let handle = Arc::new(SagaHandle {
                 id,
                 trigger: event.position,

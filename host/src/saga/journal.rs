@@ -24,8 +24,7 @@ pub(crate) const STEP_ZERO: &str = "trigger";
     clap::ValueEnum,
     EnumString,
     IntoStaticStr,
-    VariantArray,
-)]
+    VariantArray, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum SagaState {

@@ -44,9 +44,9 @@ use crate::aggregate::Submit;
 use crate::clock::SharedClock;
 use crate::cluster::Cluster;
 use crate::deployed::Components;
+use crate::error::Chain;
 use crate::log::{EventLog, Subscription};
 use crate::model::{Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
-use crate::error::Chain;
 use crate::runtime::Ask;
 
 pub use error::{SagaError, SagasError};
@@ -66,7 +66,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 const LOG_PAUSE: Duration = Duration::from_millis(500);
 
 /// A saga as its client sees it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct SagaStatus {
     /// The saga's id.
     pub id: SagaId,

@@ -30,7 +30,8 @@ pub struct Filter {
 }
 
 /// A saga in a list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaOverview")]
 pub struct Overview {
     /// The saga's id.
     pub id: SagaId,
@@ -171,12 +172,7 @@ impl Sagas {
 
 impl Inner {
     /// Acts on a claimed saga, and releases it.
-    async fn act(
-        self: Arc<Self>,
-        handle: Arc<SagaHandle>,
-        act: Act,
-        actor: Actor,
-    ) -> Result<(), SagaError> {
+    async fn act(self: Arc<Self>, handle: Arc<SagaHandle>, act: Act, actor: Actor) -> Result<(), SagaError> {
         let acted = runner::act(&self, &handle, actor.clone(), |saga, _| act.entry(saga)).await;
         let acted = acted.map_err(SagaError::from).and_then(|acted| Ok(acted?));
         if acted.is_ok() {

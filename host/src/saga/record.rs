@@ -10,7 +10,10 @@ use super::entry::Entry;
 use super::journal::{IllegalEntry, Saga, next_state};
 use crate::clock::{SharedClock, deadline_after};
 use crate::log::{Append, AppendChain, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
-use crate::model::{Actor, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId, StreamId, Version, event_of, variant_of};
+use crate::model::{
+    Actor, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId, StreamId, Version,
+    event_of, variant_of,
+};
 
 /// The longest time for which the journal in the log may be behind the saga. Operators read the journal
 /// there.

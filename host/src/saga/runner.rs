@@ -12,9 +12,9 @@ use super::record::{Record, RecordError, actor, written};
 use super::replay::{HaltReason, Progress, Replay};
 use super::retry::Phase;
 use super::sender::{Relinquished, Sender, StepResult};
+use crate::error::Chain;
 use crate::log::AppendError;
 use crate::model::{Actor, Command, CommandId, Recorded, Rejection, ServiceName, Version};
-use crate::error::Chain;
 use crate::runtime::{Component, SagaEnd};
 
 /// The number of faulting runs after which the saga unwinds or parks. A fault by chance seldom comes three
@@ -193,7 +193,8 @@ impl Running {
                 self.faults += 1;
                 if self.faults < MAX_FAULTS {
                     self.with(|progress| progress.record.write_noted());
-                    let retry = self.inner.deps.retries.of(self.handle.name.as_str(), "run", Phase::BeforePivot);
+                    let retry =
+                        self.inner.deps.retries.of(self.handle.name.as_str(), "run", Phase::BeforePivot);
                     return Ok(self.inner.pause(retry.wait(self.faults, self.handle.id.as_str())).await?);
                 }
                 match pivoted {

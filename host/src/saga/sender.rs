@@ -14,9 +14,11 @@ use super::retry::Phase;
 use crate::aggregate::{Accepted, CallError};
 use crate::clock::{Stopwatch, millis};
 use crate::cluster::Lease;
-use crate::model::{Command, CommandId, CommandName, Intent, Json, Origin, Recorded, Rejection, SagaId, SagaName, StreamId};
-use crate::runtime::{AskFailure, Request, Step};
 use crate::error::Chain;
+use crate::model::{
+    Command, CommandId, CommandName, Intent, Json, Origin, Recorded, Rejection, SagaId, SagaName, StreamId,
+};
+use crate::runtime::{AskFailure, Request, Step};
 
 /// The characters of a fault's cause that the journal keeps: enough for the message of a panic.
 const MAX_CAUSE: usize = 300;

@@ -7,13 +7,17 @@ use super::index::SagaHandle;
 use super::journal::{STEP_ZERO, SagaState, next_state};
 use super::record::RecordError;
 use crate::clock::Time;
-use crate::model::{Actor, CommandName, Digest, EventName, NodeId, QueryName, Recorded, Rejection, SagaId, SagaName, ServiceName, StreamId, Version, variant_of};
+use crate::model::{
+    Actor, CommandName, Digest, EventName, NodeId, QueryName, Recorded, Rejection, SagaId, SagaName,
+    ServiceName, StreamId, Version, variant_of,
+};
 use crate::runtime::Action;
 
 pub use super::entry::Divergence;
 
 /// One saga from its trigger to its present state.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaTimeline")]
 pub struct Timeline {
     /// The saga's id.
     pub id: SagaId,
@@ -53,7 +57,8 @@ pub struct Timeline {
 }
 
 /// The event that started a saga.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaTrigger")]
 pub struct Trigger {
     /// The event's stream.
     pub stream: StreamId,
@@ -64,7 +69,8 @@ pub struct Trigger {
 }
 
 /// A step of a saga, with its undo.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaStep")]
 pub struct Step {
     /// The step's name, unique in the saga; that of step zero is `trigger`.
     pub name: String,
@@ -86,7 +92,8 @@ pub struct Step {
 
 /// The kind of a step. A deciding command that was rejected or failed is a `step`: only its acceptance makes
 /// it the pivot.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(inline)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Asked {
     /// A command.
@@ -127,7 +134,8 @@ pub enum Asked {
 }
 
 /// The outcome of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaStepOutcome")]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The command was accepted, or the wait has ended.
@@ -147,7 +155,8 @@ pub enum Outcome {
 }
 
 /// The undo of a step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaUndo")]
 pub struct Undo {
     /// The outcome so far.
     pub outcome: UndoOutcome,
@@ -157,7 +166,8 @@ pub struct Undo {
 }
 
 /// The outcome of an undo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaUndoOutcome")]
 #[serde(rename_all = "kebab-case")]
 pub enum UndoOutcome {
     /// The step is undone.
@@ -169,7 +179,8 @@ pub enum UndoOutcome {
 }
 
 /// The attempts that led to the outcome of a step or an undo.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(inline)]
 pub struct Course {
     /// The time at which the outcome was journaled; of a wait that has not ended, the time at which it began.
     pub time: Time,
@@ -188,7 +199,8 @@ pub struct Course {
 }
 
 /// An operator's act on a saga.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaAct")]
 pub struct Acted {
     /// The time of the act.
     pub time: Time,
@@ -205,7 +217,8 @@ pub struct Acted {
 }
 
 /// The kind of an operator's act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaActName")]
 #[serde(rename_all = "kebab-case")]
 pub enum ActName {
     /// The failed steps or undos are retried.

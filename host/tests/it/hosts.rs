@@ -142,8 +142,8 @@ fn two_hosts_with_one_identity_say_so_and_run_no_saga_until_one_is_gone() {
     fs::copy(left_site.data().join("node"), right_site.data().join("node")).unwrap();
     let mut right = right_site.start();
     for host in [&*left, &*right] {
-        let troubles = || host.get("/readyz").ok()["troubles"].take();
-        when(troubles, |troubles| troubles.to_string().contains("delete the file node"));
+        let warnings = || host.get("/readyz").ok()["warnings"].take();
+        when(warnings, |warnings| warnings.to_string().contains("delete the file node"));
     }
     left.register("tea", 5, 1_000);
     left.register("pot", 7, 1_000);

@@ -177,7 +177,7 @@ fn a_host_starts_without_nats_says_so_and_publishes_when_it_is_there() {
     let host = site.start();
     host.register("tea", 450, 3);
     let ready = host.get("/readyz").ok();
-    let warning = ready["troubles"][0].as_str().unwrap();
+    let warning = ready["warnings"][0].as_str().unwrap();
     assert!(warning.contains(&server.url()) && warning.ends_with("commands come in by HTTP only"), "{ready}");
     assert!(host.get("/metrics").text.contains("\nkontor_nats_connected 0\n"));
     server.restart();

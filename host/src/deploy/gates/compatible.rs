@@ -112,7 +112,9 @@ struct Object {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::*;
+    use crate::contract::{
+        Command, Event, EventRef, Method, Permissions, Query, ReadModel, Route, Saga, Target,
+    };
 
     fn json(text: &str) -> Json {
         Json::parse(text.to_owned()).unwrap()

@@ -1,18 +1,18 @@
-//! The body of a request: read within its limits, or taken off the line.
+//! The body of a request: read within its limits, or discarded.
 
 use std::time::Duration;
 
 use axum::body::BodyDataStream;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use futures::StreamExt as _;
 
 use super::HttpLimits;
 use super::headers;
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 
-/// The most that is taken off the line of a body that nobody reads: what somebody may send by mistake.
+/// Maximum size of a body that is discarded: that of a file sent by mistake.
 const DISCARDED_BYTES: usize = 64 << 20;
-/// How long that may take.
+/// Maximum time to discard a body.
 const DISCARDING: Duration = Duration::from_secs(5);
 
 /// Reads the body of a command, within the limits of size and time.
@@ -23,52 +23,53 @@ pub(super) async fn read(
 ) -> Result<Vec<u8>, Problem> {
     if !headers::content_is_json(headers) {
         let detail = "The body of a command is JSON: send it as application/json.";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
+        return Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
     }
     in_time(limits.body_read, collect(limits.body_bytes, headers, body)).await
 }
 
-/// The whole body, if it has no more than `most` bytes.
+/// Reads the whole body, if it has at most `limit` bytes.
 pub(super) async fn collect(
-    most: usize,
+    limit: usize,
     headers: &HeaderMap,
     body: &mut BodyDataStream,
 ) -> Result<Vec<u8>, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let announced = announced.and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
-    if announced > most {
-        return Err(Problem::too_large("The body", most));
+    if announced > limit {
+        return Err(Problem::too_large("The body", limit));
     }
     let mut bytes = Vec::with_capacity(announced);
     while let Some(chunk) = body.next().await {
         bytes.extend_from_slice(&chunk.map_err(|_| broken_off())?);
-        if bytes.len() > most {
-            return Err(Problem::too_large("The body", most));
+        if bytes.len() > limit {
+            return Err(Problem::too_large("The body", limit));
         }
     }
     Ok(bytes)
 }
 
-/// What is made of a body that has to arrive within a time.
+/// Fails if the body does not arrive within `limit`.
 pub(super) async fn in_time<T>(
     limit: Duration,
     arrival: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
     tokio::time::timeout(limit, arrival).await.unwrap_or_else(|_| {
         let detail = "The body did not arrive in time.";
-        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail))
+        Err(Problem::new(ProblemCode::BodyTimeout, detail))
     })
 }
 
+/// Returns the problem of a body that ended early.
 pub(super) fn broken_off() -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "incomplete-body", "The body broke off.")
+    Problem::new(ProblemCode::IncompleteBody, "The connection ended before the body did.")
 }
 
-/// Takes what is left of a body off the line before its request is refused. A client that is cut off while it still
-/// sends would see a broken connection and not why.
+/// Reads the rest of a body and drops it, before its request is refused. A client that is disconnected while
+/// it still sends would see a broken connection instead of the reason.
 pub(super) async fn discard(headers: &HeaderMap, body: &mut BodyDataStream) {
     if headers.contains_key(header::EXPECT) {
-        // It waits to be told whether to send it, and is told not to.
+        // The client waits for permission to send the body, and gets the refusal instead.
         return;
     }
     let discard = async {
@@ -80,7 +81,7 @@ pub(super) async fn discard(headers: &HeaderMap, body: &mut BodyDataStream) {
             }
         }
     };
-    // Err: it takes too long, and the client has to do with less.
+    // Err: it takes too long; the client may see a broken connection.
     let _ = tokio::time::timeout(DISCARDING, discard).await;
 }
 
@@ -106,12 +107,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_body_is_taken_off_the_line_unless_the_client_waits_with_it() {
+    async fn a_refused_body_is_discarded_unless_the_client_waits_for_permission() {
         let expecting = HeaderMap::from_iter([(header::EXPECT, HeaderValue::from_static("100-continue"))]);
-        for (headers, taken) in [(HeaderMap::new(), true), (expecting, false)] {
+        for (headers, discarded) in [(HeaderMap::new(), true), (expecting, false)] {
             let mut body = Body::from("a body").into_data_stream();
             discard(&headers, &mut body).await;
-            assert_eq!(body.next().await.is_none(), taken);
+            assert_eq!(body.next().await.is_none(), discarded);
         }
     }
 }

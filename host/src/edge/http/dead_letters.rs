@@ -1,61 +1,56 @@
-//! Messages that could not become commands, for operators: a list, and to have them carried out after all or removed.
+//! Messages that could not become commands, for operators: a list, redrive and discard.
 
-use axum::body::BodyDataStream;
-use axum::http::StatusCode;
-use axum::response::Response;
-use serde::Deserialize;
-
-use super::page::{Page, after_and_limit};
-use super::parameters::Parameters;
-use super::{Call, Site, command, headers, json};
-use crate::contract::{Problem, Schema};
-use crate::error::with_causes;
+use super::header_docs::KONTOR_ACTOR;
+use super::route::{HostRoute, Json, Request};
+use crate::api::{DeadLetterListQuery, DeadLetterSelection, DiscardedDeadLetters, Page, page_size};
+use crate::contract::{Problem, ProblemCode};
+use crate::error::Chain;
 use crate::log::MAX_PAGE;
-use crate::messaging::{DeadLetter, DeadLettersError, Messaging};
+use crate::messaging::{DeadLetter, DeadLettersError, Messaging, Redriven};
 
-/// Which of them: one, or all for a service, or all.
-#[derive(Deserialize)]
-struct Which {
-    id: Option<u64>,
-    service: Option<String>,
+pub(super) fn routes() -> Vec<HostRoute> {
+    vec![
+        HostRoute::get("/admin/dead-letters", "dead-letters.list", list)
+            .summary("Lists the messages of NATS that could not become commands."),
+        HostRoute::post("/admin/dead-letters/redrive", "dead-letters.redrive", redrive).summary(
+            "Sends dead letters again as commands, up to 1000 at once, and removes the accepted ones.",
+        ),
+        HostRoute::post("/admin/dead-letters/discard", "dead-letters.discard", discard)
+            .summary("Removes dead letters, up to 1000 at once.")
+            .headers(&[KONTOR_ACTOR]),
+    ]
 }
 
-/// `GET /admin/dead-letters`
-pub(super) async fn list(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
-    let parameters = Parameters::parse(call.query)?.only(&["service", "after", "limit"])?;
-    let (after, limit) = after_and_limit(&parameters)?;
-    let items = messaging(site)?.dead_letters(parameters.get("service"), after, limit).await?;
-    json(StatusCode::OK, &Page::new(items, limit, |letter| letter.id))
+async fn list(request: Request<DeadLetterListQuery>) -> Result<Json<Page<DeadLetter, u64>>, Problem> {
+    let DeadLetterListQuery { service, after, limit } = &request.query;
+    let (after, limit) = (after.unwrap_or_default(), page_size(*limit));
+    let items = messaging(&request)?.dead_letters(service.as_deref(), after, limit).await?;
+    Ok(Json(Page::new(items, limit, |letter| letter.id)))
 }
 
-/// `POST /admin/dead-letters/redrive`, for a page of them at most.
-pub(super) async fn redrive(
-    site: &Site,
-    schema: &Schema,
-    call: &Call<'_>,
-    body: &mut BodyDataStream,
-) -> Result<Response, Problem> {
-    let letters = wanted(site, command::received(site, schema, call, body).await?).await?;
-    json(StatusCode::OK, &messaging(site)?.redrive(letters).await?)
+async fn redrive(request: Request<(), Json<DeadLetterSelection>>) -> Result<Json<Redriven>, Problem> {
+    let messaging = messaging(&request)?;
+    let letters = selected(messaging, &request.body.0).await?;
+    Ok(Json(messaging.redrive(letters).await?))
 }
 
-/// `POST /admin/dead-letters/discard`, for a page of them at most.
-pub(super) async fn discard(
-    site: &Site,
-    schema: &Schema,
-    call: &Call<'_>,
-    body: &mut BodyDataStream,
-) -> Result<Response, Problem> {
-    let actor = headers::actor(call.headers)?;
-    let letters = wanted(site, command::received(site, schema, call, body).await?).await?;
-    json(StatusCode::OK, &serde_json::json!({"discarded": messaging(site)?.discard(letters, actor).await?}))
+async fn discard(
+    request: Request<(), Json<DeadLetterSelection>>,
+) -> Result<Json<DiscardedDeadLetters>, Problem> {
+    let messaging = messaging(&request)?;
+    let letters = selected(messaging, &request.body.0).await?;
+    let discarded = messaging.discard(letters, request.actor()?).await?;
+    Ok(Json(DiscardedDeadLetters { discarded: discarded as u64 }))
 }
 
-async fn wanted(site: &Site, Which { id, service }: Which) -> Result<Vec<DeadLetter>, Problem> {
-    let messaging = messaging(site)?;
+/// Returns the selected dead letters, a page of them at most.
+async fn selected(
+    messaging: &Messaging,
+    DeadLetterSelection { id, service }: &DeadLetterSelection,
+) -> Result<Vec<DeadLetter>, Problem> {
     let (after, limit) = id.map_or((0, MAX_PAGE), |id| (id.saturating_sub(1), 1));
     let mut letters = messaging.dead_letters(service.as_deref(), after, limit).await?;
-    if let Some(id) = id {
+    if let Some(id) = *id {
         letters.retain(|letter| letter.id == id);
         if letters.is_empty() {
             return Err(Problem::not_found(format!("There is no dead letter with the id {id}.")));
@@ -64,13 +59,13 @@ async fn wanted(site: &Site, Which { id, service }: Which) -> Result<Vec<DeadLet
     Ok(letters)
 }
 
-fn messaging(site: &Site) -> Result<&Messaging, Problem> {
-    let none = "This host is not connected to NATS, so no messages come to it: nats.url is not configured.";
-    site.edge.messaging.as_ref().ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no-messaging", none))
+fn messaging<Q, B>(request: &Request<Q, B>) -> Result<&Messaging, Problem> {
+    let none = "This host is not connected to NATS, so it gets no messages: nats.url is not configured.";
+    request.server().host.messaging.as_ref().ok_or_else(|| Problem::new(ProblemCode::NoMessaging, none))
 }
 
 impl From<DeadLettersError> for Problem {
     fn from(error: DeadLettersError) -> Self {
-        Self::unavailable("nats-unavailable", format!("{}.", with_causes(&error)))
+        Self::new(ProblemCode::NatsUnavailable, format!("{}.", Chain(&error)))
     }
 }

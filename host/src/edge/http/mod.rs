@@ -1,21 +1,25 @@
-//! The HTTP edge: commands and queries on the routes of the manifests, and the host's own pages.
+//! The HTTP edge: commands and queries on the routes of the manifests, and the host's own routes.
 //!
-//! A request is matched against the [`RouteTable`], answered by one of the files beside this one, and leaves with its
-//! request id, its line in the log and its place in the metrics. Every error is a [`Problem`].
+//! A request is matched against the [`RouteTable`] and answered by one of the files beside this one. Each
+//! response has a request id, a line in the log and a count in the metrics. Every error is a [`Problem`].
 
 mod body;
-mod builtin;
 mod command;
 mod dead_letters;
 mod events;
+mod header_docs;
+mod host_routes;
 mod openapi;
 mod ops;
-mod page;
 mod parameters;
 mod plugins;
+mod problems;
 mod projections;
 mod query;
+#[cfg(test)]
+mod reference;
 mod refusal;
+mod route;
 mod sagas;
 mod server;
 mod streams;
@@ -24,7 +28,7 @@ mod upload;
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::body::{Body, BodyDataStream};
@@ -34,40 +38,42 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use matchit::Params;
-use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
-pub use self::builtin::reserved_routes;
-use self::builtin::{Builtin, HostAction, Operation, host_routes};
+pub use self::host_routes::reserved_routes;
+use self::route::{Head, HostRoute, decode_placeholder};
+pub use self::server::serve;
 use super::metrics::RequestMetrics;
 use super::{HostContext, headers, stopped};
-use crate::contract::{Action, Found, Problem, RouteError, RouteTable, Schema};
+use crate::clock::Stopwatch;
+use crate::contract::{Action, Found, Problem, ProblemCode, RouteError, RouteTable};
 use crate::deployed::Deployed;
+use crate::error::Chain;
 use crate::model::CorrelationId;
 
-pub use server::serve;
-
-/// How requests that match no route are called in the log and in the metrics.
+/// The name of requests without a route in the log and in the metrics.
 const UNMATCHED: &str = "unmatched";
 
-/// What one client may ask for, so that none can exhaust the host.
+/// The limits of one client, so that none can exhaust the host.
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
-    /// The largest body of a request. A command's payload is stored with its event, so a megabyte is a lot.
+    /// Maximum size of a request's body. A command's payload is stored with its event, so a megabyte is a
+    /// lot.
     pub body_bytes: usize,
-    /// How long a body may take to arrive.
+    /// Maximum time for a body to arrive.
     pub body_read: Duration,
-    /// How long the head of a request may take to arrive; also how long a connection may be idle. Longer than the
-    /// minute after which proxies give up an idle connection, so that it is never the host that hangs up first.
+    /// Maximum time for the head of a request to arrive, and for a connection to be idle. Longer than the
+    /// minute after which proxies close an idle connection, so that the host never closes it first.
     pub header_read: Duration,
     /// The longest `Prefer: wait`.
     pub wait: Duration,
-    /// Clients that read `/events` at once.
+    /// Maximum number of clients that read `/events` at the same time.
     pub event_streams: usize,
-    /// Open connections. More wait in the kernel's queue. About 20 KiB each, and one file descriptor.
+    /// Maximum number of open connections. Others wait in the kernel's queue. About 20 KiB each, and one file
+    /// descriptor.
     pub connections: usize,
-    /// How long requests in flight may take to end at a shutdown.
+    /// Maximum time for requests in flight to end at a shutdown.
     pub drain: Duration,
 }
 
@@ -85,12 +91,12 @@ impl Default for HttpLimits {
     }
 }
 
-/// The edge as it runs.
-struct Site {
-    edge: Arc<HostContext>,
+/// The HTTP server of one host.
+struct HttpServer {
+    host: Arc<HostContext>,
     tables: ArcSwap<Tables>,
-    /// Held by whoever makes new tables.
-    remaking: Mutex<()>,
+    /// Held while new tables are built.
+    rebuilding: Mutex<()>,
     event_streams: Arc<Semaphore>,
     /// True from the moment the host shuts down.
     stopping: watch::Receiver<bool>,
@@ -99,59 +105,59 @@ struct Site {
 
 /// The routes of one deployed set, with the metrics of each.
 struct Routes {
-    table: RouteTable<HostAction>,
+    table: RouteTable<&'static HostRoute>,
     /// By the index of the endpoint.
     metrics: Vec<RequestMetrics>,
 }
 
-/// What is made of one deployed set.
+/// Everything that the server derives from one deployed set.
 struct Tables {
     deployed: Arc<Deployed>,
     routes: Arc<Routes>,
-    /// Made when it is first asked for.
+    /// Built at the first request for it.
     openapi: OnceLock<openapi::Document>,
 }
 
 /// One request on a known route, apart from its body.
 struct Call<'r> {
     headers: &'r HeaderMap,
-    /// What stands after the question mark.
+    /// The text behind the question mark.
     query: Option<&'r str>,
     placeholders: Params<'r, 'r>,
     request_id: CorrelationId,
 }
 
-impl Site {
-    fn new(edge: Arc<HostContext>, stopping: watch::Receiver<bool>) -> Result<Self, RouteError> {
-        let deployed = edge.registry.current();
+impl HttpServer {
+    fn new(host: Arc<HostContext>, stopping: watch::Receiver<bool>) -> Result<Self, RouteError> {
+        let deployed = host.registry.current();
         let routes = Arc::new(routes_of(&deployed)?);
         Ok(Self {
             tables: ArcSwap::from_pointee(Tables { deployed, routes, openapi: OnceLock::new() }),
-            remaking: Mutex::new(()),
-            event_streams: Arc::new(Semaphore::new(edge.limits.event_streams)),
-            edge,
+            rebuilding: Mutex::new(()),
+            event_streams: Arc::new(Semaphore::new(host.limits.event_streams)),
+            host,
             stopping,
             unmatched: RequestMetrics::of_route(UNMATCHED, "any"),
         })
     }
 
-    /// The tables of the set that is deployed now.
+    /// Returns the tables of the set that is deployed now.
     fn tables(&self) -> Arc<Tables> {
-        let deployed = self.edge.registry.current();
+        let deployed = self.host.registry.current();
         let tables = self.tables.load_full();
-        if Arc::ptr_eq(&tables.deployed, &deployed) { tables } else { self.remake(deployed) }
+        if Arc::ptr_eq(&tables.deployed, &deployed) { tables } else { self.rebuild(deployed) }
     }
 
-    /// A set whose routes do not go together is stopped by the gates of a deployment; should one come through, the
-    /// routes of the set before it stay, which is better than none.
-    fn remake(&self, deployed: Arc<Deployed>) -> Arc<Tables> {
-        let _alone = self.remaking.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Builds the tables of a new set. The gates of a deployment refuse services whose routes conflict; if
+    /// such a set gets here all the same, the routes before it stay, which is better than none.
+    fn rebuild(&self, deployed: Arc<Deployed>) -> Arc<Tables> {
+        let _guard = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.tables.load_full();
         if Arc::ptr_eq(&before.deployed, &deployed) {
             return before;
         }
         let routes = routes_of(&deployed).map(Arc::new).unwrap_or_else(|error| {
-            tracing::error!(%error, "the routes of the deployed services do not go together; the old ones stay");
+            tracing::error!(error = %Chain(&error), "the deployed routes conflict; the old ones stay");
             before.routes.clone()
         });
         let tables = Arc::new(Tables { deployed, routes, openapi: OnceLock::new() });
@@ -164,9 +170,9 @@ impl Site {
         stopped(self.stopping.clone())
     }
 
-    /// Answers one request, whatever happens.
-    async fn answer(&self, request: Request) -> Response {
-        let started = Instant::now();
+    /// Answers one request. A panic is answered as an internal problem.
+    async fn answer(self: &Arc<Self>, request: Request) -> Response {
+        let started = Stopwatch::start();
         let (parts, body) = request.into_parts();
         let mut body = body.into_data_stream();
         let tables = self.tables();
@@ -176,11 +182,11 @@ impl Site {
             Found::Endpoint(endpoint, _) => (endpoint.path.as_str(), &tables.routes.metrics[endpoint.index]),
             Found::OtherMethod(_) | Found::Nothing => (UNMATCHED, &self.unmatched),
         };
-        let work = self.carry_out(&tables, found, &parts, request_id.clone(), &mut body);
+        let work = self.route_request(&tables, found, &parts, request_id.clone(), &mut body);
         let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
-            tracing::error!(route, %request_id, panic = message, "the answer to a request panicked");
+            tracing::error!(route, %request_id, panic = message, "a handler panicked; answered with 500");
             Err(Problem::internal())
         });
         if outcome.is_err() {
@@ -188,7 +194,8 @@ impl Site {
         }
         let problem = outcome.as_ref().err();
         if let Some(problem) = problem.filter(|problem| problem.is_to_be_logged()) {
-            tracing::error!(route, %request_id, code = problem.code(), "request failed: {}", problem.log_text());
+            let (code, text) = (problem.code(), problem.log_text());
+            tracing::error!(route, %request_id, code, "request failed: {text}");
         }
         let mut response = outcome.into_response();
         if let Ok(id) = HeaderValue::try_from(request_id.as_str()) {
@@ -197,14 +204,16 @@ impl Site {
         let (took, status) = (started.elapsed(), response.status());
         metrics.record(status.as_u16(), took);
         let duration_ms = took.as_secs_f64() * 1e3;
-        tracing::debug!(method = %parts.method, route, status = status.as_u16(), duration_ms, %request_id, "request");
+        let (method, status) = (&parts.method, status.as_u16());
+        tracing::debug!(%method, route, status, duration_ms, %request_id, "request");
         response
     }
 
-    async fn carry_out(
-        &self,
-        tables: &Tables,
-        found: Found<'_, '_, HostAction>,
+    /// Hands a request to the command, the query or the handler of its route.
+    async fn route_request(
+        self: &Arc<Self>,
+        tables: &Arc<Tables>,
+        found: Found<'_, '_, &'static HostRoute>,
         parts: &Parts,
         request_id: CorrelationId,
         body: &mut BodyDataStream,
@@ -213,89 +222,56 @@ impl Site {
             Found::Endpoint(endpoint, placeholders) => (endpoint, placeholders),
             Found::OtherMethod(allow) => return Err(Problem::method_not_allowed(allow.clone())),
             Found::Nothing => {
-                let detail = "There is nothing at this path. GET /openapi.json lists what there is.";
-                return Err(Problem::new(StatusCode::NOT_FOUND, "unknown-route", detail));
+                let detail = "No route has this path. GET /openapi.json lists all routes.";
+                return Err(Problem::new(ProblemCode::UnknownRoute, detail));
             }
         };
         let call = Call { headers: &parts.headers, query: parts.uri.query(), placeholders, request_id };
         match &endpoint.action {
             Action::Command(route) => command::answer(self, route, &call, body).await,
             Action::Query(route) => query::answer(self, route, &call).await,
-            Action::Host(HostAction::Builtin(builtin)) => self.builtin(*builtin, tables, &call).await,
-            Action::Host(HostAction::Act(act, schema)) => sagas::act(self, *act, schema, &call, body).await,
-            Action::Host(HostAction::Operate(operation, schema)) => {
-                self.operate(*operation, schema, &call, body).await
-            }
-            Action::Host(HostAction::Deploy) => plugins::deploy(self, &call, body).await,
-            Action::Host(HostAction::Undeploy) => plugins::undeploy(self, &call).await,
-        }
-    }
-
-    async fn operate(
-        &self,
-        operation: Operation,
-        schema: &Schema,
-        call: &Call<'_>,
-        body: &mut BodyDataStream,
-    ) -> Result<Response, Problem> {
-        match operation {
-            Operation::Redrive => projections::redrive(self, schema, call, body).await,
-            Operation::Replay => projections::replay(self, schema, call, body).await,
-            Operation::RedriveMessages => dead_letters::redrive(self, schema, call, body).await,
-            Operation::DiscardMessages => dead_letters::discard(self, schema, call, body).await,
-            Operation::RollBack => plugins::roll_back(self, schema, call, body).await,
-        }
-    }
-
-    async fn builtin(&self, builtin: Builtin, tables: &Tables, call: &Call<'_>) -> Result<Response, Problem> {
-        match builtin {
-            Builtin::Page => Ok(ops::page()),
-            Builtin::OpenApi => openapi::answer(tables, call),
-            Builtin::Events => events::answer(self, call).await,
-            Builtin::Stream => streams::answer(self, call).await,
-            Builtin::Saga => sagas::status(self, call).await,
-            Builtin::Health => Ok(ops::health()),
-            Builtin::Ready => ops::ready(self),
-            Builtin::Cluster => ops::nodes(self),
-            Builtin::Metrics => ops::metrics(self).await,
-            Builtin::Plugins => plugins::list(self, tables),
-            Builtin::PluginHistory => plugins::history(self, call).await,
-            Builtin::Sagas => sagas::list(self, call).await,
-            Builtin::SagaTimeline => sagas::timeline(self, call).await,
-            Builtin::Projections => projections::list(self).await,
-            Builtin::Projection => projections::show(self, call).await,
-            Builtin::DeadLetters => dead_letters::list(self, call).await,
+            Action::Host(route) => route.answer(call.head(self, tables), body).await,
         }
     }
 }
 
 impl Call<'_> {
-    /// What stands in the path for a placeholder.
+    /// Returns the text of a placeholder of the path.
     fn placeholder(&self, name: &str) -> Result<Cow<'_, str>, Problem> {
-        let raw = self.placeholders.get(name).unwrap_or_default();
-        let decoded = percent_decode_str(raw).decode_utf8();
-        decoded.map_err(|_| Problem::invalid_parameter(format!("{name} is not UTF-8.")))
+        decode_placeholder(name, self.placeholders.get(name).unwrap_or_default())
+    }
+
+    /// Returns the request as the handlers of the host's own routes get it.
+    fn head(&self, server: &Arc<HttpServer>, tables: &Arc<Tables>) -> Head {
+        let placeholders = self.placeholders.iter();
+        Head {
+            server: server.clone(),
+            tables: tables.clone(),
+            headers: self.headers.clone(),
+            query: self.query.map(str::to_owned),
+            placeholders: placeholders.map(|(name, text)| (name.to_owned(), text.to_owned())).collect(),
+        }
     }
 }
 
 fn routes_of(deployed: &Deployed) -> Result<Routes, RouteError> {
-    let host = host_routes().map_err(RouteError::of_host)?;
+    let host = host_routes::host_routes().map_err(RouteError::of_host)?;
     let table = RouteTable::new(host, deployed.services().map(|service| &**service.manifest()))?;
     let metrics = table.endpoints().iter();
     let metrics = metrics.map(|(path, method)| RequestMetrics::of_route(path, method.as_str())).collect();
     Ok(Routes { table, metrics })
 }
 
-/// A reply with a JSON body.
-fn json(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
+/// Returns a response with a JSON body.
+fn json_reply(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
     let body = serde_json::to_vec(body).map_err(|error| {
-        tracing::error!(%error, "a reply cannot be written as JSON");
+        tracing::error!(error = %Chain(&error), "failed to write a reply as JSON; it is answered with 500");
         Problem::internal()
     })?;
     Ok(json_text(status, body))
 }
 
-/// A reply whose body is JSON already.
+/// Returns a response whose body is JSON text already.
 fn json_text(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = (status, body.into()).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

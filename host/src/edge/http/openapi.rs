@@ -1,50 +1,42 @@
-//! The OpenAPI 3.1 document of everything that is deployed, made from the manifests.
+//! The OpenAPI 3.1 document of everything that is deployed, made from the manifests and from the host's own
+//! rows.
 //!
-//! The schemas of commands, views and answers become components. Their own `$ref`s, which count from the schema's root,
-//! are rewritten to count from the document's.
+//! The schemas of commands, views and answers become components. Their own `$ref`s, which count from the
+//! schema's root, are rewritten to count from the document's.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::builtin::{BUILTINS, BuiltinRoute, Does, Operation};
+use super::header_docs::{COMMAND_HEADERS, Header, IF_NONE_MATCH, QUERY_HEADERS};
 use super::headers::none_match;
-use super::{Call, Tables, json_text};
-use crate::contract::{Manifest, Problem, Route, Target, placeholders, view_arguments};
+use super::host_routes;
+use super::json_text;
+use super::route::{Content, HostRoute, JSON, Request};
+use crate::api::CommandReply;
+use crate::contract::{
+    Manifest, PROBLEM_JSON, Problem, ProblemBody, Route, Target, placeholders, view_arguments,
+};
 use crate::model::{Json, hashed_uuid};
 
 /// The tag of the host's own routes.
 const HOST_TAG: &str = "host";
 
-/// The headers that a command understands: name, an example, what it is for.
-const COMMAND_HEADERS: [(&str, &str, &str); 3] = [
-    ("Idempotency-Key", "cart-7", "A command sent again with its key takes effect once."),
-    ("If-Match", "\"7\"", "The version that the aggregate must have: the ETag of an earlier reply."),
-    ("Prefer", "wait=5", "How many seconds to wait for the end of a saga that the command starts."),
-];
-/// The header of all that persons do.
-const ACTOR_HEADER: (&str, &str, &str) = ("Kontor-Actor", "ada", "Who does this. It stays in the log.");
-/// The headers that an act on a saga understands.
-const ACT_HEADERS: [(&str, &str, &str); 2] = [
-    ACTOR_HEADER,
-    ("Prefer", "wait=5", "How many seconds to wait until the saga has ended, or is parked again."),
-];
-const SIGNATURE_HEADER: (&str, &str, &str) = (
-    "Kontor-Signature",
-    "kX3v…==",
-    "The Ed25519 signature of the component's SHA-256 digest in base64; of several in their order, with commas between.",
-);
-/// The headers that a query understands.
-const QUERY_HEADERS: [(&str, &str, &str); 3] = [
-    (
-        "Kontor-Position",
-        "42",
-        "The answer reflects at least this position of an earlier reply, and waits for it.",
-    ),
-    ("Prefer", "wait=5", "How many seconds to wait at most for that position."),
-    ("If-None-Match", "\"7-0123456789ab\"", "The ETag of an answer that was kept: 304 if it is still right."),
-];
+/// The path of the components in the document.
+const COMPONENTS: &str = "/components/schemas";
+
+pub(super) fn routes() -> Vec<HostRoute> {
+    vec![
+        HostRoute::get("/openapi.json", "api.document", answer)
+            .summary("Returns this API as an OpenAPI 3.1 document.")
+            .statuses(&[StatusCode::OK, StatusCode::NOT_MODIFIED])
+            .headers(&[IF_NONE_MATCH])
+            .json::<Json>(),
+    ]
+}
 
 /// The document as it is sent.
 pub(super) struct Document {
@@ -52,15 +44,15 @@ pub(super) struct Document {
     etag: Option<HeaderValue>,
 }
 
-/// `GET /openapi.json`
-pub(super) fn answer(tables: &Tables, call: &Call<'_>) -> Result<Response, Problem> {
+async fn answer(request: Request) -> Result<Response, Problem> {
+    let tables = request.tables();
     let document = tables.openapi.get_or_init(|| {
         let manifests = tables.deployed.services().map(|service| &**service.manifest());
         let text = document(manifests).to_string();
         let etag = HeaderValue::try_from(format!("\"{}\"", hashed_uuid(&[text.as_bytes()]))).ok();
         Document { text: text.into(), etag }
     });
-    let known = none_match(call.headers, document.etag.as_ref());
+    let known = none_match(request.headers(), document.etag.as_ref());
     let mut response = match known {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => json_text(StatusCode::OK, document.text.clone()),
@@ -70,8 +62,7 @@ pub(super) fn answer(tables: &Tables, call: &Call<'_>) -> Result<Response, Probl
 }
 
 fn document<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Value {
-    let mut document = Parts::default();
-    document.schemas.insert("problem".to_owned(), problem_schema());
+    let mut document = Parts::new();
     for manifest in manifests {
         document.tags.push(json!({"name": manifest.service, "description": manifest.description}));
         for route in &manifest.routes {
@@ -79,82 +70,105 @@ fn document<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Value {
             document.add(&route.path, &route.method.as_str().to_lowercase(), operation);
         }
     }
-    document.tags.push(json!({"name": HOST_TAG, "description": "What the host itself answers."}));
-    for route in &BUILTINS {
-        document.add(route.path, &route.method().as_str().to_lowercase(), host_operation(route));
+    document.tags.push(json!({"name": HOST_TAG, "description": "The host's own routes."}));
+    for route in host_routes::all() {
+        let operation = document.host_operation(route);
+        document.add(route.path, &route.method.as_str().to_lowercase(), operation);
     }
-    json!({
-        "openapi": "3.1.0",
-        "info": {"title": "Kontor", "version": env!("CARGO_PKG_VERSION")},
-        "tags": document.tags,
-        "paths": document.paths,
-        "components": {"schemas": document.schemas},
-    })
+    document.finish()
 }
 
-fn host_operation(route: &BuiltinRoute) -> Value {
-    let mut parameters: Vec<_> =
-        placeholders(route.path).map(|name| parameter(name, "path", &json!({"type": "string"}))).collect();
-    parameters.extend(route.parameters.iter().map(|(name, description)| {
-        parameter(name, "query", &json!({"type": "string", "description": description}))
-    }));
-    let name = match route.does {
-        Does::Answer(builtin) => format!("{builtin:?}"),
-        Does::Act(act, _) => format!("saga{act:?}"),
-        Does::Operate(operation, _) => format!("{operation:?}"),
-        Does::Deploy => "deploy".to_owned(),
-        Does::Undeploy => "undeploy".to_owned(),
-    };
-    let mut operation = json!({
-        "operationId": format!("host.{}", name.to_lowercase()), "tags": [HOST_TAG], "summary": route.summary,
-        "responses": {"200": {"description": "OK"}, "default": problem_response()},
-    });
-    match route.does {
-        Does::Act(..) => parameters.extend(ACT_HEADERS.map(header)),
-        Does::Deploy => parameters.extend([ACTOR_HEADER, SIGNATURE_HEADER].map(header)),
-        Does::Operate(Operation::RollBack | Operation::DiscardMessages, _) | Does::Undeploy => {
-            parameters.push(header(ACTOR_HEADER));
-        }
-        Does::Answer(_) | Does::Operate(..) => {}
-    }
-    let content = match route.does {
-        Does::Act(_, body) | Does::Operate(_, body) => Some(json!({"application/json": {"schema": body()}})),
-        Does::Deploy => Some(components()),
-        Does::Answer(_) | Does::Undeploy => None,
-    };
-    if let Some(content) = content {
-        operation["requestBody"] = json!({ "content": content });
-    }
-    operation["parameters"] = json!(parameters);
-    operation
-}
-
-/// The body of a deployment. Bytes have no schema.
-fn components() -> Value {
-    let several = json!({"type": "object", "additionalProperties": {"type": "string", "contentMediaType": "application/wasm"}});
-    json!({"application/wasm": {}, "multipart/form-data": {"schema": several}})
-}
-
-/// The document in the making.
-#[derive(Default)]
+/// The document while it is made.
 struct Parts {
     tags: Vec<Value>,
     paths: Map<String, Value>,
     schemas: Map<String, Value>,
+    /// The components of the host's own types in bodies of requests.
+    requests: SchemaGenerator,
+    /// And in replies.
+    replies: SchemaGenerator,
+    problem: Value,
 }
 
 impl Parts {
+    fn new() -> Self {
+        let mut settings = SchemaSettings::draft2020_12();
+        settings.definitions_path = COMPONENTS.into();
+        let mut replies = settings.clone().for_serialize().into_generator();
+        let problem = replies.subschema_for::<ProblemBody>().to_value();
+        Self {
+            tags: Vec::new(),
+            paths: Map::new(),
+            schemas: Map::new(),
+            requests: settings.for_deserialize().into_generator(),
+            replies,
+            problem,
+        }
+    }
+
+    fn finish(mut self) -> Value {
+        self.schemas.extend(self.requests.take_definitions(true));
+        self.schemas.extend(self.replies.take_definitions(true));
+        json!({
+            "openapi": "3.1.0",
+            "info": {"title": "Kontor", "version": env!("CARGO_PKG_VERSION")},
+            "tags": self.tags,
+            "paths": self.paths,
+            "components": {"schemas": self.schemas},
+        })
+    }
+
+    fn host_operation(&mut self, route: &HostRoute) -> Value {
+        let path = placeholders(route.path);
+        let mut parameters: Vec<_> =
+            path.map(|name| parameter(name, "path", &json!({"type": "string"}))).collect();
+        let query = route.query.iter().flat_map(|query| &query.properties);
+        parameters.extend(query.map(|(name, schema)| parameter(name, "query", schema)));
+        parameters.extend(route.headers.iter().map(header));
+        let replied = content(&mut self.replies, &route.reply);
+        let mut responses = Map::new();
+        for status in &route.statuses {
+            let mut response = json!({"description": status.canonical_reason().unwrap_or_default()});
+            if *status != StatusCode::NOT_MODIFIED {
+                response["content"] = replied.clone();
+            }
+            responses.insert(status.as_str().to_owned(), response);
+        }
+        responses.insert("default".to_owned(), self.problem_response());
+        let mut operation = json!({
+            "operationId": format!("{HOST_TAG}.{}", route.name), "tags": [HOST_TAG], "summary": route.summary,
+            "parameters": parameters, "responses": responses,
+        });
+        if !route.body.is_empty() {
+            operation["requestBody"] = json!({"content": content(&mut self.requests, &route.body)});
+        }
+        operation
+    }
+
+    fn problem_response(&self) -> Value {
+        json!({
+            "description": "The request failed. `code` says why.",
+            "content": {PROBLEM_JSON: {"schema": self.problem}},
+        })
+    }
+
+    /// Returns the schema of the reply to a command of an aggregate with this view.
+    fn reply_schema(&mut self, view: Value) -> Value {
+        let reply = self.replies.subschema_for::<CommandReply>().to_value();
+        json!({"allOf": [reply, {"type": "object", "properties": {"state": view}}]})
+    }
+
     fn add(&mut self, path: &str, method: &str, operation: Value) {
         let operations = self.paths.entry(path).or_insert_with(|| json!({}));
         operations[method] = operation;
     }
 
-    /// Makes a schema a component and answers with a reference to it.
+    /// Adds a schema as a component and returns a reference to it.
     fn component(&mut self, name: &str, schema: &Json) -> Value {
         let mut schema: Value = schema.read().unwrap_or(Value::Bool(true));
         rebase(&mut schema, name);
         self.schemas.insert(name.to_owned(), schema);
-        json!({"$ref": format!("#/components/schemas/{name}")})
+        json!({"$ref": format!("#{COMPONENTS}/{name}")})
     }
 
     fn operation(&mut self, manifest: &Manifest, route: &Route) -> Value {
@@ -175,18 +189,19 @@ impl Parts {
         let mut parameters: Vec<_> = placeholders(&route.path)
             .map(|name| parameter(name, "path", &json!({"type": "string"})))
             .collect();
-        parameters.extend(COMMAND_HEADERS.map(header));
-        let reply = reply_schema(view.unwrap_or_else(|| json!({})));
-        let ok =
-            |text: &str| json!({"description": text, "content": {"application/json": {"schema": reply}}});
+        parameters.extend(COMMAND_HEADERS.iter().map(header));
+        let reply = self.reply_schema(view.unwrap_or_else(|| json!({})));
+        let ok = |text: &str| json!({"description": text, "content": {JSON: {"schema": reply}}});
         json!({
             "operationId": format!("{aggregate}.{name}"), "tags": [manifest.service],
-            "summary": format!("{aggregate}.{name}"), "description": command.map(|command| &command.description),
+            "summary": format!("{aggregate}.{name}"),
+            "description": command.map(|command| &command.description),
             "parameters": parameters,
-            "requestBody": {"content": {"application/json": {"schema": payload}}},
+            "requestBody": {"content": {JSON: {"schema": payload}}},
             "responses": {
-                "200": ok("Done."), "201": ok("The aggregate was made."),
-                "202": ok("Done, and a saga that it started goes on: see Location."), "default": problem_response(),
+                "200": ok("The command was accepted."), "201": ok("The command created the aggregate."),
+                "202": ok("The command was accepted and started a saga, which is at `Location`."),
+                "default": self.problem_response(),
             },
         })
     }
@@ -211,14 +226,14 @@ impl Parts {
             "operationId": format!("{service}.{name}.{}", operation_suffix(&route.path)), "tags": [service],
             "summary": name, "description": description, "parameters": parameters,
             "responses": {
-                "200": {"description": "The answer.", "content": {"application/json": {"schema": answer}}},
-                "304": {"description": "The answer that the caller has kept is still right."},
-                "default": problem_response(),
+                "200": {"description": "The answer.", "content": {JSON: {"schema": answer}}},
+                "304": {"description": "The stored answer is still right."},
+                "default": self.problem_response(),
             },
         })
     }
 
-    /// The members of the arguments' schema as parameters of the path or the query string.
+    /// Returns the members of the arguments' schema as parameters of the path or the query string.
     fn arguments(&mut self, component: &str, route: &Route, mut schema: Value) -> Vec<Value> {
         rebase(&mut schema, component);
         let required: Vec<Value> = schema["required"].as_array().cloned().unwrap_or_default();
@@ -236,18 +251,19 @@ impl Parts {
                 parameter
             })
             .collect();
-        parameters.extend(QUERY_HEADERS.map(header));
+        parameters.extend(QUERY_HEADERS.iter().map(header));
         parameters
     }
 }
 
-/// Tells the operations of one query on several paths apart: `orders-id` of `/orders/{id}`.
+/// Returns a suffix that distinguishes the operations of one query on several paths: `orders-id` for
+/// `/orders/{id}`.
 fn operation_suffix(path: &str) -> String {
     let words = path.split(['/', '{', '}']).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("-")
 }
 
-/// Lets the references in a schema count from its place in the document.
+/// Rewrites the references in a schema to count from the root of the document.
 fn rebase(schema: &mut Value, component: &str) {
     match schema {
         Value::Object(members) => {
@@ -255,7 +271,7 @@ fn rebase(schema: &mut Value, component: &str) {
             for (name, member) in members {
                 match member {
                     Value::String(text) if name == "$ref" && text.starts_with('#') => {
-                        *text = format!("#/components/schemas/{component}{}", &text[1..]);
+                        *text = format!("#{COMPONENTS}/{component}{}", &text[1..]);
                     }
                     other => rebase(other, component),
                 }
@@ -275,51 +291,17 @@ fn parameter(name: &str, place: &str, schema: &Value) -> Value {
     parameter
 }
 
-fn header((name, example, description): (&str, &str, &str)) -> Value {
-    let schema = json!({"type": "string", "examples": [example], "description": description});
-    parameter(name, "header", &schema)
+fn header(header: &Header) -> Value {
+    let schema = json!({"type": "string", "examples": [header.example], "description": header.meaning});
+    parameter(header.name, "header", &schema)
 }
 
-fn reply_schema(view: Value) -> Value {
-    let saga = json!({
-        "type": "object", "required": ["id", "state"],
-        "properties": {"id": {"type": "string"}, "state": {"type": "string"}},
+fn content(schemas: &mut SchemaGenerator, content: &[Content]) -> Value {
+    let media = content.iter().map(|(media_type, schema)| {
+        let schema = schema(schemas);
+        ((*media_type).to_owned(), json!({"schema": schema}))
     });
-    json!({
-        "type": "object", "required": ["id", "version", "position", "events", "state"],
-        "properties": {
-            "id": {"type": "string"}, "version": {"type": "integer"}, "position": {"type": "integer"},
-            "events": {"type": "array", "items": {"type": "string"}}, "state": view,
-            "saga": saga,
-        },
-    })
-}
-
-fn problem_response() -> Value {
-    json!({
-        "description": "Why not.",
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}},
-    })
-}
-
-/// What [`Problem`] looks like outside (RFC 9457).
-fn problem_schema() -> Value {
-    let violation = json!({
-        "type": "object", "properties": {"pointer": {"type": "string"}, "message": {"type": "string"}},
-    });
-    json!({
-        "type": "object", "required": ["type", "title", "status", "detail", "code"],
-        "properties": {
-            "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "code": {"type": "string", "description": "Stable: tell problems apart by it."},
-            "details": {"type": "object", "description": "The facts behind the code."},
-            "errors": {"type": "array", "items": violation},
-            "expected_version": {"type": "integer"}, "actual_version": {"type": "integer"},
-            "position": {"type": "integer", "description": "How far a query could have seen."},
-            "report": {"type": "object", "description": "What the gates of a deployment found."},
-        },
-    })
+    media.collect::<Map<_, _>>().into()
 }
 
 #[cfg(test)]
@@ -376,11 +358,12 @@ mod tests {
     }
 
     #[test]
-    fn an_act_of_a_person_has_its_reason_and_its_actor() {
+    fn an_act_of_an_operator_has_its_reason_and_its_actor() {
         let document = document([&manifest()].into_iter());
         let operation = &document["paths"]["/admin/sagas/{id}/resolve"]["post"];
         let body = &operation["requestBody"]["content"]["application/json"]["schema"];
-        assert_eq!(body["required"], json!(["reason"]));
+        assert_eq!(body, &json!({"$ref": "#/components/schemas/ResolveRequest"}));
+        assert_eq!(document["components"]["schemas"]["ResolveRequest"]["required"], json!(["reason"]));
         let parameters = operation["parameters"].as_array().unwrap().iter();
         let names: Vec<_> = parameters.map(|parameter| parameter["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["id", "Kontor-Actor", "Prefer"]);
@@ -395,8 +378,24 @@ mod tests {
         let parameters = operation["parameters"].as_array().unwrap().iter();
         let names: Vec<_> = parameters.map(|parameter| parameter["name"].as_str().unwrap()).collect();
         let options =
-            ["dry-run", "note", "sample", "allow-breaking", "grant", "Kontor-Actor", "Kontor-Signature"];
+            ["allow-breaking", "dry-run", "grant", "note", "sample", "Kontor-Actor", "Kontor-Signature"];
         assert_eq!(names, options);
+    }
+
+    #[test]
+    fn a_host_route_has_the_status_and_the_type_of_its_reply() {
+        let document = document([&manifest()].into_iter());
+        let responses = &document["paths"]["/admin/projections/{service}/replay"]["post"]["responses"];
+        let schema = &responses["202"]["content"]["application/json"]["schema"];
+        assert_eq!(schema, &json!({"$ref": "#/components/schemas/ProjectionOverview"}));
+        assert_eq!(responses["200"], Value::Null);
+    }
+
+    #[test]
+    fn a_snapshot_holds_the_document() {
+        let document = document([&manifest()].into_iter());
+        let text = serde_json::to_string_pretty(&document).unwrap() + "\n";
+        expect_test::expect_file!["snapshots/openapi.json"].assert_eq(&text);
     }
 
     #[test]

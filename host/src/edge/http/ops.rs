@@ -1,37 +1,65 @@
-//! What operators ask: whether the host is up and ready, its metrics; and the page of the API.
+//! The state of the host for operators: health, readiness, metrics, the members of the cluster; and the page
+//! of the API.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
-use super::{Site, json, json_text};
+use super::json_reply;
+use super::route::{HostRoute, Json, Request};
+use crate::api::{Health, HealthStatus, List, Readiness, ReadinessStatus};
+use crate::cluster::ObservedMember;
 use crate::contract::Problem;
 use crate::edge::metrics;
 
 const API_PAGE: &str = include_str!("api.html");
-/// The page's own style and script stand in it, and it talks to this host only.
+/// The page contains its own style and script, and connects to this host only.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                            connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                            frame-ancestors 'none'";
 
-/// `GET /`
-pub(super) fn page() -> Response {
+pub(super) fn api_routes() -> Vec<HostRoute> {
+    vec![HostRoute::get("/", "api.page", page).summary("Shows this API as a page.").media("text/html")]
+}
+
+pub(super) fn health_routes() -> Vec<HostRoute> {
+    vec![
+        HostRoute::get("/healthz", "health", health).summary("Reports that the process is up."),
+        HostRoute::get("/readyz", "readiness", ready)
+            .summary("Reports if the host can take traffic, and its warnings.")
+            .statuses(&[StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE])
+            .json::<Readiness>(),
+        HostRoute::get("/metrics", "metrics", metrics)
+            .summary("Returns the metrics in the Prometheus text format.")
+            .media("text/plain"),
+    ]
+}
+
+pub(super) fn cluster_routes() -> Vec<HostRoute> {
+    vec![
+        HostRoute::get("/admin/nodes", "nodes.list", nodes)
+            .summary("Lists the members of the cluster and their state."),
+    ]
+}
+
+async fn page(_: Request) -> Result<Response, Problem> {
     let headers =
         [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, PAGE_POLICY)];
-    (headers, API_PAGE).into_response()
+    Ok((headers, API_PAGE).into_response())
 }
 
-/// `GET /healthz`: the process answers.
-pub(super) fn health() -> Response {
-    json_text(StatusCode::OK, r#"{"status":"up"}"#)
+async fn health(_: Request) -> Result<Json<Health>, Problem> {
+    Ok(Json(Health { status: HealthStatus::Up }))
 }
 
-/// `GET /readyz`: 200 if the host can take traffic, else 503 with what is missing.
-pub(super) fn ready(site: &Site) -> Result<Response, Problem> {
-    let no_services = site.edge.registry.current().services().next().is_none();
+/// Answers 200 if the host can take traffic, else 503 with what is missing.
+async fn ready(request: Request) -> Result<Response, Problem> {
+    let server = request.server();
+    let no_services = server.host.registry.current().services().next().is_none();
     // The signal closes when the log's writer ends.
-    let log_closed = site.edge.log.head().has_changed().is_err();
-    readiness(&missing(no_services, log_closed, *site.stopping.borrow()), &site.edge.troubles())
+    let log_closed = server.host.log.head().has_changed().is_err();
+    let missing = missing(no_services, log_closed, *server.stopping.borrow());
+    let (status, readiness) = readiness(missing, server.host.warnings());
+    json_reply(status, &readiness)
 }
 
 fn missing(no_services: bool, log_closed: bool, stopping: bool) -> Vec<&'static str> {
@@ -43,34 +71,31 @@ fn missing(no_services: bool, log_closed: bool, stopping: bool) -> Vec<&'static 
     checks.into_iter().filter_map(|(applies, sentence)| applies.then_some(sentence)).collect()
 }
 
-/// Troubles are what does not work and does not keep the host from taking traffic.
-fn readiness(missing: &[&str], troubles: &[String]) -> Result<Response, Problem> {
-    let (status, mut body) = match missing {
-        [] => (StatusCode::OK, json!({"status": "ready"})),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "not-ready", "missing": missing})),
+fn readiness(missing: Vec<&str>, warnings: Vec<String>) -> (StatusCode, Readiness) {
+    let missing: Vec<_> = missing.into_iter().map(str::to_owned).collect();
+    let (code, status) = match missing.is_empty() {
+        true => (StatusCode::OK, ReadinessStatus::Ready),
+        false => (StatusCode::SERVICE_UNAVAILABLE, ReadinessStatus::NotReady),
     };
-    if !troubles.is_empty() {
-        body["troubles"] = json!(troubles);
-    }
-    json(status, &body)
+    (code, Readiness { status, missing, warnings })
 }
 
-/// `GET /admin/nodes`
-pub(super) fn nodes(site: &Site) -> Result<Response, Problem> {
-    json(StatusCode::OK, &json!({"items": site.edge.nodes.list()}))
+async fn nodes(request: Request) -> Result<Json<List<ObservedMember>>, Problem> {
+    Ok(Json(List { items: request.server().host.nodes.list() }))
 }
 
-/// `GET /metrics`. How the sagas and the read models stand is looked up now: it changes with time alone.
-pub(super) async fn metrics(site: &Site) -> Result<Response, Problem> {
-    metrics::show_log(site.edge.log.state());
-    metrics::show_nodes(&site.edge.nodes.list());
-    metrics::show_sagas(&site.edge.sagas.counts().await?);
-    metrics::show_projections(&site.edge.projections.overviews().await?);
-    if let Some(messaging) = &site.edge.messaging {
+/// The gauges of the sagas and the read models are set now, because they change with time alone.
+async fn metrics(request: Request) -> Result<Response, Problem> {
+    let host = &request.server().host;
+    metrics::show_log(host.log.state());
+    metrics::show_nodes(&host.nodes.list());
+    metrics::show_sagas(&host.sagas.counts().await?);
+    metrics::show_projections(&host.projections.overviews().await?);
+    if let Some(messaging) = &host.messaging {
         metrics::show_messaging(messaging);
     }
     let text_format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    Ok(([(header::CONTENT_TYPE, text_format)], site.edge.metrics.render()).into_response())
+    Ok(([(header::CONTENT_TYPE, text_format)], host.metrics.render()).into_response())
 }
 
 #[cfg(test)]
@@ -80,10 +105,10 @@ mod tests {
     #[test]
     fn a_host_that_is_not_ready_says_what_is_missing() {
         assert_eq!(missing(false, false, false), Vec::<&str>::new());
-        assert_eq!(readiness(&[], &[]).unwrap().status(), StatusCode::OK);
-        assert_eq!(readiness(&[], &["NATS does not answer".to_owned()]).unwrap().status(), StatusCode::OK);
+        assert_eq!(readiness(vec![], vec![]).0, StatusCode::OK);
+        assert_eq!(readiness(vec![], vec!["NATS does not answer".to_owned()]).0, StatusCode::OK);
         let all = missing(true, true, true);
         assert_eq!(all, ["no service is deployed", "the log takes no writes", "the host is shutting down"]);
-        assert_eq!(readiness(&all, &[]).unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(readiness(all, vec![]).0, StatusCode::SERVICE_UNAVAILABLE);
     }
 }

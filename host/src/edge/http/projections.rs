@@ -1,76 +1,48 @@
-//! Read models, for operators: how far they are, what is parked in them, and to have them go on with it.
+//! Read models, for operators: their progress, their parked streams, redrive and replay.
 
-use axum::body::BodyDataStream;
 use axum::http::StatusCode;
-use axum::response::Response;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::page::{self, after_and_limit};
-use super::parameters::Parameters;
-use super::{Call, Site, command, json};
-use crate::clock::Time;
-use crate::contract::{Problem, Schema};
+use super::route::{HostRoute, Json, Request};
+use crate::api::{List, PageQuery, ProjectionDetails, RedriveRequest, ReplayRequest, next_page, page_size};
+use crate::contract::Problem;
 use crate::model::{Position, StreamId};
-use crate::projection::{Overview, ParkedStream};
+use crate::projection::{Overview, Redrive};
 
-/// One read model with some of its parked streams.
-#[derive(Serialize)]
-struct Shown {
-    #[serde(flatten)]
-    overview: Overview,
-    parked_streams: Vec<ParkedStream>,
-    /// What to send as `after` for those that follow; none if there were no more.
-    next: Option<Position>,
+pub(super) fn routes() -> Vec<HostRoute> {
+    vec![
+        HostRoute::get("/admin/projections", "projections.list", list)
+            .summary("Lists the read models: their progress and their parked streams."),
+        HostRoute::get("/admin/projections/{service}", "projections.show", show)
+            .summary("Returns one read model with its parked streams."),
+        HostRoute::post("/admin/projections/{service}/redrive", "projections.redrive", redrive)
+            .summary("Applies the events of parked streams again, from the one that failed."),
+        HostRoute::post("/admin/projections/{service}/replay", "projections.replay", replay)
+            .summary("Rebuilds a read model beside the live one, and swaps it in when it has caught up.")
+            .statuses(&[StatusCode::ACCEPTED]),
+    ]
 }
 
-/// The body of a redrive.
-#[derive(Deserialize)]
-struct Redriven {
-    stream: Option<String>,
+async fn list(request: Request) -> Result<Json<List<Overview>>, Problem> {
+    Ok(Json(List { items: request.server().host.projections.overviews().await? }))
 }
 
-/// The body of a replay.
-#[derive(Deserialize)]
-struct Replayed {
-    from: Option<Time>,
+async fn show(request: Request<PageQuery<Position>>) -> Result<Json<ProjectionDetails>, Problem> {
+    let projections = &request.server().host.projections;
+    let service = request.path("service")?;
+    let (after, limit) = (request.query.after.unwrap_or_default(), page_size(request.query.limit));
+    let overview = projections.overview(&service).await?;
+    let parked_streams = projections.parked(&service, after, limit).await?;
+    let next = next_page(&parked_streams, limit, |parked| parked.position);
+    Ok(Json(ProjectionDetails { overview, parked_streams, next }))
 }
 
-/// `GET /admin/projections`
-pub(super) async fn list(site: &Site) -> Result<Response, Problem> {
-    json(StatusCode::OK, &json!({"items": site.edge.projections.overviews().await?}))
+async fn redrive(request: Request<(), Json<RedriveRequest>>) -> Result<Json<Redrive>, Problem> {
+    let stream = request.body.0.stream.as_deref().map(StreamId::parse).transpose()?;
+    let projections = &request.server().host.projections;
+    Ok(Json(projections.redrive(&request.path("service")?, stream).await?))
 }
 
-/// `GET /admin/projections/{service}`
-pub(super) async fn show(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
-    let service = call.placeholder("service")?;
-    let parameters = Parameters::parse(call.query)?.only(&["after", "limit"])?;
-    let (after, limit) = after_and_limit(&parameters)?;
-    let overview = site.edge.projections.overview(&service).await?;
-    let parked_streams = site.edge.projections.parked(&service, after, limit).await?;
-    let next = page::next(&parked_streams, limit, |parked| parked.position);
-    json(StatusCode::OK, &Shown { overview, parked_streams, next })
-}
-
-/// `POST /admin/projections/{service}/replay`: 202, and it is under way.
-pub(super) async fn replay(
-    site: &Site,
-    schema: &Schema,
-    call: &Call<'_>,
-    body: &mut BodyDataStream,
-) -> Result<Response, Problem> {
-    let Replayed { from } = command::received(site, schema, call, body).await?;
-    json(StatusCode::ACCEPTED, &site.edge.projections.replay(&call.placeholder("service")?, from).await?)
-}
-
-/// `POST /admin/projections/{service}/redrive`
-pub(super) async fn redrive(
-    site: &Site,
-    schema: &Schema,
-    call: &Call<'_>,
-    body: &mut BodyDataStream,
-) -> Result<Response, Problem> {
-    let Redriven { stream } = command::received(site, schema, call, body).await?;
-    let stream = stream.as_deref().map(StreamId::parse).transpose()?;
-    json(StatusCode::OK, &site.edge.projections.redrive(&call.placeholder("service")?, stream).await?)
+async fn replay(request: Request<(), Json<ReplayRequest>>) -> Result<Json<Overview>, Problem> {
+    let projections = &request.server().host.projections;
+    Ok(Json(projections.replay(&request.path("service")?, request.body.0.from).await?))
 }

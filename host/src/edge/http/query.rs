@@ -5,22 +5,25 @@ use std::borrow::Cow;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::headers;
 use super::parameters::Parameters;
-use super::{Call, Site, json_text};
+use super::{Call, HttpServer, headers, json_text};
 use crate::contract::{Problem, QueryRoute, admitted, invalid_arguments};
 use crate::edge::query::refusal;
 use crate::model::Json;
 use crate::query::{Inquiry, QueryError};
 
-/// Only the caller's own cache may keep an answer, and it asks each time whether the answer is still right.
+/// Only the caller's own cache may store an answer, and it revalidates the answer at each use.
 const CACHING: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-pub(super) async fn answer(site: &Site, route: &QueryRoute, call: &Call<'_>) -> Result<Response, Problem> {
+pub(super) async fn answer(
+    server: &HttpServer,
+    route: &QueryRoute,
+    call: &Call<'_>,
+) -> Result<Response, Problem> {
     let arguments = arguments(route, call)?;
     let at_least = headers::at_least(call.headers)?;
-    let wait = headers::prefer_wait(call.headers, site.edge.limits.wait).filter(|_| at_least.is_some());
-    let inquiry = site.edge.queries.inquiry(at_least, wait);
+    let wait = headers::prefer_wait(call.headers, server.host.limits.wait).filter(|_| at_least.is_some());
+    let inquiry = server.host.queries.inquiry(at_least, wait);
     let (body, etag) =
         ask(&inquiry, route, call.headers, arguments).await.map_err(|error| refusal(error, &inquiry))?;
     let mut response = match body {
@@ -36,8 +39,8 @@ pub(super) async fn answer(site: &Site, route: &QueryRoute, call: &Call<'_>) -> 
     Ok(response)
 }
 
-/// The answer with its ETag, none in the place of one that the caller has kept. Whether it has is found out, if possible,
-/// before a component is run.
+/// Returns the answer and its ETag; no answer if the caller has stored it. The ETags are compared before a
+/// component runs, if possible.
 async fn ask(
     inquiry: &Inquiry,
     route: &QueryRoute,
@@ -57,7 +60,7 @@ async fn ask(
     Ok(((!kept).then_some(answer.body), etag))
 }
 
-/// Each placeholder of the path and each parameter of the query string is an argument.
+/// Reads the arguments: each placeholder of the path and each parameter of the query string is one.
 fn arguments(route: &QueryRoute, call: &Call<'_>) -> Result<Json, Problem> {
     let mut parameters = Parameters::parse(call.query)?;
     for (name, _) in call.placeholders.iter() {
@@ -92,7 +95,7 @@ mod tests {
             ("/orders/a%3Ab", Ok(r#"{"id":"a:b"}"#)),
             ("/orders/a%2Fb", Err("invalid-id")),
             ("/orders/7?id=8", Err("invalid-parameter")),
-            ("/orders/7?colour=red", Err("invalid-arguments")),
+            ("/orders/7?color=red", Err("invalid-arguments")),
             ("/orders/7/details?limit=5", Ok(r#"{"id":"7","limit":5}"#)),
             ("/orders/7/details?limit=five", Err("invalid-arguments")),
             ("/orders/7/details?limit=5&limit=6", Err("invalid-parameter")),

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use super::headers;
 use crate::contract::{PROBLEM_JSON, Problem};
 
-/// What is refused now may be granted the next moment.
+/// A problem may have passed a moment later.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
@@ -17,7 +17,7 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         headers.extend(self.reflects().map(|position| (headers::POSITION, position.get().into())));
-        if self.is_passing() {
+        if self.is_transient() {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_S);
         }
         headers.extend(self.allow().map(|allow| (header::ALLOW, allow.clone())));
@@ -28,15 +28,16 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::ProblemCode;
     use crate::model::Position;
 
     #[test]
-    fn a_problem_says_what_it_is_and_when_to_come_back() {
+    fn a_problem_has_its_media_type_its_position_and_the_time_to_retry() {
         for (problem, retry_after) in [
-            (Problem::unavailable("busy", "Not now."), Some("1")),
+            (Problem::new(ProblemCode::Busy, "Not now."), Some("1")),
             (Problem::not_found("There is none."), None),
         ] {
-            let response = problem.reflecting(Position::new(7)).into_response();
+            let response = problem.with_position(Position::new(7)).into_response();
             let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap());
             assert_eq!(header("content-type"), Some("application/problem+json"));
             assert_eq!((header("kontor-position"), header("retry-after")), (Some("7"), retry_after));

@@ -1,116 +1,103 @@
-//! Sagas: how one stands for its client; for operators a list, a timeline, and what they can do about one that is parked.
+//! Sagas: the state of one for its client; for operators the list, the timeline, and the acts on a parked
+//! saga.
 
-use axum::body::BodyDataStream;
-use axum::http::StatusCode;
-use axum::response::Response;
-use serde::Deserialize;
-
-use super::page::{self, Page};
-use super::parameters::Parameters;
-use super::{Call, Site, command, headers, json};
-use crate::contract::{Problem, Schema};
+use super::header_docs::{Header, KONTOR_ACTOR, PREFER};
+use super::route::{HostRoute, Json, JsonAt, Request};
+use super::{HttpServer, headers};
+use crate::api::{Page, ResolveRequest, RetryRequest, SagaListQuery, SkipRequest, page_size};
+use crate::contract::Problem;
 use crate::model::SagaId;
-use crate::saga::timeline::ActName;
-use crate::saga::{Act, Filter, SagaState, SagaStatus};
+use crate::saga::timeline::Timeline;
+use crate::saga::{Act, Filter, Overview, SagaStatus};
 
-/// The body of an act, as far as the act has one.
-#[derive(Deserialize)]
-struct Words {
-    step: Option<String>,
-    #[serde(default)]
-    reason: String,
+/// The headers that an act on a saga reads.
+const ACT_HEADERS: &[Header] = &[KONTOR_ACTOR, PREFER];
+
+pub(super) fn routes() -> Vec<HostRoute> {
+    vec![
+        HostRoute::get("/sagas/{id}", "sagas.status", status)
+            .summary("Returns the state of a saga.")
+            .headers(&[PREFER]),
+    ]
 }
 
-/// `GET /sagas/{id}`, which waits for the saga's end with `Prefer: wait=N`.
-pub(super) async fn status(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
-    let id = saga_id(call)?;
+pub(super) fn operator_routes() -> Vec<HostRoute> {
+    vec![
+        HostRoute::get("/admin/sagas", "sagas.list", list).summary("Lists the sagas, newest first."),
+        HostRoute::get("/admin/sagas/{id}", "sagas.timeline", timeline)
+            .summary("Returns the timeline of a saga: its steps, undos and the acts of operators."),
+        HostRoute::post("/admin/sagas/{id}/retry", "sagas.retry", retry)
+            .summary("Retries the failed steps or undos of a parked saga.")
+            .headers(ACT_HEADERS),
+        HostRoute::post("/admin/sagas/{id}/skip", "sagas.skip", skip)
+            .summary("Skips one failed step or undo of a parked saga.")
+            .headers(ACT_HEADERS),
+        HostRoute::post("/admin/sagas/{id}/resolve", "sagas.resolve", resolve)
+            .summary("Ends a parked saga that an operator has settled by hand.")
+            .headers(ACT_HEADERS),
+    ]
+}
+
+/// Waits for the end of the saga with `Prefer: wait=N`.
+async fn status(request: Request) -> Result<JsonAt<SagaStatus>, Problem> {
+    let (server, id) = (request.server(), saga_id(&request)?);
     let unknown = || Problem::not_found(format!("There is no saga with the id {id}."));
-    let status = site.edge.sagas.status(&id).await?.ok_or_else(unknown)?;
-    let mut response = json(StatusCode::OK, &awaited(site, call, status).await?)?;
+    let status = server.host.sagas.status(&id).await?.ok_or_else(unknown)?;
+    let status = wait_for_end(server, &request, status).await?;
     // All that the saga has done by then is in the log.
-    let position = *site.edge.log.head().borrow();
-    response.headers_mut().insert(headers::POSITION, position.get().into());
-    Ok(response)
+    Ok(JsonAt(status, *server.host.log.head().borrow()))
 }
 
-fn saga_id(call: &Call<'_>) -> Result<SagaId, Problem> {
-    Ok(call.placeholder("id")?.into())
+fn saga_id<Q, B>(request: &Request<Q, B>) -> Result<SagaId, Problem> {
+    Ok(request.path("id")?.into())
 }
 
-/// The status when the saga has ended or parked, if the caller wants to wait for that.
-async fn awaited(site: &Site, call: &Call<'_>, status: SagaStatus) -> Result<SagaStatus, Problem> {
-    let Some(wait) = headers::prefer_wait(call.headers, site.edge.limits.wait) else {
+/// Returns the status when the saga has ended or parked, if the caller prefers to wait for that.
+async fn wait_for_end<Q, B>(
+    server: &HttpServer,
+    request: &Request<Q, B>,
+    status: SagaStatus,
+) -> Result<SagaStatus, Problem> {
+    let Some(wait) = headers::prefer_wait(request.headers(), server.host.limits.wait) else {
         return Ok(status);
     };
-    let sagas = &site.edge.sagas;
+    let sagas = &server.host.sagas;
     let waited = tokio::select! {
         waited = sagas.wait(&status.id, wait) => waited?,
-        () = site.stopped() => sagas.journaled(&status.id).await?,
+        () = server.stopped() => sagas.journaled(&status.id).await?,
     };
     Ok(waited.unwrap_or(status))
 }
 
-/// `GET /admin/sagas`
-pub(super) async fn list(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
-    let filter = filter(&Parameters::parse(call.query)?.only(&["state", "saga", "after", "limit"])?)?;
-    let limit = filter.limit;
-    let items = site.edge.sagas.list(filter).await?;
-    json(StatusCode::OK, &Page::new(items, limit, |saga| saga.id.clone()))
+async fn list(request: Request<SagaListQuery>) -> Result<Json<Page<Overview, SagaId>>, Problem> {
+    let SagaListQuery { state, saga, after, limit } = request.query.clone();
+    let limit = page_size(limit);
+    let filter = Filter { state, name: saga, before: after, limit };
+    let items = request.server().host.sagas.list(filter).await?;
+    Ok(Json(Page::new(items, limit, |saga| saga.id.clone())))
 }
 
-fn filter(parameters: &Parameters<'_>) -> Result<Filter, Problem> {
-    let state = parameters.get("state").map(|text| {
-        SagaState::parse(text).ok_or_else(|| {
-            let known = SagaState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(", ");
-            Problem::invalid_parameter(format!("The parameter state must be one of {known}."))
-        })
-    });
-    Ok(Filter {
-        state: state.transpose()?,
-        name: parameters.get("saga").map(str::to_owned),
-        before: parameters.get("after").map(str::to_owned),
-        limit: page::limit(parameters)?,
-    })
+async fn timeline(request: Request) -> Result<Json<Timeline>, Problem> {
+    Ok(Json(request.server().host.sagas.timeline(&saga_id(&request)?).await?))
 }
 
-/// `GET /admin/sagas/{id}`
-pub(super) async fn timeline(site: &Site, call: &Call<'_>) -> Result<Response, Problem> {
-    json(StatusCode::OK, &site.edge.sagas.timeline(&saga_id(call)?).await?)
+async fn retry(request: Request<(), Json<RetryRequest>>) -> Result<Json<SagaStatus>, Problem> {
+    act(&request, Act::Retry {}).await
 }
 
-/// `POST /admin/sagas/{id}/…`, which waits for the saga's end with `Prefer: wait=N`.
-pub(super) async fn act(
-    site: &Site,
-    act: ActName,
-    schema: &Schema,
-    call: &Call<'_>,
-    body: &mut BodyDataStream,
-) -> Result<Response, Problem> {
-    let Words { step, reason } = command::received(site, schema, call, body).await?;
-    let actor = headers::actor(call.headers)?;
-    let act = match act {
-        ActName::Retry => Act::Retry {},
-        ActName::Skip => Act::Skip { step, reason },
-        ActName::Resolve => Act::Resolve { reason },
-    };
-    let status = site.edge.sagas.act(&saga_id(call)?, act, actor).await?;
-    json(StatusCode::OK, &awaited(site, call, status).await?)
+async fn skip(request: Request<(), Json<SkipRequest>>) -> Result<Json<SagaStatus>, Problem> {
+    let SkipRequest { step, reason } = request.body.0.clone();
+    act(&request, Act::Skip { step, reason }).await
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+async fn resolve(request: Request<(), Json<ResolveRequest>>) -> Result<Json<SagaStatus>, Problem> {
+    let reason = request.body.0.reason.clone();
+    act(&request, Act::Resolve { reason }).await
+}
 
-    #[test]
-    fn a_list_is_narrowed_by_its_parameters() {
-        let read = |query| filter(&Parameters::parse(Some(query)).unwrap());
-        let Filter { state, name, before, limit } =
-            read("state=parked&saga=place-order&after=x&limit=7").unwrap();
-        assert_eq!(
-            (state, name.as_deref(), before.as_deref()),
-            (Some(SagaState::Parked), Some("place-order"), Some("x"))
-        );
-        assert_eq!((limit, read("").unwrap().limit), (7, 100));
-        assert_eq!(read("state=Parked").unwrap_err().code(), "invalid-parameter");
-    }
+/// Waits for the end of the saga with `Prefer: wait=N`.
+async fn act<Q, B>(request: &Request<Q, B>, act: Act) -> Result<Json<SagaStatus>, Problem> {
+    let server = request.server();
+    let status = server.host.sagas.act(&saga_id(request)?, act, request.actor()?).await?;
+    Ok(Json(wait_for_end(server, request, status).await?))
 }

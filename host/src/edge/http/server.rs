@@ -1,4 +1,4 @@
-//! Connections: accepting them, their limits, and letting go of them at a shutdown.
+//! Connections: accept, limits, and their end at a shutdown.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,24 +13,28 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::{HostContext, RouteError, Site, stopped};
+use super::{HostContext, HttpServer, RouteError, stopped};
+use crate::error::Chain;
 
-/// The pause after a failed accept. Such failures are a lack of file descriptors or memory; trying at once fails again.
+/// The pause after a failed accept. Such failures are a lack of file descriptors or memory; another attempt
+/// would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves HTTP until `shutdown` resolves; then takes no new connection, ends event streams and waits for sagas at once,
-/// lets requests in flight finish (for at most [`drain`](super::HttpLimits::drain)) and returns.
+/// Serves HTTP until `shutdown` resolves. Then it accepts no new connection, ends event streams and waits for
+/// sagas at once, lets requests in flight finish (for at most [`drain`](super::HttpLimits::drain)) and
+/// returns.
 ///
-/// Fails only at the start, if the routes of the deployed services do not go together.
+/// Fails only at the start, if the routes of the deployed services conflict.
 pub async fn serve(
     listener: TcpListener,
-    edge: Arc<HostContext>,
+    host: Arc<HostContext>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RouteError> {
-    let limits = edge.limits.clone();
+    let limits = host.limits.clone();
     let (stop, stopping) = watch::channel(false);
-    let site = Arc::new(Site::new(edge, stopping.clone())?);
-    // A permit is held for as long as its connection is open, so holding all of them means that all are closed.
+    let server = Arc::new(HttpServer::new(host, stopping.clone())?);
+    // A permit is held for as long as its connection is open, so holding all of them means that all are
+    // closed.
     let open = Arc::new(Semaphore::new(limits.connections));
     let mut shutdown = pin!(shutdown);
     loop {
@@ -38,10 +42,10 @@ pub async fn serve(
             () = &mut shutdown => break,
             accepted = accept(&listener, &open) => match accepted {
                 Ok((stream, permit)) => {
-                    tokio::spawn(connection(stream, permit, site.clone(), stopping.clone()));
+                    tokio::spawn(connection(stream, permit, server.clone(), stopping.clone()));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(error = %Chain(&error), "failed to accept a connection; trying again");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -52,7 +56,7 @@ pub async fn serve(
     let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
     if tokio::time::timeout(limits.drain, open.acquire_many(all)).await.is_err() {
         let left = limits.connections - open.available_permits();
-        tracing::warn!(left, "requests did not end in time and are given up");
+        tracing::warn!(left, "requests did not end in time; their connections are dropped");
     }
     Ok(())
 }
@@ -72,13 +76,13 @@ async fn accept(
 async fn connection(
     stream: TcpStream,
     _permit: OwnedSemaphorePermit,
-    site: Arc<Site>,
+    server: Arc<HttpServer>,
     stopping: watch::Receiver<bool>,
 ) {
-    let header_read = site.edge.limits.header_read;
+    let header_read = server.host.limits.header_read;
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let site = site.clone();
-        async move { Ok::<_, Infallible>(site.answer(request.map(Body::new)).await) }
+        let server = server.clone();
+        async move { Ok::<_, Infallible>(server.answer(request.map(Body::new)).await) }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -94,6 +98,6 @@ async fn connection(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke off");
+        tracing::debug!(error = %Chain(&error), "a connection ended early");
     }
 }

@@ -1,29 +1,29 @@
-//! The components of a deployment as they come in: one as the body itself, or several as the parts of a form.
+//! The components in the body of a deployment: one as the body itself, or several as the parts of a form.
 
 use std::time::Duration;
 
 use axum::body::BodyDataStream;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use multer::{Constraints, Multipart, SizeLimit};
 
 use super::body;
 use super::headers::SIGNATURE;
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 use crate::deploy::{MAX_COMPONENT_BYTES, Upload};
 
-/// How long the components may take to arrive. The largest one takes as long over a line of 4 Mbit/s.
+/// Maximum time for the components to arrive. The largest one takes as long over a line of 4 Mbit/s.
 const ARRIVAL: Duration = Duration::from_secs(300);
 
-/// The most bytes of all components of one deployment: they are in memory together. Four of the largest, or a hundred that
-/// are written in Rust.
+/// Maximum size of all components of one deployment, which are in memory together: four of the largest, or a
+/// hundred in Rust.
 const MAX_FORM_BYTES: u64 = 4 * MAX_COMPONENT_BYTES;
 
-/// The most components of one deployment: more services than one host runs.
+/// Maximum number of components of one deployment: more services than one host runs.
 const MAX_COMPONENTS: usize = 256;
 
-/// Takes in the components of a deployment, in their order, each with its signature if there are signatures.
+/// Reads the components of a deployment, in their order, each with its signature if there are signatures.
 pub(super) async fn read(headers: &HeaderMap, body: &mut BodyDataStream) -> Result<Vec<Upload>, Problem> {
     let signatures = signatures(headers)?;
     let arrival = async {
@@ -35,19 +35,19 @@ pub(super) async fn read(headers: &HeaderMap, body: &mut BodyDataStream) -> Resu
     let components = body::in_time(ARRIVAL, arrival).await?;
     if components.iter().all(Vec::is_empty) {
         let detail = "There is no component in the body: send the bytes of a .wasm file.";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "no-component", detail));
+        return Err(Problem::new(ProblemCode::NoComponent, detail));
     }
     signed(components, signatures)
 }
 
-/// What the body is.
+/// The kind of body.
 #[derive(Debug, PartialEq)]
 enum Content {
     Component,
     Form { boundary: String },
 }
 
-/// A body that does not say what it is is a component: `curl -T order.wasm` sends it so.
+/// Returns the kind of body. One without a content type is a component, as `curl -T order.wasm` sends it.
 fn content(headers: &HeaderMap) -> Result<Content, Problem> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Ok(Content::Component);
@@ -58,17 +58,17 @@ fn content(headers: &HeaderMap) -> Result<Content, Problem> {
         return Ok(Content::Component);
     }
     multer::parse_boundary(value).map(|boundary| Content::Form { boundary }).map_err(|error| {
-        let (status, code) = match error {
-            multer::Error::NoBoundary => (StatusCode::BAD_REQUEST, "invalid-form"),
-            _ => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
+        let code = match error {
+            multer::Error::NoBoundary => ProblemCode::InvalidForm,
+            _ => ProblemCode::UnsupportedMediaType,
         };
         let detail =
             "Send one component as application/wasm, or several as multipart/form-data with a boundary.";
-        Problem::new(status, code, detail)
+        Problem::new(code, detail)
     })
 }
 
-/// The parts of a form, whatever they are called.
+/// Reads the parts of a form, whatever their names.
 async fn parts(boundary: String, body: &mut BodyDataStream) -> Result<Vec<Vec<u8>>, Problem> {
     let limit = SizeLimit::new().whole_stream(MAX_FORM_BYTES).per_field(MAX_COMPONENT_BYTES);
     let mut form = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limit));
@@ -94,14 +94,15 @@ fn refused(what: &str, error: &multer::Error) -> Problem {
 }
 
 fn invalid_form(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid-form", detail)
+    Problem::new(ProblemCode::InvalidForm, detail)
 }
 
 fn bytes(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
-/// `Kontor-Signature`: base64, in the order of the components; an item without text stands for one that is not signed.
+/// Reads `Kontor-Signature`: base64, in the order of the components; an empty item stands for one that is not
+/// signed.
 fn signatures(headers: &HeaderMap) -> Result<Option<Vec<Option<Vec<u8>>>>, Problem> {
     let Some(value) = headers.get(SIGNATURE) else {
         return Ok(None);
@@ -111,8 +112,7 @@ fn signatures(headers: &HeaderMap) -> Result<Option<Vec<Option<Vec<u8>>>>, Probl
         text => BASE64.decode(text).ok().map(Some),
     };
     let items = value.to_str().ok().and_then(|text| text.split(',').map(item).collect());
-    let refused =
-        || Problem::invalid_header("Kontor-Signature must be base64: what `kontor sign` has written.");
+    let refused = || Problem::invalid_header("Kontor-Signature must be base64, as written by `kontor sign`.");
     items.ok_or_else(refused).map(Some)
 }
 
@@ -123,8 +123,8 @@ fn signed(
     let signatures = signatures.unwrap_or_else(|| vec![None; components.len()]);
     if signatures.len() != components.len() {
         return Err(Problem::invalid_header(format!(
-            "Kontor-Signature has {} signatures for {} components: separate them with commas, and leave an item empty for \
-             a component that is not signed.",
+            "Kontor-Signature has {} signatures for {} components: separate them with commas, and leave an \
+             item empty for a component that is not signed.",
             signatures.len(),
             components.len()
         )));
@@ -143,7 +143,10 @@ mod tests {
     const FORM: &str = "multipart/form-data; boundary=xx";
 
     /// Each component as text, with its signature; or the code and the detail of the problem.
-    async fn taken(headers: &[(&'static str, &str)], body: &str) -> Result<Vec<String>, (String, String)> {
+    async fn read_as_text(
+        headers: &[(&'static str, &str)],
+        body: &str,
+    ) -> Result<Vec<String>, (String, String)> {
         let header = |(name, value): &(&'static str, &str)| {
             (name.parse().unwrap(), HeaderValue::from_str(value).unwrap())
         };
@@ -162,7 +165,8 @@ mod tests {
     fn form(components: &[&str]) -> String {
         let part = |component: &&str| {
             format!(
-                "--xx\r\ncontent-disposition: form-data; name=\"component\"; filename=\"a.wasm\"\r\n\r\n{component}\r\n"
+                "--xx\r\ncontent-disposition: form-data; name=\"component\"; \
+                 filename=\"a.wasm\"\r\n\r\n{component}\r\n"
             )
         };
         components.iter().map(part).collect::<String>() + "--xx--\r\n"
@@ -178,15 +182,15 @@ mod tests {
             (vec![("content-type", FORM)], two.as_str(), vec!["one", "two"]),
             (vec![("content-type", FORM), ("kontor-signature", ", YWRh")], &two, vec!["one", "two by ada"]),
         ] {
-            assert_eq!(taken(&headers, body).await.unwrap(), expected, "{headers:?}");
+            assert_eq!(read_as_text(&headers, body).await.unwrap(), expected, "{headers:?}");
         }
     }
 
     #[tokio::test]
-    async fn what_cannot_be_taken_is_refused_with_what_to_do() {
+    async fn a_body_without_components_is_refused_with_advice() {
         let two = form(&["one", "two"]);
         let too_many = form(&["x"; MAX_COMPONENTS + 1]);
-        for (headers, body, code, told) in [
+        for (headers, body, code, advice) in [
             (vec![], "", "no-component", "send the bytes of a .wasm file"),
             (vec![("content-type", FORM)], "--xx--\r\n", "no-component", "send the bytes"),
             (vec![("content-type", "text/plain")], "one", "unsupported-media-type", "application/wasm"),
@@ -202,9 +206,9 @@ mod tests {
                 "1 signatures for 2",
             ),
         ] {
-            let (found, detail) = taken(&headers, body).await.unwrap_err();
+            let (found, detail) = read_as_text(&headers, body).await.unwrap_err();
             assert_eq!(found, code, "{headers:?}");
-            assert!(detail.contains(told), "{detail}");
+            assert!(detail.contains(advice), "{detail}");
         }
     }
 

@@ -1,6 +1,6 @@
-//! What `nats micro` asks: who is there (PING), what it serves (INFO), and how that goes (STATS). The services API of NATS,
-//! version 1 (ADR-32). The client library has one of its own, but its endpoints are subscriptions: they cannot follow a
-//! deployment without losing requests, and an error of theirs has no body.
+//! The services API of NATS, version 1 (ADR-32), for `nats micro`: the services there are (PING), their
+//! endpoints (INFO) and statistics (STATS). The client library has an implementation, but its endpoints are
+//! subscriptions: they cannot follow a deployment without losing requests, and their errors have no body.
 
 use std::sync::atomic::Ordering;
 
@@ -17,7 +17,7 @@ const NAME: &str = "kontor";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const VERBS: [&str; 3] = ["PING", "INFO", "STATS"];
 
-/// This host among all services.
+/// This host as a service of NATS.
 pub(super) struct Discovery {
     id: String,
     /// RFC 3339
@@ -29,7 +29,7 @@ impl Discovery {
         Self { id: Uuid::now_v7().simple().to_string(), started: rfc3339(now_ms) }
     }
 
-    /// Each question is asked of all services, of those with a name, or of one.
+    /// Subscribes to the questions, each for all services, for those with a name, and for one.
     pub(super) async fn subscribe(
         &self,
         client: &Client,
@@ -43,7 +43,7 @@ impl Discovery {
         Ok(select_all(questions))
     }
 
-    /// The answer to a question; none if it is none of these.
+    /// Returns the answer to a question; none if its verb is unknown.
     pub(super) fn answer(&self, question: &Message, table: &Table) -> Option<Value> {
         let verb = question.subject.split('.').nth(1)?;
         let kind = format!("io.nats.micro.v1.{}_response", verb.to_ascii_lowercase());
@@ -66,7 +66,7 @@ impl Discovery {
     }
 }
 
-/// `order-cmd-order-create`: names have no dots.
+/// Returns the name of an endpoint, which has no dots: `order-cmd-order-create`.
 fn name(endpoint: &Endpoint) -> String {
     let subject = &endpoint.subject;
     subject.strip_prefix("kontor.").unwrap_or(subject).replace('.', "-")

@@ -1,18 +1,17 @@
-//! The NATS edge: commands on `kontor.<service>.cmd.<aggregate>.<command>` and queries on `kontor.<service>.query.<name>`, as
-//! request and reply, with the bodies of HTTP. All hosts on the same servers share the requests out among themselves.
+//! The NATS edge: commands on `kontor.<service>.cmd.<aggregate>.<command>` and queries on
+//! `kontor.<service>.query.<name>`, as request and reply, with the bodies of HTTP. All hosts on the same
+//! servers share the requests.
 
 mod discovery;
 mod request;
 mod table;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use async_nats::client::PublishErrorKind;
 use async_nats::{Client, Message, SubscribeError, Subscriber};
 use futures::StreamExt as _;
 use futures::stream::{SelectAll, select_all};
-use hyper::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -21,22 +20,24 @@ use self::request::Answer;
 use self::table::{Endpoint, Table};
 use super::metrics::RequestMetrics;
 use super::{HostContext, stopped};
+use crate::clock::Stopwatch;
 use crate::cluster::Connection;
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
 
-/// All commands and queries. The subscriptions are the same whatever is deployed, so no request is lost with a deployment.
+/// All commands and queries. The subscriptions are the same whatever is deployed, so a deployment loses no
+/// request.
 const SUBJECTS: [&str; 2] = ["kontor.*.cmd.*.*", "kontor.*.query.*"];
-/// Hosts with the same one share the requests.
+/// The queue group: its hosts share the requests.
 const QUEUE: &str = "kontor";
-/// How requests that nothing is deployed for are called in the metrics.
+/// The name of requests without an endpoint in the metrics.
 const UNMATCHED: &str = "unmatched";
 
-/// Serves up to `most` requests at one time until `stopping` says true: then takes no more, and ends when those under way
-/// are answered (or after the time that HTTP gives them).
+/// Serves up to `limit` requests at the same time until `stopping` is true. Then it accepts no more, and ends
+/// when those in progress are answered, or after [`drain`](super::http::HttpLimits::drain).
 pub async fn serve(
     nats: &Connection,
     edge: Arc<HostContext>,
-    most: usize,
+    limit: usize,
     now_ms: u64,
     stopping: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, SubscribeError> {
@@ -48,44 +49,44 @@ pub async fn serve(
     let discovery = Discovery::new(now_ms);
     let questions = discovery.subscribe(client).await?;
     nats.flush().await;
-    let site = Site {
+    let server = NatsServer {
         table: Table::new(edge.registry.current()),
-        places: Arc::new(Semaphore::new(most)),
-        most,
+        places: Arc::new(Semaphore::new(limit)),
+        limit,
         unmatched: RequestMetrics::of_subject(UNMATCHED),
         nats: nats.clone(),
         edge,
         discovery,
         stopping,
     };
-    Ok(tokio::spawn(site.serve(select_all(requests), questions)))
+    Ok(tokio::spawn(server.serve(select_all(requests), questions)))
 }
 
-/// The edge as it runs.
-struct Site {
+/// The server of one host.
+struct NatsServer {
     nats: Connection,
     edge: Arc<HostContext>,
     table: Table,
     discovery: Discovery,
-    /// One permit a request under way, and how many there are.
+    /// One permit for each request in progress, and their number.
     places: Arc<Semaphore>,
-    most: usize,
+    limit: usize,
     unmatched: RequestMetrics,
     stopping: watch::Receiver<bool>,
 }
 
-impl Site {
+impl NatsServer {
     async fn serve(mut self, mut requests: SelectAll<Subscriber>, mut questions: SelectAll<Subscriber>) {
         loop {
             tokio::select! {
                 () = stopped(self.stopping.clone()) => break,
                 Some(request) = requests.next() => self.take(request).await,
-                Some(question) = questions.next() => self.tell(question).await,
+                Some(question) = questions.next() => self.answer_question(question).await,
                 else => break,
             }
         }
         for subscriber in requests.iter_mut() {
-            // Err: there is no connection any more, so nothing comes either.
+            // Err: the connection is closed, so no more requests come.
             let _ = subscriber.drain().await;
         }
         let drain = self.edge.limits.drain;
@@ -93,17 +94,17 @@ impl Site {
             while let Some(request) = requests.next().await {
                 self.take(request).await;
             }
-            let all = u32::try_from(self.most).unwrap_or(u32::MAX);
-            // Err cannot be: nobody closes it.
+            let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
+            // Err: never, the semaphore is not closed.
             let _ = self.places.acquire_many(all).await;
         };
         if tokio::time::timeout(drain, left).await.is_err() {
-            tracing::warn!("requests over NATS did not end in time and are given up");
+            tracing::warn!("requests over NATS did not end in time; they are dropped without an answer");
         }
         self.nats.flush().await;
     }
 
-    /// Takes the table of the set that is deployed now.
+    /// Rebuilds the table if another set is deployed.
     fn follow(&mut self) {
         let deployed = self.edge.registry.current();
         if !self.table.is_of(&deployed) {
@@ -111,36 +112,36 @@ impl Site {
         }
     }
 
-    /// Has a request answered, or answers that there is no place for it.
+    /// Starts the answer to a request, or refuses it if there is no endpoint or no permit.
     async fn take(&mut self, message: Message) {
-        let started = Instant::now();
+        let started = Stopwatch::start();
         self.follow();
         let Some(endpoint) = self.table.find(&message.subject).cloned() else {
-            let detail = format!("Nothing is deployed that takes {}.", message.subject);
-            let problem = Problem::new(StatusCode::NOT_FOUND, "not-deployed", detail);
+            let detail = format!("No deployed service has the subject {}.", message.subject);
+            let problem = Problem::new(ProblemCode::NotDeployed, detail);
             return self.refuse(&self.unmatched, started, message, problem).await;
         };
         let Ok(place) = self.places.clone().try_acquire_owned() else {
-            let detail = "The host has as many requests over NATS as it takes on. Nothing was done.";
-            let problem = Problem::unavailable("busy", detail);
+            let detail = "The host has as many requests over NATS as it accepts. Nothing was done.";
+            let problem = Problem::new(ProblemCode::Busy, detail);
             return self.refuse(&endpoint.metrics, started, message, problem).await;
         };
         let (client, edge, stopping) = (self.nats.client().clone(), self.edge.clone(), self.stopping.clone());
         tokio::spawn(answer(client, edge, endpoint, message, stopping, place));
     }
 
-    async fn refuse(&self, metrics: &RequestMetrics, started: Instant, message: Message, problem: Problem) {
+    async fn refuse(&self, metrics: &RequestMetrics, started: Stopwatch, message: Message, problem: Problem) {
         let answer = Answer::from(problem);
         metrics.record(answer.status, started.elapsed());
         reply(self.nats.client(), message, answer).await;
     }
 
     /// Answers a question about the host.
-    async fn tell(&mut self, question: Message) {
+    async fn answer_question(&mut self, question: Message) {
         self.follow();
         let answer = self.discovery.answer(&question, &self.table);
         if let (Some(to), Some(answer)) = (question.reply, answer) {
-            // Err: the connection is closed, and nobody hears it.
+            // Err: the connection is closed; the answer is lost.
             let _ = self.nats.client().publish(to, answer.to_string().into()).await;
         }
     }
@@ -154,7 +155,7 @@ async fn answer(
     stopping: watch::Receiver<bool>,
     _place: OwnedSemaphorePermit,
 ) {
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let answer = request::answer(&edge, &endpoint, &message, stopping).await;
     let took = started.elapsed();
     endpoint.tally.count(answer.is_error(), took);
@@ -164,15 +165,14 @@ async fn answer(
     reply(&client, message, answer).await;
 }
 
-/// Sends the answer, if somebody waits for one.
+/// Sends the answer, if the message has a reply subject.
 async fn reply(client: &Client, message: Message, answer: Answer) {
     let Some(to) = message.reply else { return };
     let sent = client.publish_with_headers(to.clone(), answer.headers, answer.body).await;
     if sent.is_err_and(|error| error.kind() == PublishErrorKind::MaxPayloadExceeded) {
-        let detail = "The answer is larger than a message of NATS may be. HTTP has no such limit.";
-        let answer =
-            Answer::from(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "answer-too-large", detail));
-        // Err: the connection is closed, and nobody hears it.
+        let detail = "The answer exceeds the maximum size of a NATS message. HTTP has no such limit.";
+        let answer = Answer::from(Problem::new(ProblemCode::AnswerTooLarge, detail));
+        // Err: the connection is closed; the answer is lost.
         let _ = client.publish_with_headers(to, answer.headers, answer.body).await;
     }
 }

@@ -1,10 +1,11 @@
-//! One request: from the message to a command or a query, and from its outcome to the answer. The headers are those of HTTP
-//! (`If-Match`, `Prefer`, `Kontor-Position`, `X-Request-Id`), and two take the place of what HTTP has elsewhere:
+//! One request: from the message to a command or a query, and from its outcome to the answer. The headers are
+//! those of HTTP (`If-Match`, `Prefer`, `Kontor-Position`, `X-Request-Id`), and two that HTTP has in another
+//! place:
 //!
-//! | header | what |
+//! | header | meaning |
 //! |---|---|
-//! | `Nats-Msg-Id` | which command it is, as `Idempotency-Key` of HTTP: sent again, it takes effect once |
-//! | `Kontor-Id` | the aggregate's id, as in the path of HTTP. Without it the command makes a new one |
+//! | `Nats-Msg-Id` | the id of the command, as `Idempotency-Key` of HTTP: repeated, it takes effect once |
+//! | `Kontor-Id` | the aggregate's id, as in the path of HTTP. Without it the command creates an aggregate |
 
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap as NatsHeaders, HeaderValue as NatsValue, Message};
@@ -17,28 +18,28 @@ use super::table::{Does, Endpoint};
 use crate::contract::{
     PROBLEM_JSON, Problem, Schema, admitted, invalid_arguments, json_text, no_json, payload,
 };
-use crate::edge::command::{Asked, carry_out};
+use crate::edge::command::{CommandRequest, execute};
 use crate::edge::query::refusal;
 use crate::edge::{HostContext, headers};
 use crate::model::Position;
 
 const ID: HeaderName = HeaderName::from_static("kontor-id");
 
-/// What goes back.
+/// The answer to a request.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: NatsHeaders,
     pub(super) body: Bytes,
 }
 
-/// Answers a request, with a problem if it comes to that.
+/// Answers a request; a failure is answered with a problem.
 pub(super) async fn answer(
     edge: &HostContext,
     endpoint: &Endpoint,
     message: &Message,
     stopping: watch::Receiver<bool>,
 ) -> Answer {
-    match carry(edge, endpoint, message, stopping).await {
+    match execute_or_query(edge, endpoint, message, stopping).await {
         Ok(answer) => answer,
         Err(problem) => {
             if problem.status().is_server_error() {
@@ -50,21 +51,21 @@ pub(super) async fn answer(
     }
 }
 
-async fn carry(
+async fn execute_or_query(
     edge: &HostContext,
     endpoint: &Endpoint,
     message: &Message,
     stopping: watch::Receiver<bool>,
 ) -> Result<Answer, Problem> {
-    let most = edge.limits.body_bytes;
-    if message.payload.len() > most {
-        return Err(Problem::too_large("The message", most));
+    let limit = edge.limits.body_bytes;
+    if message.payload.len() > limit {
+        return Err(Problem::too_large("The message", limit));
     }
     let headers = headers_of(message)?;
     let wait = headers::prefer_wait(&headers, edge.limits.wait);
     match &endpoint.does {
         Does::Command { aggregate, command, payload: schema } => {
-            let asked = Asked {
+            let request = CommandRequest {
                 aggregate: aggregate.clone(),
                 command: command.clone(),
                 id: id(&headers)?,
@@ -74,9 +75,9 @@ async fn carry(
                 wait,
                 correlation_id: headers::correlation_id(&headers, headers::MESSAGE_ID),
             };
-            let done = carry_out(edge, asked, stopping).await?;
-            let body = serde_json::to_vec(&done.reply()).map_err(|_| Problem::internal())?;
-            Ok(Answer::good(body.into(), done.accepted.position))
+            let executed = execute(edge, request, stopping).await?;
+            let body = serde_json::to_vec(&executed.reply()).map_err(|_| Problem::internal())?;
+            Ok(Answer::good(body.into(), executed.position))
         }
         Does::Query { service, query, arguments, is_view } => {
             let arguments = read_arguments(arguments, &message.payload)?;
@@ -89,7 +90,7 @@ async fn carry(
     }
 }
 
-/// The headers of a message as those of HTTP, whose names do not distinguish capital letters.
+/// Returns the headers of a message as those of HTTP, whose names ignore case.
 fn headers_of(message: &Message) -> Result<HeaderMap, Problem> {
     let mut headers = HeaderMap::new();
     for (name, values) in message.headers.iter().flat_map(NatsHeaders::iter) {
@@ -122,11 +123,11 @@ impl Answer {
     fn good(body: Bytes, position: Position) -> Self {
         let mut answer = Self { status: 200, headers: NatsHeaders::new(), body };
         answer.headers.insert("Content-Type", "application/json");
-        answer.reflecting(position);
+        answer.set_position(position);
         answer
     }
 
-    fn reflecting(&mut self, position: Position) {
+    fn set_position(&mut self, position: Position) {
         self.headers.insert("Kontor-Position", position.to_string());
     }
 
@@ -135,21 +136,21 @@ impl Answer {
     }
 }
 
-/// As the services API of NATS has it, with the problem as the body.
+/// An error of the services API of NATS, with the problem as the body.
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Self {
         let status = problem.status().as_u16();
         let mut answer = Self { status, headers: NatsHeaders::new(), body: problem.body().into() };
-        // A code of a component's own might not be fit for a header; it is in the body, too.
+        // The code of a service may not be valid in a header; it is in the body, too.
         let code: NatsValue = problem.code().parse().unwrap_or_default();
         answer.headers.insert(NATS_SERVICE_ERROR, code);
         answer.headers.insert(NATS_SERVICE_ERROR_CODE, status.to_string());
         answer.headers.insert("Content-Type", PROBLEM_JSON);
-        if problem.is_passing() {
+        if problem.is_transient() {
             answer.headers.insert("Retry-After", "1");
         }
         if let Some(position) = problem.reflects() {
-            answer.reflecting(position);
+            answer.set_position(position);
         }
         answer
     }
@@ -158,6 +159,7 @@ impl From<Problem> for Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::ProblemCode;
 
     fn message(headers: &[(&str, &str)]) -> Message {
         let mut map = NatsHeaders::new();
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_whatever_capital_letters_they_have() {
+    fn names_of_headers_ignore_case() {
         let headers = headers_of(&message(&[("Kontor-Id", "A-1"), ("PREFER", "wait=5")])).unwrap();
         assert_eq!(id(&headers).unwrap().as_deref(), Some("A-1"));
         assert_eq!(headers.get("prefer").unwrap(), "wait=5");
@@ -184,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_problem_is_an_error_of_the_services_api_with_a_body() {
-        let answer = Answer::from(Problem::unavailable("busy", "Not now.").reflecting(Position::new(7)));
+        let answer =
+            Answer::from(Problem::new(ProblemCode::Busy, "Not now.").with_position(Position::new(7)));
         assert!(answer.is_error());
         for (name, value) in [
             ("Nats-Service-Error", "busy"),

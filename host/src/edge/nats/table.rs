@@ -1,5 +1,6 @@
-//! Which subject is which command or query: made from the manifests of one deployed set, with the schemas compiled. What a
-//! service offers to the outside has a route in its manifest, and that is what is served here too.
+//! The command or query of each subject, from the manifests of one deployed set, with the schemas compiled.
+//! Commands and queries with a route in the manifest are those for clients, and only they are served here
+//! too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,12 +38,12 @@ pub(super) enum Does {
         service: ServiceName,
         query: QueryName,
         arguments: Schema,
-        /// Whether it is the query for the view of one aggregate.
+        /// True if it is the query for the view of one aggregate.
         is_view: bool,
     },
 }
 
-/// What has come of the requests to an endpoint.
+/// The outcomes of the requests to an endpoint.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) requests: AtomicU64,
@@ -60,9 +61,10 @@ impl Table {
                     Ok(endpoint) => {
                         endpoints.insert(endpoint.subject.clone(), Arc::new(endpoint));
                     }
-                    // The gates have refused it before.
+                    // The gates of a deployment refuse such a manifest.
                     Err(error) => {
-                        tracing::error!(service = %manifest.service, error, "an endpoint is not served")
+                        let service = &manifest.service;
+                        tracing::error!(%service, error, "malformed schema; its subject is not served")
                     }
                 }
             }
@@ -70,7 +72,7 @@ impl Table {
         Self { deployed, endpoints }
     }
 
-    /// Whether it is made from this set.
+    /// Returns whether the table is made from this set.
     pub(super) fn is_of(&self, deployed: &Arc<Deployed>) -> bool {
         Arc::ptr_eq(&self.deployed, deployed)
     }
@@ -85,7 +87,7 @@ impl Table {
 }
 
 impl Endpoint {
-    /// An error is a sentence that says what is wrong with the manifest.
+    /// Compiles an endpoint. An error is a sentence that says why the manifest cannot be used.
     fn of(manifest: &Manifest, target: &Target) -> Result<Self, String> {
         let service = &manifest.service;
         match target {

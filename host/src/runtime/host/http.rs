@@ -23,8 +23,8 @@ use wasmtime_wasi_http::{
 };
 
 use crate::contract::HttpOrigin;
-use crate::runtime::instance_data::{Identity, InstanceData, service_name};
 use crate::model::CorrelationId;
+use crate::runtime::instance_data::{Identity, InstanceData, service_name};
 
 pub use client::{GrantError, HeaderError, HttpClient, Resolve, system_resolver};
 pub use failure::{HttpFailure, HttpFailureKind};

@@ -293,8 +293,8 @@ impl Service<Name> for CheckedResolver {
         let Self { service, grant, resolve } = self.clone();
         Box::pin(async move {
             let addresses = resolve(name.as_str().to_owned()).await;
-            let addresses =
-                addresses.map_err(|error| policy::no_address(service.as_str(), &grant.origin, &error.to_string()))?;
+            let addresses = addresses
+                .map_err(|error| policy::no_address(service.as_str(), &grant.origin, &error.to_string()))?;
             policy::check_addresses(service.as_str(), &grant, &addresses)?;
             // The connector replaces port 0 with the URL's port.
             let sockets: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();

@@ -1,0 +1,42 @@
+//! Dead letters: messages of NATS that could not become commands. The items of the list are
+//! [`crate::messaging::DeadLetter`], the reply to a redrive is [`crate::messaging::Redriven`].
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The parameters of `GET /admin/dead-letters`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetterListQuery {
+    /// Only messages for this service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The start of the page: `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// Maximum number of dead letters to return. Default: 100; maximum: 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub limit: Option<u64>,
+}
+
+/// The dead letters to redrive or to discard: one, those for a service, or all, up to 1000 at once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetterSelection {
+    /// Only the dead letter with this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub id: Option<u64>,
+    /// Only dead letters for this service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[a-z0-9-]+$"))]
+    pub service: Option<String>,
+}
+
+/// The reply to a discard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DiscardedDeadLetters {
+    /// The number of dead letters that were removed.
+    pub discarded: u64,
+}

@@ -1,0 +1,98 @@
+//! docs/reference/http.md, generated from the rows of the host's own routes. `cargo xtask bless` writes the
+//! page anew.
+
+use std::fmt::Write as _;
+
+use expect_test::expect_file;
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+
+use super::header_docs::{
+    Header, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, KONTOR_ACTOR, KONTOR_POSITION, KONTOR_SIGNATURE,
+    LAST_EVENT_ID, PREFER,
+};
+use super::host_routes::{self, SECTIONS};
+use super::route::{HostRoute, JSON};
+
+const HEAD: &str = "\
+# HTTP
+
+These are the host's own routes. The routes of the services come from their manifests and stand, with these,
+in `GET /openapi.json` and on the page at `/`.
+
+Bodies are JSON. Errors are [problems](problems.md). A list is `{\"items\": […], \"next\": …}`; `next` is the
+value of `after` for the next page, or `null`.
+
+This page is generated from the rows in `host/src/edge/http/` by `cargo xtask bless`.
+";
+
+/// The headers with the kinds of requests that they are sent with.
+const HEADERS: [(Header, &str); 10] = [
+    (IDEMPOTENCY_KEY, "commands"),
+    (IF_MATCH, "commands"),
+    (PREFER, "commands, queries, acts on sagas"),
+    (KONTOR_POSITION, "queries; in replies"),
+    (IF_NONE_MATCH, "queries, `/openapi.json`"),
+    (KONTOR_ACTOR, "acts of operators"),
+    (KONTOR_SIGNATURE, "`PUT /admin/plugins`"),
+    (X_REQUEST_ID, "all; in replies"),
+    (LAST_EVENT_ID, "`GET /events`"),
+    (RETRY_AFTER, "in replies"),
+];
+
+const X_REQUEST_ID: Header = Header {
+    name: "X-Request-Id",
+    example: "7f3c",
+    meaning: "The correlation id of everything that follows from the request.",
+};
+
+const RETRY_AFTER: Header = Header {
+    name: "Retry-After",
+    example: "1",
+    meaning: "The seconds after which a transient problem may have passed.",
+};
+
+fn page() -> String {
+    let mut page = HEAD.to_owned();
+    for (heading, rows) in SECTIONS {
+        let _ = write!(page, "\n## {}\n\n| method | path | status | summary |\n|---|---|---|---|\n", heading);
+        for route in rows.iter().flat_map(|rows| rows()) {
+            let statuses: Vec<_> = route.statuses.iter().map(|status| status.as_str()).collect();
+            let (method, path, statuses) = (route.method, route.path, statuses.join(", "));
+            let _ = writeln!(page, "| {method} | `{path}` | {statuses} | {} |", route.summary);
+        }
+    }
+    page += "\n## Parameters\n\n| route | parameter | meaning |\n|---|---|---|\n";
+    for route in host_routes::all() {
+        members(&mut page, route, &route.query.as_ref().unwrap().properties);
+    }
+    page += "\n## Request bodies\n\n| route | member | meaning |\n|---|---|---|\n";
+    for route in host_routes::all() {
+        let json = route.body.iter().filter(|(media_type, _)| *media_type == JSON);
+        for (_, schema) in json {
+            let mut settings = SchemaSettings::draft2020_12().for_deserialize();
+            settings.inline_subschemas = true;
+            let schema = schema(&mut settings.into_generator());
+            members(&mut page, route, schema["properties"].as_object().unwrap_or(&serde_json::Map::new()));
+        }
+    }
+    page += "\n## Headers\n\n| header | sent with | meaning |\n|---|---|---|\n";
+    for (Header { name, meaning, .. }, sent_with) in HEADERS {
+        let _ = writeln!(page, "| `{name}` | {sent_with} | {meaning} |");
+    }
+    page
+}
+
+fn members(page: &mut String, route: &HostRoute, properties: &serde_json::Map<String, Value>) {
+    let mut name = format!("`{} {}`", route.method, route.path);
+    for (member, schema) in properties {
+        let meaning = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
+        let _ = writeln!(page, "| {name} | `{member}` | {meaning} |");
+        name.clear();
+    }
+}
+
+#[test]
+fn a_snapshot_holds_the_reference_of_the_routes() {
+    expect_file!["../../../../docs/reference/http.md"].assert_eq(&page());
+}
