@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Sequence;
-use super::landings::Landings;
+use super::pending_appends::Landings;
 use super::wire::{Message, PublishId};
 use crate::log::embedded::LocalCopy;
 use crate::log::{Append, AppendError, Appended};

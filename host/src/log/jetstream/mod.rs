@@ -4,11 +4,11 @@
 //! conflict, and whoever is told can read what came first.
 
 mod follow;
-mod landings;
-mod lanes;
-mod presence;
+mod leader_probe;
+mod pending_appends;
 mod publish;
 mod setup;
+mod stream_queues;
 mod wire;
 
 use std::io;
@@ -21,10 +21,10 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
 use self::follow::Follower;
-use self::landings::Landings;
-use self::lanes::{Lanes, Request};
-use self::presence::Presence;
+use self::leader_probe::Presence;
+use self::pending_appends::Landings;
 use self::publish::Publisher;
+use self::stream_queues::{Lanes, Request};
 use super::embedded::{LocalCopy, OpenError, Sequence};
 use super::thread::Joined;
 use super::{Append, AppendChain, AppendError, Appending, CopyState, EventLog, LogState, ReadError};

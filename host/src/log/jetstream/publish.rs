@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Sequence;
-use super::landings::{Landed, Landing, Landings};
-use super::lanes::{Group, Head, Lanes, Request};
+use super::pending_appends::{Landed, Landing, Landings};
+use super::stream_queues::{Group, Head, Lanes, Request};
 use super::wire::{self, Message, PublishId};
 use crate::error::with_causes;
 use crate::log::embedded::LocalCopy;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Sequence;
-use super::landings::Landings;
+use super::pending_appends::Landings;
 
 /// Between two questions. So late it is noticed at most that the stream is back.
 const PAUSE: Duration = Duration::from_millis(250);
