@@ -1,4 +1,4 @@
-//! The problems that a caller gets when the log cannot be written or read.
+//! The problems that a client gets when the log cannot be written or read.
 
 use hyper::StatusCode;
 
@@ -18,7 +18,7 @@ impl From<&AppendError> for Problem {
                 "events-too-large",
                 format!("{}. Nothing was done.", Chain(error)),
             ),
-            // The host reports it once, not for each command.
+            // Not logged for each command: the host logs once that the log is unavailable.
             AppendError::Unavailable => {
                 let detail =
                     "The log takes no commands at the moment. Nothing was done; queries are answered.";
@@ -26,8 +26,8 @@ impl From<&AppendError> for Problem {
             }
             AppendError::Failed(_) => Self::unavailable(
                 "log-unavailable",
-                "The log cannot be written, and whether the command took effect is not known. It is safe to send it \
-                 again with its Idempotency-Key.",
+                "The log cannot be written, and whether the command took effect is not known. It is safe to send \
+                 it again with its Idempotency-Key.",
             ),
         };
         problem.with_log_text(Chain(error).to_string())

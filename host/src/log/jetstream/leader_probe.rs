@@ -1,5 +1,5 @@
-//! Whether the stream takes messages at the moment. It is asked all the time, so that nobody who comes while it is away has to
-//! wait to learn that.
+//! A probe that finds out whether the stream accepts messages. It asks the stream's leader all the time, so
+//! that an append fails at once, and not after a timeout, while the stream is unavailable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,36 +8,41 @@ use async_nats::connection::State;
 use async_nats::{Client, Request};
 use serde::Deserialize;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use super::Sequence;
-use super::pending_appends::Landings;
+use super::pending_appends::PendingAppends;
+use crate::clock::Stopwatch;
 
-/// Between two questions. So late it is noticed at most that the stream is back.
+/// The pause between two requests: the longest time until the host notices that the stream is available
+/// again.
 const PAUSE: Duration = Duration::from_millis(250);
-/// For one answer.
-const ANSWERED: Duration = Duration::from_millis(500);
-/// Silence after which the stream is away. A busy server answers sooner, an election (4.3 to 6.4 s) takes longer.
-const SILENCE: Duration = Duration::from_secs(2);
-/// The same without a connection: another server of a cluster is connected to within that.
-const DISCONNECTED: Duration = Duration::from_millis(500);
-/// Two beats of the servers' hearts, and some time for the second to arrive.
+/// The timeout of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
+/// The time without an answer after which the stream is unavailable. A busy server answers sooner, an
+/// election (4.3 to 6.4 s) takes longer.
+const UNAVAILABLE_AFTER: Duration = Duration::from_secs(2);
+/// The same without a connection: within this time the client connects to another server of a cluster.
+const UNAVAILABLE_AFTER_DISCONNECT: Duration = Duration::from_millis(500);
+/// The time in which a replica must have answered its leader: two heartbeats of the servers, and some time
+/// for the second to arrive.
 const HEARTBEATS: Duration = Duration::from_millis(2_500);
 
-pub(super) struct Presence {
+/// Asks for the state of the stream.
+pub(super) struct LeaderProbe {
     pub(super) client: Client,
-    /// Of the stream.
+    /// The name of the stream.
     pub(super) name: String,
-    pub(super) landings: Arc<Landings>,
-    /// Whether it is there.
-    pub(super) here: watch::Sender<bool>,
+    pub(super) pending: Arc<PendingAppends>,
+    /// True while the stream accepts messages.
+    pub(super) available: watch::Sender<bool>,
 }
 
-/// The server's answer to a question about the stream.
+/// The server's answer to a request for the state of the stream.
 #[derive(Deserialize)]
 struct Info {
     state: StreamState,
-    /// None for a server that stands alone.
+    /// `None`: the server is not in a cluster.
     cluster: Option<Cluster>,
 }
 
@@ -49,20 +54,20 @@ struct StreamState {
 #[derive(Deserialize)]
 struct Cluster {
     leader: Option<String>,
-    /// The others.
+    /// The other servers that keep the stream.
     #[serde(default)]
     replicas: Vec<Replica>,
 }
 
 #[derive(Deserialize)]
 struct Replica {
-    /// Nanoseconds since the leader has heard of it; 0 if it never has.
+    /// The nanoseconds since the leader has heard from it. 0: it never has.
     active: u64,
 }
 
 impl Info {
-    /// Whether there is a leader with a majority behind it. One that has lost it notices only after ten seconds, and tells of
-    /// the stream even then.
+    /// Returns whether there is a leader that a majority of the servers can hear. A leader that has lost its
+    /// majority notices that only after ten seconds, and answers even then.
     fn takes_messages(&self) -> bool {
         let Some(cluster) = &self.cluster else { return true };
         let heard = |replica: &&Replica| (1..HEARTBEATS.as_nanos()).contains(&replica.active.into());
@@ -71,8 +76,8 @@ impl Info {
     }
 }
 
-impl Presence {
-    /// Until `stop` is closed.
+impl LeaderProbe {
+    /// Probes until `stop` is closed.
     pub(super) async fn run(self, mut stop: watch::Receiver<()>) {
         tokio::select! {
             biased;
@@ -81,46 +86,49 @@ impl Presence {
         }
     }
 
+    /// Asks at a fixed interval. Each copied message is a sign of availability too.
     async fn watch(&self) {
         let mut due = tokio::time::interval(PAUSE);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut heard, mut seen) = (Instant::now(), Sequence::START);
+        let (mut since_sign, mut last_copied) = (Stopwatch::start(), Sequence::START);
         loop {
             due.tick().await;
             let connected = self.client.connection_state() == State::Connected;
-            let last = if connected { self.ask().await } else { None };
+            let last = if connected { self.request_last().await } else { None };
             if let Some(last) = last {
-                self.landings.stored(last);
+                self.pending.note_stored(last);
             }
-            let reached = self.landings.has_reached();
-            if last.is_some() || reached != seen {
-                heard = Instant::now();
+            let copied = self.pending.last_copied();
+            if last.is_some() || copied != last_copied {
+                since_sign = Stopwatch::start();
             }
-            seen = reached;
-            let limit = if connected { SILENCE } else { DISCONNECTED };
-            self.tell(heard.elapsed() < limit);
+            last_copied = copied;
+            let limit = if connected { UNAVAILABLE_AFTER } else { UNAVAILABLE_AFTER_DISCONNECT };
+            self.report(since_sign.elapsed() < limit);
         }
     }
 
-    fn tell(&self, here: bool) {
-        if self.here.send_replace(here) == here {
+    /// Publishes the state, and logs a change.
+    fn report(&self, available: bool) {
+        if self.available.send_replace(available) == available {
             return;
         }
-        match here {
-            true => tracing::info!(stream = self.name, "the log takes commands again"),
+        match available {
+            true => tracing::info!(stream = self.name, "the log is available again; commands are accepted"),
             false => tracing::warn!(
                 stream = self.name,
-                "the log takes no commands: the NATS servers do not answer, or have no leader for it"
+                "the log is unavailable: the NATS servers do not answer, or have no leader for it; commands are refused"
             ),
         }
     }
 
-    /// The last message. None if there is no answer, or nobody who takes the next one.
-    async fn ask(&self) -> Option<Sequence> {
+    /// Returns the last message of the stream. `None`: no answer came, or the stream does not accept
+    /// messages.
+    async fn request_last(&self) -> Option<Sequence> {
         let subject = format!("$JS.API.STREAM.INFO.{}", self.name);
-        let request = Request::new().timeout(Some(ANSWERED));
+        let request = Request::new().timeout(Some(REQUEST_TIMEOUT));
         let answer = self.client.send_request(subject, request).await.ok()?;
-        // Err: it is a refusal.
+        // Err: the answer is an error, such as that there is no such stream.
         let info: Info = serde_json::from_slice(&answer.payload).ok()?;
         info.takes_messages().then_some(info.state.last_seq)
     }

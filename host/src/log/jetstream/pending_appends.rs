@@ -1,5 +1,6 @@
-//! What becomes of the messages that this process has published, as the local copy finds when they come by. That is the only
-//! truth: an acknowledgement may get lost.
+//! The appends that this process has published and whose outcome is still open. The local copy finds the
+//! outcome when it processes the message. Nothing else decides it: an acknowledgment of the server may get
+//! lost.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,90 +13,93 @@ use super::Sequence;
 use super::wire::PublishId;
 use crate::log::{AppendError, Appended};
 
-/// Where its last event is now in the copy; or why the copy has refused it.
-pub(super) type Landed = Result<Appended, AppendError>;
+/// The outcome of a message: the position of its last event in the copy, or the reason why the copy refused
+/// it.
+pub(super) type Outcome = Result<Appended, AppendError>;
 
-pub(super) struct Landings {
+pub(super) struct PendingAppends {
     process: Uuid,
-    expected: Mutex<Expected>,
+    registered: Mutex<Registered>,
     /// The last message that is known to be in the stream.
     stored: AtomicU64,
-    /// Up to which message all have come by.
-    reached: watch::Sender<Sequence>,
+    /// The last message that the copy has processed.
+    copied: watch::Sender<Sequence>,
 }
 
 #[derive(Default)]
-struct Expected {
+struct Registered {
     next: u64,
-    waiting: HashMap<u64, oneshot::Sender<Landed>>,
+    waiting: HashMap<u64, oneshot::Sender<Outcome>>,
 }
 
-/// Waits for a message; dropped, it waits no longer.
-pub(super) struct Landing<'a> {
-    landings: &'a Landings,
+/// A message whose outcome is awaited. Dropping it ends the wait.
+pub(super) struct PendingAppend<'a> {
+    all: &'a PendingAppends,
     pub(super) id: PublishId,
-    pub(super) landed: oneshot::Receiver<Landed>,
+    pub(super) outcome: oneshot::Receiver<Outcome>,
 }
 
-impl Landings {
-    /// `reached`: what the copy has already.
-    pub(super) fn new(reached: Sequence) -> Self {
+impl PendingAppends {
+    /// `copied`: the last message in the copy.
+    pub(super) fn new(copied: Sequence) -> Self {
         Self {
             process: Uuid::now_v7(),
-            expected: Mutex::default(),
-            stored: AtomicU64::new(reached.get()),
-            reached: watch::Sender::new(reached),
+            registered: Mutex::default(),
+            stored: AtomicU64::new(copied.get()),
+            copied: watch::Sender::new(copied),
         }
     }
 
-    pub(super) fn expect(&self) -> Landing<'_> {
-        let (tell, landed) = oneshot::channel();
-        let mut expected = self.expected();
-        let number = expected.next;
-        expected.next += 1;
-        expected.waiting.insert(number, tell);
-        Landing { landings: self, id: PublishId { process: self.process, number }, landed }
+    /// Returns the id for a new message, and the receiver of its outcome.
+    pub(super) fn register(&self) -> PendingAppend<'_> {
+        let (sender, outcome) = oneshot::channel();
+        let mut registered = self.registered();
+        let number = registered.next;
+        registered.next += 1;
+        registered.waiting.insert(number, sender);
+        PendingAppend { all: self, id: PublishId { process: self.process, number }, outcome }
     }
 
-    /// A message has come by, in the order of the sequences.
-    pub(super) fn land(&self, sequence: Sequence, publisher: Option<PublishId>, landed: Landed) {
+    /// Reports the outcome of a message. Must be called in the order of the sequences.
+    pub(super) fn resolve(&self, sequence: Sequence, publisher: Option<PublishId>, outcome: Outcome) {
         if let Some(id) = publisher.filter(|id| id.process == self.process)
-            && let Some(waiting) = self.expected().waiting.remove(&id.number)
+            && let Some(waiting) = self.registered().waiting.remove(&id.number)
         {
             // Err: nobody waits any more.
-            let _ = waiting.send(landed);
+            let _ = waiting.send(outcome);
         }
-        self.reached.send_replace(sequence);
+        self.copied.send_replace(sequence);
     }
 
-    /// Waits until everything up to a message has come by.
-    pub(super) async fn reached(&self, sequence: Sequence) {
-        self.stored(sequence);
-        // Err cannot be: the sender is in here.
-        let _ = self.reached.subscribe().wait_for(|reached| *reached >= sequence).await;
+    /// Waits until the copy has processed a message and all before it.
+    pub(super) async fn until_copied(&self, sequence: Sequence) {
+        self.note_stored(sequence);
+        // Err: impossible, because `self` holds the sender.
+        let _ = self.copied.subscribe().wait_for(|copied| *copied >= sequence).await;
     }
 
-    /// Up to which message all have come by.
-    pub(super) fn has_reached(&self) -> Sequence {
-        *self.reached.borrow()
+    /// Returns the last message that the copy has processed.
+    pub(super) fn last_copied(&self) -> Sequence {
+        *self.copied.borrow()
     }
 
-    /// A message is in the stream, whether it has come by or not.
-    pub(super) fn stored(&self, sequence: Sequence) {
+    /// Records that a message is in the stream, copied or not.
+    pub(super) fn note_stored(&self, sequence: Sequence) {
         self.stored.fetch_max(sequence.get(), Ordering::Relaxed);
     }
 
+    /// Returns the last message that is known to be in the stream.
     pub(super) fn last_stored(&self) -> Sequence {
         Sequence::new(self.stored.load(Ordering::Relaxed))
     }
 
-    fn expected(&self) -> MutexGuard<'_, Expected> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    fn registered(&self) -> MutexGuard<'_, Registered> {
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Landing<'_> {
+impl Drop for PendingAppend<'_> {
     fn drop(&mut self) {
-        self.landings.expected().waiting.remove(&self.id.number);
+        self.all.registered().waiting.remove(&self.id.number);
     }
 }
