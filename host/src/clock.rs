@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What tells the time. Everything else in the host asks this; clippy refuses `SystemTime::now`.
 pub trait Clock: Send + Sync {
@@ -61,6 +61,16 @@ impl TryFrom<String> for Time {
 
 fn ms_since_1970(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Returns whole milliseconds; `u64::MAX` for a duration of more than that.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Reads a duration from a whole number of milliseconds, as the configuration has it.
+pub(crate) fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_millis)
 }
 
 /// 9999-12-31T23:59:59.999Z: a year of RFC 3339 has four digits.

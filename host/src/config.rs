@@ -57,6 +57,7 @@ use std::{fs, io, thread};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::clock::milliseconds;
 use crate::cluster::{Nats, NatsUrl};
 use crate::contract::{Grant, Grants, ReservedRoute};
 use crate::deploy::{DeployRules, PublicKey, RollbackRule};
@@ -68,7 +69,7 @@ use crate::telemetry::LogFormat;
 /// Read from the working directory if it is there and `--config` names no other file.
 pub const DEFAULT_FILE: &str = "kontor.toml";
 /// A host that is busy is heard late, and one that others take for gone loses its sagas.
-const LEAST_SILENCE_MS: u64 = 1_000;
+const LEAST_SILENCE: Duration = Duration::from_secs(1);
 
 /// Everything that can be set about a host, complete. Relative paths start at the working directory.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -103,7 +104,8 @@ pub struct Deploy {
     /// Whose signatures count. None: components need not be signed.
     pub trusted_keys: Vec<PublicKey>,
     /// The longest that a new version may take to fold the streams of the log before it is refused.
-    pub history_time_ms: u64,
+    #[serde(rename = "history_time_ms", deserialize_with = "milliseconds")]
+    pub history_time: Duration,
     /// When a new version is taken back by itself.
     pub rollback: RollbackRule,
 }
@@ -115,7 +117,8 @@ pub struct Limits {
     /// The longest body of a request.
     pub body_bytes: usize,
     /// The longest that a component may compute in one call; waiting for the host does not count.
-    pub call_time_ms: u64,
+    #[serde(rename = "call_time_ms", deserialize_with = "milliseconds")]
+    pub call_time: Duration,
     /// The most memory of one instance of a component.
     pub call_memory_bytes: usize,
     /// The most instances of all components together at one time.
@@ -127,9 +130,11 @@ pub struct Limits {
     /// The most sagas that run at one time; the others wait.
     pub saga_concurrency: usize,
     /// The longest that a request may wait for a saga (`Prefer: wait`) or a read model.
-    pub wait_ms: u64,
+    #[serde(rename = "wait_ms", deserialize_with = "milliseconds")]
+    pub wait: Duration,
     /// The longest that a component waits for the answer to one HTTP request, to its last byte.
-    pub http_time_ms: u64,
+    #[serde(rename = "http_time_ms", deserialize_with = "milliseconds")]
+    pub http_time: Duration,
     /// The longest body of an HTTP request of a component.
     pub http_request_bytes: usize,
     /// The longest body of the answer.
@@ -163,7 +168,11 @@ impl Default for Config {
 impl Default for Deploy {
     fn default() -> Self {
         // A core folds some millions of streams in that time. Whoever has more waits no longer than this to learn of --sample.
-        Self { trusted_keys: Vec::new(), history_time_ms: 600_000, rollback: RollbackRule::default() }
+        Self {
+            trusted_keys: Vec::new(),
+            history_time: Duration::from_secs(600),
+            rollback: RollbackRule::default(),
+        }
     }
 }
 
@@ -175,7 +184,7 @@ impl Default for Limits {
             // An order of a thousand lines is a tenth of this.
             body_bytes: 1024 * 1024,
             // Calls take microseconds; whoever needs a second is in an endless loop.
-            call_time_ms: 1_000,
+            call_time: Duration::from_secs(1),
             call_memory_bytes: 64 * 1024 * 1024,
             // Calls do not wait while they compute, so a few a core keep it busy. The rest is for those that ask
             // another service meanwhile, and for sagas. The upper bound is a tenth of what the address space takes.
@@ -187,8 +196,8 @@ impl Default for Limits {
             // A run that waits for a step costs 75 KiB and a slot of the pool.
             saga_concurrency: 256,
             // Proxies on the way commonly give up after a minute.
-            wait_ms: 30_000,
-            http_time_ms: u64::try_from(http.time.as_millis()).unwrap_or(u64::MAX),
+            wait: Duration::from_secs(30),
+            http_time: http.time,
             http_request_bytes: http.request_bytes,
             http_response_bytes: http.response_bytes,
             http_concurrency: http.concurrency,
@@ -257,7 +266,7 @@ pub enum ConfigError {
     HalfCertificate,
     #[error("nats.replicas must be 1, 3 or 5")]
     Replicas,
-    #[error("jetstream.silence_ms must be at least {LEAST_SILENCE_MS}")]
+    #[error("jetstream.silence_ms must be at least {}", LEAST_SILENCE.as_millis())]
     Silence,
     #[error("log = \"jetstream\" needs NATS servers: name them in nats.url, or with --nats-url")]
     LogWithoutNats,
@@ -274,7 +283,7 @@ impl Config {
         DeployRules {
             trusted: self.deploy.trusted_keys.clone(),
             grants: grants.collect(),
-            history_limit: Duration::from_millis(self.deploy.history_time_ms),
+            history_limit: self.deploy.history_time,
             rollback: self.deploy.rollback,
             reserved,
         }
@@ -324,7 +333,7 @@ impl Config {
         if let Some(name) = self.retries.without_attempts() {
             return Err(ConfigError::NoAttempt(name.to_owned()));
         }
-        if self.deploy.history_time_ms == 0 {
+        if self.deploy.history_time.is_zero() {
             return Err(ConfigError::HistoryTime);
         }
         if self.nats.certificate.is_some() != self.nats.key.is_some() {
@@ -333,7 +342,7 @@ impl Config {
         if !matches!(self.nats.replicas, 1 | 3 | 5) {
             return Err(ConfigError::Replicas);
         }
-        if self.jetstream.silence_ms < LEAST_SILENCE_MS {
+        if self.jetstream.heartbeat_timeout < LEAST_SILENCE {
             return Err(ConfigError::Silence);
         }
         if self.log == LogEngine::JetStream && self.nats.url.is_none() {
@@ -347,14 +356,14 @@ impl Limits {
     fn check(&self) -> Result<(), ConfigError> {
         let zeros = [
             ("body_bytes", self.body_bytes == 0),
-            ("call_time_ms", self.call_time_ms == 0),
+            ("call_time_ms", self.call_time.is_zero()),
             ("call_memory_bytes", self.call_memory_bytes == 0),
             ("instances", self.instances == 0),
             ("queue", self.queue == 0),
             ("aggregate_queue", self.aggregate_queue == 0),
             ("saga_concurrency", self.saga_concurrency == 0),
-            ("wait_ms", self.wait_ms == 0),
-            ("http_time_ms", self.http_time_ms == 0),
+            ("wait_ms", self.wait.is_zero()),
+            ("http_time_ms", self.http_time.is_zero()),
             ("http_request_bytes", self.http_request_bytes == 0),
             ("http_response_bytes", self.http_response_bytes == 0),
             ("http_concurrency", self.http_concurrency == 0),
@@ -363,7 +372,7 @@ impl Limits {
         if let Some((name, _)) = zeros.iter().find(|(_, zero)| *zero) {
             return Err(ConfigError::ZeroLimit(name));
         }
-        if u128::from(self.http_time_ms) >= CALL_WAIT.as_millis() {
+        if self.http_time >= CALL_WAIT {
             return Err(ConfigError::HttpTime);
         }
         Ok(())

@@ -1,13 +1,13 @@
 //! Why a call into a service gave no answer, or a "no".
 
+use crate::model::ServiceName;
 use std::fmt;
-use std::sync::Arc;
 
 /// A technical failure of a component: the instance is thrown away, the call may be tried again.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{service} {kind} in {call}")]
 pub struct Fault {
-    pub service: Arc<str>,
+    pub service: ServiceName,
     /// What was asked of it: `decide order.create`.
     pub call: String,
     pub kind: FaultKind,

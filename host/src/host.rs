@@ -23,7 +23,9 @@ use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Depl
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
 use crate::edge::http::{self, HttpLimits};
 use crate::edge::{self, HostContext};
-use crate::log::{self, EventLog, JetStreamError, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots};
+use crate::log::{
+    self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
+};
 use crate::messaging::{self, Messaging};
 use crate::model::{Json, Position};
 use crate::projection::{Projections, ProjectionsError};
@@ -202,7 +204,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         projections.clone(),
         log.clone(),
         clock.clone(),
-        QueryLimits { catch_up: longest_wait(config), ..QueryLimits::default() },
+        QueryLimits { catch_up: config.limits.wait, ..QueryLimits::default() },
     ));
     let ask: Arc<dyn Ask> = queries.clone();
     let dispatch = Arc::new(Dispatch::new(
@@ -315,8 +317,8 @@ fn sharing<'n>(config: &Config, nats: Option<&'n Connection>) -> Option<&'n Conn
 async fn join(config: &Config, nats: Option<&Connection>) -> Result<Cluster, HostError> {
     let me = cluster::id_of(&config.data).map_err(HostError::Member)?;
     let Some(nats) = sharing(config, nats) else { return Ok(Cluster::alone(me)) };
-    let silence = Duration::from_millis(config.jetstream.silence_ms);
-    Ok(Cluster::listen(me, nats.client(), &config.jetstream.stream, silence).await?)
+    let JetStreamOptions { stream, heartbeat_timeout, .. } = &config.jetstream;
+    Ok(Cluster::listen(me, nats.client(), stream, *heartbeat_timeout).await?)
 }
 
 /// Tells the others from now on how this host is.
@@ -358,23 +360,19 @@ fn keep_up(metrics: PrometheusHandle) -> JoinHandle<()> {
     })
 }
 
-fn longest_wait(config: &Config) -> Duration {
-    Duration::from_millis(config.limits.wait_ms)
-}
-
 fn http_limits(config: &Config) -> HttpLimits {
-    let (body_bytes, wait) = (config.limits.body_bytes, longest_wait(config));
+    let (body_bytes, wait) = (config.limits.body_bytes, config.limits.wait);
     HttpLimits { body_bytes, wait, ..HttpLimits::default() }
 }
 
 fn runtime_limits(limits: &Limits) -> RuntimeLimits {
     RuntimeLimits {
-        call_time: Duration::from_millis(limits.call_time_ms),
+        call_time: limits.call_time,
         memory_bytes: limits.call_memory_bytes,
         instances: limits.instances,
         sagas: limits.saga_concurrency,
         http: OutgoingLimits {
-            time: Duration::from_millis(limits.http_time_ms),
+            time: limits.http_time,
             request_bytes: limits.http_request_bytes,
             response_bytes: limits.http_response_bytes,
             concurrency: limits.http_concurrency,

@@ -12,7 +12,10 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-pub use self::name::{NodeId, SagaId};
+pub use self::name::{
+    Actor, AggregateName, CommandName, CorrelationId, EventName, NodeId, QueryName, SagaId, SagaName,
+    ServiceName,
+};
 pub(crate) use self::place::place;
 pub use self::place::{Position, Version};
 
@@ -310,7 +313,7 @@ impl<'de> Deserialize<'de> for Digest {
 /// An event that a component has decided on and the log has not seen yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NewEvent {
-    pub name: Arc<str>,
+    pub name: EventName,
     pub payload: Json,
 }
 
@@ -334,17 +337,17 @@ pub(crate) fn variant_of<T: DeserializeOwned>(name: &str, payload: &Json) -> Res
 pub struct Meta {
     pub command_id: CommandId,
     /// The command's name.
-    pub command: Arc<str>,
+    pub command: CommandName,
     /// The hash of the command's payload: tells a repeated command from another one under the same id.
     pub fingerprint: u64,
-    pub correlation_id: Arc<str>,
+    pub correlation_id: CorrelationId,
     /// The id of the event that led to the command, if it was not sent from outside.
     pub causation_id: Option<Arc<str>>,
     /// The component that decided; none for the host's own streams.
     pub digest: Option<Digest>,
     /// Milliseconds since 1970-01-01 UTC.
     pub time_ms: u64,
-    pub actor: Arc<str>,
+    pub actor: Actor,
 }
 
 /// An event as the log has it.
@@ -355,7 +358,7 @@ pub struct Recorded {
     pub version: Version,
     /// The event's place among those of its command, from 0.
     pub index: u32,
-    pub name: Arc<str>,
+    pub name: EventName,
     pub payload: Json,
     pub meta: Arc<Meta>,
 }
@@ -383,8 +386,8 @@ pub enum Intent {
 /// Who wants something, and what led to it.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    pub actor: Arc<str>,
-    pub correlation_id: Arc<str>,
+    pub actor: Actor,
+    pub correlation_id: CorrelationId,
     pub causation_id: Option<Arc<str>>,
 }
 
@@ -396,7 +399,7 @@ pub struct Command {
     pub repeatable: bool,
     pub stream: StreamId,
     /// The command's name; for a compensation, the name of the command to undo.
-    pub name: Arc<str>,
+    pub name: CommandName,
     pub payload: Json,
     pub intent: Intent,
     /// The version that the stream must have (If-Match).
@@ -407,7 +410,7 @@ pub struct Command {
 impl Command {
     /// Stands for the payload and the name in [`Meta::fingerprint`].
     pub fn fingerprint(&self) -> u64 {
-        u64::from_le_bytes(hash_prefix(&[self.name.as_bytes(), self.payload.as_str().as_bytes()]))
+        u64::from_le_bytes(hash_prefix(&[self.name.as_str().as_bytes(), self.payload.as_str().as_bytes()]))
     }
 }
 

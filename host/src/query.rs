@@ -17,7 +17,7 @@ use crate::clock::SharedClock;
 use crate::deployed::Registry;
 use crate::error::Fault;
 use crate::log::EventLog;
-use crate::model::{Digest, Json, Position, Rejection, StreamId, Version};
+use crate::model::{Digest, Json, Position, QueryName, Rejection, ServiceName, StreamId, Version};
 use crate::projection::{Live, Projections};
 use crate::runtime::{
     Access, Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
@@ -284,8 +284,8 @@ impl Inquiry {
         let service = &deployed.manifest().service;
         if self.at_least > Position::START {
             let limit = self.deadline.saturating_duration_since(Instant::now());
-            let caught_up = projections.wait(service, self.at_least, limit).await;
-            caught_up.map_err(|behind| self.not_caught_up(service, behind.reached))?;
+            let caught_up = projections.wait(service.as_str(), self.at_least, limit).await;
+            caught_up.map_err(|behind| self.not_caught_up(service.as_str(), behind.reached))?;
         }
         let live = projections.live(deployed);
         let live = live.ok_or_else(|| unusable(service, "it is not there yet".to_owned()))?;
@@ -307,7 +307,7 @@ impl Inquiry {
         let (connection, position) = database.begin_read().map_err(trouble)?;
         let content = match position < self.at_least {
             // It has been made anew since it was waited for.
-            true => Err(self.not_caught_up(service, position)),
+            true => Err(self.not_caught_up(service.as_str(), position)),
             false => database.content(&connection).map_err(trouble),
         };
         match content {
@@ -331,16 +331,15 @@ impl Inquiry {
 /// One call of a component's `answer`.
 struct Call {
     inquiry: Inquiry,
-    query: Arc<str>,
+    query: QueryName,
     arguments: Json,
     depth: usize,
 }
 
 impl Call {
     async fn run(&self, component: &Component, read_model: Option<ReadSession>) -> Answered {
-        let service = &component.manifest().service;
-        metrics::counter!("kontor_queries_total", "service" => service.clone(), "query" => self.query.clone())
-            .increment(1);
+        let (service, query) = (component.manifest().service.shared(), self.query.shared());
+        metrics::counter!("kontor_queries_total", "service" => service, "query" => query).increment(1);
         let call = QueryCall {
             id: Uuid::now_v7().to_string().into(),
             time_ms: self.inquiry.shared.clock.now_ms(),
@@ -364,7 +363,7 @@ impl Call {
     fn read(&self, live: &Live) -> Result<Answer, CallError> {
         let Live { component, database } = live;
         let service = &component.manifest().service;
-        if component.manifest().query(&self.query).is_none() {
+        if component.manifest().query(self.query.as_str()).is_none() {
             return Err(unusable(
                 service,
                 format!("it has no {} before its new version is built", self.query),
@@ -388,7 +387,7 @@ impl Call {
     }
 }
 
-fn unusable(service: &Arc<str>, reason: String) -> CallError {
+fn unusable(service: &ServiceName, reason: String) -> CallError {
     CallError::ReadModel { service: service.clone(), reason }
 }
 

@@ -33,7 +33,7 @@ pub trait Aggregate: Default + Serialize + DeserializeOwned {
     /// The commands.
     ///
     /// With `#[serde(deny_unknown_fields)]`, a command that carries an unknown member is rejected before it
-    /// is decided, so a misspelt one is never ignored. This holds at every depth of the payload.
+    /// is decided, so a misspelled one is never ignored. This holds at every depth of the payload.
     type Command: DeserializeOwned + JsonSchema;
 
     /// The events, in the past tense.

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use kontor::clock::Clock;
+use kontor::clock::{Clock, millis};
 use tokio::sync::watch;
 
 /// A clock that stands still until the test moves it. It never goes back.
@@ -20,7 +20,7 @@ impl TestClock {
 
     /// Moves the clock forward and wakes every task whose time has come.
     pub fn advance(&self, time: Duration) {
-        let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let time_ms = millis(time);
         self.now_ms.send_modify(|now_ms| *now_ms = now_ms.saturating_add(time_ms));
     }
 

@@ -55,7 +55,7 @@ impl Bench {
         let (runtime, fresh) = load(false)?;
         let bench = Self { reused, fresh, runtime };
         let manifest = bench.manifest();
-        if *manifest.service != *name {
+        if manifest.service != *name {
             return Err(format!("{name}.wasm holds the service {}: call the file like it", manifest.service));
         }
         match config.keys().find(|key| !manifest.permissions.config.contains(key)) {

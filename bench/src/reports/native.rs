@@ -160,7 +160,7 @@ impl Order {
 
     fn apply(&mut self, event: &Recorded) -> anyhow::Result<()> {
         self.updated_at_ms = self.updated_at_ms.max(event.meta.time_ms);
-        match (event.stream.aggregate(), &*event.name) {
+        match (event.stream.aggregate(), event.name.as_str()) {
             ("order", "order-created") => {
                 let Created { user_id, lines, total, address } = event.payload.read()?;
                 self.status = Some("pending".to_owned());

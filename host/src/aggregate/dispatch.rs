@@ -299,9 +299,9 @@ impl Shared {
         command: &Command,
     ) -> Result<Decided, CallError> {
         let known =
-            component.manifest().command(command.stream.aggregate(), &command.name).ok_or_else(|| {
-                CallError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name))
-            })?;
+            component.manifest().command(command.stream.aggregate(), command.name.as_str()).ok_or_else(
+                || CallError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name)),
+            )?;
         let live = match ahead.take() {
             Some(live) if live.digest == component.digest() => ahead.insert(live),
             // Appends of another component may be under way, so its state is the newest there is.
@@ -397,7 +397,7 @@ impl Shared {
     fn saga_started(&self, stream: &StreamId, events: &[NewEvent], meta: &Meta) -> Option<SagaId> {
         let deployed = self.registry.current();
         events.iter().zip(0..).find_map(|(event, index)| {
-            deployed.started_by(stream, &event.name, index, meta).map(|(id, _)| id).next()
+            deployed.started_by(stream, event.name.as_str(), index, meta).map(|(id, _)| id).next()
         })
     }
 

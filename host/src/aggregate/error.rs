@@ -1,13 +1,11 @@
 //! Why a call into a service gave no answer, or a "no", and the problem that a caller gets for it.
 
-use std::sync::Arc;
-
 use hyper::StatusCode;
 
 use crate::contract::Problem;
 use crate::error::{Chain, Fault};
 use crate::log::{AppendError, ReadError};
-use crate::model::{Position, Rejection, StreamId, Version};
+use crate::model::{Position, Rejection, ServiceName, StreamId, Version};
 
 /// Why a command or a query was not carried out.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -36,13 +34,13 @@ pub enum CallError {
     Read(#[from] ReadError),
     /// A read model could not be used: not there yet, broken, or past a limit.
     #[error("the read model of {service} cannot be used: {reason}")]
-    ReadModel { service: Arc<str>, reason: String },
+    ReadModel { service: ServiceName, reason: String },
     /// The log did not reach the position that the query was to see: it is that of another log, or this one was put back.
     #[error("the log is at position {reached}, not yet at {at_least}")]
     Ahead { at_least: Position, reached: Position },
     /// The read model did not reach the position that the query was to see, in the time a query waits for that.
     #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
-    NotCaughtUp { service: Arc<str>, at_least: Position, reached: Position },
+    NotCaughtUp { service: ServiceName, at_least: Position, reached: Position },
 }
 
 impl From<CallError> for Problem {

@@ -34,9 +34,9 @@ const FILES: [(&str, &str); 6] = [
 
 /// Names whose type or package means something else in the code of a service.
 const RESERVED: &str = "aggregate alloc command context core default deserialize err error json-schema \
-                        kontor kontor-sdk kontor-testkit list none ok option page page-limit query read-model \
-                        recorded-event rejection result saga schemars self serde serde-json serialize service \
-                        some sql-error std string vec";
+                        kontor kontor-sdk kontor-testkit list none ok option page page-limit query \
+                        read-model recorded-event rejection result saga schemars self serde serde-json \
+                        serialize service some sql-error std string vec";
 
 const EXAMPLES: &str = "\
 Examples:

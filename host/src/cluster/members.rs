@@ -25,7 +25,7 @@ use tokio::time::interval;
 use uuid::Uuid;
 
 use super::heartbeats::{Observed, Sharing};
-use crate::clock::{Stopwatch, Time};
+use crate::clock::{Stopwatch, Time, millis};
 use crate::model::{Digest, NodeId, Position, Version};
 
 /// A time in which this host has heard itself without a gap, so that no other host can have taken over its
@@ -272,7 +272,7 @@ impl Cluster {
             seen.extend(others.map(|heard| ObservedMember {
                 node: heard.member.clone(),
                 state: heard.state(sharing.heartbeat_timeout),
-                heard_ms: u64::try_from(heard.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+                heard_ms: millis(heard.since.elapsed()),
             }));
         }
         seen.sort_by(|one, other| (&one.node.name, &one.node.id).cmp(&(&other.node.name, &other.node.id)));

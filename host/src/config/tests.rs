@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::saga::Retry;
 
 #[test]
 fn the_defaults_are_sound() {
@@ -22,6 +23,20 @@ fn an_override_goes_before_the_file_and_the_file_before_the_default() {
         config.apply(Overrides { listen, ..Overrides::default() });
         assert_eq!(config.listen.to_string(), holds, "file {file:?}, override {given:?}");
     }
+}
+
+#[test]
+fn durations_are_numbers_of_milliseconds() {
+    let text = "[limits]\ncall_time_ms = 1\nwait_ms = 2\nhttp_time_ms = 3\n\
+                [deploy]\nhistory_time_ms = 4\nrollback = { window_ms = 0 }\n\
+                [jetstream]\nsilence_ms = 60_000\n\
+                [retries]\nundo = { attempts = 1, first_wait_ms = 5, longest_wait_ms = 6 }";
+    let Config { limits, deploy, jetstream, retries, .. } = Config::parse(text).unwrap();
+    let read = [limits.call_time, limits.wait, limits.http_time, deploy.history_time, deploy.rollback.window];
+    assert_eq!(read, [1, 2, 3, 4, 0].map(Duration::from_millis));
+    assert_eq!(jetstream.heartbeat_timeout, Duration::from_secs(60));
+    assert_eq!(retries.undo, Retry::new(1, Duration::from_millis(5), Duration::from_millis(6)));
+    assert!(Config::parse("[limits]\nwait_ms = -1").is_err());
 }
 
 #[test]

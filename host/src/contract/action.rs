@@ -1,6 +1,6 @@
 //! What a route leads to, with its schemas compiled.
 
-use std::sync::Arc;
+use crate::model::{AggregateName, CommandName, QueryName, ServiceName};
 
 use hyper::header::HeaderValue;
 
@@ -17,16 +17,16 @@ pub(crate) enum Action<H> {
 }
 
 pub(crate) struct CommandRoute {
-    pub(crate) aggregate: Arc<str>,
-    pub(crate) command: Arc<str>,
+    pub(crate) aggregate: AggregateName,
+    pub(crate) command: CommandName,
     pub(crate) payload: Schema,
     /// Where the aggregate can be seen.
     pub(crate) location: Option<Location>,
 }
 
 pub(crate) struct QueryRoute {
-    pub(crate) service: Arc<str>,
-    pub(crate) query: Arc<str>,
+    pub(crate) service: ServiceName,
+    pub(crate) query: QueryName,
     pub(crate) arguments: Arguments,
     /// Whether it is the query for the view of one aggregate.
     pub(crate) is_view: bool,
@@ -58,8 +58,8 @@ pub(super) fn action_of<H>(manifest: &Manifest, route: &Route) -> Result<Action<
 fn command_of(
     manifest: &Manifest,
     route: &Route,
-    aggregate: &Arc<str>,
-    command: &Arc<str>,
+    aggregate: &AggregateName,
+    command: &CommandName,
 ) -> Result<CommandRoute, String> {
     if route.method == Method::Get {
         return Err("commands change something and cannot be reached by GET".to_owned());
@@ -67,7 +67,7 @@ fn command_of(
     if let Some(other) = placeholders(&route.path).find(|name| *name != ID) {
         return Err(format!("a command's path knows only the placeholder {{id}}, not {{{other}}}"));
     }
-    let known = manifest.command(aggregate, command);
+    let known = manifest.command(aggregate.as_str(), command.as_str());
     let declared = known.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
     let payload = Schema::of(&declared.payload);
     Ok(CommandRoute {
@@ -75,12 +75,12 @@ fn command_of(
         command: command.clone(),
         payload: payload
             .map_err(|reason| format!("the schema of {aggregate}.{command} is wrong: {reason}"))?,
-        location: view_path(manifest, aggregate).and_then(Location::of),
+        location: view_path(manifest, aggregate.as_str()).and_then(Location::of),
     })
 }
 
-fn query_of(manifest: &Manifest, name: &Arc<str>) -> Result<QueryRoute, String> {
-    let schema = arguments_schema(manifest, name);
+fn query_of(manifest: &Manifest, name: &QueryName) -> Result<QueryRoute, String> {
+    let schema = arguments_schema(manifest, name.as_str());
     let schema = schema.ok_or_else(|| format!("the manifest has no query {name}"))?;
     let arguments = schema.and_then(Arguments::compile);
     Ok(QueryRoute {
@@ -88,14 +88,14 @@ fn query_of(manifest: &Manifest, name: &Arc<str>) -> Result<QueryRoute, String> 
         query: name.clone(),
         arguments: arguments
             .map_err(|reason| format!("the schema of the query {name} is wrong: {reason}"))?,
-        is_view: manifest.query(name).is_none(),
+        is_view: manifest.query(name.as_str()).is_none(),
     })
 }
 
 /// The path under which the view of an aggregate can be read.
 fn view_path<'m>(manifest: &'m Manifest, aggregate: &str) -> Option<&'m str> {
     let shows = |route: &&Route| {
-        let is_view = matches!(&route.target, Target::Query(name) if **name == *aggregate);
+        let is_view = matches!(&route.target, Target::Query(name) if *name == *aggregate);
         is_view && manifest.query(aggregate).is_none() && placeholders(&route.path).eq([ID])
     };
     manifest.routes.iter().find(shows).map(|route| route.path.as_str())

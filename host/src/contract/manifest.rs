@@ -2,15 +2,14 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{self, Json};
+use crate::model::{self, AggregateName, CommandName, EventName, Json, QueryName, SagaName, ServiceName};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Manifest {
-    pub service: Arc<str>,
+    pub service: ServiceName,
     pub version: String,
     pub description: String,
     pub aggregates: Vec<Aggregate>,
@@ -25,7 +24,7 @@ pub struct Manifest {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Aggregate {
-    pub name: Arc<str>,
+    pub name: AggregateName,
     pub description: String,
     pub state_version: u32,
     /// JSON Schema.
@@ -36,7 +35,7 @@ pub struct Aggregate {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Command {
-    pub name: Arc<str>,
+    pub name: CommandName,
     pub description: String,
     /// JSON Schema.
     pub payload: Json,
@@ -45,7 +44,7 @@ pub struct Command {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
-    pub name: Arc<str>,
+    pub name: EventName,
     pub description: String,
     /// JSON Schema.
     pub payload: Json,
@@ -53,20 +52,20 @@ pub struct Event {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct EventRef {
-    pub aggregate: Arc<str>,
-    pub event: Arc<str>,
+    pub aggregate: AggregateName,
+    pub event: EventName,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Saga {
-    pub name: Arc<str>,
+    pub name: SagaName,
     pub description: String,
     pub starts_on: EventRef,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Query {
-    pub name: Arc<str>,
+    pub name: QueryName,
     pub description: String,
     /// JSON Schema.
     pub arguments: Json,
@@ -113,11 +112,11 @@ pub struct Route {
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
     Command {
-        aggregate: Arc<str>,
-        command: Arc<str>,
+        aggregate: AggregateName,
+        command: CommandName,
     },
     /// A query of the service, or one of its aggregates: that is the query for its view.
-    Query(Arc<str>),
+    Query(QueryName),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -131,8 +130,8 @@ pub struct ReadModel {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Subscription {
     pub subject: String,
-    pub aggregate: Arc<str>,
-    pub command: Arc<str>,
+    pub aggregate: AggregateName,
+    pub command: CommandName,
     pub id: Option<IdSource>,
 }
 
@@ -181,7 +180,7 @@ pub struct Permissions {
 
 impl Manifest {
     pub fn aggregate(&self, name: &str) -> Option<&Aggregate> {
-        self.aggregates.iter().find(|aggregate| *aggregate.name == *name)
+        self.aggregates.iter().find(|aggregate| aggregate.name == *name)
     }
 
     /// One of an aggregate's commands.
@@ -190,31 +189,34 @@ impl Manifest {
     }
 
     pub fn query(&self, name: &str) -> Option<&Query> {
-        self.queries.iter().find(|query| *query.name == *name)
+        self.queries.iter().find(|query| query.name == *name)
     }
 }
 
 impl Manifest {
     /// Says what is wrong with it, in one sentence: names that are none or stand twice, routes that lead nowhere.
     pub fn check(&self) -> Result<(), String> {
-        check_names("a service", [&self.service])?;
-        if RESERVED.contains(&&*self.service) {
+        check_names("a service", [self.service.as_str()])?;
+        if RESERVED.contains(&self.service.as_str()) {
             return Err(format!("{:?} is a name of the host's own, and none for a service", self.service));
         }
-        check_names("an aggregate", self.aggregates.iter().map(|aggregate| &aggregate.name))?;
+        check_names("an aggregate", self.aggregates.iter().map(|aggregate| aggregate.name.as_str()))?;
         let of_host = |name: &str| [model::SAGA, model::DEPLOYMENT].contains(&name);
-        if let Some(aggregate) = self.aggregates.iter().find(|aggregate| of_host(&aggregate.name)) {
+        if let Some(aggregate) = self.aggregates.iter().find(|aggregate| of_host(aggregate.name.as_str())) {
             return Err(format!("{:?} is the name of the host's own streams", aggregate.name));
         }
         for aggregate in &self.aggregates {
             let of = |kind: &str| format!("{kind} of {}", aggregate.name);
-            check_names(&of("a command"), aggregate.commands.iter().map(|command| &command.name))?;
-            check_names(&of("an event"), aggregate.events.iter().map(|event| &event.name))?;
+            check_names(&of("a command"), aggregate.commands.iter().map(|command| command.name.as_str()))?;
+            check_names(&of("an event"), aggregate.events.iter().map(|event| event.name.as_str()))?;
         }
-        check_names("a saga", self.sagas.iter().map(|saga| &saga.name))?;
+        check_names("a saga", self.sagas.iter().map(|saga| saga.name.as_str()))?;
         // An aggregate is a query too, so the two must not share a name.
-        let queries = self.queries.iter().map(|query| &query.name);
-        check_names("a query", queries.chain(self.aggregates.iter().map(|aggregate| &aggregate.name)))?;
+        let queries = self.queries.iter().map(|query| query.name.as_str());
+        check_names(
+            "a query",
+            queries.chain(self.aggregates.iter().map(|aggregate| aggregate.name.as_str())),
+        )?;
         self.permissions.check()?;
         self.subscriptions.iter().try_for_each(|subscription| self.check_subscription(subscription))?;
         self.publications.iter().try_for_each(|publication| self.check_publication(publication))?;
@@ -223,8 +225,12 @@ impl Manifest {
 
     fn check_route(&self, route: &Route) -> Result<(), String> {
         let leads_somewhere = match &route.target {
-            Target::Command { aggregate, command } => self.command(aggregate, command).is_some(),
-            Target::Query(name) => self.query(name).is_some() || self.aggregate(name).is_some(),
+            Target::Command { aggregate, command } => {
+                self.command(aggregate.as_str(), command.as_str()).is_some()
+            }
+            Target::Query(name) => {
+                self.query(name.as_str()).is_some() || self.aggregate(name.as_str()).is_some()
+            }
         };
         match leads_somewhere && route.path.starts_with('/') {
             true => Ok(()),
@@ -238,7 +244,7 @@ impl Manifest {
 impl Manifest {
     fn check_subscription(&self, subscription: &Subscription) -> Result<(), String> {
         let Subscription { subject, aggregate, command, id } = subscription;
-        if self.command(aggregate, command).is_none() {
+        if self.command(aggregate.as_str(), command.as_str()).is_none() {
             return Err(format!(
                 "messages of {subject} lead to {aggregate}.{command}, which it does not have"
             ));
@@ -255,7 +261,7 @@ impl Manifest {
     fn check_publication(&self, publication: &Publication) -> Result<(), String> {
         let Publication { event: EventRef { aggregate, event }, subject } = publication;
         let known = self
-            .aggregate(aggregate)
+            .aggregate(aggregate.as_str())
             .is_some_and(|aggregate| aggregate.events.iter().any(|declared| declared.name == *event));
         if !known {
             return Err(format!("{subject} is published with {aggregate}.{event}, which it does not have"));
@@ -298,7 +304,7 @@ impl Permissions {
 /// The longest name of anything in a manifest. Names stand in URLs, metrics and NATS subjects.
 const MAX_NAME_LENGTH: usize = 64;
 
-fn check_names<'a>(kind: &str, names: impl IntoIterator<Item = &'a Arc<str>>) -> Result<(), String> {
+fn check_names<'a>(kind: &str, names: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
     let mut seen = HashSet::new();
     for name in names {
         if name.len() > MAX_NAME_LENGTH || !is_kebab_case(name) {
@@ -322,7 +328,7 @@ fn is_kebab_case(name: &str) -> bool {
 
 impl Aggregate {
     pub fn command(&self, name: &str) -> Option<&Command> {
-        self.commands.iter().find(|command| *command.name == *name)
+        self.commands.iter().find(|command| command.name == *name)
     }
 }
 
@@ -351,7 +357,7 @@ mod tests {
     }
 
     fn parcels(subscription: Option<(&str, Option<IdSource>)>, publication: Option<&str>) -> Manifest {
-        let (aggregate, command, event): (Arc<str>, Arc<str>, Arc<str>) =
+        let (aggregate, command, event): (AggregateName, CommandName, EventName) =
             ("parcel".into(), "receive".into(), "parcel-received".into());
         let description = String::new();
         let payload = Json::empty_object();
@@ -426,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_name_stands_once() {
-        let names: Vec<Arc<str>> = vec!["a".into(), "b".into(), "a".into()];
-        assert!(check_names("a saga", &names).unwrap_err().contains("more than once"));
+        let names = ["a", "b", "a"];
+        assert!(check_names("a saga", names).unwrap_err().contains("more than once"));
     }
 }

@@ -1,8 +1,8 @@
 //! The route table: which method on which path is which command, query or page of the host. Made from the manifests of
 //! one deployed set, together with the compiled schemas, so that a request only looks things up.
 
+use crate::model::ServiceName;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use hyper::header::HeaderValue;
 use matchit::Params;
@@ -17,7 +17,7 @@ const HOST: &str = "the host";
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{owner} cannot have the route {method} {path}: {reason}")]
 pub struct RouteError {
-    owner: Arc<str>,
+    owner: ServiceName,
     method: Method,
     path: String,
     reason: String,
@@ -53,7 +53,7 @@ struct Path<H> {
 
 /// One method on one path.
 pub(crate) struct Endpoint<H> {
-    owner: Arc<str>,
+    owner: ServiceName,
     method: Method,
     /// The endpoint's place in [`RouteTable::endpoints`].
     pub(crate) index: usize,
@@ -154,7 +154,7 @@ fn endpoints_of<H>(manifest: &Manifest) -> impl Iterator<Item = Result<Endpoint<
 }
 
 fn endpoint<H>(
-    owner: &Arc<str>,
+    owner: &ServiceName,
     method: Method,
     path: &str,
     action: Result<Action<H>, String>,

@@ -13,7 +13,7 @@ use crate::clock::SharedClock;
 use crate::contract::Grant;
 use crate::deployed::{Deployed, Deployments, Gate, GateOutcome, Happened, HistoryError, Released, Store};
 use crate::log::EventLog;
-use crate::model::{Digest, Version};
+use crate::model::{Digest, ServiceName, Version};
 use crate::runtime::{Component, HttpClient, LoadError, Runtime};
 
 /// Who deploys what stands in the directory at a start.
@@ -50,9 +50,9 @@ pub enum BootError {
         "the component {} of {service}, which runs by the log, is neither in the data directory nor in {}: put it there",
         digest.short(), dir.display()
     )]
-    Gone { service: Arc<str>, digest: Digest, dir: PathBuf },
+    Gone { service: ServiceName, digest: Digest, dir: PathBuf },
     #[error("the component {} of {service}, which runs by the log, cannot be run", digest.short())]
-    Load { service: Arc<str>, digest: Digest, source: LoadError },
+    Load { service: ServiceName, digest: Digest, source: LoadError },
     #[error("the components of the past cannot be had")]
     Store(#[source] io::Error),
     #[error("{} cannot be deployed: it is refused at the gate {}: {}", file.display(), gate.gate, told(gate))]
@@ -118,7 +118,7 @@ impl Boot<'_> {
     /// A component that runs by the log. `file`: its bytes, if they stand in the directory.
     async fn load(
         &self,
-        service: &Arc<str>,
+        service: &ServiceName,
         digest: Digest,
         file: Option<&Vec<u8>>,
     ) -> Result<Component, BootError> {

@@ -18,7 +18,7 @@ use super::report::Report;
 use super::signature::PublicKey;
 use super::swap::Swap;
 use crate::aggregate::CallError;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, milliseconds};
 use crate::cluster::Cluster;
 use crate::contract::{Grant, ReservedRoute};
 use crate::deployed::{
@@ -26,7 +26,7 @@ use crate::deployed::{
     Release, Released, Running, Store,
 };
 use crate::log::{AppendError, EventLog, ReadError};
-use crate::model::{Rejection, Version};
+use crate::model::{Actor, Rejection, Version};
 use crate::projection::Projections;
 use crate::runtime::{Component, HttpClient, Runtime};
 use crate::saga::Sagas;
@@ -66,7 +66,8 @@ pub struct DeployRules {
 #[serde(default, deny_unknown_fields)]
 pub struct RollbackRule {
     /// How long after the swap it is watched. 0: not at all.
-    pub window_ms: u64,
+    #[serde(rename = "window_ms", deserialize_with = "milliseconds")]
+    pub window: Duration,
     /// The share of its calls that may fault.
     pub percent: u64,
     /// Fewer faults than this are never a reason.
@@ -76,7 +77,7 @@ pub struct RollbackRule {
 impl Default for RollbackRule {
     fn default() -> Self {
         // A defect that every tenth call meets shows within a minute, and one bad request is no reason.
-        Self { window_ms: 60_000, percent: 5, faults: 5 }
+        Self { window: Duration::from_secs(60), percent: 5, faults: 5 }
     }
 }
 
@@ -181,7 +182,7 @@ impl Deployer {
         options: Options,
         actor: &str,
     ) -> Result<Report, DeployError> {
-        let (deployer, actor) = (self.clone(), Arc::from(actor));
+        let (deployer, actor) = (self.clone(), Actor::from(actor));
         on_its_own(async move { deployer.deploy_all(uploads, options, actor).await }).await
     }
 
@@ -194,7 +195,7 @@ impl Deployer {
         options: Options,
         actor: &str,
     ) -> Result<Report, DeployError> {
-        let (deployer, actor) = (self.clone(), Arc::from(actor));
+        let (deployer, actor) = (self.clone(), Actor::from(actor));
         let (service, to) = (service.to_owned(), to.map(str::to_owned));
         on_its_own(async move { deployer.go_back(&service, to.as_deref(), options, actor).await }).await
     }
@@ -206,7 +207,7 @@ impl Deployer {
         options: Options,
         actor: &str,
     ) -> Result<Release, DeployError> {
-        let (deployer, actor, service) = (self.clone(), Arc::from(actor), service.to_owned());
+        let (deployer, actor, service) = (self.clone(), Actor::from(actor), service.to_owned());
         on_its_own(async move { deployer.take_away(&service, options, actor).await }).await
     }
 
@@ -219,7 +220,7 @@ impl Deployer {
         self: Arc<Self>,
         uploads: Vec<Upload>,
         options: Options,
-        actor: Arc<str>,
+        actor: Actor,
     ) -> Result<Report, DeployError> {
         let mut deployments = self.alone()?;
         let granted = granted(&deployments, parse_grants(&options.grants)?, options.from_directory);
@@ -253,7 +254,7 @@ impl Deployer {
         service: &str,
         to: Option<&str>,
         options: Options,
-        actor: Arc<str>,
+        actor: Actor,
     ) -> Result<Report, DeployError> {
         let mut deployments = self.alone()?;
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
@@ -282,14 +283,14 @@ impl Deployer {
         self: Arc<Self>,
         service: &str,
         options: Options,
-        actor: Arc<str>,
+        actor: Actor,
     ) -> Result<Release, DeployError> {
         let mut deployments = self.alone()?;
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
         let release = running.release.clone();
         let current = self.deps.registry.current();
         let rest: Vec<_> =
-            current.services().filter(|other| *other.manifest().service != *service).cloned().collect();
+            current.services().filter(|other| other.manifest().service != *service).cloned().collect();
         let asks =
             |other: &&Component| other.manifest().permissions.services.iter().any(|name| name == service);
         if let Some(other) = rest.iter().find(asks)
@@ -321,7 +322,7 @@ impl Deployer {
     ) -> Candidate {
         let deps = &self.deps;
         let granted = |component: &Component| {
-            let configured = deps.rules.grants.get(&*component.manifest().service);
+            let configured = deps.rules.grants.get(component.manifest().service.as_str());
             configured.into_iter().flatten().cloned().chain(granted(component)).collect()
         };
         let examiner = Examiner {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::deployed::{Gate, GateOutcome};
-use crate::model::Digest;
+use crate::model::{Digest, ServiceName};
 
 /// What became of a deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub struct HostReport {
 /// One service of a deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceReport {
-    pub service: Arc<str>,
+    pub service: ServiceName,
     pub version: String,
     pub digest: Digest,
     /// What runs now, or ran until then.
@@ -49,7 +49,7 @@ pub struct ServiceReport {
 
 impl Report {
     /// The first gate that refuses, with the service that it refuses; none if all let it through.
-    pub fn refusal(&self) -> Option<(Option<&Arc<str>>, &Gate)> {
+    pub fn refusal(&self) -> Option<(Option<&ServiceName>, &Gate)> {
         let of_services = self
             .services
             .iter()
@@ -61,7 +61,7 @@ impl Report {
     /// Which gate refuses what and why, as a part of a sentence; none if all let it through.
     pub fn why_refused(&self) -> Option<String> {
         let (service, gate) = self.refusal()?;
-        let what = service.map_or("the services together", |service| &**service);
+        let what = service.map_or("the services together", |service| service.as_str());
         Some(format!("the gate {} refuses {what}: {}", gate.gate, gate.says))
     }
 }

@@ -11,7 +11,7 @@ use crate::aggregate::CallError;
 use crate::deployed::{Deployed, Deployments, HistoryError, PastError};
 use crate::error::with_causes;
 use crate::log::Subscription;
-use crate::model::{DEPLOYMENT, Position};
+use crate::model::{DEPLOYMENT, Position, ServiceName};
 use crate::runtime::Component;
 
 /// Before a deployment is tried again that this host cannot follow.
@@ -23,7 +23,7 @@ enum BehindError {
     #[error(transparent)]
     History(#[from] HistoryError),
     #[error("the component of {service} cannot be had")]
-    Component { service: Arc<str>, source: PastError },
+    Component { service: ServiceName, source: PastError },
     #[error("the services cannot run side by side: {0}")]
     Together(String),
     #[error(transparent)]
@@ -97,7 +97,7 @@ impl Deployer {
             let had = self.deps.components.get(digest).await;
             let component =
                 had.map_err(|source| BehindError::Component { service: service.clone(), source })?;
-            if current.service(service).is_none_or(|old| old.digest() != digest) {
+            if current.service(service.as_str()).is_none_or(|old| old.digest() != digest) {
                 new.push(component.clone());
             }
             services.push(component);

@@ -11,7 +11,7 @@ use crate::clock::{SharedClock, Time};
 use crate::cluster::Member;
 use crate::deployed::{self, Deployed, Deployments, Happened, Running};
 use crate::log::{Append, AppendError, EventLog, ReadError};
-use crate::model::{CommandId, Meta, event_of};
+use crate::model::{Actor, CommandId, Meta, event_of};
 use crate::runtime::Component;
 use crate::saga::Rehearsed;
 
@@ -40,7 +40,7 @@ impl Deployer {
         self: Arc<Self>,
         deployments: &mut Deployments,
         Swap { happened, deployed, candidates }: Swap,
-        actor: Arc<str>,
+        actor: Actor,
     ) -> Result<(), DeployError> {
         let deps = &self.deps;
         for candidate in &candidates {
@@ -76,7 +76,7 @@ impl Deployer {
             );
         }
         for (component, rehearsed) in &components {
-            let old = before.service(&component.manifest().service);
+            let old = before.service(component.manifest().service.as_str());
             if old.is_some_and(|old| old.digest() == component.digest()) {
                 // With other grants.
                 continue;
@@ -119,15 +119,15 @@ pub(super) async fn record(
     clock: &SharedClock,
     deployments: &mut Deployments,
     happened: Happened,
-    actor: Arc<str>,
+    actor: Actor,
 ) -> Result<(), DeployError> {
     let event = event_of(&happened).map_err(|error| CallError::Read(ReadError(Arc::new(error))))?;
     let time_ms = clock.now_ms();
     let command_id = CommandId::new();
     let meta = Meta {
-        correlation_id: command_id.shared(),
+        correlation_id: command_id.shared().into(),
         command_id,
-        command: event.name.clone(),
+        command: event.name.shared().into(),
         fingerprint: 0,
         causation_id: None,
         digest: None,

@@ -36,7 +36,7 @@ impl Deployer {
 
     async fn watch_for_faults(self: Arc<Self>, new: Component, old: Component, release: Release) {
         let rule = self.deps.rules.rollback;
-        let end = Instant::now() + Duration::from_millis(rule.window_ms);
+        let end = Instant::now() + rule.window;
         // What the gates have called does not count.
         let before = new.tally();
         let mut looks = interval(LOOK);
@@ -44,7 +44,7 @@ impl Deployer {
             looks.tick().await;
             let current = self.deps.registry.current();
             let service = &new.manifest().service;
-            if current.service(service).is_none_or(|running| running.digest() != new.digest()) {
+            if current.service(service.as_str()).is_none_or(|running| running.digest() != new.digest()) {
                 return;
             }
             let now = new.tally();

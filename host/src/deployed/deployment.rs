@@ -1,7 +1,6 @@
 //! Deployments as they stand in the log: one stream for the whole host, so that several services go live with one append.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +8,7 @@ use super::gate::Gate;
 use crate::clock::Time;
 use crate::contract::{Grant, HttpOrigin};
 use crate::log::{EventLog, MAX_PAGE, ReadError};
-use crate::model::{Digest, Recorded, StreamId, Version, variant_of};
+use crate::model::{Actor, Digest, Recorded, ServiceName, StreamId, Version, variant_of};
 
 /// The stream that deployments are in.
 const STREAM: &str = "deployment/services";
@@ -20,7 +19,7 @@ const RELEASES: usize = 10;
 /// One version of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Release {
-    pub service: Arc<str>,
+    pub service: ServiceName,
     /// As its manifest says.
     pub version: String,
     pub digest: Digest,
@@ -75,7 +74,7 @@ pub(crate) struct Released {
 pub struct Running {
     pub release: Release,
     pub since: Time,
-    pub by: Arc<str>,
+    pub by: Actor,
     pub note: Option<String>,
     /// What ran before it, oldest first.
     pub before: Vec<Release>,
@@ -87,9 +86,9 @@ pub(crate) struct Deployments {
     /// Of the stream.
     pub(crate) version: Version,
     /// By service.
-    pub(crate) running: BTreeMap<Arc<str>, Running>,
+    pub(crate) running: BTreeMap<ServiceName, Running>,
     /// The services that ran once and were undeployed.
-    pub(crate) undeployed: BTreeSet<Arc<str>>,
+    pub(crate) undeployed: BTreeSet<ServiceName>,
 }
 
 /// What happened to one service.
@@ -98,9 +97,9 @@ pub struct HistoryEntry {
     /// Of the stream of deployments. Services that were deployed together have the same.
     pub version: Version,
     pub time: Time,
-    pub actor: Arc<str>,
+    pub actor: Actor,
     pub act: ActName,
-    pub service: Arc<str>,
+    pub service: ServiceName,
     /// What ran from then on; none after `undeployed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Release>,
@@ -154,7 +153,7 @@ pub(crate) async fn history(
     limit: usize,
 ) -> Result<Vec<(Recorded, Happened)>, HistoryError> {
     let events = log.read(&stream(), after, limit).await?;
-    let read = events.into_iter().map(|event| match variant_of(&event.name, &event.payload) {
+    let read = events.into_iter().map(|event| match variant_of(event.name.as_str(), &event.payload) {
         Ok(happened) => Ok((event, happened)),
         Err(error) => Err(HistoryError::Format { version: event.version, why: error.to_string() }),
     });
@@ -205,7 +204,7 @@ impl Deployments {
     }
 
     /// Moves on by one event.
-    pub(crate) fn take_in(&mut self, version: Version, since: Time, by: &Arc<str>, happened: Happened) {
+    pub(crate) fn take_in(&mut self, version: Version, since: Time, by: &Actor, happened: Happened) {
         self.version = version;
         match happened {
             Happened::Deployed { services, note } => {
@@ -223,7 +222,7 @@ impl Deployments {
         }
     }
 
-    fn run(&mut self, release: Release, since: Time, by: &Arc<str>, note: Option<String>) {
+    fn run(&mut self, release: Release, since: Time, by: &Actor, note: Option<String>) {
         let mut before = self.running.remove(&release.service).map_or_else(Vec::new, |running| {
             let Running { release, mut before, .. } = running;
             before.push(release);
@@ -244,7 +243,7 @@ impl Deployments {
     }
 
     /// The origins that services may call by what was granted with the deployments that run.
-    pub(crate) fn origins(&self) -> impl Iterator<Item = (Arc<str>, HttpOrigin)> {
+    pub(crate) fn origins(&self) -> impl Iterator<Item = (ServiceName, HttpOrigin)> {
         self.running.iter().flat_map(|(service, running)| {
             running.release.granted().filter_map(|grant| match grant {
                 Grant::Http(origin) => Some((service.clone(), origin)),
@@ -265,7 +264,7 @@ impl Deployments {
 impl HistoryEntry {
     /// One entry a service of an event.
     pub(crate) fn of(event: &Recorded, happened: Happened) -> Vec<Self> {
-        let entry = |act, service: &Arc<str>| Self {
+        let entry = |act, service: &ServiceName| Self {
             version: event.version,
             time: Time(event.meta.time_ms),
             actor: event.meta.actor.clone(),

@@ -7,25 +7,25 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::contract::EventRef;
-use crate::model::{Meta, SagaId, StreamId, event_id};
+use crate::model::{AggregateName, EventName, Meta, SagaId, SagaName, ServiceName, StreamId, event_id};
 use crate::runtime::Component;
 
 /// One set of services that runs together; never changes, only gets replaced.
 #[derive(Default)]
 pub struct Deployed {
     /// By the service's name.
-    services: BTreeMap<Arc<str>, Component>,
+    services: BTreeMap<ServiceName, Component>,
     /// By the aggregate's name.
-    aggregates: HashMap<Arc<str>, Component>,
+    aggregates: HashMap<AggregateName, Component>,
     /// The sagas that an event starts, by the aggregate's name and the event's.
-    triggers: HashMap<Arc<str>, HashMap<Arc<str>, Vec<Trigger>>>,
+    triggers: HashMap<AggregateName, HashMap<EventName, Vec<Trigger>>>,
 }
 
 /// A saga that an event starts.
 #[derive(Clone)]
 pub struct Trigger {
     pub component: Component,
-    pub saga: Arc<str>,
+    pub saga: SagaName,
 }
 
 impl Deployed {

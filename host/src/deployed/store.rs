@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use super::bucket::Bucket;
 use super::registry::{Deployed, Registry};
-use crate::model::Digest;
+use crate::model::{Digest, ServiceName};
 use crate::runtime::{Component, LoadError, Runtime};
 
 /// Component files by digest: `components/<digest>.wasm`.
@@ -134,7 +134,7 @@ pub struct Components {
     /// Each is loaded once, by the first who needs it.
     past: Mutex<HashMap<Digest, Arc<OnceCell<Component>>>>,
     /// The component that answers from the read model of a service.
-    readers: Mutex<HashMap<Arc<str>, Digest>>,
+    readers: Mutex<HashMap<ServiceName, Digest>>,
     /// What may be rolled back to.
     releases: Mutex<HashSet<Digest>>,
 }
@@ -175,7 +175,7 @@ impl Components {
     }
 
     /// Keeps the component that answers from the read model of a service, in the place of the one before.
-    pub(crate) fn pin_reader(&self, service: &Arc<str>, component: Digest) {
+    pub(crate) fn pin_reader(&self, service: &ServiceName, component: Digest) {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.insert(service.clone(), component);
     }

@@ -1,6 +1,5 @@
 //! Commands, whichever door they come in by: from what is asked to a [`Command`], and from its outcome to the reply's body.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,7 +9,10 @@ use super::headers::IfMatch;
 use super::{HostContext, stopped};
 use crate::aggregate::{Accepted, CallError};
 use crate::contract::Problem;
-use crate::model::{Command, CommandId, Intent, Json, Origin, Position, SagaId, StreamId, Version};
+use crate::model::{
+    AggregateName, Command, CommandId, CommandName, CorrelationId, Intent, Json, Origin, Position, SagaId,
+    StreamId, Version,
+};
 use crate::saga::SagaState;
 
 /// Who sends commands: nobody is asked for a name yet.
@@ -18,8 +20,8 @@ const ACTOR: &str = "anonymous";
 
 /// A command as the caller put it.
 pub(super) struct Asked {
-    pub(super) aggregate: Arc<str>,
-    pub(super) command: Arc<str>,
+    pub(super) aggregate: AggregateName,
+    pub(super) command: CommandName,
     /// None: a new aggregate, with the command's id.
     pub(super) id: Option<String>,
     /// What the caller's key stands for.
@@ -28,7 +30,7 @@ pub(super) struct Asked {
     pub(super) condition: Option<IfMatch>,
     /// How long to wait for the end of the saga that it starts.
     pub(super) wait: Option<Duration>,
-    pub(super) correlation_id: Arc<str>,
+    pub(super) correlation_id: CorrelationId,
 }
 
 /// What came of it.
@@ -67,7 +69,7 @@ impl Done {
             id: self.accepted.stream.id(),
             version: self.accepted.version,
             position: self.accepted.position,
-            events: self.accepted.events.iter().map(|event| &*event.name).collect(),
+            events: self.accepted.events.iter().map(|event| event.name.as_str()).collect(),
             state: self.accepted.view.as_ref(),
             saga: self.saga.as_ref(),
         }
@@ -89,7 +91,7 @@ pub(super) async fn carry_out(
         Some(id) => (id, true),
         None => (CommandId::new(), false),
     };
-    let stream = StreamId::new(&asked.aggregate, asked.id.as_deref().unwrap_or(id.as_str()))?;
+    let stream = StreamId::new(asked.aggregate.as_str(), asked.id.as_deref().unwrap_or(id.as_str()))?;
     let command = Command {
         id,
         repeatable,

@@ -2,7 +2,6 @@
 //! headers as HTTP requests, but for the one that holds the idempotency key.
 
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -10,7 +9,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 use crate::contract::Problem;
-use crate::model::{CommandId, Position, Version};
+use crate::model::{CommandId, CorrelationId, Position, Version};
 use crate::query::Revision;
 
 /// The request's position in the log: a query waits for it, a reply names it.
@@ -143,13 +142,13 @@ pub(super) fn wait_applied(wait: Duration) -> Option<HeaderValue> {
 
 /// The id of a request, which becomes the correlation id of all that follows from it: the caller's own; else the id that
 /// the key in the header `name` stands for, so that a request sent again has it again; else a new one.
-pub(super) fn correlation_id(headers: &HeaderMap, name: &str) -> Arc<str> {
-    let of_key = || idempotency_key(headers, name).ok().flatten().map(|id| id.shared());
+pub(super) fn correlation_id(headers: &HeaderMap, name: &str) -> CorrelationId {
+    let of_key = || idempotency_key(headers, name).ok().flatten().map(|id| id.shared().into());
     request_id(headers).or_else(of_key).unwrap_or_else(|| Uuid::now_v7().to_string().into())
 }
 
 /// `X-Request-Id`, if it can stand in logs and events as it is.
-fn request_id(headers: &HeaderMap) -> Option<Arc<str>> {
+fn request_id(headers: &HeaderMap) -> Option<CorrelationId> {
     let id = visible(headers.get(REQUEST_ID)?)?;
     (1..=MAX_REQUEST_ID_LENGTH).contains(&id.len()).then(|| id.into())
 }
@@ -318,7 +317,7 @@ mod tests {
 
     #[test]
     fn request_ids_that_could_spoil_a_log_are_not_taken_over() {
-        assert_eq!(request_id(&headers("x-request-id", &["a-1"])).as_deref(), Some("a-1"));
+        assert_eq!(request_id(&headers("x-request-id", &["a-1"])), Some("a-1".into()));
         for bad in ["", "a b", &"x".repeat(129)] {
             assert_eq!(request_id(&headers("x-request-id", &[bad])), None, "{bad:?}");
         }

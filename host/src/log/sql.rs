@@ -4,7 +4,7 @@
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use super::Sequence;
-use crate::model::{NodeId, Position, SagaId, Version};
+use crate::model::{NodeId, Position, SagaId, SagaName, ServiceName, Version};
 
 macro_rules! as_integer {
     ($($place:ty),+) => {$(
@@ -41,4 +41,4 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(NodeId, SagaId);
+as_text!(NodeId, SagaId, SagaName, ServiceName);

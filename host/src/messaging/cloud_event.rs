@@ -54,7 +54,7 @@ pub(super) fn headers(service: &str, event: &Recorded) -> HeaderMap {
     headers.insert("ce-time", rfc3339(event.meta.time_ms));
     headers.insert(POSITION, event.position.to_string());
     headers.insert("ce-version", event.version.to_string());
-    headers.insert("ce-correlationid", &*event.meta.correlation_id);
+    headers.insert("ce-correlationid", event.meta.correlation_id.as_str());
     if let Some(causation) = &event.meta.causation_id {
         headers.insert("ce-causationid", &**causation);
     }

@@ -114,7 +114,7 @@ impl DeadLetters {
         let subject = format!("kontor.dead-letters.{service}.{aggregate}.{command}");
         self.streams.context.send_publish(subject, message).await?.await?;
         tracing::warn!(%service, %aggregate, %command, message = received.id, code = problem.code(), "a dead letter");
-        metrics::counter!(telemetry::DEAD_LETTERS, "service" => service.clone()).increment(1);
+        metrics::counter!(telemetry::DEAD_LETTERS, "service" => service.shared()).increment(1);
         Ok(())
     }
 

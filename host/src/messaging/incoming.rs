@@ -29,7 +29,7 @@ use super::trouble::Trouble;
 use crate::aggregate::Submit;
 use crate::contract::{IdSource, Problem, Publication, Schema, Subscription, payload};
 use crate::deployed::{Deployed, Registry};
-use crate::model::{Command, CommandId, Digest, Intent, Origin, StreamId, hashed_uuid};
+use crate::model::{Command, CommandId, Digest, Intent, Origin, ServiceName, StreamId, hashed_uuid};
 
 /// How often a message is delivered until it is a dead letter: six seconds in all, longer than services wait for each other.
 const DELIVERIES: i64 = 6;
@@ -65,7 +65,7 @@ enum Failure {
 
 /// A subscription of a service that is deployed, ready to take messages.
 pub(super) struct Subscribed {
-    pub(super) service: Arc<str>,
+    pub(super) service: ServiceName,
     pub(super) subscription: Subscription,
     payload: Schema,
     trouble: Trouble,
@@ -264,10 +264,10 @@ impl Incoming {
     pub(super) fn find(&self, about: &About) -> Option<Arc<Subscribed>> {
         let by = |subscribed: &&Arc<Subscribed>| {
             let Subscription { subject, aggregate, command, .. } = &subscribed.subscription;
-            *subscribed.service == *about.service
+            subscribed.service == *about.service
                 && *subject == about.subscription
-                && **aggregate == *about.aggregate
-                && **command == *about.command
+                && *aggregate == *about.aggregate
+                && *command == *about.command
         };
         self.running().values().map(|running| &running.subscribed).find(by).cloned()
     }
@@ -275,10 +275,11 @@ impl Incoming {
 
 impl Subscribed {
     /// An error is a sentence that says what is wrong with the manifest.
-    fn new(deployed: &Deployed, service: &Arc<str>, subscription: &Subscription) -> Result<Self, String> {
+    fn new(deployed: &Deployed, service: &ServiceName, subscription: &Subscription) -> Result<Self, String> {
         let Subscription { subject, aggregate, command, .. } = subscription;
-        let component = deployed.owner(aggregate);
-        let declared = component.and_then(|component| component.manifest().command(aggregate, command));
+        let component = deployed.owner(aggregate.as_str());
+        let declared = component
+            .and_then(|component| component.manifest().command(aggregate.as_str(), command.as_str()));
         let declared = declared.ok_or_else(|| format!("there is no command {aggregate}.{command}"))?;
         Ok(Self {
             service: service.clone(),
@@ -322,8 +323,12 @@ impl Subscribed {
             }
         };
         Ok(Command {
-            stream: StreamId::new(&self.subscription.aggregate, &aggregate_id.unwrap_or_default())?,
-            origin: Origin { actor: ACTOR.into(), correlation_id: command.shared(), causation_id: None },
+            stream: StreamId::new(self.subscription.aggregate.as_str(), &aggregate_id.unwrap_or_default())?,
+            origin: Origin {
+                actor: ACTOR.into(),
+                correlation_id: command.shared().into(),
+                causation_id: None,
+            },
             id: command,
             repeatable: true,
             name: self.subscription.command.clone(),

@@ -134,7 +134,7 @@ impl Outgoing {
                             self.published(settle(&mut under_way).await?);
                         }
                         let service = owners.of(&*self.log, &event).await?;
-                        under_way.push_back(self.send(&service, &event, &mut place).await?);
+                        under_way.push_back(self.send(service.as_str(), &event, &mut place).await?);
                     }
                 }
             }
@@ -204,7 +204,7 @@ impl Outgoing {
             deployed.service(service).map_or(&[][..], |component| &component.manifest().publications);
         for publication in publications {
             let EventRef { aggregate, event: name } = &publication.event;
-            if *name != event.name || **aggregate != *event.stream.aggregate() {
+            if *name != event.name || *aggregate != *event.stream.aggregate() {
                 continue;
             }
             let subject = publication.subject_of(&cloud_event::token(event.stream.id()));

@@ -2,18 +2,17 @@
 //! that still runs or not.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use crate::deployed::{self, HistoryError};
 use crate::log::{EventLog, MAX_PAGE};
-use crate::model::{Digest, Recorded, Version};
+use crate::model::{Digest, Recorded, ServiceName, Version};
 
 /// Whom the host's own streams belong to: sagas and deployments.
 const HOST: &str = "kontor";
 
 pub(super) struct Owners {
-    host: Arc<str>,
-    by_digest: HashMap<Digest, Arc<str>>,
+    host: ServiceName,
+    by_digest: HashMap<Digest, ServiceName>,
     /// Of the stream of deployments: what has been read of it.
     version: Version,
 }
@@ -30,7 +29,7 @@ impl Owners {
         &mut self,
         log: &dyn EventLog,
         event: &Recorded,
-    ) -> Result<Arc<str>, HistoryError> {
+    ) -> Result<ServiceName, HistoryError> {
         let Some(digest) = event.meta.digest else {
             return Ok(self.host.clone());
         };

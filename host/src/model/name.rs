@@ -68,13 +68,65 @@ name! {
     SagaId;
     /// The id of a host: a UUID that stays with its data directory.
     NodeId;
+    /// The name of a service. The name of a saga is none:
+    ///
+    /// ```compile_fail,E0308
+    /// use kontor::model::{SagaName, ServiceName};
+    ///
+    /// let service: ServiceName = SagaName::from("place-order");
+    /// ```
+    ServiceName;
+    /// The name of a kind of aggregate, which is that of its streams' first part.
+    AggregateName;
+    /// The name of a command.
+    CommandName;
+    /// The name of an event.
+    EventName;
+    /// The name of a saga.
+    SagaName;
+    /// The name of a query.
+    QueryName;
+    /// The one in whose name something is done.
+    Actor;
+    /// The id that a request shares with everything that comes of it.
+    CorrelationId;
 }
 
 impl SagaId {
     /// Returns the id of the saga that an event starts: the same every time, and ordered by the event's time.
-    pub fn started_by(event_id: &str, saga: &str, time_ms: u64) -> Self {
-        let hash = hash_prefix::<10>(&[event_id.as_bytes(), saga.as_bytes()]);
+    pub fn started_by(event_id: &str, saga: &SagaName, time_ms: u64) -> Self {
+        let hash = hash_prefix::<10>(&[event_id.as_bytes(), saga.as_str().as_bytes()]);
         let time = uuid::Builder::from_unix_timestamp_millis(time_ms, &hash);
         time.into_uuid().to_string().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_bare_text_wherever_it_is_written() {
+        let name = SagaName::from("place-order");
+        assert_eq!(serde_json::to_string(&name).unwrap(), "\"place-order\"");
+        assert_eq!(serde_json::from_str::<SagaName>("\"place-order\"").unwrap(), name);
+        assert!(serde_json::from_str::<SagaName>("7").is_err());
+        assert_eq!((name.to_string(), format!("{name:?}")), ("place-order".into(), "\"place-order\"".into()));
+    }
+
+    #[test]
+    fn a_map_by_names_is_searched_with_a_text() {
+        let versions = HashMap::from([(ServiceName::from("order"), 1)]);
+        assert_eq!(versions.get("order"), Some(&1));
+    }
+
+    #[test]
+    fn an_event_always_starts_the_saga_with_the_same_id() {
+        let id = |event, saga: &str| SagaId::started_by(event, &saga.into(), 1_700_000_000_000);
+        assert_eq!(id("c/0", "place-order"), id("c/0", "place-order"));
+        assert_eq!(id("c/0", "place-order"), "018bcfe5-6800-7239-8559-0169e7fa4ccd");
+        assert_ne!(id("c/0", "place-order"), id("c/0", "change-order"));
     }
 }

@@ -16,7 +16,7 @@ use super::files::{self, Name};
 use super::tables::{self, Beginning, Role};
 use crate::clock::Time;
 use crate::contract::ReadModel;
-use crate::model::{Digest, Position, StreamId, hash_prefix};
+use crate::model::{Digest, Position, ServiceName, StreamId, hash_prefix};
 use crate::runtime::Guarded;
 
 /// Raised with every change of the host's tables.
@@ -230,7 +230,7 @@ impl Writer {
     /// Makes the file of an empty database.
     pub(super) fn new(
         file: &Path,
-        service: &Arc<str>,
+        service: &ServiceName,
         model: &ReadModel,
         role: Role,
         component: Digest,
@@ -287,7 +287,7 @@ fn fingerprint(model: &ReadModel) -> i32 {
     let layout = LAYOUT.to_le_bytes();
     let mut parts = vec![layout.as_slice(), model.schema.as_bytes()];
     for event in &model.subscribes {
-        parts.extend([event.aggregate.as_bytes(), event.event.as_bytes()]);
+        parts.extend([event.aggregate.as_str().as_bytes(), event.event.as_str().as_bytes()]);
     }
     i32::from_le_bytes(hash_prefix(&parts))
 }

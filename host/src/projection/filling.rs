@@ -9,7 +9,7 @@ use super::database::{Database, is_damage};
 use super::shelf::Opened;
 use super::tables::{self, Progress, Role};
 use crate::contract::ReadModel;
-use crate::model::{Position, Recorded, StreamId};
+use crate::model::{AggregateName, EventName, Position, Recorded, StreamId};
 use crate::runtime::{Access, Component, Guarded, ReadSession};
 
 /// Events of no interest after which the position is committed all the same: after a restart as many are read again, which
@@ -61,7 +61,7 @@ pub(super) struct Filling {
 }
 
 /// The names of the events to apply, by aggregate.
-pub(super) struct Subscribed(HashMap<Arc<str>, HashSet<Arc<str>>>);
+pub(super) struct Subscribed(HashMap<AggregateName, HashSet<EventName>>);
 
 impl Subscribed {
     fn new(model: Option<&ReadModel>) -> Self {

@@ -29,7 +29,7 @@ use crate::clock::SharedClock;
 use crate::contract::ReadModel;
 use crate::deployed::Components;
 use crate::log::EventLog;
-use crate::model::Position;
+use crate::model::{Position, ServiceName};
 use crate::runtime::Component;
 
 pub(crate) use database::Database;
@@ -44,7 +44,7 @@ pub use standalone::Standalone;
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectionsError {
     #[error("SQLite does not take the schema of {service}'s read model")]
-    Schema { service: Arc<str>, source: rusqlite::Error },
+    Schema { service: ServiceName, source: rusqlite::Error },
     #[error("the read database {} cannot be used", file.display())]
     Database { file: PathBuf, source: rusqlite::Error },
     #[error("the directory {} cannot be used for read databases", dir.display())]
@@ -54,19 +54,19 @@ pub enum ProjectionsError {
 /// The read models of the deployed services.
 pub struct Projections {
     /// By service.
-    current: ArcSwap<BTreeMap<Arc<str>, Arc<Projection>>>,
+    current: ArcSwap<BTreeMap<ServiceName, Arc<Projection>>>,
     dir: PathBuf,
     log: Arc<dyn EventLog>,
     components: Arc<Components>,
     clock: SharedClock,
     /// By service. Held while what is deployed is followed, so that no two fill the same database.
-    runners: Mutex<BTreeMap<Arc<str>, JoinHandle<()>>>,
+    runners: Mutex<BTreeMap<ServiceName, JoinHandle<()>>>,
     /// Becomes true at shutdown.
     stopping: watch::Sender<bool>,
 }
 
 struct Projection {
-    service: Arc<str>,
+    service: ServiceName,
     live: Arc<ArcSwap<Live>>,
     building: Arc<ArcSwapOption<Building>>,
     position: watch::Receiver<Position>,
@@ -200,7 +200,7 @@ impl Projections {
     /// What queries of a service's read model are answered from: of the deployed component, or of the one before it while the
     /// deployed one's read model is being built. None if the service has none.
     pub(crate) fn live(&self, deployed: &Component) -> Option<Arc<Live>> {
-        let live = self.projection(&deployed.manifest().service)?.live.load_full();
+        let live = self.projection(deployed.manifest().service.as_str())?.live.load_full();
         match &deployed.manifest().read_model {
             Some(model) if live.database.is_of(model) && live.component.digest() != deployed.digest() => {
                 let database = live.database.clone();

@@ -11,7 +11,7 @@ use super::{Database, Projection, Projections};
 use crate::aggregate::CallError;
 use crate::clock::Time;
 use crate::log::{EventLog, ReadError};
-use crate::model::{Position, Rejection, StreamId};
+use crate::model::{Position, Rejection, ServiceName, StreamId};
 
 /// Requests that wait for one read model: persons make them, one at a time.
 pub(super) const MAX_REQUESTS: usize = 16;
@@ -19,7 +19,7 @@ pub(super) const MAX_REQUESTS: usize = 16;
 /// How a read model stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
-    pub service: Arc<str>,
+    pub service: ServiceName,
     /// The read model's version.
     pub version: u32,
     /// Only events recorded then or later are in it; none if all are.
@@ -108,7 +108,7 @@ impl Projections {
     pub async fn overviews(&self) -> Result<Vec<Overview>, CallError> {
         let mut overviews = Vec::new();
         for service in self.current.load().keys() {
-            overviews.push(self.overview(service).await?);
+            overviews.push(self.overview(service.as_str()).await?);
         }
         Ok(overviews)
     }

@@ -113,7 +113,7 @@ impl Runner {
     /// version before keeps it for a rollback.
     fn deployed(&self) -> Option<Component> {
         let deployed = self.components.current();
-        let component = deployed.service(&self.shelf.service)?;
+        let component = deployed.service(self.shelf.service.as_str())?;
         component.manifest().read_model.as_ref()?;
         Some(component.clone())
     }

@@ -9,13 +9,13 @@ use super::files::{self, Name};
 use super::tables::{Beginning, Role};
 use crate::contract::ReadModel;
 use crate::deployed::Components;
-use crate::model::{Digest, Position};
+use crate::model::{Digest, Position, ServiceName};
 use crate::runtime::Component;
 
 /// Where the databases of a service are.
 pub(super) struct Shelf {
     pub(super) dir: PathBuf,
-    pub(super) service: Arc<str>,
+    pub(super) service: ServiceName,
 }
 
 /// A database that can be used by whoever has its read model.
@@ -116,7 +116,7 @@ impl Shelf {
         let used = names.iter().filter(|name| name.version == model.version);
         let generation = used.map(|name| name.generation + 1).max().unwrap_or(0).max(fresh);
         let name = Name { version: model.version, generation };
-        let file = name.path(&self.dir, &self.service);
+        let file = name.path(&self.dir, self.service.as_str());
         let writer = Writer::new(&file, &self.service, model, role, component, beginning)?;
         Ok(Opened { database: Database::new(file, name, model, &writer), writer })
     }
@@ -145,7 +145,7 @@ impl Shelf {
     fn find(&self, head: Position) -> Result<Vec<Found>, ProjectionsError> {
         let mut usable = Vec::new();
         for name in self.names()? {
-            let file = name.path(&self.dir, &self.service);
+            let file = name.path(&self.dir, self.service.as_str());
             match Writer::existing(&file, head) {
                 Ok(Some(writer)) => usable.push(Found { name, writer }),
                 // To make it anew would be no better.
@@ -195,7 +195,7 @@ impl Shelf {
         component: Digest,
     ) -> Result<Opened, ProjectionsError> {
         let Found { name, mut writer } = found;
-        let file = name.path(&self.dir, &self.service);
+        let file = name.path(&self.dir, self.service.as_str());
         if let Err(source) = writer.assign(role, component) {
             return Err(ProjectionsError::Database { file, source });
         }
@@ -203,11 +203,11 @@ impl Shelf {
     }
 
     fn names(&self) -> Result<Vec<Name>, ProjectionsError> {
-        files::names(&self.dir, &self.service).map_err(|source| self.unusable(source))
+        files::names(&self.dir, self.service.as_str()).map_err(|source| self.unusable(source))
     }
 
     fn remove(&self, name: Name) -> Result<(), ProjectionsError> {
-        files::remove(&name.path(&self.dir, &self.service)).map_err(|source| self.unusable(source))
+        files::remove(&name.path(&self.dir, self.service.as_str())).map_err(|source| self.unusable(source))
     }
 
     fn unusable(&self, source: std::io::Error) -> ProjectionsError {

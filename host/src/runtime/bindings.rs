@@ -1,7 +1,5 @@
 //! The contract as Rust types, and the way from them to the host's own.
 
-use std::sync::Arc;
-
 use crate::contract as host;
 use crate::model::{Json, Recorded, Rejection};
 
@@ -52,7 +50,7 @@ impl From<&Rejection> for types::Rejection {
 
 impl From<&Recorded> for types::Event {
     fn from(event: &Recorded) -> Self {
-        Self { name: event.name.as_ref().to_owned(), payload: event.payload.as_str().to_owned() }
+        Self { name: event.name.as_str().to_owned(), payload: event.payload.as_str().to_owned() }
     }
 }
 
@@ -63,13 +61,13 @@ impl From<&Recorded> for types::RecordedEvent {
             aggregate: event.stream.aggregate().to_owned(),
             aggregate_id: event.stream.id().to_owned(),
             version: event.version.get(),
-            name: event.name.as_ref().to_owned(),
+            name: event.name.as_str().to_owned(),
             payload: event.payload.as_str().to_owned(),
             id: event.id(),
             command_id: event.meta.command_id.to_string(),
-            correlation_id: event.meta.correlation_id.as_ref().to_owned(),
+            correlation_id: event.meta.correlation_id.as_str().to_owned(),
             time_ms: event.meta.time_ms,
-            actor: event.meta.actor.as_ref().to_owned(),
+            actor: event.meta.actor.as_str().to_owned(),
         }
     }
 }
@@ -176,7 +174,7 @@ fn route(route: manifest::Route) -> host::Route {
             manifest::RouteTarget::Command(target) => {
                 host::Target::Command { aggregate: target.aggregate.into(), command: target.command.into() }
             }
-            manifest::RouteTarget::Query(name) => host::Target::Query(Arc::from(name)),
+            manifest::RouteTarget::Query(name) => host::Target::Query(name.into()),
         },
     }
 }

@@ -12,7 +12,10 @@ use super::host::{Ask, HttpCall, Outgoing, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane, Tally};
 use crate::contract::{HttpOrigin, Manifest};
 use crate::error::{Fault, FaultKind};
-use crate::model::{Digest, Json, NewEvent, Recorded, Rejection, SagaId, StreamId};
+use crate::model::{
+    Actor, CommandName, CorrelationId, Digest, Json, NewEvent, QueryName, Recorded, Rejection, SagaId,
+    SagaName, StreamId,
+};
 
 /// Events of one decision. A command that causes more should be several commands.
 const MAX_EVENTS: usize = 1_000;
@@ -44,9 +47,9 @@ pub struct Target<'a> {
 #[derive(Clone)]
 pub struct Context {
     pub command_id: Arc<str>,
-    pub correlation_id: Arc<str>,
+    pub correlation_id: CorrelationId,
     pub time_ms: u64,
-    pub actor: Arc<str>,
+    pub actor: Actor,
     pub ask: Arc<dyn Ask>,
     pub http: Arc<dyn Outgoing>,
 }
@@ -102,14 +105,14 @@ impl Component {
     pub async fn decide(
         &self,
         target: Target<'_>,
-        command: &Arc<str>,
+        command: &CommandName,
         payload: &Json,
         context: &Context,
     ) -> Result<Result<Decision, Rejection>, Fault> {
         let aggregate = target.stream.aggregate();
         let target = guest_target(target);
         let input = bindings::aggregates::Command {
-            name: command.as_ref().to_owned(),
+            name: command.as_str().to_owned(),
             payload: payload.as_str().to_owned(),
             context: guest_context(context),
         };
@@ -126,7 +129,7 @@ impl Component {
     pub async fn compensate(
         &self,
         target: Target<'_>,
-        command: &Arc<str>,
+        command: &CommandName,
         events: &[Recorded],
         reason: &Rejection,
         context: &Context,
@@ -134,7 +137,7 @@ impl Component {
         let aggregate = target.stream.aggregate();
         let target = guest_target(target);
         let input = bindings::Compensation {
-            command: command.as_ref().to_owned(),
+            command: command.as_str().to_owned(),
             events: events.iter().map(types::Event::from).collect(),
             reason: types::Rejection::from(reason),
             context: guest_context(context),
@@ -167,10 +170,10 @@ impl Component {
     }
 
     /// Answers a query.
-    pub(crate) async fn answer(&self, query: &Arc<str>, arguments: &Json, call: QueryCall) -> Answered {
+    pub(crate) async fn answer(&self, query: &QueryName, arguments: &Json, call: QueryCall) -> Answered {
         let scope = Scope {
             operation: "answer",
-            subject: query.clone(),
+            subject: query.shared(),
             id: call.id,
             time_ms: call.time_ms,
             depth: call.depth,
@@ -178,19 +181,20 @@ impl Component {
             read_model: call.read_model,
             ..Scope::default()
         };
-        let (name, arguments) = (query.as_ref().to_owned(), arguments.as_str().to_owned());
+        let (name, arguments) = (query.as_str().to_owned(), arguments.as_str().to_owned());
         let call = self.call(Lane::Request, scope, move |service, store| {
             async move { service.kontor_service_queries().call_answer(store, &name, &arguments).await }
                 .boxed()
         });
         let (result, scope) = call.await;
-        let answer = result.map_err(|failure| self.as_fault("answer", query, failure)).and_then(|answer| {
-            match answer {
-                Ok(text) => bindings::json("the answer", text).map(Ok).map_err(|error| error.to_string()),
-                Err(rejection) => host_rejection(rejection).map(Err),
-            }
-            .map_err(|detail| self.broken("answer", query, detail))
-        });
+        let answer =
+            result.map_err(|failure| self.as_fault("answer", &query.shared(), failure)).and_then(|answer| {
+                match answer {
+                    Ok(text) => bindings::json("the answer", text).map(Ok).map_err(|error| error.to_string()),
+                    Err(rejection) => host_rejection(rejection).map(Err),
+                }
+                .map_err(|detail| self.broken("answer", &query.shared(), detail))
+            });
         let used_moment = scope.as_ref().is_none_or(|scope| scope.used_moment);
         Answered { answer, read_model: scope.and_then(|scope| scope.read_model), used_moment }
     }
@@ -201,7 +205,7 @@ impl Component {
         events: &[Recorded],
         session: ReadSession,
     ) -> (Result<Result<(), String>, Fault>, Option<ReadSession>) {
-        let subject: Arc<str> = events.first().map_or_else(|| "nothing".into(), |event| event.name.clone());
+        let subject: Arc<str> = events.first().map_or_else(|| "nothing".into(), |event| event.name.shared());
         let scope = Scope {
             operation: "project",
             subject: subject.clone(),
@@ -222,20 +226,20 @@ impl Component {
     /// Runs a saga from its first line; `steps` answers what the journal has, and does the rest.
     pub async fn run_saga(
         &self,
-        saga: &Arc<str>,
+        saga: &SagaName,
         id: &SagaId,
         trigger: &Recorded,
         steps: Box<dyn Steps>,
     ) -> (SagaEnd, Option<Box<dyn Steps>>) {
         let scope = Scope {
             operation: "run",
-            subject: saga.clone(),
+            subject: saga.shared(),
             id: id.shared(),
             time_ms: trigger.meta.time_ms,
             steps: Some(steps),
             ..Scope::default()
         };
-        let (name, trigger) = (saga.as_ref().to_owned(), types::RecordedEvent::from(trigger));
+        let (name, trigger) = (saga.as_str().to_owned(), types::RecordedEvent::from(trigger));
         let call = self.call(Lane::Saga, scope, move |service, store| {
             async move { service.kontor_service_sagas().call_run(store, &name, &trigger).await }.boxed()
         });
@@ -244,7 +248,7 @@ impl Component {
             Ok(Ok(())) => SagaEnd::Returned(Ok(())),
             Ok(Err(rejection)) => match host_rejection(rejection) {
                 Ok(rejection) => SagaEnd::Returned(Err(rejection)),
-                Err(detail) => SagaEnd::Fault(self.broken("run", saga, detail)),
+                Err(detail) => SagaEnd::Fault(self.broken("run", &saga.shared(), detail)),
             },
             Err(CallFailure::Halted) => SagaEnd::Halted,
             Err(CallFailure::Fault(fault)) => SagaEnd::Fault(fault),
@@ -264,12 +268,12 @@ impl Component {
     fn decision(
         &self,
         operation: &'static str,
-        command: &Arc<str>,
+        command: &CommandName,
         aggregate: &str,
         result: Result<Result<bindings::Decision, types::Rejection>, CallFailure>,
     ) -> Result<Result<Decision, Rejection>, Fault> {
-        let broken = |detail: String| self.broken(operation, command, detail);
-        match result.map_err(|failure| self.as_fault(operation, command, failure))? {
+        let broken = |detail: String| self.broken(operation, &command.shared(), detail);
+        match result.map_err(|failure| self.as_fault(operation, &command.shared(), failure))? {
             Err(rejection) => host_rejection(rejection).map(Err).map_err(broken),
             Ok(decision) => self.host_decision(aggregate, decision).map(Ok).map_err(broken),
         }
@@ -287,7 +291,7 @@ impl Component {
         let known = known.unwrap_or_default();
         let event = |event: types::Event| {
             // The manifest's own name is shared, so an event costs no new string.
-            let name = known.iter().find(|known| *known.name == *event.name).map(|known| known.name.clone());
+            let name = known.iter().find(|known| known.name == *event.name).map(|known| known.name.clone());
             let name = name.ok_or_else(|| format!("the event {:?} is not in the manifest", event.name))?;
             if event.payload.len() > MAX_EVENT_BYTES {
                 return Err(format!("the event {name} has more than {MAX_EVENT_BYTES} bytes"));
@@ -335,10 +339,10 @@ pub(crate) struct Answered {
     pub(crate) used_moment: bool,
 }
 
-fn command_scope(operation: &'static str, command: &Arc<str>, context: &Context) -> Scope {
+fn command_scope(operation: &'static str, command: &CommandName, context: &Context) -> Scope {
     Scope {
         operation,
-        subject: command.clone(),
+        subject: command.shared(),
         id: context.command_id.clone(),
         time_ms: context.time_ms,
         ask: Some(context.ask.clone()),
@@ -362,9 +366,9 @@ fn guest_target(target: Target<'_>) -> bindings::Target {
 fn guest_context(context: &Context) -> types::Context {
     types::Context {
         command_id: context.command_id.as_ref().to_owned(),
-        correlation_id: context.correlation_id.as_ref().to_owned(),
+        correlation_id: context.correlation_id.as_str().to_owned(),
         time_ms: context.time_ms,
-        actor: context.actor.as_ref().to_owned(),
+        actor: context.actor.as_str().to_owned(),
     }
 }
 

@@ -17,7 +17,7 @@ use super::RuntimeLimits;
 use super::console::Console;
 use super::host::{Ask, HttpAccess, HttpCall, HttpHooks, ReadSession, Steps};
 use crate::contract::Manifest;
-use crate::model::{Digest, Json};
+use crate::model::{Digest, Json, ServiceName};
 
 /// Tables hold function pointers; a service of ordinary size has some thousands.
 const MAX_TABLE_ELEMENTS: usize = 100_000;
@@ -96,7 +96,7 @@ impl InstanceData {
         }
     }
 
-    pub(crate) fn service(&self) -> Arc<str> {
+    pub(crate) fn service(&self) -> ServiceName {
         service_name(self.identity.as_deref())
     }
 
@@ -107,7 +107,7 @@ impl InstanceData {
 }
 
 /// The service's name, for logs and errors.
-pub(crate) fn service_name(identity: Option<&Identity>) -> Arc<str> {
+pub(crate) fn service_name(identity: Option<&Identity>) -> ServiceName {
     identity.map_or_else(|| "unknown".into(), |identity| identity.manifest.service.clone())
 }
 

@@ -94,7 +94,7 @@ impl Runtime {
     pub(crate) async fn introduce(&self, Compiled { pre, digest }: Compiled) -> Result<Component, LoadError> {
         let manifest = Arc::new(self.describe(pre.clone()).await?);
         manifest.check().map_err(LoadError::Manifest)?;
-        let config = self.shared.configuration.get(&*manifest.service).cloned().unwrap_or_default();
+        let config = self.shared.configuration.get(manifest.service.as_str()).cloned().unwrap_or_default();
         let http = HttpAccess::new(origins(&manifest, &config)?, &self.shared.limits.http);
         let identity = Arc::new(Identity { manifest, digest, config, http });
         let instances = Instances::new(self.shared.clone(), pre, Some(identity.clone()));

@@ -337,7 +337,7 @@ pub(super) async fn awaited(
         };
         after = last.version;
         let matches = |event: &&Recorded| {
-            event.position > trigger.position && events.iter().any(|name| **name == *event.name)
+            event.position > trigger.position && events.iter().any(|name| **name == *event.name.as_str())
         };
         if let Some(event) = page.iter().find(matches) {
             return Ok(Some(event.version));

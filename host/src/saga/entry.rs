@@ -21,11 +21,11 @@
 //! | `resolved` | a person has seen to it by hand: the end |
 //! | `completed` · `compensated` | the end |
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Digest, Json, NewEvent, NodeId, Rejection, StreamId, Version};
+use crate::model::{
+    Digest, EventName, Json, NewEvent, NodeId, Rejection, SagaName, ServiceName, StreamId, Version,
+};
 use crate::runtime;
 
 /// A command as the journal keeps it.
@@ -46,7 +46,7 @@ pub(crate) struct Outcome {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Caused {
-    pub(crate) name: Arc<str>,
+    pub(crate) name: EventName,
     pub(crate) payload: Json,
 }
 
@@ -107,8 +107,8 @@ pub struct Divergence {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Entry {
     Started {
-        service: Arc<str>,
-        saga: Arc<str>,
+        service: ServiceName,
+        saga: SagaName,
         digest: Digest,
         trigger: Trigger,
     },

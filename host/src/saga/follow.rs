@@ -62,7 +62,9 @@ impl Shared {
                 changes.extend(change);
                 continue;
             }
-            for (id, trigger) in deployed.started_by(&event.stream, &event.name, event.index, &event.meta) {
+            for (id, trigger) in
+                deployed.started_by(&event.stream, event.name.as_str(), event.index, &event.meta)
+            {
                 let open = Arc::new(Open {
                     id,
                     trigger: event.position,
@@ -76,7 +78,7 @@ impl Shared {
                     self.spawn(open, new).await?;
                 }
             }
-            for sleeper in self.waits.happened(&event.stream, &event.name) {
+            for sleeper in self.waits.happened(&event.stream, event.name.as_str()) {
                 self.spawn(sleeper, None).await?;
             }
         }

@@ -15,7 +15,7 @@ use tokio::task::JoinError;
 use super::entry::{Entry, Wait};
 use super::journal::SagaState;
 
-use crate::model::{Digest, NodeId, Position, Recorded, SagaId, variant_of};
+use crate::model::{Digest, NodeId, Position, Recorded, SagaId, SagaName, ServiceName, variant_of};
 
 /// Events that concern no saga after which the position is written all the same: as many are looked at again after a
 /// restart, which takes some ten milliseconds.
@@ -55,8 +55,8 @@ INSERT INTO position VALUES (0);
 pub(super) struct Open {
     pub(super) id: SagaId,
     pub(super) trigger: Position,
-    pub(super) service: Arc<str>,
-    pub(super) name: Arc<str>,
+    pub(super) service: ServiceName,
+    pub(super) name: SagaName,
 }
 
 /// A saga that goes on by itself.
@@ -120,7 +120,7 @@ impl Change {
     /// What an event of a journal means, if anything.
     pub(super) fn of(event: &Recorded) -> Option<Self> {
         let id: SagaId = event.stream.id().into();
-        let state = match &*event.name {
+        let state = match event.name.as_str() {
             "resumed" | "skipped" => return Some(Self::Resumed { id }),
             "awoken" => SagaState::Running,
             "unwinding" => SagaState::Unwinding,
@@ -128,7 +128,7 @@ impl Change {
             "compensated" => SagaState::Compensated,
             "resolved" => SagaState::Resolved,
             "started" | "taken" | "moved" | "waiting" | "parked" => {
-                return match variant_of::<Entry>(&event.name, &event.payload).ok()? {
+                return match variant_of::<Entry>(event.name.as_str(), &event.payload).ok()? {
                     Entry::Started { digest, .. } | Entry::Moved { digest } => {
                         Some(Self::RunsOn { id, digest })
                     }

@@ -1,13 +1,12 @@
 //! The state that follows from a journal. Pure: used live and on replay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Action, Entry, Outcome, Request, Wait};
 
-use crate::model::{Digest, Json, NodeId, Rejection, Version};
+use crate::model::{Digest, Json, NodeId, Rejection, SagaName, ServiceName, Version};
 
 /// The name of step zero: the command that caused the saga's trigger.
 pub(crate) const STEP_ZERO: &str = "trigger";
@@ -83,8 +82,8 @@ pub(crate) struct Waiting {
 /// A saga after some entries of its journal.
 #[derive(Clone, Debug)]
 pub(crate) struct Saga {
-    pub(crate) service: Arc<str>,
-    pub(crate) name: Arc<str>,
+    pub(crate) service: ServiceName,
+    pub(crate) name: SagaName,
     /// The component that it runs on.
     pub(crate) digest: Digest,
     /// The host that runs it; none if it has never been one of several.
@@ -129,7 +128,7 @@ pub(crate) fn next_state(saga: Option<Saga>, entry: &Entry) -> Result<Saga, Ille
 }
 
 impl Saga {
-    fn new(service: Arc<str>, name: Arc<str>, digest: Digest) -> Self {
+    fn new(service: ServiceName, name: SagaName, digest: Digest) -> Self {
         Self {
             service,
             name,

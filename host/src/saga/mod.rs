@@ -39,7 +39,7 @@ use crate::clock::SharedClock;
 use crate::cluster::{Cluster, Lease};
 use crate::deployed::Components;
 use crate::log::{EventLog, ReadError, Subscription};
-use crate::model::{Position, Recorded, Rejection, SAGA, SagaId, StreamId};
+use crate::model::{Position, Recorded, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
 use crate::runtime::Ask;
 
 pub use journal::SagaState;
@@ -65,8 +65,8 @@ const LOG_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Serialize)]
 pub struct SagaStatus {
     pub id: SagaId,
-    pub service: Arc<str>,
-    pub name: Arc<str>,
+    pub service: ServiceName,
+    pub name: SagaName,
     pub state: SagaState,
     /// Why it unwinds or unwound.
     pub reason: Option<Rejection>,

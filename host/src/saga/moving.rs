@@ -40,7 +40,7 @@ impl Rehearsed {
     }
 
     pub(crate) fn name(&self) -> &str {
-        &self.open.name
+        self.open.name.as_str()
     }
 }
 
@@ -50,7 +50,8 @@ impl Sagas {
     pub(crate) async fn rehearse(&self, component: &Component) -> Result<Vec<Rehearsed>, CallError> {
         // Err: behind. What is not known yet is just about to begin, on whatever is deployed then.
         let _ = self.shared.caught_up().await;
-        let open = self.shared.index.open_of(&component.manifest().service).await.map_err(index_error)?;
+        let open =
+            self.shared.index.open_of(component.manifest().service.as_str()).await.map_err(index_error)?;
         let rehearsals = open.into_iter().map(|open| self.rehearse_one(Arc::new(open), component));
         let found: Vec<_> = stream::iter(rehearsals).buffered(AT_ONCE).try_collect().await?;
         Ok(found.into_iter().flatten().collect())

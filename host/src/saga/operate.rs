@@ -16,7 +16,7 @@ use super::{CATCH_UP, Open, SagaStatus, Sagas, Shared, record, unreadable};
 use crate::aggregate::CallError;
 use crate::clock::Time;
 use crate::log::ReadError;
-use crate::model::{Rejection, SAGA, SagaId, StreamId};
+use crate::model::{Actor, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
 
 /// Which sagas to list.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +33,8 @@ pub struct Filter {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
     pub id: SagaId,
-    pub service: Arc<str>,
-    pub name: Arc<str>,
+    pub service: ServiceName,
+    pub name: SagaName,
     pub state: SagaState,
     /// The stream of the event that started it: `order/0199…`.
     pub stream: String,
@@ -156,7 +156,7 @@ impl Sagas {
 
 impl Shared {
     /// Does something about a saga that is kept from running, and lets go of it.
-    async fn act(self: Arc<Self>, open: Arc<Open>, act: Act, actor: Arc<str>) -> Result<(), CallError> {
+    async fn act(self: Arc<Self>, open: Arc<Open>, act: Act, actor: Actor) -> Result<(), CallError> {
         let acted = runner::act(&self, &open, actor.clone(), |saga, _| act.entry(saga)).await;
         let acted = acted.map_err(runner::call_error).and_then(|acted| Ok(acted?));
         if acted.is_ok() {

@@ -11,7 +11,8 @@ use super::journal::{IllegalEntry, Saga, next_state};
 use crate::clock::SharedClock;
 use crate::log::{Append, AppendChain, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
 use crate::model::{
-    CommandId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId, StreamId, Version, event_of, variant_of,
+    Actor, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId, StreamId, Version,
+    event_of, variant_of,
 };
 
 /// How far the log may be behind what a saga has done, for those who look at it.
@@ -53,7 +54,7 @@ pub(crate) async fn read(
     let (mut version, mut saga) = (Version::START, None);
     for event in events(log, stream).await? {
         version = event.version;
-        saga = Some(next_state(saga, &variant_of(&event.name, &event.payload)?)?);
+        saga = Some(next_state(saga, &variant_of(event.name.as_str(), &event.payload)?)?);
     }
     Ok((version, saga))
 }
@@ -66,10 +67,10 @@ pub(super) struct Record {
     version: Version,
     saga: Option<Saga>,
     /// Of the trigger.
-    correlation_id: Arc<str>,
+    correlation_id: CorrelationId,
     causation_id: Arc<str>,
     /// The saga itself, or the person who acts on it.
-    actor: Arc<str>,
+    actor: Actor,
     /// Entries that go to the log with the next one.
     noted: Vec<NewEvent>,
     /// When the first of them was noted.
@@ -86,7 +87,7 @@ impl Record {
         deps: &Deps,
         id: &SagaId,
         trigger: &Recorded,
-        actor: Arc<str>,
+        actor: Actor,
     ) -> Result<Self, RecordError> {
         let new = Self::new(deps, id, trigger, actor)?;
         let (version, saga) = read(&*deps.log, &new.stream).await?;
@@ -98,7 +99,7 @@ impl Record {
         deps: &Deps,
         id: &SagaId,
         trigger: &Recorded,
-        actor: Arc<str>,
+        actor: Actor,
     ) -> Result<Self, RecordError> {
         Ok(Self {
             log: deps.log.clone(),
@@ -201,7 +202,7 @@ impl Record {
 }
 
 /// How the journal names a saga that acts by itself.
-pub(super) fn actor(saga: &SagaId) -> Arc<str> {
+pub(super) fn actor(saga: &SagaId) -> Actor {
     format!("saga:{saga}").into()
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::clock::milliseconds;
 use crate::model::hash_prefix;
 
 /// The limits of one kind of step. The wait before the second attempt is the first one, and it doubles from attempt to
@@ -14,8 +15,10 @@ use crate::model::hash_prefix;
 pub struct Retry {
     /// At least 1, the first one included.
     pub attempts: u32,
-    pub first_wait_ms: u64,
-    pub longest_wait_ms: u64,
+    #[serde(rename = "first_wait_ms", deserialize_with = "milliseconds")]
+    pub first_wait: Duration,
+    #[serde(rename = "longest_wait_ms", deserialize_with = "milliseconds")]
+    pub longest_wait: Duration,
 }
 
 /// The limits of all steps: by what a step is, unless its name is listed.
@@ -42,10 +45,10 @@ pub(super) enum Phase {
 
 impl Default for Retries {
     fn default() -> Self {
-        let patient = Retry { attempts: 12, first_wait_ms: 100, longest_wait_ms: 30_000 };
+        let patient = Retry::new(12, Duration::from_millis(100), Duration::from_secs(30));
         Self {
             // One and a half seconds: the client of the saga waits, and nothing is lost by undoing.
-            before_pivot: Retry { attempts: 6, first_wait_ms: 50, longest_wait_ms: 5_000 },
+            before_pivot: Retry::new(6, Duration::from_millis(50), Duration::from_secs(5)),
             // About two minutes: enough for whatever starts again by itself. Then a person is called.
             after_pivot: patient,
             undo: patient,
@@ -83,11 +86,16 @@ impl Retries {
 }
 
 impl Retry {
+    /// Allows so many attempts, with the first wait and the longest one between them.
+    pub const fn new(attempts: u32, first_wait: Duration, longest_wait: Duration) -> Self {
+        Self { attempts, first_wait, longest_wait }
+    }
+
     /// The wait after so many failures: half to one and a half of what the limits say, so that those who failed together
     /// do not come back together.
     pub(super) fn wait(&self, failures: u32, id: &str) -> Duration {
-        let doubled = self.first_wait_ms.saturating_mul(1 << failures.saturating_sub(1).min(32));
-        let wait = Duration::from_millis(doubled.min(self.longest_wait_ms));
+        let doubled = self.first_wait.saturating_mul(1 << failures.saturating_sub(1).min(31));
+        let wait = doubled.min(self.longest_wait);
         let [jitter] = hash_prefix::<1>(&[id.as_bytes(), &failures.to_le_bytes()]);
         wait.mul_f64(0.5 + f64::from(jitter) / 255.0)
     }
@@ -98,7 +106,7 @@ mod tests {
     use super::*;
 
     const fn retry(attempts: u32) -> Retry {
-        Retry { attempts, first_wait_ms: 50, longest_wait_ms: 1_000 }
+        Retry::new(attempts, Duration::from_millis(50), Duration::from_secs(1))
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::sender::{Fate, NotHere, Sender};
 use super::{SagaStatus, Shared, unreadable};
 use crate::aggregate::CallError;
 use crate::log::{AppendError, ReadError};
-use crate::model::{Command, CommandId, Recorded, Rejection, Version};
+use crate::model::{Actor, Command, CommandId, Recorded, Rejection, ServiceName, Version};
 use crate::runtime::{Component, SagaEnd};
 
 /// How often a run that faults is started again.
@@ -24,7 +24,7 @@ pub(super) enum RunError {
     #[error(transparent)]
     NotHere(#[from] NotHere),
     #[error("the service {0} is not deployed")]
-    NoService(Arc<str>),
+    NoService(ServiceName),
     #[error("the event that started it is not in the log")]
     NoTrigger,
     #[error(transparent)]
@@ -150,7 +150,7 @@ impl Running {
 
     fn started(&self) -> Result<Entry, RunError> {
         let deployed = self.shared.deps.components.current();
-        let component = deployed.service(&self.open.service);
+        let component = deployed.service(self.open.service.as_str());
         let component = component.ok_or_else(|| RunError::NoService(self.open.service.clone()))?;
         Ok(Entry::Started {
             service: self.open.service.clone(),
@@ -186,7 +186,8 @@ impl Running {
                 self.faults += 1;
                 if self.faults < MAX_FAULTS {
                     self.with(|progress| progress.record.write_noted());
-                    let retry = self.shared.deps.retries.of(&self.open.name, "run", Phase::BeforePivot);
+                    let retry =
+                        self.shared.deps.retries.of(self.open.name.as_str(), "run", Phase::BeforePivot);
                     return Ok(self.shared.pause(retry.wait(self.faults, self.open.id.as_str())).await?);
                 }
                 match pivoted {
@@ -323,7 +324,7 @@ pub(super) async fn rehearse(
 pub(super) async fn act<E>(
     shared: &Shared,
     open: &Open,
-    actor: Arc<str>,
+    actor: Actor,
     decide: impl FnOnce(Option<&Saga>, Version) -> Result<Entry, E>,
 ) -> Result<Result<(), E>, RunError> {
     let trigger = trigger(shared, open).await?;

@@ -12,8 +12,11 @@ use super::index::Open;
 use super::record::actor;
 use super::retry::Phase;
 use crate::aggregate::{Accepted, CallError};
+use crate::clock::millis;
 use crate::cluster::Lease;
-use crate::model::{Command, CommandId, Intent, Json, Origin, Recorded, Rejection, SagaId, StreamId};
+use crate::model::{
+    Command, CommandId, CommandName, Intent, Json, Origin, Recorded, Rejection, SagaId, SagaName, StreamId,
+};
 use crate::runtime::{AskFailure, Request};
 
 /// Characters of a fault's cause that the journal keeps.
@@ -48,7 +51,7 @@ pub(super) struct Sender {
     pub(super) shared: Arc<Shared>,
     pub(super) id: SagaId,
     /// The saga's name.
-    pub(super) saga: Arc<str>,
+    pub(super) saga: SagaName,
     origin: Origin,
     /// Under which the journal was read.
     lease: Option<Lease>,
@@ -137,7 +140,7 @@ impl Sender {
         phase: Phase,
         mut attempt: impl FnMut(u32) -> BoxFuture<'a, Result<Attempt<T>, NotHere>>,
     ) -> Result<(Fate<T>, Effort), NotHere> {
-        let retry = self.shared.deps.retries.of(&self.saga, name, phase);
+        let retry = self.shared.deps.retries.of(self.saga.as_str(), name, phase);
         let started = Instant::now();
         let (mut failures, mut attempts, mut held) = (0, 0, 0);
         loop {
@@ -181,7 +184,7 @@ impl Sender {
         &self,
         step: &str,
         stream: StreamId,
-        command: Arc<str>,
+        command: CommandName,
         undone: CommandId,
         reason: Rejection,
     ) -> Command {
@@ -199,5 +202,5 @@ impl Sender {
 }
 
 fn effort(attempts: u32, started: Instant) -> Effort {
-    Effort { attempts, took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
+    Effort { attempts, took_ms: millis(started.elapsed()) }
 }

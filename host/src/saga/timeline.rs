@@ -1,7 +1,5 @@
 //! How a saga went, for a person to read. Pure: folded from its journal.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Action, Effort, Entry, Wait};
@@ -10,7 +8,10 @@ use super::journal::{STEP_ZERO, SagaState, next_state};
 use super::record::RecordError;
 use crate::clock::Time;
 
-use crate::model::{Digest, NodeId, Recorded, Rejection, SagaId, StreamId, Version, variant_of};
+use crate::model::{
+    Actor, CommandName, Digest, EventName, NodeId, QueryName, Recorded, Rejection, SagaId, SagaName,
+    ServiceName, StreamId, Version, variant_of,
+};
 
 pub use super::entry::Divergence;
 
@@ -18,8 +19,8 @@ pub use super::entry::Divergence;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
     pub id: SagaId,
-    pub service: Arc<str>,
-    pub name: Arc<str>,
+    pub service: ServiceName,
+    pub name: SagaName,
     pub state: SagaState,
     /// The component that it runs on; none before it has begun.
     pub digest: Option<Digest>,
@@ -55,7 +56,7 @@ pub struct Trigger {
     pub stream: StreamId,
     pub version: Version,
     /// The event's name: `order-created`.
-    pub event: Arc<str>,
+    pub event: EventName,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,9 +80,9 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Asked {
-    Step { stream: StreamId, command: Arc<str> },
-    Pivot { stream: StreamId, command: Arc<str> },
-    Query { service: Arc<str>, query: Arc<str> },
+    Step { stream: StreamId, command: CommandName },
+    Pivot { stream: StreamId, command: CommandName },
+    Query { service: ServiceName, query: QueryName },
     Sleep { until: Time },
     Wait { stream: StreamId, events: Vec<String>, until: Time },
 }
@@ -143,7 +144,7 @@ pub struct Course {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Acted {
     pub time: Time,
-    pub actor: Arc<str>,
+    pub actor: Actor,
     pub act: ActName,
     /// What was left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -166,7 +167,7 @@ impl Timeline {
         let mut timeline = Self::triggered(open, trigger);
         let mut saga = None;
         for event in journal {
-            let entry = variant_of(&event.name, &event.payload)?;
+            let entry = variant_of(event.name.as_str(), &event.payload)?;
             saga = Some(next_state(saga, &entry)?);
             timeline.take_in(entry, Time(event.meta.time_ms), &event.meta.actor);
         }
@@ -212,7 +213,7 @@ impl Timeline {
         }
     }
 
-    fn take_in(&mut self, entry: Entry, time: Time, actor: &Arc<str>) {
+    fn take_in(&mut self, entry: Entry, time: Time, actor: &Actor) {
         match entry {
             Entry::StepDone { name, action, effort, .. } => {
                 self.answered(Step::new(name, Asked::step(action), Outcome::Done, Course::of(effort, time)));
@@ -302,14 +303,7 @@ impl Timeline {
         }
     }
 
-    fn act(
-        &mut self,
-        act: ActName,
-        time: Time,
-        actor: &Arc<str>,
-        step: Option<String>,
-        reason: Option<String>,
-    ) {
+    fn act(&mut self, act: ActName, time: Time, actor: &Actor, step: Option<String>, reason: Option<String>) {
         if act != ActName::Resolve {
             (self.why, self.divergence) = (None, None);
         }

@@ -196,7 +196,7 @@ async fn only_what_is_asked_for_and_granted_is_called() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_granted_with_a_deployment_is_called_as_long_as_that_runs() {
     let abroad = Abroad::open();
-    let origin = || (Arc::from("unruly"), abroad.url("").parse().unwrap());
+    let origin = || ("unruly".into(), abroad.url("").parse().unwrap());
     let bench = Bench::new(&abroad.url(""), Vec::new(), LIMITS, &system_resolver()).await;
     let (denied, private) = ("HttpRequestDenied", "DestinationIpProhibited");
     failed(&bench.get(&abroad.url("/")).await, denied);

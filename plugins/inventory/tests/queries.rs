@@ -51,7 +51,7 @@ fn products_are_paged_in_the_order_of_their_ids() {
         let items: Vec<Value> = ids.iter().map(|id| product(id, 1, 0, 0)).collect();
         history.query("products", page).then(json!({"items": items, "next": next}));
     }
-    for page in [json!({"limit": 0}), json!({"limit": 201}), json!({"colour": "red"})] {
+    for page in [json!({"limit": 0}), json!({"limit": 201}), json!({"color": "red"})] {
         history.query("products", page).then_rejected("invalid-arguments");
     }
 }

@@ -74,7 +74,7 @@ fn payloads_that_make_no_sense_are_invalid() {
         ("add-stock", json!({"quantity": 0})),
         ("remove-stock", json!({"quantity": "1"})),
         ("reserve", json!({"order_id": "o1", "quantity": 0})),
-        ("reserve", json!({"order_id": "o1", "quantity": 1, "colour": "green"})),
+        ("reserve", json!({"order_id": "o1", "quantity": 1, "color": "green"})),
         ("change-reservation", json!({"order_id": "o1", "quantity": 0})),
         ("release", json!({})),
     ];

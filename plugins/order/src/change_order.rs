@@ -4,15 +4,15 @@
 //! |---|---|---|
 //! | `order.update`, which starts the saga | | `order-update-reverted` with the reason |
 //! | `hold` | `delivery.hold` | `delivery-resumed` |
-//! | `reserve-<product>` for each line that grows | `product.change-reservation` | `reservation-changed` back |
+//! | `reserve-<product>` for each that grows | `product.change-reservation` | `reservation-changed` back |
 //! | `pay` | `payment.change` | `payment-changed` back |
 //! | `complete` (pivot) | `order.complete-update` | |
-//! | `release-<product>` for each line that shrinks or goes | `product.change-reservation` or `release` | |
+//! | `release-<product>` for each that shrinks or goes | `product.change-reservation` or `release` | |
 //! | `resume` | `delivery.resume` | |
 //!
-//! Steps for several lines are taken all at once. Stock is given back after the pivot, where nothing needs it
-//! any more. The delivery is held until the very end: nobody can send out, change or delete an order whose
-//! reservations do not fit it yet.
+//! Steps for several lines of the order are taken all at once. Stock is given back after the pivot, where
+//! nothing needs it any more. The delivery is held until the very end: nobody can send out, change or delete
+//! an order whose reservations do not fit it yet.
 
 use kontor_sdk::prelude::*;
 

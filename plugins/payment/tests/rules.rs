@@ -158,7 +158,7 @@ fn what_is_no_longer_there_needs_no_undo() {
     }
 }
 
-/// The outcome of a command or an undo whose only request the gateway answers with this status; 0: not at all.
+/// The outcome of a command or an undo whose only request the gateway answers with this status; 0: never.
 fn asked_of_the_gateway(method: &str, url: &str, status: u16, act: fn(Aggregate<'_>) -> Outcome) -> Outcome {
     let service = Service::load("payment").config("gateway-url", json!("https://gateway.test/pay/"));
     let service = match status {

@@ -11,7 +11,7 @@ mod row;
 mod sales;
 mod totals;
 
-use orders::{Order, Orders};
+use orders::{OrderById, OrderSearch};
 use sales::Sales;
 
 kontor_sdk::export!(service);
@@ -19,10 +19,10 @@ kontor_sdk::export!(service);
 fn service() -> Service {
     Service::new("report", env!("CARGO_PKG_VERSION"), "Orders together with their payments and deliveries.")
         .read_model(read_model::orders())
-        .query::<Order>()
-        .query::<Orders>()
+        .query::<OrderById>()
+        .query::<OrderSearch>()
         .query::<Sales>()
-        .get("/reports/orders", query::<Orders>())
-        .get("/reports/orders/{id}", query::<Order>())
+        .get("/reports/orders", query::<OrderSearch>())
+        .get("/reports/orders/{id}", query::<OrderById>())
         .get("/reports/sales", query::<Sales>())
 }

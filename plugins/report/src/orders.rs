@@ -32,11 +32,11 @@ const ONE: &str = "SELECT * FROM orders WHERE id = ?1 AND created_at_ms IS NOT N
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Order {
+pub(crate) struct OrderById {
     id: String,
 }
 
-impl Query for Order {
+impl Query for OrderById {
     const NAME: &str = "order";
     const DESCRIPTION: &str = "One order with its payment and its delivery.";
     type Answer = ReportedOrder;
@@ -49,10 +49,10 @@ impl Query for Order {
     }
 }
 
-/// Which orders, and how many of them at once. An order must fit all filters.
+/// The filters of a search, and its page. An order must fit all filters.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Orders {
+pub(crate) struct OrderSearch {
     /// Orders of this user.
     user_id: Option<String>,
     status: Option<Status>,
@@ -72,7 +72,7 @@ pub(crate) struct Orders {
 /// a page stays the same however many orders have come since.
 type Place = Cursor<2>;
 
-impl Query for Orders {
+impl Query for OrderSearch {
     const NAME: &str = "orders";
     const DESCRIPTION: &str = "Orders with their payments and deliveries, the newest first.";
     type Answer = Page<ReportedOrder, Place>;
@@ -89,7 +89,7 @@ impl Query for Orders {
     }
 }
 
-impl Orders {
+impl OrderSearch {
     /// Returns the statement, which tests every filter on every order. The filters only choose the index
     /// through which the orders come, newest first: one in which every order fits or, for a user or a
     /// product, enough of them do.
@@ -140,11 +140,11 @@ mod tests {
         ];
         for (filters, index) in table {
             let asked = |name| filters.contains(&name).then(|| name.to_owned());
-            let search = Orders {
+            let search = OrderSearch {
                 user_id: asked("user"),
                 product_id: asked("product"),
                 status: asked("status").map(|_| Status::Confirmed),
-                ..Orders::default()
+                ..OrderSearch::default()
             };
             let plan = plan(&search.sql());
             assert!(plan[0].starts_with(&format!("SEARCH {index}{page}")), "{filters:?}: {plan:#?}");

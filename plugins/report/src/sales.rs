@@ -22,7 +22,7 @@ enum By {
     Day,
 }
 
-/// Which totals, and how many of them at once. An order counts on the day (UTC) on which it was placed.
+/// The kind of the totals, their days, and the page. An order counts on the day (UTC) on which it was placed.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sales {
@@ -61,9 +61,9 @@ enum Of {
 
 impl Query for Sales {
     const NAME: &str = "sales";
-    const DESCRIPTION: &str = "Sales, from the orders that stand: those that are confirmed, or were and \
-        are being changed or deleted now. Pending, cancelled and deleted orders do not count. Lists products in \
-        the order of their ids, or days, the last one first.";
+    const DESCRIPTION: &str = "Sales, from the orders that stand: those that are confirmed, or were and are \
+        being changed or deleted now. Pending, cancelled and deleted orders do not count. Lists products in the \
+        order of their ids, or days, the last one first.";
     type Answer = Page<Total>;
 
     fn answer(self) -> Result<Page<Total>, Error> {

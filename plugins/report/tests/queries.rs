@@ -252,7 +252,7 @@ fn what_cannot_be_asked_is_refused() {
         ("orders", json!({"limit": 0})),
         ("orders", json!({"limit": 201})),
         ("orders", json!({"status": "lost"})),
-        ("orders", json!({"colour": "red"})),
+        ("orders", json!({"color": "red"})),
         ("orders", json!({"after": "somewhere"})),
         ("orders", json!({"from": "yesterday"})),
         ("sales", json!({})),

@@ -58,7 +58,7 @@ pub const START_MS: u64 = 1_700_000_000_000;
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A failed step is retried once and at once, so that no test waits.
-const RETRY: Retry = Retry { attempts: 2, first_wait_ms: 0, longest_wait_ms: 0 };
+const RETRY: Retry = Retry::new(2, Duration::ZERO, Duration::ZERO);
 
 /// The data and the clock of a test's hosts. Hosts come and go on it, one at a time.
 pub struct Site {
@@ -222,7 +222,7 @@ impl Host {
         command: &crate::Command,
     ) -> Result<Accepted, CallError> {
         let command = Command {
-            origin: Origin { actor: "tester".into(), correlation_id: id.shared(), causation_id: None },
+            origin: Origin { actor: "tester".into(), correlation_id: id.shared().into(), causation_id: None },
             id,
             repeatable: true,
             stream: command.stream.clone(),
@@ -265,7 +265,7 @@ impl Host {
     pub fn journal(&self, saga: &SagaId) -> Vec<(String, Value)> {
         let of_saga = |event: &Recorded| event.stream.aggregate() == "saga" && *saga == event.stream.id();
         let entry = |event: Recorded| {
-            ((*event.name).to_owned(), event.payload.read().expect("an entry that can be read"))
+            (event.name.as_str().to_owned(), event.payload.read().expect("an entry that can be read"))
         };
         self.events().into_iter().filter(of_saga).map(entry).collect()
     }

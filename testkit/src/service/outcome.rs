@@ -29,7 +29,8 @@ impl Outcome {
     pub fn then_events(&self, expected: impl IntoIterator<Item = Event>) -> &Self {
         let expected = expected.into_iter().map(|Event { name, payload }| json!({ name: payload })).collect();
         passed(self.decision().and_then(|decision| {
-            let got = decision.events.iter().map(|event| json!({ &*event.name: event.payload })).collect();
+            let got =
+                decision.events.iter().map(|event| json!({ event.name.as_str(): event.payload })).collect();
             self.equal("the events are", &expected, &got)
         }));
         self

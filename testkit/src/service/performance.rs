@@ -28,7 +28,7 @@ use crate::components::{Bench, block_on};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A failed step is retried once and at once: scripted answers do not change.
-const RETRY: Retry = Retry { attempts: 2, first_wait_ms: 0, longest_wait_ms: 0 };
+const RETRY: Retry = Retry::new(2, Duration::ZERO, Duration::ZERO);
 
 pub(super) struct Performance<'a> {
     pub(super) bench: &'a Bench,
@@ -66,11 +66,8 @@ impl Performance<'_> {
     }
 
     fn id(&self, trigger: &Recorded) -> SagaId {
-        SagaId::started_by(
-            &event_id(&trigger.meta.command_id, trigger.index),
-            self.saga,
-            trigger.meta.time_ms,
-        )
+        let event = event_id(&trigger.meta.command_id, trigger.index);
+        SagaId::started_by(&event, &self.saga.into(), trigger.meta.time_ms)
     }
 
     /// Runs the saga on a log with this history, until it has ended or parked. Returns all events of the log.
@@ -123,7 +120,7 @@ impl Stage {
             let page = subscription.next().await.map_err(|error| with_causes(&error))?;
             events.extend(page.unwrap_or_default());
             let Some(last) = events.last().filter(|event| *id == event.stream.id()) else { continue };
-            match &*last.name {
+            match last.name.as_str() {
                 "waiting" => self.wake(last, script).await?,
                 "completed" | "compensated" | "parked" => return Ok(events),
                 _ => {}
@@ -184,7 +181,7 @@ fn comparable(events: &[Recorded]) -> Value {
             fields.remove("effort");
         }
         let entry = json!({ format!("{} {}", event.stream, event.name): payload });
-        if !(event.name.ends_with("-failed") && compared.contains(&entry)) {
+        if !(event.name.as_str().ends_with("-failed") && compared.contains(&entry)) {
             compared.push(entry);
         }
     }

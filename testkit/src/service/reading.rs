@@ -122,7 +122,7 @@ impl History<'_> {
         let followed = manifest.read_model.as_ref().map_or(&[][..], |model| &model.subscribes);
         let missing = self.events.iter().find(|event| {
             let is_it = |followed: &contract::EventRef| {
-                *followed.aggregate == *event.stream.aggregate() && followed.event == event.name
+                followed.aggregate == *event.stream.aggregate() && followed.event == event.name
             };
             !followed.iter().any(is_it)
         });
@@ -150,7 +150,8 @@ impl History<'_> {
             for events in self.events.chunks(at_once) {
                 standalone.project(events).await?;
             }
-            let answer = standalone.answer(&query.name, arguments, TIME_MS, conversation.clone()).await;
+            let answer =
+                standalone.answer(query.name.as_str(), arguments, TIME_MS, conversation.clone()).await;
             conversation.check()?;
             Ok(answer)
         })

@@ -63,12 +63,14 @@ impl<'a> Saga<'a> {
     fn perform(&self, trigger: Vec<Recorded>) -> Result<Story, String> {
         let bench = self.service.bench()?;
         let manifest = bench.manifest();
-        let saga = manifest.sagas.iter().find(|saga| *saga.name == *self.name);
+        let saga = manifest.sagas.iter().find(|saga| saga.name == *self.name);
         let saga = saga.ok_or_else(|| {
             format!("the manifest of {} does not name the saga {:?}", manifest.service, self.name)
         })?;
         let EventRef { aggregate, event } = &saga.starts_on;
-        if !trigger.iter().all(|trigger| trigger.stream.aggregate() == &**aggregate && trigger.name == *event)
+        if !trigger
+            .iter()
+            .all(|trigger| trigger.stream.aggregate() == aggregate.as_str() && trigger.name == *event)
         {
             return Err(format!(
                 "the saga {} starts on the event {event} of an aggregate {aggregate}",

@@ -28,7 +28,7 @@ const UNDOES: [&str; 2] = ["undone", "undo-failed"];
 impl Story {
     pub(super) fn new<'e>(saga: &str, journal: impl Iterator<Item = &'e Recorded>) -> Self {
         let journal = journal
-            .map(|event| Entry { name: (*event.name).to_owned(), payload: json!(event.payload) })
+            .map(|event| Entry { name: event.name.as_str().to_owned(), payload: json!(event.payload) })
             .collect();
         Self { saga: saga.to_owned(), journal }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kontor::contract;
 use kontor::error::Fault;
-use kontor::model::{Json, Recorded, Rejection, StreamId};
+use kontor::model::{CommandName, Json, Recorded, Rejection, StreamId};
 use kontor::runtime::{Component, Context, Decision, Folded, Target};
 use serde_json::{Value, json};
 
@@ -32,8 +32,8 @@ pub(super) struct Tried {
 
 /// A call to the aggregate.
 pub(super) enum Action {
-    Decide { command: Arc<str>, payload: Json },
-    Undo { command: Arc<str>, events: Vec<Recorded>, reason: Rejection },
+    Decide { command: CommandName, payload: Json },
+    Undo { command: CommandName, events: Vec<Recorded>, reason: Rejection },
 }
 
 pub(super) struct Trial<'a> {
@@ -65,7 +65,7 @@ impl Trial<'_> {
     fn refusal_of_the_host(&self, aggregate: &contract::Aggregate) -> Result<Option<Rejection>, String> {
         let (Action::Decide { command: name, .. } | Action::Undo { command: name, .. }) = &self.action;
         let command = aggregate
-            .command(name)
+            .command(name.as_str())
             .ok_or_else(|| format!("the manifest has no command {name:?} of {}", aggregate.name))?;
         match &self.action {
             Action::Undo { .. } if !command.compensable => Err(format!(
@@ -211,7 +211,8 @@ fn written(tried: &Tried) -> Value {
 fn written_answer(answer: &Answer) -> Value {
     match answer {
         Ok(Ok(Decision { events, after })) => {
-            let events: Vec<_> = events.iter().map(|event| json!({ &*event.name: event.payload })).collect();
+            let events: Vec<_> =
+                events.iter().map(|event| json!({ event.name.as_str(): event.payload })).collect();
             json!({ "events": events, "after": written_fold(after.as_ref()) })
         }
         Ok(Err(rejection)) => json!({ "rejection": rejection }),

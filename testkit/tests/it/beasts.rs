@@ -43,7 +43,7 @@ pub(crate) fn waits(host: &Host, id: &str) -> u64 {
 /// Waits until the journal of a saga has this entry.
 #[track_caller]
 pub(crate) fn until(host: &Host, saga: &SagaId, entry: &str) {
-    host.until(1, |event| *saga == event.stream.id() && &*event.name == entry);
+    host.until(1, |event| *saga == event.stream.id() && event.name == *entry);
 }
 
 /// Returns the current state of a saga, without waiting.

@@ -96,7 +96,7 @@ async fn call(component: &Component, command: &str) -> Result<Result<Decision, R
 async fn check_well(component: &Component) {
     let decision = call(component, "wait").await.unwrap().unwrap();
     assert_eq!(decision.events.len(), 1);
-    assert_eq!(&*decision.events[0].name, "waited");
+    assert_eq!(decision.events[0].name, "waited");
     assert_eq!(decision.after.unwrap().view.as_str(), r#"{"id":"b1","waits":1}"#);
 }
 
@@ -116,7 +116,7 @@ async fn every_misbehaviour_is_a_fault_that_says_what_happened_and_where() {
         let fault = call(&bench.component, command).await.unwrap_err();
         assert!(started.elapsed() < SOON, "{command} took {:?}", started.elapsed());
         assert_eq!(
-            (&*fault.service, &*fault.call, fault.kind),
+            (fault.service.as_str(), &*fault.call, fault.kind),
             ("unruly", &*format!("decide {command}"), *kind)
         );
         for detail in *details {
@@ -130,7 +130,7 @@ async fn every_misbehaviour_is_a_fault_that_says_what_happened_and_where() {
 async fn what_a_component_prints_neither_holds_it_up_nor_fails_it() {
     let bench = Bench::new().await;
     let decision = call(&bench.component, "babble").await.unwrap().unwrap();
-    assert_eq!(&*decision.events[0].name, "babbled");
+    assert_eq!(decision.events[0].name, "babbled");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -175,7 +175,7 @@ fn what_failed_is_tried_again_until_it_is_done() {
         assert!(parked(&host, &wolf)["why"].as_str().unwrap().contains(why));
         // The cause persists.
         host.act(&wolf, Act::Retry {}).unwrap();
-        host.until(2, |event| wolf == event.stream.id() && &*event.name == "parked");
+        host.until(2, |event| wolf == event.stream.id() && event.name == "parked");
         host.stop();
 
         let host = site.start(&tame());
@@ -195,7 +195,7 @@ fn what_failed_is_left_out_step_by_step() {
     let (host, wolf) = parked_saga(&Site::new(), &wild(), "retreat");
     check_refused(&host, &wolf, skip(None), "Name one of the steps that failed: first, second");
     host.act(&wolf, skip(Some("first"))).unwrap();
-    host.until(2, |event| wolf == event.stream.id() && &*event.name == "parked");
+    host.until(2, |event| wolf == event.stream.id() && event.name == "parked");
     assert_eq!(parked(&host, &wolf)["why"], "not undone: second");
     host.act(&wolf, skip(Some("second"))).unwrap();
     assert_eq!(end(&host, &wolf), "compensated");
@@ -247,7 +247,7 @@ fn sagas_that_are_due_wake_although_an_operator_acts_on_them_in_vain() {
     let bears =
         (0..sleepers).map(|number| begin(&host, &format!("bear-{number}"), "hibernate", json!({"days": 1})));
     let bears: Vec<SagaId> = bears.collect();
-    host.until(sleepers, |event| &*event.name == "waiting");
+    host.until(sleepers, |event| event.name == "waiting");
     let acts = bears.iter().map(|bear| host.sagas().act(bear, Act::Retry {}, "ada"));
     host.run(async {
         tokio::join!(futures::future::join_all(acts), async { site.clock().advance(DAY) });

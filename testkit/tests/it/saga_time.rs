@@ -115,7 +115,7 @@ fn an_event_recorded_just_before_a_kill_is_delivered_by_the_next_host() {
     let (site, unruly) = (Site::new(), unruly());
     let host = site.start(&unruly);
     let owl = begin(&host, "owl", "listen", json!({"deaf_days": 0, "days": 7}));
-    host.until(2, |event| owl == event.stream.id() && &*event.name == "waiting");
+    host.until(2, |event| owl == event.stream.id() && event.name == "waiting");
     host.send(&beast("owl", "wait", json!({}))).unwrap();
     // The host is killed with the event in its log, and may or may not have delivered it.
     host.kill();
@@ -137,7 +137,7 @@ fn ten_thousand_sleepers_cost_no_run_and_no_time_at_the_start() {
         });
         host.send_all(&commands.collect::<Vec<_>>()).unwrap();
     }
-    host.until(SLEEPERS, |event| &*event.name == "waiting");
+    host.until(SLEEPERS, |event| event.name == "waiting");
     host.stop();
 
     let started = Instant::now();

@@ -22,7 +22,7 @@ const STATE_BACK: &str = "its state has a lower version: states of the running o
 pub(crate) fn breaks(old: &Manifest, new: &Manifest) -> Vec<Break> {
     let mut breaks = Breaks::default();
     for aggregate in &old.aggregates {
-        match new.aggregate(&aggregate.name) {
+        match new.aggregate(aggregate.name.as_str()) {
             None => breaks.add(format!("aggregate:{}", aggregate.name), GONE),
             Some(next) => breaks.aggregate(aggregate, next),
         }
@@ -34,7 +34,7 @@ pub(crate) fn breaks(old: &Manifest, new: &Manifest) -> Vec<Break> {
         breaks.unless(same, || format!("saga:{}", saga.name), OTHER_TRIGGER);
     }
     for query in &old.queries {
-        let next = new.query(&query.name);
+        let next = new.query(query.name.as_str());
         breaks.unless(next.is_some(), || format!("query:{}", query.name), GONE);
         let taken = next.is_none_or(|next| takes_all(&query.arguments, &next.arguments));
         breaks.unless(taken, || format!("payload:{}", query.name), STRICTER);
@@ -74,7 +74,7 @@ impl Breaks {
         self.unless(new.state_version >= old.state_version, || format!("state:{aggregate}"), STATE_BACK);
         for command in &old.commands {
             let name = || format!("command:{aggregate}/{}", command.name);
-            let Some(next) = new.command(&command.name) else {
+            let Some(next) = new.command(command.name.as_str()) else {
                 self.add(name(), GONE);
                 continue;
             };

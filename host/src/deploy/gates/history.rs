@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::log::{EventLog, MAX_PAGE, ReadError};
-use crate::model::{Json, Recorded, StreamId, Version};
+use crate::model::{AggregateName, Json, Recorded, StreamId, Version};
 use crate::runtime::{Component, Folded, Target};
 
 /// Streams that are folded at one time at most, where there are as many cores: each takes the memory of a page of events, and one
@@ -32,7 +32,7 @@ pub(super) struct Folds {
     /// Whether there is a stream that it does not fold at all.
     failed: bool,
     /// The aggregates whose state has another shape under the same state version.
-    pub(super) reshaped: Vec<Arc<str>>,
+    pub(super) reshaped: Vec<AggregateName>,
 }
 
 /// What the streams of an aggregate are folded with.
@@ -65,7 +65,7 @@ impl Folds {
     ) -> Result<(), ReadError> {
         for aggregate in &new.manifest().aggregates {
             let before = running.filter(|running| {
-                let before = running.manifest().aggregate(&aggregate.name);
+                let before = running.manifest().aggregate(aggregate.name.as_str());
                 before.is_some_and(|before| before.state_version == aggregate.state_version)
             });
             let folder = Folder {
@@ -82,18 +82,18 @@ impl Folds {
     async fn fold_aggregate(
         &mut self,
         folder: &Arc<Folder>,
-        aggregate: &Arc<str>,
+        aggregate: &AggregateName,
         sample: Option<usize>,
     ) -> Result<(), ReadError> {
         let mut chosen = match sample {
-            Some(size) => Some(choose(&*folder.log, aggregate, size).await?),
+            Some(size) => Some(choose(&*folder.log, aggregate.as_str(), size).await?),
             None => None,
         };
         let mut after = None;
         loop {
             let page = match &mut chosen {
                 Some(chosen) => chosen.split_off(chosen.len().saturating_sub(MAX_PAGE)),
-                None => folder.log.streams(aggregate, after.as_ref(), MAX_PAGE).await?,
+                None => folder.log.streams(aggregate.as_str(), after.as_ref(), MAX_PAGE).await?,
             };
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.clone());
@@ -109,7 +109,7 @@ impl Folds {
     async fn fold_page(
         &mut self,
         folder: &Arc<Folder>,
-        aggregate: &Arc<str>,
+        aggregate: &AggregateName,
         page: Vec<StreamId>,
     ) -> Result<(), ReadError> {
         let at_once = at_once();
@@ -127,7 +127,7 @@ impl Folds {
         Ok(())
     }
 
-    fn take_in(&mut self, aggregate: &Arc<str>, fold: Fold) {
+    fn take_in(&mut self, aggregate: &AggregateName, fold: Fold) {
         let (events, wrong) = match fold {
             Fold::Same { events } => (events, None),
             Fold::Reshaped { events, why } => {

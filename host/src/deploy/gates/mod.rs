@@ -13,11 +13,12 @@ use tokio::time::timeout;
 
 use super::report::ServiceReport;
 use super::signature::{self, PublicKey};
+use crate::clock::millis;
 use crate::contract::{Grant, ReservedRoute, RouteTable};
 use crate::deployed::{Deployed, Gate, GateName, GateOutcome};
 use crate::error::with_causes;
 use crate::log::EventLog;
-use crate::model::{Digest, StreamId};
+use crate::model::{AggregateName, Digest, StreamId};
 use crate::runtime::{Component, Guarded, HttpClient, LoadError, Runtime, Target};
 use crate::saga::{Course, Rehearsed, Sagas};
 
@@ -109,7 +110,7 @@ impl Found {
     }
 
     fn add(&mut self, gate: GateName, Finding { outcome, says, findings }: Finding) {
-        let took_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took_ms = millis(self.since.elapsed());
         self.gates.push(Gate { gate, outcome, took_ms, says, findings });
         self.since = Instant::now();
     }
@@ -138,7 +139,7 @@ impl Examiner<'_> {
             return Candidate { report, component: None, wasm, rehearsed: Vec::new() };
         };
         let manifest = component.manifest().clone();
-        let before = running.service(&manifest.service);
+        let before = running.service(manifest.service.as_str());
         found.add(GateName::Compatible, compatible(before, &component, terms));
         let permitted = permissions::check(&component, self.http, &(self.granted)(&component));
         found.add(GateName::Permissions, permitted.map_or_else(Finding::refused, Finding::passed));
@@ -216,7 +217,8 @@ impl Examiner<'_> {
             Ok(Err(error)) => return Finding::refused(format!("the log cannot be read: {error}")),
             Ok(Ok(())) => {}
         }
-        let allowed = |aggregate: &Arc<str>| terms.allow_breaking.contains(&format!("state:{aggregate}"));
+        let allowed =
+            |aggregate: &AggregateName| terms.allow_breaking.contains(&format!("state:{aggregate}"));
         match (folds.passed(), folds.reshaped.iter().find(|aggregate| !allowed(aggregate))) {
             (true, _) => Finding::passed(format!("it folds {}", folds.says(terms.sample))),
             (false, None) if folds.only_reshaped() => {
@@ -347,8 +349,10 @@ fn read_model(before: Option<&Component>, new: &Component) -> Finding {
 /// Has instances ready for the first calls.
 async fn warm_up(component: &Component) -> Finding {
     let manifest = component.manifest();
-    let Some(stream) =
-        manifest.aggregates.iter().find_map(|aggregate| StreamId::new(&aggregate.name, "warm-up").ok())
+    let Some(stream) = manifest
+        .aggregates
+        .iter()
+        .find_map(|aggregate| StreamId::new(aggregate.name.as_str(), "warm-up").ok())
     else {
         return Finding::skipped("it has no aggregates");
     };

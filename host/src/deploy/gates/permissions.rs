@@ -20,12 +20,15 @@ pub(crate) fn asked_inside(component: &Component) -> impl Iterator<Item = Grant>
 pub(super) fn check(component: &Component, http: &HttpClient, grants: &[Grant]) -> Result<String, String> {
     let service = &component.manifest().service;
     let granted = |asked: &Grant| match asked {
-        Grant::Http(origin) if http.is_configured(service, origin) => true,
+        Grant::Http(origin) if http.is_configured(service.as_str(), origin) => true,
         Grant::Http(origin) if origin.is_private() => false,
         asked => grants.contains(asked),
     };
     if let Some(missing) = asked(component).find(|asked| !granted(asked)) {
-        return Err(format!("it asks for {missing}, which is not granted: {}", to_grant(service, &missing)));
+        return Err(format!(
+            "it asks for {missing}, which is not granted: {}",
+            to_grant(service.as_str(), &missing)
+        ));
     }
     let asked: Vec<_> = asked(component).map(|grant| grant.to_string()).collect();
     Ok(match asked.is_empty() {

@@ -44,6 +44,7 @@ use super::metrics::RequestMetrics;
 use super::{HostContext, headers, stopped};
 use crate::contract::{Action, Found, Problem, RouteError, RouteTable, Schema};
 use crate::deployed::Deployed;
+use crate::model::CorrelationId;
 
 pub use server::serve;
 
@@ -117,7 +118,7 @@ struct Call<'r> {
     /// What stands after the question mark.
     query: Option<&'r str>,
     placeholders: Params<'r, 'r>,
-    request_id: Arc<str>,
+    request_id: CorrelationId,
 }
 
 impl Site {
@@ -190,7 +191,7 @@ impl Site {
             tracing::error!(route, %request_id, code = problem.code(), "request failed: {}", problem.log_text());
         }
         let mut response = outcome.into_response();
-        if let Ok(id) = HeaderValue::try_from(&*request_id) {
+        if let Ok(id) = HeaderValue::try_from(request_id.as_str()) {
             response.headers_mut().insert(headers::REQUEST_ID, id);
         }
         let (took, status) = (started.elapsed(), response.status());
@@ -205,7 +206,7 @@ impl Site {
         tables: &Tables,
         found: Found<'_, '_, HostAction>,
         parts: &Parts,
-        request_id: Arc<str>,
+        request_id: CorrelationId,
         body: &mut BodyDataStream,
     ) -> Result<Response, Problem> {
         let (endpoint, placeholders) = match found {

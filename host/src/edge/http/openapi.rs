@@ -159,8 +159,10 @@ impl Parts {
 
     fn operation(&mut self, manifest: &Manifest, route: &Route) -> Value {
         match &route.target {
-            Target::Command { aggregate, command } => self.command(manifest, route, aggregate, command),
-            Target::Query(name) => self.query(manifest, route, name),
+            Target::Command { aggregate, command } => {
+                self.command(manifest, route, aggregate.as_str(), command.as_str())
+            }
+            Target::Query(name) => self.query(manifest, route, name.as_str()),
         }
     }
 

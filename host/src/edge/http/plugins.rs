@@ -108,19 +108,19 @@ impl<'m> Plugin<'m> {
     fn new(digest: Digest, manifest: &'m Manifest, running: Option<&'m Running>) -> Self {
         let deployment = |running: &'m Running| Deployment {
             since: running.since,
-            by: &running.by,
+            by: running.by.as_str(),
             note: running.note.as_deref(),
             grants: &running.release.grants,
         };
         let routes = manifest.routes.iter();
         Self {
-            service: &manifest.service,
+            service: manifest.service.as_str(),
             version: &manifest.version,
             digest,
             deployment: running.map(deployment),
-            aggregates: manifest.aggregates.iter().map(|aggregate| &*aggregate.name).collect(),
-            sagas: manifest.sagas.iter().map(|saga| &*saga.name).collect(),
-            queries: manifest.queries.iter().map(|query| &*query.name).collect(),
+            aggregates: manifest.aggregates.iter().map(|aggregate| aggregate.name.as_str()).collect(),
+            sagas: manifest.sagas.iter().map(|saga| saga.name.as_str()).collect(),
+            queries: manifest.queries.iter().map(|query| query.name.as_str()).collect(),
             routes: routes.map(|route| PluginRoute { method: route.method, path: &route.path }).collect(),
             read_model: manifest.read_model.as_ref().map(|model| model.version),
         }
@@ -147,9 +147,9 @@ impl<'e> From<&'e HistoryEntry> for Entry<'e> {
         Self {
             version: entry.version,
             time: entry.time,
-            actor: &entry.actor,
+            actor: entry.actor.as_str(),
             act: entry.act,
-            service: &entry.service,
+            service: entry.service.as_str(),
             release: entry.release.as_ref().map(released),
             replaced: entry.replaced,
             reason: entry.reason.as_deref(),

@@ -46,13 +46,13 @@ async fn ask(
     arguments: Json,
 ) -> Result<(Option<Json>, Option<HeaderValue>), CallError> {
     if headers.contains_key(header::IF_NONE_MATCH) {
-        let revision = inquiry.revision(&route.service, &route.query).await?;
+        let revision = inquiry.revision(route.service.as_str(), route.query.as_str()).await?;
         let etag = revision.as_ref().and_then(headers::revision_etag);
         if etag.as_ref().is_some_and(|etag| headers::has_kept(headers, etag)) {
             return Ok((None, etag));
         }
     }
-    let answer = inquiry.answer(&route.service, &route.query, arguments).await?;
+    let answer = inquiry.answer(route.service.as_str(), route.query.as_str(), arguments).await?;
     let etag = answer.revision.as_ref().and_then(headers::revision_etag);
     let kept = headers::none_match(headers, etag.as_ref());
     Ok(((!kept).then_some(answer.body), etag))
@@ -65,7 +65,7 @@ fn arguments(route: &QueryRoute, call: &Call<'_>) -> Result<Json, Problem> {
         parameters.add(Cow::Borrowed(name), call.placeholder(name)?)?;
     }
     let arguments = route.arguments.read(parameters.iter()).map_err(invalid_arguments)?;
-    admitted(&route.query, route.is_view, &arguments)
+    admitted(route.query.as_str(), route.is_view, &arguments)
 }
 
 #[cfg(test)]

@@ -43,16 +43,16 @@ impl<'e> From<&'e Recorded> for EventBody<'e> {
             position: event.position,
             stream: event.stream.as_str(),
             version: event.version,
-            name: &event.name,
+            name: event.name.as_str(),
             payload: &event.payload,
             id: event.id(),
             command_id: &event.meta.command_id,
-            command: &event.meta.command,
-            correlation_id: &event.meta.correlation_id,
+            command: event.meta.command.as_str(),
+            correlation_id: event.meta.correlation_id.as_str(),
             causation_id: event.meta.causation_id.as_deref(),
             digest: event.meta.digest,
             time: rfc3339(event.meta.time_ms),
-            actor: &event.meta.actor,
+            actor: event.meta.actor.as_str(),
         }
     }
 }

@@ -80,9 +80,9 @@ async fn carry(
         }
         Does::Query { service, query, arguments, is_view } => {
             let arguments = read_arguments(arguments, &message.payload)?;
-            let arguments = admitted(query, *is_view, &arguments)?;
+            let arguments = admitted(query.as_str(), *is_view, &arguments)?;
             let inquiry = edge.queries.inquiry(headers::at_least(&headers)?, wait);
-            let answer = inquiry.answer(service, query, arguments).await;
+            let answer = inquiry.answer(service.as_str(), query.as_str(), arguments).await;
             let answer = answer.map_err(|error| refusal(error, &inquiry))?;
             Ok(Answer::good(Bytes::copy_from_slice(answer.body.as_str().as_bytes()), inquiry.reflects()))
         }

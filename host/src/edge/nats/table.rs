@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::contract::{Manifest, Schema, Target, arguments_schema};
 use crate::deployed::Deployed;
 use crate::edge::metrics::RequestMetrics;
+use crate::model::{AggregateName, CommandName, QueryName, ServiceName};
 
 /// All endpoints of one deployed set.
 pub(super) struct Table {
@@ -28,13 +29,13 @@ pub(super) struct Endpoint {
 
 pub(super) enum Does {
     Command {
-        aggregate: Arc<str>,
-        command: Arc<str>,
+        aggregate: AggregateName,
+        command: CommandName,
         payload: Schema,
     },
     Query {
-        service: Arc<str>,
-        query: Arc<str>,
+        service: ServiceName,
+        query: QueryName,
         arguments: Schema,
         /// Whether it is the query for the view of one aggregate.
         is_view: bool,
@@ -89,7 +90,7 @@ impl Endpoint {
         let service = &manifest.service;
         match target {
             Target::Command { aggregate, command } => {
-                let declared = manifest.command(aggregate, command);
+                let declared = manifest.command(aggregate.as_str(), command.as_str());
                 let declared =
                     declared.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
                 let payload = Schema::of(&declared.payload)?;
@@ -100,11 +101,11 @@ impl Endpoint {
                 ))
             }
             Target::Query(query) => {
-                let schema = arguments_schema(manifest, query);
+                let schema = arguments_schema(manifest, query.as_str());
                 let schema = schema.ok_or_else(|| format!("the manifest has no query {query}"))??;
                 let arguments = Schema::compile(&schema)?;
-                let declared = manifest.query(query);
-                let aggregate = manifest.aggregate(query).map(|aggregate| &aggregate.description);
+                let declared = manifest.query(query.as_str());
+                let aggregate = manifest.aggregate(query.as_str()).map(|aggregate| &aggregate.description);
                 let description = declared.map(|query| &query.description).or(aggregate);
                 Ok(Self::new(
                     format!("kontor.{service}.query.{query}"),

@@ -27,13 +27,13 @@ struct Stored<'a> {
 /// Returns the text for the column.
 pub(super) fn write(meta: &Meta) -> serde_json::Result<String> {
     serde_json::to_string(&Stored {
-        command: Cow::Borrowed(&meta.command),
+        command: Cow::Borrowed(meta.command.as_str()),
         fingerprint: meta.fingerprint,
-        correlation_id: Cow::Borrowed(&meta.correlation_id),
+        correlation_id: Cow::Borrowed(meta.correlation_id.as_str()),
         causation_id: meta.causation_id.as_deref().map(Cow::Borrowed),
         digest: meta.digest,
         time_ms: meta.time_ms,
-        actor: Cow::Borrowed(&meta.actor),
+        actor: Cow::Borrowed(meta.actor.as_str()),
     })
 }
 

@@ -250,7 +250,7 @@ impl<'a> Pass<'a> {
                 row,
                 version.next(),
                 index,
-                &*event.name,
+                event.name.as_str(),
                 event.payload.as_str(),
                 first.then_some(command),
                 first.then_some(&shared),

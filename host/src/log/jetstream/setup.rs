@@ -12,7 +12,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use serde::Deserialize;
 
 use super::{Sequence, wire};
-use crate::clock::Stopwatch;
+use crate::clock::{Stopwatch, milliseconds};
 use crate::error::Chain;
 
 /// The oldest version of the server. Older ones have lost acknowledged messages, or have no atomic batches.
@@ -39,10 +39,11 @@ pub struct JetStreamOptions {
     /// The monitoring address of each server, where `sync` is checked: `http://127.0.0.1:8222`. Required with
     /// `sync = "always"`.
     pub monitoring: Vec<String>,
-    /// The heartbeat timeout in milliseconds: the time without a heartbeat after which the other members take
-    /// over the sagas of a member. A member stops taking steps after half of it. Default: 5,000; minimum:
-    /// 1,000.
-    pub silence_ms: u64,
+    /// The heartbeat timeout: the time without a heartbeat after which the other members take over the sagas of a
+    /// member. A member stops taking steps after half of it. The key `silence_ms` has it in milliseconds. Default:
+    /// 5,000; minimum: 1,000.
+    #[serde(rename = "silence_ms", deserialize_with = "milliseconds")]
+    pub heartbeat_timeout: Duration,
 }
 
 /// The servers' `sync_interval`: the time at which acknowledged events are on disk.
@@ -64,7 +65,7 @@ impl Default for JetStreamOptions {
             sync: SyncPolicy::default(),
             monitoring: Vec::new(),
             // Five heartbeats. A host on a busy machine is not late by as much.
-            silence_ms: 5_000,
+            heartbeat_timeout: Duration::from_secs(5),
         }
     }
 }

@@ -23,6 +23,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::contract::HttpOrigin;
+use crate::model::CorrelationId;
 use crate::runtime::guest::{Identity, InstanceData, service_name};
 
 pub use client::{GrantError, HeaderError, HttpClient, Resolve, system_resolver};
@@ -82,7 +83,7 @@ impl HttpAccess {
 /// A command's way out.
 pub(crate) struct HttpCall {
     pub(crate) outgoing: Arc<dyn Outgoing>,
-    pub(crate) correlation_id: Arc<str>,
+    pub(crate) correlation_id: CorrelationId,
 }
 
 /// An instance's side of HTTP: what becomes of the requests that it makes.
@@ -167,16 +168,18 @@ impl WasiHttpHooks for HttpHooks {
         let (service, id) = (service_name(self.identity.as_deref()), self.id.clone());
         if let Some(call) = &self.call {
             self.sent += 1;
-            trace::set(request.headers_mut(), &call.correlation_id, &id, self.sent);
+            trace::set(request.headers_mut(), call.correlation_id.as_str(), &id, self.sent);
         }
-        let admitted = self.admit(&service, &request);
+        let admitted = self.admit(service.as_str(), &request);
         let (limits, under_way) = (self.limits, self.under_way.clone());
         Box::new(async move {
             let _under_way = under_way;
             let target = format!("{} {}", request.method(), policy::shown(request.uri()));
-            let exchange = tokio::time::timeout(limits.time, exchange(&service, admitted, request, &limits));
+            let exchange =
+                tokio::time::timeout(limits.time, exchange(service.as_str(), admitted, request, &limits));
             let answer = exchange.await;
-            let answer = answer.unwrap_or_else(|_| Err(policy::too_slow(&service, &target, limits.time)));
+            let answer =
+                answer.unwrap_or_else(|_| Err(policy::too_slow(service.as_str(), &target, limits.time)));
             let answer = answer.map_err(|failure| {
                 tracing::warn!(%service, call = &*id, "{failure}");
                 WasiError::from(failure)

@@ -9,7 +9,8 @@ const MAX_MESSAGE_BYTES: usize = 8 << 10;
 impl Host for InstanceData {
     fn log(&mut self, level: Level, mut message: String) -> wasmtime::Result<()> {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
-        let service = &*self.service();
+        let service = self.service();
+        let service = service.as_str();
         let call = self.scope.as_ref().map_or("", |scope| &scope.id);
         match level {
             Level::Trace => tracing::trace!(target: "component", service, call, "{message}"),

@@ -68,7 +68,7 @@ impl super::super::guest::Identity {
     /// Checks that the component may ask what it asks.
     pub(super) fn permitted(&self, request: services::Request) -> wasmtime::Result<Request> {
         let services::Request { service, query, arguments, time_limit_ms } = request;
-        if *service != *self.manifest.service && !self.manifest.permissions.services.contains(&service) {
+        if self.manifest.service != *service && !self.manifest.permissions.services.contains(&service) {
             let error = format!("the manifest does not ask for the permission to query {service:?}");
             return Err(wasmtime::Error::msg(error));
         }

@@ -153,7 +153,7 @@ fn host_step(step: steps::Action) -> wasmtime::Result<Step> {
 fn guest_answer(answer: Result<Outcome, Rejection>) -> Result<steps::Outcome, types::Rejection> {
     let outcome = answer.map_err(|rejection| types::Rejection::from(&rejection))?;
     let event = |event: NewEvent| types::Event {
-        name: event.name.as_ref().to_owned(),
+        name: event.name.as_str().to_owned(),
         payload: event.payload.as_str().to_owned(),
     };
     Ok(steps::Outcome {

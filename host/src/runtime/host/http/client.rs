@@ -23,6 +23,7 @@ use tower_service::Service;
 
 use super::{HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse, Outgoing, policy};
 use crate::contract::{Grants, HttpGrant, HttpOrigin, SecretError, SecretSource};
+use crate::model::ServiceName;
 
 /// How long a connection is kept for the next request. Servers commonly close theirs after a minute or more.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -53,11 +54,11 @@ pub struct HttpClient {
 }
 
 /// By service.
-type Origins = HashMap<Arc<str>, HashMap<HttpOrigin, Arc<Granted>>>;
+type Origins = HashMap<ServiceName, HashMap<HttpOrigin, Arc<Granted>>>;
 
 /// A grant and its connections. No two grants share any: what one may reach, another may not.
 struct Granted {
-    service: Arc<str>,
+    service: ServiceName,
     grant: Arc<HttpGrant>,
     headers: Vec<(HeaderName, HeaderValue)>,
     client: Client<HttpsConnector<HttpConnector<CheckedResolver>>, Full<Bytes>>,
@@ -120,7 +121,7 @@ impl HttpClient {
 
     /// Grants services these origins with the deployments that run from now on: with any method, at public addresses, without
     /// secrets. What the configuration says of the same origin goes before.
-    pub fn follow(&self, granted: impl IntoIterator<Item = (Arc<str>, HttpOrigin)>) {
+    pub fn follow(&self, granted: impl IntoIterator<Item = (ServiceName, HttpOrigin)>) {
         let deployed = self.deployed.load();
         let [before, _] = &**deployed;
         let mut now = Origins::new();
@@ -129,7 +130,7 @@ impl HttpClient {
             let known = before.get(&service).and_then(|origins| origins.get(&origin)).cloned();
             let granted = known.unwrap_or_else(|| {
                 let grant = HttpGrant::with_deployment(origin.clone());
-                Arc::new(Granted::new(&service, grant, Vec::new(), &self.resolve))
+                Arc::new(Granted::new(service.as_str(), grant, Vec::new(), &self.resolve))
             });
             now.entry(service).or_default().insert(origin, granted);
         }
@@ -169,9 +170,9 @@ impl Granted {
         headers: Vec<(HeaderName, HeaderValue)>,
         resolve: &Resolve,
     ) -> Self {
-        let (service, grant) = (Arc::from(service), Arc::new(grant));
+        let (service, grant) = (ServiceName::from(service), Arc::new(grant));
         let resolver =
-            CheckedResolver { service: Arc::clone(&service), grant: grant.clone(), resolve: resolve.clone() };
+            CheckedResolver { service: service.clone(), grant: grant.clone(), resolve: resolve.clone() };
         let mut connector = HttpConnector::new_with_resolver(resolver);
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -190,7 +191,7 @@ impl Granted {
 
     /// Follows no redirect: the answer goes to the component as it is.
     async fn send(&self, mut request: HttpRequest, limit: usize) -> Result<HttpResponse, HttpFailure> {
-        let (service, origin) = (&*self.service, &self.grant.origin);
+        let (service, origin) = (self.service.as_str(), &self.grant.origin);
         // The connector asks no resolver for an address in the place of a name.
         if let Some(address) = origin.literal() {
             policy::check_addresses(service, &self.grant, &[address])?;
@@ -252,7 +253,7 @@ fn secret_header(name: &str, secret: &SecretSource) -> Result<(HeaderName, Heade
 /// another address between the check and the connection.
 #[derive(Clone)]
 struct CheckedResolver {
-    service: Arc<str>,
+    service: ServiceName,
     grant: Arc<HttpGrant>,
     resolve: Resolve,
 }
@@ -270,9 +271,9 @@ impl Service<Name> for CheckedResolver {
         let Self { service, grant, resolve } = self.clone();
         Box::pin(async move {
             let addresses = resolve(name.as_str().to_owned()).await;
-            let addresses =
-                addresses.map_err(|error| policy::no_address(&service, &grant.origin, &error.to_string()))?;
-            policy::check_addresses(&service, &grant, &addresses)?;
+            let addresses = addresses
+                .map_err(|error| policy::no_address(service.as_str(), &grant.origin, &error.to_string()))?;
+            policy::check_addresses(service.as_str(), &grant, &addresses)?;
             // The connector puts the URL's port in the place of 0.
             let sockets: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
             Ok(sockets.into_iter())
