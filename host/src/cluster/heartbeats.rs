@@ -142,7 +142,7 @@ impl Cluster {
             // Err: the connection is closed, so the other members miss the heartbeat.
             Ok(text) => drop(sharing.client.publish(sharing.subject.clone(), text.into()).await),
             Err(error) => {
-                tracing::error!(error = %Chain(&error), "failed to write a heartbeat; other hosts may take over sagas");
+                tracing::error!(error = %Chain(&error), "failed to write a heartbeat; its sagas may move");
             }
         }
     }
@@ -198,15 +198,6 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_heartbeat_of_an_older_host_can_be_read() {
-        let text = r#"{"node": {"id": "b", "name": "b", "address": "127.0.0.1:7071", "version": "0.1.0",
-            "since": "2026-11-22T03:18:01.250Z", "position": 40, "deployment": 2, "troubles": ["NATS is away"]},
-            "process": "01990000-0000-7000-8000-000000000001", "leaving": false}"#;
-        let heartbeat: Heartbeat = serde_json::from_str(text).unwrap();
-        assert_eq!(heartbeat.member.status.warnings, ["NATS is away"]);
-    }
 
     #[test]
     fn a_host_that_hears_itself_has_a_lease_until_another_process_has_its_id() {

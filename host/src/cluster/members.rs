@@ -63,8 +63,8 @@ pub struct Status {
     pub position: Position,
     /// The version of the stream of deployments up to which it runs them.
     pub deployment: Version,
-    /// Its warnings, a sentence each. Older hosts call them `troubles`, and the members of one cluster may
-    /// have different versions during an upgrade.
+    /// Its warnings, a sentence each. The alias is the name that older hosts write: during an upgrade the
+    /// members of a cluster have different versions.
     #[serde(alias = "troubles", default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -285,8 +285,8 @@ impl Cluster {
         let observed = self.observed();
         if observed.has_duplicate_id(timeout) {
             return Some(format!(
-                "another host has the id {}, so no saga runs here: delete the file {FILE} in the data directory of one \
-                 of them and start it again",
+                "another host has the id {}, so no saga runs here: delete the file {FILE} in the data \
+                 directory of one of them and start it again",
                 self.0.me
             ));
         }
@@ -329,6 +329,15 @@ mod tests {
         for (before, after) in three.iter().zip(&two) {
             assert!(before == "b" || before == after);
         }
+    }
+
+    #[test]
+    fn the_warnings_of_an_older_host_are_read() {
+        let text = r#"{"id": "b", "name": "b", "address": "127.0.0.1:7071", "version": "0.1.0",
+            "since": "2026-11-22T03:18:01.250Z", "position": 40, "deployment": 2,
+            "troubles": ["NATS does not answer"]}"#;
+        let member: Member = serde_json::from_str(text).unwrap();
+        assert_eq!(member.status.warnings, ["NATS does not answer"]);
     }
 
     #[test]

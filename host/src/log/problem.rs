@@ -26,8 +26,8 @@ impl From<&AppendError> for Problem {
             }
             AppendError::Failed(_) => Self::unavailable(
                 "log-unavailable",
-                "The log cannot be written, and whether the command took effect is not known. It is safe to send \
-                 it again with its Idempotency-Key.",
+                "The log cannot be written, and whether the command took effect is not known. It is safe to \
+                 send it again with its Idempotency-Key.",
             ),
         };
         problem.with_log_text(Chain(error).to_string())

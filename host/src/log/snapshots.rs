@@ -64,7 +64,7 @@ impl Snapshots {
         let connection = match connect(&file) {
             Ok(connection) => connection,
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "cannot use the file of snapshots; it is replaced by an empty one");
+                tracing::warn!(error = %Chain(&error), "cannot use the snapshots; starting without any");
                 remove(dir).map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
                 connect(&file).map_err(|source| OpenError::Database { file: file.clone(), source })?
             }
@@ -80,7 +80,7 @@ impl Snapshots {
         let name = stream.clone();
         let read = self.readers.run(move |connection| read(connection, &name, state_version)).await;
         read.unwrap_or_else(|error| {
-            tracing::warn!(%stream, error = %Chain(&error), "cannot read a snapshot; the state is folded from the events");
+            tracing::warn!(%stream, error = %Chain(&error), "cannot read a snapshot; folding the events");
             None
         })
     }
@@ -91,7 +91,7 @@ impl Snapshots {
         match self.queue.try_send(Save { stream, state_version, snapshot }) {
             Ok(()) => {}
             Err(TrySendError::Full(save) | TrySendError::Disconnected(save)) => {
-                tracing::debug!(stream = %save.stream, "dropped a snapshot; the state is folded from an older one");
+                tracing::debug!(stream = %save.stream, "dropped a snapshot; the older one stays");
             }
         }
     }
@@ -152,7 +152,7 @@ fn write_all(mut connection: Connection, saves: &Receiver<Save>) {
     while let Ok(first) = saves.recv() {
         let group = std::iter::once(first).chain(saves.try_iter().take(QUEUE - 1));
         if let Err(error) = write(&mut connection, group) {
-            tracing::warn!(error = %Chain(&error), "cannot write snapshots; states are folded from older ones");
+            tracing::warn!(error = %Chain(&error), "cannot write snapshots; the older ones stay");
         }
     }
 }

@@ -20,7 +20,7 @@ const WORTHWHILE_PAGES: i64 = 2_048;
 pub(super) fn run(connection: &Connection, committed: &Receiver<()>) {
     while committed.recv().is_ok() {
         if let Err(error) = checkpoint(connection) {
-            tracing::warn!(error = %Chain(&error), "a checkpoint of the event log failed; the next commit retries it");
+            tracing::warn!(error = %Chain(&error), "a checkpoint of the log failed; it is retried");
         }
         thread::sleep(INTERVAL);
     }

@@ -74,7 +74,8 @@ pub enum OpenError {
     },
     /// A newer version of Kontor has written the file.
     #[error(
-        "{} was written by a newer version of Kontor (layout {found}, this one knows {LAYOUT}): use that version",
+        "{} was written by a newer version of Kontor (layout {found}, this one knows {LAYOUT}): \
+         use that version",
         file.display()
     )]
     Newer {

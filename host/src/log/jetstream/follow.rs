@@ -47,8 +47,8 @@ enum Broken {
     #[error("messages of the stream are not delivered")]
     Stalled,
     #[error(
-        "message {missing} of the stream is missing: it has been deleted or purged; restore the stream from a \
-         backup, or start with a new one"
+        "message {missing} of the stream is missing: it has been deleted or purged; restore the stream from \
+         a backup, or start with a new one"
     )]
     Gap { missing: Sequence },
     #[error(transparent)]

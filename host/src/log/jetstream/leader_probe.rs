@@ -117,7 +117,8 @@ impl LeaderProbe {
             true => tracing::info!(stream = self.name, "the log is available again; commands are accepted"),
             false => tracing::warn!(
                 stream = self.name,
-                "the log is unavailable: the NATS servers do not answer, or have no leader for it; commands are refused"
+                "the log is unavailable: the NATS servers do not answer, or have no leader for it; commands \
+                 are refused"
             ),
         }
     }

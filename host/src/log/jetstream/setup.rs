@@ -39,9 +39,9 @@ pub struct JetStreamOptions {
     /// The monitoring address of each server, where `sync` is checked: `http://127.0.0.1:8222`. Required with
     /// `sync = "always"`.
     pub monitoring: Vec<String>,
-    /// The heartbeat timeout: the time without a heartbeat after which the other members take over the sagas of a
-    /// member. A member stops taking steps after half of it. The key `silence_ms` has it in milliseconds. Default:
-    /// 5,000; minimum: 1,000.
+    /// The heartbeat timeout: the time without a heartbeat after which the other members take over the sagas
+    /// of a member. A member stops taking steps after half of it. The key `silence_ms` has it in
+    /// milliseconds. Default: 5,000; minimum: 1,000.
     #[serde(rename = "silence_ms", deserialize_with = "milliseconds")]
     pub heartbeat_timeout: Duration,
 }
@@ -89,7 +89,8 @@ pub enum SetupError {
     },
     /// The server accepts only small messages.
     #[error(
-        "the NATS server accepts messages of {found} bytes; the log needs {LEAST_PAYLOAD}: raise its `max_payload`"
+        "the NATS server accepts messages of {found} bytes, and the log needs {LEAST_PAYLOAD}: raise \
+         its `max_payload`"
     )]
     SmallPayload {
         /// The server's `max_payload`.
@@ -97,7 +98,8 @@ pub enum SetupError {
     },
     /// The server refuses to create the stream or to describe it.
     #[error(
-        "the stream {stream} cannot be created or read; is JetStream enabled, with {replicas} servers or more?"
+        "the stream {stream} cannot be created or read; is JetStream enabled, with {replicas} servers or \
+         more?"
     )]
     Stream {
         /// The name of the stream.
@@ -117,8 +119,9 @@ pub enum SetupError {
     },
     /// The policy `always` cannot be checked, because no monitoring address is configured.
     #[error(
-        "it is unknown whether the NATS servers sync messages to disk before they acknowledge them: set their \
-         monitoring addresses in `jetstream.monitoring`, or accept later syncs with `jetstream.sync = \"interval\"`"
+        "it is unknown whether the NATS servers sync messages to disk before they acknowledge them: set \
+         their monitoring addresses in `jetstream.monitoring`, or accept later syncs with \
+         `jetstream.sync = \"interval\"`"
     )]
     SyncUnknown,
     /// A server syncs only now and then, against the policy `always`.
@@ -141,9 +144,9 @@ pub enum SetupError {
     },
     /// The stream has fewer messages than the local copy.
     #[error(
-        "the stream {stream} ends at message {stream_ends}, but the copy in the data directory has {copy_ends}: the \
-         stream has lost messages, perhaps it was restored from an older backup; if that is intended, start with an \
-         empty data directory"
+        "the stream {stream} ends at message {stream_ends}, but the copy in the data directory has \
+         {copy_ends}: the stream has lost messages, perhaps it was restored from an older backup; if that is \
+         intended, start with an empty data directory"
     )]
     Shortened {
         /// The name of the stream.
@@ -308,7 +311,7 @@ async fn check_sync(options: &JetStreamOptions) -> Result<(), SetupError> {
     // it.
     let enough = silent.len() * 2 < options.monitoring.len();
     for error in &silent {
-        tracing::warn!(error = %Chain(error), "cannot check whether a NATS server syncs its messages to disk");
+        tracing::warn!(error = %Chain(error), "cannot check how a NATS server syncs messages to disk");
     }
     match silent.into_iter().next() {
         Some(error) if !enough => Err(error),

@@ -4,7 +4,8 @@
 //!
 //! ```json
 //! {"stream": "order/0199…", "part": 1, "parts": 1, "commits": [
-//!     {"expected": 0, "meta": {"command_id": "…", …}, "events": [{"name": "order-created", "payload": {…}}]}]}
+//!     {"expected": 0, "meta": {"command_id": "…", …},
+//!      "events": [{"name": "order-created", "payload": {…}}]}]}
 //! ```
 //!
 //! A batch for several event streams is several messages, all or none of which the server stores, in
