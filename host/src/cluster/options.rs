@@ -41,7 +41,7 @@ pub struct NatsUrl(Vec<ServerAddr>);
 
 /// The text is not the address of NATS servers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no address of a NATS server; it looks like nats://127.0.0.1:4222")]
+#[error("this is not the address of a NATS server, such as nats://127.0.0.1:4222")]
 pub struct InvalidNatsUrl;
 
 impl NatsUrl {

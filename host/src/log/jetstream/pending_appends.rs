@@ -17,7 +17,9 @@ use crate::log::{AppendError, Appended};
 /// it.
 pub(super) type Outcome = Result<Appended, AppendError>;
 
+/// The messages of this process whose outcome is open.
 pub(super) struct PendingAppends {
+    /// The process, for as long as it has the log open.
     process: Uuid,
     registered: Mutex<Registered>,
     /// The last message that is known to be in the stream.
@@ -26,9 +28,12 @@ pub(super) struct PendingAppends {
     copied: watch::Sender<Sequence>,
 }
 
+/// The messages that wait for their outcome.
 #[derive(Default)]
 struct Registered {
+    /// The number of the next message.
     next: u64,
+    /// The receivers of the outcomes, by the numbers of their messages.
     waiting: HashMap<u64, oneshot::Sender<Outcome>>,
 }
 
