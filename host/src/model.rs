@@ -388,7 +388,7 @@ pub struct Rejection {
     pub code: String,
     /// The reason, for humans.
     pub message: String,
-    /// More for the client's code, in a shape that belongs to the code of the rejection.
+    /// Further details, in a shape that depends on the code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Json>,
 }

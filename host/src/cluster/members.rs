@@ -2,7 +2,7 @@
 //!
 //! Every member sends five heartbeats in its heartbeat timeout, on a plain subject of NATS. A member without
 //! a heartbeat for the whole timeout counts as gone, and its sagas are distributed anew: each saga belongs to
-//! the member with the highest hash of both their names. So members that see the same members agree on the
+//! the member with the highest hash of both ids. So members that see the same members agree on the
 //! owner, and only the sagas of a member that came or went move. Where members do not see the same, the
 //! saga's journal decides: a member takes over a saga by writing an entry there.
 //!
@@ -63,8 +63,9 @@ pub struct Status {
     pub position: Position,
     /// The version of the stream of deployments up to which it runs them.
     pub deployment: Version,
-    /// Its warnings, a sentence each. The alias is the name that older hosts write: during an upgrade the
-    /// members of a cluster have different versions.
+    /// Its warnings, a sentence each.
+    // The alias is the name that older hosts write: during an upgrade the members of a cluster have different
+    // versions.
     #[serde(alias = "troubles", default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
