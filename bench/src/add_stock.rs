@@ -41,7 +41,7 @@ impl AddStock {
         command
     }
 
-    /// A new server, so that no round inherits the log or the backlog of the one before.
+    /// Measures a new server, so that no round inherits the log or the backlog of the one before.
     fn round(&self, command: Command) -> anyhow::Result<Round> {
         fs::create_dir_all(&self.turns.data)?;
         let server = Server::start(command, &self.turns.data)?;
@@ -50,7 +50,7 @@ impl AddStock {
     }
 }
 
-/// Each connection adds to one of so many products.
+/// Returns the work of a connection: it adds stock to one of `products` products.
 pub(crate) fn add_stock(products: usize) -> impl Fn(usize) -> Work + Clone + Send + Sync + 'static {
     let add: Arc<[Work]> = (0..products)
         .map(|index| format!("/products/{}/add-stock", shop::product(index)))
@@ -59,7 +59,7 @@ pub(crate) fn add_stock(products: usize) -> impl Fn(usize) -> Work + Clone + Sen
     move |connection: usize| add[connection % add.len()].clone()
 }
 
-/// This program again, as the server that Kontor is compared with.
+/// Returns the command that runs this program as the server that Kontor is compared with.
 fn native() -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("native");

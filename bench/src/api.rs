@@ -1,4 +1,4 @@
-//! A host as its operator asks it: one request after another, answered with JSON.
+//! An operator's client of a host: one request after another, answered with JSON.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use crate::http::{Connection, request, request_of};
 
-/// What the order service asks for.
+/// The permissions that the order service asks for.
 const GRANTS: &str = "grant=service:inventory&grant=service:payment&grant=service:delivery";
 
 pub(crate) struct Api {
@@ -19,19 +19,20 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// On a connection of its own. The host ends it when nothing has come over it for a while.
+    /// Opens a connection of its own. The host closes it after a while without requests.
     pub(crate) fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let connection = RefCell::new(runtime.block_on(Connection::open(address))?);
         Ok(Self { runtime, connection })
     }
 
-    /// The status and the body, whatever they are.
+    /// Sends a GET. Returns the status and the body, whatever they are.
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<(u16, Value)> {
         self.send(&request("GET", path, ""))
     }
 
-    /// A page of the log behind a position, and what to ask for next; none if that was the last.
+    /// Returns the page of the log after a position, and the position for the next page, or `None` if this
+    /// was the last.
     pub(crate) fn page(&self, after: u64) -> anyhow::Result<(Vec<Value>, Option<u64>)> {
         let path = format!("/events?limit=1000&after={after}");
         let page = request_of("application/json", "GET", &path, "accept: application/json\r\n", b"");
@@ -40,7 +41,8 @@ impl Api {
         Ok((events, page["next"].as_u64()))
     }
 
-    /// Deploys a version of the order service; the report of its gates. `parameters`: such as `dry-run=true&`.
+    /// Deploys a version of the order service and returns the report of its gates. An example of
+    /// `parameters`: `dry-run=true&`.
     pub(crate) fn deploy(&self, wasm: &[u8], parameters: &str) -> anyhow::Result<Value> {
         let path = format!("/admin/plugins?{parameters}{GRANTS}");
         match self.send(&request_of("application/wasm", "PUT", &path, "", wasm))? {

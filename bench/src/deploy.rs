@@ -1,4 +1,4 @@
-//! How long a deployment takes: versions of the order service on a log of many orders, gate by gate.
+//! The time of a deployment, gate by gate: versions of the order service on a log of many orders.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,9 +18,10 @@ use crate::api::Api;
 use crate::orders::{Shop, changed_twice};
 use crate::server::{Server, new_data};
 
-/// Orders whose events are appended in turns, as those of orders that are placed at the same time are.
+/// The number of orders whose events are interleaved in the log, like those of orders placed at the same
+/// time.
 const TOGETHER: u64 = 500;
-/// How often is looked whether the host has read the log.
+/// The interval of the checks whether the host has read the log.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Deploy the order service and its next version on a log of many orders
@@ -41,7 +42,7 @@ pub(crate) struct Deploy {
     /// The next version of the order service
     #[arg(long, default_value = "../target/fixtures/next-order.wasm")]
     next: PathBuf,
-    /// Where the host's data directory is made: on the disk to be measured
+    /// Directory for the host's data directory: on the disk to be measured
     #[arg(long, default_value = "../target")]
     data: PathBuf,
     /// Print the figures as JSON
@@ -53,9 +54,9 @@ pub(crate) struct Deploy {
 #[derive(Serialize)]
 struct Deployed {
     what: String,
-    /// From the first byte of the component sent to the last of the report.
+    /// The time from the first byte of the component sent to the last byte of the report.
     took_ms: u64,
-    /// What the host says about it.
+    /// The host's report.
     report: Value,
 }
 
@@ -114,8 +115,9 @@ impl Deploy {
         Ok(())
     }
 
-    /// A directory with the components that the order service asks. It is not there itself, or it would go on with all orders;
-    /// and no reports, which would still be made while gates are measured.
+    /// Makes a directory with the components that the order service asks. It lacks the order service, which
+    /// would resume the sagas of all orders, and the report service, whose read model would still be built
+    /// while the gates are measured.
     fn others(&self) -> anyhow::Result<TempDir> {
         let folder = tempfile::tempdir_in(&self.data)?;
         for service in ["inventory.wasm", "payment.wasm", "delivery.wasm"] {
@@ -142,7 +144,7 @@ fn meta(time_ms: u64) -> Arc<Meta> {
     })
 }
 
-/// Waits until a host has looked at the whole log: before that, it does not say of a saga that there is none.
+/// Waits until a host has read the whole log: only then it answers that a saga does not exist.
 fn wait_until_read(api: &Api) -> anyhow::Result<()> {
     loop {
         match api.get("/sagas/none")? {

@@ -1,4 +1,5 @@
-//! HTTP/1.1 as far as a load generator needs it: fixed requests, one at a time on a connection that stays open.
+//! The part of HTTP/1.1 that a load generator needs: fixed requests, one at a time on a connection that stays
+//! open.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,17 +11,17 @@ use tokio::net::TcpStream;
 /// A reply to a command is about 400 bytes; a longer one grows the buffer.
 const BUFFER_BYTES: usize = 4_096;
 
-/// The bytes of a request with a JSON body.
+/// Returns the bytes of a request with a JSON body.
 pub(crate) fn request(method: &str, path: &str, body: &str) -> Arc<[u8]> {
     request_with(method, path, "", body)
 }
 
-/// The same with more headers, each with its line's end.
+/// Returns the same with more headers, each with its line's end.
 pub(crate) fn request_with(method: &str, path: &str, headers: &str, body: &str) -> Arc<[u8]> {
     request_of("application/json", method, path, headers, body.as_bytes())
 }
 
-/// The same with a body of another type.
+/// Returns the same with a body of another content type.
 pub(crate) fn request_of(
     content_type: &str,
     method: &str,
@@ -40,7 +41,7 @@ pub(crate) fn request_of(
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// Where the body of the last reply begins in it.
+    /// The index in the buffer where the body of the last reply begins.
     body_at: usize,
 }
 
@@ -59,7 +60,7 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::with_capacity(BUFFER_BYTES), body_at: 0 })
     }
 
-    /// Sends a request, reads the whole reply, returns its status.
+    /// Sends a request, reads the whole reply and returns its status.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> io::Result<u16> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
@@ -76,18 +77,18 @@ impl Connection {
         }
     }
 
-    /// The body of the last reply.
+    /// Returns the body of the last reply.
     pub(crate) fn body(&self) -> &[u8] {
         &self.buffer[self.body_at..]
     }
 
-    /// The reply to the last request, for an error message.
+    /// Returns the reply to the last request, for an error message.
     pub(crate) fn last_reply(&self) -> String {
         String::from_utf8_lossy(&self.buffer).into_owned()
     }
 }
 
-/// None as long as the head is not complete.
+/// Reads the head of a reply. Returns `None` as long as it is not complete.
 fn head(reply: &[u8]) -> io::Result<Option<Head>> {
     let Some(end) = reply.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_tells_the_status_and_the_length_once_it_is_complete() {
+    fn a_head_has_the_status_and_the_length_once_it_is_complete() {
         let reply = b"HTTP/1.1 201 Created\r\netag: \"1\"\r\nContent-Length: 2\r\n\r\n{}";
         let expected = Head { status: 201, head_bytes: reply.len() - 2, body_bytes: 2 };
         assert_eq!(head(reply).unwrap(), Some(expected));

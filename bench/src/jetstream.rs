@@ -1,4 +1,5 @@
-//! What a log that others keep costs: the same commands on the embedded log, on one nats-server and on three.
+//! The cost of a log on other servers: the same commands on the embedded log, on one nats-server and on
+//! three.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,14 +18,15 @@ use crate::server::{Server, cpu_time, new_data};
 use crate::shop;
 use crate::turns::Turns;
 
-/// The logs that are compared, with how many nats-servers keep them. The last one is what the others are compared with.
+/// The compared logs with the number of nats-servers that keep them. The last one is the baseline.
 const LOGS: [(&str, usize); 3] = [("JetStream R1", 1), ("JetStream R3", 3), ("embedded", 0)];
 
 const WARNING: &str = "\
-The nats-servers share the processors and the disk of this machine with the host and with each other, and each of the three of
-R3 writes everything to that one disk. On machines of their own R3 costs less, and a round trip over their network more.";
+The nats-servers share the processors and the disk of this machine with the host and with each other, and
+each of the three of R3 writes everything to that one disk. On machines of their own R3 costs less, and a
+round trip over their network more.";
 
-/// Compare commands, and orders with their saga, on the embedded log, on one nats-server and on three, in turns
+/// Compare commands and orders on the embedded log, on one nats-server and on three, in turns
 #[derive(clap::Args)]
 pub(crate) struct JetStream {
     /// Products; each order takes one of each of two
@@ -37,7 +39,7 @@ pub(crate) struct JetStream {
     turns: Turns,
 }
 
-/// What each connection does again and again.
+/// The work that each connection repeats.
 type Load = Arc<dyn Fn(usize) -> Work + Send + Sync>;
 
 impl JetStream {
@@ -73,7 +75,7 @@ impl JetStream {
         Ok(Report::new(unit, vec![one, three], embedded))
     }
 
-    /// New servers, so that no round inherits the log or the backlog of the one before.
+    /// Measures new servers, so that no round inherits the log or the backlog of the one before.
     fn round(&self, servers: usize, load: Load) -> anyhow::Result<Round> {
         let installed = Installed { program: self.nats_server.clone(), data: self.turns.data.clone() };
         let nats = match servers {
@@ -96,7 +98,7 @@ impl JetStream {
     }
 }
 
-/// The `kontor.toml` of a host whose log these servers keep; without any it is embedded.
+/// Returns the `kontor.toml` of a host whose log these servers keep. Without servers the log is embedded.
 fn configured(nats: &[NatsServer]) -> String {
     if nats.is_empty() {
         return String::new();

@@ -1,4 +1,5 @@
-//! The load generator: each connection does its work again as soon as it is done, or work is due at a fixed rate.
+//! The load generator: each connection repeats its work as soon as it is done, or work is due at a fixed
+//! rate.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,24 +11,26 @@ use tokio::task::JoinSet;
 
 use crate::http::Connection;
 
-/// What a connection sends one after another, each when the one before is answered. Only as a whole is it a success.
+/// The requests that a connection sends, each when the one before is answered. The work succeeds only if all
+/// do.
 pub(crate) type Work = Vec<Arc<[u8]>>;
 
-/// What came back.
+/// The answers to some work.
 #[derive(Default)]
 pub(crate) struct Answers {
-    /// From the first byte sent, or from when it was due, to the last byte read, in microseconds, of the work that was answered
-    /// with 2xx throughout.
+    /// The latencies in microseconds of the work that succeeded: from the first byte sent, or from the moment
+    /// when the work was due, to the last byte read.
     pub(crate) latencies_us: Vec<u32>,
-    /// Work that was answered with anything else, which ends it.
+    /// The number of pieces of work that failed, because a request was not answered with 2xx.
     pub(crate) errors: u64,
-    /// The first of these answers.
+    /// The first answer that was not 2xx.
     pub(crate) first_error: Option<String>,
 }
 
 impl Answers {
-    /// Takes in what came of work that began then, or was due then: nothing, or a refusal.
-    fn take_in(&mut self, begun: Instant, refusal: Option<String>) {
+    /// Adds the outcome of work that began at a moment, or was due then. `refusal`: the answer that was not
+    /// 2xx.
+    fn add(&mut self, begun: Instant, refusal: Option<String>) {
         match refusal {
             None => {
                 let took_us = begun.elapsed().as_micros();
@@ -54,7 +57,7 @@ impl Answers {
     }
 }
 
-/// Has `connections` connections do one piece of `work` after another for as long as `duration` says.
+/// Makes each of `connections` connections do one piece of `work` after another for `duration`.
 ///
 /// One thread serves all connections: on a small machine the generator must not crowd out what it measures.
 pub(crate) fn run(
@@ -84,20 +87,20 @@ async fn repeat(address: SocketAddr, until: Instant, work: impl Fn() -> Work) ->
     while Instant::now() < until {
         let work = work();
         let sent = Instant::now();
-        answers.take_in(sent, refusal(&mut connection, &work).await?);
+        answers.add(sent, refusal(&mut connection, &work).await?);
     }
     Ok(answers)
 }
 
-/// When work is due, whatever has become of the work before.
+/// The rate at which work is due, whether or not earlier work is done.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) per_second: u32,
     pub(crate) seconds: u32,
 }
 
-/// Does work at a pace. Work that is due while all `connections` wait for an answer is late, and its latency says so; a
-/// connection that breaks is an error, and another one takes its place.
+/// Does work at a pace. If all `connections` wait for an answer when work is due, its latency includes the
+/// delay. A connection that breaks counts as an error and is replaced.
 pub(crate) fn run_at(
     address: SocketAddr,
     connections: usize,
@@ -134,16 +137,17 @@ async fn keep_pace(
         let due = begun + Duration::from_secs(number.into()) / pace.per_second;
         tokio::time::sleep_until(due.into()).await;
         match refusal(&mut connection, &work()).await {
-            Ok(refusal) => answers.take_in(due, refusal),
+            Ok(refusal) => answers.add(due, refusal),
             Err(error) => {
-                answers.take_in(due, Some(error.to_string()));
+                answers.add(due, Some(error.to_string()));
                 connection = Connection::open(address).await?;
             }
         }
     }
 }
 
-/// Sends one request after another until one is not answered with 2xx, and returns that answer.
+/// Sends one request after another until one is not answered with 2xx. Returns that answer, or `None` if all
+/// are.
 async fn refusal(connection: &mut Connection, work: &Work) -> io::Result<Option<String>> {
     for request in work {
         let status = connection.exchange(request).await?;
@@ -163,8 +167,8 @@ mod tests {
     use super::*;
     use crate::http::request;
 
-    /// Runs work at a pace over one connection at a time to a server that takes `pause` for each answer, and ends the
-    /// connection after so many.
+    /// Runs work at a pace over one connection at a time to a server that takes `pause` for each answer, and
+    /// closes the connection after `answers` answers.
     fn at_a_pace(pace: Pace, pause: Duration, answers: usize) -> Answers {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

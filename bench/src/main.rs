@@ -1,4 +1,4 @@
-//! The program `kontor-bench`: puts load on a host and on what it is compared with.
+//! The program `kontor-bench`: puts load on a host and on the program that it is compared with.
 
 mod add_stock;
 mod api;
@@ -18,7 +18,8 @@ mod turns;
 
 use clap::{Parser, Subcommand};
 
-/// The host's: what is compared with it, and the parts of it that run here, must not differ in that.
+/// The host's allocator. The baseline, and the parts of the host that run here, must not differ from it in
+/// that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,14 +1,15 @@
-//! What Kontor is compared with: the products of the inventory as a Rust team would write them by hand for speed. The rule
-//! is a function, the state is in memory, the events go to the same log, and the reply goes out after the commit.
+//! The baseline: the products of the inventory as a Rust team would write them by hand for speed. The rule is
+//! a function, the state is in memory, the events go to the same log, and the reply goes out after the
+//! commit.
 //!
-//! The work for HTTP and for the log is the same as Kontor's: the payload is read into a type that refuses unknown fields,
-//! each command gets a UUID (version 7), the same kind of [`Meta`] is stored with its event, and the reply has the same
-//! headers and the same body. Commands on one product take effect one after another, each on the version that the one before
-//! leaves, ahead of the disk.
+//! The work for HTTP and for the log is the same as Kontor's: the payload is read into a type that rejects
+//! unknown fields, each command gets a UUID (version 7), the same kind of [`Meta`] is stored with its event,
+//! and the reply has the same headers and the same body. Commands on one product take effect in order, each
+//! on the version that the one before leaves, before that version is on disk.
 //!
-//! What is left out on purpose, because it is what the host is for: WebAssembly and its limits, dispatch, the lookup of a
-//! repeated command (its fingerprint is a constant), JSON Schema, snapshots, read models, sagas, metrics, and taking the
-//! state up again from the log.
+//! It leaves out on purpose the work that a host is for: WebAssembly and its limits, dispatch, the lookup of
+//! a repeated command (its fingerprint is a constant), JSON Schema, snapshots, read models, sagas, metrics,
+//! and rebuilding the state from the log.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -37,7 +38,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The largest quantity, 2⁵³−1, as in the inventory component.
 const MAX: u64 = 9_007_199_254_740_991;
 
-/// As long in the log as a real one.
+/// A fingerprint that is as long in the log as a real one.
 const FINGERPRINT: u64 = 12_345_678_901_234_567_890;
 
 /// Serve the products by hand-written code, as the baseline
@@ -78,11 +79,11 @@ impl Native {
 struct Shop {
     log: EmbeddedLog,
     products: RwLock<HashMap<String, Arc<Mutex<Slot>>>>,
-    /// Stands in the events' metadata, as a component's would.
+    /// The digest in the events' metadata, in the place of a component's.
     digest: Digest,
 }
 
-/// A product, or the place of one that is not registered yet.
+/// The place of a product, which may not be registered yet.
 struct Slot {
     stream: StreamId,
     version: Version,
@@ -117,7 +118,7 @@ enum Event {
     StockAdded { quantity: u64 },
 }
 
-/// The body of a reply; nothing of these products is ever reserved or shipped.
+/// The body of a reply. No piece of these products is ever reserved or shipped.
 #[derive(Serialize)]
 struct Reply<'r> {
     id: &'r str,
@@ -137,7 +138,7 @@ struct View<'r> {
     shipped: u64,
 }
 
-/// Why a command has no effect.
+/// The reason why a command has no effect.
 #[derive(Debug)]
 enum Refusal {
     InvalidPayload(String),
@@ -164,7 +165,7 @@ async fn register(
             Ok((event, product))
         }
     };
-    shop.carry_out(&slot, "register", decide).await
+    shop.process(&slot, "register", decide).await
 }
 
 async fn add_stock(
@@ -187,7 +188,7 @@ async fn add_stock(
             Ok((Event::StockAdded { quantity }, after))
         }
     };
-    shop.carry_out(&slot, "add-stock", decide).await
+    shop.process(&slot, "add-stock", decide).await
 }
 
 fn payload<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Refusal> {
@@ -207,9 +208,9 @@ impl Shop {
         Ok(products.entry(id.to_owned()).or_insert_with(slot).clone())
     }
 
-    /// Decides under the product's lock, which also gives the append its place; waits for the disk without it. Once an
-    /// append has failed, those after it are refused for their version.
-    async fn carry_out(
+    /// Decides and appends under the product's lock, so that the appends have the order of the decisions, and
+    /// waits for the disk without it. Once an append has failed, later ones fail for their version.
+    async fn process(
         &self,
         slot: &Mutex<Slot>,
         command: &str,

@@ -1,4 +1,4 @@
-//! The orders of a year, and all that happens to them. The same at every run.
+//! The orders of a year and all their events, the same at every run.
 
 use std::sync::Arc;
 
@@ -26,13 +26,14 @@ impl Shop {
                 .unwrap_or(YEAR_MS)
     }
 
-    /// Ordered by time, as UUIDs of version 7 are.
+    /// Returns the id of an order. The ids are ordered by time, like UUIDs of version 7.
     pub(crate) fn id(&self, order: u64) -> String {
         let (time, random) = (self.time_ms(order), random(order, 0));
         format!("{:08x}-{:04x}-7000-8000-{:012x}", time >> 16, time & 0xffff, random >> 16)
     }
 
-    /// One in ten is cancelled, one in twenty is changed, one in fifty is deleted, and the last ones are pending.
+    /// Returns the events of all orders. One in ten is cancelled, one in twenty is changed, one in fifty is
+    /// deleted, and the last ones are pending.
     pub(crate) fn events(&self) -> impl Iterator<Item = Recorded> + '_ {
         (0..self.orders).flat_map(|order| self.history(order))
     }
@@ -90,7 +91,7 @@ impl Shop {
     }
 }
 
-/// The events of an order that is changed twice, oldest first, each of a command of its own.
+/// Returns the events of an order that is changed twice, oldest first, each of a command of its own.
 pub(crate) fn changed_twice(order: u64) -> [(&'static str, Value); 6] {
     let [first, second, third] = [1, 2, 3].map(|quantity| bill(&lines(order, quantity)));
     let request = |previous: &Value, next: &Value| json!({"previous": previous, "next": next});
@@ -104,7 +105,7 @@ pub(crate) fn changed_twice(order: u64) -> [(&'static str, Value); 6] {
     ]
 }
 
-/// None is never: all ids and payloads are sound.
+/// Makes an event as it is in the log. Never returns `None`: all ids and payloads are valid.
 fn recorded(kind: &str, id: &str, name: &str, payload: &Value, meta: &Arc<Meta>) -> Option<Recorded> {
     let NewEvent { name, payload } = NewEvent { name: name.into(), payload: Json::of(payload).ok()? };
     let stream = StreamId::new(kind, id).ok()?;
@@ -133,7 +134,7 @@ fn created(order: u64, lines: &[Value]) -> Value {
     created
 }
 
-/// Two or three different products. Few products are in many orders, and many in few.
+/// Returns lines of two or three different products. Few products are in many orders, and many in few.
 fn lines(order: u64, quantity: u64) -> Vec<Value> {
     let first = skewed(random(order, 2), PRODUCTS);
     let count = 2 + order % 2;
@@ -163,7 +164,8 @@ fn address() -> Value {
     json!({"region": "north", "line": "27 Quay Street, second floor"})
 }
 
-/// Of so many values from 0 on, a few often and the others seldom: the first of 20,000 stands for 0.7 % of all.
+/// Returns one of the first `values` numbers, low ones more often than high ones: of 20,000 numbers, 0 is 0.7
+/// % of all results.
 pub(crate) fn skewed(random: u64, values: u64) -> u64 {
     let part = random as f64 / u64::MAX as f64;
     ((values as f64 * part * part) as u64).min(values - 1)
@@ -173,12 +175,12 @@ pub(crate) fn product(index: u64) -> String {
     format!("product-{index:04}")
 }
 
-/// Who placed an order.
+/// Returns the user who placed an order.
 pub(crate) fn user(order: u64) -> String {
     format!("user-{:05}", skewed(random(order, 1), USERS))
 }
 
-/// A number that depends on both arguments alone (SplitMix64).
+/// Returns a number that depends on both arguments alone (SplitMix64).
 pub(crate) fn random(seed: u64, stream: u64) -> u64 {
     let mut z = seed.wrapping_mul(4).wrapping_add(stream).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

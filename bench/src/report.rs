@@ -1,4 +1,4 @@
-//! The figures, for people and for programs.
+//! The figures, as a table for people and as JSON for programs.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use serde::Serialize;
 
 use crate::load::Answers;
 
-/// One measured run of one server. A request is whatever the comparison counts.
+/// One measured run of one server. A request is the unit that the comparison counts.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Round {
-    /// Answered with 2xx.
+    /// The rate of requests answered with 2xx.
     requests_per_second: f64,
-    /// 0 where nobody waits for an answer.
+    /// 0 if the generator does not wait for answers.
     p50_us: u32,
     p99_us: u32,
-    /// Processor time of the server and of those that it stands on, generator not included.
+    /// Processor time of the server and of the nats-servers under it, without the generator.
     cpu_us_per_request: f64,
     errors: u64,
 }
@@ -33,7 +33,7 @@ impl Round {
         }
     }
 
-    /// Of what went on after its requests were answered.
+    /// Returns the round of work that continued after its requests were answered.
     pub(crate) fn of_flood(done: u64, errors: u64, duration: Duration, cpu: Duration) -> Self {
         Self {
             requests_per_second: done as f64 / duration.as_secs_f64(),
@@ -45,7 +45,7 @@ impl Round {
     }
 }
 
-/// The rounds of one of those that are compared.
+/// The rounds of one compared server.
 #[derive(Debug, Serialize)]
 pub(crate) struct Series {
     name: &'static str,
@@ -70,10 +70,10 @@ impl Series {
     }
 }
 
-/// What was measured in turns.
+/// The result of a comparison in turns.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// What a connection does again and again: a `request`, an `order`.
+    /// The unit of work that a connection repeats: a `request`, an `order`.
     unit: &'static str,
     compared: Vec<Series>,
     baseline: Series,
@@ -88,17 +88,17 @@ impl Report {
         self.compared.iter().chain([&self.baseline])
     }
 
-    /// A series' median throughput as a part of the baseline's.
+    /// Returns a series' median throughput as a share of the baseline's.
     fn throughput_ratio(&self, series: &Series) -> f64 {
         series.throughput() / self.baseline.throughput()
     }
 
-    /// How many times the baseline's latency a series has.
+    /// Returns a series' latency as a multiple of the baseline's.
     fn p99_ratio(&self, series: &Series) -> f64 {
         series.p99_us() / self.baseline.p99_us()
     }
 
-    /// How many times the baseline's processor time a series needs.
+    /// Returns a series' processor time as a multiple of the baseline's.
     fn cpu_ratio(&self, series: &Series) -> f64 {
         series.cpu_us() / self.baseline.cpu_us()
     }
@@ -129,7 +129,7 @@ impl Report {
             let (throughput, cpu) = (self.throughput_ratio(series) * 100.0, self.cpu_ratio(series));
             let (name, baseline) = (series.name, self.baseline.name);
             let p99 = match self.p99_ratio(series) {
-                // Nobody waited.
+                // The generator did not wait for answers.
                 0.0 => String::new(),
                 ratio => format!(", p99 {ratio:.2} times"),
             };
@@ -155,13 +155,13 @@ impl Report {
     }
 }
 
-/// The value that the part `share` of all values does not exceed; 0 if there are none.
+/// Returns the value that the part `share` of all values does not exceed, or 0 if there are none.
 pub(crate) fn quantile(sorted: &[u32], share: f64) -> u32 {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
 }
 
-/// The middle value, or the mean of the two in the middle; not a number if there are none.
+/// Returns the middle value, or the mean of the two in the middle. Returns NaN if there are none.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);

@@ -1,4 +1,5 @@
-//! What a saga costs: orders of two lines placed by `place-order`, and by a client that sends the same commands itself.
+//! The cost of a saga: orders of two lines placed by `place-order`, and by a client that sends the same
+//! commands itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,13 +20,14 @@ use crate::server::Server;
 use crate::shop;
 use crate::turns::Turns;
 
-/// How often the end of a flood is looked for: well below what a round takes.
+/// The interval of the checks for the end of a flood: well below the time of a round.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Compare orders placed by a saga with the same commands sent one by one by a client, in turns
 #[derive(clap::Args)]
 pub(crate) struct Sagas {
-    /// Products; each order takes one of each of two. A product's state lists the orders that hold some of it, so few products get slow
+    /// Products; each order takes one of each of two. A product's state lists the orders that hold some of
+    /// it, so few products get slow
     #[arg(long, default_value_t = 1_000)]
     products: usize,
     /// The component of the shop without sagas
@@ -51,7 +53,7 @@ impl Sagas {
         self.turns.print(&report)
     }
 
-    /// The shop without sagas, with the same read models.
+    /// Makes a directory with the shop without sagas and the same read models.
     fn plugins_by_hand(&self) -> anyhow::Result<TempDir> {
         let folder = tempfile::tempdir_in(&self.turns.data)?;
         for file in [&self.by_hand, &self.turns.plugins.join("report.wasm")] {
@@ -62,7 +64,7 @@ impl Sagas {
         Ok(folder)
     }
 
-    /// A new server, so that no round inherits the log or the backlog of the one before.
+    /// Starts a new server, so that no round inherits the log or the backlog of the one before.
     fn server(&self, plugins: &Path) -> anyhow::Result<Server> {
         let mut command = Command::new(&self.turns.kontor);
         command.arg("serve").arg("--plugins").arg(plugins);
@@ -77,7 +79,8 @@ impl Sagas {
         self.turns.round(server.address, move |_| work(&orders.next()), || server.cpu_time())
     }
 
-    /// Nobody waits for the sagas of a flood: what counts is the time from its first order to the end of the last saga.
+    /// Measures a flood, whose sagas are not waited for: the time from its first order to the end of the last
+    /// saga counts.
     fn flood(&self) -> anyhow::Result<Round> {
         let server = self.server(&self.turns.plugins)?;
         let orders = Orders::of(self.products);
@@ -97,7 +100,7 @@ impl Sagas {
     }
 }
 
-/// How many sagas have ended on a server, by its metrics.
+/// Returns the number of sagas that have ended on a server, from its metrics.
 fn settled(server: &Server) -> anyhow::Result<u64> {
     let metrics = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut connection = Connection::open(server.address).await?;
@@ -109,7 +112,7 @@ fn settled(server: &Server) -> anyhow::Result<u64> {
     Ok(counts.sum())
 }
 
-/// Where the next order comes from.
+/// The source of the next order.
 #[derive(Clone)]
 pub(crate) struct Orders {
     placed: Arc<AtomicUsize>,
@@ -146,7 +149,7 @@ impl Order {
         .to_string()
     }
 
-    /// The request that creates the order under its id.
+    /// Returns the request that creates the order under its id.
     fn create(&self, headers: &str) -> Arc<[u8]> {
         let headers = format!("idempotency-key: {}\r\n{headers}", self.id);
         request_with("POST", "/orders", &headers, &self.body())
@@ -165,7 +168,7 @@ pub(crate) fn place_and_wait(order: &Order) -> Work {
     vec![order.create("prefer: wait=30\r\n")]
 }
 
-/// The steps of place-order, after the command that starts it.
+/// Returns the command that starts place-order, and the commands of its steps.
 fn send_commands(order: &Order) -> Work {
     let Order { id, products: [one, other] } = order;
     let post = |path: String, body: serde_json::Value| request("POST", &path, &body.to_string());

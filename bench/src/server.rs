@@ -1,4 +1,5 @@
-//! A server under test: a process of its own, with a data directory of its own, gone with its handle.
+//! A server under test: a process with a data directory of its own. Dropping the handle ends the process and
+//! removes the directory.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tempfile::TempDir;
 
-/// What both servers print first, before their address.
+/// The text that both servers print first, before their address.
 pub(crate) const LISTENING: &str = "listening on http://";
 
 /// The unit of the times in `/proc/<pid>/stat`, the same on every Linux.
@@ -19,18 +20,18 @@ const TICKS_PER_SECOND: u64 = 100;
 pub(crate) struct Server {
     process: Child,
     pub(crate) address: SocketAddr,
-    /// Kept open, or the server's next line would fail.
+    /// Kept open, because the server's next line would fail otherwise.
     _output: BufReader<ChildStdout>,
     _data: TempDir,
 }
 
 impl Server {
-    /// Starts `command` with a new data directory under `parent`; returns when it listens.
+    /// Starts `command` with a new data directory under `parent`. Returns when it listens.
     pub(crate) fn start(command: Command, parent: &Path) -> anyhow::Result<Self> {
         Self::start_on(command, new_data(parent)?)
     }
 
-    /// The same with a data directory that may hold something.
+    /// Starts `command` with a data directory that may have content. Returns when it listens.
     pub(crate) fn start_on(mut command: Command, data: TempDir) -> anyhow::Result<Self> {
         command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path());
         command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped());
@@ -44,23 +45,24 @@ impl Server {
         Ok(Self { process, address, _output: output, _data: data })
     }
 
-    /// The processor time that the server has used so far, to 10 ms.
+    /// Returns the processor time that the server has used so far, to 10 ms.
     pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
         cpu_time(self.process.id())
     }
 }
 
-/// The processor time that a process has used so far, to 10 ms.
+/// Returns the processor time that a process has used so far, to 10 ms.
 pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
-    // After the name, which may have blanks: the state, and as the twelfth and thirteenth utime and stime.
+    // The name, which may have blanks, ends with the last parenthesis. The fields after it begin with the
+    // state; the twelfth and thirteenth are utime and stime.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
 }
 
-/// An empty data directory under `parent`.
+/// Makes an empty data directory under `parent`.
 pub(crate) fn new_data(parent: &Path) -> anyhow::Result<TempDir> {
     fs::create_dir_all(parent)?;
     tempfile::tempdir_in(parent).with_context(|| format!("{} cannot hold the data", parent.display()))
@@ -68,7 +70,7 @@ pub(crate) fn new_data(parent: &Path) -> anyhow::Result<TempDir> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Nothing that it has written is needed any more. Err: it has ended already.
+        // Its data is not needed any more. Err: it has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,4 +1,4 @@
-//! The products that all comparisons are about.
+//! The products that all comparisons use.
 
 use std::net::SocketAddr;
 
@@ -6,14 +6,14 @@ use anyhow::bail;
 
 use crate::http::{Connection, request};
 
-/// More than any run takes.
+/// The stock of each product: more than any run takes.
 const STOCK: u64 = 1_000_000_000;
 
 pub(crate) fn product(index: usize) -> String {
     format!("product-{index:04}")
 }
 
-/// Registers so many products.
+/// Registers `products` products.
 pub(crate) fn register(address: SocketAddr, products: usize) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut connection = Connection::open(address).await?;

@@ -1,5 +1,5 @@
-//! Orders at a fixed rate, without and with another version of their service every few seconds: what callers feel of it, and
-//! whether all came out right.
+//! Orders at a fixed rate, without and with another version of their service every few seconds: the effect on
+//! callers, and a check that every order came out right.
 
 use std::collections::HashMap;
 use std::fs;
@@ -26,25 +26,25 @@ use crate::shop;
 
 /// Load that is not counted, before every round: caches fill, connections are made, instances get warm.
 const WARM_UP_SECONDS: u32 = 2;
-/// How often the log is looked at for the end of the last sagas.
+/// The interval of the checks of the log for the end of the last sagas.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Place orders at a fixed rate while the order service is swapped between two versions, and while it is not
 #[derive(clap::Args)]
 pub(crate) struct Swaps {
-    /// Orders that are due in a second, whatever becomes of those before
+    /// Orders that are due in a second, whether or not earlier ones are answered
     #[arg(long, default_value_t = 200)]
     rate: u32,
-    /// How long each round is measured
+    /// Measured seconds of each round
     #[arg(long, default_value_t = 60)]
     seconds: u32,
     /// Milliseconds from the beginning of one deployment to that of the next
     #[arg(long, default_value_t = 2_000)]
     every_ms: u64,
-    /// Orders that the history gate folds; all of them if not told
+    /// Orders that the history gate folds. Default: all
     #[arg(long)]
     sample: Option<u64>,
-    /// Connections. An order that finds none free is late, and its latency says so
+    /// Connections. The latency of an order includes the wait for a free one
     #[arg(long, default_value_t = 128)]
     connections: usize,
     /// Products; each order takes one of each of two
@@ -59,7 +59,7 @@ pub(crate) struct Swaps {
     /// The other version of the order service
     #[arg(long, default_value = "../target/fixtures/next-order.wasm")]
     next: PathBuf,
-    /// Where the servers' data directories are made: on the disk to be measured
+    /// Directory for the servers' data directories: on the disk to be measured
     #[arg(long, default_value = "../target")]
     data: PathBuf,
     /// Print the figures as JSON
@@ -74,20 +74,20 @@ struct Version {
     step_order: StepOrder,
 }
 
-/// What callers felt.
+/// The effect on callers.
 #[derive(Serialize)]
 struct Felt {
     orders: usize,
-    /// Not answered with 2xx, or not at all.
+    /// The number of orders that were not answered with 2xx, or not at all.
     failed: u64,
     p50_us: u32,
     p99_us: u32,
     max_us: u32,
     /// Processor time of the host.
     cpu_ms: u64,
-    /// From a component sent to its report, of each deployment in order.
+    /// The time of each deployment, in order: from sending the component to the end of its report.
     swaps_ms: Vec<u32>,
-    /// How many orders each version has placed, by its digest.
+    /// The number of orders that each version has placed, by its digest.
     placed: HashMap<String, usize>,
     moved: usize,
 }
@@ -123,7 +123,7 @@ impl Swaps {
         Ok(())
     }
 
-    /// A new server, so that no round inherits the log of the one before.
+    /// Measures a new server, so that no round inherits the log of the one before.
     fn round(&self, versions: &[Version; 2], swapped: bool) -> anyhow::Result<Felt> {
         let mut command = Command::new(&self.kontor);
         command.arg("serve").arg("--plugins").arg(&self.plugins);
@@ -139,7 +139,7 @@ impl Swaps {
         let (answers, swaps_ms) = thread::scope(|scope| {
             let placing = scope.spawn(move || load::run_at(address, self.connections, pace, work));
             let mut swaps_ms = Vec::new();
-            // The plugin runs, so the next version is the first to take its place.
+            // The first version runs already, so the second one is deployed first.
             for version in versions.iter().cycle().skip(1) {
                 if !swapped || placing.is_finished() {
                     break;
@@ -169,7 +169,8 @@ impl Swaps {
         })
     }
 
-    /// Deploys a version, and waits until the next one is due.
+    /// Deploys a version and waits until the next one is due. Returns the time of the deployment in
+    /// milliseconds.
     fn swap(&self, address: SocketAddr, version: &Version) -> anyhow::Result<u32> {
         let begun = Instant::now();
         let sample = self.sample.map_or_else(String::new, |orders| format!("sample={orders}&"));
@@ -205,7 +206,8 @@ impl Felt {
     }
 }
 
-/// Waits until no saga runs, then checks the laws of the shop and the step order of every saga. Panics if one is broken.
+/// Waits until no saga runs, then checks the laws of the shop and the step order of every saga. Panics if one
+/// is violated.
 fn check(address: SocketAddr, versions: &[Version; 2]) -> anyhow::Result<Placed> {
     let api = Api::open(address)?;
     laws::check(&api);

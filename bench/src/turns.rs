@@ -1,4 +1,4 @@
-//! What is compared in turns: rounds of the same load on one server after another.
+//! Comparison in turns: rounds of the same load on one server after another.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use crate::report::{Report, Round};
 /// Load that is not counted, before every round: caches fill, connections are made, instances get warm.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// How it is measured, and what.
+/// The options of a comparison.
 #[derive(clap::Args)]
 pub(crate) struct Turns {
     /// Connections; each sends its next request when the one before is answered
     #[arg(long, default_value_t = 64)]
     pub(crate) connections: usize,
-    /// How long each round is measured
+    /// Measured seconds of each round
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Rounds of each
+    /// Rounds of each server
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: usize,
     /// The program to measure
@@ -31,7 +31,7 @@ pub(crate) struct Turns {
     /// The directory of its components
     #[arg(long, default_value = "../target/plugins")]
     pub(crate) plugins: PathBuf,
-    /// Where the data directories of the servers are made: on the disk to be measured
+    /// Directory for the data directories of the servers: on the disk to be measured
     #[arg(long, default_value = "../target")]
     pub(crate) data: PathBuf,
     /// Print the figures as JSON
@@ -40,7 +40,7 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// Whether there is anything to measure, with so many of `at_least` products.
+    /// Fails if there is nothing to measure, or fewer than `at_least` products.
     pub(crate) fn check(&self, products: usize, at_least: usize) -> anyhow::Result<()> {
         ensure!(
             products >= at_least && self.connections > 0 && self.rounds > 0 && self.seconds > 0,
@@ -49,7 +49,7 @@ impl Turns {
         Ok(())
     }
 
-    /// The time that a round is measured.
+    /// Returns the measured time of a round.
     pub(crate) fn duration(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
@@ -62,7 +62,8 @@ impl Turns {
         load::run(server, self.connections, WARM_UP, work).map(drop)
     }
 
-    /// Measures a server that has just been started. `used`: the processor time so far of all that serves.
+    /// Measures a server that has just been started. `used` returns the processor time so far of all
+    /// processes that serve.
     pub(crate) fn round(
         &self,
         server: SocketAddr,

@@ -23,17 +23,12 @@ use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Depl
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
 use crate::edge::http::{self, HttpLimits};
 use crate::edge::{self, HostContext};
-use crate::log::{
-    self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
-};
+use crate::log::{self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots};
 use crate::messaging::{self, Messaging};
 use crate::model::{Json, Position};
-use crate::projection::{Projections, ProjectionsError};
-use crate::query::{Queries, QueryLimits};
-use crate::runtime::{
-    Ask, GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits,
-    system_resolver,
-};
+use crate::projection::{ProjectionDeps, Projections, ProjectionsError};
+use crate::query::{Queries, QueryDeps, QueryLimits};
+use crate::runtime::{Ask, GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits, system_resolver};
 use crate::saga::{Deps, Sagas, SagasError};
 use crate::telemetry::{self, TelemetryError};
 
@@ -196,16 +191,15 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     components.keep_releases(booted.deployments.digests().collect());
 
     let states = Arc::new(States::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
-    let projections = Projections::start(&config.data, log.clone(), components.clone(), clock.clone());
-    let projections = Arc::new(projections.await?);
-    let queries = Arc::new(Queries::new(
-        states.clone(),
-        registry.clone(),
-        projections.clone(),
-        log.clone(),
-        clock.clone(),
-        QueryLimits { catch_up: config.limits.wait, ..QueryLimits::default() },
-    ));
+    let read_models =
+        ProjectionDeps { log: log.clone(), components: components.clone(), clock: clock.clone() };
+    let projections = Arc::new(Projections::start(&config.data, read_models).await?);
+    let query_deps = {
+        let (states, registry, projections) = (states.clone(), registry.clone(), projections.clone());
+        QueryDeps { states, registry, projections, log: log.clone(), clock: clock.clone() }
+    };
+    let query_limits = QueryLimits { catch_up: config.limits.wait, ..QueryLimits::default() };
+    let queries = Arc::new(Queries::new(query_deps, query_limits));
     let ask: Arc<dyn Ask> = queries.clone();
     let dispatch = Arc::new(Dispatch::new(
         log.clone(),
@@ -223,7 +217,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         components: components.clone(),
         clock: clock.clone(),
         retries: config.retries.clone(),
-        nodes: nodes.clone(),
+        cluster: nodes.clone(),
     };
     let sagas = Arc::new(Sagas::start(&config.data, deps).await?);
     let deps = DeployDeps {

@@ -1,4 +1,6 @@
-//! Asking services: from outside, and for other services. A query changes nothing.
+//! Queries: from outside, and of other services. A query changes nothing.
+
+mod error;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,51 +14,60 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use crate::aggregate::{CallError, States, Viewed};
-use crate::clock::SharedClock;
+use crate::aggregate::{States, Viewed};
+use crate::clock::{SharedClock, deadline_after};
 use crate::deployed::Registry;
 use crate::error::Fault;
 use crate::log::EventLog;
 use crate::model::{Digest, Json, Position, QueryName, Rejection, ServiceName, StreamId, Version};
-use crate::projection::{Live, Projections};
-use crate::runtime::{
-    Access, Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
-};
+use crate::projection::{Behind, LiveReadModel, Projections, ReadModelError, Unusable};
+use crate::runtime::{Access, Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request};
 
+pub use error::QueryError;
+
+/// The answer to a query.
 #[derive(Clone, Debug)]
 pub struct Answer {
+    /// The JSON text that the component answered with.
     pub body: Json,
-    /// None if the answer may be another one next time, though nothing has changed: it comes from several services, or
-    /// depends on the time or on chance.
+    /// The content that the answer follows from. `None` if the answer may change though no event is recorded:
+    /// it comes from several services, or depends on the time or on chance.
     pub revision: Option<Revision>,
-    /// The log's position that the answer reflects at least.
+    /// The position in the log that the answer reflects at least.
     pub position: Position,
 }
 
-/// What an answer follows from: as long as that is the same, so is the answer to the same question.
+/// The content that an answer follows from: as long as it is the same, so is the answer to the same question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revision {
-    /// A component's view of one aggregate at this version.
-    View { component: Digest, version: Version },
+    /// A component's view of one aggregate.
+    View {
+        /// The component that folded the aggregate.
+        component: Digest,
+        /// The version of the aggregate.
+        version: Version,
+    },
     /// A component's reading of its read model.
     ReadModel {
+        /// The component that answered.
         component: Digest,
-        /// Which database: another one after each start, because the component may be configured otherwise.
+        /// The database. Each start gives it another id, because the component may be configured differently.
         opening: Uuid,
-        /// How often it has been changed. Events that the read model does not follow change nothing.
+        /// The number of changes to it. Events that the read model does not follow change nothing.
         changes: u64,
     },
 }
 
-/// How long and how many.
+/// The limits of queries.
 #[derive(Clone, Debug)]
 pub struct QueryLimits {
-    /// The longest that a query waits for the position that it is to see; a caller may ask for less.
+    /// The longest that a query waits for the position that it must see; a caller may ask for less.
     pub catch_up: Duration,
     /// The longest that one service waits for the answer of another, which may ask for less.
     pub nested: Duration,
-    /// Queries of read models at once, at each depth of services that ask each other: those who wait can never keep those
-    /// they wait for from running. Each holds a thread and a connection; SQLite keeps a core busy with one.
+    /// The number of queries that read at the same time at each depth of services that ask each other. A
+    /// query that waits never takes the place of one that it waits for, because that one is deeper. Each
+    /// holds a thread and a connection; SQLite keeps a core busy with one.
     pub concurrent: usize,
     /// The longest that a query waits for one of these places.
     pub place: Duration,
@@ -73,19 +84,30 @@ impl Default for QueryLimits {
     }
 }
 
-/// Answers queries, and is what components ask each other through. Cheap to clone.
-#[derive(Clone)]
-pub struct Queries {
-    shared: Arc<Shared>,
+/// The parts of a host that queries use.
+pub struct QueryDeps {
+    /// The states of aggregates, for their views.
+    pub states: Arc<States>,
+    /// The deployed services.
+    pub registry: Arc<Registry>,
+    /// The read models.
+    pub projections: Arc<Projections>,
+    /// The log, whose head a query may wait for.
+    pub log: Arc<dyn EventLog>,
+    /// The clock that gives a component its time.
+    pub clock: SharedClock,
 }
 
-struct Shared {
-    states: Arc<States>,
-    registry: Arc<Registry>,
-    projections: Arc<Projections>,
-    log: Arc<dyn EventLog>,
-    clock: SharedClock,
+/// Answers the queries of clients and of components. Cheap to clone.
+#[derive(Clone)]
+pub struct Queries {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    deps: QueryDeps,
     limits: QueryLimits,
+    /// The places at each depth, see [`QueryLimits::concurrent`].
     places: [Arc<Semaphore>; MAX_DEPTH],
 }
 
@@ -97,59 +119,59 @@ struct ViewArguments {
 }
 
 impl Queries {
-    pub fn new(
-        states: Arc<States>,
-        registry: Arc<Registry>,
-        projections: Arc<Projections>,
-        log: Arc<dyn EventLog>,
-        clock: SharedClock,
-        limits: QueryLimits,
-    ) -> Self {
+    /// Answers from these parts of a host, within these limits.
+    pub fn new(deps: QueryDeps, limits: QueryLimits) -> Self {
         let places = std::array::from_fn(|_| Arc::new(Semaphore::new(limits.concurrent)));
-        Self { shared: Arc::new(Shared { states, registry, projections, log, clock, limits, places }) }
+        Self { inner: Arc::new(Inner { deps, limits, places }) }
     }
 
-    /// Begins a question. `at_least`: what it is answered from must have that position of the log (read your writes), and
-    /// is waited for, for `wait` at most, if that is less than the limit.
+    /// Begins a question. The answer reflects the log up to `at_least` (read your writes). The question waits
+    /// for that position for `wait` at most, and never longer than [`QueryLimits::catch_up`].
     pub fn inquiry(&self, at_least: Option<Position>, wait: Option<Duration>) -> Inquiry {
-        let limit = self.shared.limits.catch_up;
+        let limit = self.inner.limits.catch_up;
         Inquiry {
-            shared: self.shared.clone(),
+            inner: self.inner.clone(),
             at_least: at_least.unwrap_or_default(),
-            deadline: Instant::now() + wait.map_or(limit, |wait| wait.min(limit)),
+            deadline: deadline_after(wait.map_or(limit, |wait| wait.min(limit))),
             trace: Arc::default(),
         }
     }
-}
 
-/// For commands and sagas, which ask as it were from outside.
-#[async_trait]
-impl Ask for Queries {
-    async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure> {
-        self.inquiry(None, None).answer_component(request, depth).await
+    /// Begins a question that is answered from what the host has now, without a wait.
+    pub fn inquiry_now(&self) -> Inquiry {
+        self.inquiry(None, None)
     }
 }
 
-/// One question from outside and all that services ask each other because of it: they wait for the same position, and what
-/// one of them does not reflect yet, the whole answer does not.
+/// Commands and sagas ask like clients: each of their queries is a question of its own.
+#[async_trait]
+impl Ask for Queries {
+    async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure> {
+        self.inquiry_now().answer_component(request, depth).await
+    }
+}
+
+/// One question from outside and all queries of services to each other that follow from it. All of them wait
+/// for the same position, and the answer reflects only what the least advanced of them reflects.
 #[derive(Clone)]
 pub struct Inquiry {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     at_least: Position,
-    /// Until when that position is waited for.
+    /// The end of the wait for that position.
     deadline: Instant,
     trace: Arc<Trace>,
 }
 
-/// What has come of an inquiry so far.
+/// The findings of an inquiry so far.
 #[derive(Default)]
 struct Trace {
     /// The lowest position of the log and all read models that were asked.
     reflects: AtomicU64,
-    /// Whether a component has asked a service.
+    /// True if a component has asked a service.
     composed: AtomicBool,
-    /// The first read model that a component asked for and that did not have the position in time.
-    behind: OnceLock<CallError>,
+    /// The first service that a component asked and whose read model did not have the position in time, and
+    /// the position that it had.
+    behind: OnceLock<(ServiceName, Position)>,
 }
 
 #[async_trait]
@@ -162,19 +184,20 @@ impl Ask for Inquiry {
 
 impl Inquiry {
     /// Asks `service` its query `query` (or the view of one of its aggregates, arguments `{"id": …}`).
-    pub async fn answer(&self, service: &str, query: &str, arguments: Json) -> Result<Answer, CallError> {
+    pub async fn answer(&self, service: &str, query: &str, arguments: Json) -> Result<Answer, QueryError> {
         self.await_log().await?;
         let answer = self.ask(0, service, query, arguments).await;
         match (answer, self.trace.behind.get()) {
-            // It could not do without what is not there yet.
-            (Err(CallError::Fault(_)), Some(behind)) => Err(behind.clone()),
+            // The component failed for want of the answer of a read model that is behind.
+            (Err(QueryError::Fault(_)), Some((service, reached))) => Err(self.behind(service, *reached)),
             (answer, _) => answer,
         }
     }
 
-    /// The revision of the answer as of now, without running a component; none if it is known only with the answer. A
-    /// component that has given an answer with this revision would give the same again.
-    pub async fn revision(&self, service: &str, query: &str) -> Result<Option<Revision>, CallError> {
+    /// Returns the revision of the answer as of now, without running a component, or `None` if it is known
+    /// only with the answer. A component that has given an answer with this revision would give the same
+    /// again.
+    pub async fn revision(&self, service: &str, query: &str) -> Result<Option<Revision>, QueryError> {
         self.await_log().await?;
         let component = self.component(service)?;
         let manifest = component.manifest();
@@ -182,7 +205,7 @@ impl Inquiry {
             return Ok(None);
         }
         let inquiry = self.clone();
-        let look = move |live: &Live| {
+        let look = move |live: &LiveReadModel| {
             let (connection, revision) = inquiry.begin_read(live)?;
             live.database.end_read(connection);
             Ok(Some(revision))
@@ -190,20 +213,21 @@ impl Inquiry {
         self.on_read_model(0, &component, look).await
     }
 
-    /// The log's position that everything found out so far reflects at least, be it an answer or a rejection.
+    /// Returns the position in the log that all findings so far reflect at least, be they an answer or a
+    /// rejection.
     pub fn reflects(&self) -> Position {
         Position::new(self.trace.reflects.load(Ordering::Relaxed))
     }
 
-    /// Waits until the log has the position. It always has those that it gave itself.
-    async fn await_log(&self) -> Result<(), CallError> {
-        let mut head = self.shared.log.head();
+    /// Waits until the log has the position. It always has the positions that it gave itself.
+    async fn await_log(&self) -> Result<(), QueryError> {
+        let mut head = self.inner.deps.log.head();
         let waited = timeout_at(self.deadline, head.wait_for(|head| *head >= self.at_least)).await;
         let arrived = matches!(waited, Ok(Ok(_)));
         drop(waited);
         let reached = *head.borrow();
         if !arrived {
-            return Err(CallError::Ahead { at_least: self.at_least, reached });
+            return Err(QueryError::Ahead { at_least: self.at_least, reached });
         }
         self.trace.reflects.store(reached.get(), Ordering::Relaxed);
         Ok(())
@@ -215,23 +239,23 @@ impl Inquiry {
             let reason = format!("services ask each other more than {MAX_DEPTH} calls deep");
             return Err(AskFailure::Unavailable(reason));
         }
-        let host_limit = self.shared.limits.nested;
+        let host_limit = self.inner.limits.nested;
         let limit = time_limit.map_or(host_limit, |limit| limit.min(host_limit));
         let error = match timeout(limit, self.ask(depth, &service, &query, arguments)).await {
             Ok(Ok(answer)) => return Ok(answer.body),
-            Ok(Err(CallError::Rejected(rejection))) => return Err(AskFailure::Rejected(rejection)),
+            Ok(Err(QueryError::Rejected(rejection))) => return Err(AskFailure::Rejected(rejection)),
             Ok(Err(error)) => error,
-            Err(_) => match self.shared.projections.position(&service) {
-                Some(reached) if reached < self.at_least => self.not_caught_up(&service, reached),
+            Err(_) => match self.inner.deps.projections.position(&service) {
+                Some(reached) if reached < self.at_least => self.behind(&ServiceName::from(service.as_str()), reached),
                 _ => {
                     let reason = format!("{service} has not answered within {limit:?}");
                     return Err(AskFailure::Unavailable(reason));
                 }
             },
         };
-        let reason = error.to_string();
-        if matches!(error, CallError::NotCaughtUp { .. }) {
-            self.trace.behind.get_or_init(|| error);
+        let reason = error.detail();
+        if let QueryError::Behind { service, reached, .. } = error {
+            self.trace.behind.get_or_init(|| (service, reached));
         }
         Err(AskFailure::Unavailable(reason))
     }
@@ -242,14 +266,14 @@ impl Inquiry {
         service: &str,
         query: &str,
         arguments: Json,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<Answer, QueryError> {
         let component = self.component(service)?;
         let manifest = component.manifest().clone();
         if manifest.aggregate(query).is_some() {
             return self.view(query, &arguments).await;
         }
         let known = manifest.query(query);
-        let known = known.ok_or_else(|| CallError::Unknown(format!("query {query} of {service}")))?;
+        let known = known.ok_or_else(|| QueryError::NotDeployed(format!("query {query} of {service}")))?;
         let call = Call { inquiry: self.clone(), query: known.name.clone(), arguments, depth };
         match &manifest.read_model {
             None => call.outcome(call.run(&component, None).await.answer, None),
@@ -257,58 +281,57 @@ impl Inquiry {
         }
     }
 
-    fn component(&self, service: &str) -> Result<Component, CallError> {
-        let deployed = self.shared.registry.current();
+    fn component(&self, service: &str) -> Result<Component, QueryError> {
+        let deployed = self.inner.deps.registry.current();
         let component = deployed.service(service).cloned();
-        component.ok_or_else(|| CallError::Unknown(format!("service {service}")))
+        component.ok_or_else(|| QueryError::NotDeployed(format!("service {service}")))
     }
 
-    /// The view of one aggregate, as the log has it.
-    async fn view(&self, aggregate: &str, arguments: &Json) -> Result<Answer, CallError> {
+    /// Answers with the view of one aggregate, as the log has it.
+    async fn view(&self, aggregate: &str, arguments: &Json) -> Result<Answer, QueryError> {
         let ViewArguments { id } = arguments.read().map_err(|error| invalid_arguments(&error))?;
         let stream = StreamId::new(aggregate, &id).map_err(|error| invalid_arguments(&error))?;
-        let viewed = self.shared.states.view(&stream, None).await?;
+        let viewed = self.inner.deps.states.view(&stream, None).await?;
         let Viewed { component, version, view } = viewed.ok_or_else(|| Rejection::not_found(&stream))?;
         let revision = Some(Revision::View { component, version });
         Ok(Answer { body: view, revision, position: self.reflects() })
     }
 
-    /// Does something with a service's read model when it has the position, on a thread where SQLite may block.
+    /// Does `work` with a service's read model once it has the position, on a thread where SQLite may block.
     async fn on_read_model<T: Send + 'static>(
         &self,
         depth: usize,
         deployed: &Component,
-        work: impl FnOnce(&Live) -> Result<T, CallError> + Send + 'static,
-    ) -> Result<T, CallError> {
-        let Shared { projections, limits, places, .. } = &*self.shared;
+        work: impl FnOnce(&LiveReadModel) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let Inner { deps: QueryDeps { projections, .. }, limits, places } = &*self.inner;
         let service = &deployed.manifest().service;
         if self.at_least > Position::START {
-            let limit = self.deadline.saturating_duration_since(Instant::now());
-            let caught_up = projections.wait(service.as_str(), self.at_least, limit).await;
-            caught_up.map_err(|behind| self.not_caught_up(service.as_str(), behind.reached))?;
+            let caught_up = projections.wait(service.as_str(), self.at_least, self.deadline).await;
+            caught_up.map_err(|Behind { reached }| self.behind(service, reached))?;
         }
         let live = projections.live(deployed);
-        let live = live.ok_or_else(|| unusable(service, "it is not there yet".to_owned()))?;
-        let busy = || CallError::Busy { queue: "the host's queue of queries" };
-        let places = places.get(depth).cloned().ok_or_else(busy)?;
-        let place = timeout(limits.place, places.acquire_owned()).await.map_err(|_| busy())?;
+        let live = live.ok_or_else(|| unusable(service, Unusable::NotOpen))?;
+        let places = places.get(depth).cloned().ok_or(QueryError::Busy)?;
+        let place = timeout(limits.place, places.acquire_owned()).await.map_err(|_| QueryError::Busy)?;
         let done = spawn_blocking(move || {
             let _place = place;
             work(&live)
         });
-        let broken_off = |error| unusable(service, format!("the query was broken off: {error}"));
-        done.await.unwrap_or_else(|error| Err(broken_off(error)))
+        done.await.unwrap_or_else(|error| Err(unusable(service, Unusable::BrokenOff(error))))
     }
 
-    /// A connection in a transaction that sees at least the position, and the revision of what the component reads there.
-    fn begin_read(&self, Live { component, database }: &Live) -> Result<(Guarded, Revision), CallError> {
+    /// Returns a connection in a transaction that sees at least the position, and the revision of the content
+    /// that the component reads there.
+    fn begin_read(&self, live: &LiveReadModel) -> Result<(Guarded, Revision), QueryError> {
+        let LiveReadModel { component, database } = live;
         let service = &component.manifest().service;
-        let trouble = |error: rusqlite::Error| unusable(service, error.to_string());
-        let (connection, position) = database.begin_read().map_err(trouble)?;
+        let failed = |error: rusqlite::Error| unusable(service, error.into());
+        let (connection, position) = database.begin_read().map_err(failed)?;
         let content = match position < self.at_least {
-            // It has been made anew since it was waited for.
-            true => Err(self.not_caught_up(service.as_str(), position)),
-            false => database.content(&connection).map_err(trouble),
+            // The database was recreated after the wait.
+            true => Err(self.behind(service, position)),
+            false => database.content(&connection).map_err(failed),
         };
         match content {
             Ok((opening, changes)) => {
@@ -323,8 +346,8 @@ impl Inquiry {
         }
     }
 
-    fn not_caught_up(&self, service: &str, reached: Position) -> CallError {
-        CallError::NotCaughtUp { service: service.into(), at_least: self.at_least, reached }
+    fn behind(&self, service: &ServiceName, reached: Position) -> QueryError {
+        QueryError::Behind { service: service.clone(), at_least: self.at_least, reached }
     }
 }
 
@@ -342,7 +365,7 @@ impl Call {
         metrics::counter!("kontor_queries_total", "service" => service, "query" => query).increment(1);
         let call = QueryCall {
             id: Uuid::now_v7().to_string().into(),
-            time_ms: self.inquiry.shared.clock.now_ms(),
+            time_ms: self.inquiry.inner.deps.clock.now_ms(),
             depth: self.depth,
             ask: Arc::new(self.inquiry.clone()),
             read_model,
@@ -354,20 +377,17 @@ impl Call {
         &self,
         answer: Result<Result<Json, Rejection>, Fault>,
         revision: Option<Revision>,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<Answer, QueryError> {
         Ok(Answer { body: answer??, revision, position: self.inquiry.reflects() })
     }
 
-    /// Runs the call in one transaction, so that what it reads, its revision and the position agree. Blocks while SQLite
-    /// works.
-    fn read(&self, live: &Live) -> Result<Answer, CallError> {
-        let Live { component, database } = live;
+    /// Runs the call in one transaction, so that the rows that it reads, its revision and the position agree.
+    /// Blocks while SQLite works.
+    fn read(&self, live: &LiveReadModel) -> Result<Answer, QueryError> {
+        let LiveReadModel { component, database } = live;
         let service = &component.manifest().service;
         if component.manifest().query(self.query.as_str()).is_none() {
-            return Err(unusable(
-                service,
-                format!("it has no {} before its new version is built", self.query),
-            ));
+            return Err(unusable(service, Unusable::NoSuchQuery(self.query.clone())));
         }
         let (connection, revision) = self.inquiry.begin_read(live)?;
         let session = ReadSession { connection, access: Access::Read };
@@ -378,17 +398,17 @@ impl Call {
         let uncertain = answered.used_moment
             || connection.used_moment()
             || self.inquiry.trace.composed.load(Ordering::Relaxed);
-        let trouble = connection.trouble();
+        let failure = connection.trouble();
         database.end_read(connection);
-        match (self.outcome(answered.answer, (!uncertain).then_some(revision)), trouble) {
-            (Err(CallError::Fault(_)), Some(trouble)) => Err(unusable(service, format!("{trouble:?}"))),
+        match (self.outcome(answered.answer, (!uncertain).then_some(revision)), failure) {
+            (Err(QueryError::Fault(_)), Some(code)) => Err(unusable(service, Unusable::Statement(code))),
             (outcome, _) => outcome,
         }
     }
 }
 
-fn unusable(service: &ServiceName, reason: String) -> CallError {
-    CallError::ReadModel { service: service.clone(), reason }
+fn unusable(service: &ServiceName, reason: Unusable) -> QueryError {
+    ReadModelError { service: service.clone(), reason }.into()
 }
 
 fn invalid_arguments(error: &dyn std::error::Error) -> Rejection {

@@ -1,4 +1,5 @@
-//! The read side at size: how fast the report component takes events in, and how fast a million orders are asked about.
+//! The read side at size: the speed of the report component in applying events and in answering queries about
+//! a million orders.
 
 mod native;
 mod questions;
@@ -25,13 +26,13 @@ pub(crate) struct Reports {
     /// Orders of 2 or 3 lines, spread over a year
     #[arg(long, default_value_t = 100_000)]
     orders: u64,
-    /// How often each kind of question is asked
+    /// Number of times that each kind of question is asked
     #[arg(long, default_value_t = 1_000)]
     questions: usize,
     /// The directory of the components
     #[arg(long, default_value = "../target/plugins")]
     plugins: PathBuf,
-    /// Where the databases are made: on the disk to be measured
+    /// Directory for the databases: on the disk to be measured
     #[arg(long, default_value = "../target")]
     data: PathBuf,
     /// Print the figures as JSON
@@ -39,7 +40,7 @@ pub(crate) struct Reports {
     json: bool,
 }
 
-/// What it cost to apply all events.
+/// The cost of applying all events.
 #[derive(Default)]
 struct Replay {
     events: u64,
@@ -50,7 +51,7 @@ struct Replay {
 #[derive(Default)]
 struct Cost {
     wall: Duration,
-    /// Time of a processor, which says more on a machine that does other things meanwhile.
+    /// Processor time, the better measure on a machine that also does other things.
     cpu: Duration,
 }
 
@@ -120,7 +121,7 @@ impl Replay {
 }
 
 impl Cost {
-    /// Adds what some work of this thread costs.
+    /// Adds the cost of some work of this thread.
     fn measure<T>(&mut self, work: impl FnOnce() -> T) -> anyhow::Result<T> {
         let (started, cpu) = (Instant::now(), thread_cpu()?);
         let result = work();
@@ -136,8 +137,8 @@ fn thread_cpu() -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds.parse()?))
 }
 
-/// Applies the same events in batches of the host's size, each batch by both in turns, so that both meet the same machine.
-/// Making the events is not measured.
+/// Applies the same events in batches of the host's size, each batch by both in turns, so that both run in
+/// the same conditions. The time to make the events is not counted.
 fn replay(data: &Path, component: &Component, shop: &Shop) -> anyhow::Result<Replay> {
     let native_file = data.join("native.db");
     let mut native = Native::open(&native_file)?;

@@ -1,8 +1,9 @@
-//! What the report component is compared with: the same SQL, called by Rust in the same process.
+//! The baseline of the report component: the same SQL, called by Rust in the same process.
 //!
-//! The events of a page are read into types and change orders in memory, which are then written with the statements of
-//! `plugins/report/src`, all in a transaction, on a connection with the settings of the host's read databases. What is left
-//! out is what the host is for: WebAssembly, the authorizer, time limits and the position.
+//! The events of a page are read into types and change orders in memory, which are then written with the
+//! statements of `plugins/report/src`, all in a transaction, on a connection with the settings of the host's
+//! read databases. It leaves out the work that a host is for: WebAssembly, the authorizer, time limits and
+//! the position.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -32,9 +33,10 @@ const SOLD_ON: &str = "INSERT INTO sales_by_day VALUES (?1, ?2, ?3, ?4)
         orders = orders + excluded.orders, quantity = quantity + excluded.quantity,
         amount = amount + excluded.amount";
 
-/// The tables, with what is compared of each: how much is in it, and sums.
+/// The compared figures of each table: its number of rows, and sums.
 const FINGERPRINTS: [&str; 4] = [
-    "SELECT count(*), sum(total + length(lines)), sum(length(status) + length(payment_status) + length(delivery_status))
+    "SELECT count(*), sum(total + length(lines)),
+            sum(length(status) + length(payment_status) + length(delivery_status))
      FROM orders",
     "SELECT count(*), sum(number), sum(length(product_id) + length(status)) FROM orders_by_product",
     "SELECT sum(orders), sum(quantity), sum(amount) FROM sales_by_product",
@@ -45,7 +47,7 @@ const DAY_MS: u64 = 86_400_000;
 
 pub(super) struct Native(Connection);
 
-/// A row of `orders`. What is JSON in it stays text, except the lines.
+/// A row of `orders`. Its JSON columns stay text, except the lines.
 #[derive(Clone, Default)]
 struct Order {
     number: i64,
@@ -106,14 +108,14 @@ impl Native {
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "cache_size", -65_536)?;
         connection.pragma_update(None, "wal_autocheckpoint", 16_384)?;
-        // As in the host.
+        // The settings of the host's connections.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(64);
         connection.execute_batch(SCHEMA)?;
         Ok(Self(connection))
     }
 
-    /// Applies events in one transaction, and as many at once as the component gets in a call.
+    /// Applies events in one transaction, in chunks as large as those that the component gets in a call.
     pub(super) fn project(&mut self, events: &[Recorded]) -> anyhow::Result<()> {
         let transaction = self.0.transaction()?;
         for events in events.chunks(1_000) {
@@ -127,7 +129,7 @@ impl Native {
     }
 }
 
-/// What tells two read databases apart.
+/// Returns the figures of a read database; two databases with the same figures hold the same rows.
 pub(super) fn fingerprint(file: &Path) -> anyhow::Result<Vec<[i64; 3]>> {
     let connection = Connection::open(file)?;
     let read = |sql: &str| {
@@ -250,7 +252,7 @@ impl Order {
     }
 }
 
-/// The orders of a page, by their ids: as they were, and as they are.
+/// The orders of a page: by id, the order before the page and after it.
 struct Orders {
     changes: BTreeMap<String, (Option<Order>, Order)>,
     number: i64,
@@ -292,7 +294,7 @@ impl Orders {
     }
 }
 
-/// Orders, pieces, amount.
+/// The numbers of orders and of pieces, and the amount.
 type Total = [i64; 3];
 
 #[derive(Default)]
@@ -335,7 +337,7 @@ fn add(total: &mut Total, more: Total) {
     total.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
 }
 
-/// As in `plugins/report/src/totals.rs`.
+/// Returns the date of a day, as `plugins/report/src/totals.rs` writes it.
 fn date(day: u64) -> String {
     let day = day + 719_468;
     let (era, day) = (day / 146_097, day % 146_097);

@@ -1,4 +1,4 @@
-//! Questions to the report service, through the host's own way from a request to an answer, without HTTP.
+//! Questions to the report service, by the host's own code for queries, without HTTP.
 
 use std::fmt;
 use std::path::Path;
@@ -6,27 +6,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
+use kontor::aggregate::States;
 use kontor::clock::SystemClock;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
 use kontor::model::Json;
-use kontor::projection::Projections;
-use kontor::query::{Queries, QueryLimits};
+use kontor::projection::{ProjectionDeps, Projections};
+use kontor::query::{Queries, QueryDeps, QueryLimits};
 use kontor::runtime::{Component, Runtime};
-use kontor::aggregate::States;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::orders::{PRODUCTS, Shop, product, random, skewed, user};
 use crate::report::quantile;
 
-/// How one kind of question was answered.
+/// The figures of one kind of question.
 #[derive(Serialize)]
 pub(super) struct Figures {
     question: &'static str,
     p50_us: u32,
     p99_us: u32,
-    /// In an answer, on average.
+    /// The mean number of rows in an answer.
     rows: f64,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Asks each kind of question so many times, every time about something else.
+/// Asks each kind of question `times` times, each time with other arguments.
 pub(super) async fn ask_all(
     data: &Path,
     (runtime, component): (Runtime, Component),
@@ -50,9 +50,10 @@ pub(super) async fn ask_all(
     let states = Arc::new(States::new(log.clone(), Snapshots::open(data)?, registry.clone()));
     let clock = Arc::new(SystemClock);
     let components = Arc::new(Components::new(registry.clone(), runtime, Store::open(data)?));
-    let projections = Projections::start(data, log.clone(), components, clock.clone()).await?;
-    let projections = Arc::new(projections);
-    let queries = Queries::new(states, registry, projections.clone(), log, clock, QueryLimits::default());
+    let deps = ProjectionDeps { log: log.clone(), components, clock: clock.clone() };
+    let projections = Arc::new(Projections::start(data, deps).await?);
+    let deps = QueryDeps { states, registry, projections: projections.clone(), log, clock };
+    let queries = Queries::new(deps, QueryLimits::default());
 
     let mut figures = Vec::new();
     for (question, query, arguments) in QUESTIONS {
@@ -60,7 +61,7 @@ pub(super) async fn ask_all(
         for time in 0..times as u64 {
             let arguments = Json::of(&arguments(&About { shop, random: random(time, 3) }))?;
             let started = Instant::now();
-            let inquiry = queries.inquiry(None, None);
+            let inquiry = queries.inquiry_now();
             let answer = inquiry.answer("report", query, arguments).await.context(*question)?;
             latencies_us.push(u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX));
             let answer: Value = answer.body.read()?;
@@ -74,7 +75,7 @@ pub(super) async fn ask_all(
     Ok(figures)
 }
 
-/// What one question is about.
+/// The subject of one question.
 struct About<'a> {
     shop: &'a Shop,
     random: u64,
@@ -89,7 +90,7 @@ impl About<'_> {
         self.shop.id(self.order())
     }
 
-    /// A moment of the year.
+    /// Returns a moment of the year.
     fn time_ms(&self) -> u64 {
         self.shop.time_ms(self.order())
     }
@@ -98,7 +99,7 @@ impl About<'_> {
         user(self.order())
     }
 
-    /// Popular products are asked for more often.
+    /// Returns a product, popular ones more often.
     fn product(&self) -> String {
         product(skewed(self.random, PRODUCTS))
     }

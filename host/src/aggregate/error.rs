@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use crate::contract::Problem;
 use crate::error::{Chain, Fault};
 use crate::log::{AppendError, ReadError};
-use crate::model::{Position, Rejection, ServiceName, StreamId, Version};
+use crate::model::{Rejection, StreamId, Version};
 
 /// Why a command or a query was not carried out.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -32,15 +32,6 @@ pub enum CallError {
     Append(#[from] AppendError),
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A read model could not be used: not there yet, broken, or past a limit.
-    #[error("the read model of {service} cannot be used: {reason}")]
-    ReadModel { service: ServiceName, reason: String },
-    /// The log did not reach the position that the query was to see: it is that of another log, or this one was put back.
-    #[error("the log is at position {reached}, not yet at {at_least}")]
-    Ahead { at_least: Position, reached: Position },
-    /// The read model did not reach the position that the query was to see, in the time a query waits for that.
-    #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
-    NotCaughtUp { service: ServiceName, at_least: Position, reached: Position },
 }
 
 impl From<CallError> for Problem {
@@ -63,21 +54,6 @@ impl From<CallError> for Problem {
             CallError::Fault(fault) => return fault.into(),
             CallError::Append(error) => return error.into(),
             CallError::Read(error) => return error.into(),
-            CallError::ReadModel { .. } => {
-                Problem::unavailable("read-model-unavailable", format!("{error}."))
-            }
-            CallError::NotCaughtUp { service, at_least, reached } => {
-                let detail =
-                    format!("The read model of {service} is at position {reached}, not yet at {at_least}.");
-                Problem::behind("read-model-behind", detail, *reached)
-            }
-            CallError::Ahead { at_least, reached } => {
-                let detail = format!(
-                    "The log is at position {reached}, not yet at {at_least}. A later position is that of another host, or \
-                     of a log that has been put back since."
-                );
-                Problem::behind("position-ahead", detail, *reached)
-            }
         };
         problem.with_log_text(Chain(&error).to_string())
     }
@@ -105,14 +81,6 @@ mod tests {
 
     fn broken_disk() -> Arc<dyn Error + Send + Sync> {
         Arc::new(std::io::Error::other("disk is gone"))
-    }
-
-    fn behind() -> CallError {
-        CallError::NotCaughtUp {
-            service: "report".into(),
-            at_least: Position::new(9),
-            reached: Position::new(7),
-        }
     }
 
     fn check(error: impl Into<CallError>, status: u16, code: &str, retry: bool) {
@@ -154,7 +122,6 @@ mod tests {
         let conflict =
             AppendError::Conflict { stream: stream(), expected: Version::new(1), actual: Version::new(2) };
         let duplicate = AppendError::Duplicate { stream: stream(), command: CommandId::from_key("k") };
-        let read_model = CallError::ReadModel { service: "report".into(), reason: "it is behind".to_owned() };
         check(CallError::Busy { queue: "the log" }, 503, "busy", true);
         check(AppendError::Busy, 503, "busy", true);
         check(CallError::ShuttingDown, 503, "shutting-down", true);
@@ -163,14 +130,6 @@ mod tests {
         check(AppendError::Unavailable, 503, "log-unavailable", true);
         check(AppendError::Failed(broken_disk()), 503, "log-unavailable", true);
         check(ReadError(broken_disk()), 503, "log-unavailable", true);
-        check(read_model, 503, "read-model-unavailable", true);
-        check(behind(), 504, "read-model-behind", true);
-        check(
-            CallError::Ahead { at_least: Position::new(9), reached: Position::new(7) },
-            504,
-            "position-ahead",
-            true,
-        );
     }
 
     #[test]
@@ -199,13 +158,6 @@ mod tests {
             "code": "insufficient-stock", "details": {"available": 3},
         });
         assert_eq!(body(&rejection.into()), expected);
-    }
-
-    #[test]
-    fn a_read_model_that_is_behind_says_how_far_it_is() {
-        let body = body(&behind().into());
-        assert_eq!((&body["position"], &body["status"]), (&json!(7), &json!(504)));
-        assert_eq!(body["detail"], "The read model of report is at position 7, not yet at 9.");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::log::{AppendError, EventLog, ReadError};
 use crate::model::{Actor, Rejection, Version};
 use crate::projection::Projections;
 use crate::runtime::{Component, HttpClient, Runtime};
-use crate::saga::Sagas;
+use crate::saga::{SagaError, Sagas};
 
 /// What deployments stand on.
 pub struct DeployDeps {
@@ -110,6 +110,8 @@ pub enum DeployError {
     Rejected(#[from] Rejection),
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Sagas(#[from] SagaError),
     #[error("the component cannot be kept in the data directory")]
     Store(#[source] io::Error),
 }

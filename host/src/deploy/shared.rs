@@ -7,12 +7,12 @@ use tokio::sync::MutexGuard;
 
 use super::deployer::Deployer;
 use super::swap::GoLive;
-use crate::aggregate::CallError;
 use crate::deployed::{Deployed, Deployments, HistoryError, PastError};
 use crate::error::with_causes;
 use crate::log::Subscription;
 use crate::model::{DEPLOYMENT, Position, ServiceName};
 use crate::runtime::Component;
+use crate::saga::SagaError;
 
 /// Before a deployment is tried again that this host cannot follow.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -27,7 +27,7 @@ enum BehindError {
     #[error("the services cannot run side by side: {0}")]
     Together(String),
     #[error(transparent)]
-    Sagas(#[from] CallError),
+    Sagas(#[from] SagaError),
 }
 
 impl Deployer {

@@ -13,7 +13,7 @@ use crate::deployed::{self, Deployed, Deployments, Happened, Running};
 use crate::log::{Append, AppendError, EventLog, ReadError};
 use crate::model::{Actor, CommandId, Meta, event_of};
 use crate::runtime::Component;
-use crate::saga::Rehearsed;
+use crate::saga::ReplayedSaga;
 
 /// How long a deployment waits for the other hosts that share the log: more than they take to fetch and compile a component.
 const FOLLOWED: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ pub(super) struct Swap {
 pub(super) struct GoLive {
     pub(super) deployed: Deployed,
     /// Those that are new, with the open sagas that may go on with them.
-    pub(super) components: Vec<(Component, Vec<Rehearsed>)>,
+    pub(super) components: Vec<(Component, Vec<ReplayedSaga>)>,
     /// See [`Happened::is_watched`].
     pub(super) watched: bool,
 }

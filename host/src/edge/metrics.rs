@@ -9,7 +9,7 @@ use crate::cluster::{MemberState, ObservedMember};
 use crate::log::LogState;
 use crate::messaging::Messaging;
 use crate::projection::Overview;
-use crate::saga::Census;
+use crate::saga::StateCount;
 use crate::telemetry::{
     BUILDING, COPY_LAG, COPY_SEQUENCE, LAG_EVENTS, LAG_SECONDS, LOG_AVAILABLE, NATS_CONNECTED, NODES,
     OLDEST_SAGA, PARKED, POSITION, SAGAS,
@@ -59,8 +59,8 @@ impl RequestMetrics {
 }
 
 /// Sets what the metrics say about the sagas that have not ended.
-pub(crate) fn show_sagas(census: &[Census]) {
-    for Census { state, sagas, oldest } in census {
+pub(crate) fn show_sagas(counts: &[StateCount]) {
+    for StateCount { state, sagas, oldest } in counts {
         metrics::gauge!(SAGAS, "state" => state.as_str()).set(*sagas as f64);
         metrics::gauge!(OLDEST_SAGA, "state" => state.as_str()).set(oldest.as_secs_f64());
     }

@@ -1,12 +1,11 @@
-//! What queries have in common, whichever door they come in by.
+//! The part that queries over HTTP and NATS share.
 
-use crate::aggregate::CallError;
 use crate::contract::Problem;
-use crate::query::Inquiry;
+use crate::query::{Inquiry, QueryError};
 
-/// A rejection is an answer, and says what it reflects like any other.
-pub(super) fn refusal(error: CallError, inquiry: &Inquiry) -> Problem {
-    let rejected = matches!(error, CallError::Rejected(_));
+/// Returns the problem for an error. A rejection is an answer, so it states the position that it reflects.
+pub(super) fn refusal(error: QueryError, inquiry: &Inquiry) -> Problem {
+    let rejected = matches!(error, QueryError::Rejected(_));
     let problem = Problem::from(error);
     if rejected { problem.reflecting(inquiry.reflects()) } else { problem }
 }

@@ -1,5 +1,5 @@
-//! The file of a read model. It can be deleted at any time, and is when anything is wrong with it: it is then filled again
-//! from the first event on.
+//! The database file of a read model. It can be deleted at any time, and is deleted when anything is wrong
+//! with it: a new one is then filled from the first event on.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,20 +17,22 @@ use super::tables::{self, Beginning, Role};
 use crate::clock::Time;
 use crate::contract::ReadModel;
 use crate::model::{Digest, Position, ServiceName, StreamId, hash_prefix};
+use crate::error::Chain;
 use crate::runtime::Guarded;
 
-/// Raised with every change of the host's tables.
+/// The layout of the host's tables; raised with every change of them.
 const LAYOUT: u32 = 5;
 
 /// Connections kept for the next queries. Each has a page cache of up to 2 MB and its prepared statements.
 const MAX_IDLE: usize = 8;
 
-/// The page cache of the connection that fills a database, in KiB: a transaction of ten thousand events changes thousands of pages
-/// (of 4 KiB) of a large read model, all over its indexes. With SQLite's own 2 MB they are written and read again within it.
+/// The page cache of the connection that fills a database, in KiB: a transaction of ten thousand events
+/// changes thousands of pages (of 4 KiB) of a large read model, all over its indexes. SQLite's default of 2
+/// MB would write and reread them within the transaction.
 const WRITER_CACHE_KIB: i64 = 64 << 10;
 
-/// Pages in the WAL after which they are written back: 64 MB, a few such transactions. They change many of the same pages, and
-/// each time costs a sync.
+/// Pages in the WAL after which they are written back: 64 MB, a few such transactions. These change many of
+/// the same pages, and each checkpoint costs a sync.
 const CHECKPOINT_PAGES: i64 = 16_384;
 
 /// One version of a service's read model, as queries see it.
@@ -38,17 +40,21 @@ pub(crate) struct Database {
     file: PathBuf,
     name: Name,
     model: ReadModel,
-    /// The time from which on events are in it; none if all are.
+    /// The time from which on recorded events are in it, or `None` if all events are.
     from: Option<Time>,
-    /// Unique. What was counted before it was opened may have been another file's, or asked under another configuration.
+    /// A unique id. Changes that were counted before the file was opened may be those of another file, or
+    /// their queries may have run under another configuration.
     opening: Uuid,
-    /// Everything up to here is applied. The file may say less: events that concern nobody are not worth a transaction.
+    /// The position up to which all events are applied. The position in the file may be lower: events that
+    /// the read model does not subscribe to are not worth a transaction.
     position: AtomicU64,
-    /// Streams that are parked in it.
+    /// The number of parked streams.
     parked: AtomicU64,
+    /// Notified when a query finds the file damaged.
     damaged: Notify,
+    /// Connections for the next queries.
     idle: Mutex<Vec<Guarded>>,
-    /// Whether another one has taken its place.
+    /// True if another database has replaced it.
     retired: AtomicBool,
 }
 
@@ -57,21 +63,25 @@ impl Drop for Database {
         if *self.retired.get_mut()
             && let Err(error) = files::remove(&self.file)
         {
-            // The next start removes it.
-            tracing::warn!(file = %self.file.display(), %error, "a read database that was replaced stays");
+            let file = self.file.display();
+            tracing::warn!(
+                %file,
+                error = %Chain(&error),
+                "failed to remove a replaced read database; the next start removes it"
+            );
         }
     }
 }
 
-/// The connection that fills a database, and what that says.
+/// The connection that fills a database, and the content of the host's tables in it.
 pub(super) struct Writer {
     pub(super) connection: Guarded,
     pub(super) position: Position,
     pub(super) parked: HashSet<StreamId>,
     pub(super) role: Role,
-    /// The component that fills it.
+    /// The component whose calls fill it.
     pub(super) component: Digest,
-    /// The time from which on events are in it; none if all are.
+    /// The time from which on recorded events are in it, or `None` if all events are.
     from: Option<Time>,
     /// See [`fingerprint`].
     fingerprint: i32,
@@ -97,22 +107,22 @@ impl Database {
         self.name
     }
 
-    /// Removes the file when the last query has let go of it.
+    /// Marks the file for removal; the end of the last query removes it.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
 
-    /// Whether this is a database of that read model.
+    /// Returns whether this is a database of that read model.
     pub(crate) fn is_of(&self, model: &ReadModel) -> bool {
         self.model == *model
     }
 
-    /// Another connection to fill it, in place of one that was lost in a call.
+    /// Opens another connection to fill it, in place of one that was lost in a call.
     pub(super) fn writer(&self) -> rusqlite::Result<Guarded> {
         connect(&self.file)
     }
 
-    /// The version of the read model.
+    /// Returns the version of the read model.
     pub(super) fn version(&self) -> u32 {
         self.model.version
     }
@@ -129,20 +139,20 @@ impl Database {
         self.parked.load(Ordering::Relaxed)
     }
 
-    /// To be called when everything up to there is committed, with the number of parked streams.
+    /// Shows that all events up to `position` are committed, with this number of parked streams.
     pub(super) fn advance(&self, position: Position, parked: usize) {
         self.parked.store(parked as u64, Ordering::Relaxed);
         self.position.store(position.get(), Ordering::Release);
     }
 
-    /// Resolves when a query has come upon damage.
+    /// Resolves when a query has found the file damaged.
     pub(super) async fn damaged(&self) {
         self.damaged.notified().await;
     }
 
-    /// A connection that reads, in a transaction, and the position that everything read in it reflects.
+    /// Returns a reading connection in a transaction, and the position that this transaction reflects.
     pub(crate) fn begin_read(&self) -> rusqlite::Result<(Guarded, Position)> {
-        // Before the transaction: what is applied by now, it will see.
+        // Loaded before the transaction begins, which sees all events up to here.
         let applied = self.position();
         let pooled = self.idle().pop();
         let reader = pooled.map_or_else(|| connect_reader(&self.file), Ok)?;
@@ -160,7 +170,8 @@ impl Database {
         }
     }
 
-    /// Names the content that a reader sees: the opening of the database and how often it has been changed.
+    /// Returns the identity of the content that a reader sees: the opening of the database and the number of
+    /// its changes.
     pub(crate) fn content(&self, reader: &Guarded) -> rusqlite::Result<(Uuid, u64)> {
         let changes = reader.host(tables::changes);
         self.report(changes.as_ref().err().and_then(rusqlite::Error::sqlite_error_code));
@@ -170,7 +181,7 @@ impl Database {
     /// Takes a connection back.
     pub(crate) fn end_read(&self, reader: Guarded) {
         self.report(reader.trouble());
-        // A connection that was in trouble, or that cannot end its transaction, is not lent again.
+        // A connection that has failed, or that cannot end its transaction, is not used again.
         let ended = reader.trouble().is_none() && tables::roll_back(&reader).is_ok();
         let mut idle = self.idle();
         if ended && idle.len() < MAX_IDLE {
@@ -178,7 +189,7 @@ impl Database {
         }
     }
 
-    /// Asks the host's own tables, beside the one that fills it. Blocks while SQLite works.
+    /// Reads the host's own tables, beside the connection that fills the database. Blocks while SQLite works.
     pub(super) fn look_up<T>(
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -189,13 +200,14 @@ impl Database {
         answer
     }
 
-    fn report(&self, trouble: Option<ErrorCode>) {
-        if trouble.is_some_and(is_damage) {
+    /// Notifies the runner if the error means that the file is damaged.
+    fn report(&self, code: Option<ErrorCode>) {
+        if code.is_some_and(is_damage) {
             self.damaged.notify_one();
         }
     }
 
-    /// Makes sure that the next opening makes it anew.
+    /// Removes the file, so that the next opening recreates it.
     pub(super) fn discard(&self) -> io::Result<()> {
         files::remove(&self.file)
     }
@@ -206,7 +218,8 @@ impl Database {
 }
 
 impl Writer {
-    /// None if the file says nothing that can be understood, or is ahead of the log's `head`.
+    /// Opens a file. Returns `None` if its content is not that of a read database, or is ahead of the log's
+    /// `head`.
     pub(super) fn existing(file: &Path, head: Position) -> rusqlite::Result<Option<Self>> {
         let connection = connect(file)?;
         let (fingerprint, position, parked, from, used_by) =
@@ -262,7 +275,7 @@ impl Writer {
         self.fingerprint == fingerprint(model)
     }
 
-    /// Notes what the database is there for from now on, and who fills it.
+    /// Records the database's role from now on, and the component that fills it.
     pub(super) fn assign(&mut self, role: Role, component: Digest) -> rusqlite::Result<()> {
         if (self.role, self.component) != (role, component) {
             self.connection.host(|connection| tables::set_role(connection, role, component))?;
@@ -272,17 +285,18 @@ impl Writer {
     }
 }
 
-/// Whether a database is beyond repair.
+/// Returns whether a database is beyond repair.
 pub(super) fn is_damage(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
 }
 
-/// Whether a database may well be usable another time.
-pub(super) fn is_passing(code: ErrorCode) -> bool {
+/// Returns whether a database may be usable later.
+pub(super) fn is_transient(code: ErrorCode) -> bool {
     Guarded::is_trouble(code) && !is_damage(code)
 }
 
-/// Tells databases of one version apart whose schema or events were changed all the same.
+/// Returns a hash of the schema and the events. It tells databases apart whose version is the same though the
+/// read model has been changed.
 fn fingerprint(model: &ReadModel) -> i32 {
     let layout = LAYOUT.to_le_bytes();
     let mut parts = vec![layout.as_slice(), model.schema.as_bytes()];
@@ -297,7 +311,7 @@ fn connect(file: &Path) -> rusqlite::Result<Guarded> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
-    // What a power cut takes is projected again.
+    // Transactions that a power cut takes are projected again.
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
@@ -315,7 +329,7 @@ mod tests {
 
     use super::*;
     use crate::contract::EventRef;
-    use crate::projection::shelf::{Opened, Shelf};
+    use crate::projection::database_set::{DatabaseSet, Opened};
     use crate::projection::tables::Progress;
 
     const HEAD: u64 = 100;
@@ -329,12 +343,12 @@ mod tests {
     }
 
     fn open(dir: &Path, model: &ReadModel, head: u64) -> Result<(Arc<Database>, Writer), ProjectionsError> {
-        let shelf = Shelf { dir: dir.to_owned(), service: "inventory".into() };
-        let Opened { database, writer } = shelf.open_alone(Digest::of(b""), model, Position::new(head))?;
+        let databases = DatabaseSet { dir: dir.to_owned(), service: "inventory".into() };
+        let Opened { database, writer } = databases.open_live(Digest::of(b""), model, Position::new(head))?;
         Ok((database, writer))
     }
 
-    /// A row and the position, in one transaction that is not yet committed.
+    /// Inserts a row in a transaction that is not yet committed.
     fn insert(writer: &Writer, id: &str) {
         tables::begin(&writer.connection).unwrap();
         let insert = |connection: &Connection| connection.execute("INSERT INTO products VALUES (?1)", [id]);
@@ -392,7 +406,7 @@ mod tests {
         insert(&writer, "a");
         commit(&writer, 7);
         insert(&writer, "b");
-        // The end of the process.
+        // The process ends.
         drop(writer);
         let (_, writer) = open(dir.path(), &model(), HEAD).unwrap();
         assert_eq!((writer.position.get(), rows(&writer.connection)), (7, 1));
@@ -407,7 +421,7 @@ mod tests {
         commit(&writer, 7);
         assert_eq!((position.get(), rows(&reader)), (0, 0));
         database.end_read(reader);
-        // Two events of no interest have passed by.
+        // Two events come that the read model does not subscribe to.
         database.advance(Position::new(9), 0);
         let (reader, position) = database.begin_read().unwrap();
         assert_eq!((position.get(), rows(&reader)), (9, 1));
@@ -419,12 +433,12 @@ mod tests {
         let (database, _writer) = open(dir.path(), &model(), HEAD).unwrap();
         let (reader, _) = database.begin_read().unwrap();
         let insert = |connection: &Connection| connection.execute("INSERT INTO products VALUES ('a')", []);
-        let refused = reader.host(insert).unwrap_err();
-        assert_eq!(refused.sqlite_error_code(), Some(ErrorCode::ReadOnly));
+        let rejected = reader.host(insert).unwrap_err();
+        assert_eq!(rejected.sqlite_error_code(), Some(ErrorCode::ReadOnly));
     }
 
     #[test]
-    fn a_schema_that_is_refused_leaves_nothing_behind() {
+    fn a_schema_that_is_rejected_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         for schema in [
             "CREATE TABLE kontor_mine (a)",
@@ -432,8 +446,8 @@ mod tests {
             "CREATE TABLE products (id",
             "DROP TABLE kontor_parked",
         ] {
-            let refused = open(dir.path(), &ReadModel { schema: schema.to_owned(), ..model() }, HEAD);
-            assert!(matches!(refused, Err(ProjectionsError::Schema { .. })), "{schema}");
+            let rejected = open(dir.path(), &ReadModel { schema: schema.to_owned(), ..model() }, HEAD);
+            assert!(matches!(rejected, Err(ProjectionsError::Schema { .. })), "{schema}");
         }
         assert!(open(dir.path(), &model(), HEAD).is_ok());
     }

@@ -1,4 +1,5 @@
-//! Where the read databases are: `read/<service>-v<version>.db`; one that was made anew has its generation behind that.
+//! The files of the read databases: `read/<service>-v<version>.db`. The name of a recreated one also has its
+//! generation: `read/<service>-v<version>-<generation>.db`.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -6,21 +7,24 @@ use std::path::{Path, PathBuf};
 
 use super::ProjectionsError;
 
-/// What tells the databases of one service apart. The higher ones are newer.
+/// The identity of a database among those of its service. A newer database has a higher name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
-    /// Of the read model.
+    /// The version of the read model.
     pub(super) version: u32,
-    /// How often it was made anew.
+    /// The number of databases of this version before it.
     pub(super) generation: u32,
 }
 
 impl Name {
-    /// `report-v1.db`; of a later generation `report-v1-2.db`
+    /// The generation of a service's first database of a version, and the lowest that there is.
+    pub(super) const FIRST_GENERATION: u32 = 0;
+
+    /// Returns the path of the file: `report-v1.db`, and in a later generation `report-v1-2.db`.
     pub(super) fn path(self, dir: &Path, service: &str) -> PathBuf {
         let Self { version, generation } = self;
         dir.join(match generation {
-            0 => format!("{service}-v{version}.db"),
+            Self::FIRST_GENERATION => format!("{service}-v{version}.db"),
             _ => format!("{service}-v{version}-{generation}.db"),
         })
     }
@@ -32,7 +36,7 @@ impl Name {
     }
 }
 
-/// The directory of the read databases of a data directory.
+/// Makes the directory of the read databases in a data directory.
 pub(super) fn directory(data: &Path) -> Result<PathBuf, ProjectionsError> {
     let dir = data.join("read");
     match fs::create_dir_all(&dir) {
@@ -41,7 +45,7 @@ pub(super) fn directory(data: &Path) -> Result<PathBuf, ProjectionsError> {
     }
 }
 
-/// The databases of a service that are there, newest first.
+/// Lists the databases of a service, newest first.
 pub(super) fn names(dir: &Path, service: &str) -> io::Result<Vec<Name>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -51,7 +55,7 @@ pub(super) fn names(dir: &Path, service: &str) -> io::Result<Vec<Name>> {
     Ok(names)
 }
 
-/// Removes a database, which need not be there.
+/// Removes a database, if it exists.
 pub(super) fn remove(file: &Path) -> io::Result<()> {
     for suffix in ["", "-wal", "-shm"] {
         let mut name = file.as_os_str().to_owned();

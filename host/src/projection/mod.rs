@@ -1,54 +1,57 @@
-//! Fills the read models: each service's own SQLite database, from the events it subscribes to, in the order of the log.
+//! Read models: each service's own SQLite database, filled from the events that it subscribes to, in the
+//! order of the log.
 //!
-//! *Invariant:* what a component writes for a batch of events and the position of its last event are committed together,
-//! so each event takes effect exactly once. *Invariant:* an event that cannot be applied parks its stream, never the
-//! projection; trouble of the database parks nothing.
+//! *Invariant:* the rows that a component writes for a batch of events and the position of its last event are
+//! committed together, so each event takes effect exactly once. *Invariant:* an event that cannot be applied
+//! parks its stream, never the projection; a failure of the database parks nothing.
 
 mod database;
+mod database_set;
+mod error;
 mod files;
-mod filling;
 mod operate;
+mod projector;
 mod redrive;
 mod runner;
-mod shelf;
 mod standalone;
 mod tables;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::clock::SharedClock;
 use crate::contract::ReadModel;
 use crate::deployed::Components;
+use crate::error::Chain;
 use crate::log::EventLog;
 use crate::model::{Position, ServiceName};
 use crate::runtime::Component;
 
 pub(crate) use database::Database;
+use database_set::DatabaseSet;
+pub use error::{AnswerError, Behind, OperateError, ProjectionsError, ReadModelError, Unusable};
+use files::Name;
 pub use operate::{Build, Overview, ParkedStream, Redrive};
 use operate::{Building, MAX_REQUESTS, Request};
-pub(crate) use runner::Live;
+pub(crate) use runner::LiveReadModel;
 use runner::Runner;
-use shelf::Shelf;
 pub use standalone::Standalone;
 
-/// Why a read model cannot be filled.
-#[derive(Debug, thiserror::Error)]
-pub enum ProjectionsError {
-    #[error("SQLite does not take the schema of {service}'s read model")]
-    Schema { service: ServiceName, source: rusqlite::Error },
-    #[error("the read database {} cannot be used", file.display())]
-    Database { file: PathBuf, source: rusqlite::Error },
-    #[error("the directory {} cannot be used for read databases", dir.display())]
-    Directory { dir: PathBuf, source: io::Error },
+/// The parts of a host that the read models use.
+pub struct ProjectionDeps {
+    /// The log that they are filled from.
+    pub log: Arc<dyn EventLog>,
+    /// The deployed components, and those before them.
+    pub components: Arc<Components>,
+    /// The clock that their lag is measured with.
+    pub clock: SharedClock,
 }
 
 /// The read models of the deployed services.
@@ -56,45 +59,31 @@ pub struct Projections {
     /// By service.
     current: ArcSwap<BTreeMap<ServiceName, Arc<Projection>>>,
     dir: PathBuf,
-    log: Arc<dyn EventLog>,
-    components: Arc<Components>,
-    clock: SharedClock,
-    /// By service. Held while what is deployed is followed, so that no two fill the same database.
+    deps: ProjectionDeps,
+    /// The tasks that fill the databases, by service. Locked while the deployed services are followed, so
+    /// that no two tasks fill the same database.
     runners: Mutex<BTreeMap<ServiceName, JoinHandle<()>>>,
     /// Becomes true at shutdown.
     stopping: watch::Sender<bool>,
 }
 
+/// The read model of one service.
 struct Projection {
     service: ServiceName,
-    live: Arc<ArcSwap<Live>>,
+    live: Arc<ArcSwap<LiveReadModel>>,
     building: Arc<ArcSwapOption<Building>>,
     position: watch::Receiver<Position>,
     requests: mpsc::Sender<Request>,
 }
 
-/// A read model did not get as far as it was waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the read model is at position {reached}")]
-pub struct Behind {
-    pub reached: Position,
-}
-
 impl Projections {
-    /// Opens the read databases of the deployed services under `data`, and fills them from now on, each on a thread of its
-    /// own. To be called inside a tokio runtime.
-    pub async fn start(
-        data: &Path,
-        log: Arc<dyn EventLog>,
-        components: Arc<Components>,
-        clock: SharedClock,
-    ) -> Result<Self, ProjectionsError> {
+    /// Opens the read databases of the deployed services under `data`, and fills them from now on, each on a
+    /// thread of its own. Must be called inside a tokio runtime.
+    pub async fn start(data: &Path, deps: ProjectionDeps) -> Result<Self, ProjectionsError> {
         let projections = Self {
             current: ArcSwap::default(),
             dir: files::directory(data)?,
-            log,
-            components,
-            clock,
+            deps,
             runners: Mutex::default(),
             stopping: watch::Sender::new(false),
         };
@@ -102,27 +91,28 @@ impl Projections {
         Ok(projections)
     }
 
-    /// Has the read models follow what is deployed now. That of a new version of a service is built beside the one that
-    /// queries ask, and those of services that are gone stay as they are.
+    /// Brings the read models in line with the deployed services. The read model of a new version is built
+    /// beside the one that queries ask. The databases of services that are not deployed any more stay as they
+    /// are.
     pub async fn follow(&self) -> Result<(), ProjectionsError> {
         let mut runners = self.runners.lock().await;
         if *self.stopping.borrow() {
             return Ok(());
         }
-        let deployed = self.components.current();
+        let deployed = self.deps.components.current();
         let before = self.current.load_full();
         let mut projections = BTreeMap::new();
         for component in deployed.services() {
             let service = &component.manifest().service;
             let projection = match (before.get(service), &component.manifest().read_model) {
                 (Some(projection), _) => {
-                    // Full: there is something else that it will wake up for.
+                    // Err: the queue is full; the runner looks for a deployment after each request anyway.
                     let _ = projection.requests.try_send(Request::Follow);
                     projection.clone()
                 }
                 (None, Some(model)) => {
                     if let Some(earlier) = runners.remove(service) {
-                        ended(earlier).await;
+                        join(earlier).await;
                     }
                     let (projection, runner) = self.open(component, model).await?;
                     runners.insert(service.clone(), runner);
@@ -132,7 +122,8 @@ impl Projections {
             };
             projections.insert(service.clone(), projection);
         }
-        // Who fills the read model of a service that is gone ends with nobody left to ask it.
+        // The runner of a service that is not deployed any more ends, because this drops the sender of its
+        // requests.
         self.current.store(Arc::new(projections));
         Ok(())
     }
@@ -142,69 +133,75 @@ impl Projections {
         component: &Component,
         model: &ReadModel,
     ) -> Result<(Projection, JoinHandle<()>), ProjectionsError> {
+        let ProjectionDeps { log, components, clock } = &self.deps;
         let service = component.manifest().service.clone();
-        let shelf = Shelf { dir: self.dir.clone(), service: service.clone() };
-        let head = *self.log.head().borrow();
-        let pair = shelf.open(component, model, head, 0, &self.components).await?;
-        let (component, live) = &pair.live;
-        self.components.pin_reader(&service, component.digest());
-        let live = Live { component: component.clone(), database: live.database.clone() };
-        let (tell, position) = watch::channel(live.database.position());
+        let databases = DatabaseSet { dir: self.dir.clone(), service: service.clone() };
+        let head = *log.head().borrow();
+        let opened = databases.open(component, model, head, Name::FIRST_GENERATION, components).await?;
+        let (component, live) = &opened.live;
+        components.pin_reader(&service, component.digest());
+        let live = LiveReadModel { component: component.clone(), database: live.database.clone() };
+        let (notify, position) = watch::channel(live.database.position());
         let live = Arc::new(ArcSwap::from_pointee(live));
         let building = Arc::<ArcSwapOption<Building>>::default();
         let (requests, requested) = mpsc::channel(MAX_REQUESTS);
         let runner = Runner {
-            shelf,
-            log: self.log.clone(),
-            components: self.components.clone(),
+            databases,
+            log: log.clone(),
+            components: components.clone(),
             live: live.clone(),
-            tell,
+            notify,
             building: building.clone(),
-            clock: self.clock.clone(),
+            clock: clock.clone(),
             requests: requested,
             followed: None,
         };
         let stop = self.stopping.subscribe();
-        let runner = tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(pair, stop)));
+        let runner = tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(opened, stop)));
         Ok((Projection { service, live, building, position, requests }, runner))
     }
 
-    /// How far the read model of a service is; none if it has none.
+    /// Returns the position of a service's read model, or `None` if it has none.
     pub fn position(&self, service: &str) -> Option<Position> {
         Some(*self.projection(service)?.position.borrow())
     }
 
-    /// Waits until the read model of a service has a position, for `limit` at most.
-    pub async fn wait(&self, service: &str, at_least: Position, limit: Duration) -> Result<Position, Behind> {
+    /// Waits until the read model of a service has a position, or the deadline has come.
+    pub async fn wait(
+        &self,
+        service: &str,
+        at_least: Position,
+        deadline: Instant,
+    ) -> Result<Position, Behind> {
         let Some(projection) = self.projection(service) else {
             return Err(Behind { reached: Position::START });
         };
         let mut position = projection.position.clone();
-        let waited = tokio::time::timeout(limit, position.wait_for(|position| *position >= at_least)).await;
-        match waited {
+        let arrived = position.wait_for(|position| *position >= at_least);
+        match tokio::time::timeout_at(deadline, arrived).await {
             Ok(Ok(position)) => Ok(*position),
-            // The time is over, or the runner has ended.
+            // The deadline has come, or the runner has ended.
             Err(_) | Ok(Err(_)) => Err(Behind { reached: *projection.position.borrow() }),
         }
     }
 
-    /// Applies no more events, and returns when nothing is under way. What was under way is undone; after a restart it comes
-    /// again.
+    /// Stops all projections and returns when none works any more. Their unfinished batches are rolled back;
+    /// the next start applies them.
     pub async fn close(&self) {
         self.stopping.send_replace(true);
         for (_, runner) in std::mem::take(&mut *self.runners.lock().await) {
-            ended(runner).await;
+            join(runner).await;
         }
     }
 
-    /// What queries of a service's read model are answered from: of the deployed component, or of the one before it while the
-    /// deployed one's read model is being built. None if the service has none.
-    pub(crate) fn live(&self, deployed: &Component) -> Option<Arc<Live>> {
+    /// Returns the read model that queries of a service are answered from: of the deployed component, or of
+    /// the one before it while the deployed one's read model is being built. `None` if the service has none.
+    pub(crate) fn live(&self, deployed: &Component) -> Option<Arc<LiveReadModel>> {
         let live = self.projection(deployed.manifest().service.as_str())?.live.load_full();
         match &deployed.manifest().read_model {
             Some(model) if live.database.is_of(model) && live.component.digest() != deployed.digest() => {
                 let database = live.database.clone();
-                Some(Arc::new(Live { component: deployed.clone(), database }))
+                Some(Arc::new(LiveReadModel { component: deployed.clone(), database }))
             }
             _ => Some(live),
         }
@@ -215,8 +212,9 @@ impl Projections {
     }
 }
 
-async fn ended(runner: JoinHandle<()>) {
+/// Waits for the end of a runner.
+async fn join(runner: JoinHandle<()>) {
     if let Err(error) = runner.await {
-        tracing::error!(%error, "a projection has panicked");
+        tracing::error!(error = %Chain(&error), "projection panicked; its read model had stopped until now");
     }
 }

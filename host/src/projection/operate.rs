@@ -1,4 +1,4 @@
-//! What an operator sees of the read models, and does to them.
+//! The operators' view of the read models, and their requests: redrive and replay.
 
 use std::sync::Arc;
 
@@ -7,51 +7,55 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::tables::{self, Beginning};
-use super::{Database, Projection, Projections};
-use crate::aggregate::CallError;
+use super::{Database, OperateError, Projection, Projections, ReadModelError, Unusable};
 use crate::clock::Time;
 use crate::log::{EventLog, ReadError};
 use crate::model::{Position, Rejection, ServiceName, StreamId};
 
-/// Requests that wait for one read model: persons make them, one at a time.
+/// Requests that wait for one read model: operators make them, one at a time.
 pub(super) const MAX_REQUESTS: usize = 16;
 
-/// How a read model stands.
+/// The status of a read model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
+    /// The service that it belongs to.
     pub service: ServiceName,
     /// The read model's version.
     pub version: u32,
-    /// Only events recorded then or later are in it; none if all are.
+    /// The time from which on recorded events are in it, or `None` if all events are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Time>,
-    /// Everything in the log up to here is dealt with.
+    /// The position in the log up to which all events are applied, skipped or parked.
     pub position: Position,
-    /// Events behind that.
+    /// The number of events after that position.
     pub lag_events: u64,
-    /// How long ago the first of them was recorded; 0 if there is none.
+    /// The age of the first of these events in milliseconds; 0 if there is none.
     pub lag_ms: u64,
-    /// How many streams are parked.
+    /// The number of parked streams.
     pub parked: u64,
-    /// The database that is being built beside it to take its place.
+    /// The database that is being built beside it and will replace it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub building: Option<Build>,
 }
 
-/// How far a database is that is being built. It is done when it is as far as the live one.
+/// The progress of a database that is being built. It is complete when it is as far as the live one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Build {
+    /// The read model's version.
     pub version: u32,
+    /// The position in the log that it has reached.
     pub position: Position,
-    /// Since it was begun, or gone on with after a restart; those included that are of no interest to it.
+    /// The speed since it was begun, or resumed after a restart, counting events that it does not subscribe
+    /// to.
     pub events_per_second: u64,
 }
 
-/// A database that is being built, as the one who fills it shows it.
+/// A database that is being built, as its runner shows it.
 pub(super) struct Building {
     pub(super) database: Arc<Database>,
-    /// Where it began or went on, and when.
+    /// The position where it was begun or resumed.
     pub(super) from: Position,
+    /// The time when it was begun or resumed.
     pub(super) since_ms: u64,
 }
 
@@ -64,23 +68,23 @@ impl Building {
     }
 }
 
-/// A stream that a read model could not go on with.
+/// A stream with an event that a read model could not apply.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParkedStream {
     /// Its name: `order/0199…`.
     pub stream: String,
     /// The position of the event that could not be applied.
     pub position: Position,
-    /// Why.
+    /// The reason.
     pub error: String,
-    /// Events of the stream that came after it and were passed over.
+    /// The number of later events of the stream, which were skipped.
     pub skipped: u64,
 }
 
-/// What came of a redrive.
+/// The result of a redrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Redrive {
-    /// Streams that are parked no more.
+    /// Streams that are not parked any more.
     pub streams: u64,
     /// Events that were applied.
     pub events: u64,
@@ -88,24 +92,25 @@ pub struct Redrive {
     pub parked: u64,
 }
 
-/// What is asked of the one who fills a read model.
+/// A request to the runner of a read model.
 pub(super) enum Request {
-    /// To look at what is deployed.
+    /// Look for a newly deployed component.
     Follow,
     Redrive {
+        /// `None`: all parked streams.
         stream: Option<StreamId>,
         answer: oneshot::Sender<Result<Redrive, Rejection>>,
     },
-    /// The answer is whether it has begun; if not, another one is under way.
     Replay {
         beginning: Beginning,
+        /// True if the replay has begun; false if a database is being built already.
         answer: oneshot::Sender<bool>,
     },
 }
 
 impl Projections {
-    /// All read models, by service.
-    pub async fn overviews(&self) -> Result<Vec<Overview>, CallError> {
+    /// Returns the status of all read models, by service.
+    pub async fn overviews(&self) -> Result<Vec<Overview>, OperateError> {
         let mut overviews = Vec::new();
         for service in self.current.load().keys() {
             overviews.push(self.overview(service.as_str()).await?);
@@ -113,14 +118,15 @@ impl Projections {
         Ok(overviews)
     }
 
-    /// One read model. Rejected with `not-found` if the service has none.
-    pub async fn overview(&self, service: &str) -> Result<Overview, CallError> {
+    /// Returns the status of one read model. Rejected with `not-found` if the service has none.
+    pub async fn overview(&self, service: &str) -> Result<Overview, OperateError> {
         let projection = self.find(service)?;
         let database = projection.live.load().database.clone();
         let position = database.position();
-        let next = self.log.read_all(position, 1).await?;
-        let lag_ms = next.first().map_or(0, |event| self.clock.now_ms().saturating_sub(event.meta.time_ms));
-        let lag_events = self.log.head().borrow().distance_from(position);
+        let next = self.deps.log.read_all(position, 1).await?;
+        let now_ms = self.deps.clock.now_ms();
+        let lag_ms = next.first().map_or(0, |event| now_ms.saturating_sub(event.meta.time_ms));
+        let lag_events = self.deps.log.head().borrow().distance_from(position);
         Ok(Overview {
             service: projection.service.clone(),
             version: database.version(),
@@ -129,43 +135,44 @@ impl Projections {
             lag_events,
             lag_ms,
             parked: database.parked(),
-            building: projection.building.load().as_ref().map(|build| build.progress(self.clock.now_ms())),
+            building: projection.building.load().as_ref().map(|build| build.progress(now_ms)),
         })
     }
 
-    /// Up to `limit` parked streams of a read model behind a position, in the order in which they were parked. Rejected with
-    /// `not-found`.
+    /// Returns up to `limit` streams that were parked after a position, in the order in which they were
+    /// parked. Rejected with `not-found` if the service has no read model.
     pub async fn parked(
         &self,
         service: &str,
         after: Position,
         limit: usize,
-    ) -> Result<Vec<ParkedStream>, CallError> {
+    ) -> Result<Vec<ParkedStream>, OperateError> {
         let projection = self.find(service)?;
         let database = projection.live.load().database.clone();
-        let unusable = |reason| CallError::ReadModel { service: projection.service.clone(), reason };
         let look_up = move || database.look_up(|connection| tables::parked_since(connection, after, limit));
-        let found = spawn_blocking(look_up).await.map_err(|error| unusable(error.to_string()))?;
-        found.map_err(|error| unusable(error.to_string()))
+        let found = spawn_blocking(look_up).await;
+        let found = found.map_err(|error| projection.unusable(Unusable::BrokenOff(error)))?;
+        found.map_err(|error| projection.unusable(error.into()))
     }
 
-    /// Applies the events of a parked stream, or of all parked streams, again from the one that failed, with the component
-    /// that is deployed now. Goes on when the caller stops waiting. Rejected with `not-found` or `stream-not-parked`.
-    pub async fn redrive(&self, service: &str, stream: Option<StreamId>) -> Result<Redrive, CallError> {
+    /// Applies the events of a parked stream, or of all parked streams, from the one that failed on, with the
+    /// component that is deployed now. Continues when the caller stops waiting. Rejected with `not-found` or
+    /// `stream-not-parked`.
+    pub async fn redrive(&self, service: &str, stream: Option<StreamId>) -> Result<Redrive, OperateError> {
         Ok(request(&*self.find(service)?, |answer| Request::Redrive { stream, answer }).await??)
     }
 
-    /// Begins to build a read model anew, beside the live database, which goes on and is asked until the new one is as far:
-    /// from the first event on, or with those alone that were recorded at a time or later. Goes on after a restart. Rejected
-    /// with `not-found`, `time-not-come` or `replay-under-way`.
-    pub async fn replay(&self, service: &str, from: Option<Time>) -> Result<Overview, CallError> {
+    /// Begins to rebuild a read model beside the live database, which stays live until the new one is as far:
+    /// from the first event on, or only with the events that were recorded at a time or later. Continues
+    /// after a restart. Rejected with `not-found`, `time-not-come` or `replay-under-way`.
+    pub async fn replay(&self, service: &str, from: Option<Time>) -> Result<Overview, OperateError> {
         let projection = self.find(service)?;
         let after = match from {
-            Some(Time(from_ms)) if from_ms > self.clock.now_ms() => {
+            Some(Time(from_ms)) if from_ms > self.deps.clock.now_ms() => {
                 let message = "A replay begins at a time that has come.";
                 return Err(Rejection::new("time-not-come", message).into());
             }
-            Some(from) => before(&*self.log, from).await?,
+            Some(from) => before(&*self.deps.log, from).await?,
             None => Position::START,
         };
         let beginning = Beginning { after, from };
@@ -176,14 +183,20 @@ impl Projections {
         self.overview(service).await
     }
 
-    fn find(&self, service: &str) -> Result<Arc<Projection>, CallError> {
+    fn find(&self, service: &str) -> Result<Arc<Projection>, Rejection> {
         let message = || format!("There is no service {service} with a read model.");
-        Ok(self.projection(service).ok_or_else(|| Rejection::new("not-found", message()))?)
+        self.projection(service).ok_or_else(|| Rejection::new("not-found", message()))
     }
 }
 
-/// The position of the last event before a time, by halving the log. Where the clocks of several hosts have differed, what is
-/// around that time may be on either side.
+impl Projection {
+    fn unusable(&self, reason: Unusable) -> OperateError {
+        ReadModelError { service: self.service.clone(), reason }.into()
+    }
+}
+
+/// Returns the position of the last event before a time, by binary search. Where the clocks of several hosts
+/// differ, events around that time may be on either side.
 async fn before(log: &dyn EventLog, Time(time_ms): Time) -> Result<Position, ReadError> {
     let (mut before, mut end) = (Position::START, *log.head().borrow());
     while before < end {
@@ -196,16 +209,12 @@ async fn before(log: &dyn EventLog, Time(time_ms): Time) -> Result<Position, Rea
     Ok(before)
 }
 
-/// Has the one who fills a read model do something.
+/// Sends a request to the runner of a read model and waits for the answer.
 async fn request<T>(
     projection: &Projection,
     request: impl FnOnce(oneshot::Sender<T>) -> Request,
-) -> Result<T, CallError> {
+) -> Result<T, OperateError> {
     let (answer, answered) = oneshot::channel();
-    let full = |_| CallError::Busy { queue: "the queue of a read model's operators" };
-    projection.requests.try_send(request(answer)).map_err(full)?;
-    answered.await.map_err(|_| CallError::ReadModel {
-        service: projection.service.clone(),
-        reason: "it was interrupted; what it has done stands, and the rest can be asked for again".to_owned(),
-    })
+    projection.requests.try_send(request(answer)).map_err(|_| OperateError::Busy)?;
+    answered.await.map_err(|_| projection.unusable(Unusable::Interrupted))
 }

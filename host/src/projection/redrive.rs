@@ -1,24 +1,26 @@
-//! Goes on with parked streams: their events are applied again from the one that failed, in order.
+//! Redrive of parked streams: their events are applied in order, from the one that failed on.
 //!
-//! *Invariant:* what is applied of a parked stream and how far it is are committed together, so that each of its events
-//! takes effect exactly once, whenever the process ends. While a stream is redriven, the rest of the read model waits.
+//! *Invariant:* the applied events of a parked stream and the version to continue with are committed
+//! together, so that each event takes effect exactly once, whenever the process ends. While a stream is
+//! redriven, the rest of the read model waits.
 
 use std::slice;
 
-use super::filling::Filling;
 use super::operate::Redrive;
-use super::runner::Ended;
+use super::projector::Projector;
+use super::runner::StopReason;
 use super::tables::{self, Progress, Redriven};
 use crate::log::{EventLog, MAX_PAGE};
 use crate::model::{Recorded, Rejection, StreamId};
 
-impl Filling {
-    /// Redrives one parked stream, or all of them, those first that were parked first. Rejected with `stream-not-parked`.
+impl Projector {
+    /// Redrives one parked stream, or all of them in the order in which they were parked. Rejected with
+    /// `stream-not-parked`.
     pub(super) async fn redrive(
         &mut self,
         log: &dyn EventLog,
         stream: Option<&StreamId>,
-    ) -> Result<Result<Redrive, Rejection>, Ended> {
+    ) -> Result<Result<Redrive, Rejection>, StopReason> {
         let streams = match stream {
             Some(stream) if self.parked.contains(stream) => vec![stream.clone()],
             Some(stream) => return Ok(Err(not_parked(stream))),
@@ -34,17 +36,18 @@ impl Filling {
         Ok(Ok(redrive))
     }
 
-    /// Whether the stream is parked no more. `applied` counts its events.
+    /// Redrives a stream and adds the number of its applied events to `applied`. Returns false if it stays
+    /// parked.
     async fn redrive_stream(
         &mut self,
         log: &dyn EventLog,
         stream: &StreamId,
         applied: &mut u64,
-    ) -> Result<bool, Ended> {
+    ) -> Result<bool, StopReason> {
         let mut next = Some(self.look_up(|connection| tables::unapplied(connection, stream))?);
         while let Some(version) = next {
             let page = log.read(stream, version.before(1), MAX_PAGE).await?;
-            // What is behind the read model's position, the subscription brings.
+            // Events after the read model's position come by its subscription.
             let more =
                 page.len() == MAX_PAGE && page.last().is_some_and(|last| last.position < self.position);
             next = page.last().filter(|_| more).map(|last| last.version.next());
@@ -63,13 +66,14 @@ impl Filling {
         Ok(true)
     }
 
-    /// Applies each event in a transaction of its own; false if one failed, from which on the stream stays parked.
+    /// Applies each event in a transaction of its own. Returns false if one failed; from that one on the
+    /// stream stays parked.
     async fn redrive_singly(
         &mut self,
         events: &[Recorded],
         stream: &StreamId,
         applied: &mut u64,
-    ) -> Result<bool, Ended> {
+    ) -> Result<bool, StopReason> {
         for event in events {
             let redriven = Redriven { stream, events: 1, next: Some(event.version.next()) };
             let progress = self.redriven(redriven);

@@ -1,4 +1,5 @@
-//! Keeps one read model filled: page by page of the log, through restarts after trouble, until shutdown.
+//! The runner of one read model: applies page by page of the log, through restarts after failures, until
+//! shutdown.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -12,50 +13,53 @@ use tokio::sync::{mpsc, watch};
 
 use super::ProjectionsError;
 use super::database::Database;
-use super::filling::{Filling, Unfilled};
+use super::database_set::{DatabaseSet, LiveAndNext, Opened};
+use super::files::Name;
 use super::operate::{Building, Request};
-use super::shelf::{Opened, Pair, Shelf};
+use super::projector::{ProjectError, Projector};
 use super::tables::{Beginning, Role};
 use crate::clock::SharedClock;
 use crate::deployed::Components;
+use crate::error::Chain;
 use crate::log::{EventLog, ReadError, Subscription};
 use crate::model::{Digest, Position, Recorded};
 use crate::runtime::Component;
 
-/// How long a projection rests after trouble with the disk or the log.
-const REST: Duration = Duration::from_secs(1);
+/// The pause of a projection after a failure of the disk or the log.
+const PAUSE: Duration = Duration::from_secs(1);
 
-/// What queries of a read model are answered from.
-pub(crate) struct Live {
+/// The component and the database that queries of a read model are answered from.
+pub(crate) struct LiveReadModel {
     pub(crate) component: Component,
     pub(crate) database: Arc<Database>,
 }
 
-/// What keeps a service's read model filled.
+/// Keeps a service's read model filled.
 pub(super) struct Runner {
-    pub(super) shelf: Shelf,
+    pub(super) databases: DatabaseSet,
     pub(super) log: Arc<dyn EventLog>,
     pub(super) components: Arc<Components>,
-    /// Where queries find it.
-    pub(super) live: Arc<ArcSwap<Live>>,
-    pub(super) tell: watch::Sender<Position>,
-    /// Where operators see what is being built.
+    /// The read model that queries find.
+    pub(super) live: Arc<ArcSwap<LiveReadModel>>,
+    /// Notifies waiting queries of the live position.
+    pub(super) notify: watch::Sender<Position>,
+    /// The build that operators see.
     pub(super) building: Arc<ArcSwapOption<Building>>,
     pub(super) clock: SharedClock,
     pub(super) requests: mpsc::Receiver<Request>,
-    /// The deployed component that was looked at last.
+    /// The deployed component that was followed last.
     pub(super) followed: Option<Digest>,
 }
 
-/// Why a database is not filled any further.
+/// The reason why the databases are not filled any further.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Ended {
+pub(super) enum StopReason {
     #[error("the log is closed")]
     LogClosed,
     #[error("the service is not deployed any more")]
     Undeployed,
     #[error(transparent)]
-    Unfilled(#[from] Unfilled),
+    Projector(#[from] ProjectError),
     #[error("the damaged read database cannot be removed")]
     Remove(#[from] io::Error),
     #[error(transparent)]
@@ -65,220 +69,261 @@ pub(super) enum Ended {
 }
 
 impl Runner {
-    /// Fills the databases until `stop` becomes true or nobody is left to say so. A batch under way then is undone, which is
-    /// as good as never begun.
-    pub(super) async fn run(mut self, pair: Pair, mut stop: watch::Receiver<bool>) {
+    /// Fills the databases until `stop` becomes true or its sender is dropped. That rolls the unfinished
+    /// batch back, as if it had never begun.
+    pub(super) async fn run(mut self, opened: LiveAndNext, mut stop: watch::Receiver<bool>) {
         let stopped = async {
+            // Err: the sender is dropped, which means the same.
             let _ = stop.wait_for(|stop| *stop).await;
         };
         tokio::select! {
             () = stopped => {}
-            () = self.keep_filling(pair) => {}
+            () = self.keep_filled(opened) => {}
         }
     }
 
-    async fn keep_filling(&mut self, pair: Pair) {
-        let mut opened = Ok(pair);
+    async fn keep_filled(&mut self, opened: LiveAndNext) {
+        let mut opened = Ok(opened);
         loop {
-            let ended = match opened {
-                Ok(pair) => {
-                    let Err(ended) = self.fill(pair).await;
-                    ended
+            let reason = match opened {
+                Ok(opened) => {
+                    let Err(reason) = self.fill(opened).await;
+                    reason
                 }
-                Err(error) => error,
+                Err(reason) => reason,
             };
-            if let Ended::LogClosed | Ended::Undeployed = ended {
+            if let StopReason::LogClosed | StopReason::Undeployed = reason {
                 return;
             }
-            let service = &self.shelf.service;
-            tracing::error!(%service, error = &ended as &dyn Error, "a projection rests");
-            tokio::time::sleep(REST).await;
-            opened = self.open(matches!(ended, Ended::Unfilled(Unfilled::Damaged))).await;
+            let service = &self.databases.service;
+            tracing::error!(%service, error = %Chain(&reason), "projection stopped; it resumes in a second");
+            tokio::time::sleep(PAUSE).await;
+            opened = match reason {
+                StopReason::Projector(ProjectError::Damaged) => self.recreate().await,
+                _ => self.reopen().await,
+            };
         }
     }
 
-    /// Opens the databases again. `anew`: the live one is damaged.
-    async fn open(&self, anew: bool) -> Result<Pair, Ended> {
+    /// Removes the live database, which is damaged, and opens the databases again.
+    async fn recreate(&self) -> Result<LiveAndNext, StopReason> {
+        self.live.load().database.discard()?;
+        self.reopen().await
+    }
+
+    /// Opens the databases again.
+    async fn reopen(&self) -> Result<LiveAndNext, StopReason> {
         let before = self.live.load();
-        if anew {
-            before.database.discard()?;
-        }
         let component = self.deployed().unwrap_or_else(|| before.component.clone());
-        let model = component.manifest().read_model.as_ref().ok_or(Ended::Undeployed)?;
-        let (head, fresh) = (*self.log.head().borrow(), before.database.name().generation + 1);
-        Ok(self.shelf.open(&component, model, head, fresh, &self.components).await?)
+        let model = component.manifest().read_model.as_ref().ok_or(StopReason::Undeployed)?;
+        let head = *self.log.head().borrow();
+        let min_generation = before.database.name().generation + 1;
+        Ok(self.databases.open(&component, model, head, min_generation, &self.components).await?)
     }
 
-    /// The component that is deployed now, if it has a read model. If it has none, nobody will ask for this one, and the
-    /// version before keeps it for a rollback.
+    /// Returns the component that is deployed now, if it has a read model. If it has none, this one is not
+    /// asked any more, and the component before keeps it for a rollback.
     fn deployed(&self) -> Option<Component> {
         let deployed = self.components.current();
-        let component = deployed.service(self.shelf.service.as_str())?;
+        let component = deployed.service(self.databases.service.as_str())?;
         component.manifest().read_model.as_ref()?;
         Some(component.clone())
     }
 
-    /// Fills the database that queries ask, and beside it the one that is to take its place: a page of each in turn.
-    async fn fill(&mut self, Pair { live, building }: Pair) -> Result<Infallible, Ended> {
+    /// Fills the database that queries ask, and beside it the one that will replace it: a page of each in
+    /// turn.
+    async fn fill(&mut self, LiveAndNext { live, next }: LiveAndNext) -> Result<Infallible, StopReason> {
         let mut live = self.feed(live);
-        let mut building = building.map(|building| self.feed(building));
+        let mut next = next.map(|next| self.feed(next));
         self.show(&live);
-        self.show_building(building.as_ref());
+        self.show_building(next.as_ref());
         self.followed = None;
         loop {
-            self.follow(&mut live, &mut building)?;
+            self.follow(&mut live, &mut next)?;
             // The positions that queries see never go back.
-            if let Some(built) = building.take_if(|built| built.filling.position >= live.filling.position) {
+            if let Some(built) = next.take_if(|next| next.projector.position >= live.projector.position) {
                 live = self.swap(live, built)?;
             }
             tokio::select! {
                 page = live.subscription.next() => {
                     live.apply(page).await?;
-                    self.tell.send_replace(live.filling.position);
+                    self.notify.send_replace(live.projector.position);
                 }
-                page = next_page(&mut building) => {
-                    let Some(feed) = &mut building else { continue };
+                page = next_page(&mut next) => {
+                    let Some(feed) = &mut next else { continue };
                     match feed.apply(page).await {
-                        Err(Ended::Unfilled(error)) => self.give_up(&mut building, &error),
-                        // The live one comes upon it too, and what is built so far is gone on with.
+                        Err(StopReason::Projector(error)) => self.give_up(&mut next, &error),
+                        // The live database meets the same failure, and the build is resumed with it.
                         applied => applied?,
                     }
                 }
-                () = live.filling.database.damaged() => return Err(Unfilled::Damaged.into()),
-                request = self.requests.recv() => match request.ok_or(Ended::Undeployed)? {
-                    Request::Follow => {}
-                    Request::Redrive { stream, answer } => {
-                        let redriven = live.filling.redrive(&*self.log, stream.as_ref()).await?;
-                        live.filling.advance();
-                        // Err: nobody waits for it any more.
-                        let _ = answer.send(redriven);
-                    }
-                    Request::Replay { beginning, answer } => {
-                        let begun = building.is_none();
-                        if begun {
-                            let component = self.deployed().unwrap_or_else(|| live.filling.component.clone());
-                            building = Some(self.build(component, Some(beginning))?);
-                            self.show_building(building.as_ref());
-                        }
-                        let _ = answer.send(begun);
-                    }
-                },
+                () = live.projector.database.damaged() => return Err(ProjectError::Damaged.into()),
+                request = self.requests.recv() => {
+                    self.process(request.ok_or(StopReason::Undeployed)?, &mut live, &mut next).await?;
+                }
             }
         }
     }
 
-    /// Has the events applied by what is deployed now. If that has another read model, it is built beside the live one, which
-    /// stays with the component that it belongs to.
-    fn follow(&mut self, live: &mut Feed, building: &mut Option<Feed>) -> Result<(), Ended> {
+    async fn process(
+        &self,
+        request: Request,
+        live: &mut Feed,
+        next: &mut Option<Feed>,
+    ) -> Result<(), StopReason> {
+        match request {
+            // Each turn of the loop follows.
+            Request::Follow => {}
+            Request::Redrive { stream, answer } => {
+                let redriven = live.projector.redrive(&*self.log, stream.as_ref()).await?;
+                live.projector.advance();
+                // Err: the caller does not wait any more.
+                let _ = answer.send(redriven);
+            }
+            Request::Replay { beginning, answer } => {
+                let begins = next.is_none();
+                if begins {
+                    let component = self.deployed().unwrap_or_else(|| live.projector.component.clone());
+                    *next = Some(self.replay(component, beginning)?);
+                    self.show_building(next.as_ref());
+                }
+                // Err: the caller does not wait any more.
+                let _ = answer.send(begins);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the deployed component apply the events. If it has another read model, that one is built beside
+    /// the live one, which stays with the component that it belongs to.
+    fn follow(&mut self, live: &mut Feed, next: &mut Option<Feed>) -> Result<(), StopReason> {
         let Some(deployed) = self.deployed().filter(|deployed| self.followed != Some(deployed.digest()))
         else {
             return Ok(());
         };
         self.followed = Some(deployed.digest());
         let model = deployed.manifest().read_model.as_ref();
-        let fits = |feed: &Feed| model.is_some_and(|model| feed.filling.database.is_of(model));
+        let fits = |feed: &Feed| model.is_some_and(|model| feed.projector.database.is_of(model));
         let is_live = fits(live);
         if is_live {
-            live.filling.hand_over(&deployed)?;
+            live.projector.hand_over(&deployed)?;
             self.show(live);
         }
-        match building {
-            Some(feed) if fits(feed) => feed.filling.hand_over(&deployed)?,
+        match next {
+            Some(feed) if fits(feed) => feed.projector.hand_over(&deployed)?,
             _ => {
-                if let Some(other) = building.take() {
-                    tracing::info!(service = %self.shelf.service, "the read model that was being built is not deployed any more");
-                    other.filling.database.discard()?;
+                if let Some(other) = next.take() {
+                    let service = &self.databases.service;
+                    tracing::info!(%service, "read model is not deployed any more; its build ends");
+                    other.projector.database.discard()?;
                 }
                 if !is_live {
-                    // What queries ask goes on whatever is in the way.
-                    let built = self.build(deployed, None);
-                    *building = built.map_err(|error| self.say_given_up(&error)).ok();
+                    // A failed build must not stop the live database.
+                    *next = self.build(deployed).map_err(|error| self.log_given_up(&error)).ok();
                 }
-                self.show_building(building.as_ref());
+                self.show_building(next.as_ref());
             }
         }
         Ok(())
     }
 
-    /// Begins to build the read model of a component. `anew`: from there on, whatever there is.
-    fn build(&self, component: Component, anew: Option<Beginning>) -> Result<Feed, Ended> {
-        let model = component.manifest().read_model.as_ref().ok_or(Ended::Undeployed)?;
-        let opened = match anew {
-            Some(beginning) => self.shelf.make(model, Role::Building, component.digest(), 0, beginning)?,
-            None => self.shelf.build(model, component.digest(), *self.log.head().borrow())?,
-        };
-        tracing::info!(service = %self.shelf.service, version = model.version, "a read model is being built");
-        Ok(self.feed((component, opened)))
+    /// Begins or resumes the build of a component's read model.
+    fn build(&self, component: Component) -> Result<Feed, StopReason> {
+        let model = component.manifest().read_model.as_ref().ok_or(StopReason::Undeployed)?;
+        let opened = self.databases.build(model, component.digest(), *self.log.head().borrow())?;
+        Ok(self.feed_next(component, opened))
     }
 
-    /// Lets go of what was being built. It is tried again with the next version that is deployed, or when somebody asks for
-    /// it.
-    fn give_up(&self, building: &mut Option<Feed>, error: &Unfilled) {
-        self.say_given_up(error);
-        if let Some(given_up) = building.take() {
+    /// Begins to build a component's read model from a place in the log, in a new database.
+    fn replay(&self, component: Component, beginning: Beginning) -> Result<Feed, StopReason> {
+        let model = component.manifest().read_model.as_ref().ok_or(StopReason::Undeployed)?;
+        let (digest, generation) = (component.digest(), Name::FIRST_GENERATION);
+        let opened = self.databases.make(model, Role::Building, digest, generation, beginning)?;
+        Ok(self.feed_next(component, opened))
+    }
+
+    fn feed_next(&self, component: Component, opened: Opened) -> Feed {
+        let (service, version) = (&self.databases.service, opened.database.version());
+        tracing::info!(%service, version, "building a read model; it goes live when it has caught up");
+        self.feed((component, opened))
+    }
+
+    /// Ends a build. The next deployment or replay begins another.
+    fn give_up(&self, next: &mut Option<Feed>, error: &ProjectError) {
+        self.log_given_up(error);
+        if let Some(given_up) = next.take() {
             // Err: the next start removes it.
-            let _ = given_up.filling.database.discard();
+            let _ = given_up.projector.database.discard();
         }
-        self.show_building(None);
+        self.building.store(None);
     }
 
-    fn say_given_up(&self, error: &(dyn Error + 'static)) {
-        tracing::error!(service = %self.shelf.service, error, "building a read model is given up");
+    fn log_given_up(&self, error: &(dyn Error + 'static)) {
+        let service = &self.databases.service;
+        tracing::error!(
+            %service,
+            error = %Chain(error),
+            "failed to build a read model; the live one stays until the next deployment or replay"
+        );
     }
 
     fn feed(&self, (component, opened): (Component, Opened)) -> Feed {
         let subscription = Subscription::in_batches(self.log.clone(), opened.writer.position);
-        Feed { subscription, filling: Filling::new(component, opened) }
+        Feed { subscription, projector: Projector::new(component, opened) }
     }
 
-    /// Puts a database that has caught up in the place of the live one. From the first line on, a start takes it too.
-    fn swap(&self, mut live: Feed, mut built: Feed) -> Result<Feed, Ended> {
-        built.filling.assign(Role::Live)?;
-        self.show_building(None);
+    /// Replaces the live database by one that has caught up. Once its role is recorded, a restart takes it
+    /// too.
+    fn swap(&self, mut live: Feed, mut built: Feed) -> Result<Feed, StopReason> {
+        built.projector.assign(Role::Live)?;
+        self.building.store(None);
         self.show(&built);
-        let [new, old] = [&built, &live].map(|feed| feed.filling.database.name());
+        let [new, old] = [&built, &live].map(|feed| feed.projector.database.name());
         if new.version == old.version {
-            live.filling.database.retire();
+            live.projector.database.retire();
         } else {
-            live.filling.assign(Role::Kept)?;
-            self.shelf.retain(&[new, old])?;
+            live.projector.assign(Role::Kept)?;
+            self.databases.retain(&[new, old])?;
         }
-        tracing::info!(service = %self.shelf.service, version = new.version, "a read model has been built");
+        let service = &self.databases.service;
+        tracing::info!(%service, version = new.version, "built a read model; queries see it now");
         Ok(built)
     }
 
+    /// Shows the live database to queries.
     fn show(&self, live: &Feed) {
-        let Filling { component, database, position, .. } = &live.filling;
-        self.components.pin_reader(&self.shelf.service, component.digest());
-        self.live.store(Arc::new(Live { component: component.clone(), database: database.clone() }));
-        self.tell.send_replace(*position);
+        let Projector { component, database, position, .. } = &live.projector;
+        self.components.pin_reader(&self.databases.service, component.digest());
+        self.live.store(Arc::new(LiveReadModel { component: component.clone(), database: database.clone() }));
+        self.notify.send_replace(*position);
     }
 
-    fn show_building(&self, building: Option<&Feed>) {
-        self.building.store(building.map(|feed| {
-            let database = feed.filling.database.clone();
+    /// Shows the database that is being built, if any, to operators.
+    fn show_building(&self, next: Option<&Feed>) {
+        self.building.store(next.map(|feed| {
+            let database = feed.projector.database.clone();
             Arc::new(Building { from: database.position(), database, since_ms: self.clock.now_ms() })
         }));
     }
 }
 
-/// A database with what it is filled from.
+/// A database with the subscription that it is filled from.
 struct Feed {
     subscription: Subscription,
-    filling: Filling,
+    projector: Projector,
 }
 
 impl Feed {
-    async fn apply(&mut self, page: Result<Option<Vec<Recorded>>, ReadError>) -> Result<(), Ended> {
-        self.filling.apply(page?.ok_or(Ended::LogClosed)?).await?;
-        self.filling.advance();
+    async fn apply(&mut self, page: Result<Option<Vec<Recorded>>, ReadError>) -> Result<(), StopReason> {
+        self.projector.apply(page?.ok_or(StopReason::LogClosed)?).await?;
+        self.projector.advance();
         Ok(())
     }
 }
 
-/// Never resolves if nothing is being built.
-async fn next_page(building: &mut Option<Feed>) -> Result<Option<Vec<Recorded>>, ReadError> {
-    match building {
+/// Returns the next page for the database that is being built. Never resolves if there is none.
+async fn next_page(next: &mut Option<Feed>) -> Result<Option<Vec<Recorded>>, ReadError> {
+    match next {
         Some(feed) => feed.subscription.next().await,
         None => pending().await,
     }

@@ -1,44 +1,47 @@
-//! A read model and its queries without a host around them: what tests and measurements of services run.
+//! A read model and its queries without a host around them, for tests and measurements of services.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::filling::Filling;
-use super::shelf::Shelf;
+use super::database_set::DatabaseSet;
+use super::projector::Projector;
 use super::tables::Progress;
-use super::{ProjectionsError, files};
-use crate::aggregate::CallError;
+use super::{AnswerError, ProjectionsError, ReadModelError, files};
+use crate::error::Chain;
 use crate::model::{Json, Position, Recorded};
 use crate::runtime::{Access, Ask, Component, QueryCall, ReadSession};
 
-/// One component with its read database, which is made and filled as in a host, but by hand instead of from a log.
+/// One component with its read database, which is made and filled as in a host, but by its caller instead of
+/// from a log.
 pub struct Standalone {
     component: Component,
-    /// None if the component has no read model.
-    filling: Option<Filling>,
+    /// `None` if the component has no read model.
+    projector: Option<Projector>,
 }
 
 impl Standalone {
-    /// `data`: where the read database is, or is made.
+    /// Opens or makes the read database under `data`.
     pub fn open(data: &Path, component: Component) -> Result<Self, ProjectionsError> {
         let manifest = component.manifest();
-        let filling = match &manifest.read_model {
+        let projector = match &manifest.read_model {
             None => None,
             Some(model) => {
-                let shelf = Shelf { dir: files::directory(data)?, service: manifest.service.clone() };
-                let opened = shelf.open_alone(component.digest(), model, Position::MAX)?;
-                Some(Filling::new(component.clone(), opened))
+                let databases =
+                    DatabaseSet { dir: files::directory(data)?, service: manifest.service.clone() };
+                let opened = databases.open_live(component.digest(), model, Position::MAX)?;
+                Some(Projector::new(component.clone(), opened))
             }
         };
-        Ok(Self { component, filling })
+        Ok(Self { component, projector })
     }
 
-    /// Applies events, all that the read model follows, in one transaction. The error says why nothing of it took effect.
+    /// Applies events, all of which the read model must subscribe to, in one transaction. The error says why
+    /// none of them took effect.
     pub async fn project(&mut self, events: &[Recorded]) -> Result<(), String> {
-        let filling = self.filling.as_mut().ok_or("the service has no read model")?;
+        let projector = self.projector.as_mut().ok_or("the service has no read model")?;
         let Some(last) = events.last() else { return Ok(()) };
         let progress = Progress::to(last.position);
-        filling.attempt(events, &progress).await.map_err(|unfilled| unfilled.to_string())?
+        projector.attempt(events, &progress).await.map_err(|error| Chain(&error).to_string())?
     }
 
     /// Answers a query, which may ask other services through `ask`. Blocks while SQLite works.
@@ -48,12 +51,11 @@ impl Standalone {
         arguments: &Json,
         time_ms: u64,
         ask: Arc<dyn Ask>,
-    ) -> Result<Json, CallError> {
+    ) -> Result<Json, AnswerError> {
         let service = &self.component.manifest().service;
-        let database = self.filling.as_ref().map(|filling| &filling.database);
+        let database = self.projector.as_ref().map(|projector| &projector.database);
         let read = database.map(|database| database.begin_read()).transpose();
-        let read = read
-            .map_err(|error| CallError::ReadModel { service: service.clone(), reason: error.to_string() })?;
+        let read = read.map_err(|error| ReadModelError { service: service.clone(), reason: error.into() })?;
         let read_model = read.map(|(connection, _)| ReadSession { connection, access: Access::Read });
         let call = QueryCall { id: "standalone".into(), time_ms, depth: 0, ask, read_model };
         let answered = self.component.answer(&query.into(), arguments, call).await;

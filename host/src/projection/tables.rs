@@ -1,4 +1,4 @@
-//! The host's own tables in a read database: how far it is, and which streams are parked since when.
+//! The host's own tables in a read database: its position, and the parked streams.
 //!
 //! None of these statements is cached, see [`Guarded::host`].
 
@@ -11,10 +11,11 @@ use crate::clock::Time;
 use crate::model::{Digest, Position, Recorded, StreamId, Version};
 use crate::runtime::Guarded;
 
-/// `changes`: how often the service's own tables were written. `component`: the digest of the one that fills it. `from_ms`: the
-/// time from which on events are in it, null if all are. `version` and
-/// `position` of a parked stream: those of its first event that is not applied; where a long stream is being redriven, only
-/// the version is exact. `skipped`: the events that came after it and were passed over.
+/// The tables. `changes`: the number of transactions that wrote the service's own tables. `component`: the
+/// digest of the component that fills the database. `from_ms`: the time from which on recorded events are in
+/// it, null if all events are. `version` and `position` of a parked stream: those of its first event that is
+/// not applied; while a long stream is being redriven, only the version is exact. `skipped`: the number of
+/// its later events, which were not applied either.
 pub(super) const SCHEMA: &str = "
     CREATE TABLE kontor_position (
         position INTEGER NOT NULL,
@@ -34,14 +35,14 @@ pub(super) const SCHEMA: &str = "
     CREATE INDEX kontor_parked_since ON kontor_parked (position);
 ";
 
-/// What a read database is there for.
+/// The use of a read database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Queries ask it.
     Live,
-    /// It is to take the place of the live one when it is as far.
+    /// It replaces the live one when it is as far.
     Building,
-    /// Another version has taken its place, which may be rolled back.
+    /// Another version has replaced it, and may be rolled back.
     Kept,
 }
 
@@ -59,58 +60,62 @@ impl Role {
     }
 }
 
-/// Where a read database begins.
+/// The place in the log where a read database begins. Default: the first event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Beginning {
-    /// Nothing up to here is in it.
+    /// No event up to this position is in it.
     pub(super) after: Position,
-    /// The time that was asked for; none if it begins with the log.
+    /// The time that the operator gave, or `None` if it begins with the log.
     pub(super) from: Option<Time>,
 }
 
-/// What a transaction changes besides the service's own tables.
+/// The changes of a transaction to the host's tables.
 pub(super) struct Progress<'a> {
-    /// Everything up to here is dealt with.
+    /// The position up to which all events are applied, skipped or parked.
     pub(super) position: Position,
     /// Events of parked streams.
     pub(super) skipped: &'a [Recorded],
-    /// An event that could not be applied, and why.
+    /// An event that could not be applied, and the reason.
     pub(super) parked: Option<(&'a Recorded, &'a str)>,
+    /// The part of a parked stream that it applies.
     pub(super) redriven: Option<Redriven<'a>>,
 }
 
-/// What a transaction applies of a parked stream.
+/// The part of a parked stream that a transaction applies.
 #[derive(Clone, Copy)]
 pub(super) struct Redriven<'a> {
     pub(super) stream: &'a StreamId,
+    /// The number of its events.
     pub(super) events: usize,
-    /// The version to go on with; none if that was all, and the stream is parked no more.
+    /// The version to continue with, or `None` if that was the last, and the stream is not parked any more.
     pub(super) next: Option<Version>,
 }
 
 impl Progress<'_> {
-    /// Nothing but the position.
+    /// Changes only the position.
     pub(super) fn to(position: Position) -> Self {
         Self { position, skipped: &[], parked: None, redriven: None }
     }
 }
 
+/// Returns the position up to which all events are applied, skipped or parked.
 pub(super) fn position(connection: &Connection) -> rusqlite::Result<Position> {
     connection.query_row("SELECT position FROM kontor_position", [], |row| row.get(0))
 }
 
-/// How often something was applied, other than the position, which moves with every event of the log.
+/// Returns the number of transactions that applied events. The position alone says less: it also moves with
+/// events that the read model does not subscribe to.
 pub(super) fn changes(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT changes FROM kontor_position", [], |row| row.get(0))
 }
 
-/// Counts what the running transaction applies.
+/// Counts the open transaction as a change.
 pub(super) fn count_change(database: &Guarded) -> rusqlite::Result<()> {
     let count = "UPDATE kontor_position SET changes = changes + 1";
     database.host(|connection| connection.execute(count, [])).map(drop)
 }
 
-/// What it is there for, and the component that fills it; none if it does not say.
+/// Returns the database's role and the component that fills it, or `None` if they are not recorded.
 pub(super) fn used_by(connection: &Connection) -> rusqlite::Result<Option<(Role, Digest)>> {
     connection.query_row("SELECT role, component FROM kontor_position", [], |row| {
         let (role, component): (String, String) = (row.get(0)?, row.get(1)?);
@@ -118,13 +123,13 @@ pub(super) fn used_by(connection: &Connection) -> rusqlite::Result<Option<(Role,
     })
 }
 
-/// The time from which on events are in it; none if all are.
+/// Returns the time from which on recorded events are in it, or `None` if all events are.
 pub(super) fn from(connection: &Connection) -> rusqlite::Result<Option<Time>> {
     let from_ms = connection.query_row("SELECT from_ms FROM kontor_position", [], |row| row.get(0));
     from_ms.map(|from_ms: Option<u64>| from_ms.map(Time))
 }
 
-/// Has a new database begin later than the log, in the transaction that makes it.
+/// Records the beginning of a new database, in the transaction that makes it.
 pub(super) fn set_beginning(
     connection: &Connection,
     Beginning { after, from }: Beginning,
@@ -133,13 +138,13 @@ pub(super) fn set_beginning(
     connection.execute(set, params![after, from.map(|Time(ms)| ms)]).map(drop)
 }
 
-/// Notes that, outside of any other transaction.
+/// Records the database's role and the component that fills it, outside of any other transaction.
 pub(super) fn set_role(connection: &Connection, role: Role, component: Digest) -> rusqlite::Result<()> {
     let set = "UPDATE kontor_position SET role = ?1, component = ?2";
     connection.execute(set, [role.as_str(), &component.to_string()]).map(drop)
 }
 
-/// The streams that are parked. As many as have ever failed, so few; each costs its name in memory.
+/// Returns the parked streams. There are few, as few have failed; each costs its name in memory.
 pub(super) fn parked(connection: &Connection) -> rusqlite::Result<HashSet<StreamId>> {
     streams(connection, "SELECT stream FROM kontor_parked")
 }
@@ -147,23 +152,24 @@ pub(super) fn parked(connection: &Connection) -> rusqlite::Result<HashSet<Stream
 fn streams<C: FromIterator<StreamId>>(connection: &Connection, sql: &str) -> rusqlite::Result<C> {
     let mut statement = connection.prepare(sql)?;
     let streams = statement.query_map([], |row| row.get::<_, String>(0))?;
-    // What is no stream's name, nobody will ask for.
+    // Text that is not a stream's name matches no event.
     streams.filter_map(|stream| stream.map(|stream| StreamId::parse(&stream).ok()).transpose()).collect()
 }
 
-/// All parked streams in the order in which they were parked.
+/// Returns all parked streams in the order in which they were parked.
 pub(super) fn parked_in_order(connection: &Connection) -> rusqlite::Result<Vec<StreamId>> {
     streams(connection, "SELECT stream FROM kontor_parked ORDER BY position")
 }
 
-/// Up to `limit` parked streams behind a position, in the order in which they were parked.
+/// Returns up to `limit` streams that were parked after a position, in the order in which they were parked.
 pub(super) fn parked_since(
     connection: &Connection,
     after: Position,
     limit: usize,
 ) -> rusqlite::Result<Vec<ParkedStream>> {
     let mut statement = connection.prepare(
-        "SELECT stream, position, error, skipped FROM kontor_parked WHERE position > ?1 ORDER BY position LIMIT ?2",
+        "SELECT stream, position, error, skipped FROM kontor_parked
+         WHERE position > ?1 ORDER BY position LIMIT ?2",
     )?;
     let parked = statement.query_map(params![after, limit], |row| {
         Ok(ParkedStream {
@@ -176,7 +182,7 @@ pub(super) fn parked_since(
     parked.collect()
 }
 
-/// The version of the first event of a parked stream that is not applied.
+/// Returns the version of the first event of a parked stream that is not applied.
 pub(super) fn unapplied(connection: &Connection, stream: &StreamId) -> rusqlite::Result<Version> {
     let version = "SELECT version FROM kontor_parked WHERE stream = ?1";
     connection.query_row(version, [stream.as_str()], |row| row.get(0))
@@ -188,7 +194,7 @@ pub(super) fn begin(database: &Guarded) -> rusqlite::Result<()> {
     database.host(|connection| connection.execute_batch("BEGIN IMMEDIATE"))
 }
 
-/// Ends it: what the component wrote and the host's progress, both or none.
+/// Commits the rows that the component wrote and the host's progress, both or neither.
 pub(super) fn commit(database: &Guarded, progress: &Progress<'_>) -> rusqlite::Result<()> {
     database.host(|connection| {
         if let Some((event, error)) = progress.parked {
@@ -221,7 +227,7 @@ pub(super) fn commit(database: &Guarded, progress: &Progress<'_>) -> rusqlite::R
     })
 }
 
-/// Undoes the transaction, if SQLite has not done so by itself.
+/// Rolls the transaction back, unless SQLite has done so by itself.
 pub(super) fn roll_back(database: &Guarded) -> rusqlite::Result<()> {
     match database.in_transaction() {
         true => database.host(|connection| connection.execute_batch("ROLLBACK")),

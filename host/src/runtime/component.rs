@@ -230,7 +230,7 @@ impl Component {
         id: &SagaId,
         trigger: &Recorded,
         steps: Box<dyn Steps>,
-    ) -> (SagaEnd, Option<Box<dyn Steps>>) {
+    ) -> SagaEnd {
         let scope = Scope {
             operation: "run",
             subject: saga.shared(),
@@ -243,8 +243,8 @@ impl Component {
         let call = self.call(Lane::Saga, scope, move |service, store| {
             async move { service.kontor_service_sagas().call_run(store, &name, &trigger).await }.boxed()
         });
-        let (result, scope) = call.await;
-        let end = match result {
+        let (result, _) = call.await;
+        match result {
             Ok(Ok(())) => SagaEnd::Returned(Ok(())),
             Ok(Err(rejection)) => match host_rejection(rejection) {
                 Ok(rejection) => SagaEnd::Returned(Err(rejection)),
@@ -252,8 +252,7 @@ impl Component {
             },
             Err(CallFailure::Halted) => SagaEnd::Halted,
             Err(CallFailure::Fault(fault)) => SagaEnd::Fault(fault),
-        };
-        (end, scope.and_then(|scope| scope.steps))
+        }
     }
 
     async fn call<R, F>(&self, lane: Lane, scope: Scope, call: F) -> (Result<R, CallFailure>, Option<Scope>)

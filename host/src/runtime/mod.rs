@@ -29,7 +29,7 @@ use crate::model::Json;
 pub(crate) use component::{Answered, QueryCall};
 pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
 pub(crate) use host::{Access, Guarded, ReadSession, grant_to_add};
-pub use host::{Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
+pub use host::{Action, Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
 pub use host::{
     GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse,
     Outgoing, Resolve, system_resolver,

@@ -1,74 +1,65 @@
-//! What stands in the journal of a saga.
+//! The entries of a saga's journal.
 //!
 //! | event | meaning |
 //! |---|---|
 //! | `started` | the run begins, on this component, because of this event |
 //! | `step-done` | a command of the saga was accepted |
 //! | `step-refused` | a command of the saga was rejected |
-//! | `step-failed` | a command got neither done nor refused in all its attempts |
+//! | `step-failed` | a command was neither accepted nor rejected in all its attempts |
 //! | `pivoted` | the deciding command was accepted: from here the saga only goes forward |
-//! | `query-answered` | another service was asked |
+//! | `query-answered` | another service answered a query |
 //! | `waiting` | the saga sleeps, or waits for an event; nothing of it runs |
 //! | `awoken` | the time is over, or the event is there |
-//! | `unwinding` | the run returned a rejection, or a step failed for good: what was done is being undone |
+//! | `unwinding` | the run returned a rejection, or a step failed for good: its steps are being undone |
 //! | `undone` | one step has been undone |
 //! | `undo-failed` | one step cannot be undone; the others are still undone, then the saga parks |
-//! | `parked` | the saga needs a person |
-//! | `taken` | this host runs it from now on; only where several share the log |
-//! | `moved` | another version of the component was deployed, and goes on with it |
-//! | `resumed` | a person has it tried again |
-//! | `skipped` | a person has one step or undo left out, and the saga goes on |
-//! | `resolved` | a person has seen to it by hand: the end |
+//! | `parked` | the saga needs an operator |
+//! | `taken` | this host runs it from now on; only where several hosts share the log |
+//! | `moved` | the saga continues on another version of its component |
+//! | `resumed` | an operator retries it |
+//! | `skipped` | an operator leaves out one step or undo, and the saga continues |
+//! | `resolved` | an operator has settled it by hand: the end |
 //! | `completed` · `compensated` | the end |
 
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantNames};
 
-use crate::model::{
-    Digest, EventName, Json, NewEvent, NodeId, Rejection, SagaName, ServiceName, StreamId, Version,
-};
-use crate::runtime;
+use crate::model::{Digest, Json, NodeId, Rejection, SagaName, ServiceName, StreamId, Version};
+use crate::runtime::{self, Action, Outcome};
 
-/// A command as the journal keeps it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Action {
-    pub(crate) stream: StreamId,
-    pub(crate) command: String,
-    pub(crate) payload: Json,
-}
-
-/// What an accepted command did, as the journal keeps it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Outcome {
-    pub(crate) version: Version,
-    pub(crate) events: Vec<Caused>,
-    pub(crate) view: Option<Json>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Caused {
-    pub(crate) name: EventName,
-    pub(crate) payload: Json,
-}
-
+/// A query as the journal keeps it: without its time limit, which may change from run to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Request {
+    /// The service that is queried.
     pub(crate) service: String,
+    /// The query's name.
     pub(crate) query: String,
+    /// The query's arguments.
     pub(crate) arguments: Json,
 }
 
-/// What a saga waits for.
+impl From<&runtime::Request> for Request {
+    fn from(request: &runtime::Request) -> Self {
+        Self {
+            service: request.service.clone(),
+            query: request.query.clone(),
+            arguments: request.arguments.clone(),
+        }
+    }
+}
+
+/// A wait of a saga.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Wait {
-    /// For the time to pass.
+    /// For a time.
     Sleep { duration_ms: u64 },
     /// For the first of these events on a stream, after the saga's trigger in the log.
     Event { stream: StreamId, events: Vec<String>, timeout_ms: u64 },
 }
 
 impl Wait {
-    /// The events, and the stream that they are waited for on; none if it is only for the time.
+    /// Returns the awaited events and their stream, or `None` if the saga only sleeps.
     pub(crate) fn event(&self) -> Option<(StreamId, Vec<String>)> {
         match self {
             Self::Sleep { .. } => None,
@@ -77,12 +68,12 @@ impl Wait {
     }
 }
 
-/// What it took to get an answer.
+/// The attempts that led to an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Effort {
-    /// How often it was tried, from 1.
+pub(crate) struct AttemptStats {
+    /// The number of attempts, from 1.
     pub(crate) attempts: u32,
-    /// From the first attempt to the answer, pauses included.
+    /// The time from the first attempt to the answer, pauses included.
     pub(crate) took_ms: u64,
 }
 
@@ -93,18 +84,19 @@ pub(crate) struct Trigger {
     pub(crate) version: Version,
 }
 
-/// A replay that asks for something else than the run before it.
+/// The two sides of a replay that asks for something other than its journal has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
-    /// What the journal has under the step's name.
+    /// The command, query or wait that the journal has under the step's name.
     pub journaled: Json,
-    /// What the component asks for; null if it does not come to the step any more.
+    /// The one that the component asks for; null if it does not reach the step any more.
     pub asked: Json,
 }
 
 /// One event of a journal. The stored event's name is the variant's, its payload the variant's fields.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr, VariantNames)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub(crate) enum Entry {
     Started {
         service: ServiceName,
@@ -116,31 +108,34 @@ pub(crate) enum Entry {
         name: String,
         action: Action,
         outcome: Outcome,
-        effort: Effort,
+        effort: AttemptStats,
     },
-    StepRefused {
+    /// Its stored name says refused; elsewhere such a step is called rejected.
+    #[serde(rename = "step-refused")]
+    #[strum(serialize = "step-refused")]
+    StepRejected {
         name: String,
         action: Action,
         rejection: Rejection,
-        effort: Effort,
+        effort: AttemptStats,
     },
     StepFailed {
         name: String,
         action: Action,
         error: String,
-        effort: Effort,
+        effort: AttemptStats,
     },
     Pivoted {
         name: String,
         action: Action,
         outcome: Outcome,
-        effort: Effort,
+        effort: AttemptStats,
     },
     QueryAnswered {
         name: String,
         request: Request,
         answer: Result<Json, Rejection>,
-        effort: Effort,
+        effort: AttemptStats,
     },
     Waiting {
         name: String,
@@ -150,7 +145,7 @@ pub(crate) enum Entry {
     },
     Awoken {
         name: String,
-        /// The version of the event that was waited for; none if the time was over first.
+        /// The version of the awaited event, or `None` if the time was over first.
         event: Option<Version>,
     },
     Unwinding {
@@ -158,12 +153,12 @@ pub(crate) enum Entry {
     },
     Undone {
         name: String,
-        effort: Effort,
+        effort: AttemptStats,
     },
     UndoFailed {
         name: String,
         error: String,
-        effort: Effort,
+        effort: AttemptStats,
     },
     Parked {
         why: String,
@@ -189,62 +184,8 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
-    /// The name of the stored event: `step-done`.
+    /// Returns the name of the stored event: `step-done`.
     pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Started { .. } => "started",
-            Self::StepDone { .. } => "step-done",
-            Self::StepRefused { .. } => "step-refused",
-            Self::StepFailed { .. } => "step-failed",
-            Self::Pivoted { .. } => "pivoted",
-            Self::QueryAnswered { .. } => "query-answered",
-            Self::Waiting { .. } => "waiting",
-            Self::Awoken { .. } => "awoken",
-            Self::Unwinding { .. } => "unwinding",
-            Self::Undone { .. } => "undone",
-            Self::UndoFailed { .. } => "undo-failed",
-            Self::Parked { .. } => "parked",
-            Self::Taken { .. } => "taken",
-            Self::Moved { .. } => "moved",
-            Self::Resumed {} => "resumed",
-            Self::Skipped { .. } => "skipped",
-            Self::Resolved { .. } => "resolved",
-            Self::Completed {} => "completed",
-            Self::Compensated {} => "compensated",
-        }
-    }
-}
-
-impl From<&runtime::Step> for Action {
-    fn from(step: &runtime::Step) -> Self {
-        Self { stream: step.stream.clone(), command: step.command.clone(), payload: step.payload.clone() }
-    }
-}
-
-impl From<&runtime::Request> for Request {
-    fn from(request: &runtime::Request) -> Self {
-        Self {
-            service: request.service.clone(),
-            query: request.query.clone(),
-            arguments: request.arguments.clone(),
-        }
-    }
-}
-
-impl From<Outcome> for runtime::Outcome {
-    fn from(outcome: Outcome) -> Self {
-        let event = |caused: Caused| NewEvent { name: caused.name, payload: caused.payload };
-        Self {
-            version: outcome.version,
-            events: outcome.events.into_iter().map(event).collect(),
-            view: outcome.view,
-        }
-    }
-}
-
-impl Outcome {
-    /// What a step that was left out did.
-    pub(crate) fn nothing() -> Self {
-        Self { version: Version::START, events: Vec::new(), view: None }
+        self.into()
     }
 }

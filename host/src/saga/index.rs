@@ -1,8 +1,9 @@
-//! Which sagas there are and how they stand: a small database beside the log, rebuilt from it when it is lost.
+//! The index of sagas: a small database beside the log with the state of each saga, rebuilt from the log when
+//! it is lost.
 //!
-//! A trigger's row and the position up to which the log has been looked at are written in one transaction, so an event
-//! starts its sagas exactly once, whatever happens in between: a saga's id follows from its trigger, and its journal from
-//! its id.
+//! A trigger's row and the position up to which the log has been read are written in one transaction, so an
+//! event starts its sagas exactly once, whatever happens in between: a saga's id follows from its trigger,
+//! and its journal from its id.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +18,11 @@ use super::journal::SagaState;
 
 use crate::model::{Digest, NodeId, Position, Recorded, SagaId, SagaName, ServiceName, variant_of};
 
-/// Events that concern no saga after which the position is written all the same: as many are looked at again after a
-/// restart, which takes some ten milliseconds.
+/// The number of events without a saga after which the position is written all the same. A restart reads at
+/// most this many again, which takes some ten milliseconds.
 const WRITE_EVERY: u64 = 10_000;
 
-/// Raise it when the tables change: the index is then made anew.
+/// The version of the tables. Raise it when they change: the index is then built again.
 const VERSION: u32 = 3;
 
 const SCHEMA: &str = "
@@ -34,15 +35,15 @@ CREATE TABLE sagas (
     service TEXT NOT NULL,
     name TEXT NOT NULL,
     state TEXT NOT NULL,
-    -- Whether it has begun to unwind: what it goes back to when a person has it tried again.
+    -- True if it has begun to unwind: a retry by an operator returns to this state.
     unwound INTEGER NOT NULL DEFAULT 0,
-    -- The component that it runs on; none before it has begun.
+    -- The component that it runs on; NULL before it has begun.
     digest TEXT,
     -- The host that runs it, where several share the log.
     runner TEXT,
-    -- Why it is parked, or cannot run at all.
+    -- The reason why it is parked, or cannot run at all.
     why TEXT,
-    -- Set while it only sleeps: until when.
+    -- The end of its sleep; set only while it sleeps.
     sleeps_until_ms INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX sagas_by_state ON sagas (state, id);
@@ -52,38 +53,38 @@ INSERT INTO position VALUES (0);
 
 /// A saga, and the position of the event that started it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Open {
+pub(super) struct SagaHandle {
     pub(super) id: SagaId,
     pub(super) trigger: Position,
     pub(super) service: ServiceName,
     pub(super) name: SagaName,
 }
 
-/// A saga that goes on by itself.
+/// A saga that continues by itself: neither ended nor parked.
 #[derive(Debug, PartialEq)]
-pub(super) struct Unended {
-    pub(super) open: Open,
-    /// The host that runs it by its journal.
+pub(super) struct UnfinishedSaga {
+    pub(super) handle: SagaHandle,
+    /// The host that runs it, as its journal says.
     pub(super) runner: Option<NodeId>,
-    /// Set while it only sleeps: milliseconds since 1970-01-01 UTC.
+    /// The end of its sleep, in milliseconds since 1970-01-01 UTC. Set only while it sleeps.
     pub(super) sleeps_until_ms: Option<u64>,
 }
 
-/// A saga as the index has it.
+/// A saga as a row of the index.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Listed {
-    pub(super) open: Open,
+    pub(super) handle: SagaHandle,
     /// The stream of the event that started it.
     pub(super) stream: String,
     pub(super) state: SagaState,
     pub(super) why: Option<String>,
 }
 
-/// What an event of the log means for the index.
+/// The change to the index that follows from an event of the log.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Triggered {
-        open: Arc<Open>,
+        handle: Arc<SagaHandle>,
         stream: String,
     },
     RunsOn {
@@ -117,7 +118,7 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// What an event of a journal means, if anything.
+    /// Returns the change that follows from an event of a journal, if there is one.
     pub(super) fn of(event: &Recorded) -> Option<Self> {
         let id: SagaId = event.stream.id().into();
         let state = match event.name.as_str() {
@@ -150,7 +151,7 @@ impl Change {
 #[derive(Clone)]
 pub(super) struct Index {
     connection: Arc<Mutex<Connection>>,
-    /// The position that the database says, or an earlier one.
+    /// The position in the database, or an earlier one.
     written: Arc<AtomicU64>,
 }
 
@@ -165,33 +166,33 @@ impl Index {
         Ok(Self { connection: Arc::new(Mutex::new(connection)), written: Arc::default() })
     }
 
-    /// The position up to which the log has been looked at.
+    /// Returns the position up to which the log has been read.
     pub(super) async fn position(&self) -> rusqlite::Result<Position> {
         self.with(|connection| connection.query_row("SELECT position FROM position", [], |row| row.get(0)))
             .await
     }
 
-    /// The sagas that go on by themselves, oldest first: neither ended nor parked.
-    pub(super) async fn unended(&self) -> rusqlite::Result<Vec<Unended>> {
+    /// Returns the sagas that are neither ended nor parked, oldest first.
+    pub(super) async fn unfinished(&self) -> rusqlite::Result<Vec<UnfinishedSaga>> {
         self.with(|connection| {
             let mut statement = connection.prepare(
                 "SELECT id, trigger, service, name, runner, sleeps_until_ms FROM sagas
                  WHERE state IN ('running', 'unwinding', 'waiting') ORDER BY id",
             )?;
-            statement.query_map([], Unended::read)?.collect()
+            statement.query_map([], UnfinishedSaga::read)?.collect()
         })
         .await
     }
 
-    /// The sagas of a service that have not ended.
-    pub(super) async fn open_of(&self, service: &str) -> rusqlite::Result<Vec<Open>> {
+    /// Returns the sagas of a service that have not ended.
+    pub(super) async fn open_of(&self, service: &str) -> rusqlite::Result<Vec<SagaHandle>> {
         let service = service.to_owned();
         self.with(move |connection| {
             let mut statement = connection.prepare(
                 "SELECT id, trigger, service, name FROM sagas
                  WHERE state IN ('running', 'waiting', 'unwinding', 'parked') AND service = ?1 ORDER BY id",
             )?;
-            statement.query_map([service], Open::read)?.collect()
+            statement.query_map([service], SagaHandle::read)?.collect()
         })
         .await
     }
@@ -205,8 +206,8 @@ impl Index {
         .await
     }
 
-    /// Up to `limit` sagas, the newest first: those in a state, and of a name, if these are given, that are older than
-    /// `before`.
+    /// Returns up to `limit` sagas, the newest first: those of this state, with this name and older than
+    /// `before`, as far as these are given.
     pub(super) async fn list(
         &self,
         state: Option<SagaState>,
@@ -225,8 +226,8 @@ impl Index {
         .await
     }
 
-    /// For each state of sagas that have not ended, how many there are and the id of the oldest.
-    pub(super) async fn census(&self) -> rusqlite::Result<Vec<(SagaState, u64, SagaId)>> {
+    /// Returns each state of sagas that have not ended, with their number and the id of the oldest.
+    pub(super) async fn counts(&self) -> rusqlite::Result<Vec<(SagaState, u64, SagaId)>> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT state, count(*), min(id) FROM sagas
@@ -237,7 +238,7 @@ impl Index {
         .await
     }
 
-    /// The components that sagas run on which have not ended.
+    /// Returns the components of the sagas that have not ended.
     pub(super) async fn digests(&self) -> rusqlite::Result<Vec<String>> {
         self.with(|connection| {
             let mut statement = connection.prepare(
@@ -249,7 +250,8 @@ impl Index {
         .await
     }
 
-    /// Takes in what the log says up to a position. If that is nothing, the position is seldom worth a transaction.
+    /// Applies the changes of the log up to a position. Without changes, the position alone is written only
+    /// now and then.
     pub(super) async fn apply(&self, changes: Vec<Change>, position: Position) -> rusqlite::Result<()> {
         if changes.is_empty() && position.distance_from(self.written()) < WRITE_EVERY {
             return Ok(());
@@ -257,7 +259,8 @@ impl Index {
         self.write(changes, position).await
     }
 
-    /// Like [`Index::apply`], and the position is written in any case. It never goes back.
+    /// Applies changes like [`Index::apply`], and writes the position in any case. The position never goes
+    /// back.
     pub(super) async fn write(&self, changes: Vec<Change>, position: Position) -> rusqlite::Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
@@ -288,31 +291,31 @@ impl Index {
         match done.await.map_err(JoinError::try_into_panic) {
             Ok(result) => result,
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            // It is only ever cancelled together with the runtime, and with it whoever waits here.
+            // The task is only cancelled together with the runtime, and with it the caller.
             Err(Err(_)) => std::future::pending().await,
         }
     }
 }
 
-impl Open {
-    /// From a row that begins with id, trigger, service and name.
+impl SagaHandle {
+    /// Reads a row that begins with id, trigger, service and name.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self { id: row.get(0)?, trigger: row.get(1)?, service: row.get(2)?, name: row.get(3)? })
     }
 }
 
-impl Unended {
-    /// From a row that goes on with runner and the end of its sleep.
+impl UnfinishedSaga {
+    /// Reads a row that continues with runner and the end of its sleep.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self { open: Open::read(row)?, runner: row.get(4)?, sleeps_until_ms: row.get(5)? })
+        Ok(Self { handle: SagaHandle::read(row)?, runner: row.get(4)?, sleeps_until_ms: row.get(5)? })
     }
 }
 
 impl Listed {
-    /// From a row that goes on with stream, state and why.
+    /// Reads a row that continues with stream, state and why.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let (stream, state, why) = (row.get(4)?, row.get(5)?, row.get(6)?);
-        Ok(Self { open: Open::read(row)?, stream, state, why })
+        Ok(Self { handle: SagaHandle::read(row)?, stream, state, why })
     }
 }
 
@@ -322,12 +325,12 @@ impl Change {
             connection.prepare_cached(sql)?.execute(params![id, value])
         };
         match self {
-            Self::Triggered { open, stream } => connection
+            Self::Triggered { handle, stream } => connection
                 .prepare_cached(
                     "INSERT INTO sagas (id, trigger, stream, service, name, state)
                      VALUES (?1, ?2, ?3, ?4, ?5, 'running') ON CONFLICT DO NOTHING",
                 )?
-                .execute(params![open.id, open.trigger, stream, open.service, open.name]),
+                .execute(params![handle.id, handle.trigger, stream, handle.service, handle.name]),
             Self::RunsOn { id, digest } => {
                 set("UPDATE sagas SET digest = ?2 WHERE id = ?1", id, &digest.to_string())
             }
@@ -372,13 +375,13 @@ impl FromSql for SagaState {
 mod tests {
     use super::*;
 
-    fn saga(id: &str, trigger: u64) -> Open {
+    fn saga(id: &str, trigger: u64) -> SagaHandle {
         let trigger = Position::new(trigger);
-        Open { id: id.into(), trigger, service: "order".into(), name: "place-order".into() }
+        SagaHandle { id: id.into(), trigger, service: "order".into(), name: "place-order".into() }
     }
 
     fn triggered(id: &str, trigger: u64) -> Change {
-        Change::Triggered { open: saga(id, trigger).into(), stream: format!("order/{trigger}") }
+        Change::Triggered { handle: saga(id, trigger).into(), stream: format!("order/{trigger}") }
     }
 
     fn moved(id: &str, state: SagaState) -> Change {
@@ -386,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_trigger_seen_twice_is_one_saga_and_an_ended_one_is_not_open() {
+    async fn a_trigger_applied_twice_is_one_saga_and_an_ended_saga_is_not_unfinished() {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(dir.path()).unwrap();
         let both = vec![triggered("a", 3), triggered("b", 4)];
@@ -396,8 +399,8 @@ mod tests {
 
         let index = Index::open(dir.path()).unwrap();
         index.apply(both, Position::new(7)).await.unwrap();
-        let b = Unended { open: saga("b", 4), runner: None, sleeps_until_ms: None };
-        assert_eq!(index.unended().await.unwrap(), [b]);
+        let b = UnfinishedSaga { handle: saga("b", 4), runner: None, sleeps_until_ms: None };
+        assert_eq!(index.unfinished().await.unwrap(), [b]);
         assert_eq!(index.position().await.unwrap(), Position::new(7));
     }
 
@@ -412,7 +415,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_sleeps_is_not_run_and_who_is_tried_again_goes_back_to_what_it_did() {
+    async fn a_sleeping_saga_is_marked_and_a_resumed_saga_returns_to_its_state() {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(dir.path()).unwrap();
         let id = |id: &str| -> SagaId { id.into() };
@@ -428,18 +431,21 @@ mod tests {
             moved("d", SagaState::Running),
         ]);
         index.apply(changes, Position::new(9)).await.unwrap();
-        let unended = index.unended().await.unwrap();
+        let unfinished = index.unfinished().await.unwrap();
         assert_eq!(
-            unended.iter().map(|saga| (saga.open.id.as_str(), saga.sleeps_until_ms)).collect::<Vec<_>>(),
+            unfinished.iter().map(|saga| (saga.handle.id.as_str(), saga.sleeps_until_ms)).collect::<Vec<_>>(),
             [("a", Some(50)), ("d", None)]
         );
         let listed = index.list(Some(SagaState::Parked), None, None, 10).await.unwrap();
         assert_eq!(
-            listed.iter().map(|listed| (listed.open.id.as_str(), listed.why.as_deref())).collect::<Vec<_>>(),
+            listed
+                .iter()
+                .map(|listed| (listed.handle.id.as_str(), listed.why.as_deref()))
+                .collect::<Vec<_>>(),
             [("c", Some("why")), ("b", Some("why"))]
         );
         assert_eq!(
-            index.census().await.unwrap(),
+            index.counts().await.unwrap(),
             [
                 (SagaState::Parked, 2, id("b")),
                 (SagaState::Running, 1, id("d")),
@@ -451,7 +457,7 @@ mod tests {
         index.apply(again, Position::new(10)).await.unwrap();
         let listed = index.list(None, Some("place-order".to_owned()), Some("d".to_owned()), 2).await.unwrap();
         assert_eq!(
-            listed.iter().map(|listed| (listed.open.id.as_str(), listed.state)).collect::<Vec<_>>(),
+            listed.iter().map(|listed| (listed.handle.id.as_str(), listed.state)).collect::<Vec<_>>(),
             [("c", SagaState::Running), ("b", SagaState::Unwinding)]
         );
     }

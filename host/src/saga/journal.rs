@@ -1,69 +1,76 @@
-//! The state that follows from a journal. Pure: used live and on replay.
+//! The state machine of a saga. Pure, and the same live and on replay.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
-use super::entry::{Action, Entry, Outcome, Request, Wait};
-
+use super::entry::{Entry, Request, Wait};
 use crate::model::{Digest, Json, NodeId, Rejection, SagaName, ServiceName, Version};
+use crate::runtime::{Action, Outcome};
 
 /// The name of step zero: the command that caused the saga's trigger.
 pub(crate) const STEP_ZERO: &str = "trigger";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// The state of a saga. Its name is the same in JSON, in the index of sagas and in metrics: `running`.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum SagaState {
-    /// Its code runs, or will as soon as there is a place.
+    /// Its code runs, or will as soon as its turn comes.
     Running,
     /// It sleeps, or waits for an event.
     Waiting,
-    /// What it did is being undone.
+    /// Its steps are being undone.
     Unwinding,
-    /// It needs a person.
+    /// It needs an operator.
     Parked,
     /// Everything is done.
     Completed,
     /// Everything is undone.
     Compensated,
-    /// A person has seen to it by hand.
+    /// An operator has settled it by hand.
     Resolved,
 }
 
 impl SagaState {
-    pub const ALL: [Self; 7] = [
-        Self::Running,
-        Self::Waiting,
-        Self::Unwinding,
-        Self::Parked,
-        Self::Completed,
-        Self::Compensated,
-        Self::Resolved,
-    ];
+    /// All states.
+    pub const ALL: &[Self] = Self::VARIANTS;
 
+    /// Returns true if the saga has ended.
     pub fn ended(self) -> bool {
         matches!(self, Self::Completed | Self::Compensated | Self::Resolved)
     }
 
-    /// Reads what [`SagaState::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    /// Returns true if the saga does not continue by itself: it has ended, or is parked.
+    pub(super) fn settled(self) -> bool {
+        self.ended() || self == Self::Parked
     }
 
+    /// Returns the state with this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    /// Returns the state's name: `running`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Waiting => "waiting",
-            Self::Unwinding => "unwinding",
-            Self::Parked => "parked",
-            Self::Completed => "completed",
-            Self::Compensated => "compensated",
-            Self::Resolved => "resolved",
-        }
+        self.into()
     }
 }
 
-/// What the saga asked under a name, and the answer.
+/// The command, query or wait under a name, and its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Answered {
     Step { action: Action, answer: Result<Outcome, Rejection> },
@@ -71,7 +78,7 @@ pub(crate) enum Answered {
     Wait { wait: Wait, event: Option<Version> },
 }
 
-/// What a saga waits for now.
+/// The wait that a saga is in.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Waiting {
     pub(crate) name: String,
@@ -86,31 +93,31 @@ pub(crate) struct Saga {
     pub(crate) name: SagaName,
     /// The component that it runs on.
     pub(crate) digest: Digest,
-    /// The host that runs it; none if it has never been one of several.
+    /// The host that runs it, or `None` if the log was never shared.
     pub(crate) runner: Option<NodeId>,
     pub(crate) state: SagaState,
     pub(crate) pivoted: bool,
-    /// Why it unwinds.
+    /// The reason for unwinding. Set from then on.
     pub(crate) reason: Option<Rejection>,
     pub(crate) answered: BTreeMap<String, Answered>,
-    /// Set in the state waiting.
+    /// Set in the state `Waiting`.
     pub(crate) waiting: Option<Waiting>,
     /// The steps that took effect, or may have because they failed; oldest first.
     effects: Vec<(String, Action)>,
     undone: BTreeSet<String>,
-    /// The steps that got no answer, and those whose undo got none: what a person may leave out.
+    /// The steps without an answer, and those whose undo got none: an operator may skip them.
     pub(crate) failed: BTreeSet<String>,
 }
 
-/// An entry that cannot follow.
+/// An entry that cannot follow on the state of its saga.
 #[derive(Debug, thiserror::Error)]
 #[error("the journal is damaged: {entry} cannot follow in the state {state}")]
-pub(crate) struct IllegalEntry {
+pub struct IllegalEntry {
     entry: &'static str,
     state: &'static str,
 }
 
-/// The only way a saga's state changes.
+/// Returns the state after an entry. Fails if the entry cannot follow. Nothing else changes a saga's state.
 pub(crate) fn next_state(saga: Option<Saga>, entry: &Entry) -> Result<Saga, IllegalEntry> {
     match (saga, entry) {
         (None, Entry::Started { service, saga, digest, .. }) => {
@@ -119,7 +126,7 @@ pub(crate) fn next_state(saga: Option<Saga>, entry: &Entry) -> Result<Saga, Ille
         (None, other) => Err(IllegalEntry { entry: other.name(), state: "not started" }),
         (Some(mut saga), entry) => {
             let state = saga.state;
-            match saga.take_in(entry) {
+            match saga.apply(entry) {
                 Some(()) => Ok(saga),
                 None => Err(IllegalEntry { entry: entry.name(), state: state.as_str() }),
             }
@@ -145,8 +152,8 @@ impl Saga {
         }
     }
 
-    /// None if the entry cannot follow.
-    fn take_in(&mut self, entry: &Entry) -> Option<()> {
+    /// Returns `None` if the entry cannot follow.
+    fn apply(&mut self, entry: &Entry) -> Option<()> {
         match entry {
             Entry::Moved { digest } => return self.move_over(*digest),
             Entry::Taken { node } if !self.state.ended() => {
@@ -164,7 +171,7 @@ impl Saga {
         }
     }
 
-    /// What is being undone needs the component no more.
+    /// A saga that is being undone no longer needs its component, and cannot move.
     fn move_over(&mut self, digest: Digest) -> Option<()> {
         let runs = self.reason.is_none() && !self.state.ended();
         runs.then(|| self.digest = digest)
@@ -179,10 +186,10 @@ impl Saga {
                 self.done(name, action, outcome);
                 self.pivoted = true;
             }
-            Entry::StepRefused { name, action, rejection, .. } if !self.pivoted && self.is_new(name) => {
+            Entry::StepRejected { name, action, rejection, .. } if !self.pivoted && self.is_new(name) => {
                 let (action, answer) = (action.clone(), Err(rejection.clone()));
                 self.answered.insert(name.clone(), Answered::Step { action, answer });
-                // Failed before, and refused now: it has no effect after all.
+                // Failed before, and rejected now: it has no effect after all.
                 self.effects.retain(|(effect, _)| effect != name);
                 self.failed.remove(name);
             }
@@ -226,7 +233,7 @@ impl Saga {
 
     fn unwind(&mut self, entry: &Entry) -> Option<()> {
         match entry {
-            Entry::Undone { name, .. } if self.is_to_undo(name) => self.leave(name),
+            Entry::Undone { name, .. } if self.is_to_undo(name) => self.leave_out(name),
             Entry::UndoFailed { name, .. } if self.is_to_undo(name) => {
                 self.failed.insert(name.clone());
             }
@@ -237,17 +244,17 @@ impl Saga {
         Some(())
     }
 
-    /// What a person does.
+    /// Applies an operator's act.
     fn operate(&mut self, entry: &Entry) -> Option<()> {
         match entry {
             Entry::Resolved { .. } => self.state = SagaState::Resolved,
             Entry::Resumed {} => self.resume(),
             Entry::Skipped { name, .. } if self.failed.contains(name) => {
                 match self.reason {
-                    Some(_) => self.leave(name),
+                    Some(_) => self.leave_out(name),
                     None => {
                         let (_, action) = self.effects.iter().find(|(effect, _)| effect == name)?.clone();
-                        self.done(name, &action, &Outcome::nothing());
+                        self.done(name, &action, &skipped());
                     }
                 }
                 self.resume();
@@ -279,7 +286,7 @@ impl Saga {
         }
     }
 
-    fn leave(&mut self, name: &str) {
+    fn leave_out(&mut self, name: &str) {
         self.undone.insert(name.to_owned());
         self.failed.remove(name);
     }
@@ -288,16 +295,21 @@ impl Saga {
         self.to_undo().any(|step| step == name)
     }
 
-    /// The steps still to be undone, in the order to do it: the newest first, step zero last.
+    /// Returns the steps still to be undone, in this order: the newest first, step zero last.
     pub(crate) fn to_undo(&self) -> impl Iterator<Item = &str> {
         let steps = self.effects.iter().rev().map(|(name, _)| name.as_str()).chain([STEP_ZERO]);
         steps.filter(|name| !self.undone.contains(*name))
     }
 
-    /// What a step that took effect asked for, or may have.
+    /// Returns the command of a step that took effect, or may have.
     pub(crate) fn action(&self, name: &str) -> Option<&Action> {
         self.effects.iter().find(|(effect, _)| effect == name).map(|(_, action)| action)
     }
+}
+
+/// Returns the outcome of a step that an operator has skipped.
+fn skipped() -> Outcome {
+    Outcome { version: Version::START, events: Vec::new(), view: None }
 }
 
 #[cfg(test)]

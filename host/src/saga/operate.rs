@@ -1,83 +1,97 @@
-//! What an operator sees of the sagas and does to them.
+//! The requests of operators: lists, counts, timelines, and acts on parked sagas.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use uuid::Uuid;
 
 use super::entry::Entry;
-use super::index::Listed;
+use super::index::{Listed, SagaHandle};
+use super::inner::Inner;
 use super::journal::{Saga, SagaState};
-use super::runner;
 use super::timeline::Timeline;
-use super::{CATCH_UP, Open, SagaStatus, Sagas, Shared, record, unreadable};
-use crate::aggregate::CallError;
-use crate::clock::Time;
-use crate::log::ReadError;
+use super::{CATCH_UP, RecordError, SagaError, SagaStatus, Sagas, record, runner};
+use crate::clock::{Time, deadline_after};
 use crate::model::{Actor, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
 
-/// Which sagas to list.
+/// The sagas to list. A field that is `None` selects all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
+    /// The state that they are in.
     pub state: Option<SagaState>,
     /// The saga's name: `place-order`.
     pub name: Option<String>,
-    /// Only sagas that are older than this one.
+    /// The id of a saga: only older ones are listed.
     pub before: Option<String>,
+    /// The maximum number of sagas.
     pub limit: usize,
 }
 
 /// A saga in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
+    /// The saga's id.
     pub id: SagaId,
+    /// The service that it belongs to.
     pub service: ServiceName,
+    /// The saga's name: `place-order`.
     pub name: SagaName,
+    /// The state that it is in.
     pub state: SagaState,
     /// The stream of the event that started it: `order/0199…`.
     pub stream: String,
-    /// When that event was recorded.
+    /// The time at which that event was recorded.
     pub started: Time,
-    /// Why it is parked, or cannot run at all.
+    /// The reason why it is parked, or cannot run at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// The sagas in one of the states that are not an end.
+/// The number and the age of the sagas in one of the states that are not an end.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Census {
+pub struct StateCount {
+    /// The state.
     pub state: SagaState,
+    /// The number of sagas in it.
     pub sagas: u64,
-    /// How long ago the oldest of them was started; zero if there is none.
+    /// The time since the oldest of them was started; zero if there is none.
     pub oldest: Duration,
 }
 
-/// What a person does about a parked saga.
+/// An operator's act on a parked saga.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Act {
-    /// Has it try again what failed.
+    /// Retries the steps or undos that failed.
     Retry {},
-    /// Leaves out the step that failed, or the undo, and has it go on. The step may be left unnamed if only one failed.
-    Skip { step: Option<String>, reason: String },
-    /// Ends it: a person has seen to everything by hand.
-    Resolve { reason: String },
+    /// Leaves out a step or an undo that failed, and continues.
+    Skip {
+        /// The step's name. It may be `None` if only one failed.
+        step: Option<String>,
+        /// The operator's reason.
+        reason: String,
+    },
+    /// Ends the saga: the operator has settled everything by hand.
+    Resolve {
+        /// The operator's reason.
+        reason: String,
+    },
 }
 
 impl Sagas {
-    /// The newest sagas first. Knows all events that are in the log by now, unless there are more sagas than can run: an
-    /// operator wants to see those that are in the way.
-    pub async fn list(&self, filter: Filter) -> Result<Vec<Overview>, CallError> {
-        // Err: behind.
-        let _ = self.shared.caught_up().await;
+    /// Lists sagas, the newest first. Knows all events that are in the log by now, unless more sagas wait
+    /// than can run: an operator must be able to see those that are in the way.
+    pub async fn list(&self, filter: Filter) -> Result<Vec<Overview>, SagaError> {
+        // Err: behind. An answer without the latest sagas is better than none.
+        let _ = self.inner.caught_up().await;
         let Filter { state, name, before, limit } = filter;
-        let listed = self.shared.index.list(state, name, before, limit).await.map_err(index_error)?;
+        let listed = self.inner.index.list(state, name, before, limit).await?;
         let overview = |listed: Listed| Overview {
-            started: time_of(&listed.open.id),
-            id: listed.open.id,
-            service: listed.open.service,
-            name: listed.open.name,
+            started: time_of(&listed.handle.id),
+            id: listed.handle.id,
+            service: listed.handle.service,
+            name: listed.handle.name,
             state: listed.state,
             stream: listed.stream,
             why: listed.why,
@@ -85,93 +99,96 @@ impl Sagas {
         Ok(listed.into_iter().map(overview).collect())
     }
 
-    /// The sagas that have not ended: one item for each state. Like [`Sagas::list`], it knows all events by now if it can.
-    pub async fn census(&self) -> Result<Vec<Census>, CallError> {
-        // Err: behind.
-        let _ = self.shared.caught_up().await;
-        let counted = self.shared.index.census().await.map_err(index_error)?;
-        let now_ms = self.shared.deps.clock.now_ms();
-        let census = |state: SagaState| {
+    /// Counts the sagas that have not ended: one item for each state. Like [`Sagas::list`], it knows all
+    /// events that are in the log by now, if it can.
+    pub async fn counts(&self) -> Result<Vec<StateCount>, SagaError> {
+        // Err: behind. An answer without the latest sagas is better than none.
+        let _ = self.inner.caught_up().await;
+        let counted = self.inner.index.counts().await?;
+        let now_ms = self.inner.deps.clock.now_ms();
+        let count_of = |state: SagaState| {
             let found = counted.iter().find(|(counted, ..)| *counted == state);
             let (sagas, started_ms) = found.map_or((0, now_ms), |(_, sagas, id)| (*sagas, time_of(id).0));
-            Census { state, sagas, oldest: Duration::from_millis(now_ms.saturating_sub(started_ms)) }
+            StateCount { state, sagas, oldest: Duration::from_millis(now_ms.saturating_sub(started_ms)) }
         };
-        Ok(SagaState::ALL.into_iter().filter(|state| !state.ended()).map(census).collect())
+        Ok(SagaState::ALL.iter().copied().filter(|state| !state.ended()).map(count_of).collect())
     }
 
-    /// How a saga went. Knows all events that are in the log by now. Rejected with `not-found`.
-    pub async fn timeline(&self, id: &SagaId) -> Result<Timeline, CallError> {
-        let Listed { open, why, .. } = self.find(id).await?;
-        let trigger = runner::trigger(&self.shared, &open).await.map_err(runner::call_error)?;
-        let folded = async {
-            let journal = record::events(&*self.shared.deps.log, &StreamId::new(SAGA, id.as_str())?).await?;
-            Timeline::of(&open, &trigger, &journal)
-        };
-        let timeline = folded.await.map_err(unreadable)?;
-        // One that cannot run says so only in the index.
+    /// Returns the timeline of a saga. Knows all events that are in the log by now. Rejected with
+    /// `not-found`.
+    pub async fn timeline(&self, id: &SagaId) -> Result<Timeline, SagaError> {
+        let Listed { handle, why, .. } = self.find(id).await?;
+        let trigger = runner::trigger(&self.inner, &handle).await?;
+        let stream = StreamId::new(SAGA, id.as_str()).map_err(RecordError::from)?;
+        let journal = record::events(&*self.inner.deps.log, &stream).await?;
+        let timeline = Timeline::of(&handle, &trigger, &journal)?;
+        // The reason why a saga cannot run is only in the index.
         Ok(Timeline { why: timeline.why.or(why), ..timeline })
     }
 
-    /// Does something about a parked saga. It is on disk when this returns, and the saga goes on. Rejected with `not-found`,
-    /// `saga-not-parked` or `step-not-failed`.
-    pub async fn act(&self, id: &SagaId, act: Act, actor: &str) -> Result<SagaStatus, CallError> {
-        let open = Arc::new(self.find(id).await?.open);
-        self.claim(&open).await?;
-        // On a task of its own: a caller who stops waiting must not leave the saga to nobody.
-        let acting = tokio::spawn(self.shared.clone().act(open, act, actor.into()));
-        acting.await.unwrap_or(Err(CallError::ShuttingDown))?;
+    /// Acts on a parked saga. The act is on disk when this returns, and the saga continues. Rejected with
+    /// `not-found`, `saga-not-parked` or `step-not-failed`.
+    pub async fn act(&self, id: &SagaId, act: Act, actor: &str) -> Result<SagaStatus, SagaError> {
+        let handle = Arc::new(self.find(id).await?.handle);
+        self.claim(&handle).await?;
+        // On a task of its own: a caller that stops waiting must not leave the saga claimed.
+        let acting = tokio::spawn(self.inner.clone().act(handle, act, actor.into()));
+        acting.await.unwrap_or(Err(SagaError::ShuttingDown))?;
         Ok(self.journaled(id).await?.ok_or_else(|| not_found(id))?)
     }
 
-    async fn find(&self, id: &SagaId) -> Result<Listed, CallError> {
-        // Err: behind. Most sagas that somebody asks for have been known for longer than that.
-        let caught_up = self.shared.caught_up().await;
-        match self.shared.index.find(id).await.map_err(index_error)? {
+    async fn find(&self, id: &SagaId) -> Result<Listed, SagaError> {
+        // Err: behind. Most sagas that operators ask for are older than that.
+        let caught_up = self.inner.caught_up().await;
+        match self.inner.index.find(id).await? {
             Some(saga) => Ok(saga),
             None => Err(caught_up.err().unwrap_or_else(|| not_found(id).into())),
         }
     }
 
-    /// Keeps anybody else from running the saga.
-    async fn claim(&self, open: &Arc<Open>) -> Result<(), CallError> {
-        let deadline = Instant::now() + CATCH_UP;
+    /// Claims a parked saga, so that nothing else runs it.
+    async fn claim(&self, handle: &Arc<SagaHandle>) -> Result<(), SagaError> {
+        let deadline = deadline_after(CATCH_UP);
         let mut in_time = true;
         loop {
-            let mut settling = self.shared.settling(&open.id);
-            if self.shared.claim(open) {
+            let mut waiter = self.inner.completions.wait(&handle.id);
+            if self.inner.roster().claim(handle) {
                 return Ok(());
             }
-            let state = self.journaled(&open.id).await?.map_or(SagaState::Running, |status| status.state);
+            let state = self.journaled(&handle.id).await?.map_or(SagaState::Running, |status| status.state);
             if state != SagaState::Parked {
                 return Err(not_parked(state).into());
             }
             if !in_time {
-                return Err(CallError::Busy { queue: "the queue of acts on the saga" });
+                return Err(SagaError::Busy { queue: "the queue of acts on the saga" });
             }
-            // Whoever holds a saga whose journal says that it is parked is about to let go of it: its run, or another act.
-            in_time = timeout_at(deadline, &mut settling.told).await.is_ok();
+            // A saga that is active although its journal says parked is about to be released, by its run or
+            // another act.
+            in_time = timeout_at(deadline, &mut waiter.status).await.is_ok();
         }
     }
 }
 
-impl Shared {
-    /// Does something about a saga that is kept from running, and lets go of it.
-    async fn act(self: Arc<Self>, open: Arc<Open>, act: Act, actor: Actor) -> Result<(), CallError> {
-        let acted = runner::act(&self, &open, actor.clone(), |saga, _| act.entry(saga)).await;
-        let acted = acted.map_err(runner::call_error).and_then(|acted| Ok(acted?));
+impl Inner {
+    /// Acts on a claimed saga, and releases it.
+    async fn act(
+        self: Arc<Self>,
+        handle: Arc<SagaHandle>,
+        act: Act,
+        actor: Actor,
+    ) -> Result<(), SagaError> {
+        let acted = runner::act(&self, &handle, actor.clone(), |saga, _| act.entry(saga)).await;
+        let acted = acted.map_err(SagaError::from).and_then(|acted| Ok(acted?));
         if acted.is_ok() {
-            tracing::info!(saga = %open.id, %actor, ?act, "a person has acted on a saga");
+            tracing::info!(saga = %handle.id, %actor, ?act, "an operator acted on a saga");
         }
-        if self.let_go(&open.id) || acted.is_ok() {
-            // Err: the host is stopping, and the saga goes on when it starts again.
-            let _ = self.spawn(open, None).await;
-        }
+        self.release(handle, acted.is_ok()).await;
         acted
     }
 }
 
 impl Act {
-    /// The journal's entry, or why the saga is in no state for it.
+    /// Returns the act's entry in the journal. Rejected if the saga is in no state for it.
     fn entry(&self, saga: Option<&Saga>) -> Result<Entry, Rejection> {
         let state = saga.map_or(SagaState::Running, |saga| saga.state);
         let saga = saga.filter(|_| state == SagaState::Parked).ok_or_else(|| not_parked(state))?;
@@ -203,15 +220,11 @@ fn not_found(id: &SagaId) -> Rejection {
 }
 
 fn not_parked(state: SagaState) -> Rejection {
-    let message = format!("The saga is {}: only a parked one needs a person.", state.as_str());
+    let message = format!("The saga is {}: only a parked one needs an operator.", state.as_str());
     Rejection::new("saga-not-parked", message)
 }
 
-pub(super) fn index_error(error: rusqlite::Error) -> CallError {
-    CallError::Read(ReadError(Arc::new(error)))
-}
-
-/// A saga's id holds the time of the event that started it.
+/// Returns the time of the event that started a saga, which is part of its id.
 fn time_of(id: &SagaId) -> Time {
     let timestamp = Uuid::try_parse(id.as_str()).ok().and_then(|id| id.get_timestamp());
     Time(timestamp.map_or(0, |timestamp| {

@@ -8,32 +8,38 @@ use tokio::time::Instant;
 use super::Deps;
 use super::entry::Entry;
 use super::journal::{IllegalEntry, Saga, next_state};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, deadline_after};
 use crate::log::{Append, AppendChain, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
-use crate::model::{
-    Actor, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId, StreamId, Version,
-    event_of, variant_of,
-};
+use crate::model::{Actor, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId, StreamId, Version, event_of, variant_of};
 
-/// How far the log may be behind what a saga has done, for those who look at it.
+/// The longest time for which the journal in the log may be behind the saga. Operators read the journal
+/// there.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Why a journal cannot be read or written.
+/// The reason why a journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RecordError {
+pub enum RecordError {
+    /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The log does not take the entries.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// The journal has no entry, although the saga runs.
+    #[error("the journal has no entries")]
+    NoEntries,
+    /// An entry cannot follow on those before it.
     #[error(transparent)]
     Illegal(#[from] IllegalEntry),
+    /// An entry has no JSON form, or a stored one is not an entry.
     #[error("an entry of the journal cannot be read or written")]
     Format(#[from] serde_json::Error),
+    /// The saga's id cannot be part of a stream's name.
     #[error(transparent)]
     Id(#[from] InvalidId),
 }
 
-/// A whole journal, oldest entry first; empty if there is none.
+/// Reads a whole journal, oldest entry first. Returns an empty list if there is none.
 pub(super) async fn events(log: &dyn EventLog, stream: &StreamId) -> Result<Vec<Recorded>, RecordError> {
     let mut events: Vec<Recorded> = Vec::new();
     loop {
@@ -46,7 +52,7 @@ pub(super) async fn events(log: &dyn EventLog, stream: &StreamId) -> Result<Vec<
     }
 }
 
-/// Folds a journal; none if there is none.
+/// Folds a journal. Returns its version and the saga, or `None` if there is no journal.
 pub(crate) async fn read(
     log: &dyn EventLog,
     stream: &StreamId,
@@ -59,30 +65,31 @@ pub(crate) async fn read(
     Ok((version, saga))
 }
 
-/// The journal of a saga that runs here, which is the only one to write it.
+/// The journal of a saga that runs here. Nothing else writes to it.
 pub(super) struct Record {
     log: Arc<dyn EventLog>,
     clock: SharedClock,
     stream: StreamId,
     version: Version,
     saga: Option<Saga>,
-    /// Of the trigger.
+    /// The correlation id of the trigger.
     correlation_id: CorrelationId,
     causation_id: Arc<str>,
-    /// The saga itself, or the person who acts on it.
+    /// The saga itself, or the operator who acts on it.
     actor: Actor,
-    /// Entries that go to the log with the next one.
+    /// Entries that go to the log together with the next one.
     noted: Vec<NewEvent>,
-    /// When the first of them was noted.
-    noted_since: Option<Instant>,
+    /// The time at which they are written at the latest; `None` if there are none.
+    noted_until: Option<Instant>,
     chain: AppendChain,
-    /// Entries on their way to the disk. Where the log keeps the order nobody waits for them one by one: what follows from
-    /// an entry is never on disk without it. See [`Record::overtakable`].
+    /// Entries on their way to the disk. The embedded log keeps the order of appends, so nothing waits for
+    /// them one by one: the consequences of an entry are never on disk without it. See
+    /// [`Record::pending_before_commands`].
     appending: Vec<Appending>,
 }
 
 impl Record {
-    /// Of a saga that may have run before.
+    /// Reads the journal of a saga that may have run before.
     pub(super) async fn open(
         deps: &Deps,
         id: &SagaId,
@@ -94,7 +101,7 @@ impl Record {
         Ok(Self { version, saga, ..new })
     }
 
-    /// Of a saga that has never run.
+    /// Returns the empty journal of a saga that has never run.
     pub(super) fn new(
         deps: &Deps,
         id: &SagaId,
@@ -111,47 +118,47 @@ impl Record {
             causation_id: trigger.id().into(),
             actor,
             noted: Vec::new(),
-            noted_since: None,
+            noted_until: None,
             chain: AppendChain::new(),
             appending: Vec::new(),
         })
     }
 
-    /// Of what is in the log or on its way there.
+    /// Returns the journal's version, including entries that are not yet durable.
     pub(super) fn version(&self) -> Version {
         self.version
     }
 
-    /// None before the first entry.
+    /// Returns the saga, or `None` before the first entry.
     pub(super) fn saga(&self) -> Option<&Saga> {
         self.saga.as_ref()
     }
 
-    /// Moves the saga on and starts to write the entries, after those that were noted before.
+    /// Applies entries to the saga and starts to write them, after those that were noted before.
     pub(super) fn write(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
-        self.take_in(entries)?;
+        self.apply(entries)?;
         self.write_noted();
         Ok(())
     }
 
-    /// Moves the saga on by entries that a replay gets again if they are lost: those of accepted commands, which are
-    /// answered as before when they are sent again. They are written with the next entry that cannot be got again, or
-    /// after [`PATIENCE`].
+    /// Applies entries that a replay obtains again if they are lost: those of accepted commands, which get
+    /// the same answer when they are sent again. They are written together with the next entry that a replay
+    /// could not obtain again, or after [`PATIENCE`].
     pub(super) fn note(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
-        self.take_in(entries)?;
+        self.apply(entries)?;
         if !self.noted.is_empty() {
-            self.noted_since.get_or_insert_with(Instant::now);
+            self.noted_until.get_or_insert_with(|| deadline_after(PATIENCE));
         }
         Ok(())
     }
 
-    /// When what was noted is to be written, if anything was.
+    /// Returns the time at which the noted entries are to be written, or `None` if there are none.
     pub(super) fn noted_until(&self) -> Option<Instant> {
-        self.noted_since.map(|since| since + PATIENCE)
+        self.noted_until
     }
 
-    fn take_in(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
-        // An entry that cannot follow is a defect: the record is of no use after it.
+    fn apply(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
+        // An entry that cannot follow is a defect: the record cannot be used after it.
         let mut saga = self.saga.take();
         for entry in entries {
             saga = Some(next_state(saga, entry)?);
@@ -161,8 +168,9 @@ impl Record {
         Ok(())
     }
 
+    /// Starts to write the noted entries, if there are any.
     pub(super) fn write_noted(&mut self) {
-        self.noted_since = None;
+        self.noted_until = None;
         let events = std::mem::take(&mut self.noted);
         if events.is_empty() {
             return;
@@ -183,30 +191,31 @@ impl Record {
         self.appending.push(self.log.append_in(self.chain, vec![append]));
     }
 
-    /// Asks the log whether this is all of the journal.
+    /// Asks the log to confirm that the journal has no later entries.
     pub(super) fn confirm(&mut self) {
         let question = Append::nothing(self.stream.clone(), self.version);
         self.appending.push(self.log.append_in(self.chain, vec![question]));
     }
 
-    /// Takes what a command could overtake on the way to the disk, to wait for it before one is sent: an undo that is there
-    /// without the reason for it would be lost on whoever runs the saga next.
-    pub(super) fn overtakable(&mut self) -> Vec<Appending> {
+    /// Takes the pending appends that a command could overtake on the way to the disk. They must be awaited
+    /// before a command is sent: the next host to run the saga could not account for an undo without its
+    /// reason.
+    pub(super) fn pending_before_commands(&mut self) -> Vec<Appending> {
         if self.log.is_shared() { self.take_appending() } else { Vec::new() }
     }
 
-    /// Takes what is on its way to the disk, to wait for it.
+    /// Takes all pending appends.
     pub(super) fn take_appending(&mut self) -> Vec<Appending> {
         std::mem::take(&mut self.appending)
     }
 }
 
-/// How the journal names a saga that acts by itself.
+/// Returns the name of a saga as the actor of its own entries and commands.
 pub(super) fn actor(saga: &SagaId) -> Actor {
     format!("saga:{saga}").into()
 }
 
-/// Waits until entries are on disk.
+/// Waits until appends are on disk.
 pub(super) async fn written(appending: Vec<Appending>) -> Result<(), RecordError> {
     for append in appending {
         append.await?;

@@ -1,4 +1,4 @@
-//! How often and how patiently a step that fails is tried again.
+//! The limits of retries: the number of attempts of a step, and the waits between them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,34 +8,35 @@ use serde::Deserialize;
 use crate::clock::milliseconds;
 use crate::model::hash_prefix;
 
-/// The limits of one kind of step. The wait before the second attempt is the first one, and it doubles from attempt to
-/// attempt up to the longest.
+/// The limits of one kind of step. The wait doubles from attempt to attempt, up to the longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
-    /// At least 1, the first one included.
+    /// The number of attempts, including the first one. At least 1.
     pub attempts: u32,
+    /// The wait before the second attempt, in milliseconds.
     #[serde(rename = "first_wait_ms", deserialize_with = "milliseconds")]
     pub first_wait: Duration,
+    /// The longest wait, in milliseconds.
     #[serde(rename = "longest_wait_ms", deserialize_with = "milliseconds")]
     pub longest_wait: Duration,
 }
 
-/// The limits of all steps: by what a step is, unless its name is listed.
+/// The limits of all steps: those of its kind for each step, unless its name is listed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retries {
-    /// Past it the saga unwinds.
+    /// Steps before the pivot. After the last attempt the saga unwinds.
     pub before_pivot: Retry,
-    /// Past it the saga parks.
+    /// Steps after the pivot. After the last attempt the saga parks.
     pub after_pivot: Retry,
-    /// Past it the other undos still run, and the saga parks.
+    /// Undos. After the last attempt the other undos still run, and the saga parks.
     pub undo: Retry,
-    /// By `<saga>/<step>`, or `<saga>/<step>/undo`; a `*` at the end stands for any ending.
+    /// Steps by name: `<saga>/<step>` or `<saga>/<step>/undo`. A `*` at the end stands for any ending.
     pub steps: BTreeMap<String, Retry>,
 }
 
-/// Where a saga is when it takes a step.
+/// The part of a saga that a step belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     BeforePivot,
@@ -49,7 +50,7 @@ impl Default for Retries {
         Self {
             // One and a half seconds: the client of the saga waits, and nothing is lost by undoing.
             before_pivot: Retry::new(6, Duration::from_millis(50), Duration::from_secs(5)),
-            // About two minutes: enough for whatever starts again by itself. Then a person is called.
+            // About two minutes: enough for a service that restarts by itself. Then an operator is needed.
             after_pivot: patient,
             undo: patient,
             steps: BTreeMap::new(),
@@ -58,7 +59,7 @@ impl Default for Retries {
 }
 
 impl Retries {
-    /// The name of an entry that allows no attempt at all.
+    /// Returns the name of a limit that allows no attempt at all, if there is one.
     pub(crate) fn without_attempts(&self) -> Option<&str> {
         let kinds =
             [("before_pivot", &self.before_pivot), ("after_pivot", &self.after_pivot), ("undo", &self.undo)];
@@ -66,6 +67,8 @@ impl Retries {
         kinds.into_iter().chain(steps).find(|(_, retry)| retry.attempts == 0).map(|(name, _)| name)
     }
 
+    /// Returns the limits of a step: those of its name, else of the longest matching pattern, else of its
+    /// phase.
     pub(super) fn of(&self, saga: &str, step: &str, phase: Phase) -> Retry {
         let name = match phase {
             Phase::BeforePivot | Phase::AfterPivot => format!("{saga}/{step}"),
@@ -86,13 +89,13 @@ impl Retries {
 }
 
 impl Retry {
-    /// Allows so many attempts, with the first wait and the longest one between them.
+    /// Allows this number of attempts, with the first and the longest wait between them.
     pub const fn new(attempts: u32, first_wait: Duration, longest_wait: Duration) -> Self {
         Self { attempts, first_wait, longest_wait }
     }
 
-    /// The wait after so many failures: half to one and a half of what the limits say, so that those who failed together
-    /// do not come back together.
+    /// Returns the wait after this number of failures: half to one and a half of the nominal wait, so that
+    /// steps that failed together are not retried together.
     pub(super) fn wait(&self, failures: u32, id: &str) -> Duration {
         let doubled = self.first_wait.saturating_mul(1 << failures.saturating_sub(1).min(31));
         let wait = doubled.min(self.longest_wait);

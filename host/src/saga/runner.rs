@@ -1,28 +1,31 @@
-//! Runs one saga from wherever its journal stands to where it does not go on by itself.
+//! Runs one saga from the end of its journal as far as it continues by itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::driver::{Driver, Progress, Verdict, awaited};
+use super::SagaStatus;
+use super::driver::{Driver, awaited};
 use super::entry::{Entry, Trigger};
-use super::index::Open;
+use super::index::SagaHandle;
+use super::inner::Inner;
 use super::journal::{STEP_ZERO, Saga, SagaState};
 use super::record::{Record, RecordError, actor, written};
+use super::replay::{HaltReason, Progress, Replay};
 use super::retry::Phase;
-use super::sender::{Fate, NotHere, Sender};
-use super::{SagaStatus, Shared, unreadable};
-use crate::aggregate::CallError;
-use crate::log::{AppendError, ReadError};
+use super::sender::{Relinquished, Sender, StepResult};
+use crate::log::AppendError;
 use crate::model::{Actor, Command, CommandId, Recorded, Rejection, ServiceName, Version};
+use crate::error::Chain;
 use crate::runtime::{Component, SagaEnd};
 
-/// How often a run that faults is started again.
+/// The number of faulting runs after which the saga unwinds or parks. A fault by chance seldom comes three
+/// times.
 const MAX_FAULTS: u32 = 3;
 
-/// Why a saga does not go on now.
+/// The reason why a saga does not continue now.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
     #[error(transparent)]
-    NotHere(#[from] NotHere),
+    Relinquished(#[from] Relinquished),
     #[error("the service {0} is not deployed")]
     NoService(ServiceName),
     #[error("the event that started it is not in the log")]
@@ -32,70 +35,72 @@ pub(super) enum RunError {
 }
 
 impl RunError {
-    /// Whether somebody else has written to the journal first, and what they wrote can be read.
+    /// Returns true if another host has written to the journal first, and its entries can be read.
     pub(super) fn is_overtaken(&self) -> bool {
         matches!(self, Self::Record(RecordError::Append(AppendError::Conflict { .. })))
     }
 
-    /// Whether the saga can go on when the log answers again.
-    pub(super) fn passes(&self) -> bool {
+    /// Returns true if the saga can continue as soon as the log answers again.
+    pub(super) fn is_transient(&self) -> bool {
         matches!(self, Self::Record(RecordError::Read(_) | RecordError::Append(_)))
     }
 }
 
-/// A saga under way.
+/// A running saga.
 struct Running {
-    shared: Arc<Shared>,
-    open: Arc<Open>,
+    inner: Arc<Inner>,
+    handle: Arc<SagaHandle>,
     trigger: Recorded,
     sender: Sender,
     progress: Arc<Mutex<Progress>>,
+    /// True if another process, or an earlier run, may have sent commands that the journal does not have.
     resumed: bool,
+    /// The number of runs that have faulted so far.
     faults: u32,
 }
 
-/// The event that started a saga.
-pub(super) async fn trigger(shared: &Shared, open: &Open) -> Result<Recorded, RunError> {
-    let events = shared.deps.log.read_all(open.trigger.before(1), 1).await.map_err(RecordError::from)?;
-    events.into_iter().find(|event| event.position == open.trigger).ok_or(RunError::NoTrigger)
+/// Reads the event that started a saga.
+pub(super) async fn trigger(inner: &Inner, handle: &SagaHandle) -> Result<Recorded, RunError> {
+    let events = inner.deps.log.read_all(handle.trigger.before(1), 1).await.map_err(RecordError::from)?;
+    events.into_iter().find(|event| event.position == handle.trigger).ok_or(RunError::NoTrigger)
 }
 
-/// Runs a saga until it has ended, parked or waits, and that is on disk. `new`: the event that started it, of a saga that
+/// Runs a saga until it has ended, parked or waits, and that is on disk. `new`: the trigger of a saga that
 /// has never run.
 pub(super) async fn run(
-    shared: &Arc<Shared>,
-    open: &Arc<Open>,
+    inner: &Arc<Inner>,
+    handle: &Arc<SagaHandle>,
     new: Option<Recorded>,
 ) -> Result<SagaStatus, RunError> {
-    let actor = actor(&open.id);
-    let lease = shared.deps.nodes.lease();
+    let actor = actor(&handle.id);
+    let lease = inner.deps.cluster.lease();
     let resumed = new.is_none();
     let (trigger, record) = match new {
         Some(trigger) => {
-            let record = Record::new(&shared.deps, &open.id, &trigger, actor)?;
+            let record = Record::new(&inner.deps, &handle.id, &trigger, actor)?;
             (trigger, record)
         }
         None => {
-            let trigger = trigger(shared, open).await?;
-            let record = Record::open(&shared.deps, &open.id, &trigger, actor).await?;
+            let trigger = trigger(inner, handle).await?;
+            let record = Record::open(&inner.deps, &handle.id, &trigger, actor).await?;
             (trigger, record)
         }
     };
     let runner = record.saga().and_then(|saga| saga.runner.clone());
     let settled = record.saga().is_some_and(|saga| saga.state.settled());
-    if !settled && !shared.deps.nodes.owns(open.id.as_str(), runner.as_ref()) {
-        return Err(NotHere.into());
+    if !settled && !inner.deps.cluster.owns(handle.id.as_str(), runner.as_ref()) {
+        return Err(Relinquished.into());
     }
     let mut running = Running {
-        shared: shared.clone(),
-        open: open.clone(),
-        sender: Sender::new(shared, open, &trigger, lease),
+        inner: inner.clone(),
+        handle: handle.clone(),
+        sender: Sender::new(inner, handle, &trigger, lease),
         trigger,
         resumed,
-        progress: Arc::new(Mutex::new(Progress { record, verdict: None, reached: Default::default() })),
+        progress: Arc::new(Mutex::new(Progress::new(record))),
         faults: 0,
     };
-    match shared.deps.nodes.me() {
+    match inner.deps.cluster.me() {
         _ if settled => {}
         Some(me) if runner.as_ref() != Some(me) => running.start(Some(Entry::Taken { node: me.clone() }))?,
         // Another host may have taken it meanwhile.
@@ -103,7 +108,7 @@ pub(super) async fn run(
         None => running.start(None)?,
     }
     loop {
-        let status = running.saga(|saga| SagaStatus::of(&open.id, saga)).ok_or(RunError::NoTrigger)?;
+        let status = running.saga(|saga| SagaStatus::of(&handle.id, saga)).ok_or(RecordError::NoEntries)?;
         match status.state {
             SagaState::Running => running.run_code().await?,
             SagaState::Unwinding => running.unwind().await?,
@@ -138,7 +143,7 @@ impl Running {
         Ok(written(appending).await?)
     }
 
-    /// Begins the journal if there is none yet. `taken`: what a host writes that takes the saga.
+    /// Begins the journal if there is none yet. `taken`: the entry of a host that takes the saga.
     fn start(&self, taken: Option<Entry>) -> Result<(), RunError> {
         let started = match self.saga(|_| ()) {
             Some(()) => None,
@@ -149,51 +154,52 @@ impl Running {
     }
 
     fn started(&self) -> Result<Entry, RunError> {
-        let deployed = self.shared.deps.components.current();
-        let component = deployed.service(self.open.service.as_str());
-        let component = component.ok_or_else(|| RunError::NoService(self.open.service.clone()))?;
+        let deployed = self.inner.deps.components.current();
+        let component = deployed.service(self.handle.service.as_str());
+        let component = component.ok_or_else(|| RunError::NoService(self.handle.service.clone()))?;
         Ok(Entry::Started {
-            service: self.open.service.clone(),
-            saga: self.open.name.clone(),
+            service: self.handle.service.clone(),
+            saga: self.handle.name.clone(),
             digest: component.digest(),
             trigger: Trigger { stream: self.trigger.stream.clone(), version: self.trigger.version },
         })
     }
 
-    /// Runs the component's code once, from its first line, on the component that the saga started with.
+    /// Runs the saga's code once, from its first line, on the component that its journal names.
     async fn run_code(&mut self) -> Result<(), RunError> {
-        let Some(digest) = self.saga(|saga| saga.digest) else {
-            return Err(RunError::NoTrigger);
-        };
-        let component = match self.shared.deps.components.get(digest).await {
+        let digest = self.saga(|saga| saga.digest).ok_or(RecordError::NoEntries)?;
+        let component = match self.inner.deps.components.get(digest).await {
             Ok(component) => component,
             Err(error) => {
-                return self.park(format!("the component that it started on cannot be had: {error}"));
+                let error = Chain(&error);
+                return self.park(format!("the component that it started on cannot be loaded: {error}"));
             }
         };
         let end = self.call(&component).await;
         self.resumed = true;
         let pivoted = self.saga(|saga| saga.pivoted).unwrap_or_default();
-        let verdict = self.with(|progress| progress.verdict.take());
-        match (end, verdict) {
+        let halt_reason = self.with(|progress| progress.halt_reason.take());
+        match (end, halt_reason) {
             (SagaEnd::Returned(returned), _) => self.returned(returned, pivoted),
-            (SagaEnd::Halted, Some(Verdict::Unwind(reason))) => self.write(Entry::Unwinding { reason }),
-            (SagaEnd::Halted, Some(Verdict::Park(parked))) => self.write(parked),
-            (SagaEnd::Halted, Some(Verdict::Wait)) => Ok(()),
-            (SagaEnd::Halted, Some(Verdict::Record(error))) => Err(error.into()),
-            (SagaEnd::Halted, Some(Verdict::NotHere | Verdict::Rehearsed) | None) => Err(NotHere.into()),
+            (SagaEnd::Halted, Some(HaltReason::Unwind(reason))) => self.write(Entry::Unwinding { reason }),
+            (SagaEnd::Halted, Some(HaltReason::Park(parked))) => self.write(parked),
+            (SagaEnd::Halted, Some(HaltReason::Wait)) => Ok(()),
+            (SagaEnd::Halted, Some(HaltReason::Record(error))) => Err(error.into()),
+            // Only a dry run comes to the end of its journal.
+            (SagaEnd::Halted, Some(HaltReason::Relinquished | HaltReason::EndOfJournal) | None) => {
+                Err(Relinquished.into())
+            }
             (SagaEnd::Fault(fault), _) => {
                 self.faults += 1;
                 if self.faults < MAX_FAULTS {
                     self.with(|progress| progress.record.write_noted());
-                    let retry =
-                        self.shared.deps.retries.of(self.open.name.as_str(), "run", Phase::BeforePivot);
-                    return Ok(self.shared.pause(retry.wait(self.faults, self.open.id.as_str())).await?);
+                    let retry = self.inner.deps.retries.of(self.handle.name.as_str(), "run", Phase::BeforePivot);
+                    return Ok(self.inner.pause(retry.wait(self.faults, self.handle.id.as_str())).await?);
                 }
                 match pivoted {
                     true => self.park(fault.to_string()),
                     false => {
-                        let message = format!("The saga {} failed: {fault}.", self.open.name);
+                        let message = format!("The saga {} failed: {fault}.", self.handle.name);
                         self.write(Entry::Unwinding { reason: Rejection::new("saga-failed", message) })
                     }
                 }
@@ -202,21 +208,20 @@ impl Running {
     }
 
     async fn call(&self, component: &Component) -> SagaEnd {
-        self.with(|progress| progress.reached.clear());
+        self.with(Progress::start_over);
         let driver = Driver {
             sender: self.sender.clone(),
-            progress: self.progress.clone(),
+            replay: Replay::new(self.progress.clone()),
             resumed: self.resumed,
-            rehearsal: false,
         };
-        let Open { id, name, .. } = &*self.open;
-        component.run_saga(name, id, &self.trigger, Box::new(driver)).await.0
+        let SagaHandle { id, name, .. } = &*self.handle;
+        component.run_saga(name, id, &self.trigger, Box::new(driver)).await
     }
 
     fn returned(&self, returned: Result<(), Rejection>, pivoted: bool) -> Result<(), RunError> {
-        // A replay that leaves out what the journal has is another run.
-        if let Some(parked) = self.with(|progress| progress.left_out()) {
-            return self.write(parked.map_err(RecordError::from)?);
+        // A replay that leaves out a part of its journal has diverged.
+        if let Some(parked) = self.with(|progress| progress.left_out()).map_err(RecordError::from)? {
+            return self.write(parked);
         }
         match returned {
             Ok(()) => self.write(Entry::Completed {}),
@@ -227,24 +232,25 @@ impl Running {
         }
     }
 
-    /// Wakes the saga if the event is there or the time is over. If not, it will be: who writes the event finds it among
-    /// those who wait.
+    /// Wakes the saga if the event is there or the time is over. Returns false if it has to wait: the saga is
+    /// in the wait list before the log is read, so no event is missed.
     async fn wake(&self) -> Result<bool, RunError> {
         let Some(waiting) = self.saga(|saga| saga.waiting.clone()).flatten() else {
             return Ok(false);
         };
-        self.shared.waits.add(self.open.clone(), waiting.until_ms, waiting.wait.event());
+        self.inner.wait_list.add(self.handle.clone(), waiting.until_ms, waiting.wait.event());
         self.written().await?;
         let event = awaited(&self.sender, &self.trigger, &waiting).await?;
-        if event.is_none() && self.shared.deps.clock.now_ms() < waiting.until_ms {
+        if event.is_none() && self.inner.deps.clock.now_ms() < waiting.until_ms {
             return Ok(false);
         }
-        self.shared.waits.remove(&self.open.id);
+        self.inner.wait_list.remove(&self.handle.id);
         self.write(Entry::Awoken { name: waiting.name, event })?;
         Ok(true)
     }
 
-    /// Undoes what was done, the last step first and step zero last. A step that cannot be undone does not keep the others.
+    /// Undoes the steps, the last one first and step zero last. A step that cannot be undone does not keep
+    /// the others from being undone.
     async fn unwind(&self) -> Result<(), RunError> {
         let steps: Vec<String> =
             self.saga(|saga| saga.to_undo().map(str::to_owned).collect()).unwrap_or_default();
@@ -252,12 +258,12 @@ impl Running {
             let Some(command) = self.undo_of(&name) else {
                 continue;
             };
-            let appending = self.with(|progress| progress.record.overtakable());
+            let appending = self.with(|progress| progress.record.pending_before_commands());
             written(appending).await?;
-            let (fate, effort) = self.sender.step(&name, Phase::Undo, command).await?;
-            self.write(match fate {
-                Fate::Accepted(_) | Fate::Refused(_) => Entry::Undone { name, effort },
-                Fate::Failed(error) => Entry::UndoFailed { name, error, effort },
+            let (result, effort) = self.sender.step(&name, Phase::Undo, command).await?;
+            self.write(match result {
+                StepResult::Accepted(_) | StepResult::Rejected(_) => Entry::Undone { name, effort },
+                StepResult::Failed(error) => Entry::UndoFailed { name, error, effort },
             })?;
         }
         let failed: Vec<String> = self.saga(|saga| saga.failed.iter().cloned().collect()).unwrap_or_default();
@@ -267,6 +273,7 @@ impl Running {
         }
     }
 
+    /// Returns the command that undoes a step.
     fn undo_of(&self, name: &str) -> Option<Command> {
         let reason = self.saga(|saga| saga.reason.clone())??;
         if name == STEP_ZERO {
@@ -275,74 +282,27 @@ impl Running {
             return Some(self.sender.undo(name, stream, meta.command.clone(), undone, reason));
         }
         let action = self.saga(|saga| saga.action(name).cloned())??;
-        let undone = CommandId::of_step(&self.open.id, name);
+        let undone = CommandId::of_step(&self.handle.id, name);
         Some(self.sender.undo(name, action.stream, action.command.into(), undone, reason))
     }
 }
 
-/// Runs the code of an open saga on another component, as far as its journal goes. None if it is not to run any more;
-/// otherwise the version of the journal, and how it would go another way if it does.
-pub(super) async fn rehearse(
-    shared: &Arc<Shared>,
-    open: &Open,
-    component: &Component,
-) -> Result<Option<(Version, Result<(), String>)>, RunError> {
-    let trigger = trigger(shared, open).await?;
-    let record = Record::open(&shared.deps, &open.id, &trigger, actor(&open.id)).await?;
-    let version = record.version();
-    if !record.saga().is_some_and(|saga| saga.reason.is_none() && !saga.state.ended()) {
-        return Ok(None);
-    }
-    let progress = Progress { record, verdict: None, reached: Default::default() };
-    let progress = Arc::new(Mutex::new(progress));
-    let driver = Driver {
-        sender: Sender::new(shared, open, &trigger, None),
-        progress: progress.clone(),
-        resumed: true,
-        rehearsal: true,
-    };
-    let (end, _) = component.run_saga(&open.name, &open.id, &trigger, Box::new(driver)).await;
-    let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-    let parked = match (end, progress.verdict.take()) {
-        (SagaEnd::Fault(fault), _) => {
-            return Ok(Some((version, Err(format!("{fault}: {}", fault.cause())))));
-        }
-        (_, Some(Verdict::Record(error))) => return Err(error.into()),
-        (_, Some(Verdict::Park(parked))) => Some(parked),
-        _ => progress.left_out().transpose().map_err(RecordError::from)?,
-    };
-    Ok(Some((
-        version,
-        match parked {
-            Some(Entry::Parked { why, .. }) => Err(why),
-            _ => Ok(()),
-        },
-    )))
-}
-
-/// Writes what is decided about a saga that does not run here, on its journal and the version of that.
+/// Appends the entry that `decide` makes from the saga and the version of its journal. The saga does not run:
+/// it is claimed.
 pub(super) async fn act<E>(
-    shared: &Shared,
-    open: &Open,
+    inner: &Inner,
+    handle: &SagaHandle,
     actor: Actor,
     decide: impl FnOnce(Option<&Saga>, Version) -> Result<Entry, E>,
 ) -> Result<Result<(), E>, RunError> {
-    let trigger = trigger(shared, open).await?;
-    let mut record = Record::open(&shared.deps, &open.id, &trigger, actor).await?;
+    let trigger = trigger(inner, handle).await?;
+    let mut record = Record::open(&inner.deps, &handle.id, &trigger, actor).await?;
     match decide(record.saga(), record.version()) {
         Ok(entry) => {
             record.write(&[entry])?;
             written(record.take_appending()).await?;
             Ok(Ok(()))
         }
-        Err(refused) => Ok(Err(refused)),
-    }
-}
-
-pub(super) fn call_error(error: RunError) -> CallError {
-    match error {
-        RunError::Record(error) => unreadable(error),
-        RunError::NotHere(_) => CallError::ShuttingDown,
-        error @ (RunError::NoService(_) | RunError::NoTrigger) => CallError::Read(ReadError(Arc::new(error))),
+        Err(rejected) => Ok(Err(rejected)),
     }
 }

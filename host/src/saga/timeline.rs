@@ -1,175 +1,234 @@
-//! How a saga went, for a person to read. Pure: folded from its journal.
+//! The timeline of a saga, for operators. Pure: folded from its journal.
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Action, Effort, Entry, Wait};
-use super::index::Open;
+use super::entry::{AttemptStats, Entry, Wait};
+use super::index::SagaHandle;
 use super::journal::{STEP_ZERO, SagaState, next_state};
 use super::record::RecordError;
 use crate::clock::Time;
-
-use crate::model::{
-    Actor, CommandName, Digest, EventName, NodeId, QueryName, Recorded, Rejection, SagaId, SagaName,
-    ServiceName, StreamId, Version, variant_of,
-};
+use crate::model::{Actor, CommandName, Digest, EventName, NodeId, QueryName, Recorded, Rejection, SagaId, SagaName, ServiceName, StreamId, Version, variant_of};
+use crate::runtime::Action;
 
 pub use super::entry::Divergence;
 
-/// One saga from its trigger to where it stands.
+/// One saga from its trigger to its present state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
+    /// The saga's id.
     pub id: SagaId,
+    /// The service that it belongs to.
     pub service: ServiceName,
+    /// The saga's name: `place-order`.
     pub name: SagaName,
+    /// The state that it is in.
     pub state: SagaState,
-    /// The component that it runs on; none before it has begun.
+    /// The component that it runs on; `None` before it has begun.
     pub digest: Option<Digest>,
     /// The host that runs it, or ran it last, where several share the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner: Option<NodeId>,
+    /// The event that started it.
     pub trigger: Trigger,
-    /// When the trigger was recorded.
+    /// The time at which the trigger was recorded.
     pub started: Time,
-    /// None while it may go on.
+    /// The time of its last entry; `None` if it has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Time>,
-    /// Why it unwinds or unwound.
+    /// The reason for unwinding, if it unwinds or unwound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Rejection>,
-    /// Why it is parked, was when a person ended it, or cannot run at all.
+    /// The reason why it is parked, was parked when an operator resolved it, or cannot run at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Set if it is parked because its replay was another run.
+    /// Set if it is parked because its replay diverged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Divergence>,
-    /// The steps that failed, or whose undo did: what a person may have left out while it is parked.
+    /// The steps that failed, or whose undo failed: while it is parked, an operator may skip them.
     pub failed: Vec<String>,
     /// Step zero first, the others in the order in which they were answered.
     pub steps: Vec<Step>,
-    /// What persons did about it, oldest first.
+    /// The acts of operators, oldest first.
     pub acts: Vec<Acted>,
 }
 
 /// The event that started a saga.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trigger {
+    /// The event's stream.
     pub stream: StreamId,
+    /// The event's version in its stream.
     pub version: Version,
     /// The event's name: `order-created`.
     pub event: EventName,
 }
 
+/// A step of a saga, with its undo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// Unique in the saga; that of step zero is `trigger`.
+    /// The step's name, unique in the saga; that of step zero is `trigger`.
     pub name: String,
+    /// The command, query or wait.
     #[serde(flatten)]
     pub asked: Asked,
+    /// The outcome so far.
     pub outcome: Outcome,
-    /// Why it was refused.
+    /// The answer to a step that was rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejection: Option<Rejection>,
+    /// The attempts that led to the outcome.
     #[serde(flatten)]
     pub course: Course,
-    /// None: it has not been undone, or there is nothing to undo.
+    /// The step's undo; `None` if it has not been undone, or there is nothing to undo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<Undo>,
 }
 
-/// What a step is. A deciding command that was refused or failed is a `step`: only its acceptance makes it the pivot.
+/// The kind of a step. A deciding command that was rejected or failed is a `step`: only its acceptance makes
+/// it the pivot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Asked {
-    Step { stream: StreamId, command: CommandName },
-    Pivot { stream: StreamId, command: CommandName },
-    Query { service: ServiceName, query: QueryName },
-    Sleep { until: Time },
-    Wait { stream: StreamId, events: Vec<String>, until: Time },
+    /// A command.
+    Step {
+        /// The aggregate that the command was for.
+        stream: StreamId,
+        /// The command's name.
+        command: CommandName,
+    },
+    /// The deciding command.
+    Pivot {
+        /// The aggregate that the command was for.
+        stream: StreamId,
+        /// The command's name.
+        command: CommandName,
+    },
+    /// A query.
+    Query {
+        /// The service that was queried.
+        service: ServiceName,
+        /// The query's name.
+        query: QueryName,
+    },
+    /// A wait for a time.
+    Sleep {
+        /// The end of the wait.
+        until: Time,
+    },
+    /// A wait for an event.
+    Wait {
+        /// The stream of the event.
+        stream: StreamId,
+        /// The names of the awaited events.
+        events: Vec<String>,
+        /// The end of the wait, if none of them happens.
+        until: Time,
+    },
 }
 
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
+    /// The command was accepted, or the wait has ended.
     Done,
+    /// The command or the query was rejected. In JSON: `refused`.
     Refused,
-    /// It got neither done nor refused in all its attempts.
+    /// The command was neither accepted nor rejected in all its attempts.
     Failed,
-    /// A person had it left out.
+    /// An operator has skipped it.
     Skipped,
     /// The time is not over, or the event not there yet.
     Waiting,
-    /// The service that was asked has answered.
+    /// The query was answered.
     Answered,
     /// The time was over before the event was there.
     TimedOut,
 }
 
-/// What became of the compensation of a step.
+/// The undo of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Undo {
+    /// The outcome so far.
     pub outcome: UndoOutcome,
+    /// The attempts that led to the outcome.
     #[serde(flatten)]
     pub course: Course,
 }
 
+/// The outcome of an undo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UndoOutcome {
+    /// The step is undone.
     Done,
+    /// The undo was not accepted in all its attempts.
     Failed,
-    /// A person had it left out.
+    /// An operator has skipped it.
     Skipped,
 }
 
-/// How a step or an undo came to its outcome.
+/// The attempts that led to the outcome of a step or an undo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Course {
-    /// When that was journaled; of what still waits, when it began to.
+    /// The time at which the outcome was journaled; of a wait that has not ended, the time at which it began.
     pub time: Time,
-    /// In all, those before a person had it tried again included; none for what is not sent.
+    /// The number of all attempts, including those before an operator's retry; `None` if nothing is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
-    /// How long it was tried or waited for.
+    /// The duration of the attempts or of the wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<u64>,
-    /// The last attempt's error.
+    /// The error of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Why a person had it left out.
+    /// The operator's reason for skipping it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped_because: Option<String>,
 }
 
-/// What a person did about a saga.
+/// An operator's act on a saga.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Acted {
+    /// The time of the act.
     pub time: Time,
+    /// The operator's name.
     pub actor: Actor,
+    /// The kind of the act.
     pub act: ActName,
-    /// What was left out.
+    /// The step that was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
+    /// The operator's reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
+/// The kind of an operator's act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ActName {
+    /// The failed steps or undos are retried.
     Retry,
+    /// A failed step or undo is left out.
     Skip,
+    /// The saga ends: the operator has settled everything by hand.
     Resolve,
 }
 
 impl Timeline {
-    /// `journal`: empty if the saga has not begun.
-    pub(super) fn of(open: &Open, trigger: &Recorded, journal: &[Recorded]) -> Result<Self, RecordError> {
-        let mut timeline = Self::triggered(open, trigger);
+    /// Folds a journal, which is empty if the saga has not begun.
+    pub(super) fn of(
+        handle: &SagaHandle,
+        trigger: &Recorded,
+        journal: &[Recorded],
+    ) -> Result<Self, RecordError> {
+        let mut timeline = Self::triggered(handle, trigger);
         let mut saga = None;
         for event in journal {
             let entry = variant_of(event.name.as_str(), &event.payload)?;
             saga = Some(next_state(saga, &entry)?);
-            timeline.take_in(entry, Time(event.meta.time_ms), &event.meta.actor);
+            timeline.apply(entry, Time(event.meta.time_ms), &event.meta.actor);
         }
         if let Some(saga) = saga {
             timeline.state = saga.state;
@@ -182,13 +241,13 @@ impl Timeline {
         Ok(timeline)
     }
 
-    fn triggered(open: &Open, trigger: &Recorded) -> Self {
+    fn triggered(handle: &SagaHandle, trigger: &Recorded) -> Self {
         let (stream, command) = (trigger.stream.clone(), trigger.meta.command.clone());
         let started = Time(trigger.meta.time_ms);
         Self {
-            id: open.id.clone(),
-            service: open.service.clone(),
-            name: open.name.clone(),
+            id: handle.id.clone(),
+            service: handle.service.clone(),
+            name: handle.name.clone(),
             state: SagaState::Running,
             digest: None,
             runner: None,
@@ -213,7 +272,7 @@ impl Timeline {
         }
     }
 
-    fn take_in(&mut self, entry: Entry, time: Time, actor: &Actor) {
+    fn apply(&mut self, entry: Entry, time: Time, actor: &Actor) {
         match entry {
             Entry::StepDone { name, action, effort, .. } => {
                 self.answered(Step::new(name, Asked::step(action), Outcome::Done, Course::of(effort, time)));
@@ -222,7 +281,7 @@ impl Timeline {
                 let asked = Asked::Pivot { stream, command: command.into() };
                 self.answered(Step::new(name, asked, Outcome::Done, Course::of(effort, time)));
             }
-            Entry::StepRefused { name, action, rejection, effort } => {
+            Entry::StepRejected { name, action, rejection, effort } => {
                 let step = Step::new(name, Asked::step(action), Outcome::Refused, Course::of(effort, time));
                 self.answered(Step { rejection: Some(rejection), ..step });
             }
@@ -250,7 +309,7 @@ impl Timeline {
             }
             Entry::Unwinding { reason } => self.reason = Some(reason),
             Entry::Parked { why, divergence } => (self.why, self.divergence) = (Some(why), divergence),
-            // The timeline tells on what and where it runs in the end.
+            // The timeline has only the last component and host.
             Entry::Moved { .. } | Entry::Taken { .. } => {}
             Entry::Resumed {} => self.act(ActName::Retry, time, actor, None, None),
             Entry::Skipped { name, reason } => {
@@ -266,7 +325,7 @@ impl Timeline {
         self.steps.iter_mut().find(|step| step.name == name)
     }
 
-    /// A step that failed keeps its place when a person has it tried again.
+    /// Adds a step, or replaces it after a retry: it keeps its place.
     fn answered(&mut self, step: Step) {
         match self.step(&step.name) {
             Some(before) => *before = Step { course: step.course.after(&before.course), ..step },
@@ -291,7 +350,7 @@ impl Timeline {
         step.undo = Some(Undo { outcome, course });
     }
 
-    /// While a saga unwinds it is an undo that is left out, and else a step.
+    /// Marks an undo as skipped if the saga unwinds, else a step.
     fn skipped(&mut self, name: &str, reason: String, time: Time) {
         let course = Course { skipped_because: Some(reason), ..Course::at(time) };
         if self.reason.is_some() {
@@ -335,11 +394,11 @@ impl Course {
         Self { time, attempts: None, took_ms: None, error: None, skipped_because: None }
     }
 
-    fn of(effort: Effort, time: Time) -> Self {
+    fn of(effort: AttemptStats, time: Time) -> Self {
         Self { attempts: Some(effort.attempts), took_ms: Some(effort.took_ms), ..Self::at(time) }
     }
 
-    /// With the attempts that were made before. What is left out keeps the error that led to it.
+    /// Adds the attempts that were made before. A skipped step keeps the error that led to it.
     fn after(mut self, before: &Self) -> Self {
         self.attempts = sum(self.attempts, before.attempts);
         self.took_ms = sum(self.took_ms, before.took_ms);

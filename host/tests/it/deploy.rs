@@ -190,7 +190,7 @@ fn open_sagas_move_over_if_they_go_the_same_way_and_stay_where_they_are_if_not()
     let says = "of 3 open sagas 2 move over; 1 would go another way and 0 are under way";
     assert!(sagas["says"].as_str().unwrap().starts_with(says), "{sagas}");
     let stays = format!(
-        "wander {wanderer} stays: the run diverged: at first it asks for something else than it did before"
+        "wander {wanderer} stays: the run diverged: at first it asks for something other than its journal has"
     );
     let moves =
         [("hibernate", &sleeper), ("leap", &leaper)].map(|(name, saga)| format!("{name} {saga} moves over"));

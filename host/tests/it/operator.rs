@@ -244,7 +244,7 @@ fn a_saga_that_was_seen_to_by_hand_is_over() {
     assert_eq!(status["state"], "resolved");
     let again =
         host.post(&format!("/admin/sagas/{saga}/retry"), &[], &json!({})).problem(409, "saga-not-parked");
-    assert_eq!(again["detail"], "The saga is resolved: only a parked one needs a person.");
+    assert_eq!(again["detail"], "The saga is resolved: only a parked one needs an operator.");
 }
 
 #[test]

@@ -413,7 +413,7 @@ async fn a_saga_acts_only_through_commands() {
             actor: "tester".into(),
         }),
     };
-    let (end, _) = bench.component.run_saga(&"stray".into(), &"s1".into(), &trigger, Box::new(NoSteps)).await;
+    let end = bench.component.run_saga(&"stray".into(), &"s1".into(), &trigger, Box::new(NoSteps)).await;
     let SagaEnd::Returned(Err(rejection)) = end else { panic!("{end:?}") };
     assert_eq!(rejection.code, "kept-in");
     assert!(rejection.message.contains("HttpRequestDenied"), "{rejection:?}");

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontor::aggregate::{CallError, Dispatch, DispatchLimits, States};
-use kontor::clock::SystemClock;
+use kontor::aggregate::{Dispatch, DispatchLimits, States};
+use kontor::clock::{SystemClock, deadline_after};
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
 use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
-use kontor::projection::Projections;
-use kontor::query::{Answer, Queries, QueryLimits, Revision};
+use kontor::projection::{ProjectionDeps, Projections};
+use kontor::query::{Answer, Queries, QueryDeps, QueryError, QueryLimits, Revision};
 use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
 use kontor_testkit::log::happened;
 use rusqlite::Connection;
@@ -64,16 +64,16 @@ impl Shop {
         let states = Arc::new(States::new(log.clone(), snapshots, registry.clone()));
         let store = Store::open(dir).unwrap();
         let past = Arc::new(Components::new(registry.clone(), self.runtime.clone(), store));
-        let projections = Projections::start(dir, log.clone(), past, clock.clone()).await.unwrap();
-        let projections = Arc::new(projections);
-        let queries = Queries::new(
-            states.clone(),
-            registry.clone(),
-            projections.clone(),
-            log.clone(),
-            clock.clone(),
-            limits,
-        );
+        let deps = ProjectionDeps { log: log.clone(), components: past, clock: clock.clone() };
+        let projections = Arc::new(Projections::start(dir, deps).await.unwrap());
+        let deps = QueryDeps {
+            states: states.clone(),
+            registry: registry.clone(),
+            projections: projections.clone(),
+            log: log.clone(),
+            clock: clock.clone(),
+        };
+        let queries = Queries::new(deps, limits);
         let ask = Arc::new(queries.clone());
         let dispatch = Dispatch::new(
             log,
@@ -117,7 +117,7 @@ impl Host {
         self.submit(product, "register", json!({"name": product, "unit_price": 5, "quantity": 10})).await
     }
 
-    async fn ask(&self, query: &str, arguments: Value, at_least: Position) -> Result<Answer, CallError> {
+    async fn ask(&self, query: &str, arguments: Value, at_least: Position) -> Result<Answer, QueryError> {
         let inquiry = self.queries.inquiry(Some(at_least), None);
         inquiry.answer("inventory", query, Json::of(&arguments).unwrap()).await
     }
@@ -170,7 +170,7 @@ async fn every_question_without_an_answer_says_why() {
     let limits = QueryLimits { catch_up: Duration::from_millis(10), ..QueryLimits::default() };
     let host = shop.host_with(limits).await;
     let written = host.register("desk").await;
-    host.projections.wait("inventory", written, LONG).await.unwrap();
+    host.projections.wait("inventory", written, deadline_after(LONG)).await.unwrap();
 
     let table = [
         ("product", json!({"id": "chair"}), "not-found: There is no product with the id chair."),
@@ -184,7 +184,7 @@ async fn every_question_without_an_answer_says_why() {
         assert!(error.starts_with(expected), "{error}");
     }
     let ahead = host.ask("products", json!({}), written.next()).await.unwrap_err();
-    assert!(matches!(ahead, CallError::Ahead { reached, .. } if reached == written), "{ahead}");
+    assert!(matches!(ahead, QueryError::Ahead { reached, .. } if reached == written), "{ahead}");
     host.stop().await;
 }
 
@@ -259,7 +259,7 @@ async fn events_of_no_interest_move_the_position() {
     let shop = Shop::open().await;
     let host = shop.host().await;
     let other = shop.record("parcel/1", 0, &[("parcel-sent", json!({})), ("parcel-lost", json!({}))]).await;
-    assert_eq!(host.projections.wait("inventory", other, LONG).await, Ok(other));
+    assert_eq!(host.projections.wait("inventory", other, deadline_after(LONG)).await, Ok(other));
     assert_eq!(host.stock(other).await, []);
     assert_eq!(host.projections.position("parcels"), None);
     host.stop().await;
@@ -332,7 +332,7 @@ async fn damage_found_on_the_way_parks_nothing_and_the_database_is_rebuilt() {
 
     let host = shop.host().await;
     let refused = host.ask("products", json!({}), last).await.unwrap_err();
-    assert!(matches!(refused, CallError::ReadModel { .. }), "{refused}");
+    assert!(matches!(refused, QueryError::ReadModel(_)), "{refused}");
     let last = host.register("chair").await;
     assert_eq!(host.stock(last).await, stock_of(&[("chair", 10), ("desk", 10)]));
     host.stop().await;

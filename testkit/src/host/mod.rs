@@ -34,10 +34,10 @@ use kontor::cluster::Cluster;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
 use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, Recorded, SagaId};
-use kontor::projection::{Overview, Projections, Redrive};
-use kontor::query::{Answer, Queries, QueryLimits};
+use kontor::projection::{Overview, ProjectionDeps, Projections, Redrive};
+use kontor::query::{Answer, Queries, QueryDeps, QueryError, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
-use kontor::saga::{Act, Deps, Retries, Retry, SagaState, SagaStatus, Sagas};
+use kontor::saga::{Act, Deps, Retries, Retry, SagaError, SagaState, SagaStatus, Sagas};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -163,16 +163,16 @@ impl Site {
             Arc::new(States::new(log.clone(), Snapshots::open(data).expect("snapshots"), registry.clone()));
         let clock = self.clock.clone();
         let components = Arc::new(Components::new(registry.clone(), services.runtime.clone(), store));
-        let projections = Projections::start(data, log.clone(), components.clone(), clock.clone()).await;
-        let projections = Arc::new(projections.expect("read models"));
-        let queries = Queries::new(
-            states.clone(),
-            registry.clone(),
-            projections.clone(),
-            log.clone(),
-            clock.clone(),
-            QueryLimits::default(),
-        );
+        let deps = ProjectionDeps { log: log.clone(), components: components.clone(), clock: clock.clone() };
+        let projections = Arc::new(Projections::start(data, deps).await.expect("read models"));
+        let deps = QueryDeps {
+            states: states.clone(),
+            registry: registry.clone(),
+            projections: projections.clone(),
+            log: log.clone(),
+            clock: clock.clone(),
+        };
+        let queries = Queries::new(deps, QueryLimits::default());
         let ask: Arc<dyn Ask> = Arc::new(queries.clone());
         let limits = DispatchLimits::default();
         // A client that permits nothing.
@@ -186,7 +186,7 @@ impl Site {
             ask,
             components,
             clock,
-            nodes: Cluster::alone("tested".into()),
+            cluster: Cluster::alone("tested".into()),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, ..Retries::default() },
         };
         let sagas = Sagas::start(data, deps).await.expect("sagas");
@@ -244,7 +244,7 @@ impl Host {
     }
 
     /// Acts on a parked saga in the name of an operator.
-    pub fn act(&self, saga: &SagaId, act: Act) -> Result<SagaStatus, CallError> {
+    pub fn act(&self, saga: &SagaId, act: Act) -> Result<SagaStatus, SagaError> {
         self.run(self.parts.sagas.act(saga, act, "tester"))
     }
 
@@ -298,7 +298,7 @@ impl Host {
         query: &str,
         arguments: &Value,
         at_least: Position,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<Answer, QueryError> {
         let arguments = Json::of(arguments).expect("any value can be written as JSON");
         let inquiry = self.parts.queries.inquiry(Some(at_least), None);
         self.run(inquiry.answer(service, query, arguments))

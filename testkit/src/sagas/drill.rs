@@ -8,7 +8,7 @@ use kontor::model::{CommandId, SagaId};
 use kontor::saga::{Act, SagaState};
 use serde_json::Value;
 
-use super::mishap::{Meddler, Mishap, Plan, TRIGGER, point_of_question};
+use super::mishap::{Meddler, Mishap, Plan, TRIGGER, point_of_query};
 use crate::Command;
 use crate::host::{Host, Life, Order, Services, Site};
 
@@ -19,7 +19,7 @@ use Mishap::*;
 const AT_ONCE: usize = 4;
 
 const AT_A_STEP: [Mishap; 7] =
-    [Refused, FailsOnce, FailsForGood, AnswerLost, SentTwice, KilledBefore, KilledAfter];
+    [Rejected, FailsOnce, FailsForGood, AnswerLost, SentTwice, KilledBefore, KilledAfter];
 
 /// The state before the saga starts.
 pub struct Drill<'a> {
@@ -97,8 +97,9 @@ impl Started<'_> {
     pub fn then(&self, laws: impl Fn(&Host) + Sync) -> usize {
         let steps = steps(&self.journal_of(&[], SagaState::Completed, &laws));
         let last = steps.iter().find(|step| step.pivot).or(steps.last()).expect("a saga with steps");
-        let refusal = (last.point.clone(), Refused);
-        let undoes = undoes(&self.journal_of(std::slice::from_ref(&refusal), SagaState::Compensated, &laws));
+        let rejection = (last.point.clone(), Rejected);
+        let undoes =
+            undoes(&self.journal_of(std::slice::from_ref(&rejection), SagaState::Compensated, &laws));
 
         let at_start = [SentTwice, KilledAfter].map(|mishap| {
             let mishaps = vec![(TRIGGER.to_owned(), mishap)];
@@ -107,7 +108,7 @@ impl Started<'_> {
         let at_steps = steps.iter().flat_map(|step| AT_A_STEP.map(|mishap| at_step(step, mishap)));
         let at_undoes = undoes.iter().flat_map(|undo| {
             AT_A_STEP.map(|mishap| Trial {
-                mishaps: vec![refusal.clone(), (format!("{undo}/undo"), mishap)],
+                mishaps: vec![rejection.clone(), (format!("{undo}/undo"), mishap)],
                 end: SagaState::Compensated,
                 // An undo that is rejected once or fails once is retried.
                 parks: mishap == FailsForGood,
@@ -140,7 +141,7 @@ impl Started<'_> {
     ) -> Vec<(String, Value)> {
         let site = self.site.copy();
         let (host, id) = self.run(&site, &Plan::new(mishaps.to_vec()));
-        let id = id.expect("a saga that nobody has killed");
+        let id = id.expect("a saga on a host that was not killed");
         assert_eq!(host.settled(&id).state, end, "{}, with {mishaps:?}", self.start);
         laws(&host);
         host.journal(&id)
@@ -156,7 +157,7 @@ impl Started<'_> {
             None => {
                 host.kill();
                 let (host, id) = self.run(&site, &Plan::new(Vec::new()));
-                (host, id.expect("a saga that nobody has killed"))
+                (host, id.expect("a saga on a host that was not killed"))
             }
         };
         let mut state = host.settled(&id).state;
@@ -203,7 +204,7 @@ impl Started<'_> {
 
 /// Returns the expected end of a run with a mishap at a step.
 fn at_step(step: &Step, mishap: Mishap) -> Trial {
-    let undone = !step.after_pivot && matches!(mishap, Refused | FailsForGood);
+    let undone = !step.after_pivot && matches!(mishap, Rejected | FailsForGood);
     Trial {
         mishaps: vec![(step.point.clone(), mishap)],
         end: if undone { SagaState::Compensated } else { SagaState::Completed },
@@ -221,7 +222,7 @@ fn steps(journal: &[(String, Value)]) -> Vec<Step> {
             "step-done" | "pivoted" => text(&payload["name"]),
             "query-answered" => {
                 let request = &payload["request"];
-                point_of_question(&text(&request["service"]), &text(&request["query"]))
+                point_of_query(&text(&request["service"]), &text(&request["query"]))
             }
             _ => continue,
         };

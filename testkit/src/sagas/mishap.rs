@@ -16,11 +16,11 @@ use crate::host::Life;
 pub(super) const TRIGGER: &str = "trigger";
 
 /// The code of the drill's rejections.
-const REFUSED: &str = "refused-by-the-drill";
+const REJECTED: &str = "rejected-by-the-drill";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mishap {
-    Refused,
+    Rejected,
     FailsOnce,
     FailsForGood,
     /// The command is executed, and its answer is lost.
@@ -46,7 +46,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `mishaps`: each with its point, see [`point_of_command`] and [`point_of_question`].
+    /// `mishaps`: each with its point, see [`point_of_command`] and [`point_of_query`].
     pub(super) fn new(mishaps: Vec<(String, Mishap)>) -> Arc<Self> {
         Arc::new(Self { to_come: Mutex::new(mishaps), for_good: Mutex::default() })
     }
@@ -98,12 +98,12 @@ fn point_of_command(command: &Command) -> &str {
 }
 
 /// Returns the point of a query, which does not carry its step's name.
-pub(super) fn point_of_question(service: &str, query: &str) -> String {
+pub(super) fn point_of_query(service: &str, query: &str) -> String {
     format!("{query} of {service}")
 }
 
-fn refusal() -> Rejection {
-    Rejection { code: REFUSED.to_owned(), message: "The drill refuses it.".to_owned(), details: None }
+fn rejection() -> Rejection {
+    Rejection { code: REJECTED.to_owned(), message: "The drill rejects it.".to_owned(), details: None }
 }
 
 #[async_trait]
@@ -111,7 +111,7 @@ impl Submit for Meddler {
     async fn submit(&self, command: Command) -> Result<Accepted, CallError> {
         match self.plan.next(point_of_command(&command)) {
             None => self.commands.submit(command).await,
-            Some(Mishap::Refused) => Err(refusal().into()),
+            Some(Mishap::Rejected) => Err(rejection().into()),
             Some(Mishap::FailsOnce | Mishap::FailsForGood) => Err(Fault {
                 service: "drill".into(),
                 call: command.name.to_string(),
@@ -141,11 +141,11 @@ impl Submit for Meddler {
 #[async_trait]
 impl Ask for Meddler {
     async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure> {
-        match self.plan.next(&point_of_question(&request.service, &request.query)) {
+        match self.plan.next(&point_of_query(&request.service, &request.query)) {
             None => self.ask.ask(request, depth).await,
-            Some(Mishap::Refused) => Err(AskFailure::Rejected(refusal())),
+            Some(Mishap::Rejected) => Err(AskFailure::Rejected(rejection())),
             Some(Mishap::FailsOnce | Mishap::FailsForGood | Mishap::AnswerLost) => {
-                Err(AskFailure::Unavailable("the drill lets nobody answer".to_owned()))
+                Err(AskFailure::Unavailable("the drill lets no service answer".to_owned()))
             }
             Some(Mishap::SentTwice) => {
                 self.ask.ask(request.clone(), depth).await?;

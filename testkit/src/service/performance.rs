@@ -84,7 +84,7 @@ impl Performance<'_> {
             components: Arc::new(Components::new(registry.into(), self.bench.runtime.clone(), store)),
             clock: stage.clock.clone(),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, steps: BTreeMap::new() },
-            nodes: Cluster::alone("tested".into()),
+            cluster: Cluster::alone("tested".into()),
         };
         let sagas = Sagas::start(stage.data.path(), deps).await.map_err(|error| with_causes(&error))?;
         let events = timeout(LIMIT, stage.follow(id, self.script)).await;

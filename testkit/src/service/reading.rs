@@ -4,11 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kontor::aggregate::CallError;
 use kontor::contract;
 use kontor::error::Fault;
 use kontor::model::{CommandId, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
-use kontor::projection::Standalone;
+use kontor::projection::{AnswerError, Standalone};
 use kontor::runtime::Component;
 use serde_json::{Value, json};
 
@@ -32,7 +31,7 @@ pub struct History<'a> {
 pub struct Reading {
     /// A description of the query, for failure messages.
     question: String,
-    answer: Result<Json, CallError>,
+    answer: Result<Json, AnswerError>,
 }
 
 impl Service {
@@ -91,7 +90,7 @@ impl History<'_> {
 
     /// Answers a query. The error is a sentence about something that must never happen, whatever the test
     /// expects.
-    fn ask(&self, query: &str, arguments: &Json) -> Result<Result<Json, CallError>, String> {
+    fn ask(&self, query: &str, arguments: &Json) -> Result<Result<Json, AnswerError>, String> {
         let Bench { reused, fresh, .. } = self.service.bench()?;
         let manifest = reused.manifest();
         let known = manifest.query(query);
@@ -142,7 +141,7 @@ impl History<'_> {
         at_once: usize,
         query: &contract::Query,
         arguments: &Json,
-    ) -> Result<Result<Json, CallError>, String> {
+    ) -> Result<Result<Json, AnswerError>, String> {
         let data = tempfile::tempdir().map_err(|error| format!("no place for a read database: {error}"))?;
         let mut standalone = open(data.path(), component)?;
         let conversation = Arc::new(Conversation::new(&self.service.script));
@@ -177,7 +176,7 @@ impl Reading {
     #[track_caller]
     pub fn then_rejected(&self, code: &str) -> &Self {
         match &self.answer {
-            Err(CallError::Rejected(rejection)) if rejection.code == code => self,
+            Err(AnswerError::Rejected(rejection)) if rejection.code == code => self,
             _ => panic!("{}: expected the rejection {code}, got {}", self.question, self.summary()),
         }
     }
@@ -186,7 +185,7 @@ impl Reading {
     #[track_caller]
     pub fn then_fault(&self) -> &Fault {
         match &self.answer {
-            Err(CallError::Fault(fault)) => fault,
+            Err(AnswerError::Fault(fault)) => fault,
             _ => panic!("{}: expected a fault, got {}", self.question, self.summary()),
         }
     }
@@ -203,7 +202,7 @@ impl Reading {
     fn summary(&self) -> String {
         match &self.answer {
             Ok(answer) => format!("the answer {answer:?}"),
-            Err(CallError::Fault(fault)) => format!("a fault: {fault}\n{}", fault.detail),
+            Err(AnswerError::Fault(fault)) => format!("a fault: {fault}\n{}", fault.detail),
             Err(error) => format!("the rejection {error}"),
         }
     }
@@ -217,10 +216,10 @@ fn open(data: &Path, component: &Component) -> Result<Standalone, String> {
 }
 
 /// Returns an answer as a value to compare.
-fn written(answer: &Result<Json, CallError>) -> Value {
+fn written(answer: &Result<Json, AnswerError>) -> Value {
     match answer {
         Ok(answer) => json!({ "answer": answer }),
-        Err(CallError::Rejected(rejection)) => json!({ "rejection": rejection }),
+        Err(AnswerError::Rejected(rejection)) => json!({ "rejection": rejection }),
         Err(error) => json!({ "error": error.to_string() }),
     }
 }

@@ -53,7 +53,7 @@ impl<'a> Saga<'a> {
     /// Runs the saga for this event of an aggregate: from its first line to its end, and again from every
     /// point at which the host may be killed.
     #[track_caller]
-    #[must_use = "say what comes of it, with one of the `then_` methods"]
+    #[must_use = "say the outcome, with one of the `then_` methods"]
     pub fn on(&self, aggregate: &str, id: &str, event: Event) -> Story {
         let event = NewEvent { name: event.name.as_str().into(), payload: json_of(&event.payload) };
         let trigger = record(&stream(aggregate, id), [event]);

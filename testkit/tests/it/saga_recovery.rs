@@ -3,9 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use kontor::aggregate::CallError;
 use kontor::model::{Digest, SagaId};
-use kontor::saga::Act;
+use kontor::saga::{Act, SagaError};
 use kontor_testkit::host::{Host, Services, Site};
 use serde_json::{Value, json};
 
@@ -42,9 +41,9 @@ fn check_refused(host: &Host, saga: &SagaId, act: Act, why: &str) {
     assert_eq!(entries(host, saga), before, "{act:?} was refused and is in the journal");
 }
 
-fn code(refusal: &CallError) -> &str {
+fn code(refusal: &SagaError) -> &str {
     match refusal {
-        CallError::Rejected(rejection) => &rejection.code,
+        SagaError::Rejected(rejection) => &rejection.code,
         other => panic!("{other}"),
     }
 }
@@ -60,8 +59,8 @@ fn parked_saga(site: &Site, services: &Services, name: &str) -> (Host, SagaId) {
 #[test]
 fn a_run_that_asks_for_something_else_than_before_parks_with_both_sides_shown() {
     let table = [
-        ("right", "at first it asks for something else", json!("beast/wolf-right")),
-        ("home", "it does not come to first any more", Value::Null),
+        ("right", "at first it asks for something other", json!("beast/wolf-right")),
+        ("home", "it does not reach first any more", Value::Null),
     ];
     for (path, why, asked) in table {
         let site = Site::new();
@@ -222,7 +221,7 @@ fn only_a_parked_saga_takes_an_act() {
     let bear = begin(&host, "bear", "hibernate", json!({"days": 1}));
     until(&host, &bear, "waiting");
     for act in [Act::Retry {}, skip(None), resolve()] {
-        check_refused(&host, &bear, act, "only a parked one needs a person");
+        check_refused(&host, &bear, act, "only a parked one needs an operator");
     }
 }
 

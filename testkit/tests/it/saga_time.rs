@@ -147,7 +147,7 @@ fn ten_thousand_sleepers_cost_no_run_and_no_time_at_the_start() {
     site.clock().advance(DAY);
     assert_eq!(end(&host, &bear), "completed");
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
-    let census = host.run(host.sagas().census()).unwrap();
+    let census = host.run(host.sagas().counts()).unwrap();
     let counted = census.iter().map(|census| (census.state.as_str(), census.sagas));
     let counted = counted.filter(|(_, sagas)| *sagas > 0).collect::<Vec<_>>();
     assert_eq!(counted, [("waiting", SLEEPERS as u64)]);

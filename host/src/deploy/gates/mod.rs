@@ -20,7 +20,7 @@ use crate::error::with_causes;
 use crate::log::EventLog;
 use crate::model::{AggregateName, Digest, StreamId};
 use crate::runtime::{Component, Guarded, HttpClient, LoadError, Runtime, Target};
-use crate::saga::{Course, Rehearsed, Sagas};
+use crate::saga::{ReplayOutcome, ReplayedSaga, Sagas};
 
 use history::Folds;
 pub(super) use permissions::{asked, asked_inside};
@@ -70,7 +70,7 @@ pub(super) struct Candidate {
     /// None if it does not load.
     pub(super) component: Option<Component>,
     pub(super) wasm: Vec<u8>,
-    pub(super) rehearsed: Vec<Rehearsed>,
+    pub(super) rehearsed: Vec<ReplayedSaga>,
 }
 
 /// What a gate has found: a sentence, and single things.
@@ -250,7 +250,7 @@ impl Examiner<'_> {
         )
     }
 
-    async fn replay(&self, component: &Component) -> (Finding, Vec<Rehearsed>) {
+    async fn replay(&self, component: &Component) -> (Finding, Vec<ReplayedSaga>) {
         let Some(sagas) = self.sagas else {
             return (Finding::skipped("no saga can be open"), Vec::new());
         };
@@ -263,20 +263,21 @@ impl Examiner<'_> {
         if rehearsed.is_empty() {
             return (Finding::passed("no saga is open"), rehearsed);
         }
-        let count = |of: fn(&Course) -> bool| rehearsed.iter().filter(|saga| of(&saga.course)).count();
-        let clean = count(|course| matches!(course, Course::Clean(_)));
-        let under_way = count(|course| matches!(course, Course::UnderWay));
+        let count =
+            |of: fn(&ReplayOutcome) -> bool| rehearsed.iter().filter(|saga| of(&saga.outcome)).count();
+        let clean = count(|course| matches!(course, ReplayOutcome::Clean(_)));
+        let under_way = count(|course| matches!(course, ReplayOutcome::UnderWay));
         let diverged = rehearsed.len() - clean - under_way;
         let says = format!(
             "of {} open sagas {clean} move over; {diverged} would go another way and {under_way} are under way: these end on \
              the version that they are on",
             rehearsed.len()
         );
-        let stay = rehearsed.iter().filter_map(|saga| match &saga.course {
-            Course::Diverged(why) => Some(format!("{} {} stays: {why}", saga.name(), saga.id())),
-            Course::Clean(_) | Course::UnderWay => None,
+        let stay = rehearsed.iter().filter_map(|saga| match &saga.outcome {
+            ReplayOutcome::Diverged(why) => Some(format!("{} {} stays: {why}", saga.name(), saga.id())),
+            ReplayOutcome::Clean(_) | ReplayOutcome::UnderWay => None,
         });
-        let move_over = rehearsed.iter().filter(|saga| matches!(saga.course, Course::Clean(_)));
+        let move_over = rehearsed.iter().filter(|saga| matches!(saga.outcome, ReplayOutcome::Clean(_)));
         let move_over = move_over.map(|saga| format!("{} {} moves over", saga.name(), saga.id()));
         let findings = stay.chain(move_over).take(MAX_SAGAS_TOLD).collect();
         (Finding::passed(says).with(findings), rehearsed)

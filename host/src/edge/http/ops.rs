@@ -64,7 +64,7 @@ pub(super) fn nodes(site: &Site) -> Result<Response, Problem> {
 pub(super) async fn metrics(site: &Site) -> Result<Response, Problem> {
     metrics::show_log(site.edge.log.state());
     metrics::show_nodes(&site.edge.nodes.list());
-    metrics::show_sagas(&site.edge.sagas.census().await?);
+    metrics::show_sagas(&site.edge.sagas.counts().await?);
     metrics::show_projections(&site.edge.projections.overviews().await?);
     if let Some(messaging) = &site.edge.messaging {
         metrics::show_messaging(messaging);

@@ -241,6 +241,7 @@ impl From<DeployError> for Problem {
             }
             DeployError::Rejected(rejection) => rejection.into(),
             DeployError::Call(error) => error.into(),
+            DeployError::Sagas(error) => error.into(),
             DeployError::Store(error) => {
                 tracing::error!(%error, "the components of a deployment cannot be kept in the data directory");
                 let detail = "The host cannot keep the components in its data directory, and its log says why. \

@@ -8,11 +8,10 @@ use axum::response::{IntoResponse, Response};
 use super::headers;
 use super::parameters::Parameters;
 use super::{Call, Site, json_text};
-use crate::aggregate::CallError;
 use crate::contract::{Problem, QueryRoute, admitted, invalid_arguments};
 use crate::edge::query::refusal;
 use crate::model::Json;
-use crate::query::Inquiry;
+use crate::query::{Inquiry, QueryError};
 
 /// Only the caller's own cache may keep an answer, and it asks each time whether the answer is still right.
 const CACHING: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -44,7 +43,7 @@ async fn ask(
     route: &QueryRoute,
     headers: &HeaderMap,
     arguments: Json,
-) -> Result<(Option<Json>, Option<HeaderValue>), CallError> {
+) -> Result<(Option<Json>, Option<HeaderValue>), QueryError> {
     if headers.contains_key(header::IF_NONE_MATCH) {
         let revision = inquiry.revision(route.service.as_str(), route.query.as_str()).await?;
         let etag = revision.as_ref().and_then(headers::revision_etag);

@@ -61,7 +61,7 @@ pub(super) async fn list(site: &Site, call: &Call<'_>) -> Result<Response, Probl
 fn filter(parameters: &Parameters<'_>) -> Result<Filter, Problem> {
     let state = parameters.get("state").map(|text| {
         SagaState::parse(text).ok_or_else(|| {
-            let known = SagaState::ALL.map(SagaState::as_str).join(", ");
+            let known = SagaState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(", ");
             Problem::invalid_parameter(format!("The parameter state must be one of {known}."))
         })
     });

@@ -14,6 +14,6 @@ pub use http::{
 pub(crate) use http::{HttpAccess, HttpCall, HttpHooks, grant_to_add};
 pub(crate) use read_model::{Access, Guarded, ReadSession};
 pub use services::{Ask, AskFailure, Request};
-pub use steps::{Awaited, Halt, Outcome, Step, Steps};
+pub use steps::{Action, Awaited, Halt, Outcome, Step, Steps};
 
 impl crate::runtime::bindings::types::Host for crate::runtime::guest::InstanceData {}

@@ -1,6 +1,7 @@
 //! `kontor:service/steps`: the steps of a saga.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::services::Request;
 use crate::model::{Json, NewEvent, Recorded, Rejection, StreamId, Version};
@@ -8,48 +9,68 @@ use crate::runtime::bindings::steps::{self, Host};
 use crate::runtime::bindings::{json, services, types};
 use crate::runtime::guest::{InstanceData, forbidden};
 
-/// Steps sent at once. As many as an order has lines, and some.
+/// The maximum number of steps sent at once: more than twice the lines of an order.
 const MAX_STEPS_AT_ONCE: usize = 256;
-/// Step names stand in command ids.
+/// The maximum length of a step's name. Names are part of command ids.
 const MAX_NAME_BYTES: usize = 200;
 
-/// A command that a saga sends.
+/// A command that a saga sends, under a name that is unique in the saga.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
+    /// The step's name: `reserve-tea`.
     pub name: String,
+    /// The command.
+    pub action: Action,
+}
+
+/// The command of a step. Its JSON form is stored in journals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Action {
+    /// The aggregate that the command is for.
     pub stream: StreamId,
+    /// The command's name.
     pub command: String,
+    /// The command's payload.
     pub payload: Json,
 }
 
-/// What an accepted step did.
-#[derive(Clone, Debug)]
+/// The result of an accepted step. Its JSON form is stored in journals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
+    /// The aggregate's version after the command.
     pub version: Version,
+    /// The events of the command, oldest first.
     pub events: Vec<NewEvent>,
+    /// The aggregate's view after the command; `None` if it has none.
     pub view: Option<Json>,
 }
 
-/// The first of these events on a stream.
+/// The events that a saga waits for: the first of any of these names on a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Awaited {
+    /// The stream.
     pub stream: StreamId,
+    /// The names of the events.
     pub events: Vec<String>,
 }
 
-/// The run must not go on: the saga has been parked, or the host is stopping. Whoever drives the steps knows why.
+/// The error that ends a run which must not continue. The implementation of [`Steps`] keeps the reason.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the saga's run was halted")]
 pub struct Halt;
 
-/// Takes the steps of one run: the host's saga runner, or the testkit with scripted answers.
+/// Takes the steps of one run: the host's saga runner, or its dry run of a journal.
 #[async_trait]
 pub trait Steps: Send {
-    /// One answer a step, in their order.
+    /// Takes several steps at once. Returns one answer for each, in their order.
     async fn steps(&mut self, steps: Vec<Step>) -> Result<Vec<Result<Outcome, Rejection>>, Halt>;
+    /// Takes the deciding step: once it is accepted, nothing is undone.
     async fn pivot(&mut self, step: Step) -> Result<Result<Outcome, Rejection>, Halt>;
+    /// Queries another service.
     async fn query(&mut self, name: String, request: Request) -> Result<Result<Json, Rejection>, Halt>;
+    /// Waits for a time.
     async fn sleep(&mut self, name: String, duration_ms: u64) -> Result<(), Halt>;
+    /// Waits for an event. Returns `None` if the time was up first.
     async fn wait_for(
         &mut self,
         name: String,
@@ -134,7 +155,7 @@ impl Host for InstanceData {
 
 fn check_name(name: &str) -> wasmtime::Result<()> {
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains('/') {
-        let error = format!("{name:?} is no name for a step: 1 to {MAX_NAME_BYTES} bytes without a slash");
+        let error = format!("{name:?} is not a valid step name: 1 to {MAX_NAME_BYTES} bytes without a slash");
         return Err(wasmtime::Error::msg(error));
     }
     Ok(())
@@ -142,12 +163,12 @@ fn check_name(name: &str) -> wasmtime::Result<()> {
 
 fn host_step(step: steps::Action) -> wasmtime::Result<Step> {
     check_name(&step.name)?;
-    Ok(Step {
+    let action = Action {
         stream: StreamId::new(&step.aggregate, &step.id).map_err(wasmtime::Error::new)?,
-        name: step.name,
         command: step.command,
         payload: json("a step's payload", step.payload).map_err(wasmtime::Error::new)?,
-    })
+    };
+    Ok(Step { name: step.name, action })
 }
 
 fn guest_answer(answer: Result<Outcome, Rejection>) -> Result<steps::Outcome, types::Rejection> {

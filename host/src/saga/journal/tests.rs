@@ -1,8 +1,11 @@
-use super::super::entry::{Effort, Trigger};
-use super::*;
-use crate::model::{StreamId, event_of, variant_of};
+use serde_json::json;
+use strum::VariantNames as _;
 
-const EFFORT: Effort = Effort { attempts: 1, took_ms: 2 };
+use super::super::entry::{AttemptStats, Trigger};
+use super::*;
+use crate::model::{NewEvent, StreamId, event_of, variant_of};
+
+const STATS: AttemptStats = AttemptStats { attempts: 1, took_ms: 2 };
 
 fn action() -> Action {
     let stream = StreamId::new("product", "p1").unwrap();
@@ -21,27 +24,27 @@ fn started() -> Entry {
 
 fn done(name: &str) -> Entry {
     let outcome = Outcome { version: Version::new(1), events: Vec::new(), view: None };
-    Entry::StepDone { name: name.to_owned(), action: action(), outcome, effort: EFFORT }
+    Entry::StepDone { name: name.to_owned(), action: action(), outcome, effort: STATS }
 }
 
-fn refused(name: &str) -> Entry {
+fn rejected(name: &str) -> Entry {
     let rejection = rejection();
-    Entry::StepRefused { name: name.to_owned(), action: action(), rejection, effort: EFFORT }
+    Entry::StepRejected { name: name.to_owned(), action: action(), rejection, effort: STATS }
 }
 
 fn failed(name: &str) -> Entry {
     let error = "down".to_owned();
-    Entry::StepFailed { name: name.to_owned(), action: action(), error, effort: EFFORT }
+    Entry::StepFailed { name: name.to_owned(), action: action(), error, effort: STATS }
 }
 
 fn pivoted(name: &str) -> Entry {
     let outcome = Outcome { version: Version::new(1), events: Vec::new(), view: None };
-    Entry::Pivoted { name: name.to_owned(), action: action(), outcome, effort: EFFORT }
+    Entry::Pivoted { name: name.to_owned(), action: action(), outcome, effort: STATS }
 }
 
 fn answered(name: &str) -> Entry {
     let request = Request { service: "s".into(), query: "q".into(), arguments: Json::empty_object() };
-    Entry::QueryAnswered { name: name.to_owned(), request, answer: Err(rejection()), effort: EFFORT }
+    Entry::QueryAnswered { name: name.to_owned(), request, answer: Err(rejection()), effort: STATS }
 }
 
 fn waiting(name: &str) -> Entry {
@@ -57,11 +60,11 @@ fn unwinding() -> Entry {
 }
 
 fn undone(name: &str) -> Entry {
-    Entry::Undone { name: name.to_owned(), effort: EFFORT }
+    Entry::Undone { name: name.to_owned(), effort: STATS }
 }
 
 fn undo_failed(name: &str) -> Entry {
-    Entry::UndoFailed { name: name.to_owned(), error: "down".to_owned(), effort: EFFORT }
+    Entry::UndoFailed { name: name.to_owned(), error: "down".to_owned(), effort: STATS }
 }
 
 fn parked() -> Entry {
@@ -84,12 +87,12 @@ fn fold(entries: &[Entry]) -> Result<Saga, IllegalEntry> {
     saga.ok_or(IllegalEntry { entry: "", state: "not started" })
 }
 
-/// One of each, about the step `a` where it must be known and `new` where it must not.
+/// One entry of each kind, about the step `a` where the step must be known, and `new` where it must not.
 fn every_entry() -> Vec<Entry> {
     vec![
         started(),
         done("new"),
-        refused("new"),
+        rejected("new"),
         failed("new"),
         pivoted("new"),
         answered("new"),
@@ -99,6 +102,7 @@ fn every_entry() -> Vec<Entry> {
         undone("a"),
         undo_failed("a"),
         parked(),
+        Entry::Taken { node: "other".into() },
         Entry::Moved { digest: Digest::of(b"new") },
         Entry::Resumed {},
         skipped("a"),
@@ -108,8 +112,27 @@ fn every_entry() -> Vec<Entry> {
     ]
 }
 
-const STEPS: [&str; 6] = ["step-done", "step-failed", "query-answered", "waiting", "parked", "moved"];
+const STEPS: [&str; 7] =
+    ["step-done", "step-failed", "query-answered", "waiting", "parked", "taken", "moved"];
 const BEFORE_PIVOT: [&str; 3] = ["step-refused", "pivoted", "unwinding"];
+
+#[test]
+fn no_entry_is_left_out_and_each_is_stored_under_its_name() {
+    let names: Vec<&str> = every_entry().iter().map(Entry::name).collect();
+    assert_eq!(names, Entry::VARIANTS);
+    for entry in every_entry() {
+        assert_eq!(*event_of(&entry).unwrap().name, *entry.name());
+    }
+}
+
+#[test]
+fn the_name_of_a_state_is_its_json_form() {
+    for state in SagaState::ALL {
+        assert_eq!(json!(state), state.as_str());
+        assert_eq!(SagaState::parse(state.as_str()), Some(*state));
+    }
+    assert_eq!(SagaState::parse("Running"), None);
+}
 
 #[test]
 fn every_entry_in_every_state() {
@@ -123,26 +146,30 @@ fn every_entry_in_every_state() {
         ("failed", vec![started(), failed("a")], running.clone()),
         ("pivoted", vec![started(), a.clone(), pivoted("p")], completing(&STEPS)),
         ("failed after the pivot", vec![started(), pivoted("p"), failed("a")], STEPS.to_vec()),
-        ("waiting", vec![started(), waiting("a")], vec!["awoken", "moved"]),
-        ("waiting for another", vec![started(), waiting("b")], vec!["moved"]),
+        ("waiting", vec![started(), waiting("a")], vec!["awoken", "taken", "moved"]),
+        ("waiting for another", vec![started(), waiting("b")], vec!["taken", "moved"]),
         ("awoken", vec![started(), waiting("a"), awoken("a")], completing(&running)),
-        ("unwinding", vec![started(), a.clone(), unwinding()], vec!["undone", "undo-failed", "parked"]),
+        (
+            "unwinding",
+            vec![started(), a.clone(), unwinding()],
+            vec!["undone", "undo-failed", "parked", "taken"],
+        ),
         (
             "undo failed",
             vec![started(), a.clone(), unwinding(), undo_failed("a")],
-            vec!["undone", "undo-failed", "parked"],
+            vec!["undone", "undo-failed", "parked", "taken"],
         ),
-        ("all undone", all_undone.clone(), vec!["compensated", "parked"]),
-        ("parked", vec![started(), a.clone(), parked()], vec!["resumed", "resolved", "moved"]),
+        ("all undone", all_undone.clone(), vec!["compensated", "parked", "taken"]),
+        ("parked", vec![started(), a.clone(), parked()], vec!["resumed", "resolved", "taken", "moved"]),
         (
             "parked by a failed step",
             vec![started(), pivoted("p"), failed("a"), parked()],
-            vec!["resumed", "skipped", "resolved", "moved"],
+            vec!["resumed", "skipped", "resolved", "taken", "moved"],
         ),
         (
             "parked by a failed undo",
             vec![started(), a.clone(), unwinding(), undo_failed("a"), parked()],
-            vec!["resumed", "skipped", "resolved"],
+            vec!["resumed", "skipped", "resolved", "taken"],
         ),
         ("completed", vec![started(), a.clone(), completed], vec![]),
         ("compensated", [&all_undone[..], &[compensated]].concat(), vec![]),
@@ -166,20 +193,20 @@ fn to_undo(entries: &[Entry]) -> Vec<String> {
 
 #[test]
 fn undo_runs_in_reverse_and_ends_with_step_zero() {
-    let history = [started(), done("a"), done("b"), refused("c"), unwinding(), undone("b")];
+    let history = [started(), done("a"), done("b"), rejected("c"), unwinding(), undone("b")];
     assert_eq!(to_undo(&history), ["a", STEP_ZERO]);
 }
 
 #[test]
-fn a_step_that_failed_may_have_had_an_effect_unless_it_was_refused_later() {
+fn a_step_that_failed_may_have_had_an_effect_unless_it_was_rejected_later() {
     assert_eq!(to_undo(&[started(), done("a"), failed("b"), unwinding()]), ["b", "a", STEP_ZERO]);
     assert_eq!(to_undo(&[started(), failed("b"), done("b"), done("c"), unwinding()]), ["c", "b", STEP_ZERO]);
-    assert_eq!(to_undo(&[started(), failed("b"), refused("b"), unwinding()]), [STEP_ZERO]);
+    assert_eq!(to_undo(&[started(), failed("b"), rejected("b"), unwinding()]), [STEP_ZERO]);
 }
 
 #[test]
 fn a_name_is_used_once() {
-    for again in [done("a"), refused("a"), failed("a"), pivoted("a"), answered("a"), waiting("a")] {
+    for again in [done("a"), rejected("a"), failed("a"), pivoted("a"), answered("a"), waiting("a")] {
         assert!(fold(&[started(), done("a"), again.clone()]).is_err(), "{again:?}");
         assert!(fold(&[started(), waiting("a"), awoken("a"), again]).is_err());
     }
@@ -200,7 +227,7 @@ fn a_parked_saga_goes_on_where_it_was() {
 fn what_is_skipped_counts_as_done_or_as_undone() {
     let forward = [started(), pivoted("p"), failed("a"), parked(), skipped("a")];
     let saga = fold(&forward).unwrap();
-    let answer = Ok(Outcome::nothing());
+    let answer = Ok(super::skipped());
     assert_eq!(saga.answered["a"], Answered::Step { action: action(), answer });
     let back =
         [started(), done("a"), unwinding(), undo_failed("a"), undone(STEP_ZERO), parked(), skipped("a")];
@@ -212,5 +239,37 @@ fn entries_survive_the_log() {
     for entry in every_entry() {
         let event = event_of(&entry).unwrap();
         assert_eq!(variant_of::<Entry>(event.name.as_str(), &event.payload).unwrap(), entry);
+    }
+}
+
+/// The JSON texts of a journal are read by every later version of the host.
+#[test]
+fn the_stored_form_of_an_entry_does_not_change() {
+    let event = NewEvent { name: "stock-reserved".into(), payload: Json::empty_object() };
+    let outcome = Outcome { version: Version::new(3), events: vec![event], view: Some(Json::empty_object()) };
+    let step = Entry::StepDone { name: "a".to_owned(), action: action(), outcome, effort: STATS };
+    let stream = StreamId::new("payment", "o1").unwrap();
+    let wait = Wait::Event { stream, events: vec!["payment-authorized".to_owned()], timeout_ms: 9 };
+    let wait = Entry::Waiting { name: "w".to_owned(), wait, until_ms: 7 };
+    let reserve = r#""action":{"stream":"product/p1","command":"reserve","payload":{}}"#;
+    let effort = r#""effort":{"attempts":1,"took_ms":2}"#;
+    let no = r#"{"code":"no","message":"No."}"#;
+    let done = r#""outcome":{"version":3,"events":[{"name":"stock-reserved","payload":{}}],"view":{}}"#;
+    let request = r#""request":{"service":"s","query":"q","arguments":{}}"#;
+    let event = r#"{"event":{"stream":"payment/o1","events":["payment-authorized"],"timeout_ms":9}}"#;
+    for (entry, name, payload) in [
+        (step, "step-done", format!(r#"{{"name":"a",{reserve},{done},{effort}}}"#)),
+        (rejected("a"), "step-refused", format!(r#"{{"name":"a",{reserve},"rejection":{no},{effort}}}"#)),
+        (
+            answered("a"),
+            "query-answered",
+            format!(r#"{{"name":"a",{request},"answer":{{"Err":{no}}},{effort}}}"#),
+        ),
+        (wait, "waiting", format!(r#"{{"name":"w","wait":{event},"until_ms":7}}"#)),
+        (parked(), "parked", r#"{"why":"why"}"#.to_owned()),
+        (Entry::Resumed {}, "resumed", "{}".to_owned()),
+    ] {
+        let event = event_of(&entry).unwrap();
+        assert_eq!((&*event.name, event.payload.as_str()), (name, payload.as_str()));
     }
 }

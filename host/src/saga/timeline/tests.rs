@@ -37,7 +37,7 @@ fn started() -> (&'static str, Value) {
     )
 }
 
-/// Something about a command of the step `name`, which took 2 attempts and 30 ms.
+/// Returns the fields of an entry about the command of a step, which took 2 attempts and 30 ms.
 fn about(name: &str, rest: Value) -> Value {
     let mut fields = json!({
         "name": name, "action": {"stream": format!("product/{name}"), "command": "reserve", "payload": {}},
@@ -65,9 +65,10 @@ fn no() -> Value {
     json!({"code": "no", "message": "No.", "details": {"available": 3}})
 }
 
-/// The timeline of a journal whose entries are a tenth of a second apart, as JSON. Persons' acts are ada's.
+/// Returns the timeline of a journal whose entries are a tenth of a second apart, as JSON. The operator is
+/// ada.
 fn timeline(journal: &[(&str, Value)]) -> Value {
-    let open = Open {
+    let handle = SagaHandle {
         id: ID.into(),
         trigger: Position::new(1),
         service: "order".into(),
@@ -80,13 +81,13 @@ fn timeline(journal: &[(&str, Value)]) -> Value {
         recorded(&stream, index, name, payload, STARTED_MS + 100 * index, "ada")
     };
     let journal: Vec<_> = journal.iter().enumerate().map(entry).collect();
-    let timeline = Timeline::of(&open, &trigger, &journal).unwrap();
+    let timeline = Timeline::of(&handle, &trigger, &journal).unwrap();
     let text = serde_json::to_string(&timeline).unwrap();
     assert_eq!(serde_json::from_str::<Timeline>(&text).unwrap(), timeline, "a client reads what was sent");
     serde_json::from_str(&text).unwrap()
 }
 
-/// Of each step its name and what became of it and of its undo.
+/// Returns a line for each step: its name, kind and outcome, and the outcome of its undo.
 fn course(timeline: &Value) -> Vec<String> {
     let steps = timeline["steps"].as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
@@ -142,7 +143,7 @@ fn a_saga_that_completes_shows_what_each_step_took() {
 }
 
 #[test]
-fn a_refusal_is_shown_with_its_facts_and_every_step_with_its_undo() {
+fn a_rejection_is_shown_with_its_details_and_every_step_with_its_undo() {
     let shown = timeline(&[
         started(),
         done("a"),
@@ -184,7 +185,7 @@ fn an_undo_that_fails_does_not_hide_the_others() {
 }
 
 #[test]
-fn what_persons_do_is_told_and_attempts_are_counted_in_all() {
+fn acts_of_operators_are_listed_and_all_attempts_are_counted() {
     let mut journal = stuck();
     journal.extend([("resumed", json!({})), undo("undone", "b", json!({})), ("compensated", json!({}))]);
     let shown = timeline(&journal);
@@ -196,7 +197,7 @@ fn what_persons_do_is_told_and_attempts_are_counted_in_all() {
 }
 
 #[test]
-fn an_undo_that_is_left_out_says_why() {
+fn a_skipped_undo_says_why() {
     let mut journal = stuck();
     let skipped = json!({"name": "b", "reason": "refunded by hand"});
     journal.extend([("skipped", skipped), ("compensated", json!({}))]);
@@ -207,13 +208,14 @@ fn an_undo_that_is_left_out_says_why() {
     });
     assert_eq!((&shown["steps"][2]["outcome"], &shown["steps"][2]["undo"]), (&json!("failed"), &undo));
     let skip = json!([{
-        "time": "1970-01-01T00:00:01.900Z", "actor": "ada", "act": "skip", "step": "b", "reason": "refunded by hand",
+        "time": "1970-01-01T00:00:01.900Z", "actor": "ada", "act": "skip", "step": "b",
+        "reason": "refunded by hand",
     }]);
     assert_eq!((&shown["acts"], &shown["state"]), (&skip, &json!("compensated")));
 }
 
 #[test]
-fn after_the_pivot_a_step_is_left_out_or_done_at_last() {
+fn after_the_pivot_a_failed_step_is_skipped_or_done_by_a_retry() {
     let (_, pivoted) = done("confirm");
     let failed = ("step-failed", about("release", json!({"error": "down"})));
     let journal = vec![started(), ("pivoted", pivoted), failed, ("parked", json!({"why": "down"}))];
@@ -232,14 +234,14 @@ fn after_the_pivot_a_step_is_left_out_or_done_at_last() {
 }
 
 #[test]
-fn a_saga_that_a_person_has_ended_says_why_it_was_parked() {
+fn a_saga_that_an_operator_has_resolved_says_why_it_was_parked() {
     let shown = timeline(&[stuck(), vec![("resolved", json!({"reason": "seen to"}))]].concat());
     assert_eq!((&shown["state"], &shown["why"]), (&json!("resolved"), &json!("not undone: b")));
     assert_eq!(shown["acts"][0]["reason"], "seen to");
 }
 
 #[test]
-fn a_divergence_shows_both_sides_until_it_is_tried_again() {
+fn a_divergence_shows_both_sides_until_it_is_retried() {
     let divergence = json!({"journaled": {"command": "reserve"}, "asked": null});
     let parked = ("parked", json!({"why": "the run diverged", "divergence": divergence}));
     let journal = vec![started(), done("a"), parked];

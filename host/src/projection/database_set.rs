@@ -1,24 +1,25 @@
-//! The databases of one service: which of them queries ask after a start, and which is being built.
+//! The databases of one service: the one that queries ask after a start, and the one that is being built.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ProjectionsError;
-use super::database::{Database, Writer, is_passing};
+use super::database::{Database, Writer, is_transient};
 use super::files::{self, Name};
 use super::tables::{Beginning, Role};
 use crate::contract::ReadModel;
 use crate::deployed::Components;
 use crate::model::{Digest, Position, ServiceName};
+use crate::error::Chain;
 use crate::runtime::Component;
 
-/// Where the databases of a service are.
-pub(super) struct Shelf {
+/// The databases of a service in their directory.
+pub(super) struct DatabaseSet {
     pub(super) dir: PathBuf,
     pub(super) service: ServiceName,
 }
 
-/// A database that can be used by whoever has its read model.
+/// A database that can be used for its read model.
 struct Found {
     name: Name,
     writer: Writer,
@@ -30,26 +31,28 @@ pub(super) struct Opened {
     pub(super) writer: Writer,
 }
 
-/// Databases of a service with the components that they belong to.
-pub(super) struct Pair {
-    /// What queries ask: of the deployed component, or of the one before it until the deployed one's is built.
+/// The databases of a service that are filled, with the components that they belong to.
+pub(super) struct LiveAndNext {
+    /// The database that queries ask: of the deployed component, or of the one before it until the deployed
+    /// one's is built.
     pub(super) live: (Component, Opened),
-    /// What is to take its place.
-    pub(super) building: Option<(Component, Opened)>,
+    /// The database that is being built and will replace it.
+    pub(super) next: Option<(Component, Opened)>,
 }
 
-impl Shelf {
-    /// Opens what there is for a read model of the deployed component, or makes what there must be. Of the other files only
-    /// one is kept: that of the version before. `head`: of the log; a database that is ahead of it is of no use. `fresh`: the
-    /// least generation of one that must be made; none that is still asked may have it.
+impl DatabaseSet {
+    /// Opens the databases for a read model of the deployed component, and makes a missing one. Keeps only
+    /// one of the other files: that of the version before. A database that is ahead of `head`, the log's,
+    /// cannot be used. A database that is made has at least `min_generation`, which must be higher than that
+    /// of any database that queries still ask.
     pub(super) async fn open(
         &self,
         deployed: &Component,
         model: &ReadModel,
         head: Position,
-        fresh: u32,
+        min_generation: u32,
         past: &Components,
-    ) -> Result<Pair, ProjectionsError> {
+    ) -> Result<LiveAndNext, ProjectionsError> {
         let digest = deployed.digest();
         let (mut own, others): (Vec<_>, Vec<_>) =
             self.find(head)?.into_iter().partition(|found| found.is_of(model));
@@ -58,39 +61,39 @@ impl Shelf {
             others.into_iter().partition(|found| found.writer.role != Role::Building);
         before.sort_by_key(|found| found.writer.position);
         let last = before.pop();
-        let pair = match live {
+        let opened = match live {
             Some(live) => {
                 let newer = |found: &Found| found.writer.role == Role::Building && found.name > live.name;
-                let building = own.iter().position(newer).map(|at| own.remove(at));
-                let building = building.map(|found| self.take(found, model, Role::Building, digest));
-                let building = building.transpose()?.map(|opened| (deployed.clone(), opened));
-                Pair { live: (deployed.clone(), self.take(live, model, Role::Live, digest)?), building }
+                let next = own.iter().position(newer).map(|at| own.remove(at));
+                let next = next.map(|found| self.take(found, model, Role::Building, digest));
+                let next = next.transpose()?.map(|opened| (deployed.clone(), opened));
+                LiveAndNext { live: (deployed.clone(), self.take(live, model, Role::Live, digest)?), next }
             }
             None => {
                 let last = match last {
-                    Some(last) => self.last(last, past).await?,
+                    Some(last) => self.open_last(last, past).await?,
                     None => None,
                 };
                 let role = if last.is_some() { Role::Building } else { Role::Live };
                 let opened = match own.is_empty() {
-                    true => self.make(model, role, digest, fresh, Beginning::default())?,
+                    true => self.make(model, role, digest, min_generation, Beginning::default())?,
                     false => self.take(own.remove(0), model, role, digest)?,
                 };
                 let deployed = (deployed.clone(), opened);
                 match last {
-                    Some(live) => Pair { live, building: Some(deployed) },
-                    None => Pair { live: deployed, building: None },
+                    Some(live) => LiveAndNext { live, next: Some(deployed) },
+                    None => LiveAndNext { live: deployed, next: None },
                 }
             }
         };
         for useless in own.into_iter().chain(before).chain(given_up) {
             self.remove(useless.name)?;
         }
-        Ok(pair)
+        Ok(opened)
     }
 
-    /// Opens the live database of a read model, or makes it; looks at no other version.
-    pub(super) fn open_alone(
+    /// Opens the live database of a read model, or makes it, and leaves those of other versions alone.
+    pub(super) fn open_live(
         &self,
         component: Digest,
         model: &ReadModel,
@@ -99,22 +102,22 @@ impl Shelf {
         let found = self.find(head)?.into_iter().find(|found| found.is_of(model));
         match found {
             Some(found) => self.take(found, model, Role::Live, component),
-            None => self.make(model, Role::Live, component, 0, Beginning::default()),
+            None => self.make(model, Role::Live, component, Name::FIRST_GENERATION, Beginning::default()),
         }
     }
 
-    /// Makes an empty database, of a generation that no other file has.
+    /// Makes an empty database of a generation that no other file has.
     pub(super) fn make(
         &self,
         model: &ReadModel,
         role: Role,
         component: Digest,
-        fresh: u32,
+        min_generation: u32,
         beginning: Beginning,
     ) -> Result<Opened, ProjectionsError> {
         let names = self.names()?;
         let used = names.iter().filter(|name| name.version == model.version);
-        let generation = used.map(|name| name.generation + 1).max().unwrap_or(0).max(fresh);
+        let generation = used.map(|name| name.generation + 1).max().unwrap_or(0).max(min_generation);
         let name = Name { version: model.version, generation };
         let file = name.path(&self.dir, self.service.as_str());
         let writer = Writer::new(&file, &self.service, model, role, component, beginning)?;
@@ -131,7 +134,7 @@ impl Shelf {
         let kept = |found: &Found| found.is_of(model) && found.writer.role == Role::Kept;
         match self.find(head)?.into_iter().find(kept) {
             Some(found) => self.take(found, model, Role::Building, component),
-            None => self.make(model, Role::Building, component, 0, Beginning::default()),
+            None => self.make(model, Role::Building, component, Name::FIRST_GENERATION, Beginning::default()),
         }
     }
 
@@ -141,20 +144,20 @@ impl Shelf {
         names.try_for_each(|name| self.remove(name))
     }
 
-    /// The databases that say what they are, the newest first. Those that do not are removed.
+    /// Returns the usable databases, the newest first. Removes the others.
     fn find(&self, head: Position) -> Result<Vec<Found>, ProjectionsError> {
         let mut usable = Vec::new();
         for name in self.names()? {
             let file = name.path(&self.dir, self.service.as_str());
             match Writer::existing(&file, head) {
                 Ok(Some(writer)) => usable.push(Found { name, writer }),
-                // To make it anew would be no better.
-                Err(source) if source.sqlite_error_code().is_some_and(is_passing) => {
+                // Recreating the database would not help.
+                Err(source) if source.sqlite_error_code().is_some_and(is_transient) => {
                     return Err(ProjectionsError::Database { file, source });
                 }
                 found => {
-                    let error = found.err().map(tracing::field::display);
-                    tracing::info!(file = %file.display(), error, "a read database is of no use and removed");
+                    let error = found.err().map(|error| Chain(&error).to_string());
+                    tracing::info!(file = %file.display(), error, "removing an unusable read database");
                     self.remove(name)?;
                 }
             }
@@ -162,8 +165,9 @@ impl Shelf {
         Ok(usable)
     }
 
-    /// The version that queries asked last, if its component can still be had; if not, it is removed.
-    async fn last(
+    /// Opens the database that queries asked last, with its component. Removes it if the component cannot be
+    /// loaded any more.
+    async fn open_last(
         &self,
         found: Found,
         past: &Components,
@@ -172,7 +176,11 @@ impl Shelf {
         let component = past.get(digest).await;
         if let Err(error) = &component {
             let service = &self.service;
-            tracing::warn!(%service, %error, "nobody can answer from the old read model until the new one is built");
+            tracing::warn!(
+                %service,
+                error = %Chain(error),
+                "failed to load the old read model's component; queries see the new one while it is built"
+            );
         }
         let component = component.ok();
         let model = component.as_ref().and_then(|component| component.manifest().read_model.clone());

@@ -6,31 +6,34 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode};
 
 use super::database::{Database, is_damage};
-use super::shelf::Opened;
+use super::database_set::Opened;
 use super::tables::{self, Progress, Role};
 use crate::contract::ReadModel;
 use crate::model::{AggregateName, EventName, Position, Recorded, StreamId};
 use crate::runtime::{Access, Component, Guarded, ReadSession};
 
-/// Events of no interest after which the position is committed all the same: after a restart as many are read again, which
-/// takes some ten milliseconds.
+/// Events without a subscription after which the position is committed all the same: a restart reads as many
+/// again, which takes some ten milliseconds.
 const COMMIT_EVERY: u64 = 10_000;
 
-/// Events that a component gets in one call, whose time and memory are limited: less than a batch, which is a transaction.
+/// Events that a component gets in one call: fewer than a batch, which is a transaction, because the time and
+/// memory of a call are limited.
 const EVENTS_A_CALL: usize = 1_000;
 
-/// Why a database is not filled any further.
+/// The reason why a database cannot be written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unfilled {
+pub(super) enum ProjectError {
     #[error("the read database is damaged")]
     Damaged,
+    /// SQLite failed in a statement of the component, for a reason that is not the component's.
     #[error("the read database cannot be used: {0:?}")]
-    Trouble(ErrorCode),
+    Unusable(ErrorCode),
+    /// SQLite failed in a statement of the host.
     #[error("the read database cannot be written")]
     Database(#[source] rusqlite::Error),
 }
 
-impl From<rusqlite::Error> for Unfilled {
+impl From<rusqlite::Error> for ProjectError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(code) if is_damage(code) => Self::Damaged,
@@ -39,24 +42,24 @@ impl From<rusqlite::Error> for Unfilled {
     }
 }
 
-impl From<ErrorCode> for Unfilled {
+impl From<ErrorCode> for ProjectError {
     fn from(code: ErrorCode) -> Self {
-        if is_damage(code) { Self::Damaged } else { Self::Trouble(code) }
+        if is_damage(code) { Self::Damaged } else { Self::Unusable(code) }
     }
 }
 
-/// A read database that is being filled.
-pub(super) struct Filling {
+/// Applies events to a read database, which no one else fills.
+pub(super) struct Projector {
     pub(super) database: Arc<Database>,
     pub(super) component: Component,
-    /// Everything up to here is applied.
+    /// The position up to which all events are applied, skipped or parked.
     pub(super) position: Position,
     pub(super) subscribed: Subscribed,
-    /// None when it was lost in a call.
+    /// `None` if it was lost in a call.
     connection: Option<Guarded>,
     role: Role,
     pub(super) parked: HashSet<StreamId>,
-    /// What the database says.
+    /// The position in the database.
     committed: Position,
 }
 
@@ -77,7 +80,7 @@ impl Subscribed {
     }
 }
 
-impl Filling {
+impl Projector {
     pub(super) fn new(component: Component, Opened { database, writer }: Opened) -> Self {
         Self {
             database,
@@ -91,8 +94,8 @@ impl Filling {
         }
     }
 
-    /// Goes on with another version of the component, which has the same read model.
-    pub(super) fn hand_over(&mut self, component: &Component) -> Result<(), Unfilled> {
+    /// Continues with another version of the component, which has the same read model.
+    pub(super) fn hand_over(&mut self, component: &Component) -> Result<(), ProjectError> {
         if component.digest() != self.component.digest() {
             self.component = component.clone();
             self.assign(self.role)?;
@@ -100,8 +103,8 @@ impl Filling {
         Ok(())
     }
 
-    /// Notes what the database is there for from now on.
-    pub(super) fn assign(&mut self, role: Role) -> Result<(), Unfilled> {
+    /// Records the database's role from now on.
+    pub(super) fn assign(&mut self, role: Role) -> Result<(), ProjectError> {
         let component = self.component.digest();
         self.look_up(|connection| tables::set_role(connection, role, component))?;
         self.role = role;
@@ -109,19 +112,19 @@ impl Filling {
     }
 
     /// Applies the next page of the log.
-    pub(super) async fn apply(&mut self, page: Vec<Recorded>) -> Result<(), Unfilled> {
+    pub(super) async fn apply(&mut self, page: Vec<Recorded>) -> Result<(), ProjectError> {
         let Some(end) = page.last().map(|event| event.position) else { return Ok(()) };
         let (skipped, applicable): (Vec<_>, Vec<_>) = page
             .into_iter()
             .filter(|event| self.subscribed.contains(event))
             .partition(|event| self.parked.contains(&event.stream));
         if applicable.is_empty() && skipped.is_empty() {
-            self.pass_by(end)?;
+            self.skip_to(end)?;
         } else {
             let progress = Progress { skipped: &skipped, ..Progress::to(end) };
             if let Err(error) = self.attempt(&applicable, &progress).await? {
                 let (service, events) = (&self.component.manifest().service, applicable.len());
-                tracing::warn!(%service, events, error, "events cannot be applied together, so one by one");
+                tracing::warn!(%service, events, error, "failed to apply a batch; applying events singly");
                 let mut events = [skipped, applicable].concat();
                 events.sort_by_key(|event| event.position);
                 for event in &events {
@@ -133,16 +136,16 @@ impl Filling {
         Ok(())
     }
 
-    /// Nothing is to be applied up to `end`, which is seldom worth a transaction.
-    fn pass_by(&mut self, end: Position) -> Result<(), Unfilled> {
+    /// Moves on to `end` with nothing to apply, which is seldom worth a transaction.
+    fn skip_to(&mut self, end: Position) -> Result<(), ProjectError> {
         if end.distance_from(self.committed) >= COMMIT_EVERY {
             self.commit(&Progress::to(end))?;
         }
         Ok(())
     }
 
-    /// Applies an event in a transaction of its own; parks its stream if that fails.
-    async fn apply_one(&mut self, event: &Recorded) -> Result<(), Unfilled> {
+    /// Applies an event in a transaction of its own. Parks its stream if that fails.
+    async fn apply_one(&mut self, event: &Recorded) -> Result<(), ProjectError> {
         let position = event.position;
         let events = std::slice::from_ref(event);
         if self.parked.contains(&event.stream) {
@@ -154,26 +157,33 @@ impl Filling {
         Ok(())
     }
 
-    /// Notes that an event could not be applied. `position`: everything else up to there is dealt with.
-    pub(super) fn park(&mut self, event: &Recorded, error: &str, position: Position) -> Result<(), Unfilled> {
+    /// Records that an event could not be applied, with the position up to which all others are applied,
+    /// skipped or parked.
+    pub(super) fn park(
+        &mut self,
+        event: &Recorded,
+        error: &str,
+        position: Position,
+    ) -> Result<(), ProjectError> {
         let (service, stream) = (&self.component.manifest().service, &event.stream);
         tracing::error!(
             %service,
             %stream,
             event.position = event.position.get(),
             error,
-            "a stream is parked in a projection"
+            "failed to apply an event; its stream is parked in this read model until a redrive"
         );
         metrics::counter!("kontor_projection_parked_total", "service" => service.to_string()).increment(1);
         self.commit(&Progress { parked: Some((event, error)), ..Progress::to(position) })
     }
 
-    /// Applies events and commits the progress with them. The inner error is why the component could not.
+    /// Applies events and commits the progress with them. The inner error is the reason why the component
+    /// failed.
     pub(super) async fn attempt(
         &mut self,
         events: &[Recorded],
         progress: &Progress<'_>,
-    ) -> Result<Result<(), String>, Unfilled> {
+    ) -> Result<Result<(), String>, ProjectError> {
         if events.is_empty() {
             return self.commit(progress).map(Ok);
         }
@@ -185,12 +195,12 @@ impl Filling {
             let (projected, session) = self.component.project(events, session).await;
             outcome = projected.unwrap_or_else(|fault| Err(format!("{fault}: {}", fault.detail)));
             let Some(session) = session else {
-                // Closed, and what it wrote undone.
+                // The connection is closed, which rolled its transaction back.
                 return Ok(outcome.and_then(|()| Err("the connection was lost".to_owned())));
             };
             connection = session.connection;
-            if let Some(trouble) = connection.trouble() {
-                return Err(trouble.into());
+            if let Some(failure) = connection.trouble() {
+                return Err(failure.into());
             }
             if outcome.is_err() {
                 break;
@@ -210,7 +220,7 @@ impl Filling {
     }
 
     /// Commits progress alone.
-    pub(super) fn commit(&mut self, progress: &Progress<'_>) -> Result<(), Unfilled> {
+    pub(super) fn commit(&mut self, progress: &Progress<'_>) -> Result<(), ProjectError> {
         let connection = self.begin()?;
         tables::commit(&connection, progress)?;
         self.connection = Some(connection);
@@ -218,37 +228,38 @@ impl Filling {
         Ok(())
     }
 
-    /// Shows how far it is.
+    /// Shows the position to queries and operators.
     pub(super) fn advance(&self) {
         self.database.advance(self.position, self.parked.len());
     }
 
-    /// Asks the host's own tables, or tells them something.
+    /// Reads or writes the host's own tables, outside of a transaction.
     pub(super) fn look_up<T>(
         &mut self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, Unfilled> {
+    ) -> Result<T, ProjectError> {
         let connection = self.connection.take().map_or_else(|| self.database.writer(), Ok)?;
         let answer = connection.host(question);
         self.connection = Some(connection);
         Ok(answer?)
     }
 
-    /// The connection with a new transaction. Whoever does not put it back has it closed, and the transaction undone.
-    fn begin(&mut self) -> Result<Guarded, Unfilled> {
+    /// Takes the connection and begins a transaction. The caller puts it back; if it drops the connection
+    /// instead, the transaction is rolled back and the next use opens another connection.
+    fn begin(&mut self) -> Result<Guarded, ProjectError> {
         let connection = self.connection.take().map_or_else(|| self.database.writer(), Ok)?;
         tables::begin(&connection)?;
         Ok(connection)
     }
 }
 
-/// Commits a batch, unless the component has made that impossible.
-fn commit(connection: &Guarded, progress: &Progress<'_>) -> Result<Result<(), String>, Unfilled> {
+/// Commits a batch. The inner error is the reason if the component has made that impossible.
+fn commit(connection: &Guarded, progress: &Progress<'_>) -> Result<Result<(), String>, ProjectError> {
     if !connection.in_transaction() {
         return Ok(Err("a statement rolled the transaction back".to_owned()));
     }
     match tables::commit(connection, progress) {
-        // A deferred foreign key.
+        // A deferred foreign key is violated.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
             Ok(Err(error.to_string()))
         }
@@ -265,7 +276,7 @@ mod tests {
         CREATE TABLE products (kind TEXT REFERENCES kinds DEFERRABLE INITIALLY DEFERRED);";
 
     #[test]
-    fn what_a_component_makes_impossible_to_commit_is_its_own_failure() {
+    fn a_batch_that_a_component_made_impossible_to_commit_is_its_own_failure() {
         let table = [
             ("INSERT INTO kinds VALUES ('chair')", None),
             ("INSERT INTO products VALUES ('desk')", Some("FOREIGN KEY constraint failed")),

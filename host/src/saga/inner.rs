@@ -1,0 +1,102 @@
+//! The state that the API and the workers of the sagas share.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+use super::completion::Completions;
+use super::error::{SagaError, SagasError};
+use super::index::Index;
+use super::roster::Roster;
+use super::sender::Relinquished;
+use super::wait_list::WaitList;
+use super::{CATCH_UP, Deps};
+use crate::cluster::Lease;
+use crate::model::{Position, SagaId};
+
+/// Sagas that run at the same time, including those that wait for an instance, for the log or for the next
+/// attempt of a step: some ten kilobytes each. The others wait in the log.
+pub(super) const MAX_RUNNING: u32 = 4_096;
+
+pub(super) struct Inner {
+    pub(super) deps: Deps,
+    pub(super) index: Index,
+    /// The sagas that sleep or wait for an event.
+    pub(super) wait_list: WaitList,
+    /// The sagas that run here, or are about to.
+    roster: Mutex<Roster>,
+    /// The callers that wait for the end of a saga.
+    pub(super) completions: Completions,
+    /// Bounds the sagas that run at the same time.
+    pub(super) places: Arc<Semaphore>,
+    /// The position up to which the events of the log have started and woken their sagas.
+    pub(super) followed: watch::Sender<Position>,
+    /// Triggers after this position are new: no process has run their sagas, so their journals need not be
+    /// read. `MAX` on a shared log.
+    pub(super) new_after: Position,
+    /// True when the host is stopping.
+    stopping: watch::Sender<bool>,
+}
+
+impl Inner {
+    /// Opens the index of sagas in the directory `data`.
+    pub(super) fn open(data: &Path, deps: Deps) -> Result<Self, SagasError> {
+        let new_after = if deps.log.is_shared() { Position::MAX } else { *deps.log.head().borrow() };
+        Ok(Self {
+            deps,
+            index: Index::open(data)?,
+            wait_list: WaitList::default(),
+            roster: Mutex::default(),
+            completions: Completions::default(),
+            places: Arc::new(Semaphore::new(MAX_RUNNING as usize)),
+            followed: watch::Sender::new(Position::START),
+            new_after,
+            stopping: watch::Sender::new(false),
+        })
+    }
+
+    pub(super) fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells all workers to stop.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Waits until the host is stopping.
+    pub(super) async fn stopped(&self) {
+        // Err cannot be: the sender is in here.
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    /// Fails if the next step of a running saga is not to be taken here. `lease`: the one under which its
+    /// journal was read.
+    pub(super) fn check_ownership(&self, id: &SagaId, lease: Option<Lease>) -> Result<(), Relinquished> {
+        let held = lease.is_some() && self.deps.cluster.lease() == lease;
+        let stopping = *self.stopping.borrow();
+        if stopping || !held || self.roster().is_lost(id) { Err(Relinquished) } else { Ok(()) }
+    }
+
+    /// Waits for a time. Fails if the host is stopping.
+    pub(super) async fn pause(&self, time: Duration) -> Result<(), Relinquished> {
+        tokio::select! {
+            biased;
+            () = self.stopped() => Err(Relinquished),
+            () = tokio::time::sleep(time) => Ok(()),
+        }
+    }
+
+    /// Waits until all events that are in the log by now have started and woken their sagas.
+    pub(super) async fn caught_up(&self) -> Result<(), SagaError> {
+        let head = *self.deps.log.head().borrow();
+        let mut followed = self.followed.subscribe();
+        let caught_up = tokio::time::timeout(CATCH_UP, followed.wait_for(|position| *position >= head)).await;
+        match caught_up {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(SagaError::Busy { queue: "the queue of sagas" }),
+        }
+    }
+}

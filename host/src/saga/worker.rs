@@ -1,0 +1,117 @@
+//! Runs each active saga on a task of its own, and keeps its place in the roster.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::index::{Change, SagaHandle};
+use super::inner::Inner;
+use super::journal::SagaState;
+use super::roster::{Rest, Wake};
+use super::runner::{self, RunError};
+use super::sender::Relinquished;
+use super::{LOG_PAUSE, SagaStatus};
+use crate::error::Chain;
+use crate::model::{Recorded, SagaId};
+
+impl Inner {
+    /// Runs a saga on a task of its own, as soon as there is a place. A saga that runs already looks at the
+    /// log once more. `new`: the trigger of a saga that has never run.
+    pub(super) async fn spawn(
+        self: &Arc<Self>,
+        handle: Arc<SagaHandle>,
+        new: Option<Recorded>,
+    ) -> Result<(), Relinquished> {
+        if self.roster().wake(&handle) == Wake::AlreadyRunning {
+            return Ok(());
+        }
+        let place = tokio::select! {
+            biased;
+            () = self.stopped() => return Err(Relinquished),
+            place = self.places.clone().acquire_owned() => place.map_err(|_| Relinquished)?,
+        };
+        tokio::spawn(self.clone().run(handle, new, place));
+        Ok(())
+    }
+
+    /// Releases a claimed saga. Runs it if `changed`, or if it was woken meanwhile.
+    pub(super) async fn release(self: &Arc<Self>, handle: Arc<SagaHandle>, changed: bool) {
+        let rest = self.roster().release(&handle.id);
+        if changed || rest == Rest::LookAgain {
+            // Err: the host is stopping, and the saga continues when it starts again.
+            let _ = self.spawn(handle, None).await;
+        }
+    }
+
+    async fn run(
+        self: Arc<Self>,
+        handle: Arc<SagaHandle>,
+        mut new: Option<Recorded>,
+        _place: OwnedSemaphorePermit,
+    ) {
+        let SagaHandle { id, name, .. } = &*handle;
+        loop {
+            self.roster().begin(id);
+            match runner::run(&self, &handle, new.take()).await {
+                Ok(status) if status.state.settled() => {
+                    self.roster().remove(id);
+                    return self.report(&status);
+                }
+                Ok(_) | Err(RunError::Relinquished(_)) => {
+                    if self.roster().rest(id) == Rest::Asleep {
+                        return;
+                    }
+                }
+                Err(error) if error.is_overtaken() => {
+                    tracing::debug!(
+                        saga = %id, error = %Chain(&error),
+                        "another host wrote to the journal first; reading it again"
+                    );
+                }
+                Err(error) if error.is_transient() => {
+                    tracing::error!(
+                        saga = %id, %name, error = %Chain(&error),
+                        "cannot use the saga's journal; trying again"
+                    );
+                    if self.pause(LOG_PAUSE).await.is_err() {
+                        return self.roster().remove(id);
+                    }
+                }
+                Err(error) => {
+                    self.note_stuck(id, &error).await;
+                    tracing::error!(
+                        saga = %id, %name, error = %Chain(&error),
+                        "cannot run saga; it resumes after the next restart"
+                    );
+                    return self.roster().remove(id);
+                }
+            }
+        }
+    }
+
+    /// Writes to the index why a saga cannot run, which its journal cannot say. The next start of the host
+    /// runs it again.
+    async fn note_stuck(&self, id: &SagaId, error: &RunError) {
+        let stuck = Change::Stuck { id: id.clone(), why: Chain(error).to_string() };
+        let position = *self.followed.borrow();
+        if let Err(error) = self.index.write(vec![stuck], position).await {
+            tracing::error!(
+                saga = %id, error = %Chain(&error),
+                "cannot write why the saga is stuck; `kontor sagas` does not show it"
+            );
+        }
+    }
+
+    /// Reports a saga that has ended or parked to its waiting callers, in the metrics and in the host's log.
+    fn report(&self, status: &SagaStatus) {
+        let SagaStatus { id, name, state, .. } = status;
+        metrics::counter!("kontor_sagas_settled_total", "saga" => name.to_string(), "state" => state.as_str())
+            .increment(1);
+        if *state == SagaState::Parked {
+            tracing::error!(saga = %id, %name, "saga parked; it needs an operator");
+        } else {
+            tracing::debug!(saga = %id, %name, state = state.as_str(), "saga ended");
+        }
+        self.completions.notify(status);
+    }
+}
