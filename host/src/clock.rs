@@ -7,17 +7,17 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What tells the time. Everything else in the host asks this; clippy refuses `SystemTime::now`.
+/// A source of the time. All parts of the host ask it; clippy and `cargo xtask tidy` reject raw clocks.
 pub trait Clock: Send + Sync {
-    /// Milliseconds since 1970-01-01 UTC.
+    /// Returns the milliseconds since 1970-01-01 UTC.
     fn now_ms(&self) -> u64;
 
-    /// Resolves when that time has come.
+    /// Resolves at a time in milliseconds since 1970-01-01 UTC.
     fn until(&self, time_ms: u64) -> BoxFuture<'static, ()>;
 }
 
-/// How often a sleeper looks at the machine's clock: it may be set while somebody sleeps.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// The longest sleep before the machine's clock is read again: it may be set during the sleep.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// The machine's clock.
 pub struct SystemClock;
@@ -31,16 +31,17 @@ impl Clock for SystemClock {
     fn until(&self, time_ms: u64) -> BoxFuture<'static, ()> {
         async move {
             while let Some(left) = time_ms.checked_sub(Self.now_ms()).filter(|left| *left > 0) {
-                tokio::time::sleep(Duration::from_millis(left).min(LOOK_AGAIN)).await;
+                tokio::time::sleep(Duration::from_millis(left).min(LONGEST_SLEEP)).await;
             }
         }
         .boxed()
     }
 }
 
+/// A clock that several parts of the host share.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// A point in time, in milliseconds since 1970-01-01 UTC. In JSON it is text: `2026-11-22T03:18:01.250Z`.
+/// A point in time, in milliseconds since 1970-01-01 UTC. In JSON it is a text: `2026-11-22T03:18:01.250Z`.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
@@ -66,7 +67,7 @@ fn ms_since_1970(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Returns whole milliseconds; `u64::MAX` for a duration of more than that.
+/// Returns a duration in whole milliseconds, at most `u64::MAX`.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -76,15 +77,15 @@ pub(crate) fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     u64::deserialize(deserializer).map(Duration::from_millis)
 }
 
-/// 9999-12-31T23:59:59.999Z: a year of RFC 3339 has four digits.
+/// 9999-12-31T23:59:59.999Z, the last time that RFC 3339 can express: its years have four digits.
 const LAST_MS: u64 = 253_402_300_799_999;
 
-/// `2026-11-22T03:18:01.250Z`
+/// Returns a time as text: `2026-11-22T03:18:01.250Z`. `time_ms`: milliseconds since 1970-01-01 UTC.
 pub fn rfc3339(time_ms: u64) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(time_ms.min(LAST_MS))).to_string()
 }
 
-/// Measures how long something takes. Never part of a decision that is recorded.
+/// Measures how long something takes. Never part of a recorded decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(tokio::time::Instant);
 
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_people_read_them_and_read_again() {
+    fn a_time_is_the_text_of_rfc_3339_in_both_directions() {
         for (time_ms, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (1_795_317_481_250, "2026-11-22T03:18:01.250Z"),

@@ -342,7 +342,7 @@ impl Config {
         if !matches!(self.nats.replicas, 1 | 3 | 5) {
             return Err(ConfigError::Replicas);
         }
-        if self.jetstream.silence < LEAST_SILENCE {
+        if self.jetstream.heartbeat_timeout < LEAST_SILENCE {
             return Err(ConfigError::Silence);
         }
         if self.log == LogEngine::JetStream && self.nats.url.is_none() {

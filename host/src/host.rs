@@ -317,8 +317,8 @@ fn sharing<'n>(config: &Config, nats: Option<&'n Connection>) -> Option<&'n Conn
 async fn join(config: &Config, nats: Option<&Connection>) -> Result<Cluster, HostError> {
     let me = cluster::id_of(&config.data).map_err(HostError::Member)?;
     let Some(nats) = sharing(config, nats) else { return Ok(Cluster::alone(me)) };
-    let JetStreamOptions { stream, silence, .. } = &config.jetstream;
-    Ok(Cluster::listen(me, nats.client(), stream, *silence).await?)
+    let JetStreamOptions { stream, heartbeat_timeout, .. } = &config.jetstream;
+    Ok(Cluster::listen(me, nats.client(), stream, *heartbeat_timeout).await?)
 }
 
 /// Tells the others from now on how this host is.

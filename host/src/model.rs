@@ -1,17 +1,19 @@
-//! The words of the domain as types: commands, events, streams, versions, positions. No I/O.
+//! The nouns of the domain as types: commands, events, streams, versions, positions. No I/O.
 
+mod json;
 mod name;
 mod place;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+pub use self::json::Json;
 pub use self::name::{
     Actor, AggregateName, CommandName, CorrelationId, EventName, NodeId, QueryName, SagaId, SagaName,
     ServiceName,
@@ -19,114 +21,32 @@ pub use self::name::{
 pub(crate) use self::place::place;
 pub use self::place::{Position, Version};
 
-/// The longest aggregate id in bytes. Ids stand in URLs, file names and NATS subjects.
+/// The longest id of an aggregate in bytes. Ids are parts of URLs, file names and NATS subjects.
 pub const MAX_ID_LENGTH: usize = 128;
 
-/// The kind of the streams that journals of sagas are in.
+/// The kind of the streams that hold the journals of sagas.
 pub(crate) const SAGA: &str = "saga";
 
-/// The kind of the stream that deployments are in.
+/// The kind of the stream that holds the deployments.
 pub(crate) const DEPLOYMENT: &str = "deployment";
 
-/// JSON text that has been checked once and is shared from then on, never copied or parsed again on the way.
-#[derive(Clone)]
-pub struct Json(Arc<RawValue>);
-
-impl Json {
-    /// Checks that `text` is JSON.
-    pub fn parse(text: String) -> Result<Self, serde_json::Error> {
-        RawValue::from_string(text).map(|raw| Self(raw.into()))
-    }
-
-    /// The JSON of any value that serde can write.
-    pub fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
-        serde_json::value::to_raw_value(value).map(|raw| Self(raw.into()))
-    }
-
-    /// `{}`
-    pub fn empty_object() -> Self {
-        Self(RawValue::from_string("{}".to_owned()).unwrap_or_default().into())
-    }
-
-    pub fn as_str(&self) -> &str {
-        self.0.get()
-    }
-
-    /// The same JSON with spaces for line breaks, which in JSON only ever stand between two tokens.
-    pub fn on_one_line(self) -> Self {
-        if !self.as_str().contains(['\n', '\r']) {
-            return self;
-        }
-        RawValue::from_string(self.as_str().replace(['\n', '\r'], " ")).map_or(self, |raw| Self(raw.into()))
-    }
-
-    /// Reads the text as a `T`.
-    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.as_str())
-    }
-}
-
-impl AsRef<[u8]> for Json {
-    fn as_ref(&self) -> &[u8] {
-        self.as_str().as_bytes()
-    }
-}
-
-impl fmt::Debug for Json {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl PartialEq for Json {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Serialize for Json {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.as_ref().serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Box::<RawValue>::deserialize(deserializer).map(|raw| Self(raw.into()))
-    }
-}
-
-impl schemars::JsonSchema for Json {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Json".into()
-    }
-
-    /// Any JSON.
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        true.into()
-    }
-}
-
-/// Names one aggregate's events: `order/0199…`. The part before the slash is the kind of the aggregate, the rest its id.
+/// The name of a stream, the events of one aggregate: `order/0199…`. The part before the slash is the kind of
+/// the aggregate, the part after it the id.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(inline)]
 #[serde(try_from = "String", into = "String")]
 pub struct StreamId(Arc<str>);
 
-/// Why a stream cannot be called so.
+/// The text is not a valid id or kind of an aggregate.
 #[derive(Debug, thiserror::Error)]
 #[error("an id has 1 to {MAX_ID_LENGTH} characters out of A-Z a-z 0-9 . _ : ~ and -")]
 pub struct InvalidId;
 
 impl StreamId {
-    /// The stream of the aggregate of kind `aggregate` with the id `id`.
+    /// Returns the stream of the aggregate with the kind `aggregate` and the id `id`.
     pub fn new(aggregate: &str, id: &str) -> Result<Self, InvalidId> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:~-".contains(&byte);
-        // What is only dots would lead elsewhere in a URL or a path.
+        // These parts have a meaning of their own in URLs and paths.
         let leads_away = |part: &str| matches!(part, "." | "..");
         let valid = |part: &str| {
             (1..=MAX_ID_LENGTH).contains(&part.len()) && part.bytes().all(allowed) && !leads_away(part)
@@ -137,27 +57,29 @@ impl StreamId {
         Ok(Self(format!("{aggregate}/{id}").into()))
     }
 
-    /// A stream of the host's own, by its whole name. It is not checked, so what calls it so has a test that it can be read.
+    /// Returns a stream of the host's own by its whole name. The name is not checked, so each caller has a
+    /// test that it can be parsed.
     pub(crate) fn of_host(name: &'static str) -> Self {
         Self(name.into())
     }
 
-    /// Reads what [`StreamId::as_str`] wrote.
+    /// Parses the output of [`StreamId::as_str`].
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         let (aggregate, id) = text.split_once('/').ok_or(InvalidId)?;
         Self::new(aggregate, id)
     }
 
-    /// The kind of the aggregate: `order`.
+    /// Returns the kind of the aggregate: `order`.
     pub fn aggregate(&self) -> &str {
         self.0.split_once('/').map_or("", |(aggregate, _)| aggregate)
     }
 
-    /// The aggregate's id.
+    /// Returns the id of the aggregate.
     pub fn id(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, id)| id)
     }
 
+    /// Returns the whole name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -189,40 +111,41 @@ impl fmt::Debug for StreamId {
     }
 }
 
-/// Identifies a command for ever: the same id never takes effect twice on a stream.
+/// The id of a command. The same id never takes effect twice on a stream.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(inline)]
 #[serde(from = "String", into = "String")]
 pub struct CommandId(Arc<str>);
 
 impl CommandId {
-    /// A new id, ordered by time.
+    /// Returns a new id. New ids are ordered by time.
     pub fn new() -> Self {
         Self(Uuid::now_v7().to_string().into())
     }
 
-    /// The id that a client's idempotency key stands for: the key itself if it is a UUID (version 7 keeps the log's index
-    /// compact), otherwise a UUID made from its hash.
+    /// Returns the id for a client's idempotency key: the key itself if it is a UUID (version 7 keeps the
+    /// log's index compact), otherwise a UUID made from its hash.
     pub fn from_key(key: &str) -> Self {
         let id = Uuid::try_parse(key).unwrap_or_else(|_| hashed_uuid(&[key.as_bytes()]));
         Self(id.to_string().into())
     }
 
-    /// The id of a saga's step.
+    /// Returns the id of the command of a saga's step.
     pub fn of_step(saga: &SagaId, step: &str) -> Self {
         Self(format!("{saga}/{step}").into())
     }
 
-    /// The id of the command that undoes a saga's step.
+    /// Returns the id of the command that undoes a saga's step.
     pub fn of_undo(saga: &SagaId, step: &str) -> Self {
         Self(format!("{saga}/{step}/undo").into())
     }
 
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The same text, shared.
+    /// Returns the same text, shared.
     pub fn shared(&self) -> Arc<str> {
         self.0.clone()
     }
@@ -258,12 +181,12 @@ impl fmt::Debug for CommandId {
     }
 }
 
-/// A UUID (version 8) made from the SHA-256 of the parts.
+/// Returns a UUID (version 8) made from the SHA-256 of the parts.
 pub fn hashed_uuid(parts: &[&[u8]]) -> Uuid {
     Uuid::new_v8(hash_prefix(parts))
 }
 
-/// The first bytes of the SHA-256 of the parts, each preceded by its length.
+/// Returns the first bytes of the SHA-256 of the parts, each preceded by its length.
 pub fn hash_prefix<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut hash = Sha256::new();
     for part in parts {
@@ -274,20 +197,22 @@ pub fn hash_prefix<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     std::array::from_fn(|index| digest[index])
 }
 
-/// The SHA-256 of a component's bytes.
+/// The SHA-256 of a component's bytes, which is the identity of the component.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// Returns the digest of bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// Returns the 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The first twelve hexadecimal digits, for people.
+    /// Returns the first twelve hexadecimal digits, for humans.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])
     }
@@ -341,126 +266,156 @@ impl schemars::JsonSchema for Digest {
     }
 }
 
-/// An event that a component has decided on and the log has not seen yet.
+/// An event that was decided and is not in the log yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NewEvent {
+    /// The name of the event.
     pub name: EventName,
+    /// The content of the event.
     pub payload: Json,
 }
 
-/// An event of the host's own streams from the variant of an enum, all of whose variants have fields: the event is called
-/// like the variant, and its payload are the fields.
+/// Returns an event of the host's own streams for a variant of an enum. The variant must have fields: its
+/// name is that of the event, and its fields are the payload.
 pub(crate) fn event_of(variant: &impl Serialize) -> Result<NewEvent, serde_json::Error> {
-    // `{"<name>":<fields>}`
-    let tagged = serde_json::to_string(variant)?;
-    let parts = tagged.strip_prefix("{\"").and_then(|rest| rest.strip_suffix('}')?.split_once("\":"));
-    let (name, fields) = parts.ok_or_else(|| serde::ser::Error::custom("this is no variant with fields"))?;
-    Ok(NewEvent { name: name.into(), payload: Json::parse(fields.to_owned())? })
+    // serde writes such a variant as a map with one entry.
+    let mut entry: BTreeMap<String, Json> = Json::of(variant)?.read()?;
+    let (name, payload) = entry.pop_first().ok_or_else(|| serde::ser::Error::custom("a variant is empty"))?;
+    Ok(NewEvent { name: name.into(), payload })
 }
 
-/// Reads what [`event_of`] wrote.
+/// Parses the output of [`event_of`].
 pub(crate) fn variant_of<T: DeserializeOwned>(name: &str, payload: &Json) -> Result<T, serde_json::Error> {
-    serde_json::from_str(&format!("{{\"{name}\":{}}}", payload.as_str()))
+    Json::of(&BTreeMap::from([(name, payload)]))?.read()
 }
 
-/// What all events of one command have in common.
+/// The metadata that all events of one command share.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
+    /// The id of the command.
     pub command_id: CommandId,
-    /// The command's name.
+    /// The name of the command.
     pub command: CommandName,
-    /// The hash of the command's payload: tells a repeated command from another one under the same id.
+    /// The hash of the command's name and payload, which distinguishes a repeated command from another one
+    /// with the same id.
     pub fingerprint: u64,
+    /// The id that everything that follows from one request shares.
     pub correlation_id: CorrelationId,
-    /// The id of the event that led to the command, if it was not sent from outside.
+    /// The id of the event that caused the command. `None`: a client sent it.
     pub causation_id: Option<Arc<str>>,
-    /// The component that decided; none for the host's own streams.
+    /// The component that decided. `None`: the stream is the host's own.
     pub digest: Option<Digest>,
-    /// Milliseconds since 1970-01-01 UTC.
+    /// The time of the command, in milliseconds since 1970-01-01 UTC.
     pub time_ms: u64,
+    /// The actor who sent the command.
     pub actor: Actor,
 }
 
-/// An event as the log has it.
+/// An event in the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded {
+    /// The place of the event in the log.
     pub position: Position,
+    /// The stream of the event.
     pub stream: StreamId,
+    /// The version of the stream after the event.
     pub version: Version,
-    /// The event's place among those of its command, from 0.
+    /// The index of the event among those of its command, from 0.
     pub index: u32,
+    /// The name of the event.
     pub name: EventName,
+    /// The content of the event.
     pub payload: Json,
+    /// The metadata that all events of its command share.
     pub meta: Arc<Meta>,
 }
 
 impl Recorded {
+    /// Returns the id of the event.
     pub fn id(&self) -> String {
         event_id(&self.meta.command_id, self.index)
     }
 }
 
-/// The id of a command's event: `<command id>/<index>`
+/// Returns the id of a command's event: `<command id>/<index>`.
 pub fn event_id(command: &CommandId, index: u32) -> String {
     format!("{command}/{index}")
 }
 
-/// What a command asks of its aggregate.
+/// The kind of a command.
 #[derive(Clone, Debug)]
 pub enum Intent {
-    /// Decide it.
+    /// The component decides the command.
     Decide,
-    /// Undo what the command with this id did.
-    Compensate { undone: CommandId, reason: Rejection },
+    /// The component decides how to undo an earlier command.
+    Compensate {
+        /// The command to undo.
+        undone: CommandId,
+        /// The reason for the undo.
+        reason: Rejection,
+    },
 }
 
-/// Who wants something, and what led to it.
+/// The sender of a command, and its cause.
 #[derive(Clone, Debug)]
 pub struct Origin {
+    /// The actor who sends the command.
     pub actor: Actor,
+    /// The id that everything that follows from one request shares.
     pub correlation_id: CorrelationId,
+    /// The id of the event that caused the command. `None`: a client sent it.
     pub causation_id: Option<Arc<str>>,
 }
 
 /// One request to one aggregate.
 #[derive(Clone, Debug)]
 pub struct Command {
+    /// The id, which makes the command idempotent.
     pub id: CommandId,
-    /// Whether the id may have been used before: then the stream is asked first. False only for an id just made.
+    /// True if the id may have been used before, so that the stream must be searched for it. False only for a
+    /// new id.
     pub repeatable: bool,
+    /// The stream of the aggregate.
     pub stream: StreamId,
-    /// The command's name; for a compensation, the name of the command to undo.
+    /// The name of the command. For a compensation, the name of the command to undo.
     pub name: CommandName,
+    /// The content of the command.
     pub payload: Json,
+    /// The kind of the command.
     pub intent: Intent,
-    /// The version that the stream must have (If-Match).
+    /// The version that the stream must have (`If-Match`). `None`: any.
     pub expected_version: Option<Version>,
+    /// The sender and the cause of the command.
     pub origin: Origin,
 }
 
 impl Command {
-    /// Stands for the payload and the name in [`Meta::fingerprint`].
+    /// Returns the hash of the name and the payload for [`Meta::fingerprint`].
     pub fn fingerprint(&self) -> u64 {
         u64::from_le_bytes(hash_prefix(&[self.name.as_str().as_bytes(), self.payload.as_str().as_bytes()]))
     }
 }
 
-/// A business "no", with a stable code.
+/// A business "no" of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error, schemars::JsonSchema)]
 #[error("{code}: {message}")]
 pub struct Rejection {
+    /// The stable code.
     pub code: String,
+    /// The reason, for humans.
     pub message: String,
+    /// Further details, in a shape that depends on the code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Json>,
 }
 
 impl Rejection {
-    /// A rejection without details.
+    /// Returns a rejection without details.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.to_owned(), message: message.into(), details: None }
     }
 
+    /// Returns the rejection of a query or a command for an aggregate that does not exist.
     pub fn not_found(stream: &StreamId) -> Self {
         let (aggregate, id) = (stream.aggregate(), stream.id());
         Self::new("not-found", format!("There is no {aggregate} with the id {id}."))
@@ -472,13 +427,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stream_ids_are_what_urls_and_subjects_can_hold() {
+    fn a_stream_id_is_safe_in_urls_and_subjects() {
         let stream = StreamId::new("order", "A-1").unwrap();
         assert_eq!((stream.aggregate(), stream.id()), ("order", "A-1"));
         assert_eq!(StreamId::parse(stream.as_str()).unwrap(), stream);
         for bad in ["", ".", "..", "a/b", "a b", "ü", &"x".repeat(MAX_ID_LENGTH + 1)] {
             assert!(StreamId::new("order", bad).is_err(), "{bad:?} must be refused");
         }
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Entry {
+        StepDone { step: String, numbers: Vec<f64> },
+        Ended {},
+        Bare,
+    }
+
+    #[test]
+    fn a_variant_is_stored_as_an_event_and_read_again() {
+        let step = "a \"b\": {c}".to_owned();
+        for (entry, name, payload) in [
+            (
+                Entry::StepDone { step, numbers: vec![1.0, 2.5] },
+                "step-done",
+                r#"{"step":"a \"b\": {c}","numbers":[1.0,2.5]}"#,
+            ),
+            (Entry::Ended {}, "ended", "{}"),
+        ] {
+            let event = event_of(&entry).unwrap();
+            assert_eq!((event.name.as_str(), event.payload.as_str()), (name, payload));
+            assert_eq!(variant_of::<Entry>(name, &event.payload).unwrap(), entry);
+        }
+        assert!(event_of(&Entry::Bare).is_err(), "a variant without fields has no payload");
     }
 
     #[test]
@@ -490,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_cannot_be_shifted_into_each_other() {
+    fn the_hash_of_parts_depends_on_their_boundaries() {
         assert_ne!(hash_prefix::<8>(&[b"ab", b"c"]), hash_prefix::<8>(&[b"a", b"bc"]));
     }
 }

@@ -22,7 +22,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut new = Command::new(workspace.target.join("debug/kontor"));
     new.args(["new", SERVICE, "--dir"]).arg(&service).arg("--sdk").arg(&workspace.root);
     succeed("kontor new", &mut new)?;
-    // With the versions, the profiles and the target directory of the workspace, what is compiled already serves this too.
+    // The same versions, profiles and target directory as in the workspace, so that nothing is compiled
+    // twice.
     fs::copy(workspace.root.join("Cargo.lock"), service.join("Cargo.lock"))?;
     let cargo = |what, arguments: &[&str]| succeed(what, &mut in_folder(workspace, &service, arguments));
     cargo("format of a new service", &["fmt", "--check"])?;

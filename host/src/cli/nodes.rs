@@ -62,7 +62,7 @@ fn list_text(nodes: &[ObservedMember], style: Style) -> String {
     let heading = ["host", "address", "state", "since", "position", "deployment", "id"];
     let mut text = table(heading, nodes.iter().map(row).collect());
     for ObservedMember { node, .. } in nodes.iter().filter(|seen| seen.state == MemberState::Up) {
-        text.extend(node.status.troubles.iter().map(|trouble| format!("{}: {trouble}\n", node.name)));
+        text.extend(node.status.warnings.iter().map(|trouble| format!("{}: {trouble}\n", node.name)));
     }
     text
 }
@@ -83,7 +83,11 @@ mod tests {
             address: ([127, 0, 0, 1], 7071).into(),
             version: "0.1.0".to_owned(),
             since: Time(0),
-            status: Status { position: Position::new(position), deployment: Version::new(2), troubles },
+            status: Status {
+                position: Position::new(position),
+                deployment: Version::new(2),
+                warnings: troubles,
+            },
         };
         ObservedMember { node, state, heard_ms: 7_500 }
     }

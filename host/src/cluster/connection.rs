@@ -1,5 +1,5 @@
-//! The connection to NATS: one for all that the host does there. It is made in the background, and made again whenever it
-//! breaks, so a host starts and works without it.
+//! The connection to NATS: one for all purposes of the host. It is established in the background, and again
+//! whenever it breaks, so a host starts and works without it.
 
 use std::fs;
 use std::future::ready;
@@ -14,33 +14,45 @@ use percent_encoding::percent_decode_str;
 
 use crate::cluster::{Nats, NatsUrl};
 
-/// How the host is called in lists of connections.
+/// The name of the host in the servers' lists of connections.
 const NAME: &str = "kontor";
-/// How long a host that starts waits for the servers. Then it goes on without them.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two attempts: so long a server that has been started again is not noticed at most.
+/// The longest wait for the servers when a host starts. After it the host continues without them.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause between two attempts: the longest time until a restarted server is noticed.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Why there can be no connection, ever, with this configuration.
+/// The reasons why this configuration can never give a connection.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
-    #[error("NATS at {url} cannot be connected to as [nats] in kontor.toml has it")]
-    Connect { url: NatsUrl, source: async_nats::ConnectError },
+    /// The client refuses the options.
+    #[error("cannot connect to NATS at {url} with the settings of [nats] in kontor.toml")]
+    Connect {
+        /// The servers.
+        url: NatsUrl,
+        /// The cause.
+        source: async_nats::ConnectError,
+    },
+    /// The file of credentials cannot be read or parsed.
     #[error("the credentials for NATS in {} cannot be used", file.display())]
-    Credentials { file: PathBuf, source: io::Error },
+    Credentials {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
 }
 
-/// A connection that is there, or will be. Cheap to clone.
+/// A connection that is up, or is being established. Cheap to clone.
 #[derive(Clone)]
 pub struct Connection {
     client: Client,
     url: Arc<NatsUrl>,
-    /// What the last attempt to connect failed at.
+    /// The error of the last attempt to connect.
     failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Connection {
-    /// Begins to connect, and waits a moment for that. None if no server is configured.
+    /// Begins to connect, and waits for it for a moment. `None`: no server is configured.
     pub async fn open(config: &Nats) -> Result<Option<Self>, NatsError> {
         let Some(url) = &config.url else {
             return Ok(None);
@@ -50,39 +62,42 @@ impl Connection {
         let client = connecting.await.map_err(|source| NatsError::Connect { url: url.clone(), source })?;
         let connection = Self { client, url: Arc::new(url.clone()), failure };
         connection.flush().await;
-        if let Some(trouble) = connection.trouble() {
-            tracing::warn!("{trouble}; the host goes on trying");
+        if let Some(warning) = connection.warning() {
+            tracing::warn!("{warning}; trying again");
         }
         Ok(Some(connection))
     }
 
+    /// Returns the client.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
+    /// Returns whether the connection is up.
     pub fn is_up(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 
-    /// A sentence about what is wrong, if something is.
-    pub fn trouble(&self) -> Option<String> {
+    /// Returns a sentence if the connection is down.
+    pub fn warning(&self) -> Option<String> {
         (!self.is_up()).then(|| {
             let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
             let failure = failure.as_ref().map(|failure| format!(" ({failure})")).unwrap_or_default();
             format!(
-                "NATS at {} does not answer{failure}: nothing is published, and commands come in by HTTP only",
+                "NATS at {} does not answer{failure}: nothing is published, and only HTTP brings commands",
                 self.url
             )
         })
     }
 
-    /// Returns when all that was sent before is on its way, or cannot be in a moment.
+    /// Waits for a moment until all messages sent before are handed to the network.
     pub(crate) async fn flush(&self) {
-        // Err: the servers do not answer, or there is no connection any more, and then nothing waits for it.
-        let _ = tokio::time::timeout(PATIENCE, self.client.flush()).await;
+        // Err: the servers do not answer, or the connection is closed. Then the caller need not wait.
+        let _ = tokio::time::timeout(CONNECT_TIMEOUT, self.client.flush()).await;
     }
 }
 
+/// Returns the options of the client. `failure`: receives the error of each failed attempt.
 fn options(
     config: &Nats,
     url: &NatsUrl,
@@ -93,7 +108,8 @@ fn options(
         .name(NAME)
         .retry_on_initial_connect()
         .reconnect_delay_callback(|attempt| if attempt == 0 { Duration::ZERO } else { PAUSE })
-        // Chooses nothing, but is the one who is told why the attempt before has failed.
+        // Leaves the choice of the server to the client: the callback only gets to know why the last attempt
+        // failed.
         .reconnect_to_server_callback(move |servers, _| {
             let error = servers.into_iter().find_map(|server| server.last_error);
             if error.is_some() {
@@ -101,7 +117,7 @@ fn options(
             }
             ready(None)
         })
-        .event_callback(|event| async move { tell(&event) });
+        .event_callback(|event| async move { log_event(&event) });
     if let Some(ca) = &config.ca {
         options = options.add_root_certificates(ca.clone());
     }
@@ -124,7 +140,7 @@ fn options(
     })
 }
 
-/// `credentials`: as `nsc` writes them, or the seed of an nkey.
+/// Adds the host's identity. `credentials`: the content of a file as `nsc` writes it, or the seed of an nkey.
 fn identified(options: ConnectOptions, credentials: &str) -> io::Result<ConnectOptions> {
     match credentials.trim() {
         seed if seed.starts_with("SU") => Ok(options.nkey(seed.to_owned())),
@@ -132,12 +148,13 @@ fn identified(options: ConnectOptions, credentials: &str) -> io::Result<ConnectO
     }
 }
 
-fn tell(event: &Event) {
+/// Logs a change of the connection.
+fn log_event(event: &Event) {
     match event {
         Event::Connected => tracing::info!("connected to NATS"),
-        Event::Disconnected => tracing::warn!("the connection to NATS is lost; the host goes on trying"),
+        Event::Disconnected => tracing::warn!("the connection to NATS is lost; trying again"),
         Event::ServerError(_) | Event::SlowConsumer(_) => tracing::warn!("NATS: {event}"),
-        // Twice a second, as long as there is no connection.
+        // Not a warning, because it comes twice a second while there is no connection.
         Event::ClientError(_) => tracing::debug!("NATS: {event}"),
         Event::LameDuckMode | Event::Draining | Event::Closed => tracing::info!("NATS: {event}"),
     }

@@ -1,13 +1,15 @@
-//! The hosts that share one log: who they are, how they are, and which of them a saga belongs to.
+//! The members of a cluster: the hosts that share one log, their states, and the member that owns a saga.
 //!
-//! Every host says five times in its silence limit that it is there, on a plain subject of NATS. Who has not been heard for
-//! the whole limit counts as gone, and what belonged to it is shared out anew: each saga goes to the host with the highest
-//! hash of both their names, so whoever sees the same hosts comes to the same answer, and only the sagas of the one that
-//! came or went move. Where they do not see the same, the saga's journal decides: a host takes a saga by writing there.
+//! Every member sends five heartbeats in its heartbeat timeout, on a plain subject of NATS. A member without
+//! a heartbeat for the whole timeout counts as gone, and its sagas are distributed anew: each saga belongs to
+//! the member with the highest hash of both ids. So members that see the same members agree on the
+//! owner, and only the sagas of a member that came or went move. Where members do not see the same, the
+//! saga's journal decides: a member takes over a saga by writing an entry there.
 //!
-//! *Invariant:* a host owns nothing if it has not heard itself for half of the limit. So it has stopped before others begin.
+//! *Invariant:* a member owns nothing if it has not heard itself for half of the timeout. So it has stopped
+//! before another one begins.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -16,148 +18,117 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, SubscribeError, Subscriber};
-use futures::StreamExt as _;
+use async_nats::{Client, SubscribeError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::interval;
 use uuid::Uuid;
 
-use crate::clock::{Time, millis};
+use super::heartbeats::{Observed, Sharing};
+use crate::clock::{Stopwatch, Time, millis};
 use crate::model::{Digest, NodeId, Position, Version};
 
-/// A time in which this host has heard itself without a gap, so that no other can have taken it for gone.
+/// A time in which this host has heard itself without a gap, so that no other host can have taken over its
+/// sagas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lease(u64);
+pub(crate) struct Lease(pub(super) u64);
 
-/// The file in the data directory that it is in.
+/// The file in the data directory that holds the host's id.
 const FILE: &str = "node";
-/// How many times a host says that it is there before the others take it for gone.
-const BEATS: u32 = 5;
-/// How often whoever waits for other hosts looks at what they have said.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long a host that is gone is still shown.
-const SHOWN: Duration = Duration::from_secs(600);
+/// The interval at which a caller that waits for other members checks their states.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A host, as it describes itself.
+/// A member, as it describes itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(inline)]
 pub struct Member {
+    /// The id, which stays with the data directory.
     pub id: NodeId,
-    /// As the configuration calls it.
+    /// The name from the configuration.
     pub name: Arc<str>,
-    /// Where it answers HTTP.
+    /// The address of its HTTP server.
     pub address: SocketAddr,
-    /// Of Kontor.
+    /// Its version of Kontor.
     pub version: String,
-    /// When it was started.
+    /// The time of its start.
     pub since: Time,
+    /// Its state at its last heartbeat.
     #[serde(flatten)]
     pub status: Status,
 }
 
-/// How a host is.
+/// The part of a member's description that changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(inline)]
 pub struct Status {
-    /// Up to where it has the log.
+    /// The position up to which it has the log.
     pub position: Position,
-    /// Up to which version of their stream it runs the deployments.
+    /// The version of the stream of deployments up to which it runs them.
     pub deployment: Version,
-    /// What is wrong with it, a sentence each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub troubles: Vec<String>,
+    /// Its warnings, a sentence each.
+    // The alias is the name that older hosts write: during an upgrade the members of a cluster have different
+    // versions.
+    #[serde(alias = "troubles", default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
-/// A host, as this one sees it.
+/// A member, as this host sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ObservedMember {
+    /// The member's description of itself.
     #[serde(flatten)]
     pub node: Member,
+    /// Its state.
     pub state: MemberState,
-    /// How long ago it was heard.
+    /// The milliseconds since its last heartbeat.
     pub heard_ms: u64,
 }
 
+/// The state of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemberState {
+    /// It sends heartbeats.
     Up,
-    /// It was not heard for the whole limit, and others have what was its own.
+    /// It has sent no heartbeat for the whole timeout, and other members have taken over its sagas.
     Silent,
-    /// It was asked to end.
+    /// It was shut down.
     Left,
 }
 
-/// What a host says of itself.
-#[derive(Serialize, Deserialize)]
-struct Heartbeat {
-    node: Member,
-    /// Another one after each start.
-    process: Uuid,
-    leaving: bool,
-}
-
-struct Heard {
-    node: Member,
-    at: Instant,
-    left: bool,
-}
-
-/// Which hosts there are. Changes when one comes or goes, and when this one is cut off or back.
+/// The members that are up. Changes when one comes or goes, and when this host is cut off or connected again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Members {
-    up: BTreeSet<NodeId>,
-    /// Whether this host hears itself, and since when without a gap.
-    lease: Option<Lease>,
-    /// Whether this host has listened for the whole limit without a gap: before, anybody may be there.
-    listened: bool,
+    pub(super) up: BTreeSet<NodeId>,
+    /// This host's lease. `None`: it does not hear itself.
+    pub(super) lease: Option<Lease>,
+    /// True if this host has listened for a whole timeout without a gap. Before, an unheard member may be up.
+    pub(super) listened: bool,
 }
 
-/// The hosts of a log, as one of them sees them. Cheap to clone.
+/// The members that share a log, as one of them sees them. Cheap to clone.
 #[derive(Clone)]
-pub struct Cluster(Arc<Shared>);
+pub struct Cluster(pub(super) Arc<Inner>);
 
-struct Shared {
-    me: NodeId,
-    process: Uuid,
-    /// None: the log is this host's own.
-    sharing: Option<Sharing>,
-    members: watch::Sender<Members>,
-    hosts: Mutex<Hosts>,
-    /// Tells how this host is, once it is announced.
-    describe: OnceLock<Describe>,
+pub(super) struct Inner {
+    pub(super) me: NodeId,
+    pub(super) process: Uuid,
+    /// `None`: the log is this host's own.
+    pub(super) sharing: Option<Sharing>,
+    pub(super) members: watch::Sender<Members>,
+    observed: Mutex<Observed>,
+    /// Describes this host. Empty before [`Cluster::announce`].
+    pub(super) describe: OnceLock<Describe>,
 }
 
 type Describe = Box<dyn Fn() -> Member + Send + Sync>;
 
-struct Sharing {
-    client: Client,
-    subject: String,
-    silence: Duration,
-    /// Told when the others are to know at once how this host is.
-    news: Notify,
-    leaving: AtomicBool,
-}
-
-#[derive(Default)]
-struct Hosts {
-    heard: BTreeMap<NodeId, Heard>,
-    /// When this host heard itself last.
-    myself: Option<Instant>,
-    /// The last lease that began, and when.
-    lease: Lease,
-    leased: Option<Instant>,
-    /// When another process was heard with this host's id.
-    twin: Option<Instant>,
-}
-
-/// The id of the host in a data directory. A new directory makes a new host.
+/// Returns the id of the host with this data directory. A new directory gets a new id.
 pub fn id_of(data: &Path) -> io::Result<NodeId> {
     let file = data.join(FILE);
     match fs::read_to_string(&file) {
         Ok(id) if Uuid::try_parse(id.trim()).is_ok() => Ok(id.trim().into()),
-        // Empty: the machine went down before it was on disk, and nobody has seen it.
+        // Empty: the machine went down before the id was on disk, so nobody has seen it.
         Ok(id) if !id.is_empty() => {
             Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no UUID", file.display())))
         }
@@ -171,97 +142,102 @@ pub fn id_of(data: &Path) -> io::Result<NodeId> {
 }
 
 impl Cluster {
-    /// Of a log that no other host writes to.
+    /// Returns the cluster of a host whose log no other host writes to.
     pub fn alone(me: NodeId) -> Self {
         Self::new(me, None)
     }
 
-    /// Begins to listen to the hosts that share a stream. This one owns nothing before [`Cluster::announce`].
+    /// Begins to listen to the hosts that share a stream. This host owns nothing before
+    /// [`Cluster::announce`].
     pub async fn listen(
         me: NodeId,
         client: &Client,
         stream: &str,
-        silence: Duration,
+        heartbeat_timeout: Duration,
     ) -> Result<Self, SubscribeError> {
         let subject = format!("{stream}-nodes");
-        let beats = client.subscribe(subject.clone()).await?;
+        let heartbeats = client.subscribe(subject.clone()).await?;
         let sharing = Sharing {
             client: client.clone(),
             subject,
-            silence,
-            news: Notify::new(),
+            heartbeat_timeout,
+            due: Notify::new(),
             leaving: AtomicBool::new(false),
         };
-        let nodes = Self::new(me, Some(sharing));
-        tokio::spawn(nodes.clone().hear(beats, silence / BEATS));
-        Ok(nodes)
+        let cluster = Self::new(me, Some(sharing));
+        tokio::spawn(cluster.clone().receive_heartbeats(heartbeats));
+        Ok(cluster)
     }
 
     fn new(me: NodeId, sharing: Option<Sharing>) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(Inner {
             me,
             process: Uuid::now_v7(),
             sharing,
             members: watch::Sender::default(),
-            hosts: Mutex::default(),
+            observed: Mutex::default(),
             describe: OnceLock::new(),
         }))
     }
 
-    /// This host; none if the log is its own.
+    /// Returns the id of this host among others. `None`: the log is this host's own.
     pub(crate) fn me(&self) -> Option<&NodeId> {
         self.0.sharing.is_some().then_some(&self.0.me)
     }
 
+    /// Returns the id of this host.
     pub fn id(&self) -> &NodeId {
         &self.0.me
     }
 
-    /// Says from now on that this host is there. `describe` tells how it is; only the first counts.
+    /// Begins to send heartbeats with the description that `describe` returns. Later calls do nothing.
     pub fn announce(&self, describe: impl Fn() -> Member + Send + Sync + 'static) {
         let first = self.0.describe.set(Box::new(describe)).is_ok();
         if first && self.0.sharing.is_some() {
-            tokio::spawn(self.clone().beat());
+            tokio::spawn(self.clone().send_heartbeats());
         }
     }
 
-    /// Says that this host ends: the others need not wait for its silence.
+    /// Sends a last heartbeat, so that the other members need not wait for the timeout.
     pub async fn leave(&self) {
         if let Some(sharing) = &self.0.sharing {
             sharing.leaving.store(true, Ordering::Relaxed);
-            self.say(sharing).await;
-            // Err: the others will notice.
-            let _ = tokio::time::timeout(sharing.silence / BEATS, sharing.client.flush()).await;
+            self.publish_heartbeat(sharing).await;
+            // Err: the heartbeat may be lost; the others notice the timeout.
+            let _ = tokio::time::timeout(sharing.interval(), sharing.client.flush()).await;
         }
     }
 
-    /// Has the others know at once how this host is.
-    pub(crate) fn tell(&self) {
+    /// Sends a heartbeat at once, with the current state of this host.
+    pub(crate) fn send_heartbeat(&self) {
         if let Some(sharing) = &self.0.sharing {
-            sharing.news.notify_one();
+            sharing.due.notify_one();
         }
     }
 
-    /// The hosts that are up, when all of them run the deployments up to a version; or after `limit` as they are then.
+    /// Waits until all members that are up run the deployments up to a version. Returns these members, or
+    /// those that are up after `limit`.
     pub(crate) async fn follow(&self, version: Version, limit: Duration) -> Vec<Member> {
-        let end = Instant::now() + limit;
-        let mut looks = interval(LOOK);
+        let waited = Stopwatch::start();
+        let mut checks = interval(CHECK_INTERVAL);
         loop {
-            looks.tick().await;
+            checks.tick().await;
             let up = self.list().into_iter().filter(|seen| seen.state == MemberState::Up);
             let up: Vec<Member> = up.map(|seen| seen.node).collect();
-            if Instant::now() >= end || up.iter().all(|node| node.status.deployment >= version) {
+            if waited.elapsed() >= limit || up.iter().all(|member| member.status.deployment >= version) {
                 return up;
             }
         }
     }
 
-    /// Returns whether this host is to do a piece of work, such as a saga. `runner`: the host that runs it by its
-    /// journal.
+    /// Returns whether this host owns a piece of work, such as a saga. `runner`: the host that runs it
+    /// according to its journal.
     pub(crate) fn owns(&self, work: &str, runner: Option<&NodeId>) -> bool {
-        let Some(sharing) = &self.0.sharing else { return true };
-        if self.hosts().lease(sharing).is_none() {
+        if self.lease().is_none() {
             return false;
+        }
+        if self.0.sharing.is_none() {
+            return true;
         }
         let members = self.0.members.borrow();
         match runner {
@@ -271,20 +247,21 @@ impl Cluster {
         }
     }
 
-    /// The lease under which this host may act now. Who began under another one has to look at the log anew.
+    /// Returns the lease under which this host may act now. Work that began under another lease must read the
+    /// log again.
     pub(crate) fn lease(&self) -> Option<Lease> {
         match &self.0.sharing {
-            Some(sharing) => self.hosts().lease(sharing),
+            Some(sharing) => self.observed().lease(sharing.heartbeat_timeout),
             None => Some(Lease(u64::MAX)),
         }
     }
 
-    /// A signal when sagas may have become this host's.
+    /// Returns a channel that signals when this host may have become the owner of sagas.
     pub(crate) fn changed(&self) -> watch::Receiver<Members> {
         self.0.members.subscribe()
     }
 
-    /// All hosts that are there or were lately, by name.
+    /// Returns all members that are up or were lately, by name.
     pub fn list(&self) -> Vec<ObservedMember> {
         let myself = self.0.describe.get().map(|describe| ObservedMember {
             node: describe(),
@@ -293,146 +270,42 @@ impl Cluster {
         });
         let mut seen: Vec<_> = myself.into_iter().collect();
         if let Some(sharing) = &self.0.sharing {
-            let hosts = self.hosts();
-            let others = hosts.heard.values().filter(|heard| heard.node.id != self.0.me);
+            let observed = self.observed();
+            let others = observed.heard.values().filter(|heard| heard.member.id != self.0.me);
             seen.extend(others.map(|heard| ObservedMember {
-                node: heard.node.clone(),
-                state: heard.state(sharing.silence),
-                heard_ms: millis(heard.at.elapsed()),
+                node: heard.member.clone(),
+                state: heard.state(sharing.heartbeat_timeout),
+                heard_ms: millis(heard.since.elapsed()),
             }));
         }
         seen.sort_by(|one, other| (&one.node.name, &one.node.id).cmp(&(&other.node.name, &other.node.id)));
         seen
     }
 
-    /// What is wrong with how this host takes part, if something is.
-    pub fn trouble(&self) -> Option<String> {
-        let sharing = self.0.sharing.as_ref()?;
-        let hosts = self.hosts();
-        if hosts.has_twin(sharing) {
+    /// Returns a sentence if this host cannot take part in the cluster.
+    pub fn warning(&self) -> Option<String> {
+        let timeout = self.0.sharing.as_ref()?.heartbeat_timeout;
+        let observed = self.observed();
+        if observed.has_duplicate_id(timeout) {
             return Some(format!(
-                "another host has the id {}, so no saga runs here: delete the file {FILE} in the data directory of one of \
-                 them and start it again",
+                "another host has the id {}, so no saga runs here: delete the file {FILE} in the data \
+                 directory of one of them and start it again",
                 self.0.me
             ));
         }
-        let cut_off = hosts.myself.is_some() && hosts.lease(sharing).is_none();
+        let cut_off = observed.own.is_some() && observed.lease(timeout).is_none();
         cut_off.then(|| "this host does not hear itself over NATS, so no saga runs here".to_owned())
     }
 
-    fn hosts(&self) -> MutexGuard<'_, Hosts> {
-        self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn beat(self) {
-        let Some(sharing) = &self.0.sharing else { return };
-        let mut beats = interval(sharing.silence / BEATS);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !sharing.leaving.load(Ordering::Relaxed) {
-            self.say(sharing).await;
-            tokio::select! {
-                _ = beats.tick() => {}
-                () = sharing.news.notified() => {}
-            }
-        }
-    }
-
-    async fn say(&self, sharing: &Sharing) {
-        let Some(describe) = self.0.describe.get() else { return };
-        let leaving = sharing.leaving.load(Ordering::Relaxed);
-        let beat = Heartbeat { node: describe(), process: self.0.process, leaving };
-        match serde_json::to_vec(&beat) {
-            // Err: there is no connection any more; the silence says it.
-            Ok(beat) => drop(sharing.client.publish(sharing.subject.clone(), beat.into()).await),
-            Err(error) => tracing::error!(%error, "a host cannot say that it is there"),
-        }
-    }
-
-    async fn hear(self, mut beats: Subscriber, look: Duration) {
-        let Some(sharing) = &self.0.sharing else { return };
-        let mut looks = interval(look);
-        loop {
-            tokio::select! {
-                beat = beats.next() => {
-                    let Some(beat) = beat else { return };
-                    match serde_json::from_slice(&beat.payload) {
-                        Ok(beat) => self.hear_beat(beat, sharing),
-                        Err(error) => tracing::warn!(%error, "what says that it is a host is none"),
-                    }
-                }
-                _ = looks.tick() => {}
-            }
-            self.look(sharing);
-        }
-    }
-
-    fn hear_beat(&self, Heartbeat { node, process, leaving }: Heartbeat, sharing: &Sharing) {
-        let now = Instant::now();
-        let mut hosts = self.hosts();
-        if node.id == self.0.me {
-            match process == self.0.process {
-                true => hosts.hear_myself(now, sharing),
-                false => hosts.twin = Some(now),
-            }
-        }
-        hosts.heard.insert(node.id.clone(), Heard { node, at: now, left: leaving });
-    }
-
-    /// Tells those who wait when the hosts are others now.
-    fn look(&self, sharing: &Sharing) {
-        let mut hosts = self.hosts();
-        hosts.heard.retain(|_, heard| heard.at.elapsed() < sharing.silence.max(SHOWN));
-        let up = hosts.heard.iter().filter(|(_, heard)| heard.state(sharing.silence) == MemberState::Up);
-        let members = Members {
-            up: up.map(|(id, _)| id.clone()).collect(),
-            lease: hosts.lease(sharing),
-            listened: hosts.leased.is_some_and(|at| at.elapsed() >= sharing.silence),
-        };
-        drop(hosts);
-        self.0.members.send_if_modified(|before| {
-            let changed = *before != members;
-            if before.up != members.up {
-                tracing::info!(hosts = members.up.len(), "the hosts that share the log are others now");
-            }
-            *before = members;
-            changed
-        });
-    }
-}
-
-impl Hosts {
-    fn hear_myself(&mut self, now: Instant, sharing: &Sharing) {
-        if self.lease(sharing).is_none() {
-            self.lease = Lease(self.lease.0 + 1);
-            self.leased = Some(now);
-        }
-        self.myself = Some(now);
-    }
-
-    fn lease(&self, sharing: &Sharing) -> Option<Lease> {
-        let heard = self.myself.is_some_and(|at| at.elapsed() < sharing.silence / 2);
-        (heard && !self.has_twin(sharing)).then_some(self.lease)
-    }
-
-    fn has_twin(&self, sharing: &Sharing) -> bool {
-        self.twin.is_some_and(|at| at.elapsed() < sharing.silence)
-    }
-}
-
-impl Heard {
-    fn state(&self, silence: Duration) -> MemberState {
-        match self.left {
-            true => MemberState::Left,
-            false if self.at.elapsed() < silence => MemberState::Up,
-            false => MemberState::Silent,
-        }
+    pub(super) fn observed(&self) -> MutexGuard<'_, Observed> {
+        self.0.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Members {
-    /// The host that work goes to if none has it.
+    /// Returns the member that a piece of work belongs to if no member runs it.
     fn owner(&self, work: &str) -> Option<&NodeId> {
-        self.up.iter().max_by_key(|node| Digest::of(format!("{node}/{work}").as_bytes()))
+        self.up.iter().max_by_key(|member| Digest::of(format!("{member}/{work}").as_bytes()))
     }
 }
 
@@ -440,8 +313,8 @@ impl Members {
 mod tests {
     use super::*;
 
-    fn members(nodes: &[&str]) -> Members {
-        Members { up: nodes.iter().map(|id| NodeId::from(*id)).collect(), ..Members::default() }
+    fn members(ids: &[&str]) -> Members {
+        Members { up: ids.iter().map(|id| NodeId::from(*id)).collect(), ..Members::default() }
     }
 
     fn owners(members: &Members) -> Vec<String> {
@@ -449,16 +322,25 @@ mod tests {
     }
 
     #[test]
-    fn every_host_gets_its_share_and_only_what_was_of_one_that_goes_moves() {
+    fn every_member_owns_its_share_and_only_the_sagas_of_one_that_goes_move() {
         let three = owners(&members(&["a", "b", "c"]));
-        for node in ["a", "b", "c"] {
-            let share = three.iter().filter(|owner| **owner == node).count();
-            assert!((60..140).contains(&share), "{node} has {share} of 300");
+        for member in ["a", "b", "c"] {
+            let share = three.iter().filter(|owner| **owner == member).count();
+            assert!((60..140).contains(&share), "{member} has {share} of 300");
         }
         let two = owners(&members(&["a", "c"]));
         for (before, after) in three.iter().zip(&two) {
             assert!(before == "b" || before == after);
         }
+    }
+
+    #[test]
+    fn the_warnings_of_an_older_host_are_read() {
+        let text = r#"{"id": "b", "name": "b", "address": "127.0.0.1:7071", "version": "0.1.0",
+            "since": "2026-11-22T03:18:01.250Z", "position": 40, "deployment": 2,
+            "troubles": ["NATS does not answer"]}"#;
+        let member: Member = serde_json::from_str(text).unwrap();
+        assert_eq!(member.status.warnings, ["NATS does not answer"]);
     }
 
     #[test]

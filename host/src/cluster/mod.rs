@@ -1,6 +1,7 @@
-//! The hosts that share one log, which of them owns what, and the connection to NATS.
+//! The cluster: the hosts that share one log, the ownership of sagas, and the connection to NATS.
 
 mod connection;
+mod heartbeats;
 mod members;
 mod options;
 

@@ -1,4 +1,4 @@
-//! Which NATS servers the host speaks to, and how.
+//! The NATS servers that the host connects to, and the settings of the connection.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,20 +7,22 @@ use std::str::FromStr;
 use async_nats::ServerAddr;
 use serde::Deserialize;
 
-/// The section `[nats]`.
+/// The section `[nats]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {
-    /// None: the host does without NATS.
+    /// The NATS servers: `nats://127.0.0.1:4222`. Default: `None`, the host does without NATS.
     pub url: Option<NatsUrl>,
-    /// PEM: whom to trust beside those whom the machine trusts.
+    /// The certificate authorities to trust, beside those of the machine: a file in PEM. Default: `None`.
     pub ca: Option<PathBuf>,
-    /// PEM: what the host shows the servers, and its key. Both or none.
+    /// The certificate that the host presents to the servers: a file in PEM. Needs `key`. Default: `None`.
     pub certificate: Option<PathBuf>,
+    /// The key of `certificate`: a file in PEM. Needs `certificate`. Default: `None`.
     pub key: Option<PathBuf>,
-    /// Who the host is to the servers: a file as `nsc` writes it, with a JWT and the seed of its key; or with a seed alone.
+    /// The host's identity for the servers: a file as `nsc` writes it, with a JWT and the seed of its key, or
+    /// with a seed alone. Default: `None`.
     pub credentials: Option<PathBuf>,
-    /// How many servers keep each stream that the host makes. 1, 3 or 5.
+    /// The number of servers that keep each stream that the host creates: 1, 3 or 5. Default: 1.
     pub replicas: usize,
 }
 
@@ -30,18 +32,20 @@ impl Default for Nats {
     }
 }
 
-/// One server or several of a cluster, with commas between them: `nats://user:password@a:4222,nats://b:4222`. A name without
-/// a password is a token. `tls://` wants a connection that is encrypted.
+/// The addresses of one or several servers of a cluster, separated by commas:
+/// `nats://user:password@a:4222,nats://b:4222`. A user without a password is a token. `tls://` requires an
+/// encrypted connection.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct NatsUrl(Vec<ServerAddr>);
 
-/// Why a text is no address of NATS.
+/// The text is not the address of NATS servers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no address of a NATS server; it looks like nats://127.0.0.1:4222")]
+#[error("this is not the address of a NATS server, such as nats://127.0.0.1:4222")]
 pub struct InvalidNatsUrl;
 
 impl NatsUrl {
+    /// Returns the address of each server.
     pub(crate) fn servers(&self) -> &[ServerAddr] {
         &self.0
     }
@@ -67,7 +71,7 @@ impl TryFrom<String> for NatsUrl {
     }
 }
 
-/// Without what is secret in it.
+/// Omits user names, passwords and tokens.
 impl fmt::Display for NatsUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown =
@@ -87,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_shown_without_its_secrets() {
+    fn an_address_is_displayed_without_its_secrets() {
         for (text, shown) in [
             ("nats://127.0.0.1:4222", "nats://127.0.0.1:4222"),
             ("127.0.0.1", "nats://127.0.0.1:4222"),

@@ -34,7 +34,7 @@ fn durations_are_numbers_of_milliseconds() {
     let Config { limits, deploy, jetstream, retries, .. } = Config::parse(text).unwrap();
     let read = [limits.call_time, limits.wait, limits.http_time, deploy.history_time, deploy.rollback.window];
     assert_eq!(read, [1, 2, 3, 4, 0].map(Duration::from_millis));
-    assert_eq!(jetstream.silence, Duration::from_secs(60));
+    assert_eq!(jetstream.heartbeat_timeout, Duration::from_secs(60));
     assert_eq!(retries.undo, Retry::new(1, Duration::from_millis(5), Duration::from_millis(6)));
     assert!(Config::parse("[limits]\nwait_ms = -1").is_err());
 }

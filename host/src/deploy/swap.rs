@@ -68,7 +68,7 @@ impl Deployer {
         deps.http.follow(deployments.origins());
         deps.registry.replace(deployed);
         self.told.store(Arc::new(Told::of(deployments)));
-        deps.nodes.tell();
+        deps.nodes.send_heartbeat();
         if let Err(error) = deps.projections.follow().await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -107,7 +107,7 @@ impl Deployer {
             name: node.name,
             address: node.address,
             runs: node.status.deployment >= version,
-            troubles: node.status.troubles,
+            troubles: node.status.warnings,
         };
         hosts.into_iter().map(report).collect()
     }

@@ -1,4 +1,7 @@
 //! The event log: the only truth. Everything else can be deleted and is rebuilt from it.
+//!
+//! [`EventLog`] is implemented by [`EmbeddedLog`], a file in the data directory, and by [`JetStreamLog`], a
+//! stream of NATS that several hosts share. [`Subscription`] follows either of them.
 
 mod embedded;
 mod jetstream;
@@ -22,47 +25,60 @@ use tokio::sync::watch;
 use crate::model::{CommandId, Meta, NewEvent, Position, Recorded, StreamId, Version};
 
 pub use embedded::{EmbeddedLog, LogFile, OpenError, Sequence};
-pub use jetstream::{JetStreamError, JetStreamLog, JetStreamOptions, SetupError, SyncPolicy};
+pub use jetstream::{
+    JetStreamError, JetStreamLog, JetStreamOptions, MonitoringError, SetupError, SyncPolicy,
+};
 pub use snapshots::{Snapshot, Snapshots};
 
-/// The most events that one read brings.
+/// The largest number of events that one read returns.
 pub const MAX_PAGE: usize = 1_000;
-/// The most events of a batch, which a read model applies in one transaction: each transaction writes every page of the
-/// indexes that it has changed, so fewer are cheaper. A host that stops undoes some tenths of a second's work.
+/// The largest number of events in a batch, which a read model applies in one transaction. Each transaction
+/// writes every page of the indexes that it has changed, so fewer transactions are cheaper. A host that stops
+/// loses the work of the batch in progress: some tenths of a second.
 pub const MAX_BATCH: usize = 10 * MAX_PAGE;
-/// Bytes of payload after which a batch ends with a page, so that large events do not fill the memory.
+/// The bytes of payload after which a batch ends with the current page, so that large events do not fill the
+/// memory.
 const MAX_BATCH_BYTES: usize = 16 << 20;
 
-/// Where the events are.
+/// The engines that can hold the events, as the configuration names them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogEngine {
-    /// In the data directory.
+    /// A file in the data directory.
     #[default]
     Embedded,
-    /// In a stream of NATS, for several hosts; the data directory has a copy.
+    /// A stream of NATS, for several hosts. The data directory has a copy.
     #[value(name = "jetstream")]
     JetStream,
 }
 
-/// Where a log is opened.
+/// The engine of a log, with what is needed to open it.
 pub enum LogPlace<'a> {
-    /// In the data directory.
+    /// A file in the data directory.
     Embedded,
-    /// In a stream of NATS, with a copy in the data directory.
-    JetStream { client: Client, options: &'a JetStreamOptions, replicas: usize },
+    /// A stream of NATS, with a copy in the data directory.
+    JetStream {
+        /// The connection to the NATS servers.
+        client: Client,
+        /// The stream, and the settings that are accepted.
+        options: &'a JetStreamOptions,
+        /// The number of servers that keep the stream.
+        replicas: usize,
+    },
 }
 
-/// Why a log cannot be opened.
+/// The reasons why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenLogError {
+    /// The file in the data directory cannot be opened.
     #[error(transparent)]
     Embedded(#[from] OpenError),
+    /// The stream or its copy cannot be used.
     #[error(transparent)]
     JetStream(#[from] JetStreamError),
 }
 
-/// Opens a log. `data`: the data directory.
+/// Opens a log, and creates it if it does not exist. `data`: the data directory.
 pub async fn open(place: LogPlace<'_>, data: &Path) -> Result<Arc<dyn EventLog>, OpenLogError> {
     match place {
         LogPlace::Embedded => Ok(Arc::new(EmbeddedLog::open(data)?)),
@@ -72,31 +88,34 @@ pub async fn open(place: LogPlace<'_>, data: &Path) -> Result<Arc<dyn EventLog>,
     }
 }
 
-/// New events for one stream, all of one command.
+/// New events of one command for one stream.
 #[derive(Clone, Debug)]
 pub struct Append {
+    /// The stream to append to.
     pub stream: StreamId,
-    /// The version the stream must have before.
+    /// The version that the stream must have before the append.
     pub expected: Version,
-    /// None: nothing is written, and the append stands for the question whether the stream has that version still. Only
-    /// alone in its batch.
+    /// The events, oldest first. If there are none, nothing is written: the append only confirms the version
+    /// of the stream, and must be the only one of its batch.
     pub events: Vec<NewEvent>,
+    /// The metadata that all events of the command share.
     pub meta: Arc<Meta>,
 }
 
 impl Append {
-    /// The question whether a stream has a version still.
+    /// Returns an append that writes nothing and confirms that a stream still has this version.
     pub fn nothing(stream: StreamId, expected: Version) -> Self {
         Self { stream, expected, events: Vec::new(), meta: Arc::default() }
     }
 }
 
-/// Appends that build on one another before they are acknowledged: once one has failed, those after it fail as well, even
-/// if the version that they expect has come about in another way.
+/// Identifies appends that build on each other before they are acknowledged. Once one of them has failed, the
+/// later ones fail as well, even if another append has brought the stream to the version that they expect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AppendChain(u64);
 
 impl AppendChain {
+    /// Returns a chain without appends.
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -109,98 +128,116 @@ impl Default for AppendChain {
     }
 }
 
-/// What an append did, once it is on disk.
+/// The acknowledgment of a batch that is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// The position of the batch's last event.
     pub position: Position,
 }
 
-/// Why nothing of a batch was appended.
+/// The reasons why nothing of a batch was appended.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
     /// The stream has another version than expected.
     #[error("stream {stream} is at version {actual}, not {expected}")]
-    Conflict { stream: StreamId, expected: Version, actual: Version },
-    /// The stream already has events of that command.
+    Conflict {
+        /// The stream.
+        stream: StreamId,
+        /// The version that the append expected.
+        expected: Version,
+        /// The version that the stream has.
+        actual: Version,
+    },
+    /// The stream already has events of the command.
     #[error("command {command} has already been recorded in stream {stream}")]
-    Duplicate { stream: StreamId, command: CommandId },
-    /// The log takes no commit of that size.
-    #[error("the events of one command are more than the log takes at once: {0}")]
-    TooLarge(String),
-    /// More appends are waiting than the log takes.
+    Duplicate {
+        /// The stream.
+        stream: StreamId,
+        /// The recorded command.
+        command: CommandId,
+    },
+    /// The log accepts no batch of this size.
+    #[error("the events of one command are more than the log takes at once")]
+    TooLarge(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The queue of waiting appends is full.
     #[error("the log's queue is full")]
     Busy,
-    /// The log takes nothing at the moment, so nothing was tried.
-    #[error("the log takes nothing at the moment")]
+    /// The log accepts no appends at the moment, so nothing was tried.
+    #[error("the log accepts no appends at the moment")]
     Unavailable,
-    /// The log cannot write. Whether the batch will be found after a restart is not known.
+    /// The log cannot write. It is unknown whether the batch will be found after a restart.
     #[error("the log cannot be written")]
     Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
-/// How a log stands.
+/// The state of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogState {
-    /// Whether an append has a chance, as far as is known. Reads go on in any case.
+    /// True if appends can succeed, as far as is known. Reads work in any case.
     pub takes_appends: bool,
-    /// Of one that is elsewhere, and read in a copy.
+    /// The state of the local copy. `None`: the log itself is local.
     pub copy: Option<CopyState>,
 }
 
-/// How a copy stands to its original.
+/// The progress of a local copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyState {
-    /// The last message of the original that the copy has.
+    /// The last message of the stream that the copy has.
     pub sequence: Sequence,
-    /// Messages that are known to be in the original, and not in the copy yet.
+    /// The number of messages that are known to be in the stream and are not in the copy yet.
     pub behind: u64,
 }
 
-/// Why nothing could be read.
+/// A read failed. The source says why.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the log cannot be read")]
 pub struct ReadError(#[source] pub Arc<dyn std::error::Error + Send + Sync>);
 
-/// An append under way. Resolves once its fate is on disk; dropping it changes nothing about that fate.
+/// An append in progress. Resolves once its outcome is on disk. Dropping it does not change the outcome.
 pub type Appending = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
 
-/// The log as everything else sees it.
+/// The interface of a log.
 ///
-/// Invariants, checked for every implementation by the conformance suite: an acknowledged append survives the loss of the
-/// process; a batch is there whole or not at all; a stream's versions and the log's positions have no order but the order
-/// of the calls to [`EventLog::append`] as far as one caller can tell; a stream has no gaps; a command is recorded at
-/// most once in a stream; whoever has been told of a position can read all events up to it.
+/// *Invariants*, checked for every implementation by the conformance suite of the testkit:
+///
+/// - An acknowledged append survives the loss of the process.
+/// - A batch is recorded completely or not at all.
+/// - For one caller, versions and positions follow the order of its calls to [`EventLog::append`].
+/// - A stream has no gaps.
+/// - A command is recorded at most once in a stream.
+/// - Once a position has been reported, all events up to it can be read.
 #[async_trait]
 pub trait EventLog: Send + Sync {
-    /// Appends to one or several streams, all or nothing. The place in the order is taken when this returns, not when the
-    /// future is first polled, so a caller may append on top of what it has not seen acknowledged, in the same chain.
+    /// Appends to one or several streams, all or nothing. The append has its place in the order when this
+    /// returns, not when the future is first polled, so a caller may append on top of an unacknowledged
+    /// append in the same chain.
     fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending;
 
-    /// Appends on top of what has been acknowledged.
+    /// Appends on top of acknowledged appends.
     fn append(&self, batch: Vec<Append>) -> Appending {
         self.append_in(AppendChain::new(), batch)
     }
 
-    /// Whether others write to it too. Then what can be read here may be behind, which only an append finds out; and of
-    /// appends to several streams that are under way at once, any may come first, or alone.
+    /// Returns whether other hosts write to the log too. If so, local reads may be behind, which only an
+    /// append finds out, and appends to different streams that are in progress together are recorded in any
+    /// order: one may be recorded without the other.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// How it stands. Cheap to ask, for every command.
+    /// Returns the state of the log. Cheap enough to call for every command.
     fn state(&self) -> LogState {
         LogState { takes_appends: true, copy: None }
     }
 
-    /// Up to `limit` events of a stream with a version above `after`, oldest first.
+    /// Returns up to `limit` events of a stream with a version above `after`, oldest first.
     async fn read(&self, stream: &StreamId, after: Version, limit: usize)
     -> Result<Vec<Recorded>, ReadError>;
 
-    /// Up to `limit` events of all streams with a position above `after`, oldest first.
+    /// Returns up to `limit` events of all streams with a position above `after`, oldest first.
     async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError>;
 
-    /// Up to `limit` streams of an aggregate, behind `after` in the order of their names.
+    /// Returns up to `limit` streams of a kind of aggregate, ordered by name, starting behind `after`.
     async fn streams(
         &self,
         aggregate: &str,
@@ -208,38 +245,38 @@ pub trait EventLog: Send + Sync {
         limit: usize,
     ) -> Result<Vec<StreamId>, ReadError>;
 
-    /// The events that a command left in a stream; empty if it is not recorded there.
+    /// Returns the events of a command in a stream. Empty if the command is not recorded there.
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError>;
 
-    /// The position of the last event on disk, and a signal when it moves.
+    /// Returns the position of the last event on disk, as a channel that signals when it moves.
     fn head(&self) -> watch::Receiver<Position>;
 }
 
-/// All events after a position: first the recorded ones, then the new ones as they come.
+/// All events after a position: first the recorded ones, then new ones as they are appended.
 pub struct Subscription {
     log: Arc<dyn EventLog>,
     head: watch::Receiver<Position>,
     after: Position,
-    /// How many events are returned at most.
+    /// The largest number of events to return at a time.
     limit: usize,
-    /// Read, but not returned yet.
+    /// Events that were read and have not been returned yet.
     gathered: Vec<Recorded>,
 }
 
 impl Subscription {
-    /// Brings a page of at most [`MAX_PAGE`] events at a time.
+    /// Creates a subscription that returns up to [`MAX_PAGE`] events at a time.
     pub fn new(log: Arc<dyn EventLog>, after: Position) -> Self {
         let head = log.head();
         Self { log, head, after, limit: MAX_PAGE, gathered: Vec::new() }
     }
 
-    /// Brings up to [`MAX_BATCH`] events at a time while it is far behind.
+    /// Creates a subscription that returns up to [`MAX_BATCH`] events at a time while it is far behind.
     pub fn in_batches(log: Arc<dyn EventLog>, after: Position) -> Self {
         Self { limit: MAX_BATCH, ..Self::new(log, after) }
     }
 
-    /// The next events, at least one. Waits until there are some. None when the log is closed. Cancel-safe: an event not
-    /// returned comes with a later call.
+    /// Returns the next events, at least one. Waits until there are some. `None`: the log is closed.
+    /// Cancel-safe: an event that was not returned comes with a later call.
     pub async fn next(&mut self) -> Result<Option<Vec<Recorded>>, ReadError> {
         loop {
             let after = self.after;

@@ -1,4 +1,4 @@
-//! The problems that a caller gets when the log cannot be written or read.
+//! The problems that a client gets when the log cannot be written or read.
 
 use super::{AppendError, ReadError};
 use crate::contract::{Problem, ProblemCode};
@@ -15,7 +15,7 @@ impl From<&AppendError> for Problem {
             AppendError::TooLarge(_) => {
                 Self::new(ProblemCode::EventsTooLarge, format!("{}. Nothing was done.", Chain(error)))
             }
-            // The host reports it once, not for each command.
+            // Not logged for each command: the host logs once that the log is unavailable.
             AppendError::Unavailable => {
                 let detail =
                     "The log takes no commands at the moment. Nothing was done; queries are answered.";
@@ -23,8 +23,8 @@ impl From<&AppendError> for Problem {
             }
             AppendError::Failed(_) => Self::new(
                 ProblemCode::LogUnavailable,
-                "The log cannot be written, and whether the command took effect is not known. It is safe to send it \
-                 again with its Idempotency-Key.",
+                "The log cannot be written, and whether the command took effect is not known. It is safe to \
+                 send it again with its Idempotency-Key.",
             ),
         };
         problem.with_log_text(Chain(error).to_string())

@@ -11,17 +11,22 @@ use tokio::task::JoinError;
 
 use super::ReadError;
 
-/// Reads at the same time. More would wait for the same disk, and each connection keeps a page cache of 2 MB.
+/// The number of concurrent reads. More would wait for the same disk, and each connection keeps a page cache
+/// of 2 MB.
 const MAX_READERS: usize = 32;
 
-/// What is wrong with a database that cannot be read.
+/// The reasons why a database cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unreadable {
     #[error("the database refused the read")]
     Database(#[from] rusqlite::Error),
     #[error("{what} is damaged")]
-    Damaged { what: String, source: Box<dyn Error + Send + Sync> },
-    #[error("the read was broken off")]
+    Damaged {
+        /// The damaged part.
+        what: String,
+        source: Box<dyn Error + Send + Sync>,
+    },
+    #[error("the read was interrupted")]
     BrokenOff(#[from] JoinError),
 }
 
@@ -31,7 +36,7 @@ impl From<Unreadable> for ReadError {
     }
 }
 
-/// A pool of connections that are opened as they are needed.
+/// A pool of connections, which are opened when they are needed.
 pub(super) struct Readers {
     pool: Arc<Pool>,
     permits: Arc<Semaphore>,
@@ -43,25 +48,25 @@ struct Pool {
 }
 
 impl Readers {
-    /// Connections to a file that exists, and whose journal is a WAL.
+    /// Creates a pool for a file that exists and has a write-ahead log.
     pub(super) fn new(file: PathBuf) -> Self {
         let pool = Pool { file, idle: Mutex::default() };
         Self { pool: Arc::new(pool), permits: Arc::new(Semaphore::new(MAX_READERS)) }
     }
 
-    /// Runs `work` on a connection of the pool. It runs to its end even if the caller stops waiting.
+    /// Runs `work` on a connection of the pool. The work is completed even if the caller stops waiting.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Unreadable> + Send + 'static,
     ) -> Result<T, Unreadable> {
-        // Fails only on a closed semaphore, and nobody closes this one.
+        // None: impossible, because nobody closes this semaphore.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let pool = Arc::clone(&self.pool);
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let connection = pool.take()?;
             let answer = work(&connection)?;
-            // Only a connection that has just worked goes back.
+            // Only a connection that has just worked is returned to the pool.
             pool.idle().push(connection);
             Ok(answer)
         })
@@ -80,12 +85,12 @@ impl Pool {
     }
 }
 
-/// A connection that cannot write.
+/// Opens a connection that cannot write.
 pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
-    // Without this, SQLite compiles a prepared statement again for every new value, in case that makes for a better plan:
-    // half the cost of a short read.
+    // Without this, SQLite compiles a prepared statement again for every new value, in search of a better
+    // plan: half the cost of a short read.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }

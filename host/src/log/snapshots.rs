@@ -1,4 +1,4 @@
-//! States of aggregates, kept so that they need not be folded from their first event.
+//! Snapshots: states of aggregates, stored so that a stream need not be folded from its first event.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -10,11 +10,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::OpenError;
 use super::readers::{Readers, Unreadable};
 use super::thread::Joined;
+use crate::error::Chain;
 use crate::model::{Json, StreamId, Version};
 
 const FILE: &str = "snapshots.db";
 
-/// Raised with every change of the table. A file of another layout is thrown away.
+/// The version of the table. A file with another one is replaced.
 const LAYOUT: i32 = 1;
 
 const SCHEMA: &str = "
@@ -26,22 +27,25 @@ const SCHEMA: &str = "
         view TEXT NOT NULL
     ) STRICT";
 
-/// Snapshots that may wait to be written, and the most in one transaction. Each holds a state in memory; a busy host writes
-/// this many in a few milliseconds.
+/// The largest number of snapshots that wait to be written, and of those in one transaction. Each holds a
+/// state in memory; a busy host writes this many in a few milliseconds.
 const QUEUE: usize = 256;
 
-/// An aggregate as it was at one version of its stream.
+/// The state of an aggregate at one version of its stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
+    /// The version of the stream.
     pub version: Version,
+    /// The state at that version.
     pub state: Json,
+    /// The part of the state that clients see.
     pub view: Json,
 }
 
-/// The latest snapshot of each stream, in a file of its own. The file may be deleted at any time, and must be when an older
-/// copy of the log is put back, because snapshots may then be ahead of it.
+/// The latest snapshot of each stream, in a file of its own. The file may be deleted at any time, and must be
+/// deleted when an older copy of the log is restored, because snapshots may then be ahead of the log.
 pub struct Snapshots {
-    // The order matters: without the queue the writer ends.
+    // The order matters: the writer ends once the queue is dropped.
     queue: SyncSender<Save>,
     readers: Readers,
     _writer: Joined,
@@ -54,13 +58,13 @@ struct Save {
 }
 
 impl Snapshots {
-    /// Opens the snapshots in `dir`, which must be there. Starts afresh if the file cannot be used.
+    /// Opens the snapshots in `dir`, which must exist. Replaces a file that cannot be used.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         let file = dir.join(FILE);
         let connection = match connect(&file) {
             Ok(connection) => connection,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "starting afresh with snapshots");
+                tracing::warn!(error = %Chain(&error), "cannot use the snapshots; starting without any");
                 remove(dir).map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
                 connect(&file).map_err(|source| OpenError::Database { file: file.clone(), source })?
             }
@@ -71,32 +75,33 @@ impl Snapshots {
         Ok(Self { queue, readers: Readers::new(file), _writer })
     }
 
-    /// The snapshot of a stream, if there is one of this shape of the state. None also if it cannot be read.
+    /// Returns the snapshot of a stream. `None`: there is none with this state version, or it cannot be read.
     pub async fn load(&self, stream: &StreamId, state_version: u32) -> Option<Snapshot> {
         let name = stream.clone();
         let read = self.readers.run(move |connection| read(connection, &name, state_version)).await;
         read.unwrap_or_else(|error| {
-            tracing::warn!(%stream, error = &error as &dyn std::error::Error, "a snapshot cannot be read");
+            tracing::warn!(%stream, error = %Chain(&error), "cannot read a snapshot; folding the events");
             None
         })
     }
 
-    /// Writes a snapshot some time later, in place of the stream's last one. To be called only for a version that the log
-    /// has acknowledged. When too many are waiting it is forgotten: the state is then folded from an older one.
+    /// Queues a snapshot that replaces the previous one of the stream. The log must have acknowledged its
+    /// version. Drops the snapshot if too many are waiting: the state is then folded from an older one.
     pub fn save(&self, stream: StreamId, state_version: u32, snapshot: Snapshot) {
         match self.queue.try_send(Save { stream, state_version, snapshot }) {
             Ok(()) => {}
             Err(TrySendError::Full(save) | TrySendError::Disconnected(save)) => {
-                tracing::debug!(stream = %save.stream, "a snapshot was not kept");
+                tracing::debug!(stream = %save.stream, "dropped a snapshot; the older one stays");
             }
         }
     }
 }
 
+/// Opens a connection that can write, and creates the table unless it has the current layout.
 fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open(file)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
-    // What a power cut takes is folded again.
+    // After a power cut, lost states are folded again.
     connection.pragma_update(None, "synchronous", "normal")?;
     let layout: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if layout != LAYOUT {
@@ -109,6 +114,7 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Deletes the database and its write-ahead log.
 fn remove(dir: &Path) -> io::Result<()> {
     for suffix in ["", "-wal", "-shm"] {
         match fs::remove_file(dir.join(format!("{FILE}{suffix}"))) {
@@ -141,11 +147,12 @@ fn read(
     Ok(Some(Snapshot { version, state: parse(state)?, view: parse(view)? }))
 }
 
+/// Writes everything that is queued, until the queue is dropped.
 fn write_all(mut connection: Connection, saves: &Receiver<Save>) {
     while let Ok(first) = saves.recv() {
         let group = std::iter::once(first).chain(saves.try_iter().take(QUEUE - 1));
         if let Err(error) = write(&mut connection, group) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "snapshots cannot be written");
+            tracing::warn!(error = %Chain(&error), "cannot write snapshots; the older ones stay");
         }
     }
 }
@@ -154,7 +161,8 @@ fn write(connection: &mut Connection, saves: impl Iterator<Item = Save>) -> rusq
     let transaction = connection.transaction()?;
     {
         let mut replace = transaction.prepare_cached(
-            "INSERT OR REPLACE INTO snapshots (stream, state_version, version, state, view) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO snapshots (stream, state_version, version, state, view)
+            VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
         for Save { stream, state_version, snapshot } in saves {
             let Snapshot { version, state, view } = snapshot;
@@ -184,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_snapshot_of_the_same_shape_is_loaded() {
+    async fn the_latest_snapshot_with_the_same_state_version_is_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let snapshots = Snapshots::open(dir.path()).unwrap();
         snapshots.save(order(), 1, snapshot(10));
@@ -193,7 +201,7 @@ mod tests {
 
         let snapshots = Snapshots::open(dir.path()).unwrap();
         assert_eq!(snapshots.load(&order(), 1).await, Some(snapshot(20)));
-        assert_eq!(snapshots.load(&order(), 2).await, None, "a state of another shape is of no use");
+        assert_eq!(snapshots.load(&order(), 2).await, None, "a snapshot of another state version is useless");
         assert_eq!(snapshots.load(&StreamId::new("order", "2").unwrap(), 1).await, None);
     }
 
@@ -218,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_damaged_snapshot_is_none() {
+    async fn a_damaged_snapshot_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let snapshots = Snapshots::open(dir.path()).unwrap();
         snapshots.save(order(), 1, snapshot(1));

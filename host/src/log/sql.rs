@@ -1,4 +1,5 @@
-//! How places and names are kept in SQLite, whose largest integer is half of what a place may be.
+//! Conversions between SQLite's values and the types of places and names. SQLite's largest integer is half of
+//! the largest place.
 
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 

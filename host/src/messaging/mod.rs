@@ -62,7 +62,7 @@ impl Messaging {
 
     /// Sentences about what does not work, none if all does.
     pub fn troubles(&self) -> Vec<String> {
-        match self.connection.trouble() {
+        match self.connection.warning() {
             // All others follow from this one.
             Some(trouble) => vec![trouble],
             None => self.outgoing.told().into_iter().chain(self.incoming.troubles()).collect(),

@@ -1,10 +1,10 @@
-//! Names and ids as texts, each kind with a type of its own, so that one kind is never taken for another.
+//! Names and ids: texts of different types, so that one kind cannot be confused with another.
 
 use std::sync::Arc;
 
 use super::hash_prefix;
 
-/// Defines kinds of text. They are shared: a copy costs no memory.
+/// Defines types of text. Clones share the text.
 macro_rules! name {
     ($($(#[$doc:meta])* $name:ident;)+) => {$(
         $(#[$doc])*
@@ -69,7 +69,7 @@ name! {
     SagaId;
     /// The id of a host: a UUID that stays with its data directory.
     NodeId;
-    /// The name of a service. The name of a saga is none:
+    /// The name of a service. The name of a saga does not fit:
     ///
     /// ```compile_fail,E0308
     /// use kontor::model::{SagaName, ServiceName};
@@ -77,7 +77,7 @@ name! {
     /// let service: ServiceName = SagaName::from("place-order");
     /// ```
     ServiceName;
-    /// The name of a kind of aggregate, which is that of its streams' first part.
+    /// The name of a kind of aggregate, which is the first part of its streams' names.
     AggregateName;
     /// The name of a command.
     CommandName;
@@ -87,9 +87,9 @@ name! {
     SagaName;
     /// The name of a query.
     QueryName;
-    /// The one in whose name something is done.
+    /// The name recorded with a command or an operator's act.
     Actor;
-    /// The id that a request shares with everything that comes of it.
+    /// The id that a request shares with everything that follows from it.
     CorrelationId;
 }
 
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_a_bare_text_wherever_it_is_written() {
+    fn a_name_is_a_plain_text_in_json() {
         let name = SagaName::from("place-order");
         assert_eq!(serde_json::to_string(&name).unwrap(), "\"place-order\"");
         assert_eq!(serde_json::from_str::<SagaName>("\"place-order\"").unwrap(), name);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_by_names_is_searched_with_a_text() {
+    fn a_map_with_names_as_keys_can_be_searched_with_a_text() {
         let versions = HashMap::from([(ServiceName::from("order"), 1)]);
         assert_eq!(versions.get("order"), Some(&1));
     }

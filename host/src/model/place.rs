@@ -1,6 +1,7 @@
-//! Places in an order. Each order has a type of its own, so a place in one is never taken for one in another.
+//! Places in an order: numbers of different types, so that a place in one order cannot be confused with a
+//! place in another.
 
-/// Defines the type of the places in one order: numbers from 1, and 0 for the place before the first.
+/// Defines the type of the places in one order: the numbers from 1, and 0 for the place before the first.
 macro_rules! place {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -13,7 +14,7 @@ macro_rules! place {
         impl $name {
             /// The place before the first.
             pub const START: Self = Self(0);
-            /// The place behind which nothing comes.
+            /// The last possible place.
             pub const MAX: Self = Self(u64::MAX);
 
             /// Returns the place with this number.
@@ -74,7 +75,7 @@ pub(crate) use place;
 place! {
     /// The place of an event in the global order of the log, from 1. [`Position::START`] is before the first.
     ///
-    /// A version is no position:
+    /// A version does not fit:
     ///
     /// ```compile_fail,E0308
     /// use kontor::model::{Position, Version};
@@ -87,7 +88,7 @@ place! {
 place! {
     /// The place of an event in its stream, from 1. [`Version::START`] is the version of an empty stream.
     ///
-    /// A position is no version, and neither is a bare number:
+    /// Neither a position nor a plain number fits:
     ///
     /// ```compile_fail,E0308
     /// use kontor::model::{Position, Version};
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_a_bare_number_wherever_it_is_written() {
+    fn a_place_is_a_plain_number_in_json() {
         let version = Version::new(7);
         assert_eq!(serde_json::to_string(&version).unwrap(), "7");
         assert_eq!(serde_json::from_str::<Version>("7").unwrap(), version);
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_read_from_the_text_it_is_shown_as() {
+    fn a_place_can_be_parsed_from_its_text() {
         for place in [Position::START, Position::new(7), Position::MAX] {
             assert_eq!(place.to_string().parse::<Position>().unwrap(), place);
         }
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn places_have_an_order_with_two_ends() {
+    fn places_are_ordered_and_stop_at_both_ends() {
         let [four, seven] = [4, 7].map(Position::new);
         assert!(Position::START < four && four < seven && seven < Position::MAX);
         assert_eq!((four.after(3), seven.before(3), four.next()), (seven, four, Position::new(5)));

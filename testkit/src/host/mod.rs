@@ -329,7 +329,7 @@ impl Host {
         self.run(self.parts.projections.follow()).expect("read models");
     }
 
-    /// Ends the host as a power cut does: nothing more is written, and all work is broken off.
+    /// Ends the host as a power cut does: nothing more is written, and all work is interrupted.
     pub fn kill(self) {
         drop(self);
     }
@@ -347,7 +347,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.life.end();
         if let Some(executor) = self.executor.take() {
-            // They work on threads that cannot be broken off, and only on data that can be rebuilt.
+            // They work on threads that cannot be interrupted, and only on data that can be rebuilt.
             executor.block_on(self.parts.projections.close());
             executor.shutdown_timeout(LIMIT);
         }

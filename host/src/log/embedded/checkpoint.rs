@@ -1,4 +1,5 @@
-//! Moves what has been committed from the write-ahead log into the database, so that no commit has to.
+//! Checkpoints in the background: they move commits from the write-ahead log (WAL) into the database, so that
+//! no commit has to.
 
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -6,24 +7,27 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-/// The pause between two looks: short enough that the WAL grows by a few megabytes at most between them.
+use crate::error::Chain;
+
+/// The pause between two checks of the WAL: so short that it grows by a few megabytes at most meanwhile.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Pages (of 4 KiB) in the WAL that are worth a checkpoint: 8 MB. Smaller ones would write the same pages again and again.
+/// The number of pages (of 4 KiB) in the WAL that are worth a checkpoint: 8 MB. Smaller checkpoints would
+/// write the same pages again and again.
 const WORTHWHILE_PAGES: i64 = 2_048;
 
-/// Looks after commits, until the writer has ended. Idle as long as nothing is committed.
+/// Does checkpoints until the writer has ended. Idle while nothing is committed.
 pub(super) fn run(connection: &Connection, committed: &Receiver<()>) {
     while committed.recv().is_ok() {
         if let Err(error) = checkpoint(connection) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the event log's checkpoint failed");
+            tracing::warn!(error = %Chain(&error), "a checkpoint of the log failed; it is retried");
         }
         thread::sleep(INTERVAL);
     }
 }
 
 fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
-    // NOOP does nothing but count; PASSIVE waits for nobody and makes nobody wait.
+    // NOOP only counts; PASSIVE neither waits for readers and writers nor makes them wait.
     let waiting: i64 = connection.query_row("PRAGMA wal_checkpoint(noop)", [], |row| {
         Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?)
     })?;

@@ -1,5 +1,5 @@
-//! The embedded log as a copy of another one. What it holds is made only of what the original has acknowledged, so a
-//! commit need not be on disk by itself: after a power cut the copy is some commits behind, and gets them again.
+//! The embedded log as a local copy of a JetStream stream. The copy holds only acknowledged messages of the
+//! stream, so its own commits need no sync: after a power cut it is some commits behind and gets them again.
 
 use std::path::Path;
 
@@ -12,55 +12,57 @@ use crate::log::{Append, Appending, ReadError};
 use crate::model::{Position, StreamId, Version, place};
 
 place! {
-    /// The place of a message in the original, from 1.
+    /// The place of a message in the stream, from 1.
     Sequence
 }
 
 const SCHEMA: &str = "CREATE TABLE copied (source TEXT NOT NULL, sequence INTEGER NOT NULL) STRICT";
 
-/// Only ever written by [`LocalCopy::apply`].
+/// A local copy. Only [`LocalCopy::apply`] writes to it.
 pub(crate) struct LocalCopy {
     log: EmbeddedLog,
     sequence: watch::Receiver<Sequence>,
 }
 
 impl LocalCopy {
-    /// Opens the copy of `source` in `dir`; makes both if they are not there yet.
+    /// Opens the copy of the stream `source` in `dir`, and creates the directory and the copy if they do not
+    /// exist.
     pub(crate) fn open(dir: &Path, source: &str) -> Result<Self, OpenError> {
         let identify = |dir: &Path, connection: &Connection| identify(dir, connection, source);
         let (log, sequence) = EmbeddedLog::open_as(dir, Durability::EveryCheckpoint, identify)?;
         Ok(Self { log, sequence })
     }
 
-    /// For reading.
+    /// Returns the log, for reading.
     pub(crate) fn log(&self) -> &EmbeddedLog {
         &self.log
     }
 
-    /// Adds what the message at `sequence` holds, whole or not at all: what does not fit is refused as the log refuses
-    /// it, and then the copy has the message all the same. To be called in the order of the sequences.
+    /// Appends the batch of the message at `sequence`, completely or not at all. If the batch conflicts with
+    /// the log it is left out, and the message counts as copied all the same. Must be called in the order of
+    /// the sequences.
     pub(crate) fn apply(&self, sequence: Sequence, batch: Vec<Append>) -> Appending {
         self.log.enqueue(batch, Some(sequence))
     }
 
-    /// Up to which message it has everything, and a signal when that moves.
+    /// Returns the last copied message, as a channel that signals when it moves.
     pub(crate) fn sequence(&self) -> watch::Receiver<Sequence> {
         self.sequence.clone()
     }
 
-    /// The version of a stream.
+    /// Returns the version of an event stream.
     pub(crate) async fn version(&self, stream: &StreamId) -> Result<Version, ReadError> {
         let stream = stream.clone();
         Ok(self.log.readers.run(move |connection| read::version(connection, &stream)).await?)
     }
 }
 
-/// Remembers that everything up to `sequence` is here.
+/// Records that all messages up to `sequence` are copied.
 pub(super) fn remember(connection: &Connection, sequence: Sequence) -> rusqlite::Result<()> {
     connection.prepare_cached("UPDATE copied SET sequence = ?1")?.execute([sequence]).map(drop)
 }
 
-/// For a log that is no copy.
+/// Fails if the database is a copy. For a log that is none.
 pub(super) fn refuse(dir: &Path, connection: &Connection) -> Result<Sequence, OpenError> {
     match copied(connection) {
         Ok(None) => Ok(Sequence::START),
@@ -69,7 +71,7 @@ pub(super) fn refuse(dir: &Path, connection: &Connection) -> Result<Sequence, Op
     }
 }
 
-/// Up to where this is a copy of `source`. A new database becomes one.
+/// Returns the last copied message of `source`. A new database becomes a copy; any other one is an error.
 fn identify(dir: &Path, connection: &Connection, source: &str) -> Result<Sequence, OpenError> {
     let failed = |source| unreadable(dir, source);
     let other = |holds: String| OpenError::NotACopy { dir: dir.to_owned(), holds, wanted: source.to_owned() };
@@ -89,7 +91,7 @@ fn identify(dir: &Path, connection: &Connection, source: &str) -> Result<Sequenc
     }
 }
 
-/// The source and the sequence of a copy.
+/// Returns the source and the last message of a copy. `None`: the database is no copy.
 fn copied(connection: &Connection) -> rusqlite::Result<Option<(String, Sequence)>> {
     if !connection.table_exists(None, "copied")? {
         return Ok(None);

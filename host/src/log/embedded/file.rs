@@ -1,4 +1,4 @@
-//! The log's file as it is on disk: for whoever only reads, whether a host has it open or not.
+//! Read-only access to the log's file, whether a host has it open or not.
 
 use std::path::{Path, PathBuf};
 
@@ -9,13 +9,14 @@ use crate::log::readers::{self, Unreadable};
 use crate::log::{MAX_PAGE, ReadError};
 use crate::model::{Position, Recorded};
 
-/// The events of a log, or of a copy of one. Keeps nobody from writing. Blocks the thread that reads.
+/// The file of a log or of a local copy. Reading it does not keep a host from writing, and blocks the calling
+/// thread.
 pub struct LogFile {
     connection: Connection,
 }
 
 impl LogFile {
-    /// Opens the file of the log in `dir`, which must be there.
+    /// Opens the file of the log in `dir`. Fails if there is none.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         let file: PathBuf = schema::file(dir);
         if !file.exists() {
@@ -24,18 +25,18 @@ impl LogFile {
         let failed = schema::failed(&file);
         let connection = readers::connect(&file).map_err(&failed)?;
         match schema::identify(&connection, &file, &failed)? {
-            // A host is about to make it.
+            // A host is creating it at this moment.
             true => Err(OpenError::NoLog { dir: dir.to_owned() }),
             false => Ok(Self { connection }),
         }
     }
 
-    /// The position of the last event.
+    /// Returns the position of the last event.
     pub fn head(&self) -> Result<Position, ReadError> {
         Ok(last_position(&self.connection).map_err(Unreadable::from)?)
     }
 
-    /// Up to a page of events with a position above `after`, oldest first.
+    /// Returns up to [`MAX_PAGE`] events with a position above `after`, oldest first.
     pub fn read_all(&self, after: Position) -> Result<Vec<Recorded>, ReadError> {
         Ok(read::all(&self.connection, after, MAX_PAGE)?)
     }

@@ -1,4 +1,5 @@
-//! What all events of a command have in common, as JSON in the column `meta`. The command's id has a column of its own.
+//! The metadata that all events of a command share, as JSON in the column `meta`. The command's id has a
+//! column of its own.
 
 use std::borrow::Cow;
 
@@ -6,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{CommandId, Digest, Meta};
 
+/// The content of the column.
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     #[serde(borrow)]
@@ -22,7 +24,7 @@ struct Stored<'a> {
     actor: Cow<'a, str>,
 }
 
-/// The text for the column.
+/// Returns the text for the column.
 pub(super) fn write(meta: &Meta) -> serde_json::Result<String> {
     serde_json::to_string(&Stored {
         command: Cow::Borrowed(meta.command.as_str()),
@@ -35,7 +37,7 @@ pub(super) fn write(meta: &Meta) -> serde_json::Result<String> {
     })
 }
 
-/// Reads what [`write`] wrote.
+/// Parses the output of [`write`].
 pub(super) fn read(command_id: CommandId, text: &str) -> serde_json::Result<Meta> {
     let stored: Stored<'_> = serde_json::from_str(text)?;
     Ok(Meta {

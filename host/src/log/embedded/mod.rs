@@ -1,8 +1,9 @@
-//! The event log in one SQLite file, which every tool for SQLite can read.
+//! The event log in one SQLite file, which any tool for SQLite can read.
 //!
-//! One thread owns the only connection that adds events. It takes everything that waits, commits it in one transaction,
-//! syncs, and only then replies: one sync serves many appends. A second thread does the checkpoints, so that no commit
-//! waits for one. Readers have connections of their own, and see every commit at once and whole.
+//! One thread, the writer, owns the only connection that adds events. It commits all waiting appends in one
+//! transaction, syncs, and only then replies: one sync serves many appends. A second thread does the
+//! checkpoints, so that no commit waits for one. Readers have connections of their own and see each commit
+//! completely as soon as it is made.
 
 mod checkpoint;
 mod copy;
@@ -40,14 +41,14 @@ pub use self::copy::Sequence;
 pub use self::file::LogFile;
 pub use self::schema::OpenError;
 
-/// Appends that may wait: four full groups, about a tenth of a second of work on an ordinary disk. Whoever comes after them
-/// is better told at once than served late.
+/// The largest number of waiting appends: four full groups, about a tenth of a second of work on an ordinary
+/// disk. Beyond it a caller gets an error at once, which is better than a late answer.
 const QUEUE: usize = 4_096;
 
-/// The log of one process in one directory. Dropping it ends it, after everything that was queued is on disk.
+/// The log of one process in one directory. Dropping it closes it once all queued appends are on disk.
 pub struct EmbeddedLog {
-    // The order matters: without the queue the writer ends, and with the writer the checkpointer; then the directory is
-    // free for others.
+    // The order matters: dropping the queue ends the writer, which ends the checkpointer; then the directory
+    // is unlocked.
     queue: SyncSender<Request>,
     tail: Arc<Tail>,
     position: watch::Receiver<Position>,
@@ -58,13 +59,15 @@ pub struct EmbeddedLog {
 }
 
 impl EmbeddedLog {
-    /// Opens the log in `dir`; makes both if they are not there yet. At most one log is open in a directory at a time.
+    /// Opens the log in `dir`, and creates both if they do not exist. Fails if another log is open in the
+    /// directory.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         let (log, _) = Self::open_as(dir, Durability::EveryCommit, copy::refuse)?;
         Ok(log)
     }
 
-    /// `identify` looks at the database before anything is added to it.
+    /// Opens the log once `identify` accepts its database. Returns the sequence from `identify`, as a
+    /// channel.
     fn open_as(
         dir: &Path,
         durability: Durability,
@@ -75,15 +78,15 @@ impl EmbeddedLog {
         let lock = schema::lock(dir)?;
         let (file, connection) = schema::open(dir, durability)?;
         let failed = |source| OpenError::Database { file: file.clone(), source };
-        let (tell_copied, copied) = watch::channel(identify(dir, &connection)?);
+        let (copied_sender, copied) = watch::channel(identify(dir, &connection)?);
         let checkpoints = schema::connect(&file, durability).map_err(failed)?;
-        let (tell_position, position) = watch::channel(last_position(&connection).map_err(failed)?);
+        let (position_sender, position) = watch::channel(last_position(&connection).map_err(failed)?);
 
-        // One signal is enough: it says that there is something to look at.
-        let (tell_checkpointer, committed) = sync_channel(1);
+        // One waiting signal is enough: it says that something was committed.
+        let (checkpoint_signal, committed) = sync_channel(1);
         let (queue, requests) = sync_channel(QUEUE);
         let tail = Arc::new(Tail::default());
-        let writer = Writer::new(connection, tail.clone(), tell_position, tell_copied, tell_checkpointer);
+        let writer = Writer::new(connection, tail.clone(), position_sender, copied_sender, checkpoint_signal);
         let _checkpointer =
             Joined::spawn("log-checkpoint", move || checkpoint::run(&checkpoints, &committed))
                 .map_err(unusable)?;
@@ -92,17 +95,18 @@ impl EmbeddedLog {
         Ok((Self { queue, tail, position, readers, _writer, _checkpointer, _lock: lock }, copied))
     }
 
+    /// Queues a batch for the writer.
     fn enqueue(&self, batch: Vec<Append>, sequence: Option<Sequence>) -> Appending {
-        let (reply, fate) = oneshot::channel();
+        let (reply, outcome) = oneshot::channel();
         match self.queue.try_send(Request { batch, sequence, reply }) {
-            Ok(()) => Box::pin(async { fate.await.unwrap_or_else(|_| Err(WriterGone::error())) }),
+            Ok(()) => Box::pin(async { outcome.await.unwrap_or_else(|_| Err(WriterGone::error())) }),
             Err(TrySendError::Full(_)) => Box::pin(ready(Err(AppendError::Busy))),
             Err(TrySendError::Disconnected(_)) => Box::pin(ready(Err(WriterGone::error()))),
         }
     }
 }
 
-/// The writer has panicked, which it says in the host's own log.
+/// The writer has panicked. The host's own log has the panic.
 #[derive(Debug, thiserror::Error)]
 #[error("the log's writer is gone")]
 struct WriterGone;
@@ -115,7 +119,8 @@ impl WriterGone {
 
 #[async_trait]
 impl EventLog for EmbeddedLog {
-    /// Nobody else writes, so the versions tell the lineages apart.
+    /// Ignores the chain: nobody else writes, so an append on top of a failed one finds a conflicting
+    /// version.
     fn append_in(&self, _: AppendChain, batch: Vec<Append>) -> Appending {
         self.enqueue(batch, None)
     }
@@ -161,6 +166,7 @@ impl EventLog for EmbeddedLog {
     }
 }
 
+/// Returns the position of the last event on disk.
 fn last_position(connection: &Connection) -> rusqlite::Result<Position> {
     connection
         .prepare_cached("SELECT coalesce(max(position), 0) FROM events")?

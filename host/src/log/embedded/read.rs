@@ -1,4 +1,4 @@
-//! From rows to events. Whatever stands in the file, the worst that comes of it is an error.
+//! Reads events from rows. A damaged file gives an error, never a panic or a wrong event.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use super::meta;
 use crate::log::readers::Unreadable;
 use crate::model::{CommandId, Json, Meta, Position, Recorded, StreamId, Version};
 
-/// The largest number that SQLite knows, for bounds that callers made up.
+/// SQLite's largest integer. Larger bounds of callers are lowered to it.
 const LAST: u64 = i64::MAX as u64;
 
-/// The columns that [`Decoder`] reads. CROSS JOIN fixes the order of the loops: the events of a known stream, or the
-/// stream of each event, never a search through all streams.
+/// Selects the columns that [`Decoder`] reads. CROSS JOIN fixes the order of the loops: the events of a known
+/// stream, or the stream of each event, never a search through all streams.
 macro_rules! select {
     ($from:literal) => {
         concat!(
@@ -34,7 +34,8 @@ const ALL: &str = select!(
     WHERE events.position > ?1 ORDER BY events.position LIMIT ?2"
 );
 
-/// From the first event of the command to the end of the stream: whoever asks stops where the next command begins.
+/// From the first event of the command to the end of the stream. The caller stops where the next command
+/// begins.
 const COMMAND: &str = select!(
     "streams CROSS JOIN events ON events.stream = streams.id
     WHERE streams.name = ?1 AND events.version >=
@@ -42,16 +43,17 @@ const COMMAND: &str = select!(
     ORDER BY events.version"
 );
 
-/// The event that holds the meta of its command.
+/// The first event of a command, which holds the metadata.
 const FIRST: &str = "SELECT command_id, meta FROM events WHERE stream = ?1 AND version = ?2";
 
 const VERSION: &str = "
     SELECT coalesce(max(version), 0) FROM events WHERE stream = (SELECT id FROM streams WHERE name = ?1)";
 
-/// `0` is the character behind `/`.
+/// All names that begin with `<aggregate>/`: `0` is the character after `/`.
 const STREAMS: &str = "
     SELECT name FROM streams WHERE name > ?1 AND name < ?2 || '0' ORDER BY name LIMIT ?3";
 
+/// Returns up to `limit` streams of a kind of aggregate, ordered by name, starting behind `after`.
 pub(super) fn streams(
     connection: &Connection,
     aggregate: &str,
@@ -70,11 +72,12 @@ pub(super) fn streams(
     names.map(|name| parse(name?)).collect()
 }
 
-/// 0 for a stream without events.
+/// Returns the version of a stream: [`Version::START`] if it has no events.
 pub(super) fn version(connection: &Connection, stream: &StreamId) -> Result<Version, Unreadable> {
     Ok(connection.prepare_cached(VERSION)?.query_row([stream.as_str()], |row| row.get(0))?)
 }
 
+/// Returns up to `limit` events of a stream, oldest first.
 pub(super) fn stream(
     connection: &Connection,
     stream: &StreamId,
@@ -84,6 +87,7 @@ pub(super) fn stream(
     select(connection, STREAM, (stream.as_str(), after.get().min(LAST), limit), |_| true)
 }
 
+/// Returns up to `limit` events of all streams, oldest first.
 pub(super) fn all(
     connection: &Connection,
     after: Position,
@@ -92,6 +96,7 @@ pub(super) fn all(
     select(connection, ALL, (after.get().min(LAST), limit), |_| true)
 }
 
+/// Returns the events of a command in a stream.
 pub(super) fn command(
     connection: &Connection,
     stream: &StreamId,
@@ -102,7 +107,7 @@ pub(super) fn command(
     })
 }
 
-/// The rows of a query as events, up to the first that is not wanted.
+/// Returns the rows of a query as events, up to the first that is not wanted.
 fn select(
     connection: &Connection,
     sql: &str,
@@ -127,16 +132,18 @@ fn select(
     Ok(events)
 }
 
-/// Reads events one after another, and keeps what the next is likely to share.
+/// Reads events one after another, and keeps the stream and the metadata that the next one is likely to
+/// share.
 struct Decoder<'c> {
     connection: &'c Connection,
     stream: Option<(i64, StreamId)>,
     command: Option<(CommandKey, Arc<Meta>)>,
 }
 
-/// Where the first event of a command is.
+/// The place of the first event of a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct CommandKey {
+    /// The row id of the stream.
     stream: i64,
     version: Version,
 }
@@ -151,7 +158,7 @@ impl Decoder<'_> {
         let first = version
             .get()
             .checked_sub(u64::from(index))
-            .ok_or("its place in its command is before its stream")?;
+            .ok_or("its index in its command is greater than its version")?;
         let key = CommandKey { stream: stream_row, version: Version::new(first) };
         if index == 0 {
             self.command = Some((key, read_meta(row, 6)?));
@@ -178,7 +185,8 @@ impl Decoder<'_> {
         }
     }
 
-    /// The meta of the command that begins at `key`: looked up only if the reading began in the middle of the command.
+    /// Returns the metadata of the command that begins at `key`. Queries it only if the read began within the
+    /// command.
     fn meta(&mut self, key: CommandKey) -> Decoded<Arc<Meta>> {
         match &self.command {
             Some((known, meta)) if *known == key => Ok(Arc::clone(meta)),
@@ -193,7 +201,7 @@ impl Decoder<'_> {
     }
 }
 
-/// The columns `command_id` and `meta`, from `column` on.
+/// Reads the columns `command_id` and `meta`, the first of which is `column`.
 fn read_meta(row: &Row<'_>, column: usize) -> Decoded<Arc<Meta>> {
     let command_id = CommandId::from(row.get::<_, String>(column)?);
     Ok(Arc::new(meta::read(command_id, row.get_ref(column + 1)?.as_str()?)?))

@@ -1,4 +1,4 @@
-//! The file: how it is opened and what is in it.
+//! The log's file: its layout, and the checks when it is opened.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -9,20 +9,20 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 /// The log's database, in the log's directory.
 const FILE: &str = "events.db";
 
-/// Locked as long as the log is open. A file of its own, because SQLite takes its locks from the process that closes any
-/// other handle of the database.
+/// The file that is locked as long as the log is open. Not the database itself: a process loses SQLite's
+/// locks when it closes any other handle of the database.
 const LOCK: &str = "kontor.lock";
 
-/// Tells our files from other SQLite databases.
+/// The id that distinguishes our files from other SQLite databases.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"Kntr");
 
-/// Raised with every change of [`SCHEMA`].
+/// The version of [`SCHEMA`].
 const LAYOUT: i32 = 1;
 
-/// A stream's version is the last one in the index on `(stream, version)`; a column for it would have to be written with
-/// every append. What all events of a command have in common stands with its first one alone, so that the index on
-/// commands has one entry a command; the others of the command follow at the next versions, and `command_index` tells
-/// how far back the first one is.
+/// A stream's version is the last one in the index on `(stream, version)`; a column for it would have to be
+/// written with every append. Only the first event of a command has the metadata that all events of the
+/// command share, so that the index on commands has one entry a command. The other events of the command have
+/// the next versions, and `command_index` is the distance to the first one.
 const SCHEMA: &str = "
     CREATE TABLE streams (
         id INTEGER PRIMARY KEY,
@@ -43,54 +43,104 @@ const SCHEMA: &str = "
     CREATE UNIQUE INDEX events_command ON events (stream, command_id) WHERE command_id IS NOT NULL;
 ";
 
-/// The writer's page cache in KiB: the inner pages of the indexes of some ten million events.
+/// The writer's page cache in KiB, which holds the inner pages of the indexes of some ten million events.
 const WRITER_CACHE_KIB: i32 = 64 * 1_024;
 
-/// Pages in the WAL at which a commit does a checkpoint itself: 64 MB. Under a steady load the checkpoint thread never quite
-/// catches up, and only a checkpoint between two commits lets the WAL begin again; this keeps it from growing for ever,
-/// and recovery short.
+/// The number of pages in the WAL at which a commit does a checkpoint itself: 64 MB. Under a steady load the
+/// checkpoint thread never quite catches up, and only a checkpoint between two commits lets the WAL start
+/// over. This limits its size, and so the time of a recovery.
 const BACKSTOP_PAGES: i32 = 16_384;
 
-/// Why the log cannot be opened. Says what a person can do about it.
+/// The reasons why the log cannot be opened. Each message says how an operator can solve the problem.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// Another process has the log open.
     #[error("{} is in use by another process: stop that one, or choose another directory", dir.display())]
-    Locked { dir: PathBuf },
+    Locked {
+        /// The log's directory.
+        dir: PathBuf,
+    },
+    /// The directory has no log to read.
     #[error("{} holds no event log: name the data directory of a host", dir.display())]
-    NoLog { dir: PathBuf },
+    NoLog {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The file is not one of Kontor.
     #[error("{} is not an event log of Kontor: move it away, or choose another directory", file.display())]
-    NotALog { file: PathBuf },
+    NotALog {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A newer version of Kontor has written the file.
     #[error(
-        "{} was written by a newer version of Kontor (layout {found}, this one knows {LAYOUT}): use that version",
+        "{} was written by a newer version of Kontor (layout {found}, this one knows {LAYOUT}): \
+         use that version",
         file.display()
     )]
-    Newer { file: PathBuf, found: i32 },
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// The version of its layout.
+        found: i32,
+    },
+    /// The file system has no support for a write-ahead log.
     #[error(
         "{} cannot hold a database with a write-ahead log: choose a directory on a local disk",
         file.display()
     )]
-    NoWal { file: PathBuf },
+    NoWal {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The directory holds the copy of a stream, and an embedded log was asked for.
     #[error(
-        "{} is a copy of another log ({source_name}): set `log` in the configuration as it was, or choose another directory",
+        "{} is a copy of another log ({source_name}): set `log` in the configuration as it was, or choose \
+         another directory",
         dir.display()
     )]
-    Copy { dir: PathBuf, source_name: String },
+    Copy {
+        /// The directory.
+        dir: PathBuf,
+        /// The stream that is copied.
+        source_name: String,
+    },
+    /// The directory holds something other than a copy of the wanted stream.
     #[error(
         "{} holds {holds}, so it cannot become a copy of {wanted}: choose an empty directory", dir.display()
     )]
-    NotACopy { dir: PathBuf, holds: String, wanted: String },
+    NotACopy {
+        /// The directory.
+        dir: PathBuf,
+        /// A phrase for its content.
+        holds: String,
+        /// The stream to copy.
+        wanted: String,
+    },
+    /// The directory cannot be created, locked or written to.
     #[error("{} cannot be used as a data directory", dir.display())]
-    Directory { dir: PathBuf, source: io::Error },
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// SQLite cannot open the file.
     #[error("{} cannot be opened", file.display())]
-    Database { file: PathBuf, source: rusqlite::Error },
+    Database {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: rusqlite::Error,
+    },
 }
 
-/// The log's database in its directory.
+/// Returns the path of the database in the log's directory.
 pub(super) fn file(dir: &Path) -> PathBuf {
     dir.join(FILE)
 }
 
-/// Makes the directory if it is not there yet, and makes sure that it outlives a power cut.
+/// Creates the directory if it does not exist, and syncs its parent so that it outlives a power cut.
 pub(super) fn make_directory(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -102,7 +152,7 @@ pub(super) fn make_directory(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Keeps every other log out of the directory until the file is closed.
+/// Locks the directory against other processes until the file is closed.
 pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
     let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
     let file =
@@ -114,16 +164,16 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// When a commit is on disk.
+/// The time at which a commit is on disk.
 #[derive(Clone, Copy)]
 pub(super) enum Durability {
-    /// As soon as it returns.
+    /// When it returns.
     EveryCommit,
-    /// At the next checkpoint; a power cut takes the last commits away, whole.
+    /// At the next checkpoint. A power cut loses the commits since the last one, each completely.
     EveryCheckpoint,
 }
 
-/// The database, made if it is not there yet, with one connection that writes.
+/// Opens the database, and creates it if it does not exist. Returns its file and the writer's connection.
 pub(super) fn open(dir: &Path, durability: Durability) -> Result<(PathBuf, Connection), OpenError> {
     let file = file(dir);
     let failed = failed(&file);
@@ -142,7 +192,7 @@ pub(super) fn open(dir: &Path, durability: Durability) -> Result<(PathBuf, Conne
     Ok((file, connection))
 }
 
-/// Why a file cannot be opened, from what SQLite says.
+/// Returns the conversion of SQLite's errors about a file.
 pub(super) fn failed(file: &Path) -> impl Fn(rusqlite::Error) -> OpenError + use<> {
     let file = file.to_owned();
     move |source| match source.sqlite_error_code() {
@@ -151,7 +201,7 @@ pub(super) fn failed(file: &Path) -> impl Fn(rusqlite::Error) -> OpenError + use
     }
 }
 
-/// A connection that can write.
+/// Opens a connection that can write.
 pub(super) fn connect(file: &Path, durability: Durability) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -164,7 +214,7 @@ pub(super) fn connect(file: &Path, durability: Durability) -> rusqlite::Result<C
     Ok(connection)
 }
 
-/// Refuses files that are not ours, before anything is written to them. True if the file is a new one.
+/// Refuses files that are not ours, before anything is written to them. Returns whether the file is new.
 pub(super) fn identify(
     connection: &Connection,
     file: &Path,
@@ -182,7 +232,7 @@ pub(super) fn identify(
     }
 }
 
-/// All of the layout or nothing of it.
+/// Creates the whole layout in one transaction.
 fn create(connection: &Connection) -> rusqlite::Result<()> {
     let transaction = connection.unchecked_transaction()?;
     transaction.execute_batch(SCHEMA)?;

@@ -1,5 +1,5 @@
-//! The newest events in memory. Projections and sagas follow the log closely, so what has just been written is read again
-//! several times; here that costs neither the disk nor a thread.
+//! The newest events in memory. Projections and sagas follow the log closely, so each new event is read
+//! several times; from here such a read needs neither the disk nor a thread.
 
 use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
@@ -7,11 +7,13 @@ use std::sync::{PoisonError, RwLock};
 use crate::log::{Append, MAX_PAGE};
 use crate::model::{Position, Recorded};
 
-/// Events kept: four pages. Who is further behind is late anyway, and reads from the disk.
+/// The number of events kept: four pages. A reader that is further behind is late anyway, and reads from
+/// disk.
 const MAX_EVENTS: usize = 4 * MAX_PAGE;
-/// Bytes of their payloads together.
+/// The bytes of their payloads together.
 const MAX_BYTES: usize = 16 << 20;
 
+/// The end of the log in memory.
 #[derive(Default)]
 pub(super) struct Tail(RwLock<Kept>);
 
@@ -19,12 +21,12 @@ pub(super) struct Tail(RwLock<Kept>);
 struct Kept {
     /// Oldest first, without a gap.
     events: VecDeque<Recorded>,
-    /// Of their payloads.
+    /// The bytes of their payloads.
     bytes: usize,
 }
 
 impl Tail {
-    /// Adds events that are on disk, and that come right after those before.
+    /// Adds events that are on disk. They must follow the previous ones without a gap.
     pub(super) fn extend(&self, events: impl Iterator<Item = Recorded>) {
         let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for event in events {
@@ -37,7 +39,7 @@ impl Tail {
         }
     }
 
-    /// Up to `limit` events after a position, oldest first. None if not all of them are here.
+    /// Returns up to `limit` events after a position, oldest first. `None`: not all of them are here.
     pub(super) fn after(&self, after: Position, limit: usize) -> Option<Vec<Recorded>> {
         let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let oldest = kept.events.front()?;
@@ -49,7 +51,7 @@ impl Tail {
     }
 }
 
-/// The events of a batch as the log has them once the last of them is at position `last`.
+/// Returns the events of a batch as they are recorded. `last`: the position of the last one.
 pub(super) fn recorded(batch: &[Append], last: Position) -> impl Iterator<Item = Recorded> {
     let events = batch.iter().flat_map(|append| (0..).zip(&append.events).map(move |event| (append, event)));
     let count = batch.iter().map(|append| append.events.len()).sum();
@@ -87,7 +89,7 @@ mod tests {
         Append { stream, expected, events: payloads.iter().map(event).collect(), meta: meta.into() }
     }
 
-    /// A tail with events at the positions up to `last`, all with the same payload.
+    /// Returns a tail with events at the positions up to `last`, all with the same payload.
     fn tail(last: u64, payload: &Json) -> Tail {
         let tail = Tail::default();
         for position in 1..=last {
@@ -132,12 +134,12 @@ mod tests {
     fn a_batch_is_recorded_as_it_was_appended() {
         let [one, two] = [1, 2].map(|number| Json::of(&number).unwrap());
         let batch = [append("a", 4, &[one.clone(), two]), append("b", 0, &[one])];
-        let told: Vec<_> = recorded(&batch, Position::new(9))
+        let found: Vec<_> = recorded(&batch, Position::new(9))
             .map(|event| (event.position.get(), event.stream.to_string(), event.version.get(), event.index))
             .collect();
         let expected = [(7, "thing/a", 5, 0), (8, "thing/a", 6, 1), (9, "thing/b", 1, 0)];
         assert_eq!(
-            told,
+            found,
             expected.map(|(position, stream, version, index)| (position, stream.to_owned(), version, index))
         );
     }

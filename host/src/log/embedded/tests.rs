@@ -1,4 +1,4 @@
-//! What concerns this log alone. What concerns every log is in the conformance suite of the testkit.
+//! Tests of this log alone. Tests of all logs are in the conformance suite of the testkit.
 
 use std::path::Path;
 
@@ -103,7 +103,7 @@ async fn a_full_queue_says_so_at_once_and_loses_nothing() {
     in_the_way.execute_batch("BEGIN IMMEDIATE").unwrap();
 
     let mut waiting = Vec::new();
-    // What the writer has already taken does not count as waiting.
+    // Appends that the writer has already taken are not in the queue.
     for version in 0..=2 * QUEUE as u64 {
         waiting.push(log.append(vec![append(version * 2)]));
     }
@@ -115,14 +115,15 @@ async fn a_full_queue_says_so_at_once_and_loses_nothing() {
     for append in waiting {
         match append.await {
             Ok(_) => accepted += 1,
-            // The writer may make room after the first refusal; what comes in then stands on what was refused.
+            // After the first refusal the writer may make room. Later appends then expect the version that
+            // the refused one would have left.
             Err(AppendError::Busy | AppendError::Conflict { .. }) => {}
             Err(error) => panic!("{error}"),
         }
     }
     assert!(accepted >= QUEUE);
     let end = log.read(&thing(), Version::START.after(2 * accepted - 1), 10).await.unwrap();
-    assert_eq!(end.len(), 1, "what was accepted is there, and nothing else");
+    assert_eq!(end.len(), 1, "accepted appends are recorded, and nothing else");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! The one thread that writes: everything that waits goes to disk in one transaction.
+//! The only thread that writes. It commits all waiting appends in one transaction.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -10,13 +10,15 @@ use tokio::sync::{oneshot, watch};
 use super::copy::{self, Sequence};
 use super::meta;
 use super::tail::{self, Tail};
+use crate::error::Chain;
 use crate::log::{Append, AppendError, Appended};
 use crate::model::{Position, Recorded, StreamId, Version};
 
-/// Appends committed together. More would only make the first of them wait longer: the cost of the sync is spread by then.
+/// The largest number of appends committed together. More would only make the first of them wait longer: by
+/// then each bears little of the cost of the sync.
 const MAX_GROUP: usize = 1_024;
 
-/// Streams whose heads are remembered, so that an append need not look them up: about 10 MB.
+/// The number of streams whose heads are cached, so that an append need not query them: about 10 MB.
 const MAX_HEADS: usize = 65_536;
 
 const FIND_STREAM: &str = "
@@ -24,53 +26,57 @@ const FIND_STREAM: &str = "
 
 const ADD_STREAM: &str = "INSERT INTO streams (name) VALUES (?1)";
 
-/// Adds nothing if the command is already there; anything else that is in the way is an error.
+/// Adds nothing if the command is already recorded. Any other conflict is an error.
 const ADD_EVENT: &str = "
     INSERT INTO events (position, stream, version, command_index, name, payload, command_id, meta)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
     ON CONFLICT (stream, command_id) WHERE command_id IS NOT NULL DO NOTHING";
 
+/// A batch to append.
 pub(super) struct Request {
     pub(super) batch: Vec<Append>,
-    /// In a copy: the batch's place in the original.
+    /// The message of the batch in the stream that is copied. `None`: the log is no copy.
     pub(super) sequence: Option<Sequence>,
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
 }
 
+/// The state of the thread.
 pub(super) struct Writer {
     connection: Connection,
     heads: Cache<StreamId, Head>,
-    /// What was written last. Gets the events after the commit and before the position moves.
+    /// The newest events. Receives them after the commit and before the position moves.
     tail: Arc<Tail>,
-    /// Where what is on disk ends. Moves after the commit and before the replies.
+    /// The position of the last event on disk. Moves after the commit and before the replies.
     position: watch::Sender<Position>,
-    /// In a copy: how much of the original it has. Moves with the position.
+    /// The last copied message, if the log is a copy. Moves with the position.
     copied: watch::Sender<Sequence>,
-    /// Told after every commit.
+    /// Signals each commit.
     checkpointer: SyncSender<()>,
 }
 
-/// Where a stream ends, on disk or in the transaction under way.
+/// The end of a stream, on disk or in the current transaction.
 #[derive(Clone, Copy)]
 struct Head {
+    /// The row id of the stream.
     row: i64,
     version: Version,
 }
 
-/// What one transaction did.
+/// The result of a transaction.
 struct Written {
+    /// The position of its last event.
     position: Position,
-    /// Of the last batch that has one.
+    /// The message of the last batch that has one.
     sequence: Option<Sequence>,
-    /// In the order of the group.
-    fates: Vec<Result<Appended, AppendError>>,
+    /// The outcome of each batch, in the order of the group.
+    outcomes: Vec<Result<Appended, AppendError>>,
 }
 
 impl Written {
-    /// The events of the group that were written.
+    /// Returns the events of the group that were written.
     fn events(&self, group: &[Request]) -> impl Iterator<Item = Recorded> {
-        let fates = group.iter().zip(&self.fates);
-        let written = fates.filter_map(|(request, fate)| Some((request, fate.as_ref().ok()?)));
+        let outcomes = group.iter().zip(&self.outcomes);
+        let written = outcomes.filter_map(|(request, outcome)| Some((request, outcome.as_ref().ok()?)));
         written.flat_map(|(request, appended)| tail::recorded(&request.batch, appended.position))
     }
 }
@@ -86,7 +92,7 @@ impl Writer {
         Self { connection, heads: Cache::new(MAX_HEADS), tail, position, copied, checkpointer }
     }
 
-    /// Works until nobody can send any more, and everything that was sent is done.
+    /// Writes requests until the channel is closed and empty.
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
         let mut group = Vec::with_capacity(MAX_GROUP);
         while let Ok(first) = requests.recv() {
@@ -102,6 +108,7 @@ impl Writer {
         }
     }
 
+    /// Writes a group in one transaction.
     fn write(&mut self, group: &[Request]) -> rusqlite::Result<Written> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let written = Pass::begin(&transaction, &mut self.heads)?.write(group)?;
@@ -109,6 +116,7 @@ impl Writer {
         Ok(written)
     }
 
+    /// Moves the position and replies to the callers of a committed group.
     fn acknowledge(&self, group: impl Iterator<Item = Request>, written: Written) {
         self.position.send_if_modified(|position| {
             let moved = *position != written.position;
@@ -118,30 +126,32 @@ impl Writer {
         if let Some(sequence) = written.sequence {
             self.copied.send_replace(sequence);
         }
-        // A full channel has a signal in it that has not been seen yet, which serves as well.
+        // Err: the channel already has a signal.
         let _ = self.checkpointer.try_send(());
-        for (request, fate) in group.zip(written.fates) {
-            // Who has stopped waiting does not want to know.
-            let _ = request.reply.send(fate);
+        for (request, outcome) in group.zip(written.outcomes) {
+            // Err: the caller has stopped waiting.
+            let _ = request.reply.send(outcome);
         }
     }
 
+    /// Replies to the callers of a group whose transaction failed.
     fn give_up(&mut self, group: impl Iterator<Item = Request>, error: rusqlite::Error) {
-        tracing::error!(error = &error as &dyn std::error::Error, "the event log cannot be written");
-        // They were those of the transaction that is no more.
+        tracing::error!(error = %Chain(&error), "cannot write the event log; all waiting appends fail");
+        // They are those of the transaction that was rolled back.
         self.heads.clear();
         let error = Arc::new(error);
         for request in group {
+            // Err: the caller has stopped waiting.
             let _ = request.reply.send(Err(AppendError::Failed(error.clone())));
         }
     }
 }
 
-/// Why a batch was not written.
+/// The reasons why a batch was not written.
 enum Refused {
-    /// It does not fit, which concerns no other batch.
+    /// The batch conflicts with the log. Other batches are not affected.
     Batch(AppendError),
-    /// The database failed, and with it the transaction.
+    /// The database failed, so the whole transaction does.
     Database(rusqlite::Error),
 }
 
@@ -151,14 +161,14 @@ impl From<rusqlite::Error> for Refused {
     }
 }
 
-/// One transaction under way.
+/// The current transaction.
 struct Pass<'a> {
     transaction: &'a Transaction<'a>,
     heads: &'a mut Cache<StreamId, Head>,
     find_stream: CachedStatement<'a>,
     add_stream: CachedStatement<'a>,
     add_event: CachedStatement<'a>,
-    /// Of the last event written.
+    /// The position of the last event written.
     position: Position,
 }
 
@@ -178,9 +188,9 @@ impl<'a> Pass<'a> {
     }
 
     fn write(mut self, group: &[Request]) -> rusqlite::Result<Written> {
-        let mut fates = Vec::with_capacity(group.len());
+        let mut outcomes = Vec::with_capacity(group.len());
         for request in group {
-            fates.push(match self.add_batch(&request.batch) {
+            outcomes.push(match self.add_batch(&request.batch) {
                 Ok(()) => Ok(Appended { position: self.position }),
                 Err(Refused::Batch(error)) => Err(error),
                 Err(Refused::Database(error)) => return Err(error),
@@ -190,11 +200,11 @@ impl<'a> Pass<'a> {
         if let Some(sequence) = sequence {
             copy::remember(self.transaction, sequence)?;
         }
-        Ok(Written { position: self.position, sequence, fates })
+        Ok(Written { position: self.position, sequence, outcomes })
     }
 
-    /// Writes a batch whole or not at all. An append is refused before it has written anything, so only a batch of
-    /// several needs a savepoint.
+    /// Writes a batch completely or not at all. An append is refused before it has written anything, so only
+    /// a batch of several appends needs a savepoint.
     fn add_batch(&mut self, batch: &[Append]) -> Result<(), Refused> {
         if let [append] = batch {
             return self.add(append);
@@ -213,6 +223,7 @@ impl<'a> Pass<'a> {
         added
     }
 
+    /// Writes one append, unless it conflicts with the log.
     fn add(&mut self, append: &Append) -> Result<(), Refused> {
         let Append { stream, expected, events, meta } = append;
         let head = self.head(stream)?;
@@ -255,7 +266,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// None for a stream without events.
+    /// Returns the end of a stream. `None`: it has no events.
     fn head(&mut self, stream: &StreamId) -> rusqlite::Result<Option<Head>> {
         if let Some(head) = self.heads.get(stream) {
             return Ok(Some(*head));
@@ -310,13 +321,13 @@ mod tests {
             .collect()
     }
 
-    /// What became of each batch: the position it ended at, or why it was refused.
-    fn fates(written: &Written) -> Vec<String> {
-        let fate = |fate: &Result<Appended, AppendError>| match fate {
+    /// Returns the outcome of each batch as text: its last position, or the error.
+    fn outcomes(written: &Written) -> Vec<String> {
+        let outcome = |outcome: &Result<Appended, AppendError>| match outcome {
             Ok(appended) => appended.position.to_string(),
             Err(error) => error.to_string(),
         };
-        written.fates.iter().map(fate).collect()
+        written.outcomes.iter().map(outcome).collect()
     }
 
     #[test]
@@ -341,7 +352,7 @@ mod tests {
             "stream thing/b is at version 2, not 0",
             "12",
         ];
-        assert_eq!(fates(&written), expected);
+        assert_eq!(outcomes(&written), expected);
         assert_eq!(last_position(&writer.connection).unwrap(), Position::new(12));
     }
 
@@ -364,6 +375,6 @@ mod tests {
         assert_eq!(last_position(&writer.connection).unwrap(), Position::new(2));
 
         let written = writer.write(&group([vec![append("a", 2, "2")], vec![append("b", 0, "3")]])).unwrap();
-        assert_eq!(fates(&written), ["4", "6"]);
+        assert_eq!(outcomes(&written), ["4", "6"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps the local copy up with the stream.
+//! Keeps the local copy up to date with the stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,51 +8,54 @@ use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::push::Order
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::Sequence;
-use super::landings::Landings;
+use super::pending_appends::PendingAppends;
 use super::wire::{Message, PublishId};
+use crate::clock::deadline_after;
+use crate::error::Chain;
 use crate::log::embedded::LocalCopy;
 use crate::log::{Append, AppendError, Appended};
 
-/// Messages on their way into the copy at once: two of its largest groups, so that the next one is always ready.
+/// The largest number of messages that are being copied: two of the largest groups of the copy, so that the
+/// next group is always ready.
 const MAX_APPLYING: usize = 2_048;
-/// The wait before following again when it was broken off.
+/// The wait before the stream is followed again after an error.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a message that is known to be in the stream may not come before it is followed anew: the server that delivers
-/// may be gone without the connection being so.
+/// The time after which the stream is followed again if a stored message has not been delivered. The server
+/// that delivers may be gone although the connection is up.
 const STALLED: Duration = Duration::from_secs(1);
-/// For one question to the servers. Without a leader nobody answers.
-const ANSWERED: Duration = Duration::from_secs(1);
+/// The timeout of one request to the servers. Without a leader none of them answers.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Copies the messages of the stream.
 pub(super) struct Follower {
     pub(super) client: Client,
-    /// Of the stream.
+    /// The name of the stream.
     pub(super) name: String,
     pub(super) copy: Arc<LocalCopy>,
-    pub(super) landings: Arc<Landings>,
+    pub(super) pending: Arc<PendingAppends>,
 }
 
-/// Why following was broken off.
+/// The reasons why the stream cannot be followed any further.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error("the stream cannot be followed")]
     Nats(#[from] async_nats::Error),
-    #[error("the server has ended the delivery")]
+    #[error("the server has ended the delivery of messages")]
     Ended,
-    #[error("messages that are in the stream do not come")]
+    #[error("messages of the stream are not delivered")]
     Stalled,
     #[error(
-        "message {missing} of the stream is missing: it has been deleted or purged; restore the stream from a backup, or \
-         begin with another"
+        "message {missing} of the stream is missing: it has been deleted or purged; restore the stream from \
+         a backup, or start with a new one"
     )]
     Gap { missing: Sequence },
     #[error(transparent)]
     Copy(#[from] AppendError),
 }
 
-/// A message on its way into the copy.
+/// A message that the copy has processed.
 struct Applied {
     sequence: Sequence,
     publisher: Option<PublishId>,
@@ -60,7 +63,7 @@ struct Applied {
 }
 
 impl Follower {
-    /// Until `stop` is closed.
+    /// Follows the stream until `stop` is closed, again after each error.
     pub(super) async fn run(self, mut stop: watch::Receiver<()>) {
         loop {
             let broken = tokio::select! {
@@ -69,9 +72,9 @@ impl Follower {
                 Err(broken) = self.follow() => broken,
             };
             tracing::warn!(
-                error = crate::error::with_causes(&broken),
+                error = %Chain(&broken),
                 stream = self.name,
-                "the log's stream is not followed; trying again"
+                "cannot follow the log's stream; trying again"
             );
             tokio::select! {
                 biased;
@@ -81,10 +84,11 @@ impl Follower {
         }
     }
 
+    /// Follows the stream from the end of the copy until an error.
     async fn follow(&self) -> Result<std::convert::Infallible, Broken> {
         let mut last = *self.copy.sequence().borrow();
         let mut context = jetstream::new(self.client.clone());
-        context.set_timeout(ANSWERED);
+        context.set_timeout(REQUEST_TIMEOUT);
         let stream = context.get_stream_no_info(&self.name).await;
         let config = OrderedConfig {
             deliver_subject: self.client.new_inbox(),
@@ -95,38 +99,38 @@ impl Follower {
         let mut messages = consumer.messages().await.map_err(boxed)?;
         let mut applying = FuturesOrdered::new();
         let mut batch = Vec::new();
-        let mut looked = last;
-        let mut look = tokio::time::interval_at(Instant::now() + STALLED, STALLED);
+        let mut last_at_check = last;
+        let mut checks = tokio::time::interval_at(deadline_after(STALLED), STALLED);
         let broken = loop {
             tokio::select! {
                 biased;
                 Some(applied) = applying.next(), if !applying.is_empty() => {
-                    if let Err(error) = self.land(applied) {
+                    if let Err(error) = self.resolve(applied) {
                         break error.into();
                     }
                 }
-                _ = look.tick() => {
-                    if looked == last && last < self.landings.last_stored() {
+                _ = checks.tick() => {
+                    if last_at_check == last && last < self.pending.last_stored() {
                         break Broken::Stalled;
                     }
-                    looked = last;
+                    last_at_check = last;
                 }
                 message = messages.next(), if applying.len() < MAX_APPLYING => {
                     match self.next(message, &mut last) {
-                        Ok(message) => applying.extend(self.take_in(message, &mut batch)),
+                        Ok(message) => applying.extend(self.apply(message, &mut batch)),
                         Err(broken) => break broken,
                     }
                 }
             }
         };
-        // Whoever follows again begins behind what is on its way.
+        // The next attempt starts behind the messages that are being copied.
         while let Some(applied) = applying.next().await {
-            self.land(applied)?;
+            self.resolve(applied)?;
         }
         Err(broken)
     }
 
-    /// The next message, without a gap before it.
+    /// Returns the next message. Fails if there is a gap before it.
     fn next(
         &self,
         message: Option<Result<jetstream::Message, impl std::error::Error + Send + Sync + 'static>>,
@@ -141,8 +145,9 @@ impl Follower {
         Ok((sequence, message))
     }
 
-    /// Starts to add a message to the copy; one of several of a batch with the last of them.
-    fn take_in(
+    /// Starts to append a message to the copy. The messages of a batch are appended together with the last of
+    /// them.
+    fn apply(
         &self,
         (sequence, message): (Sequence, jetstream::Message),
         batch: &mut Vec<Append>,
@@ -157,9 +162,9 @@ impl Follower {
             }
             Err(error) => {
                 tracing::error!(
-                    %error,
+                    error = %Chain(&error),
                     sequence = sequence.get(),
-                    "a message of the log's stream is not of Kontor; it is left out"
+                    "a message of the log's stream was not written by Kontor; it is left out"
                 );
                 batch.clear();
             }
@@ -169,25 +174,26 @@ impl Follower {
         Some(async move { Applied { sequence, publisher, outcome: applying.await } })
     }
 
-    /// Tells the publisher. An error is one of the copy itself.
-    fn land(&self, Applied { sequence, publisher, outcome }: Applied) -> Result<(), AppendError> {
+    /// Reports the outcome of a message to its publisher. Fails if the copy itself has failed.
+    fn resolve(&self, Applied { sequence, publisher, outcome }: Applied) -> Result<(), AppendError> {
         match &outcome {
             Ok(_) => {}
             Err(error @ (AppendError::Conflict { .. } | AppendError::Duplicate { .. })) => {
-                // Every copy refuses it alike.
+                // Every copy refuses it in the same way.
                 tracing::error!(
-                    %error,
+                    error = %Chain(error),
                     sequence = sequence.get(),
-                    "a message of the log's stream does not fit; it is left out"
+                    "a message of the log's stream conflicts with earlier ones; it is left out"
                 );
             }
             Err(error) => return Err(error.clone()),
         }
-        self.landings.land(sequence, publisher, outcome);
+        self.pending.resolve(sequence, publisher, outcome);
         Ok(())
     }
 }
 
+/// Converts an error of the NATS client.
 fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> Broken {
     Broken::Nats(error.into())
 }

@@ -1,4 +1,4 @@
-//! How appends get into the stream: each message on the condition that its event stream still ends where it did.
+//! Publishes appends, each message on the condition that its event stream still has the expected end.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,53 +12,55 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Sequence;
-use super::landings::{Landed, Landing, Landings};
-use super::lanes::{Group, Head, Lanes, Request};
+use super::pending_appends::{Outcome, PendingAppend, PendingAppends};
+use super::stream_queues::{Group, Head, Request, StreamQueues};
 use super::wire::{self, Message, PublishId};
-use crate::error::with_causes;
 use crate::log::embedded::LocalCopy;
 use crate::log::{AppendError, Appended, EventLog as _};
 use crate::model::{StreamId, Version};
 
-/// How long the fate of an append may be open, electing another leader (4.3 to 6.4 s) included. After it nobody knows.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// How long one attempt waits for its acknowledgement.
-const ACKNOWLEDGED: Duration = Duration::from_secs(2);
-/// The wait before the next attempt, if the server could not take one.
+/// The longest wait for the outcome of an append. An election of another leader (4.3 to 6.4 s) fits in. After
+/// it the outcome counts as unknown.
+const OUTCOME_TIMEOUT: Duration = Duration::from_secs(15);
+/// The timeout of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// The wait before the next attempt after a transient failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// See the server's ADR-50. The last message of a batch commits it.
+/// The headers of atomic batches, from ADR-50 of the NATS server. The last message of a batch commits it.
 const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 
-/// The server's numbers of errors.
+/// Error codes of the NATS server.
 const WRONG_LAST_SEQUENCE: u32 = 10_071;
 const NO_MESSAGE_FOUND: u32 = 10_037;
-/// Of the numbers of HTTP: no leader, a full queue, and the like.
+/// A status as in HTTP: no leader, a full queue, and the like.
 const UNAVAILABLE: u32 = 503;
-/// Too many batches at once; now and then also without that.
+/// Too many batches at once. Now and then the server answers so without that reason.
 const BATCHES_BUSY: u32 = 10_164;
 
+/// Publishes the appends of this process.
 pub(super) struct Publisher {
     pub(super) client: Client,
-    /// Of the stream.
+    /// The name of the stream.
     pub(super) name: String,
     pub(super) copy: Arc<LocalCopy>,
-    pub(super) landings: Arc<Landings>,
-    pub(super) lanes: Mutex<Lanes>,
+    pub(super) pending: Arc<PendingAppends>,
+    pub(super) queues: Mutex<StreamQueues>,
 }
 
-/// What the server answers to a publish, or to a request for a message.
+/// The server's answer to a publication, or to a request for a message.
 #[derive(Deserialize)]
 struct Reply {
-    /// With one, nothing else counts.
+    /// The error, in which case the other members are absent.
     error: Option<Refusal>,
     #[serde(default)]
     seq: Sequence,
     message: Option<StoredMessage>,
 }
 
+/// An error in an answer of the server.
 #[derive(Debug, Deserialize, thiserror::Error)]
 #[error("{description} (error {err_code} of the NATS server)")]
 struct Refusal {
@@ -72,27 +74,28 @@ struct StoredMessage {
     seq: Sequence,
 }
 
+/// The reasons why a message was not published.
 #[derive(Debug, thiserror::Error)]
 enum NatsError {
-    #[error("the NATS server cannot be reached")]
+    #[error("a request to the NATS server failed")]
     Request(#[from] async_nats::RequestError),
-    #[error("the NATS server refuses: {0}")]
+    #[error("the NATS server refused the message")]
     Refused(#[from] Refusal),
-    #[error("the NATS server answers what is not its protocol")]
+    #[error("the answer of the NATS server cannot be parsed")]
     Protocol(#[from] serde_json::Error),
-    #[error("no answer in {} s that would tell what has become of it", PATIENCE.as_secs())]
-    NotKnown,
-    #[error("the NATS server cannot be reached")]
+    #[error("the outcome is unknown after {} s", OUTCOME_TIMEOUT.as_secs())]
+    Unknown,
+    #[error("a message cannot be sent to the NATS server")]
     Publish(#[from] async_nats::PublishError),
 }
 
 impl From<NatsError> for AppendError {
     fn from(error: NatsError) -> Self {
-        match &error {
+        match error {
             NatsError::Request(request) if request.kind() == RequestErrorKind::MaxPayloadExceeded => {
-                Self::TooLarge(with_causes(&error))
+                Self::TooLarge(Arc::new(request))
             }
-            _ => Self::Failed(Arc::new(error)),
+            error => Self::Failed(Arc::new(error)),
         }
     }
 }
@@ -100,96 +103,101 @@ impl From<NatsError> for AppendError {
 /// One event stream's share of a group.
 struct Part<'a> {
     stream: &'a StreamId,
-    /// The version of the stream before and after.
+    /// The version of the stream before.
     expected: Version,
+    /// The version of the stream after.
     leaves: Version,
     subject: String,
     payload: Bytes,
 }
 
-/// How far a group has come.
+/// The state of a group after an attempt to publish it.
 enum Sent {
-    /// It is in the stream, and will come by.
+    /// It is in the stream, and the copy will receive it.
     Stored,
-    Landed(Landed),
-    /// One of the event streams has ended elsewhere.
+    /// The copy has received it, or nothing had to be written.
+    Complete(Outcome),
+    /// Another append to one of the event streams came first.
     Overtaken,
 }
 
 impl Publisher {
-    /// Gives a request its place in the order and starts what can go out. None if too many wait.
+    /// Queues a request, and starts to publish the group that is ready. `None`: too many are waiting.
     pub(super) fn enqueue(self: &Arc<Self>, request: Request) -> Option<()> {
-        let ready = self.lanes().push(request).ok()?;
+        let ready = self.queues().push(request).ok()?;
         self.start(ready);
         Some(())
     }
 
+    /// Publishes groups in the background.
     fn start(self: &Arc<Self>, groups: impl IntoIterator<Item = Group>) {
         for group in groups {
-            tokio::spawn(self.clone().carry_out(group));
+            tokio::spawn(self.clone().process(group));
         }
     }
 
-    /// Brings a group out and tells it what has become of it.
-    async fn carry_out(self: Arc<Self>, group: Group) {
-        let fate = self.fate(&group).await;
-        // Whoever is told may let go of the log, which is to be free then.
+    /// Publishes a group, and replies to its callers.
+    async fn process(self: Arc<Self>, group: Group) {
+        let outcome = self.outcome(&group).await;
+        // Before the replies: a caller that gets one may drop the log, which must be closed then.
         drop(self);
         let mut behind = group.requests.iter().map(Request::events).sum::<usize>();
         for request in group.requests {
             behind -= request.events();
-            let fate =
-                fate.clone().map(|Appended { position }| Appended { position: position.before(behind) });
+            let outcome =
+                outcome.clone().map(|Appended { position }| Appended { position: position.before(behind) });
             // Err: nobody waits any more.
-            let _ = request.reply.send(fate);
+            let _ = request.reply.send(outcome);
         }
     }
 
-    /// Lets the next groups go as soon as they know what they are bound to.
-    async fn fate(self: &Arc<Self>, group: &Group) -> Landed {
-        let mut landing = self.landings.expect();
-        let failure = self.lanes().failure(group);
+    /// Publishes a group and waits for its outcome. Starts the next groups as soon as the ends of its streams
+    /// are known, which they expect.
+    async fn outcome(self: &Arc<Self>, group: &Group) -> Outcome {
+        let mut pending = self.pending.register();
+        let failure = self.queues().failure(group);
         let sent = match failure {
             Some(error) => Err(error),
-            None => match timeout(PATIENCE, self.bring(group, &mut landing)).await {
+            None => match timeout(OUTCOME_TIMEOUT, self.publish(group, &mut pending)).await {
                 Ok(sent) => sent,
-                Err(_) => Err(NatsError::NotKnown.into()),
+                Err(_) => Err(NatsError::Unknown.into()),
             },
         };
         let ready = {
-            let mut lanes = self.lanes();
-            if let Err(error) | Ok(Sent::Landed(Err(error))) = &sent {
-                lanes.fail(group, error);
+            let mut queues = self.queues();
+            if let Err(error) | Ok(Sent::Complete(Err(error))) = &sent {
+                queues.fail(group, error);
             }
-            lanes.done(&group.streams)
+            queues.done(&group.streams)
         };
         self.start(ready);
-        let landed = match sent? {
-            Sent::Landed(landed) => landed,
-            _ => match timeout(PATIENCE, &mut landing.landed).await {
-                Ok(Ok(landed)) => landed,
-                _ => Err(NatsError::NotKnown.into()),
+        let outcome = match sent? {
+            Sent::Complete(outcome) => outcome,
+            _ => match timeout(OUTCOME_TIMEOUT, &mut pending.outcome).await {
+                Ok(Ok(outcome)) => outcome,
+                _ => Err(NatsError::Unknown.into()),
             },
         };
-        landed.inspect_err(|error| self.lanes().fail(group, error))
+        outcome.inspect_err(|error| self.queues().fail(group, error))
     }
 
-    /// Publishes a group on top of what its streams end with, as often as others come first without changing anything.
-    async fn bring(&self, group: &Group, landing: &mut Landing<'_>) -> Result<Sent, AppendError> {
+    /// Publishes a group on top of its streams. Retries when other messages came first and left the versions
+    /// as they are.
+    async fn publish(&self, group: &Group, pending: &mut PendingAppend<'_>) -> Result<Sent, AppendError> {
         let parts = self.parts(group)?;
         let mut heads = Vec::with_capacity(parts.len());
         for part in &parts {
             heads.push(self.head(part).await?);
         }
         loop {
-            if let Ok(landed) = landing.landed.try_recv() {
-                return Ok(Sent::Landed(landed));
+            if let Ok(outcome) = pending.outcome.try_recv() {
+                return Ok(Sent::Complete(outcome));
             }
             for (part, head) in parts.iter().zip(&heads) {
                 self.check(part, *head).await?;
             }
             let sent = match parts.iter().any(|part| part.leaves > part.expected) {
-                true => self.send(&parts, &heads, landing).await?,
+                true => self.send(&parts, &heads, pending).await?,
                 false => self.confirm(&parts, &heads).await?,
             };
             let Sent::Overtaken = sent else { return Ok(sent) };
@@ -199,6 +207,7 @@ impl Publisher {
         }
     }
 
+    /// Splits a group into one message for each event stream.
     fn parts<'a>(&self, group: &'a Group) -> Result<Vec<Part<'a>>, AppendError> {
         let count = group.streams.len() as u32;
         let part = |(stream, number): (&'a StreamId, u32)| {
@@ -216,58 +225,59 @@ impl Publisher {
         group.streams.iter().zip(1..).map(part).collect()
     }
 
-    /// Where a stream ends as far as this process knows; it may have gone on elsewhere.
+    /// Returns the end of a stream as far as this process knows. Another host may have appended since.
     async fn head(&self, part: &Part<'_>) -> Result<Head, AppendError> {
-        let known = self.lanes().head(part.stream);
+        let known = self.queues().head(part.stream);
         match known {
             Some(head) if head.version >= part.expected => Ok(head),
-            // Whoever expects nothing has most likely just made the id.
+            // A command that expects an empty stream has most likely just created the id.
             None if part.expected == Version::START => Ok(Head::default()),
             _ => self.ask_head(part.stream).await,
         }
     }
 
-    /// Where a stream ends for the leader, once the copy has that too.
+    /// Asks the leader for the end of a stream. Returns it once the copy has reached it.
     async fn ask_head(&self, stream: &StreamId) -> Result<Head, AppendError> {
         let sequence = self.last_sequence(stream).await?;
-        self.landings.reached(sequence).await;
+        self.pending.until_copied(sequence).await;
         let version = self.copy.version(stream).await.map_err(|error| AppendError::Failed(error.0))?;
         Ok(Head { version, sequence })
     }
 
-    /// A conflict is told when whoever decides again can read what came first.
+    /// Fails if a stream has another version than expected. Reports the conflict only once the local copy
+    /// contains the winning event, so that the retry sees it.
     async fn check(&self, part: &Part<'_>, head: Head) -> Result<(), AppendError> {
         if head.version == part.expected {
             return Ok(());
         }
-        self.landings.reached(head.sequence).await;
+        self.pending.until_copied(head.sequence).await;
         let (stream, expected, actual) = (part.stream.clone(), part.expected, head.version);
         Err(AppendError::Conflict { stream, expected, actual })
     }
 
-    /// Nothing is to be written: asks whether the streams still end where they did.
+    /// Asks the leader whether the streams still have these ends. For a group that writes nothing.
     async fn confirm(&self, parts: &[Part<'_>], heads: &[Head]) -> Result<Sent, AppendError> {
         for (part, head) in parts.iter().zip(heads) {
             if self.last_sequence(part.stream).await? != head.sequence {
                 return Ok(Sent::Overtaken);
             }
-            self.lanes().remember(part.stream, *head);
+            self.queues().remember(part.stream, *head);
         }
-        Ok(Sent::Landed(Ok(Appended { position: *self.copy.log().head().borrow() })))
+        Ok(Sent::Complete(Ok(Appended { position: *self.copy.log().head().borrow() })))
     }
 
-    /// Publishes until it is known that the server has stored it, or will not.
+    /// Publishes messages until it is known that the server has stored them, or will not.
     async fn send(
         &self,
         parts: &[Part<'_>],
         heads: &[Head],
-        landing: &mut Landing<'_>,
+        pending: &mut PendingAppend<'_>,
     ) -> Result<Sent, AppendError> {
         loop {
             let reply = tokio::select! {
                 biased;
-                Ok(landed) = &mut landing.landed => return Ok(Sent::Landed(landed)),
-                reply = self.attempt(parts, heads, landing.id) => reply,
+                Ok(outcome) = &mut pending.outcome => return Ok(Sent::Complete(outcome)),
+                reply = self.attempt(parts, heads, pending.id) => reply,
             };
             match reply {
                 Ok(Reply { seq, .. }) => {
@@ -277,22 +287,22 @@ impl Publisher {
                 Err(NatsError::Refused(Refusal { err_code: WRONG_LAST_SEQUENCE, .. })) => {
                     return Ok(Sent::Overtaken);
                 }
-                Err(error) if error.passes() => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.is_transient() => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// The messages of a batch have the sequences up to that of the last.
+    /// Caches the new ends of the streams. The messages of a batch have consecutive sequences up to `last`.
     fn remember(&self, parts: &[Part<'_>], last: Sequence) {
-        self.landings.stored(last);
-        let mut lanes = self.lanes();
+        self.pending.note_stored(last);
+        let mut queues = self.queues();
         for (part, behind) in parts.iter().rev().zip(0..) {
-            lanes.remember(part.stream, Head { version: part.leaves, sequence: last.before(behind) });
+            queues.remember(part.stream, Head { version: part.leaves, sequence: last.before(behind) });
         }
     }
 
-    /// One message, or a batch that the last one commits.
+    /// Publishes one message, or an atomic batch that its last message commits.
     async fn attempt(&self, parts: &[Part<'_>], heads: &[Head], id: PublishId) -> Result<Reply, NatsError> {
         let batch = Uuid::now_v7().to_string();
         for ((part, head), number) in parts.iter().zip(heads).zip(1..) {
@@ -310,33 +320,34 @@ impl Publisher {
             }
             let (subject, payload) = (part.subject.clone(), part.payload.clone());
             if last {
-                return self.ask(subject, NatsRequest::new().headers(headers).payload(payload)).await;
+                return self.request(subject, NatsRequest::new().headers(headers).payload(payload)).await;
             }
             self.client.publish_with_headers(subject, headers, payload).await?;
         }
-        Err(NatsError::NotKnown)
+        Err(NatsError::Unknown)
     }
 
-    /// Of the last message of an event stream, asked of the leader; 0 if there is none.
+    /// Asks the leader for the last message of an event stream. [`Sequence::START`]: there is none.
     async fn last_sequence(&self, stream: &StreamId) -> Result<Sequence, AppendError> {
         let question = json!({ "last_by_subj": wire::subject(&self.name, stream) }).to_string();
         loop {
             let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.name);
-            match self.ask(subject, NatsRequest::new().payload(question.clone().into())).await {
+            match self.request(subject, NatsRequest::new().payload(question.clone().into())).await {
                 Ok(Reply { message, .. }) => {
                     return Ok(message.map_or(Sequence::START, |message| message.seq));
                 }
                 Err(NatsError::Refused(Refusal { err_code: NO_MESSAGE_FOUND, .. })) => {
                     return Ok(Sequence::START);
                 }
-                Err(error) if error.passes() => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.is_transient() => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    async fn ask(&self, subject: String, request: NatsRequest) -> Result<Reply, NatsError> {
-        let message = self.client.send_request(subject, request.timeout(Some(ACKNOWLEDGED))).await?;
+    /// Sends a request to the server. Its error is an error too.
+    async fn request(&self, subject: String, request: NatsRequest) -> Result<Reply, NatsError> {
+        let message = self.client.send_request(subject, request.timeout(Some(REQUEST_TIMEOUT))).await?;
         let reply: Reply = serde_json::from_slice(&message.payload)?;
         match reply.error {
             Some(refusal) => Err(refusal.into()),
@@ -344,18 +355,18 @@ impl Publisher {
         }
     }
 
-    fn lanes(&self) -> MutexGuard<'_, Lanes> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queues(&self) -> MutexGuard<'_, StreamQueues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl NatsError {
-    /// Whether trying again may help.
-    fn passes(&self) -> bool {
+    /// Returns whether a retry may help.
+    fn is_transient(&self) -> bool {
         match self {
             Self::Request(error) => error.kind() != RequestErrorKind::MaxPayloadExceeded,
             Self::Refused(refusal) => refusal.code == UNAVAILABLE || refusal.err_code == BATCHES_BUSY,
-            Self::Publish(_) | Self::Protocol(_) | Self::NotKnown => false,
+            Self::Publish(_) | Self::Protocol(_) | Self::Unknown => false,
         }
     }
 }

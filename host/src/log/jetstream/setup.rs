@@ -1,4 +1,4 @@
-//! Whether the server and the stream are such that what is acknowledged is kept.
+//! Creates the stream, and checks that the server and the stream keep all acknowledged messages.
 
 use std::time::Duration;
 
@@ -10,48 +10,51 @@ use async_nats::jetstream::stream::{
 };
 use async_nats::jetstream::{self, ErrorCode};
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use super::{Sequence, wire};
-use crate::clock::milliseconds;
-use crate::error::with_causes;
+use crate::clock::{Stopwatch, milliseconds};
+use crate::error::Chain;
 
-/// Older servers have lost acknowledged messages, or know no atomic batches.
+/// The oldest version of the server. Older ones have lost acknowledged messages, or have no atomic batches.
 const OLDEST_SERVER: [u64; 3] = [2, 14, 4];
-/// The least that a message may hold. A request's body is a megabyte at most, by default.
+/// The smallest `max_payload` in bytes: the default limit of a request's body.
 const LEAST_PAYLOAD: usize = 1 << 20;
-/// How long a host that starts waits for servers that start as well, and elect a leader first.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long one attempt waits for an answer: servers without a leader give none.
-const ATTEMPT: Duration = Duration::from_secs(2);
-/// Between two attempts.
+/// The longest wait at the start of a host. Servers that start at the same time elect a leader first.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The timeout of one request. Servers without a leader do not answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// The wait between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
-/// For one question about the server's settings.
-const MONITORING_TIME: Duration = Duration::from_secs(5);
+/// The timeout of one request for the server's settings.
+const MONITORING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The log's stream, and what is accepted of it. `[jetstream]` in the configuration.
+/// The stream of the log, and the settings that are accepted: the section `[jetstream]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JetStreamOptions {
-    /// The name of the stream, and the first token of its subjects.
+    /// The name of the stream, and the first token of its subjects. Default: `kontor-log`.
     pub stream: String,
-    /// When a server has what it acknowledges on disk.
+    /// The time at which the servers must have acknowledged events on disk. Default: `always`.
     pub sync: SyncPolicy,
-    /// Where the servers tell about themselves, to check `sync`: `http://host:8222`, one for each server.
+    /// The monitoring address of each server, where `sync` is checked: `http://127.0.0.1:8222`. Required with
+    /// `sync = "always"`.
     pub monitoring: Vec<String>,
-    /// How long another host may not be heard before its sagas are taken over. A host has stopped after half of it.
+    /// The heartbeat timeout: the time without a heartbeat after which the other members take over the sagas
+    /// of a member. A member stops taking steps after half of it. The key `silence_ms` has it in
+    /// milliseconds. Default: 5,000; minimum: 1,000.
     #[serde(rename = "silence_ms", deserialize_with = "milliseconds")]
-    pub silence: Duration,
+    pub heartbeat_timeout: Duration,
 }
 
-/// The servers' `sync_interval`.
+/// The servers' `sync_interval`: the time at which acknowledged events are on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SyncPolicy {
-    /// Before it acknowledges it.
+    /// `always`: a server syncs an event to disk before it acknowledges it.
     #[default]
     Always,
-    /// Now and then. What was acknowledged since is lost if all servers lose their power at once.
+    /// Now and then. A power cut of all servers at once loses the events that were acknowledged since the
+    /// last sync.
     Interval,
 }
 
@@ -61,49 +64,101 @@ impl Default for JetStreamOptions {
             stream: "kontor-log".to_owned(),
             sync: SyncPolicy::default(),
             monitoring: Vec::new(),
-            // Five beats. A host on a busy machine is not late by as much.
-            silence: Duration::from_secs(5),
+            // Five heartbeats. A host on a busy machine is not late by as much.
+            heartbeat_timeout: Duration::from_secs(5),
         }
     }
 }
 
-/// Why a stream cannot be the log. Says what to do about it.
+/// The reasons why a stream cannot be the log. Each message says how an operator can solve the problem.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    #[error("no NATS server answers, and the log is there: start one, or see whether `nats.url` is right")]
+    /// No server answers.
+    #[error("no NATS server answers, and the log is there: start one, or correct `nats.url`")]
     NoServer,
-    #[error("the NATS server does version {found}; the log needs {}.{}.{} or newer", OLDEST_SERVER[0], OLDEST_SERVER[1], OLDEST_SERVER[2])]
-    OldServer { found: String },
+    /// The server is older than the oldest supported version.
     #[error(
-        "the NATS server takes messages of {found} bytes; the log needs {LEAST_PAYLOAD}: raise its `max_payload`"
+        "the NATS server has version {found}; the log needs {}.{}.{} or newer",
+        OLDEST_SERVER[0],
+        OLDEST_SERVER[1],
+        OLDEST_SERVER[2]
     )]
-    SmallPayload { found: usize },
+    OldServer {
+        /// The version of the server.
+        found: String,
+    },
+    /// The server accepts only small messages.
     #[error(
-        "the stream {stream} cannot be made or looked at; is JetStream enabled, with {replicas} servers or more?"
+        "the NATS server accepts messages of {found} bytes, and the log needs {LEAST_PAYLOAD}: raise \
+         its `max_payload`"
     )]
-    Stream { stream: String, replicas: usize, source: async_nats::Error },
+    SmallPayload {
+        /// The server's `max_payload`.
+        found: usize,
+    },
+    /// The server refuses to create the stream or to describe it.
+    #[error(
+        "the stream {stream} cannot be created or read; is JetStream enabled, with {replicas} servers or \
+         more?"
+    )]
+    Stream {
+        /// The name of the stream.
+        stream: String,
+        /// The wanted number of replicas.
+        replicas: usize,
+        /// The cause.
+        source: async_nats::Error,
+    },
+    /// The stream exists, and its settings may lose events.
     #[error("the stream {stream} is not safe as a log: {}", problems.join("; "))]
-    Unsafe { stream: String, problems: Vec<String> },
+    Unsafe {
+        /// The name of the stream.
+        stream: String,
+        /// The unsafe settings, a sentence each.
+        problems: Vec<String>,
+    },
+    /// The policy `always` cannot be checked, because no monitoring address is configured.
     #[error(
-        "nobody can tell whether the NATS servers write to disk what they acknowledge: name their monitoring addresses in \
-         `jetstream.monitoring`, or accept that they may not with `jetstream.sync = \"interval\"`"
+        "it is unknown whether the NATS servers sync messages to disk before they acknowledge them: set \
+         their monitoring addresses in `jetstream.monitoring`, or accept later syncs with \
+         `jetstream.sync = \"interval\"`"
     )]
     SyncUnknown,
+    /// A server syncs only now and then, against the policy `always`.
     #[error(
-        "the NATS server at {url} does not write to disk what it acknowledges: set `sync_interval: always` in the `jetstream` \
-         block of its configuration, or accept it with `jetstream.sync = \"interval\"`"
+        "the NATS server at {url} does not sync messages to disk before it acknowledges them: set \
+         `sync_interval: always` in the `jetstream` block of its configuration, or accept later syncs with \
+         `jetstream.sync = \"interval\"`"
     )]
-    LazySync { url: String },
-    #[error("the NATS server at {url} does not tell about itself: {reason}")]
-    Monitoring { url: String, reason: String },
+    LazySync {
+        /// The monitoring address of the server.
+        url: String,
+    },
+    /// Too many servers do not give their settings.
+    #[error("the NATS server does not give its settings at {url}")]
+    Monitoring {
+        /// The monitoring address of the server.
+        url: String,
+        /// The cause.
+        source: MonitoringError,
+    },
+    /// The stream has fewer messages than the local copy.
     #[error(
-        "the stream {stream} ends at message {stream_ends}, but the copy in the data directory has {copy_ends}: the stream has lost \
-         messages, perhaps it was restored from an older backup; if that is as it should be, begin with an empty data directory"
+        "the stream {stream} ends at message {stream_ends}, but the copy in the data directory has \
+         {copy_ends}: the stream has lost messages, perhaps it was restored from an older backup; if that is \
+         intended, start with an empty data directory"
     )]
-    Shortened { stream: String, stream_ends: Sequence, copy_ends: Sequence },
+    Shortened {
+        /// The name of the stream.
+        stream: String,
+        /// The last message of the stream.
+        stream_ends: Sequence,
+        /// The last message in the copy.
+        copy_ends: Sequence,
+    },
 }
 
-/// Makes the stream if there is none, and checks that it is safe.
+/// Creates the stream if it does not exist, and checks that it is safe.
 pub(super) async fn prepare(
     client: &Client,
     options: &JetStreamOptions,
@@ -121,7 +176,7 @@ pub(super) async fn prepare(
     let wanted = wanted(options, replicas);
     let failed =
         |source: async_nats::Error| SetupError::Stream { stream: options.stream.clone(), replicas, source };
-    let mut stream = make(client, &wanted).await.map_err(|error| failed(error.into()))?;
+    let mut stream = create(client, &wanted).await.map_err(|error| failed(error.into()))?;
     let info = stream.info().await.map_err(|error| failed(error.into()))?;
     let problems = problems(&info.config, &wanted);
     if !problems.is_empty() {
@@ -130,10 +185,11 @@ pub(super) async fn prepare(
     Ok(info.clone())
 }
 
+/// Waits for the connection.
 async fn connected(client: &Client) -> Result<(), SetupError> {
-    let give_up = Instant::now() + PATIENCE;
+    let waited = Stopwatch::start();
     while client.connection_state() != State::Connected {
-        if Instant::now() >= give_up {
+        if waited.elapsed() >= START_TIMEOUT {
             return Err(SetupError::NoServer);
         }
         tracing::info!("waiting for the NATS servers");
@@ -142,17 +198,17 @@ async fn connected(client: &Client) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Makes the stream if there is none, as soon as the servers can.
-async fn make(client: &Client, wanted: &Config) -> Result<Stream, CreateStreamError> {
+/// Creates the stream if it does not exist, as soon as the servers have a leader.
+async fn create(client: &Client, wanted: &Config) -> Result<Stream, CreateStreamError> {
     let mut context = jetstream::new(client.clone());
-    context.set_timeout(ATTEMPT);
-    let give_up = Instant::now() + PATIENCE;
+    context.set_timeout(REQUEST_TIMEOUT);
+    let waited = Stopwatch::start();
     loop {
         let error = match context.get_or_create_stream(wanted.clone()).await {
             Ok(stream) => return Ok(stream),
             Err(error) => error,
         };
-        let passes = match error.kind() {
+        let is_transient = match error.kind() {
             CreateStreamErrorKind::TimedOut | CreateStreamErrorKind::JetStreamUnavailable => true,
             // There is no leader, or the leader does not know the other servers yet.
             CreateStreamErrorKind::JetStream(error) => {
@@ -160,24 +216,25 @@ async fn make(client: &Client, wanted: &Config) -> Result<Stream, CreateStreamEr
             }
             _ => false,
         };
-        if !passes || Instant::now() >= give_up {
+        if !is_transient || waited.elapsed() >= START_TIMEOUT {
             return Err(error);
         }
-        tracing::info!(error = with_causes(&error), "waiting for JetStream");
+        tracing::info!(error = %Chain(&error), "waiting for JetStream");
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Tells one stream from another of the same name.
+/// Returns a text that differs from that of a later stream of the same name.
 pub(super) fn identity(info: &Info) -> String {
     format!("JetStream {}, made {}", info.config.name, info.created)
 }
 
+/// Returns the settings of a safe stream.
 fn wanted(options: &JetStreamOptions, replicas: usize) -> Config {
     Config {
         name: options.stream.clone(),
         subjects: vec![wire::subjects(&options.stream)],
-        description: Some("The event log of Kontor. Written by its hosts alone.".to_owned()),
+        description: Some("The event log of Kontor. Only its hosts write to it.".to_owned()),
         storage: StorageType::File,
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::New,
@@ -190,9 +247,9 @@ fn wanted(options: &JetStreamOptions, replicas: usize) -> Config {
     }
 }
 
-/// What may cost events, a sentence each.
+/// Returns the settings that may lose events, a sentence each.
 fn problems(found: &Config, wanted: &Config) -> Vec<String> {
-    let limit = |set: bool, name: &str| (set, format!("it has `{name}`, which throws events away"));
+    let limit = |set: bool, name: &str| (set, format!("it has `{name}`, which deletes events"));
     let table = [
         (
             found.num_replicas != wanted.num_replicas,
@@ -202,11 +259,11 @@ fn problems(found: &Config, wanted: &Config) -> Vec<String> {
         (found.storage != StorageType::File, "it is kept in memory".to_owned()),
         (!found.deny_delete, "messages can be deleted (`deny_delete` is not set)".to_owned()),
         (!found.deny_purge, "it can be purged (`deny_purge` is not set)".to_owned()),
-        (!found.allow_atomic_publish, "it takes no atomic batches (`allow_atomic` is not set)".to_owned()),
+        (!found.allow_atomic_publish, "it accepts no atomic batches (`allow_atomic` is not set)".to_owned()),
         (found.retention != RetentionPolicy::Limits, "its retention is not `limits`".to_owned()),
         (
             matches!(found.persist_mode, Some(PersistenceMode::Async)),
-            "it acknowledges before it has written (`persist_mode` is `async`)".to_owned(),
+            "it acknowledges messages before they are written (`persist_mode` is `async`)".to_owned(),
         ),
         limit(!found.max_age.is_zero(), "max_age"),
         limit(found.max_messages_per_subject > 0, "max_msgs_per_subject"),
@@ -222,6 +279,7 @@ fn problems(found: &Config, wanted: &Config) -> Vec<String> {
     table.into_iter().filter(|(bad, _)| *bad).map(|(_, sentence)| sentence).collect()
 }
 
+/// The answer of a server's monitoring, `/jsz?config=1`.
 #[derive(Deserialize)]
 struct JetStreamStatus {
     config: JetStreamSettings,
@@ -233,6 +291,7 @@ struct JetStreamSettings {
     sync_always: bool,
 }
 
+/// Checks that the servers sync messages as the options want it.
 async fn check_sync(options: &JetStreamOptions) -> Result<(), SetupError> {
     if options.sync == SyncPolicy::Interval {
         return Ok(());
@@ -245,30 +304,47 @@ async fn check_sync(options: &JetStreamOptions) -> Result<(), SetupError> {
         match ask_status(url.clone()).await {
             Ok(status) if status.config.sync_always => {}
             Ok(_) => return Err(SetupError::LazySync { url: url.clone() }),
-            Err(reason) => silent.push(SetupError::Monitoring { url: url.clone(), reason }),
+            Err(source) => silent.push(SetupError::Monitoring { url: url.clone(), source }),
         }
     }
-    // A host must be able to start while a server is down, and the others acknowledge without it.
+    // A host must be able to start while a minority of the servers is down: the others acknowledge without
+    // it.
     let enough = silent.len() * 2 < options.monitoring.len();
-    silent.iter().for_each(|silent| tracing::warn!("{silent}"));
+    for error in &silent {
+        tracing::warn!(error = %Chain(error), "cannot check how a NATS server syncs messages to disk");
+    }
     match silent.into_iter().next() {
         Some(error) if !enough => Err(error),
         _ => Ok(()),
     }
 }
 
-async fn ask_status(url: String) -> Result<JetStreamStatus, String> {
-    let ask = move || {
-        let url = format!("{}/jsz?config=1", url.trim_end_matches('/'));
-        let get = ureq::get(url).config().timeout_global(Some(MONITORING_TIME)).build();
-        let body = get.call().and_then(|mut response| response.body_mut().read_to_vec());
-        let body = body.map_err(|error| with_causes(&error))?;
-        serde_json::from_slice(&body).map_err(|error| with_causes(&error))
-    };
-    tokio::task::spawn_blocking(ask).await.map_err(|error| error.to_string())?
+/// The reasons why a server does not give its settings.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitoringError {
+    /// The request failed.
+    #[error("the request failed")]
+    Http(#[from] Box<ureq::Error>),
+    /// The answer is not the expected JSON.
+    #[error("the answer cannot be parsed")]
+    Json(#[from] serde_json::Error),
+    /// The request was interrupted, because the host is shutting down.
+    #[error("the request was interrupted")]
+    Interrupted(#[from] tokio::task::JoinError),
 }
 
-/// Reads `2.15.1` and `2.15.0-RC.1`.
+/// Asks a server for its settings.
+async fn ask_status(url: String) -> Result<JetStreamStatus, MonitoringError> {
+    let ask = move || {
+        let url = format!("{}/jsz?config=1", url.trim_end_matches('/'));
+        let get = ureq::get(url).config().timeout_global(Some(MONITORING_TIMEOUT)).build();
+        let body = get.call().and_then(|mut response| response.body_mut().read_to_vec());
+        Ok(serde_json::from_slice(&body.map_err(Box::new)?)?)
+    };
+    tokio::task::spawn_blocking(ask).await?
+}
+
+/// Parses a version such as `2.15.1` or `2.15.0-RC.1`.
 fn version(text: &str) -> Option<[u64; 3]> {
     let mut numbers = text.split(['.', '-']).map(|number| number.parse().ok());
     Some([numbers.next()??, numbers.next()??, numbers.next()??])
@@ -279,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_cost_events_is_named() {
+    fn settings_that_may_lose_events_are_named() {
         let wanted = wanted(&JetStreamOptions::default(), 3);
         assert_eq!(problems(&wanted, &wanted), Vec::<String>::new());
         let unsafe_ones: [(Config, &str); 5] = [
@@ -290,13 +366,13 @@ mod tests {
             (Config { storage: StorageType::Memory, ..wanted.clone() }, "memory"),
         ];
         for (found, named) in unsafe_ones {
-            let told = problems(&found, &wanted);
-            assert!(told.len() == 1 && told[0].contains(named), "{named}: {told:?}");
+            let problems = problems(&found, &wanted);
+            assert!(problems.len() == 1 && problems[0].contains(named), "{named}: {problems:?}");
         }
     }
 
     #[test]
-    fn versions_are_numbers() {
+    fn versions_are_compared_as_numbers() {
         assert!(version("2.15.1") > Some(OLDEST_SERVER));
         assert!(version("2.14.4-RC.1") >= Some(OLDEST_SERVER));
         assert!(version("2.9.25") < Some(OLDEST_SERVER));
