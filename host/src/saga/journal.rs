@@ -12,9 +12,7 @@ use crate::model::{Digest, Json, NodeId, Rejection, Version};
 /// The name of step zero: the command that caused the saga's trigger.
 pub(crate) const STEP_ZERO: &str = "trigger";
 
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SagaState {
     /// Its code runs, or will as soon as there is a place.
