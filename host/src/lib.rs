@@ -29,6 +29,8 @@
 //!
 //! `ARCHITECTURE.md` has the invariants of each module.
 
+#![warn(missing_docs)]
+
 pub mod aggregate;
 pub mod api;
 mod background;
