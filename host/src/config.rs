@@ -1,13 +1,14 @@
-//! The configuration of a host. What a flag says goes before the environment (`KONTOR_…`), that before `kontor.toml`, and
-//! that before the defaults. Limits and the services' own settings stand only in the file.
+//! The configuration of a host. A flag overrides the environment (`KONTOR_…`), which overrides `kontor.toml`,
+//! which overrides the defaults. Limits and the services' own settings can only be set in the file.
+//! `docs/reference/configuration.md` describes every key; a test holds it to them.
 //!
 //! ```toml
 //! listen = "127.0.0.1:7070"
 //! data = "kontor-data"
 //! plugins = "plugins"
 //! log_format = "json"
-//! name = "shop-1"                     # how the host is called among several; its machine's name unless told
-//! log = "jetstream"                   # several hosts; "embedded", the default: one host, and nothing beside it
+//! name = "shop-1"                     # the host's name in its cluster; default: the machine's name
+//! log = "jetstream"                   # for several hosts; the default "embedded" is for one
 //!
 //! [limits]
 //! call_time_ms = 500
@@ -23,126 +24,101 @@
 //! gateway-url = "https://gateway.example"
 //!
 //! [deploy]
-//! trusted_keys = []                   # with some, only components that one of them has signed are taken
+//! trusted_keys = []                   # with any, only components signed with one of them are accepted
 //! rollback = { window_ms = 60_000, percent = 5, faults = 5 }
-//! history_time_ms = 600_000           # that a new version may take to fold the streams of the log
+//! history_time_ms = 600_000           # the longest time to fold the streams of the log with a new version
 //!
 //! [grants.order]
-//! services = ["payment", "delivery"]  # that it may ask, beside what is granted when it is deployed
+//! services = ["payment", "delivery"]  # the services that it may query
 //!
 //! [[grants.payment.http]]
-//! origin = "https://gateway.example"  # scheme, host, and port unless it is the scheme's own
+//! origin = "https://gateway.example"  # scheme and host, and the port if it is not the default one
 //! methods = ["POST", "PUT", "DELETE"]
 //! private = false                     # true: also loopback, private and link-local addresses
 //! headers.authorization = { env = "GATEWAY_AUTHORIZATION" } # or { file = "…" }; the component never sees it
 //!
 //! [nats]
-//! url = "nats://127.0.0.1:4222"       # or several of a cluster, with commas; user:password@ or token@ before the name
-//! ca = "ca.pem"                       # with TLS; also certificate and key, if the servers want to see them
-//! replicas = 3                        # how many servers keep each stream that the host makes
+//! url = "nats://127.0.0.1:4222"       # several with commas; user:password@ or token@ may precede the host
+//! ca = "ca.pem"                       # for TLS; also certificate and key, if the servers ask for them
+//! replicas = 3                        # the number of servers that keep each stream
 //!
-//! [jetstream]                         # of the log
+//! [jetstream]                         # the stream of the log
 //! stream = "kontor-log"
-//! sync = "always"                     # "interval" accepts that a power cut of all servers at once may take events away
-//! monitoring = ["http://127.0.0.1:8222"] # of each server, where that is checked
-//! silence_ms = 5_000                  # after which the other hosts take over the sagas of one that is not heard any more
+//! sync = "always"                     # "interval": a power cut of all servers at once may lose events
+//! monitoring = ["http://127.0.0.1:8222"] # the monitoring address of each server, where `sync` is checked
+//! silence_ms = 5_000                  # the heartbeat timeout: then other members take over the sagas
 //! ```
+
+mod limits;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io, thread};
+use std::{fs, io};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::clock::milliseconds;
 use crate::cluster::{Nats, NatsUrl};
-use crate::contract::{Grant, Grants, ReservedRoute};
-use crate::deploy::{DeployRules, PublicKey, RollbackRule};
+use crate::contract::Grants;
+use crate::deploy::{PublicKey, RollbackRule};
 use crate::log::{JetStreamOptions, LogEngine};
-use crate::runtime::{CALL_WAIT, HttpLimits};
+use crate::runtime::CALL_WAIT;
 use crate::saga::Retries;
 use crate::telemetry::LogFormat;
 
-/// Read from the working directory if it is there and `--config` names no other file.
-pub const DEFAULT_FILE: &str = "kontor.toml";
-/// A host that is busy is heard late, and one that others take for gone loses its sagas.
-const LEAST_SILENCE: Duration = Duration::from_secs(1);
+pub use self::limits::Limits;
 
-/// Everything that can be set about a host, complete. Relative paths start at the working directory.
+/// The configuration file in the working directory, which is read if it exists and `--config` names no other.
+pub const DEFAULT_FILE: &str = "kontor.toml";
+/// The shortest heartbeat timeout. The heartbeats of a busy host are late, and a silent host loses its sagas.
+const MIN_SILENCE: Duration = Duration::from_secs(1);
+
+/// The whole configuration of a host. Relative paths start at the working directory.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How the host is called among those that share its log.
+    /// The name of this host among the members of a cluster.
     pub name: String,
-    /// Only loopback addresses, see [`Config::check`]. Port 0 takes any free port.
+    /// The address to listen on; only loopback, see [`Config::check`]. Port 0 takes any free port.
     pub listen: SocketAddr,
-    /// The directory of the log, the read databases and everything that can be rebuilt from the log.
+    /// The directory of the log, the read databases, and everything that can be rebuilt from the log.
     pub data: PathBuf,
     /// The directory of the components to run: every `*.wasm` in it.
     pub plugins: PathBuf,
+    /// The format of the host's own log on standard error.
     pub log_format: LogFormat,
+    /// The section `[limits]`.
     pub limits: Limits,
-    /// How often sagas try again what fails.
+    /// The section `[retries]`: the limits of the retries of sagas.
     pub retries: Retries,
+    /// The section `[deploy]`.
     pub deploy: Deploy,
-    /// By service, what `config.get` answers: key and value.
+    /// The sections `[services.<name>]`: keys and values of `config.get`, by service.
     pub services: BTreeMap<String, BTreeMap<String, Value>>,
-    /// By service, what it may do beyond that.
+    /// The sections `[grants.<name>]`: permissions, by service.
     pub grants: BTreeMap<String, Grants>,
+    /// The section `[nats]`.
     pub nats: Nats,
+    /// The engine of the event log.
     pub log: LogEngine,
+    /// The section `[jetstream]`: the stream of the log.
     pub jetstream: JetStreamOptions,
 }
 
-/// What deployments have to keep to.
+/// The section `[deploy]`: the rules of deployments.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Deploy {
-    /// Whose signatures count. None: components need not be signed.
+    /// The keys whose signatures are accepted. With none, components need not be signed.
     pub trusted_keys: Vec<PublicKey>,
-    /// The longest that a new version may take to fold the streams of the log before it is refused.
+    /// The longest time that a new version may take to fold the streams of the log.
     #[serde(rename = "history_time_ms", deserialize_with = "milliseconds")]
     pub history_time: Duration,
-    /// When a new version is taken back by itself.
+    /// The limits beyond which a new version is rolled back automatically.
     pub rollback: RollbackRule,
-}
-
-/// Past a limit the caller gets a clear problem, and nothing is lost.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// The longest body of a request.
-    pub body_bytes: usize,
-    /// The longest that a component may compute in one call; waiting for the host does not count.
-    #[serde(rename = "call_time_ms", deserialize_with = "milliseconds")]
-    pub call_time: Duration,
-    /// The most memory of one instance of a component.
-    pub call_memory_bytes: usize,
-    /// The most instances of all components together at one time.
-    pub instances: usize,
-    /// The most commands under way in the host.
-    pub queue: usize,
-    /// The most commands that wait for one aggregate.
-    pub aggregate_queue: usize,
-    /// The most sagas that run at one time; the others wait.
-    pub saga_concurrency: usize,
-    /// The longest that a request may wait for a saga (`Prefer: wait`) or a read model.
-    #[serde(rename = "wait_ms", deserialize_with = "milliseconds")]
-    pub wait: Duration,
-    /// The longest that a component waits for the answer to one HTTP request, to its last byte.
-    #[serde(rename = "http_time_ms", deserialize_with = "milliseconds")]
-    pub http_time: Duration,
-    /// The longest body of an HTTP request of a component.
-    pub http_request_bytes: usize,
-    /// The longest body of the answer.
-    pub http_response_bytes: usize,
-    /// The most HTTP requests of one service at one time.
-    pub http_concurrency: usize,
-    /// The most requests that come by NATS at one time.
-    pub nats_requests: usize,
 }
 
 impl Default for Config {
@@ -167,7 +143,8 @@ impl Default for Config {
 
 impl Default for Deploy {
     fn default() -> Self {
-        // A core folds some millions of streams in that time. Whoever has more waits no longer than this to learn of --sample.
+        // A core folds some millions of streams in this time. A larger log needs --sample, as the refusal
+        // says.
         Self {
             trusted_keys: Vec::new(),
             history_time: Duration::from_secs(600),
@@ -176,41 +153,11 @@ impl Default for Deploy {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        let http = HttpLimits::default();
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            // An order of a thousand lines is a tenth of this.
-            body_bytes: 1024 * 1024,
-            // Calls take microseconds; whoever needs a second is in an endless loop.
-            call_time: Duration::from_secs(1),
-            call_memory_bytes: 64 * 1024 * 1024,
-            // Calls do not wait while they compute, so a few a core keep it busy. The rest is for those that ask
-            // another service meanwhile, and for sagas. The upper bound is a tenth of what the address space takes.
-            instances: (64 * cores).clamp(128, 1_024),
-            // Four of the log's largest groups: the disk always has the next one ready.
-            queue: 4_096,
-            // One group. What is behind it would wait for longer than a client does.
-            aggregate_queue: 1_024,
-            // A run that waits for a step costs 75 KiB and a slot of the pool.
-            saga_concurrency: 256,
-            // Proxies on the way commonly give up after a minute.
-            wait: Duration::from_secs(30),
-            http_time: http.time,
-            http_request_bytes: http.request_bytes,
-            http_response_bytes: http.response_bytes,
-            http_concurrency: http.concurrency,
-            // Half of what dispatch takes: the other half is for those who come by HTTP.
-            nats_requests: 2_048,
-        }
-    }
-}
-
-/// What flags and the environment may say about a host; clap puts the flag before the environment. Nothing here has a
-/// default, so that what is not given is taken from the file.
+/// The settings of flags and of the environment. None has a default, so that a missing one is taken from the
+/// file.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Overrides {
+    /// The settings that the commands without a host have too.
     #[command(flatten)]
     pub place: Place,
     /// The address to listen on, loopback only [default: 127.0.0.1:7070]
@@ -219,12 +166,12 @@ pub struct Overrides {
     /// The directory of the components to run [default: plugins]
     #[arg(long, env = "KONTOR_PLUGINS", value_name = "DIRECTORY")]
     pub plugins: Option<PathBuf>,
-    /// How to log to standard error [default: text]
+    /// The format of the log on standard error [default: text]
     #[arg(long, env = "KONTOR_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 }
 
-/// The part of it that says where the log is.
+/// The settings that name the log.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Place {
     /// The configuration file [default: kontor.toml, if there is one]
@@ -233,63 +180,67 @@ pub struct Place {
     /// The directory of the log and the read databases [default: kontor-data]
     #[arg(long, env = "KONTOR_DATA", value_name = "DIRECTORY")]
     pub data: Option<PathBuf>,
-    /// The NATS servers to serve and to publish to, such as nats://127.0.0.1:4222 [default: none]
+    /// The NATS servers, such as nats://127.0.0.1:4222 [default: none]
     #[arg(long, env = "KONTOR_NATS_URL", value_name = "URL", hide_env_values = true)]
     pub nats_url: Option<NatsUrl>,
-    /// Where the events are [default: embedded]
+    /// The engine of the event log [default: embedded]
     #[arg(long, env = "KONTOR_LOG", value_name = "ENGINE")]
     pub log: Option<LogEngine>,
 }
 
-/// Why a host cannot be configured so.
+/// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// The file cannot be read.
     #[error("the configuration {} cannot be read", .file.display())]
-    Read { file: PathBuf, source: io::Error },
-    /// The source names the line and the key.
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file is not valid. The source names the line and the key.
     #[error("the configuration {} is not valid", .file.display())]
-    Invalid { file: PathBuf, source: Box<toml::de::Error> },
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: Box<toml::de::Error>,
+    },
+    /// The address is not a loopback address.
     #[error(
-        "listening on {0} is refused: there is no authentication yet, so only programs of this machine may reach the \
-         host; use a loopback address such as 127.0.0.1:7070"
+        "listening on {0} is refused: there is no authentication yet, so only programs on this machine may \
+         reach the host; use a loopback address such as 127.0.0.1:7070"
     )]
     NotLoopback(SocketAddr),
+    /// A limit that would let nothing through.
     #[error("limits.{0} must be at least 1")]
     ZeroLimit(&'static str),
+    /// An HTTP request of a component may last for longer than its call.
     #[error("limits.http_time_ms must be below {}, the time of a whole call", CALL_WAIT.as_millis())]
     HttpTime,
+    /// No time to fold the log.
     #[error("deploy.history_time_ms must be at least 1")]
     HistoryTime,
+    /// A kind of step without an attempt.
     #[error("retries: {0} must allow at least 1 attempt")]
     NoAttempt(String),
+    /// A certificate without its key, or a key without its certificate.
     #[error("nats.certificate and nats.key go together: one of them is missing")]
     HalfCertificate,
+    /// A number of replicas that JetStream does not have.
     #[error("nats.replicas must be 1, 3 or 5")]
     Replicas,
-    #[error("jetstream.silence_ms must be at least {}", LEAST_SILENCE.as_millis())]
+    /// The heartbeat timeout is too short.
+    #[error("jetstream.silence_ms must be at least {}", MIN_SILENCE.as_millis())]
     Silence,
+    /// A log in NATS without NATS servers.
     #[error("log = \"jetstream\" needs NATS servers: name them in nats.url, or with --nats-url")]
     LogWithoutNats,
 }
 
 impl Config {
-    /// What deployments have to keep to, with what is granted inside of the host.
-    pub(crate) fn deploy_rules(&self, reserved: Vec<ReservedRoute<()>>) -> DeployRules {
-        let granted = |grants: &Grants| {
-            let services = grants.services.iter().cloned().map(Grant::Service);
-            services.chain(grants.subjects.iter().cloned().map(Grant::Subject)).collect()
-        };
-        let grants = self.grants.iter().map(|(service, grants)| (service.clone(), granted(grants)));
-        DeployRules {
-            trusted: self.deploy.trusted_keys.clone(),
-            grants: grants.collect(),
-            history_limit: self.deploy.history_time,
-            rollback: self.deploy.rollback,
-            reserved,
-        }
-    }
-
-    /// The defaults, overridden by the file and then by `overrides`, and checked.
+    /// Returns the defaults, overridden by the file and then by `overrides`. Fails if a value is not valid.
     pub fn load(overrides: Overrides) -> Result<Self, ConfigError> {
         let mut config = match &overrides.place.config {
             Some(file) => Self::read(file)?,
@@ -301,16 +252,19 @@ impl Config {
         Ok(config)
     }
 
+    /// Reads a configuration file.
     fn read(file: &Path) -> Result<Self, ConfigError> {
         let text =
             fs::read_to_string(file).map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
         Self::parse(&text).map_err(|source| ConfigError::Invalid { file: file.to_owned(), source })
     }
 
+    /// Parses the text of a configuration file. A missing key has its default.
     fn parse(text: &str) -> Result<Self, Box<toml::de::Error>> {
         toml::from_str(text).map_err(Box::new)
     }
 
+    /// Sets the values that were given.
     fn apply(&mut self, overrides: Overrides) {
         fn set<T>(value: &mut T, given: Option<T>) {
             if let Some(given) = given {
@@ -325,7 +279,7 @@ impl Config {
         set(&mut self.log, overrides.place.log);
     }
 
-    /// Whether a host may run so.
+    /// Checks that a host can run with this configuration.
     pub fn check(&self) -> Result<(), ConfigError> {
         if !self.listen.ip().is_loopback() {
             return Err(ConfigError::NotLoopback(self.listen));
@@ -342,7 +296,7 @@ impl Config {
         if !matches!(self.nats.replicas, 1 | 3 | 5) {
             return Err(ConfigError::Replicas);
         }
-        if self.jetstream.heartbeat_timeout < LEAST_SILENCE {
+        if self.jetstream.heartbeat_timeout < MIN_SILENCE {
             return Err(ConfigError::Silence);
         }
         if self.log == LogEngine::JetStream && self.nats.url.is_none() {
@@ -352,32 +306,7 @@ impl Config {
     }
 }
 
-impl Limits {
-    fn check(&self) -> Result<(), ConfigError> {
-        let zeros = [
-            ("body_bytes", self.body_bytes == 0),
-            ("call_time_ms", self.call_time.is_zero()),
-            ("call_memory_bytes", self.call_memory_bytes == 0),
-            ("instances", self.instances == 0),
-            ("queue", self.queue == 0),
-            ("aggregate_queue", self.aggregate_queue == 0),
-            ("saga_concurrency", self.saga_concurrency == 0),
-            ("wait_ms", self.wait.is_zero()),
-            ("http_time_ms", self.http_time.is_zero()),
-            ("http_request_bytes", self.http_request_bytes == 0),
-            ("http_response_bytes", self.http_response_bytes == 0),
-            ("http_concurrency", self.http_concurrency == 0),
-            ("nats_requests", self.nats_requests == 0),
-        ];
-        if let Some((name, _)) = zeros.iter().find(|(_, zero)| *zero) {
-            return Err(ConfigError::ZeroLimit(name));
-        }
-        if self.http_time >= CALL_WAIT {
-            return Err(ConfigError::HttpTime);
-        }
-        Ok(())
-    }
-}
-
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,5 @@
-//! Wires the parts of a host, runs them, and lets go of them in the right order.
+//! Wires the parts of a host, runs them, and shuts them down from the outside in.
 
-use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -9,88 +8,108 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::aggregate::{Dispatch, DispatchDeps, DispatchLimits, StateCache};
+use crate::aggregate::{Dispatch, DispatchDeps, StateCache};
 use crate::clock::{Clock as _, SharedClock, SystemClock, Time};
 use crate::cluster::{self, Cluster, Connection, Member, NatsError, Status};
-use crate::config::{Config, ConfigError, Limits};
+use crate::config::{Config, ConfigError};
 use crate::contract::RouteError;
 use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer};
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
-use crate::edge::http::{self, HttpLimits};
+use crate::edge::http;
 use crate::edge::{self, HostContext};
 use crate::log::{
     self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
 };
 use crate::messaging::{self, Messaging};
-use crate::model::{Json, Position};
+use crate::model::Position;
 use crate::projection::{ProjectionDeps, Projections, ProjectionsError};
-use crate::query::{Queries, QueryDeps, QueryLimits};
-use crate::runtime::{
-    GrantError, HttpClient, HttpLimits as OutgoingLimits, Runtime, RuntimeError, RuntimeLimits,
-    system_resolver,
-};
+use crate::query::{Queries, QueryDeps};
+use crate::runtime::{GrantError, HttpClient, Runtime, RuntimeError, system_resolver};
 use crate::saga::{Deps, Sagas, SagasError};
 use crate::telemetry::{self, TelemetryError};
 
-/// How often the metrics' histograms are condensed.
+/// The time between two condensations of the metrics' histograms: a few seconds of observations are small.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// What a host says once it answers requests.
+/// A host that answers requests.
 pub struct Started {
-    /// Where it listens; the port is the one it got.
+    /// The address that it listens on, with the port that it got.
     pub address: SocketAddr,
+    /// The services that run.
     pub deployed: Arc<Deployed>,
-    /// What runs, since when and by whom.
+    /// Their deployments: the time and the actor of each.
     pub running: Arc<Vec<Running>>,
-    /// Files of the directory of components that do not run, because the log knows their services otherwise, a sentence each.
+    /// A sentence for each file of the directory of components that does not run, because the log has another
+    /// component for its service.
     pub differing: Vec<String>,
+    /// The deployer of the host.
     pub deployer: Arc<Deployer>,
 }
 
-/// Why a host cannot run.
+/// A host cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
+    /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The log.
     #[error(transparent)]
     Log(#[from] OpenLogError),
+    /// The snapshots.
     #[error(transparent)]
     Snapshots(#[from] OpenError),
+    /// The metrics.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    /// The runtime of the components.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The host's id, which is a file.
     #[error("the host's own id cannot be kept in the data directory")]
     Member(#[source] io::Error),
+    /// The store of components.
     #[error("the components that sagas may need cannot be kept in the data directory")]
     Store(#[source] io::Error),
+    /// The grants of the configuration.
     #[error(transparent)]
     Grants(#[from] GrantError),
+    /// The services of the log and of the directory of components.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The routes of the services.
     #[error(transparent)]
     Routes(#[from] RouteError),
+    /// The read models.
     #[error(transparent)]
     Projections(#[from] ProjectionsError),
+    /// The sagas.
     #[error(transparent)]
     Sagas(#[from] SagasError),
+    /// The connection to NATS.
     #[error(transparent)]
     Nats(#[from] NatsError),
-    #[error("NATS cannot be subscribed to")]
+    /// The subjects of the services in NATS.
+    #[error("cannot subscribe to NATS")]
     Subscribe(#[from] async_nats::SubscribeError),
+    /// The values of a service in the configuration.
     #[error("the configuration of a service is not JSON")]
     Configuration(#[from] serde_json::Error),
-    #[error("{address} cannot be listened on")]
-    Listen { address: SocketAddr, source: io::Error },
+    /// The address to listen on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address of the configuration.
+        address: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
 }
 
-/// Runs a host until `shutdown` resolves and everything under way has ended. `started` is called once, when requests are
-/// answered.
+/// Runs a host until `shutdown` resolves and everything in progress has ended. Calls `started` once, as soon
+/// as requests are answered.
 pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send,
@@ -99,14 +118,14 @@ pub async fn run(
     let metrics = telemetry::metrics()?;
     let storage = Storage::open(&config).await?;
     let nats = storage.nats.clone();
-    let Wired { edge, differing, booted_at } = wire(&config, metrics.clone(), storage).await?;
+    let Wired { edge, differing, boot_position } = wire(&config, metrics.clone(), storage).await?;
     let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, config.nats.replicas));
     let edge = Arc::new(HostContext { messaging, ..edge });
-    let following = edge.nodes.me().map(|_| tokio::spawn(edge.deployer.clone().follow(booted_at)));
+    let following = edge.nodes.me().map(|_| tokio::spawn(edge.deployer.clone().follow(boot_position)));
     let listening = |source| HostError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
-    let upkeep = keep_up(metrics);
+    let upkeep = spawn_upkeep(metrics);
     let (stop, stopping) = watch::channel(false);
     let over_nats = match &nats {
         Some(nats) => {
@@ -129,9 +148,9 @@ pub async fn run(
     };
     let served = http::serve(listener, edge.clone(), shutdown).await;
 
-    // From the outside in: what is no longer fed comes to rest.
+    // From the outside in: each part ends once nothing feeds it any more.
     if let Some(over_nats) = over_nats {
-        // Err: it has panicked, and answers nothing any more.
+        // Err: the task has panicked, so it has ended too.
         let _ = over_nats.await;
     }
     if let Some(messaging) = &edge.messaging {
@@ -146,21 +165,21 @@ pub async fn run(
     edge.dispatch.close().await;
     edge.projections.close().await;
     upkeep.abort();
-    tracing::info!("everything accepted is done");
+    tracing::info!("everything accepted is done; the host ends");
     Ok(served?)
 }
 
-/// A host whose parts are together.
+/// The parts of a host, wired.
 struct Wired {
     edge: HostContext,
-    /// The files of components that are not what runs, a sentence each.
+    /// See [`Started::differing`].
     differing: Vec<String>,
-    /// What is deployed later than this position is still to be followed.
-    booted_at: Position,
+    /// The log position at boot. Later deployments are followed from here.
+    boot_position: Position,
 }
 
-/// What everything else stands on.
-struct Base {
+/// The parts that all others use.
+struct Foundation {
     log: Arc<dyn EventLog>,
     nodes: Cluster,
     clock: SharedClock,
@@ -169,15 +188,17 @@ struct Base {
     store: Store,
 }
 
-impl Base {
-    async fn lay(config: &Config, Storage { nats, log, store }: Storage) -> Result<Self, HostError> {
+impl Foundation {
+    /// Opens the parts.
+    async fn open(config: &Config, Storage { nats, log, store }: Storage) -> Result<Self, HostError> {
         let nodes = join(config, nats.as_ref()).await?;
-        let limits = runtime_limits(&config.limits);
+        let limits = config.runtime_limits();
         let http = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
-        let runtime = Runtime::new(&config.data, limits, configuration(&config.services)?)?;
+        let runtime = Runtime::new(&config.data, limits, config.service_configuration()?)?;
         Ok(Self { log, nodes, clock: Arc::new(SystemClock), http, runtime, store })
     }
 
+    /// Loads the services of the log and of the directory of components.
     async fn boot(&self, rules: &DeployRules, plugins: &Path) -> Result<Booted, BootError> {
         let Self { log, clock, http, runtime, store, .. } = self;
         deploy::boot(Boot { log, clock, runtime, store, http, rules, plugins }).await
@@ -186,11 +207,11 @@ impl Base {
 
 /// Puts the parts of a host together, the log first and the edge last.
 async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> Result<Wired, HostError> {
-    let base = Base::lay(config, storage).await?;
-    let booted_at = *base.log.head().borrow();
+    let foundation = Foundation::open(config, storage).await?;
+    let boot_position = *foundation.log.head().borrow();
     let rules = config.deploy_rules(http::reserved_routes());
-    let booted = base.boot(&rules, &config.plugins).await?;
-    let Base { log, nodes, clock, http, runtime, store } = base;
+    let booted = foundation.boot(&rules, &config.plugins).await?;
+    let Foundation { log, nodes, clock, http, runtime, store } = foundation;
     let registry = Arc::new(Registry::of(booted.deployed));
     let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
     components.keep_releases(booted.deployments.digests().collect());
@@ -203,8 +224,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         let (states, registry, projections) = (states.clone(), registry.clone(), projections.clone());
         QueryDeps { states, registry, projections, log: log.clone(), clock: clock.clone() }
     };
-    let query_limits = QueryLimits { catch_up: config.limits.wait, ..QueryLimits::default() };
-    let queries = Arc::new(Queries::new(query_deps, query_limits));
+    let queries = Arc::new(Queries::new(query_deps, config.query_limits()));
     let dispatch = Arc::new(Dispatch::new(
         DispatchDeps {
             log: log.clone(),
@@ -214,7 +234,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
             http: http.clone(),
             clock: clock.clone(),
         },
-        DispatchLimits { commands: config.limits.queue, aggregate: config.limits.aggregate_queue },
+        config.dispatch_limits(),
     ));
     let deps = Deps {
         log: log.clone(),
@@ -251,21 +271,23 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         messaging: None,
         nodes,
         metrics,
-        limits: http_limits(config),
+        limits: config.http_limits(),
     };
-    Ok(Wired { edge, differing: booted.differing, booted_at })
+    Ok(Wired { edge, differing: booted.differing, boot_position })
 }
 
-/// Everything of a host that lasts: its log, and the components by digest.
+/// The durable parts of a host: its log, and its components by digest.
 pub struct Storage {
-    /// The connection to NATS; none if none is configured.
+    /// The connection to NATS, or none if none is configured.
     pub nats: Option<Connection>,
+    /// The event log.
     pub log: Arc<dyn EventLog>,
+    /// The components.
     pub store: Store,
 }
 
 impl Storage {
-    /// Opens the log that is configured, and the components beside it.
+    /// Opens the configured log and the store of components.
     pub async fn open(config: &Config) -> Result<Self, HostError> {
         let nats = Connection::open(&config.nats).await?;
         let place = match (config.log, &nats) {
@@ -281,12 +303,13 @@ impl Storage {
         let store = Store::open(&config.data).map_err(HostError::Store)?;
         let bucket =
             |nats: &Connection| Bucket::new(nats.client(), &config.jetstream.stream, config.nats.replicas);
-        let store = store.shared(sharing(config, nats.as_ref()).map(bucket));
+        let store = store.shared(cluster_connection(config, nats.as_ref()).map(bucket));
         Ok(Self { nats, log, store })
     }
 }
 
-/// Brings the copy of a log that is in NATS up to date, with the components that run by it, unless a host does that already.
+/// Brings the local copy of a log in NATS up to date, with the components deployed in it. Does nothing if a
+/// host that runs on the copy does so.
 pub async fn catch_up(config: &Config) -> Result<(), HostError> {
     if config.log == LogEngine::Embedded {
         return Ok(());
@@ -302,28 +325,28 @@ pub async fn catch_up(config: &Config) -> Result<(), HostError> {
         storage => storage?,
     };
     for digest in Deployments::load(&*log).await.map_err(BootError::from)?.digests() {
-        // None: nobody has it any more. A host that is to run it says so.
+        // None: the component is lost. A host that needs it reports that.
         store.fetch(digest).await.map_err(HostError::Store)?;
     }
     Ok(())
 }
 
-/// By what the host reaches the others that share its log; none if the log is its own.
-fn sharing<'n>(config: &Config, nats: Option<&'n Connection>) -> Option<&'n Connection> {
+/// Returns the NATS connection for cluster traffic, or `None` if this host runs alone.
+fn cluster_connection<'n>(config: &Config, nats: Option<&'n Connection>) -> Option<&'n Connection> {
     nats.filter(|_| config.log == LogEngine::JetStream)
 }
 
-/// This host among those that share its log.
+/// Joins the cluster of the hosts that share the log.
 async fn join(config: &Config, nats: Option<&Connection>) -> Result<Cluster, HostError> {
     let me = cluster::id_of(&config.data).map_err(HostError::Member)?;
-    let Some(nats) = sharing(config, nats) else { return Ok(Cluster::alone(me)) };
+    let Some(nats) = cluster_connection(config, nats) else { return Ok(Cluster::alone(me)) };
     let JetStreamOptions { stream, heartbeat_timeout, .. } = &config.jetstream;
     Ok(Cluster::listen(me, nats.client(), stream, *heartbeat_timeout).await?)
 }
 
-/// Tells the others from now on how this host is.
+/// Starts the heartbeats of this host.
 fn announce(edge: &Arc<HostContext>, name: &str, address: SocketAddr) {
-    let node = Member {
+    let member = Member {
         id: edge.nodes.id().clone(),
         name: name.into(),
         address,
@@ -331,14 +354,15 @@ fn announce(edge: &Arc<HostContext>, name: &str, address: SocketAddr) {
         since: Time(SystemClock.now_ms()),
         status: Status::default(),
     };
-    // What tells it is a part of what is told of.
+    // Weak: the edge owns the cluster, which owns this closure.
     let edge_ref = Arc::downgrade(edge);
     edge.nodes.announce(move || Member {
         status: edge_ref.upgrade().map(|edge| edge.status()).unwrap_or_default(),
-        ..node.clone()
+        ..member.clone()
     });
 }
 
+/// Starts the messages from and to NATS.
 fn start_messaging(edge: &HostContext, nats: &Connection, replicas: usize) -> Messaging {
     Messaging::start(messaging::Deps {
         log: edge.log.clone(),
@@ -350,7 +374,8 @@ fn start_messaging(edge: &HostContext, nats: &Connection, replicas: usize) -> Me
     })
 }
 
-fn keep_up(metrics: PrometheusHandle) -> JoinHandle<()> {
+/// Condenses the metrics' histograms from time to time.
+fn spawn_upkeep(metrics: PrometheusHandle) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut due = tokio::time::interval(METRICS_UPKEEP);
         loop {
@@ -358,36 +383,4 @@ fn keep_up(metrics: PrometheusHandle) -> JoinHandle<()> {
             metrics.run_upkeep();
         }
     })
-}
-
-fn http_limits(config: &Config) -> HttpLimits {
-    let (body_bytes, wait) = (config.limits.body_bytes, config.limits.wait);
-    HttpLimits { body_bytes, wait, ..HttpLimits::default() }
-}
-
-fn runtime_limits(limits: &Limits) -> RuntimeLimits {
-    RuntimeLimits {
-        call_time: limits.call_time,
-        memory_bytes: limits.call_memory_bytes,
-        instances: limits.instances,
-        sagas: limits.saga_concurrency,
-        http: OutgoingLimits {
-            time: limits.http_time,
-            request_bytes: limits.http_request_bytes,
-            response_bytes: limits.http_response_bytes,
-            concurrency: limits.http_concurrency,
-        },
-        ..RuntimeLimits::default()
-    }
-}
-
-/// What components may ask for, as the JSON they get.
-fn configuration(
-    services: &BTreeMap<String, BTreeMap<String, Value>>,
-) -> Result<HashMap<String, BTreeMap<String, Json>>, serde_json::Error> {
-    let json = |(key, value): (&String, &Value)| Ok((key.clone(), Json::of(value)?));
-    let service = |(name, keys): (&String, &BTreeMap<String, Value>)| {
-        Ok((name.clone(), keys.iter().map(json).collect::<Result<_, serde_json::Error>>()?))
-    };
-    services.iter().map(service).collect()
 }

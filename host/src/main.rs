@@ -1,4 +1,4 @@
-//! The program `kontor`: parses the command line, runs one command, tells its error.
+//! The program `kontor`: parses the command line, runs one command, prints its error.
 
 mod cli;
 
@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// A command's memory is mostly freed on another thread than it was allocated on; the system's allocator spends a tenth of
-/// the processor on that.
+/// A command's memory is mostly freed on another thread than the one that allocated it. The system's
+/// allocator spends a tenth of the processor on that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -15,6 +15,6 @@ fn main() -> ExitCode {
     let outcome = cli::Cli::parse().run(&mut std::io::stdout());
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cli::tell(&error),
+        Err(error) => cli::report(&error),
     }
 }

@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
-use crate::model::{Actor, CommandId, CommandName, CorrelationId, Digest, EventName, Json, Position, Recorded, StreamId, Version};
+use crate::model::{
+    Actor, CommandId, CommandName, CorrelationId, Digest, EventName, Json, Position, Recorded, StreamId,
+    Version,
+};
 
 /// An event as the log has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

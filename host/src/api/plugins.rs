@@ -52,7 +52,7 @@ pub struct PluginRoute {
 
 impl Plugin {
     /// `running`: the service in the history of deployments, if it is there.
-    pub(crate) fn new(digest: Digest, manifest: &Manifest, running: Option<&Running>) -> Self {
+    pub fn new(digest: Digest, manifest: &Manifest, running: Option<&Running>) -> Self {
         let routes = manifest.routes.iter();
         Self {
             service: manifest.service.clone(),

@@ -1,4 +1,4 @@
-//! The HTTP client of the commands that ask a running host.
+//! The HTTP client of the commands that call a running host.
 
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
@@ -9,71 +9,73 @@ use serde_json::Value;
 use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, RequestBuilder, http::Response};
 
-/// A host on this machine accepts at once; one that does not is not there.
+/// The longest time for a connection. A host on this machine accepts at once.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// More than a host takes for the first byte of anything.
+/// The longest time for the first byte of a response: twice the default of `limits.wait_ms`.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(60);
 
-/// More than the gates of a deployment take: in an hour they fold some ten million streams.
+/// The longest time for the gates of a deployment: in an hour they fold some ten million streams.
 const GATES_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// The largest reply that is read into memory: a full page of the largest events.
-const MAX_REPLY_BYTES: u64 = 128 * 1024 * 1024;
+/// The largest response that is read into memory: a full page of the largest events.
+const MAX_RESPONSE_BYTES: u64 = 128 * 1024 * 1024;
 
 const JSON: &str = "application/json";
 const DEFAULT_HOST: &str = "http://127.0.0.1:7070";
 
-/// Which host a command asks.
+/// The host that a command calls.
 #[derive(Debug, clap::Args)]
 pub(super) struct HostArgument {
-    /// The running host to ask
+    /// The running host to call
     #[arg(long, env = "KONTOR_HOST", value_name = "URL", default_value = DEFAULT_HOST)]
     pub(super) host: String,
 }
 
 impl HostArgument {
-    /// What a further command must say to ask the same host: ` --host URL`, or nothing.
+    /// Returns the flag of a further command for the same host: ` --host URL`, or nothing for the default.
     pub(super) fn flag(&self) -> String {
         if self.host == DEFAULT_HOST { String::new() } else { format!(" --host {}", self.host) }
     }
 }
 
-/// Who does what a command does.
+/// The operator who runs a command.
 #[derive(Debug, clap::Args)]
 pub(super) struct ActorArgument {
-    /// Who does this; it stays in the log
+    /// The name of the operator. It stays in the log
     #[arg(long, env = "USER", value_name = "NAME", default_value = "operator")]
     actor: String,
 }
 
 impl ActorArgument {
+    /// Returns the header that names the operator.
     pub(super) fn header(&self) -> (&'static str, &str) {
         ("kontor-actor", &self.actor)
     }
 }
 
-/// Why there is no answer to a question, as a sentence for the one who asked.
+/// The failure of a call, as a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
     #[error("{0} is not the address of a host; it looks like http://127.0.0.1:7070")]
     NotAnAddress(String),
     #[error("no host answers at {host}; start one with `kontor serve`, or name another with --host")]
     Unreachable { host: String, source: Box<ureq::Error> },
-    /// The host's own words, from its problem+json.
-    #[error("the host refused: {told}")]
+    /// A problem of the host.
+    #[error("the host refused: {message}")]
     Refused {
-        told: String,
-        /// What the gates of a deployment found, if it was one of them that refused.
+        /// The problem's detail and code.
+        message: String,
+        /// The report of the gates, if a gate refused a deployment.
         report: Option<Box<Report>>,
     },
-    #[error("{host} answered with status {status} and no reason; is it a Kontor host?")]
-    NoReason { host: String, status: u16 },
-    #[error("the answer of {host} could not be read")]
+    #[error("{host} answered with status {status} and no problem; is it a Kontor host?")]
+    NoProblem { host: String, status: u16 },
+    #[error("cannot read the response of {host}")]
     Unreadable { host: String, source: Box<ureq::Error> },
 }
 
-/// What a host says about a request that it did not carry out (RFC 9457).
+/// The problem of a request that failed (RFC 9457).
 #[derive(Deserialize)]
 struct Problem {
     title: String,
@@ -82,23 +84,25 @@ struct Problem {
     report: Option<Box<Report>>,
 }
 
+/// A client of one host.
 pub(super) struct Client {
     agent: Agent,
-    /// Without a slash at the end.
+    /// The host's URL, without a slash at the end.
     host: String,
 }
 
 impl Client {
+    /// Returns a client for a host. Fails if the argument is not an address.
     pub(super) fn new(argument: &HostArgument) -> Result<Self, ClientError> {
         Self::with_limit(argument, RESPONSE_LIMIT)
     }
 
-    /// One that waits for the gates of a deployment.
+    /// Returns a client that waits for the gates of a deployment.
     pub(super) fn of_deployments(argument: &HostArgument) -> Result<Self, ClientError> {
         Self::with_limit(argument, GATES_LIMIT)
     }
 
-    /// `response`: how long the first byte of an answer may take.
+    /// Returns a client. `response` is the longest time for the first byte of a response.
     fn with_limit(argument: &HostArgument, response: Duration) -> Result<Self, ClientError> {
         let host = argument.host.trim_end_matches('/').to_owned();
         if !host.starts_with("http://") {
@@ -114,13 +118,13 @@ impl Client {
         Ok(Self { agent: config.into(), host })
     }
 
-    /// The JSON text at `path`.
+    /// Gets `path`. Returns the JSON text of the response.
     pub(super) fn get(&self, path: &str, parameters: &[(&str, String)]) -> Result<String, ClientError> {
         let response = self.request(path, parameters, JSON)?;
         self.text(response)
     }
 
-    /// Sends bytes to `path`; the JSON text of the answer.
+    /// Puts bytes to `path`. Returns the JSON text of the response.
     pub(super) fn put(
         &self,
         path: &str,
@@ -135,11 +139,11 @@ impl Client {
         for (name, value) in parameters {
             request = request.query(name, value);
         }
-        let response = request.send(body).map_err(|error| self.no_answer(error))?;
-        self.text(self.good(response)?)
+        let response = request.send(body).map_err(|error| self.failed(error))?;
+        self.text(self.checked(response)?)
     }
 
-    /// Deletes what is at `path`; the JSON text of the answer.
+    /// Deletes the resource at `path`. Returns the JSON text of the response.
     pub(super) fn delete(
         &self,
         path: &str,
@@ -150,10 +154,10 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.text(self.called(request, parameters)?)
+        self.text(self.call(request, parameters)?)
     }
 
-    /// Sends JSON to `path`; the JSON text of the answer.
+    /// Posts JSON to `path`. Returns the JSON text of the response.
     pub(super) fn post(
         &self,
         path: &str,
@@ -165,12 +169,12 @@ impl Client {
             request = request.header(*name, *value);
         }
         let response =
-            request.content_type(JSON).send(body.to_string()).map_err(|error| self.no_answer(error))?;
-        let response = self.good(response)?;
+            request.content_type(JSON).send(body.to_string()).map_err(|error| self.failed(error))?;
+        let response = self.checked(response)?;
         self.text(response)
     }
 
-    /// The server-sent events at `path`, without end.
+    /// Opens the server-sent events at `path`, which do not end.
     pub(super) fn follow(
         &self,
         path: &str,
@@ -186,10 +190,10 @@ impl Client {
         parameters: &[(&str, String)],
         accept: &str,
     ) -> Result<Response<Body>, ClientError> {
-        self.called(self.agent.get(format!("{}{path}", self.host)).header("accept", accept), parameters)
+        self.call(self.agent.get(format!("{}{path}", self.host)).header("accept", accept), parameters)
     }
 
-    fn called(
+    fn call(
         &self,
         mut request: RequestBuilder<WithoutBody>,
         parameters: &[(&str, String)],
@@ -197,30 +201,30 @@ impl Client {
         for (name, value) in parameters {
             request = request.query(name, value);
         }
-        let response = request.call().map_err(|error| self.no_answer(error))?;
-        self.good(response)
+        let response = request.call().map_err(|error| self.failed(error))?;
+        self.checked(response)
     }
 
-    /// The response, unless it is a refusal.
-    fn good(&self, response: Response<Body>) -> Result<Response<Body>, ClientError> {
+    /// Returns the response, or the problem of a status that is not a success.
+    fn checked(&self, response: Response<Body>) -> Result<Response<Body>, ClientError> {
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status().as_u16();
         let body = self.text(response)?;
-        Err(self.refusal(status, &body))
+        Err(self.problem(status, &body))
     }
 
     fn text(&self, mut response: Response<Body>) -> Result<String, ClientError> {
         response
             .body_mut()
             .with_config()
-            .limit(MAX_REPLY_BYTES)
+            .limit(MAX_RESPONSE_BYTES)
             .read_to_string()
             .map_err(|error| ClientError::Unreadable { host: self.host.clone(), source: Box::new(error) })
     }
 
-    fn no_answer(&self, error: ureq::Error) -> ClientError {
+    fn failed(&self, error: ureq::Error) -> ClientError {
         let (host, source) = (self.host.clone(), Box::new(error));
         match *source {
             ureq::Error::Http(_) | ureq::Error::BadUri(_) => ClientError::NotAnAddress(host),
@@ -229,14 +233,14 @@ impl Client {
         }
     }
 
-    fn refusal(&self, status: u16, body: &str) -> ClientError {
+    fn problem(&self, status: u16, body: &str) -> ClientError {
         match serde_json::from_str::<Problem>(body) {
             Ok(problem) => {
                 let code = problem.code.map(|code| format!(" ({code})")).unwrap_or_default();
-                let told = problem.detail.unwrap_or(problem.title) + &code;
-                ClientError::Refused { told, report: problem.report }
+                let message = problem.detail.unwrap_or(problem.title) + &code;
+                ClientError::Refused { message, report: problem.report }
             }
-            Err(_) => ClientError::NoReason { host: self.host.clone(), status },
+            Err(_) => ClientError::NoProblem { host: self.host.clone(), status },
         }
     }
 }
@@ -256,7 +260,7 @@ mod tests {
     fn every_failure_is_a_sentence() {
         let table = [
             (
-                "HTTP/1.1 404 Not Found\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\r\n\
+                "HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n\
                  {\"title\":\"Not found\",\"status\":404,\"detail\":\"There is no order with the id 7.\",\
                  \"code\":\"not-found\"}",
                 "the host refused: There is no order with the id 7. (not-found)",
@@ -267,37 +271,37 @@ mod tests {
             ),
             (
                 "HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\n\r\n<html>",
-                "HOST answered with status 502 and no reason; is it a Kontor host?",
+                "HOST answered with status 502 and no problem; is it a Kontor host?",
             ),
-            ("SSH-2.0-OpenSSH\r\n\r\n", "the answer of HOST could not be read"),
+            ("SSH-2.0-OpenSSH\r\n\r\n", "cannot read the response of HOST"),
         ];
         for (answer, expected) in table {
             let (host, answering) = scripted_host(vec![answer.to_owned()]);
-            let told = client(&host).unwrap().get("/x", &[]).unwrap_err().to_string();
+            let error = client(&host).unwrap().get("/x", &[]).unwrap_err().to_string();
             answering.join().unwrap();
-            assert_eq!(told.replace(&host, "HOST"), expected);
+            assert_eq!(error.replace(&host, "HOST"), expected);
         }
     }
 
     #[test]
-    fn a_host_that_is_not_there_is_told_with_what_to_do() {
+    fn the_error_of_a_missing_host_says_how_to_start_one() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let told = client(&host).unwrap().get("/x", &[]).unwrap_err().to_string();
-        assert!(told.contains("start one with `kontor serve`"), "{told}");
+        let error = client(&host).unwrap().get("/x", &[]).unwrap_err().to_string();
+        assert!(error.contains("start one with `kontor serve`"), "{error}");
     }
 
     #[test]
-    fn only_http_addresses_are_asked() {
+    fn only_http_addresses_are_called() {
         for host in ["127.0.0.1:7070", "https://127.0.0.1:7070", "http://a b", ""] {
-            let told = client(host).and_then(|client| client.get("/x", &[])).unwrap_err();
-            assert!(matches!(told, ClientError::NotAnAddress(_)), "{host:?}: {told:?}");
+            let error = client(host).and_then(|client| client.get("/x", &[])).unwrap_err();
+            assert!(matches!(error, ClientError::NotAnAddress(_)), "{host:?}: {error:?}");
         }
     }
 
     #[test]
-    fn parameters_go_into_the_address() {
+    fn parameters_are_encoded_in_the_address() {
         let (host, answering) =
             scripted_host(vec!["HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}".to_owned()]);
         let body = client(&host).unwrap().get("/events", &[("after", "3 &".to_owned())]).unwrap();

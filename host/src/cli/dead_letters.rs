@@ -1,17 +1,17 @@
-//! `kontor dead-letters`: the messages that could not become commands, and to have them carried out after all or removed.
+//! `kontor dead-letters`: the messages that could not become commands, to redrive or to discard.
 
 use std::io::Write;
 
 use clap::Subcommand;
+use kontor::api::{DeadLetterSelection, DiscardedDeadLetters, Page};
 use kontor::messaging::{DeadLetter, Redriven};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{ActorArgument, Client, HostArgument};
-use super::projections::{counted, tell};
+use super::output::{counted, print};
 use super::table::{fitted, terminal_width};
 
-/// Dead letters that are shown at once: more than anybody reads.
+/// The largest number of dead letters that are shown: more than an operator reads.
 const SHOWN: u64 = 100;
 
 const EXAMPLES: &str = "\
@@ -28,24 +28,24 @@ Examples:
   kontor dead-letters redrive --service delivery
   kontor dead-letters redrive --all
 
-Each is carried out as the message that it was, under the same id: one that had taken effect does not again. Those that fail
-again stay.";
+Each is processed like the original message, under the same id, so that it takes effect at most once. Those
+that fail again stay.";
 
 const DISCARD_EXAMPLES: &str = "\
 Examples:
   kontor dead-letters discard 8
   kontor dead-letters discard --service delivery
 
-They are gone then, with what they said; kontor dead-letters --json shows all of it before. The host's own log keeps their ids and who
-discarded them.";
+Their content is gone; `kontor dead-letters --json` prints it before. The host's own log keeps their ids and
+the operator's name.";
 
-/// Show the messages of NATS that could not become commands
+/// List the messages of NATS that could not become commands
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(super) struct DeadLetters {
     #[command(subcommand)]
-    what: Option<What>,
-    /// Only those for this service
+    act: Option<Act>,
+    /// Only dead letters for this service
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
     #[command(flatten)]
@@ -53,20 +53,20 @@ pub(super) struct DeadLetters {
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Have dead letters carried out after all
+enum Act {
+    /// Process dead letters again
     #[command(after_help = REDRIVE_EXAMPLES)]
     Redrive {
         #[command(flatten)]
-        which: Which,
+        selection: Selection,
         #[command(flatten)]
         host: HostArgument,
     },
-    /// Remove dead letters that are never to be carried out
+    /// Remove dead letters without processing them
     #[command(after_help = DISCARD_EXAMPLES)]
     Discard {
         #[command(flatten)]
-        which: Which,
+        selection: Selection,
         #[command(flatten)]
         actor: ActorArgument,
         #[command(flatten)]
@@ -74,85 +74,81 @@ enum What {
     },
 }
 
-/// Exactly one of these.
+/// The dead letters of an act: exactly one of these.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-struct Which {
-    /// The dead letter with this id
+struct Selection {
+    /// The id of a dead letter
     id: Option<u64>,
-    /// All for this service
+    /// All dead letters for this service
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
-    /// All there are
+    /// All dead letters
     #[arg(long)]
     all: bool,
 }
 
-impl Which {
-    /// As the host wants it.
-    fn body(&self) -> Value {
-        match (self.id, &self.service) {
-            (Some(id), _) => json!({ "id": id }),
-            (None, Some(service)) => json!({ "service": service }),
-            (None, None) => json!({}),
-        }
+impl Selection {
+    /// Returns the body of the request.
+    fn body(self) -> Value {
+        json!(DeadLetterSelection { id: self.id, service: self.service })
     }
-}
-
-/// What POST /admin/dead-letters/discard answers.
-#[derive(Deserialize)]
-struct Discarded {
-    discarded: u64,
-}
-
-/// What GET /admin/dead-letters answers.
-#[derive(Deserialize)]
-struct Page {
-    items: Vec<DeadLetter>,
-    next: Option<u64>,
 }
 
 impl DeadLetters {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
-        match self.what {
+        match self.act {
             None => {
                 let mut parameters = vec![("limit", SHOWN.to_string())];
                 parameters.extend(self.service.map(|service| ("service", service)));
                 let body = Client::new(&self.host)?.get("/admin/dead-letters", &parameters)?;
-                tell(&body, json, out, |page: Page| page_text(&page, &self.host.flag(), terminal_width()))
-            }
-            Some(What::Redrive { which, host }) => {
-                let body = Client::new(&host)?.post("/admin/dead-letters/redrive", &[], &which.body())?;
-                tell(&body, json, out, |redriven: Redriven| redriven_text(&redriven, terminal_width()))
-            }
-            Some(What::Discard { which, actor, host }) => {
-                let client = Client::new(&host)?;
-                let body = client.post("/admin/dead-letters/discard", &[actor.header()], &which.body())?;
-                tell(&body, json, out, |Discarded { discarded }| {
-                    format!("{} discarded\n", counted(discarded, "dead letter"))
+                print(&body, "list of dead letters", json, out, |page: Page<DeadLetter, u64>| {
+                    page_text(&page, &self.host.flag(), terminal_width())
                 })
+            }
+            Some(Act::Redrive { selection, host }) => {
+                let client = Client::new(&host)?;
+                let body = client.post("/admin/dead-letters/redrive", &[], &selection.body())?;
+                print(&body, "redrive of dead letters", json, out, |redriven: Redriven| {
+                    redriven_text(&redriven, terminal_width())
+                })
+            }
+            Some(Act::Discard { selection, actor, host }) => {
+                let client = Client::new(&host)?;
+                let headers = [actor.header()];
+                let body = client.post("/admin/dead-letters/discard", &headers, &selection.body())?;
+                print(
+                    &body,
+                    "number of discarded dead letters",
+                    json,
+                    out,
+                    |DiscardedDeadLetters { discarded }| {
+                        format!("{} discarded\n", counted(discarded, "dead letter"))
+                    },
+                )
             }
         }
     }
 }
 
-/// One line a dead letter, and what to do about them.
-fn page_text(page: &Page, flag: &str, width: Option<usize>) -> String {
+/// Returns one line a dead letter, and the next commands.
+fn page_text(page: &Page<DeadLetter, u64>, flag: &str, width: Option<usize>) -> String {
     if page.items.is_empty() {
         return "There is no dead letter.\n".to_owned();
     }
     let mut text = letters_table(&page.items, width);
     if page.next.is_some() {
-        text += &format!("These are the first {}.\n", page.items.len());
+        text += &format!("The first {} are shown.\n", page.items.len());
     }
     text + &format!(
-        "\nWhen the cause is removed: kontor dead-letters redrive ID{flag}\n\
-         If it never can be:        kontor dead-letters discard ID{flag}\n"
+        "\nOnce the cause is removed: kontor dead-letters redrive ID{flag}\n\
+         To remove one instead:     kontor dead-letters discard ID{flag}\n"
     )
 }
 
+/// Returns the outcome of a redrive.
 fn redriven_text(redriven: &Redriven, width: Option<usize>) -> String {
-    let mut text = format!("{} carried out\n", counted(redriven.done, "dead letter"));
+    let mut text = format!("{} processed\n", counted(redriven.done, "dead letter"));
     if !redriven.failed.is_empty() {
         text += &format!("{} failed again:\n\n", counted(redriven.failed.len() as u64, "dead letter"));
         text += &letters_table(&redriven.failed, width);
@@ -160,90 +156,100 @@ fn redriven_text(redriven: &Redriven, width: Option<usize>) -> String {
     text
 }
 
-/// No line is longer than `width`.
+/// Returns one line a dead letter, no longer than `width`.
 fn letters_table(letters: &[DeadLetter], width: Option<usize>) -> String {
     let row = |letter: &DeadLetter| {
         let about = &letter.about;
-        let told = |member: &str| about.problem[member].as_str().unwrap_or_default().to_owned();
+        let problem = |member: &str| about.problem[member].as_str().unwrap_or_default().to_owned();
         [
             letter.id.to_string(),
             about.subject.clone(),
             format!("{}.{}", about.aggregate, about.command),
             about.deliveries.to_string(),
-            format!("{}: {}", told("code"), told("detail")),
+            format!("{}: {}", problem("code"), problem("detail")),
         ]
     };
-    fitted(["id", "subject", "command", "tried", "problem"], letters.iter().map(row).collect(), width)
+    fitted(["id", "subject", "command", "tries", "problem"], letters.iter().map(row).collect(), width)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use expect_test::expect;
 
-    use super::super::scripted_host::scripted_host;
-    use super::*;
+    use super::super::scripted_host::{accepts, kontor, ok};
 
-    const LETTER: &str = r#"{"id":7,"service":"parcels","aggregate":"parcel","command":"deliver","subscription":"carrier.delivered","subject":"carrier.delivered","message_id":"m1","deliveries":6,"problem":{"code":"not-found","detail":"There is no parcel with the id A-1."},"payload":{"parcel":"A-1"}}"#;
+    const LETTER: &str = r#"{"id": 7, "service": "parcels", "aggregate": "parcel", "command": "deliver",
+        "subscription": "carrier.delivered", "subject": "carrier.delivered", "message_id": "m1",
+        "deliveries": 6, "payload": {"parcel": "A-1"},
+        "problem": {"code": "not-found", "detail": "There is no parcel with the id A-1."}}"#;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        dead_letters: DeadLetters,
-    }
+    #[test]
+    fn snapshot_of_the_list_of_dead_letters() {
+        let body = format!(r#"{{"items":[{LETTER}],"next":7}}"#);
+        let ran = kontor(&["dead-letters", "--service", "parcels"], vec![ok(&body)]);
+        assert_eq!(ran.requests, ["GET /admin/dead-letters?limit=100&service=parcels HTTP/1.1"]);
+        expect![[r#"
+            ID  SUBJECT            COMMAND         TRIES  PROBLEM
+            7   carrier.delivered  parcel.deliver  6      not-found: There is no parcel with the id A-1.
+            The first 1 are shown.
 
-    /// The request and what is printed.
-    fn run(arguments: &[&str], body: &str) -> (String, String) {
-        let (host, answering) =
-            scripted_host(vec![format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}")]);
-        let line = ["dead-letters"].into_iter().chain(arguments.iter().copied()).chain(["--host", &host]);
-        let mut out = Vec::new();
-        Line::parse_from(line).dead_letters.run(false, &mut out).unwrap();
-        let printed = String::from_utf8(out).unwrap().replace(&host, "HOST");
-        (answering.join().unwrap().remove(0), printed)
+            Once the cause is removed: kontor dead-letters redrive ID --host HOST
+            To remove one instead:     kontor dead-letters discard ID --host HOST
+        "#]]
+        .assert_eq(&ran.printed);
     }
 
     #[test]
-    fn dead_letters_are_listed_with_their_problem_and_what_to_do() {
-        let expected = "\
-ID  SUBJECT            COMMAND         TRIED  PROBLEM
-7   carrier.delivered  parcel.deliver  6      not-found: There is no parcel with the id A-1.
-
-When the cause is removed: kontor dead-letters redrive ID --host HOST
-If it never can be:        kontor dead-letters discard ID --host HOST
-";
-        let (asked, printed) =
-            run(&["--service", "parcels"], &format!(r#"{{"items":[{LETTER}],"next":null}}"#));
-        assert_eq!(asked, "GET /admin/dead-letters?limit=100&service=parcels HTTP/1.1");
-        assert_eq!(printed, expected);
-        assert_eq!(run(&[], r#"{"items":[],"next":null}"#).1, "There is no dead letter.\n");
+    fn an_empty_list_is_a_sentence() {
+        let ran = kontor(&["dead-letters"], vec![ok(r#"{"items":[],"next":null}"#)]);
+        assert_eq!(ran.printed, "There is no dead letter.\n");
     }
 
     #[test]
-    fn what_is_discarded_is_counted() {
-        let (asked, printed) = run(&["discard", "7", "--actor", "ada"], r#"{"discarded":1}"#);
-        assert_eq!(asked, r#"POST /admin/dead-letters/discard HTTP/1.1 {"id":7}"#);
-        assert_eq!(printed, "1 dead letter discarded\n");
-        assert!(Line::try_parse_from(["dead-letters", "discard"]).is_err(), "which?");
+    fn discarded_dead_letters_are_counted() {
+        let line = ["dead-letters", "discard", "7", "--actor", "ada"];
+        let ran = kontor(&line, vec![ok(r#"{"discarded":1}"#)]);
+        assert_eq!(ran.requests, [r#"POST /admin/dead-letters/discard HTTP/1.1 {"id":7}"#]);
+        assert_eq!(ran.printed, "1 dead letter discarded\n");
     }
 
     #[test]
-    fn a_redrive_tells_what_came_of_it() {
-        let again = format!(r#"{{"done":0,"failed":[{LETTER}]}}"#);
-        let table = [
-            (vec!["redrive", "7"], again.as_str(), r#"{"id":7}"#, "1 dead letter failed again"),
+    fn an_act_must_select_dead_letters() {
+        for act in ["redrive", "discard"] {
+            assert!(!accepts(&["dead-letters", act]), "{act}");
+            assert!(!accepts(&["dead-letters", act, "7", "--all"]), "{act}");
+        }
+    }
+
+    #[test]
+    fn the_processed_dead_letters_are_counted() {
+        for (selection, body, request, expected) in [
             (
-                vec!["redrive", "--service", "parcels"],
+                &["--service", "parcels"][..],
                 r#"{"done":2,"failed":[]}"#,
                 r#"{"service":"parcels"}"#,
-                "2 dead letters carried out\n",
+                "2 dead letters processed\n",
             ),
-            (vec!["redrive", "--all"], r#"{"done":1,"failed":[]}"#, "{}", "1 dead letter carried out\n"),
-        ];
-        for (arguments, answer, sent, told) in table {
-            let (asked, printed) = run(&arguments, answer);
-            assert_eq!(asked, format!("POST /admin/dead-letters/redrive HTTP/1.1 {sent}"));
-            assert!(printed.contains(told), "{printed}");
+            (&["--all"], r#"{"done":1,"failed":[]}"#, "{}", "1 dead letter processed\n"),
+        ] {
+            let ran = kontor(&[&["dead-letters", "redrive"], selection].concat(), vec![ok(body)]);
+            assert_eq!(ran.requests, [format!("POST /admin/dead-letters/redrive HTTP/1.1 {request}")]);
+            assert_eq!(ran.printed, expected);
         }
-        assert!(Line::try_parse_from(["dead-letters", "redrive"]).is_err(), "of which?");
+    }
+
+    #[test]
+    fn snapshot_of_a_redrive_that_failed_again() {
+        let body = format!(r#"{{"done":0,"failed":[{LETTER}]}}"#);
+        let ran = kontor(&["dead-letters", "redrive", "7"], vec![ok(&body)]);
+        assert_eq!(ran.requests, [r#"POST /admin/dead-letters/redrive HTTP/1.1 {"id":7}"#]);
+        expect![[r#"
+            0 dead letters processed
+            1 dead letter failed again:
+
+            ID  SUBJECT            COMMAND         TRIES  PROBLEM
+            7   carrier.delivered  parcel.deliver  6      not-found: There is no parcel with the id A-1.
+        "#]]
+        .assert_eq(&ran.printed);
     }
 }

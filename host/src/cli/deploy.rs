@@ -1,4 +1,4 @@
-//! `kontor deploy`: gives components to a running host.
+//! `kontor deploy`: deploys components into a running host.
 
 use std::fs;
 use std::io::Write;
@@ -20,36 +20,37 @@ Examples:
   kontor deploy order.wasm --allow-breaking 'route:GET /orders' --allow-breaking query:sales
   kontor deploy order.wasm --signature order.wasm.sig
 
-A component is proven before it runs: that it keeps what the running version has, that it may have what it asks for, that it
-can fold every stream of its aggregates and go on with every open saga. Then it takes the place of the running version at
-once: calls under way end on the version they began with, and none is refused. Several components go live together or not
-at all. The exit code is 0 if they run (or would, with --dry-run), and 1 if not.";
+The gates test a component before it runs: it is compatible with the running version, its permissions are
+granted, it folds every stream of its aggregates and replays every open saga. Then it replaces the running
+version at once: calls in progress end on their version, and none is refused. Several components go live
+together or not at all. The exit code is 0 if they run (with --dry-run: if they would), otherwise 1.";
 
-/// Prove components against the history of a running host, and put them in the place of those that run
+/// Deploy components into a running host, after its gates have tested them against the log
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Deploy {
     /// The components (*.wasm)
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Say what would be, and change nothing
+    /// Print the report of the gates, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// What a service may use, beside what the configuration grants: service:payment, subject:orders.> or
-    /// http:https://payments.example. What is granted here for HTTP holds for all methods, but for no private address and with
-    /// no secret header: these stand in kontor.toml
+    /// A permission to grant beside those of the configuration: service:payment, subject:orders.> or
+    /// http:https://payments.example. Here HTTP is granted for all methods, but not for private addresses and
+    /// without secret headers, which are in kontor.toml only
     #[arg(long = "grant", value_name = "GRANT")]
     grants: Vec<String>,
-    /// Why; it stays in the log
+    /// The reason. It stays in the log
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// What may break, as the gate `compatible` names it: command:order/create, 'route:GET /orders' …
-    #[arg(long, value_name = "WHAT")]
+    /// A breaking change to allow, as the gate `compatible` names it: command:order/create or 'route:GET
+    /// /orders'
+    #[arg(long, value_name = "CHANGE")]
     allow_breaking: Vec<String>,
-    /// Fold only so many streams of each aggregate, for very large logs
+    /// Maximum number of streams of each aggregate to fold, for very large logs
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     sample: Option<u64>,
-    /// What `kontor sign` has written for each component, in their order
+    /// The signature of each component, in their order: files written by `kontor sign`
     #[arg(long = "signature", value_name = "FILE")]
     signatures: Vec<PathBuf>,
     #[command(flatten)]
@@ -64,11 +65,12 @@ impl Deploy {
         let signatures = self.signatures()?;
         let mut headers = vec![("content-type", content_type.as_str()), self.actor.header()];
         headers.extend(signatures.as_deref().map(|signatures| ("kontor-signature", signatures)));
-        let answer =
+        let response =
             Client::of_deployments(&self.host)?.put("/admin/plugins", &self.parameters(), &headers, &body);
-        gates::tell(answer, Some(&self.host), json, out)
+        gates::print(response, Some(&self.host), json, out)
     }
 
+    /// Returns the parameters of the request.
     fn parameters(&self) -> Vec<(&'static str, String)> {
         let dry_run = self.dry_run.then(|| ("dry-run", "true".to_owned()));
         let note = self.note.clone().map(|note| ("note", note));
@@ -79,7 +81,7 @@ impl Deploy {
         parameters
     }
 
-    /// None if the components are not signed.
+    /// Returns the signatures in one header; none if the components are not signed.
     fn signatures(&self) -> anyhow::Result<Option<String>> {
         let (files, signatures) = (self.files.len(), self.signatures.len());
         if signatures == 0 {
@@ -91,21 +93,20 @@ impl Deploy {
         );
         let read = |file: &PathBuf| {
             let text = fs::read_to_string(file);
-            text.with_context(|| format!("{} cannot be read", file.display()))
-                .map(|text| text.trim().to_owned())
+            text.with_context(|| format!("cannot read {}", file.display())).map(|text| text.trim().to_owned())
         };
         let texts: Vec<String> = self.signatures.iter().map(read).collect::<anyhow::Result<_>>()?;
         Ok(Some(texts.join(",")))
     }
 }
 
-/// The files as the parts of a form: its content type, and the form (RFC 7578).
+/// Returns the files as a form (RFC 7578), after its content type.
 fn form(files: &[PathBuf]) -> anyhow::Result<(String, Vec<u8>)> {
-    // No file has it by chance.
+    // Random enough that no file has it by chance.
     let boundary = Uuid::now_v7().simple();
     let mut form = Vec::new();
     for file in files {
-        let wasm = fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let wasm = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         let name = part_name(file);
         write!(
             form,
@@ -119,7 +120,7 @@ fn form(files: &[PathBuf]) -> anyhow::Result<(String, Vec<u8>)> {
     Ok((format!("multipart/form-data; boundary={boundary}"), form))
 }
 
-/// A file's name as it may stand in a header.
+/// Returns a file's name with all characters replaced that could end its header.
 fn part_name(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     name.replace(|letter: char| letter == '"' || letter == '\\' || letter.is_control(), "_")
@@ -129,7 +130,7 @@ fn part_name(file: &Path) -> String {
 mod tests {
     use clap::Parser;
 
-    use super::super::scripted_host::scripted_host;
+    use super::super::scripted_host::{Ran, kontor, ok};
     use super::*;
 
     #[derive(Debug, Parser)]
@@ -150,15 +151,12 @@ mod tests {
         fs::write(&order, "one").unwrap();
         fs::write(&report, "two").unwrap();
         let live = r#"{"dry_run":false,"live":true,"services":[],"gates":[]}"#;
-        let (host, answering) =
-            scripted_host(vec![format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{live}")]);
         let files = [order.to_str().unwrap(), report.to_str().unwrap()];
-        let line = [files[0], files[1], "--host", &host, "--grant", "service:payment", "--sample", "9"];
-        let mut out = Vec::new();
-        parsed(&line).run(true, &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), format!("{live}\n"));
+        let line = ["deploy", files[0], files[1], "--grant", "service:payment", "--sample", "9", "--json"];
+        let Ran { requests, printed, error } = kontor(&line, vec![ok(live)]);
+        assert_eq!((printed, error), (format!("{live}\n"), None));
 
-        let request = answering.join().unwrap().remove(0);
+        let request = &requests[0];
         let start = "PUT /admin/plugins?sample=9&grant=service%3Apayment HTTP/1.1 --";
         let (boundary, _) = request.strip_prefix(start).unwrap().split_once("\r\n").unwrap();
         let part = |file: &str, wasm: &str| {
@@ -168,7 +166,7 @@ mod tests {
             )
         };
         let form = part("order.wasm", "one") + &part("report.wasm", "two") + &format!("--{boundary}--");
-        assert_eq!(request, format!("{}{form}", start.strip_suffix("--").unwrap()));
+        assert_eq!(*request, format!("{}{form}", start.strip_suffix("--").unwrap()));
     }
 
     #[test]
@@ -197,13 +195,13 @@ mod tests {
         ];
         assert_eq!(parsed(&line).parameters(), expected.map(|(name, value)| (name, value.to_owned())));
         assert_eq!(parsed(&["order.wasm"]).parameters(), []);
-        for refused in [&["deploy"][..], &["deploy", "order.wasm", "--sample", "0"]] {
-            assert!(Line::try_parse_from(refused).is_err(), "{refused:?}");
+        for rejected in [&["deploy"][..], &["deploy", "order.wasm", "--sample", "0"]] {
+            assert!(Line::try_parse_from(rejected).is_err(), "{rejected:?}");
         }
     }
 
     #[test]
-    fn there_is_a_signature_for_each_component_or_none() {
+    fn either_each_component_has_a_signature_or_none() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("order.sig");
         fs::write(&file, "YWRh\n").unwrap();
@@ -212,13 +210,13 @@ mod tests {
         let two = ["a.wasm", "b.wasm", "--signature", signature, "--signature", signature];
         assert_eq!(signed(&two).unwrap().as_deref(), Some("YWRh,YWRh"));
         assert_eq!(signed(&["a.wasm"]).unwrap(), None);
-        let told = "there are 2 components and 1 signatures; give one for each";
-        assert_eq!(signed(&two[..4]).unwrap_err(), told);
-        assert_eq!(signed(&["a.wasm", "--signature", "/nowhere"]).unwrap_err(), "/nowhere cannot be read");
+        let expected = "there are 2 components and 1 signatures; give one for each";
+        assert_eq!(signed(&two[..4]).unwrap_err(), expected);
+        assert_eq!(signed(&["a.wasm", "--signature", "/nowhere"]).unwrap_err(), "cannot read /nowhere");
     }
 
     #[test]
-    fn a_files_name_cannot_leave_its_header() {
+    fn the_name_of_a_file_cannot_end_its_header() {
         assert_eq!(part_name(Path::new("dir/a\"b\\c\r\nd.wasm")), "a_b_c__d.wasm");
     }
 }

@@ -3,16 +3,18 @@
 use std::io::Write;
 
 use anyhow::{Context as _, bail};
-use kontor::model::{Json, Position, StreamId, Version};
-use serde::Deserialize;
+use kontor::api::{Event, Page};
+use kontor::clock::rfc3339;
+use kontor::model::{Json, Position, StreamId};
 use serde_json::Value;
 
 use super::client::{Client, HostArgument};
+use super::output::parse;
 use super::sse::ServerSentEvents;
 use super::table::{Columns, shortened, terminal_width};
 
-/// The events that one request asks for: few enough that the largest ones fit into the client's largest reply.
-const PAGE: u64 = 100;
+/// The page size: few enough events that the largest ones fit into the client's largest response.
+const PAGE_SIZE: u64 = 100;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,39 +27,20 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Events {
-    /// Go on with new events as they are recorded
+    /// Continue with new events as they are recorded
     #[arg(long)]
     follow: bool,
-    /// Only events behind this position of the log
+    /// Only events after this position of the log
     #[arg(long, value_name = "POSITION", default_value_t = Position::START)]
     after: Position,
     /// Only events of this aggregate, such as order/A-1
     #[arg(long, value_name = "AGGREGATE/ID", value_parser = StreamId::parse)]
     stream: Option<StreamId>,
-    /// At most so many events
+    /// Maximum number of events to print
     #[arg(long, value_name = "NUMBER")]
     limit: Option<u64>,
     #[command(flatten)]
     host: HostArgument,
-}
-
-/// One page of GET /events or GET /streams/{aggregate}/{id}.
-#[derive(Deserialize)]
-struct Page {
-    items: Vec<Json>,
-    /// What the next request says as `after`, text or number; null on the last page.
-    next: Value,
-}
-
-/// An event of the wire, as far as a line shows it.
-#[derive(Deserialize)]
-struct Event {
-    position: Position,
-    stream: String,
-    version: Version,
-    name: String,
-    time: String,
-    payload: Json,
 }
 
 impl Events {
@@ -74,56 +57,59 @@ impl Events {
         if self.follow { self.follow(&client, &mut printer) } else { self.pages(&client, &mut printer) }
     }
 
-    /// Asks for pages until the last one.
+    /// Prints all pages.
     fn pages(&self, client: &Client, printer: &mut Printer<'_>) -> anyhow::Result<()> {
-        // A stream is counted by its versions, so there the printer alone looks at the positions.
+        // The pages of a stream are counted by versions; there the printer alone compares positions.
         let (path, mut after) = match &self.stream {
             Some(stream) => (format!("/streams/{stream}"), "0".to_owned()),
             None => ("/events".to_owned(), self.after.to_string()),
         };
         while printer.remaining > 0 {
-            let limit = PAGE.min(printer.remaining).to_string();
+            let limit = PAGE_SIZE.min(printer.remaining).to_string();
             let body = client.get(&path, &[("after", after), ("limit", limit)])?;
-            let page: Page =
-                serde_json::from_str(&body).context("the host's page of events has another shape")?;
+            // The order is that of positions, or of versions in a stream.
+            let page: Page<Json, Value> = parse(&body, "page of events")?;
             printer.print(&page.items)?;
             after = match page.next {
-                Value::Null => break,
-                Value::String(next) => next,
-                next => next.to_string(),
+                None => break,
+                Some(Value::String(next)) => next,
+                Some(next) => next.to_string(),
             };
         }
         Ok(())
     }
 
-    /// Prints what the host sends until it is enough.
+    /// Prints the events that the host sends, up to the limit.
     fn follow(&self, client: &Client, printer: &mut Printer<'_>) -> anyhow::Result<()> {
         if printer.remaining == 0 {
             return Ok(());
         }
         let reader = client.follow("/events", &[("after", self.after.to_string())])?;
         for event in ServerSentEvents::new(reader) {
-            let event = event.context("the connection to the host broke")?;
-            let event = Json::parse(event).context("the host sent an event that is no JSON")?;
+            let event = event.context("the connection to the host has failed")?;
+            let event = Json::parse(event).context("the host has sent an event that is not JSON")?;
             printer.print(&[event])?;
             if printer.remaining == 0 {
                 return Ok(());
             }
         }
-        bail!("the host has ended the stream; go on with `--after {}`", printer.after)
+        bail!("the host has ended the stream; continue with `--after {}`", printer.after)
     }
 }
 
-/// Prints the events that were asked for, in the order of the log.
+/// Prints the selected events, in the order of the log.
 struct Printer<'a> {
-    /// The position of the last event printed; only later ones are.
+    /// The position of the last printed event. Earlier ones are skipped.
     after: Position,
+    /// None: the events of all streams.
     stream: Option<StreamId>,
+    /// The number of events until the limit.
     remaining: u64,
     form: Form,
     out: &'a mut dyn Write,
 }
 
+/// The form of the output.
 enum Form {
     Json,
     Text {
@@ -140,11 +126,12 @@ impl Form {
 }
 
 impl Printer<'_> {
+    /// Prints those of the events that are selected.
     fn print(&mut self, events: &[Json]) -> anyhow::Result<()> {
         let mut wanted = Vec::new();
         for text in events {
-            let event: Event = text.read().context("the host sent an event of another shape")?;
-            let of_stream = self.stream.as_ref().is_none_or(|stream| stream.as_str() == event.stream);
+            let event: Event = parse(text.as_str(), "event")?;
+            let of_stream = self.stream.as_ref().is_none_or(|stream| *stream == event.stream);
             if self.remaining > 0 && event.position > self.after && of_stream {
                 self.remaining -= 1;
                 self.after = event.position;
@@ -163,13 +150,14 @@ impl Printer<'_> {
     }
 }
 
-/// One line an event, no longer than `width`.
+/// Returns one line an event, no longer than `width`.
 fn text_lines(columns: &mut Columns<6>, width: Option<usize>, events: impl Iterator<Item = Event>) -> String {
     let rows: Vec<[String; 6]> = events
         .map(|event| {
             let (position, version) = (event.position.to_string(), event.version.to_string());
             let payload = event.payload.as_str().to_owned();
-            [position, event.time, event.stream, version, event.name, payload]
+            let (time, stream, name) = (rfc3339(event.time.0), event.stream, event.name);
+            [position, time, stream.to_string(), version, name.to_string(), payload]
         })
         .collect();
     rows.iter().for_each(|row| columns.fit(row));
@@ -179,97 +167,79 @@ fn text_lines(columns: &mut Columns<6>, width: Option<usize>, events: impl Itera
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use expect_test::expect;
 
-    use super::super::scripted_host::scripted_host;
+    use super::super::scripted_host::{Ran, kontor, ok};
     use super::*;
 
     const FIRST: &str = concat!(
         r#"{"position":1,"stream":"order/A-1","version":1,"name":"order-created","payload":{"total":5},"#,
-        r#""id":"c1/0","command_id":"c1","time":"2026-11-22T03:18:01.250Z"}"#
+        r#""id":"c1/0","command_id":"c1","command":"create","correlation_id":"c1","causation_id":null,"#,
+        r#""digest":null,"time":"2026-11-22T03:18:01.250Z","actor":"ada"}"#
     );
     const SECOND: &str = concat!(
         r#"{"position":2,"stream":"product/P","version":10,"name":"stock-reserved","payload":{},"#,
-        r#""id":"c2/0","command_id":"c2","time":"2026-11-22T03:18:01.260Z"}"#
+        r#""id":"c2/0","command_id":"c2","command":"reserve","correlation_id":"c1","causation_id":"c1/0","#,
+        r#""digest":null,"time":"2026-11-22T03:18:01.260Z","actor":"saga"}"#
     );
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        events: Events,
-    }
-
-    /// What `kontor events` with these arguments asks a host that answers so, what it prints, and its error.
-    fn run(json: bool, arguments: &[&str], answers: Vec<String>) -> (Vec<String>, String, Option<String>) {
-        let (host, answering) = scripted_host(answers);
-        let line = ["events", "--host", &host].into_iter().chain(arguments.iter().copied());
-        let mut out = Vec::new();
-        let outcome = Line::parse_from(line).events.run(json, &mut out);
-        let asked = answering.join().unwrap();
-        (asked, String::from_utf8(out).unwrap(), outcome.err().map(|error| format!("{error:#}")))
-    }
-
     fn page(items: &[&str], next: &str) -> String {
-        format!(
-            "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{{\"items\":[{}],\"next\":{next}}}",
-            items.join(",")
-        )
+        ok(&format!("{{\"items\":[{}],\"next\":{next}}}", items.join(",")))
     }
 
     fn stream(events: &[&str]) -> String {
         let events: String = events.iter().map(|event| format!("id: 1\ndata: {event}\n\n")).collect();
-        format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n: welcome\n\n{events}")
+        ok(&format!(": welcome\n\n{events}"))
     }
 
     #[test]
-    fn pages_are_asked_for_until_the_last_one_and_their_lines_are_aligned() {
-        let answers = vec![page(&[FIRST, SECOND], "2"), page(&[], "null")];
-        let (asked, printed, error) = run(false, &[], answers);
-        assert_eq!(error, None);
-        assert_eq!(
-            asked,
-            ["GET /events?after=0&limit=100 HTTP/1.1", "GET /events?after=2&limit=100 HTTP/1.1"]
-        );
-        let expected = "\
-1  2026-11-22T03:18:01.250Z  order/A-1  1   order-created   {\"total\":5}
-2  2026-11-22T03:18:01.260Z  product/P  10  stock-reserved  {}
-";
-        assert_eq!(printed, expected);
+    fn snapshot_of_the_events_of_two_pages() {
+        let pages = vec![page(&[FIRST], "1"), page(&[SECOND], "2"), page(&[], "null")];
+        let ran = kontor(&["events"], pages);
+        let requests = [0, 1, 2].map(|after| format!("GET /events?after={after}&limit=100 HTTP/1.1"));
+        assert_eq!((ran.requests, ran.error), (requests.into(), None));
+        expect![[r#"
+            1  2026-11-22T03:18:01.250Z  order/A-1  1  order-created  {"total":5}
+            2  2026-11-22T03:18:01.260Z  product/P  10  stock-reserved  {}
+        "#]]
+        .assert_eq(&ran.printed);
     }
 
     #[test]
-    fn json_is_one_event_a_line_with_all_that_the_host_tells() {
-        let (_, printed, error) = run(true, &[], vec![page(&[FIRST, SECOND], "null")]);
+    fn json_is_one_event_a_line_as_the_host_sent_it() {
+        let Ran { printed, error, .. } = kontor(&["events", "--json"], vec![page(&[FIRST, SECOND], "null")]);
         assert_eq!((printed, error), (format!("{FIRST}\n{SECOND}\n"), None));
     }
 
     #[test]
-    fn a_limit_ends_the_asking() {
-        let (asked, printed, _) = run(true, &["--limit", "1", "--after", "0"], vec![page(&[FIRST], "\"1\"")]);
-        assert_eq!((asked.len(), printed), (1, format!("{FIRST}\n")));
-        assert_eq!(asked[0], "GET /events?after=0&limit=1 HTTP/1.1");
+    fn no_page_is_read_beyond_the_limit() {
+        let line = ["events", "--json", "--limit", "1", "--after", "0"];
+        let Ran { requests, printed, .. } = kontor(&line, vec![page(&[FIRST], "\"1\"")]);
+        assert_eq!(requests, ["GET /events?after=0&limit=1 HTTP/1.1"]);
+        assert_eq!(printed, format!("{FIRST}\n"));
     }
 
     #[test]
-    fn a_stream_is_asked_for_by_its_name_and_still_cut_by_position() {
-        let arguments = ["--stream", "order/A-1", "--after", "1"];
-        let (asked, printed, _) = run(true, &arguments, vec![page(&[FIRST], "null")]);
-        assert_eq!(asked, ["GET /streams/order/A-1?after=0&limit=100 HTTP/1.1"]);
+    fn the_events_of_a_stream_are_read_by_its_name_and_selected_by_position() {
+        let line = ["events", "--json", "--stream", "order/A-1", "--after", "1"];
+        let Ran { requests, printed, .. } = kontor(&line, vec![page(&[FIRST], "null")]);
+        assert_eq!(requests, ["GET /streams/order/A-1?after=0&limit=100 HTTP/1.1"]);
         assert_eq!(printed, "");
     }
 
     #[test]
-    fn following_prints_events_as_they_come_and_tells_where_the_stream_ended() {
-        let (asked, printed, error) = run(true, &["--follow"], vec![stream(&[FIRST, SECOND])]);
-        assert_eq!(asked, ["GET /events?after=0 HTTP/1.1"]);
+    fn followed_events_are_printed_as_they_come_until_the_host_ends_the_stream() {
+        let line = ["events", "--json", "--follow"];
+        let Ran { requests, printed, error } = kontor(&line, vec![stream(&[FIRST, SECOND])]);
+        assert_eq!(requests, ["GET /events?after=0 HTTP/1.1"]);
         assert_eq!(printed, format!("{FIRST}\n{SECOND}\n"));
-        assert_eq!(error.unwrap(), "the host has ended the stream; go on with `--after 2`");
+        assert_eq!(error.unwrap(), "the host has ended the stream; continue with `--after 2`");
     }
 
     #[test]
-    fn following_can_be_limited_and_can_look_at_one_stream() {
-        let arguments = ["--follow", "--stream", "product/P", "--limit", "1"];
-        let (_, printed, error) = run(true, &arguments, vec![stream(&[FIRST, SECOND, FIRST])]);
+    fn followed_events_can_be_limited_to_a_stream_and_a_number() {
+        let line = ["events", "--json", "--follow", "--stream", "product/P", "--limit", "1"];
+        let Ran { printed, error, .. } = kontor(&line, vec![stream(&[FIRST, SECOND, FIRST])]);
         assert_eq!((printed, error), (format!("{SECOND}\n"), None));
     }
 

@@ -10,7 +10,7 @@ use kontor::config::Place;
 use kontor::host;
 use serde_json::json;
 
-use super::backup::{STANDARD, counted_in, open, progress};
+use super::backup::{STANDARD, counts, open, progress};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,10 +18,11 @@ Examples:
   kontor export --data /var/lib/kontor - | zstd > shop.jsonl.zst
   kontor export shop.jsonl && jq -c 'select(.commit) | .commit.stream' shop.jsonl | sort | uniq -c
 
-A host may run meanwhile: the file has the log as it was at the beginning, with the components that it may need. The same log
-always gives the same file. `kontor import` makes a log of it again, in a data directory or in NATS.";
+A host may run at the same time: the file has the log as it was at the start, with the components that its
+sagas may need. The same log always gives the same file. `kontor import` restores it, into a data directory
+or into NATS.";
 
-/// Write the log to a file: a backup, or the way to another log
+/// Export the log to a file, as a backup or to move it to another engine
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Export {
@@ -37,16 +38,16 @@ impl Export {
         runtime.block_on(host::catch_up(&config))?;
         if self.file == STANDARD {
             let summary = backup::export(&config.data, BufWriter::new(out), progress("exported"))?;
-            return Ok(tell(&summary, &self.file, json, &mut io::stderr())?);
+            return Ok(print(&summary, &self.file, json, &mut io::stderr())?);
         }
         let summary = to_file(&config.data, Path::new(&self.file))?;
-        Ok(tell(&summary, &self.file, json, out)?)
+        Ok(print(&summary, &self.file, json, out)?)
     }
 }
 
-/// The file is there once it is complete and on disk; until then there is what was there before.
+/// Exports to a file, which is replaced once the new one is complete and on disk.
 fn to_file(data: &Path, file: &Path) -> anyhow::Result<Summary> {
-    let failed = || format!("{} cannot be written", file.display());
+    let failed = || format!("cannot write {}", file.display());
     let mut partial = file.as_os_str().to_owned();
     partial.push(".partial");
     let written = File::create(&partial).with_context(failed)?;
@@ -56,10 +57,11 @@ fn to_file(data: &Path, file: &Path) -> anyhow::Result<Summary> {
     Ok(summary)
 }
 
-fn tell(summary: &Summary, file: &str, json: bool, out: &mut dyn Write) -> io::Result<()> {
+/// Prints the summary of an export.
+fn print(summary: &Summary, file: &str, json: bool, out: &mut dyn Write) -> io::Result<()> {
     if json {
         writeln!(out, "{}", json!({ "file": file, "exported": summary }))
     } else {
-        writeln!(out, "exported {} to {file}\nSHA-256 {}", counted_in(summary), summary.sha256)
+        writeln!(out, "exported {} to {file}\nSHA-256 {}", counts(summary), summary.sha256)
     }
 }

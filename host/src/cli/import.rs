@@ -1,4 +1,4 @@
-//! `kontor import`: a log from a file.
+//! `kontor import`: makes a log from a file.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -9,7 +9,7 @@ use kontor::config::Place;
 use kontor::host::Storage;
 use serde_json::json;
 
-use super::backup::{STANDARD, counted_in, open, progress};
+use super::backup::{STANDARD, counts, open, progress};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,10 +17,11 @@ Examples:
   kontor import shop.jsonl --log jetstream --nats-url nats://127.0.0.1:4222 --data copy
   zstd -dc shop.jsonl.zst | kontor import -
 
-The log must be empty; or have the beginning of the file, from an import that was broken off, which goes on then. Every event
-gets the position that it had, and in the end all of them are read again and compared. No host may run on that log meanwhile.";
+The log must be empty, or hold the beginning of the file: an import that was interrupted is resumed. Every
+event keeps its position, and at the end all events are read again and compared. No host may run on the log
+in the meantime.";
 
-/// Make a log of what `kontor export` has written
+/// Import a log from a file that `kontor export` has written
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Import {
@@ -43,17 +44,17 @@ impl Import {
         let imported = if self.file == STANDARD {
             import(&mut io::stdin().lock())?
         } else {
-            let file = || File::open(&self.file).with_context(|| format!("{} cannot be read", self.file));
-            // Before anything is written.
-            backup::check(BufReader::new(file()?)).with_context(|| format!("{} is refused", self.file))?;
+            let file = || File::open(&self.file).with_context(|| format!("cannot read {}", self.file));
+            // The whole file is checked before anything is written.
+            backup::check(BufReader::new(file()?)).with_context(|| format!("cannot import {}", self.file))?;
             import(&mut BufReader::new(file()?))?
         };
         let before = imported.there_before;
         if json {
             writeln!(out, "{}", json!({ "imported": imported.summary, "there_before": before }))?;
         } else {
-            let before = if before > 0 { format!(", {before} of them there before") } else { String::new() };
-            writeln!(out, "imported {}{before}; read again and compared", counted_in(&imported.summary))?;
+            let before = if before > 0 { format!(", {before} of them earlier") } else { String::new() };
+            writeln!(out, "imported {}{before}; read again and compared", counts(&imported.summary))?;
         }
         Ok(())
     }

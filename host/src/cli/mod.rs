@@ -10,8 +10,11 @@ mod gates;
 mod import;
 mod new;
 mod nodes;
+mod output;
 mod plugins;
 mod projections;
+#[cfg(test)]
+mod reference;
 mod replay;
 mod rollback;
 mod saga;
@@ -34,10 +37,11 @@ use clap::{Parser, Subcommand};
 use kontor::config::ConfigError;
 use kontor::error::with_causes;
 
-/// For an unusable command line (clap exits with it too) or configuration. Everything else that fails gives 1.
+/// The exit code for an unusable command line (clap has the same) or configuration. All other failures have
+/// 1.
 const EXIT_USAGE: u8 = 2;
 
-/// Behind all options of the command itself.
+/// The display order of an option that stands behind those of the command itself.
 const LAST: usize = 100;
 
 const EXAMPLES: &str = "\
@@ -54,9 +58,9 @@ Examples:
   kontor nodes
   kontor export shop.jsonl
 
-`kontor <command> --help` tells more about each command.";
+`kontor <command> --help` describes a command, its arguments and examples.";
 
-/// A host for business logic in WebAssembly: event log, sagas, read models and HTTP for the services you give it
+/// A host for business logic in WebAssembly: event log, sagas, read models and HTTP for your services
 #[derive(Debug, Parser)]
 #[command(name = "kontor", version, after_help = EXAMPLES, args_override_self = true)]
 pub(crate) struct Cli {
@@ -80,7 +84,7 @@ enum Command {
     Projections(projections::Projections),
     Replay(replay::Replay),
     DeadLetters(dead_letters::DeadLetters),
-    Cluster(nodes::Cluster),
+    Nodes(nodes::Nodes),
     Export(export::Export),
     Import(import::Import),
     New(new::New),
@@ -88,7 +92,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Carries the command out; its answer goes to `out`.
+    /// Runs the command. Its output goes to `out`.
     pub(crate) fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(serve) => serve.run(self.json, out),
@@ -102,7 +106,7 @@ impl Cli {
             Command::Projections(projections) => projections.run(self.json, out),
             Command::Replay(replay) => replay.run(self.json, out),
             Command::DeadLetters(dead_letters) => dead_letters.run(self.json, out),
-            Command::Cluster(nodes) => nodes.run(self.json, out),
+            Command::Nodes(nodes) => nodes.run(self.json, out),
             Command::Export(export) => export.run(self.json, out),
             Command::Import(import) => import.run(self.json, out),
             Command::New(new) => new.run(self.json, out),
@@ -111,17 +115,17 @@ impl Cli {
     }
 }
 
-/// Prints an error with its causes, once, and gives the exit code for it.
-pub(crate) fn tell(error: &anyhow::Error) -> ExitCode {
-    if reader_has_gone(error) {
+/// Prints an error with its causes, each once, to standard error. Returns the exit code for it.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {}", with_causes(error.as_ref()));
     if error.is::<ConfigError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }
 
-/// Whether the error only says that nobody reads the output any more, as in `kontor events | head`.
-fn reader_has_gone(error: &anyhow::Error) -> bool {
+/// Returns true if the reader of the output has gone, as in `kontor events | head`.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
@@ -150,25 +154,25 @@ mod tests {
     }
 
     #[test]
-    fn of_a_flag_given_twice_the_last_one_holds() {
+    fn the_last_of_two_equal_flags_holds() {
         let line = ["kontor", "serve", "--plugins", "one", "--plugins", "two"];
         let Command::Serve(serve) = Cli::try_parse_from(line).unwrap().command else {
-            panic!("serve was asked for");
+            panic!("the command is serve");
         };
         assert_eq!(serve.overrides.plugins.unwrap().to_str(), Some("two"));
     }
 
     #[test]
-    fn a_cause_that_its_error_repeats_is_told_once() {
+    fn a_cause_that_its_error_repeats_is_printed_once() {
         let error = anyhow::anyhow!("no route").context("no route").context("the host is not there");
         assert_eq!(with_causes(error.as_ref()), "the host is not there: no route");
     }
 
     #[test]
-    fn a_reader_that_goes_away_is_no_failure() {
+    fn a_reader_that_has_gone_is_no_failure() {
         let gone = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
         let full = anyhow::Error::from(io::Error::from(io::ErrorKind::StorageFull));
-        assert!(reader_has_gone(&gone));
-        assert!(!reader_has_gone(&full));
+        assert!(is_broken_pipe(&gone));
+        assert!(!is_broken_pipe(&full));
     }
 }

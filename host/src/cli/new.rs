@@ -32,7 +32,7 @@ const FILES: [(&str, &str); 6] = [
     ("tests/queries.rs", include_str!("new/queries.rs")),
 ];
 
-/// Names whose type or package means something else in the code of a service.
+/// Names whose type or package has another meaning in the code of a service.
 const RESERVED: &str = "aggregate alloc command context core default deserialize err error json-schema \
                         kontor kontor-sdk kontor-testkit list none ok option page page-limit query \
                         read-model recorded-event rejection result saga schemars self serde serde-json \
@@ -54,10 +54,10 @@ pub(super) struct New {
     /// The name of the service and of its aggregate, such as gift-card
     #[arg(value_parser = service_name)]
     service: String,
-    /// The folder to write, which must not be there yet or be empty [default: the service's name]
+    /// The folder to write; it must be empty or not exist yet [default: the service's name]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// A checkout of the Kontor repository, for its SDK and testkit [default: the nearest one upwards of the
+    /// A checkout of the Kontor repository, for its SDK and testkit [default: the nearest one above the
     /// folder]
     #[arg(long, value_name = "DIR")]
     sdk: Option<PathBuf>,
@@ -72,12 +72,12 @@ fn service_name(text: &str) -> Result<String, String> {
     };
     if !text.split('-').all(is_word) {
         return Err(
-            "a service is called like gift-card: words of small letters and digits, with dashes between"
+            "a service has a name like gift-card: words of small letters and digits, with dashes between"
                 .to_owned(),
         );
     }
     if RESERVED.split_whitespace().any(|reserved| reserved == text) {
-        return Err(format!("the code of a service has {text} for something else; choose another name"));
+        return Err(format!("{text} has another meaning in the code of a service; choose another name"));
     }
     Ok(text.to_owned())
 }
@@ -85,36 +85,32 @@ fn service_name(text: &str) -> Result<String, String> {
 impl New {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let dir = self.dir.clone().unwrap_or_else(|| self.service.clone().into());
-        let place = resolved(&dir).with_context(|| format!("{} is no place for it", dir.display()))?;
+        let place =
+            resolved(&dir).with_context(|| format!("{} cannot be the folder of a service", dir.display()))?;
         let checkout = Checkout::of(&place, self.sdk.as_deref())?;
         ensure!(
-            is_free(&dir).with_context(|| format!("{} cannot be looked at", dir.display()))?,
-            "{} is there and not empty; name another folder with --dir",
+            is_free(&dir).with_context(|| format!("cannot read {}", dir.display()))?,
+            "{} exists and is not empty; name another folder with --dir",
             dir.display()
         );
         let own: &[_] = if checkout.is_home { &MEMBER } else { &PACKAGE };
         for (name, template) in FILES.iter().chain(own) {
             let file = dir.join(name);
             let text = filled(template, &self.service, &checkout.path);
-            write(&file, &text).with_context(|| format!("{} cannot be written", file.display()))?;
+            write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
         }
         let next = self.next(checkout.is_home);
         if json {
             writeln!(out, "{}", json!({"service": self.service, "dir": dir, "next": next}))?;
         } else {
             let place = if checkout.is_home { &checkout.root } else { &dir };
-            writeln!(
-                out,
-                "The service {} is written. What to do next, in {}:",
-                self.service,
-                place.display()
-            )?;
+            writeln!(out, "The service {} is written. Next, in {}:", self.service, place.display())?;
             next.iter().try_for_each(|command| writeln!(out, "  {command}"))?;
         }
         Ok(())
     }
 
-    /// The commands that build, test and deploy it.
+    /// Returns the commands that build, test and deploy the service.
     fn next(&self, is_home: bool) -> [String; 3] {
         let Self { service, .. } = self;
         if is_home {
@@ -144,19 +140,20 @@ struct Checkout {
 }
 
 impl Checkout {
-    /// `dir`: the folder of the service, [`resolved`]; `given`: what the caller says.
+    /// Returns the checkout that was `given`, or the nearest one above `dir`, the [`resolved`] folder of the
+    /// service.
     fn of(dir: &Path, given: Option<&Path>) -> anyhow::Result<Self> {
         let upwards = || dir.ancestors().skip(1).find(|folder| is_checkout(folder));
         let root = match given {
             Some(given) => {
                 let root = given.canonicalize().unwrap_or_else(|_| given.to_owned());
-                ensure!(is_checkout(&root), "{} is no checkout of the Kontor repository", given.display());
+                ensure!(is_checkout(&root), "{} is not a checkout of the Kontor repository", given.display());
                 root
             }
             None => match upwards() {
                 Some(root) => root.to_owned(),
                 None => bail!(
-                    "there is no checkout of the Kontor repository upwards of {}; name one with --sdk",
+                    "there is no checkout of the Kontor repository above {}; name one with --sdk",
                     dir.display()
                 ),
             },
@@ -170,7 +167,7 @@ impl Checkout {
     }
 }
 
-/// The whole path without links and dots, though its end may not be there yet.
+/// Returns the whole path without links and dots. Its end need not exist.
 fn resolved(path: &Path) -> io::Result<PathBuf> {
     let path = absolute(path)?;
     match (path.canonicalize(), path.parent(), path.file_name()) {
@@ -181,6 +178,7 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// Returns true if the folder is a checkout of the Kontor repository.
 fn is_checkout(folder: &Path) -> bool {
     ["sdk", "testkit", "wit"].iter().all(|part| folder.join(part).is_dir())
         && fs::read_to_string(folder.join("sdk/Cargo.toml"))
@@ -196,6 +194,7 @@ fn is_free(dir: &Path) -> io::Result<bool> {
     }
 }
 
+/// Writes a file, and its folder.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
@@ -203,13 +202,13 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     fs::write(file, text)
 }
 
-/// A template with the names of this service. A path goes into a TOML string.
+/// Returns a template with the names of this service. The path of the checkout stands in a TOML string.
 fn filled(template: &str, service: &str, checkout: &str) -> String {
     let checkout = checkout.replace('\\', "\\\\").replace('"', "\\\"");
     template.replace(SERVICE, service).replace(TYPE, &type_name(service)).replace(CHECKOUT, &checkout)
 }
 
-/// `GiftCard` for `gift-card`.
+/// Returns `GiftCard` for `gift-card`.
 fn type_name(service: &str) -> String {
     let capitalized = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
     service.split('-').map(capitalized).collect()
@@ -241,11 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_called_in_kebab_case() {
+    fn the_name_of_a_service_is_in_kebab_case() {
         for name in ["order", "gift-card", "b2b", "a-b-c"] {
             assert_eq!(service_name(name).as_deref(), Ok(name));
         }
-        for refused in [
+        for rejected in [
             "",
             "Order",
             "gift_card",
@@ -258,12 +257,12 @@ mod tests {
             "serde",
             "self",
         ] {
-            assert!(service_name(refused).is_err(), "{refused}");
+            assert!(service_name(rejected).is_err(), "{rejected}");
         }
     }
 
     #[test]
-    fn a_service_is_written_for_where_it_stands() {
+    fn the_manifest_fits_the_folder_of_the_service() {
         let (root, outside) = (checkout(), tempfile::tempdir().unwrap());
         let root = root.path().canonicalize().unwrap();
         let absolute = root.display().to_string();
@@ -310,19 +309,19 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_refused_with_what_to_do() {
+    fn a_folder_that_cannot_be_used_is_refused_with_a_hint() {
         let (root, outside) = (checkout(), tempfile::tempdir().unwrap());
         let taken = root.path().join("taken");
         fs::create_dir(&taken).unwrap();
         fs::write(taken.join("notes"), "mine").unwrap();
         let nowhere = outside.path().join("c");
-        for (dir, sdk, told) in [
-            (&taken, None, "is there and not empty; name another folder with --dir"),
+        for (dir, sdk, expected) in [
+            (&taken, None, "exists and is not empty; name another folder with --dir"),
             (&nowhere, None, "name one with --sdk"),
-            (&nowhere, Some(outside.path()), "is no checkout of the Kontor repository"),
+            (&nowhere, Some(outside.path()), "is not a checkout of the Kontor repository"),
         ] {
             let error = run(dir, sdk).unwrap_err();
-            assert!(error.ends_with(told), "{error}");
+            assert!(error.ends_with(expected), "{error}");
         }
         assert_eq!(fs::read_dir(&taken).unwrap().count(), 1, "nothing is written beside it");
     }

@@ -1,13 +1,15 @@
-//! `kontor replay`: has a read model of a running host built anew.
+//! `kontor replay`: rebuilds a read model of a running host.
 
 use std::io::Write;
 
+use kontor::api::ReplayRequest;
 use kontor::clock::Time;
 use kontor::projection::Overview;
 use serde_json::json;
 
 use super::client::Client;
-use super::projections::{One, tell};
+use super::output::print;
+use super::projections::One;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,17 +17,17 @@ Examples:
   kontor replay report --from 2026-11-01T00:00:00Z
   kontor projections show report
 
-The read model is built from an empty database, beside the live one, which queries go on asking until the new one is as
-far. A restart does not end it. Streams that were parked get another try.
+The read model is built in an empty database, beside the live one, which answers the queries until the new
+one has caught up. A restart does not stop the build. Parked streams are retried.
 
-With --from it knows only what has happened since: what came before is not in it, not even of an aggregate that goes on. A
-replay without --from, and the next version of the read model, have everything again.";
+With --from the read model has only the events since that time, even for aggregates with earlier events. A
+replay without --from and the next version of the read model have all events again.";
 
-/// Build a read model anew, without stopping the service
+/// Rebuild a read model from the log, without stopping the service
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Replay {
-    /// Leave out what was recorded before this time
+    /// Skip the events recorded before this time, such as 2026-11-01T00:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<Time>,
     #[command(flatten)]
@@ -36,12 +38,13 @@ impl Replay {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let One { service, host } = self.one;
         let path = format!("/admin/projections/{service}/replay");
-        let wanted = self.from.map_or_else(|| json!({}), |from| json!({ "from": from }));
-        let body = Client::new(&host)?.post(&path, &[], &wanted)?;
-        tell(&body, json, out, |_: Overview| {
-            let since = self.from.map(|from| format!(", of what has happened since {}", String::from(from)));
+        let request = json!(ReplayRequest { from: self.from });
+        let body = Client::new(&host)?.post(&path, &[], &request)?;
+        print(&body, "read model", json, out, |_: Overview| {
+            let since = self.from.map(|from| format!(" from the events since {}", String::from(from)));
             format!(
-                "the read model of {service} is being built anew{}; see how far: kontor projections show {service}{}\n",
+                "the read model of {service} is being rebuilt{}\n\
+                 See its progress: kontor projections show {service}{}\n",
                 since.unwrap_or_default(),
                 host.flag()
             )
@@ -49,7 +52,7 @@ impl Replay {
     }
 }
 
-/// A time as people write it.
+/// Parses a time of RFC 3339.
 fn time(text: &str) -> Result<Time, String> {
     Time::try_from(text.to_owned()).map_err(|error| format!("{error}; write it like 2026-11-01T00:00:00Z"))
 }

@@ -1,24 +1,25 @@
-//! `kontor saga`: one saga of a running host, and what a person can do about it.
+//! `kontor saga`: one saga of a running host, and the acts of an operator on it.
 
 use std::io::Write;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Subcommand;
+use kontor::api::{Page, ResolveRequest, RetryRequest, SkipRequest};
 use kontor::clock::{Clock as _, SystemClock, Time};
-use kontor::saga::SagaState;
-use serde::Deserialize;
+use kontor::saga::{Overview, SagaState, SagaStatus};
 use serde_json::{Value, json};
 
 use super::client::{ActorArgument, Client, HostArgument};
-use super::sagas::Page;
+use super::output::{parse, print};
+use super::sagas;
 use super::style::Style;
 use super::timeline;
 
-/// The characters of a whole id: those of a UUID.
+/// The length of a whole id, a UUID.
 const ID_LENGTH: usize = 36;
 
-/// How long to wait for what comes of an act: what works again works at once, and what does not is tried for longer than
-/// anybody watches.
+/// The wait for the outcome of an act, in seconds. A step that works again works at once; one that does not
+/// is retried for longer than an operator watches.
 const PREFER: (&str, &str) = ("prefer", "wait=5");
 
 const EXAMPLES: &str = "\
@@ -28,7 +29,7 @@ Examples:
   kontor saga retry 01997a2b-3c4d
   kontor saga skip 01997a2b-3c4d --reason 'refunded by hand, ticket 4711'
 
-An id may be shortened as long as no other saga's begins so.";
+An id may be shortened to a prefix that no other saga's id has.";
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -49,74 +50,68 @@ const RESOLVE_EXAMPLES: &str = "\
 Examples:
   kontor saga resolve 01997a2b-3c4d --reason 'stock and payment set right by hand'";
 
-/// Show one saga, or do something about one that is parked
+/// Show one saga, or retry, skip or resolve a parked one
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Saga {
     #[command(subcommand)]
-    what: What,
+    act: Act,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Show what a saga did, step by step, and what it needs
+enum Act {
+    /// Show a saga's steps, their undos, and the commands for a parked one
     #[command(after_help = SHOW_EXAMPLES)]
     Show(One),
-    /// Have a parked saga try again what failed
+    /// Retry the failed steps or undos of a parked saga
     #[command(after_help = RETRY_EXAMPLES)]
     Retry {
         #[command(flatten)]
-        person: Person,
+        operator: Operator,
     },
-    /// Leave out the step, or the undo, that failed in a parked saga, and have it go on
+    /// Skip a failed step or undo of a parked saga, and continue
     #[command(after_help = SKIP_EXAMPLES)]
     Skip {
-        /// The step; needed if more than one failed
+        /// The name of the step. Required if several failed
         #[arg(long, value_name = "NAME")]
         step: Option<String>,
-        /// Why; it stays in the saga's journal
+        /// The reason. It stays in the saga's journal
         #[arg(long, value_name = "TEXT")]
         reason: String,
         #[command(flatten)]
-        person: Person,
+        operator: Operator,
     },
-    /// End a parked saga: everything has been seen to by hand
+    /// End a parked saga that has been settled by hand
     #[command(after_help = RESOLVE_EXAMPLES)]
     Resolve {
-        /// Why; it stays in the saga's journal
+        /// The reason. It stays in the saga's journal
         #[arg(long, value_name = "TEXT")]
         reason: String,
         #[command(flatten)]
-        person: Person,
+        operator: Operator,
     },
 }
 
-/// Which saga.
+/// The saga, and its host.
 #[derive(Debug, clap::Args)]
 struct One {
-    /// The saga's id, or as much of its beginning as no other has
+    /// The saga's id, or a prefix that no other saga's id has
     #[arg(value_parser = id)]
     id: String,
     #[command(flatten)]
     host: HostArgument,
 }
 
-/// Who acts on which saga.
+/// The saga, and the operator who acts on it.
 #[derive(Debug, clap::Args)]
-struct Person {
+struct Operator {
     #[command(flatten)]
     saga: One,
     #[command(flatten)]
     actor: ActorArgument,
 }
 
-/// What an act answers, as far as it is told.
-#[derive(Deserialize)]
-struct Status {
-    name: String,
-    state: SagaState,
-}
-
+/// Parses an id or its beginning.
 fn id(text: &str) -> Result<String, &'static str> {
     let text = text.to_ascii_lowercase();
     let is_id = (1..=ID_LENGTH).contains(&text.len())
@@ -126,166 +121,147 @@ fn id(text: &str) -> Result<String, &'static str> {
 
 impl Saga {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
-        match self.what {
-            What::Show(one) => one.show(json, out),
-            What::Retry { person } => person.act("retry", &json!({}), json, out),
-            What::Skip { step: Some(step), reason, person } => {
-                person.act("skip", &json!({"step": step, "reason": reason}), json, out)
+        match self.act {
+            Act::Show(one) => one.show(json, out),
+            Act::Retry { operator } => operator.act("retry", &json!(RetryRequest {}), json, out),
+            Act::Skip { step, reason, operator } => {
+                operator.act("skip", &json!(SkipRequest { step, reason }), json, out)
             }
-            What::Skip { step: None, reason, person } => {
-                person.act("skip", &json!({"reason": reason}), json, out)
+            Act::Resolve { reason, operator } => {
+                operator.act("resolve", &json!(ResolveRequest { reason }), json, out)
             }
-            What::Resolve { reason, person } => person.act("resolve", &json!({"reason": reason}), json, out),
         }
     }
 }
 
 impl One {
+    /// Prints the timeline.
     fn show(&self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let client = Client::new(&self.host)?;
         let body = client.get(&format!("/admin/sagas/{}", self.whole_id(&client)?), &[])?;
-        if json {
-            writeln!(out, "{}", body.trim_end())?;
-            return Ok(());
-        }
-        let saga = serde_json::from_str(&body).context("the host's timeline of a saga has another shape")?;
-        let now = Time(SystemClock.now_ms());
-        write!(out, "{}", timeline::text(&saga, now, Style::of_output(), &self.host.flag()))?;
-        Ok(())
+        print(&body, "timeline of a saga", json, out, |saga| {
+            timeline::text(&saga, Time(SystemClock.now_ms()), Style::of_output(), &self.host.flag())
+        })
     }
 
-    /// The id that begins as the one given does.
+    /// Returns the only id that begins like the one given.
     fn whole_id(&self, client: &Client) -> anyhow::Result<String> {
         let start = &self.id;
         if start.len() == ID_LENGTH {
             return Ok(start.clone());
         }
-        // The list goes from greater ids to smaller ones, and no digit or dash is greater than a g.
+        // The list is in descending order of ids, and `g` sorts behind every digit and dash.
         let parameters = [("after", format!("{start}g")), ("limit", "2".to_owned())];
-        let page = Page::read(&client.get("/admin/sagas", &parameters)?)?;
+        let page: Page<Overview, String> = parse(&client.get("/admin/sagas", &parameters)?, sagas::CONTENT)?;
         let mut ids =
             page.items.iter().map(|saga| saga.id.as_str()).filter(|id| id.starts_with(start.as_str()));
         match (ids.next(), ids.next()) {
             (Some(id), None) => Ok(id.to_owned()),
             (None, _) => bail!("there is no saga whose id begins with {start}"),
-            (Some(_), Some(_)) => bail!("the ids of several sagas begin with {start}; give more of it"),
+            (Some(_), Some(_)) => bail!("the ids of several sagas begin with {start}; give a longer prefix"),
         }
     }
 }
 
-impl Person {
+impl Operator {
+    /// Sends an act, and prints the state after it.
     fn act(&self, act: &str, body: &Value, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let client = Client::new(&self.saga.host)?;
         let id = self.saga.whole_id(&client)?;
         let headers = [self.actor.header(), PREFER];
         let answer = client.post(&format!("/admin/sagas/{id}/{act}"), &headers, body)?;
-        if json {
-            writeln!(out, "{}", answer.trim_end())?;
-            return Ok(());
-        }
-        let status: Status =
-            serde_json::from_str(&answer).context("the host's answer to an act has another shape")?;
-        let state = Style::of_output().state(status.state);
-        writeln!(out, "{} {id} is {state}", status.name)?;
-        if !status.state.ended() {
-            let what = if status.state == SagaState::Parked { "why" } else { "how it goes on" };
-            writeln!(out, "See {what}: kontor saga show {id}{}", self.saga.host.flag())?;
-        }
-        Ok(())
+        print(&answer, "state of a saga", json, out, |SagaStatus { name, state, .. }| {
+            let mut text = format!("{name} {id} is {}\n", Style::of_output().state(state));
+            if !state.ended() {
+                let content = if state == SagaState::Parked { "the reason" } else { "its progress" };
+                text += &format!("See {content}: kontor saga show {id}{}\n", self.saga.host.flag());
+            }
+            text
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
-    use super::super::scripted_host::scripted_host;
+    use super::super::scripted_host::{Ran, accepts, kontor, ok};
     use super::*;
 
     const ID: &str = "01997a2b-0000-7000-8000-00000000000a";
     const OTHER: &str = "01997a2b-0000-7000-8000-000000000001";
 
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        saga: Saga,
-    }
-
-    /// The requests, what is printed, and the error.
-    fn run(arguments: &[&str], answers: &[String]) -> (Vec<String>, String, Option<String>) {
-        let answer = |body: &String| format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}");
-        let (host, answering) = scripted_host(answers.iter().map(answer).collect());
-        let line = ["saga"].into_iter().chain(arguments.iter().copied()).chain(["--host", &host]);
-        let mut out = Vec::new();
-        let outcome = Line::parse_from(line).saga.run(false, &mut out);
-        let printed = String::from_utf8(out).unwrap().replace(&host, "HOST");
-        (answering.join().unwrap(), printed, outcome.err().map(|error| error.to_string()))
-    }
-
     fn listed(ids: &[&str]) -> String {
         let item = |id: &&str| {
-            json!({"id": id, "service": "order", "name": "place-order", "state": "parked", "stream": "order/1",
-                "started": "2026-11-22T03:18:01.250Z"})
+            json!({"id": id, "service": "order", "name": "place-order", "state": "parked",
+                "stream": "order/1", "started": "2026-11-22T03:18:01.250Z"})
         };
-        json!({"items": ids.iter().map(item).collect::<Vec<_>>(), "next": null}).to_string()
+        ok(&json!({"items": ids.iter().map(item).collect::<Vec<_>>(), "next": null}).to_string())
     }
 
     fn status(state: &str) -> String {
-        json!({"id": ID, "service": "order", "name": "place-order", "state": state, "reason": null})
-            .to_string()
+        let status =
+            json!({"id": ID, "service": "order", "name": "place-order", "state": state, "reason": null});
+        ok(&status.to_string())
     }
 
     #[test]
-    fn an_act_tells_the_state_after_it() {
-        for (arguments, state, asked, told) in [
+    fn an_act_prints_the_state_after_it() {
+        for (arguments, state, request, expected) in [
             (
-                vec!["retry", ID],
+                &["retry", ID][..],
                 "compensated",
                 "retry HTTP/1.1 {}",
                 format!("place-order {ID} is compensated\n"),
             ),
             (
-                vec!["skip", ID, "--step", "pay", "--reason", "why"],
+                &["skip", ID, "--step", "pay", "--reason", "why"],
                 "parked",
                 r#"skip HTTP/1.1 {"reason":"why","step":"pay"}"#,
-                format!("place-order {ID} is parked\nSee why: kontor saga show {ID} --host HOST\n"),
+                format!("place-order {ID} is parked\nSee the reason: kontor saga show {ID} --host HOST\n"),
             ),
             (
-                vec!["resolve", ID, "--reason", "why"],
+                &["retry", ID],
+                "waiting",
+                "retry HTTP/1.1 {}",
+                format!("place-order {ID} is waiting\nSee its progress: kontor saga show {ID} --host HOST\n"),
+            ),
+            (
+                &["resolve", ID, "--reason", "why"],
                 "resolved",
                 r#"resolve HTTP/1.1 {"reason":"why"}"#,
                 format!("place-order {ID} is resolved\n"),
             ),
         ] {
-            let (requests, printed, error) = run(&arguments, &[status(state)]);
-            assert_eq!(requests, [format!("POST /admin/sagas/{ID}/{asked}")]);
-            assert_eq!((printed, error), (told, None));
+            let Ran { requests, printed, error } =
+                kontor(&[&["saga"], arguments].concat(), vec![status(state)]);
+            assert_eq!(requests, [format!("POST /admin/sagas/{ID}/{request}")]);
+            assert_eq!((printed, error), (expected, None));
         }
     }
 
     #[test]
-    fn an_id_may_be_shortened_as_long_as_it_is_one_sagas() {
-        let (requests, ..) = run(&["retry", "01997A2B-0000-7000-8000-00000000000a"], &[status("completed")]);
-        assert_eq!(requests.len(), 1, "a whole id is not looked up");
+    fn a_prefix_of_one_id_is_enough() {
+        let upper_case = "01997A2B-0000-7000-8000-00000000000a";
+        let ran = kontor(&["saga", "retry", upper_case], vec![status("completed")]);
+        assert_eq!(ran.requests.len(), 1, "a whole id is not looked up");
         let short = "01997a2b";
-        let (requests, printed, _) = run(&["retry", short], &[listed(&[ID]), status("completed")]);
-        assert_eq!(requests[0], "GET /admin/sagas?after=01997a2bg&limit=2 HTTP/1.1");
-        assert_eq!(printed, format!("place-order {ID} is completed\n"));
+        let ran = kontor(&["saga", "retry", short], vec![listed(&[ID]), status("completed")]);
+        assert_eq!(ran.requests[0], "GET /admin/sagas?after=01997a2bg&limit=2 HTTP/1.1");
+        assert_eq!(ran.printed, format!("place-order {ID} is completed\n"));
         let elsewhere = "01997a2a-0000-7000-8000-000000000001";
         for (ids, expected) in [
-            (vec![ID, OTHER], Some("the ids of several sagas begin with 01997a2b; give more of it")),
-            (vec![elsewhere], Some("there is no saga whose id begins with 01997a2b")),
-            (vec![], Some("there is no saga whose id begins with 01997a2b")),
+            (&[ID, OTHER][..], "the ids of several sagas begin with 01997a2b; give a longer prefix"),
+            (&[elsewhere], "there is no saga whose id begins with 01997a2b"),
+            (&[], "there is no saga whose id begins with 01997a2b"),
         ] {
-            let (_, _, error) = run(&["show", short], &[listed(&ids)]);
-            assert_eq!(error.as_deref(), expected);
+            let ran = kontor(&["saga", "show", short], vec![listed(ids)]);
+            assert_eq!(ran.error.as_deref(), Some(expected));
         }
     }
 
     #[test]
-    fn what_is_no_id_is_not_sent() {
-        for refused in ["", "../plugins", "order/1", "0199 7a"] {
-            assert!(Line::try_parse_from(["saga", "show", refused]).is_err(), "{refused}");
+    fn a_text_that_is_no_id_is_not_sent() {
+        for rejected in ["", "../plugins", "order/1", "0199 7a"] {
+            assert!(!accepts(&["saga", "show", rejected]), "{rejected}");
         }
     }
 }

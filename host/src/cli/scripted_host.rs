@@ -1,15 +1,20 @@
-//! For the tests of the commands: a host that says what it was told to say.
+//! A host for the tests of the commands, with scripted responses.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::thread::{self, JoinHandle};
 
-/// Gives each connection the next of the answers. Returns the host's address, and the first lines of the requests that it
-/// got, each with its body if there was one, once all answers are given.
-pub(super) fn scripted_host(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
+use clap::Parser as _;
+use kontor::error::with_causes;
+
+use super::Cli;
+
+/// Starts a host that gives each connection the next response. Returns its address, and a thread that ends
+/// with the last response and returns the first line of each request, with its body if it has one.
+pub(super) fn scripted_host(responses: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let answer = move |answer: String| {
+    let respond = move |response: String| {
         let (mut connection, _) = listener.accept().unwrap();
         let mut reader = BufReader::new(connection.try_clone().unwrap());
         let head: Vec<String> =
@@ -17,8 +22,42 @@ pub(super) fn scripted_host(answers: Vec<String>) -> (String, JoinHandle<Vec<Str
         let length = head.iter().find_map(|line| line.strip_prefix("content-length: "));
         let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
         reader.read_exact(&mut body).unwrap();
-        connection.write_all(answer.as_bytes()).unwrap();
+        connection.write_all(response.as_bytes()).unwrap();
         format!("{} {}", head[0], String::from_utf8(body).unwrap()).trim_end().to_owned()
     };
-    (address, thread::spawn(|| answers.into_iter().map(answer).collect()))
+    (address, thread::spawn(|| responses.into_iter().map(respond).collect()))
+}
+
+/// Returns a response with the status 200 and this body.
+pub(super) fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}")
+}
+
+/// The effects of a command on a scripted host. `HOST` stands for the host's address.
+pub(super) struct Ran {
+    /// The requests, as in [`scripted_host`].
+    pub(super) requests: Vec<String>,
+    /// The standard output.
+    pub(super) printed: String,
+    /// The error with its causes; none after a success.
+    pub(super) error: Option<String>,
+}
+
+/// Runs `kontor` with these arguments, and `--host`, against a host with these responses.
+#[track_caller]
+pub(super) fn kontor(arguments: &[&str], responses: Vec<String>) -> Ran {
+    let (host, answering) = scripted_host(responses);
+    let line = ["kontor"].into_iter().chain(arguments.iter().copied()).chain(["--host", &host]);
+    let mut out = Vec::new();
+    let outcome = Cli::try_parse_from(line).unwrap().run(&mut out);
+    Ran {
+        requests: answering.join().unwrap(),
+        printed: String::from_utf8(out).unwrap().replace(&host, "HOST"),
+        error: outcome.err().map(|error| with_causes(error.as_ref())),
+    }
+}
+
+/// Returns true if `kontor` accepts these arguments.
+pub(super) fn accepts(arguments: &[&str]) -> bool {
+    Cli::try_parse_from(["kontor"].iter().chain(arguments)).is_ok()
 }

@@ -4,11 +4,13 @@ use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use kontor::api::Plugin;
 use kontor::config::{Config, Overrides};
 use kontor::deploy::Follower;
+use kontor::error::Chain;
 use kontor::host::{self, Started};
 use kontor::runtime::Component;
 use kontor::telemetry;
@@ -17,11 +19,11 @@ use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::plugins::{Plugin, plugin_table};
+use super::plugins::plugin_table;
 use super::style::Style;
 use super::watch;
 
-/// What a shell shows for a program that was interrupted: 128 + SIGINT.
+/// The exit code of a program that was interrupted: 128 + SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
 
 const EXAMPLES: &str = "\
@@ -31,17 +33,18 @@ Examples:
   kontor serve --plugins target/plugins --watch
   kontor serve --config shop.toml --listen 127.0.0.1:0 --json
 
-A flag goes before its environment variable, that before the configuration file, that before the default.
-With --watch, what is built into the directory is deployed as by `kontor deploy`; what a gate refuses changes nothing.
-SIGINT or SIGTERM ends the host once everything under way is done; a second one ends it at once.";
+A flag overrides its environment variable, which overrides the configuration file, which overrides the
+default. With --watch, a component built into the directory is deployed as by `kontor deploy`; if a gate
+refuses it, nothing changes. SIGINT or SIGTERM ends the host once everything in progress is done; a second
+one ends it at once.";
 
-/// Run a host: load the services, answer HTTP
+/// Run a host: load the services and answer HTTP
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Serve {
     #[command(flatten)]
     pub(super) overrides: Overrides,
-    /// Deploy the components of the directory that do not run, and from then on each that changes: while you write services
+    /// Deploy the components of the directory that do not run, then each one that changes: for development
     #[arg(long)]
     watch: bool,
 }
@@ -54,13 +57,13 @@ impl Serve {
         let runtime = runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
-            .context("the threads of the host could not be started")?;
+            .context("cannot start the threads of the host")?;
         runtime.block_on(async {
-            let shutdown = shutdown_signal().context("signals cannot be listened to")?;
-            let (tell, started) = oneshot::channel();
+            let shutdown = shutdown_signal().context("cannot listen to signals")?;
+            let (announced, started) = oneshot::channel();
             let host = host::run(config, shutdown, |started| {
                 // The receiver lives as long as the host runs.
-                let _ = tell.send(started);
+                let _ = announced.send(started);
             });
             tokio::select! {
                 ended = host => Ok(ended?),
@@ -70,36 +73,40 @@ impl Serve {
     }
 }
 
-/// Tells what runs once the host answers, and then what becomes of the files of a directory that is watched.
+/// Prints the services once the host answers, then the outcome of each changed file of a watched directory.
 async fn show(
     started: oneshot::Receiver<Started>,
     watched: Option<PathBuf>,
     json: bool,
     out: &mut dyn Write,
 ) -> Infallible {
-    // Err: the host has not started, and says why.
+    // Err: the host has not started; its own error says why.
     let Ok(started) = started.await else { return pending().await };
     let by_service = |service: &Component| {
         let running = started.running.iter().find(|running| running.release.digest == service.digest());
-        Plugin::new(service.manifest(), service.digest(), running)
+        Plugin::new(service.digest(), service.manifest(), running)
     };
     let plugins: Vec<Plugin> = started.deployed.services().map(by_service).collect();
-    told(announce(started.address, &plugins, json, out));
+    warn_if_failed(announce(started.address, &plugins, json, out));
     let Some(dir) = watched else {
         started.differing.iter().for_each(|file| tracing::warn!("{file}"));
         return pending().await;
     };
     let follower = Follower::new(started.deployer, dir);
-    follower.run(|file, outcome| told(watch::tell(file, outcome, json, Style::of_output(), out))).await
+    let print = |file: &Path, outcome| {
+        warn_if_failed(watch::print(file, outcome, json, Style::of_output(), out));
+    };
+    follower.run(print).await
 }
 
-fn told(written: io::Result<()>) {
+/// Logs that standard output has failed. The host itself continues.
+fn warn_if_failed(written: io::Result<()>) {
     if let Err(error) = written {
-        tracing::warn!(%error, "standard output cannot be written");
+        tracing::warn!(error = %Chain(&error), "failed to write to standard output; the host runs on");
     }
 }
 
-/// Tells where the host listens (always the first line), what it has loaded, and where its page is.
+/// Prints the host's address (always the first line), its services, and the address of its page.
 fn announce(address: SocketAddr, plugins: &[Plugin], json: bool, out: &mut dyn Write) -> io::Result<()> {
     let address = format!("http://{address}");
     if json {
@@ -110,12 +117,12 @@ fn announce(address: SocketAddr, plugins: &[Plugin], json: bool, out: &mut dyn W
         writeln!(out, "{}", json!({ "page": format!("{address}/") }))?;
     } else {
         writeln!(out, "listening on {address}\n\n{}", plugin_table(plugins))?;
-        writeln!(out, "the API, to read and to try: {address}/")?;
+        writeln!(out, "the API to read and to try: {address}/")?;
     }
     out.flush()
 }
 
-/// Resolves at the first SIGINT or SIGTERM. The second one ends the process.
+/// Returns a future that resolves at the first SIGINT or SIGTERM. The second one ends the process.
 fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -123,17 +130,18 @@ fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send> {
     tokio::spawn(async move {
         either(&mut interrupt, &mut terminate).await;
         tracing::info!("shutting down; a second signal ends the host at once");
-        // The receiver is gone when the host has failed meanwhile; then there is nothing to shut down.
+        // Err: the host has failed in the meantime; there is nothing to shut down.
         let _ = first.send(());
         either(&mut interrupt, &mut terminate).await;
         std::process::exit(EXIT_INTERRUPTED);
     });
     Ok(async {
-        // The sender is only ever dropped unsent together with the runtime.
+        // Err: the runtime has ended, and the sender with it.
         let _ = shutdown.await;
     })
 }
 
+/// Waits for one of two signals.
 async fn either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
         _ = one.recv() => {}
@@ -167,7 +175,7 @@ mod tests {
         let digest = Digest::of(b"component");
         let release = Release { service: "order".into(), version: String::new(), digest, grants: Vec::new() };
         let running = Running { release, since: Time(0), by: "ada".into(), note: None, before: Vec::new() };
-        Plugin::new(&manifest, digest, Some(&running))
+        Plugin::new(digest, &manifest, Some(&running))
     }
 
     fn announced(json: bool) -> Vec<String> {
@@ -177,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_tells_the_address_and_the_last_one_the_page() {
+    fn the_first_line_has_the_address_and_the_last_one_the_page() {
         let lines = announced(false);
         assert_eq!(lines.first().unwrap(), "listening on http://127.0.0.1:7070");
         let is_order = |line: &String| {
@@ -188,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn as_json_every_line_is_an_object() {
+    fn every_line_of_the_json_is_an_object() {
         let keys = ["listening", "service", "page"];
         for (line, key) in announced(true).iter().zip(keys) {
             let object: serde_json::Value = serde_json::from_str(line).unwrap();

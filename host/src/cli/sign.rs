@@ -1,4 +1,4 @@
-//! `kontor sign`: signs a component, or makes a key to sign with.
+//! `kontor sign`: signs a component, or makes a signing key.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,7 +10,7 @@ use kontor::deploy::signature::{SigningKey, new_key};
 use kontor::model::Digest;
 use serde_json::json;
 
-/// Nobody but its owner reads a key.
+/// The file mode of a key: only its owner may read it.
 const KEY_MODE: u32 = 0o600;
 
 const EXAMPLES: &str = "\
@@ -19,23 +19,23 @@ Examples:
   kontor sign order.wasm --key deploy.key
   kontor deploy order.wasm --signature order.wasm.sig
 
-The signature is Ed25519 over the SHA-256 digest of the component. A host that has trusted_keys in the section [deploy] of its
-configuration takes no component that none of them has signed.";
+The signature is Ed25519 over the SHA-256 digest of the component. A host with trusted_keys in the section
+[deploy] of its configuration accepts only components that one of those keys has signed.";
 
-/// Sign a component, or make a key to sign with
+/// Sign a component, or make a signing key
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Sign {
     /// The component (*.wasm)
     #[arg(required_unless_present = "new_key", requires = "key", value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The key to sign with
+    /// The signing key
     #[arg(long, value_name = "KEYFILE", requires = "file")]
     key: Option<PathBuf>,
-    /// Where to write the signature [default: FILE.sig]
+    /// The file of the signature to write [default: FILE.sig]
     #[arg(long, value_name = "FILE", requires = "file")]
     out: Option<PathBuf>,
-    /// Make a key, write it to this file, and print what a host's configuration says to trust it
+    /// Make a key, write it to this file, and print the configuration of a host that trusts it
     #[arg(long, value_name = "KEYFILE", conflicts_with = "file")]
     new_key: Option<PathBuf>,
 }
@@ -48,33 +48,39 @@ impl Sign {
                 let signature = self.out.unwrap_or_else(|| signature_file(&component));
                 sign(&component, &key, &signature, json, out)
             }
-            (None, ..) => bail!("name a component and a --key to sign it with, or a --new-key to make"),
+            (None, ..) => bail!("name a component and a --key, or a --new-key to make"),
         }
     }
 }
 
-/// `order.wasm.sig`
+/// Returns the default file of a signature: `order.wasm.sig`.
 fn signature_file(component: &Path) -> PathBuf {
     let mut name = component.as_os_str().to_owned();
     name.push(".sig");
     name.into()
 }
 
+/// Makes a key and prints its public key.
 fn make_key(file: &Path, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let key = new_key()?;
     let created = File::options().write(true).create_new(true).mode(KEY_MODE).open(file);
     let written = created.and_then(|mut file| writeln!(file, "{}", key.reveal()));
-    // A key that is there is never overwritten: there is no other copy of it.
-    written.with_context(|| format!("{} cannot be written", file.display()))?;
+    // An existing key is never overwritten: there is no other copy of it.
+    written.with_context(|| format!("cannot write {}", file.display()))?;
     if json {
         writeln!(out, "{}", json!({"key": file, "public_key": key.public()}))?;
     } else {
-        writeln!(out, "The key is in {}; keep it secret. In kontor.toml of the hosts:\n", file.display())?;
+        writeln!(
+            out,
+            "The key is in {}; keep it secret. The configuration of hosts that trust it:\n",
+            file.display()
+        )?;
         writeln!(out, "[deploy]\ntrusted_keys = [\"{}\"]", key.public())?;
     }
     Ok(())
 }
 
+/// Signs a component and writes the signature.
 fn sign(
     component: &Path,
     key: &Path,
@@ -82,12 +88,12 @@ fn sign(
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let text = fs::read_to_string(key).with_context(|| format!("{} cannot be read", key.display()))?;
-    let key: SigningKey = text.parse().with_context(|| format!("{} cannot be used", key.display()))?;
-    let wasm = fs::read(component).with_context(|| format!("{} cannot be read", component.display()))?;
+    let text = fs::read_to_string(key).with_context(|| format!("cannot read {}", key.display()))?;
+    let key: SigningKey = text.parse().with_context(|| format!("cannot use {}", key.display()))?;
+    let wasm = fs::read(component).with_context(|| format!("cannot read {}", component.display()))?;
     let digest = Digest::of(&wasm);
     fs::write(signature, key.sign(digest) + "\n")
-        .with_context(|| format!("{} cannot be written", signature.display()))?;
+        .with_context(|| format!("cannot write {}", signature.display()))?;
     if json {
         writeln!(out, "{}", json!({"digest": digest, "signature": signature, "public_key": key.public()}))?;
     } else {
@@ -119,7 +125,7 @@ mod tests {
         sign: Sign,
     }
 
-    /// What is printed, or the error with its causes.
+    /// Returns the output, or the error with its causes.
     fn run(arguments: &[&str]) -> Result<String, String> {
         let mut out = Vec::new();
         let line = ["sign"].iter().chain(arguments);
@@ -128,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed_with_a_new_key_is_trusted_with_what_it_printed() {
+    fn the_printed_configuration_trusts_the_signatures_of_a_new_key() {
         let folder = tempfile::tempdir().unwrap();
         let [key, component, elsewhere] = ["deploy.key", "order.wasm", "other.sig"]
             .map(|name| folder.path().join(name).display().to_string());
@@ -149,26 +155,26 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_never_overwritten_and_what_is_none_is_refused() {
+    fn a_key_is_never_overwritten_and_a_file_without_a_key_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mine = folder.path().join("mine").display().to_string();
         fs::write(&mine, "mine").unwrap();
-        let told = run(&["--new-key", &mine]).unwrap_err();
-        assert!(told.contains("cannot be written") && told.contains("exists"), "{told}");
+        let error = run(&["--new-key", &mine]).unwrap_err();
+        assert!(error.contains("cannot write") && error.contains("exists"), "{error}");
         assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
-        let told = run(&[&mine, "--key", &mine]).unwrap_err();
-        assert!(told.ends_with("it is no key to sign with: `kontor sign --new-key` makes one"), "{told}");
+        let error = run(&[&mine, "--key", &mine]).unwrap_err();
+        assert!(error.contains("`kontor sign --new-key` makes one"), "{error}");
     }
 
     #[test]
-    fn a_component_is_signed_with_a_key_or_a_key_is_made() {
-        for refused in [
+    fn either_a_component_is_signed_or_a_key_is_made() {
+        for rejected in [
             &["sign"][..],
             &["sign", "order.wasm"],
             &["sign", "--key", "k"],
             &["sign", "a", "--new-key", "k"],
         ] {
-            assert!(Line::try_parse_from(refused).is_err(), "{refused:?}");
+            assert!(Line::try_parse_from(rejected).is_err(), "{rejected:?}");
         }
     }
 }

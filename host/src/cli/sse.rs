@@ -1,18 +1,20 @@
-//! Server-sent events as a client reads them: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
+//! A reader of server-sent events: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
 
 use std::io::{self, BufRead};
 
-/// The data of each event of a stream; comments and all other fields are passed over.
+/// The data of each event of a stream. Comments and all other fields are skipped.
 pub(super) struct ServerSentEvents<R> {
     reader: R,
 }
 
 impl<R: BufRead> ServerSentEvents<R> {
+    /// Reads the events from `reader`.
     pub(super) fn new(reader: R) -> Self {
         Self { reader }
     }
 
-    /// None at the end of the stream; what was not ended by an empty line is dropped.
+    /// Reads the next event. None: the end of the stream; an event without an empty line behind it is
+    /// dropped.
     fn read(&mut self) -> io::Result<Option<String>> {
         let mut data: Option<String> = None;
         let mut line = String::new();
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_their_data() {
+    fn each_event_gives_its_data() {
         let table: [(&str, &[&str]); 6] = [
             ("", &[]),
             ("id: 1\nevent: order-created\ndata: {\"a\":1}\n\n", &["{\"a\":1}"]),

@@ -1,19 +1,19 @@
-//! What makes text easy to take in: colours on a terminal, and times as people say them.
+//! Text that is easy to read: colors on a terminal, and durations in two units.
 
 use std::io::stdout;
 
 use kontor::saga::SagaState;
-use kontor::telemetry::colours;
+use kontor::telemetry::has_colors;
 
-/// Whether there are colours.
+/// The style of an output: plain or colored.
 #[derive(Clone, Copy)]
 pub(super) struct Style {
-    coloured: bool,
+    colored: bool,
 }
 
-/// As the escapes of terminals have them (ECMA-48).
+/// A color, by its number in the escape sequences of terminals (ECMA-48).
 #[derive(Clone, Copy)]
-pub(super) enum Colour {
+pub(super) enum Color {
     Red = 31,
     Green = 32,
     Yellow = 33,
@@ -21,31 +21,32 @@ pub(super) enum Colour {
 
 impl Style {
     #[cfg(test)]
-    pub(super) const PLAIN: Self = Self { coloured: false };
+    pub(super) const PLAIN: Self = Self { colored: false };
     #[cfg(test)]
-    pub(super) const COLOURED: Self = Self { coloured: true };
+    pub(super) const COLORED: Self = Self { colored: true };
 
-    /// As standard output can show it.
+    /// Returns the style of standard output.
     pub(super) fn of_output() -> Self {
-        Self { coloured: colours(&stdout()) }
+        Self { colored: has_colors(&stdout()) }
     }
 
-    pub(super) fn paint(self, colour: Colour, text: &str) -> String {
-        if self.coloured { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
+    /// Returns the text in a color, if the output has colors.
+    pub(super) fn paint(self, color: Color, text: &str) -> String {
+        if self.colored { format!("\x1b[{}m{text}\x1b[0m", color as u8) } else { text.to_owned() }
     }
 
-    /// Red is what needs a person.
+    /// Returns the name of a state. Red: the saga needs an operator.
     pub(super) fn state(self, state: SagaState) -> String {
         match state {
-            SagaState::Parked => self.paint(Colour::Red, state.as_str()),
-            SagaState::Unwinding | SagaState::Compensated => self.paint(Colour::Yellow, state.as_str()),
-            SagaState::Completed => self.paint(Colour::Green, state.as_str()),
+            SagaState::Parked => self.paint(Color::Red, state.as_str()),
+            SagaState::Unwinding | SagaState::Compensated => self.paint(Color::Yellow, state.as_str()),
+            SagaState::Completed => self.paint(Color::Green, state.as_str()),
             SagaState::Running | SagaState::Waiting | SagaState::Resolved => state.as_str().to_owned(),
         }
     }
 }
 
-/// `12ms`, `1.5s`, `2m 5s`, `3h 20m`, `12d 4h`
+/// Returns a duration as `12ms`, `1.5s`, `2m 5s`, `3h 20m` or `12d 4h`.
 pub(super) fn span(time_ms: u64) -> String {
     let seconds = time_ms / 1_000;
     match seconds {
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_have_the_two_units_that_matter() {
+    fn spans_have_at_most_two_units() {
         for (time_ms, text) in [
             (0, "0ms"),
             (999, "999ms"),
@@ -77,8 +78,8 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_person_is_red_if_there_are_colours() {
-        assert_eq!(Style::COLOURED.state(SagaState::Parked), "\x1b[31mparked\x1b[0m");
+    fn a_parked_saga_is_red_if_the_output_has_colors() {
+        assert_eq!(Style::COLORED.state(SagaState::Parked), "\x1b[31mparked\x1b[0m");
         assert_eq!(Style::PLAIN.state(SagaState::Parked), "parked");
     }
 }

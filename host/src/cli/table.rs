@@ -1,32 +1,33 @@
-//! Aligned text for people. Widths count characters, and not what colours them.
+//! Aligned text. Widths count visible characters, without the escapes that color them.
 
 use std::cmp::Ordering;
 use std::io::stdout;
 
 use terminal_size::{Width, terminal_size_of};
 
-/// What stands between two columns.
+/// The gap between two columns.
 const GAP: &str = "  ";
 
-/// The widths of columns; they grow with the rows they have seen, so that rows printed as they come stay aligned. The last
-/// column has none: nothing stands behind it.
+/// The widths of columns. They grow with each row, so that rows printed one by one stay aligned. The last
+/// column needs no width.
 pub(super) struct Columns<const N: usize> {
     widths: [usize; N],
 }
 
 impl<const N: usize> Columns<N> {
+    /// Returns columns without a width.
     pub(super) fn new() -> Self {
         Self { widths: [0; N] }
     }
 
-    /// Makes the columns as wide as this row needs.
+    /// Widens the columns to hold this row.
     pub(super) fn fit(&mut self, row: &[String; N]) {
         for (width, cell) in self.widths.iter_mut().zip(row).take(N - 1) {
             *width = (*width).max(visible(cell));
         }
     }
 
-    /// One line without its end.
+    /// Returns a row as one line, without a line end.
     pub(super) fn line(&self, row: &[String; N]) -> String {
         let padded = |(cell, width): (&String, usize)| {
             let blanks = width.saturating_sub(visible(cell));
@@ -37,7 +38,7 @@ impl<const N: usize> Columns<N> {
     }
 }
 
-/// A table with a heading, every line ended.
+/// Returns a table with a heading. Every line has an end.
 pub(super) fn table<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) -> String {
     let mut lines = vec![heading.map(str::to_uppercase)];
     lines.extend(rows);
@@ -48,7 +49,7 @@ pub(super) fn table<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) 
     lines.iter().map(|line| columns.line(line) + "\n").collect()
 }
 
-/// The same, no line longer than `width`.
+/// Returns a table whose lines are not longer than `width`.
 pub(super) fn fitted<const N: usize>(
     heading: [&str; N],
     rows: Vec<[String; N]>,
@@ -58,7 +59,7 @@ pub(super) fn fitted<const N: usize>(
     table(heading, rows).lines().map(|line| shortened(line, width) + "\n").collect()
 }
 
-/// The text, or as much of it as `width` holds, ended by an ellipsis. Colours end where they would have.
+/// Returns the text, shortened to `width` with an ellipsis at its end. Escapes of colors are kept.
 pub(super) fn shortened(text: &str, width: usize) -> String {
     if visible(text) <= width {
         return text.to_owned();
@@ -76,17 +77,17 @@ pub(super) fn shortened(text: &str, width: usize) -> String {
     short
 }
 
-/// None if standard output is not a terminal.
+/// Returns the width of the terminal, or none if standard output is not a terminal.
 pub(super) fn terminal_width() -> Option<usize> {
     terminal_size_of(stdout()).map(|(Width(columns), _)| columns.into())
 }
 
-/// How many characters a terminal shows.
+/// Returns the number of visible characters.
 fn visible(text: &str) -> usize {
     letters(text).filter(|(_, escape)| !escape).count()
 }
 
-/// Each character, and whether it belongs to a colour: those go from an escape to the letter m.
+/// Returns each character, with true if it belongs to the escape of a color, which ends with the letter m.
 fn letters(text: &str) -> impl Iterator<Item = (char, bool)> {
     let mut inside = false;
     text.chars().map(move |letter| {
@@ -123,7 +124,7 @@ größe    12  ä
     }
 
     #[test]
-    fn colours_have_no_width() {
+    fn colors_have_no_width() {
         let rows =
             vec![["\x1b[31mred\x1b[0m".to_owned(), "1".to_owned()], ["green".to_owned(), "2".to_owned()]];
         assert_eq!(table(["c", "n"], rows), "C      N\n\x1b[31mred\x1b[0m    1\ngreen  2\n");

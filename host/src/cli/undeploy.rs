@@ -1,33 +1,33 @@
-//! `kontor undeploy`: takes a service out of a running host.
+//! `kontor undeploy`: undeploys a service of a running host.
 
 use std::io::Write;
 
-use anyhow::Context as _;
-use kontor::model::Digest;
-use serde::Deserialize;
+use kontor::api::UndeployedPlugin;
 
 use super::client::{ActorArgument, Client, ClientError, HostArgument};
 use super::gates;
+use super::output::print;
 
 const EXAMPLES: &str = "\
 Examples:
   kontor undeploy report
   kontor undeploy report --note 'replaced by statistics'
 
-Its commands, queries and routes are gone at once; its events stay in the log, and a later `kontor deploy` goes on with them.
-It is refused as long as another service asks it. Sagas of it that are open go on, on the version that they are on.";
+Its commands, queries and routes are removed at once. Its events stay in the log; a later `kontor deploy`
+continues with them. It is refused while another service queries it. Its open sagas continue on their
+version.";
 
-/// Take a service out of a running host
+/// Undeploy a service of a running host; its events stay in the log
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Undeploy {
-    /// The service
+    /// The name of the service
     service: String,
-    /// Why; it stays in the log
+    /// The reason. It stays in the log
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// What may break, as the refusal names it
-    #[arg(long, value_name = "WHAT")]
+    /// A breaking change to allow, as the gate names it
+    #[arg(long, value_name = "CHANGE")]
     allow_breaking: Vec<String>,
     #[command(flatten)]
     actor: ActorArgument,
@@ -35,81 +35,58 @@ pub(super) struct Undeploy {
     host: HostArgument,
 }
 
-/// What DELETE /admin/plugins/{service} answers.
-#[derive(Deserialize)]
-struct Undeployed {
-    service: String,
-    digest: Digest,
-}
-
 impl Undeploy {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let mut parameters: Vec<_> = self.note.iter().map(|note| ("note", note.clone())).collect();
-        parameters.extend(self.allow_breaking.iter().map(|what| ("allow-breaking", what.clone())));
+        parameters.extend(self.allow_breaking.iter().map(|change| ("allow-breaking", change.clone())));
         let path = format!("/admin/plugins/{}", self.service);
         let client = Client::of_deployments(&self.host)?;
         let body = match client.delete(&path, &parameters, &[self.actor.header()]) {
             refused @ Err(ClientError::Refused { report: Some(_), .. }) => {
-                return gates::tell(refused, None, json, out);
+                return gates::print(refused, None, json, out);
             }
-            answer => answer?,
+            response => response?,
         };
-        if json {
-            writeln!(out, "{}", body.trim_end())?;
-            return Ok(());
-        }
-        let Undeployed { service, digest } =
-            serde_json::from_str(&body).context("the host's answer has another shape")?;
-        writeln!(out, "{service} ({}) runs no more; its events stay in the log", digest.short())?;
-        Ok(())
+        print(&body, "undeployed service", json, out, |UndeployedPlugin { service, digest }| {
+            format!("{service} ({}) is undeployed; its events stay in the log\n", digest.short())
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use expect_test::expect;
     use serde_json::json;
 
-    use super::super::scripted_host::scripted_host;
-    use super::*;
+    use super::super::scripted_host::{Ran, kontor, ok};
 
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        undeploy: Undeploy,
-    }
-
-    /// The request, what is printed, and the error.
-    fn run(status: &str, body: &str) -> (String, String, Option<String>) {
-        let (host, answering) =
-            scripted_host(vec![format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n{body}")]);
-        let line =
-            ["undeploy", "report", "--note", "why", "--allow-breaking", "query:sales", "--host", &host];
-        let mut out = Vec::new();
-        let outcome = Line::parse_from(line).undeploy.run(false, &mut out);
-        let printed = String::from_utf8(out).unwrap();
-        (answering.join().unwrap().remove(0), printed, outcome.err().map(|error| error.to_string()))
-    }
+    const LINE: [&str; 6] = ["undeploy", "report", "--note", "why", "--allow-breaking", "query:sales"];
 
     #[test]
-    fn a_service_that_is_taken_out_is_named_with_its_digest() {
-        let answer = json!({"service": "report", "digest": "01".repeat(32)}).to_string();
-        let (asked, printed, error) = run("200 OK", &answer);
-        assert_eq!(asked, "DELETE /admin/plugins/report?note=why&allow-breaking=query%3Asales HTTP/1.1");
-        assert_eq!(printed, "report (010101010101) runs no more; its events stay in the log\n");
+    fn an_undeployed_service_is_named_with_its_digest() {
+        let response = json!({"service": "report", "digest": "01".repeat(32)}).to_string();
+        let Ran { requests, printed, error } = kontor(&LINE, vec![ok(&response)]);
+        let expected = "DELETE /admin/plugins/report?note=why&allow-breaking=query%3Asales HTTP/1.1";
+        assert_eq!(requests, [expected]);
+        assert_eq!(printed, "report (010101010101) is undeployed; its events stay in the log\n");
         assert_eq!(error, None);
     }
 
     #[test]
-    fn a_refusal_says_who_still_needs_it() {
+    fn snapshot_of_a_refusal() {
         let gate = json!({
             "gate": "side-by-side", "outcome": "refused", "took_ms": 0, "says": "the service order asks it",
         });
         let report = json!({"dry_run": false, "live": false, "services": [], "gates": [gate]});
-        let problem = json!({"title": "Unprocessable", "code": "gate-refused", "report": report}).to_string();
-        let (_, printed, error) = run("422 Unprocessable Entity", &problem);
-        assert!(printed.contains("side-by-side  refused"), "{printed}");
-        let told = "nothing was changed: the gate side-by-side refuses the services together: the service order asks it";
-        assert_eq!(error.unwrap(), told);
+        let problem = json!({"title": "Unprocessable", "code": "gate-refused", "report": report});
+        let response = format!("HTTP/1.1 422 Unprocessable Entity\r\nconnection: close\r\n\r\n{problem}");
+        let Ran { printed, error, .. } = kontor(&LINE, vec![response]);
+        expect![[r#"
+            all services together
+            GATE          OUTCOME  TOOK  RESULT
+            side-by-side  refused  0ms   the service order asks it
+
+            error: nothing was changed: the gate side-by-side refuses the services together: the service order asks it
+        "#]].assert_eq(&format!("{printed}error: {}\n", error.unwrap()));
     }
 }

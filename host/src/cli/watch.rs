@@ -1,4 +1,4 @@
-//! What `kontor serve --watch` says of a file that it has deployed, or not.
+//! The output of `kontor serve --watch` for each file: deployed, or the reason why not.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,10 +9,10 @@ use kontor::error::with_causes;
 use serde_json::json;
 
 use super::gates::{INDENT, release};
-use super::style::{Colour, Style, span};
+use super::style::{Color, Style, span};
 
-/// One line, and below it what a gate that refuses has found. As JSON, one object in one line.
-pub(super) fn tell(
+/// Prints one line, and below it the findings of a gate that refused. As JSON, prints one object in one line.
+pub(super) fn print(
     file: &Path,
     outcome: Result<Report, FollowError>,
     json: bool,
@@ -31,12 +31,12 @@ pub(super) fn tell(
     }
     let name = file.file_name().unwrap_or_default().display();
     match &outcome {
-        Ok(report) => writeln!(out, "{name}: {} {}", style.paint(Colour::Green, "live"), went_live(report))?,
+        Ok(report) => writeln!(out, "{name}: {} {}", style.paint(Color::Green, "live"), went_live(report))?,
         Err(_) => {
             writeln!(
                 out,
                 "{name}: {}: {}",
-                style.paint(Colour::Red, "not deployed"),
+                style.paint(Color::Red, "not deployed"),
                 error.unwrap_or_default()
             )?;
         }
@@ -46,12 +46,11 @@ pub(super) fn tell(
     out.flush()
 }
 
-/// `order 0.2.0 (0123456789ab), in the place of ba9876543210; the gates took 33ms`
+/// Returns `order 0.2.0 (0123456789ab), replaces ba9876543210; the gates took 33ms`.
 fn went_live(report: &Report) -> String {
     let replaced = report.services.iter().find_map(|service| service.replaces);
     let releases = report.services.iter().map(release).collect::<Vec<_>>().join(", ");
-    let replaced =
-        replaced.map_or_else(String::new, |digest| format!(", in the place of {}", digest.short()));
+    let replaced = replaced.map_or_else(String::new, |digest| format!(", replaces {}", digest.short()));
     let gates = report.services.iter().flat_map(|service| &service.gates).chain(&report.gates);
     let took_ms = gates.map(|gate: &Gate| gate.took_ms).sum();
     format!("{releases}{replaced}; the gates took {}", span(took_ms))
@@ -59,13 +58,15 @@ fn went_live(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
     use serde_json::Value;
 
     use super::*;
 
     fn report(outcome: &str, findings: &[&str]) -> Report {
         let gate = json!({
-            "gate": "compatible", "outcome": outcome, "took_ms": 12, "says": "it breaks", "findings": findings,
+            "gate": "compatible", "outcome": outcome, "took_ms": 12, "says": "it breaks",
+            "findings": findings,
         });
         let service = json!({
             "service": "order", "version": "0.2.0", "digest": "01".repeat(32), "replaces": "fe".repeat(32),
@@ -76,9 +77,9 @@ mod tests {
         serde_json::from_value(report).unwrap()
     }
 
-    fn told(outcome: Result<Report, DeployError>, json: bool) -> String {
+    fn printed(outcome: Result<Report, DeployError>, json: bool) -> String {
         let (mut out, outcome) = (Vec::new(), outcome.map_err(FollowError::from));
-        tell(Path::new("plugins/order.wasm"), outcome, json, Style::PLAIN, &mut out).unwrap();
+        print(Path::new("plugins/order.wasm"), outcome, json, Style::PLAIN, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -87,23 +88,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_live_is_told_in_a_line() {
-        let expected = "order.wasm: live order 0.2.0 (010101010101), in the place of fefefefefefe; the gates took 12ms\n";
-        assert_eq!(told(Ok(report("passed", &[])), false), expected);
+    fn snapshot_of_a_deployed_file() {
+        expect![[r#"
+            order.wasm: live order 0.2.0 (010101010101), replaces fefefefefefe; the gates took 12ms
+        "#]]
+        .assert_eq(&printed(Ok(report("passed", &[])), false));
     }
 
     #[test]
-    fn a_refusal_is_its_sentence_and_what_was_found() {
-        let expected = "order.wasm: not deployed: the gate compatible refuses order: it breaks\n    query:sales: it is gone\n";
-        assert_eq!(told(Err(refused()), false), expected);
+    fn snapshot_of_a_refused_file() {
+        expect![[r#"
+            order.wasm: not deployed: the gate compatible refuses order: it breaks
+                query:sales: it is gone
+        "#]]
+        .assert_eq(&printed(Err(refused()), false));
     }
 
     #[test]
-    fn as_json_it_is_one_object() {
+    fn the_json_is_one_object() {
         let read = |text: String| serde_json::from_str::<Value>(&text).unwrap();
-        let live = read(told(Ok(report("passed", &[])), true));
+        let live = read(printed(Ok(report("passed", &[])), true));
         assert_eq!((&live["report"]["live"], &live["error"]), (&json!(true), &Value::Null));
-        let refused = read(told(Err(refused()), true));
+        let refused = read(printed(Err(refused()), true));
         assert_eq!(refused["report"]["services"][0]["gates"][0]["findings"][0], "query:sales: it is gone");
         assert!(refused["error"].as_str().unwrap().ends_with("it breaks"), "{refused}");
     }

@@ -10,18 +10,18 @@ fn the_defaults_are_sound() {
 
 #[test]
 fn an_override_goes_before_the_file_and_the_file_before_the_default() {
-    // file, override, what holds
+    // file, override, result
     let table = [
         ("", None, "127.0.0.1:7070"),
         ("listen = '127.0.0.1:1'", None, "127.0.0.1:1"),
         ("", Some("127.0.0.1:2"), "127.0.0.1:2"),
         ("listen = '127.0.0.1:1'", Some("127.0.0.1:2"), "127.0.0.1:2"),
     ];
-    for (file, given, holds) in table {
+    for (file, given, expected) in table {
         let mut config = Config::parse(file).unwrap();
         let listen = given.map(|address| address.parse().unwrap());
         config.apply(Overrides { listen, ..Overrides::default() });
-        assert_eq!(config.listen.to_string(), holds, "file {file:?}, override {given:?}");
+        assert_eq!(config.listen.to_string(), expected, "file {file:?}, override {given:?}");
     }
 }
 
@@ -65,9 +65,9 @@ fn an_unknown_key_is_an_error_that_names_the_file_the_line_and_the_key() {
     let file = folder.path().join("shop.toml");
     fs::write(&file, "[limits]\nque = 7\n").unwrap();
     let error = Config::load(in_file(file)).unwrap_err();
-    let told = format!("{:#}", anyhow::Error::from(error));
+    let error = format!("{:#}", anyhow::Error::from(error));
     for part in ["shop.toml", "line 2", "`que`", "`queue`"] {
-        assert!(told.contains(part), "{part} is missing in: {told}");
+        assert!(error.contains(part), "{part} is missing in: {error}");
     }
 }
 
@@ -77,13 +77,13 @@ fn in_file(file: PathBuf) -> Overrides {
 }
 
 #[test]
-fn a_file_that_was_asked_for_must_be_there() {
+fn a_file_named_with_a_flag_must_exist() {
     let error = Config::load(in_file(PathBuf::from("/nowhere/kontor.toml"))).unwrap_err();
     assert_eq!(error.to_string(), "the configuration /nowhere/kontor.toml cannot be read");
 }
 
 #[test]
-fn only_loopback_addresses_are_listened_on() {
+fn only_loopback_addresses_are_accepted() {
     let table = [
         ("127.0.0.1:7070", true),
         ("127.8.0.1:0", true),
@@ -99,7 +99,7 @@ fn only_loopback_addresses_are_listened_on() {
 }
 
 #[test]
-fn limits_that_would_stop_everything_are_refused() {
+fn values_out_of_their_range_are_named_in_the_error() {
     let table = [
         ("[limits]\nqueue = 0", "limits.queue must be at least 1"),
         ("[limits]\ncall_time_ms = 0", "limits.call_time_ms must be at least 1"),
@@ -111,7 +111,7 @@ fn limits_that_would_stop_everything_are_refused() {
         ("log = 'jetstream'", "log = \"jetstream\" needs NATS servers"),
     ];
     for (file, reason) in table {
-        let told = Config::parse(file).unwrap().check().unwrap_err().to_string();
-        assert!(told.starts_with(reason), "{told}");
+        let error = Config::parse(file).unwrap().check().unwrap_err().to_string();
+        assert!(error.starts_with(reason), "{error}");
     }
 }

@@ -10,7 +10,10 @@ use super::{HostContext, stopped};
 use crate::aggregate::{Accepted, CommandError};
 use crate::api::{CommandReply, SagaRef};
 use crate::contract::Problem;
-use crate::model::{AggregateName, Command, CommandId, CommandName, CorrelationId, EventName, Intent, Json, Origin, Position, StreamId, Version};
+use crate::model::{
+    AggregateName, Command, CommandId, CommandName, CorrelationId, EventName, Intent, Json, Origin, Position,
+    StreamId, Version,
+};
 use crate::saga::SagaState;
 
 /// The sender of all commands from outside, as long as clients do not authenticate.

@@ -21,10 +21,11 @@ pub(crate) const STEP_ZERO: &str = "trigger";
     Eq,
     Serialize,
     Deserialize,
-    clap::ValueEnum,
     EnumString,
     IntoStaticStr,
-    VariantArray, schemars::JsonSchema)]
+    VariantArray,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum SagaState {

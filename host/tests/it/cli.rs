@@ -128,7 +128,7 @@ fn events_can_be_followed_as_they_are_recorded() {
     let mut error = String::new();
     following.0.stderr.take().unwrap().read_to_string(&mut error).unwrap();
     assert_eq!(following.0.wait().unwrap().code(), Some(1));
-    assert_eq!(error, format!("error: the host has ended the stream; go on with `--after {last}`\n"));
+    assert_eq!(error, format!("error: the host has ended the stream; continue with `--after {last}`\n"));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn what_is_built_is_deployed_and_what_a_gate_refuses_changes_nothing() {
     let next = next_inventory("next");
     build("inventory", &next);
     let line = host.says("inventory.wasm: live inventory 0.2.0 (");
-    assert!(line.contains("in the place of"), "{line}");
+    assert!(line.contains("replaces"), "{line}");
     assert_eq!((host.digest("inventory"), host.stock("desk")), (digest_of(&next), (10, 0)));
 
     // A new service, which is granted the permissions inside the host that it asks for.

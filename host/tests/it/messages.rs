@@ -85,10 +85,10 @@ fn what_cannot_be_a_command_is_a_dead_letter_until_it_can() {
     // One alone, and then all of the service.
     let redrive =
         |which: &str| ended(&mut kontor(&["dead-letters", "redrive", "--host", host.url(), which])).stdout;
-    assert_eq!(redrive(&letters[0]["id"].to_string()), "1 dead letter carried out\n");
+    assert_eq!(redrive(&letters[0]["id"].to_string()), "1 dead letter processed\n");
     assert_eq!(host.get("/parcels/A").ok()["delivered"], true);
     let printed = redrive("--service=parcels");
-    assert!(printed.starts_with("1 dead letter carried out\n2 dead letters failed again:\n"), "{printed}");
+    assert!(printed.starts_with("1 dead letter processed\n2 dead letters failed again:\n"), "{printed}");
     assert_eq!(host.get("/parcels/B").ok()["delivered"], true);
     assert_eq!(dead_letters(&host, 2).len(), 2);
     host.post("/admin/dead-letters/redrive", &[], &json!({"id": letters[0]["id"]})).problem(404, "not-found");

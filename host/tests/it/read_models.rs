@@ -162,7 +162,7 @@ fn the_command_line_shows_and_redrives_as_the_host_does() {
     assert!(printed(&["projections", "show", "inventory"]).contains("product/desk  2      3        "));
     make_room(&site, &["desk"]);
     let redriven = printed(&["projections", "redrive", "inventory", "--stream", "product/desk"]);
-    assert_eq!(redriven, "4 events applied, 1 stream parked no more\n");
+    assert_eq!(redriven, "4 events applied, 1 stream unparked\n");
     let Ended { status, stderr, .. } = ask(&["projections", "redrive", "order"]);
     assert_eq!(status.code(), Some(1));
     assert!(stderr.contains("There is no service order with a read model. (not-found)"), "{stderr}");
@@ -241,11 +241,7 @@ fn a_replay_puts_a_read_model_right_while_it_is_asked_and_goes_on() {
     assert!(host.stop().success());
     let host = site.start();
     let output = ended(kontor(&["replay", "inventory"]).args(["--host", host.url()]));
-    assert!(
-        output.stdout.starts_with("the read model of inventory is being built anew"),
-        "{}",
-        output.stderr
-    );
+    assert!(output.stdout.starts_with("the read model of inventory is being rebuilt"), "{}", output.stderr);
     built(&host);
     assert_eq!(stock(&host), stock_in_the_log(&host));
     host.post("/admin/projections/payment/replay", &[], &json!({})).problem(404, "not-found");
@@ -264,7 +260,7 @@ fn a_replay_from_a_time_knows_only_what_has_happened_since() {
     let output = ended(
         kontor(&["replay", "inventory", "--from", from.as_str().unwrap()]).args(["--host", host.url()]),
     );
-    assert!(output.stdout.contains("of what has happened since"), "{}", output.stderr);
+    assert!(output.stdout.contains("from the events since"), "{}", output.stderr);
     built(&host);
     host.post("/products/desk/add-stock", &[], &json!({"quantity": 5})).ok();
     host.post("/products/chair/add-stock", &[], &json!({"quantity": 5})).ok();

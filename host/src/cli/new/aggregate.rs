@@ -1,4 +1,4 @@
-//! The aggregate: it is opened with a title, and closed once.
+//! The aggregate, which is opened with a title and closed once.
 
 use kontor_sdk::prelude::*;
 
@@ -11,12 +11,12 @@ pub(crate) struct ServiceName {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum ServiceNameCommand {
-    /// Makes it known.
+    /// Opens it with a title.
     Open {
         #[schemars(length(min = 1, max = 200))]
         title: String,
     },
-    /// Ends it.
+    /// Closes it. It cannot be opened again.
     Close {},
 }
 

@@ -11,7 +11,7 @@ use read_model::List;
 kontor_sdk::export!(service);
 
 fn service() -> Service {
-    Service::new("service-name", env!("CARGO_PKG_VERSION"), "What it is for, in one sentence.")
+    Service::new("service-name", env!("CARGO_PKG_VERSION"), "The purpose of the service, in one sentence.")
         .aggregate::<ServiceName>()
         .read_model(read_model::all())
         .query::<List>()

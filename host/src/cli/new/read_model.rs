@@ -1,10 +1,10 @@
-//! The list of all of them.
+//! The list of all entries.
 
 use kontor_sdk::{db, prelude::*};
 
 use crate::aggregate::{ServiceName, ServiceNameEvent, ServiceNameView};
 
-/// Raise the version when the tables or the rows written to them change: the host then builds them anew.
+/// Raise the version when the tables or their rows change: the host then rebuilds them.
 pub(crate) fn all() -> ReadModel {
     ReadModel::new(1, include_str!("read_model.sql")).follow(ServiceName::NAME, project)
 }
@@ -34,7 +34,7 @@ pub(crate) struct List {
 
 impl Query for List {
     const NAME: &str = "list";
-    const DESCRIPTION: &str = "All of them in the order of their ids.";
+    const DESCRIPTION: &str = "All entries in the order of their ids.";
     type Answer = Page<ServiceNameView>;
 
     fn answer(self) -> Result<Page<ServiceNameView>, Error> {
