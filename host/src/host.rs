@@ -344,7 +344,7 @@ fn start_messaging(edge: &HostContext, nats: &Connection, replicas: usize) -> Me
         commands: edge.dispatch.clone(),
         connection: nats.clone(),
         replicas,
-        nodes: edge.nodes.clone(),
+        cluster: edge.nodes.clone(),
     })
 }
 
