@@ -40,6 +40,27 @@ impl Clock for SystemClock {
 
 pub type SharedClock = Arc<dyn Clock>;
 
+/// Measures how long something takes. Never part of a decision that is recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(tokio::time::Instant);
+
+impl Stopwatch {
+    /// Starts now.
+    pub fn start() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+
+    /// Returns the time since the start.
+    pub fn elapsed(&self) -> std::time::Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Returns the moment at which a wait of this length ends.
+pub fn deadline_after(wait: std::time::Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + wait
+}
+
 /// A point in time, in milliseconds since 1970-01-01 UTC. In JSON it is text: `2026-11-22T03:18:01.250Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
