@@ -234,7 +234,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         http,
         projections: projections.clone(),
         sagas: sagas.clone(),
-        nodes: nodes.clone(),
+        cluster: nodes.clone(),
         rules,
     };
     let deployer = Deployer::new(deps, booted.deployments);

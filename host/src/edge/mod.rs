@@ -56,7 +56,7 @@ impl HostContext {
         let log = (!self.log.state().takes_appends)
             .then(|| "the log takes no commands at the moment; queries are answered".to_owned());
         let messaging = self.messaging.as_ref().map(Messaging::warnings).unwrap_or_default();
-        log.into_iter().chain(messaging).chain(self.nodes.trouble()).chain(self.deployer.trouble()).collect()
+        log.into_iter().chain(messaging).chain(self.nodes.trouble()).chain(self.deployer.warning()).collect()
     }
 }
 

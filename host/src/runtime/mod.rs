@@ -35,6 +35,7 @@ pub use host::{
     Outgoing, Resolve, system_resolver,
 };
 pub(crate) use instance::Tally;
+pub(crate) use load::Compiled;
 pub use load::LoadError;
 
 use guest::InstanceData;

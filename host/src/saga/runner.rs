@@ -168,7 +168,8 @@ impl Running {
         let component = match self.shared.deps.components.get(digest).await {
             Ok(component) => component,
             Err(error) => {
-                return self.park(format!("the component that it started on cannot be had: {error}"));
+                let why = crate::error::with_causes(&error);
+                return self.park(format!("the component that it started on cannot be had: {why}"));
             }
         };
         let end = self.call(&component).await;

@@ -13,7 +13,7 @@ use super::{Call, Site, Tables, command, headers, json, upload};
 use crate::clock::Time;
 use crate::contract::{Manifest, Method, Problem, Schema};
 use crate::deploy::{DeployError, Options, Report};
-use crate::deployed::{ActName, Gate, HistoryEntry, Release, Running};
+use crate::deployed::{ActName, GateResult, HistoryEntry, Release, Running};
 use crate::model::{Digest, Json, Version};
 
 /// The code of the deployer's rejection of a grant that it cannot read.
@@ -72,7 +72,7 @@ struct Entry<'e> {
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'e str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    gates: &'e [Gate],
+    gates: &'e [GateResult],
 }
 
 #[derive(Serialize)]
@@ -240,7 +240,9 @@ impl From<DeployError> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, rejection.code, rejection.message)
             }
             DeployError::Rejected(rejection) => rejection.into(),
-            DeployError::Call(error) => error.into(),
+            DeployError::ShuttingDown => Self::shutting_down(),
+            DeployError::Record(error) => error.into(),
+            DeployError::Sagas(error) => error.into(),
             DeployError::Store(error) => {
                 tracing::error!(%error, "the components of a deployment cannot be kept in the data directory");
                 let detail = "The host cannot keep the components in its data directory, and its log says why. \
@@ -259,7 +261,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::aggregate::CallError;
     use crate::contract::fixtures::manifest;
     use crate::deploy::{Report, ServiceReport};
     use crate::deployed::{GateName, GateOutcome};
@@ -270,10 +271,10 @@ mod tests {
         Release { service: "order".into(), version: "1.0.0".to_owned(), digest, grants: Vec::new() }
     }
 
-    fn refused() -> Gate {
+    fn refused() -> GateResult {
         let (gate, outcome) = (GateName::History, GateOutcome::Refused);
         let says = "it cannot fold order/7: see its events, or leave it out".to_owned();
-        Gate { gate, outcome, took_ms: 12, says, findings: vec!["order/7".to_owned()] }
+        GateResult { gate, outcome, took_ms: 12, says, findings: vec!["order/7".to_owned()] }
     }
 
     fn report() -> Report {
@@ -371,7 +372,7 @@ mod tests {
             (rejected("not-found"), 404, "not-found"),
             (rejected("nothing-to-roll-back"), 409, "nothing-to-roll-back"),
             (rejected("invalid-grant"), 422, "invalid-grant"),
-            (DeployError::Call(CallError::ShuttingDown), 503, "shutting-down"),
+            (DeployError::ShuttingDown, 503, "shutting-down"),
             (DeployError::Store(io::Error::other("disk is full")), 503, "components-not-kept"),
         ] {
             let (found, problem) = problem(error).await;
