@@ -94,7 +94,7 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
         (
             variant("misspelt"),
             "read-model",
-            "SQLite does not take the schema of its read model: near \"TABEL\"",
+            "SQLite does not accept the schema of the read model: near \"TABEL\"",
         ),
         (
             variant("reshaped"),
