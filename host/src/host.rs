@@ -19,8 +19,7 @@ use crate::config::{Config, ConfigError};
 use crate::contract::RouteError;
 use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer};
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
-use crate::edge::http;
-use crate::edge::{self, HostContext};
+use crate::edge::{self, HostContext, http};
 use crate::log::{
     self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
 };
@@ -256,7 +255,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         http,
         projections: projections.clone(),
         sagas: sagas.clone(),
-        nodes: nodes.clone(),
+        cluster: nodes.clone(),
         rules,
     };
     let deployer = Deployer::new(deps, booted.deployments);
@@ -370,7 +369,7 @@ fn start_messaging(edge: &HostContext, nats: &Connection, replicas: usize) -> Me
         commands: edge.dispatch.clone(),
         connection: nats.clone(),
         replicas,
-        nodes: edge.nodes.clone(),
+        cluster: edge.nodes.clone(),
     })
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
 use crate::contract::{Manifest, Method};
-use crate::deployed::{ActName, Gate, HistoryEntry, Release, Running};
+use crate::deployed::{ActName, GateResult, HistoryEntry, Release, Running};
 use crate::model::{Actor, AggregateName, Digest, QueryName, SagaName, ServiceName, Version};
 
 /// A deployed service.
@@ -100,7 +100,7 @@ pub struct PluginChange {
     pub note: Option<String>,
     /// The findings of the gates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gates: Vec<Gate>,
+    pub gates: Vec<GateResult>,
 }
 
 /// One version of a service.
@@ -214,10 +214,10 @@ mod tests {
         Release { service: "order".into(), version: "1.0.0".to_owned(), digest, grants: Vec::new() }
     }
 
-    fn refused() -> Gate {
+    fn refused() -> GateResult {
         let (gate, outcome) = (GateName::History, GateOutcome::Refused);
         let says = "it cannot fold order/7: see its events, or leave it out".to_owned();
-        Gate { gate, outcome, took_ms: 12, says, findings: vec!["order/7".to_owned()] }
+        GateResult { gate, outcome, took_ms: 12, says, findings: vec!["order/7".to_owned()] }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A log as a file.
+//! Exports a log to a file.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write};
@@ -9,21 +9,25 @@ use crate::deployed::Store;
 use crate::log::{LogFile, OpenError, ReadError};
 use crate::model::{Position, Recorded};
 
-/// Why a log cannot be exported.
+/// The reason why a log cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
+    /// The log cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The components cannot be read.
     #[error("the components in the data directory cannot be read")]
     Store(#[source] io::Error),
+    /// The export cannot be written.
     #[error("the export cannot be written")]
     Write(#[source] io::Error),
 }
 
-/// Writes the log in a data directory, with the components that it may need, as it is now. A host may run on it. `progress` is
-/// told how far it is, and where it ends.
+/// Writes the log of a data directory as it is now, with the components that it may need. A host may run on
+/// the log meanwhile. Calls `progress` with the position that is written and the last one.
 pub fn export(
     data: &Path,
     out: impl Write,
@@ -31,8 +35,8 @@ pub fn export(
 ) -> Result<Summary, ExportError> {
     let log = LogFile::open(data)?;
     let store = Store::open(data).map_err(ExportError::Store)?;
-    // Both those from before and those from after the moment at which the log is taken: what it needs then is among them, even if
-    // it is deleted at once, or was written just before.
+    // Opens the files before and after the end of the log is read. So all components that the log needs are
+    // among them, even if one is deleted or written at that moment.
     let mut components = store.files().map_err(ExportError::Store)?;
     let mut commits = Commits::of(log)?;
     components.extend(store.files().map_err(ExportError::Store)?);
@@ -50,12 +54,12 @@ pub fn export(
     writer.finish().map_err(ExportError::Write)
 }
 
-/// The commits of a log up to where it ended in the beginning, oldest first. What is in there never changes, so nobody need
-/// be kept from adding to it.
+/// The commits of a log up to its end at the start of the export, oldest first. They never change, so a host
+/// may append meanwhile.
 pub(super) struct Commits {
     log: LogFile,
     pub(super) head: Position,
-    /// What has been read last, and is not part of a commit yet.
+    /// The events of the last page that are not part of a commit yet.
     page: VecDeque<Recorded>,
     after: Position,
 }

@@ -1,15 +1,18 @@
-//! An exported log: JSON lines, which any tool can read. Each is an object with one member that says what it is:
+//! The format of an exported log: JSON lines, which any tool can read. Each is an object with one member,
+//! which names its kind:
 //!
 //! ```json
 //! {"kontor-log": {"format": 1, "last_position": 3}}
 //! {"component": {"digest": "9f86…", "wasm": "AGFzbQ0AAQA…"}}
-//! {"commit": {"position": 1, "stream": "order/A-1", "version": 1, "meta": {"command_id": "…", "command": "create", …},
+//! {"commit": {"position": 1, "stream": "order/A-1", "version": 1,
+//!             "meta": {"command_id": "…", "command": "create", …},
 //!             "events": [{"name": "order-created", "payload": {…}}]}}
 //! {"end": {"components": 1, "commands": 2, "events": 3, "sha256": "…"}}
 //! ```
 //!
-//! First the components (in base64) that the log may need, then the events of one command a line, oldest first. The last line
-//! has the checksum of all bytes before it, so what is cut off or changed is noticed. The same log always gives the same file.
+//! The components (in base64) that the log may need come first, then the events of one command a line, oldest
+//! first. The last line has the checksum of all bytes before it, so a truncation or a change is noticed. The
+//! same log always gives the same file.
 
 use std::io::{self, BufRead, Read as _, Write};
 use std::sync::Arc;
@@ -22,9 +25,10 @@ use sha2::{Digest as _, Sha256};
 use crate::log::Append;
 use crate::model::{Digest, Meta, NewEvent, Position, Recorded, StreamId, Version};
 
-/// Raised with every change that an older version cannot read.
+/// The version of the format. Raised with every change that an older version of Kontor cannot read.
 const FORMAT: u32 = 1;
-/// The largest component in base64 has two thirds of it, and events are far smaller. It keeps other files out of the memory.
+/// The longest line. The largest component has two thirds of it in base64, and events are far smaller. It
+/// keeps other files from filling the memory.
 const MAX_LINE_BYTES: u64 = 256 << 20;
 
 #[derive(Serialize, Deserialize)]
@@ -39,7 +43,7 @@ enum Line {
 #[derive(Serialize, Deserialize)]
 struct Header {
     format: u32,
-    /// Of the log's last event.
+    /// The position of the log's last event.
     last_position: Position,
 }
 
@@ -53,22 +57,25 @@ struct Wasm {
 /// The events of one command in one stream.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Commit {
-    /// Of the first event; the others follow.
+    /// The position of the first event; the others follow.
     pub(super) position: Position,
     stream: StreamId,
-    /// After the first event.
+    /// The version of the stream after the first event.
     version: Version,
     meta: Arc<Meta>,
     events: Vec<NewEvent>,
 }
 
-/// What an export holds.
+/// The numbers of an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
+    /// The number of components.
     pub components: u64,
+    /// The number of commands.
     pub commands: u64,
+    /// The number of events.
     pub events: u64,
-    /// Of all lines but the last, in hexadecimal digits.
+    /// The checksum of all lines but the last, in hexadecimal digits.
     pub sha256: String,
 }
 
@@ -92,9 +99,9 @@ impl Commit {
         Append { stream: self.stream, expected: self.version.before(1), events: self.events, meta: self.meta }
     }
 
-    /// Tells apart what differs.
+    /// Adds the commit to a hash, so that different commits give different hashes.
     pub(super) fn hash_into(&self, hash: &mut Sha256) {
-        // It always has a JSON form.
+        // This type always has a JSON form.
         hash.update(serde_json::to_vec(self).unwrap_or_default());
     }
 }
@@ -124,7 +131,7 @@ impl<W: Write> Writer<W> {
         self.write(&Line::Commit(commit))
     }
 
-    /// Without this an export is not complete.
+    /// Writes the last line, without which an export is not complete.
     pub(super) fn finish(mut self) -> io::Result<Summary> {
         self.summary.sha256 = hex::encode(self.hash.clone().finalize());
         let end = self.summary.clone();
@@ -141,21 +148,38 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Why an export cannot be read, or not to its end.
+/// The reason why an export cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
+    /// The file cannot be read.
     #[error("the export cannot be read")]
     Read(#[from] io::Error),
+    /// The file is something else.
     #[error("this is no export of a log")]
     NotAnExport,
+    /// The export was written by a newer version.
     #[error(
-        "this is an export of a newer version of Kontor (format {found}, this one knows {FORMAT}): use that version"
+        "this is an export of a newer version of Kontor (format {found}, this one reads {FORMAT}): use that \
+         version"
     )]
-    Newer { found: u32 },
-    #[error("the export breaks off in line {line}: it is not complete; copy or make it again")]
-    Truncated { line: u64 },
+    Newer {
+        /// The version of the format.
+        found: u32,
+    },
+    /// The export is not complete.
+    #[error("the export ends in line {line}, before it is complete; copy or make it again")]
+    Truncated {
+        /// The last line.
+        line: u64,
+    },
+    /// The export was changed.
     #[error("line {line} of the export is damaged: {reason}; copy or make it again")]
-    Damaged { line: u64, reason: String },
+    Damaged {
+        /// The line.
+        line: u64,
+        /// The damage.
+        reason: String,
+    },
 }
 
 /// A line between the first and the last.
@@ -165,15 +189,15 @@ pub(super) enum Item {
     Commit(Commit),
 }
 
-/// Reads an export, line by line, and believes nothing.
+/// Reads an export line by line, and checks everything.
 pub(super) struct Reader<R> {
     input: R,
     hash: Sha256,
-    /// The line that was read last, from 1.
+    /// The number of the last line that was read, from 1.
     line: u64,
     text: Vec<u8>,
     last_position: Position,
-    /// Of what was read so far.
+    /// The numbers of the lines read so far.
     summary: Summary,
 }
 
@@ -182,7 +206,7 @@ impl<R: BufRead> Reader<R> {
         let (hash, summary) = (Sha256::new(), Summary::default());
         let mut reader =
             Self { input, hash, line: 0, text: Vec::new(), last_position: Position::START, summary };
-        // Whatever it is, it is not one of ours.
+        // A damaged first line means another kind of file.
         let first = reader.read().map_err(|error| match error {
             FormatError::Read(error) => FormatError::Read(error),
             _ => FormatError::NotAnExport,
@@ -195,16 +219,16 @@ impl<R: BufRead> Reader<R> {
         Ok(reader)
     }
 
-    /// Where the events end.
+    /// Returns the position of the last event.
     pub(super) fn last_position(&self) -> Position {
         self.last_position
     }
 
-    /// None once the export has been read to its end, and is whole.
+    /// Reads the next item. Returns none at the end of an export that is whole.
     pub(super) fn next(&mut self) -> Result<Option<Item>, FormatError> {
         let before = self.hash.clone();
         match self.read()? {
-            Line::KontorLog(_) => Err(self.damaged("it is a first line")),
+            Line::KontorLog(_) => Err(self.damaged("it belongs at the beginning")),
             Line::Component(component) => {
                 let wasm = BASE64.decode(component.wasm).map_err(|error| self.damaged(error))?;
                 if Digest::of(&wasm) != component.digest {
@@ -218,7 +242,7 @@ impl<R: BufRead> Reader<R> {
                     || commit.version == Version::START
                     || commit.events.is_empty()
                 {
-                    return Err(self.damaged("it does not follow the one before"));
+                    return Err(self.damaged("it does not follow the line before"));
                 }
                 self.summary.commands += 1;
                 self.summary.events += commit.events.len() as u64;
@@ -234,7 +258,7 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// Of all that was read.
+    /// Returns the numbers of all lines read.
     pub(super) fn summary(&self) -> &Summary {
         &self.summary
     }
@@ -284,7 +308,7 @@ mod tests {
         [first, Commit::new(recorded(3, 0, "{}"))]
     }
 
-    /// An export of four lines and the last one.
+    /// Returns an export of four lines and the last one.
     fn export() -> Vec<u8> {
         let mut text = Vec::new();
         let mut writer = Writer::new(&mut text, Position::new(3)).unwrap();
@@ -306,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_again() {
+    fn a_written_export_is_read_unchanged() {
         let text = export();
         let (mut items, summary) = read(&text).unwrap();
         assert_eq!(
@@ -323,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_one_object_whatever_the_payloads_look_like() {
+    fn every_line_is_one_object_for_any_payload() {
         let text = String::from_utf8(export()).unwrap();
         assert_eq!(text.lines().count(), 5);
         for line in text.lines() {
@@ -334,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn an_export_that_is_cut_off_anywhere_is_refused() {
+    fn an_export_that_is_truncated_anywhere_is_rejected() {
         let text = export();
         for length in 0..text.len() {
             read(&text[..length]).expect_err(&format!("{length} of {} bytes", text.len()));
@@ -342,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_whole_export_is_told_as_what_it_is() {
+    fn each_kind_of_damage_has_its_own_error() {
         let text = String::from_utf8(export()).unwrap();
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         let without = |left_out: usize| {
@@ -356,14 +380,14 @@ mod tests {
             (without(0), "this is no export of a log"),
             (without(1), "line 4 of the export is damaged: its checksum"),
             (without(2), "line 3 of the export is damaged: it does not follow"),
-            (without(4), "the export breaks off in line 5"),
+            (without(4), "the export ends in line 5"),
             (text.replace("\"time_ms\":1", "\"time_ms\":2"), "line 5 of the export is damaged: its checksum"),
             (text.replace(&BASE64.encode(b"component"), &BASE64.encode(b"another")), "has another digest"),
             (text.replace("\"commit\"", "\"comment\""), "line 3 of the export is damaged: unknown variant"),
         ];
-        for (text, told) in table {
-            let error = read(text.as_bytes()).expect_err(told).to_string();
-            assert!(error.contains(told), "{error}\nis not: {told}");
+        for (text, expected) in table {
+            let error = read(text.as_bytes()).expect_err(expected).to_string();
+            assert!(error.contains(expected), "{error}\nis not: {expected}");
         }
     }
 }

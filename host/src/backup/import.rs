@@ -1,4 +1,4 @@
-//! A file as a log.
+//! Imports a file into a log.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead};
@@ -12,64 +12,91 @@ use crate::deployed::Store;
 use crate::log::{AppendChain, AppendError, Appended, Appending, EventLog, LogFile, OpenError, ReadError};
 use crate::model::Position;
 
-/// Appends under way in a log that nobody else can write to: half of what it commits at once. In a shared one it is one at a
-/// time, or the order of the events would be another.
-const MAX_UNDER_WAY: usize = 512;
+/// The most appends in progress in a log that only this process writes: half of what it commits at once. A
+/// shared log gets one at a time, or the events would change their order.
+const MAX_PENDING: usize = 512;
 
-/// Why a log cannot be imported.
+/// The reason why a log cannot be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
+    /// The export cannot be read.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// The log cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The log has other events.
     #[error(
-        "the log has events already, and from position {from} on others than the export: import into an empty one, in another \
-         data directory or, with log = \"jetstream\", under another name in jetstream.stream"
+        "the log has events already, and from position {from} on others than the export: import into an \
+         empty one, in another data directory or, with log = \"jetstream\", under another name in \
+         jetstream.stream"
     )]
-    NotEmpty { from: Position },
-    #[error("the components cannot be put where the hosts look for them")]
+    NotEmpty {
+        /// The first position that differs.
+        from: Position,
+    },
+    /// The components cannot be stored.
+    #[error("the components cannot be stored")]
     Store(#[source] io::Error),
+    /// The events cannot be appended.
     #[error(
-        "the events from position {from} on cannot be written; when they can, import again: it goes on there"
+        "the events from position {from} on cannot be written; once they can, import again: the import \
+         continues there"
     )]
-    Append { from: Position, source: AppendError },
+    Append {
+        /// The first position.
+        from: Position,
+        /// The cause.
+        source: AppendError,
+    },
+    /// Something else appends to the log.
     #[error(
-        "the event at position {wanted} was written at {got}: somebody else writes to this log; stop all hosts, and import into \
-         an empty one"
+        "the event at position {wanted} was written at {got}: another process writes to this log; stop all \
+         hosts, and import into an empty one"
     )]
-    Elsewhere { wanted: Position, got: Position },
-    #[error("what was written cannot be read again")]
+    Elsewhere {
+        /// The position in the export.
+        wanted: Position,
+        /// The position in the log.
+        got: Position,
+    },
+    /// The log cannot be read afterwards.
+    #[error("the imported events cannot be read again")]
     ReadBack(#[from] ReadError),
-    #[error("what was written is not what the export has: do not use this log")]
+    /// The log differs from the export.
+    #[error("the imported events differ from those of the export: do not use this log")]
     NotTheSame,
 }
 
-/// The log that an import writes, and what belongs to it.
+/// The destination of an import.
 pub struct Destination<'a> {
+    /// The log.
     pub log: &'a dyn EventLog,
+    /// The store of the components.
     pub store: &'a Store,
     /// The data directory of both.
     pub data: &'a Path,
 }
 
-/// What an import did.
+/// The result of an import.
 #[derive(Debug)]
 pub struct Imported {
+    /// The numbers of the export.
     pub summary: Summary,
-    /// Events that were there already, from an import that was broken off.
+    /// The number of events that the log had already, from an interrupted import.
     pub there_before: u64,
 }
 
-/// Reads an export to its end, for whether it is whole.
+/// Reads an export to its end. Fails if it is not whole.
 pub fn check(input: impl BufRead) -> Result<Summary, FormatError> {
     let mut export = Reader::new(input)?;
     while export.next()?.is_some() {}
     Ok(export.summary().clone())
 }
 
-/// Writes an export into a log, which is empty, or has the beginning of the export. Every event gets the
-/// position that it had. In the end everything is read again and compared. `progress` is told how far it is, and where it ends.
+/// Writes an export into a log that is empty or has the beginning of the export. Every event keeps its
+/// position. At the end, everything is read again and compared. Calls `progress` with the position that is
+/// written and the last one.
 pub async fn import(
     to: Destination<'_>,
     input: impl BufRead,
@@ -106,12 +133,12 @@ pub async fn import(
     Ok(Imported { summary: export.summary().clone(), there_before: there_before.get() })
 }
 
-/// What is in the log.
+/// Returns the commits in the log.
 fn commits(data: &Path) -> Result<Commits, ImportError> {
     Ok(Commits::of(LogFile::open(data)?)?)
 }
 
-/// Whether the log has the commits with this hash, and no others.
+/// Checks that the log has the commits with this hash, and no others.
 fn compare(data: &Path, imported: Sha256) -> Result<(), ImportError> {
     let (mut commits, mut hash) = (commits(data)?, Sha256::new());
     while let Some(commit) = commits.next()? {
@@ -120,41 +147,42 @@ fn compare(data: &Path, imported: Sha256) -> Result<(), ImportError> {
     if hash.finalize() == imported.finalize() { Ok(()) } else { Err(ImportError::NotTheSame) }
 }
 
-/// Appends in the order of the log that they come from.
+/// Appends commits in their order in the export.
 struct Appends<'a> {
     log: &'a dyn EventLog,
     chain: AppendChain,
-    most: usize,
-    /// With the first and the last position that each is to have.
-    under_way: VecDeque<(Position, Position, Appending)>,
+    /// The most appends in progress.
+    limit: usize,
+    /// The appends in progress, each with its first and its last position in the export.
+    pending: VecDeque<(Position, Position, Appending)>,
 }
 
 impl<'a> Appends<'a> {
     fn to(log: &'a dyn EventLog) -> Self {
-        let most = if log.is_shared() { 1 } else { MAX_UNDER_WAY };
-        Self { log, chain: AppendChain::new(), most, under_way: VecDeque::new() }
+        let limit = if log.is_shared() { 1 } else { MAX_PENDING };
+        Self { log, chain: AppendChain::new(), limit, pending: VecDeque::new() }
     }
 
     async fn push(&mut self, commit: Commit) -> Result<(), ImportError> {
-        if self.under_way.len() == self.most {
-            self.settle().await?;
+        if self.pending.len() == self.limit {
+            self.complete_oldest().await?;
         }
         let (first, last) = (commit.position, commit.last());
         let appending = self.log.append_in(self.chain, vec![commit.into_append()]);
-        self.under_way.push_back((first, last, appending));
+        self.pending.push_back((first, last, appending));
         Ok(())
     }
 
     async fn finish(mut self) -> Result<(), ImportError> {
-        while !self.under_way.is_empty() {
-            self.settle().await?;
+        while !self.pending.is_empty() {
+            self.complete_oldest().await?;
         }
         Ok(())
     }
 
-    /// Waits for the oldest.
-    async fn settle(&mut self) -> Result<(), ImportError> {
-        let Some((from, wanted, appending)) = self.under_way.pop_front() else { return Ok(()) };
+    /// Waits for the oldest append, and checks its position.
+    async fn complete_oldest(&mut self) -> Result<(), ImportError> {
+        let Some((from, wanted, appending)) = self.pending.pop_front() else { return Ok(()) };
         let Appended { position: got } =
             appending.await.map_err(|source| ImportError::Append { from, source })?;
         if got == wanted { Ok(()) } else { Err(ImportError::Elsewhere { wanted, got }) }

@@ -1,4 +1,5 @@
-//! The log in a file, and back: a backup that any tool can read, and the way from one kind of log to the other.
+//! Exports the log to a file and imports it: a backup that any tool can read, and the migration from one kind
+//! of log to the other.
 
 mod export;
 mod format;

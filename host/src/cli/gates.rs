@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::bail;
 use kontor::deploy::{HostReport, Report, ServiceReport};
-use kontor::deployed::{Gate, GateOutcome};
+use kontor::deployed::{GateOutcome, GateResult};
 
 use super::client::{ClientError, HostArgument};
 use super::output::parse;
@@ -67,8 +67,8 @@ pub(super) fn release(service: &ServiceReport) -> String {
     format!("{} {} ({})", service.service, service.version, service.digest.short())
 }
 
-fn gate_table(gates: &[Gate], style: Style) -> String {
-    let row = |gate: &Gate| {
+fn gate_table(gates: &[GateResult], style: Style) -> String {
+    let row = |gate: &GateResult| {
         [gate.gate.to_string(), outcome(gate.outcome, style), span(gate.took_ms), gate.says.clone()]
     };
     let rows = gates.iter().map(|gate| (row(gate), &*gate.findings)).collect();
@@ -81,7 +81,7 @@ fn host_table(hosts: &[HostReport], style: Style) -> String {
         false => style.paint(Color::Red, "does not run it yet"),
     };
     let row = |host: &HostReport| [host.name.to_string(), host.address.to_string(), runs(host.runs)];
-    let rows = hosts.iter().map(|host| (row(host), &*host.troubles)).collect();
+    let rows = hosts.iter().map(|host| (row(host), &*host.warnings)).collect();
     table_with_findings(["HOST", "ADDRESS", "STATE"], rows)
 }
 

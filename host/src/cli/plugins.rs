@@ -1,7 +1,6 @@
 //! `kontor plugins`: the services of a running host, and their history.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use kontor::api::{List, Page, Plugin, PluginChange};
 use kontor::clock::rfc3339;
@@ -91,7 +90,7 @@ fn history_table(changes: &[PluginChange]) -> String {
         let release = change.release.as_ref();
         [
             rfc3339(change.time.0),
-            change.act.as_str().to_owned(),
+            change.act.to_string(),
             change.service.to_string(),
             release.map_or_else(nothing, |release| release.version.clone()),
             release.map_or_else(nothing, |release| release.digest.short()),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use kontor::deploy::{DeployError, FollowError, Report};
-use kontor::deployed::Gate;
+use kontor::deployed::GateResult;
 use kontor::error::with_causes;
 use serde_json::json;
 
@@ -52,7 +52,7 @@ fn went_live(report: &Report) -> String {
     let releases = report.services.iter().map(release).collect::<Vec<_>>().join(", ");
     let replaced = replaced.map_or_else(String::new, |digest| format!(", replaces {}", digest.short()));
     let gates = report.services.iter().flat_map(|service| &service.gates).chain(&report.gates);
-    let took_ms = gates.map(|gate: &Gate| gate.took_ms).sum();
+    let took_ms = gates.map(|gate: &GateResult| gate.took_ms).sum();
     format!("{releases}{replaced}; the gates took {}", span(took_ms))
 }
 

@@ -1,25 +1,29 @@
-//! What runs when a host starts: what the log says, and the services of the operator's directory that the log does not know.
+//! Starts the services of a host: those that the log names, and those of the operator's directory that are
+//! new to the log.
 
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::deployer::{self, DeployError, DeployRules};
 use super::directory::{self, DirectoryError};
-use super::gates::{Candidate, Examiner, Terms, Upload, asked_inside, side_by_side};
-use super::swap;
+use super::error::RecordError;
+use super::gates::{Candidate, Examiner, Origin, Terms, Upload, examine_services, internal_requests};
+use super::rules::DeployRules;
+use super::{grants, swap, work};
 use crate::clock::SharedClock;
 use crate::contract::Grant;
-use crate::deployed::{Deployed, Deployments, Gate, GateOutcome, Happened, HistoryError, Released, Store};
+use crate::deployed::{
+    Deployed, Deployments, GateOutcome, GateResult, Happened, HistoryError, Released, ServiceConflict, Store,
+};
 use crate::log::EventLog;
 use crate::model::{Digest, ServiceName, Version};
 use crate::runtime::{Component, HttpClient, LoadError, Runtime};
 
-/// Who deploys what stands in the directory at a start.
+/// The actor of the deployments from the directory.
 const ACTOR: &str = "kontor serve";
 
-/// What a start needs.
+/// The parts of the host that a start needs.
 pub(crate) struct Boot<'a> {
     pub(crate) log: &'a Arc<dyn EventLog>,
     pub(crate) clock: &'a SharedClock,
@@ -31,46 +35,79 @@ pub(crate) struct Boot<'a> {
     pub(crate) plugins: &'a Path,
 }
 
-/// What runs from the start.
+/// The services that run from the start.
 pub struct Booted {
+    /// The deployments in the log.
     pub(crate) deployments: Deployments,
+    /// The services that run.
     pub(crate) deployed: Deployed,
-    /// Files of the directory that do not run, because the log knows their services otherwise, a sentence each.
+    /// A sentence for each file of the directory that does not run, because the log has another version of
+    /// its service.
     pub differing: Vec<String>,
 }
 
-/// Why a host cannot start with its services.
+/// The reason why a host cannot start with its services.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
+    /// The components of the directory cannot be read.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The deployments in the log cannot be read.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// A component is missing.
     #[error(
-        "the component {} of {service}, which runs by the log, is neither in the data directory nor in {}: put it there",
+        "the component {} of {service}, which the log names, is neither in the data directory nor in {}: put \
+         it there",
         digest.short(), dir.display()
     )]
-    Gone { service: ServiceName, digest: Digest, dir: PathBuf },
-    #[error("the component {} of {service}, which runs by the log, cannot be run", digest.short())]
-    Load { service: ServiceName, digest: Digest, source: LoadError },
-    #[error("the components of the past cannot be had")]
+    Gone {
+        /// The service.
+        service: ServiceName,
+        /// The digest of the component.
+        digest: Digest,
+        /// The operator's directory.
+        dir: PathBuf,
+    },
+    /// A component does not load.
+    #[error("the component {} of {service}, which the log names, cannot be run", digest.short())]
+    Load {
+        /// The service.
+        service: ServiceName,
+        /// The digest of the component.
+        digest: Digest,
+        /// The cause.
+        source: LoadError,
+    },
+    /// The store of components fails.
+    #[error("the components of the deployed services cannot be read or kept")]
     Store(#[source] io::Error),
-    #[error("{} cannot be deployed: it is refused at the gate {}: {}", file.display(), gate.gate, told(gate))]
-    Refused { file: PathBuf, gate: Box<Gate> },
+    /// A gate refuses a component of the directory.
+    #[error("{} cannot be deployed: the gate {} refuses it: {}", file.display(), gate.gate, sentence(gate))]
+    Refused {
+        /// The file.
+        file: PathBuf,
+        /// The result of the gate.
+        gate: Box<GateResult>,
+    },
+    /// A gate for all services refuses them.
     #[error("{}", .0.says)]
-    SideBySide(Box<Gate>),
-    #[error("these services cannot run side by side: {0}")]
-    Together(String),
+    SideBySide(Box<GateResult>),
+    /// The services that the log names do not fit together.
+    #[error("these services cannot run side by side")]
+    Conflict(#[from] ServiceConflict),
+    /// The deployment of the directory's services is not in the log.
     #[error("the deployment cannot be recorded")]
-    Record(#[from] DeployError),
+    Record(#[from] RecordError),
 }
 
-/// Has everything run that the log says, and deploys the services of the directory that it does not know.
+/// Starts the services that the log names, and deploys those of the directory that are new to it.
 pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
     loop {
         match boot_once(&boot).await {
-            // Another host that shares the log has deployed something meanwhile.
-            Err(BootError::Record(DeployError::UnderWay)) => {}
+            // Another host that shares the log has deployed something at the same time: start again with
+            // that.
+            Err(BootError::Record(RecordError::Conflict)) => {}
             booted => return booted,
         }
     }
@@ -85,7 +122,7 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
         let digest = known.release.digest;
         running.push(boot.load(service, digest, by_digest.get(&digest).copied()).await?);
     }
-    let running = Deployed::new(running).map_err(BootError::Together)?;
+    let running = Deployed::new(running)?;
     let (mut candidates, mut differing) = (Vec::new(), Vec::new());
     for (file, wasm) in files {
         let digest = Digest::of(&wasm);
@@ -104,18 +141,18 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
         refuse(file, &candidate)?;
         candidates.push(candidate);
     }
-    let deployed = deployer::together(&running, &candidates);
-    let gate = side_by_side(deployed.as_ref(), &boot.rules.reserved);
-    if gate.outcome == GateOutcome::Refused {
+    let deployed = work::together(&running, &candidates);
+    let gates = examine_services(deployed.as_ref(), &boot.rules.reserved);
+    if let Some(gate) = gates.into_iter().find(|gate| gate.outcome == GateOutcome::Refused) {
         return Err(BootError::SideBySide(Box::new(gate)));
     }
     boot.record(&mut deployments, &candidates).await?;
     boot.http.follow(deployments.origins());
-    Ok(Booted { deployments, deployed: deployed.map_err(BootError::Together)?, differing })
+    Ok(Booted { deployments, deployed: deployed?, differing })
 }
 
 impl Boot<'_> {
-    /// A component that runs by the log. `file`: its bytes, if they stand in the directory.
+    /// Loads a component that the log names. `file` has its bytes if the directory has the component.
     async fn load(
         &self,
         service: &ServiceName,
@@ -136,12 +173,13 @@ impl Boot<'_> {
         loaded.map_err(|source| BootError::Load { service: service.clone(), digest, source })
     }
 
-    /// What the log knows about the service of a component that does not run; none if it is new.
+    /// Returns what the log says about the service of a component that does not run, or none if the service
+    /// is new.
     async fn known(&self, wasm: &[u8], deployments: &Deployments) -> Option<String> {
         if deployments.version == Version::START {
             return None;
         }
-        // Err: the gates say it.
+        // Err: the gates report it.
         let component = self.runtime.load(wasm.to_vec()).await.ok()?;
         let service = &component.manifest().service;
         if deployments.running.contains_key(service) {
@@ -162,7 +200,7 @@ impl Boot<'_> {
             granted: &granted_here,
             sagas: None,
         };
-        let terms = Terms { sample: None, allow_breaking: &[], back: false };
+        let terms = Terms { sample: None, allow_breaking: &[], origin: Origin::Upload };
         Ok(examiner.examine(Upload { wasm, signature }, running, terms).await)
     }
 
@@ -171,7 +209,7 @@ impl Boot<'_> {
         for candidate in candidates {
             let Some(component) = &candidate.component else { continue };
             self.store.keep_for_all(&candidate.wasm).await.map_err(BootError::Store)?;
-            let release = deployer::release(component, &granted_here(component));
+            let release = grants::release(component, &granted_here(component));
             services.push(Released { release, gates: candidate.report.gates.clone() });
         }
         if !services.is_empty() {
@@ -182,9 +220,10 @@ impl Boot<'_> {
     }
 }
 
-/// Whoever puts a component into the host's own directory grants it what it asks for inside of the host.
+/// Returns what a component of the host's own directory requests inside the host. All of it is granted,
+/// because only the operator writes there.
 fn granted_here(component: &Component) -> Vec<Grant> {
-    asked_inside(component).collect()
+    internal_requests(component).collect()
 }
 
 fn refuse(file: PathBuf, candidate: &Candidate) -> Result<(), BootError> {
@@ -194,8 +233,8 @@ fn refuse(file: PathBuf, candidate: &Candidate) -> Result<(), BootError> {
     }
 }
 
-/// The sentence of a gate with what it has found.
-fn told(gate: &Gate) -> String {
+/// Returns the sentence of a gate with the first of its findings.
+fn sentence(gate: &GateResult) -> String {
     match gate.findings.first() {
         None => gate.says.clone(),
         Some(first) => format!("{} ({first})", gate.says),

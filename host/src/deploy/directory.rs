@@ -1,4 +1,4 @@
-//! The components of a directory: every `*.wasm` in it.
+//! Reads the components of a directory: every `*.wasm` file.
 
 use std::fs;
 use std::io;
@@ -8,26 +8,48 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-/// The largest component that is taken: one with an interpreter of another language in it has some ten megabytes.
+/// The largest component that is accepted. One with an interpreter of another language has some ten
+/// megabytes.
 pub(crate) const MAX_COMPONENT_BYTES: u64 = 128 << 20;
 
-/// Why a directory's components cannot be read.
+/// The reason why a directory's components cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
+    /// The directory cannot be read.
     #[error("the directory of components {} cannot be read", dir.display())]
-    Directory { dir: PathBuf, source: io::Error },
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The directory has no components, and nothing is deployed yet.
     #[error(
         "there is no component (*.wasm) in {}: `cargo xtask build` leaves the shop's in target/plugins",
         dir.display()
     )]
-    Empty { dir: PathBuf },
+    Empty {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A file cannot be read.
     #[error("{} cannot be read", file.display())]
-    Read { file: PathBuf, source: io::Error },
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A file is too large.
     #[error("{} has more than {MAX_COMPONENT_BYTES} bytes", file.display())]
-    TooLarge { file: PathBuf },
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
-/// The files with their bytes, in the order of their names. `required`: whether there must be any, because nothing runs yet.
+/// Reads all files, in the order of their names. Fails if `required` is true, because nothing runs yet, and
+/// there are none.
 pub(super) fn read(dir: &Path, required: bool) -> Result<Vec<(PathBuf, Vec<u8>)>, DirectoryError> {
     if !required && !dir.exists() {
         return Ok(Vec::new());
@@ -39,15 +61,16 @@ pub(super) fn read(dir: &Path, required: bool) -> Result<Vec<(PathBuf, Vec<u8>)>
     files.into_iter().map(|file| Ok((file.clone(), read_file(&file)?))).collect()
 }
 
-/// What tells that a file has changed without a look at its content.
+/// The properties of a file that change with its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// None where files have no such time.
+    /// None on file systems without such a time.
     pub(super) changed: Option<SystemTime>,
     pub(super) bytes: u64,
 }
 
-/// The files as they are now, in the order of their names. One that disappears meanwhile is left out.
+/// Returns the files with their stamps, in the order of their names. A file that disappears meanwhile is left
+/// out.
 pub(super) fn stamps(dir: &Path) -> io::Result<Vec<(PathBuf, Stamp)>> {
     let stamp = |file: PathBuf| {
         let metadata = fs::metadata(&file).ok()?;
@@ -64,11 +87,11 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The signature beside a component, `order.wasm.sig`, if there is one.
+/// Reads the signature beside a component, `order.wasm.sig`, if there is one.
 pub(super) fn signature(file: &Path) -> Result<Option<Vec<u8>>, DirectoryError> {
     let file = file.with_extension("wasm.sig");
     match fs::read_to_string(&file) {
-        // What is no signature is none of a trusted key.
+        // Invalid base64 becomes an empty signature, which no trusted key has made.
         Ok(text) => Ok(Some(BASE64.decode(text.trim()).unwrap_or_default())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(DirectoryError::Read { file, source }),

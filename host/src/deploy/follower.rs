@@ -1,4 +1,5 @@
-//! Follows the host's own directory of components while services are written: what changes there is deployed, with all gates.
+//! Follows the host's own directory of components during development: a changed file is deployed, through all
+//! gates.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -9,75 +10,84 @@ use std::time::Duration;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::deployer::{DeployError, Deployer, Options};
+use super::deployer::Deployer;
 use super::directory::{self, DirectoryError, Stamp};
+use super::error::DeployError;
 use super::gates::Upload;
 use super::report::Report;
+use super::rules::Options;
 use crate::model::Digest;
 
-/// Who deploys what has changed.
+/// The actor of the deployments.
 const ACTOR: &str = "kontor serve --watch";
 
-/// How often the files are looked at, which costs a system call each. A file that is written for longer than this without a
-/// change of its size or time would be taken too early; linkers and `cp` are not that slow.
-const LOOK: Duration = Duration::from_millis(500);
+/// The interval between two scans, which cost a system call for each file. A file that is written for longer
+/// than this without a change of its size or time would be deployed too early; linkers and `cp` are not that
+/// slow.
+const SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Deploys what changes in a directory.
+/// Deploys the files of a directory that change.
 pub struct Follower {
     deployer: Arc<Deployer>,
     dir: PathBuf,
     files: Files,
 }
 
-/// Why a file was not deployed.
+/// The reason why a file was not deployed.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
+    /// The file cannot be read.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The deployment failed.
     #[error(transparent)]
     Deploy(#[from] DeployError),
+    /// The task that reads the file was aborted.
     #[error("the file cannot be read")]
     BrokenOff(#[from] JoinError),
 }
 
-/// The files as they were at the last look.
+/// The files at the last scan.
 #[derive(Default)]
-struct Files(BTreeMap<PathBuf, ObservedMember>);
+struct Files(BTreeMap<PathBuf, ObservedFile>);
 
 #[derive(Clone, Copy)]
-struct ObservedMember {
+struct ObservedFile {
     stamp: Stamp,
-    /// Whether it has been taken since it has this stamp.
-    taken: bool,
-    /// What it was when it was taken last; none if it was not deployed then, so that a touch is another try.
+    /// True if the file has been handled since it has this stamp.
+    handled: bool,
+    /// The digest of the file when it was deployed last. None if the last deployment failed, so that a touch
+    /// is a retry.
     digest: Option<Digest>,
 }
 
 impl Follower {
+    /// Creates a follower of a directory.
     pub fn new(deployer: Arc<Deployer>, dir: PathBuf) -> Self {
         Self { deployer, dir, files: Files::default() }
     }
 
-    /// Deploys each file that does not run when it begins, and from then on each that changes. `tell` hears what has become of
-    /// it.
-    pub async fn run(mut self, mut tell: impl FnMut(&Path, Result<Report, FollowError>)) -> Infallible {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Deploys each file that does not run yet, and from then on each that changes. Calls `report` with every
+    /// result.
+    pub async fn run(mut self, mut report: impl FnMut(&Path, Result<Report, FollowError>)) -> Infallible {
+        let mut scans = interval(SCAN_INTERVAL);
+        scans.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
+            scans.tick().await;
             let dir = self.dir.clone();
-            // Err: there is no such directory at the moment.
+            // Err: the directory does not exist at the moment.
             let Ok(Ok(stamps)) = spawn_blocking(move || directory::stamps(&dir)).await else { continue };
-            for file in self.files.still(stamps) {
-                if let Some(outcome) = self.take(&file).await.transpose() {
-                    tell(&file, outcome);
+            for file in self.files.settled(stamps) {
+                if let Some(outcome) = self.handle(&file).await.transpose() {
+                    report(&file, outcome);
                 }
             }
         }
     }
 
-    /// Deploys a file; none if it is nothing new, or if it is to be taken again later.
-    async fn take(&mut self, file: &Path) -> Result<Option<Report>, FollowError> {
+    /// Deploys a file. Returns none if the file is not new, or if another deployment is in progress: then the
+    /// next scan retries.
+    async fn handle(&mut self, file: &Path) -> Result<Option<Report>, FollowError> {
         let path = file.to_owned();
         let read = spawn_blocking(move || {
             let (wasm, signature) = (directory::read_file(&path)?, directory::signature(&path)?);
@@ -86,13 +96,13 @@ impl Follower {
         let (digest, upload) = match read.await? {
             Ok(read) => read,
             Err(error) => {
-                self.files.taken(file, None);
+                self.files.handled(file, None);
                 return Err(error.into());
             }
         };
         let runs = self.deployer.running().iter().any(|running| running.release.digest == digest);
         if self.files.was(file, digest) || runs {
-            self.files.taken(file, Some(digest));
+            self.files.handled(file, Some(digest));
             return Ok(None);
         }
         let name = file.file_name().unwrap_or_default().display();
@@ -101,7 +111,7 @@ impl Follower {
         match self.deployer.deploy(vec![upload], options, ACTOR).await {
             Err(DeployError::UnderWay) => Ok(None),
             outcome => {
-                self.files.taken(file, outcome.is_ok().then_some(digest));
+                self.files.handled(file, outcome.is_ok().then_some(digest));
                 Ok(Some(outcome?))
             }
         }
@@ -109,31 +119,32 @@ impl Follower {
 }
 
 impl Files {
-    /// The files that are to be taken: they are as they were at the last look, so that nobody is writing them.
-    fn still(&mut self, stamps: Vec<(PathBuf, Stamp)>) -> Vec<PathBuf> {
+    /// Returns the files to deploy: those that have not changed since the last scan, so that nobody is
+    /// writing them.
+    fn settled(&mut self, stamps: Vec<(PathBuf, Stamp)>) -> Vec<PathBuf> {
         let mut before = std::mem::take(&mut self.0);
-        let mut still = Vec::new();
+        let mut settled = Vec::new();
         for (file, stamp) in stamps {
             let seen = before.remove(&file);
             let same = seen.filter(|seen| seen.stamp == stamp);
-            if same.is_some_and(|seen| !seen.taken) {
-                still.push(file.clone());
+            if same.is_some_and(|seen| !seen.handled) {
+                settled.push(file.clone());
             }
             let digest = seen.and_then(|seen| seen.digest);
-            self.0.insert(file, same.unwrap_or(ObservedMember { stamp, taken: false, digest }));
+            self.0.insert(file, same.unwrap_or(ObservedFile { stamp, handled: false, digest }));
         }
-        still
+        settled
     }
 
-    /// Whether a file was this when it was deployed last.
+    /// Returns whether a file had this digest when it was deployed last.
     fn was(&self, file: &Path, digest: Digest) -> bool {
         self.0.get(file).is_some_and(|seen| seen.digest == Some(digest))
     }
 
-    /// `digest`: none if it was not deployed.
-    fn taken(&mut self, file: &Path, digest: Option<Digest>) {
+    /// Records that a file has been handled. `digest` is none if its deployment failed.
+    fn handled(&mut self, file: &Path, digest: Option<Digest>) {
         if let Some(seen) = self.0.get_mut(file) {
-            (seen.taken, seen.digest) = (true, digest);
+            (seen.handled, seen.digest) = (true, digest);
         }
     }
 }
@@ -142,17 +153,17 @@ impl Files {
 mod tests {
     use super::*;
 
-    /// A look finds files by their sizes, and which of them are to be taken.
-    type Look<'a> = (&'a [(&'a str, u64)], &'a [&'a str]);
+    /// The files of a scan with their sizes, and those of them that are to be deployed.
+    type Scan<'a> = (&'a [(&'a str, u64)], &'a [&'a str]);
 
     #[test]
-    fn a_file_is_taken_once_when_it_has_been_still_for_a_look() {
-        let looks: [Look<'_>; 9] = [
+    fn a_file_is_deployed_once_when_it_has_not_changed_for_one_scan() {
+        let scans: [Scan<'_>; 9] = [
             (&[("order", 1)], &[]),
             (&[("order", 1)], &["order"]),
             (&[("order", 1)], &[]),
             (&[("order", 2), ("report", 1)], &[]),
-            // It is being written.
+            // The file is being written.
             (&[("order", 3), ("report", 1)], &["report"]),
             (&[("order", 3)], &["order"]),
             (&[], &[]),
@@ -160,18 +171,19 @@ mod tests {
             (&[("order", 3)], &["order"]),
         ];
         let mut files = Files::default();
-        for (number, (found, expected)) in looks.into_iter().enumerate() {
+        for (number, (found, expected)) in scans.into_iter().enumerate() {
             let stamp = |bytes: u64| Stamp { bytes, changed: None };
-            let still = files.still(found.iter().map(|(file, bytes)| (file.into(), stamp(*bytes))).collect());
-            still.iter().for_each(|file| files.taken(file, None));
-            assert_eq!(still, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "look {number}");
+            let settled =
+                files.settled(found.iter().map(|(file, bytes)| (file.into(), stamp(*bytes))).collect());
+            settled.iter().for_each(|file| files.handled(file, None));
+            assert_eq!(settled, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "scan {number}");
         }
     }
 
     #[test]
-    fn a_file_that_could_not_be_taken_is_taken_at_the_next_look() {
+    fn a_file_that_could_not_be_deployed_is_deployed_at_the_next_scan() {
         let mut files = Files::default();
-        let mut look = || files.still(vec![("order".into(), Stamp { bytes: 1, changed: None })]);
-        assert_eq!([look().len(), look().len(), look().len()], [0, 1, 1]);
+        let mut scan = || files.settled(vec![("order".into(), Stamp { bytes: 1, changed: None })]);
+        assert_eq!([scan().len(), scan().len(), scan().len()], [0, 1, 1]);
     }
 }

@@ -1,22 +1,28 @@
-//! Which components run: deployments as events, the gates that they pass, and the swap.
+//! Decides which components run: deployments as events, the gates that they pass, and the swap.
 
 mod boot;
+mod cluster_sync;
 mod deployer;
 mod directory;
+mod error;
 mod follower;
 mod gates;
+mod grants;
 mod report;
-mod shared;
+mod rules;
 pub mod signature;
 mod swap;
 mod watch;
+mod work;
 
 pub(crate) use boot::{Boot, boot};
 pub use boot::{BootError, Booted};
-pub use deployer::{DeployDeps, DeployError, DeployRules, Deployer, Options, RollbackRule};
+pub use deployer::{DeployDeps, Deployer};
 pub use directory::DirectoryError;
 pub(crate) use directory::MAX_COMPONENT_BYTES;
+pub use error::{DeployError, RecordError};
 pub use follower::{FollowError, Follower};
 pub use gates::Upload;
 pub use report::{HostReport, Report, ServiceReport};
+pub use rules::{DeployRules, Options, RollbackRule};
 pub use signature::PublicKey;

@@ -1,56 +1,64 @@
-//! What the gates of a deployment found. It is the answer to whoever deploys, and a part of the deployment's event.
+//! The report of a deployment, which is the response to the operator.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::deployed::{Gate, GateOutcome};
+use crate::deployed::{GateOutcome, GateResult};
 use crate::model::{Digest, ServiceName};
 
-/// What became of a deployment.
+/// The result of a deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(rename = "DeploymentReport")]
 pub struct Report {
-    /// Whether it was only to be looked at.
+    /// True for a dry run.
     pub dry_run: bool,
-    /// Whether the services run now. If not, a gate has refused one of them, or it was a dry run.
+    /// True if the services run now. If not, a gate refused one of them, or it was a dry run.
     pub live: bool,
+    /// A report for each service of the deployment.
     pub services: Vec<ServiceReport>,
-    /// Those about all services together.
-    pub gates: Vec<Gate>,
-    /// Every host that shares the log, this one included; empty if the log is this host's own.
+    /// The results of the gates for all services together.
+    pub gates: Vec<GateResult>,
+    /// Every host that shares the log, including this one. Empty if this host runs alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostReport>,
 }
 
-/// Whether a host follows a deployment.
+/// The state of a host after a deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct HostReport {
+    /// The name of the host.
     pub name: Arc<str>,
+    /// The address at which the host takes HTTP requests.
     pub address: SocketAddr,
-    /// Whether it runs what was deployed.
+    /// True if the host runs the deployment.
     pub runs: bool,
-    /// What is wrong with it, a sentence each.
+    /// The host's warnings, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub troubles: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
-/// One service of a deployment.
+/// The report on one service of a deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ServiceReport {
+    /// The name of the service.
     pub service: ServiceName,
+    /// The version that its manifest names.
     pub version: String,
+    /// The digest of the component.
     pub digest: Digest,
-    /// What runs now, or ran until then.
+    /// The component that the new one replaces, if the service runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<Digest>,
-    pub gates: Vec<Gate>,
+    /// The results of the gates.
+    pub gates: Vec<GateResult>,
 }
 
 impl Report {
-    /// The first gate that refuses, with the service that it refuses; none if all let it through.
-    pub fn refusal(&self) -> Option<(Option<&ServiceName>, &Gate)> {
+    /// Returns the first gate that refuses, with the service that it refuses, or none if all gates let it
+    /// through.
+    pub fn refusal(&self) -> Option<(Option<&ServiceName>, &GateResult)> {
         let of_services = self
             .services
             .iter()
@@ -59,7 +67,7 @@ impl Report {
         of_services.chain(of_all).find(|(_, gate)| gate.outcome == GateOutcome::Refused)
     }
 
-    /// Which gate refuses what and why, as a part of a sentence; none if all let it through.
+    /// Returns the refusal as a part of a sentence, or none if all gates let it through.
     pub fn why_refused(&self) -> Option<String> {
         let (service, gate) = self.refusal()?;
         let what = service.map_or("the services together", |service| service.as_str());

@@ -1,5 +1,5 @@
-//! Signatures of components: Ed25519 (RFC 8032) over the SHA-256 digest of the component's bytes. Keys and signatures are
-//! written as base64.
+//! Signatures of components: Ed25519 (RFC 8032) over the SHA-256 digest of the component's bytes. Keys and
+//! signatures are written in base64.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,29 +15,32 @@ use crate::model::Digest;
 /// The bytes of a public key.
 const PUBLIC_KEY_BYTES: usize = 32;
 
-/// Whose signatures are trusted.
+/// A key whose signatures are trusted.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct PublicKey([u8; PUBLIC_KEY_BYTES]);
 
-/// What signs. Its text is the PKCS#8 document (RFC 8410) in base64, and is shown to nobody.
+/// A private key. Its text is the PKCS#8 document (RFC 8410) in base64, and is never shown.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
     text: String,
 }
 
-/// Why a text is no key.
+/// The reason why a text is no key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
+    /// The text is no public key.
     #[error("it is no public key: one has 44 characters of base64, as `kontor sign --new-key` prints it")]
     Public,
+    /// The text is no signing key.
     #[error("it is no key to sign with: `kontor sign --new-key` makes one")]
     Signing,
+    /// No key can be made.
     #[error("the operating system gives no random numbers")]
     NoRandomness,
 }
 
-/// Whether one of the keys has signed the component with this digest.
+/// Returns whether one of the keys has signed the component with this digest.
 pub fn verify(trusted: &[PublicKey], digest: Digest, signature: &[u8]) -> bool {
     let has_signed = |key: &PublicKey| {
         UnparsedPublicKey::new(&ED25519, key.0).verify(digest.as_bytes(), signature).is_ok()
@@ -45,7 +48,7 @@ pub fn verify(trusted: &[PublicKey], digest: Digest, signature: &[u8]) -> bool {
     trusted.iter().any(has_signed)
 }
 
-/// A key that nobody else has.
+/// Makes a new key.
 pub fn new_key() -> Result<SigningKey, KeyError> {
     let document =
         Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::NoRandomness)?;
@@ -53,19 +56,19 @@ pub fn new_key() -> Result<SigningKey, KeyError> {
 }
 
 impl SigningKey {
-    /// The signature of the component with this digest, in base64.
+    /// Signs the component with this digest. Returns the signature in base64.
     pub fn sign(&self, digest: Digest) -> String {
         BASE64.encode(self.pair.sign(digest.as_bytes()))
     }
 
-    /// What others know its signatures by.
+    /// Returns the key that verifies the signatures.
     pub fn public(&self) -> PublicKey {
         let mut bytes = [0; PUBLIC_KEY_BYTES];
         bytes.copy_from_slice(self.pair.public_key().as_ref());
         PublicKey(bytes)
     }
 
-    /// The key itself, for the one file that it is kept in.
+    /// Returns the private key as text, for the one file that it is kept in.
     pub fn reveal(&self) -> &str {
         &self.text
     }
@@ -126,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_trusted_key_has_signed_is_verified() {
+    fn only_a_signature_of_a_trusted_key_is_verified() {
         let (ada, bo) = (new_key().unwrap(), new_key().unwrap());
         let (component, other) = (Digest::of(b"component"), Digest::of(b"other"));
         let by_ada = signature(&ada, component);
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn a_text_that_is_no_key_is_rejected() {
         let public = new_key().unwrap().public().to_string();
         for refused in ["", "key", &public[..40], &format!("{public}AAAA")] {
             assert_eq!(refused.parse::<PublicKey>(), Err(KeyError::Public), "{refused}");

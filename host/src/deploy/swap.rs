@@ -1,41 +1,43 @@
-//! The swap: a deployment goes to disk, and then live.
+//! The swap: a deployment is written to disk, and then goes live.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::deployer::{DeployError, Deployer, Told};
+use super::deployer::{Deployer, Status};
+use super::error::{DeployError, RecordError};
 use super::gates::Candidate;
 use super::report::HostReport;
-use crate::aggregate::CallError;
 use crate::clock::{SharedClock, Time};
 use crate::cluster::Member;
 use crate::deployed::{self, Deployed, Deployments, Happened, Running};
-use crate::log::{Append, AppendError, EventLog, ReadError};
+use crate::error::Chain;
+use crate::log::{Append, EventLog};
 use crate::model::{Actor, CommandId, Meta, event_of};
 use crate::runtime::Component;
 use crate::saga::ReplayedSaga;
 
-/// How long a deployment waits for the other hosts that share the log: more than they take to fetch and compile a component.
+/// The longest time that a deployment waits for the other hosts that share the log: longer than they take to
+/// fetch and compile a component.
 const FOLLOWED: Duration = Duration::from_secs(10);
 
-/// What goes live.
+/// A deployment that has passed its gates.
 pub(super) struct Swap {
     pub(super) happened: Happened,
     pub(super) deployed: Deployed,
     pub(super) candidates: Vec<Candidate>,
 }
 
-/// What is on disk and is to be seen by everybody.
+/// A deployment that is in the log, and is to run on this host.
 pub(super) struct GoLive {
     pub(super) deployed: Deployed,
-    /// Those that are new, with the open sagas that may go on with them.
+    /// The new components, with the open sagas that may move to them.
     pub(super) components: Vec<(Component, Vec<ReplayedSaga>)>,
     /// See [`Happened::is_watched`].
     pub(super) watched: bool,
 }
 
 impl Deployer {
-    /// Puts it on disk, then has everybody see it.
+    /// Writes a deployment to disk, then makes it visible to all calls.
     pub(super) async fn swap(
         self: Arc<Self>,
         deployments: &mut Deployments,
@@ -56,7 +58,7 @@ impl Deployer {
         Ok(())
     }
 
-    /// Has everybody see what is on disk. From then on it runs, whatever becomes of the rest.
+    /// Makes a deployment on disk visible to all calls. From then on it runs, even if a later part fails.
     pub(super) async fn go_live(
         self: Arc<Self>,
         deployments: &Deployments,
@@ -67,22 +69,25 @@ impl Deployer {
         deps.components.keep_releases(deployments.digests().collect());
         deps.http.follow(deployments.origins());
         deps.registry.replace(deployed);
-        self.told.store(Arc::new(Told::of(deployments)));
-        deps.nodes.send_heartbeat();
+        self.status.store(Arc::new(Status::of(deployments)));
+        deps.cluster.send_heartbeat();
         if let Err(error) = deps.projections.follow().await {
             tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "read models do not follow a deployment"
+                error = %Chain(&error),
+                "failed to update the read models after a deployment; the next one tries again"
             );
         }
         for (component, rehearsed) in &components {
             let old = before.service(component.manifest().service.as_str());
             if old.is_some_and(|old| old.digest() == component.digest()) {
-                // With other grants.
+                // Only its grants differ.
                 continue;
             }
             if let Err(error) = deps.sagas.move_over(rehearsed, component.digest()).await {
-                tracing::error!(%error, "open sagas stay on the version before");
+                tracing::error!(
+                    error = %Chain(&error),
+                    "failed to move open sagas; they end on the previous version"
+                );
             }
             let released = |old: &&Component| ran.iter().find(|ran| ran.release.digest == old.digest());
             if let Some(old) = old.filter(|_| watched)
@@ -92,22 +97,25 @@ impl Deployer {
             }
         }
         if let Err(error) = deps.sagas.wake().await {
-            tracing::warn!(%error, "sagas that wait for a service begin at the next start");
+            tracing::warn!(
+                error = %Chain(&error),
+                "failed to wake sagas; they resume after the next restart"
+            );
         }
     }
 
-    /// Whether the hosts that share the log follow, after a while in which most do.
+    /// Waits until the hosts that share the log run the deployment, up to [`FOLLOWED`], and reports on each.
     pub(super) async fn hosts(&self) -> Vec<HostReport> {
-        if self.deps.nodes.me().is_none() {
+        if self.deps.cluster.me().is_none() {
             return Vec::new();
         }
         let version = self.version();
-        let hosts = self.deps.nodes.follow(version, FOLLOWED).await;
+        let hosts = self.deps.cluster.follow(version, FOLLOWED).await;
         let report = |node: Member| HostReport {
             name: node.name,
             address: node.address,
             runs: node.status.deployment >= version,
-            troubles: node.status.warnings,
+            warnings: node.status.warnings,
         };
         hosts.into_iter().map(report).collect()
     }
@@ -120,8 +128,8 @@ pub(super) async fn record(
     deployments: &mut Deployments,
     happened: Happened,
     actor: Actor,
-) -> Result<(), DeployError> {
-    let event = event_of(&happened).map_err(|error| CallError::Read(ReadError(Arc::new(error))))?;
+) -> Result<(), RecordError> {
+    let event = event_of(&happened).map_err(RecordError::Encode)?;
     let time_ms = clock.now_ms();
     let command_id = CommandId::new();
     let meta = Meta {
@@ -136,11 +144,7 @@ pub(super) async fn record(
     };
     let expected = deployments.version;
     let append = Append { stream: deployed::stream(), expected, events: vec![event], meta: Arc::new(meta) };
-    log.append(vec![append]).await.map_err(|error| match error {
-        // By another host that shares the log: this one is about to see it.
-        AppendError::Conflict { .. } => DeployError::UnderWay,
-        other => other.into(),
-    })?;
-    deployments.take_in(expected.next(), Time(time_ms), &actor, happened);
+    log.append(vec![append]).await?;
+    deployments.apply(expected.next(), Time(time_ms), &actor, happened);
     Ok(())
 }

@@ -1,29 +1,34 @@
-//! Deployments as they stand in the log: one stream for the whole host, so that several services go live with one append.
+//! Deployments as events in the log: one stream for the whole host, so that several services go live with one
+//! append.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::gate::Gate;
+use super::gate_result::GateResult;
 use crate::clock::Time;
-use crate::contract::{Grant, HttpOrigin};
+use crate::contract::{Grant, HttpOrigin, Problem};
+use crate::error::Chain;
 use crate::log::{EventLog, MAX_PAGE, ReadError};
 use crate::model::{Actor, Digest, Recorded, ServiceName, StreamId, Version, variant_of};
 
-/// The stream that deployments are in.
+/// The stream of the deployments.
 const STREAM: &str = "deployment/services";
 
-/// Releases of a service that are kept besides the one that runs: some megabytes.
+/// The number of earlier releases of a service that are kept on disk: some megabytes.
 const RELEASES: usize = 10;
 
 /// One version of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Release {
+    /// The name of the service.
     pub service: ServiceName,
-    /// As its manifest says.
+    /// The version that its manifest names.
     pub version: String,
+    /// The digest of its component.
     pub digest: Digest,
-    /// What it asks for and was granted with this deployment or one before it, beside what the configuration grants.
+    /// The grants of this deployment and of those before it that the component requests. The configuration's
+    /// are not among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<String>,
 }
@@ -46,7 +51,7 @@ pub(crate) enum Happened {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
     },
-    /// A service runs no more. What it has in the log stays.
+    /// A service no longer runs. Its events stay in the log.
     Undeployed {
         release: Release,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,99 +60,124 @@ pub(crate) enum Happened {
 }
 
 impl Happened {
-    /// Whether a version is to be taken back that faults after it. What was there before has been watched.
+    /// Returns whether a version that faults after this event is rolled back. An earlier release has been
+    /// watched before.
     pub(crate) fn is_watched(&self) -> bool {
         matches!(self, Self::Deployed { .. })
     }
 }
 
-/// A release with what the gates said of it.
+/// A release with the results of its gates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Released {
     #[serde(flatten)]
     pub(crate) release: Release,
-    pub(crate) gates: Vec<Gate>,
+    pub(crate) gates: Vec<GateResult>,
 }
 
 /// A service that runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Running {
+    /// The release that runs.
     pub release: Release,
+    /// The time of its deployment.
     pub since: Time,
+    /// The actor of its deployment.
     pub by: Actor,
+    /// The note of its deployment.
     pub note: Option<String>,
-    /// What ran before it, oldest first.
+    /// The releases that ran before it, oldest first.
     pub before: Vec<Release>,
 }
 
-/// What runs, by the log. *Invariant:* it follows from the stream alone.
+/// The services that run, by the log. *Invariant:* they follow from the stream alone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deployments {
-    /// Of the stream.
+    /// The version of the stream.
     pub(crate) version: Version,
     /// By service.
     pub(crate) running: BTreeMap<ServiceName, Running>,
-    /// The services that ran once and were undeployed.
+    /// The services that were undeployed and do not run again.
     pub(crate) undeployed: BTreeSet<ServiceName>,
 }
 
-/// What happened to one service.
+/// One event in the history of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
-    /// Of the stream of deployments. Services that were deployed together have the same.
+    /// The version of the stream of deployments. Services that were deployed together have the same.
     pub version: Version,
+    /// The time of the event.
     pub time: Time,
+    /// The operator, or the part of the host, that caused the event.
     pub actor: Actor,
+    /// The kind of the event.
     pub act: ActName,
+    /// The name of the service.
     pub service: ServiceName,
-    /// What ran from then on; none after `undeployed`.
+    /// The release that runs after the event; none after `undeployed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Release>,
-    /// What ran until then, if that is told.
+    /// The component that ran until the event, if the event names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<Digest>,
-    /// Why it was rolled back.
+    /// The reason for a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The operator's note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// The results of the gates of a deployment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gates: Vec<Gate>,
+    pub gates: Vec<GateResult>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+/// The kind of an event in the history of a service.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display, schemars::JsonSchema,
+)]
 #[schemars(rename = "DeploymentActName")]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum ActName {
+    /// A new release runs.
     Deployed,
+    /// An earlier release runs again.
     RolledBack,
+    /// The service no longer runs.
     Undeployed,
 }
 
-impl ActName {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deployed => "deployed",
-            Self::RolledBack => "rolled-back",
-            Self::Undeployed => "undeployed",
+/// The reason why deployments cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// An event is not one of a deployment.
+    #[error("version {version} of the stream of deployments is damaged")]
+    Format {
+        /// The version of the stream.
+        version: Version,
+        /// The cause.
+        source: serde_json::Error,
+    },
+}
+
+impl From<HistoryError> for Problem {
+    fn from(error: HistoryError) -> Self {
+        match &error {
+            HistoryError::Read(error) => error.into(),
+            HistoryError::Format { .. } => Self::internal().with_log_text(Chain(&error).to_string()),
         }
     }
 }
 
-/// Why deployments cannot be read.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum HistoryError {
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error("version {version} of the stream of deployments cannot be read: {why}")]
-    Format { version: Version, why: String },
-}
-
+/// Returns the stream of deployments.
 pub(crate) fn stream() -> StreamId {
     StreamId::of_host(STREAM)
 }
 
-/// Up to a page of the stream behind a version.
+/// Reads up to `limit` events of the stream after a version.
 pub(crate) async fn history(
     log: &dyn EventLog,
     after: Version,
@@ -156,19 +186,19 @@ pub(crate) async fn history(
     let events = log.read(&stream(), after, limit).await?;
     let read = events.into_iter().map(|event| match variant_of(event.name.as_str(), &event.payload) {
         Ok(happened) => Ok((event, happened)),
-        Err(error) => Err(HistoryError::Format { version: event.version, why: error.to_string() }),
+        Err(source) => Err(HistoryError::Format { version: event.version, source }),
     });
     read.collect()
 }
 
 impl Release {
-    /// Its grants, as far as this host knows them.
+    /// Returns the grants that this host can read. A newer host may have written others.
     pub(crate) fn granted(&self) -> impl Iterator<Item = Grant> + '_ {
         self.grants.iter().filter_map(|grant| grant.parse().ok())
     }
 }
 
-/// Up to a page of the stream behind a version: what began to run with each event.
+/// Reads up to `limit` events of the stream after a version: the releases that run from each event on.
 pub(crate) async fn releases(
     log: &dyn EventLog,
     after: Version,
@@ -182,14 +212,15 @@ pub(crate) async fn releases(
 }
 
 impl Deployments {
-    /// What the log says.
+    /// Reads all deployments in the log.
     pub(crate) async fn load(log: &dyn EventLog) -> Result<Self, HistoryError> {
         let mut deployments = Self::default();
         deployments.read_on(log).await?;
         Ok(deployments)
     }
 
-    /// Moves on to where the log is. Returns whether what happened last is watched, if anything happened.
+    /// Applies the events that are new in the log. Returns whether the last one is watched, or none if there
+    /// are none.
     pub(crate) async fn read_on(&mut self, log: &dyn EventLog) -> Result<Option<bool>, HistoryError> {
         let mut watched = None;
         loop {
@@ -199,13 +230,13 @@ impl Deployments {
             }
             for (event, happened) in page {
                 watched = Some(happened.is_watched());
-                self.take_in(event.version, Time(event.meta.time_ms), &event.meta.actor, happened);
+                self.apply(event.version, Time(event.meta.time_ms), &event.meta.actor, happened);
             }
         }
     }
 
-    /// Moves on by one event.
-    pub(crate) fn take_in(&mut self, version: Version, since: Time, by: &Actor, happened: Happened) {
+    /// Applies one event.
+    pub(crate) fn apply(&mut self, version: Version, since: Time, by: &Actor, happened: Happened) {
         self.version = version;
         match happened {
             Happened::Deployed { services, note } => {
@@ -229,7 +260,7 @@ impl Deployments {
             before.push(release);
             before
         });
-        // One that runs again has only those behind it that were behind it then.
+        // A release that runs again keeps only the releases that came before it the first time.
         if let Some(at) = before.iter().position(|earlier| earlier.digest == release.digest) {
             before.truncate(at);
         }
@@ -238,12 +269,12 @@ impl Deployments {
         self.running.insert(service, Running { release, since, by: by.clone(), note, before });
     }
 
-    /// Whether this release runs, with the same grants.
+    /// Returns whether this release runs, with the same grants.
     pub(crate) fn runs(&self, release: &Release) -> bool {
         self.running.get(&release.service).is_some_and(|running| running.release == *release)
     }
 
-    /// The origins that services may call by what was granted with the deployments that run.
+    /// Returns the origins that services may call, by the grants of their deployments.
     pub(crate) fn origins(&self) -> impl Iterator<Item = (ServiceName, HttpOrigin)> {
         self.running.iter().flat_map(|(service, running)| {
             running.release.granted().filter_map(|grant| match grant {
@@ -253,7 +284,7 @@ impl Deployments {
         })
     }
 
-    /// All components that run or may be rolled back to.
+    /// Returns all components that run or may be rolled back to.
     pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> {
         self.running.values().flat_map(|running| {
             let last = running.before.iter().rev().take(RELEASES).map(|release| release.digest);
@@ -263,7 +294,7 @@ impl Deployments {
 }
 
 impl HistoryEntry {
-    /// One entry a service of an event.
+    /// Returns an entry for each service of an event.
     pub(crate) fn of(event: &Recorded, happened: Happened) -> Vec<Self> {
         let entry = |act, service: &ServiceName| Self {
             version: event.version,
@@ -327,13 +358,13 @@ mod tests {
     }
 
     #[test]
-    fn the_stream_has_a_name_that_can_be_read() {
+    fn the_name_of_the_stream_can_be_parsed() {
         let read = StreamId::parse(STREAM).unwrap();
         assert_eq!((&read, read.aggregate()), (&stream(), DEPLOYMENT));
     }
 
     #[test]
-    fn what_runs_and_what_ran_before_follow_from_the_events() {
+    fn the_running_release_and_those_before_it_follow_from_the_events() {
         let undeployed = Happened::Undeployed { release: release("1"), note: None };
         type Expected<'a> = Option<(&'a str, &'a [&'a str])>;
         let table: [(&[Happened], Expected<'_>); 6] = [
@@ -347,7 +378,7 @@ mod tests {
         for (events, expected) in table {
             let mut deployments = Deployments::default();
             for (version, happened) in (1..).map(Version::new).zip(events) {
-                deployments.take_in(version, Time(7), &"ada".into(), happened.clone());
+                deployments.apply(version, Time(7), &"ada".into(), happened.clone());
             }
             let running = deployments.running.get("order");
             let versions = running.map(|running| {

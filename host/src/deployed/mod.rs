@@ -1,14 +1,15 @@
-//! Which component serves what: deployments as events and what follows from them, the running set, the components by digest.
+//! The deployed services: deployments as events with their fold, the running set, and the components by
+//! digest.
 
-mod bucket;
+mod component_store_nats;
 mod deployment;
-mod gate;
+mod gate_result;
 mod registry;
 mod store;
 
-pub use bucket::Bucket;
+pub use component_store_nats::Bucket;
 pub use deployment::{ActName, HistoryEntry, Release, Running};
 pub(crate) use deployment::{Deployments, Happened, HistoryError, Released, history, releases, stream};
-pub use gate::{Gate, GateName, GateOutcome};
-pub use registry::{Deployed, Registry, Trigger};
+pub use gate_result::{GateName, GateOutcome, GateResult};
+pub use registry::{Deployed, Registry, ServiceConflict, Trigger};
 pub use store::{Components, PastError, Store};

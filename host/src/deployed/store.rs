@@ -1,4 +1,4 @@
-//! The components that may still be needed, by digest: whatever runs, and whatever a saga has started on.
+//! The components that may still be needed, by digest: those that run, and those that a saga has started on.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
-use super::bucket::Bucket;
+use super::component_store_nats::Bucket;
 use super::registry::{Deployed, Registry};
 use crate::model::{Digest, ServiceName};
 use crate::runtime::{Component, LoadError, Runtime};
@@ -17,23 +17,24 @@ use crate::runtime::{Component, LoadError, Runtime};
 #[derive(Clone)]
 pub struct Store {
     dir: PathBuf,
-    /// Where other hosts have theirs, if the log is shared.
+    /// The store of the hosts that share the log, if it is shared.
     bucket: Option<Bucket>,
 }
 
 impl Store {
+    /// Opens the store in a data directory.
     pub fn open(data: &Path) -> io::Result<Self> {
         let dir = data.join("components");
         fs::create_dir_all(&dir)?;
         Ok(Self { dir, bucket: None })
     }
 
-    /// With where other hosts have theirs, if the log is shared.
+    /// Returns the same store with that of the hosts that share the log, if it is shared.
     pub fn shared(self, bucket: Option<Bucket>) -> Self {
         Self { bucket, ..self }
     }
 
-    /// Writes a component unless it is there. It is on disk when this returns.
+    /// Writes a component, unless it is stored already. It is on disk when this returns.
     pub fn keep(&self, wasm: &[u8]) -> io::Result<()> {
         let file = self.file(Digest::of(wasm));
         if file.exists() {
@@ -47,7 +48,7 @@ impl Store {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// The bytes of a component; none if it is not there or damaged.
+    /// Reads a component. Returns none if it is not stored, or damaged.
     pub(crate) fn read(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         match fs::read(self.file(digest)) {
             Ok(wasm) => Ok(Some(wasm).filter(|wasm| Digest::of(wasm) == digest)),
@@ -56,7 +57,7 @@ impl Store {
         }
     }
 
-    /// The same, fetched from where other hosts have theirs if need be.
+    /// Reads a component, and fetches it from the shared store if it is not stored here.
     pub(crate) async fn fetch(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         if let Some(wasm) = self.read(digest)? {
             return Ok(Some(wasm));
@@ -67,13 +68,13 @@ impl Store {
         Ok(wasm)
     }
 
-    /// Keeps a component here, and where other hosts look for it.
+    /// Writes a component here, and to the shared store.
     pub(crate) async fn keep_for_all(&self, wasm: &[u8]) -> io::Result<()> {
         self.keep(wasm)?;
         self.share(wasm).await
     }
 
-    /// Puts a component where other hosts look for it.
+    /// Writes a component to the shared store.
     pub(crate) async fn share(&self, wasm: &[u8]) -> io::Result<()> {
         match &self.bucket {
             Some(bucket) => bucket.put(wasm).await,
@@ -81,12 +82,12 @@ impl Store {
         }
     }
 
-    /// The files of all components, opened: one that is deleted from now on can be read still.
+    /// Opens the files of all components. A file that is deleted afterwards can still be read.
     pub fn files(&self) -> io::Result<BTreeMap<Digest, File>> {
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            // Anything else is on its way to become a component.
+            // Other files are components that are still being written.
             let digest = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wasm")?.parse().ok());
             let Some(digest) = digest else { continue };
             match File::open(path) {
@@ -98,7 +99,7 @@ impl Store {
         Ok(files)
     }
 
-    /// Deletes all components but these.
+    /// Deletes all other components.
     pub fn retain(&self, needed: &HashSet<Digest>) -> io::Result<()> {
         let names: HashSet<PathBuf> = needed.iter().map(|digest| self.file(*digest)).collect();
         for entry in fs::read_dir(&self.dir)? {
@@ -115,31 +116,45 @@ impl Store {
     }
 }
 
-/// Why a component of the past cannot be had.
+/// The reason why an earlier component is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum PastError {
+    /// The component was deleted.
     #[error("the component {} is not kept any more", .0.short())]
     Gone(Digest),
-    #[error("the component {} cannot be read: {source}", digest.short())]
-    Read { digest: Digest, source: io::Error },
-    #[error("the component {} cannot be run: {source}", digest.short())]
-    Load { digest: Digest, source: LoadError },
+    /// The component cannot be read.
+    #[error("the component {} cannot be read", digest.short())]
+    Read {
+        /// The digest of the component.
+        digest: Digest,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The component does not load.
+    #[error("the component {} cannot be run", digest.short())]
+    Load {
+        /// The digest of the component.
+        digest: Digest,
+        /// The cause.
+        source: LoadError,
+    },
 }
 
-/// The components that run, and those of the past that sagas still need.
+/// The components that run, and the earlier ones that sagas still need.
 pub struct Components {
     registry: Arc<Registry>,
     runtime: Runtime,
     store: Store,
-    /// Each is loaded once, by the first who needs it.
+    /// The earlier components. Each is loaded once, on first use.
     past: Mutex<HashMap<Digest, Arc<OnceCell<Component>>>>,
-    /// The component that answers from the read model of a service.
+    /// The component that answers from the read model of each service.
     readers: Mutex<HashMap<ServiceName, Digest>>,
-    /// What may be rolled back to.
+    /// The components of the releases that may be rolled back to.
     releases: Mutex<HashSet<Digest>>,
 }
 
 impl Components {
+    /// Returns the components of a host.
     pub fn new(registry: Arc<Registry>, runtime: Runtime, store: Store) -> Self {
         Self {
             registry,
@@ -151,11 +166,12 @@ impl Components {
         }
     }
 
+    /// Returns the running set of services.
     pub fn current(&self) -> Arc<Deployed> {
         self.registry.current()
     }
 
-    /// The component with this digest, whether it is deployed or was.
+    /// Returns the component with this digest, whether it runs or ran before.
     pub async fn get(&self, digest: Digest) -> Result<Component, PastError> {
         let deployed = self.current();
         if let Some(component) = deployed.services().find(|component| component.digest() == digest) {
@@ -174,13 +190,14 @@ impl Components {
         component.await.cloned()
     }
 
-    /// Keeps the component that answers from the read model of a service, in the place of the one before.
+    /// Keeps the component that answers from the read model of a service, instead of the one before.
     pub(crate) fn pin_reader(&self, service: &ServiceName, component: Digest) {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.insert(service.clone(), component);
     }
 
-    /// Puts a component on disk, where it stays at least until [`Components::keep_releases`] is told others.
+    /// Writes a component to disk, where it stays at least until the next call of
+    /// [`Components::keep_releases`].
     pub(crate) fn keep(&self, wasm: &[u8]) -> io::Result<()> {
         let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
         self.store.keep(wasm)?;
@@ -188,16 +205,16 @@ impl Components {
         Ok(())
     }
 
-    /// Keeps the components that services may be rolled back to, in the place of those that were told before.
+    /// Keeps the components that services may be rolled back to, instead of those before.
     pub(crate) fn keep_releases(&self, releases: HashSet<Digest>) {
         *self.releases.lock().unwrap_or_else(PoisonError::into_inner) = releases;
     }
 
-    /// Lets go of all components that do not run and are no earlier release, that answer from no read model, and that no
-    /// saga needs.
+    /// Drops and deletes all components that do not run, are no earlier release, answer from no read model,
+    /// and are needed by no saga.
     pub fn retain(&self, mut needed: HashSet<Digest>) -> io::Result<()> {
         needed.extend(self.readers.lock().unwrap_or_else(PoisonError::into_inner).values());
-        // Held to the end: what is kept meanwhile is not deleted.
+        // Held to the end, so that a component that is kept meanwhile is not deleted.
         let releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
         needed.extend(releases.iter());
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_component_is_kept_until_nobody_needs_it() {
+    fn a_component_is_kept_until_it_is_no_longer_needed() {
         let data = tempfile::tempdir().unwrap();
         let store = Store::open(data.path()).unwrap();
         for wasm in [b"one", b"two"] {
@@ -227,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_component_is_not_taken() {
+    fn a_damaged_component_is_not_used() {
         let data = tempfile::tempdir().unwrap();
         let store = Store::open(data.path()).unwrap();
         store.keep(b"one").unwrap();

@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn request_ids_that_are_unsafe_in_a_log_are_replaced() {
-        assert_eq!(request_id(&headers("x-request-id", &["a-1"])).as_deref(), Some("a-1"));
+        assert_eq!(request_id(&headers("x-request-id", &["a-1"])).unwrap(), "a-1");
         for bad in ["", "a b", &"x".repeat(129)] {
             assert_eq!(request_id(&headers("x-request-id", &[bad])), None, "{bad:?}");
         }

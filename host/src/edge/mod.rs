@@ -64,8 +64,8 @@ impl HostContext {
     fn warnings(&self) -> Vec<String> {
         let log = (!self.log.state().takes_appends)
             .then(|| "the log takes no commands at the moment; queries are answered".to_owned());
-        let messaging = self.messaging.as_ref().map(Messaging::troubles).unwrap_or_default();
-        log.into_iter().chain(messaging).chain(self.nodes.warning()).chain(self.deployer.trouble()).collect()
+        let messaging = self.messaging.as_ref().map(Messaging::warnings).unwrap_or_default();
+        log.into_iter().chain(messaging).chain(self.nodes.warning()).chain(self.deployer.warning()).collect()
     }
 }
 

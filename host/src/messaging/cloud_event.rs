@@ -1,16 +1,16 @@
 //! An event of the log as a message: CloudEvents 1.0 in binary mode, by the protocol binding for NATS.
 //!
-//! | header | what |
+//! | header | content |
 //! |---|---|
-//! | `Nats-Msg-Id` | the event's place for ever: `order/A-1/7`, its stream and version |
-//! | `ce-id` | the event's id. Unique in its source: a key may be used again for another aggregate |
+//! | `Nats-Msg-Id` | the event's permanent place: `order/A-1/7`, its stream and version |
+//! | `ce-id` | the event's id. Unique in its source, because another aggregate may use the same key |
 //! | `ce-source` | `/streams/order/A-1`, where the host shows the aggregate's history |
 //! | `ce-type` | `order.order-confirmed`, the service and the event |
 //! | `ce-subject` | the aggregate's id |
-//! | `ce-time` | when the command was decided |
+//! | `ce-time` | the time at which the command was decided |
 //! | `ce-position` `ce-version` | the place in the log and in the stream |
-//! | `ce-correlationid` `ce-causationid` | what all that follows from one request has in common, and the event that led to it |
-//! | `ce-dataref` | where to read the payload, of an event that is larger than the servers' largest message |
+//! | `ce-correlationid` `ce-causationid` | the id of the original request, and the event that led to the command |
+//! | `ce-dataref` | the URL of the payload, if the event is larger than the servers' largest message |
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
@@ -18,30 +18,33 @@ use async_nats::header::NATS_MESSAGE_ID;
 use crate::clock::rfc3339;
 use crate::model::{Position, Recorded};
 
-/// All subjects of events.
+/// The subjects of all events.
 pub(super) const SUBJECTS: &str = "kontor.events.>";
+/// The header with the event's position in the log.
 pub(super) const POSITION: &str = "ce-position";
 
-/// `kontor.events.<service>.<event>.<aggregate id>`
+/// Returns an event's subject: `kontor.events.<service>.<event>.<aggregate id>`
 pub(super) fn subject(service: &str, event: &Recorded) -> String {
     format!("kontor.events.{service}.{}.{}", event.name, token(event.stream.id()))
 }
 
-/// An id as one token of a subject. Dots would part it, and are written as in a URL; an id has no `%` of its own.
+/// Returns an id as one token of a subject. Dots would divide it, so they are written as in a URL; an id has
+/// no `%`.
 pub(super) fn token(id: &str) -> String {
     id.replace('.', "%2E")
 }
 
-/// What no other event has, in this log and for ever.
+/// Returns the id of an event's message, which is unique in this log forever.
 pub(super) fn message_id(event: &Recorded) -> String {
     format!("{}/{}", event.stream, event.version)
 }
 
-/// Reads what [`token`] wrote.
+/// Reverses [`token`].
 pub(super) fn id_of(token: &str) -> String {
     token.replace("%2E", ".")
 }
 
+/// Returns the headers of an event's message.
 pub(super) fn headers(service: &str, event: &Recorded) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, message_id(event));
@@ -61,13 +64,13 @@ pub(super) fn headers(service: &str, event: &Recorded) -> HeaderMap {
     headers
 }
 
-/// Where the host shows the event, in the place of a payload that is too large.
+/// Adds the URL at which the host shows the event, for a payload that is too large.
 pub(super) fn refer(headers: &mut HeaderMap, event: &Recorded) {
     headers
         .insert("ce-dataref", format!("/streams/{}?after={}&limit=1", event.stream, event.version.before(1)));
 }
 
-/// The position of a published event, and its message id; none if it is none of the host's.
+/// Returns the position of a published event and its message id, or none if a host did not write the message.
 pub(super) fn place(headers: &HeaderMap) -> Option<(Position, &str)> {
     let position = headers.get(POSITION)?.as_str().parse().ok()?;
     Some((position, headers.get(NATS_MESSAGE_ID)?.as_str()))
@@ -102,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_one_token_of_the_subject_whatever_is_in_it() {
+    fn an_id_is_always_one_token_of_the_subject() {
         for (id, expected) in [
             ("A-1", "kontor.events.order.order-confirmed.A-1"),
             ("a.b:c~", "kontor.events.order.order-confirmed.a%2Eb:c~"),

@@ -1,5 +1,5 @@
-//! Messages that could not become commands, each with the reason, kept until a person has seen to the cause and has them carried
-//! out after all, or removed.
+//! Dead letters: messages that could not become commands, each with the reason. They are kept until an
+//! operator has removed the cause and redrives them, or discards them.
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
@@ -18,59 +18,70 @@ use crate::telemetry;
 
 /// `kontor.dead-letters.<service>.<aggregate>.<command>`
 pub(super) const SUBJECTS: &str = "kontor.dead-letters.>";
-/// What a dead letter says of its message, beside the payload.
+/// The header with the facts about a dead letter.
 const ABOUT: &str = "Kontor-Dead-Letter";
 
 /// A message that could not become a command.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DeadLetter {
-    /// Among the dead letters.
+    /// The id of the dead letter: its sequence in the stream of dead letters.
     pub id: u64,
+    /// The facts about the message.
     #[serde(flatten)]
     pub about: About,
-    /// The message itself; as text if it is no JSON.
+    /// The payload of the message, as a string if it is no JSON.
     pub payload: Value,
     #[serde(skip)]
     raw: Bytes,
 }
 
+/// The facts about a message that could not become a command.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(inline)]
 pub struct About {
+    /// The service that subscribes to the message.
     pub service: String,
+    /// The aggregate of the command.
     pub aggregate: String,
+    /// The command.
     pub command: String,
-    /// What the service has subscribed to, and what the message came on.
+    /// The subject of the subscription, which may have wildcards.
     pub subscription: String,
+    /// The subject of the message.
     pub subject: String,
     /// The message's id, which is the command's key.
     pub message_id: String,
+    /// The number of times that the message was delivered.
     pub deliveries: i64,
-    /// What it would have been answered over HTTP at last.
+    /// The problem of the last delivery, as HTTP would have answered it.
     pub problem: Value,
 }
 
-/// What came of carrying dead letters out after all. Those that were are gone.
+/// The result of redriving dead letters.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(rename = "RedrivenDeadLetters")]
 pub struct Redriven {
+    /// The number of dead letters whose commands succeeded. They are removed.
     pub done: u64,
-    /// What the others failed at.
+    /// The other dead letters, with their new problems.
     pub failed: Vec<DeadLetter>,
 }
 
-/// Why the dead letters cannot be used.
+/// The reason why dead letters cannot be listed, redriven or discarded.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLettersError {
+    /// The stream of dead letters is not available.
     #[error(transparent)]
     Stream(#[from] NoStream),
+    /// A dead letter cannot be read.
     #[error("a dead letter cannot be read")]
     Read(#[from] RawMessageError),
+    /// A dead letter cannot be removed.
     #[error("a dead letter cannot be removed")]
     Remove(#[from] DeleteMessageError),
 }
 
-/// Why a message did not become a dead letter. It stays where it is.
+/// The reason why a message did not become a dead letter. The message is delivered again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotKept {
     #[error(transparent)]
@@ -85,7 +96,8 @@ pub(super) struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Returns when it is kept. `place`: the message's own in its stream, by which a dead letter is not kept twice.
+    /// Keeps a message as a dead letter. `place` is the message's own in its stream, which prevents a second
+    /// dead letter of the same message.
     pub(super) async fn keep(
         &self,
         subscribed: &Subscribed,
@@ -109,18 +121,25 @@ impl DeadLetters {
         };
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, format!("{service}/{aggregate}/{command}/{place}"));
-        // This type always has a JSON form, and JSON no line breaks.
+        // This type always has a JSON form, and it has no line breaks.
         headers.insert(ABOUT, serde_json::to_string(&about).unwrap_or_default());
         let message = PublishMessage::build().headers(headers);
         let message = message.payload(Bytes::copy_from_slice(received.payload));
         let subject = format!("kontor.dead-letters.{service}.{aggregate}.{command}");
         self.streams.context.send_publish(subject, message).await?.await?;
-        tracing::warn!(%service, %aggregate, %command, message = received.id, code = problem.code(), "a dead letter");
+        tracing::warn!(
+            %service,
+            %aggregate,
+            %command,
+            message = received.id,
+            code = problem.code(),
+            "failed to process a message; it is kept as a dead letter"
+        );
         metrics::counter!(telemetry::DEAD_LETTERS, "service" => service.shared()).increment(1);
         Ok(())
     }
 
-    /// Up to `limit` of them behind `after`, oldest first; only those of a service if one is named.
+    /// Lists up to `limit` dead letters after `after`, oldest first, optionally only those of one service.
     pub(super) async fn list(
         &self,
         service: Option<&str>,
@@ -138,7 +157,7 @@ impl DeadLetters {
         Ok(letters)
     }
 
-    /// Has dead letters carried out, and removes those that are.
+    /// Processes dead letters again, and removes those whose commands succeed.
     pub(super) async fn redrive(
         &self,
         incoming: &Incoming,
@@ -147,7 +166,7 @@ impl DeadLetters {
         let stream = self.streams.dead_letters().await?;
         let mut redriven = Redriven::default();
         for mut letter in letters {
-            match letter.carry_out(incoming).await {
+            match letter.process(incoming).await {
                 Ok(()) => {
                     stream.delete_message(letter.id).await?;
                     redriven.done += 1;
@@ -161,7 +180,7 @@ impl DeadLetters {
         Ok(redriven)
     }
 
-    /// Removes them.
+    /// Removes dead letters for good. Returns their number.
     pub(super) async fn discard(
         &self,
         letters: Vec<DeadLetter>,
@@ -171,13 +190,20 @@ impl DeadLetters {
         for DeadLetter { id, about, .. } in &letters {
             stream.delete_message(*id).await?;
             let About { service, subject, message_id, .. } = about;
-            tracing::warn!(id, %service, %subject, message = message_id, %actor, "a dead letter is discarded");
+            tracing::warn!(
+                id,
+                %service,
+                %subject,
+                message = message_id,
+                %actor,
+                "discarded a dead letter; its message takes no effect"
+            );
         }
         Ok(letters.len())
     }
 }
 
-/// The first dead letter behind a sequence.
+/// Reads the first dead letter after a sequence.
 async fn next(
     stream: &Stream,
     service: Option<&str>,
@@ -192,7 +218,7 @@ async fn next(
 }
 
 impl DeadLetter {
-    /// None if it is something that somebody else has put there.
+    /// Reads a dead letter. Returns none if the message was not written by a host.
     fn read(message: &StreamMessage) -> Option<Self> {
         let about = serde_json::from_str(message.headers.get(ABOUT)?.as_str()).ok()?;
         let payload = serde_json::from_slice(&message.payload);
@@ -200,11 +226,11 @@ impl DeadLetter {
         Some(Self { id: message.sequence, about, payload, raw: message.payload.clone() })
     }
 
-    async fn carry_out(&self, incoming: &Incoming) -> Result<(), Problem> {
+    async fn process(&self, incoming: &Incoming) -> Result<(), Problem> {
         let About { service, subscription, subject, message_id, .. } = &self.about;
         let subscribed = incoming.find(&self.about).ok_or_else(|| {
-            Problem::not_found(format!("{service} does not take messages on {subscription} any more."))
+            Problem::not_found(format!("{service} no longer subscribes to {subscription}."))
         })?;
-        incoming.carry_out(&subscribed, Received { subject, id: message_id, payload: &self.raw }).await
+        incoming.process(&subscribed, Received { subject, id: message_id, payload: &self.raw }).await
     }
 }

@@ -1,12 +1,12 @@
-//! Messages that become commands, as the manifests of the deployed services have it. Each subscription is a durable consumer
-//! that all hosts share. A message is acknowledged when its command is in the log; sent again, it is answered from there,
-//! because its id is the command's.
+//! Turns messages into commands, by the subscriptions in the manifests of the running services. Each
+//! subscription is a durable consumer that all hosts share. A message is acknowledged when its command is in
+//! the log. A message that is sent twice is decided once, because its id is the command's.
 //!
-//! | what comes of a message | then |
+//! | the result of a message | the consequence |
 //! |---|---|
 //! | its command is accepted | it is acknowledged |
-//! | the host is busy, or its log cannot be written | it comes again, as often as that lasts |
-//! | its command is refused, or fails | it comes again, [`DELIVERIES`] times in all; then it is a dead letter |
+//! | the host is busy, or its log cannot be written | it is delivered again, until this has passed |
+//! | its command is rejected, or fails | it is delivered [`DELIVERIES`] times in all; then it is a dead letter |
 //! | it cannot be a command: no JSON, not by the schema, no id | it is a dead letter at once |
 
 use std::collections::HashMap;
@@ -25,57 +25,72 @@ use tokio::sync::watch;
 
 use super::dead_letters::{About, DeadLetters};
 use super::streams::{NoStream, Streams};
-use super::trouble::Trouble;
+use super::warning::Warning;
 use crate::aggregate::Submit;
 use crate::contract::{IdSource, Problem, Publication, Schema, Subscription, payload};
 use crate::deployed::{Deployed, Registry};
-use crate::model::{Command, CommandId, Digest, Intent, Origin, ServiceName, StreamId, hashed_uuid};
+use crate::error::Chain;
+use crate::model::{
+    AggregateName, Command, CommandId, CommandName, Digest, Intent, Origin, ServiceName, StreamId,
+    hashed_uuid,
+};
 
-/// How often a message is delivered until it is a dead letter: six seconds in all, longer than services wait for each other.
+/// The number of deliveries before a message is a dead letter: six seconds in all, longer than services wait
+/// for each other.
 const DELIVERIES: i64 = 6;
-/// Before the second delivery; before each further one twice as long.
+/// The pause before the second delivery. It doubles before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause, for messages that come again without being counted.
+/// The longest pause, for messages whose deliveries are not counted.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// After which a message comes again of which nothing is heard: longer than a command takes.
+/// The time after which the servers deliver an unacknowledged message again: longer than a command takes.
 const ACK_WAIT: Duration = Duration::from_secs(30);
-/// Messages of one subscription that are carried out at one time. Those of one aggregate keep their order.
+/// The most messages of one subscription that are processed at one time. Those of one aggregate keep their
+/// order.
 const AT_ONCE: usize = 64;
-/// Between two attempts to reach the servers.
+/// The pause between two attempts to reach the servers.
 const PAUSE: Duration = Duration::from_secs(1);
-/// After which it is made sure that the streams are there still.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// Who sends the commands.
+/// The interval in which the host checks that the streams still exist.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// The actor of the commands.
 const ACTOR: &str = "nats";
 
-/// Why messages are not taken.
+/// The reason why messages are not taken.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
     Stream(#[from] NoStream),
-    #[error("the consumer cannot be made")]
+    #[error("the consumer cannot be created")]
     Consumer(#[from] ConsumerError),
     #[error("the consumer cannot be read")]
     Read(#[from] StreamError),
-    #[error("the messages broke off")]
+    #[error("the stream of messages was interrupted")]
     BrokenOff(#[from] pull::MessagesError),
-    #[error("a message cannot be acknowledged: {0}")]
-    Acknowledge(async_nats::Error),
+    #[error("a message cannot be acknowledged")]
+    Acknowledge(#[source] async_nats::Error),
 }
 
-/// A subscription of a service that is deployed, ready to take messages.
+/// The reason why a subscription cannot be served. The gates refuse such a manifest.
+#[derive(Debug, thiserror::Error)]
+enum SubscriptionError {
+    #[error("there is no command {aggregate}.{command}")]
+    NoCommand { aggregate: AggregateName, command: CommandName },
+    #[error("the schema of the command is invalid: {0}")]
+    Schema(String),
+}
+
+/// A subscription of a running service.
 pub(super) struct Subscribed {
     pub(super) service: ServiceName,
     pub(super) subscription: Subscription,
     payload: Schema,
-    trouble: Trouble,
+    warning: Warning,
 }
 
 /// A message that is to become a command.
 #[derive(Clone, Copy)]
 pub(super) struct Received<'m> {
     pub(super) subject: &'m str,
-    /// The same at each delivery.
+    /// The id of the message, which is the same at each delivery.
     pub(super) id: &'m str,
     pub(super) payload: &'m [u8],
 }
@@ -83,17 +98,18 @@ pub(super) struct Received<'m> {
 /// Takes the messages of all subscriptions. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Incoming {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
-struct Shared {
+struct Inner {
     registry: Arc<Registry>,
     commands: Arc<dyn Submit>,
     streams: Streams,
     dead_letters: DeadLetters,
-    /// What keeps the streams from being made.
-    trouble: Trouble,
-    /// Those whose messages are taken now, by the component and the place in its manifest. What is removed stops.
+    /// Set while the streams cannot be created.
+    warning: Warning,
+    /// The active subscriptions, by the component and the place in its manifest. A subscription that is
+    /// removed stops.
     running: Mutex<HashMap<(Digest, usize), Running>>,
 }
 
@@ -109,55 +125,57 @@ impl Incoming {
         streams: Streams,
         dead_letters: DeadLetters,
     ) -> Self {
-        let trouble = Trouble::new("messages are neither taken nor published");
+        let warning = Warning::new("messages are neither taken nor published");
         let running = Mutex::default();
-        Self { shared: Arc::new(Shared { registry, commands, streams, dead_letters, trouble, running }) }
+        Self { inner: Arc::new(Inner { registry, commands, streams, dead_letters, warning, running }) }
     }
 
-    /// Takes the messages of whatever is deployed, and has streams for these and for what is published.
+    /// Takes the messages of all running services. Creates the streams for these and for the publications.
     pub(super) async fn run(self) {
-        let mut changes = self.shared.registry.changes();
+        let mut changes = self.inner.registry.changes();
         loop {
             changes.mark_unchanged();
-            let deployed = self.shared.registry.current();
+            let deployed = self.inner.registry.current();
             match self.cover(&deployed).await {
                 Ok(()) => {
-                    self.shared.trouble.clear();
+                    self.inner.warning.clear();
                     self.follow(&deployed);
                 }
-                Err(error) => self.shared.trouble.keep(&error),
+                Err(error) => self.inner.warning.set(&error),
             }
-            // Err: whether it has changed or not, it is time to look again.
-            let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+            // Err: the services are the same, and it is time to check the streams.
+            let _ = tokio::time::timeout(CHECK_INTERVAL, changes.changed()).await;
         }
     }
 
-    /// Sentences about what does not work.
-    pub(super) fn troubles(&self) -> Vec<String> {
+    /// Returns the current warnings, a sentence each.
+    pub(super) fn warnings(&self) -> Vec<String> {
         let running = self.running();
-        let troubles = running.values().map(|running| &running.subscribed.trouble);
-        troubles.chain([&self.shared.trouble]).filter_map(Trouble::told).collect()
+        let warnings = running.values().map(|running| &running.subscribed.warning);
+        warnings.chain([&self.inner.warning]).filter_map(Warning::sentence).collect()
     }
 
+    /// Creates the streams that the services need.
     async fn cover(&self, deployed: &Deployed) -> Result<(), NoStream> {
         let manifests = || deployed.services().map(|component| component.manifest());
         let taken = manifests().flat_map(|manifest| &manifest.subscriptions);
         let taken: Vec<_> = taken.map(|subscription| &*subscription.subject).collect();
-        self.shared.streams.taken(&taken).await?;
+        self.inner.streams.taken(&taken).await?;
         let published = manifests().flat_map(|manifest| &manifest.publications);
         let published: Vec<_> = published.map(Publication::pattern).collect();
-        self.shared.streams.published(&published.iter().map(String::as_str).collect::<Vec<_>>()).await
+        self.inner.streams.published(&published.iter().map(String::as_str).collect::<Vec<_>>()).await
     }
 
-    /// Takes no more messages; those under way are carried out.
+    /// Stops taking messages. Those in progress are processed to the end.
     pub(super) fn stop(&self) {
         self.running().clear();
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<(Digest, usize), Running>> {
-        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Starts and stops subscriptions, so that those of the running services are active.
     fn follow(&self, deployed: &Deployed) {
         let mut running = self.running();
         running.retain(|(digest, _), _| deployed.services().any(|service| service.digest() == *digest));
@@ -175,42 +193,42 @@ impl Incoming {
                         tokio::spawn(self.clone().take(subscribed.clone(), stopped));
                         running.insert(key, Running { subscribed, _stop: stop });
                     }
-                    // The gates have refused it before.
                     Err(error) => {
-                        tracing::error!(service = %manifest.service, error, "messages are not taken");
+                        let (service, subject) = (&manifest.service, &subscription.subject);
+                        tracing::error!(%service, subject, error = %Chain(&error), "messages are not taken");
                     }
                 }
             }
         }
     }
 
-    /// Takes the messages of one subscription until it is told to stop, whatever happens.
+    /// Takes the messages of one subscription until it is stopped. Retries after failures.
     async fn take(self, subscribed: Arc<Subscribed>, mut stopped: watch::Receiver<()>) {
         loop {
             if let Err(failure) = self.consume(&subscribed, stopped.clone()).await {
-                subscribed.trouble.keep(&failure);
+                subscribed.warning.set(&failure);
             }
             tokio::select! {
-                // The sender is only ever dropped.
+                // The sender is never used, only dropped.
                 _ = stopped.changed() => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
         }
     }
 
-    /// Returns when it is told to stop and the messages under way are dealt with.
+    /// Takes messages until the subscription is stopped and the messages in progress are processed.
     async fn consume(
         &self,
         subscribed: &Subscribed,
         mut stopped: watch::Receiver<()>,
     ) -> Result<(), Failure> {
-        let Streams { context, .. } = &self.shared.streams;
+        let Streams { context, .. } = &self.inner.streams;
         let subject = &subscribed.subscription.subject;
-        let stream = self.shared.streams.find(subject).await?;
+        let stream = self.inner.streams.find(subject).await?;
         let stream = stream.ok_or_else(|| NoStream::None(subject.clone()))?;
         let consumer = context.create_consumer_on_stream(subscribed.consumer(), stream).await?;
         let messages = consumer.stream().max_messages_per_batch(AT_ONCE).messages().await?;
-        subscribed.trouble.clear();
+        subscribed.warning.clear();
         let stopped = async move { drop(stopped.changed().await) };
         let settled = messages.take_until(Box::pin(stopped)).map(|message| async {
             let message = message?;
@@ -223,26 +241,26 @@ impl Incoming {
         Ok(())
     }
 
-    /// Has a message carried out, and tells the servers what came of it.
+    /// Processes a message, and reports the result to the servers.
     async fn settle(&self, subscribed: &Subscribed, message: &jetstream::Message) -> Result<(), Failure> {
         let info = message.info().map_err(Failure::Acknowledge)?;
         let place = format!("{}/{}", info.stream, info.stream_sequence);
         let headers = message.headers.as_ref();
         let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID)).map_or(&*place, |id| id.as_str());
         let received = Received { subject: &message.subject, id, payload: &message.payload };
-        let kind = match self.carry_out(subscribed, received).await {
+        let kind = match self.process(subscribed, received).await {
             Ok(()) => AckKind::Ack,
             Err(problem)
                 if !problem.is_transient() && (problem.is_final() || info.delivered >= DELIVERIES) =>
             {
-                let letters = &self.shared.dead_letters;
+                let letters = &self.inner.dead_letters;
                 match letters.keep(subscribed, received, &place, info.delivered, &problem).await {
                     Ok(()) => {
-                        subscribed.trouble.clear();
+                        subscribed.warning.clear();
                         AckKind::Term
                     }
                     Err(not_kept) => {
-                        subscribed.trouble.keep(&not_kept);
+                        subscribed.warning.set(&not_kept);
                         AckKind::Nak(Some(LONGEST_PAUSE))
                     }
                 }
@@ -252,17 +270,17 @@ impl Incoming {
         message.ack_with(kind).await.map_err(Failure::Acknowledge)
     }
 
-    /// Carries a message out as a command.
-    pub(super) async fn carry_out(
+    /// Submits the command of a message.
+    pub(super) async fn process(
         &self,
         subscribed: &Subscribed,
         received: Received<'_>,
     ) -> Result<(), Problem> {
         let command = subscribed.command(received)?;
-        self.shared.commands.submit(command).await.map(drop).map_err(Problem::from)
+        self.inner.commands.submit(command).await.map(drop).map_err(Problem::from)
     }
 
-    /// The subscription that a dead letter came by, if it is still there.
+    /// Returns the subscription of a dead letter, if it is still active.
     pub(super) fn find(&self, about: &About) -> Option<Arc<Subscribed>> {
         let by = |subscribed: &&Arc<Subscribed>| {
             let Subscription { subject, aggregate, command, .. } = &subscribed.subscription;
@@ -276,25 +294,31 @@ impl Incoming {
 }
 
 impl Subscribed {
-    /// An error is a sentence that says what is wrong with the manifest.
-    fn new(deployed: &Deployed, service: &ServiceName, subscription: &Subscription) -> Result<Self, String> {
+    fn new(
+        deployed: &Deployed,
+        service: &ServiceName,
+        subscription: &Subscription,
+    ) -> Result<Self, SubscriptionError> {
         let Subscription { subject, aggregate, command, .. } = subscription;
         let component = deployed.owner(aggregate.as_str());
         let declared = component
             .and_then(|component| component.manifest().command(aggregate.as_str(), command.as_str()));
-        let declared = declared.ok_or_else(|| format!("there is no command {aggregate}.{command}"))?;
+        let declared = declared.ok_or_else(|| SubscriptionError::NoCommand {
+            aggregate: aggregate.clone(),
+            command: command.clone(),
+        })?;
         Ok(Self {
             service: service.clone(),
-            payload: Schema::of(&declared.payload)?,
-            trouble: Trouble::new(format!("messages on {subject} are not taken, or not all")),
+            payload: Schema::of(&declared.payload).map_err(SubscriptionError::Schema)?,
+            warning: Warning::new(format!("messages on {subject} are not taken, or not all")),
             subscription: subscription.clone(),
         })
     }
 
-    /// The durable consumer of this subscription, whatever version of the service it is.
+    /// Returns the durable consumer of this subscription, which is the same for all versions of the service.
     fn consumer(&self) -> pull::Config {
         let Subscription { subject, aggregate, command, .. } = &self.subscription;
-        // Subjects have dots and stars, and names of consumers have none.
+        // A consumer's name may not have the dots and stars of a subject.
         let hash = hashed_uuid(&[subject.as_bytes()]).simple().to_string();
         pull::Config {
             durable_name: Some(format!("kontor-{}-{aggregate}-{command}-{}", self.service, &hash[..8])),
@@ -303,12 +327,13 @@ impl Subscribed {
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
-            // The host counts them itself: some do not count.
+            // The host counts the deliveries itself, because some do not count.
             max_deliver: -1,
             ..pull::Config::default()
         }
     }
 
+    /// Returns the command of a message.
     fn command(&self, received: Received<'_>) -> Result<Command, Problem> {
         let Received { subject, id, payload: bytes } = received;
         let payload = payload(&self.payload, bytes)?;
@@ -341,7 +366,7 @@ impl Subscribed {
     }
 }
 
-/// Before a message comes again that has been delivered so often.
+/// Returns the pause before the next delivery of a message.
 fn pause(deliveries: i64) -> Duration {
     let doublings = u32::try_from(deliveries - 1).unwrap_or(0).min(16);
     (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
@@ -363,12 +388,12 @@ mod tests {
                 id,
             },
             payload: Schema::compile(&json!({"type": "object"})).unwrap(),
-            trouble: Trouble::new("messages are not taken"),
+            warning: Warning::new("messages are not taken"),
         }
     }
 
     #[test]
-    fn the_aggregates_id_is_where_the_subscription_says() {
+    fn the_aggregates_id_comes_from_where_the_subscription_says() {
         let new = CommandId::from_key("m1").to_string();
         let table = [
             (None, "carrier.A-1.received", "{}", Ok(&*new)),

@@ -1,4 +1,5 @@
-//! Messaging over NATS: events go out as the log has them, messages come in as commands. Needs JetStream on the servers.
+//! Messaging over NATS: events are published in the order of the log, and messages become commands. Needs
+//! JetStream on the servers.
 
 mod cloud_event;
 mod dead_letters;
@@ -6,7 +7,7 @@ mod incoming;
 mod outgoing;
 mod owners;
 mod streams;
-mod trouble;
+mod warning;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use self::dead_letters::DeadLetters;
 use self::incoming::Incoming;
 use self::outgoing::Outgoing;
 use self::streams::Streams;
-use self::trouble::Trouble;
+use self::warning::Warning;
 use crate::aggregate::Submit;
 use crate::cluster::{Cluster, Connection};
 use crate::deployed::Registry;
@@ -26,54 +27,60 @@ use crate::log::EventLog;
 pub use dead_letters::{About, DeadLetter, DeadLettersError, Redriven};
 pub use streams::NoStream;
 
-/// What messaging stands on.
+/// The parts of the host that messaging needs.
 pub struct Deps {
+    /// The log, whose events are published.
     pub log: Arc<dyn EventLog>,
+    /// The running services, with their subscriptions and publications.
     pub registry: Arc<Registry>,
+    /// Takes the commands.
     pub commands: Arc<dyn Submit>,
+    /// The connection to NATS.
     pub connection: Connection,
-    /// How many servers keep each stream that is made.
+    /// The number of servers that keep each stream that the host creates.
     pub replicas: usize,
-    /// One of them publishes the events.
-    pub nodes: Cluster,
+    /// The hosts that share the log. One of them publishes the events.
+    pub cluster: Cluster,
 }
 
-/// Messaging as it runs.
+/// Messaging while it runs.
 pub struct Messaging {
     connection: Connection,
     incoming: Incoming,
     dead_letters: DeadLetters,
-    outgoing: Arc<Trouble>,
+    outgoing: Arc<Warning>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Messaging {
+    /// Starts to publish events and to take messages.
     pub fn start(deps: Deps) -> Self {
-        let Deps { log, registry, commands, connection, replicas, nodes } = deps;
+        let Deps { log, registry, commands, connection, replicas, cluster } = deps;
         let context = jetstream::new(connection.client().clone());
         let streams = Streams { context, replicas };
         let dead_letters = DeadLetters { streams: streams.clone() };
         let incoming = Incoming::new(registry.clone(), commands, streams.clone(), dead_letters.clone());
-        let trouble = Arc::new(Trouble::new("events are not published"));
-        let outgoing = Outgoing { log, registry, streams, trouble: trouble.clone(), nodes };
+        let warning = Arc::new(Warning::new("events are not published"));
+        let outgoing = Outgoing { log, registry, streams, warning: warning.clone(), cluster };
         let tasks = [tokio::spawn(outgoing.run()), tokio::spawn(incoming.clone().run())];
-        Self { connection, incoming, dead_letters, outgoing: trouble, tasks }
+        Self { connection, incoming, dead_letters, outgoing: warning, tasks }
     }
 
-    /// Sentences about what does not work, none if all does.
-    pub fn troubles(&self) -> Vec<String> {
+    /// Returns the current warnings, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
         match self.connection.warning() {
             // All others follow from this one.
-            Some(trouble) => vec![trouble],
-            None => self.outgoing.told().into_iter().chain(self.incoming.troubles()).collect(),
+            Some(warning) => vec![warning],
+            None => self.outgoing.sentence().into_iter().chain(self.incoming.warnings()).collect(),
         }
     }
 
+    /// Returns whether the host is connected to NATS.
     pub fn is_connected(&self) -> bool {
         self.connection.is_up()
     }
 
-    /// Up to `limit` dead letters behind `after`, oldest first; only those of a service if one is named.
+    /// Lists up to `limit` dead letters after `after`, oldest first, optionally only those of one service.
     pub async fn dead_letters(
         &self,
         service: Option<&str>,
@@ -83,17 +90,18 @@ impl Messaging {
         self.dead_letters.list(service, after, limit).await
     }
 
-    /// Has these carried out, and removes those that are.
+    /// Processes dead letters again, and removes those whose commands succeed.
     pub async fn redrive(&self, letters: Vec<DeadLetter>) -> Result<Redriven, DeadLettersError> {
         self.dead_letters.redrive(&self.incoming, letters).await
     }
 
-    /// Removes these, which are never to be carried out. Returns how many.
+    /// Removes dead letters for good. Returns their number.
     pub async fn discard(&self, letters: Vec<DeadLetter>, actor: &str) -> Result<usize, DeadLettersError> {
         self.dead_letters.discard(letters, actor).await
     }
 
-    /// Takes no more messages, and publishes no more. What is not published yet is when the host runs again.
+    /// Stops taking messages and publishing events. The remaining events are published when the host runs
+    /// again.
     pub fn close(&self) {
         self.tasks.iter().for_each(JoinHandle::abort);
         self.incoming.stop();

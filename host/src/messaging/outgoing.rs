@@ -1,9 +1,10 @@
-//! Every event of the log into a JetStream stream, in the order of the log, at least once.
+//! Publishes every event of the log to a JetStream stream, in the order of the log, at least once.
 //!
-//! The stream itself says how far it is: its last message has the position of the event that was published last. Each message
-//! is published behind the one before it or not at all (`Nats-Expected-Last-Sequence`), so none is left out, none overtakes
-//! another and none is there twice, though many are under way at once, and though for a moment two hosts may do this: the one
-//! that comes second looks where the stream is by now. Of several hosts one does it, as long as it is there.
+//! The stream itself records the progress: its last message has the position of the last published event. A
+//! message is published directly after the one before it or not at all (`Nats-Expected-Last-Sequence`). So no
+//! event is left out, none overtakes another and none is there twice, although many are in progress at once,
+//! and although two hosts may publish for a moment: the slower one fails and reads the progress again. One of
+//! the hosts that share the log publishes, for as long as it is a member.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use futures::future::BoxFuture;
 use super::cloud_event;
 use super::owners::Owners;
 use super::streams::{EVENTS, NoStream, Streams};
-use super::trouble::Trouble;
+use super::warning::Warning;
 use crate::cluster::Cluster;
 use crate::contract::EventRef;
 use crate::deployed::{HistoryError, Registry};
@@ -28,52 +29,54 @@ use crate::log::{EventLog, ReadError, Subscription};
 use crate::model::{Position, Recorded};
 use crate::telemetry;
 
-/// Messages on their way at once: more are not quicker, and each is kept in memory until it is acknowledged.
+/// The most messages in progress: more are not faster, and each is kept in memory until it is acknowledged.
 const AHEAD: usize = 256;
-/// Between two attempts.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
-/// What is kept free for the headers in the servers' largest message.
+/// The part of the servers' largest message that is reserved for the headers.
 const HEADER_BYTES: usize = 4 << 10;
 
+/// Publishes the events of the log.
 pub(super) struct Outgoing {
     pub(super) log: Arc<dyn EventLog>,
     pub(super) registry: Arc<Registry>,
     pub(super) streams: Streams,
-    pub(super) trouble: Arc<Trouble>,
-    pub(super) nodes: Cluster,
+    pub(super) warning: Arc<Warning>,
+    pub(super) cluster: Cluster,
 }
 
-/// Where the stream is: its last message, and the event in it. Both 0 at the beginning.
+/// The progress of the stream: its last message, and the event in it. Both are 0 at the beginning.
 #[derive(Clone, Copy)]
 struct Place {
     sequence: u64,
     position: Position,
 }
 
-/// Why publishing was broken off.
+/// The reason why publishing stopped.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
     Stream(#[from] NoStream),
-    #[error("the stream {EVENTS} cannot be looked at")]
+    #[error("the state of the stream {EVENTS} cannot be read")]
     Look(#[from] InfoError),
     #[error("the last message of the stream {EVENTS} cannot be read")]
     Last(#[from] RawMessageError),
     #[error(
-        "the stream {EVENTS} has messages of somebody else, or events of another log: remove it, or give this host an account \
-         of its own"
+        "the stream {EVENTS} has messages of another program, or events of another log: remove it, or give \
+         this host an account of its own"
     )]
     Foreign,
     #[error(
-        "the stream {EVENTS} is at position {stream}, and the log at {log} only; if the log has been put back, remove the stream"
+        "the stream {EVENTS} is at position {stream}, and the log only at {log}; if the log was restored \
+         from a backup, remove the stream"
     )]
     Behind { stream: Position, log: Position },
     #[error("an event cannot be published")]
     Publish(#[source] PublishError),
-    #[error("an event cannot be published on {subject}, where its service wants it too")]
+    #[error("an event cannot be published on {subject}, as its service declares")]
     Elsewhere { subject: String, source: PublishError },
     /// Another host publishes.
-    #[error("another host was first")]
+    #[error("another host publishes the events")]
     Overtaken,
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -82,13 +85,13 @@ pub(super) enum Failure {
 }
 
 impl Outgoing {
-    /// Publishes until the log is closed, whatever happens.
+    /// Publishes until the log is closed. Retries after failures.
     pub(super) async fn run(self) {
         let mut owners = Owners::default();
         loop {
             if !self.is_its_turn() {
-                // Whatever was wrong is for the host to tell that publishes now.
-                self.trouble.clear();
+                // From now on the host that publishes has the warnings.
+                self.warning.clear();
                 self.turn(true).await;
             }
             let published = tokio::select! {
@@ -97,30 +100,30 @@ impl Outgoing {
             };
             match published {
                 Ok(()) => return,
-                Err(Failure::Overtaken) => self.trouble.clear(),
-                Err(failure) => self.trouble.keep(&failure),
+                Err(Failure::Overtaken) => self.warning.clear(),
+                Err(failure) => self.warning.set(&failure),
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Whether of the hosts that share the log this one publishes.
+    /// Returns whether this host is the one that publishes.
     fn is_its_turn(&self) -> bool {
-        self.nodes.owns(EVENTS, None)
+        self.cluster.owns(EVENTS, None)
     }
 
-    /// Waits until it is its turn, or is not.
+    /// Waits until [`Self::is_its_turn`] returns `its`.
     async fn turn(&self, its: bool) {
-        let mut members = self.nodes.changed();
-        // Err cannot be: the sender is in there.
+        let mut members = self.cluster.changed();
+        // Err: never, because `self.cluster` keeps the sender.
         while self.is_its_turn() != its && members.changed().await.is_ok() {}
     }
 
-    /// Publishes from where the stream is. Ends when the log is closed.
+    /// Publishes the events that the stream does not have yet. Ends when the log is closed.
     async fn publish(&self, owners: &mut Owners) -> Result<(), Failure> {
         let mut place = self.place(&self.streams.events().await?).await?;
         self.published(place.position);
-        self.trouble.clear();
+        self.warning.clear();
         let mut subscription = Subscription::new(self.log.clone(), place.position);
         let mut under_way = VecDeque::new();
         loop {
@@ -141,14 +144,14 @@ impl Outgoing {
         }
     }
 
-    /// Where the stream is, if it is one of this log.
+    /// Returns the progress of the stream. Fails if it is not a stream of this log.
     async fn place(&self, stream: &Stream) -> Result<Place, Failure> {
         let sequence = stream.get_info().await?.state.last_sequence;
         let last = match sequence {
             0 => None,
             _ => match stream.get_raw_message(sequence).await {
                 Ok(message) => Some(message),
-                // Somebody has removed it: all events are published again, which is at least once.
+                // The message was removed: all events are published again, which is still at least once.
                 Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => None,
                 Err(error) => return Err(error.into()),
             },
@@ -167,7 +170,7 @@ impl Outgoing {
         if event.first().is_some_and(same) { Ok(Place { sequence, position }) } else { Err(Failure::Foreign) }
     }
 
-    /// Sends an event behind the one that was sent last.
+    /// Sends an event after the one that was sent last.
     async fn send(&self, service: &str, event: &Recorded, place: &mut Place) -> Result<UnderWay, Failure> {
         let Streams { context, .. } = &self.streams;
         let mut headers = cloud_event::headers(service, event);
@@ -191,8 +194,8 @@ impl Outgoing {
         Ok(settled.boxed())
     }
 
-    /// Sends an event on the subjects that its service has for it, and waits for the servers: the stream of events goes on when
-    /// that is done, so it is done at least once.
+    /// Sends an event on the subjects that its service declares for it, and waits for the servers. The stream
+    /// of events continues only after that, so these are published at least once too.
     async fn send_elsewhere(
         &self,
         service: &str,
@@ -225,10 +228,10 @@ impl Outgoing {
     }
 }
 
-/// A message that is not acknowledged yet: the position of its event, when it is.
+/// A message that is not acknowledged yet. Resolves to the position of its event when it is.
 type UnderWay = BoxFuture<'static, Result<Position, Failure>>;
 
-/// Waits for the message that was sent first. Cancel-safe: it stays there.
+/// Waits for the oldest message to be acknowledged. Cancel-safe: the message stays in the queue.
 async fn settle(under_way: &mut VecDeque<UnderWay>) -> Result<Position, Failure> {
     let Some(first) = under_way.front_mut() else {
         return std::future::pending().await;
@@ -246,7 +249,7 @@ fn failure(error: PublishError) -> Failure {
     }
 }
 
-/// Whether another host is just publishing the same event.
+/// Returns whether another host is publishing the same event at this moment.
 fn is_under_way(error: &PublishError) -> bool {
     let source =
         std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());

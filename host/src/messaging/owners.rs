@@ -1,5 +1,5 @@
-//! Which service an event belongs to. That follows from the log: it is the service of the component that decided it, whether
-//! that still runs or not.
+//! The services that events belong to. They follow from the log: an event belongs to the service of the
+//! component that decided it, whether the service still runs or not.
 
 use std::collections::HashMap;
 
@@ -7,13 +7,14 @@ use crate::deployed::{self, HistoryError};
 use crate::log::{EventLog, MAX_PAGE};
 use crate::model::{Digest, Recorded, ServiceName, Version};
 
-/// Whom the host's own streams belong to: sagas and deployments.
+/// The owner of the host's own streams: sagas and deployments.
 const HOST: &str = "kontor";
 
+/// The services by the digests of their components.
 pub(super) struct Owners {
     host: ServiceName,
     by_digest: HashMap<Digest, ServiceName>,
-    /// Of the stream of deployments: what has been read of it.
+    /// The version up to which the stream of deployments has been read.
     version: Version,
 }
 
@@ -24,7 +25,7 @@ impl Default for Owners {
 }
 
 impl Owners {
-    /// The service of an event. A component stands in the log before all that it decides.
+    /// Returns the service of an event. A component is recorded in the log before the events that it decides.
     pub(super) async fn of(
         &mut self,
         log: &dyn EventLog,
@@ -36,7 +37,7 @@ impl Owners {
         if !self.by_digest.contains_key(&digest) {
             self.read_on(log).await?;
         }
-        // A host without a stream of deployments, as tests have it, knows no services.
+        // Without a stream of deployments, as in tests, no services are known.
         Ok(self.by_digest.get(&digest).unwrap_or(&self.host).clone())
     }
 

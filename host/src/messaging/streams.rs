@@ -1,4 +1,5 @@
-//! The streams that the host makes. It never changes what an operator has made of one, but for subjects that it adds.
+//! The streams that the host creates. It never changes the configuration of an existing stream, except that
+//! it adds subjects.
 
 use std::time::Duration;
 
@@ -10,69 +11,82 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 
 use super::{cloud_event, dead_letters};
 
-/// All events.
+/// The stream of all events.
 pub(super) const EVENTS: &str = "kontor-events";
-/// Messages that could not become commands.
+/// The stream of messages that could not become commands.
 const DEAD_LETTERS: &str = "kontor-dead-letters";
-/// What services take, on subjects that no other stream has.
+/// The stream of the messages that services subscribe to, on subjects that no other stream has.
 const MESSAGES: &str = "kontor-messages";
-/// What services publish, on subjects that no other stream has.
+/// The stream of the messages that services publish, on subjects that no other stream has.
 const PUBLICATIONS: &str = "kontor-publications";
-/// The most that one of them keeps: half a million events, say. Servers set all of it aside, and may have little.
+/// The largest size of a stream: about half a million events. Servers reserve all of it, and may have little
+/// space.
 const BYTES: i64 = 256 << 20;
-/// How long publications are kept: longer than whoever wants them is away.
+/// The time that publications are kept: longer than a consumer is usually down.
 const PUBLICATIONS_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Why there is no stream to use.
+/// The reason why a stream is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum NoStream {
-    #[error("the stream {0} cannot be made")]
+    /// A stream cannot be created.
+    #[error("the stream {0} cannot be created")]
     Make(&'static str, #[source] CreateStreamError),
-    #[error("it cannot be found out which stream has the subject {0}")]
+    /// The lookup of a subject's stream failed.
+    #[error("the stream of the subject {0} cannot be looked up")]
     Find(String, #[source] GetStreamByNameError),
+    /// A subject has no stream.
     #[error("no stream has the subject {0}")]
     None(String),
-    #[error("the stream {stream} cannot be given more subjects")]
-    Add { stream: &'static str, source: UpdateStreamError },
+    /// Subjects cannot be added to a stream.
+    #[error("subjects cannot be added to the stream {stream}")]
+    Add {
+        /// The name of the stream.
+        stream: &'static str,
+        /// The cause.
+        source: UpdateStreamError,
+    },
 }
 
 /// The servers' streams.
 #[derive(Clone)]
 pub(super) struct Streams {
     pub(super) context: Context,
-    /// How many servers keep each stream that is made.
+    /// The number of servers that keep each stream that the host creates.
     pub(super) replicas: usize,
 }
 
 impl Streams {
-    /// The oldest events go first. There is no limit of age, because that would remove the last event too, which says how far
-    /// the stream is.
+    /// Returns the stream of events, and creates it if need be. When it is full, the oldest events are
+    /// dropped. There is no limit of age, because that would drop the last event too, which records the
+    /// progress.
     pub(super) async fn events(&self) -> Result<Stream, NoStream> {
         let subjects = vec![cloud_event::SUBJECTS.to_owned()];
         self.ensure(EVENTS, Config { subjects, discard: DiscardPolicy::Old, ..Config::default() }).await
     }
 
-    /// Takes no more when it is full: then the messages stay where they are.
+    /// Returns the stream of dead letters, and creates it if need be. When it is full, it takes no more, and
+    /// the messages stay in their own streams.
     pub(super) async fn dead_letters(&self) -> Result<Stream, NoStream> {
         let subjects = vec![dead_letters::SUBJECTS.to_owned()];
         self.ensure(DEAD_LETTERS, Config { subjects, discard: DiscardPolicy::New, ..Config::default() }).await
     }
 
-    /// Has a stream for each of the subjects that services take, one that somebody has made or the host's own. There a message
-    /// stays until all consumers of its subject have it, which must be there first; when it is full, it takes no more, and tells
-    /// so those who publish.
+    /// Ensures that a stream has each of the subjects that services subscribe to, either an existing stream
+    /// or the host's own. The latter keeps a message until all consumers of its subject have it; they must
+    /// exist first. When it is full, it takes no more, and publishers get an error.
     pub(super) async fn taken(&self, subjects: &[&str]) -> Result<(), NoStream> {
         let (retention, discard) = (RetentionPolicy::Interest, DiscardPolicy::New);
         self.cover(subjects, MESSAGES, Config { retention, discard, ..Config::default() }).await
     }
 
-    /// Has a stream for each of the subjects that services publish on. In the host's own the oldest go first.
+    /// Ensures that a stream has each of the subjects that services publish on. When the host's own is full,
+    /// the oldest messages are dropped.
     pub(super) async fn published(&self, subjects: &[&str]) -> Result<(), NoStream> {
         let (max_age, discard) = (PUBLICATIONS_AGE, DiscardPolicy::Old);
         self.cover(subjects, PUBLICATIONS, Config { max_age, discard, ..Config::default() }).await
     }
 
-    /// All subjects that are missing are added at once: hosts that do so at the same time do the same.
+    /// Adds all missing subjects at once, so that hosts that do so at the same time add the same ones.
     async fn cover(&self, subjects: &[&str], stream: &'static str, config: Config) -> Result<(), NoStream> {
         let mut missing = Vec::new();
         for subject in subjects {
@@ -93,7 +107,7 @@ impl Streams {
         Ok(())
     }
 
-    /// The name of the stream that has a subject.
+    /// Returns the name of the stream that has a subject.
     pub(super) async fn find(&self, subject: &str) -> Result<Option<String>, NoStream> {
         match self.context.stream_by_subject(subject).await {
             Ok(name) => Ok(Some(name)),

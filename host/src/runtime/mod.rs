@@ -38,6 +38,7 @@ pub use host::{
 };
 pub(crate) use host::{Guarded, ReadSession, grant_to_add};
 pub(crate) use instance::Tally;
+pub(crate) use load::Compiled;
 pub use load::LoadError;
 
 use call::ContractImports;

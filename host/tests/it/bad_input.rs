@@ -230,8 +230,7 @@ fn a_host_does_not_start_with_a_file_that_is_no_component_of_its_world() {
         assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""), "{name}: {}", ended.stderr);
         let error = ended.stderr.lines().last().unwrap_or_default();
         let file = file.display();
-        let expected =
-            format!("error: {file} cannot be deployed: it is refused at the gate component: {reason}");
+        let expected = format!("error: {file} cannot be deployed: the gate component refuses it: {reason}");
         assert!(error.starts_with(&expected), "{name}: {}", ended.stderr);
         assert_eq!(ended.stderr.matches("error:").count(), 1, "{name}: {}", ended.stderr);
     }

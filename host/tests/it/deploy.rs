@@ -187,13 +187,13 @@ fn open_sagas_move_over_if_they_go_the_same_way_and_stay_where_they_are_if_not()
     let host = site.start();
     let report = host.deploy(&newer, "").ok();
     let sagas = gate(&report, "sagas");
-    let says = "of 3 open sagas 2 move over; 1 would go another way and 0 are under way";
+    let says = "of 3 open sagas 2 move to this version; 1 would diverge and 0 are running";
     assert!(sagas["says"].as_str().unwrap().starts_with(says), "{sagas}");
     let stays = format!(
         "wander {wanderer} stays: the run diverged: at first it asks for something other than its journal has"
     );
     let moves =
-        [("hibernate", &sleeper), ("leap", &leaper)].map(|(name, saga)| format!("{name} {saga} moves over"));
+        [("hibernate", &sleeper), ("leap", &leaper)].map(|(name, saga)| format!("{name} {saga} moves"));
     let mut findings: Vec<String> = serde_json::from_value(sagas["findings"].clone()).unwrap();
     assert_eq!(findings.remove(0), stays);
     findings.sort_unstable();

@@ -86,15 +86,15 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
         (
             variant("curious"),
             "permissions",
-            "it asks for service:payment, which is not granted: deploy it with \
+            "the component requests service:payment, which is not granted: deploy it with \
              --grant service:payment, or add that to \
              [grants.inventory] in kontor.toml",
         ),
-        (variant("outgoing"), "permissions", "it asks for "),
+        (variant("outgoing"), "permissions", "the component requests "),
         (
             variant("misspelt"),
             "read-model",
-            "SQLite does not take the schema of its read model: near \"TABEL\"",
+            "SQLite does not accept the schema of the read model: near \"TABEL\"",
         ),
         (
             variant("reshaped"),
@@ -104,13 +104,13 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
         (
             variant("forgetful"),
             "compatible",
-            "it breaks what the running version promises: put it back, or name it",
+            "the component breaks what the running version promises: restore it, or name it",
         ),
-        (variant("forgetful"), "history", "it does not fold what is in the log: have it know the old events"),
+        (variant("forgetful"), "history", "the component cannot fold the events in the log: make it accept"),
         (
             fixture("unready"),
             "warm-up",
-            "it does not say of an aggregate without events that there is none: \
+            "the component fails for an aggregate without events, which has no state: \
              unready trapped in evolve sleeper: everybody \
              sleeps",
         ),
@@ -125,7 +125,7 @@ fn everything_that_a_version_takes_away_has_a_name_by_which_it_can_be_allowed() 
     let inventory = Inventory::new("");
     let host = inventory.start();
     let forgetful = next_inventory("forgetful");
-    let found = refused(&host, &forgetful, "compatible", "it breaks");
+    let found = refused(&host, &forgetful, "compatible", "the component breaks");
     let names: Vec<_> = found.iter().map(|found| found.split_once(": ").unwrap().0).collect();
     for name in [
         "command:product/remove-stock",
@@ -136,7 +136,7 @@ fn everything_that_a_version_takes_away_has_a_name_by_which_it_can_be_allowed() 
     ] {
         assert!(names.contains(&name), "{name} is not among {names:?}");
     }
-    let lost = refused(&host, &forgetful, "history", "it does not fold");
+    let lost = refused(&host, &forgetful, "history", "the component cannot fold");
     assert!(lost[0].starts_with("product/desk, version 2, stock-removed: "), "{lost:?}");
     assert!(lost[0].contains("the stored event stock-removed of product desk cannot be read"), "{lost:?}");
 
@@ -158,7 +158,7 @@ fn of_many_streams_that_cannot_be_folded_the_first_are_named() {
         host.register(product, 5, 1);
         host.post(&format!("/products/{product}/remove-stock"), &[], &json!({"quantity": 1})).ok();
     }
-    let found = refused(&host, &next_inventory("forgetful"), "history", "it does not fold");
+    let found = refused(&host, &next_inventory("forgetful"), "history", "the component cannot fold");
     let named: Vec<_> = found.iter().map(|found| found.split_once(", version 2").unwrap().0).collect();
     let first: Vec<_> = products.iter().take(10).map(|product| format!("product/{product}")).collect();
     assert_eq!(named, first);
@@ -170,12 +170,12 @@ fn a_state_of_another_shape_takes_another_version_or_leave() {
     let host = inventory.start();
     let reshaped = next_inventory("reshaped");
     let found = refused(&host, &reshaped, "history", "the state of product has another shape");
-    assert_eq!(found, ["product/desk: the same events make another state than on the running version"]);
+    assert_eq!(found, ["product/desk: the events fold to another state than on the running version"]);
     let allowed = host.deploy(&reshaped, "?allow-breaking=state:product&dry-run=true").ok();
     assert_eq!(gate(&allowed, "history")["outcome"], "passed");
 
     let report = host.deploy(&next_inventory("next"), "").ok();
-    assert_eq!(gate(&report, "history")["says"], "it folds 1 stream with 2 events");
+    assert_eq!(gate(&report, "history")["says"], "the component folds 1 stream with 2 events");
     assert_eq!(host.stock("desk"), (9, 0));
 }
 
@@ -250,7 +250,8 @@ fn with_keys_configured_only_what_is_signed_by_one_of_them_is_deployed() {
     let Ended { status, stderr, .. } = inventory.site.fail_to_start(inventory.plugins.path());
     assert_eq!(status.code(), Some(1));
     assert!(
-        stderr.contains("refused at the gate signature: it is not signed, and keys are configured"),
+        stderr
+            .contains("the gate signature refuses it: the component is not signed, and keys are configured"),
         "{stderr}"
     );
 
@@ -261,7 +262,7 @@ fn with_keys_configured_only_what_is_signed_by_one_of_them_is_deployed() {
         &host,
         &next_inventory("next"),
         "signature",
-        "it is not signed, and keys are configured: sign it with",
+        "the component is not signed, and keys are configured: sign it with",
     );
     let deploy = || run(&["deploy", &component, "--signature", &signature, "--host", host.url()]);
     sign(&component, "theirs.key");
@@ -289,7 +290,7 @@ fn the_command_line_shows_the_report_and_says_what_to_do() {
     let Ended { status, stdout, stderr } = deploy("forgetful", &[]);
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert!(stdout.contains("compatible   refused") && stdout.contains("    query:products: "), "{stdout}");
-    assert!(stderr.contains("the gate compatible refuses inventory: it breaks"), "{stderr}");
+    assert!(stderr.contains("the gate compatible refuses inventory: the component breaks"), "{stderr}");
 
     let Ended { status, stdout, stderr } = deploy("next", &["--note", "spring", "--actor", "ada"]);
     assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
@@ -330,16 +331,19 @@ fn one_event_in_a_hundred_thousand_that_cannot_be_folded_is_found_before_it_is_f
     drop(log);
     let host = inventory.site.start();
     let next = next_inventory("next");
-    let found = refused(&host, &next, "history", "it does not fold what is in the log");
+    let found = refused(&host, &next, "history", "the component cannot fold the events in the log");
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].starts_with("product/product-0500, version 52, stock-added: "), "{found:?}");
     assert!(found[0].contains("the event has too many sevens"), "{found:?}");
 
     let sampled = host.deploy(&next, "?sample=10&dry-run=true").ok();
-    assert_eq!(gate(&sampled, "history")["says"], "it folds 10 streams (a sample) with 1000 events");
+    assert_eq!(
+        gate(&sampled, "history")["says"],
+        "the component folds 10 streams (a sample) with 1000 events"
+    );
     let current = host.deploy(&deploy::rebuilt(plugin("inventory")), "").ok();
     let history = gate(&current, "history");
-    assert_eq!(history["says"], "it folds 1000 streams with 100000 events");
+    assert_eq!(history["says"], "the component folds 1000 streams with 100000 events");
     println!("100,000 events of 1,000 streams are folded on both versions in {} ms", history["took_ms"]);
     assert!(host.stop().success());
 
@@ -347,7 +351,7 @@ fn one_event_in_a_hundred_thousand_that_cannot_be_folded_is_found_before_it_is_f
     let host = inventory.site.start();
     let refused = host.deploy(&plugin("inventory"), "").problem(422, "gate-refused");
     let says = gate(&refused["report"], "history")["says"].as_str().unwrap();
-    let end = "when its 1 ms were over: fold fewer with --sample, \
+    let end = "within 1 ms: fold fewer with --sample, \
                 or raise history_time_ms under [deploy] in kontor.toml";
     assert!(says.ends_with(end), "{says}");
 }

@@ -15,7 +15,7 @@ fn what_is_built_is_deployed_and_what_a_gate_refuses_changes_nothing() {
         fs::write(plugins.path().join(service).with_extension("wasm"), wasm).unwrap();
     };
     build("inventory", &next_inventory("forgetful"));
-    host.says("inventory.wasm: not deployed: the gate compatible refuses inventory: it breaks");
+    host.says("inventory.wasm: not deployed: the gate compatible refuses inventory: the component breaks");
     host.says("    command:product/remove-stock: ");
     assert_eq!(host.digest("inventory"), digest_of(&plugin("inventory")));
 

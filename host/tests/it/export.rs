@@ -134,7 +134,7 @@ fn an_import_takes_only_a_whole_export_into_an_empty_log() {
     let other = Site::new(&configuration());
 
     let error = refused(on(&other, "import", &half));
-    assert!(error.contains("breaks off") && error.contains("copy or make it again"), "{error}");
+    assert!(error.contains("before it is complete") && error.contains("copy or make it again"), "{error}");
     let error = refused(on(&other, "export", &exports.file("none.jsonl")));
     assert!(error.contains("holds no event log"), "nothing has been made: {error}");
     assert!(!Path::new(&exports.file("none.jsonl")).exists());
@@ -166,7 +166,7 @@ fn an_import_that_was_broken_off_goes_on_where_it_ended() {
         let mut from_pipe = on(&site, "import", "-");
         from_pipe.stdin(File::open(&half).unwrap());
         let error = refused(from_pipe);
-        assert!(error.contains("breaks off"), "{error}");
+        assert!(error.contains("before it is complete"), "{error}");
         let mut to_pipe = on(&site, "export", "-");
         assert_ne!(to_pipe.output().unwrap().stdout, export);
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontor::aggregate::{CallError, Dispatch, DispatchDeps, DispatchLimits, StateCache};
+use kontor::aggregate::{Dispatch, DispatchDeps, DispatchLimits, StateCache};
 use kontor::clock::{SystemClock, deadline_after};
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
@@ -74,16 +74,9 @@ impl Shop {
             clock: clock.clone(),
         };
         let queries = Queries::new(deps, limits);
-        let ask = Arc::new(queries.clone());
-        let dispatch = Dispatch::new(
-            log,
-            states,
-            registry,
-            ask,
-            Arc::new(HttpClient::default()),
-            clock,
-            DispatchLimits::default(),
-        );
+        let (ask, http) = (Arc::new(queries.clone()), Arc::new(HttpClient::default()));
+        let deps = DispatchDeps { log, states, registry, ask, http, clock };
+        let dispatch = Dispatch::new(deps, DispatchLimits::default());
         Host { projections, queries, dispatch }
     }
 

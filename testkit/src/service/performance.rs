@@ -74,7 +74,8 @@ impl Performance<'_> {
     async fn perform(&self, id: &SagaId, history: &[Recorded]) -> Result<Vec<Recorded>, String> {
         let stage = Stage::new(history).await.map_err(|error| with_causes(&*error))?;
         let registry = Registry::default();
-        registry.replace(Deployed::new([self.bench.fresh.clone()])?);
+        let deployed = Deployed::new([self.bench.fresh.clone()]);
+        registry.replace(deployed.map_err(|conflict| conflict.to_string())?);
         let store = Store::open(stage.data.path()).map_err(|error| with_causes(&error))?;
         let conversation = Arc::new(Conversation::new(self.ask));
         let deps = Deps {

@@ -21,7 +21,7 @@ fn a_service_that_calls_a_configured_origin_may_read_the_key() {
 }
 
 fn parcels(subscription: Option<(&str, Option<IdSource>)>, publication: Option<&str>) -> Manifest {
-    let (aggregate, command, event): (Arc<str>, Arc<str>, Arc<str>) =
+    let (aggregate, command, event): (AggregateName, CommandName, EventName) =
         ("parcel".into(), "receive".into(), "parcel-received".into());
     let description = String::new();
     let payload = Json::empty_object();
@@ -93,6 +93,6 @@ fn a_service_uses_the_subjects_that_it_asks_for_and_none_of_the_hosts() {
 
 #[test]
 fn a_name_is_there_once() {
-    let names: Vec<Arc<str>> = vec!["a".into(), "b".into(), "a".into()];
-    assert!(check_names("a saga", &names).unwrap_err().contains("more than once"));
+    let names = ["a", "b", "a"];
+    assert!(check_names("a saga", names).unwrap_err().contains("more than once"));
 }

@@ -1,79 +1,144 @@
-//! What a deployment has to pass. Every gate is looked at, as far as those before it let one look, so that whoever deploys
-//! learns all at once.
+//! The gates of a deployment. All gates check, unless an earlier one leaves them nothing to check, so that
+//! one report lists every problem.
+//!
+//! A gate is a file with a constant `GATE`, a row of [`GATES`], and a name in [`GateName`].
 
+mod breaks;
 mod compatible;
+mod component;
+mod folds;
 mod history;
+mod manifest;
 mod permissions;
+mod read_model;
+mod sagas;
+mod side_by_side;
+mod signature;
+mod warm_up;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rusqlite::Connection;
-use tokio::time::timeout;
+use futures::future::BoxFuture;
 
 use super::report::ServiceReport;
-use super::signature::{self, PublicKey};
-use crate::clock::millis;
-use crate::contract::{Grant, ReservedRoute, RouteTable};
-use crate::deployed::{Deployed, Gate, GateName, GateOutcome};
-use crate::error::with_causes;
+use super::signature::PublicKey;
+use crate::clock::Stopwatch;
+use crate::contract::{Grant, ReservedRoute};
+use crate::deployed::{Deployed, GateName, GateOutcome, GateResult, ServiceConflict};
 use crate::log::EventLog;
-use crate::model::{AggregateName, Digest, StreamId};
-use crate::runtime::{Component, Guarded, HttpClient, LoadError, Runtime, Target};
-use crate::saga::{ReplayOutcome, ReplayedSaga, Sagas};
+use crate::model::Digest;
+use crate::runtime::{Compiled, Component, HttpClient, Runtime};
+use crate::saga::{ReplayedSaga, Sagas};
 
-use history::Folds;
-pub(super) use permissions::{asked, asked_inside};
+pub(super) use permissions::{internal_requests, requests};
 
-/// Calls that an aggregate answers before it is let into the host: as many instances are warm then.
-const WARM_CALLS: usize = 4;
+/// All gates, in the order in which they are passed and shown.
+const GATES: &[Gate] = &[
+    component::GATE,
+    manifest::GATE,
+    signature::GATE,
+    compatible::GATE,
+    permissions::GATE,
+    read_model::GATE,
+    history::GATE,
+    sagas::GATE,
+    warm_up::GATE,
+    side_by_side::GATE,
+];
 
-/// Open sagas that a report names: as many as a person reads. It counts the others.
-const MAX_SAGAS_TOLD: usize = 100;
+/// One check that a deployment has to pass.
+struct Gate {
+    name: GateName,
+    check: Check,
+}
 
-/// What a component is granted, but for what the configuration says of HTTP.
+/// The check of a gate, by its subject. A gate is skipped if an earlier one leaves it no subject.
+enum Check {
+    /// Checks the upload itself.
+    Upload(for<'e> fn(&'e mut Examination<'_>) -> BoxFuture<'e, Finding>),
+    /// Checks the compiled code.
+    Compiled(for<'e> fn(&'e mut Examination<'_>, Compiled) -> BoxFuture<'e, Finding>),
+    /// Checks the component.
+    Component(for<'e> fn(&'e mut Examination<'_>, &'e Component) -> BoxFuture<'e, Finding>),
+    /// Checks all services that would run, once for all components of a deployment.
+    Services(fn(&Services<'_>) -> Finding),
+}
+
+/// The grants of a component, without the configuration's grants for HTTP.
 pub(super) type Granted<'a> = dyn Fn(&Component) -> Vec<Grant> + Sync + 'a;
 
-/// What the gates look with.
+/// The host's parts that the gates need.
 pub(super) struct Examiner<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) log: &'a Arc<dyn EventLog>,
     pub(super) http: &'a HttpClient,
-    /// None: components need not be signed.
+    /// The keys that may sign components. Empty: components need not be signed.
     pub(super) trusted: &'a [PublicKey],
-    /// How long the streams of the log may take to be folded.
+    /// The longest time that folding the log's streams may take.
     pub(super) history_limit: Duration,
     pub(super) granted: &'a Granted<'a>,
-    /// None before there are any, at a start.
+    /// None while the host starts, because no sagas run yet.
     pub(super) sagas: Option<&'a Sagas>,
 }
 
 /// A component to be deployed.
 pub struct Upload {
+    /// The bytes of the component.
     pub wasm: Vec<u8>,
+    /// The signature, if the component is signed.
     pub signature: Option<Vec<u8>>,
 }
 
-/// What the operator wants beyond the rule.
+/// The options of one deployment that concern the gates.
 #[derive(Clone, Copy)]
 pub(super) struct Terms<'a> {
-    /// Streams of each aggregate that are folded; all of them if not told.
+    /// The number of streams of each aggregate that are folded. None: all of them.
     pub(super) sample: Option<usize>,
     pub(super) allow_breaking: &'a [String],
-    /// Whether the version goes back: it has been compatible once, and takes away what came after it.
-    pub(super) back: bool,
+    pub(super) origin: Origin,
 }
 
-/// A component that has been looked at.
+/// The origin of a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Uploaded to be deployed.
+    Upload,
+    /// Kept by the host. It ran before, so it was signed and compatible then.
+    EarlierRelease,
+}
+
+/// A component with the results of its gates.
 pub(super) struct Candidate {
     pub(super) report: ServiceReport,
-    /// None if it does not load.
+    /// None if the component does not load.
     pub(super) component: Option<Component>,
     pub(super) wasm: Vec<u8>,
     pub(super) rehearsed: Vec<ReplayedSaga>,
 }
 
-/// What a gate has found: a sentence, and single things.
+/// The examination of one component: what the gates check, and what they have prepared for later ones.
+struct Examination<'e> {
+    examiner: &'e Examiner<'e>,
+    upload: &'e Upload,
+    digest: Digest,
+    running: &'e Deployed,
+    terms: Terms<'e>,
+    /// Set by the gate `component`.
+    compiled: Option<Compiled>,
+    /// Set by the gate `manifest`.
+    component: Option<Component>,
+    /// Set by the gate `sagas`.
+    rehearsed: Vec<ReplayedSaga>,
+}
+
+/// All services that would run.
+struct Services<'e> {
+    deployed: Result<&'e Deployed, &'e ServiceConflict>,
+    reserved: &'e [ReservedRoute<()>],
+}
+
+/// The finding of a gate: a sentence, and its details.
 struct Finding {
     outcome: GateOutcome,
     says: String,
@@ -96,274 +161,97 @@ impl Finding {
     fn with(self, findings: Vec<String>) -> Self {
         Self { findings, ..self }
     }
-}
 
-/// What the gates have found so far. Each takes the time since the one before it.
-struct Found {
-    gates: Vec<Gate>,
-    since: Instant,
-}
-
-impl Found {
-    fn new() -> Self {
-        Self { gates: Vec::new(), since: Instant::now() }
+    fn into_result(self, gate: GateName, watch: Stopwatch) -> GateResult {
+        let Self { outcome, says, findings } = self;
+        let took_ms = u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        GateResult { gate, outcome, took_ms, says, findings }
     }
+}
 
-    fn add(&mut self, gate: GateName, Finding { outcome, says, findings }: Finding) {
-        let took_ms = millis(self.since.elapsed());
-        self.gates.push(Gate { gate, outcome, took_ms, says, findings });
-        self.since = Instant::now();
+impl Gate {
+    /// Checks a component. Returns none if an earlier gate leaves nothing to check, or if the gate is for all
+    /// services.
+    async fn check(&self, examination: &mut Examination<'_>) -> Option<Finding> {
+        Some(match self.check {
+            Check::Upload(check) => check(examination).await,
+            Check::Compiled(check) => {
+                let compiled = examination.compiled.take()?;
+                check(examination, compiled).await
+            }
+            Check::Component(check) => {
+                let component = examination.component.clone()?;
+                check(examination, &component).await
+            }
+            Check::Services(_) => return None,
+        })
+    }
+}
+
+impl Examination<'_> {
+    /// The running version of a component's service.
+    fn before(&self, component: &Component) -> Option<&Component> {
+        self.running.service(component.manifest().service.as_str())
     }
 }
 
 impl Examiner<'_> {
-    /// Looks at one component.
-    pub(super) async fn examine(
-        &self,
-        Upload { wasm, signature }: Upload,
-        running: &Deployed,
-        terms: Terms<'_>,
-    ) -> Candidate {
-        let digest = Digest::of(&wasm);
-        let mut found = Found::new();
-        let component = self.load(&wasm, &mut found).await;
-        found.add(GateName::Signature, self.signed(digest, signature.as_deref()));
-        let Some(component) = component else {
-            let report = ServiceReport {
-                service: "unknown".into(),
-                version: String::new(),
-                digest,
-                replaces: None,
-                gates: found.gates,
-            };
-            return Candidate { report, component: None, wasm, rehearsed: Vec::new() };
-        };
-        let manifest = component.manifest().clone();
-        let before = running.service(manifest.service.as_str());
-        found.add(GateName::Compatible, compatible(before, &component, terms));
-        let permitted = permissions::check(&component, self.http, &(self.granted)(&component));
-        found.add(GateName::Permissions, permitted.map_or_else(Finding::refused, Finding::passed));
-        found.add(GateName::ReadModel, read_model(before, &component));
-        found.add(GateName::History, self.history(before, &component, terms).await);
-        let (replayed, rehearsed) = self.replay(&component).await;
-        found.add(GateName::Sagas, replayed);
-        found.add(GateName::WarmUp, warm_up(&component).await);
-        let report = ServiceReport {
-            service: manifest.service.clone(),
-            version: manifest.version.clone(),
+    /// Passes one component through the gates.
+    pub(super) async fn examine(&self, upload: Upload, running: &Deployed, terms: Terms<'_>) -> Candidate {
+        let digest = Digest::of(&upload.wasm);
+        let mut examination = Examination {
+            examiner: self,
+            upload: &upload,
             digest,
-            replaces: before.map(Component::digest),
-            gates: found.gates,
+            running,
+            terms,
+            compiled: None,
+            component: None,
+            rehearsed: Vec::new(),
         };
-        Candidate { report, component: Some(component), wasm, rehearsed }
-    }
-
-    async fn load(&self, wasm: &[u8], found: &mut Found) -> Option<Component> {
-        let told = |error: &LoadError| Finding::refused(with_causes(error));
-        let compiled = match self.runtime.compile(wasm.to_vec()).await {
-            Ok(compiled) => compiled,
-            Err(error) => {
-                found.add(GateName::Component, told(&error));
-                return None;
-            }
+        let mut gates = Vec::new();
+        for gate in GATES {
+            let watch = Stopwatch::start();
+            let finding = gate.check(&mut examination).await;
+            gates.extend(finding.map(|finding| finding.into_result(gate.name, watch)));
+        }
+        let Examination { component, rehearsed, .. } = examination;
+        let manifest = component.as_ref().map(Component::manifest);
+        let report = ServiceReport {
+            service: manifest.map_or_else(|| "unknown".into(), |manifest| manifest.service.clone()),
+            version: manifest.map_or_else(String::new, |manifest| manifest.version.clone()),
+            digest,
+            replaces: manifest
+                .and_then(|manifest| running.service(manifest.service.as_str()))
+                .map(Component::digest),
+            gates,
         };
-        let says = format!(
-            "it is a component of {} KiB that imports and exports what the contract says",
-            wasm.len() / 1024
-        );
-        found.add(GateName::Component, Finding::passed(says));
-        match self.runtime.describe_and_load(compiled).await {
-            Ok(component) => {
-                let manifest = component.manifest();
-                let says = format!("it is {} {}", manifest.service, manifest.version);
-                found.add(GateName::Manifest, Finding::passed(says));
-                Some(component)
-            }
-            Err(error) => {
-                found.add(GateName::Manifest, told(&error));
-                None
-            }
-        }
-    }
-
-    fn signed(&self, digest: Digest, signature: Option<&[u8]>) -> Finding {
-        if self.trusted.is_empty() {
-            return Finding::skipped("no keys are configured: any component is taken");
-        }
-        match signature {
-            None => Finding::refused("it is not signed, and keys are configured: sign it with `kontor sign`"),
-            Some(signature) if signature::verify(self.trusted, digest, signature) => {
-                Finding::passed("somebody who is trusted has signed it")
-            }
-            Some(_) => Finding::refused("no trusted key has made this signature of this component"),
-        }
-    }
-
-    async fn history(&self, before: Option<&Component>, new: &Component, terms: Terms<'_>) -> Finding {
-        if new.manifest().aggregates.is_empty() {
-            return Finding::skipped("it has no aggregates");
-        }
-        if terms.allow_breaking.iter().any(|name| name == GateName::History.as_str()) {
-            return Finding::skipped("left out: what is in the log may not be readable any more");
-        }
-        let mut folds = Folds::default();
-        match timeout(
-            self.history_limit,
-            folds.fold(&self.runtime.background(), self.log, before, new, terms.sample),
-        )
-        .await
-        {
-            Err(_) => return Finding::refused(self.out_of_time(&folds, terms)).with(folds.findings()),
-            Ok(Err(error)) => return Finding::refused(format!("the log cannot be read: {error}")),
-            Ok(Ok(())) => {}
-        }
-        let allowed =
-            |aggregate: &AggregateName| terms.allow_breaking.contains(&format!("state:{aggregate}"));
-        match (folds.passed(), folds.reshaped.iter().find(|aggregate| !allowed(aggregate))) {
-            (true, _) => Finding::passed(format!("it folds {}", folds.says(terms.sample))),
-            (false, None) if folds.only_reshaped() => {
-                Finding::passed(format!("it folds {}, to other states, which is allowed", folds.says(terms.sample)))
-            }
-            (false, Some(aggregate)) if folds.only_reshaped() => Finding::refused(format!(
-                "the state of {aggregate} has another shape, and its version is the same: raise STATE_VERSION, or name \
-                 state:{aggregate} with --allow-breaking if states of the running version can be taken on"
-            ))
-            .with(folds.findings()),
-            _ => Finding::refused(
-                "it does not fold what is in the log: have it know the old events, or name history with --allow-breaking if \
-                 those aggregates may fail",
-            )
-            .with(folds.findings()),
-        }
-    }
-
-    fn out_of_time(&self, folds: &Folds, terms: Terms<'_>) -> String {
-        let instead = if terms.back {
-            "leave it out with --allow-breaking history"
-        } else {
-            "fold fewer with --sample"
-        };
-        format!(
-            "it has folded {} when its {} ms were over: {instead}, or raise history_time_ms under [deploy] in kontor.toml",
-            folds.says(terms.sample),
-            self.history_limit.as_millis()
-        )
-    }
-
-    async fn replay(&self, component: &Component) -> (Finding, Vec<ReplayedSaga>) {
-        let Some(sagas) = self.sagas else {
-            return (Finding::skipped("no saga can be open"), Vec::new());
-        };
-        let rehearsed = match sagas.rehearse(component).await {
-            Ok(rehearsed) => rehearsed,
-            Err(error) => {
-                return (Finding::refused(format!("open sagas cannot be looked at: {error}")), vec![]);
-            }
-        };
-        if rehearsed.is_empty() {
-            return (Finding::passed("no saga is open"), rehearsed);
-        }
-        let count =
-            |of: fn(&ReplayOutcome) -> bool| rehearsed.iter().filter(|saga| of(&saga.outcome)).count();
-        let clean = count(|course| matches!(course, ReplayOutcome::Clean(_)));
-        let under_way = count(|course| matches!(course, ReplayOutcome::UnderWay));
-        let diverged = rehearsed.len() - clean - under_way;
-        let says = format!(
-            "of {} open sagas {clean} move over; {diverged} would go another way and {under_way} are under way: these end on \
-             the version that they are on",
-            rehearsed.len()
-        );
-        let stay = rehearsed.iter().filter_map(|saga| match &saga.outcome {
-            ReplayOutcome::Diverged(why) => Some(format!("{} {} stays: {why}", saga.name(), saga.id())),
-            ReplayOutcome::Clean(_) | ReplayOutcome::UnderWay => None,
-        });
-        let move_over = rehearsed.iter().filter(|saga| matches!(saga.outcome, ReplayOutcome::Clean(_)));
-        let move_over = move_over.map(|saga| format!("{} {} moves over", saga.name(), saga.id()));
-        let findings = stay.chain(move_over).take(MAX_SAGAS_TOLD).collect();
-        (Finding::passed(says).with(findings), rehearsed)
+        Candidate { report, component, wasm: upload.wasm, rehearsed }
     }
 }
 
-/// Whether all that would run goes together.
-pub(super) fn side_by_side(deployed: Result<&Deployed, &String>, reserved: &[ReservedRoute<()>]) -> Gate {
-    let mut found = Found::new();
-    let together = deployed.map_err(String::clone).and_then(|deployed| {
-        let manifests = deployed.services().map(|service| &**service.manifest());
-        RouteTable::new(reserved.iter().copied(), manifests)
-            .map(|_| deployed.services().count())
-            .map_err(|error| with_causes(&error))
+/// Passes the services that would run through the gates that are for all services.
+pub(super) fn examine_services(
+    deployed: Result<&Deployed, &ServiceConflict>,
+    reserved: &[ReservedRoute<()>],
+) -> Vec<GateResult> {
+    let services = Services { deployed, reserved };
+    let results = GATES.iter().filter_map(|gate| {
+        let Check::Services(check) = gate.check else { return None };
+        let watch = Stopwatch::start();
+        Some(check(&services).into_result(gate.name, watch))
     });
-    let finding = match together {
-        Ok(services) => Finding::passed(format!("the {services} services go together")),
-        Err(why) => Finding::refused(format!("these services cannot run side by side: {why}")),
-    };
-    found.add(GateName::SideBySide, finding);
-    found.gates.remove(0)
+    results.collect()
 }
 
-fn compatible(before: Option<&Component>, new: &Component, terms: Terms<'_>) -> Finding {
-    let Some(before) = before else {
-        return Finding::skipped("the service does not run yet");
-    };
-    if terms.back {
-        return Finding::skipped("it goes back to what was there before");
-    }
-    let breaks = compatible::breaks(before.manifest(), new.manifest());
-    let (allowed, refused): (Vec<_>, Vec<_>) =
-        breaks.into_iter().partition(|found| terms.allow_breaking.contains(&found.name));
-    let told = |found: &compatible::Break| format!("{}: {}", found.name, found.why);
-    match (refused.first(), allowed.is_empty()) {
-        (None, true) => Finding::passed("it has all that the running version has"),
-        (None, false) => {
-            Finding::passed("what it breaks is allowed").with(allowed.iter().map(told).collect())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gates_are_passed_in_the_order_of_their_names() {
+        for (place, gate) in GATES.iter().enumerate() {
+            assert_eq!(gate.name as usize, place, "{}", gate.name);
         }
-        (Some(first), _) => Finding::refused(format!(
-            "it breaks what the running version promises: put it back, or name it with --allow-breaking {:?}",
-            first.name
-        ))
-        .with(refused.iter().map(told).collect()),
-    }
-}
-
-fn read_model(before: Option<&Component>, new: &Component) -> Finding {
-    let Some(model) = &new.manifest().read_model else {
-        return Finding::skipped("it has no read model");
-    };
-    let made = Connection::open_in_memory()
-        .and_then(Guarded::new)
-        .and_then(|database| database.make_schema(&model.schema));
-    match made {
-        Err(error) => Finding::refused(format!("SQLite does not take the schema of its read model: {error}")),
-        Ok(()) => match before.and_then(|before| before.manifest().read_model.as_ref()) {
-            Some(running) if running == model => {
-                Finding::passed(format!("version {} goes on", model.version))
-            }
-            Some(running) => Finding::passed(format!(
-                "version {} is built beside version {}, which is asked until then",
-                model.version, running.version
-            )),
-            None => Finding::passed(format!("version {} is built", model.version)),
-        },
-    }
-}
-
-/// Has instances ready for the first calls.
-async fn warm_up(component: &Component) -> Finding {
-    let manifest = component.manifest();
-    let Some(stream) = manifest
-        .aggregates
-        .iter()
-        .find_map(|aggregate| StreamId::new(aggregate.name.as_str(), "warm-up").ok())
-    else {
-        return Finding::skipped("it has no aggregates");
-    };
-    let nothing = Target { stream: &stream, state: None, since: &[] };
-    let calls = (0..WARM_CALLS).map(|_| component.evolve(nothing));
-    match futures::future::try_join_all(calls).await {
-        Ok(_) => Finding::passed(format!("{WARM_CALLS} instances answer")),
-        Err(fault) => Finding::refused(format!(
-            "it does not say of an aggregate without events that there is none: {fault}: {}",
-            fault.cause()
-        )),
     }
 }

@@ -1,48 +1,57 @@
-//! What a component asks for against what it is granted: in the configuration, with this deployment, or with an earlier one.
+//! The gate `permissions`: the component requests only what is granted: in the configuration, with this
+//! deployment, or with an earlier one.
 
+use std::future::ready;
+
+use futures::FutureExt as _;
+
+use super::{Check, Examination, Finding, Gate};
 use crate::contract::Grant;
-use crate::runtime::{Component, HttpClient, grant_to_add};
+use crate::deployed::GateName;
+use crate::runtime::{Component, grant_to_add};
 
-/// All that a component asks for. A configuration key is granted by being set for the service.
-pub(crate) fn asked(component: &Component) -> impl Iterator<Item = Grant> {
-    asked_inside(component).chain(component.origins().iter().cloned().map(Grant::Http))
+pub(super) const GATE: Gate = Gate {
+    name: GateName::Permissions,
+    check: Check::Component(|examination, component| ready(check(examination, component)).boxed()),
+};
+
+/// Returns everything that a component requests. A configuration key is granted by being set for the service.
+pub(crate) fn requests(component: &Component) -> impl Iterator<Item = Grant> {
+    internal_requests(component).chain(component.origins().iter().cloned().map(Grant::Http))
 }
 
-/// What a component asks for inside of the host.
-pub(crate) fn asked_inside(component: &Component) -> impl Iterator<Item = Grant> {
+/// Returns what a component requests inside the host.
+pub(crate) fn internal_requests(component: &Component) -> impl Iterator<Item = Grant> {
     let permissions = &component.manifest().permissions;
     let services = permissions.services.iter().cloned().map(Grant::Service);
     services.chain(permissions.subjects.iter().cloned().map(Grant::Subject))
 }
 
-/// A sentence about what it may do, or about the first thing that it may not. `http`: what the configuration grants; `grants`:
-/// that, and what is granted with this deployment and was with earlier ones.
-pub(super) fn check(component: &Component, http: &HttpClient, grants: &[Grant]) -> Result<String, String> {
+fn check(examination: &Examination<'_>, component: &Component) -> Finding {
     let service = &component.manifest().service;
-    let granted = |asked: &Grant| match asked {
+    let (http, grants) = (examination.examiner.http, (examination.examiner.granted)(component));
+    let granted = |request: &Grant| match request {
         Grant::Http(origin) if http.is_configured(service.as_str(), origin) => true,
         Grant::Http(origin) if origin.is_private() => false,
-        asked => grants.contains(asked),
+        request => grants.contains(request),
     };
-    if let Some(missing) = asked(component).find(|asked| !granted(asked)) {
-        return Err(format!(
-            "it asks for {missing}, which is not granted: {}",
-            to_grant(service.as_str(), &missing)
-        ));
+    if let Some(missing) = requests(component).find(|request| !granted(request)) {
+        let to_do = to_grant(service.as_str(), &missing);
+        return Finding::refused(format!("the component requests {missing}, which is not granted: {to_do}"));
     }
-    let asked: Vec<_> = asked(component).map(|grant| grant.to_string()).collect();
-    Ok(match asked.is_empty() {
-        true => "it asks for nothing".to_owned(),
-        false => format!("it may use {}", asked.join(", ")),
+    let granted: Vec<_> = requests(component).map(|grant| grant.to_string()).collect();
+    Finding::passed(match granted.is_empty() {
+        true => "the component requests no permissions".to_owned(),
+        false => format!("the component may use {}", granted.join(", ")),
     })
 }
 
-/// What an operator does to grant what a service asks for.
+/// Returns the operator's steps to grant a request of a service.
 fn to_grant(service: &str, missing: &Grant) -> String {
     match missing {
         Grant::Http(origin) => grant_to_add(service, origin, "…"),
-        inside => {
-            format!("deploy it with --grant {inside}, or add that to [grants.{service}] in kontor.toml")
+        internal => {
+            format!("deploy it with --grant {internal}, or add that to [grants.{service}] in kontor.toml")
         }
     }
 }

@@ -118,7 +118,8 @@ impl From<DeployError> for Problem {
                 Self::new(ProblemCode::DeploymentUnderWay, detail)
             }
             DeployError::Rejected(rejection) => Self::of_host(rejection),
-            DeployError::Call(error) => error.into(),
+            DeployError::ShuttingDown => Self::shutting_down(),
+            DeployError::Record(error) => error.into(),
             DeployError::Sagas(error) => error.into(),
             DeployError::Store(error) => {
                 tracing::error!(error = %Chain(&error), "failed to store components; nothing was deployed");
@@ -138,9 +139,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::aggregate::CommandError;
     use crate::deploy::ServiceReport;
-    use crate::deployed::{Gate, GateName, GateOutcome};
+    use crate::deployed::{GateName, GateOutcome, GateResult};
     use crate::model::{Digest, Rejection};
 
     fn release() -> Release {
@@ -148,10 +148,10 @@ mod tests {
         Release { service: "order".into(), version: "1.0.0".to_owned(), digest, grants: Vec::new() }
     }
 
-    fn refused() -> Gate {
+    fn refused() -> GateResult {
         let (gate, outcome) = (GateName::History, GateOutcome::Refused);
         let says = "it cannot fold order/7: see its events, or leave it out".to_owned();
-        Gate { gate, outcome, took_ms: 12, says, findings: vec!["order/7".to_owned()] }
+        GateResult { gate, outcome, took_ms: 12, says, findings: vec!["order/7".to_owned()] }
     }
 
     fn report() -> Report {
@@ -188,7 +188,7 @@ mod tests {
             (rejected("not-found"), 404, "not-found"),
             (rejected("nothing-to-roll-back"), 409, "nothing-to-roll-back"),
             (rejected("invalid-grant"), 422, "invalid-grant"),
-            (DeployError::Call(CommandError::ShuttingDown), 503, "shutting-down"),
+            (DeployError::ShuttingDown, 503, "shutting-down"),
             (DeployError::Store(io::Error::other("disk is full")), 503, "components-not-kept"),
         ] {
             let (found, problem) = problem(error).await;

@@ -121,7 +121,7 @@ fn no_entry_is_left_out_and_each_is_stored_under_its_name() {
     let names: Vec<&str> = every_entry().iter().map(Entry::name).collect();
     assert_eq!(names, Entry::VARIANTS);
     for entry in every_entry() {
-        assert_eq!(*event_of(&entry).unwrap().name, *entry.name());
+        assert_eq!(event_of(&entry).unwrap().name, entry.name());
     }
 }
 
@@ -270,6 +270,6 @@ fn the_stored_form_of_an_entry_does_not_change() {
         (Entry::Resumed {}, "resumed", "{}".to_owned()),
     ] {
         let event = event_of(&entry).unwrap();
-        assert_eq!((&*event.name, event.payload.as_str()), (name, payload.as_str()));
+        assert_eq!((event.name.as_str(), event.payload.as_str()), (name, payload.as_str()));
     }
 }

@@ -1,4 +1,4 @@
-//! Deployments of other hosts that share the log: what the log says they have put live goes live here too.
+//! Follows the deployments of other hosts that share the log: their services go live here too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,31 +7,31 @@ use tokio::sync::MutexGuard;
 
 use super::deployer::Deployer;
 use super::swap::GoLive;
-use crate::deployed::{Deployed, Deployments, HistoryError, PastError};
-use crate::error::with_causes;
+use crate::deployed::{Deployed, Deployments, HistoryError, PastError, ServiceConflict};
+use crate::error::{Chain, with_causes};
 use crate::log::Subscription;
 use crate::model::{DEPLOYMENT, Position, ServiceName};
 use crate::runtime::Component;
 use crate::saga::SagaError;
 
-/// Before a deployment is tried again that this host cannot follow.
+/// The pause before the next attempt to follow a deployment.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Why this host cannot run what the log says.
+/// The reason why this host cannot run what the log names.
 #[derive(Debug, thiserror::Error)]
 enum BehindError {
     #[error(transparent)]
     History(#[from] HistoryError),
-    #[error("the component of {service} cannot be had")]
+    #[error("the component of {service} is not available")]
     Component { service: ServiceName, source: PastError },
-    #[error("the services cannot run side by side: {0}")]
-    Together(String),
+    #[error("the services cannot run side by side")]
+    Conflict(#[from] ServiceConflict),
     #[error(transparent)]
     Sagas(#[from] SagaError),
 }
 
 impl Deployer {
-    /// Has run here whatever runs by the log, from a position on. Never ends by itself.
+    /// Follows the deployments in the log, from a position on. Ends when the log is closed.
     pub(crate) async fn follow(self: Arc<Self>, after: Position) {
         let mut events = Subscription::new(self.deps.log.clone(), after);
         loop {
@@ -45,7 +45,10 @@ impl Deployer {
                     }
                     Ok(None) => return,
                     Err(error) => {
-                        tracing::error!(%error, "deployments of other hosts are not seen");
+                        tracing::error!(
+                            error = %Chain(&error),
+                            "failed to follow other hosts' deployments; retrying"
+                        );
                         tokio::time::sleep(PAUSE).await;
                     }
                 }
@@ -53,25 +56,22 @@ impl Deployer {
         }
     }
 
-    /// Tries until it runs what the log says. What ran before goes on meanwhile.
+    /// Retries until this host runs what the log names. The previous services run until then.
     async fn catch_up(self: &Arc<Self>, mut deployments: MutexGuard<'_, Deployments>) {
         loop {
-            match self.clone().run_what_the_log_says(&mut deployments).await {
-                Ok(()) => return self.set_trouble(None),
+            match self.clone().follow_log(&mut deployments).await {
+                Ok(()) => return self.set_warning(None),
                 Err(error) => {
                     let error = with_causes(&error);
-                    tracing::error!(error, "a deployment of another host does not run here");
-                    self.set_trouble(Some(format!("this host does not run what was deployed last: {error}")));
+                    tracing::error!(error, "failed to follow another host's deployment; retrying");
+                    self.set_warning(Some(format!("this host does not run the last deployment: {error}")));
                 }
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    async fn run_what_the_log_says(
-        self: Arc<Self>,
-        deployments: &mut Deployments,
-    ) -> Result<(), BehindError> {
+    async fn follow_log(self: Arc<Self>, deployments: &mut Deployments) -> Result<(), BehindError> {
         let mut next = deployments.clone();
         let Some(watched) = next.read_on(&*self.deps.log).await? else { return Ok(()) };
         let (deployed, new) = self.deployed_by(&next).await?;
@@ -85,7 +85,7 @@ impl Deployer {
         Ok(())
     }
 
-    /// What runs by the log, and which components of it do not run here yet.
+    /// Returns the services that the log names, and those of their components that do not run here yet.
     async fn deployed_by(
         &self,
         deployments: &Deployments,
@@ -94,14 +94,14 @@ impl Deployer {
         let (mut services, mut new) = (Vec::new(), Vec::new());
         for (service, running) in &deployments.running {
             let digest = running.release.digest;
-            let had = self.deps.components.get(digest).await;
+            let component = self.deps.components.get(digest).await;
             let component =
-                had.map_err(|source| BehindError::Component { service: service.clone(), source })?;
+                component.map_err(|source| BehindError::Component { service: service.clone(), source })?;
             if current.service(service.as_str()).is_none_or(|old| old.digest() != digest) {
                 new.push(component.clone());
             }
             services.push(component);
         }
-        Ok((Deployed::new(services).map_err(BehindError::Together)?, new))
+        Ok((Deployed::new(services)?, new))
     }
 }

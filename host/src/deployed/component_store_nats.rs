@@ -1,5 +1,5 @@
-//! The components of the hosts that share a log: in an object store beside it, by digest. What is there stays, so a host that
-//! comes later can have whatever a saga has begun on.
+//! The components of the hosts that share a log: in a NATS object store beside it, by digest. Nothing is ever
+//! deleted, so a host that joins later can fetch any component that a saga has started on.
 
 use std::io;
 use std::sync::Arc;
@@ -10,34 +10,35 @@ use async_nats::jetstream::object_store::{Config, GetErrorKind, InfoErrorKind, O
 use async_nats::jetstream::{self, Context};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout_at};
 
+use crate::clock::{Stopwatch, deadline_after};
 use crate::model::Digest;
 
-/// For a component on its way, electing a leader included.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Between two attempts.
+/// The longest time for one operation: long enough to transfer a component, and to elect a leader before.
+const TIME_LIMIT: Duration = Duration::from_secs(15);
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// An object store that is made when it is used first. Cheap to clone.
+/// An object store, created on first use. Cheap to clone.
 #[derive(Clone)]
 pub struct Bucket {
     context: Context,
-    /// Of the bucket.
+    /// The name of the bucket.
     name: String,
-    /// How many servers keep it.
+    /// The number of servers that keep the bucket.
     replicas: usize,
     store: Arc<OnceCell<ObjectStore>>,
 }
 
 impl Bucket {
-    /// Of the hosts that share a stream.
+    /// Returns the object store of the hosts that share a stream.
     pub fn new(client: &Client, stream: &str, replicas: usize) -> Self {
         let context = jetstream::new(client.clone());
         Self { context, name: format!("{stream}-components"), replicas, store: Arc::default() }
     }
 
-    /// Puts a component there, unless it is there already.
+    /// Stores a component, unless it is stored already.
     pub(crate) async fn put(&self, wasm: &[u8]) -> io::Result<()> {
         let name = Digest::of(wasm).to_string();
         in_time(|| async {
@@ -53,7 +54,7 @@ impl Bucket {
         .await
     }
 
-    /// None if it is not there.
+    /// Fetches a component. Returns none if it is not stored, or damaged.
     pub(crate) async fn get(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         in_time(|| async {
             let mut object = match self.store().await?.get(digest.to_string()).await {
@@ -76,26 +77,27 @@ impl Bucket {
                 num_replicas: self.replicas,
                 ..Config::default()
             };
-            // As often as it is made alike, it is the same.
+            // Creating it again with the same configuration changes nothing.
             self.context.create_object_store(config).await.map_err(io::Error::other)
         };
         self.store.get_or_try_init(make).await
     }
 }
 
-/// Tries until it works. Servers that have just made the store, or look for a leader, may refuse at once.
+/// Retries an operation until [`TIME_LIMIT`]. Servers that have just created the store, or elect a leader,
+/// may fail at once.
 async fn in_time<T, F>(attempt: impl Fn() -> F) -> io::Result<T>
 where
     F: Future<Output = io::Result<T>>,
 {
-    let give_up = Instant::now() + PATIENCE;
+    let (watch, deadline) = (Stopwatch::start(), deadline_after(TIME_LIMIT));
     let late = |_| {
-        let why = format!("no answer of the object store in {} s", PATIENCE.as_secs());
+        let why = format!("the object store has not answered within {} s", TIME_LIMIT.as_secs());
         io::Error::new(io::ErrorKind::TimedOut, why)
     };
     loop {
-        let done = timeout_at(give_up, attempt()).await.map_err(late)?;
-        if done.is_ok() || Instant::now() + PAUSE > give_up {
+        let done = timeout_at(deadline, attempt()).await.map_err(late)?;
+        if done.is_ok() || watch.elapsed() + PAUSE > TIME_LIMIT {
             return done;
         }
         sleep(PAUSE).await;

@@ -1,0 +1,79 @@
+//! The errors of deployments.
+
+use std::io;
+
+use super::report::Report;
+use crate::contract::Problem;
+use crate::error::Chain;
+use crate::log::AppendError;
+use crate::model::Rejection;
+use crate::saga::SagaError;
+
+/// The reason why nothing was deployed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// A gate refused a component.
+    #[error("{}", .0.why_refused().unwrap_or_default())]
+    Refused(Box<Report>),
+    /// Another deployment is in progress, here or on another host.
+    #[error("another deployment is in progress: try again when it has ended")]
+    UnderWay,
+    /// The request does not fit what runs.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The host is shutting down.
+    #[error("the host is shutting down")]
+    ShuttingDown,
+    /// The component cannot be written to disk, or to the store that the hosts share.
+    #[error("the component cannot be kept in the data directory")]
+    Store(#[source] io::Error),
+    /// The deployment cannot be recorded.
+    #[error(transparent)]
+    Record(RecordError),
+    /// The open sagas cannot be read or moved.
+    #[error("the open sagas cannot be moved")]
+    Sagas(#[from] SagaError),
+}
+
+/// The reason why a deployment is not in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Another host that shares the log was first. This one is about to see it.
+    #[error("another host has deployed something at the same time")]
+    Conflict,
+    /// The event cannot be written as JSON.
+    #[error("the event of the deployment has no JSON form")]
+    Encode(#[source] serde_json::Error),
+    /// The log does not take the event.
+    #[error(transparent)]
+    Append(AppendError),
+}
+
+impl From<RecordError> for DeployError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Conflict => Self::UnderWay,
+            other => Self::Record(other),
+        }
+    }
+}
+
+impl From<AppendError> for RecordError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Conflict { .. } => Self::Conflict,
+            other => Self::Append(other),
+        }
+    }
+}
+
+impl From<RecordError> for Problem {
+    fn from(error: RecordError) -> Self {
+        match &error {
+            RecordError::Append(error) => error.into(),
+            RecordError::Conflict | RecordError::Encode(_) => {
+                Self::internal().with_log_text(Chain(&error).to_string())
+            }
+        }
+    }
+}
