@@ -1,7 +1,8 @@
 //! Faults of components, and the display of errors with their causes.
 
-use crate::model::ServiceName;
 use std::fmt;
+
+use crate::model::ServiceName;
 
 /// A technical failure of a component. The instance is discarded; the call may be retried.
 #[derive(Clone, Debug, thiserror::Error)]

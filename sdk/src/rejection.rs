@@ -13,7 +13,7 @@ use crate::bindings::kontor::service::types;
 pub struct Rejection {
     /// Stable and machine-readable, in kebab-case: `insufficient-stock`.
     pub code: String,
-    /// One sentence for a person.
+    /// One sentence for the caller.
     pub message: String,
     /// The facts behind the code: `{"available": 3}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -103,13 +103,13 @@ mod tests {
 
     #[derive(Deserialize, JsonSchema)]
     struct Address {
-        #[expect(dead_code, reason = "only its schema is looked at")]
+        #[expect(dead_code, reason = "only its schema is read")]
         region: String,
     }
 
     #[derive(Deserialize, JsonSchema)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-    #[expect(dead_code, reason = "only its schema is looked at")]
+    #[expect(dead_code, reason = "only its schema is read")]
     enum Command {
         /// Plans the delivery.
         ScheduleAt {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[derive(Deserialize, JsonSchema)]
-    #[expect(dead_code, reason = "only its schema is looked at")]
+    #[expect(dead_code, reason = "only its schema is read")]
     enum Event {
         Scheduled { address: Address },
     }

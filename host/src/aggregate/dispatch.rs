@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tracing::{Instrument as _, Span};
 
 use super::error::CommandError;
 use super::states::{AggregateState, StateCache, Viewed, empty};
@@ -54,6 +55,8 @@ struct Job {
     command: Command,
     reply: oneshot::Sender<Answer>,
     attempts: u32,
+    /// The span of the command, below that of the request or of the saga's step that sent it.
+    span: Span,
     _place: OwnedSemaphorePermit,
 }
 
@@ -145,7 +148,9 @@ impl Dispatch {
             tokio::sync::TryAcquireError::Closed => CommandError::ShuttingDown,
         })?;
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Job { command, reply, attempts: 0, _place: place })?;
+        let (id, stream, name) = (&command.id, &command.stream, &command.name);
+        let span = tracing::info_span!("command", %id, %stream, %name);
+        self.enqueue(Job { command, reply, attempts: 0, span, _place: place })?;
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))
     }
 
@@ -188,7 +193,8 @@ impl Inner {
     async fn serve(self: Arc<Self>, stream: StreamId, mut jobs: mpsc::Receiver<Job>) {
         let mut work = Work::default();
         while let Some(job) = self.next_job(&stream, &mut work, &mut jobs).await {
-            self.process(&mut work, job).await;
+            let span = job.span.clone();
+            self.process(&mut work, job).instrument(span).await;
         }
     }
 

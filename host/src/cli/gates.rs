@@ -254,9 +254,9 @@ mod tests {
     fn snapshot_of_a_deployment_in_a_cluster() {
         let mut report = json!(report(true));
         report["hosts"] = json!([
-            {"name": "a", "address": "127.0.0.1:7071", "runs": true, "troubles": []},
+            {"name": "a", "address": "127.0.0.1:7071", "runs": true, "warnings": []},
             {"name": "b", "address": "127.0.0.1:7072", "runs": false,
-                "troubles": ["the component cannot be fetched"]},
+                "warnings": ["the component cannot be fetched"]},
         ]);
         check(
             Ok(report.to_string()),

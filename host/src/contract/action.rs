@@ -1,10 +1,9 @@
 //! The target of a route, with its schemas compiled.
 
-use crate::model::{AggregateName, CommandName, QueryName, ServiceName};
-
 use hyper::header::HeaderValue;
 
 use super::{Arguments, Manifest, Method, Route, Schema, Target, arguments_schema};
+use crate::model::{AggregateName, CommandName, QueryName, ServiceName};
 
 /// The placeholder for an aggregate's id.
 const ID: &str = "id";

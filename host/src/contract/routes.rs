@@ -1,7 +1,6 @@
 //! The route table: the command, the query or the host route of each method and path. It is made from the
 //! manifests of one deployed set, together with the compiled schemas, so that a request costs only a lookup.
 
-use crate::model::ServiceName;
 use std::collections::BTreeMap;
 
 use hyper::header::HeaderValue;
@@ -9,6 +8,7 @@ use matchit::Params;
 
 use super::action::{Action, action_of};
 use super::{Manifest, Method};
+use crate::model::ServiceName;
 
 /// The owner of the host's own routes in an error.
 const HOST: &str = "the host";

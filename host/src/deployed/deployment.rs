@@ -132,9 +132,7 @@ pub struct HistoryEntry {
 }
 
 /// The kind of an event in the history of a service.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display, schemars::JsonSchema)]
 #[schemars(rename = "DeploymentActName")]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]

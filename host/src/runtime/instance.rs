@@ -248,7 +248,8 @@ impl Instances {
         // One line per cause. The error's own debug text would add the host's backtrace if RUST_BACKTRACE is
         // set.
         let outer = error.chain().take_while(|cause| !cause.is::<Denied>()).map(ToString::to_string);
-        let printed = (!printed.is_empty()).then(|| printed.to_owned());
+        // A panic of a Rust component begins with an empty line.
+        let printed = Some(printed.trim().to_owned()).filter(|printed| !printed.is_empty());
         let breach = denied.map(|denied| Chain(denied).to_string());
         let detail: Vec<String> = printed.into_iter().chain(outer).chain(breach).collect();
         CallFailure::Fault(self.fault(label, kind, detail.join("\n")))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tracing::Instrument as _;
 
 use super::entry::AttemptStats;
 use super::index::SagaHandle;
@@ -89,7 +90,7 @@ impl Sender {
             command.repeatable |= attempt > 1;
             self.attempt(command, phase).boxed()
         });
-        let (result, stats) = sent.await?;
+        let (result, stats) = sent.instrument(tracing::info_span!("step", name)).await?;
         let outcome = match &result {
             StepResult::Accepted(_) => "done",
             StepResult::Rejected(_) => "refused",

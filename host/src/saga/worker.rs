@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
 
 use super::index::{Change, SagaHandle};
 use super::inner::Inner;
@@ -30,7 +31,9 @@ impl Inner {
             () = self.stopped() => return Err(Relinquished),
             place = self.places.clone().acquire_owned() => place.map_err(|_| Relinquished)?,
         };
-        tokio::spawn(self.clone().run(handle, new, place));
+        // A run is not part of the request or of the event that wakes it: its span has no parent.
+        let span = tracing::info_span!(parent: None, "saga", id = %handle.id, name = %handle.name);
+        tokio::spawn(self.clone().run(handle, new, place).instrument(span));
         Ok(())
     }
 

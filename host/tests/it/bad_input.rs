@@ -59,7 +59,7 @@ fn a_request_that_is_wrong_is_a_problem_with_a_code() {
         ("GET", "/products?limit=many", &[], "", 422, "invalid-arguments"),
         ("GET", "/products?limit=0", &[], "", 422, "invalid-arguments"),
         ("GET", "/products?limit=1&limit=2", &[], "", 400, "invalid-parameter"),
-        ("GET", "/products?colour=red", &[], "", 422, "invalid-arguments"),
+        ("GET", "/products?color=red", &[], "", 422, "invalid-arguments"),
         ("GET", "/products", &[("kontor-position", "yesterday")], "", 400, "invalid-header"),
         ("GET", "/events?after=-1", &[("accept", "application/json")], "", 400, "invalid-parameter"),
         ("GET", "/events", &[("last-event-id", "x")], "", 400, "invalid-header"),
@@ -100,7 +100,7 @@ fn every_place_of_a_wrong_payload_is_reported() {
         wrong
     };
     let mut unknown_field = good.clone();
-    unknown_field["lines"][0]["colour"] = json!("red");
+    unknown_field["lines"][0]["color"] = json!("red");
     let mut missing_field = good.clone();
     missing_field["address"].as_object_mut().unwrap().remove("region");
     let mut all_wrong = changed("/user_id", json!(7));
@@ -109,7 +109,7 @@ fn every_place_of_a_wrong_payload_is_reported() {
         (changed("/lines/0/quantity", json!("two")), &["/lines/0/quantity"]),
         (changed("/lines/0/quantity", json!(1.5)), &["/lines/0/quantity"]),
         (changed("/payment/0/method", json!("cash")), &["/payment/0/method"]),
-        (unknown_field, &["/lines/0/colour"]),
+        (unknown_field, &["/lines/0/color"]),
         (missing_field, &["/address/region"]),
         (all_wrong, &["/lines", "/user_id"]),
     ];

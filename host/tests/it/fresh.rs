@@ -89,7 +89,7 @@ fn every_answer_says_what_it_reflects_and_so_does_every_no() {
     for reply in [&refused, &stale, &unknown, &get_at(&host, "/products", &other)] {
         assert_eq!(reply.header(POSITION), Some(&*other), "{}", reply.text);
     }
-    assert_eq!(host.get_with("/products?colour=red", &[(POSITION, &written)]).header(POSITION), None);
+    assert_eq!(host.get_with("/products?color=red", &[(POSITION, &written)]).header(POSITION), None);
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn sagas_are_listed_newest_first_and_by_what_they_are() {
     assert_eq!((listed(&first), &first["next"]), (vec![ids[2].clone(), ids[1].clone()], &json!(ids[1])));
     assert_eq!(listed(&list(&format!("?limit=2&after={}", ids[1]))), [&*ids[0]]);
     assert_eq!(listed(&list("?state=running")), Vec::<String>::new());
-    for refused in ["?state=stuck", "?limit=0", "?colour=red"] {
+    for refused in ["?state=stuck", "?limit=0", "?color=red"] {
         host.get(&format!("/admin/sagas{refused}")).problem(400, "invalid-parameter");
     }
 

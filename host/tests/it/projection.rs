@@ -169,7 +169,7 @@ async fn every_question_without_an_answer_says_why() {
         ("product", json!({"id": "chair"}), "not-found: There is no product with the id chair."),
         ("product", json!({"id": "a/b"}), "invalid-arguments: "),
         ("product", json!({"name": "desk"}), "invalid-arguments: "),
-        ("products", json!({"colour": "red"}), "invalid-arguments: "),
+        ("products", json!({"color": "red"}), "invalid-arguments: "),
         ("orders", json!({}), "there is no query orders of inventory"),
     ];
     for (query, arguments, expected) in table {

@@ -35,8 +35,8 @@ const BURST: usize = 40;
 const CLIENTS: usize = 8;
 /// Shrinking ends after this time, and the smallest failure so far is reported.
 const SHRINK_LIMIT_MS: u32 = 180_000;
-/// How often a smaller case runs before it counts as passing: a failure may depend on which client comes
-/// first.
+/// The number of runs after which a smaller case counts as passing: a failure may depend on which client
+/// comes first.
 const SHRINK_ATTEMPTS: usize = 4;
 
 /// The products, with their prices. A card is declined for four of the third; the last one is unknown at

@@ -119,17 +119,17 @@ fn a_delivery_can_be_held_and_started_again() {
 fn what_is_undone_depends_on_the_status() {
     type Expected = Result<Option<Event>, &'static str>;
     const NOTHING: Expected = Ok(None);
-    const PERSON: Expected = Err("not-compensable");
+    const OPERATOR: Expected = Err("not-compensable");
     let by = |event: Event| -> Expected { Ok(Some(event)) };
     let (held, resumed) = (happened("delivery-held"), happened("delivery-resumed"));
     let (started, cancelled) = (happened("delivery-start-requested"), happened("delivery-cancelled"));
     let calls_off = || by(cancelled.clone());
     // In the order of STATUSES.
     let table = [
-        ("schedule", scheduled(), [calls_off(), calls_off(), calls_off(), PERSON, PERSON, NOTHING]),
+        ("schedule", scheduled(), [calls_off(), calls_off(), calls_off(), OPERATOR, OPERATOR, NOTHING]),
         ("hold", held.clone(), [NOTHING, by(resumed.clone()), NOTHING, NOTHING, NOTHING, NOTHING]),
-        ("resume", resumed, [by(held), NOTHING, PERSON, PERSON, PERSON, NOTHING]),
-        ("start", started, [NOTHING, NOTHING, by(refused()), PERSON, PERSON, NOTHING]),
+        ("resume", resumed, [by(held), NOTHING, OPERATOR, OPERATOR, OPERATOR, NOTHING]),
+        ("start", started, [NOTHING, NOTHING, by(refused()), OPERATOR, OPERATOR, NOTHING]),
         ("cancel", cancelled.clone(), [NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, by(scheduled())]),
     ];
     for (command, done, expected) in table {

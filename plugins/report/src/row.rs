@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kontor_sdk::{db, prelude::*};
 
-/// A row of `orders`. What belongs to the order itself is there from `order-created` on.
+/// A row of `orders`. The members of the order itself are set from `order-created` on.
 #[derive(Clone, Default, Deserialize)]
 pub(crate) struct Order {
     pub(crate) number: i64,

@@ -110,7 +110,7 @@ async fn check_well(component: &Component) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_misbehaviour_is_a_fault_that_says_what_happened_and_where() {
+async fn every_misbehavior_is_a_fault_that_says_what_happened_and_where() {
     let bench = Bench::new().await;
     check_well(&bench.component).await;
     let table: &[(&str, FaultKind, &[&str])] = &[

@@ -28,7 +28,7 @@ fn failure(events: &[Happened], query: &str, arguments: Value) -> String {
 #[test]
 fn what_is_as_expected_passes() {
     unruly().query("last", json!({})).then(json!({"number": null}));
-    unruly().query("last", json!({"colour": "red"})).then_rejected("invalid-arguments");
+    unruly().query("last", json!({"color": "red"})).then_rejected("invalid-arguments");
 }
 
 #[test]

@@ -147,8 +147,8 @@ fn a_test_that_cannot_run_says_why() {
         drop(beast().when_undone("pose", [], "changed-my-mind"));
     });
     check_failure(&["no-such.wasm", "cargo xtask build"], || drop(Service::load("no-such")));
-    check_failure(&[r#"does not ask for the configuration "colour""#], || {
-        drop(unruly().config("colour", json!("red")).aggregate("beast", "b1").when("wait", json!({})));
+    check_failure(&[r#"does not ask for the configuration "color""#], || {
+        drop(unruly().config("color", json!("red")).aggregate("beast", "b1").when("wait", json!({})));
     });
     check_failure(&[r#"the service unruly has no aggregate "lamb""#], || {
         drop(unruly().aggregate("lamb", "l1").when("wait", json!({})));

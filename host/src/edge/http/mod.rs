@@ -40,6 +40,7 @@ use futures::FutureExt as _;
 use matchit::Params;
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
+use tracing::Instrument as _;
 
 pub use self::host_routes::reserved_routes;
 use self::route::{Head, HostRoute, decode_placeholder};
@@ -182,8 +183,9 @@ impl HttpServer {
             Found::Endpoint(endpoint, _) => (endpoint.path.as_str(), &tables.routes.metrics[endpoint.index]),
             Found::OtherMethod(_) | Found::Nothing => (UNMATCHED, &self.unmatched),
         };
+        let span = tracing::info_span!("request", id = %request_id, route);
         let work = self.route_request(&tables, found, &parts, request_id.clone(), &mut body);
-        let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+        let outcome = AssertUnwindSafe(work.instrument(span)).catch_unwind().await.unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
             tracing::error!(route, %request_id, panic = message, "a handler panicked; answered with 500");

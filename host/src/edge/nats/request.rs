@@ -13,6 +13,7 @@ use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use super::table::{Does, Endpoint};
 use crate::contract::{
@@ -39,7 +40,8 @@ pub(super) async fn answer(
     message: &Message,
     stopping: watch::Receiver<bool>,
 ) -> Answer {
-    match execute_or_query(edge, endpoint, message, stopping).await {
+    let span = tracing::info_span!("request", subject = endpoint.subject);
+    match execute_or_query(edge, endpoint, message, stopping).instrument(span).await {
         Ok(answer) => answer,
         Err(problem) => {
             if problem.status().is_server_error() {
