@@ -32,7 +32,7 @@ Commands:
   build            Build the plugins into target/plugins/, the fixtures of the tests, and the host
   run              Build, then run `kontor serve` with the plugins in the root of the repository
   cluster          Build, then run three hosts on one log that three nats-servers keep, until Ctrl-C
-  test             Check formats and lints, build the plugins, fetch a nats-server, run all tests
+  test             Run all checks of the repository itself, lints, documentation and all tests
   bless            Rewrite the snapshots of tests and the generated documents
 
 Checks:

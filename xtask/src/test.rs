@@ -4,10 +4,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use crate::cargo::{Workspace, succeed};
-use crate::nats;
-use crate::new_service;
-use crate::plugins;
-use crate::{ALL, Result};
+use crate::{ALL, Result, layers, links, nats, new_service, plugins, tidy};
 
 /// The manifest of the bench, which is outside of the workspace so that it slows no other build.
 pub(crate) const BENCH: &str = "bench/Cargo.toml";
@@ -21,9 +18,16 @@ pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result
         cargo("format", &["fmt", "--all", "--check"])?;
         cargo("format", &["fmt", "--manifest-path", BENCH, "--check"])
     })?;
+    stage("layers", || layers::check(workspace))?;
+    stage("tidy", || tidy::check(workspace))?;
+    stage("links", || links::check(workspace))?;
     stage("lints", || {
         cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
         cargo("lints", &["clippy", "--manifest-path", BENCH, "--all-targets", "--", "--deny", "warnings"])
+    })?;
+    stage("documentation", || {
+        let mut doc = workspace.cargo(&["doc", "--workspace", "--no-deps"]);
+        succeed("documentation", doc.env("RUSTDOCFLAGS", "--deny warnings"))
     })?;
     stage("plugins", || plugins::build(workspace, ALL))?;
     stage("nats-server", || nats::ensure(workspace))?;
