@@ -84,7 +84,8 @@ impl Connection {
             let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
             let failure = failure.as_ref().map(|failure| format!(" ({failure})")).unwrap_or_default();
             format!(
-                "NATS at {} does not answer{failure}: nothing is published, and commands come in by HTTP only",
+                "NATS at {} does not answer{failure}: nothing is published, and commands come in by HTTP \
+                 only",
                 self.url
             )
         })

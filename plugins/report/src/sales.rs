@@ -62,8 +62,8 @@ enum Of {
 impl Query for Sales {
     const NAME: &str = "sales";
     const DESCRIPTION: &str = "Sales, from the orders that stand: those that are confirmed, or were and are \
-        being changed or deleted now. Pending, cancelled and deleted orders do not count. Lists products in the \
-        order of their ids, or days, the last one first.";
+        being changed or deleted now. Pending, cancelled and deleted orders do not count. Lists products in \
+        the order of their ids, or days, the last one first.";
     type Answer = Page<Total>;
 
     fn answer(self) -> Result<Page<Total>, Error> {
