@@ -9,8 +9,6 @@ use crate::model::{Json, NewEvent, Position, SagaId, StreamId, Version};
 
 pub use dispatch::{Dispatch, DispatchDeps, Submit};
 pub use error::CommandError;
-/// The former name, for rooms that do not have an error of their own yet.
-pub use error::CommandError as CallError;
 pub use states::{StateCache, Viewed};
 
 /// The maximum numbers of waiting commands.

@@ -1,5 +1,5 @@
 //! The error of a query, and the problem that a caller gets for it.
-use crate::aggregate::CallError;
+use crate::aggregate::CommandError;
 use crate::contract::{Problem, ProblemCode};
 use crate::error::{Chain, Fault};
 use crate::log::ReadError;
@@ -49,7 +49,7 @@ pub enum QueryError {
     Log(#[from] ReadError),
     /// The aggregate's state cannot be loaded for another reason.
     #[error(transparent)]
-    View(CallError),
+    View(CommandError),
 }
 
 impl QueryError {
@@ -62,13 +62,13 @@ impl QueryError {
     }
 }
 
-impl From<CallError> for QueryError {
-    fn from(error: CallError) -> Self {
+impl From<CommandError> for QueryError {
+    fn from(error: CommandError) -> Self {
         match error {
-            CallError::Rejected(rejection) => rejection.into(),
-            CallError::Unknown(what) => Self::NotDeployed(what),
-            CallError::Fault(fault) => fault.into(),
-            CallError::Read(error) => error.into(),
+            CommandError::Rejected(rejection) => rejection.into(),
+            CommandError::Unknown(what) => Self::NotDeployed(what),
+            CommandError::Fault(fault) => fault.into(),
+            CommandError::Read(error) => error.into(),
             other => Self::View(other),
         }
     }
@@ -162,10 +162,10 @@ mod tests {
 
     #[test]
     fn a_view_and_a_query_have_the_same_problems() {
-        check(CallError::Unknown("aggregate order".to_owned()), 404, "not-deployed", false);
-        check(CallError::Read(unreadable()), 503, "log-unavailable", true);
-        check(CallError::Fault(fault(FaultKind::Memory)), 500, "component-out-of-memory", false);
-        check(CallError::ShuttingDown, 503, "shutting-down", true);
+        check(CommandError::Unknown("aggregate order".to_owned()), 404, "not-deployed", false);
+        check(CommandError::Read(unreadable()), 503, "log-unavailable", true);
+        check(CommandError::Fault(fault(FaultKind::Memory)), 500, "component-out-of-memory", false);
+        check(CommandError::ShuttingDown, 503, "shutting-down", true);
     }
 
     fn body(problem: &Problem) -> Value {

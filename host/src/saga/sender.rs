@@ -12,7 +12,7 @@ use super::index::SagaHandle;
 use super::inner::Inner;
 use super::record::actor;
 use super::retry::Phase;
-use crate::aggregate::{Accepted, CallError};
+use crate::aggregate::{Accepted, CommandError};
 use crate::clock::{Stopwatch, millis};
 use crate::cluster::Lease;
 use crate::error::Chain;
@@ -107,14 +107,14 @@ impl Sender {
     async fn attempt(&self, command: Command, phase: Phase) -> Result<Attempt<Accepted>, Relinquished> {
         Ok(match self.inner.deps.commands.submit(command).await {
             Ok(accepted) => Attempt::Over(StepResult::Accepted(accepted)),
-            Err(CallError::Rejected(rejection)) if phase == Phase::BeforePivot => {
+            Err(CommandError::Rejected(rejection)) if phase == Phase::BeforePivot => {
                 Attempt::Over(StepResult::Rejected(rejection))
             }
-            Err(CallError::ShuttingDown) => return Err(Relinquished),
-            Err(error @ (CallError::Busy { .. } | CallError::Append(_) | CallError::Read(_))) => {
+            Err(CommandError::ShuttingDown) => return Err(Relinquished),
+            Err(error @ (CommandError::Busy { .. } | CommandError::Append(_) | CommandError::Read(_))) => {
                 Attempt::Held(Chain(&error).to_string())
             }
-            Err(CallError::Fault(fault)) => {
+            Err(CommandError::Fault(fault)) => {
                 let cause: String = fault.cause().chars().take(MAX_CAUSE).collect();
                 Attempt::Over(StepResult::Failed(format!("{fault}: {cause}")))
             }

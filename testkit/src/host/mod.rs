@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use kontor::aggregate::{Accepted, CallError, Dispatch, DispatchDeps, DispatchLimits, StateCache, Submit};
+use kontor::aggregate::{Accepted, CommandError, Dispatch, DispatchDeps, DispatchLimits, StateCache, Submit};
 use kontor::cluster::Cluster;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
@@ -214,12 +214,12 @@ impl Host {
     }
 
     /// Sends a command under a new key.
-    pub fn send(&self, command: &crate::Command) -> Result<Accepted, CallError> {
+    pub fn send(&self, command: &crate::Command) -> Result<Accepted, CommandError> {
         self.run(self.submit(CommandId::new(), command))
     }
 
     /// Sends commands all at once, each under a new key.
-    pub fn send_all(&self, commands: &[crate::Command]) -> Result<Vec<Accepted>, CallError> {
+    pub fn send_all(&self, commands: &[crate::Command]) -> Result<Vec<Accepted>, CommandError> {
         let sent = commands.iter().map(|command| self.submit(CommandId::new(), command));
         self.run(try_join_all(sent))
     }
@@ -228,7 +228,7 @@ impl Host {
         &self,
         id: CommandId,
         command: &crate::Command,
-    ) -> Result<Accepted, CallError> {
+    ) -> Result<Accepted, CommandError> {
         let command = Command {
             origin: Origin { actor: "tester".into(), correlation_id: id.shared().into(), causation_id: None },
             id,

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use kontor::aggregate::{Accepted, CallError, Submit};
+use kontor::aggregate::{Accepted, CommandError, Submit};
 use kontor::error::{Fault, FaultKind};
 use kontor::log::AppendError;
 use kontor::model::{Command, Json, Rejection};
@@ -108,7 +108,7 @@ fn rejection() -> Rejection {
 
 #[async_trait]
 impl Submit for Meddler {
-    async fn submit(&self, command: Command) -> Result<Accepted, CallError> {
+    async fn submit(&self, command: Command) -> Result<Accepted, CommandError> {
         match self.plan.next(point_of_command(&command)) {
             None => self.commands.submit(command).await,
             Some(Mishap::Rejected) => Err(rejection().into()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kontor::aggregate::{Accepted, CallError, Submit};
+use kontor::aggregate::{Accepted, CommandError, Submit};
 use kontor::cluster::Cluster;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::error::{Fault, FaultKind, with_causes};
@@ -197,7 +197,7 @@ struct Scripted {
 
 #[async_trait]
 impl Submit for Scripted {
-    async fn submit(&self, command: Command) -> Result<Accepted, CallError> {
+    async fn submit(&self, command: Command) -> Result<Accepted, CommandError> {
         let step =
             command.id.as_str().strip_prefix(self.saga.as_str()).and_then(|step| step.strip_prefix('/'));
         let view = match self.script.get(step.unwrap_or_default()) {
