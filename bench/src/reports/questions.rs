@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
-use kontor::aggregate::States;
+use kontor::aggregate::StateCache;
 use kontor::clock::SystemClock;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
@@ -14,7 +14,6 @@ use kontor::model::Json;
 use kontor::projection::{ProjectionDeps, Projections};
 use kontor::query::{Queries, QueryDeps, QueryLimits};
 use kontor::runtime::{Component, Runtime};
-use kontor::aggregate::StateCache;
 use serde::Serialize;
 use serde_json::{Value, json};
 
