@@ -1,7 +1,7 @@
 //! The HTTP edge: commands and queries on the routes of the manifests, and the host's own routes.
 //!
 //! A request is matched against the [`RouteTable`] and answered by one of the files beside this one. Each
-//! response has a request id, a line in the log and a count in the metrics. Every error is a [`Problem`].
+//! response has a request id, a line in the log and a count in the metrics. Every error is a `Problem`.
 
 mod body;
 mod command;
