@@ -47,6 +47,10 @@ fn refused(host: &Host, wasm: &[u8], by: &str, says: &str) -> Vec<String> {
     serde_json::from_value(gate["findings"].clone()).unwrap_or_default()
 }
 
+/// The sentence about a component that does not know the events in the log.
+const CANNOT_FOLD: &str =
+    "the component cannot fold the events in the log: make it accept the old events, or name";
+
 #[test]
 fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
     let inventory = Inventory::new("");
@@ -106,7 +110,7 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
             "compatible",
             "the component breaks what the running version promises: restore it, or name it",
         ),
-        (variant("forgetful"), "history", "the component cannot fold the events in the log: make it accept"),
+        (variant("forgetful"), "history", CANNOT_FOLD),
         (
             fixture("unready"),
             "warm-up",

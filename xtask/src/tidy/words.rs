@@ -36,7 +36,7 @@ struct Word<'a> {
     gap: Gap,
 }
 
-/// The letters that the index goes by. No banned word is told from another by fewer.
+/// The number of letters that the index uses as its key. With fewer, more banned words would share a key.
 const KEY: usize = 4;
 
 impl Index {
