@@ -106,8 +106,8 @@ fn kill_while_it_projects(site: &Site, host: &mut Host, traffic: &Traffic) {
     assert!(before < reached && reached < behind, "killed at {reached}, between {before} and {behind}");
 }
 
-/// Rebuilds a read model by a command of `kontor`, while the host takes orders, all but `leave`, and answers
-/// queries.
+/// Rebuilds a read model by a command of `kontor`, while the host takes orders, all but `leave`. Clients query
+/// reports without a break from before the command until after the build.
 fn rebuild(
     site: &Site,
     host: &Host,
@@ -118,20 +118,18 @@ fn rebuild(
     let replaced = read_database(site);
     thread::scope(|scope| {
         scope.spawn(|| traffic.send(host, leave));
-        let output = ended(kontor(command).args(["--host", host.url()]));
-        assert!(output.status.success(), "{}", output.stderr);
-        for watch in watches {
-            scope.spawn(|| {
-                let mut looks = 0;
-                while host.get("/admin/projections/report").ok()["building"].is_object() {
-                    watch.look();
-                    looks += 1;
-                }
-                watch.look();
-                assert!(looks > 0, "it was built before anybody looked");
-            });
+        let rebuilt = scope.spawn(|| {
+            let output = ended(kontor(command).args(["--host", host.url()]));
+            assert!(output.status.success(), "{}", output.stderr);
+            while host.get("/admin/projections/report").ok()["building"].is_object() {
+                thread::yield_now();
+            }
+        });
+        while !rebuilt.is_finished() {
+            watches.iter_mut().for_each(Watch::look);
         }
     });
+    watches.iter_mut().for_each(Watch::look);
     assert_ne!(read_database(site), replaced);
 }
 
