@@ -74,7 +74,7 @@ struct Pending {
 /// The effect of a decision.
 enum Effect {
     /// Events are appended. The answer and the state hold once they are on disk.
-    Append { answer: Accepted, state: AggregateState },
+    Append { answer: Accepted, meta: Arc<Meta>, state: AggregateState },
     /// Nothing is appended.
     WithoutAppend(Answer),
 }
@@ -367,14 +367,14 @@ impl Inner {
         state.version = state.version.after(events.len());
         state.folded = after;
         let answer = Accepted {
-            saga: self.saga_started(&stream, &events, &meta),
+            saga: None,
             stream,
             version: state.version,
             position: Position::START,
             events,
             view: state.view().cloned(),
         };
-        (Effect::Append { answer, state: state.clone() }, Some(appending))
+        (Effect::Append { answer, meta, state: state.clone() }, Some(appending))
     }
 
     /// Returns the effect of an answer that appends nothing. If other hosts append too, the log must confirm
@@ -391,11 +391,18 @@ impl Inner {
         (Effect::WithoutAppend(answer), self.deps.log.is_shared().then(confirmation))
     }
 
-    /// Returns the id of the saga that a command's events start.
-    fn saga_started(&self, stream: &StreamId, events: &[NewEvent], meta: &Meta) -> Option<SagaId> {
-        let deployed = self.deps.registry.current();
+    /// Returns the id of the saga that the service of a command starts by its events, which are recorded up
+    /// to `position`. Sagas of other services are no part of the reply.
+    fn saga_started(
+        &self,
+        (stream, position): (&StreamId, Position),
+        events: &[NewEvent],
+        meta: &Meta,
+    ) -> Option<SagaId> {
+        let triggers = self.deps.registry.triggers().at(position);
         events.iter().zip(0..).find_map(|(event, index)| {
-            deployed.started_by(stream, event.name.as_str(), index, meta).map(|(id, _)| id).next()
+            let mut started = triggers.started_by(stream, &event.name, index, meta);
+            started.find(|(_, trigger)| trigger.own).map(|(id, _)| id)
         })
     }
 
@@ -433,7 +440,7 @@ impl Inner {
         let (version, position, meta) = (last.version, last.position, last.meta.clone());
         let events = events.into_iter().map(|event| NewEvent { name: event.name, payload: event.payload });
         let events = events.collect::<Vec<_>>();
-        let saga = self.saga_started(&command.stream, &events, &meta);
+        let saga = self.saga_started((&command.stream, position), &events, &meta);
         Ok(Some(Accepted { stream: command.stream.clone(), version, position, events, view, saga }))
     }
 
@@ -448,9 +455,10 @@ impl Inner {
             return;
         };
         match (effect, result) {
-            (Effect::Append { answer, state }, Some(Ok(appended))) => {
+            (Effect::Append { answer, meta, state }, Some(Ok(Appended { position }))) => {
                 self.deps.states.keep(stream, state);
-                job.answer(Ok(Accepted { position: appended.position, ..answer }));
+                let saga = self.saga_started((stream, position), &answer.events, &meta);
+                job.answer(Ok(Accepted { position, saga, ..answer }));
             }
             (Effect::Append { .. }, None) => job.answer(Err(CommandError::ShuttingDown)),
             (Effect::WithoutAppend(_), _) if chain != work.chain => work.retries.push_back(job),

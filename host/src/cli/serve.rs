@@ -173,7 +173,13 @@ mod tests {
             permissions: Permissions::default(),
         };
         let digest = Digest::of(b"component");
-        let release = Release { service: "order".into(), version: String::new(), digest, grants: Vec::new() };
+        let release = Release {
+            service: "order".into(),
+            version: String::new(),
+            digest,
+            grants: Vec::new(),
+            sagas: None,
+        };
         let running = Running { release, since: Time(0), by: "ada".into(), note: None, before: Vec::new() };
         Plugin::new(digest, &manifest, Some(&running))
     }

@@ -77,7 +77,7 @@ pub struct Event {
 }
 
 /// A kind of event, of this service or of another one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EventRef {
     /// The aggregate.
     pub aggregate: AggregateName,

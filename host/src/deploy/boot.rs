@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::directory::{self, DirectoryError};
-use super::error::RecordError;
 use super::gates::{Candidate, Examiner, Origin, Terms, Upload, examine_services, internal_requests};
 use super::rules::DeployRules;
-use super::{grants, swap, work};
+use super::{grants, work};
 use crate::clock::SharedClock;
 use crate::contract::Grant;
 use crate::deployed::{
-    Deployed, Deployments, GateOutcome, GateResult, Happened, HistoryError, Released, ServiceConflict, Store,
+    Deployed, Deployments, GateOutcome, GateResult, Happened, HistoryError, RecordError, Release, Released,
+    ServiceConflict, Store, TriggerHistory,
 };
 use crate::log::EventLog;
 use crate::model::{Digest, ServiceName, Version};
@@ -41,6 +41,8 @@ pub struct Booted {
     pub(crate) deployments: Deployments,
     /// The services that run.
     pub(crate) deployed: Deployed,
+    /// The sagas that events start, by the log.
+    pub(crate) triggers: TriggerHistory,
     /// A sentence for each file of the directory that does not run, because the log has another version of
     /// its service.
     pub differing: Vec<String>,
@@ -146,9 +148,10 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
     if let Some(gate) = gates.into_iter().find(|gate| gate.outcome == GateOutcome::Refused) {
         return Err(BootError::SideBySide(Box::new(gate)));
     }
-    boot.record(&mut deployments, &candidates).await?;
+    boot.record(&mut deployments, &running, &candidates).await?;
     boot.http.follow(deployments.origins());
-    Ok(Booted { deployments, deployed: deployed?, differing })
+    let triggers = TriggerHistory::load(&**boot.log).await?;
+    Ok(Booted { deployments, deployed: deployed?, triggers, differing })
 }
 
 impl Boot<'_> {
@@ -204,8 +207,20 @@ impl Boot<'_> {
         Ok(examiner.examine(Upload { wasm, signature }, running, terms).await)
     }
 
-    async fn record(&self, deployments: &mut Deployments, candidates: &[Candidate]) -> Result<(), BootError> {
-        let mut services = Vec::new();
+    /// Records the deployment of the candidates, and the releases of which the log does not have the sagas
+    /// yet.
+    async fn record(
+        &self,
+        deployments: &mut Deployments,
+        running: &Deployed,
+        candidates: &[Candidate],
+    ) -> Result<(), BootError> {
+        let old = deployments.running.values().map(|known| &known.release);
+        let again = old.filter(|release| release.sagas.is_none()).filter_map(|release| {
+            let component = running.service(release.service.as_str())?;
+            Some(Released { release: Release::of(component, release.grants.clone()), gates: Vec::new() })
+        });
+        let mut services: Vec<_> = again.collect();
         for candidate in candidates {
             let Some(component) = &candidate.component else { continue };
             self.store.keep_for_all(&candidate.wasm).await.map_err(BootError::Store)?;
@@ -214,7 +229,7 @@ impl Boot<'_> {
         }
         if !services.is_empty() {
             let happened = Happened::Deployed { services, note: None };
-            swap::record(&**self.log, self.clock, deployments, happened, ACTOR.into()).await?;
+            deployments.record(&**self.log, self.clock.now_ms(), happened, ACTOR.into()).await?;
         }
         Ok(())
     }

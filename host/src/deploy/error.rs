@@ -3,9 +3,7 @@
 use std::io;
 
 use super::report::Report;
-use crate::contract::Problem;
-use crate::error::Chain;
-use crate::log::AppendError;
+use crate::deployed::RecordError;
 use crate::model::Rejection;
 use crate::saga::SagaError;
 
@@ -35,45 +33,11 @@ pub enum DeployError {
     Sagas(#[from] SagaError),
 }
 
-/// The reason why a deployment is not in the log.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// Another host that shares the log was first. This one is about to see it.
-    #[error("another host has deployed something at the same time")]
-    Conflict,
-    /// The event cannot be written as JSON.
-    #[error("the event of the deployment has no JSON form")]
-    Encode(#[source] serde_json::Error),
-    /// The log does not take the event.
-    #[error(transparent)]
-    Append(AppendError),
-}
-
 impl From<RecordError> for DeployError {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::Conflict => Self::UnderWay,
             other => Self::Record(other),
-        }
-    }
-}
-
-impl From<AppendError> for RecordError {
-    fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::Conflict { .. } => Self::Conflict,
-            other => Self::Append(other),
-        }
-    }
-}
-
-impl From<RecordError> for Problem {
-    fn from(error: RecordError) -> Self {
-        match &error {
-            RecordError::Append(error) => error.into(),
-            RecordError::Conflict | RecordError::Encode(_) => {
-                Self::internal().with_log_text(Chain(&error).to_string())
-            }
         }
     }
 }

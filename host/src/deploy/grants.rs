@@ -33,12 +33,6 @@ pub(super) fn granted(
 
 /// Returns the release of a component, with those of its requests that are granted.
 pub(super) fn release(component: &Component, granted: &[Grant]) -> Release {
-    let manifest = component.manifest();
     let grants = requests(component).filter(|request| granted.contains(request));
-    Release {
-        service: manifest.service.clone(),
-        version: manifest.version.clone(),
-        digest: component.digest(),
-        grants: grants.map(|grant| grant.to_string()).collect(),
-    }
+    Release::of(component, grants.map(|grant| grant.to_string()).collect())
 }

@@ -20,7 +20,7 @@ pub use boot::{BootError, Booted};
 pub use deployer::{DeployDeps, Deployer};
 pub use directory::DirectoryError;
 pub(crate) use directory::MAX_COMPONENT_BYTES;
-pub use error::{DeployError, RecordError};
+pub use error::DeployError;
 pub use follower::{FollowError, Follower};
 pub use gates::Upload;
 pub use report::{HostReport, Report, ServiceReport};

@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::deployer::{Deployer, Status};
-use super::error::{DeployError, RecordError};
+use super::error::DeployError;
 use super::gates::Candidate;
 use super::report::HostReport;
-use crate::clock::{SharedClock, Time};
 use crate::cluster::Member;
-use crate::deployed::{self, Deployed, Deployments, Happened, Running};
+use crate::deployed::{Deployed, Deployments, Happened, Running};
 use crate::error::Chain;
-use crate::log::{Append, EventLog};
-use crate::model::{Actor, CommandId, Meta, event_of};
+use crate::model::Actor;
 use crate::runtime::Component;
 use crate::saga::ReplayedSaga;
 
@@ -50,7 +48,8 @@ impl Deployer {
             deps.store.share(&candidate.wasm).await.map_err(DeployError::Store)?;
         }
         let watched = happened.is_watched();
-        record(&*deps.log, &deps.clock, deployments, happened, actor).await?;
+        let position = deployments.record(&*deps.log, deps.clock.now_ms(), happened, actor).await?;
+        deps.registry.triggers().add(position, deployments);
         let components = candidates.into_iter();
         let components =
             components.filter_map(|candidate| Some((candidate.component?, candidate.rehearsed))).collect();
@@ -119,32 +118,4 @@ impl Deployer {
         };
         hosts.into_iter().map(report).collect()
     }
-}
-
-/// Appends an event to the stream of deployments.
-pub(super) async fn record(
-    log: &dyn EventLog,
-    clock: &SharedClock,
-    deployments: &mut Deployments,
-    happened: Happened,
-    actor: Actor,
-) -> Result<(), RecordError> {
-    let event = event_of(&happened).map_err(RecordError::Encode)?;
-    let time_ms = clock.now_ms();
-    let command_id = CommandId::new();
-    let meta = Meta {
-        correlation_id: command_id.shared().into(),
-        command_id,
-        command: event.name.shared().into(),
-        fingerprint: 0,
-        causation_id: None,
-        digest: None,
-        time_ms,
-        actor: actor.clone(),
-    };
-    let expected = deployments.version;
-    let append = Append { stream: deployed::stream(), expected, events: vec![event], meta: Arc::new(meta) };
-    log.append(vec![append]).await?;
-    deployments.apply(expected.next(), Time(time_ms), &actor, happened);
-    Ok(())
 }

@@ -2,15 +2,20 @@
 //! append.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::gate_result::GateResult;
+use super::triggers::{ReleasedSaga, TriggerHistory};
 use crate::clock::Time;
 use crate::contract::{Grant, HttpOrigin, Problem};
 use crate::error::Chain;
-use crate::log::{EventLog, MAX_PAGE, ReadError};
-use crate::model::{Actor, Digest, Recorded, ServiceName, StreamId, Version, variant_of};
+use crate::log::{Append, AppendError, Appended, EventLog, MAX_PAGE, ReadError};
+use crate::model::{
+    Actor, CommandId, Digest, Meta, Position, Recorded, ServiceName, StreamId, Version, event_of, variant_of,
+};
+use crate::runtime::Component;
 
 /// The stream of the deployments.
 const STREAM: &str = "deployment/services";
@@ -31,6 +36,10 @@ pub struct Release {
     /// are not among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<String>,
+    /// The sagas of the component; `None` if a version of Kontor that did not record them has written the
+    /// release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sagas: Option<Vec<ReleasedSaga>>,
 }
 
 /// One event of the stream. The stored event's name is the variant's, its payload the variant's fields.
@@ -60,6 +69,12 @@ pub(crate) enum Happened {
 }
 
 impl Happened {
+    /// Reads an event of the stream.
+    pub(crate) fn of(event: &Recorded) -> Result<Self, HistoryError> {
+        let happened = variant_of(event.name.as_str(), &event.payload);
+        happened.map_err(|source| HistoryError::Format { version: event.version, source })
+    }
+
     /// Returns whether a version that faults after this event is rolled back. An earlier release has been
     /// watched before.
     pub(crate) fn is_watched(&self) -> bool {
@@ -182,14 +197,59 @@ pub(crate) async fn history(
     limit: usize,
 ) -> Result<Vec<(Recorded, Happened)>, HistoryError> {
     let events = log.read(&stream(), after, limit).await?;
-    let read = events.into_iter().map(|event| match variant_of(event.name.as_str(), &event.payload) {
-        Ok(happened) => Ok((event, happened)),
-        Err(source) => Err(HistoryError::Format { version: event.version, source }),
-    });
-    read.collect()
+    events.into_iter().map(|event| Ok((event.clone(), Happened::of(&event)?))).collect()
+}
+
+/// The reason why a deployment is not in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The deployments before it cannot be read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// Another host that shares the log was first. This one is about to see it.
+    #[error("another host has deployed something at the same time")]
+    Conflict,
+    /// The event cannot be written as JSON.
+    #[error("the event of the deployment has no JSON form")]
+    Encode(#[source] serde_json::Error),
+    /// The log does not take the event.
+    #[error(transparent)]
+    Append(AppendError),
+}
+
+impl From<AppendError> for RecordError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Conflict { .. } => Self::Conflict,
+            other => Self::Append(other),
+        }
+    }
+}
+
+impl From<RecordError> for Problem {
+    fn from(error: RecordError) -> Self {
+        match &error {
+            RecordError::Append(error) => error.into(),
+            RecordError::History(_) | RecordError::Conflict | RecordError::Encode(_) => {
+                Self::internal().with_log_text(Chain(&error).to_string())
+            }
+        }
+    }
 }
 
 impl Release {
+    /// Returns the release of a component. `grants`: those of its requests that are granted.
+    pub(crate) fn of(component: &Component, grants: Vec<String>) -> Self {
+        let manifest = component.manifest();
+        Self {
+            service: manifest.service.clone(),
+            version: manifest.version.clone(),
+            digest: component.digest(),
+            grants,
+            sagas: Some(ReleasedSaga::of(manifest)),
+        }
+    }
+
     /// Returns the grants that this host can read. A newer host may have written others.
     pub(crate) fn granted(&self) -> impl Iterator<Item = Grant> + '_ {
         self.grants.iter().filter_map(|grant| grant.parse().ok())
@@ -213,13 +273,17 @@ impl Deployments {
     /// Reads all deployments in the log.
     pub(crate) async fn load(log: &dyn EventLog) -> Result<Self, HistoryError> {
         let mut deployments = Self::default();
-        deployments.read_on(log).await?;
+        deployments.read_on(log, &TriggerHistory::default()).await?;
         Ok(deployments)
     }
 
-    /// Applies the events that are new in the log. Returns whether the last one is watched, or none if there
-    /// are none.
-    pub(crate) async fn read_on(&mut self, log: &dyn EventLog) -> Result<Option<bool>, HistoryError> {
+    /// Applies the events that are new in the log, to these triggers too. Returns whether the last one is
+    /// watched, or none if there are none.
+    pub(crate) async fn read_on(
+        &mut self,
+        log: &dyn EventLog,
+        triggers: &TriggerHistory,
+    ) -> Result<Option<bool>, HistoryError> {
         let mut watched = None;
         loop {
             let page = history(log, self.version, MAX_PAGE).await?;
@@ -228,13 +292,45 @@ impl Deployments {
             }
             for (event, happened) in page {
                 watched = Some(happened.is_watched());
-                self.apply(event.version, Time(event.meta.time_ms), &event.meta.actor, happened);
+                self.apply(&event, happened);
+                triggers.add(event.position, self);
             }
         }
     }
 
+    /// Appends an event, and applies it. Returns its position.
+    pub(crate) async fn record(
+        &mut self,
+        log: &dyn EventLog,
+        time_ms: u64,
+        happened: Happened,
+        actor: Actor,
+    ) -> Result<Position, RecordError> {
+        let event = event_of(&happened).map_err(RecordError::Encode)?;
+        let command_id = CommandId::new();
+        let meta = Meta {
+            correlation_id: command_id.shared().into(),
+            command_id,
+            command: event.name.shared().into(),
+            fingerprint: 0,
+            causation_id: None,
+            digest: None,
+            time_ms,
+            actor: actor.clone(),
+        };
+        let expected = self.version;
+        let append = Append { stream: stream(), expected, events: vec![event], meta: Arc::new(meta) };
+        let Appended { position } = log.append(vec![append]).await?;
+        self.happen(expected.next(), Time(time_ms), &actor, happened);
+        Ok(position)
+    }
+
     /// Applies one event.
-    pub(crate) fn apply(&mut self, version: Version, since: Time, by: &Actor, happened: Happened) {
+    pub(crate) fn apply(&mut self, event: &Recorded, happened: Happened) {
+        self.happen(event.version, Time(event.meta.time_ms), &event.meta.actor, happened);
+    }
+
+    fn happen(&mut self, version: Version, since: Time, by: &Actor, happened: Happened) {
         self.version = version;
         match happened {
             Happened::Deployed { services, note } => {
@@ -340,7 +436,8 @@ mod tests {
 
     fn release(version: &str) -> Release {
         let digest = Digest::of(version.as_bytes());
-        Release { service: "order".into(), version: version.to_owned(), digest, grants: Vec::new() }
+        let (service, version) = ("order".into(), version.to_owned());
+        Release { service, version, digest, grants: Vec::new(), sagas: None }
     }
 
     fn deployed(version: &str) -> Happened {
@@ -376,7 +473,7 @@ mod tests {
         for (events, expected) in table {
             let mut deployments = Deployments::default();
             for (version, happened) in (1..).map(Version::new).zip(events) {
-                deployments.apply(version, Time(7), &"ada".into(), happened.clone());
+                deployments.happen(version, Time(7), &"ada".into(), happened.clone());
             }
             let running = deployments.running.get("order");
             let versions = running.map(|running| {

@@ -6,10 +6,13 @@ mod deployment;
 mod gate_result;
 mod registry;
 mod store;
+mod triggers;
 
 pub use component_store_nats::Bucket;
-pub use deployment::{ActName, HistoryEntry, Release, Running};
-pub(crate) use deployment::{Deployments, Happened, HistoryError, Released, history, releases, stream};
+pub use deployment::{ActName, HistoryEntry, HistoryError, RecordError, Release, Running};
+pub(crate) use deployment::{Deployments, Happened, Released, history, releases};
 pub use gate_result::{GateName, GateOutcome, GateResult};
-pub use registry::{Deployed, Registry, ServiceConflict, Trigger};
+pub use registry::{Deployed, Registry, ServiceConflict};
 pub use store::{Components, PastError, Store};
+pub(crate) use triggers::FollowedTriggers;
+pub use triggers::{ReleasedSaga, Trigger, TriggerHistory, Triggers};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::contract::EventRef;
-use crate::model::{AggregateName, EventName, Meta, SagaId, SagaName, ServiceName, StreamId, event_id};
+use super::triggers::TriggerHistory;
+use crate::model::{AggregateName, ServiceName};
 use crate::runtime::Component;
 
 /// The services that run together. A set never changes; another one replaces it.
@@ -17,17 +17,6 @@ pub struct Deployed {
     services: BTreeMap<ServiceName, Component>,
     /// The service of each aggregate, by the aggregate's name.
     aggregates: HashMap<AggregateName, Component>,
-    /// The sagas that an event starts, by the aggregate's name and the event's.
-    triggers: HashMap<AggregateName, HashMap<EventName, Vec<Trigger>>>,
-}
-
-/// A saga that an event starts.
-#[derive(Clone)]
-pub struct Trigger {
-    /// The component that has the saga.
-    pub component: Component,
-    /// The name of the saga.
-    pub saga: SagaName,
 }
 
 /// The reason why services cannot run side by side.
@@ -69,11 +58,6 @@ impl Deployed {
                 });
             }
         }
-        for saga in &manifest.sagas {
-            let EventRef { aggregate, event } = saga.starts_on.clone();
-            let trigger = Trigger { component: component.clone(), saga: saga.name.clone() };
-            self.triggers.entry(aggregate).or_default().entry(event).or_default().push(trigger);
-        }
         match self.services.insert(manifest.service.clone(), component) {
             None => Ok(()),
             Some(_) => Err(ServiceConflict::Service(manifest.service.clone())),
@@ -102,35 +86,25 @@ impl Deployed {
     pub fn owner(&self, aggregate: &str) -> Option<&Component> {
         self.aggregates.get(aggregate)
     }
-
-    /// Returns the sagas that an event starts, each with the id of its run. `index` is the event's place
-    /// among those of its command.
-    pub fn started_by(
-        &self,
-        stream: &StreamId,
-        event: &str,
-        index: u32,
-        meta: &Meta,
-    ) -> impl Iterator<Item = (SagaId, &Trigger)> {
-        let triggers = self.triggers.get(stream.aggregate()).and_then(|events| events.get(event));
-        triggers.into_iter().flatten().map(move |trigger| {
-            let id = event_id(&meta.command_id, index);
-            (SagaId::started_by(&id, &trigger.saga, meta.time_ms), trigger)
-        })
-    }
 }
 
-/// The set of services that runs.
+/// The set of services that runs, and the sagas that events start by the log.
 #[derive(Default)]
 pub struct Registry {
     current: ArcSwap<Deployed>,
     changes: watch::Sender<()>,
+    triggers: TriggerHistory,
 }
 
 impl Registry {
-    /// Returns a registry in which a set runs.
-    pub fn of(deployed: Deployed) -> Self {
-        Self { current: ArcSwap::from_pointee(deployed), ..Self::default() }
+    /// Returns a registry in which a set runs. `triggers`: those of the log.
+    pub fn of(deployed: Deployed, triggers: TriggerHistory) -> Self {
+        Self { current: ArcSwap::from_pointee(deployed), triggers, ..Self::default() }
+    }
+
+    /// Returns the sagas that events start, by the deployments in the log.
+    pub fn triggers(&self) -> &TriggerHistory {
+        &self.triggers
     }
 
     /// Returns the running set.

@@ -1,10 +1,10 @@
 //! Conversions between SQLite's values and the types of places and names. SQLite's largest integer is half of
 //! the largest place.
 
-use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use super::Sequence;
-use crate::model::{NodeId, Position, SagaId, SagaName, ServiceName, Version};
+use crate::model::{Digest, NodeId, Position, SagaId, SagaName, ServiceName, Version};
 
 macro_rules! as_integer {
     ($($place:ty),+) => {$(
@@ -39,6 +39,18 @@ macro_rules! as_text {
             }
         }
     )+};
+}
+
+impl ToSql for Digest {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.to_string().into())
+    }
+}
+
+impl FromSql for Digest {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_str()?.parse().map_err(FromSqlError::other)
+    }
 }
 
 as_text!(NodeId, SagaId, SagaName, ServiceName);

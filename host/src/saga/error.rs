@@ -5,7 +5,7 @@ use super::runner::RunError;
 use crate::contract::{Problem, ProblemCode};
 use crate::error::Chain;
 use crate::log::{AppendError, ReadError};
-use crate::model::{Rejection, ServiceName};
+use crate::model::Rejection;
 
 /// The reason why the sagas cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +42,6 @@ pub enum SagaError {
     /// The log lacks the event by which the saga started.
     #[error("the event that started the saga is not in the log")]
     NoTrigger,
-    /// The saga has not begun, and its service is not deployed.
-    #[error("the service {0} is not deployed")]
-    NoService(ServiceName),
 }
 
 impl From<RecordError> for SagaError {
@@ -65,7 +62,6 @@ impl From<RunError> for SagaError {
         match error {
             RunError::Record(error) => error.into(),
             RunError::Relinquished(_) => Self::ShuttingDown,
-            RunError::NoService(service) => Self::NoService(service),
             RunError::NoTrigger => Self::NoTrigger,
         }
     }
@@ -83,7 +79,6 @@ impl From<SagaError> for Problem {
             SagaError::Journal(_) => unavailable("The journal of the saga cannot be read."),
             SagaError::Index(_) => unavailable("The index of sagas cannot be read."),
             SagaError::NoTrigger => unavailable("The event that started the saga is not in the log."),
-            SagaError::NoService(_) => unavailable("The service of the saga is not deployed."),
         };
         problem.with_log_text(Chain(&error).to_string())
     }

@@ -1,90 +1,151 @@
 //! Follows the log: starts and wakes the sagas of its events, and notifies the callers that wait for them.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::index::{Change, Listed, SagaHandle, UnfinishedSaga};
 use super::inner::Inner;
 use super::sender::Relinquished;
-use super::{LOG_PAUSE, SagaStatus, record};
-use crate::deployed::Deployed;
+use super::{LOG_PAUSE, SagaStatus, entry, record};
+use crate::deployed::FollowedTriggers;
 use crate::error::Chain;
 use crate::log::Subscription;
-use crate::model::{Recorded, SAGA, SagaId, StreamId};
+use crate::model::{Position, Recorded, SAGA, SagaId, StreamId};
+
+/// The follower of the log. It writes the index only, until it has reached the end that the log had at the
+/// start: so a lost index is rebuilt without a run of the sagas that have ended.
+struct Follower {
+    inner: Arc<Inner>,
+    /// The sagas that the next event starts.
+    triggers: FollowedTriggers,
+    /// True once the unfinished sagas run.
+    live: bool,
+}
 
 impl Inner {
-    /// Runs the unfinished sagas, then those that the log's events start or wake.
-    pub(super) async fn follow(
-        self: Arc<Self>,
-        unfinished: Vec<Arc<SagaHandle>>,
-        mut subscription: Subscription,
-    ) {
-        if !unfinished.is_empty() {
-            tracing::info!(sagas = unfinished.len(), "resuming the sagas that have not ended");
-        }
-        for handle in unfinished {
-            if self.spawn(handle, None).await.is_err() {
+    /// Follows the log from a position on: runs the unfinished sagas, then those that events start or wake.
+    pub(super) async fn follow(self: Arc<Self>, after: Position) {
+        let triggers = loop {
+            match FollowedTriggers::at(&*self.deps.log, after).await {
+                Ok(triggers) => break triggers,
+                Err(error) => unreadable(&error),
+            }
+            if self.pause(LOG_PAUSE).await.is_err() {
                 return;
             }
-        }
-        let mut members = self.deps.cluster.changed();
+        };
+        let subscription = Subscription::new(self.deps.log.clone(), after);
+        let mut follower = Follower { inner: self, triggers, live: false };
+        // Err: the host is stopping.
+        let _ = follower.follow(subscription).await;
+    }
+}
+
+fn unreadable(error: &(dyn std::error::Error + 'static)) {
+    tracing::error!(error = %Chain(error), "cannot read the log; no sagas start until it can be read");
+}
+
+impl Follower {
+    /// Returns when the log is closed.
+    async fn follow(&mut self, mut subscription: Subscription) -> Result<(), Relinquished> {
+        let inner = self.inner.clone();
+        let mut members = inner.deps.cluster.changed();
+        let followed = *inner.followed.borrow();
+        self.go_live(followed).await?;
         loop {
             let page = tokio::select! {
                 biased;
-                () = self.stopped() => return,
-                Ok(()) = members.changed() => {
-                    if self.take_over().await.is_err() {
-                        return;
+                () = inner.stopped() => return Err(Relinquished),
+                Ok(()) = members.changed(), if self.live => {
+                    let taken = inner.run_unfinished().await?;
+                    if taken > 0 {
+                        tracing::info!(sagas = taken, "taking over the sagas that this host owns now");
                     }
                     continue;
                 }
                 page = subscription.next() => page,
             };
             match page {
-                Ok(Some(page)) if self.apply(&page).await.is_ok() => {}
-                Ok(_) => return,
+                Ok(Some(page)) => self.apply(&page).await?,
+                Ok(None) => return Ok(()),
                 Err(error) => {
-                    tracing::error!(
-                        error = %Chain(&error),
-                        "cannot read the log; new sagas do not start until it can be read"
-                    );
-                    tokio::time::sleep(LOG_PAUSE).await;
+                    unreadable(&error);
+                    inner.pause(LOG_PAUSE).await?;
                 }
             }
         }
     }
 
+    /// Runs the unfinished sagas once the log has been followed to the end that it had at the start.
+    async fn go_live(&mut self, followed: Position) -> Result<(), Relinquished> {
+        if !self.live && followed >= self.inner.head_at_start {
+            self.live = true;
+            let resumed = self.inner.run_unfinished().await?;
+            if resumed > 0 {
+                tracing::info!(sagas = resumed, "resuming the sagas that have not ended");
+            }
+        }
+        Ok(())
+    }
+
     /// Starts and wakes the sagas of a page of events, and writes that to the index.
-    async fn apply(self: &Arc<Self>, page: &[Recorded]) -> Result<(), Relinquished> {
-        let deployed = self.deps.components.current();
+    async fn apply(&mut self, page: &[Recorded]) -> Result<(), Relinquished> {
+        let inner = self.inner.clone();
         let (mut changes, mut resumed) = (Vec::new(), Vec::new());
         for event in page {
             if event.stream.aggregate() == SAGA {
-                changes.extend(self.apply_entry(event, &mut resumed));
+                changes.extend(inner.apply_entry(event, &mut resumed));
                 continue;
             }
-            self.start_sagas_of(event, &deployed, &mut changes).await?;
-            for sleeper in self.wait_list.happened(&event.stream, event.name.as_str()) {
-                self.spawn(sleeper, None).await?;
+            while let Err(error) = self.triggers.apply(event) {
+                unreadable(&error);
+                inner.pause(LOG_PAUSE).await?;
+            }
+            self.start_sagas_of(event, &mut changes).await?;
+            for sleeper in inner.wait_list.happened(&event.stream, event.name.as_str()) {
+                inner.spawn(sleeper, None).await?;
             }
         }
         let Some(last) = page.last() else { return Ok(()) };
         // No later position may be written before these triggers are: a restart would not look for them
         // again.
-        while let Err(error) = self.index.apply(changes.clone(), last.position).await {
+        while let Err(error) = inner.index.apply(changes.clone(), last.position).await {
             tracing::error!(
                 error = %Chain(&error),
                 "cannot write the index of sagas; no further sagas start until it can be written"
             );
-            self.pause(LOG_PAUSE).await?;
+            inner.pause(LOG_PAUSE).await?;
         }
-        self.followed.send_replace(last.position);
-        if self.deps.cluster.me().is_some() {
-            self.wake_resumed(resumed).await?;
+        inner.followed.send_replace(last.position);
+        self.go_live(last.position).await?;
+        if self.live && inner.deps.cluster.me().is_some() {
+            inner.wake_resumed(resumed).await?;
         }
         Ok(())
     }
 
+    /// Starts the sagas of which an event is the trigger, if this host owns them.
+    async fn start_sagas_of(&self, event: &Recorded, changes: &mut Vec<Change>) -> Result<(), Relinquished> {
+        let triggers = self.triggers.triggers();
+        for (id, trigger) in triggers.started_by(&event.stream, &event.name, event.index, &event.meta) {
+            let handle = Arc::new(SagaHandle {
+                id,
+                trigger: entry::Trigger { stream: event.stream.clone(), version: event.version },
+                service: trigger.service.clone(),
+                name: trigger.saga.clone(),
+                digest: trigger.digest,
+            });
+            changes.push(Change::Started { handle: handle.clone() });
+            if self.live && self.inner.deps.cluster.owns(handle.id.as_str(), None) {
+                // Other hosts may have run it, and so may an earlier process before the start.
+                let new = event.position > self.inner.head_at_start && !self.inner.deps.log.is_shared();
+                self.inner.spawn(handle, new.then(|| event.clone())).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
     /// Applies an entry of a journal. Returns its change to the index.
     fn apply_entry(self: &Arc<Self>, event: &Recorded, resumed: &mut Vec<SagaId>) -> Option<Change> {
         let change = Change::of(event);
@@ -97,31 +158,6 @@ impl Inner {
             None => {}
         }
         change
-    }
-
-    /// Starts the sagas of which an event is the trigger, if this host owns them.
-    async fn start_sagas_of(
-        self: &Arc<Self>,
-        event: &Recorded,
-        deployed: &Deployed,
-        changes: &mut Vec<Change>,
-    ) -> Result<(), Relinquished> {
-        for (id, trigger) in deployed.started_by(&event.stream, event.name.as_str(), event.index, &event.meta)
-        {
-            let handle = Arc::new(SagaHandle {
-                id,
-                trigger: event.position,
-                service: trigger.component.manifest().service.clone(),
-                name: trigger.saga.clone(),
-            });
-            changes.push(Change::Triggered { handle: handle.clone(), stream: event.stream.to_string() });
-            if self.deps.cluster.owns(handle.id.as_str(), None) {
-                // An earlier process may have run it: then its journal is read first.
-                let new = (event.position > self.new_after).then(|| event.clone());
-                self.spawn(handle, new).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Runs sagas that an operator has acted on, on any host.
@@ -141,32 +177,41 @@ impl Inner {
         Ok(())
     }
 
-    /// Runs the sagas that this host owns now, after a change of the cluster's members.
-    async fn take_over(self: &Arc<Self>) -> Result<(), Relinquished> {
-        let unfinished = loop {
+    /// Runs the unfinished sagas that this host owns, except those that sleep. Returns the number of those
+    /// that did not run here before.
+    async fn run_unfinished(self: &Arc<Self>) -> Result<usize, Relinquished> {
+        let mut unfinished = loop {
             match self.index.unfinished().await {
                 Ok(unfinished) => break unfinished,
                 Err(error) => {
                     tracing::error!(
                         error = %Chain(&error),
-                        "cannot read the index of sagas; trying again to take over sagas"
+                        "cannot read the index of sagas; trying again to run those that have not ended"
                     );
                 }
             }
             self.pause(LOG_PAUSE).await?;
         };
-        let mut taken = 0;
-        for UnfinishedSaga { handle, runner, .. } in unfinished {
-            if self.deps.cluster.owns(handle.id.as_str(), runner.as_ref()) && !self.wait_list.has(&handle.id)
-            {
-                taken += usize::from(!self.roster().contains(&handle.id));
-                self.spawn(Arc::new(handle), None).await?;
-            }
+        unfinished.retain(|saga| !self.sleeps(saga));
+        let owned = unfinished.into_iter().filter_map(|UnfinishedSaga { handle, runner, .. }| {
+            self.deps.cluster.owns(handle.id.as_str(), runner.as_ref()).then(|| Arc::new(handle))
+        });
+        let owned: Vec<_> = owned.collect();
+        let new = owned.iter().filter(|handle| self.roster().enqueue(handle)).count();
+        for handle in owned {
+            self.spawn(handle, None).await?;
         }
-        if taken > 0 {
-            tracing::info!(sagas = taken, "taking over the sagas that this host owns now");
+        Ok(new)
+    }
+
+    /// Returns whether a saga sleeps here, and adds it to the wait list if it does.
+    fn sleeps(&self, UnfinishedSaga { handle, runner, sleeps_until_ms }: &UnfinishedSaga) -> bool {
+        if self.wait_list.has(&handle.id) {
+            return true;
         }
-        Ok(())
+        let until_ms = sleeps_until_ms.filter(|_| runner.as_ref() == self.deps.cluster.me());
+        let asleep = until_ms.filter(|_| !self.roster().contains(&handle.id));
+        asleep.map(|until_ms| self.wait_list.add(Arc::new(handle.clone()), until_ms, None)).is_some()
     }
 
     /// Wakes the sagas whose time is over.
@@ -202,8 +247,7 @@ impl Inner {
             _ = followed.wait_for(|position| *position >= head) => {}
         }
         match self.index.digests().await {
-            Ok(digests) => {
-                let needed: HashSet<_> = digests.iter().filter_map(|digest| digest.parse().ok()).collect();
+            Ok(needed) => {
                 if let Err(error) = self.deps.components.retain(needed) {
                     tracing::warn!(
                         error = %Chain(&error),

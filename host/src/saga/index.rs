@@ -1,10 +1,12 @@
 //! The index of sagas: a small database beside the log with the state of each saga, rebuilt from the log when
 //! it is lost.
 //!
-//! A trigger's row and the position up to which the log has been read are written in one transaction, so an
-//! event starts its sagas exactly once, whatever happens in between: a saga's id follows from its trigger,
-//! and its journal from its id.
+//! A saga's row comes from its trigger, by the deployments before that in the log, and again from the first
+//! entry of its journal. The row and the position up to which the log has been read are written in one
+//! transaction, so an event starts its sagas exactly once, whatever happens in between: a saga's id follows
+//! from its trigger, and its journal from its id.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,32 +15,35 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::task::JoinError;
 
-use super::entry::{Entry, Wait};
+use super::entry::{Entry, Trigger, Wait};
 use super::journal::SagaState;
 
-use crate::model::{Digest, NodeId, Position, Recorded, SagaId, SagaName, ServiceName, variant_of};
+#[cfg(test)]
+use crate::model::Version;
+use crate::model::{Digest, NodeId, Position, Recorded, SagaId, SagaName, ServiceName, StreamId, variant_of};
 
 /// The number of events without a saga after which the position is written all the same. A restart reads at
 /// most this many again, which takes some ten milliseconds.
 const WRITE_EVERY: u64 = 10_000;
 
 /// The version of the tables. Raise it when they change: the index is then built again.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 const SCHEMA: &str = "
 DROP TABLE IF EXISTS sagas;
 DROP TABLE IF EXISTS position;
 CREATE TABLE sagas (
     id TEXT PRIMARY KEY,
-    trigger INTEGER NOT NULL,
+    -- The event that started it.
     stream TEXT NOT NULL,
+    version INTEGER NOT NULL,
     service TEXT NOT NULL,
     name TEXT NOT NULL,
     state TEXT NOT NULL,
     -- True if it has begun to unwind: a retry by an operator returns to this state.
     unwound INTEGER NOT NULL DEFAULT 0,
-    -- The component that it runs on; NULL before it has begun.
-    digest TEXT,
+    -- The component that it runs on.
+    digest TEXT NOT NULL,
     -- The host that runs it, where several share the log.
     runner TEXT,
     -- The reason why it is parked, or cannot run at all.
@@ -51,13 +56,15 @@ CREATE TABLE position (position INTEGER NOT NULL);
 INSERT INTO position VALUES (0);
 ";
 
-/// A saga, and the position of the event that started it.
+/// A saga, and the event that started it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct SagaHandle {
     pub(super) id: SagaId,
-    pub(super) trigger: Position,
+    pub(super) trigger: Trigger,
     pub(super) service: ServiceName,
     pub(super) name: SagaName,
+    /// The component that it begins on. A saga that has begun may have moved to another one.
+    pub(super) digest: Digest,
 }
 
 /// A saga that continues by itself: neither ended nor parked.
@@ -74,8 +81,6 @@ pub(super) struct UnfinishedSaga {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Listed {
     pub(super) handle: SagaHandle,
-    /// The stream of the event that started it.
-    pub(super) stream: String,
     pub(super) state: SagaState,
     pub(super) why: Option<String>,
 }
@@ -83,9 +88,9 @@ pub(super) struct Listed {
 /// The change to the index that follows from an event of the log.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    Triggered {
+    /// An event has started it, or its journal begins.
+    Started {
         handle: Arc<SagaHandle>,
-        stream: String,
     },
     RunsOn {
         id: SagaId,
@@ -130,9 +135,11 @@ impl Change {
             "resolved" => SagaState::Resolved,
             "started" | "taken" | "moved" | "waiting" | "parked" => {
                 return match variant_of::<Entry>(event.name.as_str(), &event.payload).ok()? {
-                    Entry::Started { digest, .. } | Entry::Moved { digest } => {
-                        Some(Self::RunsOn { id, digest })
+                    Entry::Started { service, saga: name, digest, trigger } => {
+                        let handle = Arc::new(SagaHandle { id, trigger, service, name, digest });
+                        Some(Self::Started { handle })
                     }
+                    Entry::Moved { digest } => Some(Self::RunsOn { id, digest }),
                     Entry::Taken { node } => Some(Self::Taken { id, node }),
                     Entry::Waiting { wait: Wait::Sleep { .. }, until_ms, .. } => {
                         Some(Self::Slept { id, until_ms })
@@ -176,7 +183,7 @@ impl Index {
     pub(super) async fn unfinished(&self) -> rusqlite::Result<Vec<UnfinishedSaga>> {
         self.with(|connection| {
             let mut statement = connection.prepare(
-                "SELECT id, trigger, service, name, runner, sleeps_until_ms FROM sagas
+                "SELECT id, stream, version, service, name, digest, runner, sleeps_until_ms FROM sagas
                  WHERE state IN ('running', 'unwinding', 'waiting') ORDER BY id",
             )?;
             statement.query_map([], UnfinishedSaga::read)?.collect()
@@ -189,7 +196,7 @@ impl Index {
         let service = service.to_owned();
         self.with(move |connection| {
             let mut statement = connection.prepare(
-                "SELECT id, trigger, service, name FROM sagas
+                "SELECT id, stream, version, service, name, digest FROM sagas
                  WHERE state IN ('running', 'waiting', 'unwinding', 'parked') AND service = ?1 ORDER BY id",
             )?;
             statement.query_map([service], SagaHandle::read)?.collect()
@@ -200,7 +207,8 @@ impl Index {
     pub(super) async fn find(&self, id: &SagaId) -> rusqlite::Result<Option<Listed>> {
         let id = id.clone();
         self.with(move |connection| {
-            let sql = "SELECT id, trigger, service, name, stream, state, why FROM sagas WHERE id = ?1";
+            let sql =
+                "SELECT id, stream, version, service, name, digest, state, why FROM sagas WHERE id = ?1";
             connection.query_row(sql, [id], Listed::read).optional()
         })
         .await
@@ -217,7 +225,7 @@ impl Index {
     ) -> rusqlite::Result<Vec<Listed>> {
         self.with(move |connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT id, trigger, service, name, stream, state, why FROM sagas
+                "SELECT id, stream, version, service, name, digest, state, why FROM sagas
                  WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR name = ?2) AND (?3 IS NULL OR id < ?3)
                  ORDER BY id DESC LIMIT ?4",
             )?;
@@ -239,11 +247,11 @@ impl Index {
     }
 
     /// Returns the components of the sagas that have not ended.
-    pub(super) async fn digests(&self) -> rusqlite::Result<Vec<String>> {
+    pub(super) async fn digests(&self) -> rusqlite::Result<HashSet<Digest>> {
         self.with(|connection| {
             let mut statement = connection.prepare(
                 "SELECT DISTINCT digest FROM sagas
-                 WHERE state IN ('running', 'waiting', 'unwinding', 'parked') AND digest IS NOT NULL",
+                 WHERE state IN ('running', 'waiting', 'unwinding', 'parked')",
             )?;
             statement.query_map([], |row| row.get(0))?.collect()
         })
@@ -300,22 +308,23 @@ impl Index {
 impl SagaHandle {
     /// Reads a row that begins with id, trigger, service and name.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self { id: row.get(0)?, trigger: row.get(1)?, service: row.get(2)?, name: row.get(3)? })
+        let stream = StreamId::parse(row.get_ref(1)?.as_str()?).map_err(FromSqlError::other)?;
+        let trigger = Trigger { stream, version: row.get(2)? };
+        Ok(Self { id: row.get(0)?, trigger, service: row.get(3)?, name: row.get(4)?, digest: row.get(5)? })
     }
 }
 
 impl UnfinishedSaga {
     /// Reads a row that continues with runner and the end of its sleep.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self { handle: SagaHandle::read(row)?, runner: row.get(4)?, sleeps_until_ms: row.get(5)? })
+        Ok(Self { handle: SagaHandle::read(row)?, runner: row.get(6)?, sleeps_until_ms: row.get(7)? })
     }
 }
 
 impl Listed {
-    /// Reads a row that continues with stream, state and why.
+    /// Reads a row that continues with state and why.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let (stream, state, why) = (row.get(4)?, row.get(5)?, row.get(6)?);
-        Ok(Self { handle: SagaHandle::read(row)?, stream, state, why })
+        Ok(Self { handle: SagaHandle::read(row)?, state: row.get(6)?, why: row.get(7)? })
     }
 }
 
@@ -325,15 +334,17 @@ impl Change {
             connection.prepare_cached(sql)?.execute(params![id, value])
         };
         match self {
-            Self::Triggered { handle, stream } => connection
-                .prepare_cached(
-                    "INSERT INTO sagas (id, trigger, stream, service, name, state)
-                     VALUES (?1, ?2, ?3, ?4, ?5, 'running') ON CONFLICT DO NOTHING",
-                )?
-                .execute(params![handle.id, handle.trigger, stream, handle.service, handle.name]),
-            Self::RunsOn { id, digest } => {
-                set("UPDATE sagas SET digest = ?2 WHERE id = ?1", id, &digest.to_string())
+            Self::Started { handle } => {
+                let SagaHandle { id, trigger: Trigger { stream, version }, service, name, digest } = &*handle;
+                connection
+                    .prepare_cached(
+                        "INSERT INTO sagas (id, stream, version, service, name, digest, state)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'running')
+                         ON CONFLICT DO UPDATE SET digest = excluded.digest",
+                    )?
+                    .execute(params![id, stream.as_str(), version, service, name, digest])
             }
+            Self::RunsOn { id, digest } => set("UPDATE sagas SET digest = ?2 WHERE id = ?1", id, &digest),
             Self::Taken { id, node } => set("UPDATE sagas SET runner = ?2 WHERE id = ?1", id, &node),
             Self::Moved { id, state } => set(
                 "UPDATE sagas SET state = ?2, unwound = unwound OR ?2 = 'unwinding', why = NULL,
@@ -372,16 +383,22 @@ impl FromSql for SagaState {
 }
 
 #[cfg(test)]
+impl SagaHandle {
+    /// Returns a saga of the shop with this id.
+    pub(super) fn example(id: &str) -> Self {
+        let stream = StreamId::parse("order/o1").unwrap();
+        let trigger = Trigger { stream, version: Version::new(1) };
+        let (service, name) = ("order".into(), "place-order".into());
+        Self { id: id.into(), trigger, service, name, digest: Digest::of(b"order") }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn saga(id: &str, trigger: u64) -> SagaHandle {
-        let trigger = Position::new(trigger);
-        SagaHandle { id: id.into(), trigger, service: "order".into(), name: "place-order".into() }
-    }
-
-    fn triggered(id: &str, trigger: u64) -> Change {
-        Change::Triggered { handle: saga(id, trigger).into(), stream: format!("order/{trigger}") }
+    fn started(id: &str) -> Change {
+        Change::Started { handle: SagaHandle::example(id).into() }
     }
 
     fn moved(id: &str, state: SagaState) -> Change {
@@ -392,14 +409,14 @@ mod tests {
     async fn a_trigger_applied_twice_is_one_saga_and_an_ended_saga_is_not_unfinished() {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(dir.path()).unwrap();
-        let both = vec![triggered("a", 3), triggered("b", 4)];
+        let both = vec![started("a"), started("b")];
         index.apply(both.clone(), Position::new(5)).await.unwrap();
         index.apply(vec![moved("a", SagaState::Completed)], Position::new(6)).await.unwrap();
         drop(index);
 
         let index = Index::open(dir.path()).unwrap();
         index.apply(both, Position::new(7)).await.unwrap();
-        let b = UnfinishedSaga { handle: saga("b", 4), runner: None, sleeps_until_ms: None };
+        let b = UnfinishedSaga { handle: SagaHandle::example("b"), runner: None, sleeps_until_ms: None };
         assert_eq!(index.unfinished().await.unwrap(), [b]);
         assert_eq!(index.position().await.unwrap(), Position::new(7));
     }
@@ -420,8 +437,7 @@ mod tests {
         let index = Index::open(dir.path()).unwrap();
         let id = |id: &str| -> SagaId { id.into() };
         let parked = |of: &str| Change::Parked { id: id(of), why: "why".to_owned() };
-        let mut changes: Vec<_> =
-            ["a", "b", "c", "d"].into_iter().zip(1..).map(|(id, at)| triggered(id, at)).collect();
+        let mut changes: Vec<_> = ["a", "b", "c", "d"].map(started).into();
         changes.extend([
             Change::Slept { id: id("a"), until_ms: 50 },
             moved("b", SagaState::Unwinding),

@@ -33,9 +33,8 @@ pub(super) struct Inner {
     pub(super) places: Arc<Semaphore>,
     /// The position up to which the events of the log have started and woken their sagas.
     pub(super) followed: watch::Sender<Position>,
-    /// Triggers after this position are new: no process has run their sagas, so their journals need not be
-    /// read. `MAX` on a shared log.
-    pub(super) new_after: Position,
+    /// The end of the log when the host started.
+    pub(super) head_at_start: Position,
     /// True when the host is stopping.
     stopping: watch::Sender<bool>,
 }
@@ -43,8 +42,8 @@ pub(super) struct Inner {
 impl Inner {
     /// Opens the index of sagas in the directory `data`.
     pub(super) fn open(data: &Path, deps: Deps) -> Result<Self, SagasError> {
-        let new_after = if deps.log.is_shared() { Position::MAX } else { *deps.log.head().borrow() };
         Ok(Self {
+            head_at_start: *deps.log.head().borrow(),
             deps,
             index: Index::open(data)?,
             wait_list: WaitList::default(),
@@ -52,7 +51,6 @@ impl Inner {
             completions: Completions::default(),
             places: Arc::new(Semaphore::new(MAX_RUNNING as usize)),
             followed: watch::Sender::new(Position::START),
-            new_after,
             stopping: watch::Sender::new(false),
         })
     }

@@ -45,7 +45,7 @@ use crate::clock::SharedClock;
 use crate::cluster::Cluster;
 use crate::deployed::Components;
 use crate::error::Chain;
-use crate::log::{EventLog, Subscription};
+use crate::log::EventLog;
 use crate::model::{Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
 use crate::runtime::Ask;
 
@@ -56,7 +56,7 @@ pub use operate::{Act, Filter, Overview, StateCount};
 pub use record::RecordError;
 pub use retry::{Retries, Retry};
 
-use index::{SagaHandle, UnfinishedSaga};
+use index::SagaHandle;
 use inner::{Inner, MAX_RUNNING};
 use journal::Saga;
 
@@ -110,24 +110,9 @@ impl Sagas {
     pub async fn start(data: &Path, deps: Deps) -> Result<Self, SagasError> {
         let inner = Arc::new(Inner::open(data, deps)?);
         let position = inner.index.position().await?;
-        let mut unfinished = Vec::new();
-        for UnfinishedSaga { handle, runner, sleeps_until_ms } in inner.index.unfinished().await? {
-            let handle = Arc::new(handle);
-            match sleeps_until_ms {
-                Some(until_ms) if runner.as_ref() == inner.deps.cluster.me() => {
-                    inner.wait_list.add(handle, until_ms, None);
-                }
-                _ if inner.deps.cluster.owns(handle.id.as_str(), runner.as_ref()) => {
-                    inner.roster().enqueue(handle.clone());
-                    unfinished.push(handle);
-                }
-                _ => {}
-            }
-        }
         inner.followed.send_replace(position);
-        let subscription = Subscription::new(inner.deps.log.clone(), position);
         let tasks = vec![
-            tokio::spawn(inner.clone().follow(unfinished, subscription)),
+            tokio::spawn(inner.clone().follow(position)),
             tokio::spawn(inner.clone().keep_time()),
             tokio::spawn(inner.clone().clear_components()),
         ];

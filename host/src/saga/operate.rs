@@ -90,11 +90,11 @@ impl Sagas {
         let listed = self.inner.index.list(state, name, before, limit).await?;
         let overview = |listed: Listed| Overview {
             started: time_of(&listed.handle.id),
+            stream: listed.handle.trigger.stream.to_string(),
             id: listed.handle.id,
             service: listed.handle.service,
             name: listed.handle.name,
             state: listed.state,
-            stream: listed.stream,
             why: listed.why,
         };
         Ok(listed.into_iter().map(overview).collect())

@@ -63,10 +63,12 @@ pub(super) enum Rest {
 }
 
 impl Roster {
-    /// Adds a saga whose turn comes later.
-    pub(super) fn enqueue(&mut self, handle: Arc<SagaHandle>) {
-        let id = handle.id.clone();
-        self.active.entry(id).or_insert(ActiveSaga { handle, slot: Slot::Queued });
+    /// Adds a saga whose turn comes later. Returns whether it was not active.
+    pub(super) fn enqueue(&mut self, handle: &Arc<SagaHandle>) -> bool {
+        let new = !self.contains(&handle.id);
+        let queued = || ActiveSaga { handle: handle.clone(), slot: Slot::Queued };
+        self.active.entry(handle.id.clone()).or_insert_with(queued);
+        new
     }
 
     /// Wakes a saga.
@@ -156,13 +158,12 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Position;
 
     type Event = fn(&mut Roster, &Arc<SagaHandle>) -> &'static str;
 
     const EVENTS: [(&str, Event); 8] = [
         ("enqueue", |roster, saga| {
-            roster.enqueue(saga.clone());
+            roster.enqueue(saga);
             ""
         }),
         ("wake", |roster, saga| match roster.wake(saga) {
@@ -193,8 +194,7 @@ mod tests {
     ];
 
     fn saga() -> Arc<SagaHandle> {
-        let (id, service, name) = ("a".into(), "order".into(), "place-order".into());
-        Arc::new(SagaHandle { id, trigger: Position::new(1), service, name })
+        SagaHandle::example("a").into()
     }
 
     fn roster(slot: Option<Slot>) -> Roster {

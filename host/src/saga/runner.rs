@@ -14,7 +14,7 @@ use super::retry::Phase;
 use super::sender::{Relinquished, Sender, StepResult};
 use crate::error::Chain;
 use crate::log::AppendError;
-use crate::model::{Actor, Command, CommandId, Recorded, Rejection, ServiceName, Version};
+use crate::model::{Actor, Command, CommandId, Recorded, Rejection, Version};
 use crate::runtime::{Component, SagaEnd};
 
 /// The number of faulting runs after which the saga unwinds or parks. A fault by chance seldom comes three
@@ -26,8 +26,6 @@ const MAX_FAULTS: u32 = 3;
 pub(super) enum RunError {
     #[error(transparent)]
     Relinquished(#[from] Relinquished),
-    #[error("the service {0} is not deployed")]
-    NoService(ServiceName),
     #[error("the event that started it is not in the log")]
     NoTrigger,
     #[error(transparent)]
@@ -61,8 +59,9 @@ struct Running {
 
 /// Reads the event that started a saga.
 pub(super) async fn trigger(inner: &Inner, handle: &SagaHandle) -> Result<Recorded, RunError> {
-    let events = inner.deps.log.read_all(handle.trigger.before(1), 1).await.map_err(RecordError::from)?;
-    events.into_iter().find(|event| event.position == handle.trigger).ok_or(RunError::NoTrigger)
+    let Trigger { stream, version } = &handle.trigger;
+    let events = inner.deps.log.read(stream, version.before(1), 1).await.map_err(RecordError::from)?;
+    events.into_iter().find(|event| event.version == *version).ok_or(RunError::NoTrigger)
 }
 
 /// Runs a saga until it has ended, parked or waits, and that is on disk. `new`: the trigger of a saga that
@@ -147,22 +146,20 @@ impl Running {
     fn start(&self, taken: Option<Entry>) -> Result<(), RunError> {
         let started = match self.saga(|_| ()) {
             Some(()) => None,
-            None => Some(self.started()?),
+            None => Some(self.started()),
         };
         let entries: Vec<_> = started.into_iter().chain(taken).collect();
         Ok(self.with(|progress| progress.record.write(&entries))?)
     }
 
-    fn started(&self) -> Result<Entry, RunError> {
-        let deployed = self.inner.deps.components.current();
-        let component = deployed.service(self.handle.service.as_str());
-        let component = component.ok_or_else(|| RunError::NoService(self.handle.service.clone()))?;
-        Ok(Entry::Started {
-            service: self.handle.service.clone(),
-            saga: self.handle.name.clone(),
-            digest: component.digest(),
-            trigger: Trigger { stream: self.trigger.stream.clone(), version: self.trigger.version },
-        })
+    fn started(&self) -> Entry {
+        let SagaHandle { service, name, digest, trigger, .. } = &*self.handle;
+        Entry::Started {
+            service: service.clone(),
+            saga: name.clone(),
+            digest: *digest,
+            trigger: trigger.clone(),
+        }
     }
 
     /// Runs the saga's code once, from its first line, on the component that its journal names.

@@ -112,15 +112,9 @@ impl Sleepers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Position;
 
     fn handle(id: &str) -> Arc<SagaHandle> {
-        Arc::new(SagaHandle {
-            id: id.into(),
-            trigger: Position::new(1),
-            service: "s".into(),
-            name: "n".into(),
-        })
+        SagaHandle::example(id).into()
     }
 
     fn on(stream: &StreamId, event: &str) -> Option<(StreamId, Vec<String>)> {

@@ -11,6 +11,7 @@ mod composition;
 mod deploy;
 mod deploy_gates;
 mod deploy_grants;
+mod derived;
 mod dev_loop;
 mod export;
 mod fresh;

@@ -153,12 +153,12 @@ impl Site {
     ) -> Parts {
         let data = self.data();
         let log = Arc::new(EmbeddedLog::open(data).expect("a log"));
+        let registry = Registry::default();
+        deploy(&registry, &*log, services).await;
         let log: Arc<dyn EventLog> = Arc::new(MortalLog { log, life: life.clone(), order: self.order });
         let store = Store::open(data).unwrap();
         services.files.iter().for_each(|wasm| store.keep(wasm).expect("a component that is kept"));
-        let registry = Arc::new(Registry::default());
-        registry.replace(Deployed::new(services.components.clone()).expect("services that go together"));
-
+        let registry = Arc::new(registry);
         let states = Arc::new(StateCache::new(
             log.clone(),
             Snapshots::open(data).expect("snapshots"),
@@ -324,8 +324,7 @@ impl Host {
 
     /// Replaces the services of this host.
     pub fn deploy(&self, services: &Services) {
-        let deployed = Deployed::new(services.components.clone()).expect("services that go together");
-        self.parts.registry.replace(deployed);
+        self.run(deploy(&self.parts.registry, &*self.parts.log, services));
         self.run(self.parts.projections.follow()).expect("read models");
     }
 
@@ -352,6 +351,13 @@ impl Drop for Host {
             executor.shutdown_timeout(LIMIT);
         }
     }
+}
+
+/// Records a deployment, and makes it visible to all calls.
+async fn deploy(registry: &Registry, log: &dyn EventLog, services: &Services) {
+    let components = &services.components;
+    registry.triggers().record(log, components).await.expect("a deployment in the log");
+    registry.replace(Deployed::new(components.clone()).expect("services that go together"));
 }
 
 fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kontor::aggregate::{Accepted, CommandError, Submit};
 use kontor::cluster::Cluster;
-use kontor::deployed::{Components, Deployed, Registry, Store};
+use kontor::deployed::{Components, Deployed, Registry, Store, TriggerHistory};
 use kontor::error::{Fault, FaultKind, with_causes};
 use kontor::log::{Append, EmbeddedLog, EventLog, Subscription};
 use kontor::model::{Command, NewEvent, Position, Recorded, SagaId, StreamId, Version, event_id};
+use kontor::runtime::Component;
 use kontor::saga::{Deps, Retries, Retry, Sagas};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -72,10 +73,10 @@ impl Performance<'_> {
 
     /// Runs the saga on a log with this history, until it has ended or parked. Returns all events of the log.
     async fn perform(&self, id: &SagaId, history: &[Recorded]) -> Result<Vec<Recorded>, String> {
-        let stage = Stage::new(history).await.map_err(|error| with_causes(&*error))?;
-        let registry = Registry::default();
-        let deployed = Deployed::new([self.bench.fresh.clone()]);
-        registry.replace(deployed.map_err(|conflict| conflict.to_string())?);
+        let component = self.bench.fresh.clone();
+        let stage = Stage::new(&component, history).await.map_err(|error| with_causes(&*error))?;
+        let deployed = Deployed::new([component]).map_err(|conflict| conflict.to_string())?;
+        let registry = Registry::of(deployed, TriggerHistory::default());
         let store = Store::open(stage.data.path()).map_err(|error| with_causes(&error))?;
         let conversation = Arc::new(Conversation::new(self.ask));
         let deps = Deps {
@@ -98,25 +99,29 @@ impl Performance<'_> {
 /// The surroundings of one run.
 struct Stage {
     log: Arc<dyn EventLog>,
+    /// The position of the service's deployment.
+    deployed: Position,
     clock: Arc<TestClock>,
     data: TempDir,
 }
 
 impl Stage {
-    async fn new(history: &[Recorded]) -> Result<Self, Box<dyn std::error::Error>> {
+    async fn new(component: &Component, history: &[Recorded]) -> Result<Self, Box<dyn std::error::Error>> {
         let data = tempfile::tempdir()?;
         let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path())?);
+        TriggerHistory::default().record(&*log, std::slice::from_ref(component)).await?;
+        let deployed = *log.head().borrow();
         for commit in commits(history) {
             log.append(vec![append(commit)]).await?;
         }
         let now_ms = history.last().map_or(0, |event| event.meta.time_ms);
-        Ok(Self { log, clock: Arc::new(TestClock::new(now_ms)), data })
+        Ok(Self { log, deployed, clock: Arc::new(TestClock::new(now_ms)), data })
     }
 
     /// Gives a waiting saga its scripted event, until the saga has ended or parked.
     async fn follow(&self, id: &SagaId, script: &BTreeMap<String, Answer>) -> Result<Vec<Recorded>, String> {
         let mut events: Vec<Recorded> = Vec::new();
-        let mut subscription = Subscription::new(self.log.clone(), Position::START);
+        let mut subscription = Subscription::new(self.log.clone(), self.deployed);
         loop {
             let page = subscription.next().await.map_err(|error| with_causes(&error))?;
             events.extend(page.unwrap_or_default());

@@ -32,14 +32,14 @@ fn digest(services: &Services) -> Digest {
     services.digests()[0]
 }
 
-/// Returns a site with some orders in its log, and the position of the last.
-fn site() -> (Site, Position) {
+/// Returns a site with some orders in its log.
+fn site() -> Site {
     let site = Site::new();
     let log = EmbeddedLog::open(site.data()).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let appends = (0..ORDERS).map(|number| log.append(vec![order(&format!("order-{number}"))]));
-    let appended = runtime.block_on(futures::future::try_join_all(appends)).unwrap();
-    (site, appended.last().unwrap().position)
+    runtime.block_on(futures::future::try_join_all(appends)).unwrap();
+    site
 }
 
 fn order(id: &str) -> Append {
@@ -64,6 +64,17 @@ fn count(host: &Host, at_least: Position) -> (u64, Digest, Position) {
     };
     let body: Value = answer.body.read().unwrap();
     (body["items"][0]["orders"].as_u64().unwrap_or(0), component, answer.position)
+}
+
+/// Returns the position of the last event.
+fn end(host: &Host) -> Position {
+    host.events().last().unwrap().position
+}
+
+/// Checks that a component has counted all orders.
+#[track_caller]
+fn complete(host: &Host, services: &Services) {
+    assert_eq!(count(host, end(host)), (ORDERS as u64, digest(services), end(host)));
 }
 
 /// Queries until the component `to` answers. Every answer before must come from `from`, and none may go back.
@@ -93,67 +104,67 @@ fn databases(site: &Site) -> Vec<String> {
 
 #[test]
 fn queries_are_answered_as_before_until_the_new_version_is_built() {
-    let ((site, last), today, next) = (site(), today(), next());
+    let (site, today, next) = (site(), today(), next());
     let host = site.start(&today);
-    assert_eq!(count(&host, last), (ORDERS as u64, digest(&today), last));
+    complete(&host, &today);
     let version = host.read_model("report").version;
     assert_eq!(databases(&site), [format!("report-v{version}.db")]);
 
     host.deploy(&next);
     asked_until(&host, &today, &next);
     let built = host.read_model("report");
-    assert_eq!((built.version, built.position, built.building), (version + 1, last, None));
+    assert_eq!((built.version, built.position, built.building), (version + 1, end(&host), None));
     // The previous version is kept for a rollback.
     assert_eq!(databases(&site), [version, version + 1].map(|version| format!("report-v{version}.db")));
 }
 
 #[test]
 fn a_version_that_is_rolled_back_goes_on_where_it_was() {
-    let ((site, last), today, next) = (site(), today(), next());
+    let (site, today, next) = (site(), today(), next());
     let host = site.start(&today);
-    count(&host, last);
+    complete(&host, &today);
     host.deploy(&next);
     asked_until(&host, &today, &next);
     host.deploy(&today);
-    while count(&host, last).1 != digest(&today) {}
-    assert_eq!(count(&host, last), (ORDERS as u64, digest(&today), last));
+    while count(&host, end(&host)).1 != digest(&today) {}
+    complete(&host, &today);
     assert_eq!(databases(&site).len(), 2);
 }
 
 #[test]
 fn a_version_that_was_being_built_is_built_by_the_next_host() {
-    let ((site, last), today, next) = (site(), today(), next());
+    let (site, today, next) = (site(), today(), next());
     let host = site.start(&today);
-    count(&host, last);
+    complete(&host, &today);
     host.deploy(&next);
     host.kill();
     let host = site.start(&next);
     asked_until(&host, &today, &next);
-    assert_eq!(count(&host, last), (ORDERS as u64, digest(&next), last));
+    complete(&host, &next);
 }
 
 #[test]
 fn a_version_that_is_taken_back_while_it_is_built_leaves_nothing_behind() {
-    let ((site, last), today, next) = (site(), today(), next());
+    let (site, today, next) = (site(), today(), next());
     let host = site.start(&today);
-    count(&host, last);
+    complete(&host, &today);
     host.deploy(&next);
     host.deploy(&today);
     // A redrive is answered by the task that fills the read model, which by then has seen the deployment.
     host.redrive("report");
     assert_eq!(host.read_model("report").building, None);
-    assert_eq!(count(&host, last), (ORDERS as u64, digest(&today), last));
+    complete(&host, &today);
     assert_eq!(databases(&site).len(), 1);
 }
 
 #[test]
 fn without_the_component_before_queries_wait_for_the_new_version() {
-    let ((site, last), today, next) = (site(), today(), next());
+    let (site, today, next) = (site(), today(), next());
     let host = site.start(&today);
-    count(&host, last);
+    complete(&host, &today);
     host.stop();
     fs::remove_file(site.data().join(format!("components/{}.wasm", digest(&today)))).unwrap();
     let host = site.start(&next);
-    assert_eq!(count(&host, last), (ORDERS as u64, digest(&next), last));
+    complete(&host, &next);
     assert_eq!(databases(&site).len(), 1);
 }

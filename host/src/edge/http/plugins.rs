@@ -145,7 +145,13 @@ mod tests {
 
     fn release() -> Release {
         let digest = Digest::of(b"component");
-        Release { service: "order".into(), version: "1.0.0".to_owned(), digest, grants: Vec::new() }
+        Release {
+            service: "order".into(),
+            version: "1.0.0".to_owned(),
+            digest,
+            grants: Vec::new(),
+            sagas: None,
+        }
     }
 
     fn refused() -> GateResult {

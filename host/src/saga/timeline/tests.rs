@@ -68,12 +68,7 @@ fn no() -> Value {
 /// Returns the timeline of a journal whose entries are a tenth of a second apart, as JSON. The operator is
 /// ada.
 fn timeline(journal: &[(&str, Value)]) -> Value {
-    let handle = SagaHandle {
-        id: ID.into(),
-        trigger: Position::new(1),
-        service: "order".into(),
-        name: "place-order".into(),
-    };
+    let handle = SagaHandle::example(ID);
     let trigger = recorded("order/o1", 1, "order-created", &json!({}), STARTED_MS, "anonymous");
     let stream = format!("saga/{ID}");
     let entry = |(index, (name, payload)): (usize, &(&str, Value))| {

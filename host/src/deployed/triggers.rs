@@ -1,0 +1,226 @@
+//! The sagas that events start, by the deployments that are before them in the log.
+//!
+//! *Invariant:* the sagas of an event follow from the log alone: they are the same on every host and at every
+//! time, whatever is deployed when somebody looks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+
+use super::deployment::{Deployments, Happened, HistoryError, RecordError, Release, Released, stream};
+use crate::contract::{EventRef, Manifest};
+use crate::log::{EventLog, MAX_PAGE};
+use crate::model::{
+    AggregateName, DEPLOYMENT, Digest, EventName, Meta, Position, Recorded, SagaId, SagaName, ServiceName,
+    StreamId, event_id,
+};
+use crate::runtime::Component;
+
+/// A saga of a release, and the event that starts it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReleasedSaga {
+    /// The name of the saga.
+    pub saga: SagaName,
+    /// The event that starts it.
+    pub starts_on: EventRef,
+    /// True if the event is of an aggregate of the same service.
+    pub own: bool,
+}
+
+impl ReleasedSaga {
+    /// Returns the sagas of a manifest.
+    pub(super) fn of(manifest: &Manifest) -> Vec<Self> {
+        let saga = |saga: &crate::contract::Saga| Self {
+            saga: saga.name.clone(),
+            starts_on: saga.starts_on.clone(),
+            own: manifest.aggregate(saga.starts_on.aggregate.as_str()).is_some(),
+        };
+        manifest.sagas.iter().map(saga).collect()
+    }
+}
+
+/// A saga that an event starts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trigger {
+    /// The service of the saga.
+    pub service: ServiceName,
+    /// The component that runs the saga.
+    pub digest: Digest,
+    /// The name of the saga.
+    pub saga: SagaName,
+    /// True if the event is of the same service.
+    pub own: bool,
+}
+
+/// The sagas that events start while a set of services runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Triggers(HashMap<AggregateName, HashMap<EventName, Vec<Trigger>>>);
+
+impl Triggers {
+    /// Returns the sagas of the services that run. They are ordered by service and then as in the manifest.
+    pub(crate) fn of(deployments: &Deployments) -> Self {
+        let mut triggers = Self::default();
+        for release in deployments.running.values().map(|running| &running.release) {
+            for ReleasedSaga { saga, starts_on, own } in release.sagas.iter().flatten() {
+                let (service, digest) = (release.service.clone(), release.digest);
+                let trigger = Trigger { service, digest, saga: saga.clone(), own: *own };
+                let events = triggers.0.entry(starts_on.aggregate.clone()).or_default();
+                events.entry(starts_on.event.clone()).or_default().push(trigger);
+            }
+        }
+        triggers
+    }
+
+    /// Returns the sagas that an event starts, each with the id of its run. `index` is the event's place
+    /// among those of its command.
+    pub fn started_by(
+        &self,
+        stream: &StreamId,
+        event: &EventName,
+        index: u32,
+        meta: &Meta,
+    ) -> impl Iterator<Item = (SagaId, &Trigger)> {
+        let triggers = self.0.get(stream.aggregate()).and_then(|events| events.get(event));
+        triggers.into_iter().flatten().map(move |trigger| {
+            let id = event_id(&meta.command_id, index);
+            (SagaId::started_by(&id, &trigger.saga, meta.time_ms), trigger)
+        })
+    }
+}
+
+/// The triggers at one position of the log.
+#[derive(Default)]
+pub(crate) struct FollowedTriggers {
+    deployments: Deployments,
+    triggers: Triggers,
+}
+
+impl FollowedTriggers {
+    /// Returns the triggers after the event at a position.
+    pub(crate) async fn at(log: &dyn EventLog, position: Position) -> Result<Self, HistoryError> {
+        let mut followed = Self::default();
+        loop {
+            let page = log.read(&stream(), followed.deployments.version, MAX_PAGE).await?;
+            let last = page.last().map(|event| event.position);
+            for event in page.into_iter().take_while(|event| event.position <= position) {
+                followed.deployments.apply(&event, Happened::of(&event)?);
+            }
+            if last.is_none_or(|last| last > position) {
+                followed.triggers = Triggers::of(&followed.deployments);
+                return Ok(followed);
+            }
+        }
+    }
+
+    /// Applies the next event of the log. Only deployments change the triggers.
+    pub(crate) fn apply(&mut self, event: &Recorded) -> Result<(), HistoryError> {
+        if event.stream.aggregate() == DEPLOYMENT {
+            self.deployments.apply(event, Happened::of(event)?);
+            self.triggers = Triggers::of(&self.deployments);
+        }
+        Ok(())
+    }
+
+    /// Returns the triggers.
+    pub(crate) fn triggers(&self) -> &Triggers {
+        &self.triggers
+    }
+}
+
+/// The triggers of all deployments in the log, each from its position on.
+#[derive(Default)]
+pub struct TriggerHistory(ArcSwap<Vec<(Position, Arc<Triggers>)>>);
+
+impl TriggerHistory {
+    /// Reads all deployments in the log.
+    pub async fn load(log: &dyn EventLog) -> Result<Self, HistoryError> {
+        let triggers = Self::default();
+        Deployments::default().read_on(log, &triggers).await?;
+        Ok(triggers)
+    }
+
+    /// Records that these components run, on a log without other deployments, as in tests. Appends nothing if
+    /// the log says so already.
+    pub async fn record(&self, log: &dyn EventLog, components: &[Component]) -> Result<(), RecordError> {
+        let mut deployments = Deployments::default();
+        deployments.read_on(log, self).await?;
+        let releases = components.iter().map(|component| Release::of(component, Vec::new()));
+        let new = releases.filter(|release| !deployments.runs(release));
+        let services: Vec<_> = new.map(|release| Released { release, gates: Vec::new() }).collect();
+        if !services.is_empty() {
+            let happened = Happened::Deployed { services, note: None };
+            let position = deployments.record(log, 0, happened, "kontor".into()).await?;
+            self.add(position, &deployments);
+        }
+        Ok(())
+    }
+
+    /// Adds the deployments after an event of their stream.
+    pub(crate) fn add(&self, from: Position, deployments: &Deployments) {
+        let triggers = Arc::new(Triggers::of(deployments));
+        self.0.rcu(|known| {
+            let mut known = Vec::clone(known);
+            known.retain(|(known, _)| *known != from);
+            known.insert(known.partition_point(|(known, _)| *known < from), (from, triggers.clone()));
+            known
+        });
+    }
+
+    /// Returns the sagas that an event at this position starts.
+    pub fn at(&self, position: Position) -> Arc<Triggers> {
+        let known = self.0.load();
+        let later = known.partition_point(|(from, _)| *from < position);
+        later.checked_sub(1).map(|last| known[last].1.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deployed::Running;
+    use crate::model::CommandId;
+
+    /// Returns the deployments in which a service runs with these sagas on `order-created`.
+    fn running(service: &str, sagas: &[&str]) -> Deployments {
+        let starts_on = EventRef { aggregate: "order".into(), event: "order-created".into() };
+        let saga = |name: &&str| ReleasedSaga {
+            saga: (*name).into(),
+            starts_on: starts_on.clone(),
+            own: service == "order",
+        };
+        let release = Release {
+            service: service.into(),
+            version: String::new(),
+            digest: Digest::of(service.as_bytes()),
+            grants: Vec::new(),
+            sagas: Some(sagas.iter().map(saga).collect()),
+        };
+        let (since, by) = (crate::clock::Time(0), "ada".into());
+        let running = Running { release, since, by, note: None, before: Vec::new() };
+        Deployments { running: [(service.into(), running)].into(), ..Deployments::default() }
+    }
+
+    #[test]
+    fn an_event_starts_the_sagas_of_the_deployments_before_it() {
+        let history = TriggerHistory::default();
+        history.add(Position::new(10), &running("order", &["place-order", "thank"]));
+        history.add(Position::new(20), &running("audit", &["log-order"]));
+        history.add(Position::new(30), &Deployments::default());
+        let meta = Meta { command_id: CommandId::from_key("cart-7"), ..Meta::default() };
+        let (stream, event) = (StreamId::parse("order/o1").unwrap(), "order-created".into());
+        let started = |position| {
+            let triggers = history.at(Position::new(position));
+            let started = triggers.started_by(&stream, &event, 0, &meta);
+            started.map(|(_, trigger)| (trigger.saga.to_string(), trigger.own)).collect::<Vec<_>>()
+        };
+        let both = vec![("place-order".to_owned(), true), ("thank".to_owned(), true)];
+        let audit = vec![("log-order".to_owned(), false)];
+        for (position, expected) in
+            [(1, vec![]), (10, vec![]), (11, both.clone()), (20, both), (21, audit), (31, vec![])]
+        {
+            assert_eq!(started(position), expected, "at {position}");
+        }
+    }
+}

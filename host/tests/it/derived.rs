@@ -1,0 +1,104 @@
+//! Files that are derived from the log: deleted, damaged or taken from another time, they change nothing that
+//! anybody can see but time.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::common::deploy::{fixture, plugin, site};
+use crate::common::nodes::when;
+use crate::common::{Host, Site, ended, kontor};
+
+/// Returns each saga as its name, its state and the stream of its trigger, in the order of these.
+fn sagas(host: &Host) -> Vec<Value> {
+    let list = host.get("/admin/sagas?limit=1000").ok();
+    let sagas = list["items"].as_array().unwrap().iter();
+    let mut sagas: Vec<_> = sagas.map(|saga| json!([saga["name"], saga["state"], saga["stream"]])).collect();
+    sagas.sort_by_key(Value::to_string);
+    sagas
+}
+
+/// Returns the sagas of one thanks.
+fn thanked(product: &str) -> [Value; 2] {
+    [
+        json!(["nap", "waiting", format!("thanks/{product}")]),
+        json!(["thank", "completed", format!("product/{product}")]),
+    ]
+}
+
+/// Returns all sagas once these are among them.
+fn sagas_when(host: &Host, wanted: &[Value]) -> Vec<Value> {
+    let all = |sagas: &Value| wanted.iter().all(|saga| sagas.as_array().unwrap().contains(saga));
+    let Value::Array(sagas) = when(|| sagas(host).into(), all) else { panic!("a list of sagas") };
+    sagas
+}
+
+/// Deletes the index of sagas.
+fn lose_index(site: &Site) {
+    for file in ["sagas.db", "sagas.db-wal", "sagas.db-shm"] {
+        // Err: SQLite has removed it itself.
+        let _ = fs::remove_file(site.data().join(file));
+    }
+}
+
+/// Exports the log, and imports it into an empty data directory.
+fn restore(site: &Site) {
+    let file = site.configuration().with_file_name("backup.jsonl").display().to_string();
+    let on_site = |command: &str| {
+        let mut command = kontor(&[command, &file]);
+        command.arg("--config").arg(site.configuration()).arg("--data").arg(site.data());
+        command
+    };
+    let exported = ended(&mut on_site("export"));
+    assert!(exported.status.success(), "{}", exported.stderr);
+    site.lose_data();
+    let imported = ended(&mut on_site("import"));
+    assert!(imported.status.success(), "{}", imported.stderr);
+    fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_saga_starts_for_no_event_before_its_deployment_whatever_happens_to_its_index() {
+    let (site, _plugins) = site(&[("inventory", plugin("inventory"))], "");
+    let mut host = site.start();
+    for product in ["old-1", "old-2"] {
+        host.register(product, 5, 10);
+    }
+    host.deploy(&fixture("thanks"), "").ok();
+    // No event has started a saga yet, so the index is still empty.
+    host.kill();
+
+    let accidents: [(&str, fn(&Site)); 3] =
+        [("nothing", |_| {}), ("a lost index", lose_index), ("a restored backup", restore)];
+    let mut expected = Vec::new();
+    for (number, (name, accident)) in accidents.into_iter().enumerate() {
+        accident(&site);
+        host = site.start();
+        let product = format!("new-{number}");
+        host.register(&product, 5, 10);
+        expected.extend(thanked(&product));
+        expected.sort_by_key(Value::to_string);
+        assert_eq!(sagas_when(&host, &thanked(&product)), expected, "after {name}");
+        host.kill();
+    }
+}
+
+#[test]
+fn an_open_saga_whose_service_is_gone_outlives_the_loss_of_its_index() {
+    let (site, _plugins) = site(&[("inventory", plugin("inventory"))], "");
+    let mut host = site.start();
+    host.deploy(&fixture("thanks"), "").ok();
+    host.put("/thanks/ada", &json!({})).ok();
+    let expected = [json!(["nap", "waiting", "thanks/ada"])];
+    assert_eq!(sagas_when(&host, &expected), expected);
+    host.undeploy("thanks", "").ok();
+    host.kill();
+
+    let accidents: [(&str, fn(&Site)); 2] = [("a lost index", lose_index), ("a restored backup", restore)];
+    for (name, accident) in accidents {
+        accident(&site);
+        host = site.start();
+        assert_eq!(sagas(&host), expected, "after {name}");
+        host.kill();
+    }
+}
