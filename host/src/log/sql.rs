@@ -4,7 +4,7 @@
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use super::Sequence;
-use crate::model::{NodeId, Position, SagaId, SagaName, ServiceName, Version};
+use crate::model::{CommitHash, NodeId, Position, SagaId, SagaName, ServiceName, Version};
 
 macro_rules! as_integer {
     ($($place:ty),+) => {$(
@@ -42,3 +42,15 @@ macro_rules! as_text {
 }
 
 as_text!(NodeId, SagaId, SagaName, ServiceName);
+
+impl ToSql for CommitHash {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.as_bytes().as_slice().into())
+    }
+}
+
+impl FromSql for CommitHash {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        <[u8; 32]>::column_result(value).map(Self::new)
+    }
+}
