@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kontor::model::{CommandId, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
+use kontor::model::{CommandId, CommitHash, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
 use serde_json::{Value, json};
 
 pub(crate) const PRODUCTS: u64 = 1_000;
@@ -111,7 +111,8 @@ fn recorded(kind: &str, id: &str, name: &str, payload: &Value, meta: &Arc<Meta>)
     let stream = StreamId::new(kind, id).ok()?;
     // Position 0: the log that the questions are asked beside is empty, and no read model may be ahead of it.
     let (position, version) = (Position::START, Version::START.next());
-    Some(Recorded { position, stream, version, index: 0, name, payload, meta: meta.clone() })
+    let (meta, hash) = (meta.clone(), CommitHash::GENESIS);
+    Some(Recorded { position, stream, version, index: 0, name, payload, meta, hash })
 }
 
 fn meta(id: &str, time_ms: u64) -> Arc<Meta> {

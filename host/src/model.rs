@@ -1,5 +1,6 @@
 //! The nouns of the domain as types: commands, events, streams, versions, positions. No I/O.
 
+mod hash;
 mod json;
 mod name;
 mod place;
@@ -9,10 +10,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+pub use self::hash::{CommitHash, Digest, LogMark};
 pub use self::json::Json;
 pub use self::name::{
     Actor, AggregateName, CommandName, CorrelationId, EventName, NodeId, QueryName, SagaId, SagaName,
@@ -197,75 +199,6 @@ pub fn hash_prefix<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     std::array::from_fn(|index| digest[index])
 }
 
-/// The SHA-256 of a component's bytes, which is the identity of the component.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Digest([u8; 32]);
-
-impl Digest {
-    /// Returns the digest of bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
-    }
-
-    /// Returns the 32 bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// Returns the first twelve hexadecimal digits, for humans.
-    pub fn short(&self) -> String {
-        hex::encode(&self.0[..6])
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::str::FromStr for Digest {
-    type Err = hex::FromHexError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes)?;
-        Ok(Self(bytes))
-    }
-}
-
-impl Serialize for Digest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl schemars::JsonSchema for Digest {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Digest".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "string", "pattern": "^[0-9a-f]{64}$"})
-    }
-}
-
 /// An event that was decided and is not in the log yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NewEvent {
@@ -328,9 +261,16 @@ pub struct Recorded {
     pub payload: Json,
     /// The metadata that all events of its command share.
     pub meta: Arc<Meta>,
+    /// The hash of the commit, which all events of its command in the stream share.
+    pub hash: CommitHash,
 }
 
 impl Recorded {
+    /// Returns the mark of the event.
+    pub fn mark(&self) -> LogMark {
+        LogMark { position: self.position, hash: self.hash }
+    }
+
     /// Returns the id of the event.
     pub fn id(&self) -> String {
         event_id(&self.meta.command_id, self.index)

@@ -110,7 +110,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{Meta, StreamId};
+    use crate::model::{CommitHash, Meta, StreamId};
 
     fn event(version: u64) -> Recorded {
         Recorded {
@@ -118,6 +118,7 @@ mod tests {
             stream: StreamId::new("order", "7").unwrap(),
             version: Version::new(version),
             index: 0,
+            hash: CommitHash::GENESIS,
             name: "order-created".into(),
             payload: Json::parse(r#"{"total":1}"#.to_owned()).unwrap(),
             meta: Arc::new(Meta {

@@ -285,7 +285,7 @@ impl<R: BufRead> Reader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CommandId, Json};
+    use crate::model::{CommandId, CommitHash, Json};
 
     fn recorded(number: u64, index: u32, payload: &str) -> Recorded {
         let meta = Meta {
@@ -299,7 +299,8 @@ mod tests {
         let stream = StreamId::new("order", "A-1").unwrap();
         let payload = Json::parse(payload.to_owned()).unwrap();
         let (position, version) = (Position::new(number), Version::new(number));
-        Recorded { position, stream, version, index, name: "done".into(), payload, meta: meta.into() }
+        let (name, meta, hash) = ("done".into(), meta.into(), CommitHash::GENESIS);
+        Recorded { position, stream, version, index, name, payload, meta, hash }
     }
 
     fn commits() -> [Commit; 2] {

@@ -3,6 +3,7 @@
 //! [`EventLog`] is implemented by [`EmbeddedLog`], a file in the data directory, and by [`JetStreamLog`], a
 //! stream of NATS that several hosts share. [`Subscription`] follows either of them.
 
+mod commit_hash;
 mod embedded;
 mod jetstream;
 mod problem;
@@ -22,9 +23,10 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::model::{CommandId, Meta, NewEvent, Position, Recorded, StreamId, Version};
+use crate::model::{CommandId, LogMark, Meta, NewEvent, Position, Recorded, StreamId, Version};
 
-pub use embedded::{EmbeddedLog, LogFile, OpenError, Sequence};
+pub use commit_hash::CommitHasher;
+pub use embedded::{EmbeddedLog, LogFile, OpenError, Sequence, UpgradeError};
 pub use jetstream::{
     JetStreamError, JetStreamLog, JetStreamOptions, MonitoringError, SetupError, SyncPolicy,
 };
@@ -206,6 +208,7 @@ pub type Appending = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> 
 /// - A stream has no gaps.
 /// - A command is recorded at most once in a stream.
 /// - Once a position has been reported, all events up to it can be read.
+/// - The hash of each commit covers the commit and the hash of the one before, as [`CommitHasher`] says.
 #[async_trait]
 pub trait EventLog: Send + Sync {
     /// Appends to one or several streams, all or nothing. The append has its place in the order when this
@@ -247,6 +250,16 @@ pub trait EventLog: Send + Sync {
 
     /// Returns the events of a command in a stream. Empty if the command is not recorded there.
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError>;
+
+    /// Returns whether the log has the event of a mark, with the same hash: whether it is the log that the
+    /// mark was taken from, up to that event. Every log contains [`LogMark::START`].
+    async fn contains(&self, mark: LogMark) -> Result<bool, ReadError> {
+        if mark == LogMark::START {
+            return Ok(true);
+        }
+        let found = self.read_all(mark.position.before(1), 1).await?;
+        Ok(found.first().is_some_and(|event| event.mark() == mark))
+    }
 
     /// Returns the position of the last event on disk, as a channel that signals when it moves.
     fn head(&self) -> watch::Receiver<Position>;

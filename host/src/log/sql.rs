@@ -4,7 +4,7 @@
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use super::Sequence;
-use crate::model::{Digest, NodeId, Position, SagaId, SagaName, ServiceName, Version};
+use crate::model::{CommitHash, Digest, NodeId, Position, SagaId, SagaName, ServiceName, Version};
 
 macro_rules! as_integer {
     ($($place:ty),+) => {$(
@@ -54,3 +54,15 @@ impl FromSql for Digest {
 }
 
 as_text!(NodeId, SagaId, SagaName, ServiceName);
+
+impl ToSql for CommitHash {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.as_bytes().as_slice().into())
+    }
+}
+
+impl FromSql for CommitHash {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        <[u8; 32]>::column_result(value).map(Self::new)
+    }
+}

@@ -81,7 +81,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{CommandId, Json, Meta, StreamId, Version};
+    use crate::model::{CommandId, CommitHash, Json, Meta, StreamId, Version};
 
     fn event(id: &str) -> Recorded {
         Recorded {
@@ -89,6 +89,7 @@ mod tests {
             stream: StreamId::new("order", id).unwrap(),
             version: Version::new(7),
             index: 0,
+            hash: CommitHash::GENESIS,
             name: "order-confirmed".into(),
             payload: Json::empty_object(),
             meta: Arc::new(Meta {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kontor::contract::{Grants, HttpGrant, Method, SecretSource};
-use kontor::model::{CommandId, Json, Meta, Position, Recorded, Rejection, StreamId, Version};
+use kontor::model::{CommandId, CommitHash, Json, Meta, Position, Recorded, Rejection, StreamId, Version};
 use kontor::runtime::{
     Ask, AskFailure, Awaited, Component, Context, Halt, HttpClient, HttpLimits, Outcome, Request, Resolve,
     Runtime, RuntimeLimits, SagaEnd, Step, Steps, Target, system_resolver,
@@ -400,6 +400,7 @@ async fn a_saga_acts_only_through_commands() {
         stream: StreamId::new("beast", "b1").unwrap(),
         version: Version::new(1),
         index: 0,
+        hash: CommitHash::GENESIS,
         name: "strayed".into(),
         payload: Json::of(&json!({"url": abroad.url("/")})).unwrap(),
         meta: Arc::new(Meta {

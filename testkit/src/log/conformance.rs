@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontor::log::{Append, AppendError, EventLog, MAX_PAGE, Subscription};
-use kontor::model::{CommandId, Digest, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
+use kontor::log::{Append, AppendError, CommitHasher, EventLog, MAX_PAGE, Subscription};
+use kontor::model::{
+    CommandId, CommitHash, Digest, Json, LogMark, Meta, NewEvent, Position, Recorded, StreamId, Version,
+};
 use tokio::time::timeout;
 
 use super::{append, append_as, everything, stream, whole_stream};
@@ -38,6 +40,7 @@ pub async fn conformance<L: EventLog + 'static>(open: impl AsyncFn(&str) -> L) {
     check(one_appender_wins_each_version(open("contention").await)).await;
     check(a_position_that_was_reported_can_be_read(open("head").await)).await;
     check(an_append_of_nothing_asks_for_the_version(open("nothing").await)).await;
+    check(each_commit_is_linked_to_the_one_before(open("hashes").await)).await;
     check(everything_is_there_after_reopening(&open)).await;
 }
 
@@ -69,6 +72,7 @@ async fn events_come_back_as_they_were_appended(log: Log) {
             ..Append::nothing(stream(name), Version::START)
         }];
         let last = log.append(batch).await.unwrap().position;
+        let hash = log.find(&stream(name), &meta.command_id).await.unwrap()[0].hash;
         let recorded: Vec<_> = (0..3)
             .map(|index: u32| Recorded {
                 position: last.before(2).after(index as usize),
@@ -78,6 +82,7 @@ async fn events_come_back_as_they_were_appended(log: Log) {
                 name: "stock-reserved".into(),
                 payload: events[index as usize].payload.clone(),
                 meta: meta.clone(),
+                hash,
             })
             .collect();
         assert_eq!(log.read(&stream(name), Version::START, MAX_PAGE).await.unwrap(), recorded);
@@ -351,6 +356,46 @@ async fn an_append_of_nothing_asks_for_the_version(log: Log) {
     assert_eq!(everything(&*log).await.len(), 3, "nothing has been written");
 }
 
+async fn each_commit_is_linked_to_the_one_before(log: Log) {
+    let (a, b) = (stream("a"), stream("b"));
+    log.append(vec![append(&a, 0, 3)]).await.unwrap();
+    log.append(vec![append(&a, 3, 1), append(&b, 0, 2)]).await.unwrap();
+    assert_conflict(log.append(vec![append(&b, 2, 1), append(&a, 9, 1)]).await, "a", 9, 4);
+    log.append(vec![append(&b, 2, 2)]).await.unwrap();
+    let events = everything(&*log).await;
+    assert_linked(&events);
+
+    let same_commit = LogMark { position: events[1].position, hash: events[0].hash };
+    for mark in [LogMark::START, events[0].mark(), same_commit, events.last().unwrap().mark()] {
+        assert!(log.contains(mark).await.unwrap(), "{mark:?} is of this log");
+    }
+    let (first, last) = (events[0].mark(), events.last().unwrap().mark());
+    for mark in [
+        LogMark { hash: first.hash, ..last },
+        LogMark { hash: first.hash, ..LogMark::START },
+        LogMark { position: last.position.next(), ..last },
+        LogMark { position: Position::MAX, ..last },
+        LogMark { position: first.position, ..LogMark::START },
+    ] {
+        assert!(!log.contains(mark).await.unwrap(), "{mark:?} is of another log");
+    }
+}
+
+/// Checks the hashes of a log that begins with these events.
+pub(super) fn assert_linked(events: &[Recorded]) {
+    let mut previous = CommitHash::GENESIS;
+    for commit in events.chunk_by(|_, next| next.index > 0) {
+        let Recorded { position, stream, version, meta, hash, .. } = &commit[0];
+        let mut hasher = CommitHasher::begin(previous, *position, stream, *version, meta);
+        for event in commit {
+            assert_eq!(event.hash, *hash, "all events of a commit have its hash");
+            hasher.event(event.name.as_str(), event.payload.as_str());
+        }
+        assert_eq!(hasher.finish(), *hash, "the commit at position {position} is linked to the one before");
+        previous = *hash;
+    }
+}
+
 async fn everything_is_there_after_reopening(open: &impl AsyncFn(&str) -> Log) {
     const NAME: &str = "reopened";
     let (a, command) = (stream("a"), CommandId::from_key("once"));
@@ -372,6 +417,7 @@ async fn everything_is_there_after_reopening(open: &impl AsyncFn(&str) -> Log) {
     );
     let next = log.append(vec![append(&a, 4, 1)]).await.unwrap().position;
     assert!(next > before.last().unwrap().position, "positions go on where they ended");
+    assert_linked(&everything(&*log).await);
 }
 
 #[track_caller]

@@ -6,6 +6,7 @@ use std::error::Error;
 use kontor::log::{Append, AppendError, EventLog};
 use kontor::model::{CommandId, Json, NewEvent, StreamId, Version};
 
+use super::conformance::assert_linked;
 use super::{everything, meta, stream, whole_stream};
 
 /// The payload of each event: the streams of its batch, each with the number of its events.
@@ -70,10 +71,12 @@ async fn append_at_head(
 }
 
 /// Checks the events that [`work`] left in a log: every acknowledged command is present, every batch is
-/// complete, no stream has a gap, and all ways of reading agree. Returns the number of batches in the log.
+/// complete, no stream has a gap, the hashes are right, and all ways of reading agree. Returns the number of
+/// batches in the log.
 pub async fn audit(log: &dyn EventLog, acknowledged: &[CommandId]) -> usize {
     let events = everything(log).await;
     assert!(events.is_sorted_by(|earlier, later| earlier.position < later.position), "positions grow");
+    assert_linked(&events);
 
     let mut streams: HashMap<&StreamId, Vec<_>> = HashMap::new();
     let mut batches: HashMap<&CommandId, HashMap<String, usize>> = HashMap::new();

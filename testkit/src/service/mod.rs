@@ -22,7 +22,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use kontor::model::{CommandId, Json, Meta, NewEvent, Position, Recorded, Rejection, StreamId, Version};
+use kontor::model::{
+    CommandId, CommitHash, Json, Meta, NewEvent, Position, Recorded, Rejection, StreamId, Version,
+};
 use serde_json::Value;
 
 use crate::command::stream;
@@ -207,6 +209,7 @@ fn record(stream: &StreamId, events: impl IntoIterator<Item = NewEvent>) -> Vec<
             stream: stream.clone(),
             version: Version::new(number),
             index: 0,
+            hash: CommitHash::GENESIS,
             name,
             payload,
             meta: Arc::new(Meta {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kontor::error::{Fault, FaultKind};
-use kontor::model::{CommandId, Json, Meta, Position, Recorded, Rejection, StreamId, Version};
+use kontor::model::{CommandId, CommitHash, Json, Meta, Position, Recorded, Rejection, StreamId, Version};
 use kontor::runtime::{
     Ask, AskFailure, Component, Context, Decision, HttpClient, HttpLimits, LoadError, Request, Runtime,
     RuntimeLimits, Target,
@@ -161,6 +161,7 @@ async fn an_import_that_the_contract_forbids_is_a_broken_contract_and_not_a_trap
         stream: stream.clone(),
         version: Version::new(1),
         index: 0,
+        hash: CommitHash::GENESIS,
         name: "trespassed".into(),
         payload: Json::of(&json!({})).unwrap(),
         meta: Arc::new(Meta {

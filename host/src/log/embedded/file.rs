@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{OpenError, last_position, read, schema};
+use super::schema::{self, Layout};
+use super::{OpenError, last_position, read};
 use crate::log::readers::{self, Unreadable};
 use crate::log::{MAX_PAGE, ReadError};
 use crate::model::{Position, Recorded};
@@ -26,8 +27,9 @@ impl LogFile {
         let connection = readers::connect(&file).map_err(&failed)?;
         match schema::identify(&connection, &file, &failed)? {
             // A host is creating it at this moment.
-            true => Err(OpenError::NoLog { dir: dir.to_owned() }),
-            false => Ok(Self { connection }),
+            Layout::None => Err(OpenError::NoLog { dir: dir.to_owned() }),
+            Layout::Older(found) => Err(OpenError::Older { file, found }),
+            Layout::Current => Ok(Self { connection }),
         }
     }
 

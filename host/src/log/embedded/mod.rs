@@ -12,6 +12,7 @@ mod meta;
 mod read;
 mod schema;
 mod tail;
+mod upgrade;
 mod writer;
 
 #[cfg(test)]
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use async_trait::async_trait;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{oneshot, watch};
 
 use self::schema::Durability;
@@ -34,12 +35,13 @@ use self::writer::{Request, Writer};
 use super::readers::Readers;
 use super::thread::Joined;
 use super::{Append, AppendChain, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
-use crate::model::{CommandId, Position, Recorded, StreamId, Version};
+use crate::model::{CommandId, LogMark, Position, Recorded, StreamId, Version};
 
 pub(super) use self::copy::LocalCopy;
 pub use self::copy::Sequence;
 pub use self::file::LogFile;
 pub use self::schema::OpenError;
+pub use self::upgrade::UpgradeError;
 
 /// The largest number of waiting appends: four full groups, about a tenth of a second of work on an ordinary
 /// disk. Beyond it a caller gets an error at once, which is better than a late answer.
@@ -171,4 +173,17 @@ fn last_position(connection: &Connection) -> rusqlite::Result<Position> {
     connection
         .prepare_cached("SELECT coalesce(max(position), 0) FROM events")?
         .query_row([], |row| row.get(0))
+}
+
+/// Returns the mark of the last event on disk.
+fn last_mark(connection: &Connection) -> rusqlite::Result<LogMark> {
+    let mut statement = connection.prepare_cached(
+        "SELECT last.position, first.hash
+        FROM events AS last LEFT JOIN events AS first
+            ON first.position = last.position - last.command_index AND first.command_index = 0
+        ORDER BY last.position DESC LIMIT 1",
+    )?;
+    let mark =
+        statement.query_row([], |row| Ok(LogMark { position: row.get(0)?, hash: row.get(1)? })).optional()?;
+    Ok(mark.unwrap_or_default())
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Params, Row};
 
 use super::meta;
 use crate::log::readers::Unreadable;
-use crate::model::{CommandId, Json, Meta, Position, Recorded, StreamId, Version};
+use crate::model::{CommandId, CommitHash, Json, Meta, Position, Recorded, StreamId, Version};
 
 /// SQLite's largest integer. Larger bounds of callers are lowered to it.
 const LAST: u64 = i64::MAX as u64;
@@ -18,7 +18,7 @@ macro_rules! select {
     ($from:literal) => {
         concat!(
             "SELECT events.position, events.stream, events.version, events.command_index, events.name, \
-             events.payload, events.command_id, events.meta, streams.name FROM ",
+             events.payload, events.command_id, events.meta, events.hash, streams.name FROM ",
             $from
         )
     };
@@ -43,8 +43,8 @@ const COMMAND: &str = select!(
     ORDER BY events.version"
 );
 
-/// The first event of a command, which holds the metadata.
-const FIRST: &str = "SELECT command_id, meta FROM events WHERE stream = ?1 AND version = ?2";
+/// The first event of a command, which holds the metadata and the hash.
+const FIRST: &str = "SELECT command_id, meta, hash FROM events WHERE stream = ?1 AND version = ?2";
 
 const VERSION: &str = "
     SELECT coalesce(max(version), 0) FROM events WHERE stream = (SELECT id FROM streams WHERE name = ?1)";
@@ -137,7 +137,14 @@ fn select(
 struct Decoder<'c> {
     connection: &'c Connection,
     stream: Option<(i64, StreamId)>,
-    command: Option<(CommandKey, Arc<Meta>)>,
+    command: Option<(CommandKey, Shared)>,
+}
+
+/// The data that all events of a command share.
+#[derive(Clone)]
+struct Shared {
+    meta: Arc<Meta>,
+    hash: CommitHash,
 }
 
 /// The place of the first event of a command.
@@ -161,8 +168,9 @@ impl Decoder<'_> {
             .ok_or("its index in its command is greater than its version")?;
         let key = CommandKey { stream: stream_row, version: Version::new(first) };
         if index == 0 {
-            self.command = Some((key, read_meta(row, 6)?));
+            self.command = Some((key, Shared::read(row, 6)?));
         }
+        let Shared { meta, hash } = self.shared(key)?;
         Ok(Recorded {
             position: row.get(0)?,
             stream: self.stream(stream_row, row)?,
@@ -170,7 +178,8 @@ impl Decoder<'_> {
             index,
             name: row.get_ref(4)?.as_str()?.into(),
             payload: Json::parse(row.get(5)?)?,
-            meta: self.meta(key)?,
+            meta,
+            hash,
         })
     }
 
@@ -178,31 +187,35 @@ impl Decoder<'_> {
         match &self.stream {
             Some((known, stream)) if *known == stream_row => Ok(stream.clone()),
             _ => {
-                let stream = StreamId::parse(row.get_ref(8)?.as_str()?)?;
+                let stream = StreamId::parse(row.get_ref(9)?.as_str()?)?;
                 self.stream = Some((stream_row, stream.clone()));
                 Ok(stream)
             }
         }
     }
 
-    /// Returns the metadata of the command that begins at `key`. Queries it only if the read began within the
-    /// command.
-    fn meta(&mut self, key: CommandKey) -> Decoded<Arc<Meta>> {
+    /// Returns the shared data of the command that begins at `key`. Queries it only if the read began within
+    /// the command.
+    fn shared(&mut self, key: CommandKey) -> Decoded<Shared> {
         match &self.command {
-            Some((known, meta)) if *known == key => Ok(Arc::clone(meta)),
+            Some((known, shared)) if *known == key => Ok(shared.clone()),
             _ => {
                 let mut statement = self.connection.prepare_cached(FIRST)?;
                 let mut rows = statement.query((key.stream, key.version))?;
-                let meta = read_meta(rows.next()?.ok_or("the first event of its command is missing")?, 0)?;
-                self.command = Some((key, Arc::clone(&meta)));
-                Ok(meta)
+                let first = rows.next()?.ok_or("the first event of its command is missing")?;
+                let shared = Shared::read(first, 0)?;
+                self.command = Some((key, shared.clone()));
+                Ok(shared)
             }
         }
     }
 }
 
-/// Reads the columns `command_id` and `meta`, the first of which is `column`.
-fn read_meta(row: &Row<'_>, column: usize) -> Decoded<Arc<Meta>> {
-    let command_id = CommandId::from(row.get::<_, String>(column)?);
-    Ok(Arc::new(meta::read(command_id, row.get_ref(column + 1)?.as_str()?)?))
+impl Shared {
+    /// Reads the columns `command_id`, `meta` and `hash`, the first of which is `column`.
+    fn read(row: &Row<'_>, column: usize) -> Decoded<Self> {
+        let command_id = CommandId::from(row.get::<_, String>(column)?);
+        let meta = meta::read(command_id, row.get_ref(column + 1)?.as_str()?)?;
+        Ok(Self { meta: meta.into(), hash: row.get(column + 2)? })
+    }
 }

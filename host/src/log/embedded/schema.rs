@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::upgrade::{self, UpgradeError};
+
 /// The log's database, in the log's directory.
 const FILE: &str = "events.db";
 
@@ -16,13 +18,14 @@ const LOCK: &str = "kontor.lock";
 /// The id that distinguishes our files from other SQLite databases.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"Kntr");
 
-/// The version of [`SCHEMA`].
-const LAYOUT: i32 = 1;
+/// The version of [`SCHEMA`]. Layout 1 has no hashes.
+pub(super) const LAYOUT: i32 = 2;
 
 /// A stream's version is the last one in the index on `(stream, version)`; a column for it would have to be
 /// written with every append. Only the first event of a command has the metadata that all events of the
 /// command share, so that the index on commands has one entry a command. The other events of the command have
-/// the next versions, and `command_index` is the distance to the first one.
+/// the next versions, and `command_index` is the distance to the first one. The hash of the commit stands
+/// with the first event too; there is no CHECK for it, because an upgraded log could not have it.
 const SCHEMA: &str = "
     CREATE TABLE streams (
         id INTEGER PRIMARY KEY,
@@ -37,6 +40,7 @@ const SCHEMA: &str = "
         payload TEXT NOT NULL,
         command_id TEXT,
         meta TEXT,
+        hash BLOB,
         UNIQUE (stream, version),
         CHECK ((command_index = 0) = (command_id IS NOT NULL AND meta IS NOT NULL))
     ) STRICT;
@@ -83,6 +87,26 @@ pub enum OpenError {
         file: PathBuf,
         /// The version of its layout.
         found: i32,
+    },
+    /// An older version of Kontor has written the file, and it is opened only for reading.
+    #[error(
+        "{} was written by an older version of Kontor (layout {found}, this one knows {LAYOUT}): start a \
+         host on it once, which upgrades it",
+        file.display()
+    )]
+    Older {
+        /// The file.
+        file: PathBuf,
+        /// The version of its layout.
+        found: i32,
+    },
+    /// The log of an older version cannot be upgraded.
+    #[error("{} cannot be upgraded to layout {LAYOUT}; it is as it was", file.display())]
+    Upgrade {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: UpgradeError,
     },
     /// The file system has no support for a write-ahead log.
     #[error(
@@ -178,14 +202,19 @@ pub(super) fn open(dir: &Path, durability: Durability) -> Result<(PathBuf, Conne
     let file = file(dir);
     let failed = failed(&file);
     let connection = connect(&file, durability).map_err(&failed)?;
-    let empty = identify(&connection, &file, &failed)?;
+    let layout = identify(&connection, &file, &failed)?;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(&failed)?;
     if mode != "wal" {
         return Err(OpenError::NoWal { file });
     }
-    if empty {
-        create(&connection).map_err(&failed)?;
+    match layout {
+        Layout::None => create(&connection).map_err(&failed)?,
+        Layout::Current => {}
+        Layout::Older(_) => {
+            upgrade::add_hashes(&connection)
+                .map_err(|source| OpenError::Upgrade { file: file.clone(), source })?;
+        }
     }
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(&failed)?;
     connection.pragma_update(None, "wal_autocheckpoint", BACKSTOP_PAGES).map_err(&failed)?;
@@ -214,19 +243,30 @@ pub(super) fn connect(file: &Path, durability: Durability) -> rusqlite::Result<C
     Ok(connection)
 }
 
-/// Refuses files that are not ours, before anything is written to them. Returns whether the file is new.
+/// The layout of a file that is ours.
+pub(super) enum Layout {
+    /// The file is new.
+    None,
+    /// The file must be upgraded. Its layout is this one.
+    Older(i32),
+    /// The file has the layout of this version.
+    Current,
+}
+
+/// Refuses files that are not ours, before anything is written to them.
 pub(super) fn identify(
     connection: &Connection,
     file: &Path,
     failed: impl Fn(rusqlite::Error) -> OpenError,
-) -> Result<bool, OpenError> {
+) -> Result<Layout, OpenError> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0)).map_err(&failed);
     let application = number("PRAGMA application_id")?;
     let layout = number("PRAGMA user_version")?;
     let objects = number("SELECT count(*) FROM sqlite_schema")?;
     match (application, layout) {
-        (0, 0) if objects == 0 => Ok(true),
-        (APPLICATION_ID, LAYOUT) => Ok(false),
+        (0, 0) if objects == 0 => Ok(Layout::None),
+        (APPLICATION_ID, LAYOUT) => Ok(Layout::Current),
+        (APPLICATION_ID, found @ 1..LAYOUT) => Ok(Layout::Older(found)),
         (APPLICATION_ID, found) if found > LAYOUT => Err(OpenError::Newer { file: file.to_owned(), found }),
         _ => Err(OpenError::NotALog { file: file.to_owned() }),
     }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 
-use crate::log::{Append, MAX_PAGE};
+use crate::log::MAX_PAGE;
 use crate::model::{Position, Recorded};
 
 /// The number of events kept: four pages. A reader that is further behind is late anyway, and reads from
@@ -27,7 +27,7 @@ struct Kept {
 
 impl Tail {
     /// Adds events that are on disk. They must follow the previous ones without a gap.
-    pub(super) fn extend(&self, events: impl Iterator<Item = Recorded>) {
+    pub(super) fn extend(&self, events: Vec<Recorded>) {
         let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for event in events {
             kept.bytes += event.payload.as_str().len();
@@ -51,51 +51,25 @@ impl Tail {
     }
 }
 
-/// Returns the events of a batch as they are recorded. `last`: the position of the last one.
-pub(super) fn recorded(batch: &[Append], last: Position) -> impl Iterator<Item = Recorded> {
-    let events = batch.iter().flat_map(|append| (0..).zip(&append.events).map(move |event| (append, event)));
-    let count = batch.iter().map(|append| append.events.len()).sum();
-    let before = last.before(count);
-    (1..).zip(events).map(move |(nth, (append, (index, event)))| Recorded {
-        position: before.after(nth),
-        stream: append.stream.clone(),
-        version: append.expected.next().after(index as usize),
-        index,
-        name: event.name.clone(),
-        payload: event.payload.clone(),
-        meta: append.meta.clone(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CommandId, Json, Meta, NewEvent, StreamId, Version};
-
-    fn append(id: &str, expected: u64, payloads: &[Json]) -> Append {
-        let meta = Meta {
-            command_id: CommandId::from("1".to_owned()),
-            command: "do".into(),
-            fingerprint: 0,
-            correlation_id: "test".into(),
-            causation_id: None,
-            digest: None,
-            time_ms: 0,
-            actor: "tester".into(),
-        };
-        let event = |payload: &Json| NewEvent { name: "done".into(), payload: payload.clone() };
-        let stream = StreamId::new("thing", id).unwrap();
-        let expected = Version::new(expected);
-        Append { stream, expected, events: payloads.iter().map(event).collect(), meta: meta.into() }
-    }
+    use crate::model::{CommitHash, Json, Meta, StreamId, Version};
 
     /// Returns a tail with events at the positions up to `last`, all with the same payload.
     fn tail(last: u64, payload: &Json) -> Tail {
         let tail = Tail::default();
-        for position in 1..=last {
-            let batch = [append("a", position - 1, std::slice::from_ref(payload))];
-            tail.extend(recorded(&batch, Position::new(position)));
-        }
+        let event = |position| Recorded {
+            position: Position::new(position),
+            stream: StreamId::new("thing", "a").unwrap(),
+            version: Version::new(position),
+            index: 0,
+            name: "done".into(),
+            payload: payload.clone(),
+            meta: Meta::default().into(),
+            hash: CommitHash::GENESIS,
+        };
+        tail.extend((1..=last).map(event).collect());
         tail
     }
 
@@ -128,19 +102,5 @@ mod tests {
         let tail = tail(20, &megabyte);
         assert_eq!(positions(&tail, 4, 1), None);
         assert_eq!(positions(&tail, 5, 1), Some(vec![6]));
-    }
-
-    #[test]
-    fn a_batch_is_recorded_as_it_was_appended() {
-        let [one, two] = [1, 2].map(|number| Json::of(&number).unwrap());
-        let batch = [append("a", 4, &[one.clone(), two]), append("b", 0, &[one])];
-        let found: Vec<_> = recorded(&batch, Position::new(9))
-            .map(|event| (event.position.get(), event.stream.to_string(), event.version.get(), event.index))
-            .collect();
-        let expected = [(7, "thing/a", 5, 0), (8, "thing/a", 6, 1), (9, "thing/b", 1, 0)];
-        assert_eq!(
-            found,
-            expected.map(|(position, stream, version, index)| (position, stream.to_owned(), version, index))
-        );
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::*;
-use crate::model::{CommandId, Json, Meta, NewEvent};
+use crate::log::CommitHasher;
+use crate::model::{CommandId, CommitHash, Json, Meta, NewEvent};
 
 fn append(expected: u64) -> Append {
     let meta = Meta {
@@ -68,12 +69,68 @@ fn files_that_are_not_ours_are_refused_and_left_alone() {
     }
 }
 
+/// Turns a log into one of layout 1, which has no hashes.
+fn downgrade(dir: &Path) {
+    let batch = "ALTER TABLE events DROP COLUMN hash; PRAGMA user_version = 1";
+    database(dir).execute_batch(batch).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_layout_1_gets_its_hashes_when_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(dir.path()).unwrap();
+    for version in 0..1_200 {
+        log.append(vec![append(version * 2)]).await.unwrap();
+    }
+    let events = log.read_all(Position::new(1_900), MAX_PAGE).await.unwrap();
+    drop(log);
+
+    downgrade(dir.path());
+    let older = LogFile::open(dir.path()).err().expect("it must be upgraded first").to_string();
+    assert!(older.contains("was written by an older version of Kontor (layout 1"), "{older}");
+    let log = EmbeddedLog::open(dir.path()).unwrap();
+    assert_eq!(log.read_all(Position::new(1_900), MAX_PAGE).await.unwrap(), events);
+    let next = log.append(vec![append(2_400)]).await.unwrap().position;
+    let last = log.read_all(next.before(1), 1).await.unwrap().pop().unwrap();
+    assert_eq!(last.hash, append_hash(&last, events.last().unwrap().hash), "the chain goes on");
+    assert!(LogFile::open(dir.path()).is_ok());
+}
+
+/// Returns the hash of the commit of two events that ends with `last`.
+fn append_hash(last: &Recorded, previous: CommitHash) -> CommitHash {
+    let (position, version) = (last.position.before(1), last.version.before(1));
+    let mut hasher = CommitHasher::begin(previous, position, &last.stream, version, &last.meta);
+    for _ in 0..2 {
+        hasher.event(last.name.as_str(), last.payload.as_str());
+    }
+    hasher.finish()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_upgraded_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(dir.path()).unwrap();
+    log.append(vec![append(0)]).await.unwrap();
+    drop(log);
+    downgrade(dir.path());
+    database(dir.path()).execute_batch("UPDATE events SET meta = '{' WHERE position = 1").unwrap();
+    for _ in 0..2 {
+        let refusal = refusal(dir.path());
+        assert!(refusal.contains("cannot be upgraded to layout 2; it is as it was"), "{refusal}");
+    }
+    let layout: i32 =
+        database(dir.path()).pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(layout, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_is_an_error_that_names_the_event() {
     let damages = [
         "UPDATE events SET payload = '{' WHERE position = 2",
         "UPDATE events SET payload = CAST(x'22ff22' AS TEXT) WHERE position = 2",
         "UPDATE events SET meta = '{}' WHERE position = 1",
+        "UPDATE events SET hash = NULL WHERE position = 1",
+        "UPDATE events SET hash = x'00' WHERE position = 1",
         "UPDATE events SET command_index = 7 WHERE position = 2",
         "UPDATE events SET command_index = -1 WHERE position = 2",
         "UPDATE events SET version = -5 WHERE position = 1",

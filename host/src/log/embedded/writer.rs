@@ -9,10 +9,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::copy::{self, Sequence};
 use super::meta;
-use super::tail::{self, Tail};
+use super::tail::Tail;
 use crate::error::Chain;
 use crate::log::{Append, AppendError, Appended};
-use crate::model::{Position, Recorded, StreamId, Version};
+use crate::model::{LogMark, NewEvent, Position, Recorded, StreamId, Version};
 
 /// The largest number of appends committed together. More would only make the first of them wait longer: by
 /// then each bears little of the cost of the sync.
@@ -28,8 +28,8 @@ const ADD_STREAM: &str = "INSERT INTO streams (name) VALUES (?1)";
 
 /// Adds nothing if the command is already recorded. Any other conflict is an error.
 const ADD_EVENT: &str = "
-    INSERT INTO events (position, stream, version, command_index, name, payload, command_id, meta)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+    INSERT INTO events (position, stream, version, command_index, name, payload, command_id, meta, hash)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
     ON CONFLICT (stream, command_id) WHERE command_id IS NOT NULL DO NOTHING";
 
 /// A batch to append.
@@ -64,21 +64,14 @@ struct Head {
 
 /// The result of a transaction.
 struct Written {
-    /// The position of its last event.
+    /// The position of the last event in the log.
     position: Position,
     /// The message of the last batch that has one.
     sequence: Option<Sequence>,
+    /// The events that were written.
+    events: Vec<Recorded>,
     /// The outcome of each batch, in the order of the group.
     outcomes: Vec<Result<Appended, AppendError>>,
-}
-
-impl Written {
-    /// Returns the events of the group that were written.
-    fn events(&self, group: &[Request]) -> impl Iterator<Item = Recorded> {
-        let outcomes = group.iter().zip(&self.outcomes);
-        let written = outcomes.filter_map(|(request, outcome)| Some((request, outcome.as_ref().ok()?)));
-        written.flat_map(|(request, appended)| tail::recorded(&request.batch, appended.position))
-    }
 }
 
 impl Writer {
@@ -99,10 +92,7 @@ impl Writer {
             group.push(first);
             group.extend(requests.try_iter().take(MAX_GROUP - 1));
             match self.write(&group) {
-                Ok(written) => {
-                    self.tail.extend(written.events(&group));
-                    self.acknowledge(group.drain(..), written);
-                }
+                Ok(written) => self.acknowledge(group.drain(..), written),
                 Err(error) => self.give_up(group.drain(..), error),
             }
         }
@@ -116,8 +106,9 @@ impl Writer {
         Ok(written)
     }
 
-    /// Moves the position and replies to the callers of a committed group.
+    /// Publishes the events of a committed group, moves the position and replies to the callers.
     fn acknowledge(&self, group: impl Iterator<Item = Request>, written: Written) {
+        self.tail.extend(written.events);
         self.position.send_if_modified(|position| {
             let moved = *position != written.position;
             *position = written.position;
@@ -168,8 +159,10 @@ struct Pass<'a> {
     find_stream: CachedStatement<'a>,
     add_stream: CachedStatement<'a>,
     add_event: CachedStatement<'a>,
-    /// The position of the last event written.
-    position: Position,
+    /// The last event written.
+    end: LogMark,
+    /// The events written, oldest first.
+    events: Vec<Recorded>,
 }
 
 impl<'a> Pass<'a> {
@@ -182,7 +175,8 @@ impl<'a> Pass<'a> {
             find_stream: transaction.prepare_cached(FIND_STREAM)?,
             add_stream: transaction.prepare_cached(ADD_STREAM)?,
             add_event: transaction.prepare_cached(ADD_EVENT)?,
-            position: super::last_position(transaction)?,
+            end: super::last_mark(transaction)?,
+            events: Vec::new(),
             transaction,
         })
     }
@@ -191,7 +185,7 @@ impl<'a> Pass<'a> {
         let mut outcomes = Vec::with_capacity(group.len());
         for request in group {
             outcomes.push(match self.add_batch(&request.batch) {
-                Ok(()) => Ok(Appended { position: self.position }),
+                Ok(()) => Ok(Appended { position: self.end.position }),
                 Err(Refused::Batch(error)) => Err(error),
                 Err(Refused::Database(error)) => return Err(error),
             });
@@ -200,7 +194,7 @@ impl<'a> Pass<'a> {
         if let Some(sequence) = sequence {
             copy::remember(self.transaction, sequence)?;
         }
-        Ok(Written { position: self.position, sequence, outcomes })
+        Ok(Written { position: self.end.position, sequence, events: self.events, outcomes })
     }
 
     /// Writes a batch completely or not at all. An append is refused before it has written anything, so only
@@ -209,12 +203,13 @@ impl<'a> Pass<'a> {
         if let [append] = batch {
             return self.add(append);
         }
-        let position = self.position;
+        let (end, events) = (self.end, self.events.len());
         self.transaction.execute_batch("SAVEPOINT batch")?;
         let added = batch.iter().try_for_each(|append| self.add(append));
         if let Err(Refused::Batch(_)) = added {
             self.transaction.execute_batch("ROLLBACK TO batch")?;
-            self.position = position;
+            self.end = end;
+            self.events.truncate(events);
             for append in batch {
                 self.heads.remove(&append.stream);
             }
@@ -242,26 +237,31 @@ impl<'a> Pass<'a> {
         let command = meta.command_id.as_str();
         let shared =
             meta::write(meta).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let mut version = actual;
-        for (index, event) in events.iter().enumerate() {
+        let hash = append.hash(self.end.hash, self.end.position.next());
+        let (mut position, mut version) = (self.end.position, actual);
+        for (index, event) in (0..).zip(events) {
+            (position, version) = (position.next(), version.next());
             let first = index == 0;
             let added = self.add_event.execute(params![
-                self.position.next(),
+                position,
                 row,
-                version.next(),
+                version,
                 index,
                 event.name.as_str(),
                 event.payload.as_str(),
                 first.then_some(command),
                 first.then_some(&shared),
+                first.then_some(hash),
             ])?;
             if added == 0 {
                 let (stream, command) = (stream.clone(), meta.command_id.clone());
                 return Err(Refused::Batch(AppendError::Duplicate { stream, command }));
             }
-            self.position = self.position.next();
-            version = version.next();
+            let (stream, meta) = (stream.clone(), meta.clone());
+            let NewEvent { name, payload } = event.clone();
+            self.events.push(Recorded { position, stream, version, index, name, payload, meta, hash });
         }
+        self.end = LogMark { position, hash };
         self.heads.insert(stream.clone(), Head { row, version });
         Ok(())
     }
@@ -282,9 +282,9 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use super::*;
-    use crate::log::embedded::last_position;
     use crate::log::embedded::schema::{self, Durability};
-    use crate::model::{CommandId, Json, Meta, NewEvent};
+    use crate::log::embedded::{last_position, read};
+    use crate::model::{CommandId, Json, Meta};
 
     fn append(id: &str, expected: u64, command: &str) -> Append {
         let meta = Meta {
@@ -354,6 +354,8 @@ mod tests {
         ];
         assert_eq!(outcomes(&written), expected);
         assert_eq!(last_position(&writer.connection).unwrap(), Position::new(12));
+        let read = read::all(&writer.connection, Position::START, 100).unwrap();
+        assert_eq!(written.events, read, "the events in memory are those on disk");
     }
 
     #[test]

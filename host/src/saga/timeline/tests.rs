@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{CommandId, Json, Meta, Position};
+use crate::model::{CommandId, CommitHash, Json, Meta, Position};
 
 const ID: &str = "01990000-0000-7000-8000-000000000001";
 const STARTED_MS: u64 = 1_000;
@@ -14,6 +14,7 @@ fn recorded(stream: &str, version: u64, name: &str, payload: &Value, time_ms: u6
         stream: StreamId::parse(stream).unwrap(),
         version: Version::new(version),
         index: 0,
+        hash: CommitHash::GENESIS,
         name: name.into(),
         payload: Json::of(payload).unwrap(),
         meta: Arc::new(Meta {
