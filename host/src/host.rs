@@ -211,7 +211,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     let rules = config.deploy_rules(http::reserved_routes());
     let booted = foundation.boot(&rules, &config.plugins).await?;
     let Foundation { log, nodes, clock, http, runtime, store } = foundation;
-    let registry = Arc::new(Registry::of(booted.deployed, booted.triggers));
+    let registry = Arc::new(Registry::of(booted.deployed, booted.history));
     let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
     components.keep_releases(booted.deployments.digests().collect());
 

@@ -241,9 +241,9 @@ impl Inner {
             Ok(component) => component,
             Err(error) => return job.answer(Err(error)),
         };
-        let state_version = empty(&component, &stream).state_version;
-        if work.ahead.as_ref().is_some_and(|state| state.state_version != state_version) {
-            // A component whose states have another shape must fold all events, so they must be on disk.
+        let states = &self.deps.states;
+        if work.ahead.as_ref().is_some_and(|state| !states.is_usable(state, &component)) {
+            // A component that folds in another way must fold all events, so they must be on disk.
             while !work.pending.is_empty() {
                 let result = wait_for_oldest(&mut work.pending).await;
                 self.complete_oldest(&stream, work, result);
@@ -298,7 +298,7 @@ impl Inner {
             Some(state) => ahead.insert(state.with_view_of(component, &command.stream).await?),
             // The id was created for this command, so the stream cannot exist.
             None if !command.repeatable && command.stream.id() == command.id.as_str() => {
-                ahead.insert(empty(component, &command.stream))
+                ahead.insert(empty(component))
             }
             None => ahead.insert(self.deps.states.load(&command.stream, component).await?),
         };
@@ -399,7 +399,7 @@ impl Inner {
         events: &[NewEvent],
         meta: &Meta,
     ) -> Option<SagaId> {
-        let triggers = self.deps.registry.triggers().at(position);
+        let triggers = self.deps.registry.history().triggers_at(position);
         events.iter().zip(0..).find_map(|(event, index)| {
             let mut started = triggers.started_by(stream, &event.name, index, meta);
             started.find(|(_, trigger)| trigger.own).map(|(id, _)| id)

@@ -1,6 +1,7 @@
 //! The states of aggregates: folded from the log by the service's component, kept in memory and in snapshots.
 //!
-//! *Invariant:* every state in the cache is on disk. A state that runs ahead of the disk stays with the
+//! *Invariant:* a state is served only to the component that has folded it, or to one that the gate `history`
+//! has found to fold alike. *Invariant:* every state in the cache is on disk. A state that runs ahead of the disk stays with the
 //! worker in `dispatch`.
 
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use quick_cache::sync::{Cache, EntryAction, EntryResult};
 
 use super::error::CommandError;
 use crate::deployed::Registry;
-use crate::log::{EventLog, MAX_PAGE, Snapshot, Snapshots};
-use crate::model::{Digest, Json, StreamId, Version};
+use crate::log::{EventLog, MAX_PAGE, Snapshot, Snapshots, more_may_follow};
+use crate::model::{Digest, Json, Recorded, StreamId, Version};
 use crate::runtime::{Component, Folded, Target};
 
 /// Number of states in memory. At a kilobyte each, a hundred megabytes.
@@ -24,9 +25,8 @@ pub(crate) struct AggregateState {
     pub(crate) version: Version,
     /// None before the first event.
     pub(crate) folded: Option<Folded>,
-    /// The component that folded it. Another one may show another view of the same state.
+    /// The component that folded it. Only a component that folds alike takes it on.
     pub(crate) digest: Digest,
-    pub(crate) state_version: u32,
     pub(crate) snapshot_version: Version,
 }
 
@@ -102,7 +102,13 @@ impl StateCache {
         component: &Component,
         version: Version,
     ) -> Result<AggregateState, CommandError> {
-        self.fold(stream, component, empty(component, stream), Some(version)).await
+        self.fold(stream, component, empty(component), Some(version)).await
+    }
+
+    /// Returns whether a component may take on a state.
+    pub(crate) fn is_usable(&self, state: &AggregateState, component: &Component) -> bool {
+        state.digest == component.digest()
+            || self.registry.history().folds_like(component.digest()).contains(&state.digest)
     }
 
     /// Returns the state of an aggregate on disk.
@@ -111,9 +117,7 @@ impl StateCache {
         stream: &StreamId,
         component: &Component,
     ) -> Result<AggregateState, CommandError> {
-        let empty = empty(component, stream);
-        let usable = |state: &AggregateState| state.state_version == empty.state_version;
-        if let Some(state) = self.cache.get(stream).filter(usable) {
+        if let Some(state) = self.cache.get(stream).filter(|state| self.is_usable(state, component)) {
             let own = state.digest == component.digest();
             if own && !self.log.is_shared() {
                 return Ok(state);
@@ -126,24 +130,35 @@ impl StateCache {
         }
         // A shorter stream has no snapshot. Most streams are shorter, and this is their only read.
         let first = self.log.read(stream, Version::START, SNAPSHOT_EVERY).await?;
-        let mut start = empty;
-        if let Some(last) = first.last() {
-            start.folded = component.evolve(Target { since: &first, ..start.target(stream) }).await?;
-            start.version = last.version;
-        }
-        if first.len() == SNAPSHOT_EVERY
-            && let Some(snapshot) = self.snapshots.load(stream, start.state_version).await
-        {
-            let target = Target { stream, state: Some(&snapshot.state), since: &[] };
-            start.folded = component.evolve(target).await?;
-            start.version = snapshot.version;
-            start.snapshot_version = snapshot.version;
-        }
-        let state = match first.len() < SNAPSHOT_EVERY {
-            true => start,
-            false => self.fold(stream, component, start, None).await?,
+        let more = more_may_follow(&first, SNAPSHOT_EVERY);
+        let snapshot = if more { self.snapshot(stream, component).await? } else { None };
+        let mut state = match snapshot {
+            Some(snapshot) => snapshot,
+            None => advance(stream, component, empty(component), &first).await?,
         };
-        Ok(self.keep(stream, state))
+        if more {
+            state = self.fold(stream, component, state, None).await?;
+        }
+        self.keep_loaded(stream, state).await
+    }
+
+    /// Returns the state of the latest snapshot that a component may take on.
+    async fn snapshot(
+        &self,
+        stream: &StreamId,
+        component: &Component,
+    ) -> Result<Option<AggregateState>, CommandError> {
+        let folded_by = self.registry.history().folds_like(component.digest());
+        let Some(snapshot) = self.snapshots.load(&*self.log, stream, folded_by).await else {
+            return Ok(None);
+        };
+        let Snapshot { version, digest, state, view } = snapshot;
+        let folded = Some(Folded { state, view });
+        let state = AggregateState { version, folded, digest, snapshot_version: version };
+        match digest == component.digest() {
+            true => Ok(Some(state)),
+            false => state.with_view_of(component, stream).await.map(Some),
+        }
     }
 
     /// Folds the events after `state`, up to `up_to` if it is given.
@@ -157,12 +172,29 @@ impl StateCache {
         loop {
             let left = up_to.map_or(MAX_PAGE, |version| version.distance_from(state.version) as usize);
             let events = self.log.read(stream, state.version, left.min(MAX_PAGE)).await?;
-            let Some(last) = events.last() else {
+            if events.is_empty() {
                 return Ok(state);
-            };
-            state.version = last.version;
-            state.folded = component.evolve(Target { since: &events, ..state.target(stream) }).await?;
+            }
+            state = advance(stream, component, state, &events).await?;
         }
+    }
+
+    /// Caches a state that was loaded, unless a commit has overtaken it: the newer state may have been in the
+    /// cache and out of it again meanwhile.
+    async fn keep_loaded(
+        &self,
+        stream: &StreamId,
+        state: AggregateState,
+    ) -> Result<AggregateState, CommandError> {
+        let state = self.keep(stream, state);
+        // A commit after this read finds the state in the cache and replaces it.
+        if !self.log.is_shared()
+            && state.version > Version::START
+            && !self.log.read(stream, state.version, 1).await?.is_empty()
+        {
+            self.forget(stream);
+        }
+        Ok(state)
     }
 
     /// Caches a state that is on disk, and saves a snapshot when one is due.
@@ -171,8 +203,9 @@ impl StateCache {
             && let Some(folded) = state.folded.clone()
         {
             state.snapshot_version = state.version;
-            let snapshot = Snapshot { version: state.version, state: folded.state, view: folded.view };
-            self.snapshots.save(stream.clone(), state.state_version, snapshot);
+            let (version, digest) = (state.version, state.digest);
+            let snapshot = Snapshot { version, digest, state: folded.state, view: folded.view };
+            self.snapshots.save(stream.clone(), snapshot);
         }
         if state.version > Version::START {
             // A reader that was overtaken by a commit must not replace a newer state.
@@ -196,14 +229,26 @@ impl StateCache {
     }
 }
 
+/// Returns the state after more events.
+async fn advance(
+    stream: &StreamId,
+    component: &Component,
+    mut state: AggregateState,
+    events: &[Recorded],
+) -> Result<AggregateState, CommandError> {
+    if let Some(last) = events.last() {
+        state.folded = component.evolve(Target { since: events, ..state.target(stream) }).await?;
+        state.version = last.version;
+    }
+    Ok(state)
+}
+
 /// Returns the state of an aggregate before its first event.
-pub(crate) fn empty(component: &Component, stream: &StreamId) -> AggregateState {
-    let aggregate = component.manifest().aggregate(stream.aggregate());
+pub(crate) fn empty(component: &Component) -> AggregateState {
     AggregateState {
         version: Version::START,
         folded: None,
         digest: component.digest(),
-        state_version: aggregate.map_or(0, |aggregate| aggregate.state_version),
         snapshot_version: Version::START,
     }
 }

@@ -217,6 +217,7 @@ mod tests {
             digest,
             grants: Vec::new(),
             sagas: None,
+            folds_like: Vec::new(),
         }
     }
 

@@ -179,6 +179,7 @@ mod tests {
             digest,
             grants: Vec::new(),
             sagas: None,
+            folds_like: Vec::new(),
         };
         let running = Running { release, since: Time(0), by: "ada".into(), note: None, before: Vec::new() };
         Plugin::new(digest, &manifest, Some(&running))

@@ -13,8 +13,8 @@ use super::{grants, work};
 use crate::clock::SharedClock;
 use crate::contract::Grant;
 use crate::deployed::{
-    Deployed, Deployments, GateOutcome, GateResult, Happened, HistoryError, RecordError, Release, Released,
-    ServiceConflict, Store, TriggerHistory,
+    Deployed, DeploymentHistory, Deployments, GateOutcome, GateResult, Happened, HistoryError, RecordError,
+    Release, Released, ServiceConflict, Store,
 };
 use crate::log::EventLog;
 use crate::model::{Digest, ServiceName, Version};
@@ -41,8 +41,8 @@ pub struct Booted {
     pub(crate) deployments: Deployments,
     /// The services that run.
     pub(crate) deployed: Deployed,
-    /// The sagas that events start, by the log.
-    pub(crate) triggers: TriggerHistory,
+    /// The same, as commands and replies depend on them.
+    pub(crate) history: DeploymentHistory,
     /// A sentence for each file of the directory that does not run, because the log has another version of
     /// its service.
     pub differing: Vec<String>,
@@ -150,8 +150,8 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
     }
     boot.record(&mut deployments, &running, &candidates).await?;
     boot.http.follow(deployments.origins());
-    let triggers = TriggerHistory::load(&**boot.log).await?;
-    Ok(Booted { deployments, deployed: deployed?, triggers, differing })
+    let history = DeploymentHistory::load(&**boot.log).await?;
+    Ok(Booted { deployments, deployed: deployed?, history, differing })
 }
 
 impl Boot<'_> {
@@ -218,7 +218,8 @@ impl Boot<'_> {
         let old = deployments.running.values().map(|known| &known.release);
         let again = old.filter(|release| release.sagas.is_none()).filter_map(|release| {
             let component = running.service(release.service.as_str())?;
-            Some(Released { release: Release::of(component, release.grants.clone()), gates: Vec::new() })
+            let release = Release { sagas: Release::of(component, Vec::new()).sagas, ..release.clone() };
+            Some(Released { release, gates: Vec::new() })
         });
         let mut services: Vec<_> = again.collect();
         for candidate in candidates {

@@ -73,7 +73,7 @@ impl Deployer {
 
     async fn follow_log(self: Arc<Self>, deployments: &mut Deployments) -> Result<(), BehindError> {
         let mut next = deployments.clone();
-        let Some(watched) = next.read_on(&*self.deps.log, self.deps.registry.triggers()).await? else {
+        let Some(watched) = next.read_on(&*self.deps.log, self.deps.registry.history()).await? else {
             return Ok(());
         };
         let (deployed, new) = self.deployed_by(&next).await?;

@@ -49,7 +49,7 @@ impl Deployer {
         }
         let watched = happened.is_watched();
         let position = deployments.record(&*deps.log, deps.clock.now_ms(), happened, actor).await?;
-        deps.registry.triggers().add(position, deployments);
+        deps.registry.history().add(position, deployments);
         let components = candidates.into_iter();
         let components =
             components.filter_map(|candidate| Some((candidate.component?, candidate.rehearsed))).collect();

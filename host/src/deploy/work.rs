@@ -33,7 +33,8 @@ impl Deployer {
         report.live = true;
         let released = candidates.iter().filter_map(|candidate| {
             let component = candidate.component.as_ref()?;
-            let release = release(component, &granted(component));
+            let folds_like = deployments.folds_like(component, candidate.folds_alike);
+            let release = Release { folds_like, ..release(component, &granted(component)) };
             Some(Released { release, gates: candidate.report.gates.clone() })
         });
         let services: Vec<_> = released.collect();

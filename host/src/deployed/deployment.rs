@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::gate_result::GateResult;
-use super::triggers::{ReleasedSaga, TriggerHistory};
+use super::triggers::{DeploymentHistory, ReleasedSaga};
 use crate::clock::Time;
 use crate::contract::{Grant, HttpOrigin, Problem};
 use crate::error::Chain;
@@ -40,6 +40,10 @@ pub struct Release {
     /// release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sagas: Option<Vec<ReleasedSaga>>,
+    /// The earlier components whose states this one takes on: the gate `history` has folded all streams with
+    /// both to the same states. The newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folds_like: Vec<Digest>,
 }
 
 /// One event of the stream. The stored event's name is the variant's, its payload the variant's fields.
@@ -247,6 +251,7 @@ impl Release {
             digest: component.digest(),
             grants,
             sagas: Some(ReleasedSaga::of(manifest)),
+            folds_like: Vec::new(),
         }
     }
 
@@ -273,16 +278,16 @@ impl Deployments {
     /// Reads all deployments in the log.
     pub(crate) async fn load(log: &dyn EventLog) -> Result<Self, HistoryError> {
         let mut deployments = Self::default();
-        deployments.read_on(log, &TriggerHistory::default()).await?;
+        deployments.read_on(log, &DeploymentHistory::default()).await?;
         Ok(deployments)
     }
 
-    /// Applies the events that are new in the log, to these triggers too. Returns whether the last one is
+    /// Applies the events that are new in the log, to `known` too. Returns whether the last one is
     /// watched, or none if there are none.
     pub(crate) async fn read_on(
         &mut self,
         log: &dyn EventLog,
-        triggers: &TriggerHistory,
+        known: &DeploymentHistory,
     ) -> Result<Option<bool>, HistoryError> {
         let mut watched = None;
         loop {
@@ -293,7 +298,7 @@ impl Deployments {
             for (event, happened) in page {
                 watched = Some(happened.is_watched());
                 self.apply(&event, happened);
-                triggers.add(event.position, self);
+                known.add(event.position, self);
             }
         }
     }
@@ -361,6 +366,20 @@ impl Deployments {
         let service = release.service.clone();
         self.undeployed.remove(&service);
         self.running.insert(service, Running { release, since, by: by.clone(), note, before });
+    }
+
+    /// Returns the components whose states a component may take on instead of the running one. `alike`: the
+    /// two have folded all streams to the same states.
+    pub(crate) fn folds_like(&self, component: &Component, alike: bool) -> Vec<Digest> {
+        let Some(Running { release, .. }) = self.running.get(&component.manifest().service) else {
+            return Vec::new();
+        };
+        let earlier = release.folds_like.iter().copied();
+        match (release.digest == component.digest(), alike) {
+            (true, _) => earlier.collect(),
+            (false, true) => [release.digest].into_iter().chain(earlier).take(RELEASES).collect(),
+            (false, false) => Vec::new(),
+        }
     }
 
     /// Returns whether this release runs, with the same grants.
@@ -437,7 +456,7 @@ mod tests {
     fn release(version: &str) -> Release {
         let digest = Digest::of(version.as_bytes());
         let (service, version) = ("order".into(), version.to_owned());
-        Release { service, version, digest, grants: Vec::new(), sagas: None }
+        Release { service, version, digest, grants: Vec::new(), sagas: None, folds_like: Vec::new() }
     }
 
     fn deployed(version: &str) -> Happened {

@@ -15,4 +15,4 @@ pub use gate_result::{GateName, GateOutcome, GateResult};
 pub use registry::{Deployed, Registry, ServiceConflict};
 pub use store::{Components, PastError, Store};
 pub(crate) use triggers::FollowedTriggers;
-pub use triggers::{ReleasedSaga, Trigger, TriggerHistory, Triggers};
+pub use triggers::{DeploymentHistory, ReleasedSaga, Trigger, Triggers};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::triggers::TriggerHistory;
+use super::triggers::DeploymentHistory;
 use crate::model::{AggregateName, ServiceName};
 use crate::runtime::Component;
 
@@ -88,23 +88,23 @@ impl Deployed {
     }
 }
 
-/// The set of services that runs, and the sagas that events start by the log.
+/// The set of services that runs, and the deployments in the log.
 #[derive(Default)]
 pub struct Registry {
     current: ArcSwap<Deployed>,
     changes: watch::Sender<()>,
-    triggers: TriggerHistory,
+    history: DeploymentHistory,
 }
 
 impl Registry {
-    /// Returns a registry in which a set runs. `triggers`: those of the log.
-    pub fn of(deployed: Deployed, triggers: TriggerHistory) -> Self {
-        Self { current: ArcSwap::from_pointee(deployed), triggers, ..Self::default() }
+    /// Returns a registry in which a set runs. `history`: the deployments in the log.
+    pub fn of(deployed: Deployed, history: DeploymentHistory) -> Self {
+        Self { current: ArcSwap::from_pointee(deployed), history, ..Self::default() }
     }
 
-    /// Returns the sagas that events start, by the deployments in the log.
-    pub fn triggers(&self) -> &TriggerHistory {
-        &self.triggers
+    /// Returns the deployments in the log.
+    pub fn history(&self) -> &DeploymentHistory {
+        &self.history
     }
 
     /// Returns the running set.

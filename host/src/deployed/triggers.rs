@@ -129,16 +129,21 @@ impl FollowedTriggers {
     }
 }
 
-/// The triggers of all deployments in the log, each from its position on.
+/// The deployments in the log, as far as commands and replies depend on them.
 #[derive(Default)]
-pub struct TriggerHistory(ArcSwap<Vec<(Position, Arc<Triggers>)>>);
+pub struct DeploymentHistory {
+    /// The triggers of each deployment, from its position on.
+    triggers: ArcSwap<Vec<(Position, Arc<Triggers>)>>,
+    /// The components that each component folds like, see [`Release::folds_like`].
+    folds_like: ArcSwap<HashMap<Digest, Vec<Digest>>>,
+}
 
-impl TriggerHistory {
+impl DeploymentHistory {
     /// Reads all deployments in the log.
     pub async fn load(log: &dyn EventLog) -> Result<Self, HistoryError> {
-        let triggers = Self::default();
-        Deployments::default().read_on(log, &triggers).await?;
-        Ok(triggers)
+        let history = Self::default();
+        Deployments::default().read_on(log, &history).await?;
+        Ok(history)
     }
 
     /// Records that these components run, on a log without other deployments, as in tests. Appends nothing if
@@ -160,7 +165,13 @@ impl TriggerHistory {
     /// Adds the deployments after an event of their stream.
     pub(crate) fn add(&self, from: Position, deployments: &Deployments) {
         let triggers = Arc::new(Triggers::of(deployments));
-        self.0.rcu(|known| {
+        let releases = deployments.running.values().map(|running| &running.release);
+        self.folds_like.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.extend(releases.clone().map(|release| (release.digest, release.folds_like.clone())));
+            known
+        });
+        self.triggers.rcu(|known| {
             let mut known = Vec::clone(known);
             known.retain(|(known, _)| *known != from);
             known.insert(known.partition_point(|(known, _)| *known < from), (from, triggers.clone()));
@@ -168,9 +179,15 @@ impl TriggerHistory {
         });
     }
 
+    /// Returns the components whose states a component may take on: itself, and those that it folds like.
+    pub fn folds_like(&self, component: Digest) -> Vec<Digest> {
+        let known = self.folds_like.load();
+        [component].into_iter().chain(known.get(&component).into_iter().flatten().copied()).collect()
+    }
+
     /// Returns the sagas that an event at this position starts.
-    pub fn at(&self, position: Position) -> Arc<Triggers> {
-        let known = self.0.load();
+    pub fn triggers_at(&self, position: Position) -> Arc<Triggers> {
+        let known = self.triggers.load();
         let later = known.partition_point(|(from, _)| *from < position);
         later.checked_sub(1).map(|last| known[last].1.clone()).unwrap_or_default()
     }
@@ -196,6 +213,7 @@ mod tests {
             digest: Digest::of(service.as_bytes()),
             grants: Vec::new(),
             sagas: Some(sagas.iter().map(saga).collect()),
+            folds_like: Vec::new(),
         };
         let (since, by) = (crate::clock::Time(0), "ada".into());
         let running = Running { release, since, by, note: None, before: Vec::new() };
@@ -204,14 +222,14 @@ mod tests {
 
     #[test]
     fn an_event_starts_the_sagas_of_the_deployments_before_it() {
-        let history = TriggerHistory::default();
+        let history = DeploymentHistory::default();
         history.add(Position::new(10), &running("order", &["place-order", "thank"]));
         history.add(Position::new(20), &running("audit", &["log-order"]));
         history.add(Position::new(30), &Deployments::default());
         let meta = Meta { command_id: CommandId::from_key("cart-7"), ..Meta::default() };
         let (stream, event) = (StreamId::parse("order/o1").unwrap(), "order-created".into());
         let started = |position| {
-            let triggers = history.at(Position::new(position));
+            let triggers = history.triggers_at(Position::new(position));
             let started = triggers.started_by(&stream, &event, 0, &meta);
             started.map(|(_, trigger)| (trigger.saga.to_string(), trigger.own)).collect::<Vec<_>>()
         };

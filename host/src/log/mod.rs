@@ -4,6 +4,7 @@
 //! stream of NATS that several hosts share. [`Subscription`] follows either of them.
 
 mod commit_hash;
+pub(crate) mod derived;
 mod embedded;
 mod jetstream;
 mod problem;
@@ -34,6 +35,9 @@ pub use snapshots::{Snapshot, Snapshots};
 
 /// The largest number of events that one read returns.
 pub const MAX_PAGE: usize = 1_000;
+/// The bytes of payload after which a page ends, so that a page of large events fits into the memory of an
+/// instance. A single event may be larger than the rest.
+pub const MAX_PAGE_BYTES: usize = 4 << 20;
 /// The largest number of events in a batch, which a read model applies in one transaction. Each transaction
 /// writes every page of the indexes that it has changed, so fewer transactions are cheaper. A host that stops
 /// loses the work of the batch in progress: some tenths of a second.
@@ -233,11 +237,13 @@ pub trait EventLog: Send + Sync {
         LogState { takes_appends: true, copy: None }
     }
 
-    /// Returns up to `limit` events of a stream with a version above `after`, oldest first.
+    /// Returns up to `limit` events of a stream with a version above `after`, oldest first. A page ends early
+    /// after [`MAX_PAGE_BYTES`].
     async fn read(&self, stream: &StreamId, after: Version, limit: usize)
     -> Result<Vec<Recorded>, ReadError>;
 
-    /// Returns up to `limit` events of all streams with a position above `after`, oldest first.
+    /// Returns up to `limit` events of all streams with a position above `after`, oldest first. A page ends
+    /// early after [`MAX_PAGE_BYTES`].
     async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError>;
 
     /// Returns up to `limit` streams of a kind of aggregate, ordered by name, starting behind `after`.
@@ -263,6 +269,16 @@ pub trait EventLog: Send + Sync {
 
     /// Returns the position of the last event on disk, as a channel that signals when it moves.
     fn head(&self) -> watch::Receiver<Position>;
+}
+
+/// Returns whether a page that was read with this limit may be followed by more events. A page ends early
+/// only with [`MAX_PAGE_BYTES`].
+pub(crate) fn more_may_follow(page: &[Recorded], limit: usize) -> bool {
+    page.len() >= limit.min(MAX_PAGE) || bytes(page) >= MAX_PAGE_BYTES
+}
+
+fn bytes(events: &[Recorded]) -> usize {
+    events.iter().map(|event| event.payload.as_str().len()).sum()
 }
 
 /// All events after a position: first the recorded ones, then new ones as they are appended.
@@ -297,16 +313,12 @@ impl Subscription {
                 return Ok(None);
             }
             let page = self.log.read_all(after, MAX_PAGE).await?;
-            let more = page.len() == MAX_PAGE;
+            let more = more_may_follow(&page, MAX_PAGE);
             self.after = page.last().map_or(after, |event| event.position);
             self.gathered.extend(page);
-            if !more || self.gathered.len() >= self.limit || self.gathered_bytes() >= MAX_BATCH_BYTES {
+            if !more || self.gathered.len() >= self.limit || bytes(&self.gathered) >= MAX_BATCH_BYTES {
                 return Ok(Some(std::mem::take(&mut self.gathered)));
             }
         }
-    }
-
-    fn gathered_bytes(&self) -> usize {
-        self.gathered.iter().map(|event| event.payload.as_str().len()).sum()
     }
 }

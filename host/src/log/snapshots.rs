@@ -1,31 +1,39 @@
 //! Snapshots: states of aggregates, stored so that a stream need not be folded from its first event.
 
-use std::fs;
-use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
-use super::OpenError;
 use super::readers::{Readers, Unreadable};
 use super::thread::Joined;
+use super::{EventLog, LogFile, OpenError, derived};
 use crate::error::Chain;
-use crate::model::{Json, StreamId, Version};
+use crate::model::{CommitHash, Digest, Json, StreamId, Version, hash_prefix};
 
 const FILE: &str = "snapshots.db";
 
 /// The version of the table. A file with another one is replaced.
-const LAYOUT: i32 = 1;
+const LAYOUT: i32 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE snapshots (
-        stream TEXT PRIMARY KEY,
-        state_version INTEGER NOT NULL,
+        stream TEXT NOT NULL,
+        -- The component that has folded the state.
+        digest TEXT NOT NULL,
         version INTEGER NOT NULL,
+        -- The hash of the last commit that is folded.
+        hash BLOB NOT NULL,
         state TEXT NOT NULL,
-        view TEXT NOT NULL
+        view TEXT NOT NULL,
+        -- The checksum of all that is above.
+        checksum BLOB NOT NULL,
+        PRIMARY KEY (stream, digest)
     ) STRICT";
+
+/// The number of snapshots of a stream: that of the running component, and that of the one before it, which a
+/// rollback uses again.
+const KEPT: usize = 2;
 
 /// The largest number of snapshots that wait to be written, and of those in one transaction. Each holds a
 /// state in memory; a busy host writes this many in a few milliseconds.
@@ -36,50 +44,61 @@ const QUEUE: usize = 256;
 pub struct Snapshot {
     /// The version of the stream.
     pub version: Version,
+    /// The component that has folded the state.
+    pub digest: Digest,
     /// The state at that version.
     pub state: Json,
     /// The part of the state that clients see.
     pub view: Json,
 }
 
-/// The latest snapshot of each stream, in a file of its own. The file may be deleted at any time, and must be
-/// deleted when an older copy of the log is restored, because snapshots may then be ahead of the log.
+/// The latest snapshots of each stream, in a file of its own, which may be deleted at any time.
 pub struct Snapshots {
     // The order matters: the writer ends once the queue is dropped.
-    queue: SyncSender<Save>,
+    queue: SyncSender<(StreamId, Snapshot)>,
     readers: Readers,
     _writer: Joined,
 }
 
-struct Save {
-    stream: StreamId,
-    state_version: u32,
-    snapshot: Snapshot,
-}
-
 impl Snapshots {
-    /// Opens the snapshots in `dir`, which must exist. Replaces a file that cannot be used.
+    /// Opens the snapshots in `dir`, where the log or its copy is. Replaces a file that cannot be used.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        let log = LogFile::open(dir)?;
         let file = dir.join(FILE);
         let connection = match connect(&file) {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "cannot use the snapshots; starting without any");
-                remove(dir).map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+                derived::remove(&file)
+                    .map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
                 connect(&file).map_err(|source| OpenError::Database { file: file.clone(), source })?
             }
         };
         let (queue, saves) = sync_channel(QUEUE);
-        let _writer = Joined::spawn("snapshots", move || write_all(connection, &saves))
+        let _writer = Joined::spawn("snapshots", move || write_all(connection, &log, &saves))
             .map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
         Ok(Self { queue, readers: Readers::new(file), _writer })
     }
 
-    /// Returns the snapshot of a stream. `None`: there is none with this state version, or it cannot be read.
-    pub async fn load(&self, stream: &StreamId, state_version: u32) -> Option<Snapshot> {
+    /// Returns the latest snapshot of a stream that one of these components has folded, if its last commit is
+    /// in the log. `None`: there is none, or it cannot be read.
+    pub async fn load(
+        &self,
+        log: &dyn EventLog,
+        stream: &StreamId,
+        folded_by: Vec<Digest>,
+    ) -> Option<Snapshot> {
         let name = stream.clone();
-        let read = self.readers.run(move |connection| read(connection, &name, state_version)).await;
-        read.unwrap_or_else(|error| {
+        let read = self.readers.run(move |connection| read(connection, &name, &folded_by)).await;
+        let checked = match read {
+            Ok(None) => return None,
+            Ok(Some((snapshot, hash))) => {
+                let last = log.read(stream, snapshot.version.before(1), 1).await;
+                last.map(|last| last.first().is_some_and(|event| event.hash == hash).then_some(snapshot))
+            }
+            Err(error) => Err(error.into()),
+        };
+        checked.unwrap_or_else(|error| {
             tracing::warn!(%stream, error = %Chain(&error), "cannot read a snapshot; folding the events");
             None
         })
@@ -87,11 +106,11 @@ impl Snapshots {
 
     /// Queues a snapshot that replaces the previous one of the stream. The log must have acknowledged its
     /// version. Drops the snapshot if too many are waiting: the state is then folded from an older one.
-    pub fn save(&self, stream: StreamId, state_version: u32, snapshot: Snapshot) {
-        match self.queue.try_send(Save { stream, state_version, snapshot }) {
+    pub fn save(&self, stream: StreamId, snapshot: Snapshot) {
+        match self.queue.try_send((stream, snapshot)) {
             Ok(()) => {}
-            Err(TrySendError::Full(save) | TrySendError::Disconnected(save)) => {
-                tracing::debug!(stream = %save.stream, "dropped a snapshot; the older one stays");
+            Err(TrySendError::Full((stream, _)) | TrySendError::Disconnected((stream, _))) => {
+                tracing::debug!(%stream, "dropped a snapshot; the older one stays");
             }
         }
     }
@@ -114,65 +133,85 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Deletes the database and its write-ahead log.
-fn remove(dir: &Path) -> io::Result<()> {
-    for suffix in ["", "-wal", "-shm"] {
-        match fs::remove_file(dir.join(format!("{FILE}{suffix}"))) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
+/// Returns the latest snapshot of a stream that one of these components has folded, with the hash of its last
+/// commit.
 fn read(
     connection: &Connection,
     stream: &StreamId,
-    state_version: u32,
-) -> Result<Option<Snapshot>, Unreadable> {
+    folded_by: &[Digest],
+) -> Result<Option<(Snapshot, CommitHash)>, Unreadable> {
     let mut statement = connection.prepare_cached(
-        "SELECT version, state, view FROM snapshots WHERE stream = ?1 AND state_version = ?2",
+        "SELECT digest, version, hash, state, view, checksum FROM snapshots WHERE stream = ?1
+        ORDER BY version DESC",
     )?;
-    let row: Option<(Version, String, String)> = statement
-        .query_row((stream.as_str(), state_version), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    let Some((version, state, view)) = row else {
-        return Ok(None);
-    };
-    let parse = |text| {
-        let damaged =
-            |error: serde_json::Error| Unreadable::Damaged { what: stream.to_string(), source: error.into() };
-        Json::parse(text).map_err(damaged)
-    };
-    Ok(Some(Snapshot { version, state: parse(state)?, view: parse(view)? }))
+    let mut rows = statement.query([stream.as_str()])?;
+    while let Some(row) = rows.next()? {
+        let digest: Digest = row.get(0)?;
+        if !folded_by.contains(&digest) {
+            continue;
+        }
+        let (version, hash, state, view): (_, _, String, String) =
+            (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+        let damaged = |source| Unreadable::Damaged { what: format!("the snapshot of {stream}"), source };
+        if row.get::<_, [u8; 8]>(5)? != checksum(stream, digest, version, hash, [&state, &view]) {
+            return Err(damaged("its checksum is wrong".into()));
+        }
+        let parse = |text| Json::parse(text).map_err(|error| damaged(error.into()));
+        let snapshot = Snapshot { version, digest, state: parse(state)?, view: parse(view)? };
+        return Ok(Some((snapshot, hash)));
+    }
+    Ok(None)
+}
+
+/// Returns the checksum of a row: a state decides about money, and SQLite does not notice a changed text.
+fn checksum(
+    stream: &StreamId,
+    digest: Digest,
+    version: Version,
+    hash: CommitHash,
+    [state, view]: [&str; 2],
+) -> [u8; 8] {
+    let version = version.get().to_le_bytes();
+    let row = [stream.as_str().as_bytes(), digest.as_bytes(), &version, hash.as_bytes()];
+    hash_prefix(&[&row[..], &[state.as_bytes(), view.as_bytes()]].concat())
 }
 
 /// Writes everything that is queued, until the queue is dropped.
-fn write_all(mut connection: Connection, saves: &Receiver<Save>) {
+fn write_all(mut connection: Connection, log: &LogFile, saves: &Receiver<(StreamId, Snapshot)>) {
     while let Ok(first) = saves.recv() {
         let group = std::iter::once(first).chain(saves.try_iter().take(QUEUE - 1));
-        if let Err(error) = write(&mut connection, group) {
+        let with_hash = group.filter_map(|(stream, snapshot)| {
+            let hash = log.commit_hash(&stream, snapshot.version).unwrap_or_else(|error| {
+                tracing::warn!(%stream, error = %Chain(&error), "cannot read the log; no snapshot is written");
+                None
+            })?;
+            Some((stream, snapshot, hash))
+        });
+        if let Err(error) = write(&mut connection, with_hash) {
             tracing::warn!(error = %Chain(&error), "cannot write snapshots; the older ones stay");
         }
     }
 }
 
-fn write(connection: &mut Connection, saves: impl Iterator<Item = Save>) -> rusqlite::Result<()> {
+fn write(
+    connection: &mut Connection,
+    saves: impl Iterator<Item = (StreamId, Snapshot, CommitHash)>,
+) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     {
         let mut replace = transaction.prepare_cached(
-            "INSERT OR REPLACE INTO snapshots (stream, state_version, version, state, view)
-            VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO snapshots (stream, digest, version, hash, state, view, checksum)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
-        for Save { stream, state_version, snapshot } in saves {
-            let Snapshot { version, state, view } = snapshot;
-            replace.execute(params![
-                stream.as_str(),
-                state_version,
-                version,
-                state.as_str(),
-                view.as_str()
-            ])?;
+        let mut clear = transaction.prepare_cached(
+            "DELETE FROM snapshots WHERE stream = ?1 AND digest NOT IN
+                (SELECT digest FROM snapshots WHERE stream = ?1 ORDER BY rowid DESC LIMIT ?2)",
+        )?;
+        for (stream, Snapshot { version, digest, state, view }, hash) in saves {
+            let checksum = checksum(&stream, digest, version, hash, [state.as_str(), view.as_str()]);
+            let (name, state, view) = (stream.as_str(), state.as_str(), view.as_str());
+            replace.execute(params![name, digest, version, hash, state, view, checksum])?;
+            clear.execute(params![name, KEPT])?;
         }
     }
     transaction.commit()
@@ -180,29 +219,79 @@ fn write(connection: &mut Connection, saves: impl Iterator<Item = Save>) -> rusq
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::log::{Append, EmbeddedLog};
+    use crate::model::{CommandId, Meta, NewEvent};
 
     fn order() -> StreamId {
         StreamId::new("order", "1").unwrap()
     }
 
-    fn snapshot(version: u64) -> Snapshot {
+    /// Returns a log whose order has two events.
+    async fn log(dir: &Path, payloads: [u8; 2]) -> EmbeddedLog {
+        let log = EmbeddedLog::open(dir).unwrap();
+        for (version, payload) in (0..).zip(payloads) {
+            let event = NewEvent { name: "changed".into(), payload: Json::of(&payload).unwrap() };
+            let meta = Meta { command_id: CommandId::new(), ..Meta::default() };
+            let (stream, expected) = (order(), Version::new(version));
+            log.append(vec![Append { stream, expected, events: vec![event], meta: meta.into() }])
+                .await
+                .unwrap();
+        }
+        log
+    }
+
+    fn digest(component: &str) -> Digest {
+        Digest::of(component.as_bytes())
+    }
+
+    fn snapshot(version: u64, component: &str) -> Snapshot {
         let view = Json::parse(r#"{ "status": "pending" }"#.to_owned()).unwrap();
-        Snapshot { version: Version::new(version), state: Json::empty_object(), view }
+        let (version, digest) = (Version::new(version), digest(component));
+        Snapshot { version, digest, state: Json::empty_object(), view }
     }
 
     #[tokio::test]
-    async fn the_latest_snapshot_with_the_same_state_version_is_loaded() {
+    async fn the_latest_snapshot_of_a_component_that_folds_alike_is_loaded() {
         let dir = tempfile::tempdir().unwrap();
+        let log = log(dir.path(), [1, 2]).await;
         let snapshots = Snapshots::open(dir.path()).unwrap();
-        snapshots.save(order(), 1, snapshot(10));
-        snapshots.save(order(), 1, snapshot(20));
+        for (version, component) in [(1, "one"), (2, "one"), (1, "two")] {
+            snapshots.save(order(), snapshot(version, component));
+        }
         drop(snapshots);
 
         let snapshots = Snapshots::open(dir.path()).unwrap();
-        assert_eq!(snapshots.load(&order(), 1).await, Some(snapshot(20)));
-        assert_eq!(snapshots.load(&order(), 2).await, None, "a snapshot of another state version is useless");
-        assert_eq!(snapshots.load(&StreamId::new("order", "2").unwrap(), 1).await, None);
+        let table: [(&[&str], _); 5] = [
+            (&["one"], Some(snapshot(2, "one"))),
+            (&["two"], Some(snapshot(1, "two"))),
+            (&["two", "one"], Some(snapshot(2, "one"))),
+            (&["three"], None),
+            (&[], None),
+        ];
+        for (components, expected) in table {
+            let folded_by = components.iter().map(|component| digest(component)).collect();
+            assert_eq!(snapshots.load(&log, &order(), folded_by).await, expected, "{components:?}");
+        }
+        let other = StreamId::new("order", "2").unwrap();
+        assert_eq!(snapshots.load(&log, &other, vec![digest("one")]).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_of_another_log_is_not_loaded() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (own, other) = (log(dir.path(), [1, 2]).await, log(other.path(), [1, 3]).await);
+        let snapshots = Snapshots::open(dir.path()).unwrap();
+        snapshots.save(order(), snapshot(2, "one"));
+        // Not in the log: nothing is written.
+        snapshots.save(order(), snapshot(3, "two"));
+        drop(snapshots);
+        let snapshots = Snapshots::open(dir.path()).unwrap();
+        assert_eq!(snapshots.load(&own, &order(), vec![digest("one")]).await, Some(snapshot(2, "one")));
+        assert_eq!(snapshots.load(&own, &order(), vec![digest("two")]).await, None);
+        assert_eq!(snapshots.load(&other, &order(), vec![digest("one")]).await, None);
     }
 
     #[tokio::test]
@@ -215,27 +304,32 @@ mod tests {
         let cases: [&dyn Fn(&Path); 2] = [&text, &other_layout];
         for prepare in cases {
             let dir = tempfile::tempdir().unwrap();
+            let log = log(dir.path(), [1, 2]).await;
             prepare(dir.path());
             let snapshots = Snapshots::open(dir.path()).unwrap();
-            assert_eq!(snapshots.load(&order(), 1).await, None);
-            snapshots.save(order(), 1, snapshot(1));
+            assert_eq!(snapshots.load(&log, &order(), vec![digest("one")]).await, None);
+            snapshots.save(order(), snapshot(1, "one"));
             drop(snapshots);
             let snapshots = Snapshots::open(dir.path()).unwrap();
-            assert_eq!(snapshots.load(&order(), 1).await, Some(snapshot(1)));
+            let loaded = snapshots.load(&log, &order(), vec![digest("one")]).await;
+            assert_eq!(loaded, Some(snapshot(1, "one")));
         }
     }
 
     #[tokio::test]
     async fn a_damaged_snapshot_is_ignored() {
-        let dir = tempfile::tempdir().unwrap();
-        let snapshots = Snapshots::open(dir.path()).unwrap();
-        snapshots.save(order(), 1, snapshot(1));
-        drop(snapshots);
-        Connection::open(dir.path().join(FILE))
-            .unwrap()
-            .execute_batch("UPDATE snapshots SET state = '{'")
-            .unwrap();
-        let snapshots = Snapshots::open(dir.path()).unwrap();
-        assert_eq!(snapshots.load(&order(), 1).await, None);
+        for damage in ["state = '{'", "state = '{\"total\": 1}'", "version = 2", "view = '{}'"] {
+            let dir = tempfile::tempdir().unwrap();
+            let log = log(dir.path(), [1, 2]).await;
+            let snapshots = Snapshots::open(dir.path()).unwrap();
+            snapshots.save(order(), snapshot(1, "one"));
+            drop(snapshots);
+            Connection::open(dir.path().join(FILE))
+                .unwrap()
+                .execute_batch(&format!("UPDATE snapshots SET {damage}"))
+                .unwrap();
+            let snapshots = Snapshots::open(dir.path()).unwrap();
+            assert_eq!(snapshots.load(&log, &order(), vec![digest("one")]).await, None, "{damage}");
+        }
     }
 }

@@ -12,16 +12,17 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::ProjectionsError;
-use super::files::{self, Name};
+use super::files::Name;
 use super::tables::{self, Beginning, Role};
 use crate::clock::Time;
 use crate::contract::ReadModel;
 use crate::error::Chain;
-use crate::model::{Digest, Position, ServiceName, StreamId, hash_prefix};
+use crate::log::derived;
+use crate::model::{Digest, LogMark, Position, ServiceName, StreamId, hash_prefix};
 use crate::runtime::Guarded;
 
 /// The layout of the host's tables; raised with every change of them.
-const LAYOUT: u32 = 5;
+const LAYOUT: u32 = 6;
 
 /// Connections kept for the next queries. Each has a page cache of up to 2 MB and its prepared statements.
 const MAX_IDLE: usize = 8;
@@ -61,7 +62,7 @@ pub(crate) struct Database {
 impl Drop for Database {
     fn drop(&mut self) {
         if *self.retired.get_mut()
-            && let Err(error) = files::remove(&self.file)
+            && let Err(error) = derived::remove(&self.file)
         {
             let file = self.file.display();
             tracing::warn!(
@@ -76,7 +77,8 @@ impl Drop for Database {
 /// The connection that fills a database, and the content of the host's tables in it.
 pub(super) struct Writer {
     pub(super) connection: Guarded,
-    pub(super) position: Position,
+    /// The event up to which all are applied, skipped or parked.
+    pub(super) mark: LogMark,
     pub(super) parked: HashSet<StreamId>,
     pub(super) role: Role,
     /// The component whose calls fill it.
@@ -95,7 +97,7 @@ impl Database {
             model: model.clone(),
             from: writer.from,
             opening: Uuid::now_v7(),
-            position: AtomicU64::new(writer.position.get()),
+            position: AtomicU64::new(writer.mark.position.get()),
             parked: AtomicU64::new(writer.parked.len() as u64),
             damaged: Notify::new(),
             idle: Mutex::default(),
@@ -209,7 +211,7 @@ impl Database {
 
     /// Removes the file, so that the next opening recreates it.
     pub(super) fn discard(&self) -> io::Result<()> {
-        files::remove(&self.file)
+        derived::remove(&self.file)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Guarded>> {
@@ -218,20 +220,18 @@ impl Database {
 }
 
 impl Writer {
-    /// Opens a file. Returns `None` if its content is not that of a read database, or is ahead of the log's
-    /// `head`.
-    pub(super) fn existing(file: &Path, head: Position) -> rusqlite::Result<Option<Self>> {
+    /// Opens a file. Returns `None` if its content is not that of a read database.
+    pub(super) fn existing(file: &Path) -> rusqlite::Result<Option<Self>> {
         let connection = connect(file)?;
-        let (fingerprint, position, parked, from, used_by) =
+        let (fingerprint, mark, parked, from, used_by) =
             connection.host(|connection| -> rusqlite::Result<_> {
                 let fingerprint = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-                let (position, parked) = (tables::position(connection)?, tables::parked(connection)?);
-                Ok((fingerprint, position, parked, tables::from(connection)?, tables::used_by(connection)?))
+                let (mark, parked) = (tables::mark(connection)?, tables::parked(connection)?);
+                Ok((fingerprint, mark, parked, tables::from(connection)?, tables::used_by(connection)?))
             })?;
-        let known = used_by.filter(|_| position <= head);
-        Ok(known.map(|(role, component)| Self {
+        Ok(used_by.map(|(role, component)| Self {
             connection,
-            position,
+            mark,
             parked,
             role,
             component,
@@ -267,8 +267,8 @@ impl Writer {
             connection.execute_batch("COMMIT")
         };
         connection.host(commit).map_err(failed)?;
-        let Beginning { after: position, from } = beginning;
-        Ok(Self { connection, position, parked: HashSet::new(), role, component, from, fingerprint })
+        let Beginning { after: mark, from } = beginning;
+        Ok(Self { connection, mark, parked: HashSet::new(), role, component, from, fingerprint })
     }
 
     pub(super) fn is_of(&self, model: &ReadModel) -> bool {
@@ -332,8 +332,6 @@ mod tests {
     use crate::projection::database_set::{DatabaseSet, Opened};
     use crate::projection::tables::Progress;
 
-    const HEAD: u64 = 100;
-
     fn model() -> ReadModel {
         ReadModel {
             version: 1,
@@ -342,9 +340,9 @@ mod tests {
         }
     }
 
-    fn open(dir: &Path, model: &ReadModel, head: u64) -> Result<(Arc<Database>, Writer), ProjectionsError> {
+    fn open(dir: &Path, model: &ReadModel) -> Result<(Arc<Database>, Writer), ProjectionsError> {
         let databases = DatabaseSet { dir: dir.to_owned(), service: "inventory".into() };
-        let Opened { database, writer } = databases.open_live(Digest::of(b""), model, Position::new(head))?;
+        let Opened { database, writer } = databases.open_live(Digest::of(b""), model)?;
         Ok((database, writer))
     }
 
@@ -356,7 +354,8 @@ mod tests {
     }
 
     fn commit(writer: &Writer, position: u64) {
-        tables::commit(&writer.connection, &Progress::to(Position::new(position))).unwrap();
+        let mark = LogMark { position: Position::new(position), ..LogMark::START };
+        tables::commit(&writer.connection, &Progress::to(mark)).unwrap();
     }
 
     fn rows(connection: &Guarded) -> u64 {
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_serves_as_long_as_it_fits_the_read_model_and_the_log() {
+    fn a_database_serves_as_long_as_it_fits_the_read_model() {
         let other_schema =
             ReadModel { schema: "CREATE TABLE products (id TEXT PRIMARY KEY, name)".to_owned(), ..model() };
         let other_events = ReadModel { subscribes: Vec::new(), ..model() };
@@ -375,26 +374,25 @@ mod tests {
         let garbage = |file: &Path| fs::write(file, "no database ".repeat(1_000)).unwrap();
         let empty = |file: &Path| fs::write(file, "").unwrap();
         let untouched = |_: &Path| {};
-        type Case<'a> = (&'a str, ReadModel, u64, &'a dyn Fn(&Path), u64);
-        let cases: [Case<'_>; 7] = [
-            ("the same", model(), HEAD, &untouched, 7),
-            ("another schema", other_schema, HEAD, &untouched, 0),
-            ("other events", other_events, HEAD, &untouched, 0),
-            ("another version", other_version, HEAD, &untouched, 0),
-            ("a log that was put back", model(), 6, &untouched, 0),
-            ("garbage", model(), HEAD, &garbage, 0),
-            ("an empty file", model(), HEAD, &empty, 0),
+        type Case<'a> = (&'a str, ReadModel, &'a dyn Fn(&Path), u64);
+        let cases: [Case<'_>; 6] = [
+            ("the same", model(), &untouched, 7),
+            ("another schema", other_schema, &untouched, 0),
+            ("other events", other_events, &untouched, 0),
+            ("another version", other_version, &untouched, 0),
+            ("garbage", model(), &garbage, 0),
+            ("an empty file", model(), &empty, 0),
         ];
-        for (case, other, head, change, expected) in cases {
+        for (case, other, change, expected) in cases {
             let dir = tempfile::tempdir().unwrap();
-            let (database, writer) = open(dir.path(), &model(), HEAD).unwrap();
+            let (database, writer) = open(dir.path(), &model()).unwrap();
             insert(&writer, "a");
             commit(&writer, 7);
             let file = database.file.clone();
             drop((database, writer));
             change(&file);
-            let (_, writer) = open(dir.path(), &other, head).unwrap();
-            assert_eq!(writer.position.get(), expected, "{case}");
+            let (_, writer) = open(dir.path(), &other).unwrap();
+            assert_eq!(writer.mark.position.get(), expected, "{case}");
             assert_eq!(rows(&writer.connection), u64::from(expected > 0), "{case}");
         }
     }
@@ -402,20 +400,20 @@ mod tests {
     #[test]
     fn rows_and_position_are_committed_together_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
-        let (_, writer) = open(dir.path(), &model(), HEAD).unwrap();
+        let (_, writer) = open(dir.path(), &model()).unwrap();
         insert(&writer, "a");
         commit(&writer, 7);
         insert(&writer, "b");
         // The process ends.
         drop(writer);
-        let (_, writer) = open(dir.path(), &model(), HEAD).unwrap();
-        assert_eq!((writer.position.get(), rows(&writer.connection)), (7, 1));
+        let (_, writer) = open(dir.path(), &model()).unwrap();
+        assert_eq!((writer.mark.position.get(), rows(&writer.connection)), (7, 1));
     }
 
     #[test]
     fn a_reader_sees_one_moment() {
         let dir = tempfile::tempdir().unwrap();
-        let (database, writer) = open(dir.path(), &model(), HEAD).unwrap();
+        let (database, writer) = open(dir.path(), &model()).unwrap();
         let (reader, position) = database.begin_read().unwrap();
         insert(&writer, "a");
         commit(&writer, 7);
@@ -430,7 +428,7 @@ mod tests {
     #[test]
     fn a_reader_writes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let (database, _writer) = open(dir.path(), &model(), HEAD).unwrap();
+        let (database, _writer) = open(dir.path(), &model()).unwrap();
         let (reader, _) = database.begin_read().unwrap();
         let insert = |connection: &Connection| connection.execute("INSERT INTO products VALUES ('a')", []);
         let rejected = reader.host(insert).unwrap_err();
@@ -446,9 +444,9 @@ mod tests {
             "CREATE TABLE products (id",
             "DROP TABLE kontor_parked",
         ] {
-            let rejected = open(dir.path(), &ReadModel { schema: schema.to_owned(), ..model() }, HEAD);
+            let rejected = open(dir.path(), &ReadModel { schema: schema.to_owned(), ..model() });
             assert!(matches!(rejected, Err(ProjectionsError::Schema { .. })), "{schema}");
         }
-        assert!(open(dir.path(), &model(), HEAD).is_ok());
+        assert!(open(dir.path(), &model()).is_ok());
     }
 }

@@ -10,7 +10,8 @@ use super::tables::{Beginning, Role};
 use crate::contract::ReadModel;
 use crate::deployed::Components;
 use crate::error::Chain;
-use crate::model::{Digest, Position, ServiceName};
+use crate::log::{EventLog, derived};
+use crate::model::{Digest, ServiceName};
 use crate::runtime::Component;
 
 /// The databases of a service in their directory.
@@ -42,24 +43,24 @@ pub(super) struct LiveAndNext {
 
 impl DatabaseSet {
     /// Opens the databases for a read model of the deployed component, and makes a missing one. Keeps only
-    /// one of the other files: that of the version before. A database that is ahead of `head`, the log's,
-    /// cannot be used. A database that is made has at least `min_generation`, which must be higher than that
+    /// one of the other files: that of the version before. A database of another log, or ahead of this one,
+    /// is removed. A database that is made has at least `min_generation`, which must be higher than that
     /// of any database that queries still ask.
     pub(super) async fn open(
         &self,
         deployed: &Component,
         model: &ReadModel,
-        head: Position,
+        log: &dyn EventLog,
         min_generation: u32,
         past: &Components,
     ) -> Result<LiveAndNext, ProjectionsError> {
         let digest = deployed.digest();
         let (mut own, others): (Vec<_>, Vec<_>) =
-            self.find(head)?.into_iter().partition(|found| found.is_of(model));
+            self.of_log(self.find()?, log).await?.into_iter().partition(|found| found.is_of(model));
         let live = own.iter().position(|found| found.writer.role == Role::Live).map(|at| own.remove(at));
         let (mut before, given_up): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|found| found.writer.role != Role::Building);
-        before.sort_by_key(|found| found.writer.position);
+        before.sort_by_key(|found| found.writer.mark.position);
         let last = before.pop();
         let opened = match live {
             Some(live) => {
@@ -93,13 +94,8 @@ impl DatabaseSet {
     }
 
     /// Opens the live database of a read model, or makes it, and leaves those of other versions alone.
-    pub(super) fn open_live(
-        &self,
-        component: Digest,
-        model: &ReadModel,
-        head: Position,
-    ) -> Result<Opened, ProjectionsError> {
-        let found = self.find(head)?.into_iter().find(|found| found.is_of(model));
+    pub(super) fn open_live(&self, component: Digest, model: &ReadModel) -> Result<Opened, ProjectionsError> {
+        let found = self.find()?.into_iter().find(|found| found.is_of(model));
         match found {
             Some(found) => self.take(found, model, Role::Live, component),
             None => self.make(model, Role::Live, component, Name::FIRST_GENERATION, Beginning::default()),
@@ -125,14 +121,9 @@ impl DatabaseSet {
     }
 
     /// Opens the database of a read model to go on with it where it ends; makes it if it is not there.
-    pub(super) fn build(
-        &self,
-        model: &ReadModel,
-        component: Digest,
-        head: Position,
-    ) -> Result<Opened, ProjectionsError> {
+    pub(super) fn build(&self, model: &ReadModel, component: Digest) -> Result<Opened, ProjectionsError> {
         let kept = |found: &Found| found.is_of(model) && found.writer.role == Role::Kept;
-        match self.find(head)?.into_iter().find(kept) {
+        match self.find()?.into_iter().find(kept) {
             Some(found) => self.take(found, model, Role::Building, component),
             None => self.make(model, Role::Building, component, Name::FIRST_GENERATION, Beginning::default()),
         }
@@ -145,11 +136,11 @@ impl DatabaseSet {
     }
 
     /// Returns the usable databases, the newest first. Removes the others.
-    fn find(&self, head: Position) -> Result<Vec<Found>, ProjectionsError> {
+    fn find(&self) -> Result<Vec<Found>, ProjectionsError> {
         let mut usable = Vec::new();
         for name in self.names()? {
             let file = name.path(&self.dir, self.service.as_str());
-            match Writer::existing(&file, head) {
+            match Writer::existing(&file) {
                 Ok(Some(writer)) => usable.push(Found { name, writer }),
                 // Recreating the database would not help.
                 Err(source) if source.sqlite_error_code().is_some_and(is_transient) => {
@@ -163,6 +154,25 @@ impl DatabaseSet {
             }
         }
         Ok(usable)
+    }
+
+    /// Returns the databases whose events are in the log. Removes the others.
+    async fn of_log(&self, found: Vec<Found>, log: &dyn EventLog) -> Result<Vec<Found>, ProjectionsError> {
+        let mut of_log = Vec::new();
+        for found in found {
+            if log.contains(found.writer.mark).await? {
+                of_log.push(found);
+            } else {
+                let file = found.name.path(&self.dir, self.service.as_str());
+                tracing::warn!(
+                    file = %file.display(),
+                    position = found.writer.mark.position.get(),
+                    "a read database has events that are not in this log; it is removed and filled again"
+                );
+                self.remove(found.name)?;
+            }
+        }
+        Ok(of_log)
     }
 
     /// Opens the database that queries asked last, with its component. Removes it if the component cannot be
@@ -215,7 +225,7 @@ impl DatabaseSet {
     }
 
     fn remove(&self, name: Name) -> Result<(), ProjectionsError> {
-        files::remove(&name.path(&self.dir, self.service.as_str())).map_err(|source| self.unusable(source))
+        derived::remove(&name.path(&self.dir, self.service.as_str())).map_err(|source| self.unusable(source))
     }
 
     fn unusable(&self, source: std::io::Error) -> ProjectionsError {

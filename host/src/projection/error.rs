@@ -30,6 +30,9 @@ pub enum ProjectionsError {
         /// SQLite's error.
         source: rusqlite::Error,
     },
+    /// The log cannot be asked whether a database is of it.
+    #[error(transparent)]
+    Log(#[from] ReadError),
     /// The directory cannot be made or listed, or a file in it cannot be removed.
     #[error("the directory {} cannot be used for read databases", dir.display())]
     Directory {

@@ -2,7 +2,7 @@
 //! generation: `read/<service>-v<version>-<generation>.db`.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::ProjectionsError;
@@ -53,19 +53,6 @@ pub(super) fn names(dir: &Path, service: &str) -> io::Result<Vec<Name>> {
     }
     names.sort_unstable_by(|one, other| other.cmp(one));
     Ok(names)
-}
-
-/// Removes a database, if it exists.
-pub(super) fn remove(file: &Path) -> io::Result<()> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = file.as_os_str().to_owned();
-        name.push(suffix);
-        match fs::remove_file(name) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -136,8 +136,7 @@ impl Projections {
         let ProjectionDeps { log, components, clock } = &self.deps;
         let service = component.manifest().service.clone();
         let databases = DatabaseSet { dir: self.dir.clone(), service: service.clone() };
-        let head = *log.head().borrow();
-        let opened = databases.open(component, model, head, Name::FIRST_GENERATION, components).await?;
+        let opened = databases.open(component, model, &**log, Name::FIRST_GENERATION, components).await?;
         let (component, live) = &opened.live;
         components.pin_reader(&service, component.digest());
         let live = LiveReadModel { component: component.clone(), database: live.database.clone() };

@@ -10,7 +10,7 @@ use super::tables::{self, Beginning};
 use super::{Database, OperateError, Projection, Projections, ReadModelError, Unusable};
 use crate::clock::Time;
 use crate::log::{EventLog, ReadError};
-use crate::model::{Position, Rejection, ServiceName, StreamId};
+use crate::model::{LogMark, Position, Rejection, ServiceName, StreamId};
 
 /// Requests that wait for one read model: operators make them, one at a time.
 pub(super) const MAX_REQUESTS: usize = 16;
@@ -176,7 +176,7 @@ impl Projections {
                 return Err(Rejection::new("time-not-come", message).into());
             }
             Some(from) => before(&*self.deps.log, from).await?,
-            None => Position::START,
+            None => LogMark::START,
         };
         let beginning = Beginning { after, from };
         if !request(&projection, |answer| Request::Replay { beginning, answer }).await? {
@@ -198,14 +198,14 @@ impl Projection {
     }
 }
 
-/// Returns the position of the last event before a time, by binary search. Where the clocks of several hosts
+/// Returns the mark of the last event before a time, by binary search. Where the clocks of several hosts
 /// differ, events around that time may be on either side.
-async fn before(log: &dyn EventLog, Time(time_ms): Time) -> Result<Position, ReadError> {
-    let (mut before, mut end) = (Position::START, *log.head().borrow());
-    while before < end {
-        let middle = before.after(end.distance_from(before) as usize / 2);
+async fn before(log: &dyn EventLog, Time(time_ms): Time) -> Result<LogMark, ReadError> {
+    let (mut before, mut end) = (LogMark::START, *log.head().borrow());
+    while before.position < end {
+        let middle = before.position.after(end.distance_from(before.position) as usize / 2);
         match log.read_all(middle, 1).await?.first() {
-            Some(event) if event.meta.time_ms < time_ms => before = event.position,
+            Some(event) if event.meta.time_ms < time_ms => before = event.mark(),
             _ => end = middle,
         }
     }

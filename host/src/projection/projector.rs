@@ -9,7 +9,7 @@ use super::database::{Database, is_damage};
 use super::database_set::Opened;
 use super::tables::{self, Progress, Role};
 use crate::contract::ReadModel;
-use crate::model::{AggregateName, EventName, Position, Recorded, StreamId};
+use crate::model::{AggregateName, EventName, LogMark, Position, Recorded, StreamId};
 use crate::runtime::{Component, Guarded, ReadSession};
 
 /// Events without a subscription after which the position is committed all the same: a restart reads as many
@@ -52,8 +52,8 @@ impl From<ErrorCode> for ProjectError {
 pub(super) struct Projector {
     pub(super) database: Arc<Database>,
     pub(super) component: Component,
-    /// The position up to which all events are applied, skipped or parked.
-    pub(super) position: Position,
+    /// The event up to which all are applied, skipped or parked.
+    pub(super) mark: LogMark,
     pub(super) subscribed: Subscribed,
     /// `None` if it was lost in a call.
     connection: Option<Guarded>,
@@ -86,11 +86,11 @@ impl Projector {
             database,
             subscribed: Subscribed::new(component.manifest().read_model.as_ref()),
             component,
-            position: writer.position,
+            mark: writer.mark,
             connection: Some(writer.connection),
             role: writer.role,
             parked: writer.parked,
-            committed: writer.position,
+            committed: writer.mark.position,
         }
     }
 
@@ -113,7 +113,7 @@ impl Projector {
 
     /// Applies the next page of the log.
     pub(super) async fn apply(&mut self, page: Vec<Recorded>) -> Result<(), ProjectError> {
-        let Some(end) = page.last().map(|event| event.position) else { return Ok(()) };
+        let Some(end) = page.last().map(Recorded::mark) else { return Ok(()) };
         let (skipped, applicable): (Vec<_>, Vec<_>) = page
             .into_iter()
             .filter(|event| self.subscribed.contains(event))
@@ -132,13 +132,13 @@ impl Projector {
                 }
             }
         }
-        self.position = end;
+        self.mark = end;
         Ok(())
     }
 
     /// Moves on to `end` with nothing to apply, which is seldom worth a transaction.
-    fn skip_to(&mut self, end: Position) -> Result<(), ProjectError> {
-        if end.distance_from(self.committed) >= COMMIT_EVERY {
+    fn skip_to(&mut self, end: LogMark) -> Result<(), ProjectError> {
+        if end.position.distance_from(self.committed) >= COMMIT_EVERY {
             self.commit(&Progress::to(end))?;
         }
         Ok(())
@@ -146,25 +146,20 @@ impl Projector {
 
     /// Applies an event in a transaction of its own. Parks its stream if that fails.
     async fn apply_one(&mut self, event: &Recorded) -> Result<(), ProjectError> {
-        let position = event.position;
+        let mark = event.mark();
         let events = std::slice::from_ref(event);
         if self.parked.contains(&event.stream) {
-            return self.commit(&Progress { skipped: events, ..Progress::to(position) });
+            return self.commit(&Progress { skipped: events, ..Progress::to(mark) });
         }
-        let Err(error) = self.attempt(events, &Progress::to(position)).await? else { return Ok(()) };
-        self.park(event, &error, position)?;
+        let Err(error) = self.attempt(events, &Progress::to(mark)).await? else { return Ok(()) };
+        self.park(event, &error, mark)?;
         self.parked.insert(event.stream.clone());
         Ok(())
     }
 
-    /// Records that an event could not be applied, with the position up to which all others are applied,
-    /// skipped or parked.
-    pub(super) fn park(
-        &mut self,
-        event: &Recorded,
-        error: &str,
-        position: Position,
-    ) -> Result<(), ProjectError> {
+    /// Records that an event could not be applied, with the mark of the event up to which all others are
+    /// applied, skipped or parked.
+    pub(super) fn park(&mut self, event: &Recorded, error: &str, mark: LogMark) -> Result<(), ProjectError> {
         let (service, stream) = (&self.component.manifest().service, &event.stream);
         tracing::error!(
             %service,
@@ -174,7 +169,7 @@ impl Projector {
             "failed to apply an event; its stream is parked in this read model until a redrive"
         );
         metrics::counter!("kontor_projection_parked_total", "service" => service.to_string()).increment(1);
-        self.commit(&Progress { parked: Some((event, error)), ..Progress::to(position) })
+        self.commit(&Progress { parked: Some((event, error)), ..Progress::to(mark) })
     }
 
     /// Applies events and commits the progress with them. The inner error is the reason why the component
@@ -211,7 +206,7 @@ impl Projector {
             outcome = commit(&connection, progress)?;
         }
         if outcome.is_ok() {
-            self.committed = progress.position;
+            self.committed = progress.mark.position;
         } else {
             tables::roll_back(&connection)?;
         }
@@ -224,13 +219,13 @@ impl Projector {
         let connection = self.begin()?;
         tables::commit(&connection, progress)?;
         self.connection = Some(connection);
-        self.committed = progress.position;
+        self.committed = progress.mark.position;
         Ok(())
     }
 
     /// Shows the position to queries and operators.
     pub(super) fn advance(&self) {
-        self.database.advance(self.position, self.parked.len());
+        self.database.advance(self.mark.position, self.parked.len());
     }
 
     /// Reads or writes the host's own tables, outside of a transaction.
@@ -289,7 +284,8 @@ mod tests {
             database.make_schema(SCHEMA).unwrap();
             tables::begin(&database).unwrap();
             database.host(|connection| connection.execute_batch(sql)).unwrap();
-            let committed = commit(&database, &Progress::to(Position::new(7))).unwrap();
+            let mark = LogMark { position: Position::new(7), ..LogMark::START };
+            let committed = commit(&database, &Progress::to(mark)).unwrap();
             assert_eq!(committed.err().as_deref(), expected, "{sql}");
             tables::roll_back(&database).unwrap();
             let position = database.host(tables::position).unwrap();

@@ -10,7 +10,7 @@ use super::operate::Redrive;
 use super::projector::Projector;
 use super::runner::StopReason;
 use super::tables::{self, Progress, Redriven};
-use crate::log::{EventLog, MAX_PAGE};
+use crate::log::{EventLog, MAX_PAGE, more_may_follow};
 use crate::model::{Recorded, Rejection, StreamId};
 
 impl Projector {
@@ -48,10 +48,11 @@ impl Projector {
         while let Some(version) = next {
             let page = log.read(stream, version.before(1), MAX_PAGE).await?;
             // Events after the read model's position come by its subscription.
-            let more =
-                page.len() == MAX_PAGE && page.last().is_some_and(|last| last.position < self.position);
+            let more = more_may_follow(&page, MAX_PAGE)
+                && page.last().is_some_and(|last| last.position < self.mark.position);
             next = page.last().filter(|_| more).map(|last| last.version.next());
-            let due = |event: &Recorded| event.position <= self.position && self.subscribed.contains(event);
+            let due =
+                |event: &Recorded| event.position <= self.mark.position && self.subscribed.contains(event);
             let events: Vec<_> = page.into_iter().filter(due).collect();
             let progress = self.redriven(Redriven { stream, events: events.len(), next });
             match self.attempt(&events, &progress).await? {
@@ -78,7 +79,7 @@ impl Projector {
             let redriven = Redriven { stream, events: 1, next: Some(event.version.next()) };
             let progress = self.redriven(redriven);
             if let Err(error) = self.attempt(slice::from_ref(event), &progress).await? {
-                self.park(event, &error, self.position)?;
+                self.park(event, &error, self.mark)?;
                 return Ok(false);
             }
             *applied += 1;
@@ -87,7 +88,7 @@ impl Projector {
     }
 
     fn redriven<'a>(&self, redriven: Redriven<'a>) -> Progress<'a> {
-        Progress { redriven: Some(redriven), ..Progress::to(self.position) }
+        Progress { redriven: Some(redriven), ..Progress::to(self.mark) }
     }
 }
 

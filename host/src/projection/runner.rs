@@ -116,9 +116,8 @@ impl Runner {
         let before = self.live.load();
         let component = self.deployed().unwrap_or_else(|| before.component.clone());
         let model = component.manifest().read_model.as_ref().ok_or(StopReason::Undeployed)?;
-        let head = *self.log.head().borrow();
         let min_generation = before.database.name().generation + 1;
-        Ok(self.databases.open(&component, model, head, min_generation, &self.components).await?)
+        Ok(self.databases.open(&component, model, &*self.log, min_generation, &self.components).await?)
     }
 
     /// Returns the component that is deployed now, if it has a read model. If it has none, this one is not
@@ -141,13 +140,15 @@ impl Runner {
         loop {
             self.follow(&mut live, &mut next)?;
             // The positions that queries see never go back.
-            if let Some(built) = next.take_if(|next| next.projector.position >= live.projector.position) {
+            if let Some(built) =
+                next.take_if(|next| next.projector.mark.position >= live.projector.mark.position)
+            {
                 live = self.swap(live, built)?;
             }
             tokio::select! {
                 page = live.subscription.next() => {
                     live.apply(page).await?;
-                    self.notify.send_replace(live.projector.position);
+                    self.notify.send_replace(live.projector.mark.position);
                 }
                 page = next_page(&mut next) => {
                     let Some(feed) = &mut next else { continue };
@@ -230,7 +231,7 @@ impl Runner {
     /// Begins or resumes the build of a component's read model.
     fn build(&self, component: Component) -> Result<Feed, StopReason> {
         let model = component.manifest().read_model.as_ref().ok_or(StopReason::Undeployed)?;
-        let opened = self.databases.build(model, component.digest(), *self.log.head().borrow())?;
+        let opened = self.databases.build(model, component.digest())?;
         Ok(self.feed_next(component, opened))
     }
 
@@ -268,7 +269,7 @@ impl Runner {
     }
 
     fn feed(&self, (component, opened): (Component, Opened)) -> Feed {
-        let subscription = Subscription::in_batches(self.log.clone(), opened.writer.position);
+        let subscription = Subscription::in_batches(self.log.clone(), opened.writer.mark.position);
         Feed { subscription, projector: Projector::new(component, opened) }
     }
 
@@ -292,10 +293,10 @@ impl Runner {
 
     /// Shows the live database to queries.
     fn show(&self, live: &Feed) {
-        let Projector { component, database, position, .. } = &live.projector;
+        let Projector { component, database, mark, .. } = &live.projector;
         self.components.pin_reader(&self.databases.service, component.digest());
         self.live.store(Arc::new(LiveReadModel { component: component.clone(), database: database.clone() }));
-        self.notify.send_replace(*position);
+        self.notify.send_replace(mark.position);
     }
 
     /// Shows the database that is being built, if any, to operators.

@@ -8,7 +8,7 @@ use super::projector::Projector;
 use super::tables::Progress;
 use super::{AnswerError, ProjectionsError, ReadModelError, files};
 use crate::error::Chain;
-use crate::model::{Json, Position, Recorded};
+use crate::model::{Json, Recorded};
 use crate::runtime::{Ask, Component, QueryCall, ReadSession};
 
 /// One component with its read database, which is made and filled as in a host, but by its caller instead of
@@ -28,7 +28,7 @@ impl Standalone {
             Some(model) => {
                 let databases =
                     DatabaseSet { dir: files::directory(data)?, service: manifest.service.clone() };
-                let opened = databases.open_live(component.digest(), model, Position::MAX)?;
+                let opened = databases.open_live(component.digest(), model)?;
                 Some(Projector::new(component.clone(), opened))
             }
         };
@@ -40,7 +40,7 @@ impl Standalone {
     pub async fn project(&mut self, events: &[Recorded]) -> Result<(), String> {
         let projector = self.projector.as_mut().ok_or("the service has no read model")?;
         let Some(last) = events.last() else { return Ok(()) };
-        let progress = Progress::to(last.position);
+        let progress = Progress::to(last.mark());
         projector.attempt(events, &progress).await.map_err(|error| Chain(&error).to_string())?
     }
 

@@ -8,10 +8,10 @@ use rusqlite::{Connection, params};
 
 use super::operate::ParkedStream;
 use crate::clock::Time;
-use crate::model::{Digest, Position, Recorded, StreamId, Version};
+use crate::model::{Digest, LogMark, Position, Recorded, StreamId, Version};
 use crate::runtime::Guarded;
 
-/// The tables. `changes`: the number of transactions that wrote the service's own tables. `component`: the
+/// The tables. `position` and `hash`: the mark of the last event that is applied. `changes`: the number of transactions that wrote the service's own tables. `component`: the
 /// digest of the component that fills the database. `from_ms`: the time from which on recorded events are in
 /// it, null if all events are. `version` and `position` of a parked stream: those of its first event that is
 /// not applied; while a long stream is being redriven, only the version is exact. `skipped`: the number of
@@ -19,12 +19,13 @@ use crate::runtime::Guarded;
 pub(super) const SCHEMA: &str = "
     CREATE TABLE kontor_position (
         position INTEGER NOT NULL,
+        hash BLOB NOT NULL,
         changes INTEGER NOT NULL,
         role TEXT NOT NULL,
         component TEXT NOT NULL,
         from_ms INTEGER
     ) STRICT;
-    INSERT INTO kontor_position VALUES (0, 0, '', '', NULL);
+    INSERT INTO kontor_position VALUES (0, zeroblob(32), 0, '', '', NULL);
     CREATE TABLE kontor_parked (
         stream TEXT PRIMARY KEY,
         version INTEGER NOT NULL,
@@ -63,16 +64,16 @@ impl Role {
 /// The place in the log where a read database begins. Default: the first event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Beginning {
-    /// No event up to this position is in it.
-    pub(super) after: Position,
+    /// No event up to this one is in it.
+    pub(super) after: LogMark,
     /// The time that the operator gave, or `None` if it begins with the log.
     pub(super) from: Option<Time>,
 }
 
 /// The changes of a transaction to the host's tables.
 pub(super) struct Progress<'a> {
-    /// The position up to which all events are applied, skipped or parked.
-    pub(super) position: Position,
+    /// The event up to which all are applied, skipped or parked.
+    pub(super) mark: LogMark,
     /// Events of parked streams.
     pub(super) skipped: &'a [Recorded],
     /// An event that could not be applied, and the reason.
@@ -92,15 +93,22 @@ pub(super) struct Redriven<'a> {
 }
 
 impl Progress<'_> {
-    /// Changes only the position.
-    pub(super) fn to(position: Position) -> Self {
-        Self { position, skipped: &[], parked: None, redriven: None }
+    /// Changes only the mark.
+    pub(super) fn to(mark: LogMark) -> Self {
+        Self { mark, skipped: &[], parked: None, redriven: None }
     }
 }
 
 /// Returns the position up to which all events are applied, skipped or parked.
 pub(super) fn position(connection: &Connection) -> rusqlite::Result<Position> {
     connection.query_row("SELECT position FROM kontor_position", [], |row| row.get(0))
+}
+
+/// Returns the mark of the event up to which all are applied, skipped or parked.
+pub(super) fn mark(connection: &Connection) -> rusqlite::Result<LogMark> {
+    connection.query_row("SELECT position, hash FROM kontor_position", [], |row| {
+        Ok(LogMark { position: row.get(0)?, hash: row.get(1)? })
+    })
 }
 
 /// Returns the number of transactions that applied events. The position alone says less: it also moves with
@@ -134,8 +142,8 @@ pub(super) fn set_beginning(
     connection: &Connection,
     Beginning { after, from }: Beginning,
 ) -> rusqlite::Result<()> {
-    let set = "UPDATE kontor_position SET position = ?1, from_ms = ?2";
-    connection.execute(set, params![after, from.map(|Time(ms)| ms)]).map(drop)
+    let set = "UPDATE kontor_position SET position = ?1, hash = ?2, from_ms = ?3";
+    connection.execute(set, params![after.position, after.hash, from.map(|Time(ms)| ms)]).map(drop)
 }
 
 /// Records the database's role and the component that fills it, outside of any other transaction.
@@ -222,7 +230,8 @@ pub(super) fn commit(database: &Guarded, progress: &Progress<'_>) -> rusqlite::R
                 params![event.stream.as_str()],
             )?;
         }
-        connection.execute("UPDATE kontor_position SET position = ?1", params![progress.position])?;
+        let LogMark { position, hash } = progress.mark;
+        connection.execute("UPDATE kontor_position SET position = ?1, hash = ?2", params![position, hash])?;
         connection.execute_batch("COMMIT")
     })
 }

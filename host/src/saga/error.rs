@@ -9,8 +9,17 @@ use crate::model::Rejection;
 
 /// The reason why the sagas cannot run.
 #[derive(Debug, thiserror::Error)]
-#[error("the index of sagas cannot be used")]
-pub struct SagasError(#[from] rusqlite::Error);
+pub enum SagasError {
+    /// The index cannot be opened or made.
+    #[error("the index of sagas cannot be used")]
+    Index(#[from] rusqlite::Error),
+    /// A useless index cannot be removed.
+    #[error("the damaged index of sagas cannot be removed")]
+    Remove(#[from] std::io::Error),
+    /// The log cannot be asked whether the index is of it.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+}
 
 /// The reason why a request about sagas failed.
 #[derive(Debug, thiserror::Error)]

@@ -22,8 +22,10 @@ struct Follower {
 }
 
 impl Inner {
-    /// Follows the log from a position on: runs the unfinished sagas, then those that events start or wake.
-    pub(super) async fn follow(self: Arc<Self>, after: Position) {
+    /// Follows the log from the end of the index on: runs the unfinished sagas, then those that events start
+    /// or wake.
+    pub(super) async fn follow(self: Arc<Self>) {
+        let after = self.followed.borrow().position;
         let triggers = loop {
             match FollowedTriggers::at(&*self.deps.log, after).await {
                 Ok(triggers) => break triggers,
@@ -49,7 +51,7 @@ impl Follower {
     async fn follow(&mut self, mut subscription: Subscription) -> Result<(), Relinquished> {
         let inner = self.inner.clone();
         let mut members = inner.deps.cluster.changed();
-        let followed = *inner.followed.borrow();
+        let followed = inner.followed.borrow().position;
         self.go_live(followed).await?;
         loop {
             let page = tokio::select! {
@@ -108,14 +110,14 @@ impl Follower {
         let Some(last) = page.last() else { return Ok(()) };
         // No later position may be written before these triggers are: a restart would not look for them
         // again.
-        while let Err(error) = inner.index.apply(changes.clone(), last.position).await {
+        while let Err(error) = inner.index.apply(changes.clone(), last.mark()).await {
             tracing::error!(
                 error = %Chain(&error),
                 "cannot write the index of sagas; no further sagas start until it can be written"
             );
             inner.pause(LOG_PAUSE).await?;
         }
-        inner.followed.send_replace(last.position);
+        inner.followed.send_replace(last.mark());
         self.go_live(last.position).await?;
         if self.live && inner.deps.cluster.me().is_some() {
             inner.wake_resumed(resumed).await?;
@@ -244,7 +246,7 @@ impl Inner {
         tokio::select! {
             () = self.stopped() => return,
             // Err cannot be: the sender is in here.
-            _ = followed.wait_for(|position| *position >= head) => {}
+            _ = followed.wait_for(|mark| mark.position >= head) => {}
         }
         match self.index.digests().await {
             Ok(needed) => {

@@ -16,11 +16,16 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::task::JoinError;
 
 use super::entry::{Entry, Trigger, Wait};
+use super::error::SagasError;
 use super::journal::SagaState;
+use crate::error::Chain;
+use crate::log::{EventLog, derived};
 
 #[cfg(test)]
 use crate::model::Version;
-use crate::model::{Digest, NodeId, Position, Recorded, SagaId, SagaName, ServiceName, StreamId, variant_of};
+use crate::model::{
+    Digest, LogMark, NodeId, Position, Recorded, SagaId, SagaName, ServiceName, StreamId, variant_of,
+};
 
 /// The number of events without a saga after which the position is written all the same. A restart reads at
 /// most this many again, which takes some ten milliseconds.
@@ -29,9 +34,9 @@ const WRITE_EVERY: u64 = 10_000;
 /// The version of the tables. Raise it when they change: the index is then built again.
 const VERSION: u32 = 4;
 
+const FILE: &str = "sagas.db";
+
 const SCHEMA: &str = "
-DROP TABLE IF EXISTS sagas;
-DROP TABLE IF EXISTS position;
 CREATE TABLE sagas (
     id TEXT PRIMARY KEY,
     -- The event that started it.
@@ -52,8 +57,9 @@ CREATE TABLE sagas (
     sleeps_until_ms INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX sagas_by_state ON sagas (state, id);
-CREATE TABLE position (position INTEGER NOT NULL);
-INSERT INTO position VALUES (0);
+-- The mark of the last event that is applied.
+CREATE TABLE position (position INTEGER NOT NULL, hash BLOB NOT NULL);
+INSERT INTO position VALUES (0, zeroblob(32));
 ";
 
 /// A saga, and the event that started it.
@@ -163,20 +169,36 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn open(dir: &Path) -> rusqlite::Result<Self> {
-        let connection = Connection::open(dir.join("sagas.db"))?;
-        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
-        let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version != VERSION {
-            connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+    /// Opens the index of a log in a directory. Makes it anew if it is missing, damaged, or has events that are
+    /// not in the log.
+    pub(super) async fn open(dir: &Path, log: &dyn EventLog) -> Result<Self, SagasError> {
+        let file = dir.join(FILE);
+        match existing(&file) {
+            Ok(Some((connection, mark))) if log.contains(mark).await? => {
+                return Ok(Self::of(connection, mark));
+            }
+            Ok(Some((_, mark))) => tracing::warn!(
+                position = mark.position.get(),
+                "the index of sagas has events that are not in this log; rebuilding it from the log"
+            ),
+            Ok(None) => {}
+            Err(error) if derived::is_damage(&error) => tracing::warn!(
+                error = %Chain(&error),
+                "the index of sagas is damaged; rebuilding it from the log"
+            ),
+            Err(error) => return Err(error.into()),
         }
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), written: Arc::default() })
+        Ok(Self::of(create(&file)?, LogMark::START))
     }
 
-    /// Returns the position up to which the log has been read.
-    pub(super) async fn position(&self) -> rusqlite::Result<Position> {
-        self.with(|connection| connection.query_row("SELECT position FROM position", [], |row| row.get(0)))
-            .await
+    fn of(connection: Connection, mark: LogMark) -> Self {
+        let written = Arc::new(AtomicU64::new(mark.position.get()));
+        Self { connection: Arc::new(Mutex::new(connection)), written }
+    }
+
+    /// Returns the mark up to which the log has been read.
+    pub(super) async fn mark(&self) -> rusqlite::Result<LogMark> {
+        self.with(|connection| mark(connection)).await
     }
 
     /// Returns the sagas that are neither ended nor parked, oldest first.
@@ -260,23 +282,24 @@ impl Index {
 
     /// Applies the changes of the log up to a position. Without changes, the position alone is written only
     /// now and then.
-    pub(super) async fn apply(&self, changes: Vec<Change>, position: Position) -> rusqlite::Result<()> {
-        if changes.is_empty() && position.distance_from(self.written()) < WRITE_EVERY {
+    pub(super) async fn apply(&self, changes: Vec<Change>, mark: LogMark) -> rusqlite::Result<()> {
+        if changes.is_empty() && mark.position.distance_from(self.written()) < WRITE_EVERY {
             return Ok(());
         }
-        self.write(changes, position).await
+        self.write(changes, mark).await
     }
 
     /// Applies changes like [`Index::apply`], and writes the position in any case. The position never goes
     /// back.
-    pub(super) async fn write(&self, changes: Vec<Change>, position: Position) -> rusqlite::Result<()> {
+    pub(super) async fn write(&self, changes: Vec<Change>, mark: LogMark) -> rusqlite::Result<()> {
+        let LogMark { position, hash } = mark;
         self.with(move |connection| {
             let transaction = connection.transaction()?;
             for change in changes {
                 change.write(&transaction)?;
             }
-            let advance = "UPDATE position SET position = max(position, ?1)";
-            transaction.prepare_cached(advance)?.execute([position])?;
+            let advance = "UPDATE position SET position = ?1, hash = ?2 WHERE position < ?1";
+            transaction.prepare_cached(advance)?.execute(params![position, hash])?;
             transaction.commit()
         })
         .await?;
@@ -303,6 +326,41 @@ impl Index {
             Err(Err(_)) => std::future::pending().await,
         }
     }
+}
+
+/// Opens an index, and returns the mark of its last event. Returns `None` if there is none of this version.
+fn existing(file: &Path) -> rusqlite::Result<Option<(Connection, LogMark)>> {
+    if !file.exists() {
+        return Ok(None);
+    }
+    let connection = connect(file)?;
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version != VERSION {
+        return Ok(None);
+    }
+    derived::check(&connection)?;
+    let mark = mark(&connection)?;
+    Ok(Some((connection, mark)))
+}
+
+/// Makes an empty index in the place of any other.
+fn create(file: &Path) -> Result<Connection, SagasError> {
+    derived::remove(file)?;
+    let connection = connect(file)?;
+    connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+    Ok(connection)
+}
+
+fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(file)?;
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
+    Ok(connection)
+}
+
+fn mark(connection: &Connection) -> rusqlite::Result<LogMark> {
+    connection.query_row("SELECT position, hash FROM position", [], |row| {
+        Ok(LogMark { position: row.get(0)?, hash: row.get(1)? })
+    })
 }
 
 impl SagaHandle {
@@ -395,7 +453,30 @@ impl SagaHandle {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+
     use super::*;
+    use crate::log::{Append, EmbeddedLog};
+    use crate::model::{Json, NewEvent};
+
+    /// Opens the index of a log that lies beside it.
+    async fn open(dir: &Path) -> Index {
+        Index::open(dir, &EmbeddedLog::open(dir).unwrap()).await.unwrap()
+    }
+
+    /// Makes a log with an event, and returns its mark.
+    async fn first_event(dir: &Path) -> LogMark {
+        let log = EmbeddedLog::open(dir).unwrap();
+        let event = NewEvent { name: "order-created".into(), payload: Json::empty_object() };
+        let (stream, expected) = (StreamId::parse("order/o1").unwrap(), Version::START);
+        let append = Append { stream, expected, events: vec![event], meta: Arc::default() };
+        log.append(vec![append]).await.unwrap();
+        log.read_all(Position::START, 1).await.unwrap()[0].mark()
+    }
+
+    fn mark(position: u64) -> LogMark {
+        LogMark { position: Position::new(position), ..LogMark::START }
+    }
 
     fn started(id: &str) -> Change {
         Change::Started { handle: SagaHandle::example(id).into() }
@@ -408,33 +489,62 @@ mod tests {
     #[tokio::test]
     async fn a_trigger_applied_twice_is_one_saga_and_an_ended_saga_is_not_unfinished() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path()).await;
+        let mark = first_event(dir.path()).await;
         let both = vec![started("a"), started("b")];
-        index.apply(both.clone(), Position::new(5)).await.unwrap();
-        index.apply(vec![moved("a", SagaState::Completed)], Position::new(6)).await.unwrap();
+        index.apply(both.clone(), mark).await.unwrap();
+        index.apply(vec![moved("a", SagaState::Completed)], mark).await.unwrap();
         drop(index);
 
-        let index = Index::open(dir.path()).unwrap();
-        index.apply(both, Position::new(7)).await.unwrap();
+        let index = open(dir.path()).await;
+        index.apply(both, mark).await.unwrap();
         let b = UnfinishedSaga { handle: SagaHandle::example("b"), runner: None, sleeps_until_ms: None };
         assert_eq!(index.unfinished().await.unwrap(), [b]);
-        assert_eq!(index.position().await.unwrap(), Position::new(7));
+        assert_eq!(index.mark().await.unwrap(), mark);
+    }
+
+    #[tokio::test]
+    async fn an_index_that_is_damaged_or_of_another_log_is_made_anew() {
+        let lose_log = |dir: &Path| derived::remove(&dir.join("events.db")).unwrap();
+        let garbage = |dir: &Path| fs::write(dir.join(FILE), "no database ".repeat(1_000)).unwrap();
+        let short =
+            |dir: &Path| File::options().write(true).open(dir.join(FILE)).unwrap().set_len(8_000).unwrap();
+        let nothing = |_: &Path| {};
+        let cases: [(&str, &dyn Fn(&Path), usize); 4] = [
+            ("nothing", &nothing, 1),
+            ("a lost log", &lose_log, 0),
+            ("garbage", &garbage, 0),
+            ("short", &short, 0),
+        ];
+        for (name, accident, expected) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let mark = first_event(dir.path()).await;
+            open(dir.path()).await.apply(vec![started("a")], mark).await.unwrap();
+            accident(dir.path());
+            let index = open(dir.path()).await;
+            assert_eq!(index.unfinished().await.unwrap().len(), expected, "{name}");
+            assert_eq!(
+                index.mark().await.unwrap(),
+                if expected == 1 { mark } else { LogMark::START },
+                "{name}"
+            );
+        }
     }
 
     #[tokio::test]
     async fn a_position_alone_is_written_now_and_then() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path()).await;
         for (position, written) in [(9_999, 0), (10_000, 10_000), (19_999, 10_000), (20_000, 20_000)] {
-            index.apply(Vec::new(), Position::new(position)).await.unwrap();
-            assert_eq!(index.position().await.unwrap().get(), written, "after {position}");
+            index.apply(Vec::new(), mark(position)).await.unwrap();
+            assert_eq!(index.mark().await.unwrap().position.get(), written, "after {position}");
         }
     }
 
     #[tokio::test]
     async fn a_sleeping_saga_is_marked_and_a_resumed_saga_returns_to_its_state() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path()).await;
         let id = |id: &str| -> SagaId { id.into() };
         let parked = |of: &str| Change::Parked { id: id(of), why: "why".to_owned() };
         let mut changes: Vec<_> = ["a", "b", "c", "d"].map(started).into();
@@ -446,7 +556,7 @@ mod tests {
             Change::Slept { id: id("d"), until_ms: 60 },
             moved("d", SagaState::Running),
         ]);
-        index.apply(changes, Position::new(9)).await.unwrap();
+        index.apply(changes, mark(9)).await.unwrap();
         let unfinished = index.unfinished().await.unwrap();
         assert_eq!(
             unfinished.iter().map(|saga| (saga.handle.id.as_str(), saga.sleeps_until_ms)).collect::<Vec<_>>(),
@@ -470,7 +580,7 @@ mod tests {
         );
 
         let again = vec![Change::Resumed { id: id("b") }, Change::Resumed { id: id("c") }];
-        index.apply(again, Position::new(10)).await.unwrap();
+        index.apply(again, mark(10)).await.unwrap();
         let listed = index.list(None, Some("place-order".to_owned()), Some("d".to_owned()), 2).await.unwrap();
         assert_eq!(
             listed.iter().map(|listed| (listed.handle.id.as_str(), listed.state)).collect::<Vec<_>>(),

@@ -14,7 +14,7 @@ use super::sender::Relinquished;
 use super::wait_list::WaitList;
 use super::{CATCH_UP, Deps};
 use crate::cluster::Lease;
-use crate::model::{Position, SagaId};
+use crate::model::{LogMark, Position, SagaId};
 
 /// Sagas that run at the same time, including those that wait for an instance, for the log or for the next
 /// attempt of a step: some ten kilobytes each. The others wait in the log.
@@ -31,8 +31,8 @@ pub(super) struct Inner {
     pub(super) completions: Completions,
     /// Bounds the sagas that run at the same time.
     pub(super) places: Arc<Semaphore>,
-    /// The position up to which the events of the log have started and woken their sagas.
-    pub(super) followed: watch::Sender<Position>,
+    /// The mark of the last event that has started and woken its sagas.
+    pub(super) followed: watch::Sender<LogMark>,
     /// The end of the log when the host started.
     pub(super) head_at_start: Position,
     /// True when the host is stopping.
@@ -41,16 +41,18 @@ pub(super) struct Inner {
 
 impl Inner {
     /// Opens the index of sagas in the directory `data`.
-    pub(super) fn open(data: &Path, deps: Deps) -> Result<Self, SagasError> {
+    pub(super) async fn open(data: &Path, deps: Deps) -> Result<Self, SagasError> {
+        let index = Index::open(data, &*deps.log).await?;
+        let mark = index.mark().await?;
         Ok(Self {
             head_at_start: *deps.log.head().borrow(),
             deps,
-            index: Index::open(data)?,
+            index,
             wait_list: WaitList::default(),
             roster: Mutex::default(),
             completions: Completions::default(),
             places: Arc::new(Semaphore::new(MAX_RUNNING as usize)),
-            followed: watch::Sender::new(Position::START),
+            followed: watch::Sender::new(mark),
             stopping: watch::Sender::new(false),
         })
     }
@@ -91,7 +93,7 @@ impl Inner {
     pub(super) async fn caught_up(&self) -> Result<(), SagaError> {
         let head = *self.deps.log.head().borrow();
         let mut followed = self.followed.subscribe();
-        let caught_up = tokio::time::timeout(CATCH_UP, followed.wait_for(|position| *position >= head)).await;
+        let caught_up = tokio::time::timeout(CATCH_UP, followed.wait_for(|mark| mark.position >= head)).await;
         match caught_up {
             Ok(Ok(_)) => Ok(()),
             _ => Err(SagaError::Busy { queue: "the queue of sagas" }),

@@ -108,11 +108,9 @@ impl Sagas {
     /// Resumes all sagas that have not ended, and from then on runs every one that an event starts. The index
     /// is in the directory `data`.
     pub async fn start(data: &Path, deps: Deps) -> Result<Self, SagasError> {
-        let inner = Arc::new(Inner::open(data, deps)?);
-        let position = inner.index.position().await?;
-        inner.followed.send_replace(position);
+        let inner = Arc::new(Inner::open(data, deps).await?);
         let tasks = vec![
-            tokio::spawn(inner.clone().follow(position)),
+            tokio::spawn(inner.clone().follow()),
             tokio::spawn(inner.clone().keep_time()),
             tokio::spawn(inner.clone().clear_components()),
         ];

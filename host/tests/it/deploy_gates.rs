@@ -103,7 +103,7 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
         (
             variant("reshaped"),
             "history",
-            "the state of product has another shape, and its version is the same",
+            "the state of product is another than on the running version, under the same version",
         ),
         (
             variant("forgetful"),
@@ -173,7 +173,8 @@ fn a_state_of_another_shape_takes_another_version_or_leave() {
     let inventory = Inventory::new("");
     let host = inventory.start();
     let reshaped = next_inventory("reshaped");
-    let found = refused(&host, &reshaped, "history", "the state of product has another shape");
+    let found =
+        refused(&host, &reshaped, "history", "the state of product is another than on the running version");
     assert_eq!(found, ["product/desk: the events fold to another state than on the running version"]);
     let allowed = host.deploy(&reshaped, "?allow-breaking=state:product&dry-run=true").ok();
     assert_eq!(gate(&allowed, "history")["outcome"], "passed");

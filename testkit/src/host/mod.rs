@@ -356,7 +356,7 @@ impl Drop for Host {
 /// Records a deployment, and makes it visible to all calls.
 async fn deploy(registry: &Registry, log: &dyn EventLog, services: &Services) {
     let components = &services.components;
-    registry.triggers().record(log, components).await.expect("a deployment in the log");
+    registry.history().record(log, components).await.expect("a deployment in the log");
     registry.replace(Deployed::new(components.clone()).expect("services that go together"));
 }
 

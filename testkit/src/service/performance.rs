@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kontor::aggregate::{Accepted, CommandError, Submit};
 use kontor::cluster::Cluster;
-use kontor::deployed::{Components, Deployed, Registry, Store, TriggerHistory};
+use kontor::deployed::{Components, Deployed, DeploymentHistory, Registry, Store};
 use kontor::error::{Fault, FaultKind, with_causes};
 use kontor::log::{Append, EmbeddedLog, EventLog, Subscription};
 use kontor::model::{Command, NewEvent, Position, Recorded, SagaId, StreamId, Version, event_id};
@@ -76,7 +76,7 @@ impl Performance<'_> {
         let component = self.bench.fresh.clone();
         let stage = Stage::new(&component, history).await.map_err(|error| with_causes(&*error))?;
         let deployed = Deployed::new([component]).map_err(|conflict| conflict.to_string())?;
-        let registry = Registry::of(deployed, TriggerHistory::default());
+        let registry = Registry::of(deployed, DeploymentHistory::default());
         let store = Store::open(stage.data.path()).map_err(|error| with_causes(&error))?;
         let conversation = Arc::new(Conversation::new(self.ask));
         let deps = Deps {
@@ -109,7 +109,7 @@ impl Stage {
     async fn new(component: &Component, history: &[Recorded]) -> Result<Self, Box<dyn std::error::Error>> {
         let data = tempfile::tempdir()?;
         let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path())?);
-        TriggerHistory::default().record(&*log, std::slice::from_ref(component)).await?;
+        DeploymentHistory::default().record(&*log, std::slice::from_ref(component)).await?;
         let deployed = *log.head().borrow();
         for commit in commits(history) {
             log.append(vec![append(commit)]).await?;

@@ -1,8 +1,9 @@
 //! Folds the streams in the log on a new version: every stream of its aggregates, or a sample of them.
 //!
 //! If the new version says that its state has the same shape as the running one's (the same state version),
-//! both must fold a stream to the same state, because the new version takes over the running one's states in
-//! memory and in snapshots.
+//! both must fold a stream to the same state. If all streams of all aggregates are folded to the same states,
+//! the new version takes over the running one's states in memory and in snapshots; if not, it folds the
+//! events again.
 
 use std::sync::Arc;
 use std::thread;
@@ -14,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::error::Fault;
-use crate::log::{EventLog, MAX_PAGE, ReadError};
+use crate::log::{EventLog, MAX_PAGE, ReadError, more_may_follow};
 use crate::model::{AggregateName, Json, Recorded, StreamId, Version};
 use crate::runtime::{Component, Folded, Target};
 
@@ -33,6 +34,8 @@ pub(super) struct Folds {
     failures: Vec<String>,
     /// True if there is a stream that the new version cannot fold at all.
     failed: bool,
+    /// True if there is an aggregate whose states are not compared.
+    uncompared: bool,
     /// The aggregates whose state has another shape under the same state version.
     pub(super) reshaped: Vec<AggregateName>,
 }
@@ -42,7 +45,7 @@ struct Folder {
     /// The threads that fold the streams.
     threads: Handle,
     log: Arc<dyn EventLog>,
-    /// The running version, if the new one takes over its states.
+    /// The running version, if both have the same state version.
     before: Option<Component>,
     new: Component,
 }
@@ -70,6 +73,7 @@ impl Folds {
                 let before = running.manifest().aggregate(aggregate.name.as_str());
                 before.is_some_and(|before| before.state_version == aggregate.state_version)
             });
+            self.uncompared |= before.is_none();
             let folder = Folder {
                 threads: threads.clone(),
                 log: log.clone(),
@@ -153,6 +157,11 @@ impl Folds {
         self.failures.is_empty()
     }
 
+    /// Returns whether both versions have folded every stream to the same state.
+    pub(super) fn all_alike(&self) -> bool {
+        self.passed() && !self.uncompared
+    }
+
     /// Returns the failures, by stream, up to [`MAX_FINDINGS`].
     pub(super) fn findings(mut self) -> Vec<String> {
         // Each sentence begins with its stream.
@@ -224,7 +233,7 @@ impl Folder {
                 folded_before =
                     evolve(before, stream, folded_before.as_ref(), &page).await.unwrap_or_default();
             }
-            if page.len() < MAX_PAGE {
+            if !more_may_follow(&page, MAX_PAGE) {
                 break;
             }
         }

@@ -15,8 +15,8 @@ pub(super) const GATE: Gate = Gate {
     check: Check::Component(|examination, component| check(examination, component).boxed()),
 };
 
-async fn check(examination: &Examination<'_>, component: &Component) -> Finding {
-    let Examination { examiner, terms, .. } = examination;
+async fn check(examination: &mut Examination<'_>, component: &Component) -> Finding {
+    let Examination { examiner, terms, .. } = *examination;
     if component.manifest().aggregates.is_empty() {
         return Finding::skipped("the component has no aggregates");
     }
@@ -33,7 +33,10 @@ async fn check(examination: &Examination<'_>, component: &Component) -> Finding 
     match timeout(examiner.history_limit, folding).await {
         Err(_) => Finding::refused(out_of_time(examination, &folds)).with(folds.findings()),
         Ok(Err(error)) => Finding::refused(Chain(&error).to_string()),
-        Ok(Ok(())) => conclude(examination, folds),
+        Ok(Ok(())) => {
+            examination.folds_alike = folds.all_alike() && terms.sample.is_none();
+            conclude(examination, folds)
+        }
     }
 }
 
@@ -47,9 +50,9 @@ fn conclude(examination: &Examination<'_>, folds: Folds) -> Finding {
             Finding::passed(format!("the component folds {counts}, to other states, which is allowed"))
         }
         (false, Some(aggregate)) if folds.only_reshaped() => Finding::refused(format!(
-            "the state of {aggregate} has another shape, and its version is the same: raise STATE_VERSION, \
-             or name state:{aggregate} with --allow-breaking if the component can use states of the running \
-             version"
+            "the state of {aggregate} is another than on the running version, under the same version: if a \
+             value is wrong, correct the component; if the states are meant to differ, raise STATE_VERSION or \
+             name state:{aggregate} with --allow-breaking"
         ))
         .with(folds.findings()),
         _ => Finding::refused(

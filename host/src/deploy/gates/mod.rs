@@ -115,6 +115,8 @@ pub(super) struct Candidate {
     pub(super) component: Option<Component>,
     pub(super) wasm: Vec<u8>,
     pub(super) rehearsed: Vec<ReplayedSaga>,
+    /// True if it has folded all streams in the log to the same states as the running version.
+    pub(super) folds_alike: bool,
 }
 
 /// The examination of one component: what the gates check, and what they have prepared for later ones.
@@ -130,6 +132,8 @@ struct Examination<'e> {
     component: Option<Component>,
     /// Set by the gate `sagas`.
     rehearsed: Vec<ReplayedSaga>,
+    /// Set by the gate `history`.
+    folds_alike: bool,
 }
 
 /// All services that would run.
@@ -208,6 +212,7 @@ impl Examiner<'_> {
             compiled: None,
             component: None,
             rehearsed: Vec::new(),
+            folds_alike: false,
         };
         let mut gates = Vec::new();
         for gate in GATES {
@@ -215,7 +220,7 @@ impl Examiner<'_> {
             let finding = gate.check(&mut examination).await;
             gates.extend(finding.map(|finding| finding.into_result(gate.name, watch)));
         }
-        let Examination { component, rehearsed, .. } = examination;
+        let Examination { component, rehearsed, folds_alike, .. } = examination;
         let manifest = component.as_ref().map(Component::manifest);
         let report = ServiceReport {
             service: manifest.map_or_else(|| "unknown".into(), |manifest| manifest.service.clone()),
@@ -226,7 +231,7 @@ impl Examiner<'_> {
                 .map(Component::digest),
             gates,
         };
-        Candidate { report, component, wasm: upload.wasm, rehearsed }
+        Candidate { report, component, wasm: upload.wasm, rehearsed, folds_alike }
     }
 }
 

@@ -151,6 +151,7 @@ mod tests {
             digest,
             grants: Vec::new(),
             sagas: None,
+            folds_like: Vec::new(),
         }
     }
 

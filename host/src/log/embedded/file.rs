@@ -8,7 +8,7 @@ use super::schema::{self, Layout};
 use super::{OpenError, last_position, read};
 use crate::log::readers::{self, Unreadable};
 use crate::log::{MAX_PAGE, ReadError};
-use crate::model::{Position, Recorded};
+use crate::model::{CommitHash, Position, Recorded, StreamId, Version};
 
 /// The file of a log or of a local copy. Reading it does not keep a host from writing, and blocks the calling
 /// thread.
@@ -36,6 +36,17 @@ impl LogFile {
     /// Returns the position of the last event.
     pub fn head(&self) -> Result<Position, ReadError> {
         Ok(last_position(&self.connection).map_err(Unreadable::from)?)
+    }
+
+    /// Returns the hash of the commit that an event of a stream is part of, or `None` if there is no such
+    /// event.
+    pub(crate) fn commit_hash(
+        &self,
+        stream: &StreamId,
+        version: Version,
+    ) -> Result<Option<CommitHash>, ReadError> {
+        let found = read::stream(&self.connection, stream, version.before(1), 1)?;
+        Ok(found.first().filter(|event| event.version == version).map(|event| event.hash))
     }
 
     /// Returns up to [`MAX_PAGE`] events with a position above `after`, oldest first.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Params, Row};
 
 use super::meta;
+use crate::log::MAX_PAGE_BYTES;
 use crate::log::readers::Unreadable;
 use crate::model::{CommandId, CommitHash, Json, Meta, Position, Recorded, StreamId, Version};
 
@@ -84,7 +85,7 @@ pub(super) fn stream(
     after: Version,
     limit: usize,
 ) -> Result<Vec<Recorded>, Unreadable> {
-    select(connection, STREAM, (stream.as_str(), after.get().min(LAST), limit), |_| true)
+    select(connection, STREAM, (stream.as_str(), after.get().min(LAST), limit), within_page())
 }
 
 /// Returns up to `limit` events of all streams, oldest first.
@@ -93,7 +94,7 @@ pub(super) fn all(
     after: Position,
     limit: usize,
 ) -> Result<Vec<Recorded>, Unreadable> {
-    select(connection, ALL, (after.get().min(LAST), limit), |_| true)
+    select(connection, ALL, (after.get().min(LAST), limit), within_page())
 }
 
 /// Returns the events of a command in a stream.
@@ -107,12 +108,22 @@ pub(super) fn command(
     })
 }
 
+/// Returns a filter that ends a page with the event that exceeds [`MAX_PAGE_BYTES`].
+pub(super) fn within_page() -> impl FnMut(&Recorded) -> bool {
+    let mut bytes = 0;
+    move |event| {
+        let fits = bytes < MAX_PAGE_BYTES;
+        bytes += event.payload.as_str().len();
+        fits
+    }
+}
+
 /// Returns the rows of a query as events, up to the first that is not wanted.
 fn select(
     connection: &Connection,
     sql: &str,
     params: impl Params,
-    wanted: impl Fn(&Recorded) -> bool,
+    mut wanted: impl FnMut(&Recorded) -> bool,
 ) -> Result<Vec<Recorded>, Unreadable> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;

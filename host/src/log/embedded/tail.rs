@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 
+use super::read::within_page;
 use crate::log::MAX_PAGE;
 use crate::model::{Position, Recorded};
 
@@ -47,7 +48,9 @@ impl Tail {
             return None;
         }
         let first = kept.events.partition_point(|event| event.position <= after);
-        Some(kept.events.range(first..).take(limit).cloned().collect())
+        let mut within_page = within_page();
+        let events = kept.events.range(first..).take(limit).take_while(|event| within_page(event));
+        Some(events.cloned().collect())
     }
 }
 
