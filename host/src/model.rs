@@ -1,5 +1,6 @@
 //! The nouns of the domain as types: commands, events, streams, versions, positions. No I/O.
 
+mod chain;
 mod hash;
 mod json;
 mod name;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+pub use self::chain::AppendChain;
 pub use self::hash::{CommitHash, Digest, LogMark};
 pub use self::json::Json;
 pub use self::name::{
@@ -327,6 +329,9 @@ pub struct Command {
     pub expected_version: Option<Version>,
     /// The sender and the cause of the command.
     pub origin: Origin,
+    /// The chain of the journal of the saga that sends the command: what the command appends stands on it.
+    /// `None`: no saga sends the command.
+    pub journal: Option<AppendChain>,
 }
 
 impl Command {

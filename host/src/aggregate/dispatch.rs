@@ -24,8 +24,8 @@ use super::states::{AggregateState, StateCache, Viewed, empty};
 use super::{Accepted, DispatchLimits};
 use crate::clock::SharedClock;
 use crate::deployed::Registry;
-use crate::log::{Append, AppendChain, AppendError, Appended, Appending, EventLog};
-use crate::model::{Command, Intent, Meta, NewEvent, Position, SagaId, StreamId, Version};
+use crate::log::{Append, AppendError, Appended, Appending, EventLog, Footing};
+use crate::model::{AppendChain, Command, Intent, Meta, NewEvent, Position, SagaId, StreamId, Version};
 use crate::runtime::{Ask, Component, Context, Decision, Outgoing};
 use crate::telemetry;
 
@@ -363,7 +363,8 @@ impl Inner {
         let stream = command.stream.clone();
         let expected = state.version;
         let append = Append { stream: stream.clone(), expected, events: events.clone(), meta: meta.clone() };
-        let appending = self.deps.log.append_in(chain, vec![append]);
+        let footing = Footing { chain, stands_on: command.journal };
+        let appending = self.deps.log.append_on(footing, vec![append]);
         state.version = state.version.after(events.len());
         state.folded = after;
         let answer = Accepted {
@@ -467,8 +468,11 @@ impl Inner {
                 work.ahead = None;
                 work.chain = AppendChain::new();
                 self.deps.states.forget(stream);
-                let overtaken = matches!(error, AppendError::Conflict { .. } | AppendError::Duplicate { .. });
-                if overtaken && job.attempts < MAX_ATTEMPTS {
+                let again = matches!(
+                    error,
+                    AppendError::Conflict { .. } | AppendError::Duplicate { .. } | AppendError::Discarded
+                );
+                if again && job.attempts < MAX_ATTEMPTS {
                     job.command.repeatable = true;
                     work.retries.push_back(job);
                 } else {

@@ -144,6 +144,8 @@ mod tests {
         check(conflict, 503, "conflict", true);
         check(duplicate, 503, "conflict", true);
         check(AppendError::Unavailable, 503, "log-unavailable", true);
+        check(AppendError::Discarded, 503, "log-unavailable", true);
+        check(AppendError::Unfounded, 503, "log-unavailable", true);
         check(AppendError::Failed(broken_disk()), 503, "log-unavailable", true);
         check(ReadError(broken_disk()), 503, "log-unavailable", true);
     }

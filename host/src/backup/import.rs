@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use super::export::Commits;
 use super::format::{Commit, FormatError, Item, Reader, Summary};
 use crate::deployed::Store;
-use crate::log::{AppendChain, AppendError, Appended, Appending, EventLog, LogFile, OpenError, ReadError};
-use crate::model::Position;
+use crate::log::{AppendError, Appended, Appending, EventLog, LogFile, OpenError, ReadError};
+use crate::model::{AppendChain, Position};
 
 /// The most appends in progress in a log that only this process writes: half of what it commits at once. A
 /// shared log gets one at a time, or the events would change their order.

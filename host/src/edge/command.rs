@@ -106,6 +106,7 @@ pub(super) async fn execute(
         payload: request.payload,
         intent: Intent::Decide,
         origin: Origin { actor: ACTOR.into(), correlation_id: request.correlation_id, causation_id: None },
+        journal: None,
     };
     let accepted = host.dispatch.submit(command).await.map_err(|error| problem(host, error))?;
     follow(host, accepted, repeatable, request.wait, stopping).await

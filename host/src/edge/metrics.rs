@@ -68,7 +68,7 @@ pub(crate) fn show_sagas(counts: &[StateCount]) {
 }
 
 /// Sets the gauges of the log.
-pub(crate) fn show_log(log: LogState) {
+pub(crate) fn show_log(log: &LogState) {
     metrics::gauge!(LOG_AVAILABLE).set(u8::from(log.takes_appends));
     if let Some(copy) = log.copy {
         metrics::gauge!(COPY_SEQUENCE).set(copy.sequence.get() as f64);

@@ -62,8 +62,12 @@ impl HostContext {
 
     /// Returns the defects that do not keep the host from taking traffic, a sentence each.
     fn warnings(&self) -> Vec<String> {
-        let log = (!self.log.state().takes_appends)
-            .then(|| "the log takes no commands at the moment; queries are answered".to_owned());
+        let log = self.log.state();
+        let log = match log.stopped {
+            Some(why) => Some(format!("this host does not follow the log any more: {why}")),
+            None => (!log.takes_appends)
+                .then(|| "the log takes no commands at the moment; queries are answered".to_owned()),
+        };
         let messaging = self.messaging.as_ref().map(Messaging::warnings).unwrap_or_default();
         log.into_iter().chain(messaging).chain(self.nodes.warning()).chain(self.deployer.warning()).collect()
     }

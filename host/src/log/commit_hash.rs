@@ -1,5 +1,4 @@
-//! The hash chain of the log. The hash of a commit is the SHA-256 of the fields of the commit, in the order of
-//! this table:
+//! The hash chain of the log. The hash of a commit is the SHA-256 of its fields, in the order of this table:
 //!
 //! | tag | field |
 //! |---|---|

@@ -6,6 +6,7 @@
 mod commit_hash;
 pub(crate) mod derived;
 mod embedded;
+mod failed_chains;
 mod jetstream;
 mod problem;
 mod readers;
@@ -17,14 +18,13 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::Client;
 use async_trait::async_trait;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::model::{CommandId, LogMark, Meta, NewEvent, Position, Recorded, StreamId, Version};
+use crate::model::{AppendChain, CommandId, LogMark, Meta, NewEvent, Position, Recorded, StreamId, Version};
 
 pub use commit_hash::CommitHasher;
 pub use embedded::{EmbeddedLog, LogFile, OpenError, Sequence, UpgradeError};
@@ -115,22 +115,18 @@ impl Append {
     }
 }
 
-/// Identifies appends that build on each other before they are acknowledged. Once one of them has failed, the
-/// later ones fail as well, even if another append has brought the stream to the version that they expect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AppendChain(u64);
-
-impl AppendChain {
-    /// Returns a chain without appends.
-    pub fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
+/// The earlier appends that an append builds on. It fails if one of them has failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Footing {
+    /// The chain that the append belongs to: once it has failed, later ones of the chain fail too.
+    pub chain: AppendChain,
+    /// Another chain, which the append does not belong to and stands on.
+    pub stands_on: Option<AppendChain>,
 }
 
-impl Default for AppendChain {
-    fn default() -> Self {
-        Self::new()
+impl From<AppendChain> for Footing {
+    fn from(chain: AppendChain) -> Self {
+        Self { chain, stands_on: None }
     }
 }
 
@@ -165,6 +161,12 @@ pub enum AppendError {
     /// The log accepts no batch of this size.
     #[error("the events of one command are more than the log takes at once")]
     TooLarge(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// An earlier append of the same chain has failed, so nothing was tried.
+    #[error("an earlier append, which this one builds on, has failed")]
+    Discarded,
+    /// An append of the chain that this one stands on has failed, so nothing was tried.
+    #[error("an append of the journal that this one stands on has failed")]
+    Unfounded,
     /// The queue of waiting appends is full.
     #[error("the log's queue is full")]
     Busy,
@@ -177,12 +179,15 @@ pub enum AppendError {
 }
 
 /// The state of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogState {
     /// True if appends can succeed, as far as is known. Reads work in any case.
     pub takes_appends: bool,
     /// The state of the local copy. `None`: the log itself is local.
     pub copy: Option<CopyState>,
+    /// The reason why this host takes no commands until an operator has looked at it, as a sentence without a
+    /// full stop. `None`: it takes them, or will by itself.
+    pub stopped: Option<Arc<str>>,
 }
 
 /// The progress of a local copy.
@@ -211,6 +216,8 @@ pub type Appending = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> 
 /// - For one caller, versions and positions follow the order of its calls to [`EventLog::append`].
 /// - A stream has no gaps.
 /// - A command is recorded at most once in a stream.
+/// - Once an append of a chain has failed, later ones of the chain fail, and so do those that stand on the
+///   chain. On a shared log, an append stands only on failures that are known when it is begun.
 /// - Once a position has been reported, all events up to it can be read.
 /// - The hash of each commit covers the commit and the hash of the one before, as [`CommitHasher`] says.
 #[async_trait]
@@ -218,7 +225,12 @@ pub trait EventLog: Send + Sync {
     /// Appends to one or several streams, all or nothing. The append has its place in the order when this
     /// returns, not when the future is first polled, so a caller may append on top of an unacknowledged
     /// append in the same chain.
-    fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending;
+    fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending;
+
+    /// Appends on top of the earlier appends of a chain.
+    fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending {
+        self.append_on(chain.into(), batch)
+    }
 
     /// Appends on top of acknowledged appends.
     fn append(&self, batch: Vec<Append>) -> Appending {
@@ -234,7 +246,7 @@ pub trait EventLog: Send + Sync {
 
     /// Returns the state of the log. Cheap enough to call for every command.
     fn state(&self) -> LogState {
-        LogState { takes_appends: true, copy: None }
+        LogState { takes_appends: true, copy: None, stopped: None }
     }
 
     /// Returns up to `limit` events of a stream with a version above `after`, oldest first. A page ends early

@@ -21,6 +21,10 @@ impl From<&AppendError> for Problem {
                     "The log takes no commands at the moment. Nothing was done; queries are answered.";
                 return Self::new(ProblemCode::LogUnavailable, detail).unlogged();
             }
+            AppendError::Discarded | AppendError::Unfounded => Self::new(
+                ProblemCode::LogUnavailable,
+                "What the command was decided on could not be written. Nothing was done.",
+            ),
             AppendError::Failed(_) => Self::new(
                 ProblemCode::LogUnavailable,
                 "The log cannot be written, and whether the command took effect is not known. It is safe to \

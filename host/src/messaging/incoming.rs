@@ -362,6 +362,7 @@ impl Subscribed {
             payload,
             intent: Intent::Decide,
             expected_version: None,
+            journal: None,
         })
     }
 }

@@ -9,10 +9,10 @@ use super::Deps;
 use super::entry::Entry;
 use super::journal::{IllegalEntry, Saga, next_state};
 use crate::clock::{SharedClock, deadline_after};
-use crate::log::{Append, AppendChain, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
+use crate::log::{Append, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
 use crate::model::{
-    Actor, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId, StreamId, Version,
-    event_of, variant_of,
+    Actor, AppendChain, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId,
+    StreamId, Version, event_of, variant_of,
 };
 
 /// The longest time for which the journal in the log may be behind the saga. Operators read the journal
@@ -130,6 +130,11 @@ impl Record {
     /// Returns the journal's version, including entries that are not yet durable.
     pub(super) fn version(&self) -> Version {
         self.version
+    }
+
+    /// Returns the chain of the journal's appends, on which the commands of the run stand.
+    pub(super) fn chain(&self) -> AppendChain {
+        self.chain
     }
 
     /// Returns the saga, or `None` before the first entry.

@@ -93,7 +93,7 @@ pub(super) async fn run(
     let mut running = Running {
         inner: inner.clone(),
         handle: handle.clone(),
-        sender: Sender::new(inner, handle, &trigger, lease),
+        sender: Sender::new(inner, handle, &trigger, lease, record.chain()),
         trigger,
         resumed,
         progress: Arc::new(Mutex::new(Progress::new(record))),

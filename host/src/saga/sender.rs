@@ -16,8 +16,10 @@ use crate::aggregate::{Accepted, CommandError};
 use crate::clock::{Stopwatch, millis};
 use crate::cluster::Lease;
 use crate::error::Chain;
+use crate::log::AppendError;
 use crate::model::{
-    Command, CommandId, CommandName, Intent, Json, Origin, Recorded, Rejection, SagaId, SagaName, StreamId,
+    AppendChain, Command, CommandId, CommandName, Intent, Json, Origin, Recorded, Rejection, SagaId,
+    SagaName, StreamId,
 };
 use crate::runtime::{AskFailure, Request, Step};
 
@@ -58,15 +60,18 @@ pub(super) struct Sender {
     origin: Origin,
     /// The lease under which the journal was read.
     lease: Option<Lease>,
+    /// The chain of the journal.
+    journal: AppendChain,
 }
 
 impl Sender {
-    /// `lease`: the one under which the journal was read.
+    /// `lease`: the one under which the journal was read. `journal`: the chain of the journal.
     pub(super) fn new(
         inner: &Arc<Inner>,
         handle: &SagaHandle,
         trigger: &Recorded,
         lease: Option<Lease>,
+        journal: AppendChain,
     ) -> Self {
         let (id, saga) = (handle.id.clone(), handle.name.clone());
         let origin = Origin {
@@ -74,7 +79,7 @@ impl Sender {
             correlation_id: trigger.meta.correlation_id.clone(),
             causation_id: Some(trigger.id().into()),
         };
-        Self { inner: inner.clone(), id, saga, origin, lease }
+        Self { inner: inner.clone(), id, saga, origin, lease, journal }
     }
 
     /// Sends the command of a step until it is accepted or rejected. After the pivot, and for an undo, a
@@ -111,6 +116,11 @@ impl Sender {
                 Attempt::Over(StepResult::Rejected(rejection))
             }
             Err(CommandError::ShuttingDown) => return Err(Relinquished),
+            Err(CommandError::Append(AppendError::Unfounded)) => {
+                // The journal in the log is behind this run, which begins again with the journal.
+                self.inner.roster().lose(&self.id);
+                return Err(Relinquished);
+            }
             Err(error @ (CommandError::Busy { .. } | CommandError::Append(_) | CommandError::Read(_))) => {
                 Attempt::Held(Chain(&error).to_string())
             }
@@ -189,6 +199,7 @@ impl Sender {
             intent: Intent::Decide,
             expected_version: None,
             origin: self.origin.clone(),
+            journal: Some(self.journal),
         }
     }
 
@@ -210,6 +221,7 @@ impl Sender {
             intent: Intent::Compensate { undone, reason },
             expected_version: None,
             origin: self.origin.clone(),
+            journal: Some(self.journal),
         }
     }
 }

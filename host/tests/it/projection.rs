@@ -102,6 +102,7 @@ impl Host {
             intent: Intent::Decide,
             expected_version: None,
             origin: Origin { actor: "test".into(), correlation_id: "test".into(), causation_id: None },
+            journal: None,
         };
         self.dispatch.submit(command).await.unwrap().position
     }

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kontor::log::{Append, AppendChain, Appending, EmbeddedLog, EventLog, ReadError};
+use kontor::log::{Append, Appending, EmbeddedLog, EventLog, Footing, ReadError};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
@@ -51,10 +51,10 @@ pub(crate) enum Order {
 
 #[async_trait]
 impl EventLog for MortalLog {
-    fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending {
+    fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending {
         let journal = batch.iter().all(|append| append.stream.aggregate() == "saga");
         let (log, life) = (self.log.clone(), self.life.clone());
-        let append = move || if life.is_over() { Box::pin(pending()) } else { log.append_in(chain, batch) };
+        let append = move || if life.is_over() { Box::pin(pending()) } else { log.append_on(footing, batch) };
         if self.order == Order::Any && journal {
             return Box::pin(async move { append().await });
         }

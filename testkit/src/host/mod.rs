@@ -238,6 +238,7 @@ impl Host {
             payload: Json::of(&command.payload).expect("any value can be written as JSON"),
             intent: Intent::Decide,
             expected_version: None,
+            journal: None,
         };
         self.parts.commands.submit(command).await
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontor::log::{Append, AppendError, CommitHasher, EventLog, MAX_PAGE, Subscription};
+use kontor::log::{Append, AppendError, CommitHasher, EventLog, Footing, MAX_PAGE, Subscription};
 use kontor::model::{
-    CommandId, CommitHash, Digest, Json, LogMark, Meta, NewEvent, Position, Recorded, StreamId, Version,
+    AppendChain, CommandId, CommitHash, Digest, Json, LogMark, Meta, NewEvent, Position, Recorded, StreamId,
+    Version,
 };
 use tokio::time::timeout;
 
@@ -40,6 +41,8 @@ pub async fn conformance<L: EventLog + 'static>(open: impl AsyncFn(&str) -> L) {
     check(one_appender_wins_each_version(open("contention").await)).await;
     check(a_position_that_was_reported_can_be_read(open("head").await)).await;
     check(an_append_of_nothing_asks_for_the_version(open("nothing").await)).await;
+    check(an_append_on_top_of_a_failed_one_fails(open("chain").await)).await;
+    check(an_append_that_stands_on_a_failed_one_fails(open("footing").await)).await;
     check(each_commit_is_linked_to_the_one_before(open("hashes").await)).await;
     check(everything_is_there_after_reopening(&open)).await;
 }
@@ -354,6 +357,45 @@ async fn an_append_of_nothing_asks_for_the_version(log: Log) {
     again.unwrap();
     assert_conflict(late, "a", 2, 3);
     assert_eq!(everything(&*log).await.len(), 3, "nothing has been written");
+}
+
+async fn an_append_on_top_of_a_failed_one_fails(log: Log) {
+    let (thing, chain) = (stream("a"), AppendChain::new());
+    log.append(vec![append(&thing, 0, 1)]).await.unwrap();
+    // Each of the later ones expects the version that the stream has, as if it stood on another append.
+    let wrong = log.append_in(chain, vec![append(&thing, 0, 1)]);
+    let ahead = log.append_in(chain, vec![append(&thing, 1, 1)]);
+    assert_conflict(wrong.await, "a", 0, 1);
+    assert_discarded(ahead.await);
+    assert_discarded(log.append_in(chain, vec![append(&thing, 1, 1)]).await);
+    assert_discarded(log.append_in(chain, vec![append(&stream("b"), 0, 1)]).await);
+    log.append_in(AppendChain::new(), vec![append(&thing, 1, 1)]).await.expect("another chain goes on");
+    assert_eq!(everything(&*log).await.len(), 2);
+}
+
+async fn an_append_that_stands_on_a_failed_one_fails(log: Log) {
+    let (journal, stock, chain) = (stream("a"), stream("b"), AppendChain::new());
+    let on = |stands_on| Footing { chain, stands_on: Some(stands_on) };
+    let written = AppendChain::new();
+    log.append_in(written, vec![append(&journal, 0, 1)]).await.unwrap();
+    log.append_on(on(written), vec![append(&stock, 0, 1)]).await.expect("the journal is written");
+
+    let failed = AppendChain::new();
+    assert_conflict(log.append_in(failed, vec![append(&journal, 0, 1)]).await, "a", 0, 1);
+    match log.append_on(on(failed), vec![append(&stock, 1, 1)]).await {
+        Err(AppendError::Unfounded) => {}
+        other => panic!("an append that stands on a failed one must fail, but: {other:?}"),
+    }
+    assert_discarded(log.append_in(chain, vec![append(&stock, 1, 1)]).await);
+    log.append(vec![append(&stock, 1, 1)]).await.expect("others go on");
+}
+
+#[track_caller]
+fn assert_discarded(result: Result<kontor::log::Appended, AppendError>) {
+    assert!(
+        matches!(result, Err(AppendError::Discarded)),
+        "an append on top of a failed one must fail, but: {result:?}"
+    );
 }
 
 async fn each_commit_is_linked_to_the_one_before(log: Log) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use kontor::log::{Append, AppendChain, AppendError, Appending, EventLog, ReadError};
+use kontor::log::{Append, AppendError, Appending, EventLog, Footing, ReadError};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
@@ -53,13 +53,13 @@ impl FaultyLog {
 
 #[async_trait]
 impl EventLog for FaultyLog {
-    fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending {
+    fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending {
         if self.works() {
-            return self.log.append_in(chain, batch);
+            return self.log.append_on(footing, batch);
         }
         let written = match self.fault {
             Fault::BeforeWriting => None,
-            Fault::AfterWriting => Some(self.log.append_in(chain, batch)),
+            Fault::AfterWriting => Some(self.log.append_on(footing, batch)),
         };
         Box::pin(async {
             if let Some(written) = written {

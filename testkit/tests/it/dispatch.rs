@@ -60,6 +60,7 @@ fn command(id: &str, name: &str, payload: &str) -> Command {
         intent: Intent::Decide,
         expected_version: None,
         origin: Origin { actor: "test".into(), correlation_id: id.into(), causation_id: None },
+        journal: None,
     }
 }
 

@@ -1,12 +1,14 @@
 //! The log on JetStream with several hosts, and with servers that fail.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use kontor::log::{EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, SyncPolicy};
-use kontor::model::{CommandId, Position, Recorded};
-use kontor_testkit::log::{audit, work};
+use kontor::log::{Append, AppendError, EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, SyncPolicy};
+use kontor::model::{CommandId, Meta, Position, Recorded, StreamId, Version};
+use kontor_testkit::log::{audit, happened, work};
 use kontor_testkit::nats::NatsServer;
+use rusqlite::Connection;
+use serde_json::json;
 use tempfile::TempDir;
 
 const ROUNDS: usize = 200;
@@ -114,6 +116,73 @@ async fn a_cluster_goes_on_without_the_server_that_leads() {
         tokio::task::block_in_place(|| leader.kill());
     };
     tokio::join!(working, killing);
+}
+
+/// Returns the append of one event by a command with this id.
+fn append(stream: &str, expected: u64, command: &str) -> Append {
+    let append =
+        happened(StreamId::new("thing", stream).unwrap(), Version::new(expected), &[("done", json!({}))]);
+    let command_id = CommandId::from(command.to_owned());
+    Append { meta: Arc::new(Meta { command_id, ..Meta::clone(&append.meta) }), ..append }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_a_copy_that_fails_leaves_no_hole() {
+    let servers = [NatsServer::start()];
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let first = open(&servers, dirs[0].path()).await;
+    let second = open(&servers, dirs[1].path()).await;
+    let copy = Connection::open(dirs[1].path().join("events.db")).unwrap();
+    let trigger = "CREATE TRIGGER disk_error BEFORE INSERT ON events WHEN new.command_id = 'bad'
+        BEGIN SELECT raise(ROLLBACK, 'the disk is gone'); END";
+    copy.execute_batch(trigger).unwrap();
+
+    let before = first.append(vec![append("a", 0, "good")]).await.unwrap().position;
+    second.head().wait_for(|head| *head == before).await.unwrap();
+    first.append(vec![append("a", 1, "bad")]).await.unwrap();
+    let mut last = before;
+    for number in 0..100 {
+        last = first.append(vec![append(&format!("b{number}"), 0, "good")]).await.unwrap().position;
+    }
+    assert_eq!(*second.head().borrow(), before, "nothing is copied behind what could not be copied");
+
+    copy.execute_batch("DROP TRIGGER disk_error").unwrap();
+    assert_eq!(everything(&second, last).await, everything(&first, last).await, "both copies are the same");
+    second.append(vec![append("a", 2, "next")]).await.expect("the host takes appends again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_applied_stops_the_host_which_says_so() {
+    let newer = r#"{"format": 2, "lanes": []}"#;
+    let foreign = "hello";
+    let conflict = r#"{"format": 1, "stream": "thing/x", "part": 1, "parts": 1, "commits": [{"expected": 5,
+        "meta": {"command_id": "c", "command": "do", "fingerprint": 1, "correlation_id": "c",
+            "causation_id": null, "digest": null, "time_ms": 1, "actor": "ada"},
+        "events": [{"name": "done", "payload": {}}]}]}"#;
+    for (payload, why) in [
+        (newer, "format 2, and this version of Kontor knows 1: update this host"),
+        (foreign, "it was not written by Kontor"),
+        (conflict, "it does not fit to the copy of this host"),
+    ] {
+        let servers = [NatsServer::start()];
+        let dir = TempDir::new().unwrap();
+        let log = open(&servers, dir.path()).await;
+        log.append(vec![append("a", 0, "before")]).await.unwrap();
+        let context = async_nats::jetstream::new(connect(&servers).await);
+        context.publish("kontor-log.thing.x", payload.into()).await.unwrap().await.unwrap();
+        let behind = log.append(vec![append("a", 1, "behind")]).await;
+        assert!(matches!(behind, Err(AppendError::Failed(_) | AppendError::Unavailable)), "{behind:?}");
+
+        let state = log.state();
+        let reason = state.stopped.expect("the host has stopped");
+        assert!(reason.contains("message 2 of the log's stream") && reason.contains(why), "{reason}");
+        assert!(!state.takes_appends);
+        assert!(matches!(log.append(vec![append("b", 0, "late")]).await, Err(AppendError::Unavailable)));
+        assert_eq!(log.head().borrow().get(), 1, "nothing is left out");
+        drop(log);
+        let refusal = refusal(&servers[0], &options(&servers), 1, dir.path()).await;
+        assert!(refusal.contains(why), "{refusal}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

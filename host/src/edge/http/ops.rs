@@ -57,15 +57,17 @@ async fn ready(request: Request) -> Result<Response, Problem> {
     let no_services = server.host.registry.current().services().next().is_none();
     // The signal closes when the log's writer ends.
     let log_closed = server.host.log.head().has_changed().is_err();
-    let missing = missing(no_services, log_closed, *server.stopping.borrow());
+    let log_stopped = server.host.log.state().stopped.is_some();
+    let missing = missing(no_services, log_closed, log_stopped, *server.stopping.borrow());
     let (status, readiness) = readiness(missing, server.host.warnings());
     json_reply(status, &readiness)
 }
 
-fn missing(no_services: bool, log_closed: bool, stopping: bool) -> Vec<&'static str> {
+fn missing(no_services: bool, log_closed: bool, log_stopped: bool, stopping: bool) -> Vec<&'static str> {
     let checks = [
         (no_services, "no service is deployed"),
         (log_closed, "the log takes no writes"),
+        (log_stopped, "this host does not follow the log any more; the reason is among the warnings"),
         (stopping, "the host is shutting down"),
     ];
     checks.into_iter().filter_map(|(applies, sentence)| applies.then_some(sentence)).collect()
@@ -87,7 +89,7 @@ async fn nodes(request: Request) -> Result<Json<List<ObservedMember>>, Problem> 
 /// The gauges of the sagas and the read models are set now, because they change with time alone.
 async fn metrics(request: Request) -> Result<Response, Problem> {
     let host = &request.server().host;
-    metrics::show_log(host.log.state());
+    metrics::show_log(&host.log.state());
     metrics::show_nodes(&host.nodes.list());
     metrics::show_sagas(&host.sagas.counts().await?);
     metrics::show_projections(&host.projections.overviews().await?);
@@ -104,10 +106,10 @@ mod tests {
 
     #[test]
     fn a_host_that_is_not_ready_says_what_is_missing() {
-        assert_eq!(missing(false, false, false), Vec::<&str>::new());
+        assert_eq!(missing(false, false, false, false), Vec::<&str>::new());
         assert_eq!(readiness(vec![], vec![]).0, StatusCode::OK);
         assert_eq!(readiness(vec![], vec!["NATS does not answer".to_owned()]).0, StatusCode::OK);
-        let all = missing(true, true, true);
+        let all = missing(true, true, false, true);
         assert_eq!(all, ["no service is deployed", "the log takes no writes", "the host is shutting down"]);
         assert_eq!(readiness(all, vec![]).0, StatusCode::SERVICE_UNAVAILABLE);
     }

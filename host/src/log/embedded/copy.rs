@@ -9,11 +9,27 @@ use tokio::sync::watch;
 use super::schema::{self, Durability};
 use super::{EmbeddedLog, OpenError, last_position, read};
 use crate::log::{Append, Appending, ReadError};
-use crate::model::{Position, StreamId, Version, place};
+use crate::model::{AppendChain, Position, StreamId, Version, place};
 
 place! {
     /// The place of a message in the stream, from 1.
     Sequence
+}
+
+/// The messages of one batch: those behind `after`, up to `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Messages {
+    pub(crate) after: Sequence,
+    pub(crate) last: Sequence,
+}
+
+/// The messages before were not copied.
+#[derive(Debug, thiserror::Error)]
+#[error("the copy ends at message {copied}, and message {wanted} does not follow it")]
+pub(super) struct OutOfOrder {
+    pub(super) copied: Sequence,
+    /// The first message of the batch.
+    pub(super) wanted: Sequence,
 }
 
 const SCHEMA: &str = "CREATE TABLE copied (source TEXT NOT NULL, sequence INTEGER NOT NULL) STRICT";
@@ -38,11 +54,12 @@ impl LocalCopy {
         &self.log
     }
 
-    /// Appends the batch of the message at `sequence`, completely or not at all. If the batch conflicts with
-    /// the log it is left out, and the message counts as copied all the same. Must be called in the order of
-    /// the sequences.
-    pub(crate) fn apply(&self, sequence: Sequence, batch: Vec<Append>) -> Appending {
-        self.log.enqueue(batch, Some(sequence))
+    /// Appends the batch of some messages, completely or not at all. A batch that repeats a command is left
+    /// out, and its messages count as copied all the same; one that conflicts with the log is not copied.
+    /// Fails with [`OutOfOrder`] if the messages before are not copied: once a commit of the copy has failed,
+    /// all fails until the caller has begun again behind what is copied.
+    pub(crate) fn apply(&self, messages: Messages, batch: Vec<Append>) -> Appending {
+        self.log.enqueue(AppendChain::new().into(), batch, Some(messages))
     }
 
     /// Returns the last copied message, as a channel that signals when it moves.

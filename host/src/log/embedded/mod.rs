@@ -34,11 +34,11 @@ use self::tail::Tail;
 use self::writer::{Request, Writer};
 use super::readers::Readers;
 use super::thread::Joined;
-use super::{Append, AppendChain, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
+use super::{Append, AppendError, Appending, EventLog, Footing, MAX_PAGE, ReadError};
 use crate::model::{CommandId, LogMark, Position, Recorded, StreamId, Version};
 
-pub(super) use self::copy::LocalCopy;
 pub use self::copy::Sequence;
+pub(super) use self::copy::{LocalCopy, Messages};
 pub use self::file::LogFile;
 pub use self::schema::OpenError;
 pub use self::upgrade::UpgradeError;
@@ -98,9 +98,9 @@ impl EmbeddedLog {
     }
 
     /// Queues a batch for the writer.
-    fn enqueue(&self, batch: Vec<Append>, sequence: Option<Sequence>) -> Appending {
+    fn enqueue(&self, footing: Footing, batch: Vec<Append>, messages: Option<Messages>) -> Appending {
         let (reply, outcome) = oneshot::channel();
-        match self.queue.try_send(Request { batch, sequence, reply }) {
+        match self.queue.try_send(Request { footing, batch, messages, reply }) {
             Ok(()) => Box::pin(async { outcome.await.unwrap_or_else(|_| Err(WriterGone::error())) }),
             Err(TrySendError::Full(_)) => Box::pin(ready(Err(AppendError::Busy))),
             Err(TrySendError::Disconnected(_)) => Box::pin(ready(Err(WriterGone::error()))),
@@ -121,10 +121,8 @@ impl WriterGone {
 
 #[async_trait]
 impl EventLog for EmbeddedLog {
-    /// Ignores the chain: nobody else writes, so an append on top of a failed one finds a conflicting
-    /// version.
-    fn append_in(&self, _: AppendChain, batch: Vec<Append>) -> Appending {
-        self.enqueue(batch, None)
+    fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending {
+        self.enqueue(footing, batch, None)
     }
 
     async fn read(

@@ -7,12 +7,16 @@ use quick_cache::unsync::Cache;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
-use super::copy::{self, Sequence};
+use super::copy::{self, Messages, OutOfOrder, Sequence};
 use super::meta;
 use super::tail::Tail;
 use crate::error::Chain;
-use crate::log::{Append, AppendError, Appended};
+use crate::log::failed_chains::FailedChains;
+use crate::log::{Append, AppendError, Appended, Footing};
 use crate::model::{LogMark, NewEvent, Position, Recorded, StreamId, Version};
+
+#[cfg(test)]
+mod tests;
 
 /// The largest number of appends committed together. More would only make the first of them wait longer: by
 /// then each bears little of the cost of the sync.
@@ -34,9 +38,10 @@ const ADD_EVENT: &str = "
 
 /// A batch to append.
 pub(super) struct Request {
+    pub(super) footing: Footing,
     pub(super) batch: Vec<Append>,
-    /// The message of the batch in the stream that is copied. `None`: the log is no copy.
-    pub(super) sequence: Option<Sequence>,
+    /// The messages of the batch in the stream that is copied. `None`: the log is no copy.
+    pub(super) messages: Option<Messages>,
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
 }
 
@@ -44,6 +49,7 @@ pub(super) struct Request {
 pub(super) struct Writer {
     connection: Connection,
     heads: Cache<StreamId, Head>,
+    failed: FailedChains,
     /// The newest events. Receives them after the commit and before the position moves.
     tail: Arc<Tail>,
     /// The position of the last event on disk. Moves after the commit and before the replies.
@@ -66,8 +72,8 @@ struct Head {
 struct Written {
     /// The position of the last event in the log.
     position: Position,
-    /// The message of the last batch that has one.
-    sequence: Option<Sequence>,
+    /// The last message that is copied, if the log is a copy.
+    copied: Sequence,
     /// The events that were written.
     events: Vec<Recorded>,
     /// The outcome of each batch, in the order of the group.
@@ -82,7 +88,8 @@ impl Writer {
         copied: watch::Sender<Sequence>,
         checkpointer: SyncSender<()>,
     ) -> Self {
-        Self { connection, heads: Cache::new(MAX_HEADS), tail, position, copied, checkpointer }
+        let (heads, failed) = (Cache::new(MAX_HEADS), FailedChains::default());
+        Self { connection, heads, failed, tail, position, copied, checkpointer }
     }
 
     /// Writes requests until the channel is closed and empty.
@@ -101,7 +108,8 @@ impl Writer {
     /// Writes a group in one transaction.
     fn write(&mut self, group: &[Request]) -> rusqlite::Result<Written> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let written = Pass::begin(&transaction, &mut self.heads)?.write(group)?;
+        let copied = *self.copied.borrow();
+        let written = Pass::begin(&transaction, &mut self.heads, &mut self.failed, copied)?.write(group)?;
         transaction.commit()?;
         Ok(written)
     }
@@ -114,9 +122,7 @@ impl Writer {
             *position = written.position;
             moved
         });
-        if let Some(sequence) = written.sequence {
-            self.copied.send_replace(sequence);
-        }
+        self.copied.send_replace(written.copied);
         // Err: the channel already has a signal.
         let _ = self.checkpointer.try_send(());
         for (request, outcome) in group.zip(written.outcomes) {
@@ -132,6 +138,7 @@ impl Writer {
         self.heads.clear();
         let error = Arc::new(error);
         for request in group {
+            self.failed.insert(request.footing.chain);
             // Err: the caller has stopped waiting.
             let _ = request.reply.send(Err(AppendError::Failed(error.clone())));
         }
@@ -156,6 +163,7 @@ impl From<rusqlite::Error> for Refused {
 struct Pass<'a> {
     transaction: &'a Transaction<'a>,
     heads: &'a mut Cache<StreamId, Head>,
+    failed: &'a mut FailedChains,
     find_stream: CachedStatement<'a>,
     add_stream: CachedStatement<'a>,
     add_event: CachedStatement<'a>,
@@ -163,15 +171,21 @@ struct Pass<'a> {
     end: LogMark,
     /// The events written, oldest first.
     events: Vec<Recorded>,
+    /// The last message that is copied.
+    copied: Sequence,
 }
 
 impl<'a> Pass<'a> {
     fn begin(
         transaction: &'a Transaction<'_>,
         heads: &'a mut Cache<StreamId, Head>,
+        failed: &'a mut FailedChains,
+        copied: Sequence,
     ) -> rusqlite::Result<Self> {
         Ok(Self {
             heads,
+            failed,
+            copied,
             find_stream: transaction.prepare_cached(FIND_STREAM)?,
             add_stream: transaction.prepare_cached(ADD_STREAM)?,
             add_event: transaction.prepare_cached(ADD_EVENT)?,
@@ -182,19 +196,39 @@ impl<'a> Pass<'a> {
     }
 
     fn write(mut self, group: &[Request]) -> rusqlite::Result<Written> {
+        let before = self.copied;
         let mut outcomes = Vec::with_capacity(group.len());
         for request in group {
-            outcomes.push(match self.add_batch(&request.batch) {
+            outcomes.push(match self.add_request(request) {
                 Ok(()) => Ok(Appended { position: self.end.position }),
-                Err(Refused::Batch(error)) => Err(error),
+                Err(Refused::Batch(error)) => {
+                    self.failed.insert(request.footing.chain);
+                    Err(error)
+                }
                 Err(Refused::Database(error)) => return Err(error),
             });
         }
-        let sequence = group.iter().rev().find_map(|request| request.sequence);
-        if let Some(sequence) = sequence {
-            copy::remember(self.transaction, sequence)?;
+        if self.copied != before {
+            copy::remember(self.transaction, self.copied)?;
         }
-        Ok(Written { position: self.end.position, sequence, events: self.events, outcomes })
+        let Self { end, copied, events, .. } = self;
+        Ok(Written { position: end.position, copied, events, outcomes })
+    }
+
+    /// Writes a request, unless it builds on one that has failed.
+    fn add_request(&mut self, request: &Request) -> Result<(), Refused> {
+        let Request { footing, batch, messages, .. } = request;
+        self.failed.check(*footing).map_err(Refused::Batch)?;
+        let Some(Messages { after, last }) = *messages else { return self.add_batch(batch) };
+        if after != self.copied {
+            let gap = OutOfOrder { copied: self.copied, wanted: after.next() };
+            return Err(Refused::Batch(AppendError::Failed(Arc::new(gap))));
+        }
+        let added = self.add_batch(batch);
+        if let Ok(()) | Err(Refused::Batch(AppendError::Duplicate { .. })) = added {
+            self.copied = last;
+        }
+        added
     }
 
     /// Writes a batch completely or not at all. An append is refused before it has written anything, so only
@@ -274,109 +308,5 @@ impl<'a> Pass<'a> {
         self.find_stream
             .query_row([stream.as_str()], |row| Ok(Head { row: row.get(0)?, version: row.get(1)? }))
             .optional()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::sync_channel;
-
-    use super::*;
-    use crate::log::embedded::schema::{self, Durability};
-    use crate::log::embedded::{last_position, read};
-    use crate::model::{CommandId, Json, Meta};
-
-    fn append(id: &str, expected: u64, command: &str) -> Append {
-        let meta = Meta {
-            command_id: CommandId::from(command.to_owned()),
-            command: "do".into(),
-            fingerprint: 0,
-            correlation_id: "test".into(),
-            causation_id: None,
-            digest: None,
-            time_ms: 0,
-            actor: "tester".into(),
-        };
-        let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
-        let stream = StreamId::new("thing", id).unwrap();
-        let (expected, events) = (Version::new(expected), vec![event.clone(), event]);
-        Append { stream, expected, events, meta: meta.into() }
-    }
-
-    fn writer(dir: &tempfile::TempDir) -> Writer {
-        let (_, connection) = schema::open(dir.path(), Durability::EveryCommit).unwrap();
-        Writer::new(
-            connection,
-            Arc::default(),
-            watch::Sender::default(),
-            watch::Sender::default(),
-            sync_channel(1).0,
-        )
-    }
-
-    fn group(batches: impl IntoIterator<Item = Vec<Append>>) -> Vec<Request> {
-        batches
-            .into_iter()
-            .map(|batch| Request { batch, sequence: None, reply: oneshot::channel().0 })
-            .collect()
-    }
-
-    /// Returns the outcome of each batch as text: its last position, or the error.
-    fn outcomes(written: &Written) -> Vec<String> {
-        let outcome = |outcome: &Result<Appended, AppendError>| match outcome {
-            Ok(appended) => appended.position.to_string(),
-            Err(error) => error.to_string(),
-        };
-        written.outcomes.iter().map(outcome).collect()
-    }
-
-    #[test]
-    fn a_refused_batch_leaves_the_rest_of_its_group_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = writer(&dir);
-        let written = writer
-            .write(&group([
-                vec![append("a", 0, "1")],
-                vec![append("a", 0, "2")],
-                vec![append("a", 2, "3"), append("b", 0, "3")],
-                vec![append("b", 2, "4"), append("c", 0, "4"), append("a", 4, "1")],
-                vec![append("c", 0, "5"), append("b", 0, "5")],
-                vec![append("b", 2, "4"), append("c", 0, "4"), append("a", 4, "4")],
-            ]))
-            .unwrap();
-        let expected = [
-            "2",
-            "stream thing/a is at version 2, not 0",
-            "6",
-            "command 1 has already been recorded in stream thing/a",
-            "stream thing/b is at version 2, not 0",
-            "12",
-        ];
-        assert_eq!(outcomes(&written), expected);
-        assert_eq!(last_position(&writer.connection).unwrap(), Position::new(12));
-        let read = read::all(&writer.connection, Position::START, 100).unwrap();
-        assert_eq!(written.events, read, "the events in memory are those on disk");
-    }
-
-    #[test]
-    fn a_failed_transaction_leaves_nothing_and_the_next_one_works() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = writer(&dir);
-        writer.write(&group([vec![append("a", 0, "1")]])).unwrap();
-        writer
-            .connection
-            .execute_batch(
-                "CREATE TEMP TRIGGER disk_error BEFORE INSERT ON main.events WHEN new.command_id = 'bad'
-                BEGIN SELECT raise(ROLLBACK, 'the disk is gone'); END",
-            )
-            .unwrap();
-
-        let bad = group([vec![append("a", 2, "2")], vec![append("b", 0, "bad")], vec![append("c", 0, "3")]]);
-        let error = writer.write(&bad).err().expect("the transaction fails");
-        writer.give_up(bad.into_iter(), error);
-        assert_eq!(last_position(&writer.connection).unwrap(), Position::new(2));
-
-        let written = writer.write(&group([vec![append("a", 2, "2")], vec![append("b", 0, "3")]])).unwrap();
-        assert_eq!(outcomes(&written), ["4", "6"]);
     }
 }

@@ -11,10 +11,10 @@ use tokio::sync::watch;
 
 use super::Sequence;
 use super::pending_appends::PendingAppends;
-use super::wire::{Message, PublishId};
+use super::wire::{DecodeError, Message, PublishId};
 use crate::clock::deadline_after;
 use crate::error::Chain;
-use crate::log::embedded::LocalCopy;
+use crate::log::embedded::{LocalCopy, Messages};
 use crate::log::{Append, AppendError, Appended};
 
 /// The largest number of messages that are being copied: two of the largest groups of the copy, so that the
@@ -30,6 +30,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Copies the messages of the stream.
 pub(super) struct Follower {
+    /// Receives the reason when this host does not follow the stream any more.
+    pub(super) stopped: watch::Sender<Option<Arc<str>>>,
     pub(super) client: Client,
     /// The name of the stream.
     pub(super) name: String,
@@ -53,6 +55,29 @@ enum Broken {
     Gap { missing: Sequence },
     #[error(transparent)]
     Copy(#[from] AppendError),
+    /// To continue would leave a message out, and this host would have another log than the others.
+    #[error("message {sequence} of the log's stream cannot be applied")]
+    Stop { sequence: Sequence, source: StopReason },
+}
+
+/// The reasons why a host does not follow the stream any more, until an operator has looked at it.
+#[derive(Debug, thiserror::Error)]
+enum StopReason {
+    #[error(transparent)]
+    Message(#[from] DecodeError),
+    /// Messages are published on top of the versions that they expect, so one fits unless the copy differs.
+    #[error(
+        "it does not fit to the copy of this host, so one of them is damaged: compare the copy with those of \
+         other hosts; if it is the copy, start with an empty data directory, which gets a new one"
+    )]
+    Conflict(#[source] AppendError),
+}
+
+/// The messages of a batch that have arrived.
+struct Batch {
+    /// The last message before the batch.
+    after: Sequence,
+    appends: Vec<Append>,
 }
 
 /// A message that the copy has processed.
@@ -63,7 +88,7 @@ struct Applied {
 }
 
 impl Follower {
-    /// Follows the stream until `stop` is closed, again after each error.
+    /// Follows the stream until `stop` is closed, again after each error that may pass.
     pub(super) async fn run(self, mut stop: watch::Receiver<()>) {
         loop {
             let broken = tokio::select! {
@@ -71,6 +96,17 @@ impl Follower {
                 _ = stop.changed() => return,
                 Err(broken) = self.follow() => broken,
             };
+            if let Broken::Stop { .. } = &broken {
+                let reason = Chain(&broken).to_string();
+                tracing::error!(
+                    error = reason,
+                    stream = self.name,
+                    "this host does not follow the log any more; it takes no commands until it is restarted"
+                );
+                self.stopped.send_replace(Some(reason.into()));
+                self.pending.abandon(&AppendError::Failed(Arc::new(broken)));
+                return;
+            }
             tracing::warn!(
                 error = %Chain(&broken),
                 stream = self.name,
@@ -98,15 +134,15 @@ impl Follower {
         let consumer = stream.map_err(boxed)?.create_consumer(config).await.map_err(boxed)?;
         let mut messages = consumer.messages().await.map_err(boxed)?;
         let mut applying = FuturesOrdered::new();
-        let mut batch = Vec::new();
+        let mut batch = Batch { after: last, appends: Vec::new() };
         let mut last_at_check = last;
         let mut checks = tokio::time::interval_at(deadline_after(STALLED), STALLED);
         let broken = loop {
             tokio::select! {
                 biased;
                 Some(applied) = applying.next(), if !applying.is_empty() => {
-                    if let Err(error) = self.resolve(applied) {
-                        break error.into();
+                    if let Err(broken) = self.resolve(applied) {
+                        break broken;
                     }
                 }
                 _ = checks.tick() => {
@@ -116,18 +152,20 @@ impl Follower {
                     last_at_check = last;
                 }
                 message = messages.next(), if applying.len() < MAX_APPLYING => {
-                    match self.next(message, &mut last) {
-                        Ok(message) => applying.extend(self.apply(message, &mut batch)),
+                    let next = self.next(message, &mut last);
+                    match next.and_then(|message| self.apply(message, &mut batch)) {
+                        Ok(started) => applying.extend(started),
                         Err(broken) => break broken,
                     }
                 }
             }
         };
-        // The next attempt starts behind the messages that are being copied.
+        // The next attempt starts behind the messages that are being copied, once all have an outcome.
+        let mut first = Ok(());
         while let Some(applied) = applying.next().await {
-            self.resolve(applied)?;
+            first = first.and(self.resolve(applied));
         }
-        Err(broken)
+        first.and(Err(broken))
     }
 
     /// Returns the next message. Fails if there is a gap before it.
@@ -150,43 +188,39 @@ impl Follower {
     fn apply(
         &self,
         (sequence, message): (Sequence, jetstream::Message),
-        batch: &mut Vec<Append>,
-    ) -> Option<impl Future<Output = Applied> + use<>> {
-        match Message::decode(&message.payload) {
-            Ok(content) => {
-                let complete = content.part == content.parts;
-                batch.extend(content.into_appends());
-                if !complete {
-                    return None;
-                }
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = %Chain(&error),
-                    sequence = sequence.get(),
-                    "a message of the log's stream was not written by Kontor; it is left out"
-                );
-                batch.clear();
-            }
+        batch: &mut Batch,
+    ) -> Result<Option<impl Future<Output = Applied> + use<>>, Broken> {
+        let content = Message::decode(&message.payload)
+            .map_err(|error| Broken::Stop { sequence, source: error.into() })?;
+        let complete = content.part == content.parts;
+        batch.appends.extend(content.into_appends());
+        if !complete {
+            return Ok(None);
         }
         let publisher = PublishId::read(message.headers.as_ref());
-        let applying = self.copy.apply(sequence, std::mem::take(batch));
-        Some(async move { Applied { sequence, publisher, outcome: applying.await } })
+        let messages = Messages { after: batch.after, last: sequence };
+        let applying = self.copy.apply(messages, std::mem::take(&mut batch.appends));
+        batch.after = sequence;
+        Ok(Some(async move { Applied { sequence, publisher, outcome: applying.await } }))
     }
 
     /// Reports the outcome of a message to its publisher. Fails if the copy itself has failed.
-    fn resolve(&self, Applied { sequence, publisher, outcome }: Applied) -> Result<(), AppendError> {
+    fn resolve(&self, Applied { sequence, publisher, outcome }: Applied) -> Result<(), Broken> {
         match &outcome {
             Ok(_) => {}
-            Err(error @ (AppendError::Conflict { .. } | AppendError::Duplicate { .. })) => {
-                // Every copy refuses it in the same way.
-                tracing::error!(
+            // The publisher does not search the stream for the command's id: the copies do, and all of them
+            // leave the message out.
+            Err(error @ AppendError::Duplicate { .. }) => {
+                tracing::warn!(
                     error = %Chain(error),
                     sequence = sequence.get(),
-                    "a message of the log's stream conflicts with earlier ones; it is left out"
+                    "a message of the log's stream repeats a command; every host leaves it out"
                 );
             }
-            Err(error) => return Err(error.clone()),
+            Err(error @ AppendError::Conflict { .. }) => {
+                return Err(Broken::Stop { sequence, source: StopReason::Conflict(error.clone()) });
+            }
+            Err(error) => return Err(error.clone().into()),
         }
         self.pending.resolve(sequence, publisher, outcome);
         Ok(())

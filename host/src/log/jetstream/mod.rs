@@ -36,7 +36,7 @@ use self::publish::Publisher;
 use self::stream_queues::{Request, StreamQueues};
 use super::embedded::{LocalCopy, OpenError, Sequence};
 use super::thread::Joined;
-use super::{Append, AppendChain, AppendError, Appending, CopyState, EventLog, LogState, ReadError};
+use super::{Append, AppendError, Appending, CopyState, EventLog, Footing, LogState, ReadError};
 use crate::model::{CommandId, Position, Recorded, StreamId, Version};
 
 pub use self::setup::{JetStreamOptions, MonitoringError, SetupError, SyncPolicy};
@@ -53,6 +53,9 @@ pub enum JetStreamError {
     /// The local copy cannot be opened.
     #[error(transparent)]
     Copy(#[from] OpenError),
+    /// A message of the stream cannot be applied to the copy.
+    #[error("{0}")]
+    Stopped(String),
     /// The system refuses a thread.
     #[error("no thread can be started to follow the stream")]
     Thread(#[from] io::Error),
@@ -68,6 +71,8 @@ pub struct JetStreamLog {
     copy: Arc<LocalCopy>,
     /// True while the stream accepts appends.
     available: watch::Receiver<bool>,
+    /// The reason why the stream is not followed any more.
+    stopped: watch::Receiver<Option<Arc<str>>>,
 }
 
 impl JetStreamLog {
@@ -87,7 +92,9 @@ impl JetStreamLog {
             return Err(SetupError::Shortened { stream: name, stream_ends, copy_ends }.into());
         }
         let pending = Arc::new(PendingAppends::new(copy_ends));
+        let (stopped_sender, stopped) = watch::channel(None);
         let follower = Follower {
+            stopped: stopped_sender,
             client: client.clone(),
             name: name.clone(),
             copy: copy.clone(),
@@ -100,34 +107,46 @@ impl JetStreamLog {
             pending: pending.clone(),
             available: available_sender,
         };
-        let (stop, stopped) = watch::channel(());
-        tokio::spawn(probe.run(stopped.clone()));
+        let (stop, stopping) = watch::channel(());
+        tokio::spawn(probe.run(stopping.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let follower = Joined::spawn("log-follower", move || runtime.block_on(follower.run(stopped)))?;
+        let follower = Joined::spawn("log-follower", move || runtime.block_on(follower.run(stopping)))?;
         let queues = Mutex::new(StreamQueues::default());
         let publisher = Publisher { client, name, copy: copy.clone(), pending, queues };
-        let log = Self { _stop: stop, _follower: follower, publisher: Arc::new(publisher), copy, available };
-        log.catch_up(stream_ends).await;
+        let publisher = Arc::new(publisher);
+        let log = Self { _stop: stop, _follower: follower, publisher, copy, available, stopped };
+        log.catch_up(stream_ends).await?;
         Ok(log)
     }
 
-    /// Waits until the copy has a message and all before it.
-    async fn catch_up(&self, end: Sequence) {
-        let mut copied = self.copy.sequence();
-        // Err of the inner future: impossible, because the copy is open.
-        while tokio::time::timeout(PROGRESS, copied.wait_for(|copied| *copied >= end)).await.is_err() {
-            tracing::info!(messages = self.copy.sequence().borrow().get(), of = end.get(), "copying the log");
+    /// Waits until the copy has a message and all before it. Fails if the stream is not followed any more.
+    async fn catch_up(&self, end: Sequence) -> Result<(), JetStreamError> {
+        let (mut copied, mut stopped) = (self.copy.sequence(), self.stopped.clone());
+        loop {
+            tokio::select! {
+                // Err: impossible, because the copy is open.
+                _ = copied.wait_for(|copied| *copied >= end) => return Ok(()),
+                Ok(reason) = stopped.wait_for(Option::is_some) => {
+                    return Err(JetStreamError::Stopped(reason.as_deref().unwrap_or_default().to_owned()));
+                }
+                () = tokio::time::sleep(PROGRESS) => {}
+            }
+            let copied = self.copy.sequence().borrow().get();
+            tracing::info!(messages = copied, of = end.get(), "copying the log");
         }
     }
 }
 
 #[async_trait]
 impl EventLog for JetStreamLog {
-    fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending {
+    fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending {
+        if self.stopped.borrow().is_some() {
+            return Box::pin(std::future::ready(Err(AppendError::Unavailable)));
+        }
         let (reply, outcome) = oneshot::channel();
-        match self.publisher.enqueue(Request { chain, batch, reply }) {
-            Some(()) => Box::pin(async { outcome.await.unwrap_or(Err(AppendError::Busy)) }),
-            None => Box::pin(std::future::ready(Err(AppendError::Busy))),
+        match self.publisher.enqueue(Request { footing, batch, reply }) {
+            Ok(()) => Box::pin(async { outcome.await.unwrap_or(Err(AppendError::Busy)) }),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
 
@@ -138,7 +157,9 @@ impl EventLog for JetStreamLog {
     fn state(&self) -> LogState {
         let sequence = *self.copy.sequence().borrow();
         let behind = self.publisher.pending.last_stored().distance_from(sequence);
-        LogState { takes_appends: *self.available.borrow(), copy: Some(CopyState { sequence, behind }) }
+        let stopped = self.stopped.borrow().clone();
+        let takes_appends = *self.available.borrow() && stopped.is_none();
+        LogState { takes_appends, copy: Some(CopyState { sequence, behind }), stopped }
     }
 
     async fn read(

@@ -35,6 +35,8 @@ struct Registered {
     next: u64,
     /// The receivers of the outcomes, by the numbers of their messages.
     waiting: HashMap<u64, oneshot::Sender<Outcome>>,
+    /// The error of all messages, once the copy receives no more.
+    abandoned: Option<AppendError>,
 }
 
 /// A message whose outcome is awaited. Dropping it ends the wait.
@@ -61,7 +63,11 @@ impl PendingAppends {
         let mut registered = self.registered();
         let number = registered.next;
         registered.next += 1;
-        registered.waiting.insert(number, sender);
+        match &registered.abandoned {
+            // Err: impossible, because the receiver is here.
+            Some(error) => drop(sender.send(Err(error.clone()))),
+            None => drop(registered.waiting.insert(number, sender)),
+        }
         PendingAppend { all: self, id: PublishId { process: self.process, number }, outcome }
     }
 
@@ -74,6 +80,16 @@ impl PendingAppends {
             let _ = waiting.send(outcome);
         }
         self.copied.send_replace(sequence);
+    }
+
+    /// Reports to all publishers, now and later, that the copy does not receive their messages.
+    pub(super) fn abandon(&self, error: &AppendError) {
+        let mut registered = self.registered();
+        registered.abandoned = Some(error.clone());
+        for (_, waiting) in registered.waiting.drain() {
+            // Err: nobody waits any more.
+            let _ = waiting.send(Err(error.clone()));
+        }
     }
 
     /// Waits until the copy has processed a message and all before it.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Sequence;
 use super::pending_appends::{Outcome, PendingAppend, PendingAppends};
 use super::stream_queues::{Group, Head, Request, StreamQueues};
-use super::wire::{self, Message, PublishId};
+use super::wire::{self, PublishId};
 use crate::log::embedded::LocalCopy;
 use crate::log::{AppendError, Appended, EventLog as _};
 use crate::model::{StreamId, Version};
@@ -122,11 +122,11 @@ enum Sent {
 }
 
 impl Publisher {
-    /// Queues a request, and starts to publish the group that is ready. `None`: too many are waiting.
-    pub(super) fn enqueue(self: &Arc<Self>, request: Request) -> Option<()> {
-        let ready = self.queues().push(request).ok()?;
+    /// Queues a request, and starts to publish the group that is ready.
+    pub(super) fn enqueue(self: &Arc<Self>, request: Request) -> Result<(), AppendError> {
+        let ready = self.queues().push(request)?;
         self.start(ready);
-        Some(())
+        Ok(())
     }
 
     /// Publishes groups in the background.
@@ -155,18 +155,18 @@ impl Publisher {
     /// are known, which they expect.
     async fn outcome(self: &Arc<Self>, group: &Group) -> Outcome {
         let mut pending = self.pending.register();
-        let failure = self.queues().failure(group);
-        let sent = match failure {
-            Some(error) => Err(error),
-            None => match timeout(OUTCOME_TIMEOUT, self.publish(group, &mut pending)).await {
+        let checked = self.queues().check(group);
+        let sent = match checked {
+            Err(error) => Err(error),
+            Ok(()) => match timeout(OUTCOME_TIMEOUT, self.publish(group, &mut pending)).await {
                 Ok(sent) => sent,
                 Err(_) => Err(NatsError::Unknown.into()),
             },
         };
         let ready = {
             let mut queues = self.queues();
-            if let Err(error) | Ok(Sent::Complete(Err(error))) = &sent {
-                queues.fail(group, error);
+            if let Err(_) | Ok(Sent::Complete(Err(_))) = &sent {
+                queues.fail(group);
             }
             queues.done(&group.streams)
         };
@@ -178,7 +178,7 @@ impl Publisher {
                 _ => Err(NatsError::Unknown.into()),
             },
         };
-        outcome.inspect_err(|error| self.queues().fail(group, error))
+        outcome.inspect_err(|_| self.queues().fail(group))
     }
 
     /// Publishes a group on top of its streams. Retries when other messages came first and left the versions
@@ -219,7 +219,7 @@ impl Publisher {
             let written = appends().map(|append| append.events.len()).sum();
             let leaves = expected.after(written);
             let commits = appends().filter(|append| !append.events.is_empty());
-            let payload = Message::of(stream, (number, count), commits).encode().map_err(NatsError::from)?;
+            let payload = wire::encode(stream, (number, count), commits).map_err(NatsError::from)?;
             Ok(Part { stream, expected, leaves, subject: wire::subject(&self.name, stream), payload })
         };
         group.streams.iter().zip(1..).map(part).collect()

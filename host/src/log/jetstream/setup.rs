@@ -18,7 +18,7 @@ use crate::error::Chain;
 /// The oldest version of the server. Older ones have lost acknowledged messages, or have no atomic batches.
 const OLDEST_SERVER: [u64; 3] = [2, 14, 4];
 /// The smallest `max_payload` in bytes: the default limit of a request's body.
-const LEAST_PAYLOAD: usize = 1 << 20;
+pub(super) const LEAST_PAYLOAD: usize = 1 << 20;
 /// The longest wait at the start of a host. Servers that start at the same time elect a leader first.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The timeout of one request. Servers without a leader do not answer.

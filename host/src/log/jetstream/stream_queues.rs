@@ -7,26 +7,25 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use quick_cache::unsync::Cache;
 use tokio::sync::oneshot;
 
-use super::Sequence;
-use crate::log::{Append, AppendChain, AppendError, Appended};
-use crate::model::{StreamId, Version};
+use super::setup::LEAST_PAYLOAD;
+use super::{Sequence, wire};
+use crate::log::failed_chains::FailedChains;
+use crate::log::{Append, AppendError, Appended, Footing};
+use crate::model::{AppendChain, StreamId, Version};
 
 /// The largest number of waiting appends: the same as that of the embedded log.
 const MAX_WAITING: usize = 4_096;
 /// The largest number of appends in one message. More would only make the first of them wait longer.
 const MAX_GROUP: usize = 256;
-/// The bytes of payload from which no further append is added to a message: half of the limit that a server
-/// has by default.
-const MAX_BYTES: usize = 512 << 10;
-/// The number of failed chains that are remembered: far more than there are callers that do not know of the
-/// failure yet.
-const MAX_FAILED: usize = 65_536;
+/// The largest encoded size of the appends in one message, unless one of them alone is larger: half of what
+/// every server accepts, so that appends which fit one by one never fail together.
+const MAX_BYTES: usize = LEAST_PAYLOAD / 2;
 /// The number of streams whose heads are cached, so that the leader need not be asked: about 10 MB.
 const MAX_HEADS: usize = 65_536;
 
 /// A batch to append.
 pub(super) struct Request {
-    pub(super) chain: AppendChain,
+    pub(super) footing: Footing,
     pub(super) batch: Vec<Append>,
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
 }
@@ -44,10 +43,9 @@ impl Request {
         self.batch.iter().map(|append| append.events.len()).sum()
     }
 
-    /// Returns the bytes of its payloads.
+    /// Returns the bytes that it takes in a message.
     fn bytes(&self) -> usize {
-        let events = self.batch.iter().flat_map(|append| &append.events);
-        events.map(|event| event.payload.as_str().len()).sum()
+        self.batch.iter().map(wire::encoded_len).sum()
     }
 }
 
@@ -61,7 +59,7 @@ pub(super) struct Group {
 impl Group {
     /// Returns the chain, which is the same for all requests of the group.
     fn chain(&self) -> Option<AppendChain> {
-        self.requests.first().map(|first| first.chain)
+        self.requests.first().map(|first| first.footing.chain)
     }
 }
 
@@ -81,7 +79,7 @@ pub(super) struct StreamQueues {
     next_ticket: Ticket,
     by_stream: HashMap<StreamId, StreamQueue>,
     heads: Cache<StreamId, Head>,
-    failed: Cache<AppendChain, AppendError>,
+    failed: FailedChains,
 }
 
 struct Waiting {
@@ -106,18 +104,19 @@ impl Default for StreamQueues {
             next_ticket: 0,
             by_stream: HashMap::new(),
             heads: Cache::new(MAX_HEADS),
-            failed: Cache::new(MAX_FAILED),
+            failed: FailedChains::default(),
         }
     }
 }
 
 impl StreamQueues {
-    /// Queues a request. Returns the group that can be published now, if there is one. Returns the request as
-    /// the error if too many are waiting.
-    pub(super) fn push(&mut self, request: Request) -> Result<Option<Group>, Request> {
+    /// Queues a request. Returns the group that can be published now, if there is one. Fails if too many are
+    /// waiting, or if the request stands on a chain that has failed.
+    pub(super) fn push(&mut self, request: Request) -> Result<Option<Group>, AppendError> {
         if self.waiting.len() >= MAX_WAITING {
-            return Err(request);
+            return Err(AppendError::Busy);
         }
+        self.failed.check(request.footing).inspect_err(|_| self.failed.insert(request.footing.chain))?;
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let streams = request.streams();
@@ -129,17 +128,17 @@ impl StreamQueues {
         Ok(first.and_then(|first| self.take(&first)))
     }
 
-    /// Returns the error of an earlier append in the group's chain, if one has failed.
-    pub(super) fn failure(&mut self, group: &Group) -> Option<AppendError> {
-        self.failed.get(&group.chain()?).cloned()
+    /// Fails if an earlier append of the group's chain has failed.
+    pub(super) fn check(&self, group: &Group) -> Result<(), AppendError> {
+        group.chain().map_or(Ok(()), |chain| self.failed.check(chain.into()))
     }
 
     /// Records that a group has failed. Later appends of its chain fail too, and the leader must be asked for
     /// the ends of its streams.
-    pub(super) fn fail(&mut self, group: &Group, error: &AppendError) {
+    pub(super) fn fail(&mut self, group: &Group) {
         group.streams.iter().for_each(|stream| drop(self.heads.remove(stream)));
         if let Some(chain) = group.chain() {
-            self.failed.insert(chain, error.clone());
+            self.failed.insert(chain);
         }
     }
 
@@ -204,7 +203,7 @@ impl StreamQueues {
         let (mut bytes, mut version) = (0, None);
         while let Some(waiting) = queue.tickets.front().and_then(|ticket| self.waiting.get(ticket)) {
             let Waiting { request, streams } = waiting;
-            let related = requests.first().is_some_and(|first| first.chain == request.chain);
+            let related = requests.first().is_some_and(|first| first.footing.chain == request.footing.chain);
             let chained = version == request.batch.first().map(|first| first.expected);
             let size = request.bytes();
             let full = requests.len() >= MAX_GROUP || bytes + size > MAX_BYTES;
@@ -235,7 +234,8 @@ mod tests {
             events: vec![event.clone()],
             ..Append::nothing(stream(id), Version::new(*expected))
         };
-        Request { chain, batch: appends.iter().map(append).collect(), reply: oneshot::channel().0 }
+        let footing = chain.into();
+        Request { footing, batch: appends.iter().map(append).collect(), reply: oneshot::channel().0 }
     }
 
     fn stream(id: &str) -> StreamId {
@@ -283,6 +283,29 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_fit_one_by_one_fit_together() {
+        let mut queues = StreamQueues::default();
+        let event =
+            NewEvent { name: "a-name-that-is-longer-than-its-payload".into(), payload: Json::empty_object() };
+        let request = |expected| {
+            let append = Append {
+                events: vec![event.clone(); 100],
+                ..Append::nothing(stream("a"), Version::new(expected))
+            };
+            Request { footing: ours().into(), batch: vec![append], reply: oneshot::channel().0 }
+        };
+        for number in 0..256 {
+            assert!(queues.push(request(number * 100)).is_ok());
+        }
+        let mut sizes = Vec::new();
+        while let Some(group) = queues.done(&[stream("a")]).pop() {
+            let appends = group.requests.iter().flat_map(|request| &request.batch);
+            sizes.push(wire::encode(&stream("a"), (1, 1), appends).unwrap().len());
+        }
+        assert!(sizes.len() > 1 && sizes.iter().all(|size| *size < LEAST_PAYLOAD), "{sizes:?}");
+    }
+
+    #[test]
     fn a_request_that_is_not_on_top_of_the_one_before_is_published_after_it() {
         let mut queues = StreamQueues::default();
         push(&mut queues, &[("a", 0)]);
@@ -310,17 +333,19 @@ mod tests {
         let Ok(Some(first)) = queues.push(request(ours(), &[("a", 0)])) else {
             panic!("it can be published")
         };
-        queues.fail(&first, &AppendError::Busy);
-        queues.done(&first.streams);
-        let Ok(Some(second)) = queues.push(request(ours(), &[("a", 1)])) else {
-            panic!("it can be published")
-        };
-        assert!(matches!(queues.failure(&second), Some(AppendError::Busy)));
+        assert!(matches!(queues.push(request(ours(), &[("a", 1)])), Ok(None)), "it waits for the first");
+        queues.fail(&first);
+        let second = queues.done(&first.streams).pop().expect("it was waiting");
+        assert!(matches!(queues.check(&second), Err(AppendError::Discarded)));
         queues.done(&second.streams);
+        assert!(matches!(queues.push(request(ours(), &[("a", 1)])), Err(AppendError::Discarded)));
+        let on_ours = Footing { chain: AppendChain::new(), stands_on: Some(ours()) };
+        let stands = Request { footing: on_ours, ..request(ours(), &[("b", 0)]) };
+        assert!(matches!(queues.push(stands), Err(AppendError::Unfounded)));
         let Ok(Some(other)) = queues.push(request(AppendChain::new(), &[("a", 1)])) else {
             panic!("it can be published")
         };
-        assert!(queues.failure(&other).is_none());
+        assert!(queues.check(&other).is_ok());
     }
 
     #[test]

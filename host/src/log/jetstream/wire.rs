@@ -3,7 +3,7 @@
 //! oldest first:
 //!
 //! ```json
-//! {"stream": "order/0199…", "part": 1, "parts": 1, "commits": [
+//! {"format": 1, "stream": "order/0199…", "part": 1, "parts": 1, "commits": [
 //!     {"expected": 0, "meta": {"command_id": "…", …},
 //!      "events": [{"name": "order-created", "payload": {…}}]}]}
 //! ```
@@ -11,6 +11,7 @@
 //! A batch for several event streams is several messages, all or none of which the server stores, in
 //! sequence.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
@@ -23,9 +24,17 @@ use crate::model::{Meta, NewEvent, StreamId, Version};
 /// The header with the [`PublishId`] of a message.
 const PUBLISHED: &str = "Kontor-Publish";
 
+/// The version of the payload. Raised with every change that an older version of Kontor would read wrongly or
+/// not at all: a host stops at a message with another one, and continues once it is updated.
+const FORMAT: u32 = 1;
+
 /// The payload of a message.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Message {
+    /// Checked before, see [`Format`].
+    #[serde(default, rename = "format")]
+    _format: u32,
     stream: StreamId,
     /// The number of the message in its batch, from 1.
     pub(super) part: u32,
@@ -34,8 +43,22 @@ pub(super) struct Message {
     commits: Vec<Commit>,
 }
 
+/// The member that all versions of the payload have. Messages of the first version may lack it.
+#[derive(Deserialize)]
+struct Format {
+    #[serde(default = "Format::first")]
+    format: u32,
+}
+
+impl Format {
+    fn first() -> u32 {
+        1
+    }
+}
+
 /// The events of one command.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Commit {
     /// The version of the stream before the commit.
     expected: Version,
@@ -43,29 +66,78 @@ struct Commit {
     events: Vec<NewEvent>,
 }
 
+/// A [`Message`] to be written.
+#[derive(Serialize)]
+struct NewMessage<'a> {
+    format: u32,
+    stream: &'a StreamId,
+    part: u32,
+    parts: u32,
+    commits: Vec<NewCommit<'a>>,
+}
+
+/// A [`Commit`] to be written.
+#[derive(Serialize)]
+struct NewCommit<'a> {
+    expected: Version,
+    meta: &'a Meta,
+    events: &'a [NewEvent],
+}
+
+impl<'a> NewCommit<'a> {
+    fn of(append: &'a Append) -> Self {
+        Self { expected: append.expected, meta: &append.meta, events: &append.events }
+    }
+}
+
+/// The reasons why a message cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DecodeError {
+    #[error("it has format {found}, and this version of Kontor knows {FORMAT}: update this host")]
+    Newer { found: u32 },
+    #[error("it was not written by Kontor: restore the stream from a backup, or start with a new one")]
+    Foreign(#[from] serde_json::Error),
+}
+
+/// Returns the payload of a message with appends to one stream. `number` and `count`: the place of the
+/// message in its batch.
+pub(super) fn encode<'a>(
+    stream: &StreamId,
+    (number, count): (u32, u32),
+    appends: impl Iterator<Item = &'a Append>,
+) -> serde_json::Result<Bytes> {
+    let commits = appends.map(NewCommit::of).collect();
+    let message = NewMessage { format: FORMAT, stream, part: number, parts: count, commits };
+    serde_json::to_vec(&message).map(Bytes::from)
+}
+
+/// Returns the bytes that an append takes in a message.
+pub(super) fn encoded_len(append: &Append) -> usize {
+    struct Count(usize);
+    impl Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Err: impossible, because the type has a JSON form and the writer takes everything.
+    let _ = serde_json::to_writer(&mut count, &NewCommit::of(append));
+    count.0
+}
+
 impl Message {
-    /// Returns the message for appends to one stream.
-    pub(super) fn of<'a>(
-        stream: &StreamId,
-        (part, parts): (u32, u32),
-        appends: impl Iterator<Item = &'a Append>,
-    ) -> Self {
-        let commit = |append: &Append| Commit {
-            expected: append.expected,
-            meta: append.meta.clone(),
-            events: append.events.clone(),
-        };
-        Self { stream: stream.clone(), part, parts, commits: appends.map(commit).collect() }
-    }
-
-    /// Returns the message as JSON.
-    pub(super) fn encode(&self) -> serde_json::Result<Bytes> {
-        serde_json::to_vec(self).map(Bytes::from)
-    }
-
-    /// Parses the output of [`Message::encode`].
-    pub(super) fn decode(payload: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(payload)
+    /// Parses the output of [`encode`].
+    pub(super) fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
+        let format: Format = serde_json::from_slice(payload)?;
+        match format.format {
+            FORMAT => Ok(serde_json::from_slice(payload)?),
+            found => Err(DecodeError::Newer { found }),
+        }
     }
 
     /// Returns the commits as appends.
@@ -126,6 +198,37 @@ mod tests {
             ("a.b/x:y~z_", "kontor-log.a=b.x:y~z_"),
         ] {
             assert_eq!(subject("kontor-log", &StreamId::parse(stream).unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn a_message_of_another_kind_is_an_error() {
+        let stream = StreamId::parse("order/1").unwrap();
+        let append = Append {
+            events: vec![NewEvent { name: "done".into(), payload: crate::model::Json::empty_object() }],
+            ..Append::nothing(stream.clone(), Version::START)
+        };
+        let text = String::from_utf8(encode(&stream, (1, 1), [&append].into_iter()).unwrap().into()).unwrap();
+        assert!(text.contains(r#""name":"done""#), "{text}");
+        assert!(encoded_len(&append) + 60 < text.len() + 20, "{} of {}", encoded_len(&append), text.len());
+        let foreign = "it was not written by Kontor";
+        let table = [
+            (text.clone(), ""),
+            (text.replace(r#""format":1,"#, ""), ""),
+            (text.replace(r#""format":1"#, r#""format":2"#), "it has format 2, and this version of Kontor"),
+            (r#"{"format": 2, "lanes": []}"#.to_owned(), "it has format 2, and this version of Kontor"),
+            (text.replace(r#""part":1"#, r#""part":1,"lane":3"#), foreign),
+            (text.replace(r#""expected":0"#, r#""expected":0,"sealed":true"#), foreign),
+            (text.replace(r#""part":1,"#, ""), foreign),
+            ("hello".to_owned(), foreign),
+        ];
+        for (text, expected) in table {
+            let found = Message::decode(text.as_bytes()).err().map(|error| error.to_string());
+            let found = found.unwrap_or_default();
+            assert!(
+                found.starts_with(expected) && found.is_empty() == expected.is_empty(),
+                "{text}: {found}"
+            );
         }
     }
 
