@@ -391,11 +391,15 @@ impl Inner {
         (Effect::WithoutAppend(answer), self.deps.log.is_shared().then(confirmation))
     }
 
-    /// Returns the id of the saga that a command's events start.
+    /// Returns the id of the saga that a command's events start: the first one of the aggregate's own
+    /// service, in the order of the events and of its manifest. The sagas of other services are no part of
+    /// what the command promises.
     fn saga_started(&self, stream: &StreamId, events: &[NewEvent], meta: &Meta) -> Option<SagaId> {
         let deployed = self.deps.registry.current();
+        let own = deployed.owner(stream.aggregate())?.digest();
         events.iter().zip(0..).find_map(|(event, index)| {
-            deployed.started_by(stream, event.name.as_str(), index, meta).map(|(id, _)| id).next()
+            let mut started = deployed.started_by(stream, event.name.as_str(), index, meta);
+            started.find(|(_, trigger)| trigger.component.digest() == own).map(|(id, _)| id)
         })
     }
 

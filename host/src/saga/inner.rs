@@ -36,6 +36,8 @@ pub(super) struct Inner {
     /// Triggers after this position are new: no process has run their sagas, so their journals need not be
     /// read. `MAX` on a shared log.
     pub(super) new_after: Position,
+    /// The head of the log at the start: later events are news.
+    pub(super) started_at: Position,
     /// True when the host is stopping.
     stopping: watch::Sender<bool>,
 }
@@ -43,7 +45,8 @@ pub(super) struct Inner {
 impl Inner {
     /// Opens the index of sagas in the directory `data`.
     pub(super) fn open(data: &Path, deps: Deps) -> Result<Self, SagasError> {
-        let new_after = if deps.log.is_shared() { Position::MAX } else { *deps.log.head().borrow() };
+        let started_at = *deps.log.head().borrow();
+        let new_after = if deps.log.is_shared() { Position::MAX } else { started_at };
         Ok(Self {
             deps,
             index: Index::open(data)?,
@@ -53,6 +56,7 @@ impl Inner {
             places: Arc::new(Semaphore::new(MAX_RUNNING as usize)),
             followed: watch::Sender::new(Position::START),
             new_after,
+            started_at,
             stopping: watch::Sender::new(false),
         })
     }
@@ -66,6 +70,10 @@ impl Inner {
         self.stopping.send_replace(true);
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     /// Waits until the host is stopping.
     pub(super) async fn stopped(&self) {
         // Err cannot be: the sender is in here.
@@ -76,8 +84,7 @@ impl Inner {
     /// journal was read.
     pub(super) fn check_ownership(&self, id: &SagaId, lease: Option<Lease>) -> Result<(), Relinquished> {
         let held = lease.is_some() && self.deps.cluster.lease() == lease;
-        let stopping = *self.stopping.borrow();
-        if stopping || !held || self.roster().is_lost(id) { Err(Relinquished) } else { Ok(()) }
+        if self.is_stopping() || !held || self.roster().is_lost(id) { Err(Relinquished) } else { Ok(()) }
     }
 
     /// Waits for a time. Fails if the host is stopping.

@@ -30,6 +30,7 @@ mod roster;
 mod runner;
 mod sender;
 pub mod timeline;
+mod verdict;
 mod wait_list;
 mod worker;
 
@@ -130,6 +131,7 @@ impl Sagas {
             tokio::spawn(inner.clone().follow(unfinished, subscription)),
             tokio::spawn(inner.clone().keep_time()),
             tokio::spawn(inner.clone().clear_components()),
+            tokio::spawn(inner.clone().mend_parked()),
         ];
         Ok(Self { inner, tasks: Mutex::new(tasks) })
     }
