@@ -390,7 +390,10 @@ mod tests {
             "undo": {"outcome": "not-compensable", "time": "2026-11-22T03:18:02.000Z"},
         });
         let members = json!({"state": "compensated", "reason": {"code": "no", "message": "No."}});
-        check(&saga(members, vec![shown]), "", expect![[r#"
+        check(
+            &saga(members, vec![shown]),
+            "",
+            expect![[r#"
             saga     place-order 01997a2b-0000-7000-8000-00000000000a
             state    compensated
             unwinds  no: No.
@@ -401,7 +404,8 @@ mod tests {
             STEP     ACTION  TARGET    OUTCOME  TRIES  TOOK  AT     UNDO
             trigger  create  order/o1  done                  +0ms   done, 3ms
             log      add     audit/o1  done     1      4ms   +20ms  no compensation
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]

@@ -143,8 +143,9 @@ impl Inner {
         Ok(moved.await?.is_ok())
     }
 
-    /// Moves a saga that is parked by a fault of its code to the deployed component of its service, if that is
-    /// another one and replays its journal. Returns true if the saga continues. It must be active or claimed.
+    /// Moves a saga that is parked by a fault of its code to the deployed component of its service, if that
+    /// is another one and replays its journal. Returns true if the saga continues. It must be active or
+    /// claimed.
     pub(super) async fn mend(&self, handle: &SagaHandle, actor: Actor) -> bool {
         match self.try_to_mend(handle, actor).await {
             Ok(mended) => mended,

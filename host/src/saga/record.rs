@@ -150,16 +150,16 @@ impl Record {
         Ok(())
     }
 
-    /// Writes entries of which one is in no other stream: a command that was accepted without events leaves no
-    /// record, and is decided again if this entry is lost. No later command is sent before they are on disk.
+    /// Writes entries of which one has no other trace: a command that was accepted without events is decided
+    /// again if its entry is lost. No later command is sent before they are on disk.
     pub(super) fn write_before_commands(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
         self.before_commands = true;
         self.write(entries)
     }
 
     /// Applies entries that a replay obtains again if they are lost: those of commands that were accepted
-    /// with events, which are answered from the record when they are sent again. They are written together with the next entry that a replay
-    /// could not obtain again, or after [`PATIENCE`].
+    /// with events, which are answered from the record when they are sent again. They are written together
+    /// with the next entry that a replay could not obtain again, or after [`PATIENCE`].
     pub(super) fn note(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
         self.apply(entries)?;
         if !self.noted.is_empty() {

@@ -282,7 +282,8 @@ impl Running {
         let deployed = self.inner.deps.components.current();
         let owner = deployed.owner(stream.aggregate());
         let known = owner.and_then(|owner| owner.manifest().command(stream.aggregate(), command.as_str()));
-        // The undo of a command that is not deployed is sent: it may come back, or the undo fails and says why.
+        // The undo of a command that is not deployed is sent: the command may come back, or the undo fails
+        // and says why.
         !command.as_str().ends_with(UNDO) && known.is_none_or(|known| known.compensable)
     }
 }
@@ -307,8 +308,8 @@ pub(super) async fn park(
     Ok(SagaStatus::of(&handle.id, saga))
 }
 
-/// Appends the entries that `decide` makes from the saga and the version of its journal. The saga does not run:
-/// it is claimed.
+/// Appends the entries that `decide` makes from the saga and the version of its journal. The saga does not
+/// run: it is claimed or active.
 pub(super) async fn act<E>(
     inner: &Inner,
     handle: &SagaHandle,

@@ -126,8 +126,8 @@ impl Inner {
         Rest::LookAgain
     }
 
-    /// Writes to the index why a saga cannot run, which its journal cannot say. A deployment or a start of the
-    /// host runs it again.
+    /// Writes to the index why a saga cannot run, which its journal cannot say. A deployment or a start of
+    /// the host runs it again.
     async fn note_stuck(&self, id: &SagaId, error: &RunError) {
         let stuck = Change::Stuck { id: id.clone(), why: Chain(error).to_string() };
         let position = *self.followed.borrow();
