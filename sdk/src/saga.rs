@@ -11,8 +11,12 @@ use crate::{Command, Error, RecordedEvent, Rejection, json};
 
 /// A business transaction over several aggregates, as straight-line code.
 ///
-/// A run sends commands and returns. When it returns an error, the host undoes the steps that were done,
+/// A run sends commands and returns. When it returns a rejection, the host undoes the steps that were done,
 /// newest first, and last the command that started the saga.
+///
+/// A run that panics, or returns [`Error::Fault`] because it cannot read its trigger or an answer, is a
+/// mistake of its code and undoes nothing: the saga parks with the message, and continues once a version of
+/// the service is deployed that gets past it.
 ///
 /// ```
 /// use kontor_sdk::prelude::*;
@@ -88,7 +92,8 @@ impl Outcome {
         self.0.version
     }
 
-    /// Reads the view of the aggregate after the command: `None` if the aggregate does not exist.
+    /// Reads the view of the aggregate after the command: `None` if the aggregate does not exist, or if its
+    /// view has more than 64 KiB, which is too much for a journal.
     pub fn view<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
         self.0.view.as_deref().map(|view| json::read(view, "the view after a step")).transpose()
     }
@@ -131,7 +136,8 @@ impl Run {
     }
 
     /// Waits for the first of these events on an aggregate after the run's trigger. Returns `None` if the
-    /// time is up first.
+    /// time is up first. A second wait for the same events gets the same one: see
+    /// [`wait_for_next`](Self::wait_for_next).
     pub fn wait_for(
         &self,
         name: &str,
@@ -140,13 +146,37 @@ impl Run {
         events: &[&str],
         at_most: Duration,
     ) -> Option<RecordedEvent> {
-        let awaited = steps::Awaited {
-            aggregate: aggregate.to_owned(),
-            id: id.to_owned(),
-            events: events.iter().map(|event| (*event).to_owned()).collect(),
-        };
-        steps::wait_for(name, &awaited, milliseconds(at_most))
+        wait(name, (aggregate, id, None), events, at_most)
     }
+
+    /// Waits for the first of these events on the aggregate of an earlier event, after that event. Returns
+    /// `None` if the time is up first.
+    pub fn wait_for_next(
+        &self,
+        name: &str,
+        earlier: &RecordedEvent,
+        events: &[&str],
+        at_most: Duration,
+    ) -> Option<RecordedEvent> {
+        wait(name, (&earlier.aggregate, &earlier.aggregate_id, Some(earlier.version)), events, at_most)
+    }
+}
+
+/// `of`: the kind and the id of the aggregate, and the version of the event before the awaited one.
+fn wait(
+    name: &str,
+    of: (&str, &str, Option<u64>),
+    events: &[&str],
+    at_most: Duration,
+) -> Option<RecordedEvent> {
+    let (aggregate, id, after) = of;
+    let awaited = steps::Awaited {
+        aggregate: aggregate.to_owned(),
+        id: id.to_owned(),
+        events: events.iter().map(|event| (*event).to_owned()).collect(),
+        after,
+    };
+    steps::wait_for(name, &awaited, milliseconds(at_most))
 }
 
 fn milliseconds(duration: Duration) -> u64 {

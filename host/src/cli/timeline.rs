@@ -124,6 +124,7 @@ fn undo(step: &Step, style: Style) -> String {
         UndoOutcome::Done => "done".to_owned(),
         UndoOutcome::Failed => style.paint(Color::Red, "failed"),
         UndoOutcome::Skipped => style.paint(Color::Yellow, "skipped"),
+        UndoOutcome::NotCompensable => style.paint(Color::Yellow, "no compensation"),
     };
     match (undo.course.attempts, undo.course.took_ms) {
         (Some(1), Some(took_ms)) => format!("{outcome}, {}", span(took_ms)),
@@ -198,7 +199,11 @@ fn acts(acts: &[Acted]) -> String {
 fn next_commands(saga: &Timeline, flag: &str) -> String {
     let id = &saga.id;
     let subject = if saga.reason.is_some() { "undo of" } else { "step" };
-    let mut text = format!("It needs an operator. To retry it:\n  kontor saga retry {id}{flag}\n");
+    let needs = match saga.by_fault {
+        true => "Its code is at fault. It continues once a version that mends it is deployed.",
+        false => "It needs an operator.",
+    };
+    let mut text = format!("{needs} To retry it:\n  kontor saga retry {id}{flag}\n");
     for step in &saga.failed {
         let named = quoted(step);
         // Writing to a string cannot fail.
@@ -346,6 +351,59 @@ mod tests {
             TIME                      ACTOR  ACT       REASON
             2026-11-22T03:19:00.000Z  ada    skip pay  paid in cash
             2026-11-22T03:20:00.000Z  ada    resolve   delivered
+        "#]],
+        );
+    }
+
+    #[test]
+    fn snapshot_of_a_saga_whose_code_is_at_fault() {
+        let members = json!({
+            "state": "parked", "by_fault": true, "why": "order trapped in run place-order: no price",
+        });
+        check(
+            &saga(members, vec![]),
+            "",
+            expect![[r#"
+            saga     place-order 01997a2b-0000-7000-8000-00000000000a
+            state    parked
+            parked   order trapped in run place-order: no price
+            trigger  order-created, version 1 of order/o1
+            started  2026-11-22T03:18:00.000Z, 2m 5s ago
+            service  order, component 0123456789ab
+
+            STEP     ACTION  TARGET    OUTCOME  TRIES  TOOK  AT    UNDO
+            trigger  create  order/o1  done                  +0ms  done, 3ms
+
+            Its code is at fault. It continues once a version that mends it is deployed. To retry it:
+              kontor saga retry 01997a2b-0000-7000-8000-00000000000a
+            To end it once it is settled by hand:
+              kontor saga resolve 01997a2b-0000-7000-8000-00000000000a --reason '…'
+        "#]],
+        );
+    }
+
+    #[test]
+    fn snapshot_of_a_step_without_a_compensation() {
+        let shown = json!({
+            "name": "log", "kind": "step", "stream": "audit/o1", "command": "add", "outcome": "done",
+            "time": "2026-11-22T03:18:00.020Z", "attempts": 1, "took_ms": 4,
+            "undo": {"outcome": "not-compensable", "time": "2026-11-22T03:18:02.000Z"},
+        });
+        let members = json!({"state": "compensated", "reason": {"code": "no", "message": "No."}});
+        check(
+            &saga(members, vec![shown]),
+            "",
+            expect![[r#"
+            saga     place-order 01997a2b-0000-7000-8000-00000000000a
+            state    compensated
+            unwinds  no: No.
+            trigger  order-created, version 1 of order/o1
+            started  2026-11-22T03:18:00.000Z, 2m 5s ago
+            service  order, component 0123456789ab
+
+            STEP     ACTION  TARGET    OUTCOME  TRIES  TOOK  AT     UNDO
+            trigger  create  order/o1  done                  +0ms   done, 3ms
+            log      add     audit/o1  done     1      4ms   +20ms  no compensation
         "#]],
         );
     }

@@ -19,6 +19,9 @@ use crate::model::NodeId;
 /// The number of heartbeats that a member sends in one heartbeat timeout: so many that it does not count as
 /// gone when some are lost.
 const HEARTBEATS_PER_TIMEOUT: u32 = 5;
+/// The largest number of heartbeat timeouts for which an append counts as a sign of life: some minutes, after
+/// which the sagas of a member that is gone continue in any case.
+const MAX_SIGN_TIMEOUTS: u32 = 64;
 /// The time for which a member that is gone is still listed.
 const LISTED: Duration = Duration::from_secs(600);
 
@@ -69,11 +72,27 @@ impl Heard {
     }
 }
 
-/// The heartbeats that this host has heard.
+/// The last append of a member whose heartbeats are not heard: the hosts reach the log, but not each other.
+struct Sign {
+    since: Stopwatch,
+    /// The number of heartbeat timeouts for which the member counts as up. It doubles whenever the member
+    /// turns out to be up after all, so two such hosts take sagas from one another ever more seldom.
+    timeouts: u32,
+}
+
+impl Sign {
+    fn counts(&self, heartbeat_timeout: Duration) -> bool {
+        self.since.elapsed() < heartbeat_timeout * self.timeouts
+    }
+}
+
+/// The signs of life of the members that this host has noticed.
 #[derive(Default)]
 pub(super) struct Observed {
     /// The last heartbeat of each member.
     pub(super) heard: BTreeMap<NodeId, Heard>,
+    /// The last append of each member without heartbeats.
+    signs: BTreeMap<NodeId, Sign>,
     /// The time since this host's own last heartbeat came back.
     pub(super) own: Option<Stopwatch>,
     /// The last lease that began.
@@ -94,6 +113,22 @@ impl Observed {
         self.own = Some(Stopwatch::start());
     }
 
+    /// Records an append of another member. It does not count for one that is shut down: its last appends may
+    /// be seen late.
+    fn see_in_log(&mut self, member: &NodeId, heartbeat_timeout: Duration) {
+        match self.heard.get(member).map(|heard| heard.state(heartbeat_timeout)) {
+            Some(MemberState::Up | MemberState::Left) => {}
+            Some(MemberState::Silent) | None => {
+                let timeouts = match self.signs.get(member) {
+                    None => 1,
+                    Some(sign) if sign.counts(heartbeat_timeout) => sign.timeouts,
+                    Some(sign) => (sign.timeouts * 2).min(MAX_SIGN_TIMEOUTS),
+                };
+                self.signs.insert(member.clone(), Sign { since: Stopwatch::start(), timeouts });
+            }
+        }
+    }
+
     /// Returns the current lease. `None`: this host has not heard itself for half of the timeout, or shares
     /// its id.
     pub(super) fn lease(&self, heartbeat_timeout: Duration) -> Option<Lease> {
@@ -110,8 +145,9 @@ impl Observed {
     fn members(&mut self, heartbeat_timeout: Duration) -> Members {
         self.heard.retain(|_, heard| heard.since.elapsed() < heartbeat_timeout.max(LISTED));
         let up = self.heard.iter().filter(|(_, heard)| heard.state(heartbeat_timeout) == MemberState::Up);
+        let seen = self.signs.iter().filter(|(_, sign)| sign.counts(heartbeat_timeout));
         Members {
-            up: up.map(|(id, _)| id.clone()).collect(),
+            up: up.map(|(id, _)| id).chain(seen.map(|(id, _)| id)).cloned().collect(),
             lease: self.lease(heartbeat_timeout),
             listened: self.leased.is_some_and(|leased| leased.elapsed() >= heartbeat_timeout),
         }
@@ -174,8 +210,18 @@ impl Cluster {
                 false => observed.duplicate_id_seen = Some(Stopwatch::start()),
             }
         }
+        observed.signs.remove(&member.id);
         let heard = Heard { member, since: Stopwatch::start(), left: leaving };
         observed.heard.insert(heard.member.id.clone(), heard);
+    }
+
+    /// Notes that another host has just taken a saga, by its entry in the log: it counts as up although its
+    /// heartbeats may not arrive here.
+    pub(crate) fn seen_in_log(&self, member: &NodeId) {
+        if let Some(sharing) = &self.0.sharing {
+            self.observed().see_in_log(member, sharing.heartbeat_timeout);
+            self.update_members(sharing);
+        }
     }
 
     /// Notifies the subscribers of [`Cluster::changed`] if the members have changed.
@@ -209,5 +255,23 @@ mod tests {
         assert_eq!(observed.lease(timeout), Some(Lease(1)));
         observed.duplicate_id_seen = Some(Stopwatch::start());
         assert_eq!(observed.lease(timeout), None);
+    }
+
+    /// Two hosts that reach the log, but not each other.
+    #[test]
+    fn a_member_that_takes_sagas_counts_as_up_and_each_time_for_longer() {
+        let timeout = Duration::from_secs(60);
+        let member = NodeId::from("b");
+        let mut observed = Observed::default();
+        assert!(observed.members(timeout).up.is_empty());
+        for timeouts in [1, 2, 4, 8, 16, 32, 64, 64] {
+            // Whatever was seen before counts no more.
+            observed.see_in_log(&member, Duration::ZERO);
+            assert!(observed.members(Duration::ZERO).up.is_empty());
+            assert!(observed.members(timeout).up.contains(&member));
+            // Another append while it counts does not double the time.
+            observed.see_in_log(&member, timeout);
+            assert_eq!(observed.signs[&member].timeouts, timeouts);
+        }
     }
 }

@@ -95,12 +95,7 @@ impl Deployer {
                 tokio::spawn(self.clone().watch(component.clone(), old.clone(), release.clone()));
             }
         }
-        if let Err(error) = deps.sagas.wake().await {
-            tracing::warn!(
-                error = %Chain(&error),
-                "failed to wake sagas; they resume after the next restart"
-            );
-        }
+        deps.sagas.wake();
     }
 
     /// Waits until the hosts that share the log run the deployment, up to [`FOLLOWED`], and reports on each.

@@ -30,6 +30,25 @@ pub(super) enum Unreadable {
     BrokenOff(#[from] JoinError),
 }
 
+impl ReadError {
+    /// Returns the error of a read that found this damaged.
+    #[cfg(test)]
+    pub(crate) fn damage(what: &str) -> Self {
+        Unreadable::Damaged { what: what.to_owned(), source: "it is no JSON".into() }.into()
+    }
+
+    /// Returns true if what is stored is damaged: it cannot be read at another time either.
+    pub fn is_damage(&self) -> bool {
+        match self.0.downcast_ref() {
+            Some(Unreadable::Damaged { .. }) => true,
+            Some(Unreadable::Database(error)) => {
+                error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt)
+            }
+            Some(Unreadable::BrokenOff(_)) | None => false,
+        }
+    }
+}
+
 impl From<Unreadable> for ReadError {
     fn from(error: Unreadable) -> Self {
         Self(Arc::new(error))

@@ -31,8 +31,41 @@ pub(crate) fn json(name: &str, text: String) -> Result<Json, NotJson> {
     Json::parse(text).map_err(|source| NotJson { name: name.to_owned(), source })
 }
 
+/// The maximum size of a rejection's code: a few words.
+const MAX_CODE_BYTES: usize = 128;
+/// The maximum size of a rejection's message: one sentence.
+const MAX_MESSAGE_BYTES: usize = 4 << 10;
+/// The maximum size of a rejection's details: a line each for the hundred lines of an order.
+const MAX_DETAILS_BYTES: usize = 64 << 10;
+
+/// The way in which a rejection breaks the contract. Rejections go into journals, problems and headers.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidRejection {
+    /// A part of it is too large.
+    #[error("a rejection's {part} has more than {limit} bytes")]
+    TooLarge {
+        /// The part.
+        part: &'static str,
+        /// The limit of the part.
+        limit: usize,
+    },
+    /// The details are not JSON.
+    #[error(transparent)]
+    NotJson(#[from] NotJson),
+}
+
 impl types::Rejection {
-    pub(crate) fn into_host(self) -> Result<Rejection, NotJson> {
+    pub(crate) fn into_host(self) -> Result<Rejection, InvalidRejection> {
+        let details = self.details.as_ref().map_or(0, String::len);
+        for (part, bytes, limit) in [
+            ("code", self.code.len(), MAX_CODE_BYTES),
+            ("message", self.message.len(), MAX_MESSAGE_BYTES),
+            ("details", details, MAX_DETAILS_BYTES),
+        ] {
+            if bytes > limit {
+                return Err(InvalidRejection::TooLarge { part, limit });
+            }
+        }
         let details = self.details.map(|details| json("a rejection's details", details)).transpose()?;
         Ok(Rejection { code: self.code, message: self.message, details })
     }
@@ -176,5 +209,32 @@ fn route(route: manifest::Route) -> host::Route {
             }
             manifest::RouteTarget::Query(name) => host::Target::Query(name.into()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejection_is_small() {
+        let text = |bytes| "x".repeat(bytes);
+        let json = |bytes: usize| Some(format!("\"{}\"", text(bytes - 2)));
+        let table = [
+            (text(MAX_CODE_BYTES), text(MAX_MESSAGE_BYTES), json(MAX_DETAILS_BYTES), None),
+            (text(MAX_CODE_BYTES + 1), String::new(), None, Some("code has more than 128 bytes")),
+            (String::new(), text(MAX_MESSAGE_BYTES + 1), None, Some("message has more than 4096 bytes")),
+            (
+                String::new(),
+                String::new(),
+                json(MAX_DETAILS_BYTES + 1),
+                Some("details has more than 65536 bytes"),
+            ),
+        ];
+        for (code, message, details, expected) in table {
+            let error = types::Rejection { code, message, details }.into_host().err();
+            let expected = expected.map(|text| format!("a rejection's {text}"));
+            assert_eq!(error.map(|error| error.to_string()), expected);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::component::HasData;
 
 use super::bindings::NotJson;
-use super::host::{Ask, HttpCall, ReadSession, Steps};
+use super::host::{Ask, HttpCall, ReadSession, STEP_ZERO, Steps};
 use super::instance_data::{Identity, InstanceData};
 use crate::model::InvalidId;
 
@@ -184,8 +184,13 @@ pub(crate) enum Denied {
     Service(String),
     #[error("{import}: {count} {items} at once, the limit is {limit}")]
     TooMany { import: &'static str, items: &'static str, count: usize, limit: usize },
-    #[error("{name:?} is no name for a step: 1 to {max_bytes} bytes without a slash")]
+    #[error(
+        "{name:?} is no name for a step: 1 to {max_bytes} bytes without a slash or a control character, and \
+         not {STEP_ZERO}"
+    )]
     StepName { name: String, max_bytes: usize },
+    #[error("{item}: {bytes} bytes, the limit is {limit}")]
+    TooLarge { item: &'static str, bytes: usize, limit: usize },
     #[error(transparent)]
     NotJson(#[from] NotJson),
     #[error(transparent)]

@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use wasmtime::Store;
 
-use super::bindings::{self, NotJson, Service, types};
+use super::bindings::{self, InvalidRejection, NotJson, Service, types};
 use super::call::{Call, Scope};
 use super::host::{Ask, HttpCall, Outgoing, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane, Tally};
@@ -207,10 +207,10 @@ impl Component {
         let answer =
             result.map_err(|failure| self.as_fault("answer", &query.shared(), failure)).and_then(|answer| {
                 match answer {
-                    Ok(text) => bindings::json("the answer", text).map(Ok),
-                    Err(rejection) => rejection.into_host().map(Err),
+                    Ok(text) => bindings::json("the answer", text).map(Ok).map_err(Breach::from),
+                    Err(rejection) => rejection.into_host().map(Err).map_err(Breach::from),
                 }
-                .map_err(|error| self.broken("answer", &query.shared(), &error.into()))
+                .map_err(|breach| self.broken("answer", &query.shared(), &breach))
             });
         Answered { answer, used_moment: scope.used_moment, read_model: scope.call.into_read_model() }
     }
@@ -412,4 +412,6 @@ enum Breach {
     Halted,
     #[error(transparent)]
     NotJson(#[from] NotJson),
+    #[error(transparent)]
+    Rejection(#[from] InvalidRejection),
 }

@@ -31,7 +31,7 @@ use crate::model::Json;
 pub use bindings::NotJson;
 pub(crate) use component::{Answered, QueryCall};
 pub use component::{Component, Context, Decision, Folded, SagaEnd, Target};
-pub use host::{Action, Ask, AskFailure, Awaited, Halt, Outcome, Request, Step, Steps};
+pub use host::{Action, Ask, AskFailure, Awaited, Halt, Outcome, Request, STEP_ZERO, Step, Steps};
 pub use host::{
     GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse,
     Outgoing, Resolve, system_resolver,

@@ -32,6 +32,11 @@ use crate::aggregate::Accepted;
 use crate::model::{Json, Recorded, Rejection, Version};
 use crate::runtime::{Action, Awaited, Halt, Outcome, Request, Step, Steps};
 
+/// The maximum size of a view that the journal keeps, and the saga gets.
+const MAX_VIEW_BYTES: usize = 64 << 10;
+/// The maximum size of a query's answer that the journal keeps.
+const MAX_ANSWER_BYTES: usize = 256 << 10;
+
 /// The steps of one live run.
 pub(super) struct Driver {
     pub(super) sender: Sender,
@@ -47,6 +52,8 @@ type AcceptedEntry = fn(String, Action, Outcome, AttemptStats) -> Entry;
 #[derive(Default)]
 struct Sent {
     entries: Vec<Entry>,
+    /// True if a command was accepted without events, so that only the journal knows of it.
+    unrecorded: bool,
     /// The name and the error of a step that failed for good.
     failed: Option<(String, String)>,
     relinquished: Option<Relinquished>,
@@ -60,11 +67,6 @@ impl Driver {
     fn write(&self, entries: &[Entry]) -> Result<(), Halt> {
         let written = self.replay.progress().record.write(entries);
         written.map_err(|error| self.replay.halt(HaltReason::Record(error)))
-    }
-
-    fn note(&self, entries: &[Entry]) -> Result<(), Halt> {
-        let noted = self.replay.progress().record.note(entries);
-        noted.map_err(|error| self.replay.halt(HaltReason::Record(error)))
     }
 
     /// Waits for an answer. If that takes long, the noted entries are written meanwhile, for the operators.
@@ -93,7 +95,7 @@ impl Driver {
         self.replay.halt(match self.phase() {
             Phase::AfterPivot => {
                 let why = format!("the step {name} failed after the pivot: {error}");
-                HaltReason::Park(Entry::Parked { why, divergence: None })
+                HaltReason::Park(Entry::parked(&why))
             }
             // Clients see this text. The error is for the operator, and is in the journal.
             Phase::BeforePivot | Phase::Undo => {
@@ -112,12 +114,14 @@ impl Driver {
         let journaled = steps.iter().map(|step| self.replay.step(step));
         let mut answers = journaled.collect::<Result<Vec<_>, _>>()?;
         let open = steps.into_iter().zip(&mut answers).filter(|(_, answer)| answer.is_none());
-        let Sent { entries, failed, relinquished } = self.send(open.collect(), accepted).await?;
-        if answers.iter().all(|answer| matches!(answer, Some(Ok(_)))) {
-            self.note(&entries)?;
-        } else {
-            self.write(&entries)?;
-        }
+        let Sent { entries, unrecorded, failed, relinquished } = self.send(open.collect(), accepted).await?;
+        let accepted = answers.iter().all(|answer| matches!(answer, Some(Ok(_))));
+        let kept = match (unrecorded, accepted) {
+            (true, _) => self.replay.progress().record.write_before_commands(&entries),
+            (false, true) => self.replay.progress().record.note(&entries),
+            (false, false) => self.replay.progress().record.write(&entries),
+        };
+        kept.map_err(|error| self.replay.halt(HaltReason::Record(error)))?;
         if let Some(relinquished) = relinquished {
             return Err(self.relinquished(relinquished));
         }
@@ -147,7 +151,9 @@ impl Driver {
         for ((Step { name, action }, answer), result) in open.into_iter().zip(results) {
             match result {
                 Ok((StepResult::Accepted(Accepted { version, events, view, .. }), effort)) => {
-                    let outcome = Outcome { version, events, view };
+                    let view = view.filter(|view| view.as_str().len() <= MAX_VIEW_BYTES);
+                    let outcome = Outcome { version, view };
+                    sent.unrecorded |= events.is_empty();
                     *answer = Some(Ok(outcome.clone()));
                     sent.entries.push(accepted(name, action, outcome, effort));
                 }
@@ -185,6 +191,7 @@ impl Steps for Driver {
     }
 
     async fn pivot(&mut self, step: Step) -> Result<Result<Outcome, Rejection>, Halt> {
+        self.replay.check_pivot(&step.name)?;
         let pivoted = |name, action, outcome, effort| Entry::Pivoted { name, action, outcome, effort };
         let answers = self.take(vec![step], pivoted).await?;
         answers.into_iter().next().ok_or(Halt)
@@ -198,6 +205,15 @@ impl Steps for Driver {
         let answered = self.flush_if_slow(self.sender.ask(&name, self.phase(), &request)).await;
         let (result, effort) = answered.map_err(|relinquished| self.relinquished(relinquished))?;
         let answer = match result {
+            StepResult::Accepted(answer) if answer.as_str().len() > MAX_ANSWER_BYTES => {
+                let why = format!(
+                    "the answer of {} to {} has {} bytes, and a journal keeps {MAX_ANSWER_BYTES} at most",
+                    asked.service,
+                    asked.query,
+                    answer.as_str().len()
+                );
+                return Err(self.replay.halt(HaltReason::Park(Entry::parked(&why))));
+            }
             StepResult::Accepted(answer) => Ok(answer),
             StepResult::Rejected(rejection) => Err(rejection),
             StepResult::Failed(error) => {
@@ -217,10 +233,10 @@ impl Steps for Driver {
     async fn wait_for(
         &mut self,
         name: String,
-        Awaited { stream, events }: Awaited,
+        Awaited { stream, events, after }: Awaited,
         timeout_ms: u64,
     ) -> Result<Option<Recorded>, Halt> {
-        let wait = Wait::Event { stream: stream.clone(), events, timeout_ms };
+        let wait = Wait::Event { stream: stream.clone(), events, timeout_ms, after };
         match self.wait(name, wait)? {
             Some(version) => self.replay.event(&*self.sender.inner.deps.log, &stream, version).await,
             None => Ok(None),
@@ -234,10 +250,10 @@ pub(super) async fn awaited(
     trigger: &Recorded,
     waiting: &Waiting,
 ) -> Result<Option<Version>, RecordError> {
-    let Wait::Event { stream, events, .. } = &waiting.wait else {
+    let Wait::Event { stream, events, after, .. } = &waiting.wait else {
         return Ok(None);
     };
-    let mut after = Version::START;
+    let mut after = after.unwrap_or(Version::START);
     loop {
         let page = sender.inner.deps.log.read(stream, after, crate::log::MAX_PAGE).await?;
         let Some(last) = page.last() else {

@@ -49,6 +49,7 @@ impl Steps for DryRun {
     }
 
     async fn pivot(&mut self, step: Step) -> Result<Result<Outcome, Rejection>, Halt> {
+        self.replay.check_pivot(&step.name)?;
         self.replay.step(&step)?.ok_or_else(|| self.end_of_journal())
     }
 
@@ -64,10 +65,10 @@ impl Steps for DryRun {
     async fn wait_for(
         &mut self,
         name: String,
-        Awaited { stream, events }: Awaited,
+        Awaited { stream, events, after }: Awaited,
         timeout_ms: u64,
     ) -> Result<Option<Recorded>, Halt> {
-        let wait = Wait::Event { stream: stream.clone(), events, timeout_ms };
+        let wait = Wait::Event { stream: stream.clone(), events, timeout_ms, after };
         match self.wait(&name, &wait)? {
             Some(version) => self.replay.event(&*self.log, &stream, version).await,
             None => Ok(None),

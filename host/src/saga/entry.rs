@@ -12,8 +12,9 @@
 //! | `awoken` | the time is over, or the event is there |
 //! | `unwinding` | the run returned a rejection, or a step failed for good: its steps are being undone |
 //! | `undone` | one step has been undone |
+//! | `not-undone` | one step is not undone, because its command has no compensation |
 //! | `undo-failed` | one step cannot be undone; the others are still undone, then the saga parks |
-//! | `parked` | the saga needs an operator |
+//! | `parked` | the saga needs an operator, or, if by a fault of its code, a component that mends it |
 //! | `taken` | this host runs it from now on; only where several hosts share the log |
 //! | `moved` | the saga continues on another version of its component |
 //! | `resumed` | an operator retries it |
@@ -55,7 +56,14 @@ pub(crate) enum Wait {
     /// For a time.
     Sleep { duration_ms: u64 },
     /// For the first of these events on a stream, after the saga's trigger in the log.
-    Event { stream: StreamId, events: Vec<String>, timeout_ms: u64 },
+    Event {
+        stream: StreamId,
+        events: Vec<String>,
+        timeout_ms: u64,
+        /// Only an event after this version of the stream counts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<Version>,
+    },
 }
 
 impl Wait {
@@ -156,6 +164,9 @@ pub(crate) enum Entry {
         name: String,
         effort: AttemptStats,
     },
+    NotUndone {
+        name: String,
+    },
     UndoFailed {
         name: String,
         error: String,
@@ -165,6 +176,9 @@ pub(crate) enum Entry {
         why: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         divergence: Option<Divergence>,
+        /// True if the saga's code is at fault.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_fault: bool,
     },
     Taken {
         node: NodeId,
@@ -184,7 +198,20 @@ pub(crate) enum Entry {
     Compensated {},
 }
 
+/// The characters of a reason to park that the journal keeps: an entry that parks always fits into the log.
+const MAX_WHY: usize = 1_000;
+
 impl Entry {
+    /// Returns the entry that parks a saga for this reason.
+    pub(crate) fn parked(why: &str) -> Self {
+        Self::Parked { why: why.chars().take(MAX_WHY).collect(), divergence: None, by_fault: false }
+    }
+
+    /// Returns the entry that parks a saga whose code is at fault.
+    pub(crate) fn parked_by_fault(why: &str) -> Self {
+        Self::Parked { why: why.chars().take(MAX_WHY).collect(), divergence: None, by_fault: true }
+    }
+
     /// Returns the name of the stored event: `step-done`.
     pub(crate) fn name(&self) -> &'static str {
         self.into()

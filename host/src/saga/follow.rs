@@ -155,6 +155,9 @@ impl Inner {
             Some(Change::Resumed { id }) => resumed.push(id.clone()),
             Some(Change::Taken { id, node }) if Some(node) != self.deps.cluster.me() => {
                 self.roster().lose(id);
+                if event.position > self.head_at_start {
+                    self.deps.cluster.seen_in_log(node);
+                }
             }
             Some(change) => self.notify_waiting(change),
             None => {}
@@ -165,15 +168,20 @@ impl Inner {
     /// Runs sagas that an operator has acted on, on any host.
     async fn wake_resumed(self: &Arc<Self>, resumed: Vec<SagaId>) -> Result<(), Relinquished> {
         for id in resumed {
-            match self.index.find(&id).await {
-                Ok(Some(Listed { handle, .. })) => self.spawn(Arc::new(handle), None).await?,
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::error!(
-                        saga = %id, error = %Chain(&error),
-                        "failed to wake saga; it resumes after the next restart"
-                    );
+            let found = loop {
+                match self.index.find(&id).await {
+                    Ok(found) => break found,
+                    Err(error) => {
+                        tracing::error!(
+                            saga = %id, error = %Chain(&error),
+                            "cannot read the index of sagas; trying again to wake saga"
+                        );
+                    }
                 }
+                self.pause(LOG_PAUSE).await?;
+            };
+            if let Some(Listed { handle, .. }) = found {
+                self.spawn(Arc::new(handle), None).await?;
             }
         }
         Ok(())

@@ -66,6 +66,10 @@ impl Inner {
         self.stopping.send_replace(true);
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     /// Waits until the host is stopping.
     pub(super) async fn stopped(&self) {
         // Err cannot be: the sender is in here.
@@ -76,8 +80,7 @@ impl Inner {
     /// journal was read.
     pub(super) fn check_ownership(&self, id: &SagaId, lease: Option<Lease>) -> Result<(), Relinquished> {
         let held = lease.is_some() && self.deps.cluster.lease() == lease;
-        let stopping = *self.stopping.borrow();
-        if stopping || !held || self.roster().is_lost(id) { Err(Relinquished) } else { Ok(()) }
+        if self.is_stopping() || !held || self.roster().is_lost(id) { Err(Relinquished) } else { Ok(()) }
     }
 
     /// Waits for a time. Fails if the host is stopping.

@@ -9,8 +9,7 @@ use super::entry::{Entry, Request, Wait};
 use crate::model::{Digest, Json, NodeId, Rejection, SagaName, ServiceName, Version};
 use crate::runtime::{Action, Outcome};
 
-/// The name of step zero: the command that caused the saga's trigger.
-pub(crate) const STEP_ZERO: &str = "trigger";
+pub(crate) use crate::runtime::STEP_ZERO;
 
 /// The state of a saga. Its name is the same in JSON, in the index of sagas and in metrics: `running`.
 #[derive(
@@ -97,6 +96,8 @@ pub(crate) struct Saga {
     pub(crate) runner: Option<NodeId>,
     pub(crate) state: SagaState,
     pub(crate) pivoted: bool,
+    /// True if it is parked because its code is at fault.
+    by_fault: bool,
     /// The reason for unwinding. Set from then on.
     pub(crate) reason: Option<Rejection>,
     pub(crate) answered: BTreeMap<String, Answered>,
@@ -143,6 +144,7 @@ impl Saga {
             runner: None,
             state: SagaState::Running,
             pivoted: false,
+            by_fault: false,
             reason: None,
             answered: BTreeMap::new(),
             waiting: None,
@@ -212,7 +214,7 @@ impl Saga {
                 self.state = SagaState::Unwinding;
             }
             Entry::Completed {} if self.failed.is_empty() => self.state = SagaState::Completed,
-            Entry::Parked { .. } => self.state = SagaState::Parked,
+            Entry::Parked { by_fault, .. } => self.park(*by_fault),
             _ => return None,
         }
         Some(())
@@ -226,6 +228,7 @@ impl Saga {
                 self.answered.insert(waiting.name, answered);
                 self.state = SagaState::Running;
             }
+            Entry::Parked { by_fault, .. } => self.park(*by_fault),
             _ => return None,
         }
         Some(())
@@ -233,12 +236,14 @@ impl Saga {
 
     fn unwind(&mut self, entry: &Entry) -> Option<()> {
         match entry {
-            Entry::Undone { name, .. } if self.is_to_undo(name) => self.leave_out(name),
+            Entry::Undone { name, .. } | Entry::NotUndone { name } if self.is_to_undo(name) => {
+                self.leave_out(name);
+            }
             Entry::UndoFailed { name, .. } if self.is_to_undo(name) => {
                 self.failed.insert(name.clone());
             }
             Entry::Compensated {} if self.to_undo().next().is_none() => self.state = SagaState::Compensated,
-            Entry::Parked { .. } => self.state = SagaState::Parked,
+            Entry::Parked { by_fault, .. } => self.park(*by_fault),
             _ => return None,
         }
         Some(())
@@ -264,9 +269,25 @@ impl Saga {
         Some(())
     }
 
+    fn park(&mut self, by_fault: bool) {
+        self.state = SagaState::Parked;
+        self.by_fault = by_fault;
+    }
+
     fn resume(&mut self) {
         self.failed.clear();
-        self.state = if self.reason.is_some() { SagaState::Unwinding } else { SagaState::Running };
+        self.by_fault = false;
+        self.state = match (&self.reason, &self.waiting) {
+            (Some(_), _) => SagaState::Unwinding,
+            (None, Some(_)) => SagaState::Waiting,
+            (None, None) => SagaState::Running,
+        };
+    }
+
+    /// Returns true if the saga continues as soon as another component replays its journal: it is parked
+    /// because its code is at fault.
+    pub(super) fn is_mendable(&self) -> bool {
+        self.state == SagaState::Parked && self.by_fault
     }
 
     fn is_new(&self, name: &str) -> bool {
@@ -309,7 +330,7 @@ impl Saga {
 
 /// Returns the outcome of a step that an operator has skipped.
 fn skipped() -> Outcome {
-    Outcome { version: Version::START, events: Vec::new(), view: None }
+    Outcome { version: Version::START, view: None }
 }
 
 #[cfg(test)]

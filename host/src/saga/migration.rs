@@ -1,16 +1,20 @@
 //! Open sagas and a new version of their service: the dry runs on it, and the move of those that replay
-//! cleanly.
+//! cleanly. One that is parked because its code was at fault continues on the new version by itself.
 
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::entry::Entry;
-use super::index::{SagaHandle, UnfinishedSaga};
-use super::journal::Saga;
-use super::record::actor;
-use super::{SagaError, Sagas, dry_run, runner};
-use crate::model::{Digest, SagaId, Version};
+use super::index::{Listed, SagaHandle, UnfinishedSaga};
+use super::inner::Inner;
+use super::journal::{Saga, SagaState};
+use super::record::{self, RecordError, actor};
+use super::runner::{self, RunError};
+use super::{LOG_PAUSE, SagaError, Sagas, dry_run};
+use crate::error::Chain;
+use crate::log::MAX_PAGE;
+use crate::model::{Actor, Digest, SAGA, SagaId, StreamId, Version};
 use crate::runtime::Component;
 
 /// Journals that are replayed at the same time. Each takes an instance of the new component.
@@ -80,28 +84,126 @@ impl Sagas {
             if !self.inner.roster().claim(handle) {
                 continue;
             }
-            let acted = runner::act(&self.inner, handle, actor(&handle.id), |saga, at| {
-                let here =
-                    |saga: &Saga| self.inner.deps.cluster.owns(handle.id.as_str(), saga.runner.as_ref());
-                let same = saga.is_some_and(here) && at == *version;
-                same.then_some(Entry::Moved { digest: to }).ok_or(())
-            });
-            let acted = acted.await;
-            self.inner.release(handle.clone(), false).await;
-            moved += usize::from(acted?.is_ok());
+            let acted = self.inner.move_to(handle, to, *version, actor(&handle.id)).await;
+            // One that sleeps or stays parked looks at its journal, and has nothing to do.
+            self.inner.release(handle.clone(), matches!(acted, Ok(true))).await;
+            moved += usize::from(acted?);
         }
         Ok(moved)
     }
 
-    /// Runs the sagas that could not begin because their service was not deployed.
-    pub(crate) async fn wake(&self) -> Result<(), SagaError> {
-        for UnfinishedSaga { handle, runner, sleeps_until_ms } in self.inner.index.unfinished().await? {
-            let here = self.inner.deps.cluster.owns(handle.id.as_str(), runner.as_ref());
-            if here && sleeps_until_ms.is_none() && !self.inner.roster().contains(&handle.id) {
-                let spawned = self.inner.spawn(Arc::new(handle), None).await;
-                spawned.map_err(|_| SagaError::ShuttingDown)?;
+    /// Runs the sagas that could not begin because their service was not deployed, and those that the
+    /// deployed components mend. Returns at once.
+    pub(crate) fn wake(&self) {
+        tokio::spawn(self.inner.clone().wake());
+        tokio::spawn(self.inner.clone().mend_parked());
+    }
+}
+
+impl Inner {
+    async fn wake(self: Arc<Self>) {
+        let unfinished = loop {
+            match self.index.unfinished().await {
+                Ok(unfinished) => break unfinished,
+                Err(error) => tracing::error!(
+                    error = %Chain(&error),
+                    "cannot read the index of sagas; trying again to wake sagas"
+                ),
+            }
+            if self.pause(LOG_PAUSE).await.is_err() {
+                return;
+            }
+        };
+        for UnfinishedSaga { handle, runner, sleeps_until_ms } in unfinished {
+            let here = self.deps.cluster.owns(handle.id.as_str(), runner.as_ref());
+            if here && sleeps_until_ms.is_none() && !self.roster().contains(&handle.id) {
+                // Err: the host is stopping, and the saga continues when it starts again.
+                if self.spawn(Arc::new(handle), None).await.is_err() {
+                    return;
+                }
             }
         }
-        Ok(())
+    }
+
+    /// Writes that a claimed saga of this host moves to another component, if its journal is still at the
+    /// version that was replayed. If it is parked by a fault, it continues. Returns false if it stays.
+    async fn move_to(
+        &self,
+        handle: &SagaHandle,
+        to: Digest,
+        replayed: Version,
+        actor: Actor,
+    ) -> Result<bool, RunError> {
+        let moved = runner::act(self, handle, actor, |saga, at| {
+            let here = |saga: &&Saga| self.deps.cluster.owns(handle.id.as_str(), saga.runner.as_ref());
+            let saga = saga.filter(here).filter(|_| at == replayed).ok_or(())?;
+            let resumed = saga.is_mendable().then_some(Entry::Resumed {});
+            Ok::<_, ()>([Entry::Moved { digest: to }].into_iter().chain(resumed).collect())
+        });
+        Ok(moved.await?.is_ok())
+    }
+
+    /// Moves a saga that is parked by a fault of its code to the deployed component of its service, if that
+    /// is another one and replays its journal. Returns true if the saga continues. It must be active or
+    /// claimed.
+    pub(super) async fn mend(&self, handle: &SagaHandle, actor: Actor) -> bool {
+        match self.try_to_mend(handle, actor).await {
+            Ok(mended) => mended,
+            Err(error) => {
+                tracing::warn!(
+                    saga = %handle.id, error = %Chain(&error),
+                    "cannot move a parked saga to the deployed component; it stays parked"
+                );
+                false
+            }
+        }
+    }
+
+    async fn try_to_mend(&self, handle: &SagaHandle, actor: Actor) -> Result<bool, RunError> {
+        let stream = StreamId::new(SAGA, handle.id.as_str()).map_err(RecordError::from)?;
+        let (_, saga) = record::read(&*self.deps.log, &stream).await?;
+        let Some(saga) = saga.filter(Saga::is_mendable) else { return Ok(false) };
+        let deployed = self.deps.components.current();
+        let component = deployed.service(handle.service.as_str());
+        let Some(component) = component.filter(|component| component.digest() != saga.digest) else {
+            return Ok(false);
+        };
+        match dry_run::rehearse(self, handle, component).await? {
+            Some((version, Ok(()))) => self.move_to(handle, component.digest(), version, actor).await,
+            _ => Ok(false),
+        }
+    }
+
+    /// Continues the parked sagas that the deployed components mend.
+    pub(super) async fn mend_parked(self: Arc<Self>) {
+        let mut before = None;
+        loop {
+            let page = self.index.list(Some(SagaState::Parked), None, before.clone(), MAX_PAGE).await;
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::error!(
+                        error = %Chain(&error),
+                        "cannot read the index of sagas; trying again to find parked sagas"
+                    );
+                    if self.pause(LOG_PAUSE).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let Some(last) = page.last() else { return };
+            before = Some(last.handle.id.to_string());
+            for Listed { handle, .. } in page {
+                let handle = Arc::new(handle);
+                if self.roster().claim(&handle) {
+                    let mended = self.mend(&handle, actor(&handle.id)).await;
+                    self.release(handle, mended).await;
+                }
+                if self.is_stopping() {
+                    return;
+                }
+            }
+        }
     }
 }

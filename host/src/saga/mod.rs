@@ -30,6 +30,7 @@ mod roster;
 mod runner;
 mod sender;
 pub mod timeline;
+mod verdict;
 mod wait_list;
 mod worker;
 
@@ -113,6 +114,7 @@ impl Sagas {
             tokio::spawn(inner.clone().follow()),
             tokio::spawn(inner.clone().keep_time()),
             tokio::spawn(inner.clone().clear_components()),
+            tokio::spawn(inner.clone().mend_parked()),
         ];
         Ok(Self { inner, tasks: Mutex::new(tasks) })
     }

@@ -173,8 +173,16 @@ impl Sagas {
 impl Inner {
     /// Acts on a claimed saga, and releases it.
     async fn act(self: Arc<Self>, handle: Arc<SagaHandle>, act: Act, actor: Actor) -> Result<(), SagaError> {
-        let acted = runner::act(&self, &handle, actor.clone(), |saga, _| act.entry(saga)).await;
-        let acted = acted.map_err(SagaError::from).and_then(|acted| Ok(acted?));
+        // A retry of a saga whose code was at fault is one on the deployed component, if that replays it.
+        let mended = act == (Act::Retry {}) && self.mend(&handle, actor.clone()).await;
+        let acted = match mended {
+            true => Ok(()),
+            false => {
+                let decide = |saga: Option<&Saga>, _| act.entry(saga).map(|entry| vec![entry]);
+                let acted = runner::act(&self, &handle, actor.clone(), decide).await;
+                acted.map_err(SagaError::from).and_then(|acted| Ok(acted?))
+            }
+        };
         if acted.is_ok() {
             tracing::info!(saga = %handle.id, %actor, ?act, "an operator acted on a saga");
         }

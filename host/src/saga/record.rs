@@ -18,6 +18,9 @@ use crate::model::{
 /// The longest time for which the journal in the log may be behind the saga. Operators read the journal
 /// there.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// The size after which entries go to the log in another append: with the largest entry behind it, an append
+/// fits into a message of a shared log, which has room for 1 MiB or more.
+const MAX_APPEND_BYTES: usize = 256 << 10;
 
 /// The reason why a journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +88,8 @@ pub(super) struct Record {
     /// The time at which they are written at the latest; `None` if there are none.
     noted_until: Option<Instant>,
     chain: AppendChain,
+    /// True if no command is sent before the pending appends are on disk.
+    before_commands: bool,
     /// Entries on their way to the disk. The embedded log keeps the order of appends, so nothing waits for
     /// them one by one: the consequences of an entry are never on disk without it. See
     /// [`Record::pending_before_commands`].
@@ -123,6 +128,7 @@ impl Record {
             noted: Vec::new(),
             noted_until: None,
             chain: AppendChain::new(),
+            before_commands: false,
             appending: Vec::new(),
         })
     }
@@ -149,9 +155,16 @@ impl Record {
         Ok(())
     }
 
-    /// Applies entries that a replay obtains again if they are lost: those of accepted commands, which get
-    /// the same answer when they are sent again. They are written together with the next entry that a replay
-    /// could not obtain again, or after [`PATIENCE`].
+    /// Writes entries of which one has no other trace: a command that was accepted without events is decided
+    /// again if its entry is lost. No later command is sent before they are on disk.
+    pub(super) fn write_before_commands(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
+        self.before_commands = true;
+        self.write(entries)
+    }
+
+    /// Applies entries that a replay obtains again if they are lost: those of commands that were accepted
+    /// with events, which are answered from the record when they are sent again. They are written together
+    /// with the next entry that a replay could not obtain again, or after [`PATIENCE`].
     pub(super) fn note(&mut self, entries: &[Entry]) -> Result<(), RecordError> {
         self.apply(entries)?;
         if !self.noted.is_empty() {
@@ -179,10 +192,21 @@ impl Record {
     /// Starts to write the noted entries, if there are any.
     pub(super) fn write_noted(&mut self) {
         self.noted_until = None;
-        let events = std::mem::take(&mut self.noted);
-        if events.is_empty() {
-            return;
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        for event in std::mem::take(&mut self.noted) {
+            if bytes > MAX_APPEND_BYTES {
+                self.append(std::mem::take(&mut events));
+                bytes = 0;
+            }
+            bytes += event.name.as_str().len() + event.payload.as_str().len();
+            events.push(event);
         }
+        if !events.is_empty() {
+            self.append(events);
+        }
+    }
+
+    fn append(&mut self, events: Vec<NewEvent>) {
         let expected = self.version;
         self.version = expected.after(events.len());
         let meta = Meta {
@@ -205,11 +229,12 @@ impl Record {
         self.appending.push(self.log.append_in(self.chain, vec![question]));
     }
 
-    /// Takes the pending appends that a command could overtake on the way to the disk. They must be awaited
-    /// before a command is sent: the next host to run the saga could not account for an undo without its
-    /// reason.
+    /// Takes the pending appends that a command must not overtake on the way to the disk. They must be
+    /// awaited before a command is sent: the next host to run the saga could not account for an undo without
+    /// its reason, nor for a step that left no other trace.
     pub(super) fn pending_before_commands(&mut self) -> Vec<Appending> {
-        if self.log.is_shared() { self.take_appending() } else { Vec::new() }
+        let wait = std::mem::take(&mut self.before_commands) || self.log.is_shared();
+        if wait { self.take_appending() } else { Vec::new() }
     }
 
     /// Takes all pending appends.

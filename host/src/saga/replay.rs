@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use super::entry::{Divergence, Entry, Request, Wait};
-use super::journal::{Answered, Waiting};
+use super::journal::{Answered, Saga, Waiting};
 use super::record::{Record, RecordError};
 use crate::log::EventLog;
 use crate::model::{Json, Recorded, Rejection, StreamId, Version};
@@ -91,6 +91,18 @@ impl Replay {
         }
     }
 
+    /// Halts a run that comes to a pivot after another one.
+    pub(super) fn check_pivot(&self, name: &str) -> Result<(), Halt> {
+        let progress = self.progress();
+        let second = |saga: &Saga| saga.pivoted && !saga.answered.contains_key(name);
+        if !progress.record.saga().is_some_and(second) {
+            return Ok(());
+        }
+        drop(progress);
+        let why = format!("the run has a second pivot, {name}");
+        Err(self.halt(HaltReason::Park(Entry::parked_by_fault(&why))))
+    }
+
     /// Returns the journal's answer to a query, or `None` if it has none.
     pub(super) fn query(&self, name: &str, asked: &Request) -> Result<Option<Result<Json, Rejection>>, Halt> {
         match self.journaled(name)? {
@@ -115,7 +127,7 @@ impl Replay {
         let mut progress = self.progress();
         if !progress.reached.insert(name.to_owned()) {
             let why = format!("the run uses the step name {name} twice");
-            progress.halt_reason = Some(HaltReason::Park(Entry::Parked { why, divergence: None }));
+            progress.halt_reason = Some(HaltReason::Park(Entry::parked_by_fault(&why)));
             return Err(Halt);
         }
         Ok(progress.record.saga().and_then(|saga| saga.answered.get(name).cloned()))
@@ -159,5 +171,5 @@ fn diverged(
         Some(_) => format!("the run diverged: at {name} it asks for something other than its journal has"),
         None => format!("the run diverged: it does not reach {name} any more"),
     };
-    Ok(Entry::Parked { why, divergence: Some(divergence) })
+    Ok(Entry::Parked { why, divergence: Some(divergence), by_fault: false })
 }

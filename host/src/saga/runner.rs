@@ -13,13 +13,15 @@ use super::replay::{HaltReason, Progress, Replay};
 use super::retry::Phase;
 use super::sender::{Relinquished, Sender, StepResult};
 use crate::error::Chain;
-use crate::log::AppendError;
-use crate::model::{Actor, Command, CommandId, Recorded, Rejection, Version};
+use crate::model::{Actor, Command, CommandId, CommandName, Recorded, Rejection, StreamId, Version};
 use crate::runtime::{Component, SagaEnd};
 
-/// The number of faulting runs after which the saga unwinds or parks. A fault by chance seldom comes three
-/// times.
+/// The number of faulting runs after which the saga parks. A fault by chance seldom comes three times.
 const MAX_FAULTS: u32 = 3;
+/// The characters of a fault's cause that the journal keeps: enough for the message of a panic.
+const MAX_CAUSE: usize = 400;
+/// The end of the name under which dispatch records an undo.
+const UNDO: &str = "/undo";
 
 /// The reason why a saga does not continue now.
 #[derive(Debug, thiserror::Error)]
@@ -30,18 +32,6 @@ pub(super) enum RunError {
     NoTrigger,
     #[error(transparent)]
     Record(#[from] RecordError),
-}
-
-impl RunError {
-    /// Returns true if another host has written to the journal first, and its entries can be read.
-    pub(super) fn is_overtaken(&self) -> bool {
-        matches!(self, Self::Record(RecordError::Append(AppendError::Conflict { .. })))
-    }
-
-    /// Returns true if the saga can continue as soon as the log answers again.
-    pub(super) fn is_transient(&self) -> bool {
-        matches!(self, Self::Record(RecordError::Read(_) | RecordError::Append(_)))
-    }
 }
 
 /// A running saga.
@@ -133,8 +123,8 @@ impl Running {
         Ok(self.with(|progress| progress.record.write(&[entry]))?)
     }
 
-    fn park(&self, why: String) -> Result<(), RunError> {
-        self.write(Entry::Parked { why, divergence: None })
+    fn park(&self, why: &str) -> Result<(), RunError> {
+        self.write(Entry::parked(why))
     }
 
     async fn written(&self) -> Result<(), RunError> {
@@ -169,7 +159,7 @@ impl Running {
             Ok(component) => component,
             Err(error) => {
                 let error = Chain(&error);
-                return self.park(format!("the component that it started on cannot be loaded: {error}"));
+                return self.park(&format!("the component that it started on cannot be loaded: {error}"));
             }
         };
         let end = self.call(&component).await;
@@ -194,13 +184,9 @@ impl Running {
                         self.inner.deps.retries.of(self.handle.name.as_str(), "run", Phase::BeforePivot);
                     return Ok(self.inner.pause(retry.wait(self.faults, self.handle.id.as_str())).await?);
                 }
-                match pivoted {
-                    true => self.park(fault.to_string()),
-                    false => {
-                        let message = format!("The saga {} failed: {fault}.", self.handle.name);
-                        self.write(Entry::Unwinding { reason: Rejection::new("saga-failed", message) })
-                    }
-                }
+                // Its code is at fault, so nothing is undone: a component that mends it takes it further.
+                let cause: String = fault.cause().chars().take(MAX_CAUSE).collect();
+                self.write(Entry::parked_by_fault(&format!("{fault}: {cause}")))
             }
         }
     }
@@ -224,7 +210,7 @@ impl Running {
         match returned {
             Ok(()) => self.write(Entry::Completed {}),
             Err(reason) if pivoted => {
-                self.park(format!("the run returned a rejection after its pivot: {reason}"))
+                self.park(&format!("the run returned a rejection after its pivot: {reason}"))
             }
             Err(reason) => self.write(Entry::Unwinding { reason }),
         }
@@ -254,6 +240,7 @@ impl Running {
             self.saga(|saga| saga.to_undo().map(str::to_owned).collect()).unwrap_or_default();
         for name in steps {
             let Some(command) = self.undo_of(&name) else {
+                self.write(Entry::NotUndone { name })?;
                 continue;
             };
             let appending = self.with(|progress| progress.record.pending_before_commands());
@@ -267,37 +254,68 @@ impl Running {
         let failed: Vec<String> = self.saga(|saga| saga.failed.iter().cloned().collect()).unwrap_or_default();
         match failed.is_empty() {
             true => self.write(Entry::Compensated {}),
-            false => self.park(format!("not undone: {}", failed.join(", "))),
+            false => self.park(&format!("not undone: {}", failed.join(", "))),
         }
     }
 
-    /// Returns the command that undoes a step.
+    /// Returns the command that undoes a step, or `None` if nothing can undo it.
     fn undo_of(&self, name: &str) -> Option<Command> {
         let reason = self.saga(|saga| saga.reason.clone())??;
-        if name == STEP_ZERO {
+        let (stream, command, undone) = if name == STEP_ZERO {
             let meta = &self.trigger.meta;
-            let (stream, undone) = (self.trigger.stream.clone(), meta.command_id.clone());
-            return Some(self.sender.undo(name, stream, meta.command.clone(), undone, reason));
-        }
-        let action = self.saga(|saga| saga.action(name).cloned())??;
-        let undone = CommandId::of_step(&self.handle.id, name);
-        Some(self.sender.undo(name, action.stream, action.command.into(), undone, reason))
+            (self.trigger.stream.clone(), meta.command.clone(), meta.command_id.clone())
+        } else {
+            let action = self.saga(|saga| saga.action(name).cloned())??;
+            (action.stream, action.command.into(), CommandId::of_step(&self.handle.id, name))
+        };
+        let compensable = self.is_compensable(&stream, &command);
+        compensable.then(|| self.sender.undo(name, stream, command, undone, reason))
+    }
+
+    /// Returns false if a command has no compensation: it is an undo itself, or its service says so.
+    fn is_compensable(&self, stream: &StreamId, command: &CommandName) -> bool {
+        let deployed = self.inner.deps.components.current();
+        let owner = deployed.owner(stream.aggregate());
+        let known = owner.and_then(|owner| owner.manifest().command(stream.aggregate(), command.as_str()));
+        // The undo of a command that is not deployed is sent: the command may come back, or the undo fails
+        // and says why.
+        !command.as_str().ends_with(UNDO) && known.is_none_or(|known| known.compensable)
     }
 }
 
-/// Appends the entry that `decide` makes from the saga and the version of its journal. The saga does not run:
-/// it is claimed.
+/// Parks a saga whose run has ended with an error that stays. Returns its status then.
+pub(super) async fn park(
+    inner: &Inner,
+    handle: &SagaHandle,
+    error: &RunError,
+) -> Result<SagaStatus, RunError> {
+    let trigger = trigger(inner, handle).await?;
+    let mut record = Record::open(&inner.deps, &handle.id, &trigger, actor(&handle.id)).await?;
+    let saga = record.saga().ok_or(RecordError::NoEntries)?;
+    if !inner.deps.cluster.owns(handle.id.as_str(), saga.runner.as_ref()) {
+        return Err(Relinquished.into());
+    }
+    if !saga.state.settled() {
+        record.write(&[Entry::parked(&Chain(error).to_string())])?;
+        written(record.take_appending()).await?;
+    }
+    let saga = record.saga().ok_or(RecordError::NoEntries)?;
+    Ok(SagaStatus::of(&handle.id, saga))
+}
+
+/// Appends the entries that `decide` makes from the saga and the version of its journal. The saga does not
+/// run: it is claimed or active.
 pub(super) async fn act<E>(
     inner: &Inner,
     handle: &SagaHandle,
     actor: Actor,
-    decide: impl FnOnce(Option<&Saga>, Version) -> Result<Entry, E>,
+    decide: impl FnOnce(Option<&Saga>, Version) -> Result<Vec<Entry>, E>,
 ) -> Result<Result<(), E>, RunError> {
     let trigger = trigger(inner, handle).await?;
     let mut record = Record::open(&inner.deps, &handle.id, &trigger, actor).await?;
     match decide(record.saga(), record.version()) {
-        Ok(entry) => {
-            record.write(&[entry])?;
+        Ok(entries) => {
+            record.write(&entries)?;
             written(record.take_appending()).await?;
             Ok(Ok(()))
         }

@@ -12,6 +12,7 @@ use super::index::SagaHandle;
 use super::inner::Inner;
 use super::record::actor;
 use super::retry::Phase;
+use super::verdict::Failure;
 use crate::aggregate::{Accepted, CommandError};
 use crate::clock::{Stopwatch, millis};
 use crate::cluster::Lease;
@@ -23,8 +24,8 @@ use crate::model::{
 };
 use crate::runtime::{AskFailure, Request, Step};
 
-/// The characters of a fault's cause that the journal keeps: enough for the message of a panic.
-const MAX_CAUSE: usize = 300;
+/// The characters of an error that the journal keeps: enough for the message of a panic.
+const MAX_CAUSE: usize = 400;
 /// The longest wait between attempts that the host itself holds up, as it may for all of its sagas at once:
 /// they resume this late at most when it has recovered.
 const LONGEST_HELD: Duration = Duration::from_secs(1);
@@ -46,8 +47,8 @@ pub(super) enum StepResult<T> {
 /// The result of one attempt.
 enum Attempt<T> {
     Over(StepResult<T>),
-    /// The host, and not the step, failed: the failure does not count.
-    Held(String),
+    /// There was no answer. The text is the error, as a part of a sentence.
+    Failed(Failure, String),
 }
 
 /// Sends in the name of one saga.
@@ -115,20 +116,15 @@ impl Sender {
             Err(CommandError::Rejected(rejection)) if phase == Phase::BeforePivot => {
                 Attempt::Over(StepResult::Rejected(rejection))
             }
-            Err(CommandError::ShuttingDown) => return Err(Relinquished),
             Err(CommandError::Append(AppendError::Unfounded)) => {
                 // The journal in the log is behind this run, which begins again with the journal.
                 self.inner.roster().lose(&self.id);
                 return Err(Relinquished);
             }
-            Err(error @ (CommandError::Busy { .. } | CommandError::Append(_) | CommandError::Read(_))) => {
-                Attempt::Held(Chain(&error).to_string())
-            }
-            Err(CommandError::Fault(fault)) => {
-                let cause: String = fault.cause().chars().take(MAX_CAUSE).collect();
-                Attempt::Over(StepResult::Failed(format!("{fault}: {cause}")))
-            }
-            Err(error) => Attempt::Over(StepResult::Failed(error.to_string())),
+            Err(error) => match Failure::of(&error) {
+                Failure::Stopping => return Err(Relinquished),
+                failure => Attempt::Failed(failure, sentence(&error)),
+            },
         })
     }
 
@@ -142,11 +138,11 @@ impl Sender {
         let asked = self.persist(name, phase, |_| {
             let answer = self.inner.deps.ask.ask(request.clone(), 1);
             async move {
-                Ok(Attempt::Over(match answer.await {
-                    Ok(answer) => StepResult::Accepted(answer),
-                    Err(AskFailure::Rejected(rejection)) => StepResult::Rejected(rejection),
-                    Err(AskFailure::Unavailable(why)) => StepResult::Failed(why),
-                }))
+                Ok(match answer.await {
+                    Ok(answer) => Attempt::Over(StepResult::Accepted(answer)),
+                    Err(AskFailure::Rejected(rejection)) => Attempt::Over(StepResult::Rejected(rejection)),
+                    Err(AskFailure::Unavailable(why)) => Attempt::Failed(Failure::Attempt, why),
+                })
             }
             .boxed()
         });
@@ -166,18 +162,18 @@ impl Sender {
         loop {
             self.inner.check_ownership(&self.id, self.lease)?;
             attempts += 1;
-            let (counts, error) = match attempt(attempts).await? {
-                Attempt::Over(StepResult::Failed(error)) => (true, error),
-                Attempt::Held(error) => (false, error),
+            let (failure, error) = match attempt(attempts).await? {
+                Attempt::Failed(failure, error) => (failure, error),
                 Attempt::Over(result) => return Ok((result, stats(attempts, started))),
             };
+            let counts = failure != Failure::Passing;
             failures += u32::from(counts);
             held = if counts { 0 } else { held + 1 };
             tracing::warn!(
                 saga = %self.id, name = %self.saga, step = name, attempts, error,
                 "an attempt of a step failed; it is retried as long as the limits allow"
             );
-            if failures >= retry.attempts {
+            if failure == Failure::Final || failures >= retry.attempts {
                 return Ok((StepResult::Failed(error), stats(attempts, started)));
             }
             metrics::counter!("kontor_saga_retries_total", "saga" => self.saga.to_string()).increment(1);
@@ -224,6 +220,15 @@ impl Sender {
             journal: Some(self.journal),
         }
     }
+}
+
+/// Returns an error as a part of a sentence for the journal.
+fn sentence(error: &CommandError) -> String {
+    let text = match error {
+        CommandError::Fault(fault) => format!("{fault}: {}", fault.cause()),
+        error => Chain(error).to_string(),
+    };
+    text.chars().take(MAX_CAUSE).collect()
 }
 
 fn stats(attempts: u32, started: Stopwatch) -> AttemptStats {

@@ -45,6 +45,10 @@ pub struct Timeline {
     /// The reason why it is parked, was parked when an operator resolved it, or cannot run at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// True if it is parked because its code is at fault: it continues once a component that mends it is
+    /// deployed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_fault: bool,
     /// Set if it is parked because its replay diverged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Divergence>,
@@ -52,7 +56,7 @@ pub struct Timeline {
     pub failed: Vec<String>,
     /// Step zero first, the others in the order in which they were answered.
     pub steps: Vec<Step>,
-    /// The acts of operators, oldest first.
+    /// The acts of operators, oldest first, and the retries that follow from a deployment.
     pub acts: Vec<Acted>,
 }
 
@@ -176,6 +180,8 @@ pub enum UndoOutcome {
     Failed,
     /// An operator has skipped it.
     Skipped,
+    /// The step's command has no compensation: its effect, if it had one, stays.
+    NotCompensable,
 }
 
 /// The attempts that led to the outcome of a step or an undo.
@@ -204,7 +210,7 @@ pub struct Course {
 pub struct Acted {
     /// The time of the act.
     pub time: Time,
-    /// The operator's name.
+    /// The operator's name; that of the saga if it continues by itself after a deployment.
     pub actor: Actor,
     /// The kind of the act.
     pub act: ActName,
@@ -273,6 +279,7 @@ impl Timeline {
             ended: None,
             reason: None,
             why: None,
+            by_fault: false,
             divergence: None,
             failed: Vec::new(),
             steps: vec![Step::new(
@@ -316,12 +323,17 @@ impl Timeline {
             Entry::Undone { name, effort } => {
                 self.undone(&name, UndoOutcome::Done, Course::of(effort, time));
             }
+            Entry::NotUndone { name } => {
+                self.undone(&name, UndoOutcome::NotCompensable, Course::at(time));
+            }
             Entry::UndoFailed { name, error, effort } => {
                 let course = Course { error: Some(error), ..Course::of(effort, time) };
                 self.undone(&name, UndoOutcome::Failed, course);
             }
             Entry::Unwinding { reason } => self.reason = Some(reason),
-            Entry::Parked { why, divergence } => (self.why, self.divergence) = (Some(why), divergence),
+            Entry::Parked { why, divergence, by_fault } => {
+                (self.why, self.divergence, self.by_fault) = (Some(why), divergence, by_fault);
+            }
             // The timeline has only the last component and host.
             Entry::Moved { .. } | Entry::Taken { .. } => {}
             Entry::Resumed {} => self.act(ActName::Retry, time, actor, None, None),
@@ -377,7 +389,7 @@ impl Timeline {
 
     fn act(&mut self, act: ActName, time: Time, actor: &Actor, step: Option<String>, reason: Option<String>) {
         if act != ActName::Resolve {
-            (self.why, self.divergence) = (None, None);
+            (self.why, self.divergence, self.by_fault) = (None, None, false);
         }
         self.acts.push(Acted { time, actor: actor.clone(), act, step, reason });
     }

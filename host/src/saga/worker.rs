@@ -8,9 +8,11 @@ use tracing::Instrument as _;
 use super::index::{Change, SagaHandle};
 use super::inner::Inner;
 use super::journal::SagaState;
+use super::record::actor;
 use super::roster::{Rest, Wake};
 use super::runner::{self, RunError};
 use super::sender::Relinquished;
+use super::verdict::Verdict;
 use super::{LOG_PAUSE, SagaStatus};
 use crate::error::Chain;
 use crate::model::{Recorded, SagaId};
@@ -52,48 +54,80 @@ impl Inner {
         mut new: Option<Recorded>,
         _place: OwnedSemaphorePermit,
     ) {
-        let SagaHandle { id, name, .. } = &*handle;
         loop {
-            self.roster().begin(id);
+            self.roster().begin(&handle.id);
             match runner::run(&self, &handle, new.take()).await {
-                Ok(status) if status.state.settled() => {
-                    self.roster().remove(id);
-                    return self.report(&status);
-                }
-                Ok(_) | Err(RunError::Relinquished(_)) => {
-                    if self.roster().rest(id) == Rest::Asleep {
-                        return;
-                    }
-                }
-                Err(error) if error.is_overtaken() => {
-                    tracing::debug!(
-                        saga = %id, error = %Chain(&error),
-                        "another host wrote to the journal first; reading it again"
-                    );
-                }
-                Err(error) if error.is_transient() => {
-                    tracing::error!(
-                        saga = %id, %name, error = %Chain(&error),
-                        "cannot use the saga's journal; trying again"
-                    );
-                    if self.pause(LOG_PAUSE).await.is_err() {
-                        return self.roster().remove(id);
-                    }
-                }
-                Err(error) => {
-                    self.note_stuck(id, &error).await;
-                    tracing::error!(
-                        saga = %id, %name, error = %Chain(&error),
-                        "cannot run saga; it resumes after the next restart"
-                    );
-                    return self.roster().remove(id);
-                }
+                Ok(status) => match self.rest(&handle, &status).await {
+                    Rest::LookAgain => {}
+                    Rest::Asleep => return,
+                },
+                Err(error) => match self.recover(&handle, &error).await {
+                    Rest::LookAgain => {}
+                    Rest::Asleep => return,
+                },
             }
         }
     }
 
-    /// Writes to the index why a saga cannot run, which its journal cannot say. The next start of the host
-    /// runs it again.
+    /// Ends a run without an error, unless there is something left to do.
+    async fn rest(self: &Arc<Self>, handle: &Arc<SagaHandle>, status: &SagaStatus) -> Rest {
+        if !status.state.settled() {
+            return self.roster().rest(&handle.id);
+        }
+        // Its service may have got another component since it started.
+        if status.state == SagaState::Parked && self.mend(handle, actor(&handle.id)).await {
+            return Rest::LookAgain;
+        }
+        self.roster().remove(&handle.id);
+        self.report(status);
+        Rest::Asleep
+    }
+
+    /// Draws the consequence of an error that has ended a run.
+    async fn recover(self: &Arc<Self>, handle: &Arc<SagaHandle>, error: &RunError) -> Rest {
+        let SagaHandle { id, name, .. } = &**handle;
+        let (verdict, parked) = match Verdict::of(error) {
+            Verdict::Park => match runner::park(self, handle, error).await {
+                Ok(status) => (Verdict::Park, Some(status)),
+                Err(parking) => (Verdict::of_parking(&parking), None),
+            },
+            verdict => (verdict, None),
+        };
+        let cause = Chain(error).to_string();
+        match (verdict, parked) {
+            (Verdict::Relinquish, _) => return self.roster().rest(id),
+            (Verdict::Park, Some(status)) => return self.rest(handle, &status).await,
+            (Verdict::ReadAgain, _) => {
+                tracing::debug!(
+                    saga = %id, error = cause,
+                    "another host wrote to the journal first; reading it again"
+                );
+            }
+            (Verdict::Passing, _) => {
+                tracing::error!(
+                    saga = %id, %name, error = cause,
+                    "cannot use the saga's journal; trying again"
+                );
+                if self.pause(LOG_PAUSE).await.is_err() {
+                    self.roster().remove(id);
+                    return Rest::Asleep;
+                }
+            }
+            (Verdict::Park | Verdict::Stuck, _) => {
+                self.note_stuck(id, error).await;
+                tracing::error!(
+                    saga = %id, %name, error = cause,
+                    "saga is stuck; it is tried again after the next deployment"
+                );
+                self.roster().remove(id);
+                return Rest::Asleep;
+            }
+        }
+        Rest::LookAgain
+    }
+
+    /// Writes to the index why a saga cannot run, which its journal cannot say. A deployment or a start of
+    /// the host runs it again.
     async fn note_stuck(&self, id: &SagaId, error: &RunError) {
         let stuck = Change::Stuck { id: id.clone(), why: Chain(error).to_string() };
         let position = *self.followed.borrow();

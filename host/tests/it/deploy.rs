@@ -209,6 +209,39 @@ fn open_sagas_move_over_if_they_go_the_same_way_and_stay_where_they_are_if_not()
 }
 
 #[test]
+fn a_saga_whose_code_is_at_fault_says_why_and_continues_after_a_deployment_that_mends_it() {
+    let configuration = |tame: bool| format!("[services.unruly]\ntame = {tame}\n");
+    let older = fixture("unruly");
+    let newer = rebuilt(older.clone());
+    let (site, _plugins) = site(&[("unruly", older)], &configuration(false));
+    let host = site.start();
+    let stumbler = begun(&host, "stumble", &json!({"over": "panic"}), "parked");
+    let why = "unruly trapped in run stumble: a stone lies in the way";
+    let shown = |host: &Host, arguments: &[&str]| {
+        ended(&mut kontor(&[arguments, &["--host", host.url()]].concat())).stdout
+    };
+    let text = shown(&host, &["saga", "show", &stumbler]);
+    assert!(text.contains(&format!("parked   {why}\n")), "{text}");
+    assert!(text.contains("It continues once a version that mends it is deployed."), "{text}");
+    let text = shown(&host, &["sagas", "--state", "parked"]);
+    assert!(text.contains(why), "{text}");
+    assert!(host.stop().success());
+
+    // The same component stumbles no more, but nobody knows that.
+    site.configure(&configuration(true));
+    let host = site.start();
+    assert_eq!(timeline(&host, &stumbler)["state"], "parked");
+    let report = host.deploy(&newer, "").ok();
+    assert_eq!(gate(&report, "sagas")["findings"], json!([format!("stumble {stumbler} moves")]));
+    let status = host.get_with(&format!("/sagas/{stumbler}"), &[SAGA_END]).ok();
+    assert_eq!(status["state"], "completed", "{status}");
+    let timeline = timeline(&host, &stumbler);
+    assert_eq!(timeline["digest"], json!(digest_of(&newer)));
+    let act = json!([timeline["acts"][0]["act"], timeline["acts"][0]["actor"]]);
+    assert_eq!(act, json!(["retry", format!("saga:{stumbler}")]));
+}
+
+#[test]
 fn open_sagas_come_back_from_a_version_that_is_taken_back() {
     let older = fixture("unruly");
     let (site, _plugins) = site(&[("unruly", older.clone())], "");

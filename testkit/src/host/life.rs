@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kontor::log::{Append, Appending, EmbeddedLog, EventLog, Footing, ReadError};
+use kontor::log::{Append, AppendError, Appending, EmbeddedLog, EventLog, Footing, ReadError};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
@@ -36,6 +36,8 @@ pub(super) struct MortalLog {
     pub(super) log: Arc<EmbeddedLog>,
     pub(super) life: Arc<Life>,
     pub(super) order: Order,
+    /// The maximum size of an append, in bytes of payload.
+    pub(super) largest_append: usize,
 }
 
 /// The order in which a log takes appends to several streams.
@@ -52,6 +54,11 @@ pub(crate) enum Order {
 #[async_trait]
 impl EventLog for MortalLog {
     fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending {
+        let sizes = batch.iter().flat_map(|append| &append.events).map(|event| event.payload.as_str().len());
+        if sizes.sum::<usize>() > self.largest_append {
+            let source: Box<dyn std::error::Error + Send + Sync> = "the log of this test is small".into();
+            return Box::pin(std::future::ready(Err(AppendError::TooLarge(source.into()))));
+        }
         let journal = batch.iter().all(|append| append.stream.aggregate() == "saga");
         let (log, life) = (self.log.clone(), self.life.clone());
         let append = move || if life.is_over() { Box::pin(pending()) } else { log.append_on(footing, batch) };

@@ -65,6 +65,8 @@ pub struct Site {
     data: Arc<TempDir>,
     clock: Arc<TestClock>,
     order: Order,
+    /// The maximum size of an append, in bytes of payload.
+    largest_append: usize,
 }
 
 /// A running host. It is killed when dropped.
@@ -106,12 +108,22 @@ impl Site {
     /// A site whose log takes appends in this order.
     pub(crate) fn with(order: Order) -> Self {
         let data = tempfile::tempdir().expect("a directory for the host's data");
-        Self { data: Arc::new(data), clock: Arc::new(TestClock::new(START_MS)), order }
+        Self {
+            data: Arc::new(data),
+            clock: Arc::new(TestClock::new(START_MS)),
+            order,
+            largest_append: usize::MAX,
+        }
+    }
+
+    /// Limits the appends that the log takes, as a message of a shared log does. `bytes`: of payload.
+    pub fn with_largest_append(self, bytes: usize) -> Self {
+        Self { largest_append: bytes, ..self }
     }
 
     /// Returns a copy of this site. No host may be running on it.
     pub(crate) fn copy(&self) -> Self {
-        let copy = Self::with(self.order);
+        let copy = Self { largest_append: self.largest_append, ..Self::with(self.order) };
         copy_dir(self.data(), copy.data()).expect("a copy of the host's data");
         copy
     }
@@ -155,7 +167,12 @@ impl Site {
         let log = Arc::new(EmbeddedLog::open(data).expect("a log"));
         let registry = Registry::default();
         deploy(&registry, &*log, services).await;
-        let log: Arc<dyn EventLog> = Arc::new(MortalLog { log, life: life.clone(), order: self.order });
+        let log: Arc<dyn EventLog> = Arc::new(MortalLog {
+            log,
+            life: life.clone(),
+            order: self.order,
+            largest_append: self.largest_append,
+        });
         let store = Store::open(data).unwrap();
         services.files.iter().for_each(|wasm| store.keep(wasm).expect("a component that is kept"));
         let registry = Arc::new(registry);

@@ -12,6 +12,7 @@ mod log;
 mod log_killed;
 mod queries;
 mod read_versions;
+mod saga_faults;
 mod saga_recovery;
 mod saga_time;
 mod service;

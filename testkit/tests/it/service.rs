@@ -196,7 +196,17 @@ fn a_saga_goes_the_way_that_the_test_says() {
 fn a_saga_that_cannot_be_performed_so_says_why() {
     let unruly = unruly();
     let leap = || event("leap-begun", json!({}));
-    let table: [(&[&str], &dyn Fn()); 7] = [
+    let table: [(&[&str], &dyn Fn()); 9] = [
+        (
+            &["stumble: it is not completed", "unruly trapped in run stumble: a stone lies in the way"],
+            &|| {
+                let stumbled = event("stumbled", json!({"over": "panic"}));
+                unruly.saga("stumble").on("beast", "b1", stumbled).then_completed();
+            },
+        ),
+        (&["mumble: it is not completed", "missing field `words`"], &|| {
+            unruly.saga("mumble").on("beast", "b1", event("mumbling-begun", json!({}))).then_completed();
+        }),
         (&[r#"the manifest of unruly does not name the saga "fly""#], &|| {
             drop(unruly.saga("fly").on("beast", "b1", leap()));
         }),

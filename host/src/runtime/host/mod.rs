@@ -14,6 +14,6 @@ pub use http::{
 pub(crate) use http::{HttpAccess, HttpCall, HttpHooks, grant_to_add};
 pub(crate) use read_model::{Guarded, ReadSession};
 pub use services::{Ask, AskFailure, Request};
-pub use steps::{Action, Awaited, Halt, Outcome, Step, Steps};
+pub use steps::{Action, Awaited, Halt, Outcome, STEP_ZERO, Step, Steps};
 
 impl crate::runtime::bindings::types::Host for crate::runtime::call::Caller<'_> {}

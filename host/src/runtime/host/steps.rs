@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::services::Request;
-use crate::model::{Json, NewEvent, Recorded, Rejection, StreamId, Version};
+use crate::model::{Json, Recorded, Rejection, StreamId, Version};
 use crate::runtime::bindings::steps::{self, Host};
 use crate::runtime::bindings::{json, services, types};
 use crate::runtime::call::{Caller, Denied};
@@ -13,6 +13,12 @@ use crate::runtime::call::{Caller, Denied};
 const MAX_STEPS_AT_ONCE: usize = 256;
 /// The maximum length of a step's name. Names are part of command ids.
 const MAX_NAME_BYTES: usize = 200;
+/// The maximum size of a step's command, of a query and of a wait. A journal keeps them, and a message of a
+/// shared log has room for 1 MiB: four times as much, for an entry may show two of them.
+const MAX_ASKED_BYTES: usize = 256 << 10;
+
+/// The name of step zero: the command that caused the saga's trigger. No step of a run has it.
+pub const STEP_ZERO: &str = "trigger";
 
 /// A command that a saga sends, under a name that is unique in the saga.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,9 +45,7 @@ pub struct Action {
 pub struct Outcome {
     /// The aggregate's version after the command.
     pub version: Version,
-    /// The events of the command, oldest first.
-    pub events: Vec<NewEvent>,
-    /// The aggregate's view after the command; `None` if it has none.
+    /// The aggregate's view after the command; `None` if it has none, or one that is too large for a journal.
     pub view: Option<Json>,
 }
 
@@ -52,6 +56,8 @@ pub struct Awaited {
     pub stream: StreamId,
     /// The names of the events.
     pub events: Vec<String>,
+    /// Only an event after this version counts.
+    pub after: Option<Version>,
 }
 
 /// The error that ends a run which must not continue. The implementation of [`Steps`] keeps the reason.
@@ -122,6 +128,8 @@ impl Host for Caller<'_> {
         request: services::Request,
     ) -> wasmtime::Result<Result<String, types::Rejection>> {
         check_name(&name)?;
+        let bytes = request.service.len() + request.query.len() + request.arguments.len();
+        check_size("a query of a saga", bytes)?;
         let request = self.identity("steps.query")?.permitted(request)?;
         let answer = self.driver()?.query(name, request).await.map_err(wasmtime::Error::new)?;
         Ok(answer
@@ -141,22 +149,35 @@ impl Host for Caller<'_> {
         timeout_ms: u64,
     ) -> wasmtime::Result<Option<types::RecordedEvent>> {
         check_name(&name)?;
+        check_size("the awaited events", awaited.events.iter().map(|name| name.len() + 1).sum())?;
         let stream = StreamId::new(&awaited.aggregate, &awaited.id).map_err(Denied::from)?;
-        let awaited = Awaited { stream, events: awaited.events };
+        let after = awaited.after.map(Version::new);
+        let awaited = Awaited { stream, events: awaited.events, after };
         let event = self.driver()?.wait_for(name, awaited, timeout_ms).await.map_err(wasmtime::Error::new)?;
         Ok(event.as_ref().map(types::RecordedEvent::from))
     }
 }
 
 fn check_name(name: &str) -> Result<(), Denied> {
-    if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains('/') {
+    let sound = !name.is_empty() && name.len() <= MAX_NAME_BYTES;
+    if !sound || name == STEP_ZERO || name.contains(|char: char| char == '/' || char.is_control()) {
         return Err(Denied::StepName { name: name.to_owned(), max_bytes: MAX_NAME_BYTES });
     }
     Ok(())
 }
 
+/// Checks the size of something that the journal is to keep. `item`: its name in the message.
+fn check_size(item: &'static str, bytes: usize) -> Result<(), Denied> {
+    match bytes > MAX_ASKED_BYTES {
+        true => Err(Denied::TooLarge { item, bytes, limit: MAX_ASKED_BYTES }),
+        false => Ok(()),
+    }
+}
+
 fn host_step(step: steps::Action) -> Result<Step, Denied> {
     check_name(&step.name)?;
+    let bytes = step.aggregate.len() + step.id.len() + step.command.len() + step.payload.len();
+    check_size("the command of a step", bytes)?;
     let action = Action {
         stream: StreamId::new(&step.aggregate, &step.id)?,
         command: step.command,
@@ -167,13 +188,8 @@ fn host_step(step: steps::Action) -> Result<Step, Denied> {
 
 fn guest_answer(answer: Result<Outcome, Rejection>) -> Result<steps::Outcome, types::Rejection> {
     let outcome = answer.map_err(|rejection| types::Rejection::from(&rejection))?;
-    let event = |event: NewEvent| types::Event {
-        name: event.name.as_str().to_owned(),
-        payload: event.payload.as_str().to_owned(),
-    };
     Ok(steps::Outcome {
         version: outcome.version.get(),
-        events: outcome.events.into_iter().map(event).collect(),
         view: outcome.view.map(|view| view.as_str().to_owned()),
     })
 }

@@ -3,7 +3,7 @@ use strum::VariantNames as _;
 
 use super::super::entry::{AttemptStats, Trigger};
 use super::*;
-use crate::model::{NewEvent, StreamId, event_of, variant_of};
+use crate::model::{StreamId, event_of, variant_of};
 
 const STATS: AttemptStats = AttemptStats { attempts: 1, took_ms: 2 };
 
@@ -23,7 +23,7 @@ fn started() -> Entry {
 }
 
 fn done(name: &str) -> Entry {
-    let outcome = Outcome { version: Version::new(1), events: Vec::new(), view: None };
+    let outcome = Outcome { version: Version::new(1), view: None };
     Entry::StepDone { name: name.to_owned(), action: action(), outcome, effort: STATS }
 }
 
@@ -38,7 +38,7 @@ fn failed(name: &str) -> Entry {
 }
 
 fn pivoted(name: &str) -> Entry {
-    let outcome = Outcome { version: Version::new(1), events: Vec::new(), view: None };
+    let outcome = Outcome { version: Version::new(1), view: None };
     Entry::Pivoted { name: name.to_owned(), action: action(), outcome, effort: STATS }
 }
 
@@ -68,7 +68,7 @@ fn undo_failed(name: &str) -> Entry {
 }
 
 fn parked() -> Entry {
-    Entry::Parked { why: "why".to_owned(), divergence: None }
+    Entry::parked("why")
 }
 
 fn skipped(name: &str) -> Entry {
@@ -100,6 +100,7 @@ fn every_entry() -> Vec<Entry> {
         awoken("a"),
         unwinding(),
         undone("a"),
+        Entry::NotUndone { name: "a".to_owned() },
         undo_failed("a"),
         parked(),
         Entry::Taken { node: "other".into() },
@@ -146,18 +147,18 @@ fn every_entry_in_every_state() {
         ("failed", vec![started(), failed("a")], running.clone()),
         ("pivoted", vec![started(), a.clone(), pivoted("p")], completing(&STEPS)),
         ("failed after the pivot", vec![started(), pivoted("p"), failed("a")], STEPS.to_vec()),
-        ("waiting", vec![started(), waiting("a")], vec!["awoken", "taken", "moved"]),
-        ("waiting for another", vec![started(), waiting("b")], vec!["taken", "moved"]),
+        ("waiting", vec![started(), waiting("a")], vec!["awoken", "parked", "taken", "moved"]),
+        ("waiting for another", vec![started(), waiting("b")], vec!["parked", "taken", "moved"]),
         ("awoken", vec![started(), waiting("a"), awoken("a")], completing(&running)),
         (
             "unwinding",
             vec![started(), a.clone(), unwinding()],
-            vec!["undone", "undo-failed", "parked", "taken"],
+            vec!["undone", "not-undone", "undo-failed", "parked", "taken"],
         ),
         (
             "undo failed",
             vec![started(), a.clone(), unwinding(), undo_failed("a")],
-            vec!["undone", "undo-failed", "parked", "taken"],
+            vec!["undone", "not-undone", "undo-failed", "parked", "taken"],
         ),
         ("all undone", all_undone.clone(), vec!["compensated", "parked", "taken"]),
         ("parked", vec![started(), a.clone(), parked()], vec!["resumed", "resolved", "taken", "moved"]),
@@ -221,6 +222,35 @@ fn a_parked_saga_goes_on_where_it_was() {
     let resumed = [&back[..], &[Entry::Resumed {}]].concat();
     assert_eq!(fold(&resumed).unwrap().state, SagaState::Unwinding);
     assert_eq!(to_undo(&resumed), ["a"]);
+    let asleep = [started(), waiting("a"), parked(), Entry::Resumed {}];
+    assert_eq!(fold(&asleep).unwrap().state, SagaState::Waiting);
+}
+
+#[test]
+fn a_saga_parked_by_a_fault_is_mendable_until_it_resumes() {
+    let by_fault = Entry::parked_by_fault("why");
+    let mendable = |entries: &[Entry]| fold(entries).unwrap().is_mendable();
+    assert!(mendable(&[started(), by_fault.clone()]));
+    assert!(!mendable(&[started(), parked()]));
+    assert!(!mendable(&[started(), by_fault.clone(), Entry::Resumed {}]));
+    assert!(!mendable(&[started(), by_fault, Entry::Resumed {}, parked()]));
+}
+
+/// A journal of an older host has events in its outcomes, and may say undone where nothing was to undo.
+#[test]
+fn the_entries_of_an_older_host_are_read() {
+    let action = r#""action":{"stream":"product/p1","command":"reserve","payload":{}}"#;
+    let outcome = r#""outcome":{"version":1,"events":[{"name":"stock-reserved","payload":{}}],"view":null}"#;
+    let effort = r#""effort":{"attempts":1,"took_ms":2}"#;
+    let wait = r#"{"event":{"stream":"payment/o1","events":["paid"],"timeout_ms":9}}"#;
+    for (name, payload) in [
+        ("step-done", format!(r#"{{"name":"a",{action},{outcome},{effort}}}"#)),
+        ("waiting", format!(r#"{{"name":"w","wait":{wait},"until_ms":7}}"#)),
+        ("parked", r#"{"why":"why"}"#.to_owned()),
+    ] {
+        let entry = variant_of::<Entry>(name, &Json::parse(payload).unwrap());
+        assert!(entry.is_ok(), "{name}: {entry:?}");
+    }
 }
 
 #[test]
@@ -245,16 +275,16 @@ fn entries_survive_the_log() {
 /// The JSON texts of a journal are read by every later version of the host.
 #[test]
 fn the_stored_form_of_an_entry_does_not_change() {
-    let event = NewEvent { name: "stock-reserved".into(), payload: Json::empty_object() };
-    let outcome = Outcome { version: Version::new(3), events: vec![event], view: Some(Json::empty_object()) };
+    let outcome = Outcome { version: Version::new(3), view: Some(Json::empty_object()) };
     let step = Entry::StepDone { name: "a".to_owned(), action: action(), outcome, effort: STATS };
     let stream = StreamId::new("payment", "o1").unwrap();
-    let wait = Wait::Event { stream, events: vec!["payment-authorized".to_owned()], timeout_ms: 9 };
+    let events = vec!["payment-authorized".to_owned()];
+    let wait = Wait::Event { stream, events, timeout_ms: 9, after: None };
     let wait = Entry::Waiting { name: "w".to_owned(), wait, until_ms: 7 };
     let reserve = r#""action":{"stream":"product/p1","command":"reserve","payload":{}}"#;
     let effort = r#""effort":{"attempts":1,"took_ms":2}"#;
     let no = r#"{"code":"no","message":"No."}"#;
-    let done = r#""outcome":{"version":3,"events":[{"name":"stock-reserved","payload":{}}],"view":{}}"#;
+    let done = r#""outcome":{"version":3,"view":{}}"#;
     let request = r#""request":{"service":"s","query":"q","arguments":{}}"#;
     let event = r#"{"event":{"stream":"payment/o1","events":["payment-authorized"],"timeout_ms":9}}"#;
     for (entry, name, payload) in [
@@ -267,6 +297,7 @@ fn the_stored_form_of_an_entry_does_not_change() {
         ),
         (wait, "waiting", format!(r#"{{"name":"w","wait":{event},"until_ms":7}}"#)),
         (parked(), "parked", r#"{"why":"why"}"#.to_owned()),
+        (Entry::parked_by_fault("why"), "parked", r#"{"why":"why","by_fault":true}"#.to_owned()),
         (Entry::Resumed {}, "resumed", "{}".to_owned()),
     ] {
         let event = event_of(&entry).unwrap();

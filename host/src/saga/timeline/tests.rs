@@ -247,6 +247,29 @@ fn a_divergence_shows_both_sides_until_it_is_retried() {
 }
 
 #[test]
+fn a_saga_parked_by_a_fault_says_so_until_it_continues() {
+    let by_fault = vec![started(), ("parked", json!({"why": "order trapped", "by_fault": true}))];
+    assert_eq!(timeline(&by_fault)["by_fault"], true);
+    let moved = ("moved", json!({"digest": "11".repeat(32)}));
+    let again = timeline(&[by_fault, vec![moved, ("resumed", json!({}))]].concat());
+    assert_eq!((again.get("by_fault"), again.get("why"), &again["state"]), (None, None, &json!("running")));
+}
+
+#[test]
+fn a_step_without_a_compensation_is_not_shown_as_undone() {
+    let shown = timeline(&[
+        started(),
+        done("a"),
+        ("unwinding", json!({"reason": no()})),
+        ("not-undone", json!({"name": "a"})),
+        undo("undone", "trigger", json!({})),
+        ("compensated", json!({})),
+    ]);
+    assert_eq!(course(&shown), ["trigger step done done", "a step done not-compensable"]);
+    assert_eq!(shown["steps"][1]["undo"].get("attempts"), None);
+}
+
+#[test]
 fn waits_say_for_what_and_how_they_ended() {
     let sleep = ("waiting", json!({"name": "s", "wait": {"sleep": {"duration_ms": 9}}, "until_ms": 5_000}));
     let event = json!({"event": {"stream": "payment/o1", "events": ["payment-authorized"], "timeout_ms": 9}});
