@@ -73,8 +73,8 @@ struct Pending {
 
 /// The effect of a decision.
 enum Effect {
-    /// Events are appended. The answer and the state hold once they are on disk.
-    Append { answer: Accepted, meta: Arc<Meta>, state: AggregateState },
+    /// Events are appended. The answer holds once they are on disk.
+    Append { answer: Accepted, meta: Arc<Meta> },
     /// Nothing is appended.
     WithoutAppend(Answer),
 }
@@ -364,9 +364,14 @@ impl Inner {
         let expected = state.version;
         let append = Append { stream: stream.clone(), expected, events: events.clone(), meta: meta.clone() };
         let footing = Footing { chain, stands_on: command.journal };
-        let appending = self.deps.log.append_on(footing, vec![append]);
         state.version = state.version.after(events.len());
         state.folded = after;
+        let committed = {
+            let (states, stream) = (self.deps.states.clone(), stream.clone());
+            let (due, state) = (state.take_due(), state.clone());
+            Box::new(move || states.committed(&stream, state, due))
+        };
+        let appending = self.deps.log.append_then(footing, vec![append], Some(committed));
         let answer = Accepted {
             saga: None,
             stream,
@@ -375,7 +380,7 @@ impl Inner {
             events,
             view: state.view().cloned(),
         };
-        (Effect::Append { answer, meta, state: state.clone() }, Some(appending))
+        (Effect::Append { answer, meta }, Some(appending))
     }
 
     /// Returns the effect of an answer that appends nothing. If other hosts append too, the log must confirm
@@ -412,12 +417,21 @@ impl Inner {
         let answer = Accepted {
             stream: command.stream.clone(),
             version: state.version,
-            position: *self.deps.log.head().borrow(),
+            position: Position::START,
             events: Vec::new(),
             view: state.view().cloned(),
             saga: None,
         };
         self.without_append(&command.stream, chain, state, Ok(answer))
+    }
+
+    /// Returns the answer to a command that changed nothing with the position that covers all that it was
+    /// decided on, which is on disk by now.
+    fn with_position(&self, answer: Accepted) -> Accepted {
+        match answer.events.is_empty() {
+            true => Accepted { position: *self.deps.log.head().borrow(), ..answer },
+            false => answer,
+        }
     }
 
     /// Returns the recorded answer to a command that was executed before.
@@ -456,14 +470,15 @@ impl Inner {
             return;
         };
         match (effect, result) {
-            (Effect::Append { answer, meta, state }, Some(Ok(Appended { position }))) => {
-                self.deps.states.keep(stream, state);
+            (Effect::Append { answer, meta }, Some(Ok(Appended { position }))) => {
                 let saga = self.saga_started((stream, position), &answer.events, &meta);
                 job.answer(Ok(Accepted { position, saga, ..answer }));
             }
             (Effect::Append { .. }, None) => job.answer(Err(CommandError::ShuttingDown)),
             (Effect::WithoutAppend(_), _) if chain != work.chain => work.retries.push_back(job),
-            (Effect::WithoutAppend(answer), None | Some(Ok(_))) => job.answer(answer),
+            (Effect::WithoutAppend(answer), None | Some(Ok(_))) => {
+                job.answer(answer.map(|answer| self.with_position(answer)));
+            }
             (_, Some(Err(error))) => {
                 work.ahead = None;
                 work.chain = AppendChain::new();

@@ -35,6 +35,15 @@ impl AggregateState {
         self.folded.as_ref().map(|folded| &folded.view)
     }
 
+    /// Returns whether a snapshot is due, and notes it as taken.
+    pub(crate) fn take_due(&mut self) -> bool {
+        let due = self.version >= self.snapshot_version.after(SNAPSHOT_EVERY);
+        if due {
+            self.snapshot_version = self.version;
+        }
+        due
+    }
+
     /// Returns the same state with the view that this component shows of it.
     pub(crate) async fn with_view_of(
         self,
@@ -197,12 +206,17 @@ impl StateCache {
         Ok(state)
     }
 
-    /// Caches a state that is on disk, and saves a snapshot when one is due.
-    pub(crate) fn keep(&self, stream: &StreamId, mut state: AggregateState) -> AggregateState {
-        if state.version >= state.snapshot_version.after(SNAPSHOT_EVERY)
-            && let Some(folded) = state.folded.clone()
-        {
-            state.snapshot_version = state.version;
+    /// Caches a state that is on disk, and saves a snapshot if one is due.
+    fn keep(&self, stream: &StreamId, mut state: AggregateState) -> AggregateState {
+        let due = state.take_due();
+        self.committed(stream, state.clone(), due);
+        state
+    }
+
+    /// Caches a state that has been committed, and saves a snapshot of it if that is `due`. Called before
+    /// anybody can read the commit, so that no reader finds an older state after it.
+    pub(crate) fn committed(&self, stream: &StreamId, state: AggregateState, due: bool) {
+        if due && let Some(folded) = state.folded.clone() {
             let (version, digest) = (state.version, state.digest);
             let snapshot = Snapshot { version, digest, state: folded.state, view: folded.view };
             self.snapshots.save(stream.clone(), snapshot);
@@ -217,10 +231,9 @@ impl StateCache {
             });
             if let EntryResult::Vacant(place) = newer {
                 // Err: the entry was removed meanwhile, so this state may be stale.
-                let _ = place.insert(state.clone());
+                let _ = place.insert(state);
             }
         }
-        state
     }
 
     /// Removes a state that may differ from the one on disk.

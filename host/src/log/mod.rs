@@ -207,6 +207,9 @@ pub struct ReadError(#[source] pub Arc<dyn std::error::Error + Send + Sync>);
 /// An append in progress. Resolves once its outcome is on disk. Dropping it does not change the outcome.
 pub type Appending = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
 
+/// A call when a batch is on disk. It must be short, and must not wait.
+pub type Committed = Box<dyn FnOnce() + Send>;
+
 /// The interface of a log.
 ///
 /// *Invariants*, checked for every implementation by the conformance suite of the testkit:
@@ -225,7 +228,13 @@ pub trait EventLog: Send + Sync {
     /// Appends to one or several streams, all or nothing. The append has its place in the order when this
     /// returns, not when the future is first polled, so a caller may append on top of an unacknowledged
     /// append in the same chain.
-    fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending;
+    fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending {
+        self.append_then(footing, batch, None)
+    }
+
+    /// Appends like [`EventLog::append_on`], and calls `committed` once the batch is on disk, before the
+    /// caller is answered. On a log that is not shared, that is before anybody can read the events too.
+    fn append_then(&self, footing: Footing, batch: Vec<Append>, committed: Option<Committed>) -> Appending;
 
     /// Appends on top of the earlier appends of a chain.
     fn append_in(&self, chain: AppendChain, batch: Vec<Append>) -> Appending {

@@ -4,6 +4,7 @@
 
 mod common;
 
+mod accidents;
 mod bad_input;
 mod cli;
 mod command_line;
@@ -19,6 +20,7 @@ mod gateway;
 mod hosts;
 mod killed;
 mod lifecycle;
+mod lineage;
 mod log_away;
 mod messages;
 mod nats;

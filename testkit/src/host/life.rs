@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kontor::log::{Append, AppendError, Appending, EmbeddedLog, EventLog, Footing, ReadError};
+use kontor::log::{Append, AppendError, Appending, Committed, EmbeddedLog, EventLog, Footing, ReadError};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
@@ -53,7 +53,7 @@ pub(crate) enum Order {
 
 #[async_trait]
 impl EventLog for MortalLog {
-    fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending {
+    fn append_then(&self, footing: Footing, batch: Vec<Append>, committed: Option<Committed>) -> Appending {
         let sizes = batch.iter().flat_map(|append| &append.events).map(|event| event.payload.as_str().len());
         if sizes.sum::<usize>() > self.largest_append {
             let source: Box<dyn std::error::Error + Send + Sync> = "the log of this test is small".into();
@@ -61,7 +61,10 @@ impl EventLog for MortalLog {
         }
         let journal = batch.iter().all(|append| append.stream.aggregate() == "saga");
         let (log, life) = (self.log.clone(), self.life.clone());
-        let append = move || if life.is_over() { Box::pin(pending()) } else { log.append_on(footing, batch) };
+        let append = move || match life.is_over() {
+            true => Box::pin(pending()),
+            false => log.append_then(footing, batch, committed),
+        };
         if self.order == Order::Any && journal {
             return Box::pin(async move { append().await });
         }

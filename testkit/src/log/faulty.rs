@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use kontor::log::{Append, AppendError, Appending, EventLog, Footing, ReadError};
+use kontor::log::{Append, AppendError, Appending, Committed, EventLog, Footing, ReadError};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
@@ -53,13 +53,13 @@ impl FaultyLog {
 
 #[async_trait]
 impl EventLog for FaultyLog {
-    fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending {
+    fn append_then(&self, footing: Footing, batch: Vec<Append>, committed: Option<Committed>) -> Appending {
         if self.works() {
-            return self.log.append_on(footing, batch);
+            return self.log.append_then(footing, batch, committed);
         }
         let written = match self.fault {
             Fault::BeforeWriting => None,
-            Fault::AfterWriting => Some(self.log.append_on(footing, batch)),
+            Fault::AfterWriting => Some(self.log.append_then(footing, batch, committed)),
         };
         Box::pin(async {
             if let Some(written) = written {

@@ -59,7 +59,7 @@ impl LocalCopy {
     /// Fails with [`OutOfOrder`] if the messages before are not copied: once a commit of the copy has failed,
     /// all fails until the caller has begun again behind what is copied.
     pub(crate) fn apply(&self, messages: Messages, batch: Vec<Append>) -> Appending {
-        self.log.enqueue(AppendChain::new().into(), batch, Some(messages))
+        self.log.enqueue(AppendChain::new().into(), batch, Some(messages), None)
     }
 
     /// Returns the last copied message, as a channel that signals when it moves.

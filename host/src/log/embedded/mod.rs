@@ -34,7 +34,7 @@ use self::tail::Tail;
 use self::writer::{Request, Writer};
 use super::readers::Readers;
 use super::thread::Joined;
-use super::{Append, AppendError, Appending, EventLog, Footing, MAX_PAGE, ReadError};
+use super::{Append, AppendError, Appending, Committed, EventLog, Footing, MAX_PAGE, ReadError};
 use crate::model::{CommandId, LogMark, Position, Recorded, StreamId, Version};
 
 pub use self::copy::Sequence;
@@ -98,9 +98,15 @@ impl EmbeddedLog {
     }
 
     /// Queues a batch for the writer.
-    fn enqueue(&self, footing: Footing, batch: Vec<Append>, messages: Option<Messages>) -> Appending {
+    fn enqueue(
+        &self,
+        footing: Footing,
+        batch: Vec<Append>,
+        messages: Option<Messages>,
+        committed: Option<Committed>,
+    ) -> Appending {
         let (reply, outcome) = oneshot::channel();
-        match self.queue.try_send(Request { footing, batch, messages, reply }) {
+        match self.queue.try_send(Request { footing, batch, messages, committed, reply }) {
             Ok(()) => Box::pin(async { outcome.await.unwrap_or_else(|_| Err(WriterGone::error())) }),
             Err(TrySendError::Full(_)) => Box::pin(ready(Err(AppendError::Busy))),
             Err(TrySendError::Disconnected(_)) => Box::pin(ready(Err(WriterGone::error()))),
@@ -121,8 +127,8 @@ impl WriterGone {
 
 #[async_trait]
 impl EventLog for EmbeddedLog {
-    fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending {
-        self.enqueue(footing, batch, None)
+    fn append_then(&self, footing: Footing, batch: Vec<Append>, committed: Option<Committed>) -> Appending {
+        self.enqueue(footing, batch, None, committed)
     }
 
     async fn read(

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::log::CommitHasher;
-use crate::model::{CommandId, CommitHash, Json, Meta, NewEvent};
+use crate::model::{AppendChain, CommandId, CommitHash, Json, Meta, NewEvent};
 
 fn append(expected: u64) -> Append {
     let meta = Meta {
@@ -194,4 +194,17 @@ async fn closing_finishes_what_is_queued() {
     }
     let log = EmbeddedLog::open(dir.path()).unwrap();
     assert_eq!(*log.head().borrow(), Position::new(1_000));
+}
+
+#[tokio::test]
+async fn a_committed_batch_is_reported_before_anybody_can_read_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(dir.path()).unwrap();
+    let (head, (seen, was)) = (log.head(), std::sync::mpsc::channel());
+    let committed = Box::new(move || seen.send(*head.borrow()).unwrap());
+    log.append_then(AppendChain::new().into(), vec![append(0)], Some(committed)).await.unwrap();
+    assert_eq!((was.recv().unwrap(), *log.head().borrow()), (Position::START, Position::new(2)));
+
+    let committed = Box::new(|| panic!("the batch conflicts"));
+    log.append_then(AppendChain::new().into(), vec![append(0)], Some(committed)).await.unwrap_err();
 }

@@ -12,7 +12,7 @@ use super::meta;
 use super::tail::Tail;
 use crate::error::Chain;
 use crate::log::failed_chains::FailedChains;
-use crate::log::{Append, AppendError, Appended, Footing};
+use crate::log::{Append, AppendError, Appended, Committed, Footing};
 use crate::model::{LogMark, NewEvent, Position, Recorded, StreamId, Version};
 
 #[cfg(test)]
@@ -42,6 +42,7 @@ pub(super) struct Request {
     pub(super) batch: Vec<Append>,
     /// The messages of the batch in the stream that is copied. `None`: the log is no copy.
     pub(super) messages: Option<Messages>,
+    pub(super) committed: Option<Committed>,
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
 }
 
@@ -99,7 +100,7 @@ impl Writer {
             group.push(first);
             group.extend(requests.try_iter().take(MAX_GROUP - 1));
             match self.write(&group) {
-                Ok(written) => self.acknowledge(group.drain(..), written),
+                Ok(written) => self.acknowledge(&mut group, written),
                 Err(error) => self.give_up(group.drain(..), error),
             }
         }
@@ -114,8 +115,14 @@ impl Writer {
         Ok(written)
     }
 
-    /// Publishes the events of a committed group, moves the position and replies to the callers.
-    fn acknowledge(&self, group: impl Iterator<Item = Request>, written: Written) {
+    /// Calls the callers of a committed group back, publishes its events, moves the position and replies. In
+    /// this order, nobody sees an event before what the callers derive from it.
+    fn acknowledge(&self, group: &mut Vec<Request>, written: Written) {
+        for (request, outcome) in group.iter_mut().zip(&written.outcomes) {
+            if let Some(committed) = request.committed.take().filter(|_| outcome.is_ok()) {
+                committed();
+            }
+        }
         self.tail.extend(written.events);
         self.position.send_if_modified(|position| {
             let moved = *position != written.position;
@@ -125,7 +132,7 @@ impl Writer {
         self.copied.send_replace(written.copied);
         // Err: the channel already has a signal.
         let _ = self.checkpointer.try_send(());
-        for (request, outcome) in group.zip(written.outcomes) {
+        for (request, outcome) in group.drain(..).zip(written.outcomes) {
             // Err: the caller has stopped waiting.
             let _ = request.reply.send(outcome);
         }

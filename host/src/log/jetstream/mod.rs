@@ -36,7 +36,7 @@ use self::publish::Publisher;
 use self::stream_queues::{Request, StreamQueues};
 use super::embedded::{LocalCopy, OpenError, Sequence};
 use super::thread::Joined;
-use super::{Append, AppendError, Appending, CopyState, EventLog, Footing, LogState, ReadError};
+use super::{Append, AppendError, Appending, Committed, CopyState, EventLog, Footing, LogState, ReadError};
 use crate::model::{CommandId, Position, Recorded, StreamId, Version};
 
 pub use self::setup::{JetStreamOptions, MonitoringError, SetupError, SyncPolicy};
@@ -139,13 +139,17 @@ impl JetStreamLog {
 
 #[async_trait]
 impl EventLog for JetStreamLog {
-    fn append_on(&self, footing: Footing, batch: Vec<Append>) -> Appending {
+    fn append_then(&self, footing: Footing, batch: Vec<Append>, committed: Option<Committed>) -> Appending {
         if self.stopped.borrow().is_some() {
             return Box::pin(std::future::ready(Err(AppendError::Unavailable)));
         }
         let (reply, outcome) = oneshot::channel();
         match self.publisher.enqueue(Request { footing, batch, reply }) {
-            Ok(()) => Box::pin(async { outcome.await.unwrap_or(Err(AppendError::Busy)) }),
+            Ok(()) => Box::pin(async {
+                let appended = outcome.await.unwrap_or(Err(AppendError::Busy))?;
+                committed.into_iter().for_each(|committed| committed());
+                Ok(appended)
+            }),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }

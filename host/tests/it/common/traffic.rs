@@ -90,8 +90,8 @@ pub(crate) struct Request {
 }
 
 impl Traffic {
-    /// Appends the products to the log of a site on which no host has run, and some orders of past days,
-    /// which no request could place. The first host runs their sagas.
+    /// Appends the products to the log of a new site, and some orders of past days, which no request could
+    /// place. The next host runs their sagas.
     pub(crate) fn open(site: &Site, seed: u64, orders: usize) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let past = Past::of(site);
@@ -256,6 +256,8 @@ struct Past {
 
 impl Past {
     fn of(site: &Site) -> Self {
+        // The deployment of the services comes first: an event before it would start no saga.
+        assert!(site.start().stop().success());
         Self { log: EmbeddedLog::open(&site.data()).unwrap(), runtime: Runtime::new().unwrap() }
     }
 

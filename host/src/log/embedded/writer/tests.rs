@@ -38,7 +38,7 @@ fn group(batches: impl IntoIterator<Item = Vec<Append>>) -> Vec<Request> {
 }
 
 fn request(footing: Footing, batch: Vec<Append>) -> Request {
-    Request { footing, batch, messages: None, reply: oneshot::channel().0 }
+    Request { footing, batch, messages: None, committed: None, reply: oneshot::channel().0 }
 }
 
 /// Returns the outcome of each batch as text: its last position, or the error.
@@ -161,20 +161,20 @@ fn a_copy_takes_only_the_next_message() {
     let failed = vec![first()];
     let error = writer.write(&failed).err().expect("the transaction fails");
     writer.give_up(failed.into_iter(), error);
-    let queued = vec![second(), third()];
+    let mut queued = vec![second(), third()];
     let written = writer.write(&queued).unwrap();
     let expected = [
         "the log cannot be written: the copy ends at message 0, and message 2 does not follow it",
         "the log cannot be written: the copy ends at message 0, and message 4 does not follow it",
     ];
     assert_eq!(outcomes(&written), expected);
-    writer.acknowledge(queued.into_iter(), written);
+    writer.acknowledge(&mut queued, written);
 
     writer.connection.execute_batch("DROP TRIGGER disk_error").unwrap();
     let again = message(4, 5, vec![append("b", 2, "3")]);
     let conflict = message(5, 6, vec![append("b", 7, "4")]);
     let behind = message(6, 7, vec![append("b", 2, "5")]);
-    let again = vec![first(), second(), third(), second(), again, conflict, behind];
+    let mut again = vec![first(), second(), third(), second(), again, conflict, behind];
     let written = writer.write(&again).unwrap();
     let expected = [
         "2",
@@ -186,6 +186,6 @@ fn a_copy_takes_only_the_next_message() {
         "the log cannot be written: the copy ends at message 5, and message 7 does not follow it",
     ];
     assert_eq!(outcomes(&written), expected);
-    writer.acknowledge(again.into_iter(), written);
+    writer.acknowledge(&mut again, written);
     assert_eq!(*writer.copied.borrow(), Sequence::new(5));
 }
