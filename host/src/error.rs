@@ -22,9 +22,10 @@ impl Fault {
     /// Returns the most informative line of the detail: the message of a Rust panic, or else the last cause.
     pub fn cause(&self) -> &str {
         let mut lines = self.detail.lines();
-        match lines.next() {
-            Some(panic) if panic.starts_with("thread '") => lines.next().unwrap_or(panic),
-            first => lines.next_back().or(first).unwrap_or_default(),
+        // The component may have printed something before it panicked.
+        match lines.find(|line| line.starts_with("thread '") && line.contains("panicked")) {
+            Some(panic) => lines.next().unwrap_or(panic),
+            None => self.detail.lines().next_back().unwrap_or_default(),
         }
     }
 }
@@ -74,6 +75,7 @@ mod tests {
         let panic = "thread 'main' panicked at src/gateway.rs:82:37:\nno answer\nnote: run with …\nwasm trap";
         for (detail, cause) in [
             (panic, "no answer"),
+            (&*format!("asking\nthe gateway\n{panic}"), "no answer"),
             ("error while executing\n    0: decide\nwasm trap: unreachable", "wasm trap: unreachable"),
             ("a state of more than 8388608 bytes", "a state of more than 8388608 bytes"),
             ("", ""),

@@ -85,7 +85,7 @@ impl Triggers {
         let triggers = self.0.get(stream.aggregate()).and_then(|events| events.get(event));
         triggers.into_iter().flatten().map(move |trigger| {
             let id = event_id(&meta.command_id, index);
-            (SagaId::started_by(&id, &trigger.saga, meta.time_ms), trigger)
+            (SagaId::started_by(&id, &trigger.service, &trigger.saga, meta.time_ms), trigger)
         })
     }
 }

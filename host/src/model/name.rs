@@ -65,7 +65,7 @@ macro_rules! name {
 }
 
 name! {
-    /// The id of a saga: a UUID made from the event that started it and the saga's name.
+    /// The id of a saga: a UUID made from the event that started it, its service and its name.
     SagaId;
     /// The id of a host: a UUID that stays with its data directory.
     NodeId;
@@ -95,8 +95,9 @@ name! {
 
 impl SagaId {
     /// Returns the id of the saga that an event starts: the same every time, and ordered by the event's time.
-    pub fn started_by(event_id: &str, saga: &SagaName, time_ms: u64) -> Self {
-        let hash = hash_prefix::<10>(&[event_id.as_bytes(), saga.as_str().as_bytes()]);
+    pub fn started_by(event_id: &str, service: &ServiceName, saga: &SagaName, time_ms: u64) -> Self {
+        let parts = [event_id, service.as_str(), saga.as_str()].map(str::as_bytes);
+        let hash = hash_prefix::<10>(&parts);
         let time = uuid::Builder::from_unix_timestamp_millis(time_ms, &hash);
         time.into_uuid().to_string().into()
     }
@@ -125,9 +126,13 @@ mod tests {
 
     #[test]
     fn an_event_always_starts_the_saga_with_the_same_id() {
-        let id = |event, saga: &str| SagaId::started_by(event, &saga.into(), 1_700_000_000_000);
+        let of = |event, service: &str, saga: &str| {
+            SagaId::started_by(event, &service.into(), &saga.into(), 1_700_000_000_000)
+        };
+        let id = |event, saga| of(event, "order", saga);
         assert_eq!(id("c/0", "place-order"), id("c/0", "place-order"));
-        assert_eq!(id("c/0", "place-order"), "018bcfe5-6800-7239-8559-0169e7fa4ccd");
+        assert_ne!(id("c/0", "place-order"), of("c/0", "audit", "place-order"), "of another service");
+        assert_eq!(id("c/0", "place-order"), "018bcfe5-6800-77ea-a8dc-d09ef62bc007");
         assert_ne!(id("c/0", "place-order"), id("c/0", "change-order"));
     }
 }

@@ -249,12 +249,8 @@ impl Inner {
 
     /// Removes the stored components that no saga needs any more, once all sagas are known.
     pub(super) async fn clear_components(self: Arc<Self>) {
-        let head = *self.deps.log.head().borrow();
-        let mut followed = self.followed.subscribe();
-        tokio::select! {
-            () = self.stopped() => return,
-            // Err cannot be: the sender is in here.
-            _ = followed.wait_for(|mark| mark.position >= head) => {}
+        if self.knows_the_past().await.is_err() {
+            return;
         }
         match self.index.digests().await {
             Ok(needed) => {

@@ -402,7 +402,11 @@ impl Change {
                     )?
                     .execute(params![id, stream.as_str(), version, service, name, digest])
             }
-            Self::RunsOn { id, digest } => set("UPDATE sagas SET digest = ?2 WHERE id = ?1", id, &digest),
+            Self::RunsOn { id, digest } => set(
+                "UPDATE sagas SET digest = ?2, why = iif(state = 'parked', why, NULL) WHERE id = ?1",
+                id,
+                &digest,
+            ),
             Self::Taken { id, node } => set("UPDATE sagas SET runner = ?2 WHERE id = ?1", id, &node),
             Self::Moved { id, state } => set(
                 "UPDATE sagas SET state = ?2, unwound = unwound OR ?2 = 'unwinding', why = NULL,

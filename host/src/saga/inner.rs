@@ -92,6 +92,17 @@ impl Inner {
         }
     }
 
+    /// Waits until all events that were in the log at the start have started and woken their sagas. Fails if
+    /// the host is stopping.
+    pub(super) async fn knows_the_past(&self) -> Result<(), Relinquished> {
+        let mut followed = self.followed.subscribe();
+        tokio::select! {
+            () = self.stopped() => Err(Relinquished),
+            // Err cannot be: the sender is in here.
+            _ = followed.wait_for(|mark| mark.position >= self.head_at_start) => Ok(()),
+        }
+    }
+
     /// Waits until all events that are in the log by now have started and woken their sagas.
     pub(super) async fn caught_up(&self) -> Result<(), SagaError> {
         let head = *self.deps.log.head().borrow();

@@ -176,6 +176,9 @@ impl Inner {
 
     /// Continues the parked sagas that the deployed components mend.
     pub(super) async fn mend_parked(self: Arc<Self>) {
+        if self.knows_the_past().await.is_err() {
+            return;
+        }
         let mut before = None;
         loop {
             let page = self.index.list(Some(SagaState::Parked), None, before.clone(), MAX_PAGE).await;

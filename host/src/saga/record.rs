@@ -192,16 +192,7 @@ impl Record {
     /// Starts to write the noted entries, if there are any.
     pub(super) fn write_noted(&mut self) {
         self.noted_until = None;
-        let (mut events, mut bytes) = (Vec::new(), 0);
-        for event in std::mem::take(&mut self.noted) {
-            if bytes > MAX_APPEND_BYTES {
-                self.append(std::mem::take(&mut events));
-                bytes = 0;
-            }
-            bytes += event.name.as_str().len() + event.payload.as_str().len();
-            events.push(event);
-        }
-        if !events.is_empty() {
+        for events in appends(std::mem::take(&mut self.noted)) {
             self.append(events);
         }
     }
@@ -243,6 +234,23 @@ impl Record {
     }
 }
 
+/// Divides events among appends of limited size.
+fn appends(events: Vec<NewEvent>) -> Vec<Vec<NewEvent>> {
+    let (mut appends, mut bytes) = (Vec::<Vec<NewEvent>>::new(), 0);
+    for event in events {
+        let size = event.name.as_str().len() + event.payload.as_str().len();
+        match appends.last_mut() {
+            Some(append) if bytes <= MAX_APPEND_BYTES => append.push(event),
+            _ => {
+                appends.push(vec![event]);
+                bytes = 0;
+            }
+        }
+        bytes += size;
+    }
+    appends
+}
+
 /// Returns the name of a saga as the actor of its own entries and commands.
 pub(super) fn actor(saga: &SagaId) -> Actor {
     format!("saga:{saga}").into()
@@ -254,4 +262,30 @@ pub(super) async fn written(appending: Vec<Appending>) -> Result<(), RecordError
         append.await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Json;
+
+    #[test]
+    fn entries_go_to_the_log_in_appends_of_limited_size() {
+        let event = |bytes: usize| {
+            let payload = Json::parse(format!("\"{}\"", "x".repeat(bytes))).unwrap();
+            NewEvent { name: "step-done".into(), payload }
+        };
+        let (small, large) = (10, MAX_APPEND_BYTES);
+        let table: [(&[usize], &[usize]); 5] = [
+            (&[], &[]),
+            (&[small, small, small], &[3]),
+            (&[small, large, small], &[2, 1]),
+            (&[large, large, large], &[1, 1, 1]),
+            (&[large / 2, large / 2, large, small], &[2, 1, 1]),
+        ];
+        for (sizes, expected) in table {
+            let appends = appends(sizes.iter().map(|bytes| event(*bytes)).collect());
+            assert_eq!(appends.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{sizes:?}");
+        }
+    }
 }

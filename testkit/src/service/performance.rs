@@ -68,7 +68,12 @@ impl Performance<'_> {
 
     fn id(&self, trigger: &Recorded) -> SagaId {
         let event = event_id(&trigger.meta.command_id, trigger.index);
-        SagaId::started_by(&event, &self.saga.into(), trigger.meta.time_ms)
+        SagaId::started_by(
+            &event,
+            &self.bench.fresh.manifest().service,
+            &self.saga.into(),
+            trigger.meta.time_ms,
+        )
     }
 
     /// Runs the saga on a log with this history, until it has ended or parked. Returns all events of the log.

@@ -226,6 +226,21 @@ fn a_saga_whose_journal_does_not_fit_into_the_log_parks() {
 }
 
 #[test]
+fn a_step_whose_events_do_not_fit_into_the_log_has_failed_at_once() {
+    let host = Site::new().with_largest_append(1_000).start(&wild());
+    let wolf = stumble(&host, "noise");
+    assert_eq!(end(&host, &wolf), "compensated");
+    let journal = host.journal(&wolf);
+    let (_, failed) = journal.iter().find(|(name, _)| name == "step-failed").unwrap();
+    assert_eq!((&failed["name"], &failed["effort"]["attempts"]), (&json!("roar"), &json!(1)));
+    assert!(failed["error"].as_str().unwrap().contains("more than the log takes at once"), "{failed}");
+    let undos = journal.iter().filter(|(name, _)| name.ends_with("undone"));
+    let undos: Vec<Value> = undos.map(|(name, payload)| json!([name, payload["name"]])).collect();
+    let expected = [["not-undone", "roar"], ["undone", "first"], ["not-undone", "trigger"]];
+    assert_eq!(undos, expected.map(|pair| json!(pair)));
+}
+
+#[test]
 fn a_reply_names_the_saga_of_the_aggregates_own_service_whatever_else_listens() {
     for files in [[eavesdropper(), wasm()], [wasm(), eavesdropper()]] {
         let host = Site::new().start(&Services::of(files.into(), &json!({}), RUNS));

@@ -193,6 +193,15 @@ fn a_saga_goes_the_way_that_the_test_says() {
 }
 
 #[test]
+fn a_saga_parks_that_gets_more_than_a_journal_keeps() {
+    let stumbled = || event("stumbled", json!({"over": "answer"}));
+    let saying = |bytes: usize| unruly().answers("oracle", "saying", json!({}), json!("x".repeat(bytes)));
+    saying(250 << 10).saga("stumble").on("beast", "b1", stumbled()).then_completed();
+    let why = "the answer of oracle to saying has 307202 bytes, and a journal keeps 262144 at most";
+    saying(300 << 10).saga("stumble").on("beast", "b1", stumbled()).then_parked(why);
+}
+
+#[test]
 fn a_saga_that_cannot_be_performed_so_says_why() {
     let unruly = unruly();
     let leap = || event("leap-begun", json!({}));
