@@ -22,8 +22,9 @@ pub trait Aggregate: Default + Serialize + DeserializeOwned {
     /// The kind of the aggregate, unique in a host: `product`.
     const NAME: &'static str;
 
-    /// The version of the state's shape. Raise it when the state's fields change: the host then folds the
-    /// events anew instead of reading a state that another version has written.
+    /// The version of the state's shape. Raise it when the state's fields change. A deployment with the same
+    /// version is refused if it folds a stream in the log to another state than the running version. The host
+    /// never gives a component a state that it would not have folded itself.
     const STATE_VERSION: u32 = 1;
 
     /// The names of the commands that [`compensate`](Self::compensate) can undo. The steps that a saga takes

@@ -15,7 +15,6 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::{Instrument as _, Span};
 
@@ -35,20 +34,6 @@ const MAX_AHEAD: usize = 256;
 const MAX_ATTEMPTS: u32 = 8;
 
 type Answer = Result<Accepted, CommandError>;
-
-/// Executes commands: [`Dispatch`], or a test that makes something fail on the way to it.
-#[async_trait]
-pub trait Submit: Send + Sync {
-    /// Executes a command; see [`Dispatch::submit`].
-    async fn submit(&self, command: Command) -> Result<Accepted, CommandError>;
-}
-
-#[async_trait]
-impl Submit for Dispatch {
-    async fn submit(&self, command: Command) -> Answer {
-        Dispatch::submit(self, command).await
-    }
-}
 
 /// A command in process, with its place in the host.
 struct Job {

@@ -5,9 +5,11 @@ mod dispatch;
 mod error;
 mod states;
 
-use crate::model::{Json, NewEvent, Position, SagaId, StreamId, Version};
+use async_trait::async_trait;
 
-pub use dispatch::{Dispatch, DispatchDeps, Submit};
+use crate::model::{Command, Json, NewEvent, Position, SagaId, StreamId, Version};
+
+pub use dispatch::{Dispatch, DispatchDeps};
 pub use error::CommandError;
 pub use states::{StateCache, Viewed};
 
@@ -41,4 +43,18 @@ pub struct Accepted {
     pub view: Option<Json>,
     /// The saga that its events started, if any.
     pub saga: Option<SagaId>,
+}
+
+/// Executes commands: [`Dispatch`], or a test that makes something fail on the way to it.
+#[async_trait]
+pub trait Submit: Send + Sync {
+    /// Executes a command; see [`Dispatch::submit`].
+    async fn submit(&self, command: Command) -> Result<Accepted, CommandError>;
+}
+
+#[async_trait]
+impl Submit for Dispatch {
+    async fn submit(&self, command: Command) -> Result<Accepted, CommandError> {
+        Dispatch::submit(self, command).await
+    }
 }

@@ -1,8 +1,8 @@
 //! The states of aggregates: folded from the log by the service's component, kept in memory and in snapshots.
 //!
 //! *Invariant:* a state is served only to the component that has folded it, or to one that the gate `history`
-//! has found to fold alike. *Invariant:* every state in the cache is on disk. A state that runs ahead of the disk stays with the
-//! worker in `dispatch`.
+//! has found to fold alike. *Invariant:* every state in the cache is on disk. A state that runs ahead of the
+//! disk stays with the worker in `dispatch`.
 
 use std::sync::Arc;
 

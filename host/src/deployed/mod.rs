@@ -3,14 +3,16 @@
 
 mod component_store_nats;
 mod deployment;
+mod error;
 mod gate_result;
 mod registry;
 mod store;
 mod triggers;
 
 pub use component_store_nats::Bucket;
-pub use deployment::{ActName, HistoryEntry, HistoryError, RecordError, Release, Running};
+pub use deployment::{ActName, HistoryEntry, Release, Running};
 pub(crate) use deployment::{Deployments, Happened, Released, history, releases};
+pub use error::{HistoryError, RecordError};
 pub use gate_result::{GateName, GateOutcome, GateResult};
 pub use registry::{Deployed, Registry, ServiceConflict};
 pub use store::{Components, PastError, Store};

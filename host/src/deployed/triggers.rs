@@ -9,7 +9,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
-use super::deployment::{Deployments, Happened, HistoryError, RecordError, Release, Released, stream};
+use super::deployment::{Deployments, Happened, Release, Released, stream};
+use super::error::{HistoryError, RecordError};
 use crate::contract::{EventRef, Manifest};
 use crate::log::{EventLog, MAX_PAGE};
 use crate::model::{

@@ -182,7 +182,7 @@ fn write_all(mut connection: Connection, log: &LogFile, saves: &Receiver<(Stream
         let group = std::iter::once(first).chain(saves.try_iter().take(QUEUE - 1));
         let with_hash = group.filter_map(|(stream, snapshot)| {
             let hash = log.commit_hash(&stream, snapshot.version).unwrap_or_else(|error| {
-                tracing::warn!(%stream, error = %Chain(&error), "cannot read the log; no snapshot is written");
+                tracing::warn!(%stream, error = %Chain(&error), "cannot read the log; no snapshot is kept");
                 None
             })?;
             Some((stream, snapshot, hash))

@@ -11,11 +11,12 @@ use crate::clock::Time;
 use crate::model::{Digest, LogMark, Position, Recorded, StreamId, Version};
 use crate::runtime::Guarded;
 
-/// The tables. `position` and `hash`: the mark of the last event that is applied. `changes`: the number of transactions that wrote the service's own tables. `component`: the
-/// digest of the component that fills the database. `from_ms`: the time from which on recorded events are in
-/// it, null if all events are. `version` and `position` of a parked stream: those of its first event that is
-/// not applied; while a long stream is being redriven, only the version is exact. `skipped`: the number of
-/// its later events, which were not applied either.
+/// The tables. `position` and `hash`: the mark of the last event that is applied. `changes`: the number of
+/// transactions that wrote the service's own tables. `component`: the digest of the component that fills the
+/// database. `from_ms`: the time from which on recorded events are in it, null if all events are. `version`
+/// and `position` of a parked stream: those of its first event that is not applied; while a long stream is
+/// being redriven, only the version is exact. `skipped`: the number of its later events, which were not
+/// applied either.
 pub(super) const SCHEMA: &str = "
     CREATE TABLE kontor_position (
         position INTEGER NOT NULL,

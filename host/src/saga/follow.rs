@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::index::{Change, Listed, SagaHandle, UnfinishedSaga};
+use super::change::Change;
+use super::index::{Listed, SagaHandle, UnfinishedSaga};
 use super::inner::Inner;
 use super::sender::Relinquished;
 use super::{LOG_PAUSE, SagaStatus, entry, record};

@@ -12,6 +12,7 @@
 //! saga did is in its journal or will be: a run that is started again sends the same commands under the same
 //! ids.
 
+mod change;
 mod completion;
 mod driver;
 mod dry_run;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
-use super::index::{Change, SagaHandle};
+use super::change::Change;
+use super::index::SagaHandle;
 use super::inner::Inner;
 use super::journal::SagaState;
 use super::record::actor;

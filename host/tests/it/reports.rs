@@ -106,8 +106,8 @@ fn kill_while_it_projects(site: &Site, host: &mut Host, traffic: &Traffic) {
     assert!(before < reached && reached < behind, "killed at {reached}, between {before} and {behind}");
 }
 
-/// Rebuilds a read model by a command of `kontor`, while the host takes orders, all but `leave`. Clients query
-/// reports without a break from before the command until after the build.
+/// Rebuilds a read model by a command of `kontor`, while the host takes orders, all but `leave`. Clients
+/// query reports without a break from before the command until after the build.
 fn rebuild(
     site: &Site,
     host: &Host,
