@@ -273,7 +273,7 @@ impl Inner {
             (
                 Err(error @ (CommandError::Rejected(_) | CommandError::VersionMismatch { .. })),
                 Some(state),
-            ) => self.without_append(&stream, chain, state, Err(error)),
+            ) => self.without_append(&job.command, chain, state, Err(error)),
             // Nothing was decided, so the answer does not depend on pending appends.
             (Err(error), _) => return job.answer(Err(error)),
         };
@@ -379,16 +379,22 @@ impl Inner {
     }
 
     /// Returns the effect of an answer that appends nothing. If other hosts append too, the log must confirm
-    /// that it was decided on the newest state.
+    /// that it was decided on the newest state. A step that another host may have begun, before this one took
+    /// over the saga, must not arrive after its rejection, so the stream is fenced.
     fn without_append(
         &self,
-        stream: &StreamId,
+        command: &Command,
         chain: AppendChain,
         state: &AggregateState,
         answer: Answer,
     ) -> Decided {
-        let confirmation =
-            || self.deps.log.append_in(chain, vec![Append::nothing(stream.clone(), state.version)]);
+        let confirmation = || {
+            let (log, stream, version) = (&self.deps.log, command.stream.clone(), state.version);
+            match command.journal.is_some() && command.repeatable {
+                true => log.fence(chain, stream, version),
+                false => log.append_in(chain, vec![Append::nothing(stream, version)]),
+            }
+        };
         (Effect::WithoutAppend(answer), self.deps.log.is_shared().then(confirmation))
     }
 
@@ -410,7 +416,7 @@ impl Inner {
             view: state.view().cloned(),
             saga: None,
         };
-        self.without_append(&command.stream, chain, state, Ok(answer))
+        self.without_append(command, chain, state, Ok(answer))
     }
 
     /// Returns the recorded answer to a command that was executed before.
@@ -460,11 +466,10 @@ impl Inner {
                 work.ahead = None;
                 work.chain = AppendChain::new();
                 self.deps.states.forget(stream);
-                let again = matches!(
-                    error,
-                    AppendError::Conflict { .. } | AppendError::Duplicate { .. } | AppendError::Discarded
-                );
-                if again && job.attempts < MAX_ATTEMPTS {
+                // A saga sends its step again, if it still runs here.
+                let fenced_saga =
+                    matches!(error, AppendError::Fenced { .. }) && job.command.journal.is_some();
+                if error.is_overtaken() && !fenced_saga && job.attempts < MAX_ATTEMPTS {
                     job.command.repeatable = true;
                     work.retries.push_back(job);
                 } else {

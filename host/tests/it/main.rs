@@ -14,6 +14,7 @@ mod deploy_grants;
 mod dev_loop;
 mod export;
 mod fresh;
+mod full_disk;
 mod gateway;
 mod hosts;
 mod killed;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 
 use crate::log::MAX_PAGE;
-use crate::model::{Position, Recorded};
+use crate::model::{LogMark, Position, Recorded};
 
 /// The number of events kept: four pages. A reader that is further behind is late anyway, and reads from
 /// disk.
@@ -37,6 +37,12 @@ impl Tail {
             let Some(oldest) = kept.events.pop_front() else { return };
             kept.bytes -= oldest.payload.as_str().len();
         }
+    }
+
+    /// Returns the mark of the newest event. `None`: none was written since the log was opened.
+    pub(super) fn newest(&self) -> Option<LogMark> {
+        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        kept.events.back().map(Recorded::mark)
     }
 
     /// Returns up to `limit` events after a position, oldest first. `None`: not all of them are here.
