@@ -7,9 +7,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rusqlite::Connection;
 use serde_json::json;
 
-use crate::common::shop::{configuration, new_key, order};
+use crate::common::nodes::when;
+use crate::common::shop::{UNDELIVERABLE, configuration, new_key, order};
 use crate::common::{Site, audit};
 use crate::log_away::add_tea_at_last;
 
@@ -46,6 +48,31 @@ fn fill(file: &Path) {
             }
         }
     }
+}
+
+#[test]
+fn no_undo_is_on_disk_without_its_reason_when_the_commit_of_the_journal_fails() {
+    let site = Site::new(&configuration());
+    let host = site.start();
+    host.register("tea", 450, 1_000);
+    let database = Connection::open(site.data().join("events.db")).unwrap();
+    let trigger = "CREATE TRIGGER disk_error BEFORE INSERT ON events WHEN new.name = 'unwinding'
+        BEGIN SELECT raise(ROLLBACK, 'the disk is gone'); END";
+    database.execute_batch(trigger).unwrap();
+    let hopeless = order(&[("tea", 1)]).sent_to(UNDELIVERABLE).json();
+    let placed = host.post("/orders", &[("prefer", "wait=0")], &hopeless).ok();
+
+    // The saga begins again and again, each time without its reason in the journal.
+    let failures = || host.log().matches("cannot write the event log").count();
+    when(|| failures().into(), |failures| failures.as_u64() >= Some(3));
+    let undone = "SELECT count(*) FROM events WHERE command_id LIKE '%/undo'";
+    let undone: u64 = database.query_row(undone, [], |row| row.get(0)).unwrap();
+    assert_eq!(undone, 0);
+
+    database.execute_batch("DROP TRIGGER disk_error").unwrap();
+    let statuses = audit::check(&host);
+    assert_eq!(statuses[placed["id"].as_str().unwrap()], "cancelled");
+    assert_eq!(host.stock("tea"), (1_000, 0));
 }
 
 #[test]
