@@ -19,13 +19,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::{Instrument as _, Span};
 
 use super::error::CommandError;
-use super::states::{AggregateState, StateCache, Viewed, empty};
-use super::{Accepted, DispatchLimits};
-use crate::clock::SharedClock;
-use crate::deployed::Registry;
-use crate::log::{Append, AppendError, Appended, Appending, EventLog, Footing};
+use super::states::{AggregateState, Viewed, empty};
+use super::{Accepted, DispatchDeps, DispatchLimits};
+use crate::log::{Append, AppendError, Appended, Appending, Footing};
 use crate::model::{AppendChain, Command, Intent, Meta, NewEvent, Position, SagaId, StreamId, Version};
-use crate::runtime::{Ask, Component, Context, Decision, Outgoing};
+use crate::runtime::{Component, Context, Decision};
 use crate::telemetry;
 
 /// Maximum number of pending appends of one aggregate. One group commit of the log takes as many and more.
@@ -83,22 +81,6 @@ struct Work {
 #[derive(Clone)]
 pub struct Dispatch {
     inner: Arc<Inner>,
-}
-
-/// The parts of the host that [`Dispatch`] uses.
-pub struct DispatchDeps {
-    /// The log that commands are appended to.
-    pub log: Arc<dyn EventLog>,
-    /// The states of aggregates.
-    pub states: Arc<StateCache>,
-    /// The components that serve.
-    pub registry: Arc<Registry>,
-    /// Answers the queries of components that decide.
-    pub ask: Arc<dyn Ask>,
-    /// Sends the HTTP requests of components that decide.
-    pub http: Arc<dyn Outgoing>,
-    /// Gives the time of each command.
-    pub clock: SharedClock,
 }
 
 struct Inner {
@@ -258,7 +240,7 @@ impl Inner {
             (
                 Err(error @ (CommandError::Rejected(_) | CommandError::VersionMismatch { .. })),
                 Some(state),
-            ) => self.without_append(&stream, chain, state, Err(error)),
+            ) => self.without_append(&job.command, chain, state, Err(error)),
             // Nothing was decided, so the answer does not depend on pending appends.
             (Err(error), _) => return job.answer(Err(error)),
         };
@@ -369,16 +351,22 @@ impl Inner {
     }
 
     /// Returns the effect of an answer that appends nothing. If other hosts append too, the log must confirm
-    /// that it was decided on the newest state.
+    /// that it was decided on the newest state. A step that another host may have begun, before this one took
+    /// over the saga, must not arrive after its rejection, so the stream is fenced.
     fn without_append(
         &self,
-        stream: &StreamId,
+        command: &Command,
         chain: AppendChain,
         state: &AggregateState,
         answer: Answer,
     ) -> Decided {
-        let confirmation =
-            || self.deps.log.append_in(chain, vec![Append::nothing(stream.clone(), state.version)]);
+        let confirmation = || {
+            let (log, stream, version) = (&self.deps.log, command.stream.clone(), state.version);
+            match command.journal.is_some() && command.repeatable {
+                true => log.fence(chain, stream, version),
+                false => log.append_in(chain, vec![Append::nothing(stream, version)]),
+            }
+        };
         (Effect::WithoutAppend(answer), self.deps.log.is_shared().then(confirmation))
     }
 
@@ -407,16 +395,15 @@ impl Inner {
             view: state.view().cloned(),
             saga: None,
         };
-        self.without_append(&command.stream, chain, state, Ok(answer))
+        self.without_append(command, chain, state, Ok(answer))
     }
 
-    /// Returns the answer to a command that changed nothing with the position that covers all that it was
-    /// decided on, which is on disk by now.
-    fn with_position(&self, answer: Accepted) -> Accepted {
-        match answer.events.is_empty() {
-            true => Accepted { position: *self.deps.log.head().borrow(), ..answer },
-            false => answer,
+    /// Gives the answer to a command that changed nothing its position: all it was decided on is on disk now.
+    fn with_position(&self, mut answer: Accepted) -> Accepted {
+        if answer.events.is_empty() {
+            answer.position = *self.deps.log.head().borrow();
         }
+        answer
     }
 
     /// Returns the recorded answer to a command that was executed before.
@@ -468,11 +455,10 @@ impl Inner {
                 work.ahead = None;
                 work.chain = AppendChain::new();
                 self.deps.states.forget(stream);
-                let again = matches!(
-                    error,
-                    AppendError::Conflict { .. } | AppendError::Duplicate { .. } | AppendError::Discarded
-                );
-                if again && job.attempts < MAX_ATTEMPTS {
+                // A saga sends its step again, if it still runs here.
+                let fenced_saga =
+                    matches!(error, AppendError::Fenced { .. }) && job.command.journal.is_some();
+                if error.is_overtaken() && !fenced_saga && job.attempts < MAX_ATTEMPTS {
                     job.command.repeatable = true;
                     work.retries.push_back(job);
                 } else {

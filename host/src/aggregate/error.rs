@@ -145,6 +145,7 @@ mod tests {
         check(duplicate, 503, "conflict", true);
         check(AppendError::Unavailable, 503, "log-unavailable", true);
         check(AppendError::Discarded, 503, "log-unavailable", true);
+        check(AppendError::Fenced { stream: stream() }, 503, "log-unavailable", true);
         check(AppendError::Unfounded, 503, "log-unavailable", true);
         check(AppendError::Failed(broken_disk()), 503, "log-unavailable", true);
         check(ReadError(broken_disk()), 503, "log-unavailable", true);

@@ -5,13 +5,35 @@ mod dispatch;
 mod error;
 mod states;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
+use crate::clock::SharedClock;
+use crate::deployed::Registry;
+use crate::log::EventLog;
 use crate::model::{Command, Json, NewEvent, Position, SagaId, StreamId, Version};
+use crate::runtime::{Ask, Outgoing};
 
-pub use dispatch::{Dispatch, DispatchDeps};
+pub use dispatch::Dispatch;
 pub use error::CommandError;
 pub use states::{StateCache, Viewed};
+
+/// The parts of the host that [`Dispatch`] uses.
+pub struct DispatchDeps {
+    /// The log that commands are appended to.
+    pub log: Arc<dyn EventLog>,
+    /// The states of aggregates.
+    pub states: Arc<StateCache>,
+    /// The components that serve.
+    pub registry: Arc<Registry>,
+    /// Answers the queries of components that decide.
+    pub ask: Arc<dyn Ask>,
+    /// Sends the HTTP requests of components that decide.
+    pub http: Arc<dyn Outgoing>,
+    /// Gives the time of each command.
+    pub clock: SharedClock,
+}
 
 /// The maximum numbers of waiting commands.
 #[derive(Clone, Debug)]

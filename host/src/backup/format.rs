@@ -4,14 +4,15 @@
 //! ```json
 //! {"kontor-log": {"format": 1, "last_position": 3}}
 //! {"component": {"digest": "9f86…", "wasm": "AGFzbQ0AAQA…"}}
-//! {"commit": {"position": 1, "stream": "order/A-1", "version": 1,
+//! {"commit": {"position": 1, "stream": "order/A-1", "version": 1, "hash": "4e07…",
 //!             "meta": {"command_id": "…", "command": "create", …},
 //!             "events": [{"name": "order-created", "payload": {…}}]}}
 //! {"end": {"components": 1, "commands": 2, "events": 3, "sha256": "…"}}
 //! ```
 //!
 //! The components (in base64) that the log may need come first, then the events of one command a line, oldest
-//! first. The last line has the checksum of all bytes before it, so a truncation or a change is noticed. The
+//! first. The hash of a commit covers the commit before, see [`CommitHasher`]; exports of older versions have
+//! none. The last line has the checksum of all bytes before it, so a truncation or a change is noticed. The
 //! same log always gives the same file.
 
 use std::io::{self, BufRead, Read as _, Write};
@@ -22,8 +23,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::log::Append;
-use crate::model::{Digest, Meta, NewEvent, Position, Recorded, StreamId, Version};
+use crate::log::{Append, CommitHasher};
+use crate::model::{CommitHash, Digest, Meta, NewEvent, Position, Recorded, StreamId, Version};
 
 /// The version of the format. Raised with every change that an older version of Kontor cannot read.
 const FORMAT: u32 = 1;
@@ -59,11 +60,14 @@ struct Wasm {
 pub(super) struct Commit {
     /// The position of the first event; the others follow.
     pub(super) position: Position,
-    stream: StreamId,
+    pub(super) stream: StreamId,
     /// The version of the stream after the first event.
-    version: Version,
+    pub(super) version: Version,
+    /// The hash of the commit. `None`: an older version has written the export, and it is not read yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hash: Option<CommitHash>,
     meta: Arc<Meta>,
-    events: Vec<NewEvent>,
+    pub(super) events: Vec<NewEvent>,
 }
 
 /// The numbers of an export.
@@ -81,9 +85,9 @@ pub struct Summary {
 
 impl Commit {
     pub(super) fn new(first: Recorded) -> Self {
-        let Recorded { position, stream, version, name, payload, meta, .. } = first;
+        let Recorded { position, stream, version, name, payload, meta, hash, .. } = first;
         let event = NewEvent { name, payload: payload.on_one_line() };
-        Self { position, stream, version, meta, events: vec![event] }
+        Self { position, stream, version, hash: Some(hash), meta, events: vec![event] }
     }
 
     pub(super) fn push(&mut self, next: Recorded) {
@@ -93,6 +97,15 @@ impl Commit {
     /// The position of the last event.
     pub(super) fn last(&self) -> Position {
         self.position.after(self.events.len()).before(1)
+    }
+
+    /// Returns the hash that the commit must have on top of `previous`.
+    fn hash_on(&self, previous: CommitHash) -> CommitHash {
+        let mut hasher = CommitHasher::begin(previous, self.position, &self.stream, self.version, &self.meta);
+        for event in &self.events {
+            hasher.event(event.name.as_str(), event.payload.as_str());
+        }
+        hasher.finish()
     }
 
     pub(super) fn into_append(self) -> Append {
@@ -197,6 +210,8 @@ pub(super) struct Reader<R> {
     line: u64,
     text: Vec<u8>,
     last_position: Position,
+    /// The hash of the last commit that was read.
+    chain: CommitHash,
     /// The numbers of the lines read so far.
     summary: Summary,
 }
@@ -204,8 +219,15 @@ pub(super) struct Reader<R> {
 impl<R: BufRead> Reader<R> {
     pub(super) fn new(input: R) -> Result<Self, FormatError> {
         let (hash, summary) = (Sha256::new(), Summary::default());
-        let mut reader =
-            Self { input, hash, line: 0, text: Vec::new(), last_position: Position::START, summary };
+        let mut reader = Self {
+            input,
+            hash,
+            line: 0,
+            text: Vec::new(),
+            last_position: Position::START,
+            chain: CommitHash::GENESIS,
+            summary,
+        };
         // A damaged first line means another kind of file.
         let first = reader.read().map_err(|error| match error {
             FormatError::Read(error) => FormatError::Read(error),
@@ -237,13 +259,20 @@ impl<R: BufRead> Reader<R> {
                 self.summary.components += 1;
                 Ok(Some(Item::Component(wasm)))
             }
-            Line::Commit(commit) => {
+            Line::Commit(mut commit) => {
                 if commit.position.get() != self.summary.events + 1
                     || commit.version == Version::START
                     || commit.events.is_empty()
                 {
                     return Err(self.damaged("it does not follow the line before"));
                 }
+                let hash = commit.hash_on(self.chain);
+                if *commit.hash.get_or_insert(hash) != hash {
+                    return Err(
+                        self.damaged("its hash does not follow from the commit before and its content")
+                    );
+                }
+                self.chain = hash;
                 self.summary.commands += 1;
                 self.summary.events += commit.events.len() as u64;
                 Ok(Some(Item::Commit(commit)))
@@ -256,6 +285,11 @@ impl<R: BufRead> Reader<R> {
                 Ok(None)
             }
         }
+    }
+
+    /// Returns the hash of the last commit that was read.
+    pub(super) fn chain(&self) -> CommitHash {
+        self.chain
     }
 
     /// Returns the numbers of all lines read.
@@ -285,7 +319,7 @@ impl<R: BufRead> Reader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CommandId, CommitHash, Json};
+    use crate::model::{CommandId, Json};
 
     fn recorded(number: u64, index: u32, payload: &str) -> Recorded {
         let meta = Meta {
@@ -306,7 +340,10 @@ mod tests {
     fn commits() -> [Commit; 2] {
         let mut first = Commit::new(recorded(1, 0, r#"{"text": "a\nb"}"#));
         first.push(recorded(2, 1, "{\n  \"n\": 1.0\r\n}"));
-        [first, Commit::new(recorded(3, 0, "{}"))]
+        let mut second = Commit::new(recorded(3, 0, "{}"));
+        let hash = first.hash_on(CommitHash::GENESIS);
+        (first.hash, second.hash) = (Some(hash), Some(second.hash_on(hash)));
+        [first, second]
     }
 
     /// Returns an export of four lines and the last one.
@@ -366,6 +403,24 @@ mod tests {
         }
     }
 
+    /// Returns an export as an older version has written it, but for its last line.
+    fn without_hashes(text: &str) -> String {
+        let hashes = commits().map(|commit| format!("\"hash\":\"{}\",", commit.hash.unwrap()));
+        hashes.iter().fold(text.to_owned(), |text, hash| text.replace(hash, ""))
+    }
+
+    #[test]
+    fn an_export_without_hashes_gets_them() {
+        let text = without_hashes(&String::from_utf8(export()).unwrap());
+        let mut reader = Reader::new(text.as_bytes()).unwrap();
+        reader.next().unwrap();
+        let [first, second] = commits();
+        for wanted in [first, second] {
+            let Some(Item::Commit(commit)) = reader.next().unwrap() else { panic!("it is a commit") };
+            assert_eq!(commit.hash, wanted.hash);
+        }
+    }
+
     #[test]
     fn each_kind_of_damage_has_its_own_error() {
         let text = String::from_utf8(export()).unwrap();
@@ -382,7 +437,11 @@ mod tests {
             (without(1), "line 4 of the export is damaged: its checksum"),
             (without(2), "line 3 of the export is damaged: it does not follow"),
             (without(4), "the export ends in line 5"),
-            (text.replace("\"time_ms\":1", "\"time_ms\":2"), "line 5 of the export is damaged: its checksum"),
+            (text.replace("\"time_ms\":1", "\"time_ms\":2"), "line 3 of the export is damaged: its hash"),
+            (
+                without_hashes(&text).replace("\"time_ms\":1", "\"time_ms\":2"),
+                "line 5 of the export is damaged: its checksum",
+            ),
             (text.replace(&BASE64.encode(b"component"), &BASE64.encode(b"another")), "has another digest"),
             (text.replace("\"commit\"", "\"comment\""), "line 3 of the export is damaged: unknown variant"),
         ];

@@ -1,4 +1,4 @@
-//! The common parts of `kontor export` and `kontor import`.
+//! The common parts of `kontor export`, `kontor import` and `kontor verify`.
 
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::time::Duration;

@@ -28,6 +28,7 @@ mod style;
 mod table;
 mod timeline;
 mod undeploy;
+mod verify;
 mod watch;
 
 use std::io::{self, Write};
@@ -87,6 +88,7 @@ enum Command {
     Nodes(nodes::Nodes),
     Export(export::Export),
     Import(import::Import),
+    Verify(verify::Verify),
     New(new::New),
     Sign(sign::Sign),
 }
@@ -109,6 +111,7 @@ impl Cli {
             Command::Nodes(nodes) => nodes.run(self.json, out),
             Command::Export(export) => export.run(self.json, out),
             Command::Import(import) => import.run(self.json, out),
+            Command::Verify(verify) => verify.run(self.json, out),
             Command::New(new) => new.run(self.json, out),
             Command::Sign(sign) => sign.run(self.json, out),
         }

@@ -11,8 +11,8 @@ const HEAD: &str = "\
 # CLI
 
 `kontor <command> --help` prints the arguments and examples of a command. `--json` is an argument of every
-command. Commands with `--host` call a running host. The others work on their own: `serve`, `export` and
-`import` with a [configuration](configuration.md), `new` and `sign` with files.
+command. Commands with `--host` call a running host. The others work on their own: `serve`, `export`,
+`import` and `verify` with a [configuration](configuration.md), `new` and `sign` with files.
 ";
 
 const EXIT_CODES: &str = "

@@ -167,6 +167,12 @@ pub enum AppendError {
     /// An append of the chain that this one stands on has failed, so nothing was tried.
     #[error("an append of the journal that this one stands on has failed")]
     Unfounded,
+    /// Another host has fenced the stream since the append was begun, so nothing was written.
+    #[error("another host has decided on stream {stream} since")]
+    Fenced {
+        /// The stream.
+        stream: StreamId,
+    },
     /// The queue of waiting appends is full.
     #[error("the log's queue is full")]
     Busy,
@@ -176,6 +182,17 @@ pub enum AppendError {
     /// The log cannot write. It is unknown whether the batch will be found after a restart.
     #[error("the log cannot be written")]
     Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
+
+impl AppendError {
+    /// Returns whether nothing was written because other appends came first or failed: the command can be
+    /// decided again on the state that they left.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        match self {
+            Self::Conflict { .. } | Self::Duplicate { .. } | Self::Discarded | Self::Fenced { .. } => true,
+            Self::TooLarge(_) | Self::Unfounded | Self::Busy | Self::Unavailable | Self::Failed(_) => false,
+        }
+    }
 }
 
 /// The state of a log.
@@ -244,6 +261,13 @@ pub trait EventLog: Send + Sync {
     /// Appends on top of acknowledged appends.
     fn append(&self, batch: Vec<Append>) -> Appending {
         self.append_in(AppendChain::new(), batch)
+    }
+
+    /// Confirms the version of a stream, as an append of nothing does, and fences the stream: an append that
+    /// another host has begun before, and that has not arrived yet, fails when it does. Only a shared log has
+    /// such appends.
+    fn fence(&self, chain: AppendChain, stream: StreamId, expected: Version) -> Appending {
+        self.append_in(chain, vec![Append::nothing(stream, expected)])
     }
 
     /// Returns whether other hosts write to the log too. If so, local reads may be behind, which only an

@@ -21,9 +21,9 @@ impl From<&AppendError> for Problem {
                     "The log takes no commands at the moment. Nothing was done; queries are answered.";
                 return Self::new(ProblemCode::LogUnavailable, detail).unlogged();
             }
-            AppendError::Discarded | AppendError::Unfounded => Self::new(
+            AppendError::Discarded | AppendError::Unfounded | AppendError::Fenced { .. } => Self::new(
                 ProblemCode::LogUnavailable,
-                "What the command was decided on could not be written. Nothing was done.",
+                "The log has not taken what the command was decided on. Nothing was done.",
             ),
             AppendError::Failed(_) => Self::new(
                 ProblemCode::LogUnavailable,

@@ -4,7 +4,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kontor::model::Digest;
 use kontor_testkit::nats::NatsServer;
+use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -152,6 +154,46 @@ fn an_import_takes_only_a_whole_export_into_an_empty_log() {
     // Importing a log that is complete already is harmless.
     let report = done(on(&site, "import", &exports.file("whole.jsonl")));
     assert_eq!(report["there_before"], report["imported"]["events"]);
+}
+
+#[test]
+fn a_log_and_its_export_are_verified_and_damage_is_named() {
+    let (exports, server) = (Exports::new(), NatsServer::start());
+    let (site, export) = exported(&exports);
+    let verify = |site: &Site, file: Option<&str>| {
+        let mut command = kontor(&["verify", "--json"]);
+        command.args(file).arg("--config").arg(site.configuration()).arg("--data").arg(site.data());
+        command
+    };
+    let whole = exports.file("whole.jsonl");
+    let log = done(verify(&site, None));
+    assert!(log["verified"]["events"].as_u64().unwrap() > 20, "{log}");
+    assert_eq!(done(verify(&site, Some(&whole)))["verified"], log["verified"], "the export is the same log");
+    let shared = Site::with_plugins(&nothing_deployed(&exports.0), &with_log(&server));
+    done(on(&shared, "import", &whole));
+    assert_eq!(done(verify(&shared, None))["verified"], log["verified"], "so is the copy of a shared log");
+
+    // An export whose checksum has been made to fit.
+    let damaged = exports.file("damaged.jsonl");
+    let text = String::from_utf8(export).unwrap().replacen("\"unit_price\":300", "\"unit_price\":299", 1);
+    let (lines, end) = text.trim_end().rsplit_once('\n').unwrap();
+    let lines = format!("{lines}\n");
+    let mut end: Value = serde_json::from_str(end).unwrap();
+    end["end"]["sha256"] = Digest::of(lines.as_bytes()).to_string().into();
+    fs::write(&damaged, format!("{lines}{end}\n")).unwrap();
+    for command in ["verify", "import"] {
+        let Ended { status, stderr, .. } = ended(&mut on(&shared, command, &damaged));
+        assert_eq!(status.code(), Some(1));
+        assert!(stderr.contains("its hash does not follow from the commit before"), "{stderr}");
+    }
+
+    let database = Connection::open(site.data().join("events.db")).unwrap();
+    database.execute_batch("UPDATE events SET payload = '{}' WHERE position = 3").unwrap();
+    let Ended { status, stdout, stderr } = ended(&mut verify(&site, None));
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("the log is damaged at position 3: the hash"), "{stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(report["damaged"]["position"], 3);
 }
 
 #[test]

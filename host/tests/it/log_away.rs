@@ -25,7 +25,7 @@ fn add_tea(host: &Client, key: &str, quantity: u64) -> Reply {
 
 /// Sends a command until it is accepted. Returns how often it was turned away.
 #[track_caller]
-fn add_tea_at_last(host: &Client, quantity: u64) -> u32 {
+pub(crate) fn add_tea_at_last(host: &Client, quantity: u64) -> u32 {
     let (key, deadline) = (new_key(), Instant::now() + LIMIT);
     let mut refusals = 0;
     loop {

@@ -16,6 +16,7 @@ mod derived;
 mod dev_loop;
 mod export;
 mod fresh;
+mod full_disk;
 mod gateway;
 mod hosts;
 mod killed;

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use kontor::aggregate::{CommandError, Dispatch, DispatchDeps, DispatchLimits, StateCache};
 use kontor::clock::SystemClock;
 use kontor::deployed::{Deployed, Registry};
-use kontor::log::{EmbeddedLog, EventLog, Snapshots};
-use kontor::model::{Command, CommandId, Intent, Json, Origin, StreamId};
+use kontor::log::{EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, Snapshots};
+use kontor::model::{AppendChain, Command, CommandId, Intent, Json, Origin, StreamId};
 use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
 use kontor_testkit::log::{Fault, FaultyLog};
+use kontor_testkit::nats::NatsServer;
 
 const COMMANDS: u64 = 40;
 
@@ -137,6 +138,34 @@ async fn what_was_answered_is_on_disk_whenever_the_disk_goes_away() {
             check_the_rest(data.path(), component.clone(), &acknowledged).await;
         }
     }
+}
+
+/// A rejection that is only confirmed leaves no message in the log's stream; a fence is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_rejection_of_a_step_that_may_have_been_sent_before_is_a_fence() {
+    let server = NatsServer::start();
+    let data = tempfile::tempdir().unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let monitoring = vec![server.monitoring_url()];
+    let options = JetStreamOptions { monitoring, ..JetStreamOptions::default() };
+    let log: Arc<dyn EventLog> =
+        Arc::new(JetStreamLog::open(client, &options, 1, data.path()).await.unwrap());
+    let dispatch = dispatch(data.path(), log.clone(), inventory(data.path()).await);
+    dispatch.submit(register()).await.unwrap();
+    let messages = || log.state().copy.unwrap().sequence.get();
+    for (journal, repeatable, fences) in [
+        (None, false, 0),
+        (None, true, 0),
+        (Some(AppendChain::new()), false, 0),
+        (Some(AppendChain::new()), true, 1),
+    ] {
+        let before = messages();
+        let too_much = command("too-much", "remove-stock", r#"{"quantity":11}"#);
+        let rejected = dispatch.submit(Command { journal, repeatable, ..too_much }).await;
+        assert!(matches!(rejected, Err(CommandError::Rejected(_))), "{rejected:?}");
+        assert_eq!(messages() - before, fences, "{journal:?}, {repeatable}");
+    }
+    assert_eq!(log.head().borrow().get(), 1, "a fence is no event");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use kontor::log::{Append, AppendError, EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, SyncPolicy};
-use kontor::model::{CommandId, Meta, Position, Recorded, StreamId, Version};
+use kontor::model::{AppendChain, CommandId, Meta, Position, Recorded, StreamId, Version};
 use kontor_testkit::log::{audit, happened, work};
 use kontor_testkit::nats::NatsServer;
 use rusqlite::Connection;
@@ -183,6 +183,53 @@ async fn a_message_that_cannot_be_applied_stops_the_host_which_says_so() {
         let refusal = refusal(&servers[0], &options(&servers), 1, dir.path()).await;
         assert!(refusal.contains(why), "{refusal}");
     }
+}
+
+/// The first host cannot follow the stream for a while, as if it was cut off with an append under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_was_begun_before_a_fence_does_not_arrive_after_it() {
+    let servers = [NatsServer::start()];
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let first = open(&servers, dirs[0].path()).await;
+    let second = open(&servers, dirs[1].path()).await;
+    let thing = StreamId::new("thing", "a").unwrap();
+    let end = first.append(vec![append("a", 0, "before")]).await.unwrap().position;
+    second.head().wait_for(|head| *head == end).await.unwrap();
+
+    let copy = Connection::open(dirs[0].path().join("events.db")).unwrap();
+    copy.execute_batch("BEGIN IMMEDIATE").unwrap();
+    second.fence(AppendChain::new(), thing.clone(), Version::new(1)).await.unwrap();
+    let late = first.append(vec![append("a", 1, "late")]);
+    copy.execute_batch("COMMIT").unwrap();
+    match late.await {
+        Err(AppendError::Fenced { stream }) => assert_eq!(stream, thing),
+        other => panic!("it must not arrive after the fence, but: {other:?}"),
+    }
+    first.append(vec![append("a", 1, "again")]).await.expect("it is decided again, behind the fence");
+    let conflict = second.fence(AppendChain::new(), thing, Version::new(1)).await;
+    assert!(matches!(conflict, Err(AppendError::Conflict { .. })), "{conflict:?}");
+    second.append(vec![append("a", 2, "next")]).await.expect("own fences are in nobody's way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_copy_differs_stops_when_another_one_publishes() {
+    let servers = [NatsServer::start()];
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let first = open(&servers, dirs[0].path()).await;
+    for version in 0..3 {
+        first.append(vec![append("a", version, &format!("c{version}"))]).await.unwrap();
+    }
+    drop(open(&servers, dirs[1].path()).await);
+    let copy = Connection::open(dirs[1].path().join("events.db")).unwrap();
+    copy.execute_batch("DELETE FROM events WHERE position = 3").unwrap();
+    drop(copy);
+
+    let second = open(&servers, dirs[1].path()).await;
+    first.append(vec![append("b", 0, "next")]).await.unwrap();
+    let behind = second.append(vec![append("c", 0, "behind")]).await;
+    assert!(matches!(behind, Err(AppendError::Failed(_) | AppendError::Unavailable)), "{behind:?}");
+    let reason = second.state().stopped.expect("the host has stopped");
+    assert!(reason.contains("has another event at position 3 than this one"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ mod drill;
 mod faults;
 mod jetstream;
 mod log;
+mod log_faults;
 mod log_killed;
 mod queries;
 mod read_versions;

@@ -31,10 +31,10 @@ use tokio::sync::{oneshot, watch};
 
 use self::schema::Durability;
 use self::tail::Tail;
-use self::writer::{Request, Writer};
+use self::writer::{Request, Signals, Writer};
 use super::readers::Readers;
 use super::thread::Joined;
-use super::{Append, AppendError, Appending, Committed, EventLog, Footing, MAX_PAGE, ReadError};
+use super::{Append, AppendError, Appending, Committed, EventLog, Footing, LogState, MAX_PAGE, ReadError};
 use crate::model::{CommandId, LogMark, Position, Recorded, StreamId, Version};
 
 pub use self::copy::Sequence;
@@ -54,6 +54,8 @@ pub struct EmbeddedLog {
     queue: SyncSender<Request>,
     tail: Arc<Tail>,
     position: watch::Receiver<Position>,
+    /// True if the last commit was written.
+    writable: watch::Receiver<bool>,
     readers: Readers,
     _writer: Joined,
     _checkpointer: Joined,
@@ -88,13 +90,26 @@ impl EmbeddedLog {
         let (checkpoint_signal, committed) = sync_channel(1);
         let (queue, requests) = sync_channel(QUEUE);
         let tail = Arc::new(Tail::default());
-        let writer = Writer::new(connection, tail.clone(), position_sender, copied_sender, checkpoint_signal);
+        let (writable_sender, writable) = watch::channel(true);
+        let signals = Signals {
+            position: position_sender,
+            copied: copied_sender,
+            writable: writable_sender,
+            checkpointer: checkpoint_signal,
+        };
+        let writer = Writer::new(connection, tail.clone(), signals);
         let _checkpointer =
             Joined::spawn("log-checkpoint", move || checkpoint::run(&checkpoints, &committed))
                 .map_err(unusable)?;
         let _writer = Joined::spawn("log-writer", move || writer.run(&requests)).map_err(unusable)?;
         let readers = Readers::new(file);
-        Ok((Self { queue, tail, position, readers, _writer, _checkpointer, _lock: lock }, copied))
+        let log = Self { queue, tail, position, writable, readers, _writer, _checkpointer, _lock: lock };
+        Ok((log, copied))
+    }
+
+    /// Returns the mark of the newest event. `None`: none was written since the log was opened.
+    pub(super) fn newest(&self) -> Option<LogMark> {
+        self.tail.newest()
     }
 
     /// Queues a batch for the writer.
@@ -129,6 +144,10 @@ impl WriterGone {
 impl EventLog for EmbeddedLog {
     fn append_then(&self, footing: Footing, batch: Vec<Append>, committed: Option<Committed>) -> Appending {
         self.enqueue(footing, batch, None, committed)
+    }
+
+    fn state(&self) -> LogState {
+        LogState { takes_appends: *self.writable.borrow(), copy: None, stopped: None }
     }
 
     async fn read(

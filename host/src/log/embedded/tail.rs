@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock};
 
 use super::read::within_page;
 use crate::log::MAX_PAGE;
-use crate::model::{Position, Recorded};
+use crate::model::{LogMark, Position, Recorded};
 
 /// The number of events kept: four pages. A reader that is further behind is late anyway, and reads from
 /// disk.
@@ -38,6 +38,12 @@ impl Tail {
             let Some(oldest) = kept.events.pop_front() else { return };
             kept.bytes -= oldest.payload.as_str().len();
         }
+    }
+
+    /// Returns the mark of the newest event. `None`: none was written since the log was opened.
+    pub(super) fn newest(&self) -> Option<LogMark> {
+        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        kept.events.back().map(Recorded::mark)
     }
 
     /// Returns up to `limit` events after a position, oldest first. `None`: not all of them are here.

@@ -1,7 +1,8 @@
 //! The only thread that writes. It commits all waiting appends in one transaction.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
 
 use quick_cache::unsync::Cache;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -9,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::copy::{self, Messages, OutOfOrder, Sequence};
 use super::meta;
+use super::schema::LAYOUT;
 use super::tail::Tail;
 use crate::error::Chain;
 use crate::log::failed_chains::FailedChains;
@@ -21,6 +23,10 @@ mod tests;
 /// The largest number of appends committed together. More would only make the first of them wait longer: by
 /// then each bears little of the cost of the sync.
 const MAX_GROUP: usize = 1_024;
+
+/// The pause between two probes while commits fail: the longest time until the host notices that they succeed
+/// again.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The number of streams whose heads are cached, so that an append need not query them: about 10 MB.
 const MAX_HEADS: usize = 65_536;
@@ -53,12 +59,19 @@ pub(super) struct Writer {
     failed: FailedChains,
     /// The newest events. Receives them after the commit and before the position moves.
     tail: Arc<Tail>,
+    signals: Signals,
+}
+
+/// The channels that others follow.
+pub(super) struct Signals {
     /// The position of the last event on disk. Moves after the commit and before the replies.
-    position: watch::Sender<Position>,
+    pub(super) position: watch::Sender<Position>,
     /// The last copied message, if the log is a copy. Moves with the position.
-    copied: watch::Sender<Sequence>,
+    pub(super) copied: watch::Sender<Sequence>,
+    /// True if the last commit was written.
+    pub(super) writable: watch::Sender<bool>,
     /// Signals each commit.
-    checkpointer: SyncSender<()>,
+    pub(super) checkpointer: SyncSender<()>,
 }
 
 /// The end of a stream, on disk or in the current transaction.
@@ -82,21 +95,15 @@ struct Written {
 }
 
 impl Writer {
-    pub(super) fn new(
-        connection: Connection,
-        tail: Arc<Tail>,
-        position: watch::Sender<Position>,
-        copied: watch::Sender<Sequence>,
-        checkpointer: SyncSender<()>,
-    ) -> Self {
+    pub(super) fn new(connection: Connection, tail: Arc<Tail>, signals: Signals) -> Self {
         let (heads, failed) = (Cache::new(MAX_HEADS), FailedChains::default());
-        Self { connection, heads, failed, tail, position, copied, checkpointer }
+        Self { connection, heads, failed, tail, signals }
     }
 
     /// Writes requests until the channel is closed and empty.
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
         let mut group = Vec::with_capacity(MAX_GROUP);
-        while let Ok(first) = requests.recv() {
+        while let Some(first) = self.next(requests) {
             group.push(first);
             group.extend(requests.try_iter().take(MAX_GROUP - 1));
             match self.write(&group) {
@@ -106,10 +113,43 @@ impl Writer {
         }
     }
 
+    /// Waits for the next request. Meanwhile finds out if commits succeed again, after one has failed: while
+    /// they fail, the host lets no commands in that would find it out. `None`: the channel is closed.
+    fn next(&mut self, requests: &Receiver<Request>) -> Option<Request> {
+        while !*self.signals.writable.borrow() {
+            match requests.recv_timeout(PROBE_INTERVAL) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => match self.probe() {
+                    Ok(()) => self.report(true),
+                    Err(error) => tracing::debug!(error = %Chain(&error), "the log cannot be written yet"),
+                },
+            }
+        }
+        requests.recv().ok()
+    }
+
+    /// Commits a transaction that changes nothing and writes a page all the same.
+    fn probe(&mut self) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        transaction.commit()
+    }
+
+    /// Publishes if commits succeed, and logs a change.
+    fn report(&self, writable: bool) {
+        if self.signals.writable.send_replace(writable) != writable {
+            match writable {
+                true => tracing::info!("the event log can be written again; commands are accepted"),
+                false => tracing::error!("the event log cannot be written; commands are refused"),
+            }
+        }
+    }
+
     /// Writes a group in one transaction.
     fn write(&mut self, group: &[Request]) -> rusqlite::Result<Written> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let copied = *self.copied.borrow();
+        let copied = *self.signals.copied.borrow();
         let written = Pass::begin(&transaction, &mut self.heads, &mut self.failed, copied)?.write(group)?;
         transaction.commit()?;
         Ok(written)
@@ -124,14 +164,15 @@ impl Writer {
             }
         }
         self.tail.extend(written.events);
-        self.position.send_if_modified(|position| {
+        self.signals.position.send_if_modified(|position| {
             let moved = *position != written.position;
             *position = written.position;
             moved
         });
-        self.copied.send_replace(written.copied);
+        self.signals.copied.send_replace(written.copied);
+        self.report(true);
         // Err: the channel already has a signal.
-        let _ = self.checkpointer.try_send(());
+        let _ = self.signals.checkpointer.try_send(());
         for (request, outcome) in group.drain(..).zip(written.outcomes) {
             // Err: the caller has stopped waiting.
             let _ = request.reply.send(outcome);
@@ -143,6 +184,7 @@ impl Writer {
         tracing::error!(error = %Chain(&error), "cannot write the event log; all waiting appends fail");
         // They are those of the transaction that was rolled back.
         self.heads.clear();
+        self.report(false);
         let error = Arc::new(error);
         for request in group {
             self.failed.insert(request.footing.chain);

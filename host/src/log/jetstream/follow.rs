@@ -10,12 +10,14 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::watch;
 
 use super::Sequence;
+use super::fences::Fences;
 use super::pending_appends::PendingAppends;
-use super::wire::{DecodeError, Message, PublishId};
+use super::wire::{self, DecodeError, Message, PublishId};
 use crate::clock::deadline_after;
 use crate::error::Chain;
 use crate::log::embedded::{LocalCopy, Messages};
-use crate::log::{Append, AppendError, Appended};
+use crate::log::{Append, AppendError, Appended, EventLog as _};
+use crate::model::{LogMark, Position, StreamId};
 
 /// The largest number of messages that are being copied: two of the largest groups of the copy, so that the
 /// next group is always ready.
@@ -37,6 +39,7 @@ pub(super) struct Follower {
     pub(super) name: String,
     pub(super) copy: Arc<LocalCopy>,
     pub(super) pending: Arc<PendingAppends>,
+    pub(super) fences: Arc<Fences>,
 }
 
 /// The reasons why the stream cannot be followed any further.
@@ -71,6 +74,13 @@ enum StopReason {
          other hosts; if it is the copy, start with an empty data directory, which gets a new one"
     )]
     Conflict(#[source] AppendError),
+    /// The publisher's copy and this one differ.
+    #[error(
+        "the host that published it has another event at position {position} than this one: `kontor verify` \
+         shows if a copy is damaged; a host with such a copy starts with an empty data directory, which gets \
+         a new one"
+    )]
+    Different { position: Position },
 }
 
 /// The messages of a batch that have arrived.
@@ -84,6 +94,10 @@ struct Batch {
 struct Applied {
     sequence: Sequence,
     publisher: Option<PublishId>,
+    /// The newest event in the publisher's copy.
+    mark: Option<LogMark>,
+    /// The event stream that the message fences.
+    fenced: Option<StreamId>,
     outcome: Result<Appended, AppendError>,
 }
 
@@ -141,7 +155,7 @@ impl Follower {
             tokio::select! {
                 biased;
                 Some(applied) = applying.next(), if !applying.is_empty() => {
-                    if let Err(broken) = self.resolve(applied) {
+                    if let Err(broken) = self.resolve(applied).await {
                         break broken;
                     }
                 }
@@ -160,12 +174,17 @@ impl Follower {
                 }
             }
         };
-        // The next attempt starts behind the messages that are being copied, once all have an outcome.
-        let mut first = Ok(());
+        // The next attempt starts behind the messages that are being copied, once all have an outcome. A host
+        // that stops acknowledges nothing more.
+        let mut broken = broken;
         while let Some(applied) = applying.next().await {
-            first = first.and(self.resolve(applied));
+            if !matches!(broken, Broken::Stop { .. })
+                && let Err(error) = self.resolve(applied).await
+            {
+                broken = error;
+            }
         }
-        first.and(Err(broken))
+        Err(broken)
     }
 
     /// Returns the next message. Fails if there is a gap before it.
@@ -192,20 +211,23 @@ impl Follower {
     ) -> Result<Option<impl Future<Output = Applied> + use<>>, Broken> {
         let content = Message::decode(&message.payload)
             .map_err(|error| Broken::Stop { sequence, source: error.into() })?;
-        let complete = content.part == content.parts;
+        let (complete, fenced) = (content.part == content.parts, content.fenced().cloned());
         batch.appends.extend(content.into_appends());
         if !complete {
             return Ok(None);
         }
         let publisher = PublishId::read(message.headers.as_ref());
+        let mark = wire::read_mark(message.headers.as_ref());
         let messages = Messages { after: batch.after, last: sequence };
         let applying = self.copy.apply(messages, std::mem::take(&mut batch.appends));
         batch.after = sequence;
-        Ok(Some(async move { Applied { sequence, publisher, outcome: applying.await } }))
+        Ok(Some(async move { Applied { sequence, publisher, mark, fenced, outcome: applying.await } }))
     }
 
-    /// Reports the outcome of a message to its publisher. Fails if the copy itself has failed.
-    fn resolve(&self, Applied { sequence, publisher, outcome }: Applied) -> Result<(), Broken> {
+    /// Reports the outcome of a message to its publisher. Fails if the copy itself has failed, or is not the
+    /// same as the publisher's.
+    async fn resolve(&self, applied: Applied) -> Result<(), Broken> {
+        let Applied { sequence, publisher, mark, fenced, outcome } = applied;
         match &outcome {
             Ok(_) => {}
             // The publisher does not search the stream for the command's id: the copies do, and all of them
@@ -222,8 +244,28 @@ impl Follower {
             }
             Err(error) => return Err(error.clone().into()),
         }
+        if !self.pending.is_own(publisher) {
+            if let Some(mark) = mark {
+                self.compare(sequence, mark).await?;
+            }
+            if let Some(stream) = fenced {
+                self.fences.insert(stream, sequence);
+            }
+        }
         self.pending.resolve(sequence, publisher, outcome);
         Ok(())
+    }
+
+    /// Fails if the copy does not have the newest event of the publisher of a message.
+    async fn compare(&self, sequence: Sequence, mark: LogMark) -> Result<(), Broken> {
+        let contains = self.copy.log().contains(mark).await;
+        match contains.map_err(|error| AppendError::Failed(error.0))? {
+            true => Ok(()),
+            false => {
+                let source = StopReason::Different { position: mark.position };
+                Err(Broken::Stop { sequence, source })
+            }
+        }
     }
 }
 

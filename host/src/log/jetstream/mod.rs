@@ -7,11 +7,13 @@
 //! - `stream_queues`: the order in which appends are published.
 //! - `publish`: publishes them.
 //! - `follow`: copies the stream.
+//! - `fences`: the appends that come too late.
 //! - `pending_appends`: passes outcomes from the copy to the publisher.
 //! - `leader_probe`: finds out whether the stream accepts appends.
 //! - `setup`: creates the stream, and checks that it is safe.
 //! - `wire`: the messages.
 
+mod fences;
 mod follow;
 mod leader_probe;
 mod pending_appends;
@@ -29,6 +31,7 @@ use async_nats::Client;
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
+use self::fences::Fences;
 use self::follow::Follower;
 use self::leader_probe::LeaderProbe;
 use self::pending_appends::PendingAppends;
@@ -37,7 +40,7 @@ use self::stream_queues::{Request, StreamQueues};
 use super::embedded::{LocalCopy, OpenError, Sequence};
 use super::thread::Joined;
 use super::{Append, AppendError, Appending, Committed, CopyState, EventLog, Footing, LogState, ReadError};
-use crate::model::{CommandId, Position, Recorded, StreamId, Version};
+use crate::model::{AppendChain, CommandId, Position, Recorded, StreamId, Version};
 
 pub use self::setup::{JetStreamOptions, MonitoringError, SetupError, SyncPolicy};
 
@@ -92,6 +95,7 @@ impl JetStreamLog {
             return Err(SetupError::Shortened { stream: name, stream_ends, copy_ends }.into());
         }
         let pending = Arc::new(PendingAppends::new(copy_ends));
+        let fences = Arc::new(Fences::default());
         let (stopped_sender, stopped) = watch::channel(None);
         let follower = Follower {
             stopped: stopped_sender,
@@ -99,6 +103,7 @@ impl JetStreamLog {
             name: name.clone(),
             copy: copy.clone(),
             pending: pending.clone(),
+            fences: fences.clone(),
         };
         let (available_sender, available) = watch::channel(true);
         let probe = LeaderProbe {
@@ -112,11 +117,32 @@ impl JetStreamLog {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let follower = Joined::spawn("log-follower", move || runtime.block_on(follower.run(stopping)))?;
         let queues = Mutex::new(StreamQueues::default());
-        let publisher = Publisher { client, name, copy: copy.clone(), pending, queues };
+        let publisher = Publisher {
+            client,
+            name,
+            copy: copy.clone(),
+            pending,
+            fences,
+            available: available.clone(),
+            queues,
+        };
         let publisher = Arc::new(publisher);
         let log = Self { _stop: stop, _follower: follower, publisher, copy, available, stopped };
         log.catch_up(stream_ends).await?;
         Ok(log)
+    }
+
+    /// Queues a batch for the publisher.
+    fn enqueue(&self, footing: Footing, batch: Vec<Append>, fence: bool) -> Appending {
+        if self.stopped.borrow().is_some() {
+            return Box::pin(std::future::ready(Err(AppendError::Unavailable)));
+        }
+        let (reply, outcome) = oneshot::channel();
+        let begun = self.publisher.pending.last_copied();
+        match self.publisher.enqueue(Request { footing, batch, fence, begun, reply }) {
+            Ok(()) => Box::pin(async { outcome.await.unwrap_or(Err(AppendError::Busy)) }),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 
     /// Waits until the copy has a message and all before it. Fails if the stream is not followed any more.
@@ -140,18 +166,16 @@ impl JetStreamLog {
 #[async_trait]
 impl EventLog for JetStreamLog {
     fn append_then(&self, footing: Footing, batch: Vec<Append>, committed: Option<Committed>) -> Appending {
-        if self.stopped.borrow().is_some() {
-            return Box::pin(std::future::ready(Err(AppendError::Unavailable)));
-        }
-        let (reply, outcome) = oneshot::channel();
-        match self.publisher.enqueue(Request { footing, batch, reply }) {
-            Ok(()) => Box::pin(async {
-                let appended = outcome.await.unwrap_or(Err(AppendError::Busy))?;
-                committed.into_iter().for_each(|committed| committed());
-                Ok(appended)
-            }),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        }
+        let appending = self.enqueue(footing, batch, false);
+        Box::pin(async {
+            let appended = appending.await?;
+            committed.into_iter().for_each(|committed| committed());
+            Ok(appended)
+        })
+    }
+
+    fn fence(&self, chain: AppendChain, stream: StreamId, expected: Version) -> Appending {
+        self.enqueue(chain.into(), vec![Append::nothing(stream, expected)], true)
     }
 
     fn is_shared(&self) -> bool {
@@ -162,7 +186,8 @@ impl EventLog for JetStreamLog {
         let sequence = *self.copy.sequence().borrow();
         let behind = self.publisher.pending.last_stored().distance_from(sequence);
         let stopped = self.stopped.borrow().clone();
-        let takes_appends = *self.available.borrow() && stopped.is_none();
+        let takes_appends =
+            *self.available.borrow() && stopped.is_none() && self.copy.log().state().takes_appends;
         LogState { takes_appends, copy: Some(CopyState { sequence, behind }), stopped }
     }
 

@@ -71,6 +71,11 @@ impl PendingAppends {
         PendingAppend { all: self, id: PublishId { process: self.process, number }, outcome }
     }
 
+    /// Returns whether this process has published a message.
+    pub(super) fn is_own(&self, publisher: Option<PublishId>) -> bool {
+        publisher.is_some_and(|id| id.process == self.process)
+    }
+
     /// Reports the outcome of a message. Must be called in the order of the sequences.
     pub(super) fn resolve(&self, sequence: Sequence, publisher: Option<PublishId>, outcome: Outcome) {
         if let Some(id) = publisher.filter(|id| id.process == self.process)

@@ -8,10 +8,12 @@ use async_nats::{Client, HeaderMap, Request as NatsRequest, RequestErrorKind};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Sequence;
+use super::fences::Fences;
 use super::pending_appends::{Outcome, PendingAppend, PendingAppends};
 use super::stream_queues::{Group, Head, Request, StreamQueues};
 use super::wire::{self, PublishId};
@@ -47,6 +49,9 @@ pub(super) struct Publisher {
     pub(super) name: String,
     pub(super) copy: Arc<LocalCopy>,
     pub(super) pending: Arc<PendingAppends>,
+    pub(super) fences: Arc<Fences>,
+    /// True while the stream accepts messages.
+    pub(super) available: watch::Receiver<bool>,
     pub(super) queues: Mutex<StreamQueues>,
 }
 
@@ -109,6 +114,12 @@ struct Part<'a> {
     leaves: Version,
     subject: String,
     payload: Bytes,
+}
+
+impl Part<'_> {
+    fn has_events(&self) -> bool {
+        self.leaves > self.expected
+    }
 }
 
 /// The state of a group after an attempt to publish it.
@@ -195,8 +206,10 @@ impl Publisher {
             }
             for (part, head) in parts.iter().zip(&heads) {
                 self.check(part, *head).await?;
+                self.check_fence(part, group)?;
             }
-            let sent = match parts.iter().any(|part| part.leaves > part.expected) {
+            let fence = group.requests.iter().any(|request| request.fence);
+            let sent = match fence || parts.iter().any(Part::has_events) {
                 true => self.send(&parts, &heads, pending).await?,
                 false => self.confirm(&parts, &heads).await?,
             };
@@ -255,7 +268,17 @@ impl Publisher {
         Err(AppendError::Conflict { stream, expected, actual })
     }
 
-    /// Asks the leader whether the streams still have these ends. For a group that writes nothing.
+    /// Fails if another host has fenced a stream since events for it were decided.
+    fn check_fence(&self, part: &Part<'_>, group: &Group) -> Result<(), AppendError> {
+        match part.has_events() && self.fences.any_after(part.stream, group.begun()) {
+            true => Err(AppendError::Fenced { stream: part.stream.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Asks the leader whether the streams still have these ends. For a group that writes nothing. Fails if
+    /// the stream is not available in the end: its leader may have been deposed, and answers for some seconds
+    /// as if it were not.
     async fn confirm(&self, parts: &[Part<'_>], heads: &[Head]) -> Result<Sent, AppendError> {
         for (part, head) in parts.iter().zip(heads) {
             if self.last_sequence(part.stream).await? != head.sequence {
@@ -263,7 +286,10 @@ impl Publisher {
             }
             self.queues().remember(part.stream, *head);
         }
-        Ok(Sent::Complete(Ok(Appended { position: *self.copy.log().head().borrow() })))
+        match *self.available.borrow() {
+            true => Ok(Sent::Complete(Ok(Appended { position: *self.copy.log().head().borrow() }))),
+            false => Err(AppendError::Unavailable),
+        }
     }
 
     /// Publishes messages until it is known that the server has stored them, or will not.
@@ -305,11 +331,15 @@ impl Publisher {
     /// Publishes one message, or an atomic batch that its last message commits.
     async fn attempt(&self, parts: &[Part<'_>], heads: &[Head], id: PublishId) -> Result<Reply, NatsError> {
         let batch = Uuid::now_v7().to_string();
+        let mark = self.copy.log().newest();
         for ((part, head), number) in parts.iter().zip(heads).zip(1..) {
             let mut headers = HeaderMap::new();
             headers.insert(NATS_EXPECTED_STREAM, self.name.as_str());
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, head.sequence.to_string());
             id.write(&mut headers);
+            if let Some(mark) = mark {
+                wire::write_mark(mark, &mut headers);
+            }
             let last = number == parts.len();
             if parts.len() > 1 {
                 headers.insert(BATCH_ID, batch.as_str());

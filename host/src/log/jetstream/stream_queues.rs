@@ -27,6 +27,10 @@ const MAX_HEADS: usize = 65_536;
 pub(super) struct Request {
     pub(super) footing: Footing,
     pub(super) batch: Vec<Append>,
+    /// True if a message is published even if there are no events.
+    pub(super) fence: bool,
+    /// The last message in the copy when the request was made.
+    pub(super) begun: Sequence,
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
 }
 
@@ -57,6 +61,11 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// Returns the last message in the copy when its first request was made.
+    pub(super) fn begun(&self) -> Sequence {
+        self.requests.first().map_or(Sequence::START, |first| first.begun)
+    }
+
     /// Returns the chain, which is the same for all requests of the group.
     fn chain(&self) -> Option<AppendChain> {
         self.requests.first().map(|first| first.footing.chain)
@@ -235,7 +244,13 @@ mod tests {
             ..Append::nothing(stream(id), Version::new(*expected))
         };
         let footing = chain.into();
-        Request { footing, batch: appends.iter().map(append).collect(), reply: oneshot::channel().0 }
+        Request {
+            footing,
+            batch: appends.iter().map(append).collect(),
+            fence: false,
+            begun: Sequence::START,
+            reply: oneshot::channel().0,
+        }
     }
 
     fn stream(id: &str) -> StreamId {
@@ -287,15 +302,15 @@ mod tests {
         let mut queues = StreamQueues::default();
         let event =
             NewEvent { name: "a-name-that-is-longer-than-its-payload".into(), payload: Json::empty_object() };
-        let request = |expected| {
+        let large = |expected| {
             let append = Append {
                 events: vec![event.clone(); 100],
                 ..Append::nothing(stream("a"), Version::new(expected))
             };
-            Request { footing: ours().into(), batch: vec![append], reply: oneshot::channel().0 }
+            Request { batch: vec![append], ..request(ours(), &[]) }
         };
         for number in 0..256 {
-            assert!(queues.push(request(number * 100)).is_ok());
+            assert!(queues.push(large(number * 100)).is_ok());
         }
         let mut sizes = Vec::new();
         while let Some(group) = queues.done(&[stream("a")]).pop() {

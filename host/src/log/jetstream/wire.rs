@@ -19,10 +19,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::log::Append;
-use crate::model::{Meta, NewEvent, StreamId, Version};
+use crate::model::{LogMark, Meta, NewEvent, StreamId, Version};
 
 /// The header with the [`PublishId`] of a message.
 const PUBLISHED: &str = "Kontor-Publish";
+/// The header with the mark of the newest event in the publisher's copy: `<position>/<hash>`.
+const MARK: &str = "Kontor-Mark";
 
 /// The version of the payload. Raised with every change that an older version of Kontor would read wrongly or
 /// not at all: a host stops at a message with another one, and continues once it is updated.
@@ -140,6 +142,11 @@ impl Message {
         }
     }
 
+    /// Returns the stream if there are no commits: the message is a fence.
+    pub(super) fn fenced(&self) -> Option<&StreamId> {
+        self.commits.is_empty().then_some(&self.stream)
+    }
+
     /// Returns the commits as appends.
     pub(super) fn into_appends(self) -> impl Iterator<Item = Append> {
         let stream = self.stream;
@@ -162,6 +169,17 @@ pub(super) fn subject(name: &str, stream: &StreamId) -> String {
 /// Returns the wildcard for the subjects of all event streams.
 pub(super) fn subjects(name: &str) -> String {
     format!("{name}.>")
+}
+
+/// Writes the mark of the newest event in the publisher's copy.
+pub(super) fn write_mark(LogMark { position, hash }: LogMark, headers: &mut HeaderMap) {
+    headers.insert(MARK, format!("{position}/{hash}"));
+}
+
+/// Reads that mark. `None`: there is none that can be parsed.
+pub(super) fn read_mark(headers: Option<&HeaderMap>) -> Option<LogMark> {
+    let (position, hash) = headers?.get(MARK)?.as_str().split_once('/')?;
+    Some(LogMark { position: position.parse().ok()?, hash: hash.parse().ok()? })
 }
 
 /// Identifies a message to the process that has published it, which recognizes the message when the copy
@@ -239,5 +257,10 @@ mod tests {
         let id = PublishId { process: uuid::Uuid::now_v7(), number: 7 };
         id.write(&mut headers);
         assert_eq!(PublishId::read(Some(&headers)), Some(id));
+        assert_eq!(read_mark(Some(&headers)), None);
+        let hash = crate::model::CommitHash::new([7; 32]);
+        let mark = LogMark { position: crate::model::Position::new(8), hash };
+        write_mark(mark, &mut headers);
+        assert_eq!(read_mark(Some(&headers)), Some(mark));
     }
 }

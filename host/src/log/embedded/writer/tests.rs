@@ -27,9 +27,12 @@ fn writer(dir: &tempfile::TempDir) -> Writer {
     Writer::new(
         connection,
         Arc::default(),
-        watch::Sender::default(),
-        watch::Sender::default(),
-        sync_channel(1).0,
+        Signals {
+            position: watch::Sender::default(),
+            copied: watch::Sender::default(),
+            writable: watch::Sender::new(true),
+            checkpointer: sync_channel(1).0,
+        },
     )
 }
 
@@ -187,5 +190,5 @@ fn a_copy_takes_only_the_next_message() {
     ];
     assert_eq!(outcomes(&written), expected);
     writer.acknowledge(&mut again, written);
-    assert_eq!(*writer.copied.borrow(), Sequence::new(5));
+    assert_eq!(*writer.signals.copied.borrow(), Sequence::new(5));
 }

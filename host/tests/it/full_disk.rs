@@ -1,0 +1,119 @@
+//! A host whose file system is full: commands fail clearly, nothing acknowledged is lost, queries are
+//! answered, and the host recovers by itself once there is space again.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rusqlite::Connection;
+use serde_json::json;
+
+use crate::common::nodes::when;
+use crate::common::shop::{UNDELIVERABLE, configuration, new_key, order};
+use crate::common::{Site, audit};
+use crate::log_away::add_tea_at_last;
+
+const ORDERS: u64 = 12;
+
+/// A small file system of its own.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// Mounts it at a folder. `None`: this needs the rights of root.
+    fn over(folder: &Path) -> Option<Self> {
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=32m", "tmpfs"]).arg(folder).output();
+        mount.is_ok_and(|mount| mount.status.success()).then(|| Self(folder.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Err: the folder stays until the machine starts again.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// Writes to a file until there is no space left.
+fn fill(file: &Path) {
+    let mut filler = File::create(file).unwrap();
+    for size in [1 << 20, 4 << 10, 1] {
+        loop {
+            match filler.write_all(&vec![7; size]) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn no_undo_is_on_disk_without_its_reason_when_the_commit_of_the_journal_fails() {
+    let site = Site::new(&configuration());
+    let host = site.start();
+    host.register("tea", 450, 1_000);
+    let database = Connection::open(site.data().join("events.db")).unwrap();
+    let trigger = "CREATE TRIGGER disk_error BEFORE INSERT ON events WHEN new.name = 'unwinding'
+        BEGIN SELECT raise(ROLLBACK, 'the disk is gone'); END";
+    database.execute_batch(trigger).unwrap();
+    let hopeless = order(&[("tea", 1)]).sent_to(UNDELIVERABLE).json();
+    let placed = host.post("/orders", &[("prefer", "wait=0")], &hopeless).ok();
+
+    // The saga begins again and again, each time without its reason in the journal.
+    let failures = || host.log().matches("cannot write the event log").count();
+    when(|| failures().into(), |failures| failures.as_u64() >= Some(3));
+    let undone = "SELECT count(*) FROM events WHERE command_id LIKE '%/undo'";
+    let undone: u64 = database.query_row(undone, [], |row| row.get(0)).unwrap();
+    assert_eq!(undone, 0);
+
+    database.execute_batch("DROP TRIGGER disk_error").unwrap();
+    let statuses = audit::check(&host);
+    assert_eq!(statuses[placed["id"].as_str().unwrap()], "cancelled");
+    assert_eq!(host.stock("tea"), (1_000, 0));
+}
+
+#[test]
+fn a_host_on_a_full_disk_takes_no_commands_and_goes_on_by_itself() {
+    let site = Site::new(&configuration());
+    let compiled = fs::read_link(site.data().join("compiled")).unwrap();
+    let Some(_mount) = Mount::over(&site.data()) else {
+        eprintln!("skipped: a file system of a limited size can be mounted only by root");
+        return;
+    };
+    symlink(compiled, site.data().join("compiled")).unwrap();
+    let host = site.start();
+    host.register("tea", 450, 1_000);
+    let place = || host.post("/orders", &[("idempotency-key", &new_key())], &order(&[("tea", 1)]).json());
+    let mut placed: Vec<String> =
+        (0..ORDERS).map(|_| place().ok()["id"].as_str().unwrap().to_owned()).collect();
+
+    let filler = site.data().join("filler");
+    fill(&filler);
+    // A last command may find space in a file that is not full yet.
+    let refused = loop {
+        let reply = place();
+        if reply.status == 503 {
+            break reply;
+        }
+        placed.push(reply.ok()["id"].as_str().unwrap().to_owned());
+    };
+    refused.problem(503, "log-unavailable");
+    host.await_warning("the log takes no commands at the moment");
+    assert_eq!(host.metric("kontor_log_available"), 0.0);
+    for path in ["/products/tea", &format!("/orders/{}", placed[0])] {
+        host.get(path).ok();
+    }
+    let add = json!({"quantity": 7});
+    host.post("/products/tea/add-stock", &[], &add).problem(503, "log-unavailable");
+
+    fs::remove_file(filler).unwrap();
+    add_tea_at_last(&host, 3);
+    let statuses = audit::check(&host);
+    assert!(placed.iter().all(|id| statuses[id] == "confirmed"), "{statuses:?}");
+    let orders = statuses.len() as u64;
+    assert_eq!(host.stock("tea"), (1_000 - orders + 3, orders), "nothing is lost or doubled");
+    assert_eq!(host.metric("kontor_log_available"), 1.0);
+}
