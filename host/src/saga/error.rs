@@ -3,6 +3,7 @@
 use super::record::RecordError;
 use super::runner::RunError;
 use crate::contract::{Problem, ProblemCode};
+use crate::deployed::PastError;
 use crate::error::Chain;
 use crate::log::{AppendError, ReadError};
 use crate::model::Rejection;
@@ -48,6 +49,9 @@ pub enum SagaError {
     /// The database beside the log cannot be used.
     #[error("the index of sagas cannot be used")]
     Index(#[from] rusqlite::Error),
+    /// The component that the saga runs on cannot be read now.
+    #[error(transparent)]
+    Component(#[from] PastError),
     /// The log lacks the event by which the saga started.
     #[error("the event that started the saga is not in the log")]
     NoTrigger,
@@ -72,6 +76,7 @@ impl From<RunError> for SagaError {
             RunError::Record(error) => error.into(),
             RunError::Relinquished(_) => Self::ShuttingDown,
             RunError::NoTrigger => Self::NoTrigger,
+            RunError::Component(error) => Self::Component(error),
         }
     }
 }
@@ -87,6 +92,7 @@ impl From<SagaError> for Problem {
             SagaError::ShuttingDown => Self::shutting_down(),
             SagaError::Journal(_) => unavailable("The journal of the saga cannot be read."),
             SagaError::Index(_) => unavailable("The index of sagas cannot be read."),
+            SagaError::Component(_) => unavailable("The component of the saga cannot be read."),
             SagaError::NoTrigger => unavailable("The event that started the saga is not in the log."),
         };
         problem.with_log_text(Chain(&error).to_string())

@@ -12,6 +12,7 @@ use super::record::{Record, RecordError, actor, written};
 use super::replay::{HaltReason, Progress, Replay};
 use super::retry::Phase;
 use super::sender::{Relinquished, Sender, StepResult};
+use crate::deployed::PastError;
 use crate::error::Chain;
 use crate::model::{Actor, Command, CommandId, CommandName, Recorded, Rejection, StreamId, Version};
 use crate::runtime::{Component, SagaEnd};
@@ -32,6 +33,8 @@ pub(super) enum RunError {
     NoTrigger,
     #[error(transparent)]
     Record(#[from] RecordError),
+    #[error(transparent)]
+    Component(#[from] PastError),
 }
 
 /// A running saga.
@@ -157,6 +160,8 @@ impl Running {
         let digest = self.saga(|saga| saga.digest).ok_or(RecordError::NoEntries)?;
         let component = match self.inner.deps.components.get(digest).await {
             Ok(component) => component,
+            // This host follows the deployment late.
+            Err(error @ PastError::Read { .. }) => return Err(error.into()),
             Err(error) => {
                 let error = Chain(&error);
                 return self.park(&format!("the component that it started on cannot be loaded: {error}"));

@@ -7,6 +7,7 @@
 //! | it would be the same again: too large, damaged, a key used before | the step failed | parks |
 //! | an entry cannot follow or has no form | - | parks |
 //! | another host wrote first | passes | the journal is read again |
+//! | the component cannot be read or fetched now | - | passes |
 //! | the saga cannot begin: its trigger is missing | - | stuck, with the reason shown |
 //!
 //! A saga whose journal cannot even take the entry that parks it is stuck, too.
@@ -74,6 +75,7 @@ impl Verdict {
         match error {
             RunError::Relinquished(_) => Self::Relinquish,
             RunError::NoTrigger => Self::Stuck,
+            RunError::Component(_) => Self::Passing,
             RunError::Record(error) => match error {
                 RecordError::Read(error) => Self::of_read(error),
                 RecordError::Append(AppendError::Conflict { .. }) => Self::ReadAgain,

@@ -107,7 +107,7 @@ impl Inner {
             (Verdict::Passing, _) => {
                 tracing::error!(
                     saga = %id, %name, error = cause,
-                    "cannot use the saga's journal; trying again"
+                    "the saga cannot continue now; trying again"
                 );
                 if self.pause(LOG_PAUSE).await.is_err() {
                     self.roster().remove(id);

@@ -3,10 +3,11 @@
 
 use std::fs;
 
+use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
 
 use crate::common::deploy::{fixture, plugin, site};
-use crate::common::nodes::when;
+use crate::common::nodes::{both_up, sites, when};
 use crate::common::{Host, Site, ended, kontor};
 
 /// Returns each saga as its name, its state and the stream of its trigger, in the order of these.
@@ -101,4 +102,32 @@ fn an_open_saga_whose_service_is_gone_outlives_the_loss_of_its_index() {
         assert_eq!(sagas(&host), expected, "after {name}");
         host.kill();
     }
+}
+
+#[test]
+fn the_sagas_of_a_new_service_run_though_a_host_follows_its_deployment_late() {
+    let server = NatsServer::start();
+    let [left_site, right_site] = sites(&server);
+    let (left, mut right) = (left_site.start(), right_site.start());
+    both_up(&left);
+    // The host cannot keep the component, and stays a member that owns sagas.
+    let (components, aside) = (right_site.data().join("components"), right_site.data().join("aside"));
+    fs::rename(&components, &aside).unwrap();
+    fs::write(&components, "in the way").unwrap();
+    left.deploy(&fixture("thanks"), "").ok();
+    let mut expected: Vec<_> = (0..12).flat_map(|number| thanked(&format!("product-{number}"))).collect();
+    expected.sort_by_key(Value::to_string);
+    (0..12).for_each(|number| drop(left.register(&format!("product-{number}"), 5, 10)));
+    right.await_warning("this host does not run the last deployment");
+    fs::remove_file(&components).unwrap();
+    fs::rename(&aside, &components).unwrap();
+    assert_eq!(sagas_when(&left, &expected), expected);
+    assert_eq!(sagas_when(&right, &expected), expected);
+
+    // A new host with an empty directory sees the same, and starts nothing.
+    right.kill();
+    right_site.lose_data();
+    right = right_site.start();
+    assert_eq!(sagas_when(&right, &expected), expected);
+    assert_eq!(left.events(0), right.events(0));
 }

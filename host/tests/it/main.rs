@@ -20,6 +20,7 @@ mod full_disk;
 mod gateway;
 mod hosts;
 mod killed;
+mod large_events;
 mod lifecycle;
 mod lineage;
 mod log_away;

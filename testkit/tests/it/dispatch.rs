@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use kontor::aggregate::{CommandError, Dispatch, DispatchDeps, DispatchLimits, StateCache};
 use kontor::clock::SystemClock;
 use kontor::deployed::{Deployed, Registry};
-use kontor::log::{EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, Snapshots};
-use kontor::model::{AppendChain, Command, CommandId, Intent, Json, Origin, StreamId};
+use kontor::log::{EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, Snapshots, Subscription};
+use kontor::model::{AppendChain, Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
 use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
 use kontor_testkit::log::{Fault, FaultyLog};
 use kontor_testkit::nats::NatsServer;
@@ -27,7 +27,11 @@ impl Ask for NobodyToAsk {
 }
 
 async fn inventory(data: &Path) -> Component {
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../plugins/inventory.wasm");
+    component(data, "plugins/inventory").await
+}
+
+async fn component(data: &Path, name: &str) -> Component {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("../{name}.wasm"));
     let wasm = std::fs::read(file).expect("`cargo xtask build` builds the components");
     let runtime = Runtime::new(data, RuntimeLimits::default(), HashMap::new()).unwrap();
     runtime.load(wasm).await.unwrap()
@@ -166,6 +170,60 @@ async fn only_the_rejection_of_a_step_that_may_have_been_sent_before_is_a_fence(
         assert_eq!(messages() - before, fences, "{journal:?}, {repeatable}");
     }
     assert_eq!(log.head().borrow().get(), 1, "a fence is no event");
+}
+
+/// Sends commands that change a beast and commands that do not, all at once. A reply must cover the events
+/// that it was decided on: a client that sends its position back sees them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reply_to_a_command_that_changes_nothing_covers_what_it_was_decided_on() {
+    let data = tempfile::tempdir().unwrap();
+    let component = component(data.path(), "fixtures/unruly").await;
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path()).unwrap());
+    let dispatch = dispatch(data.path(), log.clone(), component);
+    let bear = StreamId::new("beast", "bear").unwrap();
+    let sent = (0..20 * COMMANDS).map(|index| {
+        let name = if index % 2 == 0 { "wait" } else { "rest" };
+        let command = Command { stream: bear.clone(), ..command(&format!("{name}-{index}"), name, "{}") };
+        let dispatch = dispatch.clone();
+        tokio::spawn(async move { dispatch.submit(command).await })
+    });
+    let sent: Vec<_> = sent.collect();
+    let mut replies = Vec::new();
+    for sent in sent {
+        replies.push(sent.await.unwrap().unwrap());
+    }
+    for reply in replies.iter().filter(|reply| reply.version > Version::START) {
+        let decided_on = log.read(&bear, reply.version.before(1), 1).await.unwrap();
+        assert!(reply.position >= decided_on[0].position, "{reply:?} of {}", decided_on[0].position);
+    }
+}
+
+/// Follows the log of a product that changes all the time. Its view must never be older than an event that
+/// can be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_is_never_older_than_an_event_that_can_be_read() {
+    let data = tempfile::tempdir().unwrap();
+    let component = inventory(data.path()).await;
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path()).unwrap());
+    let dispatch = dispatch(data.path(), log.clone(), component);
+    dispatch.submit(register()).await.unwrap();
+    let sent = (0..20 * COMMANDS).map(|index| {
+        let dispatch = dispatch.clone();
+        let add = command(&format!("add-{index}"), "add-stock", r#"{"quantity":1}"#);
+        tokio::spawn(async move { dispatch.submit(add).await.unwrap() })
+    });
+    let sent: Vec<_> = sent.collect();
+    let (mut events, mut version) = (Subscription::new(log, Position::START), Version::START);
+    while version < Version::new(20 * COMMANDS + 1) {
+        let page = events.next().await.unwrap().unwrap();
+        let last = page.last().unwrap();
+        let viewed = dispatch.view(&last.stream, None).await.unwrap().unwrap();
+        assert!(viewed.version >= last.version, "{} after {}", viewed.version, last.version);
+        version = last.version;
+    }
+    for sent in sent {
+        sent.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
