@@ -131,3 +131,37 @@ fn the_sagas_of_a_new_service_run_though_a_host_follows_its_deployment_late() {
     assert_eq!(sagas_when(&right, &expected), expected);
     assert_eq!(left.events(0), right.events(0));
 }
+
+#[test]
+fn an_older_log_that_is_put_back_continues_as_if_nothing_had_followed() {
+    let (site, _plugins) = site(&[("inventory", plugin("inventory"))], "");
+    let mut host = site.start();
+    host.deploy(&fixture("thanks"), "").ok();
+    host.register("tea", 5, 1_000);
+    sagas_when(&host, &thanked("tea"));
+    // More events than stand between two snapshots.
+    let remove = |host: &Host| host.post("/products/tea/remove-stock", &[], &json!({"quantity": 1})).ok();
+    (0..110).for_each(|_| drop(remove(&host)));
+    assert!(host.stop().success());
+    let (log, backup) = (site.data().join("events.db"), site.data().join("events.backup"));
+    fs::copy(&log, &backup).unwrap();
+    host = site.start();
+    (0..110).for_each(|_| drop(remove(&host)));
+    host.register("pot", 5, 10);
+    sagas_when(&host, &thanked("pot"));
+    assert!(host.stop().success());
+    fs::copy(&backup, &log).unwrap();
+
+    host = site.start();
+    assert_eq!(host.stock("tea").0, 890);
+    assert_eq!(sagas(&host), thanked("tea"));
+    assert_eq!(remove(&host)["state"]["available"], 889);
+    host.get("/products/pot").problem(404, "not-found");
+    host.register("cup", 5, 10);
+    let expected = [thanked("cup"), thanked("tea")].concat();
+    let listed = sagas_when(&host, &expected);
+    assert_eq!(listed.len(), expected.len(), "{listed:?}");
+    let list = host.get_with("/products", &[("kontor-position", &host.head().to_string())]).ok();
+    let available = list["items"].as_array().unwrap().iter().map(|item| item["available"].clone());
+    assert_eq!(available.collect::<Vec<_>>(), [10, 889]);
+}
