@@ -179,7 +179,7 @@ mod tests {
             &meta(|meta| meta.actor = "eve".into()),
             &|append| append.events.swap(0, 1),
             &|append| append.events.truncate(1),
-            &|append| append.events[1].name = "confirme".into(),
+            &|append| append.events[1].name = "confirms".into(),
             &|append| append.events[1].payload = event("", "{ }").payload,
             &|append| append.events[0].payload = event("", r#"{"a": 2}"#).payload,
         ];
