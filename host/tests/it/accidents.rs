@@ -4,7 +4,7 @@
 //!
 //!     KONTOR_ACCIDENT_ROUNDS=200 cargo nextest run --workspace -E 'test(/^accidents::/)'
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -156,14 +156,16 @@ fn seen(host: &Host) -> BTreeMap<String, Value> {
         |listed| !listed.is_null(),
     );
     seen.insert(list.to_owned(), listed);
-    for event in events {
-        let (kind, id) = event["stream"].as_str().unwrap().split_once('/').unwrap();
-        let path = match kind {
-            "product" => format!("/products/{id}"),
-            "thanks" => format!("/thanks/{id}"),
-            "saga" => format!("/admin/sagas/{id}"),
-            _ => continue,
-        };
+    let path = |event: &Value| {
+        let (kind, id) = event["stream"].as_str()?.split_once('/')?;
+        match kind {
+            "product" => Some(format!("/products/{id}")),
+            "thanks" => Some(format!("/thanks/{id}")),
+            "saga" => Some(format!("/admin/sagas/{id}")),
+            _ => None,
+        }
+    };
+    for path in events.iter().filter_map(path).collect::<BTreeSet<_>>() {
         let reply = host.get(&path);
         seen.insert(path, json!([reply.status, reply.json()]));
     }
