@@ -396,7 +396,8 @@ mod tests {
         let short =
             |dir: &Path| File::options().write(true).open(dir.join(FILE)).unwrap().set_len(8_000).unwrap();
         let nothing = |_: &Path| {};
-        let cases: [(&str, &dyn Fn(&Path), usize); 4] = [
+        type Case<'a> = (&'a str, &'a dyn Fn(&Path), usize);
+        let cases: [Case<'_>; 4] = [
             ("nothing", &nothing, 1),
             ("a lost log", &lose_log, 0),
             ("garbage", &garbage, 0),

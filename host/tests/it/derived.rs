@@ -34,6 +34,8 @@ fn sagas_when(host: &Host, wanted: &[Value]) -> Vec<Value> {
     sagas
 }
 
+type Accident = fn(&Site);
+
 /// Deletes the index of sagas.
 fn lose_index(site: &Site) {
     for file in ["sagas.db", "sagas.db-wal", "sagas.db-shm"] {
@@ -69,7 +71,7 @@ fn a_saga_starts_for_no_event_before_its_deployment_whatever_happens_to_its_inde
     // No event has started a saga yet, so the index is still empty.
     host.kill();
 
-    let accidents: [(&str, fn(&Site)); 3] =
+    let accidents: [(&str, Accident); 3] =
         [("nothing", |_| {}), ("a lost index", lose_index), ("a restored backup", restore)];
     let mut expected = Vec::new();
     for (number, (name, accident)) in accidents.into_iter().enumerate() {
@@ -95,7 +97,7 @@ fn an_open_saga_whose_service_is_gone_outlives_the_loss_of_its_index() {
     host.undeploy("thanks", "").ok();
     host.kill();
 
-    let accidents: [(&str, fn(&Site)); 2] = [("a lost index", lose_index), ("a restored backup", restore)];
+    let accidents: [(&str, Accident); 2] = [("a lost index", lose_index), ("a restored backup", restore)];
     for (name, accident) in accidents {
         accident(&site);
         host = site.start();
