@@ -4,15 +4,19 @@
 mod component_store_nats;
 mod deployment;
 mod gate_result;
+mod history_entry;
 mod registry;
 mod store;
+mod trial;
 mod triggers;
 
 pub use component_store_nats::Bucket;
-pub use deployment::{ActName, HistoryEntry, HistoryError, RecordError, Release, Running};
 pub(crate) use deployment::{Deployments, Happened, Released, history, releases};
+pub use deployment::{HistoryError, RecordError, Release, Running};
 pub use gate_result::{GateName, GateOutcome, GateResult};
+pub use history_entry::{ActName, HistoryEntry};
 pub use registry::{Deployed, Registry, ServiceConflict};
 pub use store::{Components, PastError, Store};
+pub use trial::{Kept, Return, Trial};
 pub(crate) use triggers::FollowedTriggers;
 pub use triggers::{DeploymentHistory, ReleasedSaga, Trigger, Triggers};

@@ -51,8 +51,8 @@ fn conclude(examination: &Examination<'_>, folds: Folds) -> Finding {
         }
         (false, Some(aggregate)) if folds.only_reshaped() => Finding::refused(format!(
             "the state of {aggregate} is another than on the running version, under the same version: if a \
-             value is wrong, correct the component; if the states are meant to differ, raise STATE_VERSION or \
-             name state:{aggregate} with --allow-breaking"
+             value is wrong, correct the component; if the states are meant to differ, raise STATE_VERSION \
+             or name state:{aggregate} with --allow-breaking"
         ))
         .with(folds.findings()),
         _ => Finding::refused(
