@@ -82,7 +82,7 @@ pub(super) fn plugin_table(plugins: &[Plugin]) -> String {
     let kept = plugins.iter().filter_map(|plugin| Some((&plugin.service, plugin.kept.as_ref()?)));
     kept.fold(table, |text, (service, kept)| {
         let sentence = stays(kept.streams.len(), &kept.digest.short());
-        format!("{text}{service}: {sentence}, which this version cannot replace there\n")
+        format!("{text}{service}: {sentence}, which a rollback has replaced elsewhere\n")
     })
 }
 
@@ -118,6 +118,7 @@ fn kept(change: &PluginChange) -> Option<String> {
     (!change.kept.is_empty()).then(|| stays(change.kept.len(), &digest))
 }
 
+/// Returns a sentence about streams that stay with a component.
 fn stays(streams: usize, digest: &str) -> String {
     match streams {
         1 => format!("1 stream stays on {digest}"),

@@ -96,7 +96,8 @@ impl Deployer {
             {
                 let (replaced, before) = (release.clone(), old.recent_calls());
                 let window = deps.rules.rollback.window;
-                let watched = Watched { component: component.clone(), replaced, before, window };
+                let (component, old) = (component.clone(), Some(old.clone()));
+                let watched = Watched { component, old, replaced, before, window };
                 tokio::spawn(self.clone().watch(watched));
             }
         }

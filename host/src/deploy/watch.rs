@@ -25,6 +25,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// A version that is watched.
 pub(super) struct Watched {
     pub(super) component: Component,
+    /// The version before, if this host has run it. If not, it is loaded when it is needed.
+    pub(super) old: Option<Component>,
     /// The release that ran before it.
     pub(super) replaced: Release,
     /// The last calls of the version before. Empty if this host has not run it.
@@ -53,6 +55,7 @@ impl Deployer {
             if let (Some(trial), Some(window), Some(component)) = (&running.trial, left, component) {
                 let watched = Watched {
                     component: component.clone(),
+                    old: None,
                     replaced: trial.replaced.clone(),
                     before: Tallies::new(),
                     window,
@@ -73,7 +76,7 @@ impl Deployer {
     }
 
     async fn watch_for_faults(self: Arc<Self>, watched: Watched) {
-        let Watched { component: new, replaced, before, window } = watched;
+        let Watched { component: new, old, replaced, before, window } = watched;
         let since_swap = Stopwatch::start();
         // The calls of the gates do not count.
         let at_swap = new.total_calls();
@@ -92,7 +95,7 @@ impl Deployer {
             });
             let since = since.collect();
             let Some(reason) = excess(self.deps.rules.rollback, &since, &before) else { continue };
-            if let Err(error) = self.take_back(&new, replaced, reason).await {
+            if let Err(error) = self.take_back(&new, old, replaced, reason).await {
                 let error = with_causes(&error);
                 tracing::error!(%service, error, "failed to roll back a faulty version; it keeps running");
                 metrics::counter!("kontor_rollbacks_failed_total", "service" => service.to_string())
@@ -108,6 +111,7 @@ impl Deployer {
     async fn take_back(
         self: &Arc<Self>,
         new: &Component,
+        old: Option<Component>,
         to: Release,
         reason: String,
     ) -> Result<(), DeployError> {
@@ -119,7 +123,10 @@ impl Deployer {
             // Another deployment has replaced the version.
             return Ok(());
         };
-        let old = self.deps.components.get(to.digest).await.map_err(|error| gone(&error))?;
+        let old = match old {
+            Some(old) => old,
+            None => self.deps.components.get(to.digest).await.map_err(|error| gone(&error))?,
+        };
         let Some(trial) = &running.trial else { return Ok(()) };
         let (kept, read) = self.only_newer(new, &old, trial).await?;
         let deployed = self.deps.registry.current().with(std::slice::from_ref(&old));

@@ -1,12 +1,13 @@
 //! The automatic rollback: the faults that count, and the streams that only the newer version can read.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use serde_json::{Value, json};
 
 use crate::common::Host;
-use crate::common::deploy::{digest_of, gate, inventory, next_inventory, plugin, rebuilt};
+use crate::common::deploy::{digest_of, gate, inventory, next_inventory, plugin, rebuilt, site};
 use crate::common::http::Reply;
 use crate::common::shop::{SAGA_END, configuration, order};
 use crate::common::{Site, ended, kontor};
@@ -91,10 +92,66 @@ fn a_host_that_restarts_goes_on_watching() {
     assert!(host.stop().success());
     let host = site.start();
     until_taken_back(&host, |_| drop(add(&host, "desk", UNDECIDABLE)));
-    // An earlier release is not watched again.
-    assert!(host.stop().success());
+}
+
+/// Repeats a command that traps until the host says that the version stays. Returns the sentence.
+fn until_it_stays(host: &Host) -> String {
+    for _ in 0..LIMIT {
+        add(host, "desk", UNDECIDABLE).problem(500, "component-trapped");
+        if let Some(warning) = host.get("/readyz").ok()["warnings"][0].as_str() {
+            return warning.to_owned();
+        }
+    }
+    panic!("nothing is said")
+}
+
+#[test]
+fn a_version_whose_predecessor_is_gone_stays_and_the_host_says_so() {
+    let (site, _plugins) = inventory();
     let host = site.start();
-    assert_eq!(host.digest("inventory"), digest_of(&plugin("inventory")));
+    host.register("desk", 5, 0);
+    let older = host.digest("inventory").unwrap();
+    let newer = next_inventory("counting");
+    host.deploy(&newer, "").ok();
+    assert!(host.stop().success());
+    fs::remove_file(site.data().join(format!("components/{older}.wasm"))).unwrap();
+
+    let host = site.start();
+    let warning = until_it_stays(&host);
+    assert!(warning.contains("faults and is not rolled back") && warning.contains(&older[..12]), "{warning}");
+    assert_eq!(host.digest("inventory"), digest_of(&newer));
+    let failed = "kontor_rollbacks_failed_total{service=\"inventory\"} 1";
+    assert!(host.get("/metrics").text.contains(failed));
+    // The next deployment takes the warning away.
+    host.deploy(&rebuilt(newer), "").ok();
+    assert_eq!(host.get("/readyz").ok()["warnings"], Value::Null);
+}
+
+#[test]
+fn a_version_stays_if_too_many_streams_would_stay_with_it() {
+    const TOO_MANY: usize = 1_001;
+    const THREADS: usize = 4;
+    let plugins = [("inventory", plugin("inventory"))];
+    let (site, _plugins) = site(&plugins, "[deploy]\nrollback.window_ms = 600_000\n");
+    let host = site.start();
+    host.register("desk", 5, 0);
+    let newer = next_inventory("counting");
+    host.deploy(&newer, "").ok();
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let host = &host;
+            scope.spawn(move || {
+                for number in (thread..TOO_MANY).step_by(THREADS) {
+                    let product = format!("cup-{number}");
+                    host.register(&product, 5, 10);
+                    add(host, &product, COUNTED).ok();
+                }
+            });
+        }
+    });
+    let warning = until_it_stays(&host);
+    assert!(warning.contains("cannot fold more than 1000 of the streams"), "{warning}");
+    assert_eq!(host.digest("inventory"), digest_of(&newer));
 }
 
 /// An address at which nobody listens.
