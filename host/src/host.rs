@@ -259,6 +259,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         rules,
     };
     let deployer = Deployer::new(deps, booted.deployments);
+    deployer.watch_again();
     let edge = HostContext {
         log,
         registry,

@@ -87,7 +87,7 @@ impl StateCache {
     /// Returns the component of the service that owns a stream's aggregate.
     pub(crate) fn owner(&self, stream: &StreamId) -> Result<Component, CommandError> {
         let deployed = self.registry.current();
-        let owner = deployed.owner(stream.aggregate()).cloned();
+        let owner = deployed.owner_of(stream).cloned();
         owner.ok_or_else(|| CommandError::Unknown(format!("aggregate {}", stream.aggregate())))
     }
 

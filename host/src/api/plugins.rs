@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
 use crate::contract::{Manifest, Method};
-use crate::deployed::{ActName, GateResult, HistoryEntry, Release, Running};
-use crate::model::{Actor, AggregateName, Digest, QueryName, SagaName, ServiceName, Version};
+use crate::deployed::{ActName, GateResult, HistoryEntry, Kept, Release, Running};
+use crate::model::{Actor, AggregateName, Digest, QueryName, SagaName, ServiceName, StreamId, Version};
 
 /// A deployed service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +39,9 @@ pub struct Plugin {
     pub routes: Vec<PluginRoute>,
     /// The version of its read model; null if it has none.
     pub read_model: Option<u32>,
+    /// The streams that stay with a newer component since a rollback, because this one cannot fold them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
 }
 
 /// An HTTP route of a service.
@@ -69,6 +72,7 @@ impl Plugin {
                 .map(|route| PluginRoute { method: route.method, path: route.path.clone() })
                 .collect(),
             read_model: manifest.read_model.as_ref().map(|model| model.version),
+            kept: running.and_then(|running| running.kept.clone()),
         }
     }
 }
@@ -95,6 +99,9 @@ pub struct PluginChange {
     /// The reason of a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The streams that stay with the component that ran until a rollback.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<StreamId>,
     /// The note of the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -132,6 +139,7 @@ impl From<HistoryEntry> for PluginChange {
             release: entry.release.map(PluginRelease::from),
             replaced: entry.replaced,
             reason: entry.reason,
+            kept: entry.kept,
             note: entry.note,
             gates: entry.gates,
         }
@@ -230,7 +238,16 @@ mod tests {
     #[test]
     fn a_service_has_the_time_of_its_deployment_if_it_is_known() {
         let note = Some("spring sale".to_owned());
-        let running = Running { release: release(), since: Time(0), by: "ada".into(), note, before: vec![] };
+        let running = Running {
+            release: release(),
+            since: Time(0),
+            by: "ada".into(),
+            note,
+            before: vec![],
+            kept: None,
+            trial: None,
+            returned: None,
+        };
         let plugin = json!(Plugin::new(release().digest, &manifest(), Some(&running)));
         assert_eq!(plugin["since"], "1970-01-01T00:00:00.000Z");
         assert_eq!((&plugin["by"], &plugin["note"]), (&json!("ada"), &json!("spring sale")));
@@ -249,6 +266,7 @@ mod tests {
             release: None,
             replaced: Some(release().digest),
             reason: None,
+            kept: Vec::new(),
             note: None,
             gates: Vec::new(),
         };

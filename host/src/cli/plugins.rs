@@ -78,7 +78,12 @@ pub(super) fn plugin_table(plugins: &[Plugin]) -> String {
             ]
         })
         .collect();
-    table(["service", "version", "digest", "aggregates", "sagas", "routes", "since", "by"], rows)
+    let table = table(["service", "version", "digest", "aggregates", "sagas", "routes", "since", "by"], rows);
+    let kept = plugins.iter().filter_map(|plugin| Some((&plugin.service, plugin.kept.as_ref()?)));
+    kept.fold(table, |text, (service, kept)| {
+        let sentence = stays(kept.streams.len(), &kept.digest.short());
+        format!("{text}{service}: {sentence}, which a rollback has replaced elsewhere\n")
+    })
 }
 
 /// Returns one line a change, or a sentence if there is none.
@@ -96,11 +101,29 @@ fn history_table(changes: &[PluginChange]) -> String {
             release.map_or_else(nothing, |release| release.digest.short()),
             change.replaced.map_or_else(nothing, |digest| digest.short()),
             change.actor.to_string(),
-            [&change.reason, &change.note].into_iter().flatten().cloned().collect::<Vec<_>>().join("; "),
+            [change.reason.clone(), kept(change), change.note.clone()]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("; "),
         ]
     };
     let heading = ["time", "act", "service", "version", "digest", "replaced", "by", "reason"];
     table(heading, changes.iter().map(row).collect())
+}
+
+/// Returns a part of a sentence about the streams that stay with a component after a rollback.
+fn kept(change: &PluginChange) -> Option<String> {
+    let digest = change.replaced?.short();
+    (!change.kept.is_empty()).then(|| stays(change.kept.len(), &digest))
+}
+
+/// Returns a sentence about streams that stay with a component.
+fn stays(streams: usize, digest: &str) -> String {
+    match streams {
+        1 => format!("1 stream stays on {digest}"),
+        _ => format!("{streams} streams stay on {digest}"),
+    }
 }
 
 /// Returns names in one cell.

@@ -181,7 +181,16 @@ mod tests {
             sagas: None,
             folds_like: Vec::new(),
         };
-        let running = Running { release, since: Time(0), by: "ada".into(), note: None, before: Vec::new() };
+        let running = Running {
+            release,
+            since: Time(0),
+            by: "ada".into(),
+            note: None,
+            before: Vec::new(),
+            kept: None,
+            trial: None,
+            returned: None,
+        };
         Plugin::new(digest, &manifest, Some(&running))
     }
 

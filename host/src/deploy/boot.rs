@@ -124,7 +124,12 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
         let digest = known.release.digest;
         running.push(boot.load(service, digest, by_digest.get(&digest).copied()).await?);
     }
-    let running = Deployed::new(running)?;
+    let mut running = Deployed::new(running)?;
+    for (service, known) in &deployments.running {
+        let Some(kept) = &known.kept else { continue };
+        let newer = boot.load(service, kept.digest, by_digest.get(&kept.digest).copied()).await?;
+        running = running.keeping(&newer, &kept.streams);
+    }
     let (mut candidates, mut differing) = (Vec::new(), Vec::new());
     for (file, wasm) in files {
         let digest = Digest::of(&wasm);

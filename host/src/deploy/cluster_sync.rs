@@ -10,7 +10,7 @@ use super::swap::GoLive;
 use crate::deployed::{Deployed, Deployments, HistoryError, PastError, ServiceConflict};
 use crate::error::{Chain, with_causes};
 use crate::log::Subscription;
-use crate::model::{DEPLOYMENT, Position, ServiceName};
+use crate::model::{DEPLOYMENT, Position, ServiceName, StreamId};
 use crate::runtime::Component;
 use crate::saga::SagaError;
 
@@ -93,17 +93,26 @@ impl Deployer {
         deployments: &Deployments,
     ) -> Result<(Deployed, Vec<Component>), BehindError> {
         let current = self.deps.registry.current();
-        let (mut services, mut new) = (Vec::new(), Vec::new());
+        let (mut services, mut new, mut newer) = (Vec::new(), Vec::new(), Vec::new());
         for (service, running) in &deployments.running {
+            let get = async |digest| {
+                let component = self.deps.components.get(digest).await;
+                component.map_err(|source| BehindError::Component { service: service.clone(), source })
+            };
             let digest = running.release.digest;
-            let component = self.deps.components.get(digest).await;
-            let component =
-                component.map_err(|source| BehindError::Component { service: service.clone(), source })?;
+            let component = get(digest).await?;
+            if let Some(kept) = &running.kept {
+                newer.push((get(kept.digest).await?, &kept.streams));
+            }
             if current.service(service.as_str()).is_none_or(|old| old.digest() != digest) {
                 new.push(component.clone());
             }
             services.push(component);
         }
-        Ok((Deployed::new(services)?, new))
+        let deployed = Deployed::new(services)?;
+        let keep = |deployed: Deployed, (newer, streams): &(Component, &Vec<StreamId>)| {
+            deployed.keeping(newer, streams)
+        };
+        Ok((newer.iter().fold(deployed, keep), new))
     }
 }

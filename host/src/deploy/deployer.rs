@@ -59,6 +59,8 @@ pub struct Deployer {
     pub(super) status: ArcSwap<Status>,
     /// The reason why this host does not run what the log names, if it does not.
     warning: ArcSwapOption<String>,
+    /// A sentence about a version that faults and keeps running, until the next deployment.
+    faulty: ArcSwapOption<String>,
 }
 
 /// The running services, with the version of the stream of deployments that they follow from.
@@ -71,8 +73,9 @@ impl Deployer {
     /// Starts with the deployments in the log, whose services must run already.
     pub(crate) fn new(deps: DeployDeps, deployments: Deployments) -> Arc<Self> {
         let status = ArcSwap::from_pointee(Status::of(&deployments));
-        let (deployments, warning) = (Mutex::new(deployments), ArcSwapOption::empty());
-        Arc::new(Self { deps, deployments, status, warning })
+        let deployments = Mutex::new(deployments);
+        let (warning, faulty) = (ArcSwapOption::empty(), ArcSwapOption::empty());
+        Arc::new(Self { deps, deployments, status, warning, faulty })
     }
 
     /// Returns the running services, by name.
@@ -85,13 +88,18 @@ impl Deployer {
         self.status.load().version
     }
 
-    /// Returns a sentence about the reason why this host does not run what the log names, if it does not.
-    pub fn warning(&self) -> Option<String> {
-        self.warning.load().as_deref().cloned()
+    /// Returns a sentence if this host does not run what the log names, and one if a version faults and could
+    /// not be rolled back.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        [&self.warning, &self.faulty].into_iter().filter_map(|warning| warning.load().as_deref().cloned())
     }
 
     pub(super) fn set_warning(&self, warning: Option<String>) {
         self.warning.store(warning.map(Arc::new));
+    }
+
+    pub(super) fn set_faulty(&self, faulty: Option<String>) {
+        self.faulty.store(faulty.map(Arc::new));
     }
 
     /// Returns up to `limit` events of the history of deployments after a version of their stream, with an

@@ -4,6 +4,7 @@ use std::io;
 
 use super::report::Report;
 use crate::deployed::RecordError;
+use crate::log::ReadError;
 use crate::model::Rejection;
 use crate::saga::SagaError;
 
@@ -28,6 +29,9 @@ pub enum DeployError {
     /// The deployment cannot be recorded.
     #[error(transparent)]
     Record(RecordError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The open sagas cannot be read or moved.
     #[error("the open sagas cannot be moved")]
     Sagas(#[from] SagaError),

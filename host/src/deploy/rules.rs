@@ -31,9 +31,9 @@ pub struct RollbackRule {
     /// The time after the swap for which a new version is watched. 0: it is not watched.
     #[serde(rename = "window_ms", deserialize_with = "milliseconds")]
     pub window: Duration,
-    /// The percentage of its calls that may fault.
+    /// The percentage of its calls that may fault more than on the version before, command by command.
     pub percent: u64,
-    /// The number of faults below which nothing is rolled back.
+    /// The number of such faults below which nothing is rolled back.
     pub faults: u64,
 }
 

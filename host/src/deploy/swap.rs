@@ -7,6 +7,7 @@ use super::deployer::{Deployer, Status};
 use super::error::DeployError;
 use super::gates::Candidate;
 use super::report::HostReport;
+use super::watch::Watched;
 use crate::cluster::Member;
 use crate::deployed::{Deployed, Deployments, Happened, Running};
 use crate::error::Chain;
@@ -69,6 +70,7 @@ impl Deployer {
         deps.http.follow(deployments.origins());
         deps.registry.replace(deployed);
         self.status.store(Arc::new(Status::of(deployments)));
+        self.set_faulty(None);
         deps.cluster.send_heartbeat();
         if let Err(error) = deps.projections.follow().await {
             tracing::error!(
@@ -92,7 +94,11 @@ impl Deployer {
             if let Some(old) = old.filter(|_| watched)
                 && let Some(Running { release, .. }) = released(&old)
             {
-                tokio::spawn(self.clone().watch(component.clone(), old.clone(), release.clone()));
+                let (replaced, before) = (release.clone(), old.recent_calls());
+                let window = deps.rules.rollback.window;
+                let (component, old) = (component.clone(), Some(old.clone()));
+                let watched = Watched { component, old, replaced, before, window };
+                tokio::spawn(self.clone().watch(watched));
             }
         }
         deps.sagas.wake();

@@ -70,7 +70,8 @@ impl Deployer {
             return Ok(report);
         }
         let reason = format!("{actor} rolled it back");
-        let happened = Happened::RolledBack { to: target, from, reason, note: options.note };
+        let kept = Vec::new();
+        let happened = Happened::RolledBack { to: target, from, reason, note: options.note, kept };
         self.clone().swap(&mut deployments, Swap { happened, deployed, candidates }, actor).await?;
         drop(deployments);
         report.live = true;
@@ -88,11 +89,11 @@ impl Deployer {
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
         let release = running.release.clone();
         let current = self.deps.registry.current();
-        let rest: Vec<_> =
-            current.services().filter(|other| other.manifest().service != *service).cloned().collect();
-        let asks =
-            |other: &&Component| other.manifest().permissions.services.iter().any(|name| name == service);
-        if let Some(other) = rest.iter().find(asks)
+        let asks = |other: &&Component| {
+            let asked = &other.manifest().permissions.services;
+            other.manifest().service != *service && asked.iter().any(|name| name == service)
+        };
+        if let Some(other) = current.services().find(asks)
             && !options.allow_breaking.iter().any(|name| *name == format!("service:{service}"))
         {
             let message = format!(
@@ -102,7 +103,7 @@ impl Deployer {
             );
             return Err(Rejection::new("service-in-use", message).into());
         }
-        let deployed = Deployed::new(rest);
+        let deployed = current.without(service);
         let deployed = deployed.map_err(|error| Rejection::new("service-in-use", error.to_string()))?;
         let happened = Happened::Undeployed { release: release.clone(), note: options.note };
         let swap = Swap { happened, deployed, candidates: Vec::new() };

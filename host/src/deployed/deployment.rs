@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{HistoryError, RecordError};
 use super::gate_result::GateResult;
+use super::history_entry::HistoryEntry;
+use super::trial::{Kept, Return, Trial};
 use super::triggers::{DeploymentHistory, ReleasedSaga};
 use crate::clock::Time;
 use crate::contract::{Grant, HttpOrigin};
@@ -63,6 +65,9 @@ pub(crate) enum Happened {
         reason: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
+        /// The streams that stay with the component that ran until then.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        kept: Vec<StreamId>,
     },
     /// A service no longer runs. Its events stay in the log.
     Undeployed {
@@ -107,6 +112,13 @@ pub struct Running {
     pub note: Option<String>,
     /// The releases that ran before it, oldest first.
     pub before: Vec<Release>,
+    /// The streams that stay with a newer component.
+    pub kept: Option<Kept>,
+    /// The trial of a release that has replaced another one. None after a rollback: an earlier release has
+    /// had its trial.
+    pub trial: Option<Trial>,
+    /// The rollback after which the release runs.
+    pub returned: Option<Return>,
 }
 
 /// The services that run, by the log. *Invariant:* they follow from the stream alone.
@@ -118,50 +130,6 @@ pub(crate) struct Deployments {
     pub(crate) running: BTreeMap<ServiceName, Running>,
     /// The services that were undeployed and do not run again.
     pub(crate) undeployed: BTreeSet<ServiceName>,
-}
-
-/// One event in the history of a service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HistoryEntry {
-    /// The version of the stream of deployments. Services that were deployed together have the same.
-    pub version: Version,
-    /// The time of the event.
-    pub time: Time,
-    /// The operator, or the part of the host, that caused the event.
-    pub actor: Actor,
-    /// The kind of the event.
-    pub act: ActName,
-    /// The name of the service.
-    pub service: ServiceName,
-    /// The release that runs after the event; none after `undeployed`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub release: Option<Release>,
-    /// The component that ran until the event, if the event names it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replaced: Option<Digest>,
-    /// The reason for a rollback.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The operator's note.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-    /// The results of the gates of a deployment.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gates: Vec<GateResult>,
-}
-
-/// The kind of an event in the history of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display, schemars::JsonSchema)]
-#[schemars(rename = "DeploymentActName")]
-#[serde(rename_all = "kebab-case")]
-#[strum(serialize_all = "kebab-case")]
-pub enum ActName {
-    /// A new release runs.
-    Deployed,
-    /// An earlier release runs again.
-    RolledBack,
-    /// The service no longer runs.
-    Undeployed,
 }
 
 /// Returns the stream of deployments.
@@ -264,25 +232,36 @@ impl Deployments {
         let expected = self.version;
         let append = Append { stream: stream(), expected, events: vec![event], meta: Arc::new(meta) };
         let Appended { position } = log.append(vec![append]).await?;
-        self.happen(expected.next(), Time(time_ms), &actor, happened);
+        self.happen((expected.next(), position), Time(time_ms), &actor, happened);
         Ok(position)
     }
 
     /// Applies one event.
     pub(crate) fn apply(&mut self, event: &Recorded, happened: Happened) {
-        self.happen(event.version, Time(event.meta.time_ms), &event.meta.actor, happened);
+        let place = (event.version, event.position);
+        self.happen(place, Time(event.meta.time_ms), &event.meta.actor, happened);
     }
 
-    fn happen(&mut self, version: Version, since: Time, by: &Actor, happened: Happened) {
+    pub(super) fn happen(
+        &mut self,
+        (version, position): (Version, Position),
+        since: Time,
+        by: &Actor,
+        happened: Happened,
+    ) {
         self.version = version;
         match happened {
             Happened::Deployed { services, note } => {
                 for Released { release, .. } in services {
-                    self.run(release, since, by, note.clone());
+                    let replaced = self.running.remove(&release.service);
+                    let next = Running::new(release, since, by.clone(), note.clone());
+                    self.run(next.put_on_trial(replaced.as_ref(), position), replaced);
                 }
             }
-            Happened::RolledBack { to, note, reason, .. } => {
-                self.run(to, since, by, note.or(Some(reason)));
+            Happened::RolledBack { to, from, note, reason, kept } => {
+                let replaced = self.running.remove(&to.service);
+                let next = Running::new(to, since, by.clone(), note.or(Some(reason)));
+                self.run(next.returned_from(from, kept, replaced.as_ref(), position), replaced);
             }
             Happened::Undeployed { release, .. } => {
                 self.running.remove(&release.service);
@@ -291,9 +270,10 @@ impl Deployments {
         }
     }
 
-    fn run(&mut self, release: Release, since: Time, by: &Actor, note: Option<String>) {
-        let mut before = self.running.remove(&release.service).map_or_else(Vec::new, |running| {
-            let Running { release, mut before, .. } = running;
+    /// Runs a release in the place of another one, and fills in those before it.
+    fn run(&mut self, next: Running, replaced: Option<Running>) {
+        let release = &next.release;
+        let mut before = replaced.map_or_else(Vec::new, |Running { release, mut before, .. }| {
             before.push(release);
             before
         });
@@ -303,7 +283,7 @@ impl Deployments {
         }
         let service = release.service.clone();
         self.undeployed.remove(&service);
-        self.running.insert(service, Running { release, since, by: by.clone(), note, before });
+        self.running.insert(service, Running { before, ..next });
     }
 
     /// Returns the components whose states a component may take on instead of the running one. `alike`: the
@@ -339,65 +319,25 @@ impl Deployments {
     pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> {
         self.running.values().flat_map(|running| {
             let last = running.before.iter().rev().take(RELEASES).map(|release| release.digest);
-            last.chain([running.release.digest])
+            let newer = running.returned.as_ref().map(|returned| returned.from);
+            let replaced = running.trial.as_ref().map(|trial| trial.replaced.digest);
+            last.chain([running.release.digest]).chain(newer).chain(replaced)
         })
     }
 }
 
-impl HistoryEntry {
-    /// Returns an entry for each service of an event.
-    pub(crate) fn of(event: &Recorded, happened: Happened) -> Vec<Self> {
-        let entry = |act, service: &ServiceName| Self {
-            version: event.version,
-            time: Time(event.meta.time_ms),
-            actor: event.meta.actor.clone(),
-            act,
-            service: service.clone(),
-            release: None,
-            replaced: None,
-            reason: None,
-            note: None,
-            gates: Vec::new(),
-        };
-        match happened {
-            Happened::Deployed { services, note } => {
-                let deployed = |Released { release, gates }| Self {
-                    note: note.clone(),
-                    gates,
-                    ..Self { release: Some(release.clone()), ..entry(ActName::Deployed, &release.service) }
-                };
-                services.into_iter().map(deployed).collect()
-            }
-            Happened::RolledBack { to, from, reason, note } => {
-                let rolled_back = entry(ActName::RolledBack, &to.service);
-                vec![Self {
-                    release: Some(to),
-                    replaced: Some(from),
-                    reason: Some(reason),
-                    note,
-                    ..rolled_back
-                }]
-            }
-            Happened::Undeployed { release, note } => {
-                let undeployed = entry(ActName::Undeployed, &release.service);
-                vec![Self { replaced: Some(release.digest), note, ..undeployed }]
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::DEPLOYMENT;
 
-    fn release(version: &str) -> Release {
+    pub(in crate::deployed) fn release(version: &str) -> Release {
         let digest = Digest::of(version.as_bytes());
         let (service, version) = ("order".into(), version.to_owned());
         Release { service, version, digest, grants: Vec::new(), sagas: None, folds_like: Vec::new() }
     }
 
-    fn deployed(version: &str) -> Happened {
+    pub(in crate::deployed) fn deployed(version: &str) -> Happened {
         Happened::Deployed {
             services: vec![Released { release: release(version), gates: vec![] }],
             note: None,
@@ -406,7 +346,13 @@ mod tests {
 
     fn rolled_back(to: &str, from: &str) -> Happened {
         let from = Digest::of(from.as_bytes());
-        Happened::RolledBack { to: release(to), from, reason: "faults".to_owned(), note: None }
+        Happened::RolledBack {
+            to: release(to),
+            from,
+            reason: "faults".to_owned(),
+            note: None,
+            kept: Vec::new(),
+        }
     }
 
     #[test]
@@ -430,7 +376,7 @@ mod tests {
         for (events, expected) in table {
             let mut deployments = Deployments::default();
             for (version, happened) in (1..).map(Version::new).zip(events) {
-                deployments.happen(version, Time(7), &"ada".into(), happened.clone());
+                deployments.happen((version, Position::START), Time(7), &"ada".into(), happened.clone());
             }
             let running = deployments.running.get("order");
             let versions = running.map(|running| {

@@ -7,16 +7,20 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::triggers::DeploymentHistory;
-use crate::model::{AggregateName, ServiceName};
+use crate::model::{AggregateName, ServiceName, StreamId};
 use crate::runtime::Component;
 
 /// The services that run together. A set never changes; another one replaces it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Deployed {
     /// The services, by name.
     services: BTreeMap<ServiceName, Component>,
     /// The service of each aggregate, by the aggregate's name.
     aggregates: HashMap<AggregateName, Component>,
+    /// The newer components that some streams stay with, see [`Kept`].
+    ///
+    /// [`Kept`]: super::Kept
+    kept: HashMap<StreamId, Component>,
 }
 
 /// The reason why services cannot run side by side.
@@ -64,12 +68,37 @@ impl Deployed {
         }
     }
 
+    /// Returns the same set, in which streams stay with a newer component of their service.
+    pub fn keeping(&self, newer: &Component, streams: &[StreamId]) -> Self {
+        let mut deployed = self.clone();
+        deployed.kept.extend(streams.iter().map(|stream| (stream.clone(), newer.clone())));
+        deployed
+    }
+
+    /// Returns the set without a service. Fails if the others cannot run without it.
+    pub fn without(&self, service: &str) -> Result<Self, ServiceConflict> {
+        let stays = |other: &&Component| other.manifest().service != *service;
+        Ok(Self::new(self.services().filter(stays).cloned())?.keeping_those_of(self))
+    }
+
+    /// Returns the same set with the kept streams of another one, without those of services that differ.
+    fn keeping_those_of(mut self, other: &Self) -> Self {
+        for (stream, newer) in &other.kept {
+            let service = newer.manifest().service.as_str();
+            let [here, there] = [&self, other].map(|deployed| deployed.service(service));
+            if here.is_some() && here.map(Component::digest) == there.map(Component::digest) {
+                self.kept.insert(stream.clone(), newer.clone());
+            }
+        }
+        self
+    }
+
     /// Returns the set in which these services replace those of the same names. Fails if they cannot run side
     /// by side.
     pub fn with(&self, new: &[Component]) -> Result<Self, ServiceConflict> {
         let stays =
             |old: &&Component| !new.iter().any(|new| new.manifest().service == old.manifest().service);
-        Self::new(self.services().filter(stays).chain(new).cloned())
+        Ok(Self::new(self.services().filter(stays).chain(new).cloned())?.keeping_those_of(self))
     }
 
     /// Returns all services, by name.
@@ -85,6 +114,11 @@ impl Deployed {
     /// Returns the service that an aggregate belongs to.
     pub fn owner(&self, aggregate: &str) -> Option<&Component> {
         self.aggregates.get(aggregate)
+    }
+
+    /// Returns the component that folds a stream and decides its commands.
+    pub fn owner_of(&self, stream: &StreamId) -> Option<&Component> {
+        self.kept.get(stream).or_else(|| self.owner(stream.aggregate()))
     }
 }
 

@@ -217,7 +217,16 @@ mod tests {
             folds_like: Vec::new(),
         };
         let (since, by) = (crate::clock::Time(0), "ada".into());
-        let running = Running { release, since, by, note: None, before: Vec::new() };
+        let running = Running {
+            release,
+            since,
+            by,
+            note: None,
+            before: Vec::new(),
+            kept: None,
+            trial: None,
+            returned: None,
+        };
         Deployments { running: [(service.into(), running)].into(), ..Deployments::default() }
     }
 

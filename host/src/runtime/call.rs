@@ -143,6 +143,9 @@ pub(crate) struct Scope {
     pub(crate) depth: usize,
     /// True if the component asked the clocks or the random generator. Set when the call has ended.
     pub(crate) used_moment: bool,
+    /// True if another party has not answered: a service, or an HTTP server. For a server it is set when the
+    /// call has failed.
+    pub(crate) unanswered: bool,
 }
 
 /// The view that the contract's imports get of an instance: the calling component, and its call.

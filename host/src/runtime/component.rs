@@ -9,8 +9,9 @@ use wasmtime::Store;
 use super::bindings::{self, InvalidRejection, NotJson, Service, types};
 use super::call::{Call, Scope};
 use super::host::{Ask, HttpCall, Outgoing, ReadSession, Steps};
-use super::instance::{CallFailure, Instances, Lane, Tally};
+use super::instance::{CallFailure, Instances, Lane};
 use super::instance_data::{Identity, InstanceData};
+use super::tally::{CallName, Tallies, Tally};
 use crate::contract::{HttpOrigin, Manifest};
 use crate::error::{Chain, Fault, FaultKind};
 use crate::model::{
@@ -108,9 +109,14 @@ impl Component {
         self.loaded.identity.digest
     }
 
-    /// Returns the numbers of its calls and faults.
-    pub(crate) fn tally(&self) -> Tally {
-        self.loaded.instances.tally()
+    /// Returns the numbers of all its calls.
+    pub(crate) fn total_calls(&self) -> Tallies {
+        self.loaded.instances.counters.total()
+    }
+
+    /// Returns the numbers of its calls in the last minutes.
+    pub(crate) fn recent_calls(&self) -> Tallies {
+        self.loaded.instances.counters.recent()
     }
 
     /// Returns the HTTP origins that it asks for, under its configuration.
@@ -196,7 +202,7 @@ impl Component {
             id: call.id,
             time_ms: call.time_ms,
             depth: call.depth,
-            used_moment: false,
+            ..Scope::default()
         };
         let (name, arguments) = (query.as_str().to_owned(), arguments.as_str().to_owned());
         let call = self.call(Lane::Request, scope, move |service, store| {
@@ -236,6 +242,9 @@ impl Component {
         });
         let (result, scope) = call.await;
         let result = result.map_err(|failure| self.as_fault("project", &subject, failure));
+        if let Ok(Err(_)) = result {
+            self.count_fault("project", &subject);
+        }
         (result, scope.call.into_read_model())
     }
 
@@ -320,8 +329,14 @@ impl Component {
 
     /// Returns the fault for an answer that breaks the contract.
     fn broken(&self, operation: &'static str, subject: &Arc<str>, breach: &Breach) -> Fault {
+        self.count_fault(operation, subject);
         let detail = Chain(breach).to_string();
         self.loaded.instances.fault((operation, subject.clone()), FaultKind::Contract, detail)
+    }
+
+    /// Counts a fault of a call that did not fail itself.
+    fn count_fault(&self, operation: &'static str, subject: &Arc<str>) {
+        self.loaded.instances.counters.count(CallName::new(operation, subject), Tally::FAULT);
     }
 
     fn as_fault(&self, operation: &'static str, subject: &Arc<str>, failure: CallFailure) -> Fault {
@@ -361,8 +376,7 @@ impl Context {
             subject: command,
             id: self.command_id.clone(),
             time_ms: self.time_ms,
-            depth: 0,
-            used_moment: false,
+            ..Scope::default()
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One call of one instance: admission, limits, and the reuse of the instance.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
@@ -12,6 +12,7 @@ use super::call::{Denied, Scope};
 use super::engine::TICK;
 use super::host::Halt;
 use super::instance_data::{Identity, InstanceData, service_name};
+use super::tally::{CallName, Counters, Tally};
 use super::{Inner, MAX_DEPTH};
 use crate::error::{Chain, Fault, FaultKind};
 
@@ -53,15 +54,7 @@ pub(super) struct Instances {
     identity: Option<Arc<Identity>>,
     /// A stack: the instance that ran last is in the processor's caches too.
     idle: Mutex<Vec<Instance>>,
-    calls: AtomicU64,
-    faults: AtomicU64,
-}
-
-/// The numbers of a component's calls, and of those that failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) calls: u64,
-    pub(crate) faults: u64,
+    pub(super) counters: Counters,
 }
 
 impl Instances {
@@ -70,19 +63,7 @@ impl Instances {
         pre: ServicePre<InstanceData>,
         identity: Option<Arc<Identity>>,
     ) -> Self {
-        Self {
-            inner,
-            pre,
-            identity,
-            idle: Mutex::default(),
-            calls: AtomicU64::new(0),
-            faults: AtomicU64::new(0),
-        }
-    }
-
-    pub(super) fn tally(&self) -> Tally {
-        let [calls, faults] = [&self.calls, &self.faults].map(|count| count.load(Ordering::Relaxed));
-        Tally { calls, faults }
+        Self { inner, pre, identity, idle: Mutex::default(), counters: Counters::new() }
     }
 
     /// Runs one call, and returns its scope too.
@@ -97,11 +78,11 @@ impl Instances {
         F: for<'a> FnOnce(&'a Service, &'a mut Store<InstanceData>) -> BoxFuture<'a, wasmtime::Result<R>>
             + Send,
     {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        let name = CallName::new(scope.call.operation(), &scope.subject);
         let (result, scope) = self.attempt(lane, scope, call).await;
-        if let Err(CallFailure::Fault(_)) = result {
-            self.faults.fetch_add(1, Ordering::Relaxed);
-        }
+        let faults = u64::from(matches!(result, Err(CallFailure::Fault(_))));
+        let outages = if scope.unanswered { faults } else { 0 };
+        self.counters.count(name, Tally { calls: 1, faults, outages });
         (result, scope)
     }
 
@@ -140,7 +121,10 @@ impl Instances {
             }
             Err(elapsed) => CallFailure::Fault(self.fault(label, FaultKind::Timeout, elapsed.to_string())),
         };
-        (Err(failure), std::mem::take(&mut instance.store.data_mut().scope))
+        let data = instance.store.data_mut();
+        let mut scope = std::mem::take(&mut data.scope);
+        scope.unanswered |= data.http.is_unanswered();
+        (Err(failure), scope)
     }
 
     /// Waits for a permit. The error is a sentence.

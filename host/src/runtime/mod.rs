@@ -13,6 +13,7 @@ mod host;
 mod instance;
 mod instance_data;
 mod load;
+mod tally;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -37,9 +38,9 @@ pub use host::{
     Outgoing, Resolve, system_resolver,
 };
 pub(crate) use host::{Guarded, ReadSession, grant_to_add};
-pub(crate) use instance::Tally;
 pub(crate) use load::Compiled;
 pub use load::LoadError;
+pub(crate) use tally::{CallName, Tallies, Tally};
 
 use call::ContractImports;
 use instance_data::InstanceData;

@@ -280,7 +280,7 @@ impl Running {
     /// Returns false if a command has no compensation: it is an undo itself, or its service says so.
     fn is_compensable(&self, stream: &StreamId, command: &CommandName) -> bool {
         let deployed = self.inner.deps.components.current();
-        let owner = deployed.owner(stream.aggregate());
+        let owner = deployed.owner_of(stream);
         let known = owner.and_then(|owner| owner.manifest().command(stream.aggregate(), command.as_str()));
         // The undo of a command that is not deployed is sent: the command may come back, or the undo fails
         // and says why.

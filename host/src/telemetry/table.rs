@@ -104,6 +104,12 @@ const SERVICES: &[Metric] = &[
         &["service"],
         "Versions rolled back automatically because they faulted.",
     ),
+    metric(
+        Counter,
+        "kontor_rollbacks_failed_total",
+        &["service"],
+        "Versions that faulted and could not be rolled back automatically.",
+    ),
 ];
 
 const OF_SAGAS: &[Metric] = &[

@@ -152,7 +152,10 @@ fn a_version_that_goes_bad_is_taken_back_by_itself() {
     assert_eq!((act(&entry), &entry["actor"]), (json!(["rolled-back", "inventory"]), &json!("kontor")));
     assert_eq!(entry["replaced"], json!(digest_of(&newer)));
     let reason = entry["reason"].as_str().unwrap();
-    assert!(reason.contains(" of its first ") && reason.ends_with(" calls faulted"), "{reason}");
+    assert!(
+        reason.contains(" of its first ") && reason.contains(" calls of decide add-stock faulted"),
+        "{reason}"
+    );
     assert!(host.get("/metrics").text.contains("kontor_rollbacks_total{service=\"inventory\"} 1"));
 }
 

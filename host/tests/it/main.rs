@@ -34,6 +34,7 @@ mod projection;
 mod property;
 mod read_models;
 mod reports;
+mod rollback;
 mod shop;
 mod storm;
 mod swaps;

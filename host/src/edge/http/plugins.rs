@@ -120,6 +120,7 @@ impl From<DeployError> for Problem {
             DeployError::Rejected(rejection) => Self::of_host(rejection),
             DeployError::ShuttingDown => Self::shutting_down(),
             DeployError::Record(error) => error.into(),
+            DeployError::Read(error) => (&error).into(),
             DeployError::Sagas(error) => error.into(),
             DeployError::Store(error) => {
                 tracing::error!(error = %Chain(&error), "failed to store components; nothing was deployed");

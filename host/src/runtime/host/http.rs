@@ -11,6 +11,7 @@ mod policy;
 mod trace;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -101,6 +102,8 @@ pub(crate) struct HttpHooks {
     sent: u64,
     /// Held by each request until it is answered.
     under_way: Arc<()>,
+    /// True if a server has not answered a request of the running call, or only with its own failure.
+    unanswered: Arc<AtomicBool>,
 }
 
 /// The permission to send a request.
@@ -119,12 +122,20 @@ impl HttpHooks {
             call: None,
             sent: 0,
             under_way: Arc::default(),
+            unanswered: Arc::default(),
         }
     }
 
     /// Begins a call. `call`: `None` if it may not use HTTP.
     pub(crate) fn begin(&mut self, operation: &'static str, id: Arc<str>, call: Option<HttpCall>) {
         (self.operation, self.id, self.call, self.sent) = (operation, id, call, 0);
+        self.unanswered = Arc::default();
+    }
+
+    /// Returns whether a server has not answered a request of the running call, has failed itself, or is
+    /// still to answer.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        !self.at_rest() || self.unanswered.load(Ordering::Relaxed)
     }
 
     /// Returns whether no request is pending.
@@ -175,6 +186,7 @@ impl WasiHttpHooks for HttpHooks {
         }
         let admitted = self.admit(service.as_str(), &request);
         let (limits, under_way) = (self.limits, self.under_way.clone());
+        let unanswered = self.unanswered.clone();
         Box::new(async move {
             let _under_way = under_way;
             let target = format!("{} {}", request.method(), policy::shown(request.uri()));
@@ -183,6 +195,11 @@ impl WasiHttpHooks for HttpHooks {
             let answer = exchange.await;
             let answer =
                 answer.unwrap_or_else(|_| Err(policy::too_slow(service.as_str(), &target, limits.time)));
+            let failed = match &answer {
+                Ok(response) => response.status().is_server_error(),
+                Err(failure) => failure.kind.is_outage(),
+            };
+            unanswered.fetch_or(failed, Ordering::Relaxed);
             let answer = answer.map_err(|failure| {
                 tracing::warn!(%service, call = &*id, "{failure}");
                 WasiError::from(failure)

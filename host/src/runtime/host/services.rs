@@ -61,6 +61,8 @@ impl Host for Caller<'_> {
         let requests = requests.collect::<Result<Vec<_>, _>>()?;
         let depth = self.scope.depth + 1;
         let answers = join_all(requests.into_iter().map(|request| ask.ask(request, depth))).await;
+        self.scope.unanswered |=
+            answers.iter().any(|answer| matches!(answer, Err(AskFailure::Unavailable(_))));
         Ok(answers.into_iter().map(guest_answer).collect())
     }
 }

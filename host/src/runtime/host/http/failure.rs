@@ -38,6 +38,21 @@ pub enum HttpFailureKind {
     ResponseTooLarge,
 }
 
+impl HttpFailureKind {
+    /// Returns whether the server or the way to it is down, and not the request wrong.
+    pub(super) fn is_outage(self) -> bool {
+        match self {
+            Self::NoAddress | Self::Unreachable | Self::BrokenOff | Self::TooSlow => true,
+            Self::Denied
+            | Self::PrivateAddress
+            | Self::TooMany
+            | Self::RequestTooLarge
+            | Self::RequestIncomplete
+            | Self::ResponseTooLarge => false,
+        }
+    }
+}
+
 impl HttpFailure {
     /// Creates a failure.
     pub fn new(kind: HttpFailureKind, sentence: String) -> Self {
