@@ -27,6 +27,7 @@
 //! | decided again, also on a fresh instance: same outcome, same HTTP requests | state hidden between calls |
 //! | decided on the stored state: same outcome | state that does not survive storage |
 //! | all events, folded from the start: same state and view | an `evolve` that depends on more |
+//! | all events with one more member: they are folded | events that no later version could extend |
 //!
 //! A saga runs on the host's own runner and gets the test's answers to its steps:
 //!

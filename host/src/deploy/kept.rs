@@ -56,8 +56,8 @@ impl Deployer {
         if kept.len() > MAX_KEPT { Err(too_many(old).into()) } else { Ok((kept, read)) }
     }
 
-    /// Continues to keep the streams of rollbacks before the host stopped: it may have stopped before those of
-    /// the last calls were kept.
+    /// Continues to keep the streams of rollbacks before the host stopped: it may have stopped before those
+    /// of the last calls were kept.
     pub(super) async fn keep_again(self: Arc<Self>, running: Running) -> Result<(), PastError> {
         let automatic = running.returned.as_ref().filter(|_| running.by == *ACTOR);
         let Some(returned) = automatic else { return Ok(()) };

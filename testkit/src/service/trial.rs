@@ -162,7 +162,27 @@ impl Trial<'_> {
         let folded = self.bench.fresh.evolve(self.target(&all)).await;
         let folded = folded.map_err(|fault| faulty("evolve with the new events", &fault))?;
         let differences = difference(&written_fold(folded.as_ref()), &written_fold(decision.after.as_ref()));
-        self.no("the decision came with another state or view than its events make", &differences)
+        self.no("the decision came with another state or view than its events make", &differences)?;
+        self.check_extension(all).await
+    }
+
+    /// Checks that the events can be folded with one more member, as a later version may write them. If not,
+    /// there is no way back from that version.
+    async fn check_extension(&self, mut events: Vec<Recorded>) -> Result<(), String> {
+        for event in &mut events {
+            let mut payload: Value = event.payload.read().map_err(|error| error.to_string())?;
+            if let Value::Object(members) = &mut payload {
+                members.insert("later".to_owned(), Value::Null);
+            }
+            event.payload = Json::of(&payload).map_err(|error| error.to_string())?;
+        }
+        let extended = self.bench.fresh.evolve(self.target(&events)).await;
+        extended.map(drop).map_err(|fault| {
+            faulty(
+                "evolve with one more member in each event: no later version could extend its events",
+                &fault,
+            )
+        })
     }
 
     fn no(&self, problem: &str, differences: &[String]) -> Result<(), String> {
