@@ -125,8 +125,9 @@ fn what_is_deployed_through_one_host_runs_on_all() {
     let right = right_site.start();
     assert_eq!(right.digest("inventory"), digest);
 
-    // A rollback through one host takes effect on all.
+    // A rollback through one host takes effect on all that it knows.
     both_up(&left);
+    both_up(&right);
     let report = right.roll_back("inventory", &json!({})).ok();
     assert!(report["hosts"].as_array().unwrap().iter().all(|host| host["runs"] == true), "{report}");
     assert_eq!(left.digest("inventory"), Some(Digest::of(&plugin("inventory")).to_string()));
