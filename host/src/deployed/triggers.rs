@@ -3,10 +3,9 @@
 //! *Invariant:* the sagas of an event follow from the log alone: they are the same on every host and at every
 //! time, whatever is deployed when somebody looks.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::deployment::{Deployments, Happened, Release, Released, stream};
@@ -132,11 +131,14 @@ impl FollowedTriggers {
 
 /// The deployments in the log, as far as commands and replies depend on them.
 #[derive(Default)]
-pub struct DeploymentHistory {
+pub struct DeploymentHistory(RwLock<Known>);
+
+#[derive(Default)]
+struct Known {
     /// The triggers of each deployment, from its position on.
-    triggers: ArcSwap<Vec<(Position, Arc<Triggers>)>>,
+    triggers: BTreeMap<Position, Arc<Triggers>>,
     /// The components that each component folds like, see [`Release::folds_like`].
-    folds_like: ArcSwap<HashMap<Digest, Vec<Digest>>>,
+    folds_like: HashMap<Digest, Vec<Digest>>,
 }
 
 impl DeploymentHistory {
@@ -165,32 +167,27 @@ impl DeploymentHistory {
 
     /// Adds the deployments after an event of their stream.
     pub(crate) fn add(&self, from: Position, deployments: &Deployments) {
-        let triggers = Arc::new(Triggers::of(deployments));
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let releases = deployments.running.values().map(|running| &running.release);
-        self.folds_like.rcu(|known| {
-            let mut known = HashMap::clone(known);
-            known.extend(releases.clone().map(|release| (release.digest, release.folds_like.clone())));
-            known
-        });
-        self.triggers.rcu(|known| {
-            let mut known = Vec::clone(known);
-            known.retain(|(known, _)| *known != from);
-            known.insert(known.partition_point(|(known, _)| *known < from), (from, triggers.clone()));
-            known
-        });
+        known.folds_like.extend(releases.map(|release| (release.digest, release.folds_like.clone())));
+        known.triggers.insert(from, Arc::new(Triggers::of(deployments)));
     }
 
     /// Returns the components whose states a component may take on: itself, and those that it folds like.
     pub fn folds_like(&self, component: Digest) -> Vec<Digest> {
-        let known = self.folds_like.load();
-        [component].into_iter().chain(known.get(&component).into_iter().flatten().copied()).collect()
+        let known = self.known();
+        let alike = known.folds_like.get(&component).into_iter().flatten().copied();
+        [component].into_iter().chain(alike).collect()
     }
 
     /// Returns the sagas that an event at this position starts.
     pub fn triggers_at(&self, position: Position) -> Arc<Triggers> {
-        let known = self.triggers.load();
-        let later = known.partition_point(|(from, _)| *from < position);
-        later.checked_sub(1).map(|last| known[last].1.clone()).unwrap_or_default()
+        let known = self.known();
+        known.triggers.range(..position).next_back().map(|(_, triggers)| triggers.clone()).unwrap_or_default()
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
