@@ -1,5 +1,6 @@
 //! The nouns of the domain as types: commands, events, streams, versions, positions. No I/O.
 
+mod caller;
 mod chain;
 mod hash;
 mod json;
@@ -15,11 +16,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+pub use self::caller::{ANONYMOUS, AUDITOR, Caller, DEPLOYER, MONITOR, OPERATOR};
 pub use self::chain::AppendChain;
 pub use self::hash::{CommitHash, Digest, LogMark};
 pub use self::json::Json;
 pub use self::name::{
-    Actor, AggregateName, CommandName, CorrelationId, EventName, NodeId, QueryName, SagaId, SagaName,
+    Actor, AggregateName, CommandName, CorrelationId, EventName, NodeId, QueryName, Role, SagaId, SagaName,
     ServiceName,
 };
 pub(crate) use self::place::place;

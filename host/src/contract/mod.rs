@@ -1,6 +1,7 @@
 //! The facts that host, component and client agree on: the manifest, its schemas and routes, the grants of
 //! operators, and the problems of every edge.
 
+mod access;
 mod action;
 mod address;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod problem_reference;
 mod routes;
 mod schema;
 
+pub use access::{Access, Denied};
 pub use grants::{Grant, Grants, HttpGrant, InvalidGrant, Secret, SecretError, SecretSource};
 pub use manifest::{
     Aggregate, CONFIGURED, Command, Event, EventRef, IdSource, Manifest, Method, Permissions, Publication,

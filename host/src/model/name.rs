@@ -89,6 +89,8 @@ name! {
     QueryName;
     /// The name recorded with a command or an operator's act.
     Actor;
+    /// A role of a caller: `clerk`, or one of the host's own.
+    Role;
     /// The id that a request shares with everything that follows from it.
     CorrelationId;
 }

@@ -1,0 +1,82 @@
+//! The callers of commands and queries.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Actor, Role};
+
+/// The name of a caller that has not signed in, where a name must be shown.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// The role of those who may do everything.
+pub const OPERATOR: &str = "operator";
+/// The role of those who may deploy, roll back and undeploy.
+pub const DEPLOYER: &str = "deployer";
+/// The role of those who may read everything that the log has.
+pub const AUDITOR: &str = "auditor";
+/// The role of those who may read the state of the host: its metrics, its members, its plugins.
+pub const MONITOR: &str = "monitor";
+
+/// The sender of a command or a query.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    /// The person or program that signed in, or the part of the host that acts. `None`: nobody has signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Actor>,
+    /// The roles of the subject.
+    #[serde(default, skip_serializing_if = "no_roles")]
+    pub roles: Arc<[Role]>,
+    /// The person for whom the subject says it acts. It is recorded, and gives no rights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<Actor>,
+    /// The saga that acts for the subject, which is the caller that started it. `None`: the subject itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Actor>,
+}
+
+impl Caller {
+    /// Returns a caller with a name and no roles.
+    pub fn named(subject: impl Into<Actor>) -> Self {
+        Self { subject: Some(subject.into()), ..Self::default() }
+    }
+
+    /// Returns the caller of every request on a host without `[auth]`: nobody in particular, who may do
+    /// everything.
+    pub fn unauthenticated_operator() -> Self {
+        Self { roles: [Role::from(OPERATOR)].into(), ..Self::default() }
+    }
+
+    /// Returns if the caller has a role. An operator has every role.
+    pub fn has(&self, role: &str) -> bool {
+        self.roles.iter().any(|held| held.as_str() == role || held.as_str() == OPERATOR)
+    }
+
+    /// Returns the name of the subject for the record.
+    pub fn actor(&self) -> Actor {
+        self.subject.clone().unwrap_or_else(|| ANONYMOUS.into())
+    }
+}
+
+fn no_roles(roles: &Arc<[Role]>) -> bool {
+    roles.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_has_every_role() {
+        let clerk = Caller { roles: ["clerk".into()].into(), ..Caller::named("cleo") };
+        assert!(clerk.has("clerk") && !clerk.has(AUDITOR) && !clerk.has(OPERATOR));
+        assert!(Caller::unauthenticated_operator().has("clerk"));
+        assert!(!Caller::named(OPERATOR).has("clerk"), "a name is no role");
+    }
+
+    #[test]
+    fn nobody_is_shown_as_anonymous() {
+        assert_eq!(Caller::default().actor(), "anonymous");
+        assert_eq!(Caller::named("ann").actor(), "ann");
+    }
+}
