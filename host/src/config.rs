@@ -64,6 +64,7 @@ use crate::clock::milliseconds;
 use crate::cluster::{Nats, NatsUrl};
 use crate::contract::Grants;
 use crate::deploy::{PublicKey, RollbackRule};
+use crate::identity::AuthOptions;
 use crate::log::{JetStreamOptions, LogEngine};
 use crate::runtime::CALL_WAIT;
 use crate::saga::Retries;
@@ -96,6 +97,8 @@ pub struct Config {
     pub retries: Retries,
     /// The section `[deploy]`.
     pub deploy: Deploy,
+    /// The section `[auth]`. None: requests are not authenticated.
+    pub auth: Option<AuthOptions>,
     /// The sections `[services.<name>]`: keys and values of `config.get`, by service.
     pub services: BTreeMap<String, BTreeMap<String, Value>>,
     /// The sections `[grants.<name>]`: permissions, by service.
@@ -132,6 +135,7 @@ impl Default for Config {
             limits: Limits::default(),
             retries: Retries::default(),
             deploy: Deploy::default(),
+            auth: None,
             services: BTreeMap::new(),
             grants: BTreeMap::new(),
             nats: Nats::default(),

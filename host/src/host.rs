@@ -20,6 +20,7 @@ use crate::contract::RouteError;
 use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer};
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
 use crate::edge::{self, HostContext, http};
+use crate::identity::Identity;
 use crate::log::{
     self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
 };
@@ -261,6 +262,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     let deployer = Deployer::new(deps, booted.deployments);
     deployer.watch_again();
     let edge = HostContext {
+        identity: Arc::new(Identity::new(config.auth.clone())),
         log,
         registry,
         dispatch,

@@ -224,6 +224,17 @@ impl Problem {
         wrong.contains(&self.0.status)
     }
 
+    /// Returns the value of `WWW-Authenticate` for a caller that must identify itself (RFC 6750).
+    pub(crate) fn challenge(&self) -> Option<HeaderValue> {
+        match ProblemCode::named(self.code())? {
+            ProblemCode::Unauthenticated => Some(HeaderValue::from_static("Bearer realm=\"kontor\"")),
+            ProblemCode::InvalidToken => {
+                Some(HeaderValue::from_static("Bearer realm=\"kontor\", error=\"invalid_token\""))
+            }
+            _ => None,
+        }
+    }
+
     /// Returns the JSON text for the caller.
     pub(crate) fn body(&self) -> Vec<u8> {
         // Err: never, these types always have a JSON form; the status would stand even without a body.

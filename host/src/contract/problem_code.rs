@@ -93,6 +93,15 @@ problem_codes! {
         /// The connection ended before the body did.
         IncompleteBody = BAD_REQUEST, "incomplete-body", "Incomplete body",
             "Send the request again.";
+        /// The route is for callers that have signed in, and the request says nothing about its caller.
+        Unauthenticated = UNAUTHORIZED, "unauthenticated", "Unauthenticated",
+            "Send `Authorization: Bearer` with a token; `kontor token new` makes one.";
+        /// The token of the request is unknown, expired, revoked or not valid.
+        InvalidToken = UNAUTHORIZED, "invalid-token", "Invalid token",
+            "Send a token that is valid; `detail` says what is wrong with this one.";
+        /// The caller has none of the roles that the route is for.
+        Forbidden = FORBIDDEN, "forbidden", "Forbidden",
+            "Have one of the roles that `detail` names given to the caller.";
         /// A browser sent the command for a page of another site.
         CrossSite = FORBIDDEN, "cross-site", "Cross-site request",
             "Send it from the host's own page, or from a program.";

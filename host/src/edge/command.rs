@@ -11,13 +11,10 @@ use crate::aggregate::{Accepted, CommandError};
 use crate::api::{CommandReply, SagaRef};
 use crate::contract::Problem;
 use crate::model::{
-    AggregateName, Command, CommandId, CommandName, CorrelationId, EventName, Intent, Json, Origin, Position,
-    StreamId, Version,
+    AggregateName, Caller, Command, CommandId, CommandName, CorrelationId, EventName, Intent, Json, Origin,
+    Position, StreamId, Version,
 };
 use crate::saga::SagaState;
-
-/// The sender of all commands from outside, as long as clients do not authenticate.
-const ACTOR: &str = "anonymous";
 
 /// A command as the caller sent it.
 pub(super) struct CommandRequest {
@@ -32,6 +29,7 @@ pub(super) struct CommandRequest {
     /// The time to wait for the end of the saga that the command starts.
     pub(super) wait: Option<Duration>,
     pub(super) correlation_id: CorrelationId,
+    pub(super) caller: Caller,
 }
 
 /// The outcome of an accepted command, as the caller sees it.
@@ -105,7 +103,11 @@ pub(super) async fn execute(
         name: request.command,
         payload: request.payload,
         intent: Intent::Decide,
-        origin: Origin { actor: ACTOR.into(), correlation_id: request.correlation_id, causation_id: None },
+        origin: Origin {
+            actor: request.caller.actor(),
+            correlation_id: request.correlation_id,
+            causation_id: None,
+        },
         journal: None,
     };
     let accepted = host.dispatch.submit(command).await.map_err(|error| problem(host, error))?;

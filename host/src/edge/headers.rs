@@ -166,6 +166,17 @@ pub(super) fn same_site(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Reads `Authorization`. Two of them are refused: nobody could tell which one is meant.
+pub(super) fn authorization(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = value.to_str().ok().filter(|_| values.next().is_none());
+    let refused = || Problem::invalid_header("Authorization must be one header of visible ASCII characters.");
+    text.ok_or_else(refused).map(Some)
+}
+
 /// Reads `Kontor-Actor`: the operator, as the caller says. Names are not only English, so UTF-8 is accepted.
 pub(super) fn actor(headers: &HeaderMap) -> Result<&str, Problem> {
     let Some(value) = headers.get(ACTOR) else {
@@ -316,6 +327,18 @@ mod tests {
             assert!(refused.log_text().starts_with("Idempotency-Key"), "{key:?}");
         }
         assert_eq!(idempotency_key(&HeaderMap::new(), MESSAGE_ID).unwrap(), None);
+    }
+
+    #[test]
+    fn there_is_one_authorization_or_none() {
+        assert_eq!(authorization(&HeaderMap::new()).unwrap(), None);
+        let one = headers("authorization", &["Bearer abc"]);
+        assert_eq!(authorization(&one).unwrap(), Some("Bearer abc"));
+        let two = headers("authorization", &["Bearer abc", "Bearer abd"]);
+        assert_eq!(authorization(&two).unwrap_err().code(), "invalid-header");
+        let mut binary = HeaderMap::new();
+        binary.insert("authorization", HeaderValue::from_bytes(b"Bearer \xff").unwrap());
+        assert_eq!(authorization(&binary).unwrap_err().code(), "invalid-header");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::aggregate::Dispatch;
 use crate::cluster::{Cluster, Status};
 use crate::deploy::Deployer;
 use crate::deployed::Registry;
+use crate::identity::Identity;
 use crate::log::EventLog;
 use crate::messaging::Messaging;
 use crate::projection::Projections;
@@ -26,6 +27,8 @@ use crate::saga::Sagas;
 
 /// The parts of the host that answer requests.
 pub struct HostContext {
+    /// The identification of callers.
+    pub identity: Arc<Identity>,
     /// The log.
     pub log: Arc<dyn EventLog>,
     /// The deployed components.

@@ -31,6 +31,7 @@ pub(super) async fn answer(
         payload: payload(&route.payload, &body::read(&server.host.limits, call.headers, body).await?)?,
         wait,
         correlation_id: call.request_id.clone(),
+        caller: call.caller.clone(),
     };
     let executed = execute(&server.host, request, server.stopping.clone()).await?;
     let mut response = reply(route, &executed)?;

@@ -51,7 +51,8 @@ use crate::clock::Stopwatch;
 use crate::contract::{Action, Found, Problem, ProblemCode, RouteError, RouteTable};
 use crate::deployed::Deployed;
 use crate::error::Chain;
-use crate::model::CorrelationId;
+use crate::identity::Evidence;
+use crate::model::{Caller, CorrelationId};
 
 /// The name of requests without a route in the log and in the metrics.
 const UNMATCHED: &str = "unmatched";
@@ -126,6 +127,7 @@ struct Call<'r> {
     query: Option<&'r str>,
     placeholders: Params<'r, 'r>,
     request_id: CorrelationId,
+    caller: Caller,
 }
 
 impl HttpServer {
@@ -228,7 +230,9 @@ impl HttpServer {
                 return Err(Problem::new(ProblemCode::UnknownRoute, detail));
             }
         };
-        let call = Call { headers: &parts.headers, query: parts.uri.query(), placeholders, request_id };
+        let caller = self.host.identity.caller(evidence(parts)?).await?;
+        let (headers, query) = (&parts.headers, parts.uri.query());
+        let call = Call { headers, query, placeholders, request_id, caller };
         match &endpoint.action {
             Action::Command(route) => command::answer(self, route, &call, body).await,
             Action::Query(route) => query::answer(self, route, &call).await,
@@ -249,11 +253,17 @@ impl Call<'_> {
         Head {
             server: server.clone(),
             tables: tables.clone(),
+            caller: self.caller.clone(),
             headers: self.headers.clone(),
             query: self.query.map(str::to_owned),
             placeholders: placeholders.map(|(name, text)| (name.to_owned(), text.to_owned())).collect(),
         }
     }
+}
+
+/// Returns the things in the head of a request that may identify its caller.
+fn evidence(parts: &Parts) -> Result<Evidence<'_>, Problem> {
+    Ok(Evidence { authorization: headers::authorization(&parts.headers)?, peer: parts.extensions.get() })
 }
 
 fn routes_of(deployed: &Deployed) -> Result<Routes, RouteError> {

@@ -77,6 +77,7 @@ mod tests {
     use super::*;
     use crate::contract::fixtures::manifest;
     use crate::contract::{Action, Found, RouteTable};
+    use crate::model::Caller;
 
     fn read(uri: &str) -> Result<String, String> {
         let table = RouteTable::<()>::new([], [&manifest()]).unwrap();
@@ -84,7 +85,8 @@ mod tests {
         let Found::Endpoint(endpoint, placeholders) = table.find(&Method::GET, uri.path()) else { panic!() };
         let Action::Query(route) = &endpoint.action else { panic!() };
         let (headers, query, request_id) = (&HeaderMap::new(), uri.query(), "r".into());
-        let arguments = arguments(route, &Call { headers, query, placeholders, request_id });
+        let call = Call { headers, query, placeholders, request_id, caller: Caller::default() };
+        let arguments = arguments(route, &call);
         arguments.map(|json| json.as_str().to_owned()).map_err(|problem| problem.code().to_owned())
     }
 

@@ -20,6 +20,7 @@ impl IntoResponse for Problem {
         if self.is_transient() {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_S);
         }
+        headers.extend(self.challenge().map(|challenge| (header::WWW_AUTHENTICATE, challenge)));
         headers.extend(self.allow().map(|allow| (header::ALLOW, allow.clone())));
         response
     }
@@ -30,6 +31,19 @@ mod tests {
     use super::*;
     use crate::contract::ProblemCode;
     use crate::model::Position;
+
+    #[test]
+    fn a_caller_that_is_not_identified_learns_how_to_be() {
+        for (code, expected) in [
+            (ProblemCode::Unauthenticated, Some("Bearer realm=\"kontor\"")),
+            (ProblemCode::InvalidToken, Some("Bearer realm=\"kontor\", error=\"invalid_token\"")),
+            (ProblemCode::Forbidden, None),
+        ] {
+            let response = Problem::new(code, "No.").into_response();
+            let challenge = response.headers().get("www-authenticate");
+            assert_eq!(challenge.map(|value| value.to_str().unwrap()), expected, "{code:?}");
+        }
+    }
 
     #[test]
     fn a_problem_has_its_media_type_its_position_and_the_time_to_retry() {

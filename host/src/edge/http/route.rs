@@ -24,7 +24,7 @@ use super::header_docs::{Header, KONTOR_ACTOR};
 use super::parameters::QuerySchema;
 use super::{HttpServer, Tables, body, headers, json_reply};
 use crate::contract::{Method, Problem, ProblemCode, ReservedRoute, Schema, payload};
-use crate::model::Position;
+use crate::model::{Caller, Position};
 
 pub(super) const JSON: &str = "application/json";
 
@@ -66,6 +66,7 @@ type Handler = Box<
 pub(super) struct Head {
     pub(super) server: Arc<HttpServer>,
     pub(super) tables: Arc<Tables>,
+    pub(super) caller: Caller,
     pub(super) headers: HeaderMap,
     /// The text behind the question mark.
     pub(super) query: Option<String>,
@@ -249,6 +250,11 @@ impl<Q, B> Request<Q, B> {
 
     pub(super) fn headers(&self) -> &HeaderMap {
         &self.head.headers
+    }
+
+    /// Returns the caller of the request.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.head.caller
     }
 
     /// Returns the operator in `Kontor-Actor`.

@@ -22,6 +22,7 @@ use crate::contract::{
 use crate::edge::command::{CommandRequest, execute};
 use crate::edge::query::refusal;
 use crate::edge::{HostContext, headers};
+use crate::identity::{Evidence, Peer};
 use crate::model::Position;
 
 const ID: HeaderName = HeaderName::from_static("kontor-id");
@@ -64,6 +65,8 @@ async fn execute_or_query(
         return Err(Problem::too_large("The message", limit));
     }
     let headers = headers_of(message)?;
+    let evidence = Evidence { authorization: headers::authorization(&headers)?, peer: Some(&Peer::Nats) };
+    let caller = edge.identity.caller(evidence).await?;
     let wait = headers::prefer_wait(&headers, edge.limits.wait);
     match &endpoint.does {
         Does::Command { aggregate, command, payload: schema } => {
@@ -76,6 +79,7 @@ async fn execute_or_query(
                 condition: headers::if_match(&headers)?,
                 wait,
                 correlation_id: headers::correlation_id(&headers, headers::MESSAGE_ID),
+                caller,
             };
             let executed = execute(edge, request, stopping).await?;
             let body = serde_json::to_vec(&executed.reply()).map_err(|_| Problem::internal())?;
