@@ -66,6 +66,7 @@ use crate::contract::Grants;
 use crate::deploy::{PublicKey, RollbackRule};
 use crate::identity::AuthOptions;
 use crate::log::{JetStreamOptions, LogEngine};
+use crate::model::Caller;
 use crate::runtime::CALL_WAIT;
 use crate::saga::Retries;
 use crate::telemetry::LogFormat;
@@ -244,6 +245,14 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Returns the caller in the place of one that has not signed in: without `[auth]` it may do everything.
+    pub(crate) fn nobody(&self) -> Caller {
+        match self.auth {
+            Some(_) => Caller::default(),
+            None => Caller::unauthenticated_operator(),
+        }
+    }
+
     /// Returns the defaults, overridden by the file and then by `overrides`. Fails if a value is not valid.
     pub fn load(overrides: Overrides) -> Result<Self, ConfigError> {
         let mut config = match &overrides.place.config {

@@ -25,7 +25,7 @@ use crate::log::{
     self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
 };
 use crate::messaging::{self, Messaging};
-use crate::model::Position;
+use crate::model::{Caller, Position};
 use crate::projection::{ProjectionDeps, Projections, ProjectionsError};
 use crate::query::{Queries, QueryDeps};
 use crate::runtime::{GrantError, HttpClient, Runtime, RuntimeError, system_resolver};
@@ -119,7 +119,7 @@ pub async fn run(
     let storage = Storage::open(&config).await?;
     let nats = storage.nats.clone();
     let Wired { edge, differing, boot_position } = wire(&config, metrics.clone(), storage).await?;
-    let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, config.nats.replicas));
+    let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, &config));
     let edge = Arc::new(HostContext { messaging, ..edge });
     let following = edge.nodes.me().map(|_| tokio::spawn(edge.deployer.clone().follow(boot_position)));
     let listening = |source| HostError::Listen { address: config.listen, source };
@@ -243,6 +243,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         components: components.clone(),
         clock: clock.clone(),
         retries: config.retries.clone(),
+        nobody: config.nobody(),
         cluster: nodes.clone(),
     };
     let sagas = Arc::new(Sagas::start(&config.data, deps).await?);
@@ -365,13 +366,15 @@ fn announce(edge: &Arc<HostContext>, name: &str, address: SocketAddr) {
 }
 
 /// Starts the messages from and to NATS.
-fn start_messaging(edge: &HostContext, nats: &Connection, replicas: usize) -> Messaging {
+fn start_messaging(edge: &HostContext, nats: &Connection, config: &Config) -> Messaging {
+    let nobody = config.nobody();
     Messaging::start(messaging::Deps {
         log: edge.log.clone(),
         registry: edge.registry.clone(),
         commands: edge.dispatch.clone(),
+        caller: Caller { subject: Some("nats".into()), ..nobody },
         connection: nats.clone(),
-        replicas,
+        replicas: config.nats.replicas,
         cluster: edge.nodes.clone(),
     })
 }

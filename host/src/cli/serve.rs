@@ -170,6 +170,7 @@ mod tests {
             read_model: None,
             subscriptions: Vec::new(),
             publications: Vec::new(),
+            settings: Vec::new(),
             permissions: Permissions::default(),
         };
         let digest = Digest::of(b"component");

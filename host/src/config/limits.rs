@@ -161,8 +161,11 @@ impl Config {
     /// routes.
     pub(crate) fn deploy_rules(&self, reserved: Vec<ReservedRoute<()>>) -> DeployRules {
         let granted = |grants: &Grants| {
+            let commands = grants.commands.iter().cloned().map(Grant::Command);
             let services = grants.services.iter().cloned().map(Grant::Service);
-            services.chain(grants.subjects.iter().cloned().map(Grant::Subject)).collect()
+            let subjects = grants.subjects.iter().cloned().map(Grant::Subject);
+            let events = grants.events.iter().cloned().map(Grant::Event);
+            commands.chain(events).chain(services).chain(subjects).collect()
         };
         let grants = self.grants.iter().map(|(service, grants)| (service.clone(), granted(grants)));
         DeployRules {

@@ -7,6 +7,7 @@ use hyper::header::HeaderValue;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Denied;
 use super::problem_code::ProblemCode;
 use super::schema::Violation;
 use crate::error::{Fault, FaultKind};
@@ -143,6 +144,24 @@ impl Problem {
         problem
     }
 
+    /// Returns the problem of a payload that does not follow its command's schema.
+    pub(crate) fn invalid_payload(errors: Vec<Violation>) -> Self {
+        Self::violations(
+            ProblemCode::InvalidPayload,
+            "The payload does not follow the command's schema.",
+            errors,
+        )
+    }
+
+    /// Returns the problem of arguments that do not follow their query's schema.
+    pub(crate) fn invalid_arguments(errors: Vec<Violation>) -> Self {
+        Self::violations(
+            ProblemCode::InvalidArguments,
+            "The arguments do not follow the query's schema.",
+            errors,
+        )
+    }
+
     /// Adds the report of a deployment, as the caller gets it.
     pub(crate) fn with_report(mut self, report: Json) -> Self {
         self.0.body.report = Some(report);
@@ -270,12 +289,26 @@ impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         let status = match rejection.code.as_str() {
             "not-found" => StatusCode::NOT_FOUND,
+            "forbidden" => StatusCode::FORBIDDEN,
             "invalid-payload" | "invalid-arguments" => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::CONFLICT,
         };
         let mut problem = Self::of(status, rejection.code.into(), rejection.message);
         problem.0.body.details = rejection.details;
         problem
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match &denied {
+            Denied::NotSignedIn => {
+                Self::new(ProblemCode::Unauthenticated, "The route is for callers that have signed in.")
+            }
+            Denied::NoRole(_) => {
+                Self::new(ProblemCode::Forbidden, format!("The caller may not use the route: {denied}."))
+            }
+        }
     }
 }
 

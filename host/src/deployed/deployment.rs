@@ -15,7 +15,8 @@ use crate::clock::Time;
 use crate::contract::{Grant, HttpOrigin};
 use crate::log::{Append, Appended, EventLog, MAX_PAGE};
 use crate::model::{
-    Actor, CommandId, Digest, Meta, Position, Recorded, ServiceName, StreamId, Version, event_of, variant_of,
+    Actor, Caller, CommandId, Digest, Meta, Position, Recorded, ServiceName, StreamId, Version, event_of,
+    variant_of,
 };
 use crate::runtime::Component;
 
@@ -215,7 +216,7 @@ impl Deployments {
         log: &dyn EventLog,
         time_ms: u64,
         happened: Happened,
-        actor: Actor,
+        caller: Caller,
     ) -> Result<Position, RecordError> {
         let event = event_of(&happened).map_err(RecordError::Encode)?;
         let command_id = CommandId::new();
@@ -227,12 +228,12 @@ impl Deployments {
             causation_id: None,
             digest: None,
             time_ms,
-            actor: actor.clone(),
+            ..Meta::from(&caller)
         };
         let expected = self.version;
         let append = Append { stream: stream(), expected, events: vec![event], meta: Arc::new(meta) };
         let Appended { position } = log.append(vec![append]).await?;
-        self.happen((expected.next(), position), Time(time_ms), &actor, happened);
+        self.happen((expected.next(), position), Time(time_ms), &caller.actor(), happened);
         Ok(position)
     }
 
@@ -310,8 +311,18 @@ impl Deployments {
         self.running.iter().flat_map(|(service, running)| {
             running.release.granted().filter_map(|grant| match grant {
                 Grant::Http(origin) => Some((service.clone(), origin)),
-                Grant::Service(_) | Grant::Subject(_) => None,
+                Grant::Command(_) | Grant::Event(_) | Grant::Service(_) | Grant::Subject(_) => None,
             })
+        })
+    }
+
+    /// Returns the grants of the deployments of each service. Those of earlier releases are among them,
+    /// because sagas end on the component that they started on; a component uses what its manifest asks for.
+    pub(crate) fn grants(&self) -> impl Iterator<Item = (&ServiceName, impl Iterator<Item = Grant>)> {
+        self.running.iter().map(|(service, running)| {
+            let replaced = running.trial.as_ref().map(|trial| &trial.replaced);
+            let releases = running.before.iter().chain(replaced).chain([&running.release]);
+            (service, releases.flat_map(Release::granted))
         })
     }
 

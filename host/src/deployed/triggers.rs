@@ -13,8 +13,8 @@ use super::error::{HistoryError, RecordError};
 use crate::contract::{EventRef, Manifest};
 use crate::log::{EventLog, MAX_PAGE};
 use crate::model::{
-    AggregateName, DEPLOYMENT, Digest, EventName, Meta, Position, Recorded, SagaId, SagaName, ServiceName,
-    StreamId, event_id,
+    AggregateName, Caller, DEPLOYMENT, Digest, EventName, Meta, Position, Recorded, SagaId, SagaName,
+    ServiceName, StreamId, event_id,
 };
 use crate::runtime::Component;
 
@@ -159,7 +159,7 @@ impl DeploymentHistory {
         let services: Vec<_> = new.map(|release| Released { release, gates: Vec::new() }).collect();
         if !services.is_empty() {
             let happened = Happened::Deployed { services, note: None };
-            let position = deployments.record(log, 0, happened, "kontor".into()).await?;
+            let position = deployments.record(log, 0, happened, Caller::named("kontor")).await?;
             self.add(position, &deployments);
         }
         Ok(())

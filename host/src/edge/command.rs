@@ -22,8 +22,8 @@ pub(super) struct CommandRequest {
     pub(super) command: CommandName,
     /// None: a new aggregate, with the id of the command.
     pub(super) id: Option<String>,
-    /// The id that the caller's idempotency key stands for.
-    pub(super) key: Option<CommandId>,
+    /// The caller's idempotency key.
+    pub(super) key: Option<String>,
     pub(super) payload: Json,
     pub(super) condition: Option<IfMatch>,
     /// The time to wait for the end of the saga that the command starts.
@@ -91,7 +91,7 @@ pub(super) async fn execute(
     stopping: watch::Receiver<bool>,
 ) -> Result<CommandResponse, Problem> {
     let (id, repeatable) = match request.key {
-        Some(id) => (id, true),
+        Some(key) => (CommandId::from_key_of(&request.caller, &key), true),
         None => (CommandId::new(), false),
     };
     let stream = StreamId::new(request.aggregate.as_str(), request.id.as_deref().unwrap_or(id.as_str()))?;
@@ -103,11 +103,7 @@ pub(super) async fn execute(
         name: request.command,
         payload: request.payload,
         intent: Intent::Decide,
-        origin: Origin {
-            actor: request.caller.actor(),
-            correlation_id: request.correlation_id,
-            causation_id: None,
-        },
+        origin: Origin { caller: request.caller, correlation_id: request.correlation_id, causation_id: None },
         journal: None,
     };
     let accepted = host.dispatch.submit(command).await.map_err(|error| problem(host, error))?;

@@ -9,12 +9,12 @@ use super::entry::Entry;
 use super::index::{Listed, SagaHandle, UnfinishedSaga};
 use super::inner::Inner;
 use super::journal::{Saga, SagaState};
-use super::record::{self, RecordError, actor};
+use super::record::{self, RecordError, own_caller};
 use super::runner::{self, RunError};
 use super::{LOG_PAUSE, SagaError, Sagas, dry_run};
 use crate::error::Chain;
 use crate::log::MAX_PAGE;
-use crate::model::{Actor, Digest, SAGA, SagaId, StreamId, Version};
+use crate::model::{Caller, Digest, SAGA, SagaId, StreamId, Version};
 use crate::runtime::Component;
 
 /// Journals that are replayed at the same time. Each takes an instance of the new component.
@@ -84,7 +84,7 @@ impl Sagas {
             if !self.inner.roster().claim(handle) {
                 continue;
             }
-            let acted = self.inner.move_to(handle, to, *version, actor(&handle.id)).await;
+            let acted = self.inner.move_to(handle, to, *version, own_caller(&handle.id)).await;
             // One that sleeps or stays parked looks at its journal, and has nothing to do.
             self.inner.release(handle.clone(), matches!(acted, Ok(true))).await;
             moved += usize::from(acted?);
@@ -132,9 +132,9 @@ impl Inner {
         handle: &SagaHandle,
         to: Digest,
         replayed: Version,
-        actor: Actor,
+        caller: Caller,
     ) -> Result<bool, RunError> {
-        let moved = runner::act(self, handle, actor, |saga, at| {
+        let moved = runner::act(self, handle, caller, |saga, at| {
             let here = |saga: &&Saga| self.deps.cluster.owns(handle.id.as_str(), saga.runner.as_ref());
             let saga = saga.filter(here).filter(|_| at == replayed).ok_or(())?;
             let resumed = saga.is_mendable().then_some(Entry::Resumed {});
@@ -146,8 +146,8 @@ impl Inner {
     /// Moves a saga that is parked by a fault of its code to the deployed component of its service, if that
     /// is another one and replays its journal. Returns true if the saga continues. It must be active or
     /// claimed.
-    pub(super) async fn mend(&self, handle: &SagaHandle, actor: Actor) -> bool {
-        match self.try_to_mend(handle, actor).await {
+    pub(super) async fn mend(&self, handle: &SagaHandle, caller: Caller) -> bool {
+        match self.try_to_mend(handle, caller).await {
             Ok(mended) => mended,
             Err(error) => {
                 tracing::warn!(
@@ -159,7 +159,7 @@ impl Inner {
         }
     }
 
-    async fn try_to_mend(&self, handle: &SagaHandle, actor: Actor) -> Result<bool, RunError> {
+    async fn try_to_mend(&self, handle: &SagaHandle, caller: Caller) -> Result<bool, RunError> {
         let stream = StreamId::new(SAGA, handle.id.as_str()).map_err(RecordError::from)?;
         let (_, saga) = record::read(&*self.deps.log, &stream).await?;
         let Some(saga) = saga.filter(Saga::is_mendable) else { return Ok(false) };
@@ -169,7 +169,7 @@ impl Inner {
             return Ok(false);
         };
         match dry_run::rehearse(self, handle, component).await? {
-            Some((version, Ok(()))) => self.move_to(handle, component.digest(), version, actor).await,
+            Some((version, Ok(()))) => self.move_to(handle, component.digest(), version, caller).await,
             _ => Ok(false),
         }
     }
@@ -200,7 +200,7 @@ impl Inner {
             for Listed { handle, .. } in page {
                 let handle = Arc::new(handle);
                 if self.roster().claim(&handle) {
-                    let mended = self.mend(&handle, actor(&handle.id)).await;
+                    let mended = self.mend(&handle, own_caller(&handle.id)).await;
                     self.release(handle, mended).await;
                 }
                 if self.is_stopping() {

@@ -30,6 +30,7 @@ mod nats_access;
 mod operator;
 mod outgoing;
 mod partition;
+mod permissions;
 mod projection;
 mod property;
 mod read_models;

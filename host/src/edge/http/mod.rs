@@ -52,7 +52,7 @@ use crate::contract::{Action, Found, Problem, ProblemCode, RouteError, RouteTabl
 use crate::deployed::Deployed;
 use crate::error::Chain;
 use crate::identity::Evidence;
-use crate::model::{Caller, CorrelationId};
+use crate::model::{Actor, Caller, CorrelationId};
 
 /// The name of requests without a route in the log and in the metrics.
 const UNMATCHED: &str = "unmatched";
@@ -231,8 +231,16 @@ impl HttpServer {
             }
         };
         let caller = self.host.identity.caller(evidence(parts)?).await?;
+        let on_behalf_of = headers::actor(&parts.headers)?.map(Actor::from);
+        let caller = Caller { on_behalf_of, ..caller };
         let (headers, query) = (&parts.headers, parts.uri.query());
         let call = Call { headers, query, placeholders, request_id, caller };
+        let access = match &endpoint.action {
+            Action::Command(route) => &route.access,
+            Action::Query(route) => &route.access,
+            Action::Host(route) => &route.access,
+        };
+        access.check(&call.caller)?;
         match &endpoint.action {
             Action::Command(route) => command::answer(self, route, &call, body).await,
             Action::Query(route) => query::answer(self, route, &call).await,

@@ -31,6 +31,7 @@ const COMPONENTS: &str = "/components/schemas";
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/openapi.json", "api.document", answer)
+            .anyone()
             .summary("Returns this API as an OpenAPI 3.1 document.")
             .statuses(&[StatusCode::OK, StatusCode::NOT_MODIFIED])
             .headers(&[IF_NONE_MATCH])

@@ -20,11 +20,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::header_docs::{Header, KONTOR_ACTOR};
+use super::header_docs::Header;
 use super::parameters::QuerySchema;
 use super::{HttpServer, Tables, body, headers, json_reply};
-use crate::contract::{Method, Problem, ProblemCode, ReservedRoute, Schema, payload};
-use crate::model::{Caller, Position};
+use crate::contract::{Access, Method, Problem, ProblemCode, ReservedRoute, Schema, checked};
+use crate::model::{Caller, OPERATOR, Position};
 
 pub(super) const JSON: &str = "application/json";
 
@@ -36,6 +36,8 @@ pub(super) struct HostRoute {
     pub(super) name: &'static str,
     /// One sentence: "Lists the sagas, newest first."
     pub(super) summary: &'static str,
+    /// The callers that may use it: operators, unless the row names others.
+    pub(super) access: Access,
     /// The status of a reply that is no problem, and the others that the route may answer with.
     pub(super) statuses: Vec<StatusCode>,
     pub(super) headers: &'static [Header],
@@ -157,6 +159,7 @@ impl HostRoute {
             path,
             name,
             summary: "",
+            access: Access::Roles(Vec::new()),
             statuses: vec![StatusCode::OK],
             headers: &[],
             query: QuerySchema::of::<Q>(),
@@ -178,6 +181,21 @@ impl HostRoute {
 
     pub(super) fn summary(self, summary: &'static str) -> Self {
         Self { summary, ..self }
+    }
+
+    /// Opens the route to everybody.
+    pub(super) fn anyone(self) -> Self {
+        Self { access: Access::Anyone, ..self }
+    }
+
+    /// Opens the route to every caller that has signed in.
+    pub(super) fn signed_in(self) -> Self {
+        Self { access: Access::SignedIn, ..self }
+    }
+
+    /// Opens the route to callers with one of these roles.
+    pub(super) fn roles(self, roles: &[&'static str]) -> Self {
+        Self { access: Access::Roles(roles.iter().map(|role| (*role).into()).collect()), ..self }
     }
 
     /// Replaces the statuses: first that of a reply, then the others that are no problems.
@@ -218,11 +236,6 @@ impl HostRoute {
         Ok(())
     }
 
-    /// Returns if the route is for operators, who may name themselves in `Kontor-Actor`.
-    fn has_actor(&self) -> bool {
-        self.headers.iter().any(|header| header.name == KONTOR_ACTOR.name)
-    }
-
     /// Answers a request. Everything that the head says is checked before the body is read.
     pub(super) async fn answer(
         &'static self,
@@ -231,9 +244,6 @@ impl HostRoute {
     ) -> Result<Response, Problem> {
         if self.method != Method::Get {
             headers::same_site(&head.headers)?;
-        }
-        if self.has_actor() {
-            headers::actor(&head.headers)?;
         }
         (self.handler)(self, head, body).await
     }
@@ -257,9 +267,15 @@ impl<Q, B> Request<Q, B> {
         &self.head.caller
     }
 
-    /// Returns the operator in `Kontor-Actor`.
-    pub(super) fn actor(&self) -> Result<&str, Problem> {
-        headers::actor(&self.head.headers)
+    /// Returns the caller of an act, which always has a name in the log. Callers that have not signed in name
+    /// themselves in `Kontor-Actor`.
+    pub(super) fn actor(&self) -> Caller {
+        let Caller { subject, on_behalf_of, .. } = &self.head.caller;
+        let named = || on_behalf_of.clone().unwrap_or_else(|| OPERATOR.into());
+        match subject {
+            Some(_) => self.head.caller.clone(),
+            None => Caller::named(named()),
+        }
     }
 
     /// Returns the text of a placeholder of the path.
@@ -307,7 +323,7 @@ impl<T: DeserializeOwned + JsonSchema + Send> FromBody for Json<T> {
 /// Checks a body against its schema and reads it.
 fn read_json<T: DeserializeOwned>(schema: &Schema, bytes: &[u8]) -> Result<T, Problem> {
     // A schema takes 7.0 for a whole number, and numbers of any size.
-    payload(schema, bytes)?.read().map_err(|error| {
+    checked(schema, bytes)?.read().map_err(|error| {
         Problem::new(ProblemCode::InvalidPayload, format!("The payload cannot be read: {error}."))
     })
 }
