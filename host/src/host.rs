@@ -327,7 +327,7 @@ pub async fn catch_up(config: &Config) -> Result<(), HostError> {
         Err(error) if locked(&error) => return Ok(()),
         storage => storage?,
     };
-    for digest in Deployments::load(&*log).await.map_err(BootError::from)?.digests() {
+    for digest in Deployments::load(&*log).await.map_err(BootError::from)?.0.digests() {
         // None: the component is lost. A host that needs it reports that.
         store.fetch(digest).await.map_err(HostError::Store)?;
     }

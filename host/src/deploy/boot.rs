@@ -116,7 +116,7 @@ pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
 }
 
 async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
-    let mut deployments = Deployments::load(&**boot.log).await?;
+    let (mut deployments, history) = Deployments::load(&**boot.log).await?;
     let files = directory::read(boot.plugins, deployments.version == Version::START)?;
     let by_digest: HashMap<_, _> = files.iter().map(|(_, wasm)| (Digest::of(wasm), wasm)).collect();
     let (mut running, mut outdated) = (Vec::new(), BTreeMap::new());
@@ -162,10 +162,9 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
     if let Some(gate) = gates.into_iter().find(|gate| gate.outcome == GateOutcome::Refused) {
         return Err(BootError::SideBySide(Box::new(gate)));
     }
-    boot.record(&mut deployments, &running, &candidates).await?;
+    boot.record(&mut deployments, &history, &running, &candidates).await?;
     boot.http.follow(deployments.origins());
     boot.runtime.grant(boot.rules.grants_in_force(&deployments));
-    let history = DeploymentHistory::load(&**boot.log).await?;
     Ok(Booted { deployments, deployed: deployed?, history, differing })
 }
 
@@ -235,6 +234,7 @@ impl Boot<'_> {
     async fn record(
         &self,
         deployments: &mut Deployments,
+        history: &DeploymentHistory,
         running: &Deployed,
         candidates: &[Candidate],
     ) -> Result<(), BootError> {
@@ -253,7 +253,9 @@ impl Boot<'_> {
         }
         if !services.is_empty() {
             let happened = Happened::Deployed { services, note: None };
-            deployments.record(&**self.log, self.clock.now_ms(), happened, Caller::named(ACTOR)).await?;
+            let now = self.clock.now_ms();
+            let position = deployments.record(&**self.log, now, happened, Caller::named(ACTOR)).await?;
+            history.add(position, deployments);
         }
         Ok(())
     }

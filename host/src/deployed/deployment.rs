@@ -162,6 +162,14 @@ impl Release {
         }
     }
 
+    /// Returns a release of the service `order`.
+    #[cfg(test)]
+    pub(crate) fn example(version: &str) -> Self {
+        let digest = Digest::of(version.as_bytes());
+        let (service, version) = ("order".into(), version.to_owned());
+        Self { service, version, digest, grants: Vec::new(), sagas: None, folds_like: Vec::new() }
+    }
+
     /// Returns the grants that this host can read. A newer host may have written others.
     pub(crate) fn granted(&self) -> impl Iterator<Item = Grant> + '_ {
         self.grants.iter().filter_map(|grant| grant.parse().ok())
@@ -182,30 +190,32 @@ pub(crate) async fn releases(
 }
 
 impl Deployments {
-    /// Reads all deployments in the log.
-    pub(crate) async fn load(log: &dyn EventLog) -> Result<Self, HistoryError> {
-        let mut deployments = Self::default();
-        deployments.read_on(log, &DeploymentHistory::default()).await?;
-        Ok(deployments)
+    /// Reads all deployments in the log, and their history.
+    pub(crate) async fn load(log: &dyn EventLog) -> Result<(Self, DeploymentHistory), HistoryError> {
+        let (mut deployments, history) = (Self::default(), DeploymentHistory::default());
+        deployments.read_on(log, Position::MAX, &history).await?;
+        Ok((deployments, history))
     }
 
-    /// Applies the events that are new in the log, to `known` too. Returns whether the last one is
-    /// watched, or none if there are none.
+    /// Applies the events up to a position that are new in the log, to `known` too. Returns whether the last
+    /// one is watched, or none if there are none.
     pub(crate) async fn read_on(
         &mut self,
         log: &dyn EventLog,
+        until: Position,
         known: &DeploymentHistory,
     ) -> Result<Option<bool>, HistoryError> {
         let mut watched = None;
         loop {
             let page = history(log, self.version, MAX_PAGE).await?;
-            if page.is_empty() {
-                return Ok(watched);
-            }
-            for (event, happened) in page {
+            let more = page.last().is_some_and(|(last, _)| last.position < until);
+            for (event, happened) in page.into_iter().take_while(|(event, _)| event.position <= until) {
                 watched = Some(happened.is_watched());
                 self.apply(&event, happened);
                 known.add(event.position, self);
+            }
+            if !more {
+                return Ok(watched);
             }
         }
     }
@@ -342,15 +352,9 @@ pub(super) mod tests {
     use super::*;
     use crate::model::DEPLOYMENT;
 
-    pub(in crate::deployed) fn release(version: &str) -> Release {
-        let digest = Digest::of(version.as_bytes());
-        let (service, version) = ("order".into(), version.to_owned());
-        Release { service, version, digest, grants: Vec::new(), sagas: None, folds_like: Vec::new() }
-    }
-
     pub(in crate::deployed) fn deployed(version: &str) -> Happened {
         Happened::Deployed {
-            services: vec![Released { release: release(version), gates: vec![] }],
+            services: vec![Released { release: Release::example(version), gates: vec![] }],
             note: None,
         }
     }
@@ -358,7 +362,7 @@ pub(super) mod tests {
     fn rolled_back(to: &str, from: &str) -> Happened {
         let from = Digest::of(from.as_bytes());
         Happened::RolledBack {
-            to: release(to),
+            to: Release::example(to),
             from,
             reason: "faults".to_owned(),
             note: None,
@@ -374,7 +378,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_running_release_and_those_before_it_follow_from_the_events() {
-        let undeployed = Happened::Undeployed { release: release("1"), note: None };
+        let undeployed = Happened::Undeployed { release: Release::example("1"), note: None };
         type Expected<'a> = Option<(&'a str, &'a [&'a str])>;
         let table: [(&[Happened], Expected<'_>); 6] = [
             (&[], None),

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::entry::Entry;
-use super::index::{Listed, SagaHandle, UnfinishedSaga};
+use super::index::{Listed, SagaHandle};
 use super::inner::Inner;
 use super::journal::{Saga, SagaState};
 use super::record::{self, RecordError, own_caller};
 use super::runner::{self, RunError};
-use super::{LOG_PAUSE, SagaError, Sagas, dry_run};
+use super::sender::Relinquished;
+use super::{SagaError, Sagas, dry_run};
 use crate::error::Chain;
 use crate::log::MAX_PAGE;
 use crate::model::{Caller, Digest, SAGA, SagaId, StreamId, Version};
@@ -95,36 +96,13 @@ impl Sagas {
     /// Runs the sagas that could not begin because their service was not deployed, and those that the
     /// deployed components mend. Returns at once.
     pub(crate) fn wake(&self) {
-        tokio::spawn(self.inner.clone().wake());
+        let inner = self.inner.clone();
+        tokio::spawn(async move { inner.run_unfinished().await });
         tokio::spawn(self.inner.clone().mend_parked());
     }
 }
 
 impl Inner {
-    async fn wake(self: Arc<Self>) {
-        let unfinished = loop {
-            match self.index.unfinished().await {
-                Ok(unfinished) => break unfinished,
-                Err(error) => tracing::error!(
-                    error = %Chain(&error),
-                    "cannot read the index of sagas; trying again to wake sagas"
-                ),
-            }
-            if self.pause(LOG_PAUSE).await.is_err() {
-                return;
-            }
-        };
-        for UnfinishedSaga { handle, runner, sleeps_until_ms } in unfinished {
-            let here = self.deps.cluster.owns(handle.id.as_str(), runner.as_ref());
-            if here && sleeps_until_ms.is_none() && !self.roster().contains(&handle.id) {
-                // Err: the host is stopping, and the saga continues when it starts again.
-                if self.spawn(Arc::new(handle), None).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-
     /// Writes that a claimed saga of this host moves to another component, if its journal is still at the
     /// version that was replayed. If it is parked by a fault, it continues. Returns false if it stays.
     async fn move_to(
@@ -176,26 +154,17 @@ impl Inner {
 
     /// Continues the parked sagas that the deployed components mend.
     pub(super) async fn mend_parked(self: Arc<Self>) {
-        if self.knows_the_past().await.is_err() {
-            return;
-        }
+        // Err: the host is stopping.
+        let _ = self.mend_all().await;
+    }
+
+    async fn mend_all(self: &Arc<Self>) -> Result<(), Relinquished> {
+        self.knows_the_past().await?;
         let mut before = None;
         loop {
-            let page = self.index.list(Some(SagaState::Parked), None, before.clone(), MAX_PAGE).await;
-            let page = match page {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::error!(
-                        error = %Chain(&error),
-                        "cannot read the index of sagas; trying again to find parked sagas"
-                    );
-                    if self.pause(LOG_PAUSE).await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
-            };
-            let Some(last) = page.last() else { return };
+            let parked = || self.index.list(Some(SagaState::Parked), None, before.clone(), MAX_PAGE);
+            let page = self.read_index("to find parked sagas", parked).await?;
+            let Some(last) = page.last() else { return Ok(()) };
             before = Some(last.handle.id.to_string());
             for Listed { handle, .. } in page {
                 let handle = Arc::new(handle);
@@ -204,7 +173,7 @@ impl Inner {
                     self.release(handle, mended).await;
                 }
                 if self.is_stopping() {
-                    return;
+                    return Err(Relinquished);
                 }
             }
         }

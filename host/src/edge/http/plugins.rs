@@ -148,18 +148,10 @@ mod tests {
     use super::*;
     use crate::deploy::ServiceReport;
     use crate::deployed::{GateName, GateOutcome, GateResult};
-    use crate::model::{Digest, Rejection};
+    use crate::model::Rejection;
 
     fn release() -> Release {
-        let digest = Digest::of(b"component");
-        Release {
-            service: "order".into(),
-            version: "1.0.0".to_owned(),
-            digest,
-            grants: Vec::new(),
-            sagas: None,
-            folds_like: Vec::new(),
-        }
+        Release::example("1.0.0")
     }
 
     fn refused() -> GateResult {
