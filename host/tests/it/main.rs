@@ -30,6 +30,7 @@ mod nats_access;
 mod operator;
 mod outgoing;
 mod partition;
+mod perimeter;
 mod projection;
 mod property;
 mod read_models;

@@ -30,6 +30,7 @@ pub(super) fn routes() -> Vec<HostRoute> {
         HostRoute::get("/events", "events.list", list)
             .summary("Streams all events as server-sent events, or returns a page of them as JSON.")
             .headers(&[LAST_EVENT_ID])
+            .for_operators()
             .media("text/event-stream")
             .json::<Page<Event, Position>>(),
     ]

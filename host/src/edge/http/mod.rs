@@ -4,14 +4,18 @@
 //! response has a request id, a line in the log and a count in the metrics. Every error is a `Problem`.
 
 mod body;
+mod caller_limits;
 mod command;
 mod dead_letters;
 mod events;
 mod header_docs;
 mod host_routes;
+mod listen;
 mod openapi;
 mod ops;
 mod parameters;
+mod peer;
+mod perimeter;
 mod plugins;
 mod problems;
 mod projections;
@@ -23,6 +27,7 @@ mod route;
 mod sagas;
 mod server;
 mod streams;
+mod tls;
 mod upload;
 
 use std::borrow::Cow;
@@ -34,7 +39,7 @@ use arc_swap::ArcSwap;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use matchit::Params;
@@ -42,9 +47,15 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument as _;
 
+pub use self::caller_limits::{CallerLimits, Rate};
+use self::host_routes::RouteSet;
 pub use self::host_routes::reserved_routes;
+pub use self::listen::{AdminOptions, ListenError, ListenOptions, Listeners};
+use self::peer::Peer;
+pub use self::perimeter::{HostName, HttpOptions, NoHostName};
 use self::route::{Head, HostRoute, decode_placeholder};
 pub use self::server::serve;
+pub use self::tls::{TlsError, TlsFiles};
 use super::metrics::RequestMetrics;
 use super::{HostContext, headers, stopped};
 use crate::clock::Stopwatch;
@@ -92,9 +103,11 @@ impl Default for HttpLimits {
     }
 }
 
-/// The HTTP server of one host.
+/// The answers of one host to the clients of a listener.
 struct HttpServer {
     host: Arc<HostContext>,
+    /// The host's own routes that are answered.
+    routes: RouteSet,
     tables: ArcSwap<Tables>,
     /// Held while new tables are built.
     rebuilding: Mutex<()>,
@@ -129,11 +142,16 @@ struct Call<'r> {
 }
 
 impl HttpServer {
-    fn new(host: Arc<HostContext>, stopping: watch::Receiver<bool>) -> Result<Self, RouteError> {
+    fn new(
+        host: Arc<HostContext>,
+        routes: RouteSet,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<Self, RouteError> {
         let deployed = host.registry.current();
-        let routes = Arc::new(routes_of(&deployed)?);
+        let table = Arc::new(routes_of(routes, &deployed)?);
         Ok(Self {
-            tables: ArcSwap::from_pointee(Tables { deployed, routes, openapi: OnceLock::new() }),
+            tables: ArcSwap::from_pointee(Tables { deployed, routes: table, openapi: OnceLock::new() }),
+            routes,
             rebuilding: Mutex::new(()),
             event_streams: Arc::new(Semaphore::new(host.limits.event_streams)),
             host,
@@ -157,7 +175,7 @@ impl HttpServer {
         if Arc::ptr_eq(&before.deployed, &deployed) {
             return before;
         }
-        let routes = routes_of(&deployed).map(Arc::new).unwrap_or_else(|error| {
+        let routes = routes_of(self.routes, &deployed).map(Arc::new).unwrap_or_else(|error| {
             tracing::error!(error = %Chain(&error), "the deployed routes conflict; the old ones stay");
             before.routes.clone()
         });
@@ -172,19 +190,36 @@ impl HttpServer {
     }
 
     /// Answers one request. A panic is answered as an internal problem.
-    async fn answer(self: &Arc<Self>, request: Request) -> Response {
+    async fn answer(self: &Arc<Self>, request: Request, peer: Peer) -> Response {
         let started = Stopwatch::start();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let admitted = self.host.perimeter.admit(&parts, peer);
         let mut body = body.into_data_stream();
         let tables = self.tables();
         let request_id = headers::correlation_id(&parts.headers, headers::IDEMPOTENCY_KEY);
-        let found = tables.routes.table.find(&parts.method, parts.uri.path());
+        let refused = match admitted {
+            Ok(client) => {
+                parts.extensions.insert(client);
+                None
+            }
+            Err(problem) => Some(problem),
+        };
+        let found = match refused {
+            None => tables.routes.table.find(&parts.method, parts.uri.path()),
+            // A page of another origin does not learn which routes there are.
+            Some(_) => Found::Nothing,
+        };
         let (route, metrics) = match &found {
             Found::Endpoint(endpoint, _) => (endpoint.path.as_str(), &tables.routes.metrics[endpoint.index]),
             Found::OtherMethod(_) | Found::Nothing => (UNMATCHED, &self.unmatched),
         };
         let span = tracing::info_span!("request", id = %request_id, route);
-        let work = self.route_request(&tables, found, &parts, request_id.clone(), &mut body);
+        let work = async {
+            match refused {
+                Some(problem) => Err(problem),
+                None => self.route_request(&tables, found, &parts, request_id.clone(), &mut body).await,
+            }
+        };
         let outcome = AssertUnwindSafe(work.instrument(span)).catch_unwind().await.unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
@@ -228,6 +263,11 @@ impl HttpServer {
                 return Err(Problem::new(ProblemCode::UnknownRoute, detail));
             }
         };
+        if let Some(client) = parts.extensions.get::<Peer>()
+            && parts.method != Method::GET
+        {
+            self.host.callers.take_command(None, client)?;
+        }
         let call = Call { headers: &parts.headers, query: parts.uri.query(), placeholders, request_id };
         match &endpoint.action {
             Action::Command(route) => command::answer(self, route, &call, body).await,
@@ -256,8 +296,8 @@ impl Call<'_> {
     }
 }
 
-fn routes_of(deployed: &Deployed) -> Result<Routes, RouteError> {
-    let host = host_routes::host_routes().map_err(RouteError::of_host)?;
+fn routes_of(routes: RouteSet, deployed: &Deployed) -> Result<Routes, RouteError> {
+    let host = routes.reserved().map_err(RouteError::of_host)?;
     let table = RouteTable::new(host, deployed.services().map(|service| &**service.manifest()))?;
     let metrics = table.endpoints().iter();
     let metrics = metrics.map(|(path, method)| RequestMetrics::of_route(path, method.as_str())).collect();

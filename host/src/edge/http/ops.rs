@@ -30,6 +30,7 @@ pub(super) fn health_routes() -> Vec<HostRoute> {
             .json::<Readiness>(),
         HostRoute::get("/metrics", "metrics", metrics)
             .summary("Returns the metrics in the Prometheus text format.")
+            .for_operators()
             .media("text/plain"),
     ]
 }

@@ -28,6 +28,9 @@ use crate::model::Position;
 
 pub(super) const JSON: &str = "application/json";
 
+/// The beginning of the paths of the routes for operators.
+const ADMIN: &str = "/admin/";
+
 /// One of the host's own routes.
 pub(super) struct HostRoute {
     pub(super) method: Method,
@@ -39,6 +42,8 @@ pub(super) struct HostRoute {
     /// The status of a reply that is no problem, and the others that the route may answer with.
     pub(super) statuses: Vec<StatusCode>,
     pub(super) headers: &'static [Header],
+    /// True if only the listener of the operators answers it, where there is one.
+    pub(super) for_operators: bool,
     pub(super) query: Result<QuerySchema, String>,
     /// The media types of the request body with their schemas; none without a body.
     pub(super) body: Vec<Content>,
@@ -158,6 +163,7 @@ impl HostRoute {
             summary: "",
             statuses: vec![StatusCode::OK],
             headers: &[],
+            for_operators: path.starts_with(ADMIN),
             query: QuerySchema::of::<Q>(),
             body: B::content(),
             reply: R::content(),
@@ -187,6 +193,11 @@ impl HostRoute {
     /// Adds the headers that the route reads.
     pub(super) fn headers(self, headers: &'static [Header]) -> Self {
         Self { headers, ..self }
+    }
+
+    /// Marks a route for operators whose path does not say so.
+    pub(super) fn for_operators(self) -> Self {
+        Self { for_operators: true, ..self }
     }
 
     /// Adds a media type of the reply that has no schema.
@@ -228,9 +239,6 @@ impl HostRoute {
         head: Head,
         body: &mut BodyDataStream,
     ) -> Result<Response, Problem> {
-        if self.method != Method::Get {
-            headers::same_site(&head.headers)?;
-        }
         if self.has_actor() {
             headers::actor(&head.headers)?;
         }

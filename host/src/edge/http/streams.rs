@@ -11,7 +11,8 @@ use crate::model::{StreamId, Version};
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/streams/{aggregate}/{id}", "streams.show", show)
-            .summary("Returns the history of an aggregate, or its state at a version."),
+            .summary("Returns the history of an aggregate, or its state at a version.")
+            .for_operators(),
     ]
 }
 

@@ -123,7 +123,7 @@ impl Site {
         let stdout = BufReader::new(process.stdout.take().unwrap());
         let (first, stdout) = next_line(stdout);
         // The line is text or JSON.
-        let url = first.split([' ', '"', '\n']).find(|word| word.starts_with("http://"));
+        let url = first.split([' ', '"', '\n']).find(|word| word.starts_with("http"));
         let url = url.unwrap_or_else(|| {
             let _ = process.kill();
             panic!("the host did not start: {first}{}", read(&log))
