@@ -5,7 +5,9 @@
 mod common;
 
 mod accidents;
+mod admin_listener;
 mod bad_input;
+mod browser;
 mod cli;
 mod command_line;
 mod composition;
@@ -39,3 +41,4 @@ mod rollback;
 mod shop;
 mod storm;
 mod swaps;
+mod tls;

@@ -87,3 +87,18 @@ fn a_host_answers_to_its_configured_names_and_origins() {
     let app = [("origin", "https://app.example"), ("sec-fetch-site", "cross-site")];
     assert_eq!(host.get_with("/healthz", &app).status, 200);
 }
+
+#[test]
+fn a_caller_that_sends_too_many_commands_learns_when_to_return() {
+    let limits = "[limits]\ncaller_commands_per_second = 1\ncaller_burst = 3\n";
+    let site = Site::new(&format!("{limits}{}", configuration()));
+    let host = site.start();
+    let tea = json!({"name": "Tea", "unit_price": 1, "quantity": 1});
+    let statuses: Vec<_> = (0..10).map(|id| host.put(&format!("/products/tea-{id}"), &tea).status).collect();
+    assert_eq!(statuses[..3], [201; 3]);
+    let reply = host.put("/products/last", &tea);
+    reply.problem(429, "too-many-commands");
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    // Reads are not counted.
+    assert_eq!((0..10).map(|_| host.get("/products/tea-0").status).max(), Some(200));
+}
