@@ -10,6 +10,20 @@
 //! name = "shop-1"                     # the host's name in its cluster; default: the machine's name
 //! log = "jetstream"                   # for several hosts; the default "embedded" is for one
 //!
+//! [http]
+//! hosts = ["shop.example"]            # the names by which clients call the host, beside localhost
+//! origins = ["https://app.example"]   # the pages elsewhere that may call it
+//! trusted_proxies = ["10.0.0.0/8"]    # the proxies that end TLS and say who their client is
+//!
+//! [tls]                               # files in PEM, loaded again when they change
+//! certificate = "shop.pem"
+//! key = "shop.key"
+//! client_ca = "tills.pem"             # the authorities whose client certificates are accepted
+//!
+//! [admin]
+//! listen = "127.0.0.1:7071"           # the only address that answers the routes of operators
+//! socket = "kontor-data/kontor.sock"  # a Unix socket for the user of the host
+//!
 //! [limits]
 //! call_time_ms = 500
 //!
@@ -39,6 +53,7 @@
 //!
 //! [nats]
 //! url = "nats://127.0.0.1:4222"       # several with commas; user:password@ or token@ may precede the host
+//! # url_file = "/run/secrets/nats"    # in place of url: a file with it, which keeps a password out of here
 //! ca = "ca.pem"                       # for TLS; also certificate and key, if the servers ask for them
 //! replicas = 3                        # the number of servers that keep each stream
 //!
@@ -50,6 +65,7 @@
 //! ```
 
 mod limits;
+mod listen;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -61,9 +77,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::clock::milliseconds;
-use crate::cluster::{Nats, NatsUrl};
+use crate::cluster::{Nats, NatsUrl, UrlFileError};
 use crate::contract::Grants;
 use crate::deploy::{PublicKey, RollbackRule};
+use crate::edge::http::{AdminOptions, HttpOptions, TlsFiles};
 use crate::identity::AuthOptions;
 use crate::log::{JetStreamOptions, LogEngine};
 use crate::model::Caller;
@@ -72,6 +89,7 @@ use crate::saga::Retries;
 use crate::telemetry::LogFormat;
 
 pub use self::limits::Limits;
+pub use self::listen::Missing;
 
 /// The configuration file in the working directory, which is read if it exists and `--config` names no other.
 pub const DEFAULT_FILE: &str = "kontor.toml";
@@ -84,8 +102,15 @@ const MIN_SILENCE: Duration = Duration::from_secs(1);
 pub struct Config {
     /// The name of this host among the members of a cluster.
     pub name: String,
-    /// The address to listen on; only loopback, see [`Config::check`]. Port 0 takes any free port.
+    /// The address to listen on. One that other machines can reach needs TLS and authentication. Port 0 takes
+    /// any free port.
     pub listen: SocketAddr,
+    /// The section `[http]`: the names of the host, and those who may call it for others.
+    pub http: HttpOptions,
+    /// The section `[tls]`: the certificate of the host.
+    pub tls: Option<TlsFiles>,
+    /// The section `[admin]`: the listeners of the operators.
+    pub admin: AdminOptions,
     /// The directory of the log, the read databases, and everything that can be rebuilt from the log.
     pub data: PathBuf,
     /// The directory of the components to run: every `*.wasm` in it.
@@ -130,6 +155,9 @@ impl Default for Config {
         Self {
             name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            http: HttpOptions::default(),
+            tls: None,
+            admin: AdminOptions::default(),
             data: PathBuf::from("kontor-data"),
             plugins: PathBuf::from("plugins"),
             log_format: LogFormat::default(),
@@ -165,7 +193,7 @@ pub struct Overrides {
     /// The settings that the commands without a host have too.
     #[command(flatten)]
     pub place: Place,
-    /// The address to listen on, loopback only [default: 127.0.0.1:7070]
+    /// The address to listen on; any but loopback needs [tls] and [auth] [default: 127.0.0.1:7070]
     #[arg(long, env = "KONTOR_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
     /// The directory of the components to run [default: plugins]
@@ -212,12 +240,14 @@ pub enum ConfigError {
         /// The cause.
         source: Box<toml::de::Error>,
     },
-    /// The address is not a loopback address.
-    #[error(
-        "listening on {0} is refused: there is no authentication yet, so only programs on this machine may \
-         reach the host; use a loopback address such as 127.0.0.1:7070"
-    )]
-    NotLoopback(SocketAddr),
+    /// Other machines can reach the address, and something that protects the host is missing.
+    #[error("listening on {address} is refused, because other machines can reach it; {missing}")]
+    Unprotected {
+        /// The address.
+        address: SocketAddr,
+        /// The sections to write.
+        missing: Missing,
+    },
     /// A limit that would let nothing through.
     #[error("limits.{0} must be at least 1")]
     ZeroLimit(&'static str),
@@ -233,6 +263,9 @@ pub enum ConfigError {
     /// A certificate without its key, or a key without its certificate.
     #[error("nats.certificate and nats.key go together: one of them is missing")]
     HalfCertificate,
+    /// The file with the address of the NATS servers.
+    #[error(transparent)]
+    NatsUrl(#[from] UrlFileError),
     /// A number of replicas that JetStream does not have.
     #[error("nats.replicas must be 1, 3 or 5")]
     Replicas,
@@ -260,6 +293,7 @@ impl Config {
             None if Path::new(DEFAULT_FILE).exists() => Self::read(Path::new(DEFAULT_FILE))?,
             None => Self::default(),
         };
+        config.nats.read_url_file()?;
         config.apply(overrides);
         config.check()?;
         Ok(config)
@@ -294,9 +328,7 @@ impl Config {
 
     /// Checks that a host can run with this configuration.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.listen.ip().is_loopback() {
-            return Err(ConfigError::NotLoopback(self.listen));
-        }
+        self.check_listeners()?;
         if let Some(name) = self.retries.without_attempts() {
             return Err(ConfigError::NoAttempt(name.to_owned()));
         }

@@ -1,5 +1,7 @@
 //! Wires the parts of a host, runs them, and shuts them down from the outside in.
 
+mod files;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -19,6 +20,7 @@ use crate::config::{Config, ConfigError};
 use crate::contract::RouteError;
 use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer};
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
+use crate::edge::http::{CallerLimits, ListenError, Listeners};
 use crate::edge::{self, HostContext, http};
 use crate::identity::Identity;
 use crate::log::{
@@ -32,6 +34,8 @@ use crate::runtime::{GrantError, HttpClient, Runtime, RuntimeError, system_resol
 use crate::saga::{Deps, Sagas, SagasError};
 use crate::telemetry::{self, TelemetryError};
 
+pub use self::files::keep_files_private;
+
 /// The time between two condensations of the metrics' histograms: a few seconds of observations are small.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -39,6 +43,10 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 pub struct Started {
     /// The address that it listens on, with the port that it got.
     pub address: SocketAddr,
+    /// True if its clients speak TLS.
+    pub is_secure: bool,
+    /// The address of the operators' listener, if there is one.
+    pub admin: Option<SocketAddr>,
     /// The services that run.
     pub deployed: Arc<Deployed>,
     /// Their deployments: the time and the actor of each.
@@ -98,14 +106,9 @@ pub enum HostError {
     /// The values of a service in the configuration.
     #[error("the configuration of a service is not JSON")]
     Configuration(#[from] serde_json::Error),
-    /// The address to listen on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address of the configuration.
-        address: SocketAddr,
-        /// The cause.
-        source: io::Error,
-    },
+    /// The sockets to listen on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 /// Runs a host until `shutdown` resolves and everything in progress has ended. Calls `started` once, as soon
@@ -122,9 +125,7 @@ pub async fn run(
     let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, &config));
     let edge = Arc::new(HostContext { messaging, ..edge });
     let following = edge.nodes.me().map(|_| tokio::spawn(edge.deployer.clone().follow(boot_position)));
-    let listening = |source| HostError::Listen { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
-    let address = listener.local_addr().map_err(listening)?;
+    let listeners = Listeners::open(config.listen_options()).await?;
     let upkeep = spawn_upkeep(metrics);
     let (stop, stopping) = watch::channel(false);
     let over_nats = match &nats {
@@ -134,9 +135,11 @@ pub async fn run(
         }
         None => None,
     };
-    announce(&edge, &config.name, address);
+    announce(&edge, &config.name, listeners.address);
     started(Started {
-        address,
+        address: listeners.address,
+        is_secure: listeners.is_secure(),
+        admin: listeners.admin,
         deployed: edge.registry.current(),
         running: edge.deployer.running(),
         differing,
@@ -146,7 +149,7 @@ pub async fn run(
         shutdown.await;
         stop.send_replace(true);
     };
-    let served = http::serve(listener, edge.clone(), shutdown).await;
+    let served = http::serve(listeners, edge.clone(), shutdown).await;
 
     // From the outside in: each part ends once nothing feeds it any more.
     if let Some(over_nats) = over_nats {
@@ -275,6 +278,8 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         nodes,
         metrics,
         limits: config.http_limits(),
+        perimeter: config.http.clone(),
+        callers: CallerLimits::new(config.caller_rate()),
     };
     Ok(Wired { edge, differing: booted.differing, boot_position })
 }
@@ -292,6 +297,7 @@ pub struct Storage {
 impl Storage {
     /// Opens the configured log and the store of components.
     pub async fn open(config: &Config) -> Result<Self, HostError> {
+        files::close_to_others(&config.data);
         let nats = Connection::open(&config.nats).await?;
         let place = match (config.log, &nats) {
             (LogEngine::Embedded, _) => LogPlace::Embedded,

@@ -16,6 +16,9 @@ use crate::model::{InvalidId, Json, Position, Rejection, Version};
 /// The content type of a problem's body.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
+/// The seconds after which a transient problem may have passed.
+const TRANSIENT_S: u64 = 1;
+
 /// The `type` of a problem whose code is a service's own (RFC 9457, 4.2.1).
 const BLANK: &str = "about:blank";
 
@@ -34,6 +37,8 @@ struct Facts {
     allow: Option<HeaderValue>,
     /// True if the same request may succeed a second later.
     transient: bool,
+    /// The seconds after which the same request may succeed, if they are known.
+    retry_after_s: Option<u64>,
     /// The text for the host's log, which the caller never sees. None: `detail` says it all.
     log_text: Option<String>,
     /// False if the host has reported the failure once for all requests.
@@ -112,6 +117,7 @@ impl Problem {
             reflects: None,
             allow: None,
             transient: false,
+            retry_after_s: None,
             log_text: None,
             logged: true,
         }))
@@ -234,6 +240,17 @@ impl Problem {
     /// Returns if the same request may succeed a second later.
     pub(crate) fn is_transient(&self) -> bool {
         self.0.transient
+    }
+
+    /// Adds the seconds after which the same request may succeed.
+    pub(crate) fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.0.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// Returns the seconds after which the same request may succeed.
+    pub(crate) fn retry_after_s(&self) -> Option<u64> {
+        self.0.retry_after_s.or_else(|| self.0.transient.then_some(TRANSIENT_S))
     }
 
     /// Returns if the request itself is wrong, so that a repetition gets the same answer.

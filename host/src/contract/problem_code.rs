@@ -102,9 +102,18 @@ problem_codes! {
         /// The caller has none of the roles that the route is for.
         Forbidden = FORBIDDEN, "forbidden", "Forbidden",
             "Have one of the roles that `detail` names given to the caller.";
-        /// A browser sent the command for a page of another site.
+        /// A browser sent the request for a page of another site.
         CrossSite = FORBIDDEN, "cross-site", "Cross-site request",
             "Send it from the host's own page, or from a program.";
+        /// A browser sent the request for a page of another origin.
+        ForeignOrigin = FORBIDDEN, "foreign-origin", "Foreign origin",
+            "Send it from the host's own page or from a program, or add the origin to `http.origins`.";
+        /// The request came without encryption from another machine that is no trusted proxy.
+        TlsRequired = FORBIDDEN, "tls-required", "TLS required",
+            "Use `https`, or go through the proxy; `http.trusted_proxies` names the proxies.";
+        /// The header `Host` names another host.
+        UnknownHost = MISDIRECTED_REQUEST, "unknown-host", "Unknown host",
+            "Call the host by a name of `http.hosts`, by its address, or on its own machine by `localhost`.";
         /// No route has this path.
         UnknownRoute = NOT_FOUND, "unknown-route", "Unknown route",
             "See `GET /openapi.json` for all routes.";
@@ -129,6 +138,12 @@ problem_codes! {
         /// The arguments do not follow the query's schema.
         InvalidArguments = UNPROCESSABLE_ENTITY, "invalid-arguments", "Invalid arguments",
             "Correct the arguments that `errors` points to.";
+        /// The caller sends more commands than `limits.caller_commands_per_second`. Nothing was done.
+        TooManyCommands = TOO_MANY_REQUESTS, "too-many-commands", "Too many commands",
+            "Repeat after `Retry-After`; send fewer, or raise the limit.";
+        /// Too many sign-ins from the same address have failed.
+        TooManySignIns = TOO_MANY_REQUESTS, "too-many-sign-ins", "Too many sign-ins",
+            "Repeat after `Retry-After`, with the right token.";
         /// The key belongs to another command or payload.
         IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency-key-reused", "Idempotency key reused",
             "Use a new key for a new command, and the same payload for a repetition.";

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use crate::contract::{Problem, ProblemCode};
+use crate::contract::Problem;
 use crate::model::{CommandId, CorrelationId, Position, Version};
 use crate::query::Revision;
 
@@ -154,16 +154,6 @@ pub(super) fn correlation_id(headers: &HeaderMap, name: &str) -> CorrelationId {
 fn request_id(headers: &HeaderMap) -> Option<CorrelationId> {
     let id = visible(headers.get(REQUEST_ID)?)?;
     (1..=MAX_REQUEST_ID_LENGTH).contains(&id.len()).then(|| id.into())
-}
-
-/// Refuses a request that a browser sends for a page of another site. On loopback every page in a browser
-/// could send one, and a request without a content type needs no preflight.
-pub(super) fn same_site(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
-        let detail = "Commands from the pages of other sites are not accepted.";
-        return Err(Problem::new(ProblemCode::CrossSite, detail));
-    }
-    Ok(())
 }
 
 /// Reads `Authorization`. Two of them are refused: nobody could tell which one is meant.

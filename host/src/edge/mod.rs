@@ -13,7 +13,7 @@ use std::sync::Arc;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
-use self::http::HttpLimits;
+use self::http::{CallerLimits, HttpLimits, HttpOptions};
 use crate::aggregate::Dispatch;
 use crate::cluster::{Cluster, Status};
 use crate::deploy::Deployer;
@@ -51,6 +51,10 @@ pub struct HostContext {
     pub metrics: PrometheusHandle,
     /// The limits of HTTP clients.
     pub limits: HttpLimits,
+    /// The names of the host, and those who may call it for others.
+    pub perimeter: HttpOptions,
+    /// The limits of one caller.
+    pub callers: CallerLimits,
 }
 
 impl HostContext {

@@ -5,7 +5,9 @@
 mod common;
 
 mod accidents;
+mod admin_listener;
 mod bad_input;
+mod browser;
 mod cli;
 mod command_line;
 mod composition;
@@ -30,6 +32,7 @@ mod nats_access;
 mod operator;
 mod outgoing;
 mod partition;
+mod perimeter;
 mod permissions;
 mod projection;
 mod property;
@@ -39,3 +42,4 @@ mod rollback;
 mod shop;
 mod storm;
 mod swaps;
+mod tls;

@@ -19,7 +19,6 @@ pub(super) async fn answer(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    headers::same_site(call.headers)?;
     let id = call.placeholders.get("id").map(|_| call.placeholder("id")).transpose()?;
     let wait = headers::prefer_wait(call.headers, server.host.limits.wait);
     let request = CommandRequest {

@@ -31,6 +31,7 @@ pub(super) fn routes() -> Vec<HostRoute> {
             .roles(&[AUDITOR])
             .summary("Streams all events as server-sent events, or returns a page of them as JSON.")
             .headers(&[LAST_EVENT_ID])
+            .for_operators()
             .media("text/event-stream")
             .json::<Page<Event, Position>>(),
     ]

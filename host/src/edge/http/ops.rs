@@ -38,6 +38,7 @@ pub(super) fn health_routes() -> Vec<HostRoute> {
         HostRoute::get("/metrics", "metrics", metrics)
             .roles(&[MONITOR])
             .summary("Returns the metrics in the Prometheus text format.")
+            .for_operators()
             .media("text/plain"),
     ]
 }

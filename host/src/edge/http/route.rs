@@ -28,6 +28,9 @@ use crate::model::{Caller, OPERATOR, Position};
 
 pub(super) const JSON: &str = "application/json";
 
+/// The beginning of the paths of the routes for operators.
+const ADMIN: &str = "/admin/";
+
 /// One of the host's own routes.
 pub(super) struct HostRoute {
     pub(super) method: Method,
@@ -41,6 +44,8 @@ pub(super) struct HostRoute {
     /// The status of a reply that is no problem, and the others that the route may answer with.
     pub(super) statuses: Vec<StatusCode>,
     pub(super) headers: &'static [Header],
+    /// True if only the listener of the operators answers it, where there is one.
+    pub(super) for_operators: bool,
     pub(super) query: Result<QuerySchema, String>,
     /// The media types of the request body with their schemas; none without a body.
     pub(super) body: Vec<Content>,
@@ -162,6 +167,7 @@ impl HostRoute {
             access: Access::Roles(Vec::new()),
             statuses: vec![StatusCode::OK],
             headers: &[],
+            for_operators: path.starts_with(ADMIN),
             query: QuerySchema::of::<Q>(),
             body: B::content(),
             reply: R::content(),
@@ -208,6 +214,11 @@ impl HostRoute {
         Self { headers, ..self }
     }
 
+    /// Marks a route for operators whose path does not say so.
+    pub(super) fn for_operators(self) -> Self {
+        Self { for_operators: true, ..self }
+    }
+
     /// Adds a media type of the reply that has no schema.
     pub(super) fn media(mut self, media_type: &'static str) -> Self {
         self.reply.push((media_type, |_| json!({"type": "string"})));
@@ -242,9 +253,6 @@ impl HostRoute {
         head: Head,
         body: &mut BodyDataStream,
     ) -> Result<Response, Problem> {
-        if self.method != Method::Get {
-            headers::same_site(&head.headers)?;
-        }
         (self.handler)(self, head, body).await
     }
 }

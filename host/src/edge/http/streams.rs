@@ -12,7 +12,8 @@ pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/streams/{aggregate}/{id}", "streams.show", show)
             .roles(&[AUDITOR])
-            .summary("Returns the history of an aggregate, or its state at a version."),
+            .summary("Returns the history of an aggregate, or its state at a version.")
+            .for_operators(),
     ]
 }
 
