@@ -4,10 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use uuid::Uuid;
 
 use super::client::{ActorArgument, Client, HostArgument};
+use super::exit::Unusable;
 use super::gates;
 
 const EXAMPLES: &str = "\
@@ -23,7 +24,8 @@ Examples:
 The gates test a component before it runs: it is compatible with the running version, its permissions are
 granted, it folds every stream of its aggregates and replays every open saga. Then it replaces the running
 version at once: calls in progress end on their version, and none is refused. Several components go live
-together or not at all. The exit code is 0 if they run (with --dry-run: if they would), otherwise 1.";
+together or not at all. The exit code is 0 if they run (with --dry-run: if they would), and 3 if a gate
+refuses one.";
 
 /// Deploy components into a running host, after its gates have tested them against the log
 #[derive(Debug, clap::Args)]
@@ -87,10 +89,11 @@ impl Deploy {
         if signatures == 0 {
             return Ok(None);
         }
-        ensure!(
-            files == signatures,
-            "there are {files} components and {signatures} signatures; give one for each"
-        );
+        if files != signatures {
+            let message =
+                format!("there are {files} components and {signatures} signatures; give one for each");
+            return Err(Unusable(message).into());
+        }
         let read = |file: &PathBuf| {
             let text = fs::read_to_string(file);
             text.with_context(|| format!("cannot read {}", file.display())).map(|text| text.trim().to_owned())
@@ -153,7 +156,7 @@ mod tests {
         let live = r#"{"dry_run":false,"live":true,"services":[],"gates":[]}"#;
         let files = [order.to_str().unwrap(), report.to_str().unwrap()];
         let line = ["deploy", files[0], files[1], "--grant", "service:payment", "--sample", "9", "--json"];
-        let Ran { requests, printed, error } = kontor(&line, vec![ok(live)]);
+        let Ran { requests, printed, error, .. } = kontor(&line, vec![ok(live)]);
         assert_eq!((printed, error), (format!("{live}\n"), None));
 
         let request = &requests[0];

@@ -272,7 +272,7 @@ fn with_keys_configured_only_what_is_signed_by_one_of_them_is_deployed() {
     let deploy = || run(&["deploy", &component, "--signature", &signature, "--host", host.url()]);
     sign(&component, "theirs.key");
     let Ended { status, stderr, .. } = deploy();
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(3));
     assert!(
         stderr.contains("the gate signature refuses inventory: no trusted key has made this"),
         "{stderr}"
@@ -293,7 +293,7 @@ fn the_command_line_shows_the_report_and_says_what_to_do() {
         ended(&mut kontor(&line))
     };
     let Ended { status, stdout, stderr } = deploy("forgetful", &[]);
-    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert_eq!(status.code(), Some(3), "{stderr}");
     assert!(stdout.contains("compatible   refused") && stdout.contains("    query:products: "), "{stdout}");
     assert!(stderr.contains("the gate compatible refuses inventory: the component breaks"), "{stderr}");
 
