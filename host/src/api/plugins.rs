@@ -226,6 +226,7 @@ mod tests {
             grants: Vec::new(),
             sagas: None,
             folds_like: Vec::new(),
+            envelope: None,
         }
     }
 

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use uuid::Uuid;
 
 use super::client::{ActorArgument, Client, HostArgument};
@@ -96,7 +98,8 @@ impl Deploy {
         }
         let read = |file: &PathBuf| {
             let text = fs::read_to_string(file);
-            text.with_context(|| format!("cannot read {}", file.display())).map(|text| text.trim().to_owned())
+            text.with_context(|| format!("cannot read {}", file.display()))
+                .map(|text| BASE64.encode(text.trim()))
         };
         let texts: Vec<String> = self.signatures.iter().map(read).collect::<anyhow::Result<_>>()?;
         Ok(Some(texts.join(",")))
@@ -207,7 +210,7 @@ mod tests {
     fn either_each_component_has_a_signature_or_none() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("order.sig");
-        fs::write(&file, "YWRh\n").unwrap();
+        fs::write(&file, "ada\n").unwrap();
         let signature = file.to_str().unwrap();
         let signed = |line: &[&str]| parsed(line).signatures().map_err(|error| error.to_string());
         let two = ["a.wasm", "b.wasm", "--signature", signature, "--signature", signature];

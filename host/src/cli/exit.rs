@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_is_not_there_and_an_address_that_is_none_are_told_apart() {
+    fn a_host_that_is_not_there_and_an_address_that_is_none_have_other_codes() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let gone = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);

@@ -4,6 +4,7 @@ mod backup;
 mod client;
 mod dead_letters;
 mod deploy;
+mod describe;
 mod events;
 mod exit;
 mod export;

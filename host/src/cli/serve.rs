@@ -178,6 +178,7 @@ mod tests {
             grants: Vec::new(),
             sagas: None,
             folds_like: Vec::new(),
+            envelope: None,
         };
         let running = Running {
             release,

@@ -1,4 +1,5 @@
-//! The tokens with which the program signs in. They are never arguments, which every user of the machine sees.
+//! The tokens with which the program signs in. They are never arguments, which every user of the machine can
+//! read.
 
 use std::fmt;
 use std::fs::File;

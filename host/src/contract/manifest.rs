@@ -366,6 +366,15 @@ impl Manifest {
 }
 
 impl Permissions {
+    /// Returns everything that an operator must grant, as a signed statement names it: `service:payment`. A
+    /// configuration key is granted by being set.
+    pub fn requests(&self) -> impl Iterator<Item = String> + '_ {
+        let Self { services, config: _, http, subjects } = self;
+        [("service", services), ("http", http), ("subject", subjects)]
+            .into_iter()
+            .flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}:{name}")))
+    }
+
     fn check(&self) -> Result<(), String> {
         let keys = self.http.iter().filter_map(|asked| asked.strip_prefix(CONFIGURED));
         match keys.into_iter().find(|key| !self.config.iter().any(|known| known == key)) {

@@ -46,6 +46,9 @@ pub struct Release {
     /// both to the same states. The newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub folds_like: Vec<Digest>,
+    /// The DSSE envelope with the signed statement that the component may be deployed, as JSON text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<String>,
 }
 
 /// One event of the stream. The stored event's name is the variant's, its payload the variant's fields.
@@ -158,6 +161,7 @@ impl Release {
             grants,
             sagas: Some(ReleasedSaga::of(manifest)),
             folds_like: Vec::new(),
+            envelope: None,
         }
     }
 
@@ -300,6 +304,13 @@ impl Deployments {
         }
     }
 
+    /// Returns the envelope of a component that runs already.
+    pub(crate) fn envelope(&self, component: &Component) -> Option<String> {
+        let running = self.running.get(&component.manifest().service)?;
+        let same = running.release.digest == component.digest();
+        running.release.envelope.clone().filter(|_| same)
+    }
+
     /// Returns whether this release runs, with the same grants.
     pub(crate) fn runs(&self, release: &Release) -> bool {
         self.running.get(&release.service).is_some_and(|running| running.release == *release)
@@ -334,7 +345,15 @@ pub(super) mod tests {
     pub(in crate::deployed) fn release(version: &str) -> Release {
         let digest = Digest::of(version.as_bytes());
         let (service, version) = ("order".into(), version.to_owned());
-        Release { service, version, digest, grants: Vec::new(), sagas: None, folds_like: Vec::new() }
+        Release {
+            service,
+            version,
+            digest,
+            grants: Vec::new(),
+            sagas: None,
+            folds_like: Vec::new(),
+            envelope: None,
+        }
     }
 
     pub(in crate::deployed) fn deployed(version: &str) -> Happened {

@@ -212,6 +212,7 @@ mod tests {
             grants: Vec::new(),
             sagas: Some(sagas.iter().map(saga).collect()),
             folds_like: Vec::new(),
+            envelope: None,
         };
         let (since, by) = (crate::clock::Time(0), "ada".into());
         let running = Running {

@@ -36,5 +36,6 @@ mod read_models;
 mod reports;
 mod rollback;
 mod shop;
+mod signatures;
 mod storm;
 mod swaps;

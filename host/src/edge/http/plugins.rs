@@ -153,6 +153,7 @@ mod tests {
             grants: Vec::new(),
             sagas: None,
             folds_like: Vec::new(),
+            envelope: None,
         }
     }
 
