@@ -1,10 +1,11 @@
 //! The manifests of components, without a host.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use kontor::contract::Manifest;
+use kontor::model::Json;
 use kontor::runtime::{LoadError, Runtime, RuntimeLimits};
 use tempfile::TempDir;
 use tokio::runtime;
@@ -18,10 +19,10 @@ pub(super) struct Describer {
 }
 
 impl Describer {
-    /// Starts the runtime of components.
-    pub(super) fn start() -> anyhow::Result<Self> {
+    /// Starts the runtime of components, with these values of their configurations.
+    pub(super) fn start(configuration: HashMap<String, BTreeMap<String, Json>>) -> anyhow::Result<Self> {
         let cache = tempfile::tempdir().context("cannot make a directory for the compiled code")?;
-        let components = Runtime::new(cache.path(), RuntimeLimits::default(), HashMap::new())?;
+        let components = Runtime::new(cache.path(), RuntimeLimits::default(), configuration)?;
         let tokio = runtime::Builder::new_current_thread().enable_all().build();
         let tokio = tokio.context("cannot start a thread for the component")?;
         Ok(Self { tokio, components, _cache: cache })

@@ -3,6 +3,9 @@
 use std::io;
 
 use kontor::config::ConfigError;
+use kontor::deploy::BootError;
+use kontor::deployed::GateName;
+use kontor::host::HostError;
 
 use super::client::ClientError;
 
@@ -38,7 +41,12 @@ impl Exit {
         if is_broken_pipe(error) {
             return Self::Success;
         }
-        if error.is::<ConfigError>() || error.is::<Unusable>() {
+        let by_host = match error.downcast_ref() {
+            Some(HostError::Config(_)) => true,
+            Some(HostError::Boot(BootError::Refused { gate, .. })) => gate.gate == GateName::Configuration,
+            _ => false,
+        };
+        if by_host || error.is::<ConfigError>() || error.is::<Unusable>() {
             return Self::Usage;
         }
         error.downcast_ref::<ClientError>().map_or(Self::Failed, ClientError::exit)

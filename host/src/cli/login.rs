@@ -123,7 +123,10 @@ fn who(target: Target) -> anyhow::Result<Option<Me>> {
 fn list(file: &Path, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let profiles = Profiles::read(file)?;
     if json {
-        let item = |(name, Profile { host, ca, token }): (&String, &Profile)| json!({"name": name, "host": host, "ca": ca, "token": token.is_some()});
+        let item = |(name, profile): (&String, &Profile)| {
+            let Profile { host, ca, token } = profile;
+            json!({"name": name, "host": host, "ca": ca, "token": token.is_some()})
+        };
         let items: Vec<_> = profiles.0.iter().map(item).collect();
         writeln!(out, "{}", json!({"items": items}))?;
         return Ok(());

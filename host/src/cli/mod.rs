@@ -2,6 +2,7 @@
 
 mod backup;
 mod client;
+mod config;
 mod dead_letters;
 mod deploy;
 mod describe;
@@ -102,6 +103,7 @@ enum Command {
     Import(import::Import),
     Verify(verify::Verify),
     New(new::New),
+    Config(config::Config),
     Sign(sign::Sign),
 }
 
@@ -127,6 +129,7 @@ impl Cli {
             Command::Import(import) => import.run(self.json, out),
             Command::Verify(verify) => verify.run(self.json, out),
             Command::New(new) => new.run(self.json, out),
+            Command::Config(config) => config.run(self.json, out),
             Command::Sign(sign) => sign.run(self.json, out),
         }
     }

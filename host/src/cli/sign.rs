@@ -1,5 +1,6 @@
 //! `kontor sign`: signs a component, or makes a signing key.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -73,7 +74,7 @@ impl Sign {
         let key: SigningKey = text.parse().with_context(|| format!("cannot use {}", key.display()))?;
         let wasm = fs::read(component).with_context(|| format!("cannot read {}", component.display()))?;
         let digest = Digest::of(&wasm);
-        let manifest = Describer::start()?.manifest(wasm);
+        let manifest = Describer::start(HashMap::new())?.manifest(wasm);
         let manifest = manifest.with_context(|| format!("cannot sign {}", component.display()))?;
         let statement = self.statement(&manifest, digest, SystemClock.now_ms())?;
         let file = self.out.clone().unwrap_or_else(|| signature_file(component));

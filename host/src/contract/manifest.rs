@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::Setting;
 use crate::model::{self, AggregateName, CommandName, EventName, Json, QueryName, SagaName, ServiceName};
 
 /// The description of a service by its component.
@@ -259,6 +260,12 @@ impl Manifest {
     /// Returns one of an aggregate's commands.
     pub fn command(&self, aggregate: &str, command: &str) -> Option<&Command> {
         self.aggregate(aggregate)?.command(command)
+    }
+
+    /// Returns the keys of its configuration.
+    pub fn settings(&self) -> Vec<Setting<'_>> {
+        let keys = self.permissions.config.iter();
+        keys.map(|key| Setting { key, schema: None, required: false }).collect()
     }
 
     /// Returns the query with this name.

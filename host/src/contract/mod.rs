@@ -16,6 +16,7 @@ mod problem_code;
 mod problem_reference;
 mod routes;
 mod schema;
+pub mod settings;
 
 pub use access::{Access, Denied};
 pub use grants::{Grant, Grants, HttpGrant, InvalidGrant, Secret, SecretError, SecretSource};
@@ -28,6 +29,7 @@ pub use problem::ProblemBody;
 pub use problem_code::{ProblemCode, ProblemGroup};
 pub use routes::{ReservedRoute, RouteError, RouteTable};
 pub use schema::Violation;
+pub use settings::{Findings, Setting};
 
 pub(crate) use action::{Action, CommandRoute, QueryRoute, placeholders};
 pub(crate) use address::is_public;

@@ -201,6 +201,7 @@ fn a_dry_run_goes_through_the_gates_and_changes_nothing() {
         "signature",
         "compatible",
         "permissions",
+        "configuration",
         "read-model",
         "history",
         "sagas",
@@ -294,7 +295,7 @@ fn the_command_line_shows_the_report_and_says_what_to_do() {
     };
     let Ended { status, stdout, stderr } = deploy("forgetful", &[]);
     assert_eq!(status.code(), Some(3), "{stderr}");
-    assert!(stdout.contains("compatible   refused") && stdout.contains("    query:products: "), "{stdout}");
+    assert!(stdout.contains("compatible     refused") && stdout.contains("    query:products: "), "{stdout}");
     assert!(stderr.contains("the gate compatible refuses inventory: the component breaks"), "{stderr}");
 
     let Ended { status, stdout, stderr } = deploy("next", &["--note", "spring", "--actor", "ada"]);

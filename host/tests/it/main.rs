@@ -9,6 +9,7 @@ mod bad_input;
 mod cli;
 mod command_line;
 mod composition;
+mod configuration;
 mod deploy;
 mod deploy_gates;
 mod deploy_grants;

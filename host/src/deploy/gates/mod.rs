@@ -6,6 +6,7 @@
 mod breaks;
 mod compatible;
 mod component;
+mod configuration;
 mod folds;
 mod history;
 mod manifest;
@@ -40,6 +41,7 @@ const GATES: &[Gate] = &[
     signature::GATE,
     compatible::GATE,
     permissions::GATE,
+    configuration::GATE,
     read_model::GATE,
     history::GATE,
     sagas::GATE,
