@@ -42,6 +42,9 @@
 //! rollback = { window_ms = 60_000, percent = 5, faults = 5 }
 //! history_time_ms = 600_000           # the longest time to fold the streams of the log with a new version
 //!
+//! [secrets.payment]                   # values of [services.payment] that do not stand in the file
+//! gateway-key = { env = "GATEWAY_KEY" } # or { file = "…" }
+//!
 //! [grants.order]
 //! services = ["payment", "delivery"]  # the services that it may query
 //!
@@ -66,6 +69,8 @@
 
 mod limits;
 mod listen;
+mod names;
+mod paths;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -78,7 +83,8 @@ use serde_json::Value;
 
 use crate::clock::milliseconds;
 use crate::cluster::{Nats, NatsUrl, UrlFileError};
-use crate::contract::Grants;
+use crate::contract::settings::nearest;
+use crate::contract::{Grants, SecretError, SecretSource};
 use crate::deploy::{PublicKey, RollbackRule};
 use crate::edge::http::{AdminOptions, HttpOptions, TlsFiles};
 use crate::identity::AuthOptions;
@@ -96,7 +102,7 @@ pub const DEFAULT_FILE: &str = "kontor.toml";
 /// The shortest heartbeat timeout. The heartbeats of a busy host are late, and a silent host loses its sagas.
 const MIN_SILENCE: Duration = Duration::from_secs(1);
 
-/// The whole configuration of a host. Relative paths start at the working directory.
+/// The whole configuration of a host. Relative paths of the file start at the file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -127,6 +133,9 @@ pub struct Config {
     pub auth: Option<AuthOptions>,
     /// The sections `[services.<name>]`: keys and values of `config.get`, by service.
     pub services: BTreeMap<String, BTreeMap<String, Value>>,
+    /// The sections `[secrets.<name>]`: further keys of `config.get`, by service, with the source of each
+    /// value.
+    pub secrets: BTreeMap<String, BTreeMap<String, SecretSource>>,
     /// The sections `[grants.<name>]`: permissions, by service.
     pub grants: BTreeMap<String, Grants>,
     /// The section `[nats]`.
@@ -166,6 +175,7 @@ impl Default for Config {
             deploy: Deploy::default(),
             auth: None,
             services: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             grants: BTreeMap::new(),
             nats: Nats::default(),
             log: LogEngine::default(),
@@ -233,7 +243,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file is not valid. The source names the line and the key.
-    #[error("the configuration {} is not valid", .file.display())]
+    #[error("the configuration {} is not valid{}", .file.display(), meant(source.message()))]
     Invalid {
         /// The file.
         file: PathBuf,
@@ -247,6 +257,37 @@ pub enum ConfigError {
         address: SocketAddr,
         /// The sections to write.
         missing: Missing,
+    },
+    /// Names that nothing has, or values that do not fit.
+    #[error("the configuration does not fit the services: {}", .0.join("; "))]
+    Names(Vec<String>),
+    /// The value of a service is no JSON.
+    #[error("services.{service}.{key} is not JSON")]
+    NotJson {
+        /// The service.
+        service: String,
+        /// The key.
+        key: String,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// A secret of a service cannot be read.
+    #[error("the secret secrets.{service}.{key} cannot be read")]
+    Secret {
+        /// The service.
+        service: String,
+        /// The key.
+        key: String,
+        /// The cause.
+        source: SecretError,
+    },
+    /// A key is in both sections of a service.
+    #[error("{key} is in [services.{service}] and in [secrets.{service}]: leave one of them out")]
+    Twice {
+        /// The service.
+        service: String,
+        /// The key.
+        key: String,
     },
     /// A limit that would let nothing through.
     #[error("limits.{0} must be at least 1")]
@@ -303,7 +344,11 @@ impl Config {
     fn read(file: &Path) -> Result<Self, ConfigError> {
         let text =
             fs::read_to_string(file).map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
-        Self::parse(&text).map_err(|source| ConfigError::Invalid { file: file.to_owned(), source })
+        let invalid = |source| ConfigError::Invalid { file: file.to_owned(), source };
+        let mut config = Self::parse(&text).map_err(invalid)?;
+        let given = text.parse().map_err(|source| invalid(Box::new(source)))?;
+        config.start_paths_at(file.parent().unwrap_or(Path::new("")), &given);
+        Ok(config)
     }
 
     /// Parses the text of a configuration file. A missing key has its default.
@@ -348,6 +393,15 @@ impl Config {
             return Err(ConfigError::LogWithoutNats);
         }
         self.limits.check()
+    }
+}
+
+/// Returns a hint for serde's sentence about an unknown key: "unknown field `que`, expected one of `queue`".
+fn meant(sentence: &str) -> String {
+    let mut names = sentence.split('`').skip(1).step_by(2);
+    match names.next().filter(|_| sentence.starts_with("unknown ")).and_then(|name| nearest(name, names)) {
+        Some(name) => format!(": did you mean `{name}`?"),
+        None => String::new(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::aggregate::{Dispatch, DispatchDeps, StateCache};
 use crate::clock::{Clock as _, SharedClock, SystemClock, Time};
 use crate::cluster::{self, Cluster, Connection, Member, NatsError, Status};
 use crate::config::{Config, ConfigError};
-use crate::contract::RouteError;
+use crate::contract::{Findings, RouteError};
 use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer};
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
 use crate::edge::http::{CallerLimits, ListenError, Listeners};
@@ -103,9 +103,6 @@ pub enum HostError {
     /// The subjects of the services in NATS.
     #[error("cannot subscribe to NATS")]
     Subscribe(#[from] async_nats::SubscribeError),
-    /// The values of a service in the configuration.
-    #[error("the configuration of a service is not JSON")]
-    Configuration(#[from] serde_json::Error),
     /// The sockets to listen on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -214,6 +211,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     let boot_position = *foundation.log.head().borrow();
     let rules = config.deploy_rules(http::reserved_routes());
     let booted = foundation.boot(&rules, &config.plugins).await?;
+    check_names(config, &booted.deployed, &foundation.runtime)?;
     let Foundation { log, nodes, clock, http, runtime, store } = foundation;
     let registry = Arc::new(Registry::of(booted.deployed, booted.history));
     let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
@@ -282,6 +280,16 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         callers: CallerLimits::new(config.caller_rate()),
     };
     Ok(Wired { edge, differing: booted.differing, boot_position })
+}
+
+/// Compares the names in the configuration with the services that run. Fails if one is nearly right.
+fn check_names(config: &Config, deployed: &Deployed, runtime: &Runtime) -> Result<(), ConfigError> {
+    let manifests: Vec<_> = deployed.services().map(|service| &**service.manifest()).collect();
+    let Findings { errors, warnings } = config.findings(&manifests, runtime.configuration());
+    for warning in warnings {
+        tracing::warn!("{warning} yet");
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ConfigError::Names(errors)) }
 }
 
 /// The durable parts of a host: its log, and its components by digest.

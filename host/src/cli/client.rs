@@ -1,15 +1,22 @@
 //! The HTTP client of the commands that call a running host.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::time::Duration;
 
 use kontor::deploy::Report;
 use serde::Deserialize;
 use serde_json::Value;
 use ureq::typestate::WithoutBody;
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body, RequestBuilder, http::Response};
 
-/// The longest time for a connection. A host on this machine accepts at once.
+use super::exit::Exit;
+pub(super) use super::target::HostArgument;
+use super::target::{Address, Target, TargetError};
+use super::unix::UnixConnector;
+
+/// The longest time for a connection: some round trips around the world. A host on this machine accepts at
+/// once.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The longest time for the first byte of a response: twice the default of `limits.wait_ms`.
@@ -22,22 +29,9 @@ const GATES_LIMIT: Duration = Duration::from_secs(60 * 60);
 const MAX_RESPONSE_BYTES: u64 = 128 * 1024 * 1024;
 
 const JSON: &str = "application/json";
-const DEFAULT_HOST: &str = "http://127.0.0.1:7070";
 
-/// The host that a command calls.
-#[derive(Debug, clap::Args)]
-pub(super) struct HostArgument {
-    /// The running host to call
-    #[arg(long, env = "KONTOR_HOST", value_name = "URL", default_value = DEFAULT_HOST)]
-    pub(super) host: String,
-}
-
-impl HostArgument {
-    /// Returns the flag of a further command for the same host: ` --host URL`, or nothing for the default.
-    pub(super) fn flag(&self) -> String {
-        if self.host == DEFAULT_HOST { String::new() } else { format!(" --host {}", self.host) }
-    }
-}
+/// The URL of requests through a Unix socket. The host serves it as one from its own machine.
+const UNIX_URL: &str = "http://127.0.0.1";
 
 /// The operator who runs a command.
 #[derive(Debug, clap::Args)]
@@ -57,11 +51,13 @@ impl ActorArgument {
 /// The failure of a call, as a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    #[error("{0} is not the address of a host; it looks like http://127.0.0.1:7070")]
-    NotAnAddress(String),
+    #[error(transparent)]
+    Target(#[from] TargetError),
     #[error("no host answers at {host}; start one with `kontor serve`, or name another with --host")]
     Unreachable { host: String, source: Box<ureq::Error> },
-    /// A problem of the host.
+    #[error("no connection to {host} is private; name the authority of its certificate with --ca")]
+    Untrusted { host: String, source: Box<ureq::Error> },
+    /// A problem of the host with a status below 500.
     #[error("the host refused: {message}")]
     Refused {
         /// The problem's detail and code.
@@ -69,10 +65,48 @@ pub(super) enum ClientError {
         /// The report of the gates, if a gate refused a deployment.
         report: Option<Box<Report>>,
     },
+    /// A gate refused a deployment; its report has been printed.
+    #[error("nothing was changed: {0}")]
+    GateRefused(String),
+    /// The host has nothing of that name.
+    #[error("{0}")]
+    Missing(String),
+    /// A problem of the host that may not last.
+    #[error("the host cannot answer: {0}")]
+    Unavailable(String),
+    /// The host has ended the connection.
+    #[error("{0}")]
+    Ended(String),
+    #[error("{host} redirects to {to}; if that is the host, name it with --host")]
+    Redirected { host: String, to: String },
     #[error("{host} answered with status {status} and no problem; is it a Kontor host?")]
     NoProblem { host: String, status: u16 },
     #[error("cannot read the response of {host}")]
     Unreadable { host: String, source: Box<ureq::Error> },
+}
+
+impl ClientError {
+    /// Returns the exit code of a program that ends with this failure.
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Target(_) => Exit::Usage,
+            Self::Refused { .. } | Self::GateRefused(_) | Self::Missing(_) => Exit::Refused,
+            Self::NoProblem { status, .. } if may_pass(*status) => Exit::Unavailable,
+            Self::NoProblem { status: 400..500, .. } => Exit::Refused,
+            Self::NoProblem { .. } | Self::Redirected { .. } => Exit::Failed,
+            Self::Unreachable { .. }
+            | Self::Untrusted { .. }
+            | Self::Unavailable(_)
+            | Self::Ended(_)
+            | Self::Unreadable { .. } => Exit::Unavailable,
+        }
+    }
+}
+
+/// Returns true for the status of a failure that a later attempt may not meet: a timeout, a limit of the
+/// caller, or a failure of the host itself.
+fn may_pass(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500..)
 }
 
 /// The problem of a request that failed (RFC 9457).
@@ -88,40 +122,67 @@ struct Problem {
 pub(super) struct Client {
     agent: Agent,
     /// The host's URL, without a slash at the end.
+    url: String,
+    /// The host as its operator names it.
     host: String,
+    /// The header `authorization`, if the client signs in.
+    authorization: Option<String>,
 }
 
 impl Client {
-    /// Returns a client for a host. Fails if the argument is not an address.
+    /// Returns a client for a host. Fails if the arguments name none, or a token that cannot be used.
     pub(super) fn new(argument: &HostArgument) -> Result<Self, ClientError> {
-        Self::with_limit(argument, RESPONSE_LIMIT)
+        Self::of(argument.target()?, RESPONSE_LIMIT)
     }
 
     /// Returns a client that waits for the gates of a deployment.
     pub(super) fn of_deployments(argument: &HostArgument) -> Result<Self, ClientError> {
-        Self::with_limit(argument, GATES_LIMIT)
+        Self::of(argument.target()?, GATES_LIMIT)
+    }
+
+    /// Returns a client for a sign-in.
+    pub(super) fn of_target(target: Target) -> Result<Self, ClientError> {
+        Self::of(target, RESPONSE_LIMIT)
     }
 
     /// Returns a client. `response` is the longest time for the first byte of a response.
-    fn with_limit(argument: &HostArgument, response: Duration) -> Result<Self, ClientError> {
-        let host = argument.host.trim_end_matches('/').to_owned();
-        if !host.starts_with("http://") {
-            return Err(ClientError::NotAnAddress(host));
-        }
+    fn of(target: Target, response: Duration) -> Result<Self, ClientError> {
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            // Hosts listen on loopback, where a proxy of the environment cannot reach them.
+            // A proxy of the environment is for the web; hosts are called directly.
             .proxy(None)
+            // A redirect is never followed, so that a token stays with the host that it is for.
+            .max_redirects(0)
+            .tls_config(target.tls()?)
             .timeout_connect(Some(CONNECT_LIMIT))
             .timeout_recv_response(Some(response))
             .build();
-        Ok(Self { agent: config.into(), host })
+        let host = target.address.to_string();
+        let (agent, url) = match target.address {
+            Address::Url(url) => (config.into(), url),
+            Address::Unix(socket) => {
+                let connector = UnixConnector(socket);
+                (Agent::with_parts(config, connector, DefaultResolver::default()), UNIX_URL.to_owned())
+            }
+        };
+        let authorization = target.token.map(|token| token.header());
+        Ok(Self { agent, url, host, authorization })
     }
 
     /// Gets `path`. Returns the JSON text of the response.
     pub(super) fn get(&self, path: &str, parameters: &[(&str, String)]) -> Result<String, ClientError> {
         let response = self.request(path, parameters, JSON)?;
         self.text(response)
+    }
+
+    /// Gets `path`. Returns none if the host has nothing there.
+    pub(super) fn find(&self, path: &str) -> Result<Option<String>, ClientError> {
+        let response = self.signed(self.agent.get(self.at(path)), JSON).call();
+        let response = response.map_err(|error| self.failed(error))?;
+        match response.status().as_u16() {
+            404 => Ok(None),
+            _ => self.text(self.checked(response)?).map(Some),
+        }
     }
 
     /// Puts bytes to `path`. Returns the JSON text of the response.
@@ -132,7 +193,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<String, ClientError> {
-        let mut request = self.agent.put(format!("{}{path}", self.host)).header("accept", JSON);
+        let mut request = self.signed(self.agent.put(self.at(path)), JSON);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -150,7 +211,7 @@ impl Client {
         parameters: &[(&str, String)],
         headers: &[(&str, &str)],
     ) -> Result<String, ClientError> {
-        let mut request = self.agent.delete(format!("{}{path}", self.host)).header("accept", JSON);
+        let mut request = self.signed(self.agent.delete(self.at(path)), JSON);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -164,7 +225,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: &Value,
     ) -> Result<String, ClientError> {
-        let mut request = self.agent.post(format!("{}{path}", self.host)).header("accept", JSON);
+        let mut request = self.signed(self.agent.post(self.at(path)), JSON);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -190,7 +251,20 @@ impl Client {
         parameters: &[(&str, String)],
         accept: &str,
     ) -> Result<Response<Body>, ClientError> {
-        self.call(self.agent.get(format!("{}{path}", self.host)).header("accept", accept), parameters)
+        self.call(self.signed(self.agent.get(self.at(path)), accept), parameters)
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// Adds the headers of every request.
+    fn signed<B>(&self, request: RequestBuilder<B>, accept: &str) -> RequestBuilder<B> {
+        let request = request.header("accept", accept);
+        match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
+            None => request,
+        }
     }
 
     fn call(
@@ -211,6 +285,10 @@ impl Client {
             return Ok(response);
         }
         let status = response.status().as_u16();
+        if let Some(to) = response.headers().get("location").filter(|_| (300..400).contains(&status)) {
+            let to = String::from_utf8_lossy(to.as_bytes()).into_owned();
+            return Err(ClientError::Redirected { host: self.host.clone(), to });
+        }
         let body = self.text(response)?;
         Err(self.problem(status, &body))
     }
@@ -226,21 +304,31 @@ impl Client {
 
     fn failed(&self, error: ureq::Error) -> ClientError {
         let (host, source) = (self.host.clone(), Box::new(error));
-        match *source {
-            ureq::Error::Http(_) | ureq::Error::BadUri(_) => ClientError::NotAnAddress(host),
+        match &*source {
+            ureq::Error::Http(_) | ureq::Error::BadUri(_) => TargetError::NotAnAddress(host).into(),
             ureq::Error::Protocol(_) => ClientError::Unreadable { host, source },
+            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => ClientError::Untrusted { host, source },
+            // The handshake wraps the reason in an error of the connection.
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                ClientError::Untrusted { host, source }
+            }
             _ => ClientError::Unreachable { host, source },
         }
     }
 
     fn problem(&self, status: u16, body: &str) -> ClientError {
-        match serde_json::from_str::<Problem>(body) {
-            Ok(problem) => {
-                let code = problem.code.map(|code| format!(" ({code})")).unwrap_or_default();
-                let message = problem.detail.unwrap_or(problem.title) + &code;
-                ClientError::Refused { message, report: problem.report }
-            }
-            Err(_) => ClientError::NoProblem { host: self.host.clone(), status },
+        let Ok(problem) = serde_json::from_str::<Problem>(body) else {
+            return ClientError::NoProblem { host: self.host.clone(), status };
+        };
+        let code = problem.code.map(|code| format!(" ({code})")).unwrap_or_default();
+        let message = problem.detail.unwrap_or(problem.title) + &code;
+        match status {
+            401 => ClientError::Refused {
+                message: format!("{message}; sign in with `kontor login`, --token-file or KONTOR_TOKEN"),
+                report: None,
+            },
+            status if may_pass(status) => ClientError::Unavailable(message),
+            _ => ClientError::Refused { message, report: problem.report },
         }
     }
 }
@@ -249,11 +337,24 @@ impl Client {
 mod tests {
     use std::net::TcpListener;
 
-    use super::super::scripted_host::scripted_host;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+    use std::sync::Arc;
+    use std::{fs, thread};
+
+    use super::super::scripted_host::{ok, recording_host, scripted_host};
+    use super::super::token::Token;
     use super::*;
 
     fn client(host: &str) -> Result<Client, ClientError> {
-        Client::new(&HostArgument { host: host.to_owned() })
+        let address = Address::parse(host)?;
+        Client::of_target(Target { address, token: None, ca: None })
+    }
+
+    /// Returns a client that signs in.
+    fn signed_in(host: &str) -> Client {
+        let (address, token) = (Address::parse(host).unwrap(), Token::parse("kt_abc", "x").ok());
+        Client::of_target(Target { address, token, ca: None }).unwrap()
     }
 
     #[test]
@@ -267,7 +368,7 @@ mod tests {
             ),
             (
                 "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\r\n{\"title\":\"Too busy\"}",
-                "the host refused: Too busy",
+                "the host cannot answer: Too busy",
             ),
             (
                 "HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\n\r\n<html>",
@@ -293,11 +394,94 @@ mod tests {
     }
 
     #[test]
-    fn only_http_addresses_are_called() {
-        for host in ["127.0.0.1:7070", "https://127.0.0.1:7070", "http://a b", ""] {
-            let error = client(host).and_then(|client| client.get("/x", &[])).unwrap_err();
-            assert!(matches!(error, ClientError::NotAnAddress(_)), "{host:?}: {error:?}");
+    fn a_host_that_wants_a_token_is_answered_with_the_ways_to_have_one() {
+        let problem = r#"{"title":"Sign in","detail":"Sign in first.","code":"not-signed-in"}"#;
+        let (host, answering) =
+            scripted_host(vec![format!("HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n{problem}")]);
+        let error = client(&host).unwrap().get("/x", &[]).unwrap_err().to_string();
+        answering.join().unwrap();
+        assert!(
+            error.ends_with("(not-signed-in); sign in with `kontor login`, --token-file or KONTOR_TOKEN")
+        );
+    }
+
+    #[test]
+    fn the_token_stands_in_every_request_and_in_none_after_a_redirect() {
+        let (elsewhere, _) = scripted_host(vec![ok("{}")]);
+        let redirect =
+            format!("HTTP/1.1 307 Redirect\r\nconnection: close\r\nlocation: {elsewhere}/x\r\n\r\n");
+        let (host, answering) = recording_host(vec![ok("{}"), ok("{}"), ok("{}"), ok("{}"), redirect]);
+        let client = signed_in(&host);
+        client.get("/x", &[]).unwrap();
+        client.post("/x", &[], &Value::Null).unwrap();
+        client.put("/x", &[], &[], b"x").unwrap();
+        client.delete("/x", &[], &[]).unwrap();
+        let error = client.get("/x", &[]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{host} redirects to {elsewhere}/x; if that is the host, name it with --host")
+        );
+        for request in answering.join().unwrap() {
+            assert!(request.head.iter().any(|line| line == "authorization: Bearer kt_abc"), "{request:?}");
         }
+    }
+
+    #[test]
+    fn a_unix_socket_is_called_like_a_port() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("kontor.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let answering = thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let read = connection.read(&mut request).unwrap();
+            connection.write_all(ok("{}").as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        });
+        let body = signed_in(&format!("unix:{}", socket.display())).get("/x", &[]).unwrap();
+        let request = answering.join().unwrap();
+        assert_eq!(body, "{}");
+        for line in ["GET /x HTTP/1.1\r\n", "host: 127.0.0.1\r\n", "authorization: Bearer kt_abc\r\n"] {
+            assert!(request.contains(line), "{request}");
+        }
+    }
+
+    #[test]
+    fn a_host_with_tls_is_called_if_the_given_authority_has_signed_its_certificate() {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let (server, listener) = (Arc::new(server), TcpListener::bind("127.0.0.1:0").unwrap());
+        let host = format!("https://{}", listener.local_addr().unwrap());
+        let answering = thread::spawn(move || {
+            for socket in listener.incoming().take(2) {
+                let connection = rustls::ServerConnection::new(server.clone()).unwrap();
+                let mut stream = rustls::StreamOwned::new(connection, socket.unwrap());
+                // Err: the client does not trust the certificate.
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(ok("{}").as_bytes());
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.pem");
+        fs::write(&ca, cert.pem()).unwrap();
+        let call = |ca| {
+            let address = Address::parse(&host).unwrap();
+            Client::of_target(Target { address, token: None, ca }).unwrap().get("/x", &[])
+        };
+        let error = call(None).unwrap_err();
+        assert!(matches!(error, ClientError::Untrusted { .. }), "{error:?}");
+        assert_eq!(call(Some(ca)).unwrap(), "{}");
+        answering.join().unwrap();
     }
 
     #[test]

@@ -4,10 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use uuid::Uuid;
 
 use super::client::{ActorArgument, Client, HostArgument};
+use super::exit::Unusable;
 use super::gates;
 
 const EXAMPLES: &str = "\
@@ -23,7 +26,8 @@ Examples:
 The gates test a component before it runs: it is compatible with the running version, its permissions are
 granted, it folds every stream of its aggregates and replays every open saga. Then it replaces the running
 version at once: calls in progress end on their version, and none is refused. Several components go live
-together or not at all. The exit code is 0 if they run (with --dry-run: if they would), otherwise 1.";
+together or not at all. The exit code is 0 if they run (with --dry-run: if they would), and 3 if a gate
+refuses one.";
 
 /// Deploy components into a running host, after its gates have tested them against the log
 #[derive(Debug, clap::Args)]
@@ -87,13 +91,15 @@ impl Deploy {
         if signatures == 0 {
             return Ok(None);
         }
-        ensure!(
-            files == signatures,
-            "there are {files} components and {signatures} signatures; give one for each"
-        );
+        if files != signatures {
+            let message =
+                format!("there are {files} components and {signatures} signatures; give one for each");
+            return Err(Unusable(message).into());
+        }
         let read = |file: &PathBuf| {
             let text = fs::read_to_string(file);
-            text.with_context(|| format!("cannot read {}", file.display())).map(|text| text.trim().to_owned())
+            text.with_context(|| format!("cannot read {}", file.display()))
+                .map(|text| BASE64.encode(text.trim()))
         };
         let texts: Vec<String> = self.signatures.iter().map(read).collect::<anyhow::Result<_>>()?;
         Ok(Some(texts.join(",")))
@@ -153,7 +159,7 @@ mod tests {
         let live = r#"{"dry_run":false,"live":true,"services":[],"gates":[]}"#;
         let files = [order.to_str().unwrap(), report.to_str().unwrap()];
         let line = ["deploy", files[0], files[1], "--grant", "service:payment", "--sample", "9", "--json"];
-        let Ran { requests, printed, error } = kontor(&line, vec![ok(live)]);
+        let Ran { requests, printed, error, .. } = kontor(&line, vec![ok(live)]);
         assert_eq!((printed, error), (format!("{live}\n"), None));
 
         let request = &requests[0];
@@ -204,7 +210,7 @@ mod tests {
     fn either_each_component_has_a_signature_or_none() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("order.sig");
-        fs::write(&file, "YWRh\n").unwrap();
+        fs::write(&file, "ada\n").unwrap();
         let signature = file.to_str().unwrap();
         let signed = |line: &[&str]| parsed(line).signatures().map_err(|error| error.to_string());
         let two = ["a.wasm", "b.wasm", "--signature", signature, "--signature", signature];

@@ -2,13 +2,14 @@
 
 use std::io::Write;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use kontor::api::{Event, Page};
 use kontor::clock::rfc3339;
+use kontor::error::Chain;
 use kontor::model::{Json, Position, StreamId};
 use serde_json::Value;
 
-use super::client::{Client, HostArgument};
+use super::client::{Client, ClientError, HostArgument};
 use super::output::parse;
 use super::sse::ServerSentEvents;
 use super::table::{Columns, shortened, terminal_width};
@@ -86,14 +87,18 @@ impl Events {
         }
         let reader = client.follow("/events", &[("after", self.after.to_string())])?;
         for event in ServerSentEvents::new(reader) {
-            let event = event.context("the connection to the host has failed")?;
+            let event = event.map_err(|error| {
+                ClientError::Ended(format!("the connection to the host has failed: {}", Chain(&error)))
+            })?;
             let event = Json::parse(event).context("the host has sent an event that is not JSON")?;
             printer.print(&[event])?;
             if printer.remaining == 0 {
                 return Ok(());
             }
         }
-        bail!("the host has ended the stream; continue with `--after {}`", printer.after)
+        let after = printer.after;
+        Err(ClientError::Ended(format!("the host has ended the stream; continue with `--after {after}`"))
+            .into())
     }
 }
 
@@ -230,7 +235,7 @@ mod tests {
     #[test]
     fn followed_events_are_printed_as_they_come_until_the_host_ends_the_stream() {
         let line = ["events", "--json", "--follow"];
-        let Ran { requests, printed, error } = kontor(&line, vec![stream(&[FIRST, SECOND])]);
+        let Ran { requests, printed, error, .. } = kontor(&line, vec![stream(&[FIRST, SECOND])]);
         assert_eq!(requests, ["GET /events?after=0 HTTP/1.1"]);
         assert_eq!(printed, format!("{FIRST}\n{SECOND}\n"));
         assert_eq!(error.unwrap(), "the host has ended the stream; continue with `--after 2`");

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use anyhow::bail;
 use kontor::deploy::{HostReport, Report, ServiceReport};
 use kontor::deployed::{GateOutcome, GateResult};
 
@@ -33,7 +32,7 @@ pub(super) fn print(
         write!(out, "{}", report_text(&report, Style::of_output()))?;
     }
     if let Some(reason) = report.why_refused() {
-        bail!("nothing was changed: {reason}");
+        return Err(ClientError::GateRefused(reason).into());
     }
     if !json {
         writeln!(out, "{}", conclusion(&report, host))?;
@@ -156,9 +155,15 @@ mod tests {
         serde_json::from_value(report).unwrap()
     }
 
+    fn host() -> HostArgument {
+        let mut host = HostArgument::default();
+        host.reach.host = Some("http://HOST".to_owned());
+        host
+    }
+
     /// Returns the output and the error.
     fn printed(response: Result<String, ClientError>, json: bool) -> (String, Option<String>) {
-        let (mut out, host) = (Vec::new(), HostArgument { host: "http://HOST".to_owned() });
+        let (mut out, host) = (Vec::new(), host());
         let outcome = print(response, Some(&host), json, &mut out);
         (String::from_utf8(out).unwrap(), outcome.err().map(|error| error.to_string()))
     }

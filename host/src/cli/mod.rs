@@ -2,16 +2,22 @@
 
 mod backup;
 mod client;
+mod config;
 mod dead_letters;
 mod deploy;
+mod describe;
 mod events;
+mod exit;
 mod export;
 mod gates;
 mod import;
+mod login;
+mod logout;
 mod new;
 mod nodes;
 mod output;
 mod plugins;
+mod profiles;
 mod projections;
 #[cfg(test)]
 mod reference;
@@ -26,21 +32,21 @@ mod sign;
 mod sse;
 mod style;
 mod table;
+mod target;
 mod timeline;
+mod token;
 mod undeploy;
+mod unix;
 mod verify;
 mod watch;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use kontor::config::ConfigError;
 use kontor::error::with_causes;
 
-/// The exit code for an unusable command line (clap has the same) or configuration. All other failures have
-/// 1.
-const EXIT_USAGE: u8 = 2;
+use self::exit::Exit;
 
 /// The display order of an option that stands behind those of the command itself.
 const LAST: usize = 100;
@@ -58,12 +64,17 @@ Examples:
   kontor dead-letters
   kontor nodes
   kontor export shop.jsonl
+  kontor login prod --host https://shop.example --token-file -
 
 `kontor <command> --help` describes a command, its arguments and examples.";
 
+fn after_help() -> String {
+    format!("{EXAMPLES}\n\n{}", Exit::help())
+}
+
 /// A host for business logic in WebAssembly: event log, sagas, read models and HTTP for your services
 #[derive(Debug, Parser)]
-#[command(name = "kontor", version, after_help = EXAMPLES, args_override_self = true)]
+#[command(name = "kontor", version, after_help = after_help(), args_override_self = true)]
 pub(crate) struct Cli {
     /// Print JSON instead of text
     #[arg(long, global = true, display_order = LAST)]
@@ -86,10 +97,13 @@ enum Command {
     Replay(replay::Replay),
     DeadLetters(dead_letters::DeadLetters),
     Nodes(nodes::Nodes),
+    Login(login::Login),
+    Logout(logout::Logout),
     Export(export::Export),
     Import(import::Import),
     Verify(verify::Verify),
     New(new::New),
+    Config(config::Config),
     Sign(sign::Sign),
 }
 
@@ -109,10 +123,13 @@ impl Cli {
             Command::Replay(replay) => replay.run(self.json, out),
             Command::DeadLetters(dead_letters) => dead_letters.run(self.json, out),
             Command::Nodes(nodes) => nodes.run(self.json, out),
+            Command::Login(login) => login.run(self.json, out),
+            Command::Logout(logout) => logout.run(self.json, out),
             Command::Export(export) => export.run(self.json, out),
             Command::Import(import) => import.run(self.json, out),
             Command::Verify(verify) => verify.run(self.json, out),
             Command::New(new) => new.run(self.json, out),
+            Command::Config(config) => config.run(self.json, out),
             Command::Sign(sign) => sign.run(self.json, out),
         }
     }
@@ -120,16 +137,11 @@ impl Cli {
 
 /// Prints an error with its causes, each once, to standard error. Returns the exit code for it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    if is_broken_pipe(error) {
-        return ExitCode::SUCCESS;
+    let exit = Exit::of(error);
+    if exit != Exit::Success {
+        eprintln!("error: {}", with_causes(error.as_ref()));
     }
-    eprintln!("error: {}", with_causes(error.as_ref()));
-    if error.is::<ConfigError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
-}
-
-/// Returns true if the reader of the output has gone, as in `kontor events | head`.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    ExitCode::from(exit as u8)
 }
 
 #[cfg(test)]
@@ -169,13 +181,5 @@ mod tests {
     fn a_cause_that_its_error_repeats_is_printed_once() {
         let error = anyhow::anyhow!("no route").context("no route").context("the host is not there");
         assert_eq!(with_causes(error.as_ref()), "the host is not there: no route");
-    }
-
-    #[test]
-    fn a_reader_that_has_gone_is_no_failure() {
-        let gone = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
-        let full = anyhow::Error::from(io::Error::from(io::ErrorKind::StorageFull));
-        assert!(is_broken_pipe(&gone));
-        assert!(!is_broken_pipe(&full));
     }
 }

@@ -6,6 +6,7 @@ use clap::{Arg, Command, CommandFactory as _};
 use expect_test::expect_file;
 
 use super::Cli;
+use super::exit::Exit;
 
 const HEAD: &str = "\
 # CLI
@@ -13,6 +14,13 @@ const HEAD: &str = "\
 `kontor <command> --help` prints the arguments and examples of a command. `--json` is an argument of every
 command. Commands with `--host` call a running host. The others work on their own: `serve`, `export`,
 `import` and `verify` with a [configuration](configuration.md), `new` and `sign` with files.
+
+## The host to call
+
+A command takes the host, the token and the authorities from the flag, else from the environment, else from
+the [profile](#kontor-login), else from the default, which is `http://127.0.0.1:7070` without a token. A token
+file goes before `KONTOR_TOKEN`. The token of a profile is sent to the profile's host alone, a token to no
+host without TLS except on this machine, and no redirect is followed.
 ";
 
 const EXIT_CODES: &str = "
@@ -20,10 +28,6 @@ const EXIT_CODES: &str = "
 
 | code | meaning |
 |---|---|
-| 0 | Success; also if the reader of the output has gone, as in `kontor events \\| head`. |
-| 1 | Failure. The error and its causes are printed once, on standard error. |
-| 2 | Unusable command line or configuration. |
-| 130 | `kontor serve` was interrupted twice and stopped at once. |
 ";
 
 /// Returns text for a cell of a table.
@@ -99,5 +103,5 @@ fn snapshot_of_the_reference() {
     for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
         section(command, &format!("kontor {}", command.get_name()), &mut text);
     }
-    expect_file!["../../../docs/reference/cli.md"].assert_eq(&(text + EXIT_CODES));
+    expect_file!["../../../docs/reference/cli.md"].assert_eq(&(text + EXIT_CODES + &Exit::rows()));
 }

@@ -74,7 +74,7 @@ mod tests {
         ] {
             let live = r#"{"dry_run":false,"live":true,"services":[],"gates":[]}"#;
             let line = [&["rollback", "order", "--json"], arguments].concat();
-            let Ran { requests, printed, error } = kontor(&line, vec![ok(live)]);
+            let Ran { requests, printed, error, .. } = kontor(&line, vec![ok(live)]);
             assert_eq!(requests, [format!("POST /admin/plugins/order/rollback HTTP/1.1 {body}")]);
             assert_eq!((printed, error), (format!("{live}\n"), None));
         }

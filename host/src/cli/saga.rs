@@ -2,14 +2,14 @@
 
 use std::io::Write;
 
-use anyhow::bail;
 use clap::Subcommand;
 use kontor::api::{Page, ResolveRequest, RetryRequest, SkipRequest};
 use kontor::clock::{Clock as _, SystemClock, Time};
 use kontor::saga::{Overview, SagaState, SagaStatus};
 use serde_json::{Value, json};
 
-use super::client::{ActorArgument, Client, HostArgument};
+use super::client::{ActorArgument, Client, ClientError, HostArgument};
+use super::exit::Unusable;
 use super::output::{parse, print};
 use super::sagas;
 use super::style::Style;
@@ -157,8 +157,13 @@ impl One {
             page.items.iter().map(|saga| saga.id.as_str()).filter(|id| id.starts_with(start.as_str()));
         match (ids.next(), ids.next()) {
             (Some(id), None) => Ok(id.to_owned()),
-            (None, _) => bail!("there is no saga whose id begins with {start}"),
-            (Some(_), Some(_)) => bail!("the ids of several sagas begin with {start}; give a longer prefix"),
+            (None, _) => {
+                Err(ClientError::Missing(format!("there is no saga whose id begins with {start}")).into())
+            }
+            (Some(_), Some(_)) => {
+                let message = format!("the ids of several sagas begin with {start}; give a longer prefix");
+                Err(Unusable(message).into())
+            }
         }
     }
 }
@@ -231,7 +236,7 @@ mod tests {
                 format!("place-order {ID} is resolved\n"),
             ),
         ] {
-            let Ran { requests, printed, error } =
+            let Ran { requests, printed, error, .. } =
                 kontor(&[&["saga"], arguments].concat(), vec![status(state)]);
             assert_eq!(requests, [format!("POST /admin/sagas/{ID}/{request}")]);
             assert_eq!((printed, error), (expected, None));

@@ -18,12 +18,10 @@ use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::exit::Exit;
 use super::plugins::plugin_table;
 use super::style::Style;
 use super::watch;
-
-/// The exit code of a program that was interrupted: 128 + SIGINT.
-const EXIT_INTERRUPTED: i32 = 130;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -156,7 +154,7 @@ fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send> {
         // Err: the host has failed in the meantime; there is nothing to shut down.
         let _ = first.send(());
         either(&mut interrupt, &mut terminate).await;
-        std::process::exit(EXIT_INTERRUPTED);
+        std::process::exit(Exit::Interrupted as i32);
     });
     Ok(async {
         // Err: the runtime has ended, and the sender with it.
@@ -204,6 +202,7 @@ mod tests {
             grants: Vec::new(),
             sagas: None,
             folds_like: Vec::new(),
+            envelope: None,
         };
         let running = Running {
             release,

@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn an_undeployed_service_is_named_with_its_digest() {
         let response = json!({"service": "report", "digest": "01".repeat(32)}).to_string();
-        let Ran { requests, printed, error } = kontor(&LINE, vec![ok(&response)]);
+        let Ran { requests, printed, error, .. } = kontor(&LINE, vec![ok(&response)]);
         let expected = "DELETE /admin/plugins/report?note=why&allow-breaking=query%3Asales HTTP/1.1";
         assert_eq!(requests, [expected]);
         assert_eq!(printed, "report (010101010101) is undeployed; its events stay in the log\n");

@@ -5,7 +5,6 @@ use std::thread;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{Config, ConfigError};
 use crate::aggregate::DispatchLimits;
@@ -161,15 +160,31 @@ impl Config {
         }
     }
 
-    /// Returns the values of `config.get` for each service, as the JSON that components get.
-    pub(crate) fn service_configuration(
-        &self,
-    ) -> Result<HashMap<String, BTreeMap<String, Json>>, serde_json::Error> {
-        let json = |(key, value): (&String, &Value)| Ok((key.clone(), Json::of(value)?));
-        let service = |(name, keys): (&String, &BTreeMap<String, Value>)| {
-            Ok((name.clone(), keys.iter().map(json).collect::<Result<_, serde_json::Error>>()?))
-        };
-        self.services.iter().map(service).collect()
+    /// Returns the values of `config.get` for each service, as the JSON that components get. Reads the
+    /// secrets.
+    pub fn service_configuration(&self) -> Result<HashMap<String, BTreeMap<String, Json>>, ConfigError> {
+        let mut all: HashMap<String, BTreeMap<String, Json>> = HashMap::new();
+        for (service, keys) in &self.services {
+            let values = all.entry(service.clone()).or_default();
+            for (key, value) in keys {
+                let value = Json::of(value).map_err(|source| not_json(service, key, source))?;
+                values.insert(key.clone(), value);
+            }
+        }
+        for (service, keys) in &self.secrets {
+            let values = all.entry(service.clone()).or_default();
+            for (key, source) in keys {
+                let secret = source.read().map_err(|source| {
+                    let (service, key) = (service.clone(), key.clone());
+                    ConfigError::Secret { service, key, source }
+                })?;
+                let value = Json::of(&secret.reveal()).map_err(|source| not_json(service, key, source))?;
+                if values.insert(key.clone(), value).is_some() {
+                    return Err(ConfigError::Twice { service: service.clone(), key: key.clone() });
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Returns the rules of deployments, with the grants of the configuration. `reserved` are the host's own
@@ -191,4 +206,8 @@ impl Config {
             reserved,
         }
     }
+}
+
+fn not_json(service: &str, key: &str, source: serde_json::Error) -> ConfigError {
+    ConfigError::NotJson { service: service.to_owned(), key: key.to_owned(), source }
 }

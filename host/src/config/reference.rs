@@ -55,7 +55,7 @@ fn documented() -> BTreeSet<String> {
             };
         }
         if let (Some(section), Some(key)) = (&section, documented_key(line)) {
-            found.insert(format!("{section}{key}"));
+            found.insert(format!("{section}{key}").trim_end_matches('.').to_owned());
         }
     }
     found

@@ -391,6 +391,19 @@ impl Manifest {
     }
 }
 
+impl Permissions {
+    /// Returns everything that an operator must grant, as a signed statement names it: `service:payment`.
+    pub fn requests(&self) -> impl Iterator<Item = String> + '_ {
+        let Self { commands, events, services, http, subjects } = self;
+        let commands = commands.iter().map(|command| format!("command:{command}"));
+        let events = events.iter().map(|event| format!("event:{event}"));
+        let others = [("service", services), ("http", http), ("subject", subjects)]
+            .into_iter()
+            .flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}:{name}")));
+        commands.chain(events).chain(others)
+    }
+}
+
 impl Manifest {
     fn check_origins(&self) -> Result<(), String> {
         let mut keys = self.permissions.http.iter().filter_map(|asked| asked.strip_prefix(CONFIGURED));

@@ -18,6 +18,7 @@ mod refs;
 mod routes;
 mod schema;
 mod schemas;
+pub mod settings;
 
 pub use access::{Access, Denied};
 pub use grants::{Grant, Grants, HttpGrant, InvalidGrant, Secret, SecretError, SecretSource};
@@ -32,6 +33,7 @@ pub use refs::{CommandRef, EventRef, InvalidRef};
 pub use routes::{ReservedRoute, RouteError, RouteTable};
 pub use schema::Violation;
 pub use schemas::Schemas;
+pub use settings::Findings;
 
 pub(crate) use action::{Action, CommandRoute, QueryRoute, placeholders};
 pub(crate) use address::is_public;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::directory::{self, DirectoryError};
 use super::gates::{Candidate, Examiner, Origin, Terms, Upload, examine_services, internal_requests};
 use super::rules::DeployRules;
+use super::signature::{Envelope, SignatureError};
 use super::{grants, work};
 use crate::clock::SharedClock;
 use crate::contract::Grant;
@@ -16,6 +17,7 @@ use crate::deployed::{
     Deployed, DeploymentHistory, Deployments, GateOutcome, GateResult, Happened, HistoryError, RecordError,
     Release, Released, ServiceConflict, Store,
 };
+use crate::error::Chain;
 use crate::log::EventLog;
 use crate::model::{Caller, Digest, ServiceName, Version};
 use crate::runtime::{Component, HttpClient, LoadError, Runtime};
@@ -81,6 +83,22 @@ pub enum BootError {
         /// The cause.
         source: LoadError,
     },
+    /// The signature of a component that the log names is missing or not trusted any more.
+    #[error(
+        "{service} ({}) may not run without a trusted signature: put its component with one into {}, as \
+         {service}.wasm and {service}.wasm.sig",
+        digest.short(), dir.display()
+    )]
+    Signature {
+        /// The service.
+        service: ServiceName,
+        /// The digest of the component.
+        digest: Digest,
+        /// The operator's directory.
+        dir: PathBuf,
+        /// The cause.
+        source: SignatureError,
+    },
     /// The store of components fails.
     #[error("the components of the deployed services cannot be read or kept")]
     Store(#[source] io::Error),
@@ -131,6 +149,7 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
         }
     }
     let mut running = Deployed::new(running)?;
+    let envelopes = boot.check_signatures(&deployments, &running, &files)?;
     for (service, known) in &deployments.running {
         let Some(kept) = &known.kept else { continue };
         let newer = boot.load(service, kept.digest, by_digest.get(&kept.digest).copied()).await?;
@@ -162,7 +181,7 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
     if let Some(gate) = gates.into_iter().find(|gate| gate.outcome == GateOutcome::Refused) {
         return Err(BootError::SideBySide(Box::new(gate)));
     }
-    boot.record(&mut deployments, &history, &running, &candidates).await?;
+    boot.record(&mut deployments, &history, &running, envelopes, &candidates).await?;
     boot.http.follow(deployments.origins());
     boot.runtime.grant(boot.rules.grants_in_force(&deployments));
     Ok(Booted { deployments, deployed: deployed?, history, differing })
@@ -188,6 +207,56 @@ impl Boot<'_> {
         self.store.keep_for_all(&wasm).await.map_err(BootError::Store)?;
         let loaded = self.runtime.load(wasm).await;
         loaded.map_err(|source| BootError::Load { service: service.clone(), digest, source })
+    }
+
+    /// Checks the signature of each component that the log names. Returns the envelopes, by service, that
+    /// replace those of the log: they are beside the same components in the directory.
+    fn check_signatures(
+        &self,
+        deployments: &Deployments,
+        running: &Deployed,
+        files: &[(PathBuf, Vec<u8>)],
+    ) -> Result<HashMap<ServiceName, String>, BootError> {
+        let mut envelopes = HashMap::new();
+        if self.rules.trusted.is_empty() {
+            return Ok(envelopes);
+        }
+        for (service, known) in &deployments.running {
+            let Some(component) = running.service(service.as_str()) else { continue };
+            let kept = known.release.envelope.as_deref().map(str::as_bytes);
+            let Err(source) = self.check_signature(kept, component) else { continue };
+            let digest = component.digest();
+            let file = files.iter().find(|(_, wasm)| Digest::of(wasm) == digest);
+            let beside = file.map(|(file, _)| directory::signature(file)).transpose()?.flatten();
+            match self.check_signature(beside.as_deref(), component) {
+                Ok(envelope) => envelopes.insert(service.clone(), envelope),
+                Err(_) => {
+                    let (service, dir) = (service.clone(), self.plugins.to_owned());
+                    return Err(BootError::Signature { service, digest, dir, source });
+                }
+            };
+        }
+        Ok(envelopes)
+    }
+
+    /// Fails if no trusted key has signed a component. One whose statement has expired runs on: a restart
+    /// must not end what was running. Returns the envelope.
+    fn check_signature(
+        &self,
+        signature: Option<&[u8]>,
+        component: &Component,
+    ) -> Result<String, SignatureError> {
+        let envelope = Envelope::read(signature.ok_or(SignatureError::Unsigned)?)?;
+        let statement = envelope.open(&self.rules.trusted)?;
+        statement.fits(component.digest(), Some(component.manifest()))?;
+        if let Err(expired) = statement.is_valid_at(self.clock.now_ms()) {
+            tracing::warn!(
+                service = %statement.service,
+                error = %Chain(&expired),
+                "a statement has expired; its service runs on, but cannot be deployed or rolled back to"
+            );
+        }
+        Ok(envelope.text()?)
     }
 
     /// Returns what the log says about the service of a component that does not run, or none if the service
@@ -221,6 +290,7 @@ impl Boot<'_> {
             log: self.log,
             http: self.http,
             trusted: &self.rules.trusted,
+            now_ms: self.clock.now_ms(),
             history_limit: self.rules.history_limit,
             granted: &granted_here,
             sagas: None,
@@ -229,26 +299,34 @@ impl Boot<'_> {
         Ok(examiner.examine(Upload { wasm, signature }, running, terms).await)
     }
 
-    /// Records the deployment of the candidates, and the releases of which the log does not have the sagas
-    /// yet.
+    /// Records the deployment of the candidates, and the releases of which the log does not have the sagas or
+    /// the envelope yet.
     async fn record(
         &self,
         deployments: &mut Deployments,
         history: &DeploymentHistory,
         running: &Deployed,
+        mut envelopes: HashMap<ServiceName, String>,
         candidates: &[Candidate],
     ) -> Result<(), BootError> {
         let old = deployments.running.values().map(|known| &known.release);
-        let again = old.filter(|release| release.sagas.is_none()).filter_map(|release| {
+        let again = old.filter_map(|release| {
             let component = running.service(release.service.as_str())?;
-            let release = Release { sagas: Release::of(component, Vec::new()).sagas, ..release.clone() };
+            let envelope = envelopes.remove(&release.service);
+            if release.sagas.is_some() && envelope.is_none() {
+                return None;
+            }
+            let sagas = Release::of(component, Vec::new()).sagas;
+            let envelope = envelope.or_else(|| release.envelope.clone());
+            let release = Release { sagas, envelope, ..release.clone() };
             Some(Released { release, gates: Vec::new() })
         });
         let mut services: Vec<_> = again.collect();
         for candidate in candidates {
             let Some(component) = &candidate.component else { continue };
             self.store.keep_for_all(&candidate.wasm).await.map_err(BootError::Store)?;
-            let release = grants::release(component, &granted_here(component));
+            let envelope = candidate.envelope();
+            let release = Release { envelope, ..grants::release(component, &granted_here(component)) };
             services.push(Released { release, gates: candidate.report.gates.clone() });
         }
         if !services.is_empty() {

@@ -5,9 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-
 /// The largest component that is accepted. One with an interpreter of another language has some ten
 /// megabytes.
 pub(crate) const MAX_COMPONENT_BYTES: u64 = 128 << 20;
@@ -90,9 +87,8 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
 /// Reads the signature beside a component, `order.wasm.sig`, if there is one.
 pub(super) fn signature(file: &Path) -> Result<Option<Vec<u8>>, DirectoryError> {
     let file = file.with_extension("wasm.sig");
-    match fs::read_to_string(&file) {
-        // Invalid base64 becomes an empty signature, which no trusted key has made.
-        Ok(text) => Ok(Some(BASE64.decode(text.trim()).unwrap_or_default())),
+    match fs::read(&file) {
+        Ok(envelope) => Ok(Some(envelope)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(DirectoryError::Read { file, source }),
     }

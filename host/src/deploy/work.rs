@@ -34,7 +34,8 @@ impl Deployer {
         let released = candidates.iter().filter_map(|candidate| {
             let component = candidate.component.as_ref()?;
             let folds_like = deployments.folds_like(component, candidate.folds_alike);
-            let release = Release { folds_like, ..release(component, &granted(component)) };
+            let envelope = candidate.envelope().or_else(|| deployments.envelope(component));
+            let release = Release { folds_like, envelope, ..release(component, &granted(component)) };
             Some(Released { release, gates: candidate.report.gates.clone() })
         });
         let services: Vec<_> = released.collect();
@@ -60,7 +61,7 @@ impl Deployer {
         let (target, from) = (earlier(running, to)?.clone(), running.release.digest);
         let wasm = self.deps.store.fetch(target.digest).await.map_err(DeployError::Store)?;
         let wasm = wasm.ok_or_else(|| gone(&PastError::Gone(target.digest)))?;
-        let upload = Upload { wasm, signature: None };
+        let upload = Upload { wasm, signature: target.envelope.clone().map(String::into_bytes) };
         // The grants of that release; those of the configuration are today's.
         let grants = grants::parse(&target.grants)?;
         let granted = move |_: &Component| grants.clone();
@@ -128,6 +129,7 @@ impl Deployer {
             log: &deps.log,
             http: &deps.http,
             trusted: &deps.rules.trusted,
+            now_ms: deps.clock.now_ms(),
             history_limit: deps.rules.history_limit,
             granted: &granted,
             sagas: Some(&deps.sagas),

@@ -47,6 +47,9 @@ pub struct Release {
     /// both to the same states. The newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub folds_like: Vec<Digest>,
+    /// The DSSE envelope with the signed statement that the component may be deployed, as JSON text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<String>,
 }
 
 /// One event of the stream. The stored event's name is the variant's, its payload the variant's fields.
@@ -159,6 +162,7 @@ impl Release {
             grants,
             sagas: Some(ReleasedSaga::of(manifest)),
             folds_like: Vec::new(),
+            envelope: None,
         }
     }
 
@@ -167,7 +171,15 @@ impl Release {
     pub(crate) fn example(version: &str) -> Self {
         let digest = Digest::of(version.as_bytes());
         let (service, version) = ("order".into(), version.to_owned());
-        Self { service, version, digest, grants: Vec::new(), sagas: None, folds_like: Vec::new() }
+        Self {
+            service,
+            version,
+            digest,
+            grants: Vec::new(),
+            sagas: None,
+            folds_like: Vec::new(),
+            envelope: None,
+        }
     }
 
     /// Returns the grants that this host can read. A newer host may have written others.
@@ -309,6 +321,13 @@ impl Deployments {
             (false, true) => [release.digest].into_iter().chain(earlier).take(RELEASES).collect(),
             (false, false) => Vec::new(),
         }
+    }
+
+    /// Returns the envelope of a component that runs already.
+    pub(crate) fn envelope(&self, component: &Component) -> Option<String> {
+        let running = self.running.get(&component.manifest().service)?;
+        let same = running.release.digest == component.digest();
+        running.release.envelope.clone().filter(|_| same)
     }
 
     /// Returns whether this release runs, with the same grants.

@@ -34,6 +34,8 @@ pub enum GateName {
     Compatible,
     /// The component requests only what is granted.
     Permissions,
+    /// The component asks for everything that is configured for its service.
+    Configuration,
     /// SQLite accepts the schema of the read model.
     ReadModel,
     /// The component folds the streams in the log.

@@ -182,6 +182,11 @@ impl Runtime {
         self.inner.grants.replace(grants);
     }
 
+    /// Returns the values that `config.get` returns, by service and key.
+    pub(crate) fn configuration(&self) -> &HashMap<String, BTreeMap<String, Json>> {
+        &self.inner.configuration
+    }
+
     /// Returns the threads for work that is not urgent.
     pub(crate) fn background(&self) -> tokio::runtime::Handle {
         self.inner.threads.handle()

@@ -73,7 +73,7 @@ fn events_are_printed_as_lines_or_as_json() {
     assert_eq!(two, recorded[1..3]);
 
     let Ended { status, stderr, .. } = ended(&mut ask(&host, &["events", "--stream", "order/nothing"]));
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(3));
     assert!(stderr.starts_with("error: ") && stderr.contains("(not-found)"), "{stderr}");
 }
 
@@ -127,7 +127,7 @@ fn events_can_be_followed_as_they_are_recorded() {
     assert!(host.stop().success());
     let mut error = String::new();
     following.0.stderr.take().unwrap().read_to_string(&mut error).unwrap();
-    assert_eq!(following.0.wait().unwrap().code(), Some(1));
+    assert_eq!(following.0.wait().unwrap().code(), Some(4));
     assert_eq!(error, format!("error: the host has ended the stream; continue with `--after {last}`\n"));
 }
 

@@ -1,11 +1,12 @@
 //! The program `kontor` as a shell sees it: the source of each setting, error messages, exit codes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 fn kontor(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kontor"));
-    command.args(arguments).env_remove("KONTOR_LISTEN").env_remove("KONTOR_CONFIG").env_remove("KONTOR_HOST");
+    command.args(arguments).env_clear();
     command
 }
 
@@ -58,12 +59,49 @@ fn errors_are_printed_once_with_their_causes_and_an_exit_code() {
         ),
         (vec!["serve", "--lisen", "127.0.0.1:1"], 2, "error: unexpected argument '--lisen'"),
         (vec!["events", "--stream", "order"], 2, "error: invalid value 'order' for '--stream"),
-        (vec!["plugins", "--host", "ftp://x"], 1, "error: ftp://x is not the address of a host"),
+        (vec!["plugins", "--host", "ftp://x"], 2, "error: ftp://x is not the address of a host"),
     ];
     for (arguments, exit, start) in table {
         let (code, error) = failure(kontor(&arguments).output().unwrap());
         assert_eq!(code, Some(exit), "{arguments:?}: {error}");
         assert!(error.starts_with(start), "{arguments:?}: {error}");
         assert_eq!(error.matches("error:").count(), 1, "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn the_host_comes_from_the_flag_then_the_environment_then_the_profile() {
+    // Nothing listens on these ports: the error names the one that was called.
+    let [flag, environment, prod, default] = [1, 2, 3, 4].map(|port| format!("http://127.0.0.1:{port}"));
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("kontor");
+    fs::create_dir(&directory).unwrap();
+    let profiles = directory.join("profiles.toml");
+    fs::write(&profiles, format!("[default]\nhost = '{default}'\n[prod]\nhost = '{prod}'\n")).unwrap();
+    let table: [(&[&str], Option<&str>, i32, &str); 6] = [
+        (&["--host", &flag], Some(&environment), 4, &flag),
+        (&[], Some(&environment), 4, &environment),
+        (&["--profile", "prod"], None, 4, &prod),
+        (&[], None, 4, &default),
+        (&["--profile", "prod"], Some(&environment), 2, "the profile prod is for"),
+        (&["--profile", "test"], None, 2, "there is no profile test; there are default, prod"),
+    ];
+    let run = |arguments: &[&str], environment: Option<&str>| {
+        let mut nodes = kontor(&[&["nodes"], arguments].concat());
+        nodes.env("HOME", folder.path()).env("XDG_CONFIG_HOME", folder.path());
+        if let Some(host) = environment {
+            nodes.env("KONTOR_HOST", host);
+        }
+        failure(nodes.output().unwrap())
+    };
+    let (code, error) = run(&[], None);
+    assert_eq!(code, Some(2));
+    assert!(error.contains(&format!("type `chmod 600 {}`", profiles.display())), "{error}");
+
+    fs::set_permissions(&profiles, fs::Permissions::from_mode(0o600)).unwrap();
+    for (arguments, environment, exit, part) in table {
+        let (code, error) = run(arguments, environment);
+        assert_eq!(code, Some(exit), "{arguments:?} {environment:?}: {error}");
+        assert!(error.contains(part), "{arguments:?} {environment:?}: {error}");
     }
 }

@@ -201,6 +201,7 @@ fn a_dry_run_goes_through_the_gates_and_changes_nothing() {
         "signature",
         "compatible",
         "permissions",
+        "configuration",
         "read-model",
         "history",
         "sagas",
@@ -272,7 +273,7 @@ fn with_keys_configured_only_what_is_signed_by_one_of_them_is_deployed() {
     let deploy = || run(&["deploy", &component, "--signature", &signature, "--host", host.url()]);
     sign(&component, "theirs.key");
     let Ended { status, stderr, .. } = deploy();
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(3));
     assert!(
         stderr.contains("the gate signature refuses inventory: no trusted key has made this"),
         "{stderr}"
@@ -293,8 +294,8 @@ fn the_command_line_shows_the_report_and_says_what_to_do() {
         ended(&mut kontor(&line))
     };
     let Ended { status, stdout, stderr } = deploy("forgetful", &[]);
-    assert_eq!(status.code(), Some(1), "{stderr}");
-    assert!(stdout.contains("compatible   refused") && stdout.contains("    query:products: "), "{stdout}");
+    assert_eq!(status.code(), Some(3), "{stderr}");
+    assert!(stdout.contains("compatible     refused") && stdout.contains("    query:products: "), "{stdout}");
     assert!(stderr.contains("the gate compatible refuses inventory: the component breaks"), "{stderr}");
 
     let Ended { status, stdout, stderr } = deploy("next", &["--note", "spring", "--actor", "ada"]);

@@ -280,5 +280,5 @@ fn an_invalid_act_is_rejected_and_changes_nothing() {
     let Ended { status, stderr, .. } =
         ask(&host, &["saga", "skip", &saga, "--step", "pay", "--reason", "why"]);
     let error = "error: the host refused: The step pay has not failed, only schedule. (step-not-failed)\n";
-    assert_eq!((status.code(), &*stderr), (Some(1), error));
+    assert_eq!((status.code(), &*stderr), (Some(3), error));
 }

@@ -164,7 +164,7 @@ fn the_command_line_shows_and_redrives_as_the_host_does() {
     let redriven = printed(&["projections", "redrive", "inventory", "--stream", "product/desk"]);
     assert_eq!(redriven, "4 events applied, 1 stream unparked\n");
     let Ended { status, stderr, .. } = ask(&["projections", "redrive", "order"]);
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(3));
     assert!(stderr.contains("There is no service order with a read model. (not-found)"), "{stderr}");
 }
 

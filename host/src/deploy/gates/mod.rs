@@ -6,6 +6,7 @@
 mod breaks;
 mod compatible;
 mod component;
+mod configuration;
 mod folds;
 mod history;
 mod manifest;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use super::report::ServiceReport;
-use super::signature::PublicKey;
+use super::signature::{Envelope, PublicKey};
 use crate::clock::Stopwatch;
 use crate::contract::{Grant, ReservedRoute};
 use crate::deployed::{Deployed, GateName, GateOutcome, GateResult, ServiceConflict};
@@ -40,6 +41,7 @@ const GATES: &[Gate] = &[
     signature::GATE,
     compatible::GATE,
     permissions::GATE,
+    configuration::GATE,
     read_model::GATE,
     history::GATE,
     sagas::GATE,
@@ -78,6 +80,8 @@ pub(super) struct Examiner<'a> {
     /// The longest time that folding the log's streams may take.
     pub(super) history_limit: Duration,
     pub(super) granted: &'a Granted<'a>,
+    /// The time at which signatures must be valid.
+    pub(super) now_ms: u64,
     /// None while the host starts, because no sagas run yet.
     pub(super) sagas: Option<&'a Sagas>,
 }
@@ -86,7 +90,7 @@ pub(super) struct Examiner<'a> {
 pub struct Upload {
     /// The bytes of the component.
     pub wasm: Vec<u8>,
-    /// The signature, if the component is signed.
+    /// The envelope with the signed statement, if the component is signed.
     pub signature: Option<Vec<u8>>,
 }
 
@@ -104,7 +108,7 @@ pub(super) struct Terms<'a> {
 pub(super) enum Origin {
     /// Uploaded to be deployed.
     Upload,
-    /// Kept by the host. It ran before, so it was signed and compatible then.
+    /// Kept by the host. It ran before, so it was compatible then.
     EarlierRelease,
 }
 
@@ -114,9 +118,19 @@ pub(super) struct Candidate {
     /// None if the component does not load.
     pub(super) component: Option<Component>,
     pub(super) wasm: Vec<u8>,
+    /// See [`Upload::signature`].
+    pub(super) signature: Option<Vec<u8>>,
     pub(super) rehearsed: Vec<ReplayedSaga>,
     /// True if it has folded all streams in the log to the same states as the running version.
     pub(super) folds_alike: bool,
+}
+
+impl Candidate {
+    /// Returns the envelope that is kept with the release.
+    pub(super) fn envelope(&self) -> Option<String> {
+        // Err: a host without keys accepts anything; nothing of it is kept.
+        Envelope::read(self.signature.as_deref()?).ok()?.text().ok()
+    }
 }
 
 /// The examination of one component: what the gates check, and what they have prepared for later ones.
@@ -231,7 +245,8 @@ impl Examiner<'_> {
                 .map(Component::digest),
             gates,
         };
-        Candidate { report, component, wasm: upload.wasm, rehearsed, folds_alike }
+        let Upload { wasm, signature } = upload;
+        Candidate { report, component, wasm, signature, rehearsed, folds_alike }
     }
 }
 

@@ -49,7 +49,8 @@ pub(super) const KONTOR_ACTOR: Header = Header {
 pub(super) const KONTOR_SIGNATURE: Header = Header {
     name: "Kontor-Signature",
     example: "kX3v…==",
-    meaning: "The Ed25519 signature of the component's SHA-256 digest in base64; several in the order of \
+    meaning: "The signed statement about the component in base64, as `kontor sign` writes it: a DSSE \
+              envelope. Several in the order of \
               the components, separated by commas.",
 };
 

@@ -1,5 +1,4 @@
-//! Signatures of components: Ed25519 (RFC 8032) over the SHA-256 digest of the component's bytes. Keys and
-//! signatures are written in base64.
+//! The keys that sign deployments: Ed25519 (RFC 8032), as text in base64.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +8,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
-
-use crate::model::Digest;
 
 /// The bytes of a public key.
 const PUBLIC_KEY_BYTES: usize = 32;
@@ -40,14 +37,6 @@ pub enum KeyError {
     NoRandomness,
 }
 
-/// Returns whether one of the keys has signed the component with this digest.
-pub fn verify(trusted: &[PublicKey], digest: Digest, signature: &[u8]) -> bool {
-    let has_signed = |key: &PublicKey| {
-        UnparsedPublicKey::new(&ED25519, key.0).verify(digest.as_bytes(), signature).is_ok()
-    };
-    trusted.iter().any(has_signed)
-}
-
 /// Makes a new key.
 pub fn new_key() -> Result<SigningKey, KeyError> {
     let document =
@@ -56,9 +45,9 @@ pub fn new_key() -> Result<SigningKey, KeyError> {
 }
 
 impl SigningKey {
-    /// Signs the component with this digest. Returns the signature in base64.
-    pub fn sign(&self, digest: Digest) -> String {
-        BASE64.encode(self.pair.sign(digest.as_bytes()))
+    /// Signs a message.
+    pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.pair.sign(message).as_ref().to_vec()
     }
 
     /// Returns the key that verifies the signatures.
@@ -82,6 +71,13 @@ impl FromStr for SigningKey {
         let document = BASE64.decode(text).map_err(|_| KeyError::Signing)?;
         let pair = Ed25519KeyPair::from_pkcs8(&document).map_err(|_| KeyError::Signing)?;
         Ok(Self { pair, text: text.to_owned() })
+    }
+}
+
+impl PublicKey {
+    /// Returns true if the key has made a signature of a message.
+    pub(super) fn has_signed(self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
     }
 }
 
@@ -124,35 +120,13 @@ impl fmt::Debug for PublicKey {
 mod tests {
     use super::*;
 
-    fn signature(key: &SigningKey, digest: Digest) -> Vec<u8> {
-        BASE64.decode(key.sign(digest)).unwrap()
-    }
-
-    #[test]
-    fn only_a_signature_of_a_trusted_key_is_verified() {
-        let (ada, bo) = (new_key().unwrap(), new_key().unwrap());
-        let (component, other) = (Digest::of(b"component"), Digest::of(b"other"));
-        let by_ada = signature(&ada, component);
-        let both = [bo.public(), ada.public()];
-        for (trusted, digest, signature, verified) in [
-            (&both[..], component, &by_ada[..], true),
-            (&both[1..], component, &by_ada, true),
-            (&both[..1], component, &by_ada, false),
-            (&[], component, &by_ada, false),
-            (&both, other, &by_ada, false),
-            (&both, component, &by_ada[..63], false),
-            (&both, component, b"", false),
-        ] {
-            assert_eq!(verify(trusted, digest, signature), verified, "{trusted:?} {digest:?} {signature:?}");
-        }
-    }
-
     #[test]
     fn keys_are_read_as_they_are_written() {
         let key = new_key().unwrap();
         let again: SigningKey = format!("{}\n", key.reveal()).parse().unwrap();
         assert_eq!(again.public(), key.public());
-        assert_eq!(again.sign(Digest::of(b"x")), key.sign(Digest::of(b"x")), "signatures are deterministic");
+        assert!(key.public().has_signed(b"x", &again.sign(b"x")));
+        assert!(!key.public().has_signed(b"y", &again.sign(b"x")));
         let json = serde_json::to_string(&key.public()).unwrap();
         assert_eq!(serde_json::from_str::<PublicKey>(&json).unwrap(), key.public());
     }

@@ -1,0 +1,116 @@
+//! `kontor config`: the configuration of a host, checked without a host.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use kontor::config::{Config as HostConfig, Overrides, Place};
+use kontor::contract::{Findings, Manifest};
+use kontor::error::with_causes;
+use serde_json::json;
+
+use super::describe::Describer;
+use super::exit::Unusable;
+
+const EXAMPLES: &str = "\
+Examples:
+  kontor config check
+  kontor config check --config shop.toml --plugins target/plugins --json";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  kontor config check
+  kontor config check --config shop.toml --plugins target/plugins
+
+Reads the file as `kontor serve` does, has the components describe themselves, and prints what does not fit.
+An error keeps a host from starting: an unknown key of the host, a value out of its range, a name that is
+nearly that of a service, a saga or a setting, a value that does not fit its schema. A name that is far from
+all of them is a warning, because its service may be deployed later. The exit code is 2 with an error.";
+
+/// Check the configuration of a host
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Config {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(Check),
+}
+
+/// Print what does not fit in a configuration
+#[derive(Debug, clap::Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+struct Check {
+    /// The configuration file [default: kontor.toml, if there is one]
+    #[arg(long, env = "KONTOR_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The directory of the components [default: that of the configuration]
+    #[arg(long, env = "KONTOR_PLUGINS", value_name = "DIRECTORY")]
+    plugins: Option<PathBuf>,
+}
+
+impl Config {
+    pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+        let Command::Check(check) = self.command;
+        let findings = check.findings()?;
+        let Findings { errors, warnings } = &findings;
+        if json {
+            writeln!(out, "{}", json!({"errors": errors, "warnings": warnings}))?;
+        } else {
+            errors.iter().try_for_each(|error| writeln!(out, "error: {error}"))?;
+            warnings.iter().try_for_each(|warning| writeln!(out, "warning: {warning}"))?;
+        }
+        match errors.len() {
+            0 if json => Ok(()),
+            0 => Ok(writeln!(out, "a host can start with this configuration")?),
+            1 => Err(Unusable("a host cannot start with this configuration: 1 error".to_owned()).into()),
+            more => {
+                Err(Unusable(format!("a host cannot start with this configuration: {more} errors")).into())
+            }
+        }
+    }
+}
+
+impl Check {
+    fn findings(&self) -> anyhow::Result<Findings> {
+        let place = Place { config: self.config.clone(), ..Place::default() };
+        let overrides = Overrides { place, plugins: self.plugins.clone(), ..Overrides::default() };
+        let read =
+            HostConfig::load(overrides).and_then(|config| Ok((config.service_configuration()?, config)));
+        let (values, config) = match read {
+            Ok(read) => read,
+            Err(error) => return Ok(Findings { errors: vec![with_causes(&error)], ..Findings::default() }),
+        };
+        let describer = Describer::start(values.clone())?;
+        let (manifests, unloaded) = manifests(&config.plugins, &describer)?;
+        let manifests: Vec<&Manifest> = manifests.iter().map(|manifest| &**manifest).collect();
+        let mut findings = config.findings(&manifests, &values);
+        findings.errors.extend(unloaded);
+        Ok(findings)
+    }
+}
+
+/// Returns the manifests of the components in a directory, and a sentence for each that does not load.
+fn manifests(directory: &Path, describer: &Describer) -> anyhow::Result<(Vec<Arc<Manifest>>, Vec<String>)> {
+    let unreadable = || format!("cannot read the components in {}", directory.display());
+    let entries = fs::read_dir(directory).with_context(unreadable)?;
+    let (mut manifests, mut unloaded) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let file = entry.with_context(unreadable)?.path();
+        if file.extension().is_none_or(|extension| extension != "wasm") {
+            continue;
+        }
+        let wasm = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        match describer.manifest(wasm) {
+            Ok(manifest) => manifests.push(manifest),
+            Err(error) => unloaded.push(format!("{}: {}", file.display(), with_causes(&error))),
+        }
+    }
+    Ok((manifests, unloaded))
+}

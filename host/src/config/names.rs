@@ -1,0 +1,126 @@
+//! The names in the configuration, against the services that there are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::Config;
+use crate::contract::{Findings, Manifest, settings};
+use crate::model::Json;
+
+impl Config {
+    /// Compares services, keys and sagas in the configuration with the manifests of the services that there
+    /// are. `values`: those of [`Config::service_configuration`].
+    pub fn findings(
+        &self,
+        manifests: &[&Manifest],
+        values: &HashMap<String, BTreeMap<String, Json>>,
+    ) -> Findings {
+        let services: Vec<&str> = manifests.iter().map(|manifest| manifest.service.as_str()).collect();
+        let mut findings = Findings::default();
+        let mut section = |section: &str, names: Vec<&str>| {
+            for name in &names {
+                findings.name(&format!("{section}.{name}"), name, &services, &|known| names.contains(&known));
+            }
+        };
+        section("services", self.services.keys().map(String::as_str).collect());
+        section("secrets", self.secrets.keys().map(String::as_str).collect());
+        section("grants", self.grants.keys().map(String::as_str).collect());
+        for (service, grants) in &self.grants {
+            section(
+                &format!("grants.{service}.services"),
+                grants.services.iter().map(String::as_str).collect(),
+            );
+        }
+        self.retried_sagas(manifests, &mut findings);
+        for manifest in manifests {
+            let service = manifest.service.as_str();
+            let none = BTreeMap::new();
+            findings.extend(settings::check(
+                service,
+                &manifest.settings,
+                values.get(service).unwrap_or(&none),
+            ));
+        }
+        findings
+    }
+
+    /// Compares the sagas in `retries.steps`. Steps are named in the code of sagas only.
+    fn retried_sagas(&self, manifests: &[&Manifest], findings: &mut Findings) {
+        let sagas = manifests.iter().flat_map(|manifest| &manifest.sagas).map(|saga| saga.name.as_str());
+        let sagas: Vec<&str> = sagas.collect();
+        for step in self.retries.steps.keys() {
+            let place = format!("retries.steps.{step:?}");
+            match (step.split_once('/'), step.strip_suffix('*')) {
+                (Some((saga, _)), _) => {
+                    let written = |known: &str| {
+                        self.retries.steps.keys().any(|step| step.split('/').next() == Some(known))
+                    };
+                    findings.name(&place, saga, &sagas, &written);
+                }
+                (None, Some(prefix)) if sagas.iter().any(|saga| saga.starts_with(prefix)) => {}
+                (None, _) => findings.errors.push(format!("{place} is no step: write \"<saga>/<step>\"")),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::fixtures;
+    use crate::contract::{EventRef, Saga, Setting};
+
+    #[test]
+    fn names_that_are_nearly_right_are_errors_and_others_are_warnings() {
+        let mut manifest = fixtures::manifest();
+        manifest.settings = vec![Setting {
+            key: "card-limit".to_owned(),
+            description: String::new(),
+            schema: Json::of(&true).unwrap(),
+            required: false,
+        }];
+        manifest.sagas = vec![Saga {
+            name: "place-order".into(),
+            description: String::new(),
+            starts_on: EventRef { aggregate: "order".into(), event: "order-created".into() },
+        }];
+        let retry = "{ attempts = 1, first_wait_ms = 1, longest_wait_ms = 1 }";
+        let error = |text: &str| (Some(text.to_owned()), None);
+        let warning = |text: &str| (None, Some(text.to_owned()));
+        let no_effect = |place: &str| warning(&format!("{place} is not known, so it has no effect"));
+        let table = [
+            ("[services.order]\ncard-limit = 1".to_owned(), (None, None)),
+            ("[services.oder]".to_owned(), error("services.oder is not known: did you mean order?")),
+            ("[services.payment]".to_owned(), no_effect("services.payment")),
+            ("[services.order]\n[services.orders]".to_owned(), no_effect("services.orders")),
+            ("[grants.Order]".to_owned(), error("grants.Order is not known: did you mean order?")),
+            ("[secrets.payment]".to_owned(), no_effect("secrets.payment")),
+            (
+                "[grants.order]\nservices = ['ordr']".to_owned(),
+                error("grants.order.services.ordr is not known: did you mean order?"),
+            ),
+            (
+                "[services.order]\ncard_limit = 1".to_owned(),
+                error("services.order.card_limit is not known: did you mean card-limit?"),
+            ),
+            ("[services.order]\ncolor = 1".to_owned(), no_effect("services.order.color")),
+            (format!("[retries.steps]\n'place-order/pay' = {retry}"), (None, None)),
+            (format!("[retries.steps]\n'place-*' = {retry}"), (None, None)),
+            (
+                format!("[retries.steps]\n'place-oder/pay' = {retry}"),
+                error("retries.steps.\"place-oder/pay\" is not known: did you mean place-order?"),
+            ),
+            (format!("[retries.steps]\n'no/such' = {retry}"), no_effect("retries.steps.\"no/such\"")),
+            (
+                format!("[retries.steps]\npay = {retry}"),
+                error("retries.steps.\"pay\" is no step: write \"<saga>/<step>\""),
+            ),
+        ];
+        for (file, (error, warning)) in table {
+            let config = Config::parse(&file).unwrap();
+            let values = config.service_configuration().unwrap();
+            let found = config.findings(&[&manifest], &values);
+            let expected = Findings { errors: Vec::from_iter(error), warnings: Vec::from_iter(warning) };
+            assert_eq!(found, expected, "{file}");
+        }
+    }
+}
