@@ -37,6 +37,16 @@
 //! private = false                     # true: also loopback, private and link-local addresses
 //! headers.authorization = { env = "GATEWAY_AUTHORIZATION" } # or { file = "…" }; the component never sees it
 //!
+//! [auth]                              # requests are authenticated
+//! nats_roles = ["clerk"]              # those of requests over NATS without a token
+//!
+//! [[auth.issuers]]                    # whose JWTs are accepted
+//! issuer = "https://id.example/realms/shop"
+//! audience = ["kontor"]
+//! jwks = "https://id.example/realms/shop/protocol/openid-connect/certs" # or a file
+//! algorithms = ["RS256"]
+//! roles = "realm_access.roles"        # the path of the claim
+//!
 //! [nats]
 //! url = "nats://127.0.0.1:4222"       # several with commas; user:password@ or token@ may precede the host
 //! ca = "ca.pem"                       # for TLS; also certificate and key, if the servers ask for them
@@ -64,7 +74,7 @@ use crate::clock::milliseconds;
 use crate::cluster::{Nats, NatsUrl};
 use crate::contract::Grants;
 use crate::deploy::{PublicKey, RollbackRule};
-use crate::identity::AuthOptions;
+use crate::identity::{AuthOptions, AuthOptionsError};
 use crate::log::{JetStreamOptions, LogEngine};
 use crate::runtime::CALL_WAIT;
 use crate::saga::Retries;
@@ -232,6 +242,9 @@ pub enum ConfigError {
     /// A certificate without its key, or a key without its certificate.
     #[error("nats.certificate and nats.key go together: one of them is missing")]
     HalfCertificate,
+    /// The section `[auth]`.
+    #[error(transparent)]
+    Auth(#[from] AuthOptionsError),
     /// A number of replicas that JetStream does not have.
     #[error("nats.replicas must be 1, 3 or 5")]
     Replicas,
@@ -294,6 +307,7 @@ impl Config {
         if self.deploy.history_time.is_zero() {
             return Err(ConfigError::HistoryTime);
         }
+        self.auth.iter().try_for_each(AuthOptions::check)?;
         if self.nats.certificate.is_some() != self.nats.key.is_some() {
             return Err(ConfigError::HalfCertificate);
         }

@@ -20,7 +20,7 @@ use crate::contract::RouteError;
 use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer};
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
 use crate::edge::{self, HostContext, http};
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityDeps, IdentityError};
 use crate::log::{
     self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
 };
@@ -89,6 +89,9 @@ pub enum HostError {
     /// The sagas.
     #[error(transparent)]
     Sagas(#[from] SagasError),
+    /// The identification of callers.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The connection to NATS.
     #[error(transparent)]
     Nats(#[from] NatsError),
@@ -164,6 +167,7 @@ pub async fn run(
     edge.nodes.leave().await;
     edge.dispatch.close().await;
     edge.projections.close().await;
+    edge.identity.close().await;
     upkeep.abort();
     tracing::info!("everything accepted is done; the host ends");
     Ok(served?)
@@ -260,9 +264,10 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         rules,
     };
     let deployer = Deployer::new(deps, booted.deployments);
+    let identity = Arc::new(identify(config, log.clone()).await?);
     deployer.watch_again();
     let edge = HostContext {
-        identity: Arc::new(Identity::new(config.auth.clone())),
+        identity,
         log,
         registry,
         dispatch,
@@ -336,6 +341,12 @@ pub async fn catch_up(config: &Config) -> Result<(), HostError> {
 /// Returns the NATS connection for cluster traffic, or `None` if this host runs alone.
 fn cluster_connection<'n>(config: &Config, nats: Option<&'n Connection>) -> Option<&'n Connection> {
     nats.filter(|_| config.log == LogEngine::JetStream)
+}
+
+/// Starts the identification of callers.
+async fn identify(config: &Config, log: Arc<dyn EventLog>) -> Result<Identity, IdentityError> {
+    let (data, auth) = (config.data.clone(), config.auth.clone());
+    Identity::start(IdentityDeps { log, clock: Arc::new(SystemClock), data, auth }).await
 }
 
 /// Joins the cluster of the hosts that share the log.

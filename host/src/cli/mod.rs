@@ -27,6 +27,7 @@ mod sse;
 mod style;
 mod table;
 mod timeline;
+mod token;
 mod undeploy;
 mod verify;
 mod watch;
@@ -57,6 +58,7 @@ Examples:
   kontor projections
   kontor dead-letters
   kontor nodes
+  kontor token list
   kontor export shop.jsonl
 
 `kontor <command> --help` describes a command, its arguments and examples.";
@@ -86,6 +88,7 @@ enum Command {
     Replay(replay::Replay),
     DeadLetters(dead_letters::DeadLetters),
     Nodes(nodes::Nodes),
+    Token(token::Token),
     Export(export::Export),
     Import(import::Import),
     Verify(verify::Verify),
@@ -109,6 +112,7 @@ impl Cli {
             Command::Replay(replay) => replay.run(self.json, out),
             Command::DeadLetters(dead_letters) => dead_letters.run(self.json, out),
             Command::Nodes(nodes) => nodes.run(self.json, out),
+            Command::Token(token) => token.run(self.json, out),
             Command::Export(export) => export.run(self.json, out),
             Command::Import(import) => import.run(self.json, out),
             Command::Verify(verify) => verify.run(self.json, out),

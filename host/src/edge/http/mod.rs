@@ -22,7 +22,9 @@ mod refusal;
 mod route;
 mod sagas;
 mod server;
+mod sign_in;
 mod streams;
+mod tokens;
 mod upload;
 
 use std::borrow::Cow;
@@ -263,7 +265,14 @@ impl Call<'_> {
 
 /// Returns the things in the head of a request that may identify its caller.
 fn evidence(parts: &Parts) -> Result<Evidence<'_>, Problem> {
-    Ok(Evidence { authorization: headers::authorization(&parts.headers)?, peer: parts.extensions.get() })
+    let cookies = parts.headers.get_all(header::COOKIE).iter();
+    Ok(Evidence {
+        authorization: headers::authorization(&parts.headers)?,
+        cookies: cookies.filter_map(|value| value.to_str().ok()).collect(),
+        csrf: parts.headers.get(headers::CSRF).and_then(|value| value.to_str().ok()),
+        has_effect: !parts.method.is_safe(),
+        peer: parts.extensions.get(),
+    })
 }
 
 fn routes_of(deployed: &Deployed) -> Result<Routes, RouteError> {

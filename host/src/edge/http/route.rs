@@ -257,9 +257,17 @@ impl<Q, B> Request<Q, B> {
         &self.head.caller
     }
 
-    /// Returns the operator in `Kontor-Actor`.
+    /// Returns the text behind the question mark, for a route whose parameters others choose.
+    pub(super) fn query_string(&self) -> Option<&str> {
+        self.head.query.as_deref()
+    }
+
+    /// Returns the operator: who has signed in, or, on a host without `[auth]`, who is in `Kontor-Actor`.
     pub(super) fn actor(&self) -> Result<&str, Problem> {
-        headers::actor(&self.head.headers)
+        match &self.head.caller.subject {
+            Some(subject) => Ok(subject.as_str()),
+            None => headers::actor(&self.head.headers),
+        }
     }
 
     /// Returns the text of a placeholder of the path.
