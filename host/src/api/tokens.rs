@@ -10,7 +10,7 @@ use crate::identity::TokenInfo;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
-    /// The person or program that is to use it. It stays in the log with all that it does.
+    /// The user or program that is to use it. It stays in the log with all that it does.
     #[schemars(length(min = 1, max = 128), extend("examples" = ["ann"]))]
     pub subject: String,
     /// Its roles, up to 32: `operator`, `deployer`, `auditor`, `monitor`, or one that a service knows.

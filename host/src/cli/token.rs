@@ -54,7 +54,7 @@ enum Act {
     /// Make a token and print it
     #[command(after_help = NEW_EXAMPLES)]
     New {
-        /// The person or program that is to use it. It stays in the log with all that it does
+        /// The user or program that is to use it. It stays in the log with all that it does
         #[arg(long, value_name = "NAME")]
         subject: String,
         /// A role of the subject: operator, deployer, auditor, monitor, or one that a service knows
@@ -126,7 +126,8 @@ fn made_text(MadeToken { token, info }: &MadeToken) -> String {
         None => "is valid until it is revoked".to_owned(),
     };
     format!(
-        "{token}\n\nIt is for {}{}, and {end}. It is not shown again.\nTo revoke it: kontor token revoke {}\n",
+        "{token}\n\nIt is for {}{}, and {end}. It is not shown again.\n\
+         To revoke it: kontor token revoke {}\n",
         info.subject,
         with_roles(&info.roles),
         info.id

@@ -16,8 +16,8 @@ const FILE: &str = "operator.token";
 const MODE: u32 = 0o600;
 
 /// Makes a token for the operator and writes it to a file, if no token that is valid now has that role, and
-/// the configuration names nobody else who could have it. So who is locked out restarts the host: who may read
-/// its files owns everything of it anyway.
+/// the configuration names nobody else who could have it. So who is locked out restarts the host: who may
+/// read its files owns everything of it anyway.
 pub(super) async fn make_if_needed(
     options: &AuthOptions,
     tokens: &Tokens,
@@ -40,7 +40,7 @@ pub(super) async fn make_if_needed(
     tracing::warn!(
         id = info.id,
         "there is no token with the role operator, so the host has made one: it is in {}. Make one for each \
-         operator with `kontor token new --subject NAME --role operator --token-file {}`, then revoke this one",
+         operator with `kontor token new --subject NAME --role operator --token-file {}`, then revoke this",
         file.display(),
         file.display(),
     );

@@ -140,12 +140,12 @@ impl Issuer {
         Ok(decoded?.claims)
     }
 
-    /// Checks `exp`, which must be there, and `nbf`, which may be. Returns the end of the time in milliseconds
-    /// since 1970-01-01 UTC.
+    /// Checks `exp`, which must be there, and `nbf`, which may be. Returns the end of the time in
+    /// milliseconds since 1970-01-01 UTC.
     fn check_times(&self, claims: &Value) -> Result<u64, NotIdentified> {
         let time_ms = |name: &str| match claims.get(name).map(Value::as_f64) {
             None => Ok(None),
-            // Seconds since 1970-01-01 UTC, with a fraction or without. What is out of range is cut off.
+            // Seconds since 1970-01-01 UTC, with a fraction or without. A number out of range is cut off.
             Some(Some(seconds)) => Ok(Some((seconds * 1_000.0) as u64)),
             Some(None) => Err(NotIdentified::Claim(name.to_owned())),
         };

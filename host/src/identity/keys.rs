@@ -27,8 +27,8 @@ const MAX_BYTES: u64 = 256 << 10;
 const MAX_KEYS: usize = 64;
 /// The longest time for one answer of the issuer. Requests with a new key wait for it.
 const FETCH_LIMIT: Duration = Duration::from_secs(5);
-/// The time after which the keys are read again. An issuer announces a key at least as long before it uses it,
-/// and one that it has withdrawn is accepted no longer than that.
+/// The time after which the keys are read again. An issuer announces a key at least as long before it uses
+/// it, and one that it has withdrawn is accepted no longer than that.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
 /// The shortest time between two attempts, so that tokens with invented keys do not flood the issuer.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -104,8 +104,8 @@ impl KeySet {
         if keys.is_empty() { Err(KeysError::Empty) } else { Ok(Self { text, keys }) }
     }
 
-    /// Returns the key with this id, for this algorithm. A token without the id of a key can only be meant for
-    /// a key that is the only one.
+    /// Returns the key with this id, for this algorithm. A token without the id of a key can only be meant
+    /// for a key that is the only one.
     pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&DecodingKey> {
         let fits = |key: &&Key| {
             key.key.family() == algorithm.family()
@@ -138,8 +138,8 @@ impl Key {
 }
 
 impl Keys {
-    /// Returns the keys of an issuer. Those in a file are read at once, and the file must be sound; those of a
-    /// URL are what the data directory has, until the issuer answers.
+    /// Returns the keys of an issuer. Those in a file are read at once, and the file must be sound; those of
+    /// a URL are what the data directory has, until the issuer answers.
     pub(super) fn open(
         issuer: &str,
         place: &KeysPlace,
@@ -212,11 +212,16 @@ impl Keys {
                 true
             }
             Err(error) => {
-                let used = "those from before stay in use";
-                let warning =
-                    format!("the keys of the issuer {issuer} cannot be read; {used}: {}", Chain(&error));
+                let warning = format!(
+                    "the keys of the issuer {issuer} cannot be read; those from before stay in use: {}",
+                    Chain(&error)
+                );
                 if self.warning.swap(Some(Arc::new(warning))).is_none() {
-                    tracing::warn!(issuer, error = %Chain(&error), "failed to read the keys of the issuer; {used}");
+                    tracing::warn!(
+                        issuer,
+                        error = %Chain(&error),
+                        "failed to read the keys of the issuer; those from before stay in use"
+                    );
                 }
                 false
             }
@@ -231,7 +236,10 @@ impl Keys {
             KeysPlace::Url(url) => {
                 let set = KeySet::parse(fetch(&url)?)?;
                 if let Err(error) = fs::write(&kept, &set.text) {
-                    tracing::warn!(error = %Chain(&error), "failed to keep an issuer's keys for the next start");
+                    tracing::warn!(
+                        error = %Chain(&error),
+                        "failed to keep an issuer's keys; they are missing after a restart while it is away"
+                    );
                 }
                 Ok(set)
             }

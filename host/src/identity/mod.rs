@@ -10,8 +10,8 @@
 //! | a request at the Unix socket without a token | `unix:<uid>`, with the roles of the configuration | here |
 //! | nothing | nobody, who may use the routes for anyone | here |
 //!
-//! *Invariant:* a token that is not valid is an error. It never makes nobody of somebody. A cookie that is not
-//! valid is no evidence, since browsers send it by themselves.
+//! *Invariant:* a token that is not valid is an error. It never makes nobody of somebody. A cookie that is
+//! not valid is no evidence, since browsers send it by themselves.
 
 mod crypto;
 mod error;
@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 
 use self::issuer::{Issuer, Verified, named_issuer};
 use self::keys::Keys;
-use self::names::NATS;
+use self::names::{NATS, SOCKET};
 use self::oidc::Oidc;
 use self::session::{Cookies, Session};
 use self::tokens::Tokens;
@@ -127,8 +127,8 @@ struct Auth {
 }
 
 impl Identity {
-    /// Reads the tokens of the log and the keys of the issuers. Makes the first token, if nobody could sign in
-    /// without it.
+    /// Reads the tokens of the log and the keys of the issuers. Makes the first token, if nobody could sign
+    /// in without it.
     pub async fn start(deps: IdentityDeps) -> Result<Self, IdentityError> {
         let IdentityDeps { log, clock, data, auth } = deps;
         crypto::install();
@@ -300,7 +300,7 @@ impl Auth {
             Peer::Nats if self.options.nats_roles.is_empty() => Caller::default(),
             Peer::Nats => of(NATS.to_owned(), &self.options.nats_roles),
             Peer::Socket { .. } if self.options.socket_roles.is_empty() => Caller::default(),
-            Peer::Socket { uid } => of(format!("unix:{uid}"), &self.options.socket_roles),
+            Peer::Socket { uid } => of(format!("{SOCKET}{uid}"), &self.options.socket_roles),
         }
     }
 }

@@ -12,13 +12,20 @@ pub(super) const MAX_SUBJECT_LENGTH: usize = 128;
 /// The subject of callers over NATS that send no token.
 pub(super) const NATS: &str = "nats";
 /// The actor of the host itself.
-pub(super) const HOST: &str = "host";
+pub(super) const HOST: &str = "kontor";
+/// The beginning of the subjects of programs at the Unix socket.
+pub(super) const SOCKET: &str = "unix:";
+/// The beginnings of names that the host itself uses, also as the actors of sagas and of `kontor serve`.
+const BEGINNINGS: [&str; 3] = [SOCKET, "saga:", "kontor "];
 
 /// Checks a subject. An error is the rest of a sentence that begins with the subject.
 pub(super) fn check_subject(subject: &str) -> Result<(), &'static str> {
     let printable = !subject.chars().any(char::is_control) && subject.trim() == subject;
     match subject {
         ANONYMOUS | NATS | HOST => Err("is a name of the host's own"),
+        _ if BEGINNINGS.iter().any(|beginning| subject.starts_with(beginning)) => {
+            Err("begins like a name of the host's own")
+        }
         _ if subject.is_empty() || subject.len() > MAX_SUBJECT_LENGTH || !printable => {
             Err("must have 1 to 128 bytes of printable characters")
         }
@@ -40,7 +47,7 @@ pub(super) fn check_roles(roles: &[Role]) -> Result<(), String> {
     }
     match roles.iter().find(|role| !is_role(role.as_str())) {
         Some(role) => Err(format!(
-            "{role:?} is no role: up to {MAX_ROLE_LENGTH} characters of a-z and 0-9, with - or : between words"
+            "{role:?} is no role: up to {MAX_ROLE_LENGTH} of a-z and 0-9, with - or : between words"
         )),
         None => Ok(()),
     }
@@ -70,8 +77,11 @@ mod tests {
         for subject in ["ann", "Jürgen Müller", "corp:4711", "CN=probe,O=Shop", &"x".repeat(128)] {
             assert!(check_subject(subject).is_ok(), "{subject}");
         }
-        for subject in ["", " ann", "a\nb", "anonymous", "nats", "host", &"x".repeat(129)] {
+        for subject in ["", " ann", "a\nb", "anonymous", "nats", "kontor", &"x".repeat(129)] {
             assert!(check_subject(subject).is_err(), "{subject:?}");
+        }
+        for subject in ["unix:0", "saga:0199", "kontor serve"] {
+            assert_eq!(check_subject(subject), Err("begins like a name of the host's own"), "{subject}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The sign-in of browsers: the code flow of OpenID Connect with PKCE. `oauth2` makes the requests, the issuer's
-//! entry in the configuration verifies the ID token.
+//! The sign-in of browsers: the code flow of OpenID Connect with PKCE. `oauth2` makes the requests, the
+//! issuer's entry in the configuration verifies the ID token.
 
 use std::io;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub struct Redirect {
     pub cookies: Vec<String>,
 }
 
-/// The person who is signed in at a browser.
+/// The user who is signed in at a browser.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SignedIn {
     /// The name; null if nobody is signed in.

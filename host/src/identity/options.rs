@@ -101,8 +101,8 @@ fn default_session_s() -> u64 {
     8 * 60 * 60
 }
 
-/// The algorithms of signatures, all of them with a public key. There is no other: a token that is not signed,
-/// or signed with a shared secret, cannot be configured.
+/// The algorithms of signatures, all of them with a public key. There is no other: a token that is not
+/// signed, or signed with a shared secret, cannot be configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[allow(missing_docs, reason = "the names are those of RFC 7518 and RFC 8037")]
 pub enum Algorithm {
@@ -199,7 +199,7 @@ impl AuthOptions {
                 return Err(error(
                     "issuers",
                     format!(
-                        "{:?} and {name:?} may have different people with the same name: give each a `prefix`, \
+                        "{:?} and {name:?} may have users with the same name: give each a `prefix`, \
                          such as \"staff:\", that is not the beginning of another one",
                         other.issuer
                     ),

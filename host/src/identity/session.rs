@@ -11,12 +11,12 @@ use cookie::{Cookie, CookieJar, Key, SameSite};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha512};
+use subtle::ConstantTimeEq as _;
 
 use super::NotIdentified;
 use super::token::{NoRandomness, random};
 use crate::contract::Secret;
 use crate::model::{Actor, Caller, Role};
-use subtle::ConstantTimeEq as _;
 
 /// The name of the file with the key in the data directory.
 const FILE: &str = "session.key";
@@ -62,8 +62,8 @@ impl Session {
         Caller { roles: self.roles.clone().into(), ..Caller::named(self.subject.shared()) }
     }
 
-    /// Fails if the header `Kontor-CSRF` is not that of the session: a page of another origin can make a browser
-    /// send the cookie, but not the header.
+    /// Fails if the header `Kontor-CSRF` is not that of the session: a page of another origin can make a
+    /// browser send the cookie, but not the header.
     pub(super) fn check_csrf(&self, csrf: Option<&str>) -> Result<(), NotIdentified> {
         let same = csrf.is_some_and(|csrf| csrf.as_bytes().ct_eq(self.csrf.as_bytes()).into());
         if same { Ok(()) } else { Err(NotIdentified::Csrf) }
@@ -141,5 +141,83 @@ fn own_key(file: &Path) -> io::Result<[u8; 64]> {
             Ok(key)
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::contract::SecretSource;
+
+    fn session() -> Session {
+        let caller = Caller { roles: ["clerk".into()].into(), ..Caller::named("ann") };
+        Session::new(caller, 7).unwrap()
+    }
+
+    /// Returns `Set-Cookie` for a session, and the header `Cookie` with which a browser answers.
+    fn sealed(cookies: &Cookies, session: &Session) -> (String, String) {
+        let set = cookies.seal(CookieName::Session, session, 60).unwrap();
+        let cookie = set.split(';').next().unwrap().to_owned();
+        (set, cookie)
+    }
+
+    #[test]
+    fn a_cookie_is_for_the_browser_and_the_host_alone() {
+        let data = tempfile::tempdir().unwrap();
+        for (secure, begin, more) in [(true, "__Host-kontor=", true), (false, "kontor=", false)] {
+            let cookies = Cookies::open(data.path(), None, secure).unwrap();
+            let (set, cookie) = sealed(&cookies, &session());
+            assert!(set.starts_with(begin) && !set.contains("ann"), "{set}");
+            for attribute in ["; HttpOnly", "; SameSite=Lax", "; Path=/", "; Max-Age=60"] {
+                assert!(set.contains(attribute), "{attribute} is missing in {set}");
+            }
+            assert_eq!(set.contains("; Secure"), more, "{set}");
+            assert!(!set.contains("Domain"), "{set}");
+            let read: Session = cookies.read(CookieName::Session, &[&cookie]).unwrap();
+            assert_eq!(read.caller().actor(), "ann");
+            let crumbs = ["a=b", &format!("c=d; {cookie}")];
+            assert!(cookies.read::<Session>(CookieName::Session, &crumbs).is_some(), "as HTTP/2 sends it");
+        }
+        let mode = fs::metadata(data.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_cookie_that_no_host_with_the_key_has_made_is_nothing() {
+        let [one, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let open = |data: &Path| Cookies::open(data, None, false).unwrap();
+        let (cookies, others) = (open(one.path()), open(other.path()));
+        let (_, cookie) = sealed(&cookies, &session());
+        let read = |cookies: &Cookies, cookie: &str| cookies.read::<Session>(CookieName::Session, &[cookie]);
+        assert!(read(&cookies, &cookie).is_some() && read(&open(one.path()), &cookie).is_some());
+        assert_eq!(read(&others, &cookie), None, "another key");
+        let as_sign_in = cookie.replace("kontor=", "kontor-sign-in=");
+        let moved: Option<Session> = cookies.read(CookieName::SignIn, &[&as_sign_in]);
+        assert_eq!(moved, None, "a cookie is sealed with its name");
+        for wrong in ["", "kontor", "kontor=", "kontor=AAAA", &cookie[..cookie.len() - 8], "=;=;;\u{1}"] {
+            assert_eq!(read(&cookies, wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_with_the_same_secret_have_the_same_key() {
+        let data = tempfile::tempdir().unwrap();
+        let file = data.path().join("secret");
+        fs::write(&file, "hush").unwrap();
+        let secret = SecretSource::File(file).read().unwrap();
+        let open = || Cookies::open(Path::new("/nowhere"), Some(&secret), false).unwrap();
+        let (_, cookie) = sealed(&open(), &session());
+        assert!(open().read::<Session>(CookieName::Session, &[&cookie]).is_some());
+    }
+
+    #[test]
+    fn an_effect_takes_the_csrf_token_of_the_session() {
+        let (one, other) = (session(), session());
+        assert!(one.check_csrf(Some(&one.csrf)).is_ok());
+        for wrong in [None, Some(""), Some("x"), Some(&*other.csrf)] {
+            assert_eq!(one.check_csrf(wrong), Err(NotIdentified::Csrf), "{wrong:?}");
+        }
     }
 }

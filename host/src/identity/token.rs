@@ -1,5 +1,6 @@
 //! The text of Kontor's own tokens: `kontor_<id>_<secret>`. The id is public, it names the token in lists and
-//! in the log. Of the text only the SHA-256 is kept: the secret is random, so a slow hash would add nothing.
+//! in the log. The host keeps only the SHA-256 of the text: the secret is random, so a slow hash would add
+//! nothing.
 
 use std::fmt;
 

@@ -19,6 +19,7 @@ use super::error::TokenError;
 use super::names::{check_roles, check_subject};
 use super::token::{self, TokenHash, TokenText};
 use crate::clock::{SharedClock, Time};
+use crate::error::Chain;
 use crate::log::{Append, EventLog, MAX_PAGE, ReadError};
 use crate::model::{
     Actor, Caller, CommandId, Meta, Recorded, Role, StreamId, TOKEN, Version, event_of, variant_of,
@@ -53,7 +54,7 @@ enum Happened {
 /// The request for a new token.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NewToken {
-    /// The person or program that is to use it.
+    /// The user or program that is to use it.
     pub subject: Actor,
     /// The roles of the subject.
     pub roles: Vec<Role>,
@@ -68,7 +69,7 @@ pub struct NewToken {
 pub struct TokenInfo {
     /// The id.
     pub id: String,
-    /// The person or program that uses it.
+    /// The user or program that uses it.
     pub subject: Actor,
     /// The roles of the subject.
     pub roles: Vec<Role>,
@@ -205,7 +206,7 @@ impl Tokens {
                 Ok(happened) => self.happen(event, happened),
                 // A newer host may write events that this one does not know.
                 Err(error) => tracing::error!(
-                    %error, stream = %event.stream, version = %event.version,
+                    error = %Chain(&error), stream = %event.stream, version = %event.version,
                     "ignoring an event of a token that cannot be read"
                 ),
             }

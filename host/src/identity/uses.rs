@@ -45,7 +45,10 @@ impl Uses {
         // Err: the task has panicked, which it does not.
         let written = tokio::task::spawn_blocking(move || replace(&file, &uses)).await.unwrap_or(Ok(()));
         if let Err(error) = written {
-            tracing::warn!(error = %Chain(&error), "failed to keep the last uses of tokens; a list may miss some");
+            tracing::warn!(
+                error = %Chain(&error),
+                "failed to keep the last uses of tokens; a list may miss some after a restart"
+            );
         }
     }
 }

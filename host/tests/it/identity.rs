@@ -1,11 +1,14 @@
-//! Callers of a host with `[auth]`: tokens, JWTs of a foreign issuer, and a person at a browser.
+//! Callers of a host with `[auth]`: tokens, JWTs of a foreign issuer, and a user at a browser.
 
 use std::fs;
 use std::net::TcpListener;
 
+use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
 
 use crate::common::http::{Client, Reply};
+use crate::common::nats::{configured, python};
+use crate::common::nodes::{self, when};
 use crate::common::oidc::{Provider, sign_in};
 use crate::common::{Host, Site};
 
@@ -26,7 +29,7 @@ fn post(host: &Client, path: &str, token: &str, body: &Value) -> Reply {
 fn make(host: &Host, operator: &str, subject: &str, roles: &[&str]) -> (String, String) {
     let body = json!({"subject": subject, "roles": roles});
     let made = post(host, "/admin/tokens", operator, &body);
-    assert_eq!((made.status, &*made.headers["cache-control"]), (201, b"no-store".as_slice()));
+    assert_eq!((made.status, made.headers["cache-control"].as_bytes()), (201, b"no-store".as_slice()));
     let made: Value = serde_json::from_str(&made.text).unwrap();
     let text = |member: &str| made[member].as_str().unwrap().to_owned();
     (text("token"), text("id"))
@@ -47,8 +50,8 @@ fn an_event_has_the_subject_of_the_token_that_its_command_came_with() {
     assert!(host.log().contains("operator.token"), "the log says where the first token is");
     let (ann, id) = make(&host, &operator, "ann", &["operator"]);
     let product = json!({"name": "Pot", "unit_price": 1_999, "quantity": 3});
-    let path = format!("/products/{}", "pot");
-    let reply = host.send("PUT", &path, &[("authorization", &format!("Bearer {ann}"))], &product.to_string());
+    let bearer = format!("Bearer {ann}");
+    let reply = host.send("PUT", "/products/pot", &[("authorization", &bearer)], &product.to_string());
     assert!(reply.status < 300, "{}", reply.text);
     let events: Value = serde_json::from_str(&get(&host, "/streams/product/pot", &operator).text).unwrap();
     assert_eq!(events["items"][0]["actor"], "ann", "{events}");
@@ -115,11 +118,12 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn a_person_signs_in_with_a_browser_at_a_foreign_provider() {
+fn a_user_signs_in_with_a_browser_at_a_foreign_provider() {
     let provider = Provider::start(&json!({"sub": "ann", "groups": ["Shop Operators", "others"]}));
     let (url, port) = (provider.url(), free_port());
     let site = Site::new(&format!(
-        "[[auth.issuers]]\nissuer = '{url}'\naudience = ['api']\njwks = '{url}/jwks'\nalgorithms = ['RS256']\n\
+        "[[auth.issuers]]\nissuer = '{url}'\naudience = ['api']\njwks = '{url}/jwks'\n\
+         algorithms = ['RS256']\n\
          roles = 'groups'\nroles_map = {{ 'Shop Operators' = 'operator' }}\nprefix = 'staff:'\n\
          [auth.oidc]\nissuer = '{url}'\nclient_id = 'kontor'\nclient_secret = {{ env = 'CLIENT_SECRET' }}\n\
          scopes = ['openid', 'profile']\nurl = 'http://127.0.0.1:{port}'\n"
@@ -143,7 +147,8 @@ fn a_browser_that_did_not_begin_a_sign_in_cannot_end_one() {
     let provider = Provider::start(&json!({"sub": "ann"}));
     let (url, port) = (provider.url(), free_port());
     let site = Site::new(&format!(
-        "[[auth.issuers]]\nissuer = '{url}'\naudience = ['api']\njwks = '{url}/jwks'\nalgorithms = ['RS256']\n\
+        "[[auth.issuers]]\nissuer = '{url}'\naudience = ['api']\njwks = '{url}/jwks'\n\
+         algorithms = ['RS256']\n\
          [auth.oidc]\nissuer = '{url}'\nclient_id = 'kontor'\nurl = 'http://127.0.0.1:{port}'\n"
     ));
     let host = site.start_with(&["--listen", &format!("127.0.0.1:{port}")]);
@@ -160,4 +165,58 @@ fn a_browser_that_did_not_begin_a_sign_in_cannot_end_one() {
     }
     let forged = host.get_with("/auth/me", &[("cookie", "kontor=forged")]);
     assert_eq!(serde_json::from_str::<Value>(&forged.text).unwrap_or_default()["subject"], Value::Null);
+}
+
+/// Returns a request over NATS that registers a product.
+fn register(product: &str, authorization: Option<&str>) -> Value {
+    let mut headers = json!({"Kontor-Id": product});
+    authorization.iter().for_each(|text| headers["Authorization"] = json!(text));
+    let body = json!({"name": "A product", "unit_price": 450, "quantity": 3});
+    json!({"subject": "kontor.inventory.cmd.product.register", "headers": headers, "body": body})
+}
+
+#[test]
+fn a_message_of_nats_comes_from_its_token_or_else_from_its_account() {
+    let server = NatsServer::start();
+    let section = "[auth]\nnats_roles = ['operator']\n";
+    let site = Site::new(&format!("{}{section}", configured(&server.url())));
+    let host = site.start();
+    let operator = first_token(&site);
+    let (ann, _) = make(&host, &operator, "ann", &["operator"]);
+    let bearer = format!("Bearer {ann}");
+    let wanted = [
+        register("tea", None),
+        register("pot", Some(&bearer)),
+        register("cup", Some("Bearer kontor_0000000000000000_x")),
+        register("cup", Some("Basic YW5uOg==")),
+    ];
+    let replies = python(&server.url(), &["request"], &wanted);
+    let codes: Vec<_> = replies.iter().map(|reply| reply["body"]["code"].clone()).collect();
+    assert_eq!(json!(codes), json!([null, null, "invalid-token", "invalid-token"]), "{replies:#?}");
+    for (product, actor) in [("tea", "nats"), ("pot", "ann")] {
+        let history = get(&host, &format!("/streams/product/{product}"), &operator).text;
+        let history: Value = serde_json::from_str(&history).unwrap();
+        assert_eq!(history["items"][0]["actor"], actor, "{history}");
+    }
+}
+
+#[test]
+fn every_host_of_a_cluster_knows_a_token_that_one_has_made() {
+    let server = NatsServer::start();
+    let [left, right] = ["left", "right"].map(|name| {
+        let site = nodes::site(name, &server, &server.url());
+        let configuration = fs::read_to_string(site.configuration()).unwrap();
+        site.configure(&format!("{configuration}[auth]\n"));
+        site
+    });
+    let one = left.start();
+    let operator = first_token(&left);
+    let other = right.start();
+    assert!(!right.data().join("operator.token").exists(), "there is a token for the operator");
+    let (ann, id) = make(&one, &operator, "ann", &["operator"]);
+    when(|| json!(get(&other, "/admin/tokens", &ann).status), |status| *status == 200);
+    let authorization = format!("Bearer {operator}");
+    let path = format!("/admin/tokens/{id}");
+    assert_eq!(other.send("DELETE", &path, &[("authorization", &authorization)], "").status, 200);
+    when(|| json!(get(&one, "/admin/tokens", &ann).status), |status| *status == 401);
 }

@@ -71,7 +71,7 @@ async fn tokens_follow_from_the_log_and_their_uses_from_a_file() {
     let identity = site.start("").await.unwrap();
     assert_eq!(identity.tokens(), listed);
     let [first, found_ann, found_ben] = &*listed else { panic!("three tokens: {listed:?}") };
-    assert_eq!((first.subject.as_str(), first.made_by.as_str()), ("operator", "host"));
+    assert_eq!((first.subject.as_str(), first.made_by.as_str()), ("operator", "kontor"));
     assert_eq!(found_ann.roles, ["auditor", "clerk"].map(Role::from));
     assert_eq!(found_ann.last_used, Some(Time((NOW_S + 102) * 1_000)), "at most once a minute");
     assert_eq!((&found_ann.id, found_ann.made_by.as_str()), (&ann.id, "ada"));

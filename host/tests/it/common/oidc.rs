@@ -1,4 +1,4 @@
-//! An identity provider of another make, oidc-provider-mock for Python, and a person at a browser.
+//! An identity provider of another make, oidc-provider-mock for Python, and a user at a browser.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -17,11 +17,11 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// Starts a provider that knows a person with these claims.
-    pub(crate) fn start(person: &Value) -> Self {
+    /// Starts a provider that knows a user with these claims.
+    pub(crate) fn start(user: &Value) -> Self {
         let mut process = python(&built("oidc"))
             .args(["-m", "oidc_provider_mock", "--port", "0", "--require-nonce", "true"])
-            .args(["--user-claims", &person.to_string()])
+            .args(["--user-claims", &user.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -54,11 +54,11 @@ impl Drop for Provider {
     }
 }
 
-/// Has a person sign in at a host with a browser. Returns what it sees.
+/// Has a user sign in at a host with a browser. Returns what it sees.
 #[track_caller]
-pub(crate) fn sign_in(host: &str, person: &str) -> Value {
+pub(crate) fn sign_in(host: &str, user: &str) -> Value {
     let mut browser = Command::new("python3");
-    let output = browser.args([BROWSER, host, person]).stderr(Stdio::inherit()).output();
+    let output = browser.args([BROWSER, host, user]).stderr(Stdio::inherit()).output();
     let output = output.expect("python3 is needed: it drives the browser");
     assert!(output.status.success(), "the browser (Debian's package chromium) has not signed in");
     serde_json::from_slice(&output.stdout).unwrap()

@@ -1,4 +1,4 @@
-"""A person at a browser: headless Chromium, driven over a pipe, signs in at a host and prints what it sees:
+"""A user at a browser: headless Chromium, driven over a pipe, signs in at a host and prints what it sees:
 
     oidc_browser.py URL USER
 """
@@ -88,7 +88,7 @@ def main():
     url, user = sys.argv[1:]
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not program:
-        sys.exit("chromium is needed: a person signs in with it")
+        sys.exit("chromium is needed: a user signs in with it")
     with tempfile.TemporaryDirectory() as folder:
         browser = Browser(program, folder)
         try:
