@@ -54,6 +54,16 @@
 //! private = false                     # true: also loopback, private and link-local addresses
 //! headers.authorization = { env = "GATEWAY_AUTHORIZATION" } # or { file = "…" }; the component never sees it
 //!
+//! [auth]                              # requests are authenticated
+//! nats_roles = ["clerk"]              # those of requests over NATS without a token
+//!
+//! [[auth.issuers]]                    # whose JWTs are accepted
+//! issuer = "https://id.example/realms/shop"
+//! audience = ["kontor"]
+//! jwks = "https://id.example/realms/shop/protocol/openid-connect/certs" # or a file
+//! algorithms = ["RS256"]
+//! roles = "realm_access.roles"        # the path of the claim
+//!
 //! [nats]
 //! url = "nats://127.0.0.1:4222"       # several with commas; user:password@ or token@ may precede the host
 //! # url_file = "/run/secrets/nats"    # in place of url: a file with it, which keeps a password out of here
@@ -87,7 +97,7 @@ use crate::contract::settings::nearest;
 use crate::contract::{Grants, SecretError, SecretSource};
 use crate::deploy::{PublicKey, RollbackRule};
 use crate::edge::http::{AdminOptions, HttpOptions, TlsFiles};
-use crate::identity::AuthOptions;
+use crate::identity::{AuthOptions, AuthOptionsError};
 use crate::log::{JetStreamOptions, LogEngine};
 use crate::model::Caller;
 use crate::runtime::CALL_WAIT;
@@ -307,6 +317,9 @@ pub enum ConfigError {
     /// The file with the address of the NATS servers.
     #[error(transparent)]
     NatsUrl(#[from] UrlFileError),
+    /// The section `[auth]`.
+    #[error(transparent)]
+    Auth(#[from] AuthOptionsError),
     /// A number of replicas that JetStream does not have.
     #[error("nats.replicas must be 1, 3 or 5")]
     Replicas,
@@ -319,6 +332,15 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Returns the caller of the commands that messages of NATS become.
+    pub(crate) fn nats_caller(&self) -> Caller {
+        let roles = match &self.auth {
+            Some(auth) => auth.nats_roles.clone().into(),
+            None => self.nobody().roles,
+        };
+        Caller { roles, ..Caller::named("nats") }
+    }
+
     /// Returns the caller in the place of one that has not signed in: without `[auth]` it may do everything.
     pub(crate) fn nobody(&self) -> Caller {
         match self.auth {
@@ -380,6 +402,7 @@ impl Config {
         if self.deploy.history_time.is_zero() {
             return Err(ConfigError::HistoryTime);
         }
+        self.auth.iter().try_for_each(AuthOptions::check)?;
         if self.nats.certificate.is_some() != self.nats.key.is_some() {
             return Err(ConfigError::HalfCertificate);
         }

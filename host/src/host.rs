@@ -22,12 +22,12 @@ use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Depl
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
 use crate::edge::http::{CallerLimits, ListenError, Listeners};
 use crate::edge::{self, HostContext, http};
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityDeps, IdentityError};
 use crate::log::{
     self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
 };
 use crate::messaging::{self, Messaging};
-use crate::model::{Caller, Position};
+use crate::model::Position;
 use crate::projection::{ProjectionDeps, Projections, ProjectionsError};
 use crate::query::{Queries, QueryDeps};
 use crate::runtime::{GrantError, HttpClient, Runtime, RuntimeError, system_resolver};
@@ -97,6 +97,9 @@ pub enum HostError {
     /// The sagas.
     #[error(transparent)]
     Sagas(#[from] SagasError),
+    /// The identification of callers.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The connection to NATS.
     #[error(transparent)]
     Nats(#[from] NatsError),
@@ -164,6 +167,7 @@ pub async fn run(
     edge.nodes.leave().await;
     edge.dispatch.close().await;
     edge.projections.close().await;
+    edge.identity.close().await;
     upkeep.abort();
     tracing::info!("everything accepted is done; the host ends");
     Ok(served?)
@@ -262,9 +266,10 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         rules,
     };
     let deployer = Deployer::new(deps, booted.deployments);
+    let identity = Arc::new(identify(config, log.clone()).await?);
     deployer.watch_again();
     let edge = HostContext {
-        identity: Arc::new(Identity::new(config.auth.clone())),
+        identity,
         log,
         registry,
         dispatch,
@@ -353,6 +358,12 @@ fn cluster_connection<'n>(config: &Config, nats: Option<&'n Connection>) -> Opti
     nats.filter(|_| config.log == LogEngine::JetStream)
 }
 
+/// Starts the identification of callers.
+async fn identify(config: &Config, log: Arc<dyn EventLog>) -> Result<Identity, IdentityError> {
+    let (data, auth) = (config.data.clone(), config.auth.clone());
+    Identity::start(IdentityDeps { log, clock: Arc::new(SystemClock), data, auth }).await
+}
+
 /// Joins the cluster of the hosts that share the log.
 async fn join(config: &Config, nats: Option<&Connection>) -> Result<Cluster, HostError> {
     let me = cluster::id_of(&config.data).map_err(HostError::Member)?;
@@ -381,12 +392,11 @@ fn announce(edge: &Arc<HostContext>, name: &str, address: SocketAddr) {
 
 /// Starts the messages from and to NATS.
 fn start_messaging(edge: &HostContext, nats: &Connection, config: &Config) -> Messaging {
-    let nobody = config.nobody();
     Messaging::start(messaging::Deps {
         log: edge.log.clone(),
         registry: edge.registry.clone(),
         commands: edge.dispatch.clone(),
-        caller: Caller { subject: Some("nats".into()), ..nobody },
+        caller: config.nats_caller(),
         connection: nats.clone(),
         replicas: config.nats.replicas,
         cluster: edge.nodes.clone(),

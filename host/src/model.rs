@@ -36,6 +36,9 @@ pub(crate) const SAGA: &str = "saga";
 /// The kind of the stream that holds the deployments.
 pub(crate) const DEPLOYMENT: &str = "deployment";
 
+/// The kind of the streams that hold the tokens of callers.
+pub(crate) const TOKEN: &str = "token";
+
 /// The name of a stream, the events of one aggregate: `order/0199…`. The part before the slash is the kind of
 /// the aggregate, the part after it the id.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]

@@ -117,7 +117,6 @@ impl Sign {
             service: manifest.service.clone(),
             version: manifest.version.clone(),
             digest,
-            settings: Vec::new(),
             permissions,
             expires: Time(now_ms.saturating_add(millis(self.expires))),
         })

@@ -124,6 +124,7 @@ fn values_out_of_their_range_are_named_in_the_error() {
         ("[deploy]\nhistory_time_ms = 0", "deploy.history_time_ms must be at least 1"),
         ("[limits]\nhttp_time_ms = 10_000", "limits.http_time_ms must be below 10000"),
         ("[nats]\ncertificate = 'a.pem'", "nats.certificate and nats.key go together"),
+        ("[auth]\nnats_roles = ['Clerk']", "auth.nats_roles: \"Clerk\" is no role"),
         ("[nats]\nreplicas = 2", "nats.replicas must be 1, 3 or 5"),
         ("log = 'jetstream'", "log = \"jetstream\" needs NATS servers"),
     ];

@@ -99,6 +99,12 @@ problem_codes! {
         /// The token of the request is unknown, expired, revoked or not valid.
         InvalidToken = UNAUTHORIZED, "invalid-token", "Invalid token",
             "Send a token that is valid; `detail` says what is wrong with this one.";
+        /// A browser could not be signed in.
+        SignInFailed = BAD_REQUEST, "sign-in-failed", "Sign-in failed",
+            "Begin again at `/auth/sign-in`; `detail` says what went wrong.";
+        /// The request has the cookie of a session, but not its CSRF token.
+        WrongCsrfToken = FORBIDDEN, "wrong-csrf-token", "Wrong CSRF token",
+            "Send `csrf` of `GET /auth/me` in the header `Kontor-CSRF`.";
         /// The caller has none of the roles that the route is for.
         Forbidden = FORBIDDEN, "forbidden", "Forbidden",
             "Have one of the roles that `detail` names given to the caller.";
@@ -178,6 +184,9 @@ problem_codes! {
         /// Another deployment is in progress; there is only one at a time.
         DeploymentUnderWay = CONFLICT, "deployment-under-way", "Deployment in progress",
             "Try again when it has ended.";
+        /// There are as many valid tokens as there may be.
+        TooManyTokens = CONFLICT, "too-many-tokens", "Too many tokens",
+            "Revoke those that nobody uses; `kontor token list` shows the last use of each.";
         /// No earlier release matches, or its component cannot be loaded any more.
         NothingToRollBack = CONFLICT, "nothing-to-roll-back", "Nothing to roll back to",
             "See `kontor plugins --history` for the releases.";
@@ -211,6 +220,9 @@ problem_codes! {
         /// The host cannot write the components to its data directory. Nothing was deployed.
         ComponentsNotKept = SERVICE_UNAVAILABLE, "components-not-kept", "Components not stored",
             "See the host's log; free the disk, then deploy again.";
+        /// The keys of the issuer of a JWT have never been read, and cannot be read now.
+        IssuerUnavailable = SERVICE_UNAVAILABLE, "issuer-unavailable", "Issuer unavailable",
+            "Repeat after `Retry-After`; operators: see `/readyz`.";
         /// NATS does not answer, so dead letters cannot be read or moved.
         NatsUnavailable = SERVICE_UNAVAILABLE, "nats-unavailable", "NATS unavailable",
             "See that the NATS servers run, then repeat.";

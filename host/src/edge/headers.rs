@@ -17,6 +17,8 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// The name of the operator, which stays in the log.
 pub(super) const ACTOR: &str = "kontor-actor";
+/// The proof that a page of this host sends a request with the cookie of a session.
+pub(super) const CSRF: &str = "kontor-csrf";
 pub(super) const SIGNATURE: &str = "kontor-signature";
 /// The header of HTTP with the idempotency key.
 pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";

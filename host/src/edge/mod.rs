@@ -76,7 +76,12 @@ impl HostContext {
                 .then(|| "the log takes no commands at the moment; queries are answered".to_owned()),
         };
         let messaging = self.messaging.as_ref().map(Messaging::warnings).unwrap_or_default();
-        log.into_iter().chain(messaging).chain(self.nodes.warning()).chain(self.deployer.warnings()).collect()
+        log.into_iter()
+            .chain(messaging)
+            .chain(self.nodes.warning())
+            .chain(self.deployer.warnings())
+            .chain(self.identity.warnings())
+            .collect()
     }
 }
 

@@ -22,6 +22,7 @@ mod fresh;
 mod full_disk;
 mod gateway;
 mod hosts;
+mod identity;
 mod killed;
 mod large_events;
 mod lifecycle;

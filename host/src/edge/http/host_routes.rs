@@ -3,18 +3,21 @@
 use std::sync::LazyLock;
 
 use super::route::HostRoute;
-use super::{dead_letters, events, openapi, ops, plugins, problems, projections, sagas, streams};
+use super::{
+    dead_letters, events, openapi, ops, plugins, problems, projections, sagas, sign_in, streams, tokens,
+};
 use crate::contract::ReservedRoute;
 
 /// Returns the rows of one file.
 pub(super) type Rows = fn() -> Vec<HostRoute>;
 
 /// The sections of the reference with the rows in them.
-pub(super) const SECTIONS: [(&str, &[Rows]); 3] = [
+pub(super) const SECTIONS: [(&str, &[Rows]); 4] = [
     (
         "The API",
         &[ops::api_routes, openapi::routes, problems::routes, events::routes, streams::routes, sagas::routes],
     ),
+    ("Signing in", &[sign_in::routes]),
     ("Health", &[ops::health_routes]),
     (
         "Operators",
@@ -24,6 +27,7 @@ pub(super) const SECTIONS: [(&str, &[Rows]); 3] = [
             projections::routes,
             ops::cluster_routes,
             dead_letters::routes,
+            tokens::routes,
         ],
     ),
 ];

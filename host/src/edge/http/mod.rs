@@ -26,8 +26,10 @@ mod refusal;
 mod route;
 mod sagas;
 mod server;
+mod sign_in;
 mod streams;
 mod tls;
+mod tokens;
 mod upload;
 
 use std::borrow::Cow;
@@ -255,7 +257,14 @@ impl HttpServer {
         let signing_in = client.filter(|_| authorization.is_some());
         signing_in.map_or(Ok(()), |client| callers.check_sign_in(client))?;
         let proven = client.and_then(Peer::proven);
-        let evidence = Evidence { authorization, peer: proven.as_ref() };
+        let cookies = parts.headers.get_all(header::COOKIE).iter();
+        let evidence = Evidence {
+            authorization,
+            cookies: cookies.filter_map(|value| value.to_str().ok()).collect(),
+            csrf: parts.headers.get(headers::CSRF).and_then(|value| value.to_str().ok()),
+            has_effect: !parts.method.is_safe(),
+            peer: proven.as_ref(),
+        };
         let identified = self.host.identity.caller(evidence).await;
         if let (Err(_), Some(client)) = (&identified, signing_in) {
             callers.note_failed_sign_in(client);

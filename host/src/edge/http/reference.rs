@@ -8,8 +8,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::header_docs::{
-    Header, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, KONTOR_ACTOR, KONTOR_POSITION, KONTOR_SIGNATURE,
-    LAST_EVENT_ID, PREFER,
+    AUTHORIZATION, Header, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, KONTOR_ACTOR, KONTOR_CSRF,
+    KONTOR_POSITION, KONTOR_SIGNATURE, LAST_EVENT_ID, PREFER,
 };
 use super::host_routes::{self, SECTIONS};
 use super::route::{HostRoute, JSON};
@@ -27,7 +27,9 @@ This page is generated from the rows in `host/src/edge/http/` by `cargo xtask bl
 ";
 
 /// The headers with the kinds of requests that they are sent with.
-const HEADERS: [(Header, &str); 10] = [
+const HEADERS: [(Header, &str); 12] = [
+    (AUTHORIZATION, "all"),
+    (KONTOR_CSRF, "requests of browsers"),
     (IDEMPOTENCY_KEY, "commands"),
     (IF_MATCH, "commands"),
     (PREFER, "commands, queries, acts on sagas"),

@@ -275,6 +275,11 @@ impl<Q, B> Request<Q, B> {
         &self.head.caller
     }
 
+    /// Returns the text behind the question mark, for a route whose parameters others choose.
+    pub(super) fn query_string(&self) -> Option<&str> {
+        self.head.query.as_deref()
+    }
+
     /// Returns the caller of an act, which always has a name in the log. Callers that have not signed in name
     /// themselves in `Kontor-Actor`.
     pub(super) fn actor(&self) -> Caller {

@@ -62,7 +62,11 @@ async fn execute_or_query(
         return Err(Problem::too_large("The message", limit));
     }
     let headers = headers_of(message)?;
-    let evidence = Evidence { authorization: headers::authorization(&headers)?, peer: Some(&Peer::Nats) };
+    let evidence = Evidence {
+        authorization: headers::authorization(&headers)?,
+        peer: Some(&Peer::Nats),
+        ..Evidence::default()
+    };
     let caller = edge.identity.caller(evidence).await?;
     let caller = Caller { on_behalf_of: headers::actor(&headers)?.map(Actor::from), ..caller };
     let wait = headers::prefer_wait(&headers, edge.limits.wait);

@@ -9,6 +9,7 @@ pub(crate) mod http;
 pub(crate) mod link;
 pub(crate) mod nats;
 pub(crate) mod nodes;
+pub(crate) mod oidc;
 pub(crate) mod report;
 pub(crate) mod shop;
 pub(crate) mod traffic;
