@@ -222,9 +222,8 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     components.keep_releases(booted.deployments.digests().collect());
 
     let states = Arc::new(StateCache::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
-    let read_models =
-        ProjectionDeps { log: log.clone(), components: components.clone(), clock: clock.clone() };
-    let projections = Arc::new(Projections::start(&config.data, read_models).await?);
+    let deps = ProjectionDeps { log: log.clone(), components: components.clone(), clock: clock.clone() };
+    let projections = Arc::new(Projections::start(&config.data, deps).await?);
     let query_deps = {
         let (states, registry, projections) = (states.clone(), registry.clone(), projections.clone());
         QueryDeps { states, registry, projections, log: log.clone(), clock: clock.clone() }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -199,27 +200,35 @@ struct Machine {
 impl Machine {
     /// Connects it. `None`: this needs the rights of root.
     fn connect() -> Option<Self> {
-        let id = std::process::id();
-        let name = format!("kontor-{id}");
-        let (link, there) = (format!("kt{id}a"), format!("kt{id}b"));
-        // A network of two addresses for each process (RFC 2544, benchmarks).
-        let network = format!("198.18.{}", id % 250);
-        let here = format!("{network}.1");
-        let machine = Self { name: name.clone(), here: here.clone() };
-        let commands = [
-            format!("netns add {name}"),
+        static MACHINES: AtomicU32 = AtomicU32::new(0);
+        // Processes that run at the same time have numbers that are not far apart.
+        let id = (std::process::id() * 8 + MACHINES.fetch_add(1, Ordering::Relaxed)) % (1 << 14);
+        let mut machine = Self { name: format!("kontor-{id}"), here: String::new() };
+        if !ip(&format!("netns add {}", machine.name)) {
+            return None;
+        }
+        let (link, there) = (format!("k{id}a"), format!("k{id}b"));
+        // A network of four addresses for each machine, of those for benchmarks (RFC 2544).
+        let address = |last: u32| format!("198.18.{}.{}", id / 64, id % 64 * 4 + last);
+        let (here, name) = (address(1), machine.name.clone());
+        for command in [
             format!("link add {link} type veth peer name {there} netns {name}"),
             format!("addr add {here}/30 dev {link}"),
             format!("link set {link} up"),
-            format!("-n {name} addr add {network}.2/30 dev {there}"),
+            format!("-n {name} addr add {}/30 dev {there}", address(2)),
             format!("-n {name} link set {there} up"),
-        ];
-        let done = |command: &String| {
-            let run = Command::new("ip").args(command.split(' ')).output();
-            run.is_ok_and(|run| run.status.success())
-        };
-        commands.iter().all(done).then_some(machine)
+        ] {
+            assert!(ip(&command), "ip {command}");
+        }
+        machine.here = here;
+        Some(machine)
     }
+}
+
+/// Runs the program `ip`. Returns if it has succeeded.
+fn ip(arguments: &str) -> bool {
+    let run = Command::new("ip").args(arguments.split(' ')).output();
+    run.is_ok_and(|run| run.status.success())
 }
 
 impl Drop for Machine {

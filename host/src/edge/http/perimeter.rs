@@ -73,17 +73,12 @@ impl HttpOptions {
             return Err(Problem::new(ProblemCode::TlsRequired, detail));
         }
         let forwarded = if trusted { self.forwarded(&parts.headers)? } else { Forwarded::default() };
+        // Checked behind a proxy too: a page whose name resolves to this machine can send any other header.
+        let named = self.own(authority(parts)?, &peer)?;
         let authority = match forwarded.host {
-            Some(host) => parse(host.as_bytes())?,
-            None => authority(parts)?,
+            Some(host) => self.own(parse(host.as_bytes())?, &peer)?,
+            None => named,
         };
-        if !self.names_this_host(authority.host(), &peer) {
-            let detail = format!(
-                "This host is not {}. Its operator can add a name to http.hosts.",
-                authority.host().escape_debug()
-            );
-            return Err(Problem::new(ProblemCode::UnknownHost, detail));
-        }
         let peer = match forwarded {
             // The certificate, if any, is that of the proxy.
             Forwarded { address: address @ Some(_), .. } => Peer { address, identity: None, ..peer },
@@ -120,6 +115,16 @@ impl HttpOptions {
             host: values(FORWARDED_HOST).next(),
             secure: values(FORWARDED_PROTO).next().map(|scheme| scheme.eq_ignore_ascii_case("https")),
         })
+    }
+
+    /// Returns an authority that names this host. Fails if it names another one.
+    fn own(&self, authority: Authority, peer: &Peer) -> Result<Authority, Problem> {
+        if self.names_this_host(authority.host(), peer) {
+            return Ok(authority);
+        }
+        let host = authority.host().escape_debug();
+        let detail = format!("This host is not {host}. Its operator can add a name to http.hosts.");
+        Err(Problem::new(ProblemCode::UnknownHost, detail))
     }
 
     /// Returns if a host without its port is this one. An address cannot be rebound, so that of the

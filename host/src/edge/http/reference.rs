@@ -23,6 +23,9 @@ in `GET /openapi.json` and on the page at `/`.
 Bodies are JSON. Errors are [problems](problems.md). A list is `{\"items\": […], \"next\": …}`; `next` is the
 value of `after` for the next page, or `null`.
 
+The routes below `/admin/`, `/metrics`, `/events` and `/streams` are for operators: where `admin.listen` is
+set, only that address answers them.
+
 This page is generated from the rows in `host/src/edge/http/` by `cargo xtask bless`.
 ";
 

@@ -156,19 +156,36 @@ async fn answer_all(
     server: Arc<HttpServer>,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let builder = builder(protocol, &server.host.limits);
-    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+    let limits = server.host.limits.clone();
+    let builder = builder(protocol, &limits);
+    let (request, requests) = watch::channel(());
+    let service = service_fn(move |received: hyper::Request<hyper::body::Incoming>| {
+        request.send_replace(());
         let (server, peer) = (server.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(server.answer(request.map(Body::new), peer).await) }
+        async move { Ok::<_, Infallible>(server.answer(received.map(Body::new), peer).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let end = async {
+        tokio::select! {
+            () = stopped(stopping) => {}
+            // HTTP/1.1 has the time limit of a head.
+            () = idle(requests, limits.header_read), if protocol == Protocol::Http2 => {}
+        }
+    };
     tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stopped(stopping) => {
+        () = end => {
+            // Requests in flight are answered first.
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     }
+}
+
+/// Resolves when no request has begun for the whole of `limit`.
+async fn idle(mut requests: watch::Receiver<()>, limit: Duration) {
+    // Err: the service is gone, and the connection with it.
+    while let Ok(Ok(())) = tokio::time::timeout(limit, requests.changed()).await {}
 }
 
 /// Returns the settings of a connection. The protocol is known before the first byte of HTTP, so none waits
@@ -186,5 +203,23 @@ fn builder(protocol: Protocol, limits: &HttpLimits) -> Builder<TokioExecutor> {
     match protocol {
         Protocol::Http1 => builder.http1_only(),
         Protocol::Http2 => builder.http2_only(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_no_request_begins_for_the_limit() {
+        const LIMIT: Duration = Duration::from_secs(75);
+        let (request, requests) = watch::channel(());
+        let mut idle = pin!(idle(requests, LIMIT));
+        for _ in 0..3 {
+            let almost = LIMIT - Duration::from_secs(1);
+            assert!(tokio::time::timeout(almost, idle.as_mut()).await.is_err());
+            request.send_replace(());
+        }
+        assert!(tokio::time::timeout(LIMIT + Duration::from_secs(1), idle).await.is_ok());
     }
 }
