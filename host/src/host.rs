@@ -265,10 +265,9 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         rules,
     };
     let deployer = Deployer::new(deps, booted.deployments);
-    let identity = Arc::new(identify(config, log.clone()).await?);
     deployer.watch_again();
     let edge = HostContext {
-        identity,
+        identity: Arc::new(identify(config, log.clone()).await?),
         log,
         registry,
         dispatch,

@@ -1,4 +1,4 @@
-//! An identity provider of another project, for the tests of signing in.
+//! An identity provider of another project and a browser, for the tests of signing in.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,16 @@ use crate::cargo::Workspace;
 use crate::nats;
 
 const PROVIDER: &str = "oidc-provider-mock==0.3.4";
+/// The names of the browser, as `oidc_browser.py` looks for it.
+const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// Installs the provider with what it needs, unless it is there.
+/// Installs the provider with what it needs, unless it is there. Fails without a browser.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = std::env::split_paths(&path);
+    if !folders.any(|folder| BROWSERS.iter().any(|name| folder.join(name).is_file())) {
+        return Err("a browser is missing, with which a test signs in: apt-get install chromium".into());
+    }
     let folder: PathBuf = workspace.target.join("oidc");
     match folder.join("oidc_provider_mock/__init__.py").exists() {
         true => Ok(()),

@@ -123,6 +123,7 @@ impl From<SignInError> for Problem {
         let detail = format!("Nobody is signed in: {error}.");
         match &error {
             SignInError::NotConfigured => Self::not_found(format!("{error}.")),
+            SignInError::Busy => Self::busy(),
             SignInError::Away(source) => {
                 let text = Chain(&**source).to_string();
                 Self::new(ProblemCode::IssuerUnavailable, detail).with_log_text(text)

@@ -13,7 +13,7 @@ use oauth2::{
 };
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::NotIdentified;
 use super::issuer::Issuer;
@@ -31,6 +31,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: u64 = 256 << 10;
 /// The longest time between the two halves of a sign-in, in seconds: who types a password may look for it.
 const SIGN_IN_S: u64 = 600;
+/// The largest number of codes that are exchanged at one time. Each takes a thread until the issuer answers.
+const MAX_EXCHANGES: usize = 32;
 /// The longest path to return to. It is in a cookie, and a browser takes 4 KiB of one.
 const MAX_BACK: usize = 1_024;
 
@@ -41,6 +43,7 @@ pub(super) struct Oidc {
     secret: Option<ClientSecret>,
     cookies: Cookies,
     clock: SharedClock,
+    exchanges: Semaphore,
     /// Read from the issuer when the first browser signs in.
     endpoints: OnceCell<Endpoints>,
 }
@@ -75,6 +78,9 @@ pub enum SignInError {
     /// The browser comes back without having been sent, or too late.
     #[error("this sign-in was not begun in this browser, or more than ten minutes ago; begin again")]
     NotBegun,
+    /// As many browsers sign in as the host takes at one time.
+    #[error("as many browsers sign in as the host takes at one time")]
+    Busy,
     /// The issuer has refused.
     #[error("the issuer has refused: {0}")]
     Refused(String),
@@ -146,7 +152,8 @@ impl Oidc {
         cookies: Cookies,
         clock: SharedClock,
     ) -> Self {
-        Self { options, issuer, secret, cookies, clock, endpoints: OnceCell::new() }
+        let exchanges = Semaphore::new(MAX_EXCHANGES);
+        Self { options, issuer, secret, cookies, clock, exchanges, endpoints: OnceCell::new() }
     }
 
     /// Begins a sign-in. `back`: the path to return to.
@@ -188,6 +195,7 @@ impl Oidc {
             let request = client.exchange_code(AuthorizationCode::new(code)).set_pkce_verifier(verifier);
             request.request(&send)
         };
+        let _permit = self.exchanges.try_acquire().map_err(|_| SignInError::Busy)?;
         // ureq blocks its thread.
         let answer = tokio::task::spawn_blocking(exchange).await?.map_err(|error| match error {
             oauth2::RequestTokenError::ServerResponse(error) => SignInError::Refused(error.to_string()),

@@ -2,6 +2,7 @@
 
 mod garbage;
 mod jwt;
+mod oidc;
 mod peers;
 mod signer;
 mod token_life;
