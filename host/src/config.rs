@@ -10,6 +10,20 @@
 //! name = "shop-1"                     # the host's name in its cluster; default: the machine's name
 //! log = "jetstream"                   # for several hosts; the default "embedded" is for one
 //!
+//! [http]
+//! hosts = ["shop.example"]            # the names by which clients call the host, beside localhost
+//! origins = ["https://app.example"]   # the pages elsewhere that may call it
+//! trusted_proxies = ["10.0.0.0/8"]    # the proxies that end TLS and say who their client is
+//!
+//! [tls]                               # files in PEM, loaded again when they change
+//! certificate = "shop.pem"
+//! key = "shop.key"
+//! client_ca = "tills.pem"             # the authorities whose client certificates are accepted
+//!
+//! [admin]
+//! listen = "127.0.0.1:7071"           # the only address that answers the routes of operators
+//! socket = "kontor-data/kontor.sock"  # a Unix socket for the user of the host
+//!
 //! [limits]
 //! call_time_ms = 500
 //!
@@ -40,8 +54,19 @@
 //! private = false                     # true: also loopback, private and link-local addresses
 //! headers.authorization = { env = "GATEWAY_AUTHORIZATION" } # or { file = "…" }; the component never sees it
 //!
+//! [auth]                              # requests are authenticated
+//! nats_roles = ["clerk"]              # those of requests over NATS without a token
+//!
+//! [[auth.issuers]]                    # whose JWTs are accepted
+//! issuer = "https://id.example/realms/shop"
+//! audience = ["kontor"]
+//! jwks = "https://id.example/realms/shop/protocol/openid-connect/certs" # or a file
+//! algorithms = ["RS256"]
+//! roles = "realm_access.roles"        # the path of the claim
+//!
 //! [nats]
 //! url = "nats://127.0.0.1:4222"       # several with commas; user:password@ or token@ may precede the host
+//! # url_file = "/run/secrets/nats"    # in place of url: a file with it, which keeps a password out of here
 //! ca = "ca.pem"                       # for TLS; also certificate and key, if the servers ask for them
 //! replicas = 3                        # the number of servers that keep each stream
 //!
@@ -53,6 +78,7 @@
 //! ```
 
 mod limits;
+mod listen;
 mod names;
 mod paths;
 
@@ -66,16 +92,20 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::clock::milliseconds;
-use crate::cluster::{Nats, NatsUrl};
+use crate::cluster::{Nats, NatsUrl, UrlFileError};
 use crate::contract::settings::nearest;
 use crate::contract::{Grants, SecretError, SecretSource};
 use crate::deploy::{PublicKey, RollbackRule};
+use crate::edge::http::{AdminOptions, HttpOptions, TlsFiles};
+use crate::identity::{AuthOptions, AuthOptionsError};
 use crate::log::{JetStreamOptions, LogEngine};
+use crate::model::Caller;
 use crate::runtime::CALL_WAIT;
 use crate::saga::Retries;
 use crate::telemetry::LogFormat;
 
 pub use self::limits::Limits;
+pub use self::listen::Missing;
 
 /// The configuration file in the working directory, which is read if it exists and `--config` names no other.
 pub const DEFAULT_FILE: &str = "kontor.toml";
@@ -88,8 +118,15 @@ const MIN_SILENCE: Duration = Duration::from_secs(1);
 pub struct Config {
     /// The name of this host among the members of a cluster.
     pub name: String,
-    /// The address to listen on; only loopback, see [`Config::check`]. Port 0 takes any free port.
+    /// The address to listen on. One that other machines can reach needs TLS and authentication. Port 0 takes
+    /// any free port.
     pub listen: SocketAddr,
+    /// The section `[http]`: the names of the host, and those who may call it for others.
+    pub http: HttpOptions,
+    /// The section `[tls]`: the certificate of the host.
+    pub tls: Option<TlsFiles>,
+    /// The section `[admin]`: the listeners of the operators.
+    pub admin: AdminOptions,
     /// The directory of the log, the read databases, and everything that can be rebuilt from the log.
     pub data: PathBuf,
     /// The directory of the components to run: every `*.wasm` in it.
@@ -102,6 +139,8 @@ pub struct Config {
     pub retries: Retries,
     /// The section `[deploy]`.
     pub deploy: Deploy,
+    /// The section `[auth]`. None: requests are not authenticated.
+    pub auth: Option<AuthOptions>,
     /// The sections `[services.<name>]`: keys and values of `config.get`, by service.
     pub services: BTreeMap<String, BTreeMap<String, Value>>,
     /// The sections `[secrets.<name>]`: further keys of `config.get`, by service, with the source of each
@@ -135,12 +174,16 @@ impl Default for Config {
         Self {
             name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            http: HttpOptions::default(),
+            tls: None,
+            admin: AdminOptions::default(),
             data: PathBuf::from("kontor-data"),
             plugins: PathBuf::from("plugins"),
             log_format: LogFormat::default(),
             limits: Limits::default(),
             retries: Retries::default(),
             deploy: Deploy::default(),
+            auth: None,
             services: BTreeMap::new(),
             secrets: BTreeMap::new(),
             grants: BTreeMap::new(),
@@ -170,7 +213,7 @@ pub struct Overrides {
     /// The settings that the commands without a host have too.
     #[command(flatten)]
     pub place: Place,
-    /// The address to listen on, loopback only [default: 127.0.0.1:7070]
+    /// The address to listen on; any but loopback needs [tls] and [auth] [default: 127.0.0.1:7070]
     #[arg(long, env = "KONTOR_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
     /// The directory of the components to run [default: plugins]
@@ -217,6 +260,14 @@ pub enum ConfigError {
         /// The cause.
         source: Box<toml::de::Error>,
     },
+    /// Other machines can reach the address, and something that protects the host is missing.
+    #[error("listening on {address} is refused, because other machines can reach it; {missing}")]
+    Unprotected {
+        /// The address.
+        address: SocketAddr,
+        /// The sections to write.
+        missing: Missing,
+    },
     /// Names that nothing has, or values that do not fit.
     #[error("the configuration does not fit the services: {}", .0.join("; "))]
     Names(Vec<String>),
@@ -248,12 +299,6 @@ pub enum ConfigError {
         /// The key.
         key: String,
     },
-    /// The address is not a loopback address.
-    #[error(
-        "listening on {0} is refused: there is no authentication yet, so only programs on this machine may \
-         reach the host; use a loopback address such as 127.0.0.1:7070"
-    )]
-    NotLoopback(SocketAddr),
     /// A limit that would let nothing through.
     #[error("limits.{0} must be at least 1")]
     ZeroLimit(&'static str),
@@ -269,6 +314,12 @@ pub enum ConfigError {
     /// A certificate without its key, or a key without its certificate.
     #[error("nats.certificate and nats.key go together: one of them is missing")]
     HalfCertificate,
+    /// The file with the address of the NATS servers.
+    #[error(transparent)]
+    NatsUrl(#[from] UrlFileError),
+    /// The section `[auth]`.
+    #[error(transparent)]
+    Auth(#[from] AuthOptionsError),
     /// A number of replicas that JetStream does not have.
     #[error("nats.replicas must be 1, 3 or 5")]
     Replicas,
@@ -281,6 +332,23 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Returns the caller of the commands that messages of NATS become.
+    pub(crate) fn nats_caller(&self) -> Caller {
+        let roles = match &self.auth {
+            Some(auth) => auth.nats_roles.clone().into(),
+            None => self.nobody().roles,
+        };
+        Caller { roles, ..Caller::named("nats") }
+    }
+
+    /// Returns the caller in the place of one that has not signed in: without `[auth]` it may do everything.
+    pub(crate) fn nobody(&self) -> Caller {
+        match self.auth {
+            Some(_) => Caller::default(),
+            None => Caller::unauthenticated_operator(),
+        }
+    }
+
     /// Returns the defaults, overridden by the file and then by `overrides`. Fails if a value is not valid.
     pub fn load(overrides: Overrides) -> Result<Self, ConfigError> {
         let mut config = match &overrides.place.config {
@@ -288,6 +356,7 @@ impl Config {
             None if Path::new(DEFAULT_FILE).exists() => Self::read(Path::new(DEFAULT_FILE))?,
             None => Self::default(),
         };
+        config.nats.read_url_file()?;
         config.apply(overrides);
         config.check()?;
         Ok(config)
@@ -326,15 +395,14 @@ impl Config {
 
     /// Checks that a host can run with this configuration.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.listen.ip().is_loopback() {
-            return Err(ConfigError::NotLoopback(self.listen));
-        }
+        self.check_listeners()?;
         if let Some(name) = self.retries.without_attempts() {
             return Err(ConfigError::NoAttempt(name.to_owned()));
         }
         if self.deploy.history_time.is_zero() {
             return Err(ConfigError::HistoryTime);
         }
+        self.auth.iter().try_for_each(AuthOptions::check)?;
         if self.nats.certificate.is_some() != self.nats.key.is_some() {
             return Err(ConfigError::HalfCertificate);
         }

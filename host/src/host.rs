@@ -1,5 +1,7 @@
 //! Wires the parts of a host, runs them, and shuts them down from the outside in.
 
+mod files;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -19,7 +20,9 @@ use crate::config::{Config, ConfigError};
 use crate::contract::{Findings, RouteError};
 use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer};
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
+use crate::edge::http::{CallerLimits, ListenError, Listeners};
 use crate::edge::{self, HostContext, http};
+use crate::identity::{Identity, IdentityDeps, IdentityError};
 use crate::log::{
     self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
 };
@@ -31,6 +34,8 @@ use crate::runtime::{GrantError, HttpClient, Runtime, RuntimeError, system_resol
 use crate::saga::{Deps, Sagas, SagasError};
 use crate::telemetry::{self, TelemetryError};
 
+pub use self::files::keep_files_private;
+
 /// The time between two condensations of the metrics' histograms: a few seconds of observations are small.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -38,6 +43,10 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 pub struct Started {
     /// The address that it listens on, with the port that it got.
     pub address: SocketAddr,
+    /// True if its clients speak TLS.
+    pub is_secure: bool,
+    /// The address of the operators' listener, if there is one.
+    pub admin: Option<SocketAddr>,
     /// The services that run.
     pub deployed: Arc<Deployed>,
     /// Their deployments: the time and the actor of each.
@@ -88,20 +97,18 @@ pub enum HostError {
     /// The sagas.
     #[error(transparent)]
     Sagas(#[from] SagasError),
+    /// The identification of callers.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The connection to NATS.
     #[error(transparent)]
     Nats(#[from] NatsError),
     /// The subjects of the services in NATS.
     #[error("cannot subscribe to NATS")]
     Subscribe(#[from] async_nats::SubscribeError),
-    /// The address to listen on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address of the configuration.
-        address: SocketAddr,
-        /// The cause.
-        source: io::Error,
-    },
+    /// The sockets to listen on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 /// Runs a host until `shutdown` resolves and everything in progress has ended. Calls `started` once, as soon
@@ -115,12 +122,10 @@ pub async fn run(
     let storage = Storage::open(&config).await?;
     let nats = storage.nats.clone();
     let Wired { edge, differing, boot_position } = wire(&config, metrics.clone(), storage).await?;
-    let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, config.nats.replicas));
+    let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, &config));
     let edge = Arc::new(HostContext { messaging, ..edge });
     let following = edge.nodes.me().map(|_| tokio::spawn(edge.deployer.clone().follow(boot_position)));
-    let listening = |source| HostError::Listen { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
-    let address = listener.local_addr().map_err(listening)?;
+    let listeners = Listeners::open(config.listen_options()).await?;
     let upkeep = spawn_upkeep(metrics);
     let (stop, stopping) = watch::channel(false);
     let over_nats = match &nats {
@@ -130,9 +135,11 @@ pub async fn run(
         }
         None => None,
     };
-    announce(&edge, &config.name, address);
+    announce(&edge, &config.name, listeners.address);
     started(Started {
-        address,
+        address: listeners.address,
+        is_secure: listeners.is_secure(),
+        admin: listeners.admin,
         deployed: edge.registry.current(),
         running: edge.deployer.running(),
         differing,
@@ -142,7 +149,7 @@ pub async fn run(
         shutdown.await;
         stop.send_replace(true);
     };
-    let served = http::serve(listener, edge.clone(), shutdown).await;
+    let served = http::serve(listeners, edge.clone(), shutdown).await;
 
     // From the outside in: each part ends once nothing feeds it any more.
     if let Some(over_nats) = over_nats {
@@ -160,6 +167,7 @@ pub async fn run(
     edge.nodes.leave().await;
     edge.dispatch.close().await;
     edge.projections.close().await;
+    edge.identity.close().await;
     upkeep.abort();
     tracing::info!("everything accepted is done; the host ends");
     Ok(served?)
@@ -214,9 +222,8 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     components.keep_releases(booted.deployments.digests().collect());
 
     let states = Arc::new(StateCache::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
-    let read_models =
-        ProjectionDeps { log: log.clone(), components: components.clone(), clock: clock.clone() };
-    let projections = Arc::new(Projections::start(&config.data, read_models).await?);
+    let deps = ProjectionDeps { log: log.clone(), components: components.clone(), clock: clock.clone() };
+    let projections = Arc::new(Projections::start(&config.data, deps).await?);
     let query_deps = {
         let (states, registry, projections) = (states.clone(), registry.clone(), projections.clone());
         QueryDeps { states, registry, projections, log: log.clone(), clock: clock.clone() }
@@ -240,6 +247,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         components: components.clone(),
         clock: clock.clone(),
         retries: config.retries.clone(),
+        nobody: config.nobody(),
         cluster: nodes.clone(),
     };
     let sagas = Arc::new(Sagas::start(&config.data, deps).await?);
@@ -257,8 +265,10 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         rules,
     };
     let deployer = Deployer::new(deps, booted.deployments);
+    let identity = Arc::new(identify(config, log.clone()).await?);
     deployer.watch_again();
     let edge = HostContext {
+        identity,
         log,
         registry,
         dispatch,
@@ -270,6 +280,8 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         nodes,
         metrics,
         limits: config.http_limits(),
+        perimeter: config.http.clone(),
+        callers: CallerLimits::new(config.caller_rate()),
     };
     Ok(Wired { edge, differing: booted.differing, boot_position })
 }
@@ -297,6 +309,7 @@ pub struct Storage {
 impl Storage {
     /// Opens the configured log and the store of components.
     pub async fn open(config: &Config) -> Result<Self, HostError> {
+        files::close_to_others(&config.data);
         let nats = Connection::open(&config.nats).await?;
         let place = match (config.log, &nats) {
             (LogEngine::Embedded, _) => LogPlace::Embedded,
@@ -332,7 +345,7 @@ pub async fn catch_up(config: &Config) -> Result<(), HostError> {
         Err(error) if locked(&error) => return Ok(()),
         storage => storage?,
     };
-    for digest in Deployments::load(&*log).await.map_err(BootError::from)?.digests() {
+    for digest in Deployments::load(&*log).await.map_err(BootError::from)?.0.digests() {
         // None: the component is lost. A host that needs it reports that.
         store.fetch(digest).await.map_err(HostError::Store)?;
     }
@@ -342,6 +355,12 @@ pub async fn catch_up(config: &Config) -> Result<(), HostError> {
 /// Returns the NATS connection for cluster traffic, or `None` if this host runs alone.
 fn cluster_connection<'n>(config: &Config, nats: Option<&'n Connection>) -> Option<&'n Connection> {
     nats.filter(|_| config.log == LogEngine::JetStream)
+}
+
+/// Starts the identification of callers.
+async fn identify(config: &Config, log: Arc<dyn EventLog>) -> Result<Identity, IdentityError> {
+    let (data, auth) = (config.data.clone(), config.auth.clone());
+    Identity::start(IdentityDeps { log, clock: Arc::new(SystemClock), data, auth }).await
 }
 
 /// Joins the cluster of the hosts that share the log.
@@ -371,13 +390,14 @@ fn announce(edge: &Arc<HostContext>, name: &str, address: SocketAddr) {
 }
 
 /// Starts the messages from and to NATS.
-fn start_messaging(edge: &HostContext, nats: &Connection, replicas: usize) -> Messaging {
+fn start_messaging(edge: &HostContext, nats: &Connection, config: &Config) -> Messaging {
     Messaging::start(messaging::Deps {
         log: edge.log.clone(),
         registry: edge.registry.clone(),
         commands: edge.dispatch.clone(),
+        caller: config.nats_caller(),
         connection: nats.clone(),
-        replicas,
+        replicas: config.nats.replicas,
         cluster: edge.nodes.clone(),
     })
 }

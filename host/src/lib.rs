@@ -14,6 +14,7 @@
 //! - [`api`]: the wire types of the host's own routes.
 //! - [`messaging`]: events published to NATS, messages of NATS as commands, dead letters.
 //! - [`backup`]: export and import of the log.
+//! - [`identity`]: the callers of requests: tokens, issuers, certificates.
 //! - [`deploy`]: gates, swaps and rollbacks of components.
 //! - [`saga`]: journals, runs, retries, undos and timers.
 //! - [`query`]: queries, with the position that they must see.
@@ -44,6 +45,7 @@ pub mod deployed;
 pub mod edge;
 pub mod error;
 pub mod host;
+pub mod identity;
 pub mod log;
 pub mod messaging;
 pub mod model;

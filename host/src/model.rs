@@ -36,6 +36,9 @@ pub(crate) const SAGA: &str = "saga";
 /// The kind of the stream that holds the deployments.
 pub(crate) const DEPLOYMENT: &str = "deployment";
 
+/// The kind of the streams that hold the tokens of callers.
+pub(crate) const TOKEN: &str = "token";
+
 /// The name of a stream, the events of one aggregate: `order/0199…`. The part before the slash is the kind of
 /// the aggregate, the part after it the id.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
@@ -133,6 +136,23 @@ impl CommandId {
     /// log's index compact), otherwise a UUID made from its hash.
     pub fn from_key(key: &str) -> Self {
         let id = Uuid::try_parse(key).unwrap_or_else(|_| hashed_uuid(&[key.as_bytes()]));
+        Self(id.to_string().into())
+    }
+
+    /// Returns the id for an idempotency key of a caller. Each subject has its own keys, so that none can
+    /// learn or take the answer to another one's command.
+    pub fn from_key_of(caller: &Caller, key: &str) -> Self {
+        let Some(subject) = &caller.subject else { return Self::from_key(key) };
+        let parts = [subject.as_str(), key].map(str::as_bytes);
+        let time = Uuid::try_parse(key).ok().and_then(|key| key.get_timestamp());
+        let id = match time.map(|time| time.to_unix()) {
+            // Ids in the order of time keep the log's index compact.
+            Some((seconds, nanos)) => {
+                let millis = seconds * 1000 + u64::from(nanos / 1_000_000);
+                uuid::Builder::from_unix_timestamp_millis(millis, &hash_prefix(&parts)).into_uuid()
+            }
+            None => hashed_uuid(&parts),
+        };
         Self(id.to_string().into())
     }
 
@@ -244,8 +264,48 @@ pub struct Meta {
     pub digest: Option<Digest>,
     /// The time of the command, in milliseconds since 1970-01-01 UTC.
     pub time_ms: u64,
-    /// The actor who sent the command.
+    /// The subject of the caller that sent the command, or that started the saga which sent it.
     pub actor: Actor,
+    /// The roles of the subject.
+    #[serde(default, skip_serializing_if = "no_roles")]
+    pub roles: Arc<[Role]>,
+    /// See [`Caller::on_behalf_of`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<Actor>,
+    /// See [`Caller::via`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Actor>,
+}
+
+fn no_roles(roles: &Arc<[Role]>) -> bool {
+    roles.is_empty()
+}
+
+/// Returns otherwise empty metadata with the caller. The roles of a caller that has not signed in follow from
+/// the host's configuration, so they are left out.
+impl From<&Caller> for Meta {
+    fn from(caller: &Caller) -> Self {
+        Self {
+            actor: caller.actor(),
+            roles: caller.subject.as_ref().map(|_| caller.roles.clone()).unwrap_or_default(),
+            on_behalf_of: caller.on_behalf_of.clone(),
+            via: caller.via.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+impl Meta {
+    /// Returns the caller that sent the command, or `nobody` if it had not signed in.
+    pub fn caller(&self, nobody: &Caller) -> Caller {
+        let (on_behalf_of, via) = (self.on_behalf_of.clone(), self.via.clone());
+        match self.actor == ANONYMOUS {
+            true => Caller { on_behalf_of, via, ..nobody.clone() },
+            false => {
+                Caller { subject: Some(self.actor.clone()), roles: self.roles.clone(), on_behalf_of, via }
+            }
+        }
+    }
 }
 
 /// An event in the log.
@@ -303,8 +363,8 @@ pub enum Intent {
 /// The sender of a command, and its cause.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// The actor who sends the command.
-    pub actor: Actor,
+    /// The sender of the command.
+    pub caller: Caller,
     /// The id that everything that follows from one request shares.
     pub correlation_id: CorrelationId,
     /// The id of the event that caused the command. `None`: a client sent it.
@@ -415,6 +475,31 @@ mod tests {
         assert_ne!(CommandId::from_key("cart 7"), CommandId::from_key("cart 8"));
         let uuid = "01990000-0000-7000-8000-000000000001";
         assert_eq!(CommandId::from_key(uuid).as_str(), uuid);
+    }
+
+    #[test]
+    fn each_caller_has_its_own_idempotency_keys() {
+        let uuid = "01990000-0000-7000-8000-000000000001";
+        let of = |caller: &Caller, key| CommandId::from_key_of(caller, key);
+        let (ann, bob, nobody) = (Caller::named("ann"), Caller::named("bob"), Caller::default());
+        for key in ["cart 7", uuid] {
+            assert_eq!(of(&ann, key), of(&ann, key));
+            assert_ne!(of(&ann, key), of(&bob, key));
+            assert_eq!(of(&nobody, key), CommandId::from_key(key));
+        }
+        assert!(of(&ann, uuid).as_str().starts_with("01990000-0000-7"), "its time is kept");
+    }
+
+    #[test]
+    fn the_record_has_the_caller_but_no_roles_of_nobody() {
+        let operator = Caller::unauthenticated_operator();
+        let cleo = Caller { roles: ["clerk".into()].into(), ..Caller::named("cleo") };
+        let saga = Caller { via: Some("saga:1".into()), ..cleo.clone() };
+        for caller in [&cleo, &saga, &operator] {
+            assert_eq!(Meta::from(caller).caller(&operator), *caller);
+        }
+        assert!(Meta::from(&operator).roles.is_empty());
+        assert_eq!(Meta::from(&operator).caller(&Caller::default()), Caller::default());
     }
 
     #[test]

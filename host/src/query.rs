@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -16,10 +17,11 @@ use uuid::Uuid;
 
 use crate::aggregate::{StateCache, Viewed};
 use crate::clock::{SharedClock, deadline_after};
+use crate::contract::Aggregate;
 use crate::deployed::Registry;
 use crate::error::Fault;
 use crate::log::EventLog;
-use crate::model::{Digest, Json, Position, QueryName, Rejection, ServiceName, StreamId, Version};
+use crate::model::{Caller, Digest, Json, Position, QueryName, Rejection, ServiceName, StreamId, Version};
 use crate::projection::{Behind, LiveReadModel, Projections, ReadModelError, Unusable};
 use crate::runtime::{
     Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
@@ -129,10 +131,11 @@ impl Queries {
 
     /// Begins a question. The answer reflects the log up to `at_least` (read your writes). The question waits
     /// for that position for `wait` at most, and never longer than [`QueryLimits::catch_up`].
-    pub fn inquiry(&self, at_least: Option<Position>, wait: Option<Duration>) -> Inquiry {
+    pub fn inquiry(&self, caller: Caller, at_least: Option<Position>, wait: Option<Duration>) -> Inquiry {
         let limit = self.inner.limits.catch_up;
         Inquiry {
             inner: self.inner.clone(),
+            caller,
             at_least: at_least.unwrap_or_default(),
             deadline: deadline_after(wait.map_or(limit, |wait| wait.min(limit))),
             trace: Arc::default(),
@@ -140,16 +143,16 @@ impl Queries {
     }
 
     /// Begins a question that is answered from what the host has now, without a wait.
-    pub fn inquiry_now(&self) -> Inquiry {
-        self.inquiry(None, None)
+    pub fn inquiry_now(&self, caller: Caller) -> Inquiry {
+        self.inquiry(caller, None, None)
     }
 }
 
 /// Commands and sagas ask like clients: each of their queries is a question of its own.
 #[async_trait]
 impl Ask for Queries {
-    async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure> {
-        self.inquiry_now().answer_component(request, depth).await
+    async fn ask(&self, caller: &Caller, request: Request, depth: usize) -> Result<Json, AskFailure> {
+        self.inquiry_now(caller.clone()).answer_component(request, depth).await
     }
 }
 
@@ -158,6 +161,8 @@ impl Ask for Queries {
 #[derive(Clone)]
 pub struct Inquiry {
     inner: Arc<Inner>,
+    /// The caller, also for the queries of services to each other.
+    caller: Caller,
     at_least: Position,
     /// The end of the wait for that position.
     deadline: Instant,
@@ -178,7 +183,7 @@ struct Trace {
 
 #[async_trait]
 impl Ask for Inquiry {
-    async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure> {
+    async fn ask(&self, _: &Caller, request: Request, depth: usize) -> Result<Json, AskFailure> {
         self.trace.composed.store(true, Ordering::Relaxed);
         self.answer_component(request, depth).await
     }
@@ -186,7 +191,7 @@ impl Ask for Inquiry {
 
 impl Inquiry {
     /// Asks `service` its query `query` (or the view of one of its aggregates, arguments `{"id": …}`).
-    pub async fn answer(&self, service: &str, query: &str, arguments: Json) -> Result<Answer, QueryError> {
+    pub async fn answer(&self, service: &str, query: &str, arguments: Value) -> Result<Answer, QueryError> {
         self.await_log().await?;
         let answer = self.ask(0, service, query, arguments).await;
         match (answer, self.trace.behind.get()) {
@@ -242,11 +247,14 @@ impl Inquiry {
             return Err(AskFailure::Unavailable(reason));
         }
         let host_limit = self.inner.limits.nested;
+        let arguments = arguments.read().unwrap_or_default();
         let limit = time_limit.map_or(host_limit, |limit| limit.min(host_limit));
         let error = match timeout(limit, self.ask(depth, &service, &query, arguments)).await {
             Ok(Ok(answer)) => return Ok(answer.body),
-            Ok(Err(QueryError::Rejected(rejection))) => return Err(AskFailure::Rejected(rejection)),
-            Ok(Err(error)) => error,
+            Ok(Err(error)) => match error.into_rejection() {
+                Ok(rejection) => return Err(AskFailure::Rejected(rejection)),
+                Err(error) => error,
+            },
             Err(_) => match self.inner.deps.projections.position(&service) {
                 Some(reached) if reached < self.at_least => {
                     self.behind(&ServiceName::from(service.as_str()), reached)
@@ -269,12 +277,15 @@ impl Inquiry {
         depth: usize,
         service: &str,
         query: &str,
-        arguments: Json,
+        arguments: Value,
     ) -> Result<Answer, QueryError> {
         let component = self.component(service)?;
+        let checked = component.schemas().check_arguments(query, &arguments);
+        checked.map_err(QueryError::InvalidArguments)?;
+        let arguments = Json::of(&arguments).map_err(|error| invalid_arguments(&error))?;
         let manifest = component.manifest().clone();
-        if manifest.aggregate(query).is_some() {
-            return self.view(query, &arguments).await;
+        if let Some(aggregate) = manifest.aggregate(query) {
+            return self.view(aggregate, &arguments).await;
         }
         let known = manifest.query(query);
         let known = known.ok_or_else(|| QueryError::NotDeployed(format!("query {query} of {service}")))?;
@@ -292,11 +303,15 @@ impl Inquiry {
     }
 
     /// Answers with the view of one aggregate, as the log has it.
-    async fn view(&self, aggregate: &str, arguments: &Json) -> Result<Answer, QueryError> {
+    async fn view(&self, aggregate: &Aggregate, arguments: &Json) -> Result<Answer, QueryError> {
         let ViewArguments { id } = arguments.read().map_err(|error| invalid_arguments(&error))?;
-        let stream = StreamId::new(aggregate, &id).map_err(|error| invalid_arguments(&error))?;
+        let stream =
+            StreamId::new(aggregate.name.as_str(), &id).map_err(|error| invalid_arguments(&error))?;
         let viewed = self.inner.deps.states.view(&stream, None).await?;
         let Viewed { component, version, view } = viewed.ok_or_else(|| Rejection::not_found(&stream))?;
+        if let Some(readers) = &aggregate.readers {
+            readers.check(&self.caller, &view)?;
+        }
         let revision = Some(Revision::View { component, version });
         Ok(Answer { body: view, revision, position: self.reflects() })
     }
@@ -370,6 +385,7 @@ impl Call {
         let call = QueryCall {
             id: Uuid::now_v7().to_string().into(),
             time_ms: self.inquiry.inner.deps.clock.now_ms(),
+            caller: self.inquiry.caller.clone(),
             depth: self.depth,
             ask: Arc::new(self.inquiry.clone()),
             read_model,
@@ -399,7 +415,7 @@ impl Call {
         let Some(ReadSession { connection }) = answered.read_model else {
             return self.outcome(answered.answer, None);
         };
-        let uncertain = answered.used_moment
+        let uncertain = answered.private
             || connection.used_moment()
             || self.inquiry.trace.composed.load(Ordering::Relaxed);
         let failure = connection.storage_error();

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::bindings::exports::kontor::service::aggregates as wit;
 use crate::bindings::exports::kontor::service::manifest;
 use crate::bindings::kontor::service::types;
-use crate::{Command, Error, Event, Rejection, json, schema};
+use crate::{Caller, Command, Error, Event, Rejection, json, schema};
 
 /// The state of an aggregate and its rules.
 ///
@@ -30,6 +30,9 @@ pub trait Aggregate: Default + Serialize + DeserializeOwned {
     /// The names of the commands that [`compensate`](Self::compensate) can undo. The steps that a saga takes
     /// before its pivot should be among them.
     const COMPENSABLE: &'static [&'static str] = &[];
+
+    /// The callers that may see the view of one aggregate, if not all that its route lets in may.
+    const READERS: Option<Readers> = None;
 
     /// The commands.
     ///
@@ -93,6 +96,15 @@ pub trait Aggregate: Default + Serialize + DeserializeOwned {
     }
 }
 
+/// The callers that may see the view of one aggregate: its owner, and those with one of the roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readers {
+    /// The member of the view that holds the owner's subject: `user_id`.
+    pub owner: &'static str,
+    /// The roles that may see the view of every aggregate of the kind.
+    pub roles: &'static [&'static str],
+}
+
 /// The circumstances of a command. They are the same on every replay, so take time and ids from here.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -107,8 +119,8 @@ pub struct Context {
     pub correlation_id: String,
     /// Milliseconds since 1970-01-01 UTC.
     pub time_ms: u64,
-    /// The sender of the command: a user's name, or `saga` and its id.
-    pub actor: String,
+    /// The sender of the command.
+    pub caller: Caller,
 }
 
 impl Context {
@@ -194,7 +206,7 @@ fn compensate<A: Aggregate>(
 /// Returns the state with all events in it, or `None` if there is neither a state nor an event.
 fn fold<A: Aggregate>(target: &wit::Target) -> Result<Option<A>, Error> {
     let id = &target.id;
-    let read = |state: &String| json::read::<A>(state, format_args!("the state of {} {id}", A::NAME));
+    let read = |state: &Vec<u8>| json::read::<A>(state, format_args!("the state of {} {id}", A::NAME));
     let mut state = target.state.as_ref().map(read).transpose()?;
     for event in &target.since {
         state.get_or_insert_default().evolve(stored::<A>(id, event)?);
@@ -217,7 +229,7 @@ fn written(event: &impl Serialize) -> Event {
 }
 
 fn folded<A: Aggregate>(state: &A, id: &str) -> wit::Folded {
-    wit::Folded { state: json::text(state), view: json::text(&state.view(id)) }
+    wit::Folded { state: json::bytes(state), view: json::text(&state.view(id)) }
 }
 
 fn context<A: Aggregate>(target: &wit::Target, context: types::Context) -> Context {
@@ -227,7 +239,7 @@ fn context<A: Aggregate>(target: &wit::Target, context: types::Context) -> Conte
         command_id: context.command_id,
         correlation_id: context.correlation_id,
         time_ms: context.time_ms,
-        actor: context.actor,
+        caller: context.caller.into(),
     }
 }
 
@@ -255,6 +267,10 @@ fn describe<A: Aggregate>() -> manifest::Aggregate {
         description: schema::description(&view),
         state_version: A::STATE_VERSION,
         view: json::text(&view),
+        readers: A::READERS.map(|readers| manifest::Readers {
+            owner: readers.owner.to_owned(),
+            roles: readers.roles.iter().map(|role| (*role).to_owned()).collect(),
+        }),
         commands,
         events: events.collect(),
     }
@@ -356,7 +372,7 @@ mod tests {
         wit::Target {
             aggregate: "shelf".to_owned(),
             id: "s1".to_owned(),
-            state: state.map(str::to_owned),
+            state: state.map(|state| state.as_bytes().to_owned()),
             since,
         }
     }
@@ -366,7 +382,7 @@ mod tests {
             command_id: "c1".to_owned(),
             correlation_id: "r1".to_owned(),
             time_ms: 0,
-            actor: "somebody".to_owned(),
+            caller: types::Caller { subject: None, roles: Vec::new(), on_behalf_of: None, via: None },
         }
     }
 
@@ -400,7 +416,7 @@ mod tests {
         let decision = decided(target, "put-all", r#"{"things":["pot","pan"]}"#).unwrap();
         assert_eq!(shown(&decision.events), [r#"thing-put {"thing":"pot"}"#, r#"thing-put {"thing":"pan"}"#]);
         let after = decision.after.unwrap();
-        assert_eq!(after.state, r#"{"things":["cup","jar","pot","pan"]}"#);
+        assert_eq!(after.state, br#"{"things":["cup","jar","pot","pan"]}"#);
         assert_eq!(after.view, r#"{"id":"s1","things":4}"#);
     }
 
@@ -465,7 +481,7 @@ mod tests {
                 r#"thing-taken {"thing":"pot","because":"card-declined"}"#,
             ]
         );
-        assert_eq!(decision.after.unwrap().state, r#"{"things":[]}"#);
+        assert_eq!(decision.after.unwrap().state, br#"{"things":[]}"#);
     }
 
     #[test]

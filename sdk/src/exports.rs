@@ -4,7 +4,7 @@ use crate::aggregate::Handler;
 use crate::bindings::exports::kontor::service::{aggregates, manifest, projections, queries, sagas};
 use crate::bindings::kontor::service::types::Rejection;
 use crate::service::Service;
-use crate::{Error, RecordedEvent};
+use crate::{Error, RecordedEvent, fail};
 
 /// The component that [`export!`](crate::export) makes of a service.
 pub trait Component {
@@ -78,9 +78,9 @@ fn rejection(error: Error) -> Rejection {
     }
 }
 
-/// Ends the call with a trap. The host shows the panic's message, which is one line, as the cause.
+/// Ends the call as a fault with a sentence.
 fn trap(reason: &impl std::fmt::Display) -> ! {
-    panic!("{reason}")
+    fail(&reason.to_string())
 }
 
 /// Makes the component out of the function that declares its [`Service`].

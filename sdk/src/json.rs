@@ -17,9 +17,16 @@ pub(crate) fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|error| panic!("a value cannot be written as JSON: {error}"))
 }
 
-/// Reads JSON text. `subject` names the text in the fault if it is not a `T`.
-pub(crate) fn read<T: DeserializeOwned>(text: &str, subject: impl Display) -> Result<T, Error> {
-    serde_json::from_str(text).map_err(|error| unreadable(subject, &error))
+/// Returns the JSON of a value as bytes.
+///
+/// Panics if serde cannot write the value.
+pub(crate) fn bytes(value: &impl Serialize) -> Vec<u8> {
+    text(value).into_bytes()
+}
+
+/// Reads JSON. `subject` names it in the fault if it is not a `T`.
+pub(crate) fn read<T: DeserializeOwned>(text: impl AsRef<[u8]>, subject: impl Display) -> Result<T, Error> {
+    serde_json::from_slice(text.as_ref()).map_err(|error| unreadable(subject, &error))
 }
 
 /// Makes the fault of a text that cannot be read.

@@ -76,9 +76,11 @@
 
 use serde::de::DeserializeOwned;
 
+mod access;
 mod aggregate;
 #[doc(hidden)]
 pub mod bindings;
+mod caller;
 mod command;
 mod day;
 pub mod db;
@@ -97,9 +99,11 @@ mod service;
 pub mod services;
 mod shares;
 
-pub use aggregate::{Aggregate, Context};
+pub use access::Access;
+pub use aggregate::{Aggregate, Context, Readers};
 pub use bindings::kontor::service::logging::{Level, log};
 pub use bindings::kontor::service::types::{Event, RecordedEvent};
+pub use caller::Caller;
 pub use command::Command;
 pub use day::Day;
 pub use error::Error;
@@ -119,18 +123,32 @@ pub mod prelude {
 
     pub use crate::db::SqlError;
     pub use crate::{
-        Aggregate, Batch, Command, Context, Error, MessageId, Page, PageLimit, Query, ReadModel,
-        RecordedEvent, Rejection, Run, Saga, Service, Trigger, command, params, query, view,
+        Access, Aggregate, Batch, Caller, Command, Context, Error, MessageId, Page, PageLimit, Query,
+        ReadModel, Readers, RecordedEvent, Rejection, Run, Saga, Service, Trigger, command, params, query,
+        view,
     };
 }
 
 /// Reads a value of the service's configuration: `None` if the operator has not set it, a fault if it is not
 /// a `T`.
 ///
-/// The key must be named with [`Service::asks_config`].
+/// The key must be declared with [`Service::setting`].
 pub fn config<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
     let value = bindings::kontor::service::config::get(key);
     value.map(|value| json::read(&value, format_args!("the configuration {key}"))).transpose()
+}
+
+/// Returns the caller of the query that runs. An answer that has looked at its caller is kept by no other
+/// client.
+pub fn caller() -> Caller {
+    bindings::kontor::service::callers::current().into()
+}
+
+/// Ends the call as a fault with this sentence, which the host shows: for what cannot be, as a panic is.
+pub fn fail(message: &str) -> ! {
+    #[cfg(target_arch = "wasm32")]
+    bindings::kontor::service::logging::fail(message);
+    panic!("{message}")
 }
 
 /// The service in the README compiles.

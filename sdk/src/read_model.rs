@@ -182,6 +182,7 @@ mod tests {
             correlation_id: "r1".to_owned(),
             time_ms: 0,
             actor: "somebody".to_owned(),
+            via: None,
         }
     }
 

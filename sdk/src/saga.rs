@@ -40,6 +40,7 @@ use crate::{Command, Error, RecordedEvent, Rejection, json};
 ///     const NAME: &str = "book-seat";
 ///     const DESCRIPTION: &str = "Reserves a seat and pays for it, or does neither.";
 ///     type Trigger = BookingRequested;
+///     const COMMANDS: &[&str] = &["seat.reserve", "payment.take"];
 ///
 ///     fn run(saga: &Run, booking: BookingRequested) -> Result<(), Error> {
 ///         let id = &saga.trigger.aggregate_id;
@@ -56,8 +57,16 @@ pub trait Saga {
     /// One sentence for the API page.
     const DESCRIPTION: &'static str;
 
-    /// The event that starts a run.
+    /// The event that starts a run. An event of another service is a permission that the operator grants.
     type Trigger: Trigger;
+
+    /// The commands of other services that a run sends: `payment.authorize`. Each is a permission that the
+    /// operator grants.
+    const COMMANDS: &'static [&'static str] = &[];
+
+    /// The events of other services that a run waits for: `payment.payment-settled`. Each is a permission that
+    /// the operator grants.
+    const AWAITED: &'static [&'static str] = &[];
 
     /// Runs the saga once.
     ///
@@ -186,6 +195,8 @@ fn milliseconds(duration: Duration) -> u64 {
 /// A [`Saga`] with its types erased.
 pub(crate) struct Handler {
     pub(crate) name: &'static str,
+    pub(crate) commands: &'static [&'static str],
+    pub(crate) awaited: &'static [&'static str],
     pub(crate) run: fn(RecordedEvent) -> Result<(), Error>,
     pub(crate) describe: fn() -> manifest::Saga,
 }
@@ -194,6 +205,8 @@ impl Handler {
     pub(crate) fn of<S: Saga>() -> Self {
         Self {
             name: S::NAME,
+            commands: S::COMMANDS,
+            awaited: S::AWAITED,
             run: |trigger| {
                 let payload = trigger.payload()?;
                 S::run(&Run { trigger }, payload)

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::bindings::exports::kontor::service::manifest;
 use crate::read_model::{Batch, Projection, ReadModel};
-use crate::{Aggregate, Error, Query, RecordedEvent, Saga, aggregate, json, query as queries, saga};
+use crate::{
+    Access, Aggregate, Error, Query, RecordedEvent, Saga, aggregate, json, query as queries, saga, schema,
+};
 
 /// The declaration of a service: its aggregates, sagas, queries, read model and routes, and what it asks for.
 /// Made in one function, which is passed to [`export!`](crate::export).
@@ -21,14 +24,28 @@ pub struct Service {
     pub(crate) read_model: Option<Box<dyn Projection>>,
     subscriptions: Vec<manifest::Subscription>,
     publications: Vec<manifest::Publication>,
+    settings: Vec<manifest::Setting>,
     services: &'static [&'static str],
-    config: &'static [&'static str],
     http: &'static [&'static str],
     http_configured: &'static [&'static str],
 }
 
-/// The target of a route: [`command`], [`query`] or [`view`].
-pub struct Target(manifest::RouteTarget);
+/// The target of a route: [`command`], [`query`] or [`view`], and the callers that may use it.
+pub struct Target {
+    target: manifest::RouteTarget,
+    access: Access,
+}
+
+impl Target {
+    fn new(target: manifest::RouteTarget) -> Self {
+        Self { target, access: Access::SignedIn }
+    }
+
+    /// Sets the callers that may use the route: those that have signed in, unless this says otherwise.
+    pub fn access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+}
 
 /// The place of an aggregate's id in a message.
 pub enum MessageId {
@@ -44,17 +61,17 @@ pub enum MessageId {
 /// it makes a new one. The host refuses a service with a route to a command that it does not have.
 pub fn command<A: Aggregate>(name: &str) -> Target {
     let command = manifest::CommandRef { aggregate: A::NAME.to_owned(), command: name.to_owned() };
-    Target(manifest::RouteTarget::Command(command))
+    Target::new(manifest::RouteTarget::Command(command))
 }
 
 /// Leads to a query. The placeholders of the path and the parameters of the query string are its arguments.
 pub fn query<Q: Query>() -> Target {
-    Target(manifest::RouteTarget::Query(Q::NAME.to_owned()))
+    Target::new(manifest::RouteTarget::Query(Q::NAME.to_owned()))
 }
 
 /// Leads to the view of an aggregate; the path has its `{id}`.
 pub fn view<A: Aggregate>() -> Target {
-    Target(manifest::RouteTarget::Query(A::NAME.to_owned()))
+    Target::new(manifest::RouteTarget::Query(A::NAME.to_owned()))
 }
 
 impl Service {
@@ -72,8 +89,8 @@ impl Service {
             read_model: None,
             subscriptions: Vec::new(),
             publications: Vec::new(),
+            settings: Vec::new(),
             services: &[],
-            config: &[],
             http: &[],
             http_configured: &[],
         }
@@ -132,9 +149,25 @@ impl Service {
         Self { services, ..self }
     }
 
-    /// Asks for the permission to read these keys with [`config`](crate::config).
-    pub fn asks_config(self, config: &'static [&'static str]) -> Self {
-        Self { config, ..self }
+    /// Declares a key of the configuration, which the operator may set to a `T` and the service reads with
+    /// [`config`](crate::config). The host checks the value before the service runs.
+    pub fn setting<T: JsonSchema>(self, key: &str, description: &str) -> Self {
+        self.declare::<T>(key, description, false)
+    }
+
+    /// Declares a key of the configuration without which the service cannot run.
+    pub fn required_setting<T: JsonSchema>(self, key: &str, description: &str) -> Self {
+        self.declare::<T>(key, description, true)
+    }
+
+    fn declare<T: JsonSchema>(mut self, key: &str, description: &str, required: bool) -> Self {
+        self.settings.push(manifest::Setting {
+            key: key.to_owned(),
+            description: description.to_owned(),
+            schema: json::text(&schema::of_input::<T>()),
+            required,
+        });
+        self
     }
 
     /// Asks for the permission to call these origins with [`http`](crate::http):
@@ -144,7 +177,7 @@ impl Service {
     }
 
     /// Asks for the permission to call the origins of the URLs that the operator configures under these keys,
-    /// and to read the keys. A key that is not set asks for nothing.
+    /// which are settings of the service. A key that is not set asks for nothing.
     pub fn asks_http_configured(self, keys: &'static [&'static str]) -> Self {
         Self { http_configured: keys, ..self }
     }
@@ -174,28 +207,33 @@ impl Service {
         self.route(manifest::Method::Patch, path, target)
     }
 
-    fn route(mut self, method: manifest::Method, path: &str, Target(target): Target) -> Self {
-        self.routes.push(manifest::Route { method, path: path.to_owned(), target });
+    fn route(mut self, method: manifest::Method, path: &str, Target { target, access }: Target) -> Self {
+        self.routes.push(manifest::Route { method, path: path.to_owned(), target, access: access.into() });
         self
     }
 
     pub(crate) fn describe(&self) -> manifest::Manifest {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let origins = self.http_configured.iter().map(|key| format!("config:{key}"));
+        let read_model = self.read_model.as_ref().map(|model| model.describe());
+        let sagas: Vec<_> = self.sagas.iter().map(|saga| (saga.describe)()).collect();
+        let events = self.events(read_model.as_ref(), &sagas);
         manifest::Manifest {
             service: self.name.to_owned(),
             version: self.version.to_owned(),
             description: self.description.to_owned(),
             aggregates: self.aggregates.iter().map(|aggregate| (aggregate.describe)()).collect(),
-            sagas: self.sagas.iter().map(|saga| (saga.describe)()).collect(),
+            sagas,
             queries: self.queries.iter().map(|query| (query.describe)()).collect(),
             routes: self.routes.clone(),
-            read_model: self.read_model.as_ref().map(|model| model.describe()),
+            read_model,
             subscriptions: self.subscriptions.clone(),
             publications: self.publications.clone(),
+            settings: self.settings.clone(),
             permissions: manifest::Permissions {
+                commands: self.commands(),
+                events,
                 services: owned(self.services),
-                config: owned(&[self.config, self.http_configured].concat()),
                 http: owned(self.http).into_iter().chain(origins).collect(),
                 subjects: self.subjects(),
             },
@@ -204,6 +242,35 @@ impl Service {
 }
 
 impl Service {
+    /// Returns the commands of other services that the sagas send, each once.
+    fn commands(&self) -> Vec<manifest::CommandRef> {
+        let sent = self.sagas.iter().flat_map(|saga| saga.commands);
+        let owned = |(aggregate, command)| manifest::CommandRef { aggregate, command };
+        self.of_others(sent.map(|name| parts(name))).into_iter().map(owned).collect()
+    }
+
+    /// Returns the events of other services that the read model follows, and those that sagas start on or wait
+    /// for, each once.
+    fn events(
+        &self,
+        read_model: Option<&manifest::ReadModel>,
+        sagas: &[manifest::Saga],
+    ) -> Vec<manifest::EventRef> {
+        let followed = read_model.into_iter().flat_map(|model| &model.subscribes);
+        let events = followed.chain(sagas.iter().map(|saga| &saga.starts_on));
+        let names = events.map(|event| (event.aggregate.as_str(), event.event.as_str()));
+        let awaited = self.sagas.iter().flat_map(|saga| saga.awaited).map(|name| parts(name));
+        let owned = |(aggregate, event)| manifest::EventRef { aggregate, event };
+        self.of_others(names.chain(awaited)).into_iter().map(owned).collect()
+    }
+
+    /// Returns the names of which the aggregate belongs to another service, each once.
+    fn of_others<'n>(&self, names: impl Iterator<Item = (&'n str, &'n str)>) -> BTreeSet<(String, String)> {
+        let own = |aggregate: &str| self.aggregates.iter().any(|own| own.name == aggregate);
+        let others = names.filter(|(aggregate, _)| !own(aggregate));
+        others.map(|(aggregate, name)| (aggregate.to_owned(), name.to_owned())).collect()
+    }
+
     /// Returns all subjects of messages and publications, each once.
     fn subjects(&self) -> Vec<String> {
         let taken = self.subscriptions.iter().map(|subscription| subscription.subject.clone());
@@ -211,6 +278,11 @@ impl Service {
         let subjects: BTreeSet<_> = taken.chain(published).collect();
         subjects.into_iter().collect()
     }
+}
+
+/// Splits the name of another service's command or event: `payment.authorize`.
+fn parts(name: &str) -> (&str, &str) {
+    name.split_once('.').unwrap_or_else(|| panic!("{name:?} is no name such as payment.authorize"))
 }
 
 impl RecordedEvent {

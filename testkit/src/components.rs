@@ -58,7 +58,7 @@ impl Bench {
         if manifest.service != *name {
             return Err(format!("{name}.wasm holds the service {}: call the file like it", manifest.service));
         }
-        match config.keys().find(|key| !manifest.permissions.config.contains(key)) {
+        match config.keys().find(|key| !manifest.settings.iter().any(|setting| setting.key == **key)) {
             Some(key) => Err(format!("the manifest of {name} does not ask for the configuration {key:?}")),
             None => Ok(bench),
         }

@@ -71,6 +71,25 @@ impl NatsServer {
         self
     }
 
+    /// Starts a server, and two without a log that pass everything on to it and back, except messages on this
+    /// subject: clients of the two reach the log, and do not hear each other on the subject.
+    pub fn parted(subject: &str) -> (Self, [Self; 2]) {
+        let port = free_port();
+        let server = Self::bare(&Installed::default(), "alone");
+        let storage = server.storage(", domain: hub");
+        let server =
+            server.configured(&format!("{storage}leafnodes {{ listen: \"127.0.0.1:{port}\" }}\n")).started();
+        let leaves = ["leaf-1", "leaf-2"].map(|name| {
+            let remote = format!(
+                "default_js_domain: {{ $G: hub }}\n\
+                 leafnodes {{ remotes: [{{ url: \"nats-leaf://127.0.0.1:{port}\", \
+                 deny_imports: \"{subject}\", deny_exports: \"{subject}\" }}] }}\n"
+            );
+            Self::bare(&Installed::default(), name).configured(&remote).started()
+        });
+        (server, leaves)
+    }
+
     /// Starts three servers as a cluster. Returns once all accept connections; they may still be electing a
     /// leader.
     pub fn cluster() -> [Self; 3] {
@@ -94,17 +113,33 @@ impl NatsServer {
     }
 
     fn new(installed: &Installed, name: &str, more: &str) -> Self {
+        let server = Self::bare(installed, name);
+        let storage = server.storage("");
+        server.configured(&format!("{storage}{more}"))
+    }
+
+    /// Returns the configuration of the server's storage.
+    fn storage(&self, more: &str) -> String {
+        let store = self.folder.path().join("store");
+        format!("jetstream {{ store_dir: \"{}\", sync_interval: always{more} }}\n", store.display())
+    }
+
+    /// Creates a server without a configuration.
+    fn bare(installed: &Installed, name: &str) -> Self {
         let folder = tempfile::tempdir_in(&installed.data).expect("a folder for a nats-server");
         let (port, monitoring) = (free_port(), free_port());
-        let store = folder.path().join("store");
-        let configuration = format!(
-            "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitoring}\"\n\
-             jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{more}",
-            store.display()
-        );
-        fs::write(folder.path().join("nats.conf"), configuration).expect("the server's configuration");
         let (program, name) = (installed.program.clone(), name.to_owned());
         Self { process: None, program, name, folder, port, monitoring }
+    }
+
+    /// Writes the configuration: the name, the ports, and `more`.
+    fn configured(self, more: &str) -> Self {
+        let Self { name, port, monitoring, .. } = &self;
+        let configuration = format!(
+            "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitoring}\"\n{more}"
+        );
+        fs::write(self.folder.path().join("nats.conf"), configuration).expect("the server's configuration");
+        self
     }
 
     /// Returns the server's name in the cluster.

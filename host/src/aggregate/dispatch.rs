@@ -22,7 +22,9 @@ use super::error::CommandError;
 use super::states::{AggregateState, Viewed, empty};
 use super::{Accepted, DispatchDeps, DispatchLimits};
 use crate::log::{Append, AppendError, Appended, Appending, Footing};
-use crate::model::{AppendChain, Command, Intent, Meta, NewEvent, Position, SagaId, StreamId, Version};
+use crate::model::{
+    AppendChain, Command, Digest, Intent, Meta, NewEvent, Position, SagaId, StreamId, Version,
+};
 use crate::runtime::{Component, Context, Decision};
 use crate::telemetry;
 
@@ -38,6 +40,8 @@ struct Job {
     command: Command,
     reply: oneshot::Sender<Answer>,
     attempts: u32,
+    /// The component by whose schema the payload was checked.
+    checked_by: Digest,
     /// The span of the command, below that of the request or of the saga's step that sent it.
     span: Span,
     _place: OwnedSemaphorePermit,
@@ -108,6 +112,8 @@ impl Dispatch {
             metrics::counter!(telemetry::REFUSED_BY_LOG).increment(1);
             return Err(AppendError::Unavailable.into());
         }
+        let component = self.inner.deps.states.owner(&command.stream)?;
+        check_payload(&component, &command)?;
         let place = self.inner.places.clone().try_acquire_owned().map_err(|error| match error {
             tokio::sync::TryAcquireError::NoPermits => {
                 CommandError::Busy { queue: "the host's queue of commands" }
@@ -117,7 +123,8 @@ impl Dispatch {
         let (reply, answer) = oneshot::channel();
         let (id, stream, name) = (&command.id, &command.stream, &command.name);
         let span = tracing::info_span!("command", %id, %stream, %name);
-        self.enqueue(Job { command, reply, attempts: 0, span, _place: place })?;
+        let checked_by = component.digest();
+        self.enqueue(Job { command, reply, attempts: 0, checked_by, span, _place: place })?;
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))
     }
 
@@ -208,6 +215,13 @@ impl Inner {
             Ok(component) => component,
             Err(error) => return job.answer(Err(error)),
         };
+        if job.checked_by != component.digest() {
+            // Another version has gone live since the command came in.
+            if let Err(error) = check_payload(&component, &job.command) {
+                return job.answer(Err(error));
+            }
+            job.checked_by = component.digest();
+        }
         let states = &self.deps.states;
         if work.ahead.as_ref().is_some_and(|state| !states.is_usable(state, &component)) {
             // A component that folds in another way must fold all events, so they must be on disk.
@@ -283,7 +297,7 @@ impl Inner {
             command_id: command.id.shared(),
             correlation_id: command.origin.correlation_id.clone(),
             time_ms: self.deps.clock.now_ms(),
-            actor: command.origin.actor.clone(),
+            caller: command.origin.caller.clone(),
             ask: self.deps.ask.clone(),
             http: self.deps.http.clone(),
         };
@@ -325,7 +339,7 @@ impl Inner {
             causation_id: command.origin.causation_id.clone(),
             digest: Some(component.digest()),
             time_ms,
-            actor: command.origin.actor.clone(),
+            ..Meta::from(&command.origin.caller)
         });
         let stream = command.stream.clone();
         let expected = state.version;
@@ -467,6 +481,16 @@ impl Inner {
             }
         }
     }
+}
+
+/// Checks the payload of a command against its schema. Nobody's payload reaches a component without it.
+fn check_payload(component: &Component, command: &Command) -> Result<(), CommandError> {
+    let Command { stream, name, payload, intent, .. } = command;
+    match intent {
+        Intent::Decide => component.schemas().check_payload(stream.aggregate(), name.as_str(), payload),
+        Intent::Compensate { .. } => Ok(()),
+    }
+    .map_err(CommandError::InvalidPayload)
 }
 
 impl Job {

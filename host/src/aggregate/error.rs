@@ -1,6 +1,6 @@
 //! The reasons why a command has no answer, or a rejection, and the problems that clients get for them.
 
-use crate::contract::{Problem, ProblemCode};
+use crate::contract::{Problem, ProblemCode, Violation};
 use crate::error::{Chain, Fault};
 use crate::log::{AppendError, ReadError};
 use crate::model::{Rejection, StreamId, Version};
@@ -12,6 +12,9 @@ pub enum CommandError {
     /// The service rejected it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// The payload does not follow the command's schema.
+    #[error("the payload does not follow the schema of the command")]
+    InvalidPayload(Vec<Violation>),
     /// No deployed service has it. The text names it: "the command order.creat".
     #[error("there is no {0}")]
     Unknown(String),
@@ -51,6 +54,20 @@ pub enum CommandError {
     Read(#[from] ReadError),
 }
 
+impl CommandError {
+    /// Returns the "no" behind an error, as a saga gets it for a step: a rejection of the service, or of a
+    /// payload that does not follow the schema. Returns the error if it is a failure.
+    pub(crate) fn into_rejection(self) -> Result<Rejection, Self> {
+        match self {
+            Self::Rejected(rejection) => Ok(rejection),
+            Self::InvalidPayload(violations) => {
+                Ok(Violation::rejection(ProblemCode::InvalidPayload, "the command", &violations))
+            }
+            error => Err(error),
+        }
+    }
+}
+
 impl From<CommandError> for Problem {
     fn from(error: CommandError) -> Self {
         let problem = match &error {
@@ -58,6 +75,7 @@ impl From<CommandError> for Problem {
             CommandError::VersionMismatch { expected, actual, .. } => {
                 return Problem::version_mismatch(Some(*expected), *actual);
             }
+            CommandError::InvalidPayload(violations) => return Problem::invalid_payload(violations.clone()),
             CommandError::Unknown(what) => {
                 Problem::new(ProblemCode::NotDeployed, format!("There is no {what}."))
             }

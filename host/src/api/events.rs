@@ -40,6 +40,12 @@ pub struct Event {
     pub time: Time,
     /// The sender of the command.
     pub actor: Actor,
+    /// The person for whom the actor says it acts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<Actor>,
+    /// The saga that acts for the actor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<Actor>,
 }
 
 impl From<&Recorded> for Event {
@@ -59,6 +65,8 @@ impl From<&Recorded> for Event {
             digest: meta.digest,
             time: Time(meta.time_ms),
             actor: meta.actor.clone(),
+            on_behalf_of: meta.on_behalf_of.clone(),
+            via: meta.via.clone(),
         }
     }
 }
@@ -130,6 +138,7 @@ mod tests {
                 digest: None,
                 time_ms: 0,
                 actor: "anonymous".into(),
+                ..Meta::default()
             }),
         }
     }

@@ -10,6 +10,7 @@ mod problems;
 mod projections;
 mod sagas;
 mod status;
+mod tokens;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ pub use self::problems::*;
 pub use self::projections::*;
 pub use self::sagas::*;
 pub use self::status::*;
+pub use self::tokens::*;
 
 /// The longest reason or note that an operator may give, in characters. It stays in the log.
 pub const MAX_REASON_LENGTH: usize = 1_000;

@@ -218,16 +218,7 @@ mod tests {
     use crate::deployed::{GateName, GateOutcome};
 
     fn release() -> Release {
-        let digest = Digest::of(b"component");
-        Release {
-            service: "order".into(),
-            version: "1.0.0".to_owned(),
-            digest,
-            grants: Vec::new(),
-            sagas: None,
-            folds_like: Vec::new(),
-            envelope: None,
-        }
+        Release::example("1.0.0")
     }
 
     fn refused() -> GateResult {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use kontor::backup::Summary;
 use kontor::clock::Stopwatch;
 use kontor::config::{Config, Overrides, Place};
+use kontor::host;
 use kontor::model::Position;
 use kontor::telemetry;
 use tokio::runtime::{self, Runtime};
@@ -22,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) fn open(place: Place) -> anyhow::Result<(Config, Runtime)> {
     let config = Config::load(Overrides { place, ..Overrides::default() })?;
     telemetry::init_logging(config.log_format)?;
+    host::keep_files_private();
     let runtime = runtime::Builder::new_multi_thread().enable_all().build();
     Ok((config, runtime.context("cannot start the threads for the log")?))
 }

@@ -342,8 +342,8 @@ mod tests {
     use std::sync::Arc;
     use std::{fs, thread};
 
+    use super::super::bearer::Token;
     use super::super::scripted_host::{ok, recording_host, scripted_host};
-    use super::super::token::Token;
     use super::*;
 
     fn client(host: &str) -> Result<Client, ClientError> {

@@ -1,6 +1,7 @@
 //! The commands of the program `kontor`, one file each.
 
 mod backup;
+mod bearer;
 mod client;
 mod config;
 mod dead_letters;
@@ -63,6 +64,7 @@ Examples:
   kontor projections
   kontor dead-letters
   kontor nodes
+  kontor token list
   kontor export shop.jsonl
   kontor login prod --host https://shop.example --token-file -
 
@@ -99,6 +101,7 @@ enum Command {
     Nodes(nodes::Nodes),
     Login(login::Login),
     Logout(logout::Logout),
+    Token(token::Token),
     Export(export::Export),
     Import(import::Import),
     Verify(verify::Verify),
@@ -125,6 +128,7 @@ impl Cli {
             Command::Nodes(nodes) => nodes.run(self.json, out),
             Command::Login(login) => login.run(self.json, out),
             Command::Logout(logout) => logout.run(self.json, out),
+            Command::Token(token) => token.run(self.json, out),
             Command::Export(export) => export.run(self.json, out),
             Command::Import(import) => import.run(self.json, out),
             Command::Verify(verify) => verify.run(self.json, out),

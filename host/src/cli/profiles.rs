@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 
-use super::token::{Token, TokenError, open_private};
+use super::bearer::{Token, TokenError, open_private};
 
 /// The profile that holds if none is named.
 pub(super) const DEFAULT_PROFILE: &str = "default";

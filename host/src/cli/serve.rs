@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -51,6 +50,7 @@ impl Serve {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let config = Config::load(self.overrides)?;
         telemetry::init_logging(config.log_format)?;
+        host::keep_files_private();
         let watched = self.watch.then(|| config.plugins.clone());
         let runtime = runtime::Builder::new_multi_thread()
             .enable_all()
@@ -85,7 +85,12 @@ async fn show(
         Plugin::new(service.digest(), service.manifest(), running)
     };
     let plugins: Vec<Plugin> = started.deployed.services().map(by_service).collect();
-    warn_if_failed(announce(started.address, &plugins, json, out));
+    let scheme = if started.is_secure { "https" } else { "http" };
+    let addresses = Addresses {
+        public: format!("{scheme}://{}", started.address),
+        admin: started.admin.map(|address| address.to_string()),
+    };
+    warn_if_failed(announce(&addresses, &plugins, json, out));
     let Some(dir) = watched else {
         started.differing.iter().for_each(|file| tracing::warn!("{file}"));
         return pending().await;
@@ -104,17 +109,35 @@ fn warn_if_failed(written: io::Result<()>) {
     }
 }
 
+/// The addresses of a host.
+struct Addresses {
+    /// The URL for clients.
+    public: String,
+    /// The address of the operators' listener, if there is one.
+    admin: Option<String>,
+}
+
 /// Prints the host's address (always the first line), its services, and the address of its page.
-fn announce(address: SocketAddr, plugins: &[Plugin], json: bool, out: &mut dyn Write) -> io::Result<()> {
-    let address = format!("http://{address}");
+fn announce(
+    Addresses { public: address, admin }: &Addresses,
+    plugins: &[Plugin],
+    json: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     if json {
         writeln!(out, "{}", json!({ "listening": address }))?;
         for plugin in plugins {
             writeln!(out, "{}", json!(plugin))?;
         }
+        if let Some(admin) = admin {
+            writeln!(out, "{}", json!({ "admin": admin }))?;
+        }
         writeln!(out, "{}", json!({ "page": format!("{address}/") }))?;
     } else {
         writeln!(out, "listening on {address}\n\n{}", plugin_table(plugins))?;
+        if let Some(admin) = admin {
+            writeln!(out, "the routes of operators: {admin}")?;
+        }
         writeln!(out, "the API to read and to try: {address}/")?;
     }
     out.flush()
@@ -168,6 +191,7 @@ mod tests {
             read_model: None,
             subscriptions: Vec::new(),
             publications: Vec::new(),
+            settings: Vec::new(),
             permissions: Permissions::default(),
         };
         let digest = Digest::of(b"component");
@@ -195,7 +219,8 @@ mod tests {
 
     fn announced(json: bool) -> Vec<String> {
         let mut out = Vec::new();
-        announce(([127, 0, 0, 1], 7070).into(), &[plugin()], json, &mut out).unwrap();
+        let addresses = Addresses { public: "http://127.0.0.1:7070".to_owned(), admin: None };
+        announce(&addresses, &[plugin()], json, &mut out).unwrap();
         String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
     }
 

@@ -207,6 +207,7 @@ mod tests {
             read_model: None,
             subscriptions: Vec::new(),
             publications: Vec::new(),
+            settings: Vec::new(),
             permissions,
         };
         let line = ["sign"].iter().chain(line);

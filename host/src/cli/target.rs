@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
+use super::bearer::{Token, TokenError};
 use super::profiles::{self, DEFAULT_PROFILE, Profile, ProfileError, Profiles};
-use super::token::{Token, TokenError};
 
 const DEFAULT_HOST: &str = "http://127.0.0.1:7070";
 

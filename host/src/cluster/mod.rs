@@ -8,4 +8,4 @@ mod options;
 pub use connection::{Connection, NatsError};
 pub(crate) use members::Lease;
 pub use members::{Cluster, Member, MemberState, ObservedMember, Status, id_of};
-pub use options::{InvalidNatsUrl, Nats, NatsUrl};
+pub use options::{InvalidNatsUrl, Nats, NatsUrl, UrlFileError};

@@ -1,8 +1,8 @@
 //! The NATS servers that the host connects to, and the settings of the connection.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::{fmt, fs, io};
 
 use async_nats::ServerAddr;
 use serde::Deserialize;
@@ -13,6 +13,8 @@ use serde::Deserialize;
 pub struct Nats {
     /// The NATS servers: `nats://127.0.0.1:4222`. Default: `None`, the host does without NATS.
     pub url: Option<NatsUrl>,
+    /// A file with the value of `url`, which keeps its password out of the configuration. Default: `None`.
+    pub url_file: Option<PathBuf>,
     /// The certificate authorities to trust, beside those of the machine: a file in PEM. Default: `None`.
     pub ca: Option<PathBuf>,
     /// The certificate that the host presents to the servers: a file in PEM. Needs `key`. Default: `None`.
@@ -28,7 +30,54 @@ pub struct Nats {
 
 impl Default for Nats {
     fn default() -> Self {
-        Self { url: None, ca: None, certificate: None, key: None, credentials: None, replicas: 1 }
+        Self {
+            url: None,
+            url_file: None,
+            ca: None,
+            certificate: None,
+            key: None,
+            credentials: None,
+            replicas: 1,
+        }
+    }
+}
+
+/// `nats.url_file` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UrlFileError {
+    /// The address is there twice.
+    #[error("nats.url and nats.url_file exclude each other")]
+    Twice,
+    /// The file cannot be read.
+    #[error("{} cannot be read", .file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file has something else in it, which is not shown.
+    #[error("{} does not have the address of NATS servers", .file.display())]
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: InvalidNatsUrl,
+    },
+}
+
+impl Nats {
+    /// Reads the addresses from `url_file`, if it is set.
+    pub(crate) fn read_url_file(&mut self) -> Result<(), UrlFileError> {
+        let Some(file) = self.url_file.clone() else { return Ok(()) };
+        if self.url.is_some() {
+            return Err(UrlFileError::Twice);
+        }
+        let text = fs::read_to_string(&file);
+        let text = text.map_err(|source| UrlFileError::Read { file: file.clone(), source })?;
+        let url = text.trim().parse().map_err(|source| UrlFileError::Invalid { file, source })?;
+        self.url = Some(url);
+        Ok(())
     }
 }
 
@@ -89,6 +138,26 @@ impl fmt::Debug for NatsUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_may_be_in_a_file_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |text: &str, url: Option<&str>| {
+            let file = folder.path().join("url");
+            fs::write(&file, text).unwrap();
+            let url = url.map(|url| url.parse().unwrap());
+            let mut nats = Nats { url, url_file: Some(file), ..Nats::default() };
+            nats.read_url_file().map(|()| nats.url).map_err(|error| error.to_string())
+        };
+        let address = "nats://ada:hush@a:4222";
+        assert_eq!(read(&format!("{address}\n"), None).unwrap(), Some(address.parse().unwrap()));
+        let invalid = read("http://ada:hush@a", None).unwrap_err();
+        assert!(invalid.ends_with("does not have the address of NATS servers"), "{invalid}");
+        assert_eq!(
+            read(address, Some(address)).unwrap_err(),
+            "nats.url and nats.url_file exclude each other"
+        );
+    }
 
     #[test]
     fn an_address_is_displayed_without_its_secrets() {

@@ -11,7 +11,7 @@ use crate::aggregate::DispatchLimits;
 use crate::clock::milliseconds;
 use crate::contract::{Grant, Grants, ReservedRoute};
 use crate::deploy::DeployRules;
-use crate::edge::http::HttpLimits;
+use crate::edge::http::{HttpLimits, Rate};
 use crate::model::Json;
 use crate::query::QueryLimits;
 use crate::runtime::{CALL_WAIT, HttpLimits as OutgoingLimits, RuntimeLimits};
@@ -49,6 +49,10 @@ pub struct Limits {
     pub http_concurrency: usize,
     /// The largest number of requests over NATS at one time.
     pub nats_requests: usize,
+    /// The largest number of commands of one caller in a second, over HTTP.
+    pub caller_commands_per_second: u32,
+    /// The largest number of commands of one caller at once, over HTTP.
+    pub caller_burst: u32,
 }
 
 impl Default for Limits {
@@ -79,6 +83,10 @@ impl Default for Limits {
             http_concurrency: http.concurrency,
             // Half of the commands in flight: the other half is for clients over HTTP.
             nats_requests: 2_048,
+            // Ten times of what two cores can do, so it only stops a caller that has gone wrong. Without
+            // authentication all programs of an address are one caller.
+            caller_commands_per_second: 100_000,
+            caller_burst: 100_000,
         }
     }
 }
@@ -100,6 +108,8 @@ impl Limits {
             ("http_response_bytes", self.http_response_bytes == 0),
             ("http_concurrency", self.http_concurrency == 0),
             ("nats_requests", self.nats_requests == 0),
+            ("caller_commands_per_second", self.caller_commands_per_second == 0),
+            ("caller_burst", self.caller_burst == 0),
         ];
         if let Some((name, _)) = zeros.iter().find(|(_, zero)| *zero) {
             return Err(ConfigError::ZeroLimit(name));
@@ -115,6 +125,11 @@ impl Config {
     /// Returns the limits of clients over HTTP.
     pub(crate) fn http_limits(&self) -> HttpLimits {
         HttpLimits { body_bytes: self.limits.body_bytes, wait: self.limits.wait, ..HttpLimits::default() }
+    }
+
+    /// Returns the limit of the commands of one caller.
+    pub(crate) fn caller_rate(&self) -> Rate {
+        Rate::per_second(self.limits.caller_commands_per_second, self.limits.caller_burst)
     }
 
     /// Returns the limits of queries.
@@ -176,8 +191,11 @@ impl Config {
     /// routes.
     pub(crate) fn deploy_rules(&self, reserved: Vec<ReservedRoute<()>>) -> DeployRules {
         let granted = |grants: &Grants| {
+            let commands = grants.commands.iter().cloned().map(Grant::Command);
             let services = grants.services.iter().cloned().map(Grant::Service);
-            services.chain(grants.subjects.iter().cloned().map(Grant::Subject)).collect()
+            let subjects = grants.subjects.iter().cloned().map(Grant::Subject);
+            let events = grants.events.iter().cloned().map(Grant::Event);
+            commands.chain(events).chain(services).chain(subjects).collect()
         };
         let grants = self.grants.iter().map(|(service, grants)| (service.clone(), granted(grants)));
         DeployRules {

@@ -35,8 +35,12 @@ impl Config {
         self.retried_sagas(&known, &mut findings);
         for manifest in manifests {
             let service = manifest.service.as_str();
-            let Some(values) = values.get(service) else { continue };
-            findings.extend(settings::check(service, &manifest.settings(), values));
+            let none = BTreeMap::new();
+            findings.extend(settings::check(
+                service,
+                &manifest.settings,
+                values.get(service).unwrap_or(&none),
+            ));
         }
         findings
     }
@@ -65,12 +69,17 @@ impl Config {
 mod tests {
     use super::*;
     use crate::contract::fixtures;
-    use crate::contract::{EventRef, Saga};
+    use crate::contract::{EventRef, Saga, Setting};
 
     #[test]
     fn names_that_are_nearly_right_are_errors_and_others_are_warnings() {
         let mut manifest = fixtures::manifest();
-        manifest.permissions.config = vec!["card-limit".to_owned()];
+        manifest.settings = vec![Setting {
+            key: "card-limit".to_owned(),
+            description: String::new(),
+            schema: Json::of(&true).unwrap(),
+            required: false,
+        }];
         manifest.sagas = vec![Saga {
             name: "place-order".into(),
             description: String::new(),

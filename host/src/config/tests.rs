@@ -84,18 +84,35 @@ fn a_file_named_with_a_flag_must_exist() {
 }
 
 #[test]
-fn only_loopback_addresses_are_accepted() {
-    let table = [
-        ("127.0.0.1:7070", true),
-        ("127.8.0.1:0", true),
-        ("[::1]:7070", true),
-        ("0.0.0.0:7070", false),
-        ("[::]:7070", false),
-        ("192.168.1.2:7070", false),
-    ];
-    for (listen, allowed) in table {
-        let config = Config { listen: listen.parse().unwrap(), ..Config::default() };
-        assert_eq!(config.check().is_ok(), allowed, "{listen}");
+fn an_address_that_other_machines_reach_needs_tls_and_authentication() {
+    const TLS: &str = "[tls]\ncertificate = 'c.pem'\nkey = 'k.pem'";
+    const PROXY: &str = "[http]\ntrusted_proxies = ['10.0.0.0/8']";
+    const AUTH: &str = "[auth]";
+    // the address, the sections, and those that the refusal says to write
+    for (listen, sections, missing) in [
+        ("127.0.0.1:7070", vec![], vec![]),
+        ("127.8.0.1:0", vec![], vec![]),
+        ("[::1]:7070", vec![], vec![]),
+        ("0.0.0.0:7070", vec![], vec!["[tls]", "trusted_proxies", AUTH]),
+        ("[::]:7070", vec![], vec!["[tls]", "trusted_proxies", AUTH]),
+        ("192.168.1.2:7070", vec![TLS], vec![AUTH]),
+        ("192.168.1.2:7070", vec![PROXY], vec![AUTH]),
+        ("192.168.1.2:7070", vec![AUTH], vec!["[tls]", "trusted_proxies"]),
+        ("192.168.1.2:7070", vec![TLS, AUTH], vec![]),
+        ("192.168.1.2:7070", vec![PROXY, AUTH], vec![]),
+        ("127.0.0.1:7070", vec!["[admin]\nlisten = '0.0.0.0:7071'"], vec!["[tls]", "trusted_proxies", AUTH]),
+    ] {
+        let config = Config::parse(&format!("listen = '{listen}'\n{}", sections.join("\n"))).unwrap();
+        let refusal = config.check().err().map(|error| error.to_string());
+        assert_eq!(refusal.is_some(), !missing.is_empty(), "{listen} {sections:?}");
+        let refusal = refusal.unwrap_or_default();
+        for section in ["[tls]", "trusted_proxies", AUTH] {
+            assert_eq!(
+                refusal.contains(section),
+                missing.contains(&section),
+                "{listen} {section}: {refusal}"
+            );
+        }
     }
 }
 
@@ -108,6 +125,7 @@ fn values_out_of_their_range_are_named_in_the_error() {
         ("[deploy]\nhistory_time_ms = 0", "deploy.history_time_ms must be at least 1"),
         ("[limits]\nhttp_time_ms = 10_000", "limits.http_time_ms must be below 10000"),
         ("[nats]\ncertificate = 'a.pem'", "nats.certificate and nats.key go together"),
+        ("[auth]\nnats_roles = ['Clerk']", "auth.nats_roles: \"Clerk\" is no role"),
         ("[nats]\nreplicas = 2", "nats.replicas must be 1, 3 or 5"),
         ("log = 'jetstream'", "log = \"jetstream\" needs NATS servers"),
     ];

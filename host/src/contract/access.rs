@@ -1,8 +1,11 @@
 //! The access of routes: the callers that may use one.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Caller, OPERATOR, Role};
+use super::Readers;
+use crate::model::{Actor, Caller, Json, OPERATOR, Rejection, Role};
 
 /// The callers that may use a route. An operator may use every route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +47,25 @@ impl Access {
     }
 }
 
+/// The code of the rejection of a caller that may not do something.
+const FORBIDDEN: &str = "forbidden";
+
+impl Readers {
+    /// Rejects a caller that may not see a view.
+    pub(crate) fn check(&self, caller: &Caller, view: &Json) -> Result<(), Rejection> {
+        let owns = |subject: &Actor| {
+            let members: BTreeMap<String, Json> = view.read().unwrap_or_default();
+            let owner = members.get(&self.owner).and_then(|owner| owner.read::<String>().ok());
+            owner.is_some_and(|owner| *subject == *owner)
+        };
+        let may = caller.has(OPERATOR) || self.roles.iter().any(|role| caller.has(role.as_str()));
+        match may || caller.subject.as_ref().is_some_and(owns) {
+            true => Ok(()),
+            false => Err(Rejection::new(FORBIDDEN, "It belongs to somebody else.")),
+        }
+    }
+}
+
 fn list(roles: &[Role]) -> String {
     roles.iter().map(Role::as_str).collect::<Vec<_>>().join(", ")
 }
@@ -51,6 +73,24 @@ fn list(roles: &[Role]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_view_is_for_its_owner_and_for_the_roles_of_its_readers() {
+        let readers = Readers { owner: "user_id".to_owned(), roles: vec!["clerk".into()] };
+        let view = Json::parse(r#"{"id": "o1", "user_id": "ann"}"#.to_owned()).unwrap();
+        let cleo = Caller { roles: ["clerk".into()].into(), ..Caller::named("cleo") };
+        for (caller, may) in [
+            (Caller::named("ann"), true),
+            (Caller::named("bob"), false),
+            (Caller::default(), false),
+            (cleo, true),
+            (Caller::unauthenticated_operator(), true),
+        ] {
+            assert_eq!(readers.check(&caller, &view).is_ok(), may, "{caller:?}");
+        }
+        let other = Json::parse("[]".to_owned()).unwrap();
+        assert!(readers.check(&Caller::named("ann"), &other).is_err(), "a view without an owner");
+    }
 
     #[test]
     fn a_route_is_for_its_callers_and_for_operators() {

@@ -2,7 +2,7 @@
 
 use hyper::header::HeaderValue;
 
-use super::{Arguments, Manifest, Method, Route, Schema, Target, arguments_schema};
+use super::{Access, Arguments, Manifest, Method, Route, Target, arguments_schema};
 use crate::model::{AggregateName, CommandName, QueryName, ServiceName};
 
 /// The placeholder for an aggregate's id.
@@ -19,7 +19,8 @@ pub(crate) enum Action<H> {
 pub(crate) struct CommandRoute {
     pub(crate) aggregate: AggregateName,
     pub(crate) command: CommandName,
-    pub(crate) payload: Schema,
+    /// The callers that may use the route.
+    pub(crate) access: Access,
     /// The path of the aggregate's view. None: there is no route for it.
     pub(crate) location: Option<Location>,
 }
@@ -27,6 +28,8 @@ pub(crate) struct CommandRoute {
 pub(crate) struct QueryRoute {
     pub(crate) service: ServiceName,
     pub(crate) query: QueryName,
+    /// The callers that may use the route.
+    pub(crate) access: Access,
     pub(crate) arguments: Arguments,
     /// True if it is the query for the view of one aggregate.
     pub(crate) is_view: bool,
@@ -51,7 +54,7 @@ pub(super) fn action_of<H>(manifest: &Manifest, route: &Route) -> Result<Action<
         Target::Query(_) if route.method != Method::Get => {
             Err("queries change nothing and are reached by GET".to_owned())
         }
-        Target::Query(name) => query_of(manifest, name).map(Action::Query),
+        Target::Query(name) => query_of(manifest, route, name).map(Action::Query),
     }
 }
 
@@ -68,24 +71,23 @@ fn command_of(
         return Err(format!("a command's path may have only the placeholder {{id}}, not {{{other}}}"));
     }
     let known = manifest.command(aggregate.as_str(), command.as_str());
-    let declared = known.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
-    let payload = Schema::of(&declared.payload);
+    known.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
     Ok(CommandRoute {
         aggregate: aggregate.clone(),
         command: command.clone(),
-        payload: payload
-            .map_err(|reason| format!("the schema of {aggregate}.{command} is wrong: {reason}"))?,
+        access: route.access.clone(),
         location: view_path(manifest, aggregate.as_str()).and_then(Location::of),
     })
 }
 
-fn query_of(manifest: &Manifest, name: &QueryName) -> Result<QueryRoute, String> {
+fn query_of(manifest: &Manifest, route: &Route, name: &QueryName) -> Result<QueryRoute, String> {
     let schema = arguments_schema(manifest, name.as_str());
     let schema = schema.ok_or_else(|| format!("the manifest has no query {name}"))?;
     let arguments = schema.and_then(Arguments::compile);
     Ok(QueryRoute {
         service: manifest.service.clone(),
         query: name.clone(),
+        access: route.access.clone(),
         arguments: arguments
             .map_err(|reason| format!("the schema of the query {name} is wrong: {reason}"))?,
         is_view: manifest.query(name.as_str()).is_none(),

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::contract::{Aggregate, Command, Event, Manifest, Method, Permissions, Query, Route, Target};
+use crate::contract::{
+    Access, Aggregate, Command, Event, Manifest, Method, Permissions, Query, Route, Target,
+};
 use crate::model::Json;
 
 fn schema(value: serde_json::Value) -> Json {
@@ -10,7 +12,7 @@ fn schema(value: serde_json::Value) -> Json {
 }
 
 fn route(method: Method, path: &str, target: Target) -> Route {
-    Route { method, path: path.to_owned(), target }
+    Route { method, path: path.to_owned(), target, access: Access::SignedIn }
 }
 
 /// A service `order` with two commands, the view of its aggregate, and a query.
@@ -36,6 +38,7 @@ pub(crate) fn manifest() -> Manifest {
         description: "An order.".to_owned(),
         state_version: 1,
         view: schema(json!({"type": "object"})),
+        readers: None,
         commands: vec![command("create", schema(lines.clone())), command("update", schema(lines))],
         events: vec![Event {
             name: "order-created".into(),
@@ -64,6 +67,7 @@ pub(crate) fn manifest() -> Manifest {
         read_model: None,
         subscriptions: Vec::new(),
         publications: Vec::new(),
+        settings: Vec::new(),
         permissions: Permissions::default(),
     }
 }

@@ -7,7 +7,8 @@ use std::{env, fmt, fs, io};
 
 use serde::Deserialize;
 
-use crate::contract::{HttpOrigin, Method};
+use super::refs::names;
+use crate::contract::{CommandRef, EventRef, HttpOrigin, Method};
 
 /// The permissions of one service.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -15,6 +16,12 @@ use crate::contract::{HttpOrigin, Method};
 pub struct Grants {
     /// The origins that it may call, one entry each.
     pub http: Vec<HttpGrant>,
+    /// The commands of other services that its sagas may send: `payment.authorize`.
+    #[serde(deserialize_with = "names")]
+    pub commands: Vec<CommandRef>,
+    /// The events of other services that it may follow, wait for and start sagas on: `order.order-created`.
+    #[serde(deserialize_with = "names")]
+    pub events: Vec<EventRef>,
     /// The services that it may query.
     pub services: Vec<String>,
     /// The NATS subjects that it may publish on and subscribe to.
@@ -47,10 +54,14 @@ impl HttpGrant {
     }
 }
 
-/// A permission that an operator grants with a deployment: `service:payment`, `subject:orders.>`,
-/// `http:https://payments.example`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A permission that an operator grants with a deployment: `command:payment.authorize`,
+/// `event:order.order-created`, `service:payment`, `subject:orders.>`, `http:https://payments.example`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Grant {
+    /// To send a command of another service.
+    Command(CommandRef),
+    /// To follow and to wait for an event of another service, and to start sagas on it.
+    Event(EventRef),
     /// To query a service.
     Service(String),
     /// To publish on and subscribe to subjects.
@@ -62,8 +73,8 @@ pub enum Grant {
 /// The error of a text that is no grant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no grant: use `service:<name>`, `subject:<subject>` or `http:<origin>`, with an origin such as \
-     https://payments.example"
+    "{0:?} is no grant: use `command:<aggregate>.<command>`, `event:<aggregate>.<event>`, `service:<name>`, \
+     `subject:<subject>` or `http:<origin>`, with an origin such as https://payments.example"
 )]
 pub struct InvalidGrant(String);
 
@@ -72,6 +83,8 @@ impl FromStr for Grant {
 
     fn from_str(text: &str) -> Result<Self, InvalidGrant> {
         let grant = match text.split_once(':') {
+            Some(("command", name)) => name.parse().ok().map(Self::Command),
+            Some(("event", name)) => name.parse().ok().map(Self::Event),
             Some(("service", name)) if !name.is_empty() => Some(Self::Service(name.to_owned())),
             Some(("subject", subject)) if !subject.is_empty() => Some(Self::Subject(subject.to_owned())),
             Some(("http", origin)) => origin.parse().ok().map(Self::Http),
@@ -84,6 +97,8 @@ impl FromStr for Grant {
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Command(command) => write!(f, "command:{command}"),
+            Self::Event(event) => write!(f, "event:{event}"),
             Self::Service(name) => write!(f, "service:{name}"),
             Self::Subject(subject) => write!(f, "subject:{subject}"),
             Self::Http(origin) => write!(f, "http:{origin}"),
@@ -182,12 +197,20 @@ mod tests {
 
     #[test]
     fn a_grant_is_its_text() {
-        for text in ["service:payment", "subject:orders.>", "http:https://pay.example:8443"] {
+        for text in [
+            "command:payment.authorize",
+            "event:order.order-created",
+            "service:payment",
+            "subject:orders.>",
+            "http:https://pay.example:8443",
+        ] {
             assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
         }
         for text in [
             "payment",
             "service:",
+            "command:payment",
+            "event:.order-created",
             "http:pay.example",
             "http:https://pay.example/v1",
             "https://pay.example",

@@ -6,8 +6,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::settings::Setting;
-use crate::model::{self, AggregateName, CommandName, EventName, Json, QueryName, SagaName, ServiceName};
+use super::{Access, CommandRef, EventRef};
+use crate::model::{
+    self, AggregateName, CommandName, EventName, Json, QueryName, Role, SagaName, ServiceName,
+};
 
 /// The description of a service by its component.
 #[derive(Clone, Debug, Serialize)]
@@ -32,6 +34,8 @@ pub struct Manifest {
     pub subscriptions: Vec<Subscription>,
     /// The events that are published as messages.
     pub publications: Vec<Publication>,
+    /// The keys of the service's configuration.
+    pub settings: Vec<Setting>,
     /// The permissions that the service asks for.
     pub permissions: Permissions,
 }
@@ -47,10 +51,34 @@ pub struct Aggregate {
     pub state_version: u32,
     /// The JSON Schema of its view.
     pub view: Json,
+    /// The callers that may see the view of one aggregate; `None`: all that its route lets in.
+    pub readers: Option<Readers>,
     /// Its commands.
     pub commands: Vec<Command>,
     /// Its events.
     pub events: Vec<Event>,
+}
+
+/// The callers that may see the view of one aggregate: its owner, and those with one of the roles.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Readers {
+    /// The member of the view that holds the owner's subject.
+    pub owner: String,
+    /// The roles.
+    pub roles: Vec<Role>,
+}
+
+/// A key of a service's configuration.
+#[derive(Clone, Debug, Serialize)]
+pub struct Setting {
+    /// The key.
+    pub key: String,
+    /// A description, for people.
+    pub description: String,
+    /// The JSON Schema of its value.
+    pub schema: Json,
+    /// True if the service cannot run without it.
+    pub required: bool,
 }
 
 /// A command of an aggregate.
@@ -75,15 +103,6 @@ pub struct Event {
     pub description: String,
     /// The JSON Schema of its payload.
     pub payload: Json,
-}
-
-/// A kind of event, of this service or of another one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct EventRef {
-    /// The aggregate.
-    pub aggregate: AggregateName,
-    /// The name of the event.
-    pub event: EventName,
 }
 
 /// A saga of the service.
@@ -156,6 +175,8 @@ pub struct Route {
     pub path: String,
     /// The command or query.
     pub target: Target,
+    /// The callers that may use it.
+    pub access: Access,
 }
 
 /// The target of a route.
@@ -241,10 +262,12 @@ pub const CONFIGURED: &str = "config:";
 /// The permissions that a service asks for.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Permissions {
+    /// The commands of other services' aggregates to send.
+    pub commands: Vec<CommandRef>,
+    /// The events of other services' aggregates to follow, to wait for, and to start sagas on.
+    pub events: Vec<EventRef>,
     /// The services to query.
     pub services: Vec<String>,
-    /// The configuration keys to read.
-    pub config: Vec<String>,
     /// The origins to call.
     pub http: Vec<String>,
     /// The NATS subjects to publish on and to subscribe to.
@@ -262,12 +285,6 @@ impl Manifest {
         self.aggregate(aggregate)?.command(command)
     }
 
-    /// Returns the keys of its configuration.
-    pub fn settings(&self) -> Vec<Setting<'_>> {
-        let keys = self.permissions.config.iter();
-        keys.map(|key| Setting { key, schema: None, required: false }).collect()
-    }
-
     /// Returns the query with this name.
     pub fn query(&self, name: &str) -> Option<&Query> {
         self.queries.iter().find(|query| query.name == *name)
@@ -282,7 +299,7 @@ impl Manifest {
             return Err(format!("{:?} is a name of the host's own; a service cannot have it", self.service));
         }
         check_names("an aggregate", self.aggregates.iter().map(|aggregate| aggregate.name.as_str()))?;
-        let of_host = |name: &str| [model::SAGA, model::DEPLOYMENT].contains(&name);
+        let of_host = |name: &str| [model::SAGA, model::DEPLOYMENT, model::TOKEN].contains(&name);
         if let Some(aggregate) = self.aggregates.iter().find(|aggregate| of_host(aggregate.name.as_str())) {
             return Err(format!("{:?} is the name of the host's own streams", aggregate.name));
         }
@@ -298,7 +315,9 @@ impl Manifest {
             "a query",
             queries.chain(self.aggregates.iter().map(|aggregate| aggregate.name.as_str())),
         )?;
-        self.permissions.check()?;
+        check_names("a setting", self.settings.iter().map(|setting| setting.key.as_str()))?;
+        self.check_origins()?;
+        self.check_events()?;
         self.subscriptions.iter().try_for_each(|subscription| self.check_subscription(subscription))?;
         self.publications.iter().try_for_each(|publication| self.check_publication(publication))?;
         self.routes.iter().try_for_each(|route| self.check_route(route))
@@ -373,22 +392,39 @@ impl Manifest {
 }
 
 impl Permissions {
-    /// Returns everything that an operator must grant, as a signed statement names it: `service:payment`. A
-    /// configuration key is granted by being set.
+    /// Returns everything that an operator must grant, as a signed statement names it: `service:payment`.
     pub fn requests(&self) -> impl Iterator<Item = String> + '_ {
-        let Self { services, config: _, http, subjects } = self;
-        [("service", services), ("http", http), ("subject", subjects)]
+        let Self { commands, events, services, http, subjects } = self;
+        let commands = commands.iter().map(|command| format!("command:{command}"));
+        let events = events.iter().map(|event| format!("event:{event}"));
+        let others = [("service", services), ("http", http), ("subject", subjects)]
             .into_iter()
-            .flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}:{name}")))
+            .flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}:{name}")));
+        commands.chain(events).chain(others)
+    }
+}
+
+impl Manifest {
+    fn check_origins(&self) -> Result<(), String> {
+        let mut keys = self.permissions.http.iter().filter_map(|asked| asked.strip_prefix(CONFIGURED));
+        match keys.find(|key| !self.settings.iter().any(|setting| setting.key == *key)) {
+            None => Ok(()),
+            Some(key) => {
+                Err(format!("it asks for HTTP to the origin under {key:?}, which is none of its settings"))
+            }
+        }
     }
 
-    fn check(&self) -> Result<(), String> {
-        let keys = self.http.iter().filter_map(|asked| asked.strip_prefix(CONFIGURED));
-        match keys.into_iter().find(|key| !self.config.iter().any(|known| known == key)) {
+    /// Checks that the manifest asks for the events of others that it follows or starts sagas on.
+    fn check_events(&self) -> Result<(), String> {
+        let followed = self.read_model.iter().flat_map(|model| &model.subscribes);
+        let mut events = followed.chain(self.sagas.iter().map(|saga| &saga.starts_on));
+        let allowed = |event: &EventRef| {
+            self.aggregate(event.aggregate.as_str()).is_some() || self.permissions.events.contains(event)
+        };
+        match events.find(|event| !allowed(event)) {
             None => Ok(()),
-            Some(key) => Err(format!(
-                "it asks for HTTP to the origin under {key:?}, but not for that configuration key"
-            )),
+            Some(event) => Err(format!("it follows {event} of another service, but does not ask for it")),
         }
     }
 }

@@ -14,28 +14,30 @@ mod problem;
 mod problem_code;
 #[cfg(test)]
 mod problem_reference;
+mod refs;
 mod routes;
 mod schema;
+mod schemas;
 pub mod settings;
 
 pub use access::{Access, Denied};
 pub use grants::{Grant, Grants, HttpGrant, InvalidGrant, Secret, SecretError, SecretSource};
 pub use manifest::{
-    Aggregate, CONFIGURED, Command, Event, EventRef, IdSource, Manifest, Method, Permissions, Publication,
-    Query, ReadModel, Route, Saga, Subscription, Target,
+    Aggregate, CONFIGURED, Command, Event, IdSource, Manifest, Method, Permissions, Publication, Query,
+    ReadModel, Readers, Route, Saga, Setting, Subscription, Target,
 };
 pub use origin::{HttpOrigin, NoOrigin};
 pub use problem::ProblemBody;
 pub use problem_code::{ProblemCode, ProblemGroup};
+pub use refs::{CommandRef, EventRef, InvalidRef};
 pub use routes::{ReservedRoute, RouteError, RouteTable};
 pub use schema::Violation;
-pub use settings::{Findings, Setting};
+pub use schemas::Schemas;
+pub use settings::Findings;
 
 pub(crate) use action::{Action, CommandRoute, QueryRoute, placeholders};
 pub(crate) use address::is_public;
-pub(crate) use payload::{
-    admitted, arguments_schema, invalid_arguments, json_text, no_json, payload, view_arguments,
-};
+pub(crate) use payload::{arguments_schema, check_id, checked, json_text, no_json, payload, view_arguments};
 pub(crate) use problem::{PROBLEM_JSON, Problem};
 pub(crate) use routes::Found;
 pub(crate) use schema::{Arguments, Schema};

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use hyper::Uri;
+use hyper::http::uri::Authority;
 use serde::Deserialize;
 
 use super::address::is_public;
@@ -33,7 +34,11 @@ impl HttpOrigin {
             "https" => true,
             _ => return None,
         };
-        let authority = url.authority()?;
+        Self::at(https, url.authority()?)
+    }
+
+    /// Returns the origin of a host and a port; none if there is a user name before them.
+    pub(crate) fn at(https: bool, authority: &Authority) -> Option<Self> {
         let port = match authority.as_str().strip_prefix(authority.host())? {
             "" if https => 443,
             "" => 80,

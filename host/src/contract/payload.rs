@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Manifest, Problem, ProblemCode, Schema, Violation};
+use super::{Manifest, Problem, ProblemCode, Schema};
 use crate::model::{Json, StreamId};
 
 /// The argument of the query for an aggregate's view.
@@ -25,34 +25,26 @@ pub(crate) fn view_arguments() -> Value {
     })
 }
 
-pub(crate) fn invalid_arguments(violations: Vec<Violation>) -> Problem {
-    Problem::violations(
-        ProblemCode::InvalidArguments,
-        "The arguments do not follow the query's schema.",
-        violations,
-    )
-}
-
-/// Returns arguments that follow their schema, as the service gets them. Checks the id of an aggregate.
-pub(crate) fn admitted(query: &str, is_view: bool, arguments: &Value) -> Result<Json, Problem> {
+/// Checks the id of an aggregate in the arguments of the query for its view.
+pub(crate) fn check_id(query: &str, is_view: bool, arguments: &Value) -> Result<(), Problem> {
     if let (true, Some(Value::String(id))) = (is_view, arguments.get(ID)) {
         StreamId::new(query, id)?;
     }
-    Json::of(arguments).map_err(|_| Problem::internal())
+    Ok(())
 }
 
-/// Checks a body against the command's schema and returns its text unchanged. An empty body stands for `{}`.
-pub(crate) fn payload(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
-    let text = json_text(body)?;
-    let value: Value = serde_json::from_str(text).map_err(no_json)?;
-    schema.check(&value).map_err(|violations| {
-        Problem::violations(
-            ProblemCode::InvalidPayload,
-            "The payload does not follow the command's schema.",
-            violations,
-        )
-    })?;
-    Json::parse(text.to_owned()).map_err(no_json)
+/// Checks the body of one of the host's own routes against its schema. An empty body stands for `{}`.
+pub(crate) fn checked(schema: &Schema, body: &[u8]) -> Result<Json, Problem> {
+    let json = payload(body)?;
+    let value: Value = json.read().map_err(no_json)?;
+    schema.check(&value).map_err(Problem::invalid_payload)?;
+    Ok(json)
+}
+
+/// Returns the JSON text of a body unchanged. An empty body stands for `{}`. Dispatch checks it against the
+/// schema of its command.
+pub(crate) fn payload(body: &[u8]) -> Result<Json, Problem> {
+    Json::parse(json_text(body)?.to_owned()).map_err(no_json)
 }
 
 /// Returns the text of a body that should be JSON. An empty body stands for `{}`.
@@ -80,7 +72,7 @@ mod tests {
     #[test]
     fn a_payload_keeps_its_text() {
         for (body, text) in [("", "{}"), (" {\"quantity\" : 1}\n", "{\"quantity\" : 1}")] {
-            assert_eq!(payload(&schema(), body.as_bytes()).unwrap().as_str(), text);
+            assert_eq!(checked(&schema(), body.as_bytes()).unwrap().as_str(), text);
         }
     }
 
@@ -92,9 +84,9 @@ mod tests {
             ("{\"quantity\": \"x\"}", 422, "invalid-payload"),
             ("[]", 422, "invalid-payload"),
         ] {
-            let problem = payload(&schema(), body.as_bytes()).unwrap_err();
+            let problem = checked(&schema(), body.as_bytes()).unwrap_err();
             assert_eq!((problem.status().as_u16(), problem.code()), (status, code), "{body}");
         }
-        assert!(payload(&schema(), b"{\"a\": \"\xff\"}").is_err());
+        assert!(payload(b"{\"a\": \"\xff\"}").is_err());
     }
 }

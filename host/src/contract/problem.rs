@@ -7,6 +7,7 @@ use hyper::header::HeaderValue;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Denied;
 use super::problem_code::ProblemCode;
 use super::schema::Violation;
 use crate::error::{Fault, FaultKind};
@@ -14,6 +15,9 @@ use crate::model::{InvalidId, Json, Position, Rejection, Version};
 
 /// The content type of a problem's body.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// The seconds after which a transient problem may have passed.
+const TRANSIENT_S: u64 = 1;
 
 /// The `type` of a problem whose code is a service's own (RFC 9457, 4.2.1).
 const BLANK: &str = "about:blank";
@@ -33,6 +37,8 @@ struct Facts {
     allow: Option<HeaderValue>,
     /// True if the same request may succeed a second later.
     transient: bool,
+    /// The seconds after which the same request may succeed, if they are known.
+    retry_after_s: Option<u64>,
     /// The text for the host's log, which the caller never sees. None: `detail` says it all.
     log_text: Option<String>,
     /// False if the host has reported the failure once for all requests.
@@ -111,6 +117,7 @@ impl Problem {
             reflects: None,
             allow: None,
             transient: false,
+            retry_after_s: None,
             log_text: None,
             logged: true,
         }))
@@ -141,6 +148,24 @@ impl Problem {
         let mut problem = Self::new(code, detail);
         problem.0.body.errors = errors;
         problem
+    }
+
+    /// Returns the problem of a payload that does not follow its command's schema.
+    pub(crate) fn invalid_payload(errors: Vec<Violation>) -> Self {
+        Self::violations(
+            ProblemCode::InvalidPayload,
+            "The payload does not follow the command's schema.",
+            errors,
+        )
+    }
+
+    /// Returns the problem of arguments that do not follow their query's schema.
+    pub(crate) fn invalid_arguments(errors: Vec<Violation>) -> Self {
+        Self::violations(
+            ProblemCode::InvalidArguments,
+            "The arguments do not follow the query's schema.",
+            errors,
+        )
     }
 
     /// Adds the report of a deployment, as the caller gets it.
@@ -217,11 +242,33 @@ impl Problem {
         self.0.transient
     }
 
+    /// Adds the seconds after which the same request may succeed.
+    pub(crate) fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.0.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// Returns the seconds after which the same request may succeed.
+    pub(crate) fn retry_after_s(&self) -> Option<u64> {
+        self.0.retry_after_s.or_else(|| self.0.transient.then_some(TRANSIENT_S))
+    }
+
     /// Returns if the request itself is wrong, so that a repetition gets the same answer.
     pub(crate) fn is_final(&self) -> bool {
         let wrong =
             [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
         wrong.contains(&self.0.status)
+    }
+
+    /// Returns the value of `WWW-Authenticate` for a caller that must identify itself (RFC 6750).
+    pub(crate) fn challenge(&self) -> Option<HeaderValue> {
+        match ProblemCode::named(self.code())? {
+            ProblemCode::Unauthenticated => Some(HeaderValue::from_static("Bearer realm=\"kontor\"")),
+            ProblemCode::InvalidToken => {
+                Some(HeaderValue::from_static("Bearer realm=\"kontor\", error=\"invalid_token\""))
+            }
+            _ => None,
+        }
     }
 
     /// Returns the JSON text for the caller.
@@ -259,12 +306,26 @@ impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         let status = match rejection.code.as_str() {
             "not-found" => StatusCode::NOT_FOUND,
+            "forbidden" => StatusCode::FORBIDDEN,
             "invalid-payload" | "invalid-arguments" => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::CONFLICT,
         };
         let mut problem = Self::of(status, rejection.code.into(), rejection.message);
         problem.0.body.details = rejection.details;
         problem
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match &denied {
+            Denied::NotSignedIn => {
+                Self::new(ProblemCode::Unauthenticated, "The route is for callers that have signed in.")
+            }
+            Denied::NoRole(_) => {
+                Self::new(ProblemCode::Forbidden, format!("The caller may not use the route: {denied}."))
+            }
+        }
     }
 }
 

@@ -93,9 +93,33 @@ problem_codes! {
         /// The connection ended before the body did.
         IncompleteBody = BAD_REQUEST, "incomplete-body", "Incomplete body",
             "Send the request again.";
-        /// A browser sent the command for a page of another site.
+        /// The route is for callers that have signed in, and the request says nothing about its caller.
+        Unauthenticated = UNAUTHORIZED, "unauthenticated", "Unauthenticated",
+            "Send `Authorization: Bearer` with a token; `kontor token new` makes one.";
+        /// The token of the request is unknown, expired, revoked or not valid.
+        InvalidToken = UNAUTHORIZED, "invalid-token", "Invalid token",
+            "Send a token that is valid; `detail` says what is wrong with this one.";
+        /// A browser could not be signed in.
+        SignInFailed = BAD_REQUEST, "sign-in-failed", "Sign-in failed",
+            "Begin again at `/auth/sign-in`; `detail` says what went wrong.";
+        /// The request has the cookie of a session, but not its CSRF token.
+        WrongCsrfToken = FORBIDDEN, "wrong-csrf-token", "Wrong CSRF token",
+            "Send `csrf` of `GET /auth/me` in the header `Kontor-CSRF`.";
+        /// The caller has none of the roles that the route is for.
+        Forbidden = FORBIDDEN, "forbidden", "Forbidden",
+            "Have one of the roles that `detail` names given to the caller.";
+        /// A browser sent the request for a page of another site.
         CrossSite = FORBIDDEN, "cross-site", "Cross-site request",
             "Send it from the host's own page, or from a program.";
+        /// A browser sent the request for a page of another origin.
+        ForeignOrigin = FORBIDDEN, "foreign-origin", "Foreign origin",
+            "Send it from the host's own page or from a program, or add the origin to `http.origins`.";
+        /// The request came without encryption from another machine that is no trusted proxy.
+        TlsRequired = FORBIDDEN, "tls-required", "TLS required",
+            "Use `https`, or go through the proxy; `http.trusted_proxies` names the proxies.";
+        /// The header `Host` names another host.
+        UnknownHost = MISDIRECTED_REQUEST, "unknown-host", "Unknown host",
+            "Call the host by a name of `http.hosts`, by its address, or on its own machine by `localhost`.";
         /// No route has this path.
         UnknownRoute = NOT_FOUND, "unknown-route", "Unknown route",
             "See `GET /openapi.json` for all routes.";
@@ -120,6 +144,12 @@ problem_codes! {
         /// The arguments do not follow the query's schema.
         InvalidArguments = UNPROCESSABLE_ENTITY, "invalid-arguments", "Invalid arguments",
             "Correct the arguments that `errors` points to.";
+        /// The caller sends more commands than `limits.caller_commands_per_second`. Nothing was done.
+        TooManyCommands = TOO_MANY_REQUESTS, "too-many-commands", "Too many commands",
+            "Repeat after `Retry-After`; send fewer, or raise the limit.";
+        /// Too many sign-ins from the same address have failed.
+        TooManySignIns = TOO_MANY_REQUESTS, "too-many-sign-ins", "Too many sign-ins",
+            "Repeat after `Retry-After`, with the right token.";
         /// The key belongs to another command or payload.
         IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency-key-reused", "Idempotency key reused",
             "Use a new key for a new command, and the same payload for a repetition.";
@@ -154,6 +184,9 @@ problem_codes! {
         /// Another deployment is in progress; there is only one at a time.
         DeploymentUnderWay = CONFLICT, "deployment-under-way", "Deployment in progress",
             "Try again when it has ended.";
+        /// There are as many valid tokens as there may be.
+        TooManyTokens = CONFLICT, "too-many-tokens", "Too many tokens",
+            "Revoke those that nobody uses; `kontor token list` shows the last use of each.";
         /// No earlier release matches, or its component cannot be loaded any more.
         NothingToRollBack = CONFLICT, "nothing-to-roll-back", "Nothing to roll back to",
             "See `kontor plugins --history` for the releases.";
@@ -187,6 +220,9 @@ problem_codes! {
         /// The host cannot write the components to its data directory. Nothing was deployed.
         ComponentsNotKept = SERVICE_UNAVAILABLE, "components-not-kept", "Components not stored",
             "See the host's log; free the disk, then deploy again.";
+        /// The keys of the issuer of a JWT have never been read, and cannot be read now.
+        IssuerUnavailable = SERVICE_UNAVAILABLE, "issuer-unavailable", "Issuer unavailable",
+            "Repeat after `Retry-After`; operators: see `/readyz`.";
         /// NATS does not answer, so dead letters cannot be read or moved.
         NatsUnavailable = SERVICE_UNAVAILABLE, "nats-unavailable", "NATS unavailable",
             "See that the NATS servers run, then repeat.";

@@ -2,23 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::Setting;
 use super::schema::Schema;
 use crate::model::Json;
 
 /// The largest number of letters by which a slip differs from the name that was meant. Names that differ by
 /// more are different names.
 const MAX_SLIP: usize = 2;
-
-/// A key of a service's configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting<'m> {
-    /// The key.
-    pub key: &'m str,
-    /// The JSON Schema of its value, if the manifest has one.
-    pub schema: Option<&'m Json>,
-    /// True if the service does not work without it.
-    pub required: bool,
-}
 
 /// The sentences about what operators have written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,19 +41,19 @@ impl Findings {
 }
 
 /// Checks the configured values of a service against its settings.
-pub fn check(service: &str, settings: &[Setting<'_>], values: &BTreeMap<String, Json>) -> Findings {
+pub fn check(service: &str, settings: &[Setting], values: &BTreeMap<String, Json>) -> Findings {
     let mut findings = Findings::default();
-    let keys: Vec<&str> = settings.iter().map(|setting| setting.key).collect();
+    let keys: Vec<&str> = settings.iter().map(|setting| setting.key.as_str()).collect();
     for key in values.keys() {
         let place = format!("services.{service}.{key}");
         findings.name(&place, key, &keys, &|key| values.contains_key(key));
     }
-    for Setting { key, schema, required } in settings {
+    for Setting { key, schema, required, .. } in settings {
         let place = format!("services.{service}.{key}");
-        match values.get(*key) {
+        match values.get(key) {
             None if *required => findings.errors.push(format!("{place} is missing")),
             None => {}
-            Some(value) => findings.errors.extend(schema.and_then(|schema| misfit(&place, schema, value))),
+            Some(value) => findings.errors.extend(misfit(&place, schema, value)),
         }
     }
     findings
@@ -77,7 +67,7 @@ fn misfit(place: &str, schema: &Json, value: &Json) -> Option<String> {
         Err(error) => return Some(format!("the schema of {place} is not sound: {error}")),
     };
     let violation = violations.into_iter().next()?;
-    Some(format!("{place}{} {}", violation.pointer, violation.message))
+    Some(format!("{place}{}: {}", violation.pointer, violation.message))
 }
 
 /// Returns the name that was most likely meant by a slip, or none if no name is near.
@@ -129,12 +119,17 @@ mod tests {
 
     #[test]
     fn configured_values_are_those_that_the_manifest_asks_for_and_follow_their_schemas() {
-        let amount = Json::of(&json!({"type": "integer", "minimum": 0})).unwrap();
-        let setting = |key, schema, required| Setting { key, schema, required };
+        let amount = || json!({"type": "integer", "minimum": 0});
+        let setting = |key: &str, schema: serde_json::Value, required| Setting {
+            key: key.to_owned(),
+            description: String::new(),
+            schema: Json::of(&schema).unwrap(),
+            required,
+        };
         let settings = [
-            setting("card-limit", Some(&amount), true),
-            setting("regions", None, false),
-            setting("points-limit", Some(&amount), false),
+            setting("card-limit", amount(), true),
+            setting("regions", json!(true), false),
+            setting("points-limit", amount(), false),
         ];
         let table: [(_, &[&str], &[&str]); 6] = [
             (json!({"card-limit": 1, "regions": ["north"]}), &[], &[]),
@@ -149,12 +144,12 @@ mod tests {
             ),
             (
                 json!({"card-limit": "secret"}),
-                &["services.payment.card-limit it is not of type \"integer\""],
+                &["services.payment.card-limit: it is not of type \"integer\""],
                 &[],
             ),
             (
                 json!({"card-limit": -1}),
-                &["services.payment.card-limit it is less than the minimum of 0"],
+                &["services.payment.card-limit: it is less than the minimum of 0"],
                 &[],
             ),
             (

@@ -1,7 +1,7 @@
 //! Starts the services of a host: those that the log names, and those of the operator's directory that are
 //! new to the log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::deployed::{
 };
 use crate::error::Chain;
 use crate::log::EventLog;
-use crate::model::{Digest, ServiceName, Version};
+use crate::model::{Caller, Digest, ServiceName, Version};
 use crate::runtime::{Component, HttpClient, LoadError, Runtime};
 
 /// The actor of the deployments from the directory.
@@ -134,13 +134,19 @@ pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
 }
 
 async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
-    let mut deployments = Deployments::load(&**boot.log).await?;
+    let (mut deployments, history) = Deployments::load(&**boot.log).await?;
     let files = directory::read(boot.plugins, deployments.version == Version::START)?;
     let by_digest: HashMap<_, _> = files.iter().map(|(_, wasm)| (Digest::of(wasm), wasm)).collect();
-    let mut running = Vec::new();
+    let (mut running, mut outdated) = (Vec::new(), BTreeMap::new());
     for (service, known) in &deployments.running {
         let digest = known.release.digest;
-        running.push(boot.load(service, digest, by_digest.get(&digest).copied()).await?);
+        match boot.load(service, digest, by_digest.get(&digest).copied()).await {
+            // The directory may have the service's component for this version of the contract.
+            Err(error @ BootError::Load { source: LoadError::OtherContract { .. }, .. }) => {
+                outdated.insert(service.clone(), error);
+            }
+            loaded => running.push(loaded?),
+        }
     }
     let mut running = Deployed::new(running)?;
     let envelopes = boot.check_signatures(&deployments, &running, &files)?;
@@ -155,7 +161,7 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
         if running.services().any(|service| service.digest() == digest) {
             continue;
         }
-        if let Some(known) = boot.known(&wasm, &deployments).await {
+        if let Some(known) = boot.known(&wasm, &deployments, &mut outdated).await {
             let file = file.display();
             differing.push(format!(
                 "{file} ({}) {known}, so it does not run: `kontor deploy {file}` deploys it",
@@ -167,14 +173,17 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
         refuse(file, &candidate)?;
         candidates.push(candidate);
     }
+    if let Some((_, error)) = outdated.pop_first() {
+        return Err(error);
+    }
     let deployed = work::together(&running, &candidates);
     let gates = examine_services(deployed.as_ref(), &boot.rules.reserved);
     if let Some(gate) = gates.into_iter().find(|gate| gate.outcome == GateOutcome::Refused) {
         return Err(BootError::SideBySide(Box::new(gate)));
     }
-    boot.record(&mut deployments, &running, envelopes, &candidates).await?;
+    boot.record(&mut deployments, &history, &running, envelopes, &candidates).await?;
     boot.http.follow(deployments.origins());
-    let history = DeploymentHistory::load(&**boot.log).await?;
+    boot.runtime.grant(boot.rules.grants_in_force(&deployments));
     Ok(Booted { deployments, deployed: deployed?, history, differing })
 }
 
@@ -252,14 +261,22 @@ impl Boot<'_> {
     }
 
     /// Returns what the log says about the service of a component that does not run, or none if the service
-    /// is new.
-    async fn known(&self, wasm: &[u8], deployments: &Deployments) -> Option<String> {
+    /// is new, or is one of the `outdated` ones, which the component then replaces.
+    async fn known(
+        &self,
+        wasm: &[u8],
+        deployments: &Deployments,
+        outdated: &mut BTreeMap<ServiceName, BootError>,
+    ) -> Option<String> {
         if deployments.version == Version::START {
             return None;
         }
         // Err: the gates report it.
         let component = self.runtime.load(wasm.to_vec()).await.ok()?;
         let service = &component.manifest().service;
+        if outdated.remove(service).is_some() {
+            return None;
+        }
         if deployments.running.contains_key(service) {
             return Some(format!("is another version of {service} than the one that was deployed last"));
         }
@@ -288,6 +305,7 @@ impl Boot<'_> {
     async fn record(
         &self,
         deployments: &mut Deployments,
+        history: &DeploymentHistory,
         running: &Deployed,
         mut envelopes: HashMap<ServiceName, String>,
         candidates: &[Candidate],
@@ -314,7 +332,9 @@ impl Boot<'_> {
         }
         if !services.is_empty() {
             let happened = Happened::Deployed { services, note: None };
-            deployments.record(&**self.log, self.clock.now_ms(), happened, ACTOR.into()).await?;
+            let now = self.clock.now_ms();
+            let position = deployments.record(&**self.log, now, happened, Caller::named(ACTOR)).await?;
+            history.add(position, deployments);
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::deployed::{
     self, Components, Deployments, HistoryEntry, HistoryError, Registry, Release, Running, Store,
 };
 use crate::log::EventLog;
-use crate::model::{Actor, Version};
+use crate::model::{Caller, Version};
 use crate::projection::Projections;
 use crate::runtime::{HttpClient, Runtime};
 use crate::saga::Sagas;
@@ -114,10 +114,10 @@ impl Deployer {
         self: &Arc<Self>,
         uploads: Vec<Upload>,
         options: Options,
-        actor: &str,
+        caller: &Caller,
     ) -> Result<Report, DeployError> {
-        let (deployer, actor) = (self.clone(), Actor::from(actor));
-        detached(async move { deployer.deploy_all(uploads, options, actor).await }).await
+        let (deployer, caller) = (self.clone(), caller.clone());
+        detached(async move { deployer.deploy_all(uploads, options, caller).await }).await
     }
 
     /// Runs an earlier release of a service again: the one before, or the one whose digest begins with `to`.
@@ -127,11 +127,11 @@ impl Deployer {
         service: &str,
         to: Option<&str>,
         options: Options,
-        actor: &str,
+        caller: &Caller,
     ) -> Result<Report, DeployError> {
-        let (deployer, actor) = (self.clone(), Actor::from(actor));
+        let (deployer, caller) = (self.clone(), caller.clone());
         let (service, to) = (service.to_owned(), to.map(str::to_owned));
-        detached(async move { deployer.rollback_to(&service, to.as_deref(), options, actor).await }).await
+        detached(async move { deployer.rollback_to(&service, to.as_deref(), options, caller).await }).await
     }
 
     /// Stops running a service. Rejected with `not-found` or `service-in-use`. Continues if the caller stops
@@ -140,10 +140,10 @@ impl Deployer {
         self: &Arc<Self>,
         service: &str,
         options: Options,
-        actor: &str,
+        caller: &Caller,
     ) -> Result<Release, DeployError> {
-        let (deployer, actor, service) = (self.clone(), Actor::from(actor), service.to_owned());
-        detached(async move { deployer.remove(&service, options, actor).await }).await
+        let (deployer, caller, service) = (self.clone(), caller.clone(), service.to_owned());
+        detached(async move { deployer.remove(&service, options, caller).await }).await
     }
 
     /// Waits until no deployment is in progress. None begins while the returned guard is held.

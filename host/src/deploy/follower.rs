@@ -16,7 +16,7 @@ use super::error::DeployError;
 use super::gates::Upload;
 use super::report::Report;
 use super::rules::Options;
-use crate::model::Digest;
+use crate::model::{Caller, Digest};
 
 /// The actor of the deployments.
 const ACTOR: &str = "kontor serve --watch";
@@ -108,7 +108,7 @@ impl Follower {
         let name = file.file_name().unwrap_or_default().display();
         let note = Some(format!("{name} has changed"));
         let options = Options { note, from_directory: true, ..Options::default() };
-        match self.deployer.deploy(vec![upload], options, ACTOR).await {
+        match self.deployer.deploy(vec![upload], options, &Caller::named(ACTOR)).await {
             Err(DeployError::UnderWay) => Ok(None),
             outcome => {
                 self.files.handled(file, outcome.is_ok().then_some(digest));

@@ -15,7 +15,7 @@ use crate::clock::millis;
 use crate::deployed::{Happened, PastError, Running, Trial};
 use crate::error::{Chain, Fault};
 use crate::log::{EventLog, MAX_PAGE, ReadError, more_may_follow};
-use crate::model::{Digest, Position, Recorded, Rejection, ServiceName, StreamId, Version};
+use crate::model::{Caller, Digest, Position, Recorded, Rejection, ServiceName, StreamId, Version};
 use crate::runtime::{Component, Folded, Target};
 
 /// The most streams that stay with the newer version. The event of the rollback names each, in far less than
@@ -132,7 +132,7 @@ impl Deployer {
         let (to, from, kept) = (to.clone(), new.digest(), kept.to_vec());
         let happened = Happened::RolledBack { to, from, reason, note: note.clone(), kept };
         let swap = Swap { happened, deployed, candidates: Vec::new() };
-        self.clone().swap(&mut deployments, swap, ACTOR.into()).await
+        self.clone().swap(&mut deployments, swap, Caller::named(ACTOR)).await
     }
 
     /// Returns those of the streams that the newer version can fold and the older one cannot, and no more of

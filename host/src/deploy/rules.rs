@@ -8,6 +8,8 @@ use serde::Deserialize;
 use super::signature::PublicKey;
 use crate::clock::milliseconds;
 use crate::contract::{Grant, ReservedRoute};
+use crate::deployed::Deployments;
+use crate::runtime::Grants;
 
 /// The operator's configuration of deployments.
 #[derive(Clone, Debug)]
@@ -22,6 +24,20 @@ pub struct DeployRules {
     pub rollback: RollbackRule,
     /// The routes of the host itself, which no service may have.
     pub reserved: Vec<ReservedRoute<()>>,
+}
+
+impl DeployRules {
+    /// Returns the grants that are in force: those of the configuration and those of the deployments.
+    pub(crate) fn grants_in_force(&self, deployments: &Deployments) -> Grants {
+        let mut grants = Grants::new();
+        for (service, granted) in &self.grants {
+            grants.entry(service.as_str().into()).or_default().extend(granted.iter().cloned());
+        }
+        for (service, granted) in deployments.grants() {
+            grants.entry(service.clone()).or_default().extend(granted);
+        }
+        grants
+    }
 }
 
 /// The rule by which the host rolls back a new version.

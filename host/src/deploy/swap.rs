@@ -11,7 +11,7 @@ use super::watch::Watched;
 use crate::cluster::Member;
 use crate::deployed::{Deployed, Deployments, Happened, Running};
 use crate::error::Chain;
-use crate::model::Actor;
+use crate::model::Caller;
 use crate::runtime::Component;
 use crate::saga::ReplayedSaga;
 
@@ -41,7 +41,7 @@ impl Deployer {
         self: Arc<Self>,
         deployments: &mut Deployments,
         Swap { happened, deployed, candidates }: Swap,
-        actor: Actor,
+        caller: Caller,
     ) -> Result<(), DeployError> {
         let deps = &self.deps;
         for candidate in &candidates {
@@ -49,7 +49,7 @@ impl Deployer {
             deps.store.share(&candidate.wasm).await.map_err(DeployError::Store)?;
         }
         let watched = happened.is_watched();
-        let position = deployments.record(&*deps.log, deps.clock.now_ms(), happened, actor).await?;
+        let position = deployments.record(&*deps.log, deps.clock.now_ms(), happened, caller).await?;
         deps.registry.history().add(position, deployments);
         let components = candidates.into_iter();
         let components =
@@ -68,6 +68,7 @@ impl Deployer {
         let (before, ran) = (deps.registry.current(), self.running());
         deps.components.keep_releases(deployments.digests().collect());
         deps.http.follow(deployments.origins());
+        deps.runtime.grant(deps.rules.grants_in_force(deployments));
         deps.registry.replace(deployed);
         self.status.store(Arc::new(Status::of(deployments)));
         self.set_faulty(None);

@@ -16,7 +16,7 @@ use super::swap::Swap;
 use crate::clock::{Stopwatch, millis};
 use crate::deployed::{Happened, PastError, Release};
 use crate::error::{Chain, with_causes};
-use crate::model::Rejection;
+use crate::model::{Caller, Rejection};
 use crate::runtime::{Component, Tallies};
 
 /// The interval between two checks. It is short, because callers notice the faults in between.
@@ -144,7 +144,7 @@ impl Deployer {
         metrics::counter!("kontor_rollbacks_total", "service" => service.to_string()).increment(1);
         let happened = Happened::RolledBack { to, from, reason, note: None, kept };
         let swap = Swap { happened, deployed, candidates: Vec::new() };
-        self.clone().swap(&mut deployments, swap, ACTOR.into()).await?;
+        self.clone().swap(&mut deployments, swap, Caller::named(ACTOR)).await?;
         if let Some(returned) = deployments.running.get(service) {
             tokio::spawn(self.clone().keep_late((new.clone(), old.clone()), returned.clone(), read));
         }

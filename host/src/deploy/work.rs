@@ -10,7 +10,7 @@ use super::report::Report;
 use super::rules::Options;
 use super::swap::Swap;
 use crate::deployed::{Deployed, Happened, PastError, Release, Released, Running, ServiceConflict};
-use crate::model::{Actor, Rejection};
+use crate::model::{Caller, Rejection};
 use crate::runtime::Component;
 
 impl Deployer {
@@ -18,7 +18,7 @@ impl Deployer {
         self: Arc<Self>,
         uploads: Vec<Upload>,
         options: Options,
-        actor: Actor,
+        caller: Caller,
     ) -> Result<Report, DeployError> {
         let mut deployments = self.try_lock()?;
         let granted = granted(&deployments, grants::parse(&options.grants)?, options.from_directory);
@@ -43,7 +43,7 @@ impl Deployer {
             return Ok(report);
         }
         let happened = Happened::Deployed { services, note: options.note };
-        self.clone().swap(&mut deployments, Swap { happened, deployed, candidates }, actor).await?;
+        self.clone().swap(&mut deployments, Swap { happened, deployed, candidates }, caller).await?;
         drop(deployments);
         report.hosts = self.hosts().await;
         Ok(report)
@@ -54,7 +54,7 @@ impl Deployer {
         service: &str,
         to: Option<&str>,
         options: Options,
-        actor: Actor,
+        caller: Caller,
     ) -> Result<Report, DeployError> {
         let mut deployments = self.try_lock()?;
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
@@ -70,10 +70,10 @@ impl Deployer {
         if options.dry_run {
             return Ok(report);
         }
-        let reason = format!("{actor} rolled it back");
+        let reason = format!("{} rolled it back", caller.actor());
         let kept = Vec::new();
         let happened = Happened::RolledBack { to: target, from, reason, note: options.note, kept };
-        self.clone().swap(&mut deployments, Swap { happened, deployed, candidates }, actor).await?;
+        self.clone().swap(&mut deployments, Swap { happened, deployed, candidates }, caller).await?;
         drop(deployments);
         report.live = true;
         report.hosts = self.hosts().await;
@@ -84,7 +84,7 @@ impl Deployer {
         self: Arc<Self>,
         service: &str,
         options: Options,
-        actor: Actor,
+        caller: Caller,
     ) -> Result<Release, DeployError> {
         let mut deployments = self.try_lock()?;
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
@@ -108,7 +108,7 @@ impl Deployer {
         let deployed = deployed.map_err(|error| Rejection::new("service-in-use", error.to_string()))?;
         let happened = Happened::Undeployed { release: release.clone(), note: options.note };
         let swap = Swap { happened, deployed, candidates: Vec::new() };
-        self.clone().swap(&mut deployments, swap, actor).await?;
+        self.clone().swap(&mut deployments, swap, caller).await?;
         Ok(release)
     }
 

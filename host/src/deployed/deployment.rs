@@ -15,7 +15,8 @@ use crate::clock::Time;
 use crate::contract::{Grant, HttpOrigin};
 use crate::log::{Append, Appended, EventLog, MAX_PAGE};
 use crate::model::{
-    Actor, CommandId, Digest, Meta, Position, Recorded, ServiceName, StreamId, Version, event_of, variant_of,
+    Actor, Caller, CommandId, Digest, Meta, Position, Recorded, ServiceName, StreamId, Version, event_of,
+    variant_of,
 };
 use crate::runtime::Component;
 
@@ -165,6 +166,22 @@ impl Release {
         }
     }
 
+    /// Returns a release of the service `order`.
+    #[cfg(test)]
+    pub(crate) fn example(version: &str) -> Self {
+        let digest = Digest::of(version.as_bytes());
+        let (service, version) = ("order".into(), version.to_owned());
+        Self {
+            service,
+            version,
+            digest,
+            grants: Vec::new(),
+            sagas: None,
+            folds_like: Vec::new(),
+            envelope: None,
+        }
+    }
+
     /// Returns the grants that this host can read. A newer host may have written others.
     pub(crate) fn granted(&self) -> impl Iterator<Item = Grant> + '_ {
         self.grants.iter().filter_map(|grant| grant.parse().ok())
@@ -185,30 +202,32 @@ pub(crate) async fn releases(
 }
 
 impl Deployments {
-    /// Reads all deployments in the log.
-    pub(crate) async fn load(log: &dyn EventLog) -> Result<Self, HistoryError> {
-        let mut deployments = Self::default();
-        deployments.read_on(log, &DeploymentHistory::default()).await?;
-        Ok(deployments)
+    /// Reads all deployments in the log, and their history.
+    pub(crate) async fn load(log: &dyn EventLog) -> Result<(Self, DeploymentHistory), HistoryError> {
+        let (mut deployments, history) = (Self::default(), DeploymentHistory::default());
+        deployments.read_on(log, Position::MAX, &history).await?;
+        Ok((deployments, history))
     }
 
-    /// Applies the events that are new in the log, to `known` too. Returns whether the last one is
-    /// watched, or none if there are none.
+    /// Applies the events up to a position that are new in the log, to `known` too. Returns whether the last
+    /// one is watched, or none if there are none.
     pub(crate) async fn read_on(
         &mut self,
         log: &dyn EventLog,
+        until: Position,
         known: &DeploymentHistory,
     ) -> Result<Option<bool>, HistoryError> {
         let mut watched = None;
         loop {
             let page = history(log, self.version, MAX_PAGE).await?;
-            if page.is_empty() {
-                return Ok(watched);
-            }
-            for (event, happened) in page {
+            let more = page.last().is_some_and(|(last, _)| last.position < until);
+            for (event, happened) in page.into_iter().take_while(|(event, _)| event.position <= until) {
                 watched = Some(happened.is_watched());
                 self.apply(&event, happened);
                 known.add(event.position, self);
+            }
+            if !more {
+                return Ok(watched);
             }
         }
     }
@@ -219,7 +238,7 @@ impl Deployments {
         log: &dyn EventLog,
         time_ms: u64,
         happened: Happened,
-        actor: Actor,
+        caller: Caller,
     ) -> Result<Position, RecordError> {
         let event = event_of(&happened).map_err(RecordError::Encode)?;
         let command_id = CommandId::new();
@@ -231,12 +250,12 @@ impl Deployments {
             causation_id: None,
             digest: None,
             time_ms,
-            actor: actor.clone(),
+            ..Meta::from(&caller)
         };
         let expected = self.version;
         let append = Append { stream: stream(), expected, events: vec![event], meta: Arc::new(meta) };
         let Appended { position } = log.append(vec![append]).await?;
-        self.happen((expected.next(), position), Time(time_ms), &actor, happened);
+        self.happen((expected.next(), position), Time(time_ms), &caller.actor(), happened);
         Ok(position)
     }
 
@@ -321,8 +340,18 @@ impl Deployments {
         self.running.iter().flat_map(|(service, running)| {
             running.release.granted().filter_map(|grant| match grant {
                 Grant::Http(origin) => Some((service.clone(), origin)),
-                Grant::Service(_) | Grant::Subject(_) => None,
+                Grant::Command(_) | Grant::Event(_) | Grant::Service(_) | Grant::Subject(_) => None,
             })
+        })
+    }
+
+    /// Returns the grants of the deployments of each service. Those of earlier releases are among them,
+    /// because sagas end on the component that they started on; a component uses what its manifest asks for.
+    pub(crate) fn grants(&self) -> impl Iterator<Item = (&ServiceName, impl Iterator<Item = Grant>)> {
+        self.running.iter().map(|(service, running)| {
+            let replaced = running.trial.as_ref().map(|trial| &trial.replaced);
+            let releases = running.before.iter().chain(replaced).chain([&running.release]);
+            (service, releases.flat_map(Release::granted))
         })
     }
 
@@ -342,23 +371,9 @@ pub(super) mod tests {
     use super::*;
     use crate::model::DEPLOYMENT;
 
-    pub(in crate::deployed) fn release(version: &str) -> Release {
-        let digest = Digest::of(version.as_bytes());
-        let (service, version) = ("order".into(), version.to_owned());
-        Release {
-            service,
-            version,
-            digest,
-            grants: Vec::new(),
-            sagas: None,
-            folds_like: Vec::new(),
-            envelope: None,
-        }
-    }
-
     pub(in crate::deployed) fn deployed(version: &str) -> Happened {
         Happened::Deployed {
-            services: vec![Released { release: release(version), gates: vec![] }],
+            services: vec![Released { release: Release::example(version), gates: vec![] }],
             note: None,
         }
     }
@@ -366,7 +381,7 @@ pub(super) mod tests {
     fn rolled_back(to: &str, from: &str) -> Happened {
         let from = Digest::of(from.as_bytes());
         Happened::RolledBack {
-            to: release(to),
+            to: Release::example(to),
             from,
             reason: "faults".to_owned(),
             note: None,
@@ -382,7 +397,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_running_release_and_those_before_it_follow_from_the_events() {
-        let undeployed = Happened::Undeployed { release: release("1"), note: None };
+        let undeployed = Happened::Undeployed { release: Release::example("1"), note: None };
         type Expected<'a> = Option<(&'a str, &'a [&'a str])>;
         let table: [(&[Happened], Expected<'_>); 6] = [
             (&[], None),

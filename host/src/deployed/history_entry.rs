@@ -8,7 +8,7 @@ use crate::clock::Time;
 use crate::model::{Actor, Digest, Recorded, ServiceName, StreamId, Version};
 
 /// One event in the history of a service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HistoryEntry {
     /// The version of the stream of deployments. Services that were deployed together have the same.
     pub version: Version,
@@ -21,22 +21,16 @@ pub struct HistoryEntry {
     /// The name of the service.
     pub service: ServiceName,
     /// The release that runs after the event; none after `undeployed`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Release>,
     /// The component that ran until the event, if the event names it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<Digest>,
     /// The reason for a rollback.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The streams that stay with the component that ran until a rollback.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<StreamId>,
     /// The operator's note.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// The results of the gates of a deployment.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<GateResult>,
 }
 

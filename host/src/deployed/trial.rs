@@ -72,15 +72,15 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
-    use super::super::deployment::tests::{deployed, release};
+    use super::super::deployment::tests::deployed;
     use super::super::deployment::{Deployments, Happened};
     use super::*;
     use crate::model::Version;
 
     fn rolled_back(to: &str, from: &str, kept: &[&str]) -> Happened {
         let kept = kept.iter().map(|stream| StreamId::parse(stream).unwrap()).collect();
-        let (from, reason) = (release(from).digest, "faults".to_owned());
-        Happened::RolledBack { to: release(to), from, reason, note: None, kept }
+        let (from, reason) = (Release::example(from).digest, "faults".to_owned());
+        Happened::RolledBack { to: Release::example(to), from, reason, note: None, kept }
     }
 
     #[test]

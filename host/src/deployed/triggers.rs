@@ -8,13 +8,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use serde::{Deserialize, Serialize};
 
-use super::deployment::{Deployments, Happened, Release, Released, stream};
+use super::deployment::{Deployments, Happened, Release, Released};
 use super::error::{HistoryError, RecordError};
 use crate::contract::{EventRef, Manifest};
-use crate::log::{EventLog, MAX_PAGE};
+use crate::log::EventLog;
 use crate::model::{
-    AggregateName, DEPLOYMENT, Digest, EventName, Meta, Position, Recorded, SagaId, SagaName, ServiceName,
-    StreamId, event_id,
+    AggregateName, Caller, DEPLOYMENT, Digest, EventName, Meta, Position, Recorded, SagaId, SagaName,
+    ServiceName, StreamId, event_id,
 };
 use crate::runtime::Component;
 
@@ -100,18 +100,9 @@ pub(crate) struct FollowedTriggers {
 impl FollowedTriggers {
     /// Returns the triggers after the event at a position.
     pub(crate) async fn at(log: &dyn EventLog, position: Position) -> Result<Self, HistoryError> {
-        let mut followed = Self::default();
-        loop {
-            let page = log.read(&stream(), followed.deployments.version, MAX_PAGE).await?;
-            let last = page.last().map(|event| event.position);
-            for event in page.into_iter().take_while(|event| event.position <= position) {
-                followed.deployments.apply(&event, Happened::of(&event)?);
-            }
-            if last.is_none_or(|last| last > position) {
-                followed.triggers = Triggers::of(&followed.deployments);
-                return Ok(followed);
-            }
-        }
+        let mut deployments = Deployments::default();
+        deployments.read_on(log, position, &DeploymentHistory::default()).await?;
+        Ok(Self { triggers: Triggers::of(&deployments), deployments })
     }
 
     /// Applies the next event of the log. Only deployments change the triggers.
@@ -142,24 +133,17 @@ struct Known {
 }
 
 impl DeploymentHistory {
-    /// Reads all deployments in the log.
-    pub async fn load(log: &dyn EventLog) -> Result<Self, HistoryError> {
-        let history = Self::default();
-        Deployments::default().read_on(log, &history).await?;
-        Ok(history)
-    }
-
     /// Records that these components run, on a log without other deployments, as in tests. Appends nothing if
     /// the log says so already.
     pub async fn record(&self, log: &dyn EventLog, components: &[Component]) -> Result<(), RecordError> {
         let mut deployments = Deployments::default();
-        deployments.read_on(log, self).await?;
+        deployments.read_on(log, Position::MAX, self).await?;
         let releases = components.iter().map(|component| Release::of(component, Vec::new()));
         let new = releases.filter(|release| !deployments.runs(release));
         let services: Vec<_> = new.map(|release| Released { release, gates: Vec::new() }).collect();
         if !services.is_empty() {
             let happened = Happened::Deployed { services, note: None };
-            let position = deployments.record(log, 0, happened, "kontor".into()).await?;
+            let position = deployments.record(log, 0, happened, Caller::named("kontor")).await?;
             self.add(position, &deployments);
         }
         Ok(())
@@ -207,12 +191,8 @@ mod tests {
         };
         let release = Release {
             service: service.into(),
-            version: String::new(),
-            digest: Digest::of(service.as_bytes()),
-            grants: Vec::new(),
             sagas: Some(sagas.iter().map(saga).collect()),
-            folds_like: Vec::new(),
-            envelope: None,
+            ..Release::example(service)
         };
         let (since, by) = (crate::clock::Time(0), "ada".into());
         let running = Running {

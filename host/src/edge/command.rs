@@ -11,13 +11,10 @@ use crate::aggregate::{Accepted, CommandError};
 use crate::api::{CommandReply, SagaRef};
 use crate::contract::Problem;
 use crate::model::{
-    AggregateName, Command, CommandId, CommandName, CorrelationId, EventName, Intent, Json, Origin, Position,
-    StreamId, Version,
+    AggregateName, Caller, Command, CommandId, CommandName, CorrelationId, EventName, Intent, Json, Origin,
+    Position, StreamId, Version,
 };
 use crate::saga::SagaState;
-
-/// The sender of all commands from outside, as long as clients do not authenticate.
-const ACTOR: &str = "anonymous";
 
 /// A command as the caller sent it.
 pub(super) struct CommandRequest {
@@ -25,13 +22,14 @@ pub(super) struct CommandRequest {
     pub(super) command: CommandName,
     /// None: a new aggregate, with the id of the command.
     pub(super) id: Option<String>,
-    /// The id that the caller's idempotency key stands for.
-    pub(super) key: Option<CommandId>,
+    /// The caller's idempotency key.
+    pub(super) key: Option<String>,
     pub(super) payload: Json,
     pub(super) condition: Option<IfMatch>,
     /// The time to wait for the end of the saga that the command starts.
     pub(super) wait: Option<Duration>,
     pub(super) correlation_id: CorrelationId,
+    pub(super) caller: Caller,
 }
 
 /// The outcome of an accepted command, as the caller sees it.
@@ -93,7 +91,7 @@ pub(super) async fn execute(
     stopping: watch::Receiver<bool>,
 ) -> Result<CommandResponse, Problem> {
     let (id, repeatable) = match request.key {
-        Some(id) => (id, true),
+        Some(key) => (CommandId::from_key_of(&request.caller, &key), true),
         None => (CommandId::new(), false),
     };
     let stream = StreamId::new(request.aggregate.as_str(), request.id.as_deref().unwrap_or(id.as_str()))?;
@@ -105,7 +103,7 @@ pub(super) async fn execute(
         name: request.command,
         payload: request.payload,
         intent: Intent::Decide,
-        origin: Origin { actor: ACTOR.into(), correlation_id: request.correlation_id, causation_id: None },
+        origin: Origin { caller: request.caller, correlation_id: request.correlation_id, causation_id: None },
         journal: None,
     };
     let accepted = host.dispatch.submit(command).await.map_err(|error| problem(host, error))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use crate::contract::{Problem, ProblemCode};
+use crate::contract::Problem;
 use crate::model::{CommandId, CorrelationId, Position, Version};
 use crate::query::Revision;
 
@@ -17,8 +17,9 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// The name of the operator, which stays in the log.
 pub(super) const ACTOR: &str = "kontor-actor";
+/// The proof that a page of this host sends a request with the cookie of a session.
+pub(super) const CSRF: &str = "kontor-csrf";
 pub(super) const SIGNATURE: &str = "kontor-signature";
-const DEFAULT_ACTOR: &str = "operator";
 /// The header of HTTP with the idempotency key.
 pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// The header of NATS with the idempotency key.
@@ -41,14 +42,14 @@ pub(super) enum IfMatch {
     Version(Version),
 }
 
-/// Returns the id of the command for the caller's key in the header `name`; none without a key.
-pub(super) fn idempotency_key(headers: &HeaderMap, name: &str) -> Result<Option<CommandId>, Problem> {
+/// Returns the caller's key in the header `name`; none without a key.
+pub(super) fn idempotency_key<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Problem> {
     let Some(value) = headers.get(name) else {
         return Ok(None);
     };
     let key = visible(value).filter(|key| (1..=MAX_KEY_LENGTH).contains(&key.len()));
     match key {
-        Some(key) => Ok(Some(CommandId::from_key(key))),
+        Some(key) => Ok(Some(key)),
         None => Err(Problem::invalid_header(format!(
             "{name} must have 1 to {MAX_KEY_LENGTH} visible ASCII characters."
         ))),
@@ -146,7 +147,8 @@ pub(super) fn wait_applied(wait: Duration) -> Option<HeaderValue> {
 /// caller; else the id of the key in the header `name`, so that a repeated request has the same; else a new
 /// one.
 pub(super) fn correlation_id(headers: &HeaderMap, name: &str) -> CorrelationId {
-    let of_key = || idempotency_key(headers, name).ok().flatten().map(|id| id.shared().into());
+    let key = || idempotency_key(headers, name).ok().flatten();
+    let of_key = || key().map(|key| CommandId::from_key(key).shared().into());
     request_id(headers).or_else(of_key).unwrap_or_else(|| Uuid::now_v7().to_string().into())
 }
 
@@ -156,26 +158,28 @@ fn request_id(headers: &HeaderMap) -> Option<CorrelationId> {
     (1..=MAX_REQUEST_ID_LENGTH).contains(&id.len()).then(|| id.into())
 }
 
-/// Refuses a request that a browser sends for a page of another site. On loopback every page in a browser
-/// could send one, and a request without a content type needs no preflight.
-pub(super) fn same_site(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
-        let detail = "Commands from the pages of other sites are not accepted.";
-        return Err(Problem::new(ProblemCode::CrossSite, detail));
-    }
-    Ok(())
+/// Reads `Authorization`. Two of them are refused: nobody could tell which one is meant.
+pub(super) fn authorization(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = value.to_str().ok().filter(|_| values.next().is_none());
+    let refused = || Problem::invalid_header("Authorization must be one header of visible ASCII characters.");
+    text.ok_or_else(refused).map(Some)
 }
 
-/// Reads `Kontor-Actor`: the operator, as the caller says. Names are not only English, so UTF-8 is accepted.
-pub(super) fn actor(headers: &HeaderMap) -> Result<&str, Problem> {
+/// Reads `Kontor-Actor`: the person for whom the caller says it acts. Names are not only English, so UTF-8 is
+/// accepted.
+pub(super) fn actor(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(ACTOR) else {
-        return Ok(DEFAULT_ACTOR);
+        return Ok(None);
     };
     let name = std::str::from_utf8(value.as_bytes()).ok().map(str::trim);
     let printable = |name: &&str| {
         (1..=MAX_ACTOR_LENGTH).contains(&name.chars().count()) && !name.chars().any(char::is_control)
     };
-    name.filter(printable).ok_or_else(|| {
+    name.filter(printable).map(Some).ok_or_else(|| {
         Problem::invalid_header(format!(
             "Kontor-Actor must have 1 to {MAX_ACTOR_LENGTH} printable characters."
         ))
@@ -308,14 +312,26 @@ mod tests {
     fn idempotency_keys_are_visible_ascii() {
         let longest = "k".repeat(255);
         for key in ["cart-7", "\"quoted\"", &longest] {
-            let id = idempotency_key(&headers("nats-msg-id", &[key]), MESSAGE_ID).unwrap();
-            assert_eq!(id, Some(CommandId::from_key(key)), "{key}");
+            let headers = headers("nats-msg-id", &[key]);
+            assert_eq!(idempotency_key(&headers, MESSAGE_ID).unwrap(), Some(key));
         }
         for key in ["", "two words", &"k".repeat(256)] {
             let refused = idempotency_key(&headers("idempotency-key", &[key]), IDEMPOTENCY_KEY).unwrap_err();
             assert!(refused.log_text().starts_with("Idempotency-Key"), "{key:?}");
         }
         assert_eq!(idempotency_key(&HeaderMap::new(), MESSAGE_ID).unwrap(), None);
+    }
+
+    #[test]
+    fn there_is_one_authorization_or_none() {
+        assert_eq!(authorization(&HeaderMap::new()).unwrap(), None);
+        let one = headers("authorization", &["Bearer abc"]);
+        assert_eq!(authorization(&one).unwrap(), Some("Bearer abc"));
+        let two = headers("authorization", &["Bearer abc", "Bearer abd"]);
+        assert_eq!(authorization(&two).unwrap_err().code(), "invalid-header");
+        let mut binary = HeaderMap::new();
+        binary.insert("authorization", HeaderValue::from_bytes(b"Bearer \xff").unwrap());
+        assert_eq!(authorization(&binary).unwrap_err().code(), "invalid-header");
     }
 
     #[test]
@@ -330,9 +346,9 @@ mod tests {
     fn the_name_of_an_operator_is_printable() {
         let longest = "ä".repeat(64);
         for name in ["ada", "Ada Lovelace", "Jürgen", &longest] {
-            assert_eq!(actor(&headers(ACTOR, &[name])).unwrap(), name);
+            assert_eq!(actor(&headers(ACTOR, &[name])).unwrap(), Some(name));
         }
-        assert_eq!(actor(&HeaderMap::new()).unwrap(), "operator");
+        assert_eq!(actor(&HeaderMap::new()).unwrap(), None);
         for refused in ["", " ", "a\tb", &"x".repeat(65)] {
             assert_eq!(
                 actor(&headers(ACTOR, &[refused])).unwrap_err().code(),

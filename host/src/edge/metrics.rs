@@ -16,8 +16,8 @@ use crate::telemetry::{
 };
 
 /// The statuses that the edge answers with.
-const STATUSES: [u16; 17] =
-    [200, 201, 202, 304, 400, 404, 405, 408, 409, 412, 413, 415, 422, 500, 502, 503, 504];
+const STATUSES: [u16; 20] =
+    [200, 201, 202, 304, 400, 403, 404, 405, 408, 409, 412, 413, 415, 421, 422, 429, 500, 502, 503, 504];
 
 /// The metrics of one route or subject. The label is a route's template or a subject of the manifests, never
 /// the text of a client, so there are few.

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
-use self::http::HttpLimits;
+use self::http::{CallerLimits, HttpLimits, HttpOptions};
 use crate::aggregate::Dispatch;
 use crate::cluster::{Cluster, Status};
 use crate::deploy::Deployer;
 use crate::deployed::Registry;
+use crate::identity::Identity;
 use crate::log::EventLog;
 use crate::messaging::Messaging;
 use crate::projection::Projections;
@@ -26,6 +27,8 @@ use crate::saga::Sagas;
 
 /// The parts of the host that answer requests.
 pub struct HostContext {
+    /// The identification of callers.
+    pub identity: Arc<Identity>,
     /// The log.
     pub log: Arc<dyn EventLog>,
     /// The deployed components.
@@ -48,6 +51,10 @@ pub struct HostContext {
     pub metrics: PrometheusHandle,
     /// The limits of HTTP clients.
     pub limits: HttpLimits,
+    /// The names of the host, and those who may call it for others.
+    pub perimeter: HttpOptions,
+    /// The limits of one caller.
+    pub callers: CallerLimits,
 }
 
 impl HostContext {
@@ -69,7 +76,12 @@ impl HostContext {
                 .then(|| "the log takes no commands at the moment; queries are answered".to_owned()),
         };
         let messaging = self.messaging.as_ref().map(Messaging::warnings).unwrap_or_default();
-        log.into_iter().chain(messaging).chain(self.nodes.warning()).chain(self.deployer.warnings()).collect()
+        log.into_iter()
+            .chain(messaging)
+            .chain(self.nodes.warning())
+            .chain(self.deployer.warnings())
+            .chain(self.identity.warnings())
+            .collect()
     }
 }
 

@@ -14,6 +14,9 @@
 //! | 9 | digest of the component, 32 bytes, if there is one |
 //! | 10 | time of the command, a number |
 //! | 11 | actor |
+//! | 12 | a role of the actor: once for each role, in their order |
+//! | 13 | the person on whose behalf the actor acts, if there is one |
+//! | 14 | the saga that acts for the actor, if there is one |
 //! | 32 | name of an event, and |
 //! | 33 | payload of the event: once for each event, in their order |
 //!
@@ -39,6 +42,9 @@ const CAUSATION_ID: u8 = 8;
 const DIGEST: u8 = 9;
 const TIME: u8 = 10;
 const ACTOR: u8 = 11;
+const ROLE: u8 = 12;
+const ON_BEHALF_OF: u8 = 13;
+const VIA: u8 = 14;
 const EVENT_NAME: u8 = 32;
 const EVENT_PAYLOAD: u8 = 33;
 
@@ -54,8 +60,9 @@ impl CommitHasher {
         version: Version,
         meta: &Meta,
     ) -> Self {
-        let Meta { command_id, command, fingerprint, correlation_id, causation_id, digest, time_ms, actor } =
+        let Meta { command_id, command, fingerprint, correlation_id, causation_id, digest, time_ms, .. } =
             meta;
+        let Meta { actor, roles, on_behalf_of, via, .. } = meta;
         let mut hasher = Self(Sha256::new());
         hasher.field(PREVIOUS, previous.as_bytes());
         hasher.number(POSITION, position.get());
@@ -73,6 +80,12 @@ impl CommitHasher {
         }
         hasher.number(TIME, *time_ms);
         hasher.field(ACTOR, actor.as_str().as_bytes());
+        roles.iter().for_each(|role| hasher.field(ROLE, role.as_str().as_bytes()));
+        for (tag, name) in [(ON_BEHALF_OF, on_behalf_of), (VIA, via)] {
+            if let Some(name) = name {
+                hasher.field(tag, name.as_str().as_bytes());
+            }
+        }
         hasher
     }
 
@@ -143,6 +156,7 @@ mod tests {
             digest: Some(Digest::of(b"component")),
             time_ms: 1_700_000_000_000,
             actor: "ada".into(),
+            ..Meta::default()
         };
         let events = vec![event("created", r#"{"a": 1}"#), event("confirmed", "{}")];
         let stream = StreamId::new("order", "1").unwrap();
@@ -164,7 +178,7 @@ mod tests {
     fn a_change_of_any_field_changes_the_hash() {
         type Change<'a> = &'a dyn Fn(&mut Append);
         let meta = |change: fn(&mut Meta)| move |append: &mut Append| change(Arc::make_mut(&mut append.meta));
-        let changes: [Change<'_>; 17] = [
+        let changes: [Change<'_>; 21] = [
             &|_| {},
             &|append| append.stream = StreamId::new("order", "2").unwrap(),
             &|append| append.expected = Version::new(5),
@@ -177,6 +191,10 @@ mod tests {
             &meta(|meta| meta.digest = None),
             &meta(|meta| meta.time_ms += 1),
             &meta(|meta| meta.actor = "eve".into()),
+            &meta(|meta| meta.roles = ["clerk".into()].into()),
+            &meta(|meta| meta.roles = ["clerk".into(), "auditor".into()].into()),
+            &meta(|meta| meta.on_behalf_of = Some("eve".into())),
+            &meta(|meta| meta.via = Some("eve".into())),
             &|append| append.events.swap(0, 1),
             &|append| append.events.truncate(1),
             &|append| append.events[1].name = "confirms".into(),

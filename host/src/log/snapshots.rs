@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
+use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use super::readers::{Readers, Unreadable};
@@ -14,7 +15,7 @@ use crate::model::{CommitHash, Digest, Json, StreamId, Version, hash_prefix};
 const FILE: &str = "snapshots.db";
 
 /// The version of the table. A file with another one is replaced.
-const LAYOUT: i32 = 2;
+const LAYOUT: i32 = 3;
 
 const SCHEMA: &str = "
     CREATE TABLE snapshots (
@@ -24,7 +25,7 @@ const SCHEMA: &str = "
         version INTEGER NOT NULL,
         -- The hash of the last commit that is folded.
         hash BLOB NOT NULL,
-        state TEXT NOT NULL,
+        state BLOB NOT NULL,
         view TEXT NOT NULL,
         -- The checksum of all that is above.
         checksum BLOB NOT NULL,
@@ -47,7 +48,7 @@ pub struct Snapshot {
     /// The component that has folded the state.
     pub digest: Digest,
     /// The state at that version.
-    pub state: Json,
+    pub state: Bytes,
     /// The part of the state that clients see.
     pub view: Json,
 }
@@ -150,14 +151,14 @@ fn read(
         if !folded_by.contains(&digest) {
             continue;
         }
-        let (version, hash, state, view): (_, _, String, String) =
+        let (version, hash, state, view): (_, _, Vec<u8>, String) =
             (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
         let damaged = |source| Unreadable::Damaged { what: format!("the snapshot of {stream}"), source };
-        if row.get::<_, [u8; 8]>(5)? != checksum(stream, digest, version, hash, [&state, &view]) {
+        if row.get::<_, [u8; 8]>(5)? != checksum(stream, digest, version, hash, [&state, view.as_bytes()]) {
             return Err(damaged("its checksum is wrong".into()));
         }
-        let parse = |text| Json::parse(text).map_err(|error| damaged(error.into()));
-        let snapshot = Snapshot { version, digest, state: parse(state)?, view: parse(view)? };
+        let view = Json::parse(view).map_err(|error| damaged(error.into()))?;
+        let snapshot = Snapshot { version, digest, state: state.into(), view };
         return Ok(Some((snapshot, hash)));
     }
     Ok(None)
@@ -169,11 +170,11 @@ fn checksum(
     digest: Digest,
     version: Version,
     hash: CommitHash,
-    [state, view]: [&str; 2],
+    [state, view]: [&[u8]; 2],
 ) -> [u8; 8] {
     let version = version.get().to_le_bytes();
     let row = [stream.as_str().as_bytes(), digest.as_bytes(), &version, hash.as_bytes()];
-    hash_prefix(&[&row[..], &[state.as_bytes(), view.as_bytes()]].concat())
+    hash_prefix(&[&row[..], &[state, view]].concat())
 }
 
 /// Writes everything that is queued, until the queue is dropped.
@@ -208,8 +209,8 @@ fn write(
                 (SELECT digest FROM snapshots WHERE stream = ?1 ORDER BY rowid DESC LIMIT ?2)",
         )?;
         for (stream, Snapshot { version, digest, state, view }, hash) in saves {
-            let checksum = checksum(&stream, digest, version, hash, [state.as_str(), view.as_str()]);
-            let (name, state, view) = (stream.as_str(), state.as_str(), view.as_str());
+            let checksum = checksum(&stream, digest, version, hash, [&state, view.as_str().as_bytes()]);
+            let (name, state, view) = (stream.as_str(), &state[..], view.as_str());
             replace.execute(params![name, digest, version, hash, state, view, checksum])?;
             clear.execute(params![name, KEPT])?;
         }
@@ -250,7 +251,7 @@ mod tests {
     fn snapshot(version: u64, component: &str) -> Snapshot {
         let view = Json::parse(r#"{ "status": "pending" }"#.to_owned()).unwrap();
         let (version, digest) = (Version::new(version), digest(component));
-        Snapshot { version, digest, state: Json::empty_object(), view }
+        Snapshot { version, digest, state: Bytes::from_static(b"{}"), view }
     }
 
     #[tokio::test]
@@ -318,7 +319,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_damaged_snapshot_is_ignored() {
-        for damage in ["state = '{'", "state = '{\"total\": 1}'", "version = 2", "view = '{}'"] {
+        for damage in
+            ["state = x'7b'", "state = CAST('{\"total\": 1}' AS BLOB)", "version = 2", "view = '{}'"]
+        {
             let dir = tempfile::tempdir().unwrap();
             let log = log(dir.path(), [1, 2]).await;
             let snapshots = Snapshots::open(dir.path()).unwrap();

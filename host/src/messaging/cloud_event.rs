@@ -101,6 +101,7 @@ mod tests {
                 digest: None,
                 time_ms: 0,
                 actor: "saga".into(),
+                ..Meta::default()
             }),
         }
     }

@@ -27,11 +27,11 @@ use super::dead_letters::{About, DeadLetters};
 use super::streams::{NoStream, Streams};
 use super::warning::Warning;
 use crate::aggregate::Submit;
-use crate::contract::{IdSource, Problem, Publication, Schema, Subscription, payload};
+use crate::contract::{IdSource, Problem, Publication, Subscription, payload};
 use crate::deployed::{Deployed, Registry};
 use crate::error::Chain;
 use crate::model::{
-    AggregateName, Command, CommandId, CommandName, Digest, Intent, Origin, ServiceName, StreamId,
+    AggregateName, Caller, Command, CommandId, CommandName, Digest, Intent, Origin, ServiceName, StreamId,
     hashed_uuid,
 };
 
@@ -51,8 +51,6 @@ const AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The interval in which the host checks that the streams still exist.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// The actor of the commands.
-const ACTOR: &str = "nats";
 
 /// The reason why messages are not taken.
 #[derive(Debug, thiserror::Error)]
@@ -74,15 +72,12 @@ enum Failure {
 enum SubscriptionError {
     #[error("there is no command {aggregate}.{command}")]
     NoCommand { aggregate: AggregateName, command: CommandName },
-    #[error("the schema of the command is invalid: {0}")]
-    Schema(String),
 }
 
 /// A subscription of a running service.
 pub(super) struct Subscribed {
     pub(super) service: ServiceName,
     pub(super) subscription: Subscription,
-    payload: Schema,
     warning: Warning,
 }
 
@@ -104,6 +99,8 @@ pub(super) struct Incoming {
 struct Inner {
     registry: Arc<Registry>,
     commands: Arc<dyn Submit>,
+    /// The sender of all commands: those who may publish on the subjects.
+    caller: Caller,
     streams: Streams,
     dead_letters: DeadLetters,
     /// Set while the streams cannot be created.
@@ -121,13 +118,15 @@ struct Running {
 impl Incoming {
     pub(super) fn new(
         registry: Arc<Registry>,
-        commands: Arc<dyn Submit>,
+        (commands, caller): (Arc<dyn Submit>, Caller),
         streams: Streams,
         dead_letters: DeadLetters,
     ) -> Self {
         let warning = Warning::new("messages are neither taken nor published");
         let running = Mutex::default();
-        Self { inner: Arc::new(Inner { registry, commands, streams, dead_letters, warning, running }) }
+        Self {
+            inner: Arc::new(Inner { registry, commands, caller, streams, dead_letters, warning, running }),
+        }
     }
 
     /// Takes the messages of all running services. Creates the streams for these and for the publications.
@@ -276,7 +275,7 @@ impl Incoming {
         subscribed: &Subscribed,
         received: Received<'_>,
     ) -> Result<(), Problem> {
-        let command = subscribed.command(received)?;
+        let command = subscribed.command(&self.inner.caller, received)?;
         self.inner.commands.submit(command).await.map(drop).map_err(Problem::from)
     }
 
@@ -303,13 +302,12 @@ impl Subscribed {
         let component = deployed.owner(aggregate.as_str());
         let declared = component
             .and_then(|component| component.manifest().command(aggregate.as_str(), command.as_str()));
-        let declared = declared.ok_or_else(|| SubscriptionError::NoCommand {
+        declared.ok_or_else(|| SubscriptionError::NoCommand {
             aggregate: aggregate.clone(),
             command: command.clone(),
         })?;
         Ok(Self {
             service: service.clone(),
-            payload: Schema::of(&declared.payload).map_err(SubscriptionError::Schema)?,
             warning: Warning::new(format!("messages on {subject} are not taken, or not all")),
             subscription: subscription.clone(),
         })
@@ -334,9 +332,9 @@ impl Subscribed {
     }
 
     /// Returns the command of a message.
-    fn command(&self, received: Received<'_>) -> Result<Command, Problem> {
+    fn command(&self, caller: &Caller, received: Received<'_>) -> Result<Command, Problem> {
         let Received { subject, id, payload: bytes } = received;
-        let payload = payload(&self.payload, bytes)?;
+        let payload = payload(bytes)?;
         let command = CommandId::from_key(id);
         let aggregate_id = match &self.subscription.id {
             None => Some(command.as_str().to_owned()),
@@ -352,7 +350,7 @@ impl Subscribed {
         Ok(Command {
             stream: StreamId::new(self.subscription.aggregate.as_str(), &aggregate_id.unwrap_or_default())?,
             origin: Origin {
-                actor: ACTOR.into(),
+                caller: caller.clone(),
                 correlation_id: command.shared().into(),
                 causation_id: None,
             },
@@ -375,8 +373,6 @@ fn pause(deliveries: i64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn subscribed(id: Option<IdSource>) -> Subscribed {
@@ -388,7 +384,6 @@ mod tests {
                 command: "receive".into(),
                 id,
             },
-            payload: Schema::compile(&json!({"type": "object"})).unwrap(),
             warning: Warning::new("messages are not taken"),
         }
     }
@@ -403,12 +398,11 @@ mod tests {
             (Some(IdSource::Part(2)), "carrier.a+b.received", "{}", Err("invalid-id")),
             (Some(IdSource::Member("parcel".to_owned())), "x", r#"{"parcel":"A-1"}"#, Ok("A-1")),
             (Some(IdSource::Member("parcel".to_owned())), "x", r#"{"parcel":7}"#, Err("invalid-id")),
-            (None, "x", "[]", Err("invalid-payload")),
             (None, "x", "{", Err("invalid-json")),
         ];
         for (source, subject, payload, expected) in table {
             let received = Received { subject, id: "m1", payload: payload.as_bytes() };
-            let command = subscribed(source).command(received);
+            let command = subscribed(source).command(&Caller::default(), received);
             let id = command.map(|command| command.stream.id().to_owned());
             let id = id.map_err(|problem| (problem.code().to_owned(), problem.is_final()));
             let expected = expected.map(str::to_owned).map_err(|code| (code.to_owned(), true));

@@ -23,6 +23,7 @@ use crate::aggregate::Submit;
 use crate::cluster::{Cluster, Connection};
 use crate::deployed::Registry;
 use crate::log::EventLog;
+use crate::model::Caller;
 
 pub use dead_letters::{About, DeadLetter, DeadLettersError, Redriven};
 pub use streams::NoStream;
@@ -35,6 +36,8 @@ pub struct Deps {
     pub registry: Arc<Registry>,
     /// Takes the commands.
     pub commands: Arc<dyn Submit>,
+    /// The sender of the commands: those who may publish on the subjects.
+    pub caller: Caller,
     /// The connection to NATS.
     pub connection: Connection,
     /// The number of servers that keep each stream that the host creates.
@@ -55,11 +58,12 @@ pub struct Messaging {
 impl Messaging {
     /// Starts to publish events and to take messages.
     pub fn start(deps: Deps) -> Self {
-        let Deps { log, registry, commands, connection, replicas, cluster } = deps;
+        let Deps { log, registry, commands, caller, connection, replicas, cluster } = deps;
         let context = jetstream::new(connection.client().clone());
         let streams = Streams { context, replicas };
         let dead_letters = DeadLetters { streams: streams.clone() };
-        let incoming = Incoming::new(registry.clone(), commands, streams.clone(), dead_letters.clone());
+        let senders = (commands, caller);
+        let incoming = Incoming::new(registry.clone(), senders, streams.clone(), dead_letters.clone());
         let warning = Arc::new(Warning::new("events are not published"));
         let outgoing = Outgoing { log, registry, streams, warning: warning.clone(), cluster };
         let tasks = [tokio::spawn(outgoing.run()), tokio::spawn(incoming.clone().run())];

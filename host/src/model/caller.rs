@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Actor, Role};
 
 /// The name of a caller that has not signed in, where a name must be shown.
@@ -19,19 +17,15 @@ pub const AUDITOR: &str = "auditor";
 pub const MONITOR: &str = "monitor";
 
 /// The sender of a command or a query.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
     /// The person or program that signed in, or the part of the host that acts. `None`: nobody has signed in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Actor>,
     /// The roles of the subject.
-    #[serde(default, skip_serializing_if = "no_roles")]
     pub roles: Arc<[Role]>,
     /// The person for whom the subject says it acts. It is recorded, and gives no rights.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_behalf_of: Option<Actor>,
     /// The saga that acts for the subject, which is the caller that started it. `None`: the subject itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Actor>,
 }
 
@@ -56,10 +50,6 @@ impl Caller {
     pub fn actor(&self) -> Actor {
         self.subject.clone().unwrap_or_else(|| ANONYMOUS.into())
     }
-}
-
-fn no_roles(roles: &Arc<[Role]>) -> bool {
-    roles.is_empty()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::projector::Projector;
 use super::tables::Progress;
 use super::{AnswerError, ProjectionsError, ReadModelError, files};
 use crate::error::Chain;
-use crate::model::{Json, Recorded};
+use crate::model::{Caller, Json, Recorded};
 use crate::runtime::{Ask, Component, QueryCall, ReadSession};
 
 /// One component with its read database, which is made and filled as in a host, but by its caller instead of
@@ -49,7 +49,7 @@ impl Standalone {
         &self,
         query: &str,
         arguments: &Json,
-        time_ms: u64,
+        (caller, time_ms): (Caller, u64),
         ask: Arc<dyn Ask>,
     ) -> Result<Json, AnswerError> {
         let service = &self.component.manifest().service;
@@ -57,7 +57,7 @@ impl Standalone {
         let read = database.map(|database| database.begin_read()).transpose();
         let read = read.map_err(|error| ReadModelError { service: service.clone(), reason: error.into() })?;
         let read_model = read.map(|(connection, _)| ReadSession { connection });
-        let call = QueryCall { id: "standalone".into(), time_ms, depth: 0, ask, read_model };
+        let call = QueryCall { id: "standalone".into(), time_ms, caller, depth: 0, ask, read_model };
         let answered = self.component.answer(&query.into(), arguments, call).await;
         if let (Some(database), Some(session)) = (database, answered.read_model) {
             database.end_read(session.connection);

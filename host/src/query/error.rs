@@ -1,6 +1,6 @@
 //! The error of a query, and the problem that a caller gets for it.
 use crate::aggregate::CommandError;
-use crate::contract::{Problem, ProblemCode};
+use crate::contract::{Problem, ProblemCode, Violation};
 use crate::error::{Chain, Fault};
 use crate::log::ReadError;
 use crate::model::{Position, Rejection, ServiceName};
@@ -12,6 +12,9 @@ pub enum QueryError {
     /// The service rejected the query.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// The arguments do not follow the query's schema.
+    #[error("the arguments do not follow the schema of the query")]
+    InvalidArguments(Vec<Violation>),
     /// No deployed service has it. The text names it: `query lines of report`.
     #[error("there is no {0}")]
     NotDeployed(String),
@@ -53,6 +56,18 @@ pub enum QueryError {
 }
 
 impl QueryError {
+    /// Returns the "no" behind an error, as a component gets it: a rejection of the service, or of arguments
+    /// that do not follow the schema. Returns the error if it is a failure.
+    pub(super) fn into_rejection(self) -> Result<Rejection, Self> {
+        match self {
+            Self::Rejected(rejection) => Ok(rejection),
+            Self::InvalidArguments(violations) => {
+                Ok(Violation::rejection(ProblemCode::InvalidArguments, "the query", &violations))
+            }
+            error => Err(error),
+        }
+    }
+
     /// Returns the text for a component that asked, without the causes that are for the host's log.
     pub(super) fn detail(&self) -> String {
         match self {
@@ -78,6 +93,7 @@ impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
         let problem = match &error {
             QueryError::Rejected(rejection) => return rejection.clone().into(),
+            QueryError::InvalidArguments(violations) => return Self::invalid_arguments(violations.clone()),
             QueryError::ReadModel(error) => return error.into(),
             QueryError::Fault(fault) => return fault.into(),
             QueryError::Log(error) => return error.into(),

@@ -1,7 +1,7 @@
 //! The contract as Rust types, and their conversion to the host's own.
 
 use crate::contract as host;
-use crate::model::{Json, Recorded, Rejection};
+use crate::model::{Caller, Json, Recorded, Rejection, Role};
 
 wasmtime::component::bindgen!({
     path: "../wit",
@@ -14,7 +14,7 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
-pub(crate) use self::kontor::service::{config, logging, read_model, services, steps, types};
+pub(crate) use self::kontor::service::{callers, config, logging, read_model, services, steps, types};
 pub(crate) use exports::kontor::service::aggregates::{Compensation, Decision, Folded, Target};
 pub(crate) use exports::kontor::service::{aggregates, manifest};
 
@@ -101,6 +101,19 @@ impl From<&Recorded> for types::RecordedEvent {
             correlation_id: event.meta.correlation_id.as_str().to_owned(),
             time_ms: event.meta.time_ms,
             actor: event.meta.actor.as_str().to_owned(),
+            via: event.meta.via.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl From<&Caller> for types::Caller {
+    fn from(caller: &Caller) -> Self {
+        let Caller { subject, roles, on_behalf_of, via } = caller;
+        Self {
+            subject: subject.as_ref().map(ToString::to_string),
+            roles: roles.iter().map(ToString::to_string).collect(),
+            on_behalf_of: on_behalf_of.as_ref().map(ToString::to_string),
+            via: via.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -122,9 +135,11 @@ impl manifest::Manifest {
             }),
             subscriptions: self.subscriptions.into_iter().map(subscription).collect(),
             publications: self.publications.into_iter().map(publication).collect(),
+            settings: each(self.settings, setting)?,
             permissions: host::Permissions {
+                commands: self.permissions.commands.into_iter().map(command_ref).collect(),
+                events: self.permissions.events.into_iter().map(event_ref).collect(),
                 services: self.permissions.services,
-                config: self.permissions.config,
                 http: self.permissions.http,
                 subjects: self.permissions.subjects,
             },
@@ -142,6 +157,9 @@ fn aggregate(aggregate: manifest::Aggregate) -> Result<host::Aggregate, NotJson>
         name: aggregate.name.into(),
         description: aggregate.description,
         state_version: aggregate.state_version,
+        readers: aggregate
+            .readers
+            .map(|readers| host::Readers { owner: readers.owner, roles: roles(readers.roles) }),
         commands: each(aggregate.commands, |command| {
             Ok(host::Command {
                 payload: json(&format!("the payload schema of {}", command.name), command.payload)?,
@@ -157,6 +175,15 @@ fn aggregate(aggregate: manifest::Aggregate) -> Result<host::Aggregate, NotJson>
                 description: event.description,
             })
         })?,
+    })
+}
+
+fn setting(setting: manifest::Setting) -> Result<host::Setting, NotJson> {
+    Ok(host::Setting {
+        schema: json(&format!("the schema of the setting {}", setting.key), setting.schema)?,
+        key: setting.key,
+        description: setting.description,
+        required: setting.required,
     })
 }
 
@@ -189,6 +216,14 @@ fn publication(publication: manifest::Publication) -> host::Publication {
     host::Publication { event: event_ref(publication.event), subject: publication.subject }
 }
 
+fn command_ref(command: manifest::CommandRef) -> host::CommandRef {
+    host::CommandRef { aggregate: command.aggregate.into(), command: command.command.into() }
+}
+
+fn roles(roles: Vec<String>) -> Vec<Role> {
+    roles.into_iter().map(Role::from).collect()
+}
+
 fn event_ref(event: manifest::EventRef) -> host::EventRef {
     host::EventRef { aggregate: event.aggregate.into(), event: event.event.into() }
 }
@@ -208,6 +243,11 @@ fn route(route: manifest::Route) -> host::Route {
                 host::Target::Command { aggregate: target.aggregate.into(), command: target.command.into() }
             }
             manifest::RouteTarget::Query(name) => host::Target::Query(name.into()),
+        },
+        access: match route.access {
+            manifest::Access::Anyone => host::Access::Anyone,
+            manifest::Access::SignedIn => host::Access::SignedIn,
+            manifest::Access::Roles(names) => host::Access::Roles(roles(names)),
         },
     }
 }

@@ -7,7 +7,8 @@ use wasmtime::component::HasData;
 use super::bindings::NotJson;
 use super::host::{Ask, HttpCall, ReadSession, STEP_ZERO, Steps};
 use super::instance_data::{Identity, InstanceData};
-use crate::model::InvalidId;
+use crate::contract::Grant;
+use crate::model::{Caller, InvalidId, ServiceName};
 
 /// The kind of a call, with the imports that only some kinds may use. `logging` is open to all of them,
 /// `config` to all but `describe`.
@@ -70,6 +71,19 @@ impl Call {
             | Self::Answer { .. }
             | Self::Project { .. }
             | Self::Saga { .. } => None,
+        }
+    }
+
+    /// Fails if the call may not ask for its caller.
+    pub(super) fn may_see_caller(&self) -> Result<(), Denied> {
+        match self {
+            Self::Answer { .. } => Ok(()),
+            Self::Describe
+            | Self::Decide { .. }
+            | Self::Compensate { .. }
+            | Self::Evolve
+            | Self::Project { .. }
+            | Self::Saga { .. } => Err(self.denied("callers.current")),
         }
     }
 
@@ -139,36 +153,40 @@ pub(crate) struct Scope {
     pub(crate) id: Arc<str>,
     /// The time that the clocks show.
     pub(crate) time_ms: u64,
+    /// The sender of the command or the query.
+    pub(crate) caller: Caller,
     /// The number of calls of other services that this one serves: 0 for a request from outside.
     pub(crate) depth: usize,
     /// True if the component asked the clocks or the random generator. Set when the call has ended.
     pub(crate) used_moment: bool,
+    /// True if the component asked for the caller.
+    pub(crate) used_caller: bool,
     /// True if another party has not answered: a service, or an HTTP server. For a server it is set when the
     /// call has failed.
     pub(crate) unanswered: bool,
 }
 
 /// The view that the contract's imports get of an instance: the calling component, and its call.
-pub(crate) struct Caller<'a> {
+pub(crate) struct Guest<'a> {
     /// None before the manifest is known.
     pub(super) identity: Option<&'a Arc<Identity>>,
     pub(super) scope: &'a mut Scope,
 }
 
-/// Selects [`Caller`] as the data of the contract's imports.
+/// Selects [`Guest`] as the data of the contract's imports.
 pub(super) struct ContractImports;
 
 impl HasData for ContractImports {
-    type Data<'a> = Caller<'a>;
+    type Data<'a> = Guest<'a>;
 }
 
 impl InstanceData {
-    pub(super) fn caller(&mut self) -> Caller<'_> {
-        Caller { identity: self.identity.as_ref(), scope: &mut self.scope }
+    pub(super) fn caller(&mut self) -> Guest<'_> {
+        Guest { identity: self.identity.as_ref(), scope: &mut self.scope }
     }
 }
 
-impl<'a> Caller<'a> {
+impl<'a> Guest<'a> {
     /// Returns the calling component. `import`: the function that it calls.
     pub(super) fn identity(&self, import: &'static str) -> Result<&'a Arc<Identity>, Denied> {
         self.identity.ok_or_else(|| self.scope.call.denied(import))
@@ -181,10 +199,15 @@ impl<'a> Caller<'a> {
 pub(crate) enum Denied {
     #[error("{import} must not be called in {operation}")]
     Import { import: &'static str, operation: &'static str },
-    #[error("config.get: the manifest does not ask for the key {0:?}")]
+    #[error("config.get: the manifest has no setting {0:?}")]
     Key(String),
-    #[error("the manifest does not ask for the permission to query {0:?}")]
-    Service(String),
+    #[error("the manifest does not ask for the permission {0}")]
+    NotRequested(Grant),
+    #[error(
+        "the permission {grant} is not granted: add it to [grants.{service}] in kontor.toml, or deploy the \
+         service with --grant {grant}"
+    )]
+    NotGranted { grant: Grant, service: ServiceName },
     #[error("{import}: {count} {items} at once, the limit is {limit}")]
     TooMany { import: &'static str, items: &'static str, count: usize, limit: usize },
     #[error(
@@ -200,6 +223,11 @@ pub(crate) enum Denied {
     Id(#[from] InvalidId),
 }
 
+/// The error that ends a call at the component's own wish, with its sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Failed(pub(crate) String);
+
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
@@ -213,7 +241,7 @@ mod tests {
 
     #[async_trait]
     impl Ask for Nobody {
-        async fn ask(&self, request: Request, _: usize) -> Result<Json, AskFailure> {
+        async fn ask(&self, _: &Caller, request: Request, _: usize) -> Result<Json, AskFailure> {
             Err(AskFailure::Unavailable(request.service))
         }
     }
@@ -261,10 +289,10 @@ mod tests {
             (Call::Decide { ask: ask(), http: http() }, &["services.query", "http"]),
             (Call::Compensate { ask: ask(), http: http() }, &["services.query", "http"]),
             (Call::Evolve, &[]),
-            (Call::Answer { ask: ask(), read_model: None }, &["services.query"]),
+            (Call::Answer { ask: ask(), read_model: None }, &["services.query", "callers.current"]),
             (
                 Call::Answer { ask: ask(), read_model: Some(read_model()) },
-                &["services.query", "read-model.query"],
+                &["services.query", "callers.current", "read-model.query"],
             ),
             (Call::Project { read_model: read_model() }, &["read-model.query", "read-model.execute"]),
             (Call::Saga { steps: Box::new(Nobody) }, &["steps"]),
@@ -273,6 +301,7 @@ mod tests {
             let operation = call.operation();
             let found = [
                 ("services.query", call.ask().err()),
+                ("callers.current", call.may_see_caller().err()),
                 ("http", call.http().is_none().then(|| call.denied("http"))),
                 ("read-model.query", call.readable().err()),
                 ("read-model.execute", call.writable().err()),

@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use wasmtime::Store;
 
 use super::bindings::{self, InvalidRejection, NotJson, Service, types};
-use super::call::{Call, Scope};
+use super::call::{Call, Denied, Scope};
 use super::host::{Ask, HttpCall, Outgoing, ReadSession, Steps};
 use super::instance::{CallFailure, Instances, Lane};
 use super::instance_data::{Identity, InstanceData};
 use super::tally::{CallName, Tallies, Tally};
-use crate::contract::{HttpOrigin, Manifest};
+use crate::contract::{HttpOrigin, Manifest, Schemas};
 use crate::error::{Chain, Fault, FaultKind};
 use crate::model::{
-    Actor, CommandName, CorrelationId, Digest, Json, NewEvent, QueryName, Recorded, Rejection, SagaId,
+    Caller, CommandName, CorrelationId, Digest, Json, NewEvent, QueryName, Recorded, Rejection, SagaId,
     SagaName, StreamId,
 };
 
@@ -43,7 +44,7 @@ pub struct Target<'a> {
     /// The aggregate's stream.
     pub stream: &'a StreamId,
     /// The state. None: all events are in `since`.
-    pub state: Option<&'a Json>,
+    pub state: Option<&'a Bytes>,
     /// The events after the state, oldest first.
     pub since: &'a [Recorded],
 }
@@ -58,7 +59,7 @@ pub struct Context {
     /// The time of the decision, in milliseconds since 1970-01-01 UTC.
     pub time_ms: u64,
     /// The sender of the command.
-    pub actor: Actor,
+    pub caller: Caller,
     /// Answers queries of other services.
     pub ask: Arc<dyn Ask>,
     /// Sends HTTP requests.
@@ -68,8 +69,8 @@ pub struct Context {
 /// The state of an aggregate, and the view that clients get of it.
 #[derive(Clone, Debug)]
 pub struct Folded {
-    /// The component's own JSON.
-    pub state: Json,
+    /// The component's own bytes.
+    pub state: Bytes,
     /// The view for clients.
     pub view: Json,
 }
@@ -122,6 +123,11 @@ impl Component {
     /// Returns the HTTP origins that it asks for, under its configuration.
     pub fn origins(&self) -> &[HttpOrigin] {
         &self.loaded.identity.http.origins
+    }
+
+    /// Returns the schemas of its commands and queries.
+    pub(crate) fn schemas(&self) -> &Schemas {
+        &self.loaded.identity.schemas
     }
 
     /// Decides a command on an aggregate.
@@ -201,6 +207,7 @@ impl Component {
             subject: query.shared(),
             id: call.id,
             time_ms: call.time_ms,
+            caller: call.caller,
             depth: call.depth,
             ..Scope::default()
         };
@@ -218,7 +225,8 @@ impl Component {
                 }
                 .map_err(|breach| self.broken("answer", &query.shared(), &breach))
             });
-        Answered { answer, used_moment: scope.used_moment, read_model: scope.call.into_read_model() }
+        let private = scope.used_moment || scope.used_caller;
+        Answered { answer, private, read_model: scope.call.into_read_model() }
     }
 
     /// Applies events to the read model inside the session's transaction. The inner error is the component's
@@ -229,6 +237,9 @@ impl Component {
         session: ReadSession,
     ) -> (Result<Result<(), String>, Fault>, Option<ReadSession>) {
         let subject: Arc<str> = events.first().map_or_else(|| "nothing".into(), |event| event.name.shared());
+        if let Err(denied) = self.loaded.identity.may_see_all(events) {
+            return (Err(self.broken("project", &subject, &denied.into())), Some(session));
+        }
         let scope = Scope {
             call: Call::Project { read_model: session },
             subject: subject.clone(),
@@ -256,6 +267,9 @@ impl Component {
         trigger: &Recorded,
         steps: Box<dyn Steps>,
     ) -> SagaEnd {
+        if let Err(denied) = self.loaded.identity.may_see_all(std::slice::from_ref(trigger)) {
+            return SagaEnd::Fault(self.broken("run", &saga.shared(), &denied.into()));
+        }
         let scope = Scope {
             call: Call::Saga { steps },
             subject: saga.shared(),
@@ -351,6 +365,7 @@ impl Component {
 pub(crate) struct QueryCall {
     pub(crate) id: Arc<str>,
     pub(crate) time_ms: u64,
+    pub(crate) caller: Caller,
     pub(crate) depth: usize,
     pub(crate) ask: Arc<dyn Ask>,
     pub(crate) read_model: Option<ReadSession>,
@@ -361,8 +376,9 @@ pub(crate) struct Answered {
     pub(crate) answer: Result<Result<Json, Rejection>, Fault>,
     /// The read model that was lent to the call.
     pub(crate) read_model: Option<ReadSession>,
-    /// True if the component asked for the time or for random numbers, so that its next answer may differ.
-    pub(crate) used_moment: bool,
+    /// True if the component asked for the time, for random numbers or for its caller, so that its answer to
+    /// the next caller may differ.
+    pub(crate) private: bool,
 }
 
 impl Context {
@@ -376,6 +392,7 @@ impl Context {
             subject: command,
             id: self.command_id.clone(),
             time_ms: self.time_ms,
+            caller: self.caller.clone(),
             ..Scope::default()
         }
     }
@@ -385,7 +402,7 @@ fn guest_target(target: Target<'_>) -> bindings::Target {
     bindings::Target {
         aggregate: target.stream.aggregate().to_owned(),
         id: target.stream.id().to_owned(),
-        state: target.state.map(|state| state.as_str().to_owned()),
+        state: target.state.map(|state| state.to_vec()),
         since: target.since.iter().map(types::Event::from).collect(),
     }
 }
@@ -395,7 +412,7 @@ fn guest_context(context: &Context) -> types::Context {
         command_id: context.command_id.as_ref().to_owned(),
         correlation_id: context.correlation_id.as_str().to_owned(),
         time_ms: context.time_ms,
-        actor: context.actor.as_str().to_owned(),
+        caller: types::Caller::from(&context.caller),
     }
 }
 
@@ -403,10 +420,7 @@ fn host_folded(folded: bindings::Folded) -> Result<Folded, Breach> {
     if folded.state.len().max(folded.view.len()) > MAX_STATE_BYTES {
         return Err(Breach::StateTooLarge);
     }
-    Ok(Folded {
-        state: bindings::json("the state", folded.state)?,
-        view: bindings::json("the view", folded.view)?,
-    })
+    Ok(Folded { state: folded.state.into(), view: bindings::json("the view", folded.view)? })
 }
 
 /// The way in which an answer of a component breaks the contract.
@@ -428,4 +442,6 @@ enum Breach {
     NotJson(#[from] NotJson),
     #[error(transparent)]
     Rejection(#[from] InvalidRejection),
+    #[error(transparent)]
+    Denied(#[from] Denied),
 }

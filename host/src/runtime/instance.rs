@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::bindings::{Service, ServicePre};
-use super::call::{Denied, Scope};
+use super::call::{Denied, Failed, Scope};
 use super::engine::TICK;
 use super::host::Halt;
 use super::instance_data::{Identity, InstanceData, service_name};
@@ -231,11 +231,13 @@ impl Instances {
         };
         // One line per cause. The error's own debug text would add the host's backtrace if RUST_BACKTRACE is
         // set.
-        let outer = error.chain().take_while(|cause| !cause.is::<Denied>()).map(ToString::to_string);
+        let failed = error.downcast_ref::<Failed>();
+        let outer = error.chain().take_while(|cause| !cause.is::<Denied>() && !cause.is::<Failed>());
+        let outer = outer.map(ToString::to_string);
         // A panic of a Rust component begins with an empty line.
         let printed = Some(printed.trim().to_owned()).filter(|printed| !printed.is_empty());
-        let breach = denied.map(|denied| Chain(denied).to_string());
-        let detail: Vec<String> = printed.into_iter().chain(outer).chain(breach).collect();
+        let sentence = denied.map(|denied| Chain(denied).to_string()).or(failed.map(ToString::to_string));
+        let detail: Vec<String> = printed.into_iter().chain(outer).chain(sentence).collect();
         CallFailure::Fault(self.fault(label, kind, detail.join("\n")))
     }
 

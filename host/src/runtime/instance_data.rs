@@ -17,7 +17,8 @@ use super::RuntimeLimits;
 use super::call::Scope;
 use super::console::Console;
 use super::host::{HttpAccess, HttpHooks};
-use crate::contract::Manifest;
+use super::permissions::GrantsInForce;
+use crate::contract::{Manifest, Schemas};
 use crate::model::{Digest, Json, ServiceName};
 
 /// Tables hold function pointers; a service of ordinary size has some thousands.
@@ -30,6 +31,9 @@ pub(crate) struct Identity {
     /// The values that `config.get` returns, by key.
     pub(crate) config: BTreeMap<String, Json>,
     pub(crate) http: HttpAccess,
+    pub(super) grants: Arc<GrantsInForce>,
+    /// The schemas of its commands and queries.
+    pub(crate) schemas: Schemas,
 }
 
 /// The data of a store.

@@ -17,7 +17,7 @@ use super::component::Component;
 use super::host::HttpAccess;
 use super::instance::{CallFailure, Instances, Lane};
 use super::instance_data::{Identity, InstanceData};
-use crate::contract::{CONFIGURED, HttpOrigin, Manifest, NoOrigin};
+use crate::contract::{CONFIGURED, HttpOrigin, Manifest, NoOrigin, Schemas};
 use crate::error::Fault;
 use crate::model::{Digest, Json};
 
@@ -37,7 +37,8 @@ const WASI: [&str; 7] = [
     "wasi:io/",
     "wasi:random/",
 ];
-const CONTRACT: &str = "kontor:service/";
+/// The package of the contract, with its version.
+const CONTRACT: &str = "kontor:service@0.2.0";
 
 /// The reason why a file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,15 @@ pub enum LoadError {
     /// wasmtime cannot compile it.
     #[error("this component cannot be compiled")]
     Compile(#[source] wasmtime::Error),
+    /// It is built for another version of the contract.
+    #[error(
+        "it is built for {found}, and this host runs {CONTRACT}: build it again with the SDK of this version \
+         of Kontor, and deploy that or start a host with it in its directory of plugins"
+    )]
+    OtherContract {
+        /// The contract of the component.
+        found: String,
+    },
     /// It imports an unknown interface.
     #[error("it imports {0}, which this host does not offer")]
     Import(String),
@@ -124,8 +134,10 @@ impl Runtime {
         let manifest = Arc::new(self.describe(pre.clone()).await?);
         manifest.check().map_err(LoadError::Manifest)?;
         let config = self.inner.configuration.get(manifest.service.as_str()).cloned().unwrap_or_default();
+        let schemas = Schemas::of(&manifest).map_err(LoadError::Manifest)?;
         let http = HttpAccess::new(origins(&manifest, &config)?, &self.inner.limits.http);
-        let identity = Arc::new(Identity { manifest, digest, config, http });
+        let grants = self.inner.grants.clone();
+        let identity = Arc::new(Identity { manifest, digest, config, http, grants, schemas });
         let instances = Instances::new(self.inner.clone(), pre, Some(identity.clone()));
         Ok(Component::new(identity, instances))
     }
@@ -180,16 +192,48 @@ fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
 /// Fails with the first import that the host does not offer. Linking fails for interfaces in another version.
 fn check_imports(engine: &Engine, code: &Code) -> Result<(), LoadError> {
     let component = code.component_type();
+    let exports = component.exports(engine).map(|(name, _)| name);
+    let mut names = component.imports(engine).map(|(name, _)| name).chain(exports);
+    if let Some(found) = names.find_map(other_contract) {
+        return Err(LoadError::OtherContract { found });
+    }
     let foreign = component.imports(engine).find(|(name, item)| {
-        let known = name.starts_with(CONTRACT) || WASI.iter().any(|prefix| name.starts_with(prefix));
+        let known =
+            package(name) == Some(CONTRACT.to_owned()) || WASI.iter().any(|prefix| name.starts_with(prefix));
         !known || !matches!(item.ty, ComponentItem::ComponentInstance(_))
     });
     foreign.map_or(Ok(()), |(name, _)| Err(LoadError::Import(name.to_owned())))
 }
 
+/// Returns the package of an interface of the contract, in whichever version: `kontor:service@0.1.0` for
+/// `kontor:service/steps@0.1.0`.
+fn package(interface: &str) -> Option<String> {
+    let (name, version) = interface.split_once('@')?;
+    let (package, _) = name.split_once('/')?;
+    (package == "kontor:service").then(|| format!("{package}@{version}"))
+}
+
+fn other_contract(interface: &str) -> Option<String> {
+    package(interface).filter(|package| package != CONTRACT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_contract_is_that_of_the_wit_package() {
+        let wit = include_str!("../../../wit/world.wit");
+        assert!(wit.contains(&format!("package {CONTRACT};")));
+        for (interface, other) in [
+            ("kontor:service/steps@0.1.0", Some("kontor:service@0.1.0")),
+            ("kontor:service/steps@0.2.0", None),
+            ("wasi:io/poll@0.2.6", None),
+            ("elsewhere", None),
+        ] {
+            assert_eq!(other_contract(interface).as_deref(), other, "{interface}");
+        }
+    }
 
     #[test]
     fn only_components_are_accepted() {

@@ -13,6 +13,7 @@ mod host;
 mod instance;
 mod instance_data;
 mod load;
+mod permissions;
 mod tally;
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,10 +41,12 @@ pub use host::{
 pub(crate) use host::{Guarded, ReadSession, grant_to_add};
 pub(crate) use load::Compiled;
 pub use load::LoadError;
+pub(crate) use permissions::Grants;
 pub(crate) use tally::{CallName, Tallies, Tally};
 
 use call::ContractImports;
 use instance_data::InstanceData;
+use permissions::GrantsInForce;
 
 /// Maximum depth of queries between services: a screen asks services, one of which asks another. Each depth
 /// has its own instances, so that waiting calls never starve the calls that they wait for.
@@ -113,6 +116,7 @@ struct Inner {
     limits: RuntimeLimits,
     /// The values that `config.get` returns, by service and key.
     configuration: HashMap<String, BTreeMap<String, Json>>,
+    grants: Arc<GrantsInForce>,
     /// One permit per running instance, for each depth.
     depths: [Arc<Semaphore>; MAX_DEPTH],
     sagas: Arc<Semaphore>,
@@ -158,6 +162,7 @@ impl Runtime {
             linker,
             cache,
             configuration,
+            grants: Arc::default(),
             depths: std::array::from_fn(|_| semaphore(limits.instances)),
             sagas: semaphore(limits.sagas),
             background: semaphore(limits.instances),
@@ -171,6 +176,12 @@ impl Runtime {
 }
 
 impl Runtime {
+    /// Replaces the grants of all services. Before the first time, every component may use what its manifest
+    /// asks for.
+    pub(crate) fn grant(&self, grants: Grants) {
+        self.inner.grants.replace(grants);
+    }
+
     /// Returns the values that `config.get` returns, by service and key.
     pub(crate) fn configuration(&self) -> &HashMap<String, BTreeMap<String, Json>> {
         &self.inner.configuration

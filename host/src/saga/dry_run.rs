@@ -8,7 +8,7 @@ use super::Inner;
 use super::entry::{self, Entry, Wait};
 use super::index::SagaHandle;
 use super::journal::{Answered, Waiting};
-use super::record::{Record, RecordError, actor};
+use super::record::{Record, RecordError, own_caller};
 use super::replay::{HaltReason, Progress, Replay};
 use super::runner::{self, RunError};
 use crate::log::EventLog;
@@ -85,7 +85,7 @@ pub(super) async fn rehearse(
     component: &Component,
 ) -> Result<Option<(Version, Result<(), String>)>, RunError> {
     let trigger = runner::trigger(inner, handle).await?;
-    let record = Record::open(&inner.deps, &handle.id, &trigger, actor(&handle.id)).await?;
+    let record = Record::open(&inner.deps, &handle.id, &trigger, own_caller(&handle.id)).await?;
     let version = record.version();
     if !record.saga().is_some_and(|saga| saga.reason.is_none() && !saga.state.ended()) {
         return Ok(None);

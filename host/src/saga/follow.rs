@@ -169,18 +169,7 @@ impl Inner {
     /// Runs sagas that an operator has acted on, on any host.
     async fn wake_resumed(self: &Arc<Self>, resumed: Vec<SagaId>) -> Result<(), Relinquished> {
         for id in resumed {
-            let found = loop {
-                match self.index.find(&id).await {
-                    Ok(found) => break found,
-                    Err(error) => {
-                        tracing::error!(
-                            saga = %id, error = %Chain(&error),
-                            "cannot read the index of sagas; trying again to wake saga"
-                        );
-                    }
-                }
-                self.pause(LOG_PAUSE).await?;
-            };
+            let found = self.read_index("to wake a saga", || self.index.find(&id)).await?;
             if let Some(Listed { handle, .. }) = found {
                 self.spawn(Arc::new(handle), None).await?;
             }
@@ -190,19 +179,9 @@ impl Inner {
 
     /// Runs the unfinished sagas that this host owns, except those that sleep. Returns the number of those
     /// that did not run here before.
-    async fn run_unfinished(self: &Arc<Self>) -> Result<usize, Relinquished> {
-        let mut unfinished = loop {
-            match self.index.unfinished().await {
-                Ok(unfinished) => break unfinished,
-                Err(error) => {
-                    tracing::error!(
-                        error = %Chain(&error),
-                        "cannot read the index of sagas; trying again to run those that have not ended"
-                    );
-                }
-            }
-            self.pause(LOG_PAUSE).await?;
-        };
+    pub(super) async fn run_unfinished(self: &Arc<Self>) -> Result<usize, Relinquished> {
+        let purpose = "to run those that have not ended";
+        let mut unfinished = self.read_index(purpose, || self.index.unfinished()).await?;
         unfinished.retain(|saga| !self.sleeps(saga));
         let owned = unfinished.into_iter().filter_map(|UnfinishedSaga { handle, runner, .. }| {
             self.deps.cluster.owns(handle.id.as_str(), runner.as_ref()).then(|| Arc::new(handle))

@@ -1,5 +1,6 @@
 //! The state that the API and the workers of the sagas share.
 
+use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,8 +13,9 @@ use super::index::Index;
 use super::roster::Roster;
 use super::sender::Relinquished;
 use super::wait_list::WaitList;
-use super::{CATCH_UP, Deps};
+use super::{CATCH_UP, Deps, LOG_PAUSE};
 use crate::cluster::Lease;
+use crate::error::Chain;
 use crate::model::{LogMark, Position, SagaId};
 
 /// Sagas that run at the same time, including those that wait for an instance, for the log or for the next
@@ -89,6 +91,28 @@ impl Inner {
             biased;
             () = self.stopped() => Err(Relinquished),
             () = tokio::time::sleep(time) => Ok(()),
+        }
+    }
+
+    /// Reads the index of sagas, again and again until it can be read. Fails if the host is stopping.
+    /// `purpose`: such as "to wake a saga".
+    pub(super) async fn read_index<T, F>(
+        &self,
+        purpose: &str,
+        read: impl Fn() -> F,
+    ) -> Result<T, Relinquished>
+    where
+        F: Future<Output = rusqlite::Result<T>>,
+    {
+        loop {
+            match read().await {
+                Ok(found) => return Ok(found),
+                Err(error) => tracing::error!(
+                    error = %Chain(&error),
+                    "cannot read the index of sagas; trying again {purpose}"
+                ),
+            }
+            self.pause(LOG_PAUSE).await?;
         }
     }
 

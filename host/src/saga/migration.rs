@@ -6,15 +6,16 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::entry::Entry;
-use super::index::{Listed, SagaHandle, UnfinishedSaga};
+use super::index::{Listed, SagaHandle};
 use super::inner::Inner;
 use super::journal::{Saga, SagaState};
-use super::record::{self, RecordError, actor};
+use super::record::{self, RecordError, own_caller};
 use super::runner::{self, RunError};
-use super::{LOG_PAUSE, SagaError, Sagas, dry_run};
+use super::sender::Relinquished;
+use super::{SagaError, Sagas, dry_run};
 use crate::error::Chain;
 use crate::log::MAX_PAGE;
-use crate::model::{Actor, Digest, SAGA, SagaId, StreamId, Version};
+use crate::model::{Caller, Digest, SAGA, SagaId, StreamId, Version};
 use crate::runtime::Component;
 
 /// Journals that are replayed at the same time. Each takes an instance of the new component.
@@ -84,7 +85,7 @@ impl Sagas {
             if !self.inner.roster().claim(handle) {
                 continue;
             }
-            let acted = self.inner.move_to(handle, to, *version, actor(&handle.id)).await;
+            let acted = self.inner.move_to(handle, to, *version, own_caller(&handle.id)).await;
             // One that sleeps or stays parked looks at its journal, and has nothing to do.
             self.inner.release(handle.clone(), matches!(acted, Ok(true))).await;
             moved += usize::from(acted?);
@@ -95,36 +96,13 @@ impl Sagas {
     /// Runs the sagas that could not begin because their service was not deployed, and those that the
     /// deployed components mend. Returns at once.
     pub(crate) fn wake(&self) {
-        tokio::spawn(self.inner.clone().wake());
+        let inner = self.inner.clone();
+        tokio::spawn(async move { inner.run_unfinished().await });
         tokio::spawn(self.inner.clone().mend_parked());
     }
 }
 
 impl Inner {
-    async fn wake(self: Arc<Self>) {
-        let unfinished = loop {
-            match self.index.unfinished().await {
-                Ok(unfinished) => break unfinished,
-                Err(error) => tracing::error!(
-                    error = %Chain(&error),
-                    "cannot read the index of sagas; trying again to wake sagas"
-                ),
-            }
-            if self.pause(LOG_PAUSE).await.is_err() {
-                return;
-            }
-        };
-        for UnfinishedSaga { handle, runner, sleeps_until_ms } in unfinished {
-            let here = self.deps.cluster.owns(handle.id.as_str(), runner.as_ref());
-            if here && sleeps_until_ms.is_none() && !self.roster().contains(&handle.id) {
-                // Err: the host is stopping, and the saga continues when it starts again.
-                if self.spawn(Arc::new(handle), None).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-
     /// Writes that a claimed saga of this host moves to another component, if its journal is still at the
     /// version that was replayed. If it is parked by a fault, it continues. Returns false if it stays.
     async fn move_to(
@@ -132,9 +110,9 @@ impl Inner {
         handle: &SagaHandle,
         to: Digest,
         replayed: Version,
-        actor: Actor,
+        caller: Caller,
     ) -> Result<bool, RunError> {
-        let moved = runner::act(self, handle, actor, |saga, at| {
+        let moved = runner::act(self, handle, caller, |saga, at| {
             let here = |saga: &&Saga| self.deps.cluster.owns(handle.id.as_str(), saga.runner.as_ref());
             let saga = saga.filter(here).filter(|_| at == replayed).ok_or(())?;
             let resumed = saga.is_mendable().then_some(Entry::Resumed {});
@@ -146,8 +124,8 @@ impl Inner {
     /// Moves a saga that is parked by a fault of its code to the deployed component of its service, if that
     /// is another one and replays its journal. Returns true if the saga continues. It must be active or
     /// claimed.
-    pub(super) async fn mend(&self, handle: &SagaHandle, actor: Actor) -> bool {
-        match self.try_to_mend(handle, actor).await {
+    pub(super) async fn mend(&self, handle: &SagaHandle, caller: Caller) -> bool {
+        match self.try_to_mend(handle, caller).await {
             Ok(mended) => mended,
             Err(error) => {
                 tracing::warn!(
@@ -159,7 +137,7 @@ impl Inner {
         }
     }
 
-    async fn try_to_mend(&self, handle: &SagaHandle, actor: Actor) -> Result<bool, RunError> {
+    async fn try_to_mend(&self, handle: &SagaHandle, caller: Caller) -> Result<bool, RunError> {
         let stream = StreamId::new(SAGA, handle.id.as_str()).map_err(RecordError::from)?;
         let (_, saga) = record::read(&*self.deps.log, &stream).await?;
         let Some(saga) = saga.filter(Saga::is_mendable) else { return Ok(false) };
@@ -169,42 +147,33 @@ impl Inner {
             return Ok(false);
         };
         match dry_run::rehearse(self, handle, component).await? {
-            Some((version, Ok(()))) => self.move_to(handle, component.digest(), version, actor).await,
+            Some((version, Ok(()))) => self.move_to(handle, component.digest(), version, caller).await,
             _ => Ok(false),
         }
     }
 
     /// Continues the parked sagas that the deployed components mend.
     pub(super) async fn mend_parked(self: Arc<Self>) {
-        if self.knows_the_past().await.is_err() {
-            return;
-        }
+        // Err: the host is stopping.
+        let _ = self.mend_all().await;
+    }
+
+    async fn mend_all(self: &Arc<Self>) -> Result<(), Relinquished> {
+        self.knows_the_past().await?;
         let mut before = None;
         loop {
-            let page = self.index.list(Some(SagaState::Parked), None, before.clone(), MAX_PAGE).await;
-            let page = match page {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::error!(
-                        error = %Chain(&error),
-                        "cannot read the index of sagas; trying again to find parked sagas"
-                    );
-                    if self.pause(LOG_PAUSE).await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
-            };
-            let Some(last) = page.last() else { return };
+            let parked = || self.index.list(Some(SagaState::Parked), None, before.clone(), MAX_PAGE);
+            let page = self.read_index("to find parked sagas", parked).await?;
+            let Some(last) = page.last() else { return Ok(()) };
             before = Some(last.handle.id.to_string());
             for Listed { handle, .. } in page {
                 let handle = Arc::new(handle);
                 if self.roster().claim(&handle) {
-                    let mended = self.mend(&handle, actor(&handle.id)).await;
+                    let mended = self.mend(&handle, own_caller(&handle.id)).await;
                     self.release(handle, mended).await;
                 }
                 if self.is_stopping() {
-                    return;
+                    return Err(Relinquished);
                 }
             }
         }

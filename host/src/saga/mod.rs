@@ -48,7 +48,7 @@ use crate::cluster::Cluster;
 use crate::deployed::Components;
 use crate::error::Chain;
 use crate::log::EventLog;
-use crate::model::{Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
+use crate::model::{Caller, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
 use crate::runtime::Ask;
 
 pub use error::{SagaError, SagasError};
@@ -96,6 +96,8 @@ pub struct Deps {
     pub clock: SharedClock,
     /// The limits of retries.
     pub retries: Retries,
+    /// The caller in the place of one that has not signed in.
+    pub nobody: Caller,
     /// The hosts that run sagas of this log.
     pub cluster: Cluster,
 }

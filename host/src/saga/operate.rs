@@ -14,7 +14,7 @@ use super::journal::{Saga, SagaState};
 use super::timeline::Timeline;
 use super::{CATCH_UP, RecordError, SagaError, SagaStatus, Sagas, record, runner};
 use crate::clock::{Time, deadline_after};
-use crate::model::{Actor, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
+use crate::model::{Actor, Caller, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
 
 /// The sagas to list. A field that is `None` selects all.
 #[derive(Clone, Debug, Default)]
@@ -127,13 +127,24 @@ impl Sagas {
         Ok(Timeline { why: timeline.why.or(why), ..timeline })
     }
 
+    /// Returns the actor of the event that started a saga; `None` if there is no such saga.
+    pub async fn started_by(&self, id: &SagaId) -> Result<Option<Actor>, SagaError> {
+        match self.find(id).await {
+            Ok(Listed { handle, .. }) => {
+                Ok(Some(runner::trigger(&self.inner, &handle).await?.meta.actor.clone()))
+            }
+            Err(SagaError::Rejected(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Acts on a parked saga. The act is on disk when this returns, and the saga continues. Rejected with
     /// `not-found`, `saga-not-parked` or `step-not-failed`.
-    pub async fn act(&self, id: &SagaId, act: Act, actor: &str) -> Result<SagaStatus, SagaError> {
+    pub async fn act(&self, id: &SagaId, act: Act, caller: &Caller) -> Result<SagaStatus, SagaError> {
         let handle = Arc::new(self.find(id).await?.handle);
         self.claim(&handle).await?;
         // On a task of its own: a caller that stops waiting must not leave the saga claimed.
-        let acting = tokio::spawn(self.inner.clone().act(handle, act, actor.into()));
+        let acting = tokio::spawn(self.inner.clone().act(handle, act, caller.clone()));
         acting.await.unwrap_or(Err(SagaError::ShuttingDown))?;
         Ok(self.journaled(id).await?.ok_or_else(|| not_found(id))?)
     }
@@ -172,19 +183,24 @@ impl Sagas {
 
 impl Inner {
     /// Acts on a claimed saga, and releases it.
-    async fn act(self: Arc<Self>, handle: Arc<SagaHandle>, act: Act, actor: Actor) -> Result<(), SagaError> {
+    async fn act(
+        self: Arc<Self>,
+        handle: Arc<SagaHandle>,
+        act: Act,
+        caller: Caller,
+    ) -> Result<(), SagaError> {
         // A retry of a saga whose code was at fault is one on the deployed component, if that replays it.
-        let mended = act == (Act::Retry {}) && self.mend(&handle, actor.clone()).await;
+        let mended = act == (Act::Retry {}) && self.mend(&handle, caller.clone()).await;
         let acted = match mended {
             true => Ok(()),
             false => {
                 let decide = |saga: Option<&Saga>, _| act.entry(saga).map(|entry| vec![entry]);
-                let acted = runner::act(&self, &handle, actor.clone(), decide).await;
+                let acted = runner::act(&self, &handle, caller.clone(), decide).await;
                 acted.map_err(SagaError::from).and_then(|acted| Ok(acted?))
             }
         };
         if acted.is_ok() {
-            tracing::info!(saga = %handle.id, %actor, ?act, "an operator acted on a saga");
+            tracing::info!(saga = %handle.id, actor = %caller.actor(), ?act, "an operator acted on a saga");
         }
         self.release(handle, acted.is_ok()).await;
         acted

@@ -11,7 +11,7 @@ use super::journal::{IllegalEntry, Saga, next_state};
 use crate::clock::{SharedClock, deadline_after};
 use crate::log::{Append, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
 use crate::model::{
-    Actor, AppendChain, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId,
+    Actor, AppendChain, Caller, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId,
     StreamId, Version, event_of, variant_of,
 };
 
@@ -81,8 +81,8 @@ pub(super) struct Record {
     /// The correlation id of the trigger.
     correlation_id: CorrelationId,
     causation_id: Arc<str>,
-    /// The saga itself, or the operator who acts on it.
-    actor: Actor,
+    /// The caller for which the saga acts, or the operator who acts on it.
+    caller: Caller,
     /// Entries that go to the log together with the next one.
     noted: Vec<NewEvent>,
     /// The time at which they are written at the latest; `None` if there are none.
@@ -102,9 +102,9 @@ impl Record {
         deps: &Deps,
         id: &SagaId,
         trigger: &Recorded,
-        actor: Actor,
+        caller: Caller,
     ) -> Result<Self, RecordError> {
-        let new = Self::new(deps, id, trigger, actor)?;
+        let new = Self::new(deps, id, trigger, caller)?;
         let (version, saga) = read(&*deps.log, &new.stream).await?;
         Ok(Self { version, saga, ..new })
     }
@@ -114,7 +114,7 @@ impl Record {
         deps: &Deps,
         id: &SagaId,
         trigger: &Recorded,
-        actor: Actor,
+        caller: Caller,
     ) -> Result<Self, RecordError> {
         Ok(Self {
             log: deps.log.clone(),
@@ -124,7 +124,7 @@ impl Record {
             saga: None,
             correlation_id: trigger.meta.correlation_id.clone(),
             causation_id: trigger.id().into(),
-            actor,
+            caller,
             noted: Vec::new(),
             noted_until: None,
             chain: AppendChain::new(),
@@ -208,7 +208,7 @@ impl Record {
             causation_id: Some(self.causation_id.clone()),
             digest: None,
             time_ms: self.clock.now_ms(),
-            actor: self.actor.clone(),
+            ..Meta::from(&self.caller)
         };
         let append = Append { stream: self.stream.clone(), expected, events, meta: Arc::new(meta) };
         self.appending.push(self.log.append_in(self.chain, vec![append]));
@@ -251,8 +251,17 @@ fn appends(events: Vec<NewEvent>) -> Vec<Vec<NewEvent>> {
     appends
 }
 
-/// Returns the name of a saga as the actor of its own entries and commands.
-pub(super) fn actor(saga: &SagaId) -> Actor {
+/// Returns the caller of a saga's commands: the one that started it, by way of the saga.
+pub(super) fn caller(saga: &SagaId, trigger: &Recorded, nobody: &Caller) -> Caller {
+    Caller { via: Some(name(saga)), ..trigger.meta.caller(nobody) }
+}
+
+/// Returns a saga as the caller of the entries that it writes on its own account.
+pub(super) fn own_caller(saga: &SagaId) -> Caller {
+    Caller::named(name(saga))
+}
+
+fn name(saga: &SagaId) -> Actor {
     format!("saga:{saga}").into()
 }
 

@@ -8,13 +8,13 @@ use super::entry::{Entry, Trigger};
 use super::index::SagaHandle;
 use super::inner::Inner;
 use super::journal::{STEP_ZERO, Saga, SagaState};
-use super::record::{Record, RecordError, actor, written};
+use super::record::{Record, RecordError, caller, own_caller, written};
 use super::replay::{HaltReason, Progress, Replay};
 use super::retry::Phase;
 use super::sender::{Relinquished, Sender, StepResult};
 use crate::deployed::PastError;
 use crate::error::Chain;
-use crate::model::{Actor, Command, CommandId, CommandName, Recorded, Rejection, StreamId, Version};
+use crate::model::{Caller, Command, CommandId, CommandName, Recorded, Rejection, StreamId, Version};
 use crate::runtime::{Component, SagaEnd};
 
 /// The number of faulting runs after which the saga parks. A fault by chance seldom comes three times.
@@ -64,17 +64,18 @@ pub(super) async fn run(
     handle: &Arc<SagaHandle>,
     new: Option<Recorded>,
 ) -> Result<SagaStatus, RunError> {
-    let actor = actor(&handle.id);
     let lease = inner.deps.cluster.lease();
     let resumed = new.is_none();
     let (trigger, record) = match new {
         Some(trigger) => {
-            let record = Record::new(&inner.deps, &handle.id, &trigger, actor)?;
+            let caller = caller(&handle.id, &trigger, &inner.deps.nobody);
+            let record = Record::new(&inner.deps, &handle.id, &trigger, caller)?;
             (trigger, record)
         }
         None => {
             let trigger = trigger(inner, handle).await?;
-            let record = Record::open(&inner.deps, &handle.id, &trigger, actor).await?;
+            let caller = caller(&handle.id, &trigger, &inner.deps.nobody);
+            let record = Record::open(&inner.deps, &handle.id, &trigger, caller).await?;
             (trigger, record)
         }
     };
@@ -273,8 +274,16 @@ impl Running {
             let action = self.saga(|saga| saga.action(name).cloned())??;
             (action.stream, action.command.into(), CommandId::of_step(&self.handle.id, name))
         };
-        let compensable = self.is_compensable(&stream, &command);
+        let compensable = self.is_compensable(&stream, &command) && self.may_undo(name, &stream);
         compensable.then(|| self.sender.undo(name, stream, command, undone, reason))
+    }
+
+    /// Returns false for the trigger's command if another service owns it: only its own saga may take it back.
+    fn may_undo(&self, name: &str, stream: &StreamId) -> bool {
+        let deployed = self.inner.deps.components.current();
+        let own = deployed.service(self.handle.service.as_str());
+        // The undo for a service that is not deployed fails and says why.
+        name != STEP_ZERO || own.is_none_or(|own| own.manifest().aggregate(stream.aggregate()).is_some())
     }
 
     /// Returns false if a command has no compensation: it is an undo itself, or its service says so.
@@ -295,7 +304,7 @@ pub(super) async fn park(
     error: &RunError,
 ) -> Result<SagaStatus, RunError> {
     let trigger = trigger(inner, handle).await?;
-    let mut record = Record::open(&inner.deps, &handle.id, &trigger, actor(&handle.id)).await?;
+    let mut record = Record::open(&inner.deps, &handle.id, &trigger, own_caller(&handle.id)).await?;
     let saga = record.saga().ok_or(RecordError::NoEntries)?;
     if !inner.deps.cluster.owns(handle.id.as_str(), saga.runner.as_ref()) {
         return Err(Relinquished.into());
@@ -313,11 +322,11 @@ pub(super) async fn park(
 pub(super) async fn act<E>(
     inner: &Inner,
     handle: &SagaHandle,
-    actor: Actor,
+    caller: Caller,
     decide: impl FnOnce(Option<&Saga>, Version) -> Result<Vec<Entry>, E>,
 ) -> Result<Result<(), E>, RunError> {
     let trigger = trigger(inner, handle).await?;
-    let mut record = Record::open(&inner.deps, &handle.id, &trigger, actor).await?;
+    let mut record = Record::open(&inner.deps, &handle.id, &trigger, caller).await?;
     match decide(record.saga(), record.version()) {
         Ok(entries) => {
             record.write(&entries)?;

@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 use super::entry::AttemptStats;
 use super::index::SagaHandle;
 use super::inner::Inner;
-use super::record::actor;
+use super::record::caller;
 use super::retry::Phase;
 use super::verdict::Failure;
 use crate::aggregate::{Accepted, CommandError};
@@ -76,7 +76,7 @@ impl Sender {
     ) -> Self {
         let (id, saga) = (handle.id.clone(), handle.name.clone());
         let origin = Origin {
-            actor: actor(&id),
+            caller: caller(&id, trigger, &inner.deps.nobody),
             correlation_id: trigger.meta.correlation_id.clone(),
             causation_id: Some(trigger.id().into()),
         };
@@ -113,19 +113,24 @@ impl Sender {
     async fn attempt(&self, command: Command, phase: Phase) -> Result<Attempt<Accepted>, Relinquished> {
         Ok(match self.inner.deps.commands.submit(command).await {
             Ok(accepted) => Attempt::Over(StepResult::Accepted(accepted)),
-            Err(CommandError::Rejected(rejection)) if phase == Phase::BeforePivot => {
-                Attempt::Over(StepResult::Rejected(rejection))
-            }
             Err(CommandError::Append(AppendError::Unfounded)) => {
                 // The journal in the log is behind this run, which begins again with the journal.
                 self.inner.roster().lose(&self.id);
                 return Err(Relinquished);
             }
-            Err(error) => match Failure::of(&error) {
-                Failure::Stopping => return Err(Relinquished),
-                failure => Attempt::Failed(failure, sentence(&error)),
+            Err(error) if phase == Phase::BeforePivot => match error.into_rejection() {
+                Ok(rejection) => Attempt::Over(StepResult::Rejected(rejection)),
+                Err(error) => Self::failed(&error)?,
             },
+            Err(error) => Self::failed(&error)?,
         })
+    }
+
+    fn failed(error: &CommandError) -> Result<Attempt<Accepted>, Relinquished> {
+        match Failure::of(error) {
+            Failure::Stopping => Err(Relinquished),
+            failure => Ok(Attempt::Failed(failure, sentence(error))),
+        }
     }
 
     /// Sends a query until it is answered.
@@ -136,7 +141,7 @@ impl Sender {
         request: &Request,
     ) -> Result<(StepResult<Json>, AttemptStats), Relinquished> {
         let asked = self.persist(name, phase, |_| {
-            let answer = self.inner.deps.ask.ask(request.clone(), 1);
+            let answer = self.inner.deps.ask.ask(&self.origin.caller, request.clone(), 1);
             async move {
                 Ok(match answer.await {
                     Ok(answer) => Attempt::Over(StepResult::Accepted(answer)),

@@ -38,6 +38,8 @@ impl Failure {
             CommandError::ShuttingDown => Self::Stopping,
             CommandError::Busy { .. } => Self::Passing,
             CommandError::Append(AppendError::TooLarge(_)) | CommandError::KeyReused { .. } => Self::Final,
+            // The saga sends the same again.
+            CommandError::InvalidPayload(_) => Self::Final,
             CommandError::Append(_) => Self::Passing,
             CommandError::Read(error) => {
                 if error.is_damage() {

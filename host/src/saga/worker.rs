@@ -9,7 +9,7 @@ use super::change::Change;
 use super::index::SagaHandle;
 use super::inner::Inner;
 use super::journal::SagaState;
-use super::record::actor;
+use super::record::own_caller;
 use super::roster::{Rest, Wake};
 use super::runner::{self, RunError};
 use super::sender::Relinquished;
@@ -76,7 +76,7 @@ impl Inner {
             return self.roster().rest(&handle.id);
         }
         // Its service may have got another component since it started.
-        if status.state == SagaState::Parked && self.mend(handle, actor(&handle.id)).await {
+        if status.state == SagaState::Parked && self.mend(handle, own_caller(&handle.id)).await {
             return Rest::LookAgain;
         }
         self.roster().remove(&handle.id);

@@ -15,7 +15,7 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::deploy::{fixture, next_inventory, plugin, rebuilt, site};
+use crate::common::deploy::{FOR_THANKS, fixture, next_inventory, plugin, rebuilt, site};
 use crate::common::nodes::when;
 use crate::common::{Host, Site, setting};
 
@@ -127,7 +127,7 @@ fn traffic(host: &Host, rng: &mut StdRng) {
         host.register(&format!("product-{}", rng.random_range(0..u32::MAX)), 5, 10);
     }
     match rng.random_range(0..6) {
-        0 => drop(host.deploy(&fixture("thanks"), "")),
+        0 => drop(host.deploy(&fixture("thanks"), FOR_THANKS)),
         1 => drop(host.undeploy("thanks", "")),
         2 => drop(host.deploy(&rebuilt(plugin("inventory")), "?allow-breaking=state:product")),
         3 => drop(host.deploy(&next_inventory("next"), "")),
@@ -177,7 +177,7 @@ fn foreign() -> TempDir {
     let (site, _plugins) = site(&[("inventory", plugin("inventory"))], "");
     let host = site.start();
     PRODUCTS.iter().for_each(|product| drop(host.register(product, 7, 7)));
-    host.deploy(&fixture("thanks"), "").ok();
+    host.deploy(&fixture("thanks"), FOR_THANKS).ok();
     traffic(&host, &mut StdRng::seed_from_u64(0));
     assert!(host.stop().success());
     let folder = tempfile::tempdir().unwrap();

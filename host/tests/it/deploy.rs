@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::common::deploy::{
-    allowing, digest_of, fixture, gate, inventory, next_inventory, plugin, rebuilt, site,
+    allowing, digest_of, fixture, gate, granting, inventory, next_inventory, plugin, rebuilt, site,
 };
 use crate::common::http::Client;
 use crate::common::shop::{SAGA_END, configuration, order};
@@ -279,8 +279,18 @@ fn a_saga_goes_on_when_its_service_is_deployed_again() {
 
     let host = site.start();
     assert_eq!((host.digest("order"), host.digest("payment")), (None, None));
-    let grants = "?grant=service:inventory&grant=service:payment&grant=service:delivery";
-    host.deploy_all(&[plugin("payment"), rebuilt(plugin("order"))], grants).ok();
+    let commands = [
+        ("delivery", ["cancel", "hold", "resume", "schedule"].as_slice()),
+        ("payment", &["authorize", "cancel", "change"]),
+        ("product", &["change-reservation", "release", "reserve"]),
+    ];
+    let commands = commands
+        .iter()
+        .flat_map(|(aggregate, names)| names.iter().map(move |name| format!("command:{aggregate}.{name}")));
+    let services = ["inventory", "payment", "delivery"].map(|service| format!("service:{service}"));
+    let grants: Vec<_> = commands.chain(services).collect();
+    let grants = granting(&grants.iter().map(String::as_str).collect::<Vec<_>>());
+    host.deploy_all(&[plugin("payment"), rebuilt(plugin("order"))], &grants).ok();
     let status = host.get_with(&format!("/sagas/{saga}"), &[SAGA_END]).ok();
     assert_eq!(status["state"], "completed", "{status}");
     assert_eq!(host.get(&format!("/orders/{order}")).ok()["status"], "confirmed");

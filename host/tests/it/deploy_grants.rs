@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::deploy::{self, digest_of, fixture, gate, plugin, rebuilt};
+use crate::common::deploy::{self, digest_of, fixture, gate, granting, plugin, rebuilt};
 use crate::common::http::Client;
 use crate::common::{Host, Site};
 
@@ -21,10 +21,6 @@ const LET_THROUGH: &str = "DestinationIpProhibited";
 /// A site with only the inventory, to which the tests deploy `unruly`.
 fn site(configuration: &str) -> (Site, TempDir) {
     deploy::site(&[("inventory", plugin("inventory"))], configuration)
-}
-
-fn granting(grants: &[&str]) -> String {
-    format!("?{}", grants.iter().map(|grant| format!("grant={grant}")).collect::<Vec<_>>().join("&"))
 }
 
 /// Calls the configured origin. Returns the outcome.

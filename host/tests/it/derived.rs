@@ -6,7 +6,7 @@ use std::fs;
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
 
-use crate::common::deploy::{fixture, plugin, site};
+use crate::common::deploy::{FOR_THANKS, fixture, plugin, site};
 use crate::common::nodes::{both_up, sites, when};
 use crate::common::{Host, Site, ended, kontor};
 
@@ -67,7 +67,7 @@ fn a_saga_starts_for_no_event_before_its_deployment_whatever_happens_to_its_inde
     for product in ["old-1", "old-2"] {
         host.register(product, 5, 10);
     }
-    host.deploy(&fixture("thanks"), "").ok();
+    host.deploy(&fixture("thanks"), FOR_THANKS).ok();
     // No event has started a saga yet, so the index is still empty.
     host.kill();
 
@@ -90,7 +90,7 @@ fn a_saga_starts_for_no_event_before_its_deployment_whatever_happens_to_its_inde
 fn an_open_saga_whose_service_is_gone_outlives_the_loss_of_its_index() {
     let (site, _plugins) = site(&[("inventory", plugin("inventory"))], "");
     let mut host = site.start();
-    host.deploy(&fixture("thanks"), "").ok();
+    host.deploy(&fixture("thanks"), FOR_THANKS).ok();
     host.put("/thanks/ada", &json!({})).ok();
     let expected = [json!(["nap", "waiting", "thanks/ada"])];
     assert_eq!(sagas_when(&host, &expected), expected);
@@ -116,7 +116,7 @@ fn the_sagas_of_a_new_service_run_though_a_host_follows_its_deployment_late() {
     let (components, aside) = (right_site.data().join("components"), right_site.data().join("aside"));
     fs::rename(&components, &aside).unwrap();
     fs::write(&components, "in the way").unwrap();
-    left.deploy(&fixture("thanks"), "").ok();
+    left.deploy(&fixture("thanks"), FOR_THANKS).ok();
     let mut expected: Vec<_> = (0..12).flat_map(|number| thanked(&format!("product-{number}"))).collect();
     expected.sort_by_key(Value::to_string);
     (0..12).for_each(|number| drop(left.register(&format!("product-{number}"), 5, 10)));
@@ -138,7 +138,7 @@ fn the_sagas_of_a_new_service_run_though_a_host_follows_its_deployment_late() {
 fn an_older_log_that_is_put_back_continues_as_if_nothing_had_followed() {
     let (site, _plugins) = site(&[("inventory", plugin("inventory"))], "");
     let mut host = site.start();
-    host.deploy(&fixture("thanks"), "").ok();
+    host.deploy(&fixture("thanks"), FOR_THANKS).ok();
     host.register("tea", 5, 1_000);
     sagas_when(&host, &thanked("tea"));
     // More events than stand between two snapshots.

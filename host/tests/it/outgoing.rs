@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kontor::contract::{Grants, HttpGrant, Method, SecretSource};
-use kontor::model::{CommandId, CommitHash, Json, Meta, Position, Recorded, Rejection, StreamId, Version};
+use kontor::model::{
+    Caller, CommandId, CommitHash, Json, Meta, Position, Recorded, Rejection, StreamId, Version,
+};
 use kontor::runtime::{
     Ask, AskFailure, Awaited, Component, Context, Halt, HttpClient, HttpLimits, Outcome, Request, Resolve,
     Runtime, RuntimeLimits, SagaEnd, Step, Steps, Target, system_resolver,
@@ -127,7 +129,7 @@ impl Bench {
             command_id: "c1".into(),
             correlation_id: "r1".into(),
             time_ms: 1_700_000_000_000,
-            actor: "tester".into(),
+            caller: Caller::named("tester"),
             ask: Arc::new(Nobody),
             http: self.client.clone(),
         };
@@ -152,7 +154,7 @@ struct Nobody;
 
 #[async_trait]
 impl Ask for Nobody {
-    async fn ask(&self, request: Request, _: usize) -> Result<Json, AskFailure> {
+    async fn ask(&self, _: &Caller, request: Request, _: usize) -> Result<Json, AskFailure> {
         Err(AskFailure::Unavailable(format!("there is no {}", request.service)))
     }
 }
@@ -411,7 +413,7 @@ async fn a_saga_acts_only_through_commands() {
             causation_id: None,
             digest: None,
             time_ms: 0,
-            actor: "tester".into(),
+            ..Meta::from(&Caller::named("tester"))
         }),
     };
     let end = bench.component.run_saga(&"stray".into(), &"s1".into(), &trigger, Box::new(NoSteps)).await;

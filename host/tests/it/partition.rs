@@ -14,7 +14,7 @@ use crate::common::http::{Client, Reply};
 use crate::common::link::{Cut, Link};
 use crate::common::nodes::{both_up, nodes_when, site, sites, when};
 use crate::common::shop::{SAGA_END, new_key, order};
-use crate::common::{Host, audit};
+use crate::common::{Host, Site, audit};
 
 const ORDERS: usize = 48;
 /// The number of those orders that are sent after the link is cut.
@@ -22,6 +22,9 @@ const LATE: usize = 16;
 /// The number of sagas in progress on the host that is cut off.
 const SAGAS: usize = 5;
 const STOCK: u64 = 1_000;
+/// The number of times that hosts take a saga that no host leaves: once, and once more each time when the
+/// last sign of the other one is too old. That is after one, two, four and more seconds.
+const MOST_TAKEN: usize = 4;
 /// The limit for "within a few seconds" on a busy machine; a loss is detected after two.
 const NOTICED: Duration = Duration::from_secs(5);
 /// The limit for "at once" on a busy machine.
@@ -162,6 +165,43 @@ fn check_partition(cut: Cut) {
     check_healed([&left, &right], &keys);
     let last = new_key();
     assert_eq!(place(&right, &last, SAGA_END).ok()["state"]["status"], "confirmed");
+}
+
+/// Returns how often each saga was taken by a host.
+fn times_taken(host: &Client) -> BTreeMap<String, usize> {
+    let mut times = BTreeMap::new();
+    for event in host.each_event(0).filter(|event| event["name"] == "taken") {
+        *times.entry(event["stream"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    times
+}
+
+/// A network that is cut between two hosts and nowhere else.
+#[test]
+fn hosts_that_reach_the_log_and_not_each_other_do_not_take_sagas_from_one_another_without_end() {
+    let (server, leaves) = NatsServer::parted("kontor-log-nodes");
+    let names = ["left", "right"];
+    let sites = [0, 1].map(|number| site(names[number], &server, &leaves[number].url()));
+    let hosts = sites.each_ref().map(Site::start);
+    hosts[0].register("tea", 450, STOCK);
+    hosts[1].follow(0).find(|event| event["stream"] == "product/tea").unwrap();
+    let keys = new_keys();
+    thread::scope(|scope| {
+        for (number, key) in keys.iter().enumerate() {
+            let host = &hosts[number % 2];
+            scope.spawn(move || {
+                assert_eq!(place(host, key, SAGA_END).ok()["state"]["status"], "confirmed");
+            });
+        }
+    });
+    for (host, name) in hosts.iter().zip(names) {
+        let nodes = host.get("/admin/nodes").ok()["items"].take();
+        let seen: Vec<_> = nodes.as_array().unwrap().iter().map(|node| node["name"].clone()).collect();
+        assert_eq!(seen, [name], "it hears only itself");
+    }
+    let times = times_taken(&hosts[0]);
+    let most = times.values().max().copied();
+    assert!((1..=MOST_TAKEN).contains(&most.unwrap_or_default()), "{times:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use kontor::aggregate::{Dispatch, DispatchDeps, DispatchLimits, StateCache};
 use kontor::clock::{SystemClock, deadline_after};
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
-use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
+use kontor::model::{Caller, Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
 use kontor::projection::{ProjectionDeps, Projections};
 use kontor::query::{Answer, Queries, QueryDeps, QueryError, QueryLimits, Revision};
 use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
@@ -101,7 +101,11 @@ impl Host {
             payload: Json::of(&payload).unwrap(),
             intent: Intent::Decide,
             expected_version: None,
-            origin: Origin { actor: "test".into(), correlation_id: "test".into(), causation_id: None },
+            origin: Origin {
+                caller: Caller::named("test"),
+                correlation_id: "test".into(),
+                causation_id: None,
+            },
             journal: None,
         };
         self.dispatch.submit(command).await.unwrap().position
@@ -112,8 +116,8 @@ impl Host {
     }
 
     async fn ask(&self, query: &str, arguments: Value, at_least: Position) -> Result<Answer, QueryError> {
-        let inquiry = self.queries.inquiry(Some(at_least), None);
-        inquiry.answer("inventory", query, Json::of(&arguments).unwrap()).await
+        let inquiry = self.queries.inquiry(Caller::unauthenticated_operator(), Some(at_least), None);
+        inquiry.answer("inventory", query, arguments).await
     }
 
     /// Returns each product with its stock, from the read model at `at_least` or later.
@@ -194,7 +198,7 @@ async fn services_ask_through_the_same_door() {
             arguments: Json::of(&json!({ "id": id })).unwrap(),
             time_limit: None,
         };
-        match Ask::ask(&host.queries, request, depth).await {
+        match Ask::ask(&host.queries, &Caller::default(), request, depth).await {
             Ok(view) => view.read::<Value>().unwrap()["name"].to_string(),
             Err(AskFailure::Rejected(rejection)) => rejection.code,
             Err(AskFailure::Unavailable(reason)) => reason,
@@ -217,7 +221,7 @@ async fn a_service_that_never_answers_is_waited_for_as_long_as_the_asking_one_sa
         arguments: Json::empty_object(),
         time_limit: Some(Duration::from_millis(30)),
     };
-    match Ask::ask(&host.queries, request, 1).await {
+    match Ask::ask(&host.queries, &Caller::default(), request, 1).await {
         Err(AskFailure::Unavailable(reason)) => {
             assert_eq!(reason, "unruly has not answered within 30ms");
         }

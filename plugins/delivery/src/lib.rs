@@ -10,13 +10,16 @@ use ship_order::ShipOrder;
 
 kontor_sdk::export!(service);
 
+/// The role of those who run the shop.
+const CLERK: Access = Access::Roles(&["clerk"]);
+
 fn service() -> Service {
     Service::new("delivery", env!("CARGO_PKG_VERSION"), "The deliveries of orders.")
         .aggregate::<Delivery>()
         .saga::<ShipOrder>()
-        .post("/deliveries/{id}/start", command::<Delivery>("start"))
-        .post("/deliveries/{id}/complete", command::<Delivery>("complete"))
-        .get("/deliveries/{id}", view::<Delivery>())
+        .post("/deliveries/{id}/start", command::<Delivery>("start").access(CLERK))
+        .post("/deliveries/{id}/complete", command::<Delivery>("complete").access(CLERK))
+        .get("/deliveries/{id}", view::<Delivery>().access(CLERK))
         .asks_services(&["order"])
-        .asks_config(&[delivery::UNDELIVERABLE_REGIONS])
+        .setting::<Vec<String>>(delivery::UNDELIVERABLE_REGIONS, "The regions that nothing is delivered to.")
 }

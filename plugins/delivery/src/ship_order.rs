@@ -42,6 +42,7 @@ impl Saga for ShipOrder {
     const NAME: &str = "ship-order";
     const DESCRIPTION: &str = "Takes an order out of the stock; sends it out or refuses to.";
     type Trigger = StartRequested;
+    const COMMANDS: &[&str] = &["product.ship"];
 
     fn run(saga: &Run, StartRequested {}: StartRequested) -> Result<(), Error> {
         let id = &saga.trigger.aggregate_id;

@@ -10,14 +10,17 @@ use read_model::Products;
 
 kontor_sdk::export!(service);
 
+/// The role of those who run the shop.
+const CLERK: Access = Access::Roles(&["clerk"]);
+
 fn service() -> Service {
     Service::new("inventory", env!("CARGO_PKG_VERSION"), "Products and their stock.")
         .aggregate::<Product>()
         .read_model(read_model::products())
         .query::<Products>()
-        .put("/products/{id}", command::<Product>("register"))
-        .post("/products/{id}/add-stock", command::<Product>("add-stock"))
-        .post("/products/{id}/remove-stock", command::<Product>("remove-stock"))
-        .get("/products/{id}", view::<Product>())
-        .get("/products", query::<Products>())
+        .put("/products/{id}", command::<Product>("register").access(CLERK))
+        .post("/products/{id}/add-stock", command::<Product>("add-stock").access(CLERK))
+        .post("/products/{id}/remove-stock", command::<Product>("remove-stock").access(CLERK))
+        .get("/products/{id}", view::<Product>().access(Access::Anyone))
+        .get("/products", query::<Products>().access(Access::Anyone))
 }

@@ -38,6 +38,13 @@ impl Saga for ChangeOrder {
     const DESCRIPTION: &str =
         "Reserves and pays what an order is changed to; makes the change or reverts it.";
     type Trigger = UpdateRequested;
+    const COMMANDS: &[&str] = &[
+        "delivery.hold",
+        "product.change-reservation",
+        "payment.change",
+        "product.release",
+        "delivery.resume",
+    ];
 
     fn run(saga: &Run, UpdateRequested { previous, next }: UpdateRequested) -> Result<(), Error> {
         let id = &saga.trigger.aggregate_id;

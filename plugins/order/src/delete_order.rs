@@ -33,6 +33,7 @@ impl Saga for DeleteOrder {
     const DESCRIPTION: &str =
         "Calls off the delivery, the payment and the reservations of an order; deletes it or reverts that.";
     type Trigger = DeleteRequested;
+    const COMMANDS: &[&str] = &["delivery.cancel", "payment.cancel", "product.release"];
 
     fn run(saga: &Run, DeleteRequested { lines }: DeleteRequested) -> Result<(), Error> {
         let id = &saga.trigger.aggregate_id;

@@ -5,6 +5,9 @@ use kontor_sdk::services;
 
 use crate::bill::{Bill, Line, MAX_LINES, Part, Share, Wanted};
 
+/// The role of those who run the shop. They see and change the orders of all users.
+const CLERK: &str = "clerk";
+
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Order {
     status: Status,
@@ -96,6 +99,7 @@ impl Aggregate for Order {
     const NAME: &str = "order";
     const STATE_VERSION: u32 = 2;
     const COMPENSABLE: &[&str] = &["create", "update", "delete"];
+    const READERS: Option<Readers> = Some(Readers { owner: "user_id", roles: &[CLERK] });
     type Command = OrderCommand;
     type Event = OrderEvent;
     type View = OrderView;
@@ -107,6 +111,7 @@ impl Aggregate for Order {
     ) -> Result<Vec<OrderEvent>, Error> {
         let event = match (command, order) {
             (OrderCommand::Create { user_id, lines, payment, address }, None) => {
+                context.caller.must_be_or_have(&user_id, CLERK)?;
                 let Bill { lines, total, payment } = Bill::new(&lines, &payment)?;
                 OrderEvent::OrderCreated { user_id, lines, total, payment, address }
             }
@@ -118,6 +123,7 @@ impl Aggregate for Order {
                 OrderEvent::OrderConfirmed {}
             }
             (OrderCommand::Update { lines, payment }, Some(order)) => {
+                context.caller.must_be_or_have(&order.user_id, CLERK)?;
                 order.must_be_confirmed()?;
                 let next = order.bill.changed_to(&lines, &payment)?;
                 delivery_must_be_preparing(&context.aggregate_id)?;
@@ -127,6 +133,7 @@ impl Aggregate for Order {
                 OrderEvent::OrderUpdated(order.must_have_next()?)
             }
             (OrderCommand::Delete {}, Some(order)) => {
+                context.caller.must_be_or_have(&order.user_id, CLERK)?;
                 order.must_be_confirmed()?;
                 OrderEvent::OrderDeleteRequested { lines: order.bill.lines.clone() }
             }

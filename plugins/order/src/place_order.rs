@@ -33,6 +33,7 @@ impl Saga for PlaceOrder {
     const NAME: &str = "place-order";
     const DESCRIPTION: &str = "Reserves, pays and schedules a new order; confirms or cancels it.";
     type Trigger = OrderCreated;
+    const COMMANDS: &[&str] = &["product.reserve", "payment.authorize", "delivery.schedule"];
 
     fn run(saga: &Run, order: OrderCreated) -> Result<(), Error> {
         let id = &saga.trigger.aggregate_id;

@@ -33,7 +33,7 @@ use kontor::aggregate::{Accepted, CommandError, Dispatch, DispatchDeps, Dispatch
 use kontor::cluster::Cluster;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
-use kontor::model::{Command, CommandId, Intent, Json, Origin, Position, Recorded, SagaId};
+use kontor::model::{Caller, Command, CommandId, Intent, Json, Origin, Position, Recorded, SagaId};
 use kontor::projection::{Overview, ProjectionDeps, Projections, Redrive};
 use kontor::query::{Answer, Queries, QueryDeps, QueryError, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
@@ -211,6 +211,7 @@ impl Site {
             ask,
             components,
             clock,
+            nobody: Caller::unauthenticated_operator(),
             cluster: Cluster::alone("tested".into()),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, ..Retries::default() },
         };
@@ -247,7 +248,7 @@ impl Host {
         command: &crate::Command,
     ) -> Result<Accepted, CommandError> {
         let command = Command {
-            origin: Origin { actor: "tester".into(), correlation_id: id.shared().into(), causation_id: None },
+            origin: Origin { caller: caller(), correlation_id: id.shared().into(), causation_id: None },
             id,
             repeatable: true,
             stream: command.stream.clone(),
@@ -271,7 +272,7 @@ impl Host {
 
     /// Acts on a parked saga in the name of an operator.
     pub fn act(&self, saga: &SagaId, act: Act) -> Result<SagaStatus, SagaError> {
-        self.run(self.parts.sagas.act(saga, act, "tester"))
+        self.run(self.parts.sagas.act(saga, act, &caller()))
     }
 
     /// Returns all events of the log, oldest first.
@@ -325,9 +326,8 @@ impl Host {
         arguments: &Value,
         at_least: Position,
     ) -> Result<Answer, QueryError> {
-        let arguments = Json::of(arguments).expect("any value can be written as JSON");
-        let inquiry = self.parts.queries.inquiry(Some(at_least), None);
-        self.run(inquiry.answer(service, query, arguments))
+        let inquiry = self.parts.queries.inquiry(caller(), Some(at_least), None);
+        self.run(inquiry.answer(service, query, arguments.clone()))
     }
 
     /// Returns the status of a service's read model.
@@ -376,6 +376,11 @@ async fn deploy(registry: &Registry, log: &dyn EventLog, services: &Services) {
     let components = &services.components;
     registry.history().record(log, components).await.expect("a deployment in the log");
     registry.replace(Deployed::new(components.clone()).expect("services that go together"));
+}
+
+/// Returns the caller of all commands and queries: an operator with a name.
+fn caller() -> Caller {
+    Caller { subject: Some("tester".into()), ..Caller::unauthenticated_operator() }
 }
 
 fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {

@@ -60,7 +60,10 @@ async fn events_come_back_as_they_were_appended(log: Log) {
         causation_id: Some("0199/3".into()),
         digest: Some(Digest::of(b"a component")),
         time_ms: 1_700_000_000_123,
-        actor: "saga saga-1".into(),
+        actor: "ada".into(),
+        roles: ["clerk".into(), "auditor".into()].into(),
+        on_behalf_of: Some("eve".into()),
+        via: Some("saga:saga-1".into()),
     };
     let bare = Meta { command_id: CommandId::new(), causation_id: None, digest: None, ..full.clone() };
     // The text as written, including its blanks and digits.

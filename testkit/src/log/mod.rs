@@ -17,7 +17,7 @@ mod workload;
 use std::sync::Arc;
 
 use kontor::log::{Append, EventLog, MAX_PAGE};
-use kontor::model::{CommandId, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
+use kontor::model::{Caller, CommandId, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
 use serde_json::Value;
 
 pub use conformance::conformance;
@@ -39,7 +39,7 @@ fn meta(command: &CommandId) -> Arc<Meta> {
         causation_id: None,
         digest: None,
         time_ms: 1_700_000_000_000,
-        actor: "tester".into(),
+        ..Meta::from(&Caller::named("tester"))
     })
 }
 

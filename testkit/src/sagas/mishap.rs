@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use kontor::aggregate::{Accepted, CommandError, Submit};
 use kontor::error::{Fault, FaultKind};
 use kontor::log::AppendError;
-use kontor::model::{Command, Json, Rejection};
+use kontor::model::{Caller, Command, Json, Rejection};
 use kontor::runtime::{Ask, AskFailure, Request};
 
 use crate::host::Life;
@@ -140,20 +140,20 @@ impl Submit for Meddler {
 
 #[async_trait]
 impl Ask for Meddler {
-    async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure> {
+    async fn ask(&self, caller: &Caller, request: Request, depth: usize) -> Result<Json, AskFailure> {
         match self.plan.next(&point_of_query(&request.service, &request.query)) {
-            None => self.ask.ask(request, depth).await,
+            None => self.ask.ask(caller, request, depth).await,
             Some(Mishap::Rejected) => Err(AskFailure::Rejected(rejection())),
             Some(Mishap::FailsOnce | Mishap::FailsForGood | Mishap::AnswerLost) => {
                 Err(AskFailure::Unavailable("the drill lets no service answer".to_owned()))
             }
             Some(Mishap::SentTwice) => {
-                self.ask.ask(request.clone(), depth).await?;
-                self.ask.ask(request, depth).await
+                self.ask.ask(caller, request.clone(), depth).await?;
+                self.ask.ask(caller, request, depth).await
             }
             Some(Mishap::KilledBefore) => self.die().await,
             Some(Mishap::KilledAfter) => {
-                let _ = self.ask.ask(request, depth).await;
+                let _ = self.ask.ask(caller, request, depth).await;
                 self.die().await
             }
         }

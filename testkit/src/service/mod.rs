@@ -23,7 +23,8 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use kontor::model::{
-    CommandId, CommitHash, Json, Meta, NewEvent, Position, Recorded, Rejection, StreamId, Version,
+    Caller, CommandId, CommitHash, Json, Meta, NewEvent, Position, Recorded, Rejection, Role, StreamId,
+    Version,
 };
 use serde_json::Value;
 
@@ -32,7 +33,7 @@ use crate::components::{self, Bench};
 
 use http::HttpScript;
 use script::Script;
-use trial::{Action, Trial};
+use trial::{ACTOR, Action, Trial};
 
 pub use http::Sent;
 pub use outcome::Outcome;
@@ -46,6 +47,7 @@ pub struct Service {
     name: String,
     wasm: Vec<u8>,
     config: BTreeMap<String, Json>,
+    caller: Caller,
     script: Script,
     http: HttpScript,
     /// Created by the first `when`, once the configuration is known. The error is a sentence.
@@ -94,13 +96,21 @@ impl Service {
 
     fn new(name: &str, wasm: Vec<u8>) -> Self {
         let (name, script, http) = (name.to_owned(), Script::default(), HttpScript::default());
-        Self { name, wasm, config: BTreeMap::new(), script, http, bench: OnceLock::new() }
+        let caller = Caller { subject: Some(ACTOR.into()), ..Caller::unauthenticated_operator() };
+        Self { name, wasm, config: BTreeMap::new(), caller, script, http, bench: OnceLock::new() }
     }
 
     /// Sets a value that the operator has configured for the service.
     pub fn config(mut self, key: &str, value: Value) -> Self {
         self.config.insert(key.to_owned(), json_of(&value));
         Self { bench: OnceLock::new(), ..self }
+    }
+
+    /// Sets the caller of all commands and queries: its subject and its roles. Default: an operator, who may
+    /// do everything.
+    pub fn called_by(self, subject: &str, roles: &[&str]) -> Self {
+        let roles = roles.iter().map(|role| Role::from(*role)).collect();
+        Self { caller: Caller { roles, ..Caller::named(subject) }, ..self }
     }
 
     /// Sets the answer of `service` to its query `query` with these arguments. A query without an answer
@@ -183,6 +193,7 @@ impl Aggregate<'_> {
     fn try_out(&self, action: Action) -> Result<Outcome, String> {
         Trial {
             bench: self.service.bench()?,
+            caller: &self.service.caller,
             script: &self.service.script,
             http: &self.service.http,
             stream: &self.stream,
@@ -220,7 +231,7 @@ fn record(stream: &StreamId, events: impl IntoIterator<Item = NewEvent>) -> Vec<
                 causation_id: None,
                 digest: None,
                 time_ms: trial::TIME_MS,
-                actor: trial::ACTOR.into(),
+                ..Meta::from(&Caller::named(ACTOR))
             }),
         })
         .collect()

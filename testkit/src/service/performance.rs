@@ -10,7 +10,7 @@ use kontor::cluster::Cluster;
 use kontor::deployed::{Components, Deployed, DeploymentHistory, Registry, Store};
 use kontor::error::{Fault, FaultKind, with_causes};
 use kontor::log::{Append, EmbeddedLog, EventLog, Subscription};
-use kontor::model::{Command, NewEvent, Position, Recorded, SagaId, StreamId, Version, event_id};
+use kontor::model::{Caller, Command, NewEvent, Position, Recorded, SagaId, StreamId, Version, event_id};
 use kontor::runtime::Component;
 use kontor::saga::{Deps, Retries, Retry, Sagas};
 use serde_json::{Value, json};
@@ -91,6 +91,7 @@ impl Performance<'_> {
             components: Arc::new(Components::new(registry.into(), self.bench.runtime.clone(), store)),
             clock: stage.clock.clone(),
             retries: Retries { before_pivot: RETRY, after_pivot: RETRY, undo: RETRY, steps: BTreeMap::new() },
+            nobody: Caller::unauthenticated_operator(),
             cluster: Cluster::alone("tested".into()),
         };
         let sagas = Sagas::start(stage.data.path(), deps).await.map_err(|error| with_causes(&error))?;

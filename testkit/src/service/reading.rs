@@ -149,8 +149,9 @@ impl History<'_> {
             for events in self.events.chunks(at_once) {
                 standalone.project(events).await?;
             }
+            let circumstances = (self.service.caller.clone(), TIME_MS);
             let answer =
-                standalone.answer(query.name.as_str(), arguments, TIME_MS, conversation.clone()).await;
+                standalone.answer(query.name.as_str(), arguments, circumstances, conversation.clone()).await;
             conversation.check()?;
             Ok(answer)
         })

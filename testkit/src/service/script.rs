@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use kontor::model::{Json, Rejection};
+use kontor::model::{Caller, Json, Rejection};
 use kontor::runtime::{Ask, AskFailure, Request};
 use serde_json::Value;
 
@@ -75,7 +75,7 @@ impl Conversation {
 
 #[async_trait]
 impl Ask for Conversation {
-    async fn ask(&self, request: Request, _depth: usize) -> Result<Json, AskFailure> {
+    async fn ask(&self, _: &Caller, request: Request, _depth: usize) -> Result<Json, AskFailure> {
         if self.script.silent.contains(&request.service) {
             return Err(AskFailure::Unavailable(format!("{} is silent in this test", request.service)));
         }

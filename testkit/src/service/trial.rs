@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kontor::contract;
 use kontor::error::Fault;
-use kontor::model::{CommandName, Json, Recorded, Rejection, StreamId};
+use kontor::model::{Caller, CommandName, Json, Recorded, Rejection, StreamId};
 use kontor::runtime::{Component, Context, Decision, Folded, Target};
 use serde_json::{Value, json};
 
@@ -38,6 +38,7 @@ pub(super) enum Action {
 
 pub(super) struct Trial<'a> {
     pub(super) bench: &'a Bench,
+    pub(super) caller: &'a Caller,
     pub(super) script: &'a Script,
     pub(super) http: &'a HttpScript,
     pub(super) stream: &'a StreamId,
@@ -133,7 +134,7 @@ impl Trial<'_> {
             command_id: "test-command".into(),
             correlation_id: "test".into(),
             time_ms: TIME_MS,
-            actor: ACTOR.into(),
+            caller: self.caller.clone(),
             ask: ask.clone(),
             http: http.clone(),
         };
@@ -241,5 +242,6 @@ fn written_answer(answer: &Answer) -> Value {
 }
 
 fn written_fold(folded: Option<&Folded>) -> Value {
-    folded.map_or(Value::Null, |Folded { state, view }| json!({ "state": state, "view": view }))
+    let written = |state: &[u8]| serde_json::from_slice(state).unwrap_or_else(|_| json!(state));
+    folded.map_or(Value::Null, |Folded { state, view }| json!({ "state": written(state), "view": view }))
 }

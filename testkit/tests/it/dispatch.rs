@@ -10,7 +10,9 @@ use kontor::aggregate::{CommandError, Dispatch, DispatchDeps, DispatchLimits, St
 use kontor::clock::SystemClock;
 use kontor::deployed::{Deployed, Registry};
 use kontor::log::{EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, Snapshots, Subscription};
-use kontor::model::{AppendChain, Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
+use kontor::model::{
+    AppendChain, Caller, Command, CommandId, Intent, Json, Origin, Position, StreamId, Version,
+};
 use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
 use kontor_testkit::log::{Fault, FaultyLog};
 use kontor_testkit::nats::NatsServer;
@@ -21,7 +23,7 @@ struct NobodyToAsk;
 
 #[async_trait]
 impl Ask for NobodyToAsk {
-    async fn ask(&self, _: Request, _: usize) -> Result<Json, AskFailure> {
+    async fn ask(&self, _: &Caller, _: Request, _: usize) -> Result<Json, AskFailure> {
         Err(AskFailure::Unavailable("nobody is there".to_owned()))
     }
 }
@@ -64,7 +66,7 @@ fn command(id: &str, name: &str, payload: &str) -> Command {
         payload: Json::parse(payload.to_owned()).unwrap(),
         intent: Intent::Decide,
         expected_version: None,
-        origin: Origin { actor: "test".into(), correlation_id: id.into(), causation_id: None },
+        origin: Origin { caller: Caller::named("test"), correlation_id: id.into(), causation_id: None },
         journal: None,
     }
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kontor::error::{Fault, FaultKind};
-use kontor::model::{CommandId, CommitHash, Json, Meta, Position, Recorded, Rejection, StreamId, Version};
+use kontor::model::{
+    Caller, CommandId, CommitHash, Json, Meta, Position, Recorded, Rejection, StreamId, Version,
+};
 use kontor::runtime::{
     Ask, AskFailure, Component, Context, Decision, HttpClient, HttpLimits, LoadError, Request, Runtime,
     RuntimeLimits, Target,
@@ -70,7 +72,7 @@ struct Nobody;
 
 #[async_trait]
 impl Ask for Nobody {
-    async fn ask(&self, request: Request, _depth: usize) -> Result<Json, AskFailure> {
+    async fn ask(&self, _: &Caller, request: Request, _depth: usize) -> Result<Json, AskFailure> {
         Err(AskFailure::Unavailable(format!("there is no {}", request.service)))
     }
 }
@@ -94,7 +96,7 @@ async fn call_with(
         command_id: "c1".into(),
         correlation_id: "r1".into(),
         time_ms: 1_700_000_000_000,
-        actor: "tester".into(),
+        caller: Caller::named("tester"),
         ask: Arc::new(Nobody),
         http: Arc::new(HttpClient::default()),
     };
@@ -172,7 +174,7 @@ async fn an_import_that_the_contract_forbids_is_a_broken_contract_and_not_a_trap
             causation_id: None,
             digest: None,
             time_ms: 0,
-            actor: "tester".into(),
+            ..Meta::from(&Caller::named("tester"))
         }),
     };
     let target = Target { stream: &stream, state: None, since: &[trespassed] };

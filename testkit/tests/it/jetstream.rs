@@ -118,6 +118,34 @@ async fn a_cluster_goes_on_without_the_server_that_leads() {
     tokio::join!(working, killing);
 }
 
+/// A leader that is deposed answers for up to ten seconds as if it were not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_its_majority_confirms_no_version() {
+    let mut servers = NatsServer::cluster();
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let all = open(&servers, dirs[0].path()).await;
+    let written = all.append(vec![append("a", 0, "first")]).await.unwrap();
+    let context = async_nats::jetstream::new(connect(&servers).await);
+    let stream = context.get_stream(&JetStreamOptions::default().stream).await.unwrap();
+    let leader = stream.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone()).unwrap();
+
+    let leading = servers.iter().find(|server| server.name() == leader).unwrap().url();
+    let client = async_nats::connect(leading).await.unwrap();
+    let log = JetStreamLog::open(client.clone(), &options(&servers), 3, dirs[1].path()).await.unwrap();
+    log.head().wait_for(|head| *head == written.position).await.unwrap();
+    let confirm = || log.append(vec![Append::nothing(append("a", 1, "").stream, Version::new(1))]);
+    confirm().await.expect("the leader has its majority");
+    servers.iter_mut().filter(|server| server.name() != leader).for_each(NatsServer::kill);
+    while log.state().takes_appends {
+        tokio::task::yield_now().await;
+    }
+    let asked = client.request("$JS.API.STREAM.MSG.GET.kontor-log", r#"{"last_by_subj": ">"}"#.into()).await;
+    let answer = String::from_utf8(asked.unwrap().payload.to_vec()).unwrap();
+    assert!(answer.contains("kontor-log.thing.a"), "the leader still answers: {answer}");
+    let confirmed = confirm().await;
+    assert!(matches!(confirmed, Err(AppendError::Unavailable)), "{confirmed:?}");
+}
+
 /// Returns the append of one event by a command with this id.
 fn append(stream: &str, expected: u64, command: &str) -> Append {
     let append =

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use kontor::model::{Digest, SagaId};
+use kontor::model::{Caller, Digest, SagaId};
 use kontor::saga::{Act, SagaError};
 use kontor_testkit::host::{Host, Services, Site};
 use serde_json::{Value, json};
@@ -229,9 +229,9 @@ fn only_a_parked_saga_takes_an_act() {
 fn of_two_acts_at_once_one_counts() {
     for _ in 0..20 {
         let (host, wolf) = parked_saga(&Site::new(), &wild(), "leap");
-        let sagas = host.sagas();
+        let (sagas, ada, bob) = (host.sagas(), Caller::named("ada"), Caller::named("bob"));
         let (one, other) = host.run(async {
-            tokio::join!(sagas.act(&wolf, resolve(), "ada"), sagas.act(&wolf, resolve(), "bob"))
+            tokio::join!(sagas.act(&wolf, resolve(), &ada), sagas.act(&wolf, resolve(), &bob))
         });
         let refused = [one, other].into_iter().filter_map(Result::err).collect::<Vec<_>>();
         assert_eq!(refused.iter().map(code).collect::<Vec<_>>(), ["saga-not-parked"]);
@@ -247,7 +247,8 @@ fn sagas_that_are_due_wake_although_an_operator_acts_on_them_in_vain() {
         (0..sleepers).map(|number| begin(&host, &format!("bear-{number}"), "hibernate", json!({"days": 1})));
     let bears: Vec<SagaId> = bears.collect();
     host.until(sleepers, |event| event.name == "waiting");
-    let acts = bears.iter().map(|bear| host.sagas().act(bear, Act::Retry {}, "ada"));
+    let ada = Caller::named("ada");
+    let acts = bears.iter().map(|bear| host.sagas().act(bear, Act::Retry {}, &ada));
     host.run(async {
         tokio::join!(futures::future::join_all(acts), async { site.clock().advance(DAY) });
     });
@@ -260,7 +261,8 @@ fn sagas_that_are_due_wake_although_an_operator_acts_on_them_in_vain() {
 fn an_operator_who_stops_waiting_for_an_act_does_not_block_the_saga() {
     for patience_us in (0..400).step_by(20) {
         let (host, wolf) = parked_saga(&Site::new(), &wild(), "stutter");
-        let act = host.sagas().act(&wolf, resolve(), "ada");
+        let ada = Caller::named("ada");
+        let act = host.sagas().act(&wolf, resolve(), &ada);
         // Err: the time was over first. With or without the act done, the next one is accepted.
         let _ = host.run(async { tokio::time::timeout(Duration::from_micros(patience_us), act).await });
         if let Err(error) = host.act(&wolf, resolve()) {

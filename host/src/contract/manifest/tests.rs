@@ -12,9 +12,17 @@ fn names_are_kebab_case() {
 
 #[test]
 fn a_service_that_calls_a_configured_origin_may_read_the_key() {
-    let asks = |config: &[&str], http: &[&str]| {
-        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        Permissions { config: owned(config), http: owned(http), ..Permissions::default() }.check()
+    let asks = |settings: &[&str], http: &[&str]| {
+        let setting = |key: &&str| Setting {
+            key: (*key).to_owned(),
+            description: String::new(),
+            schema: Json::empty_object(),
+            required: false,
+        };
+        let http = http.iter().map(|text| (*text).to_owned()).collect();
+        let settings = settings.iter().map(setting).collect();
+        let permissions = Permissions { http, ..Permissions::default() };
+        Manifest { settings, permissions, ..parcels(None, None) }.check()
     };
     assert_eq!(asks(&["url"], &["config:url", "https://payments.example"]), Ok(()));
     assert!(asks(&["limit"], &["config:url"]).unwrap_err().contains("\"url\""));
@@ -45,6 +53,7 @@ fn parcels(subscription: Option<(&str, Option<IdSource>)>, publication: Option<&
             description: description.clone(),
             state_version: 1,
             view: payload.clone(),
+            readers: None,
             commands: vec![Command {
                 name: command.clone(),
                 description: description.clone(),
@@ -57,6 +66,7 @@ fn parcels(subscription: Option<(&str, Option<IdSource>)>, publication: Option<&
         queries: Vec::new(),
         routes: Vec::new(),
         read_model: None,
+        settings: Vec::new(),
         permissions: Permissions { subjects: subjects.map(str::to_owned).into(), ..Permissions::default() },
     }
 }
@@ -89,6 +99,24 @@ fn a_service_uses_the_subjects_that_it_asks_for_and_none_of_the_hosts() {
         assert_eq!(error.is_some(), refused.is_some(), "{subject}: {error:?}");
         assert!(refused.is_none_or(|refused| error.as_ref().unwrap().contains(refused)), "{error:?}");
     }
+}
+
+#[test]
+fn a_service_asks_for_the_events_of_others_that_it_follows() {
+    let order_created = || EventRef::new("order", "order-created");
+    let follows = |event: EventRef, asked: &[EventRef]| {
+        let saga = Saga { name: "thank".into(), description: String::new(), starts_on: event.clone() };
+        let read_model = ReadModel { version: 1, schema: String::new(), subscribes: vec![event] };
+        let permissions = || Permissions { events: asked.to_vec(), ..parcels(None, None).permissions };
+        let by_saga = Manifest { sagas: vec![saga], permissions: permissions(), ..parcels(None, None) };
+        let by_read_model =
+            Manifest { read_model: Some(read_model), permissions: permissions(), ..parcels(None, None) };
+        (by_saga.check(), by_read_model.check())
+    };
+    assert_eq!(follows(EventRef::new("parcel", "parcel-received"), &[]), (Ok(()), Ok(())), "its own");
+    assert_eq!(follows(order_created(), &[order_created()]), (Ok(()), Ok(())));
+    let refused = "it follows order.order-created of another service, but does not ask for it";
+    assert_eq!(follows(order_created(), &[]), (Err(refused.to_owned()), Err(refused.to_owned())));
 }
 
 #[test]

@@ -144,6 +144,7 @@ mod tests {
                 description: String::new(),
                 state_version: 2,
                 view: json("{}"),
+                readers: None,
                 commands: vec![command("add-stock"), command("reserve")],
                 events: vec![event("stock-added"), event("reserved")],
             }],
@@ -157,6 +158,7 @@ mod tests {
                 method: Method::Get,
                 path: "/products".to_owned(),
                 target: Target::Query("products".into()),
+                access: Access::SignedIn,
             }],
             read_model: Some(ReadModel {
                 version: 1,
@@ -165,6 +167,7 @@ mod tests {
             }),
             subscriptions: Vec::new(),
             publications: Vec::new(),
+            settings: Vec::new(),
             permissions: Permissions::default(),
         }
     }

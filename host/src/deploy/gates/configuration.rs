@@ -20,7 +20,7 @@ fn check(examination: &Examination<'_>, component: &Component) -> Finding {
     let Some(values) = examination.examiner.runtime.configuration().get(service) else {
         return Finding::skipped("nothing is configured for the service");
     };
-    let Findings { errors, warnings } = settings::check(service, &manifest.settings(), values);
+    let Findings { errors, warnings } = settings::check(service, &manifest.settings, values);
     match (errors.is_empty(), warnings.is_empty()) {
         (false, _) => {
             Finding::refused("the configuration of the host does not fit the component: correct it")

@@ -23,8 +23,10 @@ pub(crate) fn requests(component: &Component) -> impl Iterator<Item = Grant> {
 /// Returns what a component requests inside the host.
 pub(crate) fn internal_requests(component: &Component) -> impl Iterator<Item = Grant> {
     let permissions = &component.manifest().permissions;
+    let commands = permissions.commands.iter().cloned().map(Grant::Command);
+    let events = permissions.events.iter().cloned().map(Grant::Event);
     let services = permissions.services.iter().cloned().map(Grant::Service);
-    services.chain(permissions.subjects.iter().cloned().map(Grant::Subject))
+    commands.chain(events).chain(services).chain(permissions.subjects.iter().cloned().map(Grant::Subject))
 }
 
 fn check(examination: &Examination<'_>, component: &Component) -> Finding {

@@ -19,18 +19,18 @@ pub(super) async fn answer(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
-    headers::same_site(call.headers)?;
     let id = call.placeholders.get("id").map(|_| call.placeholder("id")).transpose()?;
     let wait = headers::prefer_wait(call.headers, server.host.limits.wait);
     let request = CommandRequest {
         aggregate: route.aggregate.clone(),
         command: route.command.clone(),
         id: id.map(Cow::into_owned),
-        key: headers::idempotency_key(call.headers, headers::IDEMPOTENCY_KEY)?,
+        key: headers::idempotency_key(call.headers, headers::IDEMPOTENCY_KEY)?.map(str::to_owned),
         condition: headers::if_match(call.headers)?,
-        payload: payload(&route.payload, &body::read(&server.host.limits, call.headers, body).await?)?,
+        payload: payload(&body::read(&server.host.limits, call.headers, body).await?)?,
         wait,
         correlation_id: call.request_id.clone(),
+        caller: call.caller.clone(),
     };
     let executed = execute(&server.host, request, server.stopping.clone()).await?;
     let mut response = reply(route, &executed)?;

@@ -7,10 +7,12 @@ use crate::contract::{Problem, ProblemCode};
 use crate::error::Chain;
 use crate::log::MAX_PAGE;
 use crate::messaging::{DeadLetter, DeadLettersError, Messaging, Redriven};
+use crate::model::AUDITOR;
 
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/admin/dead-letters", "dead-letters.list", list)
+            .roles(&[AUDITOR])
             .summary("Lists the messages of NATS that could not become commands."),
         HostRoute::post("/admin/dead-letters/redrive", "dead-letters.redrive", redrive).summary(
             "Sends dead letters again as commands, up to 1000 at once, and removes the accepted ones.",
@@ -39,7 +41,7 @@ async fn discard(
 ) -> Result<Json<DiscardedDeadLetters>, Problem> {
     let messaging = messaging(&request)?;
     let letters = selected(messaging, &request.body.0).await?;
-    let discarded = messaging.discard(letters, request.actor()?).await?;
+    let discarded = messaging.discard(letters, request.actor().actor().as_str()).await?;
     Ok(Json(DiscardedDeadLetters { discarded: discarded as u64 }))
 }
 

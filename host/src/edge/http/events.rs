@@ -19,7 +19,7 @@ use crate::api::{Event, EventsQuery, Page, page_size};
 use crate::contract::{Problem, ProblemCode};
 use crate::error::Chain;
 use crate::log::{ReadError, Subscription};
-use crate::model::{Position, Recorded};
+use crate::model::{AUDITOR, Position, Recorded};
 
 /// The interval between signs of life on a stream without events: shorter than the common minute after which
 /// proxies close it.
@@ -28,8 +28,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/events", "events.list", list)
+            .roles(&[AUDITOR])
             .summary("Streams all events as server-sent events, or returns a page of them as JSON.")
             .headers(&[LAST_EVENT_ID])
+            .for_operators()
             .media("text/event-stream")
             .json::<Page<Event, Position>>(),
     ]

@@ -46,6 +46,20 @@ pub(super) const KONTOR_ACTOR: Header = Header {
     meaning: "The name of the operator, up to 64 characters. It stays in the log.",
 };
 
+#[cfg(test)]
+pub(super) const AUTHORIZATION: Header = Header {
+    name: "Authorization",
+    example: "Bearer kontor_5f0c9a3b7e21d846_…",
+    meaning: "`Bearer` and a token of Kontor's own, or a JWT of a configured issuer.",
+};
+
+#[cfg(test)]
+pub(super) const KONTOR_CSRF: Header = Header {
+    name: "Kontor-CSRF",
+    example: "9f86d081884c7d65",
+    meaning: "`csrf` of `GET /auth/me`, for requests with an effect and the cookie of a session.",
+};
+
 pub(super) const KONTOR_SIGNATURE: Header = Header {
     name: "Kontor-Signature",
     example: "kX3v…==",

@@ -3,18 +3,21 @@
 use std::sync::LazyLock;
 
 use super::route::HostRoute;
-use super::{dead_letters, events, openapi, ops, plugins, problems, projections, sagas, streams};
+use super::{
+    dead_letters, events, openapi, ops, plugins, problems, projections, sagas, sign_in, streams, tokens,
+};
 use crate::contract::ReservedRoute;
 
 /// Returns the rows of one file.
 pub(super) type Rows = fn() -> Vec<HostRoute>;
 
 /// The sections of the reference with the rows in them.
-pub(super) const SECTIONS: [(&str, &[Rows]); 3] = [
+pub(super) const SECTIONS: [(&str, &[Rows]); 4] = [
     (
         "The API",
         &[ops::api_routes, openapi::routes, problems::routes, events::routes, streams::routes, sagas::routes],
     ),
+    ("Signing in", &[sign_in::routes]),
     ("Health", &[ops::health_routes]),
     (
         "Operators",
@@ -24,6 +27,7 @@ pub(super) const SECTIONS: [(&str, &[Rows]); 3] = [
             projections::routes,
             ops::cluster_routes,
             dead_letters::routes,
+            tokens::routes,
         ],
     ),
 ];
@@ -34,15 +38,30 @@ static HOST_ROUTES: LazyLock<Vec<HostRoute>> = LazyLock::new(|| {
     rows.flat_map(|rows| rows()).collect()
 });
 
-pub(super) fn all() -> impl Iterator<Item = &'static HostRoute> {
-    HOST_ROUTES.iter()
+/// The host's own routes that a listener answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RouteSet {
+    All,
+    /// Those that are not for operators alone: the others have a listener of their own.
+    Public,
 }
 
-/// Returns the host's own routes, for a table with those of the services. An error is a sentence that says
-/// which schema of a row is wrong.
-pub(super) fn host_routes() -> Result<Vec<ReservedRoute<&'static HostRoute>>, String> {
-    all().try_for_each(HostRoute::check)?;
-    Ok(all().map(|route| route.reserved(route)).collect())
+impl RouteSet {
+    /// Returns the rows in the set, in the order of the reference.
+    pub(super) fn rows(self) -> impl Iterator<Item = &'static HostRoute> {
+        all().filter(move |route| self == Self::All || !route.for_operators)
+    }
+
+    /// Returns its routes, for a table with those of the services. An error is a sentence that says which
+    /// schema of a row is wrong.
+    pub(super) fn reserved(self) -> Result<Vec<ReservedRoute<&'static HostRoute>>, String> {
+        self.rows().try_for_each(HostRoute::check)?;
+        Ok(self.rows().map(|route| route.reserved(route)).collect())
+    }
+}
+
+pub(super) fn all() -> impl Iterator<Item = &'static HostRoute> {
+    HOST_ROUTES.iter()
 }
 
 /// Returns the paths of the host's own routes, which no service may have.
@@ -56,10 +75,17 @@ mod tests {
 
     #[test]
     fn the_schemas_of_all_rows_compile_and_every_row_is_documented() {
-        host_routes().unwrap();
+        RouteSet::All.reserved().unwrap();
         for route in all() {
             assert!(route.summary.ends_with('.'), "{}", route.path);
             assert!(!route.reply.is_empty(), "{}", route.path);
         }
+    }
+
+    #[test]
+    fn the_routes_of_operators_are_all_that_show_or_change_more_than_a_client_needs() {
+        let public: Vec<_> = RouteSet::Public.rows().map(|route| route.path).collect();
+        let expected = ["/", "/openapi.json", "/problems/{code}", "/sagas/{id}", "/healthz", "/readyz"];
+        assert_eq!(public, expected);
     }
 }

@@ -4,14 +4,18 @@
 //! response has a request id, a line in the log and a count in the metrics. Every error is a `Problem`.
 
 mod body;
+mod caller_limits;
 mod command;
 mod dead_letters;
 mod events;
 mod header_docs;
 mod host_routes;
+mod listen;
 mod openapi;
 mod ops;
 mod parameters;
+mod peer;
+mod perimeter;
 mod plugins;
 mod problems;
 mod projections;
@@ -22,7 +26,10 @@ mod refusal;
 mod route;
 mod sagas;
 mod server;
+mod sign_in;
 mod streams;
+mod tls;
+mod tokens;
 mod upload;
 
 use std::borrow::Cow;
@@ -42,16 +49,23 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument as _;
 
+pub use self::caller_limits::{CallerLimits, Rate};
+use self::host_routes::RouteSet;
 pub use self::host_routes::reserved_routes;
+pub use self::listen::{AdminOptions, ListenError, ListenOptions, Listeners};
+use self::peer::Peer;
+pub use self::perimeter::{HostName, HttpOptions, NoHostName};
 use self::route::{Head, HostRoute, decode_placeholder};
 pub use self::server::serve;
+pub use self::tls::{TlsError, TlsFiles};
 use super::metrics::RequestMetrics;
 use super::{HostContext, headers, stopped};
 use crate::clock::Stopwatch;
 use crate::contract::{Action, Found, Problem, ProblemCode, RouteError, RouteTable};
 use crate::deployed::Deployed;
 use crate::error::Chain;
-use crate::model::CorrelationId;
+use crate::identity::Evidence;
+use crate::model::{Actor, Caller, CorrelationId};
 
 /// The name of requests without a route in the log and in the metrics.
 const UNMATCHED: &str = "unmatched";
@@ -92,9 +106,11 @@ impl Default for HttpLimits {
     }
 }
 
-/// The HTTP server of one host.
+/// The answers of one host to the clients of a listener.
 struct HttpServer {
     host: Arc<HostContext>,
+    /// The host's own routes that are answered.
+    routes: RouteSet,
     tables: ArcSwap<Tables>,
     /// Held while new tables are built.
     rebuilding: Mutex<()>,
@@ -126,14 +142,20 @@ struct Call<'r> {
     query: Option<&'r str>,
     placeholders: Params<'r, 'r>,
     request_id: CorrelationId,
+    caller: Caller,
 }
 
 impl HttpServer {
-    fn new(host: Arc<HostContext>, stopping: watch::Receiver<bool>) -> Result<Self, RouteError> {
+    fn new(
+        host: Arc<HostContext>,
+        routes: RouteSet,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<Self, RouteError> {
         let deployed = host.registry.current();
-        let routes = Arc::new(routes_of(&deployed)?);
+        let table = Arc::new(routes_of(routes, &deployed)?);
         Ok(Self {
-            tables: ArcSwap::from_pointee(Tables { deployed, routes, openapi: OnceLock::new() }),
+            tables: ArcSwap::from_pointee(Tables { deployed, routes: table, openapi: OnceLock::new() }),
+            routes,
             rebuilding: Mutex::new(()),
             event_streams: Arc::new(Semaphore::new(host.limits.event_streams)),
             host,
@@ -157,7 +179,7 @@ impl HttpServer {
         if Arc::ptr_eq(&before.deployed, &deployed) {
             return before;
         }
-        let routes = routes_of(&deployed).map(Arc::new).unwrap_or_else(|error| {
+        let routes = routes_of(self.routes, &deployed).map(Arc::new).unwrap_or_else(|error| {
             tracing::error!(error = %Chain(&error), "the deployed routes conflict; the old ones stay");
             before.routes.clone()
         });
@@ -172,19 +194,36 @@ impl HttpServer {
     }
 
     /// Answers one request. A panic is answered as an internal problem.
-    async fn answer(self: &Arc<Self>, request: Request) -> Response {
+    async fn answer(self: &Arc<Self>, request: Request, peer: Peer) -> Response {
         let started = Stopwatch::start();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let admitted = self.host.perimeter.admit(&parts, peer);
         let mut body = body.into_data_stream();
         let tables = self.tables();
         let request_id = headers::correlation_id(&parts.headers, headers::IDEMPOTENCY_KEY);
-        let found = tables.routes.table.find(&parts.method, parts.uri.path());
+        let refused = match admitted {
+            Ok(client) => {
+                parts.extensions.insert(client);
+                None
+            }
+            Err(problem) => Some(problem),
+        };
+        let found = match refused {
+            None => tables.routes.table.find(&parts.method, parts.uri.path()),
+            // A page of another origin does not learn which routes there are.
+            Some(_) => Found::Nothing,
+        };
         let (route, metrics) = match &found {
             Found::Endpoint(endpoint, _) => (endpoint.path.as_str(), &tables.routes.metrics[endpoint.index]),
             Found::OtherMethod(_) | Found::Nothing => (UNMATCHED, &self.unmatched),
         };
         let span = tracing::info_span!("request", id = %request_id, route);
-        let work = self.route_request(&tables, found, &parts, request_id.clone(), &mut body);
+        let work = async {
+            match refused {
+                Some(problem) => Err(problem),
+                None => self.route_request(&tables, found, &parts, request_id.clone(), &mut body).await,
+            }
+        };
         let outcome = AssertUnwindSafe(work.instrument(span)).catch_unwind().await.unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
@@ -211,6 +250,29 @@ impl HttpServer {
         response
     }
 
+    /// Returns the caller of a request. An address with many failed sign-ins has to wait.
+    async fn caller(&self, parts: &Parts) -> Result<Caller, Problem> {
+        let (client, callers) = (parts.extensions.get::<Peer>(), &self.host.callers);
+        let authorization = headers::authorization(&parts.headers)?;
+        let signing_in = client.filter(|_| authorization.is_some());
+        signing_in.map_or(Ok(()), |client| callers.check_sign_in(client))?;
+        let proven = client.and_then(Peer::proven);
+        let cookies = parts.headers.get_all(header::COOKIE).iter();
+        let evidence = Evidence {
+            authorization,
+            cookies: cookies.filter_map(|value| value.to_str().ok()).collect(),
+            csrf: parts.headers.get(headers::CSRF).and_then(|value| value.to_str().ok()),
+            has_effect: !parts.method.is_safe(),
+            peer: proven.as_ref(),
+        };
+        let identified = self.host.identity.caller(evidence).await;
+        if let (Err(_), Some(client)) = (&identified, signing_in) {
+            callers.note_failed_sign_in(client);
+        }
+        let on_behalf_of = headers::actor(&parts.headers)?.map(Actor::from);
+        Ok(Caller { on_behalf_of, ..identified? })
+    }
+
     /// Hands a request to the command, the query or the handler of its route.
     async fn route_request(
         self: &Arc<Self>,
@@ -228,7 +290,20 @@ impl HttpServer {
                 return Err(Problem::new(ProblemCode::UnknownRoute, detail));
             }
         };
-        let call = Call { headers: &parts.headers, query: parts.uri.query(), placeholders, request_id };
+        let caller = self.caller(parts).await?;
+        let (headers, query) = (&parts.headers, parts.uri.query());
+        let call = Call { headers, query, placeholders, request_id, caller };
+        let access = match &endpoint.action {
+            Action::Command(route) => &route.access,
+            Action::Query(route) => &route.access,
+            Action::Host(route) => &route.access,
+        };
+        access.check(&call.caller)?;
+        if let Some(client) = parts.extensions.get::<Peer>()
+            && !parts.method.is_safe()
+        {
+            self.host.callers.take_command(call.caller.subject.as_ref(), client)?;
+        }
         match &endpoint.action {
             Action::Command(route) => command::answer(self, route, &call, body).await,
             Action::Query(route) => query::answer(self, route, &call).await,
@@ -249,6 +324,7 @@ impl Call<'_> {
         Head {
             server: server.clone(),
             tables: tables.clone(),
+            caller: self.caller.clone(),
             headers: self.headers.clone(),
             query: self.query.map(str::to_owned),
             placeholders: placeholders.map(|(name, text)| (name.to_owned(), text.to_owned())).collect(),
@@ -256,8 +332,8 @@ impl Call<'_> {
     }
 }
 
-fn routes_of(deployed: &Deployed) -> Result<Routes, RouteError> {
-    let host = host_routes::host_routes().map_err(RouteError::of_host)?;
+fn routes_of(routes: RouteSet, deployed: &Deployed) -> Result<Routes, RouteError> {
+    let host = routes.reserved().map_err(RouteError::of_host)?;
     let table = RouteTable::new(host, deployed.services().map(|service| &**service.manifest()))?;
     let metrics = table.endpoints().iter();
     let metrics = metrics.map(|(path, method)| RequestMetrics::of_route(path, method.as_str())).collect();

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::header_docs::{COMMAND_HEADERS, Header, IF_NONE_MATCH, QUERY_HEADERS};
 use super::headers::none_match;
-use super::host_routes;
+use super::host_routes::RouteSet;
 use super::json_text;
 use super::route::{Content, HostRoute, JSON, Request};
 use crate::api::CommandReply;
@@ -31,6 +31,7 @@ const COMPONENTS: &str = "/components/schemas";
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/openapi.json", "api.document", answer)
+            .anyone()
             .summary("Returns this API as an OpenAPI 3.1 document.")
             .statuses(&[StatusCode::OK, StatusCode::NOT_MODIFIED])
             .headers(&[IF_NONE_MATCH])
@@ -48,7 +49,7 @@ async fn answer(request: Request) -> Result<Response, Problem> {
     let tables = request.tables();
     let document = tables.openapi.get_or_init(|| {
         let manifests = tables.deployed.services().map(|service| &**service.manifest());
-        let text = document(manifests).to_string();
+        let text = document(request.server().routes, manifests).to_string();
         let etag = HeaderValue::try_from(format!("\"{}\"", hashed_uuid(&[text.as_bytes()]))).ok();
         Document { text: text.into(), etag }
     });
@@ -61,7 +62,7 @@ async fn answer(request: Request) -> Result<Response, Problem> {
     Ok(response)
 }
 
-fn document<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Value {
+fn document<'m>(routes: RouteSet, manifests: impl Iterator<Item = &'m Manifest>) -> Value {
     let mut document = Parts::new();
     for manifest in manifests {
         document.tags.push(json!({"name": manifest.service, "description": manifest.description}));
@@ -71,7 +72,7 @@ fn document<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Value {
         }
     }
     document.tags.push(json!({"name": HOST_TAG, "description": "The host's own routes."}));
-    for route in host_routes::all() {
+    for route in routes.rows() {
         let operation = document.host_operation(route);
         document.add(route.path, &route.method.as_str().to_lowercase(), operation);
     }
@@ -323,7 +324,7 @@ mod tests {
 
     #[test]
     fn every_reference_leads_somewhere() {
-        let document = document([&manifest()].into_iter());
+        let document = document(RouteSet::All, [&manifest()].into_iter());
         let mut found = Vec::new();
         references(&document, &mut found);
         assert!(
@@ -337,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_command_has_its_payload_and_its_headers() {
-        let document = document([&manifest()].into_iter());
+        let document = document(RouteSet::All, [&manifest()].into_iter());
         let operation = &document["paths"]["/orders/{id}"]["put"];
         assert_eq!(operation["operationId"], "order.update");
         assert_eq!(operation["tags"], json!(["order"]));
@@ -349,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_query_has_its_arguments_where_they_stand() {
-        let document = document([&manifest()].into_iter());
+        let document = document(RouteSet::All, [&manifest()].into_iter());
         let parameters = &document["paths"]["/orders/{id}/details"]["get"]["parameters"];
         assert_eq!((&parameters[0]["name"], &parameters[0]["in"]), (&json!("id"), &json!("path")));
         assert_eq!((&parameters[1]["name"], &parameters[1]["in"]), (&json!("limit"), &json!("query")));
@@ -359,7 +360,7 @@ mod tests {
 
     #[test]
     fn an_act_of_an_operator_has_its_reason_and_its_actor() {
-        let document = document([&manifest()].into_iter());
+        let document = document(RouteSet::All, [&manifest()].into_iter());
         let operation = &document["paths"]["/admin/sagas/{id}/resolve"]["post"];
         let body = &operation["requestBody"]["content"]["application/json"]["schema"];
         assert_eq!(body, &json!({"$ref": "#/components/schemas/ResolveRequest"}));
@@ -371,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_deployment_has_its_components_and_its_options() {
-        let document = document([&manifest()].into_iter());
+        let document = document(RouteSet::All, [&manifest()].into_iter());
         let operation = &document["paths"]["/admin/plugins"]["put"];
         let content = operation["requestBody"]["content"].as_object().unwrap();
         assert_eq!(content.keys().collect::<Vec<_>>(), ["application/wasm", "multipart/form-data"]);
@@ -384,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_host_route_has_the_status_and_the_type_of_its_reply() {
-        let document = document([&manifest()].into_iter());
+        let document = document(RouteSet::All, [&manifest()].into_iter());
         let responses = &document["paths"]["/admin/projections/{service}/replay"]["post"]["responses"];
         let schema = &responses["202"]["content"]["application/json"]["schema"];
         assert_eq!(schema, &json!({"$ref": "#/components/schemas/ProjectionOverview"}));
@@ -393,14 +394,14 @@ mod tests {
 
     #[test]
     fn a_snapshot_holds_the_document() {
-        let document = document([&manifest()].into_iter());
+        let document = document(RouteSet::All, [&manifest()].into_iter());
         let text = serde_json::to_string_pretty(&document).unwrap() + "\n";
         expect_test::expect_file!["snapshots/openapi.json"].assert_eq(&text);
     }
 
     #[test]
     fn operations_have_unique_names() {
-        let document = document([&manifest()].into_iter());
+        let document = document(RouteSet::All, [&manifest()].into_iter());
         let paths = document["paths"].as_object().unwrap().values();
         let operations = paths.flat_map(|operations| operations.as_object().unwrap().values());
         let mut names: Vec<_> =

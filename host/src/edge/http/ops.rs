@@ -10,6 +10,7 @@ use crate::api::{Health, HealthStatus, List, Readiness, ReadinessStatus};
 use crate::cluster::ObservedMember;
 use crate::contract::Problem;
 use crate::edge::metrics;
+use crate::model::{AUDITOR, DEPLOYER, MONITOR};
 
 const API_PAGE: &str = include_str!("api.html");
 /// The page contains its own style and script, and connects to this host only.
@@ -18,18 +19,26 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script
                            frame-ancestors 'none'";
 
 pub(super) fn api_routes() -> Vec<HostRoute> {
-    vec![HostRoute::get("/", "api.page", page).summary("Shows this API as a page.").media("text/html")]
+    vec![
+        HostRoute::get("/", "api.page", page)
+            .anyone()
+            .summary("Shows this API as a page.")
+            .media("text/html"),
+    ]
 }
 
 pub(super) fn health_routes() -> Vec<HostRoute> {
     vec![
-        HostRoute::get("/healthz", "health", health).summary("Reports that the process is up."),
+        HostRoute::get("/healthz", "health", health).anyone().summary("Reports that the process is up."),
         HostRoute::get("/readyz", "readiness", ready)
+            .anyone()
             .summary("Reports if the host can take traffic, and its warnings.")
             .statuses(&[StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE])
             .json::<Readiness>(),
         HostRoute::get("/metrics", "metrics", metrics)
+            .roles(&[MONITOR])
             .summary("Returns the metrics in the Prometheus text format.")
+            .for_operators()
             .media("text/plain"),
     ]
 }
@@ -37,6 +46,7 @@ pub(super) fn health_routes() -> Vec<HostRoute> {
 pub(super) fn cluster_routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/admin/nodes", "nodes.list", nodes)
+            .roles(&[MONITOR, DEPLOYER, AUDITOR])
             .summary("Lists the members of the cluster and their state."),
     ]
 }

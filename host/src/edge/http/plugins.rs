@@ -13,20 +13,26 @@ use crate::contract::{Method, Problem, ProblemCode};
 use crate::deploy::{DeployError, Options, Report, Upload};
 use crate::deployed::Release;
 use crate::error::Chain;
-use crate::model::{Json, Version};
+use crate::model::{AUDITOR, DEPLOYER, Json, MONITOR, Version};
 
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
-        HostRoute::get("/admin/plugins", "plugins.list", list).summary("Lists the deployed services."),
+        HostRoute::get("/admin/plugins", "plugins.list", list)
+            .roles(&[DEPLOYER, MONITOR, AUDITOR])
+            .summary("Lists the deployed services."),
         HostRoute::new(Method::Put, "/admin/plugins", "plugins.deploy", deploy)
+            .roles(&[DEPLOYER])
             .summary("Deploys components: runs the gates, then swaps them for the running ones.")
             .headers(&[KONTOR_ACTOR, KONTOR_SIGNATURE]),
         HostRoute::get("/admin/plugins/history", "plugins.history", history)
+            .roles(&[DEPLOYER, MONITOR, AUDITOR])
             .summary("Lists every deployment, rollback and removal, newest last."),
         HostRoute::post("/admin/plugins/{service}/rollback", "plugins.rollback", roll_back)
+            .roles(&[DEPLOYER])
             .summary("Rolls a service back to a component that ran before.")
             .headers(&[KONTOR_ACTOR]),
         HostRoute::new(Method::Delete, "/admin/plugins/{service}", "plugins.undeploy", undeploy)
+            .roles(&[DEPLOYER])
             .summary("Undeploys a service. Its events stay in the log.")
             .headers(&[KONTOR_ACTOR]),
     ]
@@ -59,23 +65,23 @@ async fn deploy(request: Request<DeployQuery, Components>) -> Result<JsonBody<Re
     let DeployQuery { dry_run, note, sample, allow_breaking, grant } = request.query.clone();
     let sample = sample.map(|streams| usize::try_from(streams).unwrap_or(usize::MAX));
     let options = Options { dry_run, note, sample, allow_breaking, grants: grant, from_directory: false };
-    let actor = request.actor()?.to_owned();
+    let caller = request.actor();
     let deployer = request.server().host.deployer.clone();
-    Ok(JsonBody(deployer.deploy(request.body.0, options, &actor).await?))
+    Ok(JsonBody(deployer.deploy(request.body.0, options, &caller).await?))
 }
 
 async fn roll_back(request: Request<(), JsonBody<RollbackRequest>>) -> Result<JsonBody<Report>, Problem> {
     let RollbackRequest { to, note, allow_breaking } = request.body.0.clone();
     let options = Options { note, allow_breaking, ..Options::default() };
     let (service, deployer) = (request.path("service")?, &request.server().host.deployer);
-    Ok(JsonBody(deployer.roll_back(&service, to.as_deref(), options, request.actor()?).await?))
+    Ok(JsonBody(deployer.roll_back(&service, to.as_deref(), options, &request.actor()).await?))
 }
 
 async fn undeploy(request: Request<UndeployQuery>) -> Result<JsonBody<UndeployedPlugin>, Problem> {
     let UndeployQuery { note, allow_breaking } = request.query.clone();
     let options = Options { note, allow_breaking, ..Options::default() };
     let (service, deployer) = (request.path("service")?, &request.server().host.deployer);
-    let Release { service, digest, .. } = deployer.undeploy(&service, options, request.actor()?).await?;
+    let Release { service, digest, .. } = deployer.undeploy(&service, options, &request.actor()).await?;
     Ok(JsonBody(UndeployedPlugin { service, digest }))
 }
 
@@ -142,19 +148,10 @@ mod tests {
     use super::*;
     use crate::deploy::ServiceReport;
     use crate::deployed::{GateName, GateOutcome, GateResult};
-    use crate::model::{Digest, Rejection};
+    use crate::model::Rejection;
 
     fn release() -> Release {
-        let digest = Digest::of(b"component");
-        Release {
-            service: "order".into(),
-            version: "1.0.0".to_owned(),
-            digest,
-            grants: Vec::new(),
-            sagas: None,
-            folds_like: Vec::new(),
-            envelope: None,
-        }
+        Release::example("1.0.0")
     }
 
     fn refused() -> GateResult {

@@ -7,6 +7,7 @@ use crate::contract::{Problem, ProblemCode};
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/problems/{code}", "problems.show", show)
+            .anyone()
             .summary("Explains a problem code: its title, its meaning and what to do."),
     ]
 }

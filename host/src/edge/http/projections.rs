@@ -5,14 +5,16 @@ use axum::http::StatusCode;
 use super::route::{HostRoute, Json, Request};
 use crate::api::{List, PageQuery, ProjectionDetails, RedriveRequest, ReplayRequest, next_page, page_size};
 use crate::contract::Problem;
-use crate::model::{Position, StreamId};
+use crate::model::{AUDITOR, MONITOR, Position, StreamId};
 use crate::projection::{Overview, Redrive};
 
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/admin/projections", "projections.list", list)
+            .roles(&[MONITOR, AUDITOR])
             .summary("Lists the read models: their progress and their parked streams."),
         HostRoute::get("/admin/projections/{service}", "projections.show", show)
+            .roles(&[MONITOR, AUDITOR])
             .summary("Returns one read model with its parked streams."),
         HostRoute::post("/admin/projections/{service}/redrive", "projections.redrive", redrive)
             .summary("Applies the events of parked streams again, from the one that failed."),

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 
 use super::parameters::Parameters;
 use super::{Call, HttpServer, headers, json_text};
-use crate::contract::{Problem, QueryRoute, admitted, invalid_arguments};
+use crate::contract::{Problem, QueryRoute, check_id};
 use crate::edge::query::refusal;
 use crate::model::Json;
 use crate::query::{Inquiry, QueryError};
@@ -23,7 +24,7 @@ pub(super) async fn answer(
     let arguments = arguments(route, call)?;
     let at_least = headers::at_least(call.headers)?;
     let wait = headers::prefer_wait(call.headers, server.host.limits.wait).filter(|_| at_least.is_some());
-    let inquiry = server.host.queries.inquiry(at_least, wait);
+    let inquiry = server.host.queries.inquiry(call.caller.clone(), at_least, wait);
     let (body, etag) =
         ask(&inquiry, route, call.headers, arguments).await.map_err(|error| refusal(error, &inquiry))?;
     let mut response = match body {
@@ -45,7 +46,7 @@ async fn ask(
     inquiry: &Inquiry,
     route: &QueryRoute,
     headers: &HeaderMap,
-    arguments: Json,
+    arguments: Value,
 ) -> Result<(Option<Json>, Option<HeaderValue>), QueryError> {
     if headers.contains_key(header::IF_NONE_MATCH) {
         let revision = inquiry.revision(route.service.as_str(), route.query.as_str()).await?;
@@ -61,13 +62,14 @@ async fn ask(
 }
 
 /// Reads the arguments: each placeholder of the path and each parameter of the query string is one.
-fn arguments(route: &QueryRoute, call: &Call<'_>) -> Result<Json, Problem> {
+fn arguments(route: &QueryRoute, call: &Call<'_>) -> Result<Value, Problem> {
     let mut parameters = Parameters::parse(call.query)?;
     for (name, _) in call.placeholders.iter() {
         parameters.add(Cow::Borrowed(name), call.placeholder(name)?)?;
     }
-    let arguments = route.arguments.read(parameters.iter()).map_err(invalid_arguments)?;
-    admitted(route.query.as_str(), route.is_view, &arguments)
+    let arguments = route.arguments.read(parameters.iter());
+    check_id(route.query.as_str(), route.is_view, &arguments)?;
+    Ok(arguments)
 }
 
 #[cfg(test)]
@@ -77,6 +79,7 @@ mod tests {
     use super::*;
     use crate::contract::fixtures::manifest;
     use crate::contract::{Action, Found, RouteTable};
+    use crate::model::Caller;
 
     fn read(uri: &str) -> Result<String, String> {
         let table = RouteTable::<()>::new([], [&manifest()]).unwrap();
@@ -84,8 +87,9 @@ mod tests {
         let Found::Endpoint(endpoint, placeholders) = table.find(&Method::GET, uri.path()) else { panic!() };
         let Action::Query(route) = &endpoint.action else { panic!() };
         let (headers, query, request_id) = (&HeaderMap::new(), uri.query(), "r".into());
-        let arguments = arguments(route, &Call { headers, query, placeholders, request_id });
-        arguments.map(|json| json.as_str().to_owned()).map_err(|problem| problem.code().to_owned())
+        let call = Call { headers, query, placeholders, request_id, caller: Caller::default() };
+        let arguments = arguments(route, &call);
+        arguments.map(|arguments| arguments.to_string()).map_err(|problem| problem.code().to_owned())
     }
 
     #[test]
@@ -95,9 +99,9 @@ mod tests {
             ("/orders/a%3Ab", Ok(r#"{"id":"a:b"}"#)),
             ("/orders/a%2Fb", Err("invalid-id")),
             ("/orders/7?id=8", Err("invalid-parameter")),
-            ("/orders/7?color=red", Err("invalid-arguments")),
+            ("/orders/7?color=red", Ok(r#"{"color":"red","id":"7"}"#)),
             ("/orders/7/details?limit=5", Ok(r#"{"id":"7","limit":5}"#)),
-            ("/orders/7/details?limit=five", Err("invalid-arguments")),
+            ("/orders/7/details?limit=five", Ok(r#"{"id":"7","limit":"five"}"#)),
             ("/orders/7/details?limit=5&limit=6", Err("invalid-parameter")),
         ] {
             assert_eq!(read(uri), expected.map(str::to_owned).map_err(str::to_owned), "{uri}");

@@ -8,8 +8,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::header_docs::{
-    Header, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, KONTOR_ACTOR, KONTOR_POSITION, KONTOR_SIGNATURE,
-    LAST_EVENT_ID, PREFER,
+    AUTHORIZATION, Header, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, KONTOR_ACTOR, KONTOR_CSRF,
+    KONTOR_POSITION, KONTOR_SIGNATURE, LAST_EVENT_ID, PREFER,
 };
 use super::host_routes::{self, SECTIONS};
 use super::route::{HostRoute, JSON};
@@ -23,11 +23,16 @@ in `GET /openapi.json` and on the page at `/`.
 Bodies are JSON. Errors are [problems](problems.md). A list is `{\"items\": […], \"next\": …}`; `next` is the
 value of `after` for the next page, or `null`.
 
+The routes below `/admin/`, `/metrics`, `/events` and `/streams` are for operators: where `admin.listen` is
+set, only that address answers them.
+
 This page is generated from the rows in `host/src/edge/http/` by `cargo xtask bless`.
 ";
 
 /// The headers with the kinds of requests that they are sent with.
-const HEADERS: [(Header, &str); 10] = [
+const HEADERS: [(Header, &str); 12] = [
+    (AUTHORIZATION, "all"),
+    (KONTOR_CSRF, "requests of browsers"),
     (IDEMPOTENCY_KEY, "commands"),
     (IF_MATCH, "commands"),
     (PREFER, "commands, queries, acts on sagas"),

@@ -8,7 +8,6 @@ use crate::contract::{PROBLEM_JSON, Problem};
 
 /// A problem may have passed a moment later.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
@@ -17,9 +16,8 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         headers.extend(self.reflects().map(|position| (headers::POSITION, position.get().into())));
-        if self.is_transient() {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S);
-        }
+        headers.extend(self.challenge().map(|challenge| (header::WWW_AUTHENTICATE, challenge)));
+        headers.extend(self.retry_after_s().map(|seconds| (header::RETRY_AFTER, seconds.into())));
         headers.extend(self.allow().map(|allow| (header::ALLOW, allow.clone())));
         response
     }
@@ -32,9 +30,23 @@ mod tests {
     use crate::model::Position;
 
     #[test]
+    fn a_caller_that_is_not_identified_learns_how_to_be() {
+        for (code, expected) in [
+            (ProblemCode::Unauthenticated, Some("Bearer realm=\"kontor\"")),
+            (ProblemCode::InvalidToken, Some("Bearer realm=\"kontor\", error=\"invalid_token\"")),
+            (ProblemCode::Forbidden, None),
+        ] {
+            let response = Problem::new(code, "No.").into_response();
+            let challenge = response.headers().get("www-authenticate");
+            assert_eq!(challenge.map(|value| value.to_str().unwrap()), expected, "{code:?}");
+        }
+    }
+
+    #[test]
     fn a_problem_has_its_media_type_its_position_and_the_time_to_retry() {
         for (problem, retry_after) in [
             (Problem::new(ProblemCode::Busy, "Not now."), Some("1")),
+            (Problem::new(ProblemCode::TooManyCommands, "Too many.").with_retry_after(7), Some("7")),
             (Problem::not_found("There is none."), None),
         ] {
             let response = problem.with_position(Position::new(7)).into_response();

@@ -20,13 +20,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::header_docs::{Header, KONTOR_ACTOR};
+use super::header_docs::Header;
 use super::parameters::QuerySchema;
 use super::{HttpServer, Tables, body, headers, json_reply};
-use crate::contract::{Method, Problem, ProblemCode, ReservedRoute, Schema, payload};
-use crate::model::Position;
+use crate::contract::{Access, Method, Problem, ProblemCode, ReservedRoute, Schema, checked};
+use crate::model::{Caller, OPERATOR, Position};
 
 pub(super) const JSON: &str = "application/json";
+
+/// The beginning of the paths of the routes for operators.
+const ADMIN: &str = "/admin/";
 
 /// One of the host's own routes.
 pub(super) struct HostRoute {
@@ -36,9 +39,13 @@ pub(super) struct HostRoute {
     pub(super) name: &'static str,
     /// One sentence: "Lists the sagas, newest first."
     pub(super) summary: &'static str,
+    /// The callers that may use it: operators, unless the row names others.
+    pub(super) access: Access,
     /// The status of a reply that is no problem, and the others that the route may answer with.
     pub(super) statuses: Vec<StatusCode>,
     pub(super) headers: &'static [Header],
+    /// True if only the listener of the operators answers it, where there is one.
+    pub(super) for_operators: bool,
     pub(super) query: Result<QuerySchema, String>,
     /// The media types of the request body with their schemas; none without a body.
     pub(super) body: Vec<Content>,
@@ -66,6 +73,7 @@ type Handler = Box<
 pub(super) struct Head {
     pub(super) server: Arc<HttpServer>,
     pub(super) tables: Arc<Tables>,
+    pub(super) caller: Caller,
     pub(super) headers: HeaderMap,
     /// The text behind the question mark.
     pub(super) query: Option<String>,
@@ -156,8 +164,10 @@ impl HostRoute {
             path,
             name,
             summary: "",
+            access: Access::Roles(Vec::new()),
             statuses: vec![StatusCode::OK],
             headers: &[],
+            for_operators: path.starts_with(ADMIN),
             query: QuerySchema::of::<Q>(),
             body: B::content(),
             reply: R::content(),
@@ -179,6 +189,21 @@ impl HostRoute {
         Self { summary, ..self }
     }
 
+    /// Opens the route to everybody.
+    pub(super) fn anyone(self) -> Self {
+        Self { access: Access::Anyone, ..self }
+    }
+
+    /// Opens the route to every caller that has signed in.
+    pub(super) fn signed_in(self) -> Self {
+        Self { access: Access::SignedIn, ..self }
+    }
+
+    /// Opens the route to callers with one of these roles.
+    pub(super) fn roles(self, roles: &[&'static str]) -> Self {
+        Self { access: Access::Roles(roles.iter().map(|role| (*role).into()).collect()), ..self }
+    }
+
     /// Replaces the statuses: first that of a reply, then the others that are no problems.
     pub(super) fn statuses(self, statuses: &[StatusCode]) -> Self {
         Self { statuses: statuses.to_vec(), ..self }
@@ -187,6 +212,11 @@ impl HostRoute {
     /// Adds the headers that the route reads.
     pub(super) fn headers(self, headers: &'static [Header]) -> Self {
         Self { headers, ..self }
+    }
+
+    /// Marks a route for operators whose path does not say so.
+    pub(super) fn for_operators(self) -> Self {
+        Self { for_operators: true, ..self }
     }
 
     /// Adds a media type of the reply that has no schema.
@@ -217,23 +247,12 @@ impl HostRoute {
         Ok(())
     }
 
-    /// Returns if the route is for operators, who may name themselves in `Kontor-Actor`.
-    fn has_actor(&self) -> bool {
-        self.headers.iter().any(|header| header.name == KONTOR_ACTOR.name)
-    }
-
     /// Answers a request. Everything that the head says is checked before the body is read.
     pub(super) async fn answer(
         &'static self,
         head: Head,
         body: &mut BodyDataStream,
     ) -> Result<Response, Problem> {
-        if self.method != Method::Get {
-            headers::same_site(&head.headers)?;
-        }
-        if self.has_actor() {
-            headers::actor(&head.headers)?;
-        }
         (self.handler)(self, head, body).await
     }
 }
@@ -251,9 +270,25 @@ impl<Q, B> Request<Q, B> {
         &self.head.headers
     }
 
-    /// Returns the operator in `Kontor-Actor`.
-    pub(super) fn actor(&self) -> Result<&str, Problem> {
-        headers::actor(&self.head.headers)
+    /// Returns the caller of the request.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.head.caller
+    }
+
+    /// Returns the text behind the question mark, for a route whose parameters others choose.
+    pub(super) fn query_string(&self) -> Option<&str> {
+        self.head.query.as_deref()
+    }
+
+    /// Returns the caller of an act, which always has a name in the log. Callers that have not signed in name
+    /// themselves in `Kontor-Actor`.
+    pub(super) fn actor(&self) -> Caller {
+        let Caller { subject, on_behalf_of, .. } = &self.head.caller;
+        let named = || on_behalf_of.clone().unwrap_or_else(|| OPERATOR.into());
+        match subject {
+            Some(_) => self.head.caller.clone(),
+            None => Caller::named(named()),
+        }
     }
 
     /// Returns the text of a placeholder of the path.
@@ -301,7 +336,7 @@ impl<T: DeserializeOwned + JsonSchema + Send> FromBody for Json<T> {
 /// Checks a body against its schema and reads it.
 fn read_json<T: DeserializeOwned>(schema: &Schema, bytes: &[u8]) -> Result<T, Problem> {
     // A schema takes 7.0 for a whole number, and numbers of any size.
-    payload(schema, bytes)?.read().map_err(|error| {
+    checked(schema, bytes)?.read().map_err(|error| {
         Problem::new(ProblemCode::InvalidPayload, format!("The payload cannot be read: {error}."))
     })
 }

@@ -5,8 +5,8 @@ use super::header_docs::{Header, KONTOR_ACTOR, PREFER};
 use super::route::{HostRoute, Json, JsonAt, Request};
 use super::{HttpServer, headers};
 use crate::api::{Page, ResolveRequest, RetryRequest, SagaListQuery, SkipRequest, page_size};
-use crate::contract::Problem;
-use crate::model::SagaId;
+use crate::contract::{Problem, ProblemCode};
+use crate::model::{AUDITOR, Caller, SagaId};
 use crate::saga::timeline::Timeline;
 use crate::saga::{Act, Filter, Overview, SagaStatus};
 
@@ -16,6 +16,7 @@ const ACT_HEADERS: &[Header] = &[KONTOR_ACTOR, PREFER];
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/sagas/{id}", "sagas.status", status)
+            .signed_in()
             .summary("Returns the state of a saga.")
             .headers(&[PREFER]),
     ]
@@ -23,8 +24,11 @@ pub(super) fn routes() -> Vec<HostRoute> {
 
 pub(super) fn operator_routes() -> Vec<HostRoute> {
     vec![
-        HostRoute::get("/admin/sagas", "sagas.list", list).summary("Lists the sagas, newest first."),
+        HostRoute::get("/admin/sagas", "sagas.list", list)
+            .roles(&[AUDITOR])
+            .summary("Lists the sagas, newest first."),
         HostRoute::get("/admin/sagas/{id}", "sagas.timeline", timeline)
+            .roles(&[AUDITOR])
             .summary("Returns the timeline of a saga: its steps, undos and the acts of operators."),
         HostRoute::post("/admin/sagas/{id}/retry", "sagas.retry", retry)
             .summary("Retries the failed steps or undos of a parked saga.")
@@ -43,9 +47,21 @@ async fn status(request: Request) -> Result<JsonAt<SagaStatus>, Problem> {
     let (server, id) = (request.server(), saga_id(&request)?);
     let unknown = || Problem::not_found(format!("There is no saga with the id {id}."));
     let status = server.host.sagas.status(&id).await?.ok_or_else(unknown)?;
+    may_see(server, request.caller(), &id).await?;
     let status = wait_for_end(server, &request, status).await?;
     // All that the saga has done by then is in the log.
     Ok(JsonAt(status, *server.host.log.head().borrow()))
+}
+
+/// Fails unless the caller has started the saga or may see all of them.
+async fn may_see(server: &HttpServer, caller: &Caller, id: &SagaId) -> Result<(), Problem> {
+    if caller.has(AUDITOR) {
+        return Ok(());
+    }
+    match (server.host.sagas.started_by(id).await?, &caller.subject) {
+        (Some(actor), Some(subject)) if actor == *subject => Ok(()),
+        _ => Err(Problem::new(ProblemCode::Forbidden, "The saga was started by somebody else.")),
+    }
 }
 
 fn saga_id<Q, B>(request: &Request<Q, B>) -> Result<SagaId, Problem> {
@@ -98,6 +114,6 @@ async fn resolve(request: Request<(), Json<ResolveRequest>>) -> Result<Json<Saga
 /// Waits for the end of the saga with `Prefer: wait=N`.
 async fn act<Q, B>(request: &Request<Q, B>, act: Act) -> Result<Json<SagaStatus>, Problem> {
     let server = request.server();
-    let status = server.host.sagas.act(&saga_id(request)?, act, request.actor()?).await?;
+    let status = server.host.sagas.act(&saga_id(request)?, act, &request.actor()).await?;
     Ok(Json(wait_for_end(server, request, status).await?))
 }

@@ -7,18 +7,46 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 
-use super::{HostContext, HttpServer, RouteError, stopped};
+use super::listen::{Connection, Door, Listeners};
+use super::peer::Peer;
+use super::tls::{HTTP_2, Tls};
+use super::{HostContext, HttpLimits, HttpServer, RouteError, stopped};
 use crate::error::Chain;
 
 /// The pause after a failed accept. Such failures are a lack of file descriptors or memory; another attempt
 /// would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Maximum number of open connections to a listener of the operators: some programs and people.
+const ADMIN_CONNECTIONS: usize = 256;
+/// Maximum number of requests in flight on one connection of HTTP/2. A browser sends a hundred at once.
+const HTTP_2_STREAMS: u32 = 128;
+/// The time after which a silent connection of HTTP/2 is asked for a sign of life, and the time to answer.
+const HTTP_2_PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
+
+/// The connections to one listener.
+struct Reception {
+    door: Door,
+    server: Arc<HttpServer>,
+    /// A permit is held for as long as its connection is open, so holding all of them means that all are
+    /// closed.
+    open: Arc<Semaphore>,
+    most: usize,
+    stopping: watch::Receiver<bool>,
+}
+
+/// The protocol of a connection.
+#[derive(Clone, Copy, PartialEq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
 
 /// Serves HTTP until `shutdown` resolves. Then it accepts no new connection, ends event streams and waits for
 /// sagas at once, lets requests in flight finish (for at most [`drain`](super::HttpLimits::drain)) and
@@ -26,78 +54,172 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 ///
 /// Fails only at the start, if the routes of the deployed services conflict.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: Listeners,
     host: Arc<HostContext>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RouteError> {
     let limits = host.limits.clone();
     let (stop, stopping) = watch::channel(false);
-    let server = Arc::new(HttpServer::new(host, stopping.clone())?);
-    // A permit is held for as long as its connection is open, so holding all of them means that all are
-    // closed.
-    let open = Arc::new(Semaphore::new(limits.connections));
-    let mut shutdown = pin!(shutdown);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            accepted = accept(&listener, &open) => match accepted {
-                Ok((stream, permit)) => {
-                    tokio::spawn(connection(stream, permit, server.clone(), stopping.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "failed to accept a connection; trying again");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+    let mut receptions = Vec::new();
+    for door in listeners.doors {
+        let most = if door.is_admin { ADMIN_CONNECTIONS } else { limits.connections };
+        let server = Arc::new(HttpServer::new(host.clone(), door.routes, stopping.clone())?);
+        let open = Arc::new(Semaphore::new(most));
+        receptions.push(Reception { door, server, open, most, stopping: stopping.clone() });
     }
-    drop(listener);
+    let rooms: Vec<_> = receptions.iter().map(|reception| (reception.open.clone(), reception.most)).collect();
+    let mut accepting: JoinSet<()> = receptions.into_iter().map(Reception::receive).collect();
+    let reloading = listeners.tls.map(|tls| tokio::spawn(tls.reload()));
+    shutdown.await;
     stop.send_replace(true);
-    let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
-    if tokio::time::timeout(limits.drain, open.acquire_many(all)).await.is_err() {
-        let left = limits.connections - open.available_permits();
+    // Each one closes its listener.
+    while accepting.join_next().await.is_some() {}
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
+    let closed = async {
+        for (open, most) in &rooms {
+            // Err: never, nobody closes the semaphore.
+            let _ = open.acquire_many(u32::try_from(*most).unwrap_or(u32::MAX)).await;
+        }
+    };
+    if tokio::time::timeout(limits.drain, closed).await.is_err() {
+        let left: usize =
+            rooms.iter().map(|(open, most)| most.saturating_sub(open.available_permits())).sum();
         tracing::warn!(left, "requests did not end in time; their connections are dropped");
     }
     Ok(())
 }
 
-/// Cancel-safe: without an accepted connection the permit goes back.
-async fn accept(
-    listener: &TcpListener,
-    open: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = open.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    // Replies are written whole: waiting for more would only delay them.
-    stream.set_nodelay(true)?;
-    Ok((stream, permit))
+impl Reception {
+    /// Accepts connections until the host shuts down.
+    async fn receive(self) {
+        let mut stop = pin!(stopped(self.stopping.clone()));
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                accepted = self.accept() => match accepted {
+                    Ok((connection, peer, permit)) => {
+                        let tls = self.door.tls.clone();
+                        let (server, stopping) = (self.server.clone(), self.stopping.clone());
+                        tokio::spawn(async move {
+                            let _permit = permit;
+                            serve_connection(connection, tls, peer, server, stopping).await;
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = %Chain(&error), "failed to accept a connection; trying again");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Cancel-safe: without an accepted connection the permit goes back.
+    async fn accept(&self) -> io::Result<(Connection, Peer, OwnedSemaphorePermit)> {
+        let permit = self.open.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (connection, peer) = self.door.accept().await?;
+        Ok((connection, peer, permit))
+    }
 }
 
-async fn connection(
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
+async fn serve_connection(
+    connection: Connection,
+    tls: Option<Arc<Tls>>,
+    peer: Peer,
     server: Arc<HttpServer>,
     stopping: watch::Receiver<bool>,
 ) {
-    let header_read = server.host.limits.header_read;
-    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let server = server.clone();
-        async move { Ok::<_, Infallible>(server.answer(request.map(Body::new)).await) }
+    let ended = match (connection, tls) {
+        (Connection::Unix(stream), _) => answer_all(stream, Protocol::Http1, peer, server, stopping).await,
+        (Connection::Tcp(stream), None) => answer_all(stream, Protocol::Http1, peer, server, stopping).await,
+        (Connection::Tcp(stream), Some(tls)) => match tls.accept(stream).await {
+            Ok((stream, subject)) => {
+                let http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+                let protocol = if http_2 { Protocol::Http2 } else { Protocol::Http1 };
+                answer_all(stream, protocol, peer.over_tls(subject), server, stopping).await
+            }
+            Err(error) => Err(error.into()),
+        },
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %Chain(&*error), "a connection ended early");
+    }
+}
+
+/// Answers the requests of one connection.
+async fn answer_all(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    protocol: Protocol,
+    peer: Peer,
+    server: Arc<HttpServer>,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let limits = server.host.limits.clone();
+    let builder = builder(protocol, &limits);
+    let (request, requests) = watch::channel(());
+    let service = service_fn(move |received: hyper::Request<hyper::body::Incoming>| {
+        request.send_replace(());
+        let (server, peer) = (server.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(server.answer(received.map(Body::new), peer).await) }
     });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(header_read)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    let ended = tokio::select! {
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let end = async {
+        tokio::select! {
+            () = stopped(stopping) => {}
+            // HTTP/1.1 has the time limit of a head.
+            () = idle(requests, limits.header_read), if protocol == Protocol::Http2 => {}
+        }
+    };
+    tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stopped(stopping) => {
+        () = end => {
+            // Requests in flight are answered first.
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error = %Chain(&error), "a connection ended early");
+    }
+}
+
+/// Resolves when no request has begun for the whole of `limit`.
+async fn idle(mut requests: watch::Receiver<()>, limit: Duration) {
+    // Err: the service is gone, and the connection with it.
+    while let Ok(Ok(())) = tokio::time::timeout(limit, requests.changed()).await {}
+}
+
+/// Returns the settings of a connection. The protocol is known before the first byte of HTTP, so none waits
+/// for a client that sends nothing.
+fn builder(protocol: Protocol, limits: &HttpLimits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_read);
+    let (ping, answer) = HTTP_2_PING;
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP_2_STREAMS)
+        .keep_alive_interval(ping)
+        .keep_alive_timeout(answer);
+    match protocol {
+        Protocol::Http1 => builder.http1_only(),
+        Protocol::Http2 => builder.http2_only(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_no_request_begins_for_the_limit() {
+        const LIMIT: Duration = Duration::from_secs(75);
+        let (request, requests) = watch::channel(());
+        let mut idle = pin!(idle(requests, LIMIT));
+        for _ in 0..3 {
+            let almost = LIMIT - Duration::from_secs(1);
+            assert!(tokio::time::timeout(almost, idle.as_mut()).await.is_err());
+            request.send_replace(());
+        }
+        assert!(tokio::time::timeout(LIMIT + Duration::from_secs(1), idle).await.is_ok());
     }
 }

@@ -6,12 +6,14 @@ use serde::Serialize;
 use super::route::{HostRoute, Json, Request};
 use crate::api::{AggregateState, Event, Page, StreamQuery, page_size};
 use crate::contract::Problem;
-use crate::model::{StreamId, Version};
+use crate::model::{AUDITOR, StreamId, Version};
 
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/streams/{aggregate}/{id}", "streams.show", show)
-            .summary("Returns the history of an aggregate, or its state at a version."),
+            .roles(&[AUDITOR])
+            .summary("Returns the history of an aggregate, or its state at a version.")
+            .for_operators(),
     ]
 }
 

@@ -11,18 +11,16 @@ use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap as NatsHeaders, HeaderValue as NatsValue, Message};
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::Value;
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::table::{Does, Endpoint};
-use crate::contract::{
-    PROBLEM_JSON, Problem, Schema, admitted, invalid_arguments, json_text, no_json, payload,
-};
+use crate::contract::{PROBLEM_JSON, Problem, check_id, json_text, no_json, payload};
 use crate::edge::command::{CommandRequest, execute};
 use crate::edge::query::refusal;
 use crate::edge::{HostContext, headers};
-use crate::model::Position;
+use crate::identity::{Evidence, Peer};
+use crate::model::{Actor, Caller, Position};
 
 const ID: HeaderName = HeaderName::from_static("kontor-id");
 
@@ -64,27 +62,35 @@ async fn execute_or_query(
         return Err(Problem::too_large("The message", limit));
     }
     let headers = headers_of(message)?;
+    let evidence = Evidence {
+        authorization: headers::authorization(&headers)?,
+        peer: Some(&Peer::Nats),
+        ..Evidence::default()
+    };
+    let caller = edge.identity.caller(evidence).await?;
+    let caller = Caller { on_behalf_of: headers::actor(&headers)?.map(Actor::from), ..caller };
     let wait = headers::prefer_wait(&headers, edge.limits.wait);
     match &endpoint.does {
-        Does::Command { aggregate, command, payload: schema } => {
+        Does::Command { aggregate, command } => {
             let request = CommandRequest {
                 aggregate: aggregate.clone(),
                 command: command.clone(),
                 id: id(&headers)?,
-                key: headers::idempotency_key(&headers, headers::MESSAGE_ID)?,
-                payload: payload(schema, &message.payload)?,
+                key: headers::idempotency_key(&headers, headers::MESSAGE_ID)?.map(str::to_owned),
+                payload: payload(&message.payload)?,
                 condition: headers::if_match(&headers)?,
                 wait,
                 correlation_id: headers::correlation_id(&headers, headers::MESSAGE_ID),
+                caller,
             };
             let executed = execute(edge, request, stopping).await?;
             let body = serde_json::to_vec(&executed.reply()).map_err(|_| Problem::internal())?;
             Ok(Answer::good(body.into(), executed.position))
         }
-        Does::Query { service, query, arguments, is_view } => {
-            let arguments = read_arguments(arguments, &message.payload)?;
-            let arguments = admitted(query.as_str(), *is_view, &arguments)?;
-            let inquiry = edge.queries.inquiry(headers::at_least(&headers)?, wait);
+        Does::Query { service, query, is_view } => {
+            let arguments = serde_json::from_str(json_text(&message.payload)?).map_err(no_json)?;
+            check_id(query.as_str(), *is_view, &arguments)?;
+            let inquiry = edge.queries.inquiry(caller, headers::at_least(&headers)?, wait);
             let answer = inquiry.answer(service.as_str(), query.as_str(), arguments).await;
             let answer = answer.map_err(|error| refusal(error, &inquiry))?;
             Ok(Answer::good(Bytes::copy_from_slice(answer.body.as_str().as_bytes()), inquiry.reflects()))
@@ -113,12 +119,6 @@ fn id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let id =
         value.to_str().map_err(|_| Problem::invalid_header("Kontor-Id must be the id of an aggregate."))?;
     Ok(Some(id.to_owned()))
-}
-
-fn read_arguments(schema: &Schema, body: &[u8]) -> Result<Value, Problem> {
-    let arguments = serde_json::from_str(json_text(body)?).map_err(no_json)?;
-    schema.check(&arguments).map_err(invalid_arguments)?;
-    Ok(arguments)
 }
 
 impl Answer {
@@ -160,6 +160,8 @@ impl From<Problem> for Answer {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::contract::ProblemCode;
 

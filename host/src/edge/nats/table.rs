@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::contract::{Manifest, Schema, Target, arguments_schema};
+use crate::contract::{Manifest, Target};
 use crate::deployed::Deployed;
 use crate::edge::metrics::RequestMetrics;
 use crate::model::{AggregateName, CommandName, QueryName, ServiceName};
@@ -32,12 +32,10 @@ pub(super) enum Does {
     Command {
         aggregate: AggregateName,
         command: CommandName,
-        payload: Schema,
     },
     Query {
         service: ServiceName,
         query: QueryName,
-        arguments: Schema,
         /// True if it is the query for the view of one aggregate.
         is_view: bool,
     },
@@ -95,27 +93,23 @@ impl Endpoint {
                 let declared = manifest.command(aggregate.as_str(), command.as_str());
                 let declared =
                     declared.ok_or_else(|| format!("the manifest has no command {aggregate}.{command}"))?;
-                let payload = Schema::of(&declared.payload)?;
                 Ok(Self::new(
                     format!("kontor.{service}.cmd.{aggregate}.{command}"),
                     &declared.description,
-                    Does::Command { aggregate: aggregate.clone(), command: command.clone(), payload },
+                    Does::Command { aggregate: aggregate.clone(), command: command.clone() },
                 ))
             }
             Target::Query(query) => {
-                let schema = arguments_schema(manifest, query.as_str());
-                let schema = schema.ok_or_else(|| format!("the manifest has no query {query}"))??;
-                let arguments = Schema::compile(&schema)?;
                 let declared = manifest.query(query.as_str());
                 let aggregate = manifest.aggregate(query.as_str()).map(|aggregate| &aggregate.description);
                 let description = declared.map(|query| &query.description).or(aggregate);
+                let description = description.ok_or_else(|| format!("the manifest has no query {query}"))?;
                 Ok(Self::new(
                     format!("kontor.{service}.query.{query}"),
-                    description.map_or("", String::as_str),
+                    description,
                     Does::Query {
                         service: service.clone(),
                         query: query.clone(),
-                        arguments,
                         is_view: declared.is_none(),
                     },
                 ))

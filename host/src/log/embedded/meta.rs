@@ -2,10 +2,11 @@
 //! column of its own.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CommandId, Digest, Meta};
+use crate::model::{Actor, CommandId, Digest, Meta, Role};
 
 /// The content of the column.
 #[derive(Serialize, Deserialize)]
@@ -22,6 +23,12 @@ struct Stored<'a> {
     time_ms: u64,
     #[serde(borrow)]
     actor: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "<[Role]>::is_empty")]
+    roles: Arc<[Role]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    on_behalf_of: Option<Actor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    via: Option<Actor>,
 }
 
 /// Returns the text for the column.
@@ -34,6 +41,9 @@ pub(super) fn write(meta: &Meta) -> serde_json::Result<String> {
         digest: meta.digest,
         time_ms: meta.time_ms,
         actor: Cow::Borrowed(meta.actor.as_str()),
+        roles: meta.roles.clone(),
+        on_behalf_of: meta.on_behalf_of.clone(),
+        via: meta.via.clone(),
     })
 }
 
@@ -49,5 +59,8 @@ pub(super) fn read(command_id: CommandId, text: &str) -> serde_json::Result<Meta
         digest: stored.digest,
         time_ms: stored.time_ms,
         actor: stored.actor.into(),
+        roles: stored.roles,
+        on_behalf_of: stored.on_behalf_of,
+        via: stored.via,
     })
 }

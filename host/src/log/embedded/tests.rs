@@ -18,6 +18,7 @@ fn append(expected: u64) -> Append {
         digest: None,
         time_ms: 0,
         actor: "tester".into(),
+        ..Meta::default()
     };
     let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
     let expected = Version::new(expected);

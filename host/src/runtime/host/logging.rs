@@ -1,13 +1,13 @@
 //! `kontor:service/logging`
 
 use crate::runtime::bindings::logging::{Host, Level};
-use crate::runtime::call::Caller;
+use crate::runtime::call::{Failed, Guest};
 use crate::runtime::instance_data::service_name;
 
 /// Maximum size of a message. Longer ones are cut: a log line is read by operators.
 const MAX_MESSAGE_BYTES: usize = 8 << 10;
 
-impl Host for Caller<'_> {
+impl Host for Guest<'_> {
     fn log(&mut self, level: Level, mut message: String) -> wasmtime::Result<()> {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
         let service = service_name(self.identity.map(|identity| &**identity));
@@ -21,5 +21,10 @@ impl Host for Caller<'_> {
             Level::Error => tracing::error!(target: "component", service, call, "{message}"),
         }
         Ok(())
+    }
+
+    fn fail(&mut self, mut message: String) -> wasmtime::Result<()> {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        Err(wasmtime::Error::new(Failed(message)))
     }
 }

@@ -1,5 +1,6 @@
 //! The imports of the contract, one file an interface.
 
+mod callers;
 mod config;
 mod http;
 mod logging;
@@ -16,4 +17,4 @@ pub(crate) use read_model::{Guarded, ReadSession};
 pub use services::{Ask, AskFailure, Request};
 pub use steps::{Action, Awaited, Halt, Outcome, STEP_ZERO, Step, Steps};
 
-impl crate::runtime::bindings::types::Host for crate::runtime::call::Caller<'_> {}
+impl crate::runtime::bindings::types::Host for crate::runtime::call::Guest<'_> {}

@@ -6,7 +6,7 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
 use crate::runtime::bindings::read_model::{self, Host, Rows};
-use crate::runtime::call::Caller;
+use crate::runtime::call::Guest;
 
 pub(crate) use guard::Guarded;
 use guard::SqlError;
@@ -21,7 +21,7 @@ pub(crate) struct ReadSession {
     pub(crate) connection: Guarded,
 }
 
-impl Host for Caller<'_> {
+impl Host for Guest<'_> {
     fn execute(
         &mut self,
         sql: String,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 
-use crate::model::{Json, Rejection};
+use crate::model::{Caller, Json, Rejection};
 use crate::runtime::bindings::services::{self, Failure, Host};
 use crate::runtime::bindings::{json, types};
-use crate::runtime::call::{Caller, Denied};
+use crate::runtime::call::{Denied, Guest};
 use crate::runtime::instance_data::Identity;
 
 /// The name of the import in messages.
@@ -42,11 +42,12 @@ pub enum AskFailure {
 /// Answers the queries of components: the host with its other services, the testkit with a test's script.
 #[async_trait]
 pub trait Ask: Send + Sync {
-    /// Answers a query. `depth`: the number of nested calls between services, this one included.
-    async fn ask(&self, request: Request, depth: usize) -> Result<Json, AskFailure>;
+    /// Answers a query on behalf of a caller. `depth`: the number of nested calls between services, this one
+    /// included.
+    async fn ask(&self, caller: &Caller, request: Request, depth: usize) -> Result<Json, AskFailure>;
 }
 
-impl Host for Caller<'_> {
+impl Host for Guest<'_> {
     async fn query(
         &mut self,
         requests: Vec<services::Request>,
@@ -60,7 +61,8 @@ impl Host for Caller<'_> {
         let requests = requests.into_iter().map(|request| identity.permitted(request));
         let requests = requests.collect::<Result<Vec<_>, _>>()?;
         let depth = self.scope.depth + 1;
-        let answers = join_all(requests.into_iter().map(|request| ask.ask(request, depth))).await;
+        let caller = &self.scope.caller;
+        let answers = join_all(requests.into_iter().map(|request| ask.ask(caller, request, depth))).await;
         self.scope.unanswered |=
             answers.iter().any(|answer| matches!(answer, Err(AskFailure::Unavailable(_))));
         Ok(answers.into_iter().map(guest_answer).collect())
@@ -71,9 +73,7 @@ impl Identity {
     /// Checks that the component may send this request.
     pub(super) fn permitted(&self, request: services::Request) -> Result<Request, Denied> {
         let services::Request { service, query, arguments, time_limit_ms } = request;
-        if self.manifest.service != *service && !self.manifest.permissions.services.contains(&service) {
-            return Err(Denied::Service(service));
-        }
+        self.may_query(&service)?;
         let arguments = json("the arguments of a query", arguments)?;
         let time_limit = time_limit_ms.map(|limit| Duration::from_millis(limit.into()));
         Ok(Request { service, query, arguments, time_limit })

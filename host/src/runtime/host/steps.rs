@@ -7,7 +7,8 @@ use super::services::Request;
 use crate::model::{Json, Recorded, Rejection, StreamId, Version};
 use crate::runtime::bindings::steps::{self, Host};
 use crate::runtime::bindings::{json, services, types};
-use crate::runtime::call::{Caller, Denied};
+use crate::runtime::call::{Denied, Guest};
+use crate::runtime::instance_data::Identity;
 
 /// The maximum number of steps sent at once: more than twice the lines of an order.
 const MAX_STEPS_AT_ONCE: usize = 256;
@@ -85,13 +86,13 @@ pub trait Steps: Send {
     ) -> Result<Option<Recorded>, Halt>;
 }
 
-impl Caller<'_> {
+impl Guest<'_> {
     fn driver(&mut self) -> Result<&mut dyn Steps, Denied> {
         self.scope.call.steps()
     }
 }
 
-impl Host for Caller<'_> {
+impl Host for Guest<'_> {
     async fn step(
         &mut self,
         step: steps::Action,
@@ -108,7 +109,8 @@ impl Host for Caller<'_> {
             let (count, limit) = (steps.len(), MAX_STEPS_AT_ONCE);
             return Err(Denied::TooMany { import: "steps.steps", items: "steps", count, limit }.into());
         }
-        let steps = steps.into_iter().map(host_step).collect::<Result<Vec<_>, _>>()?;
+        let identity = self.identity("steps.steps")?;
+        let steps = steps.into_iter().map(|step| host_step(identity, step)).collect::<Result<Vec<_>, _>>()?;
         let answers = self.driver()?.steps(steps).await.map_err(wasmtime::Error::new)?;
         Ok(answers.into_iter().map(guest_answer).collect())
     }
@@ -117,7 +119,7 @@ impl Host for Caller<'_> {
         &mut self,
         step: steps::Action,
     ) -> wasmtime::Result<Result<steps::Outcome, types::Rejection>> {
-        let step = host_step(step)?;
+        let step = host_step(self.identity("steps.pivot")?, step)?;
         let answer = self.driver()?.pivot(step).await.map_err(wasmtime::Error::new)?;
         Ok(guest_answer(answer))
     }
@@ -150,6 +152,9 @@ impl Host for Caller<'_> {
     ) -> wasmtime::Result<Option<types::RecordedEvent>> {
         check_name(&name)?;
         check_size("the awaited events", awaited.events.iter().map(|name| name.len() + 1).sum())?;
+        let identity = self.identity("steps.wait-for")?;
+        let mut events = awaited.events.iter();
+        events.try_for_each(|event| identity.may_see(&awaited.aggregate, event))?;
         let stream = StreamId::new(&awaited.aggregate, &awaited.id).map_err(Denied::from)?;
         let after = awaited.after.map(Version::new);
         let awaited = Awaited { stream, events: awaited.events, after };
@@ -174,8 +179,9 @@ fn check_size(item: &'static str, bytes: usize) -> Result<(), Denied> {
     }
 }
 
-fn host_step(step: steps::Action) -> Result<Step, Denied> {
+fn host_step(identity: &Identity, step: steps::Action) -> Result<Step, Denied> {
     check_name(&step.name)?;
+    identity.may_send(&step.aggregate, &step.command)?;
     let bytes = step.aggregate.len() + step.id.len() + step.command.len() + step.payload.len();
     check_size("the command of a step", bytes)?;
     let action = Action {

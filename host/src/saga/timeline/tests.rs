@@ -26,6 +26,7 @@ fn recorded(stream: &str, version: u64, name: &str, payload: &Value, time_ms: u6
             digest: None,
             time_ms,
             actor: actor.into(),
+            ..Meta::default()
         }),
     }
 }

@@ -12,6 +12,14 @@ use super::{Site, built};
 /// The placeholder for the name of a variant in the fixture `next-inventory`.
 const VARIANT: &[u8] = b"variant of next-inventory:next.........";
 
+/// The grants with which the fixture `thanks` is deployed.
+pub(crate) const FOR_THANKS: &str = "?grant=event:product.product-registered";
+
+/// Returns the query string that grants these permissions.
+pub(crate) fn granting(grants: &[&str]) -> String {
+    format!("?{}", grants.iter().map(|grant| format!("grant={grant}")).collect::<Vec<_>>().join("&"))
+}
+
 /// Returns a component of the shop.
 pub(crate) fn plugin(service: &str) -> Vec<u8> {
     fs::read(built("plugins").join(format!("{service}.wasm"))).unwrap()

@@ -2,12 +2,14 @@
 //! data directory that outlives it, and called over HTTP.
 
 pub(crate) mod audit;
+pub(crate) mod curl;
 pub(crate) mod deploy;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod link;
 pub(crate) mod nats;
 pub(crate) mod nodes;
+pub(crate) mod oidc;
 pub(crate) mod report;
 pub(crate) mod shop;
 pub(crate) mod traffic;
@@ -119,11 +121,14 @@ impl Site {
         let log = self.folder.path().join("host.log");
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         let mut serve = self.serve(&self.plugins);
+        if !flags.contains(&"--listen") {
+            serve.args(["--listen", "127.0.0.1:0"]);
+        }
         let mut process = serve.args(flags).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap());
         let (first, stdout) = next_line(stdout);
         // The line is text or JSON.
-        let url = first.split([' ', '"', '\n']).find(|word| word.starts_with("http://"));
+        let url = first.split([' ', '"', '\n']).find(|word| word.starts_with("http"));
         let url = url.unwrap_or_else(|| {
             let _ = process.kill();
             panic!("the host did not start: {first}{}", read(&log))
@@ -133,11 +138,11 @@ impl Site {
 
     /// Starts a host with these components, which must fail. Returns its result.
     pub(crate) fn fail_to_start(&self, plugins: &Path) -> Ended {
-        ended(&mut self.serve(plugins))
+        ended(self.serve(plugins).args(["--listen", "127.0.0.1:0"]))
     }
 
     fn serve(&self, plugins: &Path) -> Command {
-        let mut serve = kontor(&["serve", "--listen", "127.0.0.1:0", "--config", "kontor.toml"]);
+        let mut serve = kontor(&["serve", "--config", "kontor.toml"]);
         serve.current_dir(self.folder.path());
         serve.envs(self.variables.iter().map(|(name, value)| (name, value)));
         serve.arg("--data").arg(self.data()).arg("--plugins").arg(plugins);

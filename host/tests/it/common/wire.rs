@@ -1,4 +1,4 @@
-//! HTTP/1.1 for servers of the tests, written by hand so that they can also break the protocol.
+//! HTTP/1.1 for the servers and clients of tests, written by hand so that they can also break the protocol.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -43,4 +43,14 @@ pub(crate) fn answer(
     let length = body.len();
     let answer = format!("HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
     stream.get_mut().write_all(answer.as_bytes()).ok()
+}
+
+/// Sends a request to a host, byte by byte as it is. Returns the status, and the answer as text.
+pub(crate) fn send(url: &str, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap_or_else(|| panic!("no answer to {request}"));
+    (status.parse().unwrap(), answer)
 }

@@ -15,6 +15,7 @@ fn append(id: &str, expected: u64, command: &str) -> Append {
         digest: None,
         time_ms: 0,
         actor: "tester".into(),
+        ..Meta::default()
     };
     let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
     let stream = StreamId::new("thing", id).unwrap();

@@ -1,0 +1,74 @@
+//! The permissions of components while they run: they may use what their manifest asks for and an operator
+//! has granted.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use super::call::Denied;
+use super::instance_data::Identity;
+use crate::contract::{CommandRef, EventRef, Grant};
+use crate::model::{Recorded, ServiceName};
+
+/// The grants by service.
+pub(crate) type Grants = HashMap<ServiceName, HashSet<Grant>>;
+
+/// The grants that are in force. The default grants everything that a manifest asks for: a component in a
+/// test has no operator.
+#[derive(Default)]
+pub(super) struct GrantsInForce(ArcSwapOption<Grants>);
+
+impl GrantsInForce {
+    pub(super) fn replace(&self, grants: Grants) {
+        self.0.store(Some(Arc::new(grants)));
+    }
+
+    fn has(&self, service: &ServiceName, grant: &Grant) -> bool {
+        let grants = self.0.load();
+        grants.as_ref().is_none_or(|grants| grants.get(service).is_some_and(|own| own.contains(grant)))
+    }
+}
+
+impl Identity {
+    /// Fails unless a saga of the component may send a command.
+    pub(super) fn may_send(&self, aggregate: &str, command: &str) -> Result<(), Denied> {
+        let own = self.manifest.aggregate(aggregate).is_some();
+        let mut requested = self.manifest.permissions.commands.iter();
+        let requested = requested.any(|asked| asked.aggregate == *aggregate && asked.command == *command);
+        self.check(own, requested, || Grant::Command(CommandRef::new(aggregate, command)))
+    }
+
+    /// Fails unless the component may see an event.
+    pub(super) fn may_see(&self, aggregate: &str, event: &str) -> Result<(), Denied> {
+        let own = self.manifest.aggregate(aggregate).is_some();
+        let mut requested = self.manifest.permissions.events.iter();
+        let requested = requested.any(|asked| asked.aggregate == *aggregate && asked.event == *event);
+        self.check(own, requested, || Grant::Event(EventRef::new(aggregate, event)))
+    }
+
+    /// Fails unless the component may see all of these events.
+    pub(super) fn may_see_all(&self, events: &[Recorded]) -> Result<(), Denied> {
+        events.iter().try_for_each(|event| self.may_see(event.stream.aggregate(), event.name.as_str()))
+    }
+
+    /// Fails unless the component may query a service.
+    pub(super) fn may_query(&self, service: &str) -> Result<(), Denied> {
+        let own = self.manifest.service == *service;
+        let requested = self.manifest.permissions.services.iter().any(|asked| asked == service);
+        self.check(own, requested, || Grant::Service(service.to_owned()))
+    }
+
+    fn check(&self, own: bool, requested: bool, grant: impl FnOnce() -> Grant) -> Result<(), Denied> {
+        if own {
+            return Ok(());
+        }
+        let grant = grant();
+        let service = &self.manifest.service;
+        match (requested, self.grants.has(service, &grant)) {
+            (false, _) => Err(Denied::NotRequested(grant)),
+            (true, false) => Err(Denied::NotGranted { grant, service: service.clone() }),
+            (true, true) => Ok(()),
+        }
+    }
+}

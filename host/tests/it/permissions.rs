@@ -1,0 +1,138 @@
+//! Components use what belongs to others only if they ask for it and an operator grants it, and nothing
+//! reaches a component that does not follow its schema.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::common::deploy::{self, fixture, gate, granting, plugin};
+use crate::common::http::Client;
+use crate::common::shop::order;
+use crate::common::{Host, Site};
+
+/// Everything that the fixture `hostile` asks for.
+const ASKED: [&str; 4] =
+    ["command:payment.cancel", "command:product.reserve", "event:order.order-created", "service:inventory"];
+
+/// Returns the shop without `hostile`, which has this mission once it is deployed.
+fn shop(mission: &str, more: &str) -> (Site, TempDir) {
+    let services = ["order", "payment", "delivery", "inventory"];
+    let services = services.map(|service| (service, plugin(service)));
+    deploy::site(&services, &configuration(mission, more))
+}
+
+fn configuration(mission: &str, more: &str) -> String {
+    format!("[services.hostile]\nmission = '{mission}'\n{more}")
+}
+
+/// Starts a shop in which `hostile` runs with all that it asks for, and with tea in stock.
+fn raided(mission: &str) -> (Host, (Site, TempDir)) {
+    let site = shop(mission, "");
+    let host = site.0.start();
+    host.register("tea", 250, 100);
+    host.deploy(&fixture("hostile"), &granting(&ASKED)).ok();
+    (host, site)
+}
+
+/// Places an order of tea, waits for its own saga, and returns the order.
+fn placed(host: &Client) -> Value {
+    let id = host.place(&order(&[("tea", 2)])).ok()["id"].as_str().unwrap().to_owned();
+    host.get(&format!("/orders/{id}")).ok()
+}
+
+/// Waits until the saga of `hostile` has ended or parked, and returns its timeline.
+fn raid(host: &Client) -> Value {
+    let list = host.get("/admin/sagas?saga=raid").ok();
+    let id = list["items"][0]["id"].as_str().expect("a saga").to_owned();
+    host.get_with(&format!("/sagas/{id}"), &[("prefer", "wait=30")]).ok();
+    host.get(&format!("/admin/sagas/{id}")).ok()
+}
+
+#[test]
+fn a_service_that_asks_for_what_belongs_to_others_needs_a_grant_for_each() {
+    let (site, _plugins) = shop("none", "");
+    let host = site.start();
+    for missing in ASKED {
+        let others: Vec<_> = ASKED.into_iter().filter(|grant| *grant != missing).collect();
+        let problem = host.deploy(&fixture("hostile"), &granting(&others)).problem(422, "gate-refused");
+        let says = gate(&problem["report"], "permissions")["says"].as_str().unwrap();
+        let expected = format!(
+            "the component requests {missing}, which is not granted: deploy it with --grant {missing}, or add \
+             that to [grants.hostile] in kontor.toml"
+        );
+        assert_eq!(says, expected);
+    }
+    host.deploy(&fixture("hostile"), &granting(&ASKED)).ok();
+}
+
+#[test]
+fn a_command_that_the_manifest_does_not_ask_for_is_refused_at_the_call() {
+    let (host, _site) = raided("sneak");
+    let order = placed(&host);
+    assert_eq!(order["status"], "confirmed");
+    let raid = raid(&host);
+    assert_eq!(raid["state"], "parked");
+    let why = raid["why"].as_str().unwrap();
+    assert!(why.contains("does not ask for the permission command:product.register"), "{why}");
+    host.get("/products/poisoned").problem(404, "not-found");
+}
+
+#[test]
+fn a_grant_that_is_taken_out_of_the_configuration_ends_with_the_next_start() {
+    let grants = "[grants.hostile]\ncommands = ['payment.cancel', 'product.reserve']\n\
+                  events = ['order.order-created']\nservices = ['inventory']\n";
+    let (site, _plugins) = shop("overdo", grants);
+    let host = site.start();
+    host.register("tea", 250, 100);
+    host.deploy(&fixture("hostile"), "").ok();
+    host.get("/hostile/stock?limit=1").ok();
+    assert!(host.stop().success());
+
+    site.configure(&configuration(
+        "rob",
+        &grants.replace("'payment.cancel', ", "").replace("'inventory'", ""),
+    ));
+    let host = site.start();
+    let order = placed(&host);
+    let raid = raid(&host);
+    assert_eq!(raid["state"], "parked");
+    let why = raid["why"].as_str().unwrap();
+    assert!(
+        why.contains("the permission command:payment.cancel is not granted: add it to [grants.hostile]"),
+        "{why}"
+    );
+    let payment = host.get(&format!("/payments/{}", order["id"].as_str().unwrap())).ok();
+    assert_eq!((&order["status"], &payment["status"]), (&json!("confirmed"), &json!("authorized")));
+    host.get("/hostile/stock?limit=1").problem(502, "component-broke-contract");
+}
+
+#[test]
+fn a_saga_does_not_take_back_the_command_of_another_service_that_started_it() {
+    let (host, _site) = raided("reject");
+    let order = placed(&host);
+    let raid = raid(&host);
+    assert_eq!((&order["status"], &raid["state"]), (&json!("confirmed"), &json!("compensated")));
+    let order = host.get(&format!("/orders/{}", order["id"].as_str().unwrap())).ok();
+    assert_eq!(order["status"], "confirmed", "it is the order's own saga that may cancel it");
+}
+
+#[test]
+fn a_step_with_a_payload_that_does_not_follow_its_schema_is_rejected() {
+    let (host, _site) = raided("overdo");
+    placed(&host);
+    let raid = raid(&host);
+    assert_eq!((&raid["state"], &raid["reason"]["code"]), (&json!("compensated"), &json!("invalid-payload")));
+    let message = raid["reason"]["message"].as_str().unwrap();
+    assert!(message.starts_with("It does not follow the schema of the command: /quantity "), "{message}");
+    assert_eq!(host.stock("tea"), (98, 2), "only the order has reserved");
+}
+
+#[test]
+fn a_question_whose_arguments_do_not_follow_their_schema_is_rejected_and_no_fault() {
+    let (host, _site) = raided("none");
+    for limit in ["0", "-1", "4294967295"] {
+        let path = format!("/hostile/stock?limit={limit}");
+        let problem = host.get(&path).problem(422, "invalid-arguments");
+        assert!(problem["detail"].as_str().unwrap().contains("/limit"), "{problem}");
+    }
+    assert_eq!(host.get("/hostile/stock?limit=1").ok()["items"][0]["id"], "tea");
+}

@@ -1,0 +1,312 @@
+//! TLS: HTTP/2 and HTTP/1.1, certificates of clients, and a certificate that is replaced; also as another
+//! machine sees the host.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tempfile::TempDir;
+
+use crate::common::curl::{Answer, curl, curl_in, text};
+use crate::common::shop::configuration;
+use crate::common::{Host, Site, ended, kontor};
+
+/// Longer than the host needs to look at its files again.
+const RELOAD_LIMIT: Duration = Duration::from_secs(30);
+/// The name in all certificates of hosts.
+const NAME: &str = "shop.example";
+
+/// A folder with certificates.
+struct Certificates {
+    folder: TempDir,
+}
+
+/// A certificate authority.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    file: PathBuf,
+}
+
+impl Certificates {
+    fn new() -> Self {
+        Self { folder: TempDir::new().unwrap() }
+    }
+
+    fn write(&self, name: &str, contents: &str) -> PathBuf {
+        let file = self.folder.path().join(name);
+        fs::write(&file, contents).unwrap();
+        file
+    }
+
+    fn authority(&self, name: &str) -> Authority {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let file = self.write(&format!("{name}.pem"), &issuer.pem());
+        Authority { issuer, file }
+    }
+
+    /// Writes a certificate for a name, and its key.
+    fn certify(&self, authority: &Authority, name: &str) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &authority.issuer).unwrap();
+        let file = |kind: &str, contents: &str| self.write(&format!("{name}.{kind}"), contents);
+        (file("crt", &certificate.pem()), file("key", &key.serialize_pem()))
+    }
+
+    /// Returns a configuration with a certificate of an authority.
+    fn configuration(&self, authority: &Authority, more: &str) -> String {
+        let (certificate, key) = self.certify(authority, NAME);
+        format!(
+            "[http]\nhosts = ['{NAME}']\n[tls]\ncertificate = '{}'\nkey = '{}'\n{more}\n{}",
+            certificate.display(),
+            key.display(),
+            configuration()
+        )
+    }
+}
+
+/// Calls a host by its name.
+fn call(host: &Host, authority: &Path, path: &str, arguments: &[&str]) -> Answer {
+    let port = host.url().rsplit(':').next().unwrap();
+    let resolve = format!("{NAME}:{port}:127.0.0.1");
+    let fixed = ["--cacert", text(authority), "--resolve", &resolve];
+    curl(&format!("https://{NAME}:{port}{path}"), &[&fixed, arguments].concat())
+}
+
+/// The arguments of curl for a command.
+const PUT_TEA: [&str; 4] =
+    ["--request", "PUT", "--json", "{\"name\":\"Tea\",\"unit_price\":450,\"quantity\":10}"];
+
+#[test]
+fn a_host_speaks_http_2_and_http_1_over_tls_and_nothing_without() {
+    let files = Certificates::new();
+    let (ours, other) = (files.authority("ours"), files.authority("other"));
+    let site = Site::new(&files.configuration(&ours, ""));
+    let host = site.start();
+    assert!(host.url().starts_with("https://127.0.0.1:"), "{}", host.url());
+    for (arguments, version) in [(["--http2"], "2"), (["--http1.1"], "1.1")] {
+        let put = call(
+            &host,
+            &ours.file,
+            &format!("/products/tea-{version}"),
+            &[&arguments[..], &PUT_TEA].concat(),
+        );
+        assert_eq!((put.status, &*put.version, &*put.error), (201, version, ""), "{put:?}");
+        let events =
+            call(&host, &ours.file, "/events", &[arguments[0], "--header", "accept: application/json"]);
+        assert!(events.body.contains(&format!("product/tea-{version}")), "{events:?}");
+        let evil = call(&host, &ours.file, "/events", &[arguments[0], "--header", "host: evil.example"]);
+        assert!(evil.body.contains("unknown-host"), "{evil:?}");
+        let origin = format!("origin: http://{NAME}");
+        let downgraded = call(&host, &ours.file, "/", &[arguments[0], "--header", &origin]);
+        assert!(downgraded.body.contains("foreign-origin"), "{downgraded:?}");
+    }
+    let stranger = call(&host, &other.file, "/healthz", &[]);
+    assert!(stranger.error.contains("certificate"), "{stranger:?}");
+    let plain = curl(&host.url().replace("https", "http"), &[]);
+    assert_eq!(plain.status, 0, "{plain:?}");
+    assert!(host.stop().success());
+}
+
+#[test]
+fn a_request_in_flight_over_http_2_ends_before_the_host_does() {
+    let files = Certificates::new();
+    let ours = files.authority("ours");
+    let site = Site::new(&files.configuration(&ours, ""));
+    let host = site.start();
+    let arguments = ["--http2", "--no-buffer", "--header", "accept: text/event-stream"];
+    std::thread::scope(|scope| {
+        let stream = scope.spawn(|| call(&host, &ours.file, "/events", &arguments));
+        // The stream is open once it is counted.
+        let deadline = Instant::now() + RELOAD_LIMIT;
+        while !call(&host, &ours.file, "/metrics", &[]).body.contains("route=\"/events\"") {
+            assert!(Instant::now() < deadline, "the stream does not begin");
+        }
+        host.terminate();
+        let ended = stream.join().unwrap();
+        assert_eq!((ended.status, &*ended.error), (200, ""), "{ended:?}");
+    });
+    assert!(host.wait().success());
+}
+
+#[test]
+fn a_certificate_that_is_replaced_is_used_without_a_restart_and_a_broken_one_is_not() {
+    let files = Certificates::new();
+    let (old, new) = (files.authority("old"), files.authority("new"));
+    let site = Site::new(&files.configuration(&old, ""));
+    let host = site.start();
+    assert_eq!(call(&host, &old.file, "/healthz", &[]).status, 200);
+
+    let until = |what: &str, reached: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + RELOAD_LIMIT;
+        while !reached() {
+            assert!(Instant::now() < deadline, "{what}: {}", host.log());
+        }
+    };
+    let certificate = files.folder.path().join(format!("{NAME}.crt"));
+    fs::write(&certificate, "-----BEGIN CERTIFICATE-----\nnonsense").unwrap();
+    until("a broken certificate", &|| host.log().contains("failed to load the certificate"));
+    assert_eq!(call(&host, &old.file, "/healthz", &[]).status, 200);
+
+    files.certify(&new, NAME);
+    until("a new certificate", &|| call(&host, &new.file, "/healthz", &[]).status == 200);
+    assert!(call(&host, &old.file, "/healthz", &[]).error.contains("certificate"));
+}
+
+#[test]
+fn a_client_certificate_is_who_the_client_is() {
+    let files = Certificates::new();
+    let (ours, tills, other) = (files.authority("ours"), files.authority("tills"), files.authority("other"));
+    // One command each, so that the second one of a caller is seen.
+    let more = format!(
+        "client_ca = '{}'\n[limits]\ncaller_commands_per_second = 1\ncaller_burst = 1\n",
+        tills.file.display()
+    );
+    let site = Site::new(&files.configuration(&ours, &more));
+    let host = site.start();
+    let certified = |name: &str, authority: &Authority| {
+        let (certificate, key) = files.certify(authority, name);
+        let fixed = ["--cert", text(&certificate), "--key", text(&key)];
+        call(&host, &ours.file, "/products/tea", &[&fixed[..], &PUT_TEA].concat())
+    };
+    let [first, second] = ["till-1", "till-2"].map(|name| certified(name, &tills).status);
+    assert_eq!((first, second), (201, 409), "each certificate is a caller of its own");
+    assert_eq!(
+        call(&host, &ours.file, "/products/tea", &PUT_TEA).status,
+        409,
+        "without one it is the address"
+    );
+    let again = call(&host, &ours.file, "/products/tea", &[&["--include"][..], &PUT_TEA].concat());
+    assert!(again.body.contains("retry-after: 1") && again.body.contains("too-many-commands"), "{again:?}");
+
+    let stranger = certified("till-3", &other);
+    assert_eq!(stranger.status, 0, "{stranger:?}");
+}
+
+/// A second machine: a network namespace with a link to this one.
+struct Machine {
+    name: String,
+    /// The address of this machine on the link.
+    here: String,
+}
+
+impl Machine {
+    /// Connects it. `None`: this needs the rights of root.
+    fn connect() -> Option<Self> {
+        static MACHINES: AtomicU32 = AtomicU32::new(0);
+        // Processes that run at the same time have numbers that are not far apart.
+        let id = (std::process::id() * 8 + MACHINES.fetch_add(1, Ordering::Relaxed)) % (1 << 14);
+        let mut machine = Self { name: format!("kontor-{id}"), here: String::new() };
+        if !ip(&format!("netns add {}", machine.name)) {
+            return None;
+        }
+        let (link, there) = (format!("k{id}a"), format!("k{id}b"));
+        // A network of four addresses for each machine, of those for benchmarks (RFC 2544).
+        let address = |last: u32| format!("198.18.{}.{}", id / 64, id % 64 * 4 + last);
+        let (here, name) = (address(1), machine.name.clone());
+        for command in [
+            format!("link add {link} type veth peer name {there} netns {name}"),
+            format!("addr add {here}/30 dev {link}"),
+            format!("link set {link} up"),
+            format!("-n {name} addr add {}/30 dev {there}", address(2)),
+            format!("-n {name} link set {there} up"),
+        ] {
+            assert!(ip(&command), "ip {command}");
+        }
+        machine.here = here;
+        Some(machine)
+    }
+}
+
+/// Runs the program `ip`. Returns if it has succeeded.
+fn ip(arguments: &str) -> bool {
+    let run = Command::new("ip").args(arguments.split(' ')).output();
+    run.is_ok_and(|run| run.status.success())
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Err: it stays until the machine starts again. The link goes with it.
+        let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
+    }
+}
+
+#[test]
+fn another_machine_reaches_the_host_over_tls_only() {
+    let Some(machine) = Machine::connect() else {
+        eprintln!("skipped: a network namespace can be made only by root");
+        return;
+    };
+    let files = Certificates::new();
+    let ours = files.authority("ours");
+    let site = Site::new(&files.configuration(&ours, "[auth]\n"));
+    let host = site.start_with(&["--listen", &format!("{}:0", machine.here)]);
+    let port = host.url().rsplit(':').next().unwrap();
+    let resolve = format!("{NAME}:{port}:{}", machine.here);
+    let url = |host: &str| format!("https://{host}:{port}/healthz");
+    let (ca, name) = (["--cacert", text(&ours.file)], &["--resolve", &resolve][..]);
+    let answered = |url: &str, arguments: &[&str]| curl_in(&machine.name, url, arguments);
+    let right = answered(&url(NAME), &[&ca, name].concat());
+    assert_eq!((right.status, &*right.version), (200, "2"), "{right:?}");
+    // The certificate is not for the address, but the host is.
+    assert_eq!(answered(&url(&machine.here), &["--insecure"]).status, 200);
+    let evil = [&ca, name, &["--header", "host: evil.example"]].concat();
+    assert!(answered(&url(NAME), &evil).body.contains("unknown-host"));
+    assert_eq!(answered(&format!("http://{}:{port}/", machine.here), &[]).status, 0);
+}
+
+#[test]
+fn behind_a_proxy_only_the_proxy_is_answered() {
+    let Some(machine) = Machine::connect() else {
+        eprintln!("skipped: a network namespace can be made only by root");
+        return;
+    };
+    let proxies = |network: &str| {
+        format!("[http]\nhosts = ['{NAME}']\ntrusted_proxies = ['{network}']\n[auth]\n{}", configuration())
+    };
+    let site = Site::new(&proxies("198.18.0.0/16"));
+    let listen = format!("{}:0", machine.here);
+    let host = site.start_with(&["--listen", &listen]);
+    let client = ["--header", "x-forwarded-for: 192.0.2.1", "--header", "x-forwarded-proto: https"];
+    let named = ["--header", "x-forwarded-host: shop.example", "--header", "origin: https://shop.example"];
+    let url = format!("{}/healthz", host.url());
+    assert_eq!(curl_in(&machine.name, &url, &[client, named].concat()).status, 200);
+    drop(host);
+
+    site.configure(&proxies("192.0.2.0/24"));
+    let host = site.start_with(&["--listen", &listen]);
+    let url = format!("{}/healthz", host.url());
+    let refused = curl_in(&machine.name, &url, &[client, named].concat());
+    assert!((refused.status, refused.body.contains("tls-required")) == (403, true), "{refused:?}");
+    // This machine itself needs no TLS, but it is no proxy either.
+    let spoofed = curl(&url, &[client, named].concat());
+    assert!((spoofed.status, spoofed.body.contains("tls-required")) == (403, true), "{spoofed:?}");
+}
+
+#[test]
+fn a_host_that_other_machines_could_reach_says_what_to_write() {
+    let folder = TempDir::new().unwrap();
+    let mut serve = kontor(&["serve", "--listen", "0.0.0.0:0", "--plugins", "nowhere"]);
+    let refused = ended(serve.current_dir(folder.path()));
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+    for line in [
+        "error: listening on 0.0.0.0:0 is refused, because other machines can reach it; write into the \
+         configuration:",
+        "[tls]",
+        "certificate = \"certificate.pem\"",
+        "key = \"key.pem\"",
+        "trusted_proxies = [\"10.0.0.0/8\"]",
+        "[auth]",
+        "or listen on a loopback address such as 127.0.0.1:7070",
+    ] {
+        assert!(refused.stderr.lines().any(|found| found == line), "{line} is missing in {}", refused.stderr);
+    }
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing is created");
+}
