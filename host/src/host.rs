@@ -288,7 +288,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
 /// Compares the names in the configuration with the services that run. Fails if one is nearly right.
 fn check_names(config: &Config, deployed: &Deployed, runtime: &Runtime) -> Result<(), ConfigError> {
     let manifests: Vec<_> = deployed.services().map(|service| &**service.manifest()).collect();
-    let Findings { errors, warnings } = config.findings(&manifests, runtime.configuration());
+    let Findings { errors, warnings } = config.findings(&manifests, &[], runtime.configuration());
     for warning in warnings {
         tracing::warn!("{warning} yet");
     }

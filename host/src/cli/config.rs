@@ -1,6 +1,7 @@
 //! `kontor config`: the configuration of a host, checked without a host.
 
 use std::fs;
+use std::io;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,11 +25,15 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   kontor config check
   kontor config check --config shop.toml --plugins target/plugins
+  kontor config check --config shop.toml --data /var/lib/kontor
 
 Reads the file as `kontor serve` does, has the components describe themselves, and prints what does not fit.
 An error keeps a host from starting: an unknown key of the host, a value out of its range, a name that is
 nearly that of a service, a saga or a setting, a value that does not fit its schema. A name that is far from
 all of them is a warning, because its service may be deployed later. The exit code is 2 with an error.";
+
+/// The directory of the components that a host keeps, in its data directory.
+const COMPONENTS: &str = "components";
 
 /// Check the configuration of a host
 #[derive(Debug, clap::Args)]
@@ -53,6 +58,10 @@ struct Check {
     /// The directory of the components [default: that of the configuration]
     #[arg(long, env = "KONTOR_PLUGINS", value_name = "DIRECTORY")]
     plugins: Option<PathBuf>,
+    /// The data directory of a host, which may be running: the services that were deployed there are known
+    /// too [default: none is read]
+    #[arg(long, value_name = "DIRECTORY")]
+    data: Option<PathBuf>,
 }
 
 impl Config {
@@ -88,9 +97,14 @@ impl Check {
             Err(error) => return Ok(Findings { errors: vec![with_causes(&error)], ..Findings::default() }),
         };
         let describer = Describer::start(values.clone())?;
-        let (manifests, unloaded) = manifests(&config.plugins, &describer)?;
-        let manifests: Vec<&Manifest> = manifests.iter().map(|manifest| &**manifest).collect();
-        let mut findings = config.findings(&manifests, &values);
+        let (services, unloaded) = manifests(&config.plugins, &describer)?;
+        let deployed = match &self.data {
+            Some(data) => manifests(&data.join(COMPONENTS), &describer)?.0,
+            None => Vec::new(),
+        };
+        let [services, deployed] = [&services, &deployed].map(|all| all.iter().map(|one| &**one).collect());
+        let (services, deployed): (Vec<&Manifest>, Vec<&Manifest>) = (services, deployed);
+        let mut findings = config.findings(&services, &deployed, &values);
         findings.errors.extend(unloaded);
         Ok(findings)
     }
@@ -99,7 +113,11 @@ impl Check {
 /// Returns the manifests of the components in a directory, and a sentence for each that does not load.
 fn manifests(directory: &Path, describer: &Describer) -> anyhow::Result<(Vec<Arc<Manifest>>, Vec<String>)> {
     let unreadable = || format!("cannot read the components in {}", directory.display());
-    let entries = fs::read_dir(directory).with_context(unreadable)?;
+    let entries = match fs::read_dir(directory) {
+        // A host that has its services from `kontor deploy` needs no directory.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
+        entries => entries.with_context(unreadable)?,
+    };
     let (mut manifests, mut unloaded) = (Vec::new(), Vec::new());
     for entry in entries {
         let file = entry.with_context(unreadable)?.path();

@@ -1,7 +1,7 @@
 //! `kontor login`: stores a host and its token under a name.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, absolute};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -11,7 +11,7 @@ use super::exit::Unusable;
 use super::output::parse;
 use super::profiles::{self, DEFAULT_PROFILE, Profile, ProfileError, Profiles};
 use super::table::table;
-use super::target::{Reach, Target};
+use super::target::{Address, Reach, Target};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,8 +62,13 @@ impl Login {
             return Err(Unusable("name the host to sign in at with --host".to_owned()).into());
         };
         let target = self.reach.target(host).map_err(ClientError::from)?;
-        let ca = target.ca.as_deref().map(std::path::absolute).transpose()?;
-        let profile = Profile { host: target.address.to_string(), ca, token: target.token.clone() };
+        // Paths are for every directory from which a command is run.
+        let ca = target.ca.as_deref().map(absolute).transpose()?;
+        let host = match &target.address {
+            Address::Unix(socket) => Address::Unix(absolute(socket)?),
+            url => url.clone(),
+        };
+        let profile = Profile { host: host.to_string(), ca, token: target.token.clone() };
         let me = who(target)?;
         profiles.0.insert(self.name.clone(), profile.clone());
         profiles.write(file)?;

@@ -7,14 +7,16 @@ use crate::contract::{Findings, Manifest, settings};
 use crate::model::Json;
 
 impl Config {
-    /// Compares services, keys and sagas in the configuration with the manifests of the services that there
-    /// are. `values`: those of [`Config::service_configuration`].
+    /// Compares services, keys and sagas in the configuration with the manifests of services. `others`: those
+    /// of which only the names count. `values`: those of [`Config::service_configuration`].
     pub fn findings(
         &self,
         manifests: &[&Manifest],
+        others: &[&Manifest],
         values: &HashMap<String, BTreeMap<String, Json>>,
     ) -> Findings {
-        let services: Vec<&str> = manifests.iter().map(|manifest| manifest.service.as_str()).collect();
+        let known = [manifests, others].concat();
+        let services: Vec<&str> = known.iter().map(|manifest| manifest.service.as_str()).collect();
         let mut findings = Findings::default();
         let mut section = |section: &str, names: Vec<&str>| {
             for name in &names {
@@ -30,7 +32,7 @@ impl Config {
                 grants.services.iter().map(String::as_str).collect(),
             );
         }
-        self.retried_sagas(manifests, &mut findings);
+        self.retried_sagas(&known, &mut findings);
         for manifest in manifests {
             let service = manifest.service.as_str();
             let none = BTreeMap::new();
@@ -118,9 +120,13 @@ mod tests {
         for (file, (error, warning)) in table {
             let config = Config::parse(&file).unwrap();
             let values = config.service_configuration().unwrap();
-            let found = config.findings(&[&manifest], &values);
+            let found = config.findings(&[&manifest], &[], &values);
             let expected = Findings { errors: Vec::from_iter(error), warnings: Vec::from_iter(warning) };
             assert_eq!(found, expected, "{file}");
+            // The names of services that are known otherwise count, and their settings do not.
+            let elsewhere = config.findings(&[], &[&manifest], &values);
+            let in_settings = file.contains("_limit") || file.contains("color");
+            assert_eq!(elsewhere, if in_settings { Findings::default() } else { expected }, "{file}");
         }
     }
 }

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -66,7 +67,7 @@ fn an_unknown_key_is_an_error_that_names_the_file_the_line_and_the_key() {
     fs::write(&file, "[limits]\nque = 7\n").unwrap();
     let error = Config::load(in_file(file)).unwrap_err();
     let error = format!("{:#}", anyhow::Error::from(error));
-    for part in ["shop.toml", "line 2", "`que`", "`queue`"] {
+    for part in ["shop.toml", "line 2", "`que`", "did you mean `queue`?"] {
         assert!(error.contains(part), "{part} is missing in: {error}");
     }
 }
@@ -131,5 +132,22 @@ fn values_out_of_their_range_are_named_in_the_error() {
     for (file, reason) in table {
         let error = Config::parse(file).unwrap().check().unwrap_err().to_string();
         assert!(error.starts_with(reason), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_file_of_any_content_is_read_or_refused_with_a_sentence(
+        text in r#"(\[{1,2}(services|grants|secrets|retries|limits|nats|deploy)[a-z.\"]{0,9}\]{1,2}
+            |[a-z_-]{1,9} = ([0-9_.e-]{1,9}|true|'[^']{0,9}'|\{[a-z =1,]{0,9}\})
+            |\PC{0,20}){0,6}"#
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kontor.toml");
+        fs::write(&file, &text).unwrap();
+        match Config::load(in_file(file)) {
+            Ok(config) => drop(config.service_configuration()),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
     }
 }

@@ -75,10 +75,13 @@ pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
     // In one spelling, so that `card_limit` is as near to `card-limit` as can be.
     let plain = |name: &str| name.to_lowercase().replace('_', "-");
     let wanted = plain(name);
-    let distance = |known: &str| strsim::damerau_levenshtein(&wanted, &plain(known));
-    let near = known.into_iter().map(|known| (distance(known), known));
-    // Half of a short name is no slip.
-    let near = near.filter(|(distance, _)| *distance <= MAX_SLIP && 2 * distance < wanted.chars().count());
+    let near = known.into_iter().filter_map(|known| {
+        let meant = plain(known);
+        let distance = strsim::damerau_levenshtein(&wanted, &meant);
+        // Half of a short name is no slip.
+        let is_slip = distance <= MAX_SLIP && 2 * distance < wanted.len().max(meant.len());
+        is_slip.then_some((distance, known))
+    });
     near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
 }
 
@@ -103,6 +106,7 @@ mod tests {
             ("cardlimit", Some("card-limit")),
             ("points-limits", Some("points-limit")),
             ("ulr", Some("url")),
+            ("ur", Some("url")),
             ("gateway", None),
             ("uri-x", None),
             ("limit", None),

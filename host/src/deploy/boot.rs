@@ -97,7 +97,7 @@ pub enum BootError {
         /// The operator's directory.
         dir: PathBuf,
         /// The cause.
-        source: SignatureError,
+        source: Box<SignatureError>,
     },
     /// The store of components fails.
     #[error("the components of the deployed services cannot be read or kept")]
@@ -232,6 +232,7 @@ impl Boot<'_> {
                 Ok(envelope) => envelopes.insert(service.clone(), envelope),
                 Err(_) => {
                     let (service, dir) = (service.clone(), self.plugins.to_owned());
+                    let source = Box::new(source);
                     return Err(BootError::Signature { service, digest, dir, source });
                 }
             };

@@ -84,3 +84,24 @@ fn paths_of_the_file_start_at_the_file_and_secrets_do_not_stand_in_it() {
     assert_eq!(code, Some(2), "{printed}");
     assert!(printed.contains("card-limit is in [services.payment] and in [secrets.payment]"), "{printed}");
 }
+
+#[test]
+fn the_services_of_a_data_directory_are_known_to_the_check_while_its_host_runs() {
+    let (site, _plugins) = deploy::site(&[("inventory", plugin("inventory"))], "");
+    let _host = site.start();
+    let elsewhere = folder(&[]);
+    let file = elsewhere.path().join("kontor.toml");
+    fs::write(&file, "plugins = 'none'\n[services.inventroy]").unwrap();
+    let data = site.data();
+    let check = |more: &[&str]| {
+        let line = ["config", "check", "--config", file.to_str().unwrap()];
+        let Ended { status, stdout, .. } = ended(&mut kontor(&[&line[..], more].concat()));
+        (status.code(), stdout)
+    };
+    let (code, printed) = check(&[]);
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.starts_with("warning: services.inventroy is not known"), "{printed}");
+    let (code, printed) = check(&["--data", data.to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{printed}");
+    assert!(printed.starts_with("error: services.inventroy is not known: did you mean inventory?"));
+}

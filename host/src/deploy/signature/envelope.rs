@@ -93,6 +93,8 @@ fn decode(text: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::keys::new_key;
     use super::super::statement::tests::statement;
     use super::*;
@@ -135,6 +137,24 @@ mod tests {
         }
         let read = Envelope::read(envelope.text().unwrap().as_bytes()).unwrap();
         assert_eq!(read.open(&both).unwrap(), statement());
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_of_any_content_are_no_statement_that_was_not_signed(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            at in 0usize..600,
+        ) {
+            let key = new_key().unwrap();
+            let trusted = [key.public()];
+            let opened = |bytes: &[u8]| Envelope::read(bytes).and_then(|envelope| envelope.open(&trusted));
+            prop_assert!(opened(&bytes).is_err());
+            let mut text = Envelope::seal(&statement(), &key).unwrap().text().unwrap().into_bytes();
+            let at = at % text.len();
+            let end = (at + bytes.len()).min(text.len());
+            text.splice(at..end, bytes);
+            prop_assert!(opened(&text).map_or(true, |opened| opened == statement()));
+        }
     }
 
     #[test]
