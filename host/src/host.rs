@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::aggregate::{Dispatch, DispatchDeps, StateCache};
+use crate::audit::Audit;
 use crate::clock::{Clock as _, SharedClock, SystemClock, Time};
 use crate::cluster::{self, Cluster, Connection, Member, NatsError, Status};
 use crate::config::{Config, ConfigError};
@@ -247,7 +248,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     let sagas = Arc::new(Sagas::start(&config.data, deps).await?);
     let deps = DeployDeps {
         log: log.clone(),
-        clock,
+        clock: clock.clone(),
         runtime,
         store,
         registry: registry.clone(),
@@ -261,6 +262,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     let deployer = Deployer::new(deps, booted.deployments);
     deployer.watch_again();
     let edge = HostContext {
+        audit: Audit::new(log.clone(), clock),
         log,
         registry,
         dispatch,

@@ -1,5 +1,6 @@
 //! The commands of the program `kontor`, one file each.
 
+mod audit;
 mod backup;
 mod client;
 mod dead_letters;
@@ -57,6 +58,7 @@ Examples:
   kontor projections
   kontor dead-letters
   kontor nodes
+  kontor audit
   kontor export shop.jsonl
 
 `kontor <command> --help` describes a command, its arguments and examples.";
@@ -86,6 +88,7 @@ enum Command {
     Replay(replay::Replay),
     DeadLetters(dead_letters::DeadLetters),
     Nodes(nodes::Nodes),
+    Audit(audit::Audit),
     Export(export::Export),
     Import(import::Import),
     Verify(verify::Verify),
@@ -109,6 +112,7 @@ impl Cli {
             Command::Replay(replay) => replay.run(self.json, out),
             Command::DeadLetters(dead_letters) => dead_letters.run(self.json, out),
             Command::Nodes(nodes) => nodes.run(self.json, out),
+            Command::Audit(audit) => audit.run(self.json, out),
             Command::Export(export) => export.run(self.json, out),
             Command::Import(import) => import.run(self.json, out),
             Command::Verify(verify) => verify.run(self.json, out),

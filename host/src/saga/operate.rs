@@ -65,7 +65,10 @@ pub struct StateCount {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Act {
     /// Retries the steps or undos that failed.
-    Retry {},
+    Retry {
+        /// The operator's reason.
+        reason: Option<String>,
+    },
     /// Leaves out a step or an undo that failed, and continues.
     Skip {
         /// The step's name. It may be `None` if only one failed.
@@ -174,7 +177,10 @@ impl Inner {
     /// Acts on a claimed saga, and releases it.
     async fn act(self: Arc<Self>, handle: Arc<SagaHandle>, act: Act, actor: Actor) -> Result<(), SagaError> {
         // A retry of a saga whose code was at fault is one on the deployed component, if that replays it.
-        let mended = act == (Act::Retry {}) && self.mend(&handle, actor.clone()).await;
+        let mended = match &act {
+            Act::Retry { reason } => self.mend(&handle, (actor.clone(), reason.clone())).await,
+            Act::Skip { .. } | Act::Resolve { .. } => false,
+        };
         let acted = match mended {
             true => Ok(()),
             false => {
@@ -197,7 +203,7 @@ impl Act {
         let state = saga.map_or(SagaState::Running, |saga| saga.state);
         let saga = saga.filter(|_| state == SagaState::Parked).ok_or_else(|| not_parked(state))?;
         match self {
-            Self::Retry {} => Ok(Entry::Resumed {}),
+            Self::Retry { reason } => Ok(Entry::Resumed { reason: reason.clone() }),
             Self::Resolve { reason } => Ok(Entry::Resolved { reason: reason.clone() }),
             Self::Skip { step, reason } => {
                 let name = step_to_skip(saga, step.as_deref())?;

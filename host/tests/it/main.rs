@@ -5,6 +5,7 @@
 mod common;
 
 mod accidents;
+mod audit;
 mod bad_input;
 mod cli;
 mod command_line;

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::route::HostRoute;
-use super::{dead_letters, events, openapi, ops, plugins, problems, projections, sagas, streams};
+use super::{audit, dead_letters, events, openapi, ops, plugins, problems, projections, sagas, streams};
 use crate::contract::ReservedRoute;
 
 /// Returns the rows of one file.
@@ -24,6 +24,7 @@ pub(super) const SECTIONS: [(&str, &[Rows]); 3] = [
             projections::routes,
             ops::cluster_routes,
             dead_letters::routes,
+            audit::routes,
         ],
     ),
 ];

@@ -3,6 +3,7 @@
 //! A request is matched against the [`RouteTable`] and answered by one of the files beside this one. Each
 //! response has a request id, a line in the log and a count in the metrics. Every error is a `Problem`.
 
+mod audit;
 mod body;
 mod command;
 mod dead_letters;
