@@ -14,8 +14,8 @@ use crate::deployed::{Happened, Released};
 use crate::error::Chain;
 use crate::log::{Append, AppendError, EventLog, MAX_PAGE, ReadError};
 use crate::model::{
-    AUDIT, Actor, AuditedAct, CommandId, InvalidId, Meta, Position, Recorded, ServiceName, StreamId, Version,
-    event_of, variant_of,
+    AUDIT, Actor, AuditedAct, CommandId, InvalidId, Meta, Position, Recorded, Role, ServiceName, StreamId,
+    Version, event_of, variant_of,
 };
 
 /// The dead letters that an entry names; the event has all of them.
@@ -186,11 +186,24 @@ struct Facts {
     reason: Option<String>,
 }
 
-/// The members that events of sagas and tokens have in common.
+/// The members of the entries of journals that record acts.
 #[derive(Deserialize)]
-struct Named {
+struct OfSaga {
     #[serde(default)]
     name: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// The members of the events of tokens.
+#[derive(Deserialize)]
+struct OfToken {
+    #[serde(default)]
+    subject: Option<Actor>,
+    #[serde(default)]
+    roles: Vec<Role>,
+    #[serde(default)]
+    note: Option<String>,
     #[serde(default)]
     reason: Option<String>,
 }
@@ -225,13 +238,16 @@ impl Facts {
             | AuditedAct::DiscardDeadLetters => {
                 Some(Self::of_intended(variant_of(event.name.as_str(), &event.payload).ok()?))
             }
-            AuditedAct::RetrySaga
-            | AuditedAct::SkipStep
-            | AuditedAct::ResolveSaga
-            | AuditedAct::MakeToken
-            | AuditedAct::RevokeToken => {
-                let Named { name, reason } = event.payload.read().ok()?;
+            AuditedAct::RetrySaga | AuditedAct::SkipStep | AuditedAct::ResolveSaga => {
+                let OfSaga { name, reason } = event.payload.read().ok()?;
                 Some(Self { target: event.stream.id().to_owned(), detail: name, reason, ..Self::default() })
+            }
+            AuditedAct::MakeToken | AuditedAct::RevokeToken => {
+                let OfToken { subject, roles, note, reason } = event.payload.read().ok()?;
+                let roles: Vec<_> = roles.iter().map(Role::as_str).collect();
+                let detail = subject.map(|subject| format!("for {subject} [{}]", roles.join(", ")));
+                let (target, reason) = (event.stream.id().to_owned(), reason.or(note));
+                Some(Self { target, detail, reason, ..Self::default() })
             }
         }
     }
@@ -346,7 +362,9 @@ mod tests {
         write(&*log, "saga/1", "saga:1", event("resumed", "{}")).await;
         write(&*log, "saga/1", "bob", event("resumed", "{}")).await;
         write(&*log, "saga/2", "bob", event("resolved", r#"{"reason":"refunded"}"#)).await;
-        write(&*log, "token/t1", "ada", event("token-made", r#"{"name":"ci","new":true}"#)).await;
+        let token = r#"{"sha256":"00","subject":"ci","roles":["deployer"],"note":"the pipeline"}"#;
+        write(&*log, "token/t1", "ada", event("token-made", token)).await;
+        write(&*log, "token/t1", "ada", event("token-revoked", r#"{"reason":"lost"}"#)).await;
         write(&*log, "audit/1", "ada", event("replay-requested", r#"{"newer":true}"#)).await;
         write(&*log, "deployment/services", "bob", event_of(&undeployed).unwrap()).await;
 
@@ -359,7 +377,8 @@ mod tests {
                 r#"ada skip-step 1 Some("pay") [] Some("by hand")"#,
                 "bob retry-saga 1 None [] None",
                 r#"bob resolve-saga 2 None [] Some("refunded")"#,
-                r#"ada make-token t1 Some("ci") [] None"#,
+                r#"ada make-token t1 Some("for ci [deployer]") [] Some("the pipeline")"#,
+                r#"ada revoke-token t1 None [] Some("lost")"#,
                 "ada replay-projection audit/1 None [] None",
                 "bob undeploy order 2 None [] None",
             ]

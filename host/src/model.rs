@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 pub use self::act::AuditedAct;
-pub(crate) use self::act::{AUDIT, AUDITED, TOKEN};
+pub(crate) use self::act::{AUDIT, AUDITED};
 pub use self::caller::{ANONYMOUS, AUDITOR, Caller, DEPLOYER, MONITOR, OPERATOR};
 pub use self::chain::AppendChain;
 pub use self::hash::{CommitHash, Digest, LogMark};
@@ -38,6 +38,9 @@ pub(crate) const SAGA: &str = "saga";
 
 /// The kind of the stream that holds the deployments.
 pub(crate) const DEPLOYMENT: &str = "deployment";
+
+/// The kind of the streams that hold the tokens of callers.
+pub(crate) const TOKEN: &str = "token";
 
 /// The name of a stream, the events of one aggregate: `order/0199…`. The part before the slash is the kind of
 /// the aggregate, the part after it the id.

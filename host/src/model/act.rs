@@ -2,13 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DEPLOYMENT, Recorded, SAGA};
+use super::{DEPLOYMENT, Recorded, SAGA, TOKEN};
 
 /// The kind of the streams of acts that nothing else records, one stream an act.
 pub(crate) const AUDIT: &str = "audit";
-
-/// The kind of the streams of tokens, one stream a token.
-pub(crate) const TOKEN: &str = "token";
 
 /// An act of an operator or a deployer. Some are done by the host itself, such as an automatic rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display, schemars::JsonSchema)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use super::upgrade::{self, UpgradeError};
-use crate::model::AUDITED;
+use crate::model::{AUDITED, Position};
 
 /// The log's database, in the log's directory.
 const FILE: &str = "events.db";
@@ -292,6 +292,10 @@ fn index_acts(connection: &Connection) -> rusqlite::Result<()> {
     let found = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1";
     let found: Option<String> = connection.query_row(found, [ACTS], |row| row.get(0)).optional()?;
     if found.as_ref() != Some(&wanted) {
+        let events = super::last_position(connection)?;
+        if events > Position::START {
+            tracing::info!(events = events.get(), "adding the index of acts to the event log, once");
+        }
         let transaction = connection.unchecked_transaction()?;
         transaction.execute_batch(&format!("DROP INDEX IF EXISTS {ACTS}; {wanted}"))?;
         transaction.commit()?;
