@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::aggregate::{Dispatch, DispatchDeps, StateCache};
+use crate::audit::Audit;
 use crate::clock::{Clock as _, SharedClock, SystemClock, Time};
 use crate::cluster::{self, Cluster, Connection, Member, NatsError, Status};
 use crate::config::{Config, ConfigError};
@@ -253,7 +254,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     let sagas = Arc::new(Sagas::start(&config.data, deps).await?);
     let deps = DeployDeps {
         log: log.clone(),
-        clock,
+        clock: clock.clone(),
         runtime,
         store,
         registry: registry.clone(),
@@ -268,6 +269,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     deployer.watch_again();
     let edge = HostContext {
         identity: Arc::new(identify(config, log.clone()).await?),
+        audit: Audit::new(log.clone(), clock),
         log,
         registry,
         dispatch,

@@ -13,6 +13,7 @@
 //! - [`edge`]: the ways in, HTTP and NATS.
 //! - [`api`]: the wire types of the host's own routes.
 //! - [`messaging`]: events published to NATS, messages of NATS as commands, dead letters.
+//! - [`audit`]: the acts of operators and deployers, as the log has them.
 //! - [`backup`]: export and import of the log.
 //! - [`identity`]: the callers of requests: tokens, issuers, certificates.
 //! - [`deploy`]: gates, swaps and rollbacks of components.
@@ -34,6 +35,7 @@
 
 pub mod aggregate;
 pub mod api;
+pub mod audit;
 mod background;
 pub mod backup;
 pub mod clock;

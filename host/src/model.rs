@@ -1,5 +1,6 @@
 //! The nouns of the domain as types: commands, events, streams, versions, positions. No I/O.
 
+mod act;
 mod caller;
 mod chain;
 mod hash;
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+pub use self::act::AuditedAct;
+pub(crate) use self::act::{AUDIT, AUDITED};
 pub use self::caller::{ANONYMOUS, AUDITOR, Caller, DEPLOYER, MONITOR, OPERATOR};
 pub use self::chain::AppendChain;
 pub use self::hash::{CommitHash, Digest, LogMark};

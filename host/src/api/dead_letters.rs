@@ -20,10 +20,10 @@ pub struct DeadLetterListQuery {
     pub limit: Option<u64>,
 }
 
-/// The dead letters to redrive or to discard: one, those for a service, or all, up to 1000 at once.
+/// Sends dead letters again: one, those for a service, or all, up to 1000 at once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct DeadLetterSelection {
+pub struct RedriveDeadLetters {
     /// Only the dead letter with this id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -32,6 +32,28 @@ pub struct DeadLetterSelection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[a-z0-9-]+$"))]
     pub service: Option<String>,
+    /// The reason. It stays in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1_000))]
+    pub reason: Option<String>,
+}
+
+/// Removes dead letters: one, those for a service, or all, up to 1000 at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiscardDeadLetters {
+    /// Only the dead letter with this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub id: Option<u64>,
+    /// Only dead letters for this service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[a-z0-9-]+$"))]
+    pub service: Option<String>,
+    /// The reason. It stays in the log.
+    #[schemars(length(min = 1, max = 1_000), regex(pattern = r"\S"))]
+    #[schemars(extend("examples" = ["the carrier has sent it twice, ticket 4711"]))]
+    pub reason: String,
 }
 
 /// The reply to a discard.

@@ -2,6 +2,7 @@
 //! its OpenAPI document, the CLI and the testkit. A type of the domain that is sent as it is keeps its place
 //! and is used from there.
 
+mod audit;
 mod commands;
 mod dead_letters;
 mod events;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::log::MAX_PAGE;
 
 // These files hold wire types and nothing else, so that a new type needs no line here.
+pub use self::audit::*;
 pub use self::commands::*;
 pub use self::dead_letters::*;
 pub use self::events::*;

@@ -27,6 +27,10 @@ pub struct RedriveRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("examples" = ["order/A-1"]))]
     pub stream: Option<String>,
+    /// The reason. It stays in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1_000))]
+    pub reason: Option<String>,
 }
 
 /// Rebuilds a read model from the log.
@@ -37,4 +41,8 @@ pub struct ReplayRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("examples" = ["2026-11-01T00:00:00Z"]))]
     pub from: Option<Time>,
+    /// The reason. It stays in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1_000))]
+    pub reason: Option<String>,
 }

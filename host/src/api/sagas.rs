@@ -28,7 +28,12 @@ pub struct SagaListQuery {
 /// Retries what failed in a parked saga.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RetryRequest {}
+pub struct RetryRequest {
+    /// The reason. It stays in the saga's journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1_000))]
+    pub reason: Option<String>,
+}
 
 /// Skips one failed step or undo of a parked saga.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

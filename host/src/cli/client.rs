@@ -48,6 +48,16 @@ impl ActorArgument {
     }
 }
 
+/// The operator who runs a command, and why.
+#[derive(Debug, clap::Args)]
+pub(super) struct ActArguments {
+    /// The reason. It stays in the log
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+    #[command(flatten)]
+    pub(super) actor: ActorArgument,
+}
+
 /// The failure of a call, as a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {

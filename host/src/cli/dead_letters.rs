@@ -3,11 +3,11 @@
 use std::io::Write;
 
 use clap::Subcommand;
-use kontor::api::{DeadLetterSelection, DiscardedDeadLetters, Page};
+use kontor::api::{DiscardDeadLetters, DiscardedDeadLetters, Page, RedriveDeadLetters};
 use kontor::messaging::{DeadLetter, Redriven};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::client::{ActorArgument, Client, HostArgument};
+use super::client::{ActArguments, ActorArgument, Client, HostArgument};
 use super::output::{counted, print};
 use super::table::{fitted, terminal_width};
 
@@ -20,7 +20,7 @@ Examples:
   kontor dead-letters --service delivery
   kontor dead-letters --json | jq '.items[] | select(.problem.code == \"not-found\")'
   kontor dead-letters redrive 7
-  kontor dead-letters discard 8";
+  kontor dead-letters discard 8 --reason 'sent twice, ticket 4711'";
 
 const REDRIVE_EXAMPLES: &str = "\
 Examples:
@@ -33,11 +33,11 @@ that fail again stay.";
 
 const DISCARD_EXAMPLES: &str = "\
 Examples:
-  kontor dead-letters discard 8
-  kontor dead-letters discard --service delivery
+  kontor dead-letters discard 8 --reason 'sent twice, ticket 4711'
+  kontor dead-letters discard --service delivery --reason 'the carrier starts anew'
 
-Their content is gone; `kontor dead-letters --json` prints it before. The host's own log keeps their ids and
-the operator's name.";
+Their content is gone; `kontor dead-letters --json` prints it before. The log keeps their subjects and ids,
+the operator's name and the reason: `kontor audit` lists them.";
 
 /// List the messages of NATS that could not become commands
 #[derive(Debug, clap::Args)]
@@ -60,6 +60,8 @@ enum Act {
         #[command(flatten)]
         selection: Selection,
         #[command(flatten)]
+        why: ActArguments,
+        #[command(flatten)]
         host: HostArgument,
     },
     /// Remove dead letters without processing them
@@ -67,6 +69,9 @@ enum Act {
     Discard {
         #[command(flatten)]
         selection: Selection,
+        /// The reason. It stays in the log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
         #[command(flatten)]
         actor: ActorArgument,
         #[command(flatten)]
@@ -88,13 +93,6 @@ struct Selection {
     all: bool,
 }
 
-impl Selection {
-    /// Returns the body of the request.
-    fn body(self) -> Value {
-        json!(DeadLetterSelection { id: self.id, service: self.service })
-    }
-}
-
 impl DeadLetters {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         match self.act {
@@ -106,17 +104,20 @@ impl DeadLetters {
                     page_text(&page, &self.host.flag(), terminal_width())
                 })
             }
-            Some(Act::Redrive { selection, host }) => {
+            Some(Act::Redrive { selection, why: ActArguments { reason, actor }, host }) => {
                 let client = Client::new(&host)?;
-                let body = client.post("/admin/dead-letters/redrive", &[], &selection.body())?;
+                let Selection { id, service, .. } = selection;
+                let request = json!(RedriveDeadLetters { id, service, reason });
+                let body = client.post("/admin/dead-letters/redrive", &[actor.header()], &request)?;
                 print(&body, "redrive of dead letters", json, out, |redriven: Redriven| {
                     redriven_text(&redriven, terminal_width())
                 })
             }
-            Some(Act::Discard { selection, actor, host }) => {
+            Some(Act::Discard { selection, reason, actor, host }) => {
                 let client = Client::new(&host)?;
-                let headers = [actor.header()];
-                let body = client.post("/admin/dead-letters/discard", &headers, &selection.body())?;
+                let Selection { id, service, .. } = selection;
+                let request = json!(DiscardDeadLetters { id, service, reason });
+                let body = client.post("/admin/dead-letters/discard", &[actor.header()], &request)?;
                 print(
                     &body,
                     "number of discarded dead letters",
@@ -142,7 +143,7 @@ fn page_text(page: &Page<DeadLetter, u64>, flag: &str, width: Option<usize>) -> 
     }
     text + &format!(
         "\nOnce the cause is removed: kontor dead-letters redrive ID{flag}\n\
-         To remove one instead:     kontor dead-letters discard ID{flag}\n"
+         To remove one instead:     kontor dead-letters discard ID --reason TEXT{flag}\n"
     )
 }
 
@@ -194,7 +195,7 @@ mod tests {
             The first 1 are shown.
 
             Once the cause is removed: kontor dead-letters redrive ID --host HOST
-            To remove one instead:     kontor dead-letters discard ID --host HOST
+            To remove one instead:     kontor dead-letters discard ID --reason TEXT --host HOST
         "#]]
         .assert_eq(&ran.printed);
     }
@@ -207,18 +208,20 @@ mod tests {
 
     #[test]
     fn discarded_dead_letters_are_counted() {
-        let line = ["dead-letters", "discard", "7", "--actor", "ada"];
+        let line = ["dead-letters", "discard", "7", "--actor", "ada", "--reason", "twice"];
         let ran = kontor(&line, vec![ok(r#"{"discarded":1}"#)]);
-        assert_eq!(ran.requests, [r#"POST /admin/dead-letters/discard HTTP/1.1 {"id":7}"#]);
+        assert_eq!(ran.requests, [r#"POST /admin/dead-letters/discard HTTP/1.1 {"id":7,"reason":"twice"}"#]);
         assert_eq!(ran.printed, "1 dead letter discarded\n");
     }
 
     #[test]
     fn an_act_must_select_dead_letters() {
         for act in ["redrive", "discard"] {
-            assert!(!accepts(&["dead-letters", act]), "{act}");
-            assert!(!accepts(&["dead-letters", act, "7", "--all"]), "{act}");
+            assert!(!accepts(&["dead-letters", act, "--reason", "why"]), "{act}");
+            assert!(!accepts(&["dead-letters", act, "7", "--all", "--reason", "why"]), "{act}");
         }
+        assert!(accepts(&["dead-letters", "redrive", "7"]));
+        assert!(!accepts(&["dead-letters", "discard", "7"]), "what is gone for good has a reason");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The commands of the program `kontor`, one file each.
 
+mod audit;
 mod backup;
 mod bearer;
 mod client;
@@ -65,6 +66,7 @@ Examples:
   kontor dead-letters
   kontor nodes
   kontor token list
+  kontor audit
   kontor export shop.jsonl
   kontor login prod --host https://shop.example --token-file -
 
@@ -102,6 +104,7 @@ enum Command {
     Login(login::Login),
     Logout(logout::Logout),
     Token(token::Token),
+    Audit(audit::Audit),
     Export(export::Export),
     Import(import::Import),
     Verify(verify::Verify),
@@ -129,6 +132,7 @@ impl Cli {
             Command::Login(login) => login.run(self.json, out),
             Command::Logout(logout) => logout.run(self.json, out),
             Command::Token(token) => token.run(self.json, out),
+            Command::Audit(audit) => audit.run(self.json, out),
             Command::Export(export) => export.run(self.json, out),
             Command::Import(import) => import.run(self.json, out),
             Command::Verify(verify) => verify.run(self.json, out),

@@ -7,7 +7,7 @@ use kontor::api::{List, ProjectionDetails, RedriveRequest};
 use kontor::projection::{Build, Overview, ParkedStream, Redrive};
 use serde_json::json;
 
-use super::client::{Client, HostArgument};
+use super::client::{ActArguments, Client, HostArgument};
 use super::output::{counted, print};
 use super::style::{Color, Style, span};
 use super::table::{fitted, table, terminal_width};
@@ -30,7 +30,7 @@ Examples:
 const REDRIVE_EXAMPLES: &str = "\
 Examples:
   kontor projections redrive report
-  kontor projections redrive report --stream order/A-1
+  kontor projections redrive report --stream order/A-1 --reason 'the new version can apply it'
 
 The events of a parked stream are applied again in order, from the one that failed, by the component that is
 deployed now. Each takes effect once. A stream that fails again stays parked. Until the end the other
@@ -57,6 +57,8 @@ enum Act {
         /// Only this stream, such as order/A-1
         #[arg(long, value_name = "STREAM")]
         stream: Option<String>,
+        #[command(flatten)]
+        why: ActArguments,
         #[command(flatten)]
         one: One,
     },
@@ -87,10 +89,14 @@ impl Projections {
                     projection_text(&details, Style::of_output(), &host.flag(), terminal_width())
                 })
             }
-            Some(Act::Redrive { stream, one: One { service, host } }) => {
-                let request = json!(RedriveRequest { stream });
+            Some(Act::Redrive {
+                stream,
+                why: ActArguments { reason, actor },
+                one: One { service, host },
+            }) => {
+                let request = json!(RedriveRequest { stream, reason });
                 let path = format!("/admin/projections/{service}/redrive");
-                let body = Client::new(&host)?.post(&path, &[], &request)?;
+                let body = Client::new(&host)?.post(&path, &[actor.header()], &request)?;
                 print(&body, "redrive of a read model", json, out, |redrive: Redrive| {
                     redrive_text(redrive, &service, &host.flag())
                 })

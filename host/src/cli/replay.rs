@@ -7,14 +7,14 @@ use kontor::clock::Time;
 use kontor::projection::Overview;
 use serde_json::json;
 
-use super::client::Client;
+use super::client::{ActArguments, Client};
 use super::output::print;
 use super::projections::One;
 
 const EXAMPLES: &str = "\
 Examples:
   kontor replay report
-  kontor replay report --from 2026-11-01T00:00:00Z
+  kontor replay report --from 2026-11-01T00:00:00Z --reason 'a new year'
   kontor projections show report
 
 The read model is built in an empty database, beside the live one, which answers the queries until the new
@@ -31,6 +31,8 @@ pub(super) struct Replay {
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<Time>,
     #[command(flatten)]
+    why: ActArguments,
+    #[command(flatten)]
     one: One,
 }
 
@@ -38,8 +40,9 @@ impl Replay {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let One { service, host } = self.one;
         let path = format!("/admin/projections/{service}/replay");
-        let request = json!(ReplayRequest { from: self.from });
-        let body = Client::new(&host)?.post(&path, &[], &request)?;
+        let ActArguments { reason, actor } = self.why;
+        let request = json!(ReplayRequest { from: self.from, reason });
+        let body = Client::new(&host)?.post(&path, &[actor.header()], &request)?;
         print(&body, "read model", json, out, |_: Overview| {
             let since = self.from.map(|from| format!(" from the events since {}", String::from(from)));
             format!(
@@ -53,6 +56,6 @@ impl Replay {
 }
 
 /// Parses a time of RFC 3339.
-fn time(text: &str) -> Result<Time, String> {
+pub(super) fn time(text: &str) -> Result<Time, String> {
     Time::try_from(text.to_owned()).map_err(|error| format!("{error}; write it like 2026-11-01T00:00:00Z"))
 }

@@ -39,7 +39,7 @@ Examples:
 const RETRY_EXAMPLES: &str = "\
 Examples:
   kontor saga retry 01997a2b-3c4d
-  kontor saga retry 01997a2b-3c4d --actor ada";
+  kontor saga retry 01997a2b-3c4d --actor ada --reason 'the carrier answers again'";
 
 const SKIP_EXAMPLES: &str = "\
 Examples:
@@ -66,6 +66,9 @@ enum Act {
     /// Retry the failed steps or undos of a parked saga
     #[command(after_help = RETRY_EXAMPLES)]
     Retry {
+        /// The reason. It stays in the saga's journal
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
         #[command(flatten)]
         operator: Operator,
     },
@@ -123,7 +126,9 @@ impl Saga {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         match self.act {
             Act::Show(one) => one.show(json, out),
-            Act::Retry { operator } => operator.act("retry", &json!(RetryRequest {}), json, out),
+            Act::Retry { reason, operator } => {
+                operator.act("retry", &json!(RetryRequest { reason }), json, out)
+            }
             Act::Skip { step, reason, operator } => {
                 operator.act("skip", &json!(SkipRequest { step, reason }), json, out)
             }

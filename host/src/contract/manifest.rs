@@ -299,7 +299,8 @@ impl Manifest {
             return Err(format!("{:?} is a name of the host's own; a service cannot have it", self.service));
         }
         check_names("an aggregate", self.aggregates.iter().map(|aggregate| aggregate.name.as_str()))?;
-        let of_host = |name: &str| [model::SAGA, model::DEPLOYMENT, model::TOKEN].contains(&name);
+        let kinds = [model::SAGA, model::DEPLOYMENT, model::AUDIT, model::TOKEN];
+        let of_host = |name: &str| kinds.contains(&name);
         if let Some(aggregate) = self.aggregates.iter().find(|aggregate| of_host(aggregate.name.as_str())) {
             return Err(format!("{:?} is the name of the host's own streams", aggregate.name));
         }

@@ -2,6 +2,7 @@
 //! of [`crate::model`].
 
 mod command;
+pub mod denied;
 mod headers;
 pub mod http;
 mod metrics;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use self::http::{CallerLimits, HttpLimits, HttpOptions};
 use crate::aggregate::Dispatch;
+use crate::audit::Audit;
 use crate::cluster::{Cluster, Status};
 use crate::deploy::Deployer;
 use crate::deployed::Registry;
@@ -43,6 +45,8 @@ pub struct HostContext {
     pub sagas: Arc<Sagas>,
     /// The deployments.
     pub deployer: Arc<Deployer>,
+    /// The record of what operators do.
+    pub audit: Audit,
     /// None: the host is not connected to NATS.
     pub messaging: Option<Messaging>,
     /// The members of the cluster.

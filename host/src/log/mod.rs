@@ -302,6 +302,11 @@ pub trait EventLog: Send + Sync {
     /// Returns the events of a command in a stream. Empty if the command is not recorded there.
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError>;
 
+    /// Returns up to `limit` events with a position above `after` that record acts of operators and
+    /// deployers, oldest first. Reads no others, however many there are. A page ends early after
+    /// [`MAX_PAGE_BYTES`].
+    async fn acts(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError>;
+
     /// Returns whether the log has the event of a mark, with the same hash: whether it is the log that the
     /// mark was taken from, up to that event. Every log contains [`LogMark::START`].
     async fn contains(&self, mark: LogMark) -> Result<bool, ReadError> {

@@ -186,7 +186,10 @@ pub(crate) enum Entry {
     Moved {
         digest: Digest,
     },
-    Resumed {},
+    Resumed {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     Skipped {
         name: String,
         reason: String,

@@ -253,7 +253,7 @@ impl Saga {
     fn operate(&mut self, entry: &Entry) -> Option<()> {
         match entry {
             Entry::Resolved { .. } => self.state = SagaState::Resolved,
-            Entry::Resumed {} => self.resume(),
+            Entry::Resumed { .. } => self.resume(),
             Entry::Skipped { name, .. } if self.failed.contains(name) => {
                 match self.reason {
                     Some(_) => self.leave_out(name),

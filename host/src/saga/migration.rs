@@ -85,7 +85,7 @@ impl Sagas {
             if !self.inner.roster().claim(handle) {
                 continue;
             }
-            let acted = self.inner.move_to(handle, to, *version, own_caller(&handle.id)).await;
+            let acted = self.inner.move_to(handle, to, *version, (own_caller(&handle.id), None)).await;
             // One that sleeps or stays parked looks at its journal, and has nothing to do.
             self.inner.release(handle.clone(), matches!(acted, Ok(true))).await;
             moved += usize::from(acted?);
@@ -104,18 +104,19 @@ impl Sagas {
 
 impl Inner {
     /// Writes that a claimed saga of this host moves to another component, if its journal is still at the
-    /// version that was replayed. If it is parked by a fault, it continues. Returns false if it stays.
+    /// version that was replayed. If it is parked by a fault, it continues. Returns false if it stays. `by`:
+    /// the actor, and an operator's reason.
     async fn move_to(
         &self,
         handle: &SagaHandle,
         to: Digest,
         replayed: Version,
-        caller: Caller,
+        (caller, reason): (Caller, Option<String>),
     ) -> Result<bool, RunError> {
         let moved = runner::act(self, handle, caller, |saga, at| {
             let here = |saga: &&Saga| self.deps.cluster.owns(handle.id.as_str(), saga.runner.as_ref());
             let saga = saga.filter(here).filter(|_| at == replayed).ok_or(())?;
-            let resumed = saga.is_mendable().then_some(Entry::Resumed {});
+            let resumed = saga.is_mendable().then_some(Entry::Resumed { reason: reason.clone() });
             Ok::<_, ()>([Entry::Moved { digest: to }].into_iter().chain(resumed).collect())
         });
         Ok(moved.await?.is_ok())
@@ -124,8 +125,8 @@ impl Inner {
     /// Moves a saga that is parked by a fault of its code to the deployed component of its service, if that
     /// is another one and replays its journal. Returns true if the saga continues. It must be active or
     /// claimed.
-    pub(super) async fn mend(&self, handle: &SagaHandle, caller: Caller) -> bool {
-        match self.try_to_mend(handle, caller).await {
+    pub(super) async fn mend(&self, handle: &SagaHandle, by: (Caller, Option<String>)) -> bool {
+        match self.try_to_mend(handle, by).await {
             Ok(mended) => mended,
             Err(error) => {
                 tracing::warn!(
@@ -137,7 +138,7 @@ impl Inner {
         }
     }
 
-    async fn try_to_mend(&self, handle: &SagaHandle, caller: Caller) -> Result<bool, RunError> {
+    async fn try_to_mend(&self, handle: &SagaHandle, by: (Caller, Option<String>)) -> Result<bool, RunError> {
         let stream = StreamId::new(SAGA, handle.id.as_str()).map_err(RecordError::from)?;
         let (_, saga) = record::read(&*self.deps.log, &stream).await?;
         let Some(saga) = saga.filter(Saga::is_mendable) else { return Ok(false) };
@@ -147,7 +148,7 @@ impl Inner {
             return Ok(false);
         };
         match dry_run::rehearse(self, handle, component).await? {
-            Some((version, Ok(()))) => self.move_to(handle, component.digest(), version, caller).await,
+            Some((version, Ok(()))) => self.move_to(handle, component.digest(), version, by).await,
             _ => Ok(false),
         }
     }
@@ -169,7 +170,7 @@ impl Inner {
             for Listed { handle, .. } in page {
                 let handle = Arc::new(handle);
                 if self.roster().claim(&handle) {
-                    let mended = self.mend(&handle, own_caller(&handle.id)).await;
+                    let mended = self.mend(&handle, (own_caller(&handle.id), None)).await;
                     self.release(handle, mended).await;
                 }
                 if self.is_stopping() {

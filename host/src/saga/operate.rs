@@ -65,7 +65,10 @@ pub struct StateCount {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Act {
     /// Retries the steps or undos that failed.
-    Retry {},
+    Retry {
+        /// The operator's reason.
+        reason: Option<String>,
+    },
     /// Leaves out a step or an undo that failed, and continues.
     Skip {
         /// The step's name. It may be `None` if only one failed.
@@ -190,7 +193,10 @@ impl Inner {
         caller: Caller,
     ) -> Result<(), SagaError> {
         // A retry of a saga whose code was at fault is one on the deployed component, if that replays it.
-        let mended = act == (Act::Retry {}) && self.mend(&handle, caller.clone()).await;
+        let mended = match &act {
+            Act::Retry { reason } => self.mend(&handle, (caller.clone(), reason.clone())).await,
+            Act::Skip { .. } | Act::Resolve { .. } => false,
+        };
         let acted = match mended {
             true => Ok(()),
             false => {
@@ -213,7 +219,7 @@ impl Act {
         let state = saga.map_or(SagaState::Running, |saga| saga.state);
         let saga = saga.filter(|_| state == SagaState::Parked).ok_or_else(|| not_parked(state))?;
         match self {
-            Self::Retry {} => Ok(Entry::Resumed {}),
+            Self::Retry { reason } => Ok(Entry::Resumed { reason: reason.clone() }),
             Self::Resolve { reason } => Ok(Entry::Resolved { reason: reason.clone() }),
             Self::Skip { step, reason } => {
                 let name = step_to_skip(saga, step.as_deref())?;

@@ -336,7 +336,7 @@ impl Timeline {
             }
             // The timeline has only the last component and host.
             Entry::Moved { .. } | Entry::Taken { .. } => {}
-            Entry::Resumed {} => self.act(ActName::Retry, time, actor, None, None),
+            Entry::Resumed { reason } => self.act(ActName::Retry, time, actor, None, reason),
             Entry::Skipped { name, reason } => {
                 self.skipped(&name, reason.clone(), time);
                 self.act(ActName::Skip, time, actor, Some(name), Some(reason));

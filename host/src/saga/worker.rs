@@ -76,7 +76,7 @@ impl Inner {
             return self.roster().rest(&handle.id);
         }
         // Its service may have got another component since it started.
-        if status.state == SagaState::Parked && self.mend(handle, own_caller(&handle.id)).await {
+        if status.state == SagaState::Parked && self.mend(handle, (own_caller(&handle.id), None)).await {
             return Rest::LookAgain;
         }
         self.roster().remove(&handle.id);

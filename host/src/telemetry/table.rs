@@ -15,6 +15,7 @@ pub(crate) const NATS_CONNECTED: &str = "kontor_nats_connected";
 pub(crate) const NODES: &str = "kontor_nodes";
 pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
 pub(crate) const DEAD_LETTERS: &str = "kontor_nats_dead_letters_total";
+pub(crate) const DENIED: &str = "kontor_denied_total";
 
 /// The type of a metric in Prometheus.
 #[derive(Clone, Copy)]
@@ -69,6 +70,13 @@ const EDGE: &[Metric] = &[
         "kontor_http_request_seconds",
         &["route", "method"],
         "Time from an HTTP request to its answer.",
+    ),
+    metric(
+        Counter,
+        DENIED,
+        &["reason"],
+        "Requests that were denied, over HTTP and NATS. `reason`: `not-signed-in`, `no-role` or \
+         `rate-limited`.",
     ),
     metric(
         Counter,

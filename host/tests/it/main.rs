@@ -6,6 +6,7 @@ mod common;
 
 mod accidents;
 mod admin_listener;
+mod audit;
 mod bad_input;
 mod browser;
 mod cli;

@@ -94,7 +94,10 @@ fn what_cannot_be_a_command_is_a_dead_letter_until_it_can() {
     host.post("/admin/dead-letters/redrive", &[], &json!({"id": letters[0]["id"]})).problem(404, "not-found");
 
     // A message that can never be a command is discarded.
-    let discard = |which: &str| ended(&mut kontor(&["dead-letters", "discard", "--host", host.url(), which]));
+    let discard = |which: &str| {
+        let line = ["dead-letters", "discard", "--reason", "no parcel", "--host", host.url(), which];
+        ended(&mut kontor(&line))
+    };
     assert_eq!(discard(&letters[2]["id"].to_string()).stdout, "1 dead letter discarded\n");
     assert_eq!(dead_letters(&host, 1), [letters[3].clone()]);
     assert!(discard(&letters[2]["id"].to_string()).stderr.contains("There is no dead letter with the id"));

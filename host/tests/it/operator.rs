@@ -264,7 +264,7 @@ fn an_invalid_act_is_rejected_and_changes_nothing() {
         (&*saga, "resolve", vec![], &long, 422, "invalid-payload"),
         (&*saga, "resolve", vec![], r#"{"reason":"a","step":"b"}"#, 422, "invalid-payload"),
         (&*saga, "resolve", vec![], "reason", 400, "invalid-json"),
-        (&*saga, "retry", vec![], r#"{"reason":"a"}"#, 422, "invalid-payload"),
+        (&*saga, "retry", vec![], r#"{"step":"a"}"#, 422, "invalid-payload"),
         (&*saga, "resolve", vec![("content-type", "text/plain")], reason, 415, "unsupported-media-type"),
         (&*saga, "resolve", vec![("sec-fetch-site", "cross-site")], reason, 403, "cross-site"),
         (&*saga, "resolve", vec![("kontor-actor", " ")], reason, 400, "invalid-header"),

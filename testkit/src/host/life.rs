@@ -101,6 +101,10 @@ impl EventLog for MortalLog {
         self.log.find(stream, command).await
     }
 
+    async fn acts(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
+        self.log.acts(after, limit).await
+    }
+
     fn head(&self) -> watch::Receiver<Position> {
         self.log.head()
     }

@@ -8,9 +8,10 @@ use kontor::model::{
     AppendChain, CommandId, CommitHash, Digest, Json, LogMark, Meta, NewEvent, Position, Recorded, StreamId,
     Version,
 };
+use serde_json::json;
 use tokio::time::timeout;
 
-use super::{append, append_as, everything, stream, whole_stream};
+use super::{append, append_as, everything, happened, stream, whole_stream};
 
 type Log = Arc<dyn EventLog>;
 
@@ -35,6 +36,7 @@ pub async fn conformance<L: EventLog + 'static>(open: impl AsyncFn(&str) -> L) {
     check(the_log_is_read_in_pages(open("pages").await)).await;
     check(the_streams_of_an_aggregate_are_listed(open("streams").await)).await;
     check(a_page_has_a_limit(open("page-limit").await)).await;
+    check(the_acts_of_operators_are_read_alone(open("acts").await)).await;
     check(a_subscription_brings_old_events_then_new_ones(open("subscription").await)).await;
     check(appends_may_run_ahead(open("run-ahead").await)).await;
     check(an_append_that_nobody_waits_for_is_done(open("not-awaited").await)).await;
@@ -234,6 +236,18 @@ async fn a_page_has_a_limit(log: Log) {
     assert_eq!(log.read(&thing, Version::START, usize::MAX).await.unwrap().len(), MAX_PAGE);
     assert_eq!(log.read_all(Position::START, usize::MAX).await.unwrap().len(), MAX_PAGE);
     assert_eq!(whole_stream(&*log, &thing).await.len(), MAX_PAGE + 1);
+}
+
+async fn the_acts_of_operators_are_read_alone(log: Log) {
+    let pairs = ["deployment/deployed", "thing/deployed", "saga/resumed", "token/token-made"];
+    for (kind, act) in pairs.iter().filter_map(|pair| pair.split_once('/')) {
+        let (stream, events) =
+            (StreamId::new(kind, "a").unwrap(), [("started", json!({})), (act, json!({}))]);
+        log.append(vec![happened(stream, Version::START, &events)]).await.unwrap();
+    }
+    let acts = log.acts(Position::START, 9).await.unwrap();
+    assert_eq!(acts.iter().map(|act| act.position.get()).collect::<Vec<_>>(), [2, 6, 8]);
+    assert_eq!(log.acts(Position::new(2), 1).await.unwrap(), acts[1..2]);
 }
 
 async fn a_subscription_brings_old_events_then_new_ones(log: Log) {

@@ -100,6 +100,11 @@ impl EventLog for FaultyLog {
         self.log.find(stream, command).await
     }
 
+    async fn acts(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
+        self.check_read()?;
+        self.log.acts(after, limit).await
+    }
+
     fn head(&self) -> watch::Receiver<Position> {
         self.log.head()
     }

@@ -165,7 +165,7 @@ impl Started<'_> {
             assert_eq!(state, SagaState::Parked);
             check_others_undone(&host.journal(&id), &trial.mishaps, undoes);
             plan.mend();
-            host.act(&id, Act::Retry {}).expect("a saga that is tried again");
+            host.act(&id, Act::Retry { reason: None }).expect("a saga that is tried again");
             state = host.settled(&id).state;
         }
         assert_eq!(state, trial.end);

@@ -136,7 +136,7 @@ impl Ledger {
         let (kind, id) = stream.split_once('/').unwrap();
         match kind {
             "saga" => self.saga(id, name, &event["payload"]),
-            "deployment" => {}
+            "deployment" | "audit" | "token" => {}
             "product" => {
                 let product = self.products.entry((kind.to_owned(), id.to_owned())).or_default();
                 product.apply(id, name, &event["payload"]);

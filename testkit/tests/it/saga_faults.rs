@@ -124,10 +124,10 @@ fn an_operator_who_retries_a_saga_parked_by_a_fault_gets_the_deployed_component(
     let host = site.start(&wild());
     let wolf = stumble(&host, "panic");
     parked(&host, &wolf);
-    host.act(&wolf, Act::Retry {}).unwrap();
+    host.act(&wolf, Act::Retry { reason: None }).unwrap();
     host.until(2, |event| wolf == event.stream.id() && event.name == "parked");
     host.deploy(&next(true));
-    host.act(&wolf, Act::Retry {}).unwrap();
+    host.act(&wolf, Act::Retry { reason: None }).unwrap();
     assert_eq!(end(&host, &wolf), "completed");
     assert_eq!(timeline(&host, &wolf)["digest"], json!(Digest::of(&patched())));
 }
@@ -213,14 +213,14 @@ fn a_saga_whose_journal_does_not_fit_into_the_log_parks() {
     assert_eq!(entries(&host, &wolf), ["started", "parked"]);
 
     // The command has been executed, and its answer is as large as before.
-    host.act(&wolf, Act::Retry {}).unwrap();
+    host.act(&wolf, Act::Retry { reason: None }).unwrap();
     host.until(2, |event| wolf == event.stream.id() && event.name == "parked");
     assert_eq!(waits(&host, &format!("{id}-den")), 1);
     host.stop();
 
     // A log with more room.
     let host = site.with_largest_append(usize::MAX).start(&wild());
-    host.act(&wolf, Act::Retry {}).unwrap();
+    host.act(&wolf, Act::Retry { reason: None }).unwrap();
     until(&host, &wolf, "waiting");
     assert_eq!(waits(&host, &format!("{id}-den")), 1);
 }

@@ -79,7 +79,7 @@ fn a_run_that_asks_for_something_else_than_before_parks_with_both_sides_shown() 
         host.stop();
 
         let host = site.start(&on_path("left"));
-        host.act(&wolf, Act::Retry {}).unwrap();
+        host.act(&wolf, Act::Retry { reason: None }).unwrap();
         assert_eq!(end(&host, &wolf), "completed");
         assert_eq!([waits(&host, "wolf-left"), waits(&host, "wolf-end")], [1, 1]);
     }
@@ -159,7 +159,7 @@ fn a_saga_whose_component_is_gone_parks_and_says_so() {
 
     // The component is back.
     let host = site.start(&wild());
-    host.act(&old, Act::Retry {}).unwrap();
+    host.act(&old, Act::Retry { reason: None }).unwrap();
     assert_eq!((end(&host, &old), waits(&host, "old-den")), ("completed", 2));
 }
 
@@ -173,14 +173,14 @@ fn what_failed_is_tried_again_until_it_is_done() {
         let (host, wolf) = parked_saga(&site, &wild(), saga);
         assert!(parked(&host, &wolf)["why"].as_str().unwrap().contains(why));
         // The cause persists.
-        host.act(&wolf, Act::Retry {}).unwrap();
+        host.act(&wolf, Act::Retry { reason: None }).unwrap();
         host.until(2, |event| wolf == event.stream.id() && event.name == "parked");
         host.stop();
 
         let host = site.start(&tame());
-        host.act(&wolf, Act::Retry {}).unwrap();
+        host.act(&wolf, Act::Retry { reason: None }).unwrap();
         assert_eq!(end(&host, &wolf), end_state);
-        check_refused(&host, &wolf, Act::Retry {}, &format!("The saga is {end_state}"));
+        check_refused(&host, &wolf, Act::Retry { reason: None }, &format!("The saga is {end_state}"));
     }
 }
 
@@ -205,7 +205,7 @@ fn an_operator_who_has_done_everything_by_hand_ends_it() {
     let site = Site::new();
     let (host, wolf) = parked_saga(&site, &wild(), "leap");
     assert_eq!(host.act(&wolf, resolve()).unwrap().state.as_str(), "resolved");
-    for act in [Act::Retry {}, skip(Some("land")), resolve()] {
+    for act in [Act::Retry { reason: None }, skip(Some("land")), resolve()] {
         check_refused(&host, &wolf, act, "The saga is resolved");
     }
     host.kill();
@@ -216,11 +216,11 @@ fn an_operator_who_has_done_everything_by_hand_ends_it() {
 #[test]
 fn only_a_parked_saga_takes_an_act() {
     let host = Site::new().start(&wild());
-    let unknown = host.act(&"nobody".into(), Act::Retry {}).unwrap_err();
+    let unknown = host.act(&"nobody".into(), Act::Retry { reason: None }).unwrap_err();
     assert_eq!(code(&unknown), "not-found");
     let bear = begin(&host, "bear", "hibernate", json!({"days": 1}));
     until(&host, &bear, "waiting");
-    for act in [Act::Retry {}, skip(None), resolve()] {
+    for act in [Act::Retry { reason: None }, skip(None), resolve()] {
         check_refused(&host, &bear, act, "only a parked one needs an operator");
     }
 }
@@ -248,7 +248,7 @@ fn sagas_that_are_due_wake_although_an_operator_acts_on_them_in_vain() {
     let bears: Vec<SagaId> = bears.collect();
     host.until(sleepers, |event| event.name == "waiting");
     let ada = Caller::named("ada");
-    let acts = bears.iter().map(|bear| host.sagas().act(bear, Act::Retry {}, &ada));
+    let acts = bears.iter().map(|bear| host.sagas().act(bear, Act::Retry { reason: None }, &ada));
     host.run(async {
         tokio::join!(futures::future::join_all(acts), async { site.clock().advance(DAY) });
     });

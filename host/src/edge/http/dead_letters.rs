@@ -2,7 +2,10 @@
 
 use super::header_docs::KONTOR_ACTOR;
 use super::route::{HostRoute, Json, Request};
-use crate::api::{DeadLetterListQuery, DeadLetterSelection, DiscardedDeadLetters, Page, page_size};
+use crate::api::{
+    DeadLetterListQuery, DiscardDeadLetters, DiscardedDeadLetters, Page, RedriveDeadLetters, page_size,
+};
+use crate::audit::{Intended, Letter};
 use crate::contract::{Problem, ProblemCode};
 use crate::error::Chain;
 use crate::log::MAX_PAGE;
@@ -14,9 +17,11 @@ pub(super) fn routes() -> Vec<HostRoute> {
         HostRoute::get("/admin/dead-letters", "dead-letters.list", list)
             .roles(&[AUDITOR])
             .summary("Lists the messages of NATS that could not become commands."),
-        HostRoute::post("/admin/dead-letters/redrive", "dead-letters.redrive", redrive).summary(
-            "Sends dead letters again as commands, up to 1000 at once, and removes the accepted ones.",
-        ),
+        HostRoute::post("/admin/dead-letters/redrive", "dead-letters.redrive", redrive)
+            .summary(
+                "Sends dead letters again as commands, up to 1000 at once, and removes the accepted ones.",
+            )
+            .headers(&[KONTOR_ACTOR]),
         HostRoute::post("/admin/dead-letters/discard", "dead-letters.discard", discard)
             .summary("Removes dead letters, up to 1000 at once.")
             .headers(&[KONTOR_ACTOR]),
@@ -30,29 +35,51 @@ async fn list(request: Request<DeadLetterListQuery>) -> Result<Json<Page<DeadLet
     Ok(Json(Page::new(items, limit, |letter| letter.id)))
 }
 
-async fn redrive(request: Request<(), Json<DeadLetterSelection>>) -> Result<Json<Redriven>, Problem> {
+async fn redrive(request: Request<(), Json<RedriveDeadLetters>>) -> Result<Json<Redriven>, Problem> {
     let messaging = messaging(&request)?;
-    let letters = selected(messaging, &request.body.0).await?;
+    let RedriveDeadLetters { id, service, reason } = request.body.0.clone();
+    let letters = selected(messaging, id, service.as_deref()).await?;
+    if !letters.is_empty() {
+        let intended = Intended::DeadLettersRedriveRequested { letters: facts(&letters), reason };
+        request.server().host.audit.record(intended, &request.actor()).await?;
+    }
     Ok(Json(messaging.redrive(letters).await?))
 }
 
 async fn discard(
-    request: Request<(), Json<DeadLetterSelection>>,
+    request: Request<(), Json<DiscardDeadLetters>>,
 ) -> Result<Json<DiscardedDeadLetters>, Problem> {
     let messaging = messaging(&request)?;
-    let letters = selected(messaging, &request.body.0).await?;
+    let DiscardDeadLetters { id, service, reason } = request.body.0.clone();
+    let letters = selected(messaging, id, service.as_deref()).await?;
+    if !letters.is_empty() {
+        let intended = Intended::DeadLettersDiscardRequested { letters: facts(&letters), reason };
+        request.server().host.audit.record(intended, &request.actor()).await?;
+    }
     let discarded = messaging.discard(letters, request.actor().actor().as_str()).await?;
     Ok(Json(DiscardedDeadLetters { discarded: discarded as u64 }))
+}
+
+/// Returns what the log keeps of dead letters.
+fn facts(letters: &[DeadLetter]) -> Vec<Letter> {
+    let fact = |DeadLetter { id, about, .. }: &DeadLetter| Letter {
+        id: *id,
+        service: about.service.clone(),
+        subject: about.subject.clone(),
+        message_id: about.message_id.clone(),
+    };
+    letters.iter().map(fact).collect()
 }
 
 /// Returns the selected dead letters, a page of them at most.
 async fn selected(
     messaging: &Messaging,
-    DeadLetterSelection { id, service }: &DeadLetterSelection,
+    id: Option<u64>,
+    service: Option<&str>,
 ) -> Result<Vec<DeadLetter>, Problem> {
     let (after, limit) = id.map_or((0, MAX_PAGE), |id| (id.saturating_sub(1), 1));
-    let mut letters = messaging.dead_letters(service.as_deref(), after, limit).await?;
-    if let Some(id) = *id {
+    let mut letters = messaging.dead_letters(service, after, limit).await?;
+    if let Some(id) = id {
         letters.retain(|letter| letter.id == id);
         if letters.is_empty() {
             return Err(Problem::not_found(format!("There is no dead letter with the id {id}.")));

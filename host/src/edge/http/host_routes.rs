@@ -4,7 +4,8 @@ use std::sync::LazyLock;
 
 use super::route::HostRoute;
 use super::{
-    dead_letters, events, openapi, ops, plugins, problems, projections, sagas, sign_in, streams, tokens,
+    audit, dead_letters, events, openapi, ops, plugins, problems, projections, sagas, sign_in, streams,
+    tokens,
 };
 use crate::contract::ReservedRoute;
 
@@ -28,6 +29,7 @@ pub(super) const SECTIONS: [(&str, &[Rows]); 4] = [
             ops::cluster_routes,
             dead_letters::routes,
             tokens::routes,
+            audit::routes,
         ],
     ),
 ];

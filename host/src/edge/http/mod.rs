@@ -3,6 +3,7 @@
 //! A request is matched against the [`RouteTable`] and answered by one of the files beside this one. Each
 //! response has a request id, a line in the log and a count in the metrics. Every error is a `Problem`.
 
+mod audit;
 mod body;
 mod caller_limits;
 mod command;
@@ -58,10 +59,11 @@ pub use self::perimeter::{HostName, HttpOptions, NoHostName};
 use self::route::{Head, HostRoute, decode_placeholder};
 pub use self::server::serve;
 pub use self::tls::{TlsError, TlsFiles};
+use super::denied::{DeniedReason, denied};
 use super::metrics::RequestMetrics;
 use super::{HostContext, headers, stopped};
 use crate::clock::Stopwatch;
-use crate::contract::{Action, Found, Problem, ProblemCode, RouteError, RouteTable};
+use crate::contract::{Access, Action, Found, Problem, ProblemCode, RouteError, RouteTable};
 use crate::deployed::Deployed;
 use crate::error::Chain;
 use crate::identity::Evidence;
@@ -273,6 +275,28 @@ impl HttpServer {
         Ok(Caller { on_behalf_of, ..identified? })
     }
 
+    /// Returns the caller of a request if it may use the route now. A denied one is counted and logged.
+    async fn admit(&self, parts: &Parts, access: &Access) -> Result<Caller, Problem> {
+        let client = parts.extensions.get::<Peer>();
+        let note = |subject: Option<&Actor>, problem: Problem| {
+            if let Some(reason) = DeniedReason::of(problem.status()) {
+                let address = || client.and_then(|client| client.address).map(|address| address.to_string());
+                let who = subject.map(ToString::to_string).or_else(address).unwrap_or_default();
+                denied(reason, &who, &format!("{} {}", parts.method, parts.uri.path()));
+            }
+            problem
+        };
+        let caller = self.caller(parts).await.map_err(|problem| note(None, problem))?;
+        let admitted = access.check(&caller).map_err(Problem::from).and_then(|()| match client {
+            Some(client) if !parts.method.is_safe() => {
+                self.host.callers.take_command(caller.subject.as_ref(), client)
+            }
+            _ => Ok(()),
+        });
+        admitted.map_err(|problem| note(caller.subject.as_ref(), problem))?;
+        Ok(caller)
+    }
+
     /// Hands a request to the command, the query or the handler of its route.
     async fn route_request(
         self: &Arc<Self>,
@@ -290,20 +314,14 @@ impl HttpServer {
                 return Err(Problem::new(ProblemCode::UnknownRoute, detail));
             }
         };
-        let caller = self.caller(parts).await?;
-        let (headers, query) = (&parts.headers, parts.uri.query());
-        let call = Call { headers, query, placeholders, request_id, caller };
         let access = match &endpoint.action {
             Action::Command(route) => &route.access,
             Action::Query(route) => &route.access,
             Action::Host(route) => &route.access,
         };
-        access.check(&call.caller)?;
-        if let Some(client) = parts.extensions.get::<Peer>()
-            && !parts.method.is_safe()
-        {
-            self.host.callers.take_command(call.caller.subject.as_ref(), client)?;
-        }
+        let caller = self.admit(parts, access).await?;
+        let (headers, query) = (&parts.headers, parts.uri.query());
+        let call = Call { headers, query, placeholders, request_id, caller };
         match &endpoint.action {
             Action::Command(route) => command::answer(self, route, &call, body).await,
             Action::Query(route) => query::answer(self, route, &call).await,

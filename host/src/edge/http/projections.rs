@@ -2,10 +2,12 @@
 
 use axum::http::StatusCode;
 
+use super::header_docs::KONTOR_ACTOR;
 use super::route::{HostRoute, Json, Request};
 use crate::api::{List, PageQuery, ProjectionDetails, RedriveRequest, ReplayRequest, next_page, page_size};
+use crate::audit::Intended;
 use crate::contract::Problem;
-use crate::model::{AUDITOR, MONITOR, Position, StreamId};
+use crate::model::{AUDITOR, MONITOR, Position, ServiceName, StreamId};
 use crate::projection::{Overview, Redrive};
 
 pub(super) fn routes() -> Vec<HostRoute> {
@@ -17,10 +19,12 @@ pub(super) fn routes() -> Vec<HostRoute> {
             .roles(&[MONITOR, AUDITOR])
             .summary("Returns one read model with its parked streams."),
         HostRoute::post("/admin/projections/{service}/redrive", "projections.redrive", redrive)
-            .summary("Applies the events of parked streams again, from the one that failed."),
+            .summary("Applies the events of parked streams again, from the one that failed.")
+            .headers(&[KONTOR_ACTOR]),
         HostRoute::post("/admin/projections/{service}/replay", "projections.replay", replay)
             .summary("Rebuilds a read model beside the live one, and swaps it in when it has caught up.")
-            .statuses(&[StatusCode::ACCEPTED]),
+            .statuses(&[StatusCode::ACCEPTED])
+            .headers(&[KONTOR_ACTOR]),
     ]
 }
 
@@ -39,12 +43,26 @@ async fn show(request: Request<PageQuery<Position>>) -> Result<Json<ProjectionDe
 }
 
 async fn redrive(request: Request<(), Json<RedriveRequest>>) -> Result<Json<Redrive>, Problem> {
-    let stream = request.body.0.stream.as_deref().map(StreamId::parse).transpose()?;
-    let projections = &request.server().host.projections;
-    Ok(Json(projections.redrive(&request.path("service")?, stream).await?))
+    let RedriveRequest { stream, reason } = request.body.0.clone();
+    let stream = stream.as_deref().map(StreamId::parse).transpose()?;
+    let service = read_model(&request).await?;
+    let intended = Intended::RedriveRequested { service: service.clone(), stream: stream.clone(), reason };
+    let host = &request.server().host;
+    host.audit.record(intended, &request.actor()).await?;
+    Ok(Json(host.projections.redrive(service.as_str(), stream).await?))
 }
 
 async fn replay(request: Request<(), Json<ReplayRequest>>) -> Result<Json<Overview>, Problem> {
-    let projections = &request.server().host.projections;
-    Ok(Json(projections.replay(&request.path("service")?, request.body.0.from).await?))
+    let ReplayRequest { from, reason } = request.body.0.clone();
+    let service = read_model(&request).await?;
+    let intended = Intended::ReplayRequested { service: service.clone(), from, reason };
+    let host = &request.server().host;
+    host.audit.record(intended, &request.actor()).await?;
+    Ok(Json(host.projections.replay(service.as_str(), from).await?))
+}
+
+/// Returns the service whose read model is to be acted on. Fails if it has none: nothing is recorded then.
+async fn read_model<B>(request: &Request<(), B>) -> Result<ServiceName, Problem> {
+    let overview = request.server().host.projections.overview(&request.path("service")?).await?;
+    Ok(overview.service)
 }

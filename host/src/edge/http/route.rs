@@ -381,7 +381,7 @@ fn json_schema<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{DeadLetterSelection, ReplayRequest, SkipRequest};
+    use crate::api::{RedriveDeadLetters, ReplayRequest, SkipRequest};
 
     fn read<T: DeserializeOwned + JsonSchema + Send>(text: &str) -> Result<T, String> {
         let schema = Schema::compile(&Json::<T>::schema().unwrap()).unwrap();
@@ -400,7 +400,7 @@ mod tests {
             assert_eq!(read::<ReplayRequest>(wrong).unwrap_err(), "invalid-payload", "{wrong}");
         }
         for wrong in [r#"{"id": 0}"#, r#"{"id": 1e30}"#, r#"{"service": "A B"}"#] {
-            assert_eq!(read::<DeadLetterSelection>(wrong).unwrap_err(), "invalid-payload", "{wrong}");
+            assert_eq!(read::<RedriveDeadLetters>(wrong).unwrap_err(), "invalid-payload", "{wrong}");
         }
     }
 }

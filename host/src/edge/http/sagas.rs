@@ -98,7 +98,8 @@ async fn timeline(request: Request) -> Result<Json<Timeline>, Problem> {
 }
 
 async fn retry(request: Request<(), Json<RetryRequest>>) -> Result<Json<SagaStatus>, Problem> {
-    act(&request, Act::Retry {}).await
+    let reason = request.body.0.reason.clone();
+    act(&request, Act::Retry { reason }).await
 }
 
 async fn skip(request: Request<(), Json<SkipRequest>>) -> Result<Json<SagaStatus>, Problem> {

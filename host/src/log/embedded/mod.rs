@@ -186,6 +186,11 @@ impl EventLog for EmbeddedLog {
         Ok(self.readers.run(move |connection| read::command(connection, &stream, &command)).await?)
     }
 
+    async fn acts(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
+        let limit = limit.min(MAX_PAGE);
+        Ok(self.readers.run(move |connection| read::acts(connection, after, limit)).await?)
+    }
+
     fn head(&self) -> watch::Receiver<Position> {
         self.position.clone()
     }

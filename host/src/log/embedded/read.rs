@@ -1,14 +1,16 @@
 //! Reads events from rows. A damaged file gives an error, never a panic or a wrong event.
 
+use std::collections::BTreeSet;
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, Params, Row};
 
 use super::meta;
+use super::schema::{ACTS, names_of_acts};
 use crate::log::MAX_PAGE_BYTES;
 use crate::log::readers::Unreadable;
-use crate::model::{CommandId, CommitHash, Json, Meta, Position, Recorded, StreamId, Version};
+use crate::model::{AUDITED, CommandId, CommitHash, Json, Meta, Position, Recorded, StreamId, Version};
 
 /// SQLite's largest integer. Larger bounds of callers are lowered to it.
 const LAST: u64 = i64::MAX as u64;
@@ -34,6 +36,20 @@ const ALL: &str = select!(
     "events CROSS JOIN streams ON streams.id = events.stream
     WHERE events.position > ?1 ORDER BY events.position LIMIT ?2"
 );
+
+/// Only the events in the index of acts, and of them those in streams of the host.
+static ACTS_AFTER: LazyLock<String> = LazyLock::new(|| {
+    let kinds: BTreeSet<_> = AUDITED.iter().map(|(kind, ..)| format!("'{kind}'")).collect();
+    let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+    let select = select!("events INDEXED BY");
+    format!(
+        "{select} {ACTS} CROSS JOIN streams ON streams.id = events.stream
+        WHERE ({}) AND events.position > ?1
+            AND substr(streams.name, 1, instr(streams.name, '/') - 1) IN ({kinds})
+        ORDER BY events.position LIMIT ?2",
+        names_of_acts().replace("name =", "events.name =")
+    )
+});
 
 /// From the first event of the command to the end of the stream. The caller stops where the next command
 /// begins.
@@ -95,6 +111,15 @@ pub(super) fn all(
     limit: usize,
 ) -> Result<Vec<Recorded>, Unreadable> {
     select(connection, ALL, (after.get().min(LAST), limit), within_page())
+}
+
+/// Returns up to `limit` events that record acts of operators, oldest first.
+pub(super) fn acts(
+    connection: &Connection,
+    after: Position,
+    limit: usize,
+) -> Result<Vec<Recorded>, Unreadable> {
+    select(connection, &ACTS_AFTER, (after.get().min(LAST), limit), within_page())
 }
 
 /// Returns the events of a command in a stream.

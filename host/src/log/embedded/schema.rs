@@ -4,9 +4,10 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use super::upgrade::{self, UpgradeError};
+use crate::model::{AUDITED, Position};
 
 /// The log's database, in the log's directory.
 const FILE: &str = "events.db";
@@ -46,6 +47,9 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE UNIQUE INDEX events_command ON events (stream, command_id) WHERE command_id IS NOT NULL;
 ";
+
+/// The name of the index of the events that may record acts of operators.
+pub(super) const ACTS: &str = "events_acts";
 
 /// The writer's page cache in KiB, which holds the inner pages of the indexes of some ten million events.
 const WRITER_CACHE_KIB: i32 = 64 * 1_024;
@@ -216,6 +220,7 @@ pub(super) fn open(dir: &Path, durability: Durability) -> Result<(PathBuf, Conne
                 .map_err(|source| OpenError::Upgrade { file: file.clone(), source })?;
         }
     }
+    index_acts(&connection).map_err(&failed)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(&failed)?;
     connection.pragma_update(None, "wal_autocheckpoint", BACKSTOP_PAGES).map_err(&failed)?;
     Ok((file, connection))
@@ -270,6 +275,32 @@ pub(super) fn identify(
         (APPLICATION_ID, found) if found > LAYOUT => Err(OpenError::Newer { file: file.to_owned(), found }),
         _ => Err(OpenError::NotALog { file: file.to_owned() }),
     }
+}
+
+/// Returns the condition on an event's name that the index of acts has. An aggregate of a service may have
+/// events with these names too, and they are in the index. A chain of comparisons, because SQLite builds a
+/// table for a long list each time it writes an event.
+pub(super) fn names_of_acts() -> String {
+    let names = AUDITED.map(|(_, name, _)| format!("name = '{name}'"));
+    names.join(" OR ")
+}
+
+/// Creates the index of acts if the file has none, or one of other events. It is no part of the layout: a
+/// version of Kontor that does not know it keeps it up to date all the same.
+fn index_acts(connection: &Connection) -> rusqlite::Result<()> {
+    let wanted = format!("CREATE INDEX {ACTS} ON events (position) WHERE {}", names_of_acts());
+    let found = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1";
+    let found: Option<String> = connection.query_row(found, [ACTS], |row| row.get(0)).optional()?;
+    if found.as_ref() != Some(&wanted) {
+        let events = super::last_position(connection)?;
+        if events > Position::START {
+            tracing::info!(events = events.get(), "adding the index of acts to the event log, once");
+        }
+        let transaction = connection.unchecked_transaction()?;
+        transaction.execute_batch(&format!("DROP INDEX IF EXISTS {ACTS}; {wanted}"))?;
+        transaction.commit()?;
+    }
+    Ok(())
 }
 
 /// Creates the whole layout in one transaction.

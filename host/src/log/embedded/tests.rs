@@ -46,6 +46,27 @@ fn a_directory_holds_one_open_log() {
     EmbeddedLog::open(dir.path()).expect("the directory is free again");
 }
 
+#[tokio::test]
+async fn a_log_of_an_older_version_gets_the_index_of_acts() {
+    let act = || {
+        let deployed = NewEvent { name: "deployed".into(), payload: Json::empty_object() };
+        Append { stream: StreamId::new("deployment", "a").unwrap(), events: vec![deployed], ..append(0) }
+    };
+    for before in [
+        "DROP INDEX events_acts",
+        "DROP INDEX events_acts; CREATE INDEX events_acts ON events (position) WHERE name = 'done'",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(dir.path()).unwrap();
+        log.append(vec![append(0), act()]).await.unwrap();
+        drop(log);
+        database(dir.path()).execute_batch(before).unwrap();
+        let log = EmbeddedLog::open(dir.path()).unwrap();
+        let acts = log.acts(Position::START, 9).await.unwrap();
+        assert_eq!(acts.iter().map(|act| act.position.get()).collect::<Vec<_>>(), [3], "{before}");
+    }
+}
+
 #[test]
 fn files_that_are_not_ours_are_refused_and_left_alone() {
     let text = |dir: &Path| std::fs::write(dir.join("events.db"), "not a database ".repeat(100)).unwrap();

@@ -217,6 +217,10 @@ impl EventLog for JetStreamLog {
         self.copy.log().find(stream, command).await
     }
 
+    async fn acts(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
+        self.copy.log().acts(after, limit).await
+    }
+
     fn head(&self) -> watch::Receiver<Position> {
         self.copy.log().head()
     }

@@ -105,7 +105,7 @@ fn every_entry() -> Vec<Entry> {
         parked(),
         Entry::Taken { node: "other".into() },
         Entry::Moved { digest: Digest::of(b"new") },
-        Entry::Resumed {},
+        Entry::Resumed { reason: None },
         skipped("a"),
         resolved(),
         Entry::Completed {},
@@ -216,13 +216,13 @@ fn a_name_is_used_once() {
 
 #[test]
 fn a_parked_saga_goes_on_where_it_was() {
-    let forward = [started(), pivoted("p"), failed("a"), parked(), Entry::Resumed {}];
+    let forward = [started(), pivoted("p"), failed("a"), parked(), Entry::Resumed { reason: None }];
     assert_eq!(fold(&forward).unwrap().state, SagaState::Running);
     let back = [started(), done("a"), unwinding(), undo_failed("a"), undone(STEP_ZERO), parked()];
-    let resumed = [&back[..], &[Entry::Resumed {}]].concat();
+    let resumed = [&back[..], &[Entry::Resumed { reason: None }]].concat();
     assert_eq!(fold(&resumed).unwrap().state, SagaState::Unwinding);
     assert_eq!(to_undo(&resumed), ["a"]);
-    let asleep = [started(), waiting("a"), parked(), Entry::Resumed {}];
+    let asleep = [started(), waiting("a"), parked(), Entry::Resumed { reason: None }];
     assert_eq!(fold(&asleep).unwrap().state, SagaState::Waiting);
 }
 
@@ -232,8 +232,8 @@ fn a_saga_parked_by_a_fault_is_mendable_until_it_resumes() {
     let mendable = |entries: &[Entry]| fold(entries).unwrap().is_mendable();
     assert!(mendable(&[started(), by_fault.clone()]));
     assert!(!mendable(&[started(), parked()]));
-    assert!(!mendable(&[started(), by_fault.clone(), Entry::Resumed {}]));
-    assert!(!mendable(&[started(), by_fault, Entry::Resumed {}, parked()]));
+    assert!(!mendable(&[started(), by_fault.clone(), Entry::Resumed { reason: None }]));
+    assert!(!mendable(&[started(), by_fault, Entry::Resumed { reason: None }, parked()]));
 }
 
 /// A journal of an older host has events in its outcomes, and may say undone where nothing was to undo.
@@ -298,7 +298,7 @@ fn the_stored_form_of_an_entry_does_not_change() {
         (wait, "waiting", format!(r#"{{"name":"w","wait":{event},"until_ms":7}}"#)),
         (parked(), "parked", r#"{"why":"why"}"#.to_owned()),
         (Entry::parked_by_fault("why"), "parked", r#"{"why":"why","by_fault":true}"#.to_owned()),
-        (Entry::Resumed {}, "resumed", "{}".to_owned()),
+        (Entry::Resumed { reason: None }, "resumed", "{}".to_owned()),
     ] {
         let event = event_of(&entry).unwrap();
         assert_eq!((event.name.as_str(), event.payload.as_str()), (name, payload.as_str()));

@@ -21,11 +21,16 @@ pub(crate) fn sites(server: &NatsServer) -> [Site; 2] {
 
 /// Returns the site of a host that reaches the server at `url`.
 pub(crate) fn site(name: &str, server: &NatsServer, url: &str) -> Site {
-    Site::new(&format!(
+    Site::new(&configuration(name, server, url))
+}
+
+/// Returns the configuration of such a host.
+pub(crate) fn configuration(name: &str, server: &NatsServer, url: &str) -> String {
+    format!(
         "name = '{name}'\nlog = 'jetstream'\n{}[jetstream]\nmonitoring = ['{}']\nsilence_ms = {SILENCE_MS}\n",
         configured(url),
         server.monitoring_url()
-    ))
+    )
 }
 
 /// Waits until a host sees the cluster's members in these states. Returns its list of members.
