@@ -199,7 +199,7 @@ async fn a_session_ends_and_an_effect_takes_more_than_its_cookie() {
     for (csrf, expected) in [(csrf.as_deref(), Ok("ann")), (Some("x"), Err(())), (None, Err(()))] {
         let evidence = Evidence { cookies: cookies(), csrf, has_effect: true, ..Evidence::default() };
         let found = identity.caller(evidence).await.map(|caller| caller.actor()).map_err(|_| ());
-        assert_eq!(found, expected.map(Actor::from), "{csrf:?}");
+        assert_eq!(found, expected.map(Into::into), "{csrf:?}");
     }
     site.clock.advance_s(8 * 60 * 60);
     let after = identity.caller(Evidence { cookies: cookies(), ..Evidence::default() }).await;
