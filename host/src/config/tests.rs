@@ -151,3 +151,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_path_of_the_file_starts_at_the_file() {
+    let text = "data = 'd'\nplugins = '/p'\n[nats]\nca = 'n'\n\
+                [tls]\ncertificate = 'c'\nkey = 'k'\nclient_ca = 'a'\n[admin]\nsocket = 's'\n\
+                [[auth.issuers]]\nissuer = 'i'\naudience = ['shop']\nalgorithms = ['ES256']\njwks = 'j'\n\
+                [auth.oidc]\nissuer = 'i'\nclient_id = 'k'\nurl = 'https://h'\nsession_key = { file = 'z' }\n\
+                [secrets.payment]\nkey = { file = 'y' }";
+    let mut config = Config::parse(text).unwrap();
+    config.start_paths_at(Path::new("/etc/kontor"), &text.parse().unwrap());
+    let Config { data, plugins, nats, tls, admin, auth, secrets, .. } = config;
+    let (tls, auth) = (tls.unwrap(), auth.unwrap());
+    let shown = format!(
+        "{data:?} {plugins:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        nats.ca,
+        tls.certificate,
+        tls.key,
+        tls.client_ca,
+        admin.socket,
+        auth.issuers[0].jwks,
+        auth.oidc.unwrap().session_key,
+        secrets["payment"]["key"],
+    );
+    assert_eq!(
+        shown.replace("/etc/kontor/", "@"),
+        "\"@d\" \"/p\" Some(\"@n\") \"@c\" \"@k\" Some(\"@a\") Some(\"@s\") File(\"@j\") \
+         Some(File(\"@z\")) File(\"@y\")"
+    );
+    let mut defaults = Config::default();
+    defaults.start_paths_at(Path::new("/etc/kontor"), &toml::Table::new());
+    assert_eq!(defaults, Config::default());
+}
