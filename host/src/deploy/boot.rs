@@ -183,7 +183,8 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
     }
     boot.record(&mut deployments, &history, &running, envelopes, &candidates).await?;
     boot.http.follow(deployments.origins());
-    boot.runtime.grant(boot.rules.grants_in_force(&deployments));
+    boot.runtime.enforce_grants(boot.rules.configured_grants());
+    boot.runtime.grant(deployments.grants());
     Ok(Booted { deployments, deployed: deployed?, history, differing })
 }
 
@@ -280,7 +281,7 @@ impl Boot<'_> {
         if deployments.running.contains_key(service) {
             return Some(format!("is another version of {service} than the one that was deployed last"));
         }
-        let undeployed = deployments.undeployed.contains(service);
+        let undeployed = deployments.undeployed.contains_key(service);
         undeployed.then(|| format!("is {service}, which was undeployed"))
     }
 

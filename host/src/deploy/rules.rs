@@ -8,7 +8,6 @@ use serde::Deserialize;
 use super::signature::PublicKey;
 use crate::clock::milliseconds;
 use crate::contract::{Grant, ReservedRoute};
-use crate::deployed::Deployments;
 use crate::runtime::Grants;
 
 /// The operator's configuration of deployments.
@@ -27,16 +26,10 @@ pub struct DeployRules {
 }
 
 impl DeployRules {
-    /// Returns the grants that are in force: those of the configuration and those of the deployments.
-    pub(crate) fn grants_in_force(&self, deployments: &Deployments) -> Grants {
-        let mut grants = Grants::new();
-        for (service, granted) in &self.grants {
-            grants.entry(service.as_str().into()).or_default().extend(granted.iter().cloned());
-        }
-        for (service, granted) in deployments.grants() {
-            grants.entry(service.clone()).or_default().extend(granted);
-        }
-        grants
+    /// Returns the grants of the configuration.
+    pub(crate) fn configured_grants(&self) -> Grants {
+        let grants = self.grants.iter();
+        grants.map(|(service, grants)| (service.as_str().into(), grants.iter().cloned().collect())).collect()
     }
 }
 

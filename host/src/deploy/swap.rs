@@ -68,7 +68,7 @@ impl Deployer {
         let (before, ran) = (deps.registry.current(), self.running());
         deps.components.keep_releases(deployments.digests().collect());
         deps.http.follow(deployments.origins());
-        deps.runtime.grant(deps.rules.grants_in_force(deployments));
+        deps.runtime.grant(deployments.grants());
         deps.registry.replace(deployed);
         self.status.store(Arc::new(Status::of(deployments)));
         self.set_faulty(None);

@@ -1,7 +1,7 @@
 //! Deployments as events in the log: one stream for the whole host, so that several services go live with one
 //! append.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::model::{
     Actor, Caller, CommandId, Digest, Meta, Position, Recorded, ServiceName, StreamId, Version, event_of,
     variant_of,
 };
-use crate::runtime::Component;
+use crate::runtime::{Component, Grants};
 
 /// The stream of the deployments.
 const STREAM: &str = "deployment/services";
@@ -132,8 +132,8 @@ pub(crate) struct Deployments {
     pub(crate) version: Version,
     /// By service.
     pub(crate) running: BTreeMap<ServiceName, Running>,
-    /// The services that were undeployed and do not run again.
-    pub(crate) undeployed: BTreeSet<ServiceName>,
+    /// The services that were undeployed and do not run again, with their last release: their sagas end on it.
+    pub(crate) undeployed: BTreeMap<ServiceName, Release>,
 }
 
 /// Returns the stream of deployments.
@@ -288,7 +288,7 @@ impl Deployments {
             }
             Happened::Undeployed { release, .. } => {
                 self.running.remove(&release.service);
-                self.undeployed.insert(release.service);
+                self.undeployed.insert(release.service.clone(), release);
             }
         }
     }
@@ -346,13 +346,17 @@ impl Deployments {
     }
 
     /// Returns the grants of the deployments of each service. Those of earlier releases are among them,
-    /// because sagas end on the component that they started on; a component uses what its manifest asks for.
-    pub(crate) fn grants(&self) -> impl Iterator<Item = (&ServiceName, impl Iterator<Item = Grant>)> {
-        self.running.iter().map(|(service, running)| {
+    /// because sagas end on the component that they started on.
+    pub(crate) fn grants(&self) -> Grants {
+        let running = self.running.values().flat_map(|running| {
             let replaced = running.trial.as_ref().map(|trial| &trial.replaced);
-            let releases = running.before.iter().chain(replaced).chain([&running.release]);
-            (service, releases.flat_map(Release::granted))
-        })
+            running.before.iter().chain(replaced).chain([&running.release])
+        });
+        let mut grants = Grants::new();
+        for release in running.chain(self.undeployed.values()) {
+            grants.entry(release.service.clone()).or_default().extend(release.granted());
+        }
+        grants
     }
 
     /// Returns all components that run or may be rolled back to.

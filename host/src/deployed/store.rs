@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use super::component_store_nats::Bucket;
 use super::registry::{Deployed, Registry};
 use crate::model::{Digest, ServiceName};
-use crate::runtime::{Component, LoadError, Runtime};
+use crate::runtime::{Component, Grants, LoadError, Runtime};
 
 /// Component files by digest: `components/<digest>.wasm`.
 #[derive(Clone)]
@@ -188,6 +188,11 @@ impl Components {
             self.runtime.load(wasm).await.map_err(|source| PastError::Load { digest, source })
         });
         component.await.cloned()
+    }
+
+    /// Lets components use these grants from now on.
+    pub(crate) fn grant(&self, grants: Grants) {
+        self.runtime.grant(grants);
     }
 
     /// Keeps the component that answers from the read model of a service, instead of the one before.

@@ -16,7 +16,7 @@ use crate::model::{
     AggregateName, Caller, DEPLOYMENT, Digest, EventName, Meta, Position, Recorded, SagaId, SagaName,
     ServiceName, StreamId, event_id,
 };
-use crate::runtime::Component;
+use crate::runtime::{Component, Grants};
 
 /// A saga of a release, and the event that starts it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,13 +105,15 @@ impl FollowedTriggers {
         Ok(Self { triggers: Triggers::of(&deployments), deployments })
     }
 
-    /// Applies the next event of the log. Only deployments change the triggers.
-    pub(crate) fn apply(&mut self, event: &Recorded) -> Result<(), HistoryError> {
-        if event.stream.aggregate() == DEPLOYMENT {
-            self.deployments.apply(event, Happened::of(event)?);
-            self.triggers = Triggers::of(&self.deployments);
+    /// Applies the next event of the log. Only deployments change the triggers. Returns the grants of the
+    /// deployments after one.
+    pub(crate) fn apply(&mut self, event: &Recorded) -> Result<Option<Grants>, HistoryError> {
+        if event.stream.aggregate() != DEPLOYMENT {
+            return Ok(None);
         }
-        Ok(())
+        self.deployments.apply(event, Happened::of(event)?);
+        self.triggers = Triggers::of(&self.deployments);
+        Ok(Some(self.deployments.grants()))
     }
 
     /// Returns the triggers.

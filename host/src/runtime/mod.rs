@@ -176,10 +176,15 @@ impl Runtime {
 }
 
 impl Runtime {
-    /// Replaces the grants of all services. Before the first time, every component may use what its manifest
-    /// asks for.
+    /// Lets components use only what is granted: these grants, and those that are added later. Without this,
+    /// each may use what its manifest asks for.
+    pub(crate) fn enforce_grants(&self, grants: Grants) {
+        self.inner.grants.enforce(grants);
+    }
+
+    /// Adds grants.
     pub(crate) fn grant(&self, grants: Grants) {
-        self.inner.grants.replace(grants);
+        self.inner.grants.add(grants);
     }
 
     /// Returns the values that `config.get` returns, by service and key.

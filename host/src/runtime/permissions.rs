@@ -2,9 +2,7 @@
 //! has granted.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-
-use arc_swap::ArcSwapOption;
+use std::sync::{PoisonError, RwLock};
 
 use super::call::Denied;
 use super::instance_data::Identity;
@@ -14,18 +12,27 @@ use crate::model::{Recorded, ServiceName};
 /// The grants by service.
 pub(crate) type Grants = HashMap<ServiceName, HashSet<Grant>>;
 
-/// The grants that are in force. The default grants everything that a manifest asks for: a component in a
-/// test has no operator.
+/// The grants that are in force. A running host only adds to them: a component uses those that its own
+/// manifest asks for, and sagas end on earlier components. The default grants everything that a manifest asks
+/// for, because a component in a test has no operator.
 #[derive(Default)]
-pub(super) struct GrantsInForce(ArcSwapOption<Grants>);
+pub(super) struct GrantsInForce(RwLock<Option<Grants>>);
 
 impl GrantsInForce {
-    pub(super) fn replace(&self, grants: Grants) {
-        self.0.store(Some(Arc::new(grants)));
+    pub(super) fn enforce(&self, grants: Grants) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(grants);
+    }
+
+    pub(super) fn add(&self, grants: Grants) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = &mut *known else { return };
+        for (service, added) in grants {
+            known.entry(service).or_default().extend(added);
+        }
     }
 
     fn has(&self, service: &ServiceName, grant: &Grant) -> bool {
-        let grants = self.0.load();
+        let grants = self.0.read().unwrap_or_else(PoisonError::into_inner);
         grants.as_ref().is_none_or(|grants| grants.get(service).is_some_and(|own| own.contains(grant)))
     }
 }

@@ -99,10 +99,15 @@ impl Follower {
                 changes.extend(inner.apply_entry(event, &mut resumed));
                 continue;
             }
-            while let Err(error) = self.triggers.apply(event) {
-                unreadable(&error);
+            let granted = loop {
+                match self.triggers.apply(event) {
+                    Ok(granted) => break granted,
+                    Err(error) => unreadable(&error),
+                }
                 inner.pause(LOG_PAUSE).await?;
-            }
+            };
+            // A saga may begin on a component before this host runs its deployment.
+            granted.into_iter().for_each(|grants| inner.deps.components.grant(grants));
             self.start_sagas_of(event, &mut changes).await?;
             for sleeper in inner.wait_list.happened(&event.stream, event.name.as_str()) {
                 inner.spawn(sleeper, None).await?;

@@ -73,16 +73,16 @@ fn paths_of_the_file_start_at_the_file_and_secrets_do_not_stand_in_it() {
         let Ended { status, stdout, stderr } = ended(check.current_dir(site.data()));
         (status.code(), stdout + &stderr)
     };
-    let secret = "[secrets.payment]\ncard-limit = { file = 'limit' }";
+    let secret = "[secrets.payment]\ngateway-url = { file = 'limit' }";
     let (code, printed) = check(secret);
     assert_eq!(code, Some(2), "{printed}");
     let limit = elsewhere.path().join("limit");
     assert!(printed.contains(&format!("{} cannot be read", limit.display())), "{printed}");
-    fs::write(limit, "100").unwrap();
+    fs::write(limit, "https://gateway.example").unwrap();
     assert_eq!(check(secret), (Some(0), "a host can start with this configuration\n".to_owned()));
-    let (code, printed) = check(&format!("[services.payment]\ncard-limit = 1\n{secret}"));
+    let (code, printed) = check(&format!("[services.payment]\ngateway-url = 'https://x.example'\n{secret}"));
     assert_eq!(code, Some(2), "{printed}");
-    assert!(printed.contains("card-limit is in [services.payment] and in [secrets.payment]"), "{printed}");
+    assert!(printed.contains("gateway-url is in [services.payment] and in [secrets.payment]"), "{printed}");
 }
 
 #[test]

@@ -87,7 +87,18 @@ mod tests {
     #[test]
     fn the_routes_of_operators_are_all_that_show_or_change_more_than_a_client_needs() {
         let public: Vec<_> = RouteSet::Public.rows().map(|route| route.path).collect();
-        let expected = ["/", "/openapi.json", "/problems/{code}", "/sagas/{id}", "/healthz", "/readyz"];
+        let expected = [
+            "/",
+            "/openapi.json",
+            "/problems/{code}",
+            "/sagas/{id}",
+            "/auth/sign-in",
+            "/auth/callback",
+            "/auth/sign-out",
+            "/auth/me",
+            "/healthz",
+            "/readyz",
+        ];
         assert_eq!(public, expected);
     }
 }
