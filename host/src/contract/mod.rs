@@ -40,4 +40,6 @@ pub(crate) use address::is_public;
 pub(crate) use payload::{arguments_schema, check_id, checked, json_text, no_json, payload, view_arguments};
 pub(crate) use problem::{PROBLEM_JSON, Problem};
 pub(crate) use routes::Found;
+#[cfg(test)]
+pub(crate) use routes::{RESERVED_PARTS, first_part};
 pub(crate) use schema::{Arguments, Schema};

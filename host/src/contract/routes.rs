@@ -13,6 +13,24 @@ use crate::model::ServiceName;
 /// The owner of the host's own routes in an error.
 const HOST: &str = "the host";
 
+/// The first parts of the paths that no service may have: those of the host's own routes, today and in the
+/// console to come. Whoever guards `/admin` by a rule on paths must be able to rely on it.
+pub(crate) const RESERVED_PARTS: [&str; 13] = [
+    "",
+    "admin",
+    "api",
+    "auth",
+    "console",
+    "events",
+    "healthz",
+    "metrics",
+    "openapi.json",
+    "problems",
+    "readyz",
+    "sagas",
+    "streams",
+];
+
 /// The error of a set of services that cannot be served together.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{owner} cannot have the route {method} {path}: {reason}")]
@@ -150,10 +168,25 @@ impl<H> Endpoint<H> {
 }
 
 fn endpoints_of<H>(manifest: &Manifest) -> impl Iterator<Item = Result<Endpoint<H>, RouteError>> {
-    manifest
-        .routes
-        .iter()
-        .map(|route| endpoint(&manifest.service, route.method, &route.path, action_of(manifest, route)))
+    manifest.routes.iter().map(|route| {
+        let action = check_first_part(&route.path).and_then(|()| action_of(manifest, route));
+        endpoint(&manifest.service, route.method, &route.path, action)
+    })
+}
+
+/// Fails if a path may lead to a place of the host's own. An error is a sentence.
+fn check_first_part(path: &str) -> Result<(), String> {
+    let first = first_part(path);
+    match first {
+        first if first.contains('{') => Err("its first part must not be a placeholder".to_owned()),
+        first if RESERVED_PARTS.contains(&first) => Err(format!("paths under /{first} are the host's own")),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the first part of a path: `orders` for `/orders/{id}`.
+pub(crate) fn first_part(path: &str) -> &str {
+    path.trim_start_matches('/').split('/').next().unwrap_or_default()
 }
 
 fn endpoint<H>(
@@ -230,7 +263,11 @@ mod tests {
         let query = || Target::Query("order".into());
         let refused = [
             (Method::Post, "/orders", command(), "order already has it"),
-            (Method::Get, "/healthz", query(), "the host already has it"),
+            (Method::Get, "/healthz", query(), "paths under /healthz are the host's own"),
+            (Method::Get, "/admin/anything", query(), "paths under /admin are the host's own"),
+            (Method::Get, "/streams/order/7", query(), "paths under /streams are the host's own"),
+            (Method::Get, "/", query(), "paths under / are the host's own"),
+            (Method::Get, "/{id}", query(), "its first part must not be a placeholder"),
             (Method::Get, "/orders/{key}", query(), "it conflicts with /orders/{id}"),
             (
                 Method::Get,

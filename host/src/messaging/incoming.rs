@@ -27,7 +27,7 @@ use super::dead_letters::{About, DeadLetters};
 use super::streams::{NoStream, Streams};
 use super::warning::Warning;
 use crate::aggregate::Submit;
-use crate::contract::{IdSource, Problem, Publication, Subscription, payload};
+use crate::contract::{IdSource, Problem, Publication, Subscription, Violation, payload};
 use crate::deployed::{Deployed, Registry};
 use crate::error::Chain;
 use crate::model::{
@@ -344,7 +344,8 @@ impl Subscribed {
             }
             Some(IdSource::Member(name)) => {
                 let payload: Value = payload.read().map_err(|_| Problem::internal())?;
-                payload.get(name).and_then(Value::as_str).map(str::to_owned)
+                let id = payload.get(name).and_then(Value::as_str).ok_or_else(|| no_text(name))?;
+                Some(id.to_owned())
             }
         };
         Ok(Command {
@@ -363,6 +364,12 @@ impl Subscribed {
             journal: None,
         })
     }
+}
+
+/// Returns the problem of a message in which the member with the aggregate's id is no text.
+fn no_text(member: &str) -> Problem {
+    let (pointer, message) = (format!("/{member}"), "is no text, as the id of an aggregate is".to_owned());
+    Problem::invalid_payload(vec![Violation { pointer, message }])
 }
 
 /// Returns the pause before the next delivery of a message.
@@ -397,7 +404,7 @@ mod tests {
             (Some(IdSource::Part(2)), "carrier.a%2Eb.received", "{}", Ok("a.b")),
             (Some(IdSource::Part(2)), "carrier.a+b.received", "{}", Err("invalid-id")),
             (Some(IdSource::Member("parcel".to_owned())), "x", r#"{"parcel":"A-1"}"#, Ok("A-1")),
-            (Some(IdSource::Member("parcel".to_owned())), "x", r#"{"parcel":7}"#, Err("invalid-id")),
+            (Some(IdSource::Member("parcel".to_owned())), "x", r#"{"parcel":7}"#, Err("invalid-payload")),
             (None, "x", "{", Err("invalid-json")),
         ];
         for (source, subject, payload, expected) in table {

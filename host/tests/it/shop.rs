@@ -273,7 +273,9 @@ fn the_history_of_an_order_and_its_state_at_any_version_can_be_seen() {
     let history = host.get(&stream).ok();
     assert_eq!(names(history["items"].as_array().unwrap()), ["order-created", "order-confirmed"]);
     assert_eq!(history["items"][0]["payload"]["total"], 850);
-    assert_eq!(history["items"][1]["actor"], format!("saga:{}", placed["saga"]["id"].as_str().unwrap()));
+    let (by, via) = (&history["items"][1]["actor"], &history["items"][1]["via"]);
+    let saga = format!("saga:{}", placed["saga"]["id"].as_str().unwrap());
+    assert_eq!((by, via), (&json!("anonymous"), &json!(saga)), "a saga acts for the caller that started it");
     let correlations: BTreeSet<_> =
         history["items"].as_array().unwrap().iter().map(|event| event["correlation_id"].as_str()).collect();
     assert_eq!(correlations.len(), 1, "what follows from a request carries its id");

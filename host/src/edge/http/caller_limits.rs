@@ -141,7 +141,8 @@ fn full() -> Result<Arc<Bucket>, std::convert::Infallible> {
 fn key(subject: Option<&Actor>, peer: &Peer) -> Option<Key> {
     let of_client = || match peer.identity.as_deref() {
         Some(PeerIdentity::User { uid }) => Some(Key::Subject(format!("uid:{uid}").into())),
-        _ => peer.address.map(|address| Key::Address(network(address))),
+        Some(PeerIdentity::Certificate(subject)) => subject.name().map(|name| Key::Subject(name.into())),
+        None => peer.address.map(|address| Key::Address(network(address))),
     };
     subject.cloned().map(Key::Subject).or_else(of_client)
 }

@@ -74,6 +74,7 @@ pub fn reserved_routes() -> Vec<ReservedRoute<()>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::{RESERVED_PARTS, first_part};
 
     #[test]
     fn the_schemas_of_all_rows_compile_and_every_row_is_documented() {
@@ -81,6 +82,7 @@ mod tests {
         for route in all() {
             assert!(route.summary.ends_with('.'), "{}", route.path);
             assert!(!route.reply.is_empty(), "{}", route.path);
+            assert!(RESERVED_PARTS.contains(&first_part(route.path)), "{}", route.path);
         }
     }
 

@@ -67,9 +67,8 @@ impl Peer {
     pub(super) fn proven(&self) -> Option<identity::Peer> {
         match &**self.identity.as_ref()? {
             PeerIdentity::User { uid } => Some(identity::Peer::Socket { uid: *uid }),
-            PeerIdentity::Certificate(CertificateSubject { common_name, names }) => {
-                let subject = common_name.as_ref().or(names.first())?.clone();
-                Some(identity::Peer::Certificate { subject })
+            PeerIdentity::Certificate(subject) => {
+                Some(identity::Peer::Certificate { subject: subject.name()?.to_owned() })
             }
         }
     }
@@ -81,6 +80,11 @@ impl Peer {
 }
 
 impl CertificateSubject {
+    /// Returns the common name, or else the first alternative name.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.common_name.as_deref().or(self.names.first().map(String::as_str))
+    }
+
     /// Reads the subject of a certificate in DER. `None`: the certificate cannot be read.
     pub(super) fn of(certificate: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
