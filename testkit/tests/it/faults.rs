@@ -142,8 +142,8 @@ async fn an_import_that_the_contract_forbids_is_a_broken_contract_and_not_a_trap
     let bench = Bench::new().await;
     let table = [
         ("read-model", "read-model.query must not be called in decide"),
-        ("key", r#"config.get: the manifest does not ask for the key "secret""#),
-        ("service", r#"the manifest does not ask for the permission to query "stranger""#),
+        ("key", r#"config.get: the manifest has no setting "secret""#),
+        ("service", "the manifest does not ask for the permission service:stranger"),
         ("requests", "services.query: 257 requests at once, the limit is 256"),
     ];
     for (border, sentence) in table {

@@ -18,12 +18,16 @@ use super::json_text;
 use super::route::{Content, HostRoute, JSON, Request};
 use crate::api::CommandReply;
 use crate::contract::{
-    Manifest, PROBLEM_JSON, Problem, ProblemBody, Route, Target, placeholders, view_arguments,
+    Access, Manifest, PROBLEM_JSON, Problem, ProblemBody, Route, Target, placeholders, view_arguments,
 };
-use crate::model::{Json, hashed_uuid};
+use crate::model::{Json, OPERATOR, Role, hashed_uuid};
 
 /// The tag of the host's own routes.
 const HOST_TAG: &str = "host";
+
+/// The names of the ways to sign in.
+const BEARER: &str = "token";
+const SESSION: &str = "session";
 
 /// The path of the components in the document.
 const COMPONENTS: &str = "/components/schemas";
@@ -67,13 +71,15 @@ fn document<'m>(routes: RouteSet, manifests: impl Iterator<Item = &'m Manifest>)
     for manifest in manifests {
         document.tags.push(json!({"name": manifest.service, "description": manifest.description}));
         for route in &manifest.routes {
-            let operation = document.operation(manifest, route);
+            let mut operation = document.operation(manifest, route);
+            operation["security"] = security(&route.access);
             document.add(&route.path, &route.method.as_str().to_lowercase(), operation);
         }
     }
     document.tags.push(json!({"name": HOST_TAG, "description": "The host's own routes."}));
     for route in routes.rows() {
-        let operation = document.host_operation(route);
+        let mut operation = document.host_operation(route);
+        operation["security"] = security(&route.access);
         document.add(route.path, &route.method.as_str().to_lowercase(), operation);
     }
     document.finish()
@@ -115,7 +121,7 @@ impl Parts {
             "info": {"title": "Kontor", "version": env!("CARGO_PKG_VERSION")},
             "tags": self.tags,
             "paths": self.paths,
-            "components": {"schemas": self.schemas},
+            "components": {"schemas": self.schemas, "securitySchemes": security_schemes()},
         })
     }
 
@@ -254,6 +260,29 @@ impl Parts {
             .collect();
         parameters.extend(QUERY_HEADERS.iter().map(header));
         parameters
+    }
+}
+
+/// Returns the ways to sign in.
+fn security_schemes() -> Value {
+    let bearer = "A token of `kontor token new`, or a JWT of a configured issuer. Without the section `[auth]` \
+                  no request needs one.";
+    let session = "The session of a browser that has signed in at `/auth/sign-in`. A request with an effect \
+                   needs the header `Kontor-CSRF` as well.";
+    json!({
+        BEARER: {"type": "http", "scheme": "bearer", "description": bearer},
+        SESSION: {"type": "apiKey", "in": "cookie", "name": "__Host-kontor", "description": session},
+    })
+}
+
+/// Returns the requirements of an operation: the roles of which the caller must have one. An operator may use
+/// every route.
+fn security(access: &Access) -> Value {
+    let with = |roles: &[&str]| json!([{BEARER: roles}, {SESSION: roles}]);
+    match access {
+        Access::Anyone => json!([]),
+        Access::SignedIn => with(&[]),
+        Access::Roles(roles) => with(&roles.iter().map(Role::as_str).chain([OPERATOR]).collect::<Vec<_>>()),
     }
 }
 
