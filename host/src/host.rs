@@ -230,17 +230,11 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         QueryDeps { states, registry, projections, log: log.clone(), clock: clock.clone() }
     };
     let queries = Arc::new(Queries::new(query_deps, config.query_limits()));
-    let dispatch = Arc::new(Dispatch::new(
-        DispatchDeps {
-            log: log.clone(),
-            states,
-            registry: registry.clone(),
-            ask: queries.clone(),
-            http: http.clone(),
-            clock: clock.clone(),
-        },
-        config.dispatch_limits(),
-    ));
+    let deps = {
+        let (registry, ask, http) = (registry.clone(), queries.clone(), http.clone());
+        DispatchDeps { log: log.clone(), states, registry, ask, http, clock: clock.clone() }
+    };
+    let dispatch = Arc::new(Dispatch::new(deps, config.dispatch_limits()));
     let deps = Deps {
         log: log.clone(),
         commands: dispatch.clone(),

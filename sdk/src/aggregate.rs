@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::bindings::exports::kontor::service::aggregates as wit;
 use crate::bindings::exports::kontor::service::manifest;
 use crate::bindings::kontor::service::types;
-use crate::{Caller, Command, Error, Event, Rejection, json, schema};
+use crate::{Caller, Command, Error, Event, Readers, Rejection, json, schema};
 
 /// The state of an aggregate and its rules.
 ///
@@ -94,15 +94,6 @@ pub trait Aggregate: Default + Serialize + DeserializeOwned {
         let (name, payload) = json::write_variant(command);
         Command { aggregate: Self::NAME.to_owned(), id: id.to_owned(), name, payload }
     }
-}
-
-/// The callers that may see the view of one aggregate: its owner, and those with one of the roles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Readers {
-    /// The member of the view that holds the owner's subject: `user_id`.
-    pub owner: &'static str,
-    /// The roles that may see the view of every aggregate of the kind.
-    pub roles: &'static [&'static str],
 }
 
 /// The circumstances of a command. They are the same on every replay, so take time and ids from here.
@@ -267,10 +258,7 @@ fn describe<A: Aggregate>() -> manifest::Aggregate {
         description: schema::description(&view),
         state_version: A::STATE_VERSION,
         view: json::text(&view),
-        readers: A::READERS.map(|readers| manifest::Readers {
-            owner: readers.owner.to_owned(),
-            roles: readers.roles.iter().map(|role| (*role).to_owned()).collect(),
-        }),
+        readers: A::READERS.map(Into::into),
         commands,
         events: events.collect(),
     }

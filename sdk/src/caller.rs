@@ -24,11 +24,11 @@ const OPERATOR: &str = "operator";
 /// A saga acts for the caller that started it: its commands have that subject and those roles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The person or program that signed in: `None` if nobody has signed in.
+    /// The user or program that signed in: `None` if nobody has signed in.
     pub subject: Option<String>,
     /// The roles of the subject.
     pub roles: Vec<String>,
-    /// The person for whom the subject says it acts. The host records it and does not check it.
+    /// The user for whom the subject says it acts. The host records it and does not check it.
     pub on_behalf_of: Option<String>,
     /// The saga that acts for the subject: `saga:0199…`. `None` if the subject acts itself.
     pub via: Option<String>,

@@ -99,8 +99,8 @@ mod service;
 pub mod services;
 mod shares;
 
-pub use access::Access;
-pub use aggregate::{Aggregate, Context, Readers};
+pub use access::{Access, Readers};
+pub use aggregate::{Aggregate, Context};
 pub use bindings::kontor::service::logging::{Level, log};
 pub use bindings::kontor::service::types::{Event, RecordedEvent};
 pub use caller::Caller;

@@ -64,8 +64,8 @@ pub trait Saga {
     /// operator grants.
     const COMMANDS: &'static [&'static str] = &[];
 
-    /// The events of other services that a run waits for: `payment.payment-settled`. Each is a permission that
-    /// the operator grants.
+    /// The events of other services that a run waits for: `payment.payment-settled`. Each is a permission
+    /// that the operator grants.
     const AWAITED: &'static [&'static str] = &[];
 
     /// Runs the saga once.

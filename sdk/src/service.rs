@@ -249,8 +249,8 @@ impl Service {
         self.of_others(sent.map(|name| parts(name))).into_iter().map(owned).collect()
     }
 
-    /// Returns the events of other services that the read model follows, and those that sagas start on or wait
-    /// for, each once.
+    /// Returns the events of other services that the read model follows, and those that sagas start on or
+    /// wait for, each once.
     fn events(
         &self,
         read_model: Option<&manifest::ReadModel>,

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::{Instrument as _, Span};
 
+use super::check::check_payload;
 use super::error::CommandError;
 use super::states::{AggregateState, Viewed, empty};
 use super::{Accepted, DispatchDeps, DispatchLimits};
@@ -481,16 +482,6 @@ impl Inner {
             }
         }
     }
-}
-
-/// Checks the payload of a command against its schema. Nobody's payload reaches a component without it.
-fn check_payload(component: &Component, command: &Command) -> Result<(), CommandError> {
-    let Command { stream, name, payload, intent, .. } = command;
-    match intent {
-        Intent::Decide => component.schemas().check_payload(stream.aggregate(), name.as_str(), payload),
-        Intent::Compensate { .. } => Ok(()),
-    }
-    .map_err(CommandError::InvalidPayload)
 }
 
 impl Job {

@@ -1,6 +1,7 @@
 //! The whole way of a command: `dispatch` has it decided and appended, `states` loads and caches the states
 //! of aggregates.
 
+mod check;
 mod dispatch;
 mod error;
 mod states;

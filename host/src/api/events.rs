@@ -40,7 +40,7 @@ pub struct Event {
     pub time: Time,
     /// The sender of the command.
     pub actor: Actor,
-    /// The person for whom the actor says it acts.
+    /// The user for whom the actor says it acts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_behalf_of: Option<Actor>,
     /// The saga that acts for the actor.

@@ -10,6 +10,7 @@ use ureq::typestate::WithoutBody;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body, RequestBuilder, http::Response};
 
+pub(super) use super::actor::{ActArguments, ActorArgument};
 use super::exit::Exit;
 pub(super) use super::target::HostArgument;
 use super::target::{Address, Target, TargetError};
@@ -32,31 +33,6 @@ const JSON: &str = "application/json";
 
 /// The URL of requests through a Unix socket. The host serves it as one from its own machine.
 const UNIX_URL: &str = "http://127.0.0.1";
-
-/// The operator who runs a command.
-#[derive(Debug, clap::Args)]
-pub(super) struct ActorArgument {
-    /// The name of the operator. It stays in the log
-    #[arg(long, env = "USER", value_name = "NAME", default_value = "operator")]
-    actor: String,
-}
-
-impl ActorArgument {
-    /// Returns the header that names the operator.
-    pub(super) fn header(&self) -> (&'static str, &str) {
-        ("kontor-actor", &self.actor)
-    }
-}
-
-/// The operator who runs a command, and why.
-#[derive(Debug, clap::Args)]
-pub(super) struct ActArguments {
-    /// The reason. It stays in the log
-    #[arg(long, value_name = "TEXT")]
-    pub(super) reason: Option<String>,
-    #[command(flatten)]
-    pub(super) actor: ActorArgument,
-}
 
 /// The failure of a call, as a sentence for the operator.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! The commands of the program `kontor`, one file each.
 
+mod actor;
 mod audit;
 mod backup;
 mod bearer;

@@ -14,7 +14,7 @@ use crate::model::ServiceName;
 const HOST: &str = "the host";
 
 /// The first parts of the paths that no service may have: those of the host's own routes, today and in the
-/// console to come. Whoever guards `/admin` by a rule on paths must be able to rely on it.
+/// console to come. An operator who guards `/admin` by a rule on paths must be able to rely on it.
 pub(crate) const RESERVED_PARTS: [&str; 13] = [
     "",
     "admin",

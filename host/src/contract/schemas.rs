@@ -1,5 +1,5 @@
 //! The compiled schemas of a manifest. Every payload and every argument is checked here on its way to a
-//! component, whoever sends it.
+//! component, also those of sagas and other services.
 
 use std::collections::HashMap;
 
@@ -31,7 +31,7 @@ impl Schemas {
         }
         let views = manifest.aggregates.iter().map(|aggregate| aggregate.name.as_str());
         for name in manifest.queries.iter().map(|query| query.name.as_str()).chain(views) {
-            let schema = arguments_schema(manifest, name).unwrap_or_else(|| Ok(Value::Bool(true)));
+            let schema = arguments_schema(manifest, name).unwrap_or(Ok(Value::Bool(true)));
             let compiled = schema.and_then(|schema| Schema::compile(&schema));
             let compiled =
                 compiled.map_err(|reason| format!("the schema of the query {name} is wrong: {reason}"));

@@ -132,7 +132,8 @@ pub(crate) struct Deployments {
     pub(crate) version: Version,
     /// By service.
     pub(crate) running: BTreeMap<ServiceName, Running>,
-    /// The services that were undeployed and do not run again, with their last release: their sagas end on it.
+    /// The services that were undeployed and do not run again, with the last release of each, on which its
+    /// sagas end.
     pub(crate) undeployed: BTreeMap<ServiceName, Release>,
 }
 

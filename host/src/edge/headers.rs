@@ -169,7 +169,7 @@ pub(super) fn authorization(headers: &HeaderMap) -> Result<Option<&str>, Problem
     text.ok_or_else(refused).map(Some)
 }
 
-/// Reads `Kontor-Actor`: the person for whom the caller says it acts. Names are not only English, so UTF-8 is
+/// Reads `Kontor-Actor`: the user for whom the caller says it acts. Names are not only English, so UTF-8 is
 /// accepted.
 pub(super) fn actor(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(ACTOR) else {

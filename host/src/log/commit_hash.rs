@@ -15,7 +15,7 @@
 //! | 10 | time of the command, a number |
 //! | 11 | actor |
 //! | 12 | a role of the actor: once for each role, in their order |
-//! | 13 | the person on whose behalf the actor acts, if there is one |
+//! | 13 | the user on whose behalf the actor acts, if there is one |
 //! | 14 | the saga that acts for the actor, if there is one |
 //! | 32 | name of an event, and |
 //! | 33 | payload of the event: once for each event, in their order |

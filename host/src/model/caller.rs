@@ -19,11 +19,11 @@ pub const MONITOR: &str = "monitor";
 /// The sender of a command or a query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The person or program that signed in, or the part of the host that acts. `None`: nobody has signed in.
+    /// The user or program that signed in, or the part of the host that acts. `None`: nobody has signed in.
     pub subject: Option<Actor>,
     /// The roles of the subject.
     pub roles: Arc<[Role]>,
-    /// The person for whom the subject says it acts. It is recorded, and gives no rights.
+    /// The user for whom the subject says it acts. It is recorded, and gives no rights.
     pub on_behalf_of: Option<Actor>,
     /// The saga that acts for the subject, which is the caller that started it. `None`: the subject itself.
     pub via: Option<Actor>,

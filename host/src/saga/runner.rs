@@ -278,7 +278,8 @@ impl Running {
         compensable.then(|| self.sender.undo(name, stream, command, undone, reason))
     }
 
-    /// Returns false for the trigger's command if another service owns it: only its own saga may take it back.
+    /// Returns false for the trigger's command if another service owns it: only a saga of that service may
+    /// take it back.
     fn may_undo(&self, name: &str, stream: &StreamId) -> bool {
         let deployed = self.inner.deps.components.current();
         let own = deployed.service(self.handle.service.as_str());

@@ -4,6 +4,7 @@
 
 mod common;
 
+mod access;
 mod accidents;
 mod admin_listener;
 mod audit;

@@ -1,10 +1,15 @@
 //! Components use what belongs to others only if they ask for it and an operator grants it, and nothing
 //! reaches a component that does not follow its schema.
 
+use std::sync::Arc;
+
+use kontor::deployed::Store;
+use kontor::log::{Append, EmbeddedLog, EventLog as _};
+use kontor::model::{Caller, Digest, Json, Meta, NewEvent, StreamId, Version};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::deploy::{self, fixture, gate, granting, plugin};
+use crate::common::deploy::{self, digest_of, fixture, gate, granting, plugin};
 use crate::common::http::Client;
 use crate::common::shop::order;
 use crate::common::{Host, Site};
@@ -56,8 +61,8 @@ fn a_service_that_asks_for_what_belongs_to_others_needs_a_grant_for_each() {
         let problem = host.deploy(&fixture("hostile"), &granting(&others)).problem(422, "gate-refused");
         let says = gate(&problem["report"], "permissions")["says"].as_str().unwrap();
         let expected = format!(
-            "the component requests {missing}, which is not granted: deploy it with --grant {missing}, or add \
-             that to [grants.hostile] in kontor.toml"
+            "the component requests {missing}, which is not granted: deploy it with --grant {missing}, or \
+             add that to [grants.hostile] in kontor.toml"
         );
         assert_eq!(says, expected);
     }
@@ -135,4 +140,60 @@ fn a_question_whose_arguments_do_not_follow_their_schema_is_rejected_and_no_faul
         assert!(problem["detail"].as_str().unwrap().contains("/limit"), "{problem}");
     }
     assert_eq!(host.get("/hostile/stock?limit=1").ok()["items"][0]["id"], "tea");
+}
+
+/// Returns a component as if it were built for the contract before this one.
+fn of_earlier_contract(mut wasm: Vec<u8>) -> Vec<u8> {
+    let (name, now, before) = (b"kontor:service/", b"@0.2.0", b"@0.1.0");
+    let starts: Vec<_> = wasm.windows(name.len()).enumerate().filter(|(_, bytes)| bytes == name).collect();
+    for start in starts.into_iter().map(|(start, _)| start).collect::<Vec<_>>() {
+        let rest = &mut wasm[start + name.len()..];
+        let end = rest.iter().position(|byte| !byte.is_ascii_lowercase() && *byte != b'-').unwrap();
+        if rest[end..].starts_with(now) {
+            rest[end..][..before.len()].copy_from_slice(before);
+        }
+    }
+    wasm
+}
+
+#[test]
+fn a_component_of_an_earlier_contract_is_refused_with_the_way_out() {
+    let (site, _plugins) = deploy::inventory();
+    let host = site.start();
+    let earlier = of_earlier_contract(plugin("inventory"));
+    let problem = host.deploy(&earlier, "").problem(422, "gate-refused");
+    let says = gate(&problem["report"], "component")["says"].as_str().unwrap();
+    let expected = "it is built for kontor:service@0.1.0, and this host runs kontor:service@0.2.0: build it \
+                    again with the SDK of this version of Kontor, and deploy that";
+    assert!(says.contains(expected), "{says}");
+}
+
+#[test]
+fn a_log_whose_components_are_of_an_earlier_contract_is_opened_with_those_of_the_directory() {
+    let (site, plugins) = deploy::inventory();
+    let earlier = of_earlier_contract(plugin("inventory"));
+    record_deployment(&site, &earlier);
+    let refused = site.fail_to_start(deploy::folder(&[]).path());
+    assert!(refused.stderr.contains("it is built for kontor:service@0.1.0"), "{}", refused.stderr);
+    assert!(!refused.status.success());
+    let host = site.start();
+    assert_eq!(host.digest("inventory"), digest_of(&plugin("inventory")));
+    host.register("tea", 250, 1);
+    drop(plugins);
+}
+
+/// Writes a log in which a component of `inventory` was deployed, as the version of Kontor before did.
+fn record_deployment(site: &Site, wasm: &[u8]) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    Store::open(&site.data()).unwrap().keep(wasm).unwrap();
+    let release =
+        json!({"service": "inventory", "version": "0.1.0", "digest": Digest::of(wasm), "gates": []});
+    let event =
+        NewEvent { name: "deployed".into(), payload: Json::of(&json!({"services": [release]})).unwrap() };
+    let stream = StreamId::parse("deployment/services").unwrap();
+    let meta = Meta { command: "deployed".into(), ..Meta::from(&Caller::named("ada")) };
+    let append = Append { stream, expected: Version::START, events: vec![event], meta: Arc::new(meta) };
+    runtime.block_on(async {
+        EmbeddedLog::open(&site.data()).unwrap().append(vec![append]).await.unwrap();
+    });
 }

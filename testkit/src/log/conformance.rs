@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use kontor::log::{Append, AppendError, CommitHasher, EventLog, Footing, MAX_PAGE, Subscription};
 use kontor::model::{
-    AppendChain, CommandId, CommitHash, Digest, Json, LogMark, Meta, NewEvent, Position, Recorded, StreamId,
-    Version,
+    AppendChain, CommandId, CommitHash, Json, LogMark, Meta, NewEvent, Position, Recorded, StreamId, Version,
 };
 use serde_json::json;
 use tokio::time::timeout;
@@ -54,19 +53,7 @@ async fn check(check: impl Future<Output = ()>) {
 }
 
 async fn events_come_back_as_they_were_appended(log: Log) {
-    let full = Meta {
-        command_id: CommandId::of_step(&"saga-1".into(), "reserve"),
-        command: "reserve".into(),
-        fingerprint: u64::MAX,
-        correlation_id: "caf\u{e9} \"quoted\"".into(),
-        causation_id: Some("0199/3".into()),
-        digest: Some(Digest::of(b"a component")),
-        time_ms: 1_700_000_000_123,
-        actor: "ada".into(),
-        roles: ["clerk".into(), "auditor".into()].into(),
-        on_behalf_of: Some("eve".into()),
-        via: Some("saga:saga-1".into()),
-    };
+    let full = super::full_meta();
     let bare = Meta { command_id: CommandId::new(), causation_id: None, digest: None, ..full.clone() };
     // The text as written, including its blanks and digits.
     let payloads = ["{}", r#"{ "name": "K\u00e4se", "share": 1.50e0 }"#, "[18446744073709551616, null]"];

@@ -17,7 +17,7 @@ mod workload;
 use std::sync::Arc;
 
 use kontor::log::{Append, EventLog, MAX_PAGE};
-use kontor::model::{Caller, CommandId, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
+use kontor::model::{Caller, CommandId, Digest, Json, Meta, NewEvent, Position, Recorded, StreamId, Version};
 use serde_json::Value;
 
 pub use conformance::conformance;
@@ -27,6 +27,23 @@ pub use workload::{audit, work};
 /// Returns the stream `thing/<id>`.
 fn stream(id: &str) -> StreamId {
     StreamId::new("thing", id).expect("a valid id")
+}
+
+/// Returns metadata in which every field has a value.
+fn full_meta() -> Meta {
+    Meta {
+        command_id: CommandId::of_step(&"saga-1".into(), "reserve"),
+        command: "reserve".into(),
+        fingerprint: u64::MAX,
+        correlation_id: "caf\u{e9} \"quoted\"".into(),
+        causation_id: Some("0199/3".into()),
+        digest: Some(Digest::of(b"a component")),
+        time_ms: 1_700_000_000_123,
+        actor: "ada".into(),
+        roles: ["clerk".into(), "auditor".into()].into(),
+        on_behalf_of: Some("eve".into()),
+        via: Some("saga:saga-1".into()),
+    }
 }
 
 /// Returns the meta of a command of which only the id matters.

@@ -265,8 +265,8 @@ impl Parts {
 
 /// Returns the ways to sign in.
 fn security_schemes() -> Value {
-    let bearer = "A token of `kontor token new`, or a JWT of a configured issuer. Without the section `[auth]` \
-                  no request needs one.";
+    let bearer = "A token of `kontor token new`, or a JWT of a configured issuer. Without the section \
+                  `[auth]` no request needs one.";
     let session = "The session of a browser that has signed in at `/auth/sign-in`. A request with an effect \
                    needs the header `Kontor-CSRF` as well.";
     json!({
