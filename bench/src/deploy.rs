@@ -141,6 +141,7 @@ fn meta(time_ms: u64) -> Arc<Meta> {
         digest: None,
         time_ms,
         actor: "bench".into(),
+        ..Meta::default()
     })
 }
 

@@ -241,6 +241,7 @@ impl Shop {
             digest: Some(self.digest),
             time_ms: SystemClock.now_ms(),
             actor: "anonymous".into(),
+            ..Meta::default()
         };
         Ok(Append {
             stream: slot.stream.clone(),

@@ -125,6 +125,7 @@ fn meta(id: &str, time_ms: u64) -> Arc<Meta> {
         digest: None,
         time_ms,
         actor: "bench".into(),
+        ..Meta::default()
     })
 }
 
