@@ -213,7 +213,7 @@ pub struct Overrides {
     /// The settings that the commands without a host have too.
     #[command(flatten)]
     pub place: Place,
-    /// The address to listen on; any but loopback needs [tls] and [auth] [default: 127.0.0.1:7070]
+    /// The address to listen on; any but loopback needs TLS and authentication [default: 127.0.0.1:7070]
     #[arg(long, env = "KONTOR_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
     /// The directory of the components to run [default: plugins]

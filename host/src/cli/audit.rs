@@ -67,12 +67,18 @@ impl Audit {
 }
 
 /// Returns one line an act, no longer than `width`, or a sentence if there is none.
+/// The largest number of permissions that a line of the table names. With `--json` all are there.
+const MAX_GRANTS: usize = 3;
+
 fn audit_table(entries: &[AuditEntry], width: Option<usize>) -> String {
     if entries.is_empty() {
         return "There is no such act.\n".to_owned();
     }
     let row = |entry: &AuditEntry| {
-        let granted = entry.grants.iter().map(|grant| format!("granted {grant}"));
+        let granted = match entry.grants.len() {
+            many if many > MAX_GRANTS => vec![format!("granted {many} permissions")],
+            _ => entry.grants.iter().map(|grant| format!("granted {grant}")).collect(),
+        };
         let details: Vec<_> = entry.detail.iter().cloned().chain(granted).collect();
         [
             String::from(entry.time),
