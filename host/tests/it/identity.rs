@@ -201,6 +201,26 @@ fn a_message_of_nats_comes_from_its_token_or_else_from_its_account() {
 }
 
 #[test]
+fn a_request_over_nats_takes_what_the_access_of_its_routes_takes() {
+    let server = NatsServer::start();
+    let site = Site::new(&format!("{}[auth]\n", configured(&server.url())));
+    let host = site.start();
+    let operator = first_token(&site);
+    let tokens =
+        [("ann", &[][..]), ("cleo", &["clerk"])].map(|(name, roles)| make(&host, &operator, name, roles).0);
+    let [ann, cleo] = tokens.map(|token| format!("Bearer {token}"));
+    let view = json!({"subject": "kontor.inventory.query.product", "headers": {}, "body": {"id": "tea"}});
+    let wanted = [register("tea", None), register("tea", Some(&ann)), register("tea", Some(&cleo)), view];
+    let replies = python(&server.url(), &["request"], &wanted);
+    let codes: Vec<_> = replies.iter().map(|reply| reply["body"]["code"].clone()).collect();
+    assert_eq!(json!(codes), json!(["unauthenticated", "forbidden", null, null]), "{replies:#?}");
+    let history = get(&host, "/streams/product/tea", &operator).text;
+    let history: Value = serde_json::from_str(&history).unwrap();
+    let actors: Vec<_> = history["items"].as_array().unwrap().iter().map(|event| &event["actor"]).collect();
+    assert_eq!(json!(actors), json!(["cleo"]), "{history}");
+}
+
+#[test]
 fn every_host_of_a_cluster_knows_a_token_that_one_has_made() {
     let server = NatsServer::start();
     let [left, right] = ["left", "right"].map(|name| {

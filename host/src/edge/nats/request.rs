@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 use super::table::{Does, Endpoint};
 use crate::contract::{PROBLEM_JSON, Problem, check_id, json_text, no_json, payload};
 use crate::edge::command::{CommandRequest, execute};
+use crate::edge::denied::{DeniedReason, denied};
 use crate::edge::query::refusal;
 use crate::edge::{HostContext, headers};
 use crate::identity::{Evidence, Peer};
@@ -68,6 +69,13 @@ async fn execute_or_query(
         ..Evidence::default()
     };
     let caller = edge.identity.caller(evidence).await?;
+    if let Err(problem) = endpoint.check(&caller).map_err(Problem::from) {
+        let who = caller.subject.as_ref().map_or("", Actor::as_str);
+        if let Some(reason) = DeniedReason::of(problem.status()) {
+            denied(reason, who, &endpoint.subject);
+        }
+        return Err(problem);
+    }
     let caller = Caller { on_behalf_of: headers::actor(&headers)?.map(Actor::from), ..caller };
     let wait = headers::prefer_wait(&headers, edge.limits.wait);
     match &endpoint.does {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::contract::{Manifest, Target};
+use crate::contract::{Access, Denied, Manifest, Target};
 use crate::deployed::Deployed;
 use crate::edge::metrics::RequestMetrics;
-use crate::model::{AggregateName, CommandName, QueryName, ServiceName};
+use crate::model::{AggregateName, Caller, CommandName, QueryName, ServiceName};
 
 /// All endpoints of one deployed set.
 pub(super) struct Table {
@@ -24,6 +24,8 @@ pub(super) struct Endpoint {
     pub(super) subject: String,
     pub(super) description: String,
     pub(super) does: Does,
+    /// Those of the routes that lead to it, one at least.
+    access: Vec<Access>,
     pub(super) tally: Tally,
     pub(super) metrics: RequestMetrics,
 }
@@ -88,6 +90,8 @@ impl Endpoint {
     /// Compiles an endpoint. An error is a sentence that says why the manifest cannot be used.
     fn of(manifest: &Manifest, target: &Target) -> Result<Self, String> {
         let service = &manifest.service;
+        let routes = manifest.routes.iter().filter(|route| route.target == *target);
+        let access = routes.map(|route| route.access.clone()).collect();
         match target {
             Target::Command { aggregate, command } => {
                 let declared = manifest.command(aggregate.as_str(), command.as_str());
@@ -97,6 +101,7 @@ impl Endpoint {
                     format!("kontor.{service}.cmd.{aggregate}.{command}"),
                     &declared.description,
                     Does::Command { aggregate: aggregate.clone(), command: command.clone() },
+                    access,
                 ))
             }
             Target::Query(query) => {
@@ -112,14 +117,20 @@ impl Endpoint {
                         query: query.clone(),
                         is_view: declared.is_none(),
                     },
+                    access,
                 ))
             }
         }
     }
 
-    fn new(subject: String, description: &str, does: Does) -> Self {
+    fn new(subject: String, description: &str, does: Does, access: Vec<Access>) -> Self {
         let metrics = RequestMetrics::of_subject(&subject);
-        Self { subject, description: description.to_owned(), does, tally: Tally::default(), metrics }
+        Self { subject, description: description.to_owned(), does, access, tally: Tally::default(), metrics }
+    }
+
+    /// Fails if the caller may use none of the routes that lead to it.
+    pub(super) fn check(&self, caller: &Caller) -> Result<(), Denied> {
+        self.access.iter().map(|access| access.check(caller)).reduce(Result::or).unwrap_or(Ok(()))
     }
 }
 
