@@ -45,12 +45,31 @@ impl Access {
             },
         }
     }
+
+    /// Returns whether each caller that may use a route with this access may use one with the `other`, too.
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Anyone) => true,
+            (Self::Anyone, _) => false,
+            (_, Self::SignedIn) => true,
+            (Self::SignedIn, Self::Roles(_)) => false,
+            (Self::Roles(roles), Self::Roles(others)) => roles.iter().all(|role| others.contains(role)),
+        }
+    }
 }
 
 /// The code of the rejection of a caller that may not do something.
 const FORBIDDEN: &str = "forbidden";
 
 impl Readers {
+    /// Returns whether each caller that `these` let see a view is let by `others`, too. `None` lets everybody.
+    pub(crate) fn are_within(these: Option<&Self>, others: Option<&Self>) -> bool {
+        let Some(others) = others else { return true };
+        these.is_some_and(|these| {
+            these.owner == others.owner && these.roles.iter().all(|role| others.roles.contains(role))
+        })
+    }
+
     /// Rejects a caller that may not see a view.
     pub(crate) fn check(&self, caller: &Caller, view: &Json) -> Result<(), Rejection> {
         let owns = |subject: &Actor| {
@@ -90,6 +109,19 @@ mod tests {
         }
         let other = Json::parse("[]".to_owned()).unwrap();
         assert!(readers.check(&Caller::named("ann"), &other).is_err(), "a view without an owner");
+    }
+
+    #[test]
+    fn an_access_is_within_another_one_if_it_lets_in_nobody_else() {
+        let roles = |names: &[&str]| Access::Roles(names.iter().map(|name| Role::from(*name)).collect());
+        let narrowing =
+            [roles(&[]), roles(&["clerk"]), roles(&["auditor", "clerk"]), Access::SignedIn, Access::Anyone];
+        for (at, access) in narrowing.iter().enumerate() {
+            for (other_at, other) in narrowing.iter().enumerate() {
+                assert_eq!(access.is_within(other), at <= other_at, "{access:?} within {other:?}");
+            }
+        }
+        assert!(!roles(&["clerk"]).is_within(&roles(&["auditor"])));
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn every_act_is_in_the_log_with_its_actor_its_time_and_its_reason() {
     by("ada", &deploy.collect::<Vec<_>>());
     by("ada", &["deploy", &newer, "--note", "n2"]);
     by("bob", &["rollback", "inventory", "--note", "n3"]);
-    by("ada", &["deploy", &thanks]);
+    by("ada", &["deploy", &thanks, "--grant", "event:product.product-registered"]);
     by("bob", &["undeploy", "thanks", "--note", "n4"]);
     by("cyd", &["saga", "retry", &first, "--reason", "r1"]);
     by("cyd", &["saga", "skip", &first, "--reason", "r2"]);

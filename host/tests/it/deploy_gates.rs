@@ -125,7 +125,7 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
 }
 
 #[test]
-fn everything_that_a_version_takes_away_has_a_name_by_which_it_can_be_allowed() {
+fn everything_that_a_version_takes_away_or_opens_has_a_name_by_which_it_can_be_allowed() {
     let inventory = Inventory::new("");
     let host = inventory.start();
     let forgetful = next_inventory("forgetful");
@@ -136,6 +136,7 @@ fn everything_that_a_version_takes_away_has_a_name_by_which_it_can_be_allowed() 
         "event:product/stock-removed",
         "query:products",
         "route:GET /products",
+        "access:POST /products/{id}/add-stock",
         "read-model",
     ] {
         assert!(names.contains(&name), "{name} is not among {names:?}");

@@ -1,6 +1,7 @@
-//! The breaking changes of a new version, compared with the running one. Pure.
+//! The breaking changes of a new version, compared with the running one. Pure. A change that lets more callers
+//! in is one too: what it breaks is what the operators trust.
 
-use crate::contract::{Aggregate, Manifest};
+use crate::contract::{Aggregate, Manifest, Readers};
 use crate::model::Json;
 
 /// A breaking change. An operator can allow it by its name: `command:order/create`.
@@ -15,6 +16,8 @@ const OTHER_TRIGGER: &str = "another event starts it";
 const OTHER_TARGET: &str = "it leads to another target";
 const STRICTER: &str = "it requires more than the running version, or no longer accepts a property";
 const NO_UNDO: &str = "it can no longer be undone, and sagas may have to undo it";
+const MORE_CALLERS: &str = "callers may use it that the running version turns away";
+const MORE_READERS: &str = "callers may see it that the running version turns away";
 const SAME_READ_MODEL: &str = "its tables or events differ, and its version is the same: raise the version";
 const STATE_BACK: &str =
     "its state version is lower, so states of the running version would count as outdated";
@@ -45,6 +48,8 @@ pub(crate) fn breaks(old: &Manifest, new: &Manifest) -> Vec<Break> {
         let name = || format!("route:{} {}", route.method, route.path);
         breaks.unless(next.is_some(), name, GONE);
         breaks.unless(next.is_none_or(|next| next.target == route.target), name, OTHER_TARGET);
+        let narrow = next.is_none_or(|next| next.access.is_within(&route.access));
+        breaks.unless(narrow, || format!("access:{} {}", route.method, route.path), MORE_CALLERS);
     }
     let read_model = || "read-model".to_owned();
     match (&old.read_model, &new.read_model) {
@@ -72,6 +77,8 @@ impl Breaks {
 
     fn aggregate(&mut self, old: &Aggregate, new: &Aggregate) {
         let aggregate = &old.name;
+        let narrow = Readers::are_within(new.readers.as_ref(), old.readers.as_ref());
+        self.unless(narrow, || format!("readers:{aggregate}"), MORE_READERS);
         self.unless(new.state_version >= old.state_version, || format!("state:{aggregate}"), STATE_BACK);
         for command in &old.commands {
             let name = || format!("command:{aggregate}/{}", command.name);
@@ -144,7 +151,7 @@ mod tests {
                 description: String::new(),
                 state_version: 2,
                 view: json("{}"),
-                readers: None,
+                readers: Some(Readers { owner: "seller".to_owned(), roles: vec!["clerk".into()] }),
                 commands: vec![command("add-stock"), command("reserve")],
                 events: vec![event("stock-added"), event("reserved")],
             }],
@@ -175,7 +182,7 @@ mod tests {
     #[test]
     fn a_removal_or_a_stricter_schema_breaks_and_an_addition_does_not() {
         type Change = fn(&mut Manifest);
-        let table: [(Change, &[&str]); 16] = [
+        let table: [(Change, &[&str]); 22] = [
             (|_| {}, &[]),
             (|new| new.aggregates.clear(), &["aggregate:product"]),
             (|new| drop(new.aggregates[0].commands.remove(0)), &["command:product/add-stock"]),
@@ -199,6 +206,15 @@ mod tests {
             (|new| new.sagas[0].starts_on.event = "stock-added".into(), &["saga:restock"]),
             (|new| new.queries.clear(), &["query:products"]),
             (|new| new.routes[0].path = "/wares".to_owned(), &["route:GET /products"]),
+            (|new| new.routes[0].access = Access::Anyone, &["access:GET /products"]),
+            (|new| new.routes[0].access = Access::Roles(vec!["clerk".into()]), &[]),
+            (|new| new.aggregates[0].readers = None, &["readers:product"]),
+            (|new| new.aggregates[0].readers.as_mut().unwrap().roles.clear(), &[]),
+            (
+                |new| new.aggregates[0].readers.as_mut().unwrap().roles.push("driver".into()),
+                &["readers:product"],
+            ),
+            (|new| new.aggregates[0].readers.as_mut().unwrap().owner = "id".to_owned(), &["readers:product"]),
             (|new| new.read_model.as_mut().unwrap().schema.push(' '), &["read-model"]),
             (|new| new.read_model.as_mut().unwrap().version = 2, &[]),
         ];
