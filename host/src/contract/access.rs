@@ -62,7 +62,8 @@ impl Access {
 const FORBIDDEN: &str = "forbidden";
 
 impl Readers {
-    /// Returns whether each caller that `these` let see a view is let by `others`, too. `None` lets everybody.
+    /// Returns whether each caller that may see a view by `these` may see it by `others`, too. By `None`
+    /// everybody may.
     pub(crate) fn are_within(these: Option<&Self>, others: Option<&Self>) -> bool {
         let Some(others) = others else { return true };
         these.is_some_and(|these| {

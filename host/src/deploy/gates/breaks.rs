@@ -1,5 +1,5 @@
-//! The breaking changes of a new version, compared with the running one. Pure. A change that lets more callers
-//! in is one too: what it breaks is what the operators trust.
+//! The breaking changes of a new version, compared with the running one. Pure. A change that lets more
+//! callers in is one too: it breaks what the operators trust in.
 
 use crate::contract::{Aggregate, Manifest, Readers};
 use crate::model::Json;

@@ -68,14 +68,14 @@ async fn execute_or_query(
         peer: Some(&Peer::Nats),
         ..Evidence::default()
     };
-    let caller = edge.identity.caller(evidence).await?;
-    if let Err(problem) = endpoint.check(&caller).map_err(Problem::from) {
-        let who = caller.subject.as_ref().map_or("", Actor::as_str);
+    let note = |subject: Option<&Actor>, problem: Problem| {
         if let Some(reason) = DeniedReason::of(problem.status()) {
-            denied(reason, who, &endpoint.subject);
+            denied(reason, subject.map_or("", Actor::as_str), &endpoint.subject);
         }
-        return Err(problem);
-    }
+        problem
+    };
+    let caller = edge.identity.caller(evidence).await.map_err(|problem| note(None, problem.into()))?;
+    endpoint.check(&caller).map_err(|problem| note(caller.subject.as_ref(), problem.into()))?;
     let caller = Caller { on_behalf_of: headers::actor(&headers)?.map(Actor::from), ..caller };
     let wait = headers::prefer_wait(&headers, edge.limits.wait);
     match &endpoint.does {
