@@ -14,8 +14,8 @@ use crate::deployed::{Happened, Released};
 use crate::error::Chain;
 use crate::log::{Append, AppendError, EventLog, MAX_PAGE, ReadError};
 use crate::model::{
-    AUDIT, Actor, AuditedAct, Caller, CommandId, InvalidId, Meta, Position, Recorded, Role, ServiceName,
-    StreamId, Version, event_of, variant_of,
+    AUDIT, Actor, AuditedAct, Caller, CommandId, InvalidId, Position, Recorded, Role, ServiceName, StreamId,
+    Version, event_of, variant_of,
 };
 
 /// The dead letters that an entry names; the event has all of them.
@@ -142,19 +142,8 @@ impl Audit {
             return Err(AppendError::Unavailable.into());
         }
         let event = event_of(&intended)?;
-        let command_id = CommandId::new();
-        let stream = StreamId::new(AUDIT, command_id.as_str())?;
-        let meta = Meta {
-            correlation_id: command_id.shared().into(),
-            command_id,
-            command: event.name.shared().into(),
-            fingerprint: 0,
-            causation_id: None,
-            digest: None,
-            time_ms: self.clock.now_ms(),
-            ..Meta::from(by)
-        };
-        let append = Append { stream, expected: Version::START, events: vec![event], meta: Arc::new(meta) };
+        let stream = StreamId::new(AUDIT, CommandId::new().as_str())?;
+        let append = Append::of_host(stream, Version::START, event, self.clock.now_ms(), by);
         self.log.append(vec![append]).await?;
         Ok(())
     }
@@ -333,9 +322,9 @@ mod tests {
     async fn write(log: &dyn EventLog, stream: &str, actor: &str, event: NewEvent) {
         let stream = StreamId::parse(stream).unwrap();
         let before = log.read(&stream, Version::START, MAX_PAGE).await.unwrap().len();
-        let meta = Meta { command_id: CommandId::new(), actor: actor.into(), ..Meta::default() };
         let expected = Version::START.after(before);
-        log.append(vec![Append { stream, expected, events: vec![event], meta: meta.into() }]).await.unwrap();
+        let append = Append::of_host(stream, expected, event, 0, &Caller::named(actor));
+        log.append(vec![append]).await.unwrap();
     }
 
     fn event(name: &str, payload: &str) -> NewEvent {

@@ -330,7 +330,6 @@ impl Inner {
         time_ms: u64,
     ) -> Decided {
         let meta = Arc::new(Meta {
-            command_id: command.id.clone(),
             command: match command.intent {
                 Intent::Decide => command.name.clone(),
                 Intent::Compensate { .. } => format!("{}/undo", command.name).into(),
@@ -340,7 +339,7 @@ impl Inner {
             causation_id: command.origin.causation_id.clone(),
             digest: Some(component.digest()),
             time_ms,
-            ..Meta::from(&command.origin.caller)
+            ..Meta::of(command.id.clone(), &command.origin.caller)
         });
         let stream = command.stream.clone();
         let expected = state.version;

@@ -2,7 +2,6 @@
 //! append.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +14,7 @@ use crate::clock::Time;
 use crate::contract::{Grant, HttpOrigin};
 use crate::log::{Append, Appended, EventLog, MAX_PAGE};
 use crate::model::{
-    Actor, Caller, CommandId, Digest, Meta, Position, Recorded, ServiceName, StreamId, Version, event_of,
-    variant_of,
+    Actor, Caller, Digest, Position, Recorded, ServiceName, StreamId, Version, event_of, variant_of,
 };
 use crate::runtime::{Component, Grants};
 
@@ -242,19 +240,8 @@ impl Deployments {
         caller: Caller,
     ) -> Result<Position, RecordError> {
         let event = event_of(&happened).map_err(RecordError::Encode)?;
-        let command_id = CommandId::new();
-        let meta = Meta {
-            correlation_id: command_id.shared().into(),
-            command_id,
-            command: event.name.shared().into(),
-            fingerprint: 0,
-            causation_id: None,
-            digest: None,
-            time_ms,
-            ..Meta::from(&caller)
-        };
         let expected = self.version;
-        let append = Append { stream: stream(), expected, events: vec![event], meta: Arc::new(meta) };
+        let append = Append::of_host(stream(), expected, event, time_ms, &caller);
         let Appended { position } = log.append(vec![append]).await?;
         self.happen((expected.next(), position), Time(time_ms), &caller.actor(), happened);
         Ok(position)

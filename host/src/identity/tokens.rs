@@ -21,9 +21,7 @@ use super::token::{self, TokenHash, TokenText};
 use crate::clock::{SharedClock, Time};
 use crate::error::Chain;
 use crate::log::{Append, EventLog, MAX_PAGE, ReadError};
-use crate::model::{
-    Actor, Caller, CommandId, Meta, Recorded, Role, StreamId, TOKEN, Version, event_of, variant_of,
-};
+use crate::model::{Actor, Caller, Recorded, Role, StreamId, TOKEN, Version, event_of, variant_of};
 
 /// The largest number of tokens that are valid at one time. Each takes some hundred bytes of memory.
 const MAX_TOKENS: usize = 10_000;
@@ -307,18 +305,7 @@ impl Tokens {
     ) -> Result<(), TokenError> {
         let event = event_of(&happened).map_err(TokenError::Encode)?;
         let stream = StreamId::new(TOKEN, id).map_err(|_| TokenError::NotFound)?;
-        let command_id = CommandId::new();
-        let meta = Meta {
-            correlation_id: command_id.shared().into(),
-            command_id,
-            command: event.name.shared().into(),
-            fingerprint: 0,
-            causation_id: None,
-            digest: None,
-            time_ms: self.clock.now_ms(),
-            ..Meta::from(by)
-        };
-        let append = Append { stream: stream.clone(), expected, events: vec![event], meta: Arc::new(meta) };
+        let append = Append::of_host(stream.clone(), expected, event, self.clock.now_ms(), by);
         self.log.append(vec![append]).await.map_err(TokenError::Append)?;
         Ok(self.read(&stream).await?)
     }

@@ -60,9 +60,19 @@ impl CommitHasher {
         version: Version,
         meta: &Meta,
     ) -> Self {
-        let Meta { command_id, command, fingerprint, correlation_id, causation_id, digest, time_ms, .. } =
-            meta;
-        let Meta { actor, roles, on_behalf_of, via, .. } = meta;
+        let Meta {
+            command_id,
+            command,
+            fingerprint,
+            correlation_id,
+            causation_id,
+            digest,
+            time_ms,
+            actor,
+            roles,
+            on_behalf_of,
+            via,
+        } = meta;
         let mut hasher = Self(Sha256::new());
         hasher.field(PREVIOUS, previous.as_bytes());
         hasher.number(POSITION, position.get());

@@ -24,7 +24,9 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::model::{AppendChain, CommandId, LogMark, Meta, NewEvent, Position, Recorded, StreamId, Version};
+use crate::model::{
+    AppendChain, Caller, CommandId, LogMark, Meta, NewEvent, Position, Recorded, StreamId, Version,
+};
 
 pub use commit_hash::CommitHasher;
 pub use embedded::{EmbeddedLog, LogFile, OpenError, Sequence, UpgradeError};
@@ -109,6 +111,24 @@ pub struct Append {
 }
 
 impl Append {
+    /// Returns an append of the host itself to a stream of its own: one event, for an act of a caller.
+    pub(crate) fn of_host(
+        stream: StreamId,
+        expected: Version,
+        event: NewEvent,
+        time_ms: u64,
+        by: &Caller,
+    ) -> Self {
+        let command_id = CommandId::new();
+        let meta = Meta {
+            correlation_id: command_id.shared().into(),
+            command: event.name.shared().into(),
+            time_ms,
+            ..Meta::of(command_id, by)
+        };
+        Self { stream, expected, events: vec![event], meta: Arc::new(meta) }
+    }
+
     /// Returns an append that writes nothing and confirms that a stream still has this version.
     pub fn nothing(stream: StreamId, expected: Version) -> Self {
         Self { stream, expected, events: Vec::new(), meta: Arc::default() }

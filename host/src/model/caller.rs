@@ -1,6 +1,6 @@
 //! The callers of commands and queries.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::{Actor, Role};
 
@@ -38,7 +38,8 @@ impl Caller {
     /// Returns the caller of every request on a host without `[auth]`: nobody in particular, who may do
     /// everything.
     pub fn unauthenticated_operator() -> Self {
-        Self { roles: [Role::from(OPERATOR)].into(), ..Self::default() }
+        static ROLES: LazyLock<Arc<[Role]>> = LazyLock::new(|| [Role::from(OPERATOR)].into());
+        Self { roles: ROLES.clone(), ..Self::default() }
     }
 
     /// Returns if the caller has a role. An operator has every role.
@@ -48,7 +49,8 @@ impl Caller {
 
     /// Returns the name of the subject for the record.
     pub fn actor(&self) -> Actor {
-        self.subject.clone().unwrap_or_else(|| ANONYMOUS.into())
+        static NOBODY: LazyLock<Actor> = LazyLock::new(|| ANONYMOUS.into());
+        self.subject.clone().unwrap_or_else(|| NOBODY.clone())
     }
 }
 

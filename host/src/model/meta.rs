@@ -27,7 +27,7 @@ pub struct Meta {
     /// The subject of the caller that sent the command, or that started the saga which sent it.
     pub actor: Actor,
     /// The roles of the subject.
-    #[serde(default, skip_serializing_if = "no_roles")]
+    #[serde(default, skip_serializing_if = "<[Role]>::is_empty")]
     pub roles: Arc<[Role]>,
     /// See [`Caller::on_behalf_of`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,25 +37,25 @@ pub struct Meta {
     pub via: Option<Actor>,
 }
 
-fn no_roles(roles: &Arc<[Role]>) -> bool {
-    roles.is_empty()
-}
-
-/// Returns otherwise empty metadata with the caller. The roles of a caller that has not signed in follow from
-/// the host's configuration, so they are left out.
-impl From<&Caller> for Meta {
-    fn from(caller: &Caller) -> Self {
+impl Meta {
+    /// Returns the metadata of a command with nothing but its id and its caller. The roles of a caller that
+    /// has not signed in follow from the host's configuration, so they are left out.
+    pub fn of(command_id: CommandId, caller: &Caller) -> Self {
         Self {
+            command_id,
+            command: CommandName::default(),
+            fingerprint: 0,
+            correlation_id: CorrelationId::default(),
+            causation_id: None,
+            digest: None,
+            time_ms: 0,
             actor: caller.actor(),
             roles: caller.subject.as_ref().map(|_| caller.roles.clone()).unwrap_or_default(),
             on_behalf_of: caller.on_behalf_of.clone(),
             via: caller.via.clone(),
-            ..Self::default()
         }
     }
-}
 
-impl Meta {
     /// Returns the caller that sent the command, or `nobody` if it had not signed in.
     pub fn caller(&self, nobody: &Caller) -> Caller {
         let (on_behalf_of, via) = (self.on_behalf_of.clone(), self.via.clone());
@@ -78,9 +78,10 @@ mod tests {
         let cleo = Caller { roles: ["clerk".into()].into(), ..Caller::named("cleo") };
         let saga = Caller { via: Some("saga:1".into()), ..cleo.clone() };
         for caller in [&cleo, &saga, &operator] {
-            assert_eq!(Meta::from(caller).caller(&operator), *caller);
+            assert_eq!(Meta::of(CommandId::new(), caller).caller(&operator), *caller);
         }
-        assert!(Meta::from(&operator).roles.is_empty());
-        assert_eq!(Meta::from(&operator).caller(&Caller::default()), Caller::default());
+        let of_operator = Meta::of(CommandId::new(), &operator);
+        assert!(of_operator.roles.is_empty());
+        assert_eq!(of_operator.caller(&Caller::default()), Caller::default());
     }
 }

@@ -200,15 +200,13 @@ impl Record {
     fn append(&mut self, events: Vec<NewEvent>) {
         let expected = self.version;
         self.version = expected.after(events.len());
+        let command_id = CommandId::from(format!("{}/{}", self.stream.id(), self.version));
         let meta = Meta {
-            command_id: CommandId::from(format!("{}/{}", self.stream.id(), self.version)),
             command: "journal".into(),
-            fingerprint: 0,
             correlation_id: self.correlation_id.clone(),
             causation_id: Some(self.causation_id.clone()),
-            digest: None,
             time_ms: self.clock.now_ms(),
-            ..Meta::from(&self.caller)
+            ..Meta::of(command_id, &self.caller)
         };
         let append = Append { stream: self.stream.clone(), expected, events, meta: Arc::new(meta) };
         self.appending.push(self.log.append_in(self.chain, vec![append]));

@@ -406,14 +406,9 @@ async fn a_saga_acts_only_through_commands() {
         name: "strayed".into(),
         payload: Json::of(&json!({"url": abroad.url("/")})).unwrap(),
         meta: Arc::new(Meta {
-            command_id: CommandId::from_key("c1"),
             command: "stray".into(),
-            fingerprint: 0,
             correlation_id: "r1".into(),
-            causation_id: None,
-            digest: None,
-            time_ms: 0,
-            ..Meta::from(&Caller::named("tester"))
+            ..Meta::of(CommandId::from_key("c1"), &Caller::named("tester"))
         }),
     };
     let end = bench.component.run_saga(&"stray".into(), &"s1".into(), &trigger, Box::new(NoSteps)).await;

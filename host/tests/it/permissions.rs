@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kontor::deployed::Store;
 use kontor::log::{Append, EmbeddedLog, EventLog as _};
-use kontor::model::{Caller, Digest, Json, Meta, NewEvent, StreamId, Version};
+use kontor::model::{Caller, CommandId, Digest, Json, Meta, NewEvent, StreamId, Version};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -191,7 +191,7 @@ fn record_deployment(site: &Site, wasm: &[u8]) {
     let event =
         NewEvent { name: "deployed".into(), payload: Json::of(&json!({"services": [release]})).unwrap() };
     let stream = StreamId::parse("deployment/services").unwrap();
-    let meta = Meta { command: "deployed".into(), ..Meta::from(&Caller::named("ada")) };
+    let meta = Meta { command: "deployed".into(), ..Meta::of(CommandId::new(), &Caller::named("ada")) };
     let append = Append { stream, expected: Version::START, events: vec![event], meta: Arc::new(meta) };
     runtime.block_on(async {
         EmbeddedLog::open(&site.data()).unwrap().append(vec![append]).await.unwrap();

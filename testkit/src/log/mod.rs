@@ -49,14 +49,11 @@ fn full_meta() -> Meta {
 /// Returns the meta of a command of which only the id matters.
 fn meta(command: &CommandId) -> Arc<Meta> {
     Arc::new(Meta {
-        command_id: command.clone(),
         command: "do".into(),
         fingerprint: 7,
         correlation_id: "test".into(),
-        causation_id: None,
-        digest: None,
         time_ms: 1_700_000_000_000,
-        ..Meta::from(&Caller::named("tester"))
+        ..Meta::of(command.clone(), &Caller::named("tester"))
     })
 }
 

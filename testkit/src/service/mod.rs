@@ -224,14 +224,10 @@ fn record(stream: &StreamId, events: impl IntoIterator<Item = NewEvent>) -> Vec<
             name,
             payload,
             meta: Arc::new(Meta {
-                command_id: CommandId::from_key(&format!("{stream}/{number}")),
                 command: "given".into(),
-                fingerprint: 0,
                 correlation_id: "test".into(),
-                causation_id: None,
-                digest: None,
                 time_ms: trial::TIME_MS,
-                ..Meta::from(&Caller::named(ACTOR))
+                ..Meta::of(CommandId::from_key(&format!("{stream}/{number}")), &Caller::named(ACTOR))
             }),
         })
         .collect()

@@ -167,14 +167,9 @@ async fn an_import_that_the_contract_forbids_is_a_broken_contract_and_not_a_trap
         name: "trespassed".into(),
         payload: Json::of(&json!({})).unwrap(),
         meta: Arc::new(Meta {
-            command_id: CommandId::from_key("c1"),
             command: "trespass".into(),
-            fingerprint: 0,
             correlation_id: "r1".into(),
-            causation_id: None,
-            digest: None,
-            time_ms: 0,
-            ..Meta::from(&Caller::named("tester"))
+            ..Meta::of(CommandId::from_key("c1"), &Caller::named("tester"))
         }),
     };
     let target = Target { stream: &stream, state: None, since: &[trespassed] };
