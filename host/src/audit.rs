@@ -12,7 +12,7 @@ use crate::clock::{SharedClock, Time};
 use crate::contract::Problem;
 use crate::deployed::{Happened, Released};
 use crate::error::Chain;
-use crate::log::{Append, AppendError, EventLog, MAX_PAGE, ReadError};
+use crate::log::{Append, AppendError, EventLog, MAX_PAGE, ReadError, more_may_follow};
 use crate::model::{
     AUDIT, Actor, AuditedAct, Caller, CommandId, InvalidId, Position, Recorded, Role, ServiceName, StreamId,
     Version, event_of, variant_of,
@@ -151,16 +151,20 @@ impl Audit {
     /// Lists acts, the oldest first. Reads the events of acts only, whatever else is in the log.
     pub async fn list(&self, filter: Filter) -> Result<Vec<AuditEntry>, ReadError> {
         let Filter { by, since, mut after, limit } = filter;
-        let wanted = |entry: &AuditEntry| {
-            by.as_ref().is_none_or(|by| entry.by == *by) && since.is_none_or(|since| entry.time >= since)
+        let wanted = |Recorded { meta, .. }: &&Recorded| {
+            by.as_ref().is_none_or(|by| meta.actor == *by)
+                && since.is_none_or(|since| Time(meta.time_ms) >= since)
         };
         let mut found = Vec::new();
         while found.len() < limit {
             let page = self.log.acts(after, MAX_PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.position;
-            let entries = page.iter().filter_map(AuditEntry::of).filter(wanted);
+            let entries = page.iter().filter(wanted).filter_map(AuditEntry::of);
             found.extend(entries.take(limit - found.len()));
+            if !more_may_follow(&page, MAX_PAGE) {
+                break;
+            }
         }
         Ok(found)
     }

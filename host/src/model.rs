@@ -22,7 +22,7 @@ pub use self::act::AuditedAct;
 pub(crate) use self::act::{AUDIT, AUDITED};
 pub use self::caller::{ANONYMOUS, AUDITOR, Caller, DEPLOYER, MONITOR, OPERATOR};
 pub use self::chain::AppendChain;
-pub use self::hash::{CommitHash, Digest, LogMark};
+pub use self::hash::{CommitHash, Digest, LogMark, TokenHash};
 pub use self::json::Json;
 pub use self::meta::Meta;
 pub use self::name::{

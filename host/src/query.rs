@@ -282,11 +282,11 @@ impl Inquiry {
         let component = self.component(service)?;
         let checked = component.schemas().check_arguments(query, &arguments);
         checked.map_err(QueryError::InvalidArguments)?;
-        let arguments = Json::of(&arguments).map_err(|error| invalid_arguments(&error))?;
         let manifest = component.manifest().clone();
         if let Some(aggregate) = manifest.aggregate(query) {
             return self.view(aggregate, &arguments).await;
         }
+        let arguments = Json::of(&arguments).map_err(|error| invalid_arguments(&error))?;
         let known = manifest.query(query);
         let known = known.ok_or_else(|| QueryError::NotDeployed(format!("query {query} of {service}")))?;
         let call = Call { inquiry: self.clone(), query: known.name.clone(), arguments, depth };
@@ -303,8 +303,9 @@ impl Inquiry {
     }
 
     /// Answers with the view of one aggregate, as the log has it.
-    async fn view(&self, aggregate: &Aggregate, arguments: &Json) -> Result<Answer, QueryError> {
-        let ViewArguments { id } = arguments.read().map_err(|error| invalid_arguments(&error))?;
+    async fn view(&self, aggregate: &Aggregate, arguments: &Value) -> Result<Answer, QueryError> {
+        let ViewArguments { id } =
+            ViewArguments::deserialize(arguments).map_err(|error| invalid_arguments(&error))?;
         let stream =
             StreamId::new(aggregate.name.as_str(), &id).map_err(|error| invalid_arguments(&error))?;
         let viewed = self.inner.deps.states.view(&stream, None).await?;

@@ -65,7 +65,7 @@ pub(super) struct Commit {
     pub(super) version: Version,
     /// The hash of the commit. `None`: an older version has written the export, and it is not read yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    hash: Option<CommitHash>,
+    pub(super) hash: Option<CommitHash>,
     meta: Arc<Meta>,
     pub(super) events: Vec<NewEvent>,
 }
@@ -100,22 +100,13 @@ impl Commit {
     }
 
     /// Returns the hash that the commit must have on top of `previous`.
-    fn hash_on(&self, previous: CommitHash) -> CommitHash {
-        let mut hasher = CommitHasher::begin(previous, self.position, &self.stream, self.version, &self.meta);
-        for event in &self.events {
-            hasher.event(event.name.as_str(), event.payload.as_str());
-        }
-        hasher.finish()
+    pub(super) fn hash_on(&self, previous: CommitHash) -> CommitHash {
+        let Self { position, stream, version, meta, events, .. } = self;
+        CommitHasher::commit(previous, *position, stream, *version, meta, events)
     }
 
     pub(super) fn into_append(self) -> Append {
         Append { stream: self.stream, expected: self.version.before(1), events: self.events, meta: self.meta }
-    }
-
-    /// Adds the commit to a hash, so that different commits give different hashes.
-    pub(super) fn hash_into(&self, hash: &mut Sha256) {
-        // This type always has a JSON form.
-        hash.update(serde_json::to_vec(self).unwrap_or_default());
     }
 }
 

@@ -4,13 +4,11 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead};
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
-
 use super::export::Commits;
 use super::format::{Commit, FormatError, Item, Reader, Summary};
 use crate::deployed::Store;
 use crate::log::{AppendError, Appended, Appending, EventLog, LogFile, OpenError, ReadError};
-use crate::model::{AppendChain, Position};
+use crate::model::{AppendChain, CommitHash, Position};
 
 /// The most appends in progress in a log that only this process writes: half of what it commits at once. A
 /// shared log gets one at a time, or the events would change their order.
@@ -110,7 +108,6 @@ pub async fn import(
         return Err(ImportError::NotEmpty { from: end.next() });
     }
     let mut appends = Appends::to(to.log);
-    let mut hash = Sha256::new();
     while let Some(item) = export.next()? {
         let commit = match item {
             Item::Component(wasm) => {
@@ -119,7 +116,6 @@ pub async fn import(
             }
             Item::Commit(commit) => commit,
         };
-        commit.hash_into(&mut hash);
         let last = commit.last();
         match there.next()? {
             Some(known) if known == commit => {}
@@ -129,7 +125,7 @@ pub async fn import(
         progress(last, end);
     }
     appends.finish().await?;
-    compare(to.data, hash)?;
+    compare(to.data, export.chain())?;
     Ok(Imported { summary: export.summary().clone(), there_before: there_before.get() })
 }
 
@@ -138,13 +134,16 @@ fn commits(data: &Path) -> Result<Commits, ImportError> {
     Ok(Commits::of(LogFile::open(data)?)?)
 }
 
-/// Checks that the log has the commits with this hash, and no others.
-fn compare(data: &Path, imported: Sha256) -> Result<(), ImportError> {
-    let (mut commits, mut hash) = (commits(data)?, Sha256::new());
+/// Checks that the log has the commits up to the one with this hash, and no others.
+fn compare(data: &Path, imported: CommitHash) -> Result<(), ImportError> {
+    let (mut commits, mut hash) = (commits(data)?, CommitHash::GENESIS);
     while let Some(commit) = commits.next()? {
-        commit.hash_into(&mut hash);
+        hash = commit.hash_on(hash);
+        if commit.hash != Some(hash) {
+            return Err(ImportError::NotTheSame);
+        }
     }
-    if hash.finalize() == imported.finalize() { Ok(()) } else { Err(ImportError::NotTheSame) }
+    if hash == imported { Ok(()) } else { Err(ImportError::NotTheSame) }
 }
 
 /// Appends commits in their order in the export.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::format::{Commit, FormatError, Item, Reader};
 use crate::log::{CommitHasher, LogFile, OpenError, ReadError};
-use crate::model::{CommitHash, LogMark, Position, Recorded, StreamId, Version};
+use crate::model::{CommitHash, Position, Recorded, StreamId, Version};
 
 /// The numbers of a log without damage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -98,10 +98,10 @@ pub fn verify_export(
     let mut export = Reader::new(input)?;
     let (end, mut versions) = (export.last_position(), Versions::default());
     while let Some(item) = export.next()? {
-        if let Item::Commit(Commit { position, stream, version, events, .. }) = item {
-            let last = version.after(events.len()).before(1);
-            versions.advance(position, &stream, version, last)?;
-            progress(position.after(events.len()).before(1), end);
+        if let Item::Commit(commit) = item {
+            let Commit { position, stream, version, events, .. } = &commit;
+            versions.advance(*position, stream, *version, version.after(events.len()).before(1))?;
+            progress(commit.last(), end);
         }
     }
     let summary = export.summary();
@@ -195,13 +195,6 @@ impl Check {
     }
 }
 
-impl Verified {
-    /// Returns the mark of the last event.
-    pub fn mark(&self) -> LogMark {
-        LogMark { position: Position::new(self.events), hash: self.hash }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rusqlite::Connection;
@@ -209,7 +202,7 @@ mod tests {
     use super::*;
     use crate::error::Chain;
     use crate::log::{Append, EmbeddedLog, EventLog as _};
-    use crate::model::{CommandId, Json, Meta, NewEvent};
+    use crate::model::{CommandId, Json, LogMark, Meta, NewEvent};
 
     async fn log(dir: &Path) -> LogMark {
         let log = EmbeddedLog::open(dir).unwrap();
@@ -233,7 +226,7 @@ mod tests {
         let mark = log(dir.path()).await;
         let verified = verify_log(dir.path(), |_, _| ()).unwrap();
         assert_eq!((verified.streams, verified.commands, verified.events), (2, 4, 8));
-        assert_eq!(verified.mark(), mark);
+        assert_eq!((Position::new(verified.events), verified.hash), (mark.position, mark.hash));
         let empty = tempfile::tempdir().unwrap();
         drop(EmbeddedLog::open(empty.path()).unwrap());
         assert_eq!(verify_log(empty.path(), |_, _| ()).unwrap(), Verified::default());

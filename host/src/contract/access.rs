@@ -39,7 +39,7 @@ impl Access {
             _ if caller.has(OPERATOR) => Ok(()),
             _ if caller.subject.is_none() && caller.roles.is_empty() => Err(Denied::NotSignedIn),
             Self::SignedIn => Ok(()),
-            Self::Roles(roles) => match roles.iter().any(|role| caller.has(role.as_str())) {
+            Self::Roles(roles) => match caller.has_any(roles) {
                 true => Ok(()),
                 false => Err(Denied::NoRole(roles.clone())),
             },
@@ -78,7 +78,7 @@ impl Readers {
             let owner = members.get(&self.owner).and_then(|owner| owner.read::<String>().ok());
             owner.is_some_and(|owner| *subject == *owner)
         };
-        let may = caller.has(OPERATOR) || self.roles.iter().any(|role| caller.has(role.as_str()));
+        let may = caller.has(OPERATOR) || caller.has_any(&self.roles);
         match may || caller.subject.as_ref().is_some_and(owns) {
             true => Ok(()),
             false => Err(Rejection::new(FORBIDDEN, "It belongs to somebody else.")),

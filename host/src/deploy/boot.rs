@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::directory::{self, DirectoryError};
 use super::gates::{Candidate, Examiner, Origin, Terms, Upload, examine_services, internal_requests};
 use super::rules::DeployRules;
-use super::signature::{Envelope, SignatureError};
+use super::signature::{SignatureError, signed};
 use super::{grants, work};
 use crate::clock::SharedClock;
 use crate::contract::Grant;
@@ -121,6 +121,9 @@ pub enum BootError {
     Record(#[from] RecordError),
 }
 
+/// The files of the directory, each with its bytes.
+type ByDigest<'a> = HashMap<Digest, (&'a Path, &'a Vec<u8>)>;
+
 /// Starts the services that the log names, and deploys those of the directory that are new to it.
 pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
     loop {
@@ -136,11 +139,13 @@ pub(crate) async fn boot(boot: Boot<'_>) -> Result<Booted, BootError> {
 async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
     let (mut deployments, history) = Deployments::load(&**boot.log).await?;
     let files = directory::read(boot.plugins, deployments.version == Version::START)?;
-    let by_digest: HashMap<_, _> = files.iter().map(|(_, wasm)| (Digest::of(wasm), wasm)).collect();
+    let by_digest: ByDigest<'_> =
+        files.iter().map(|(file, wasm)| (Digest::of(wasm), (&**file, wasm))).collect();
+    let bytes = |digest: Digest| by_digest.get(&digest).map(|(_, wasm)| *wasm);
     let (mut running, mut outdated) = (Vec::new(), BTreeMap::new());
     for (service, known) in &deployments.running {
         let digest = known.release.digest;
-        match boot.load(service, digest, by_digest.get(&digest).copied()).await {
+        match boot.load(service, digest, bytes(digest)).await {
             // The directory may have the service's component for this version of the contract.
             Err(error @ BootError::Load { source: LoadError::OtherContract { .. }, .. }) => {
                 outdated.insert(service.clone(), error);
@@ -149,10 +154,10 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
         }
     }
     let mut running = Deployed::new(running)?;
-    let envelopes = boot.check_signatures(&deployments, &running, &files)?;
+    let envelopes = boot.check_signatures(&deployments, &running, &by_digest)?;
     for (service, known) in &deployments.running {
         let Some(kept) = &known.kept else { continue };
-        let newer = boot.load(service, kept.digest, by_digest.get(&kept.digest).copied()).await?;
+        let newer = boot.load(service, kept.digest, bytes(kept.digest)).await?;
         running = running.keeping(&newer, &kept.streams);
     }
     let (mut candidates, mut differing) = (Vec::new(), Vec::new());
@@ -216,7 +221,7 @@ impl Boot<'_> {
         &self,
         deployments: &Deployments,
         running: &Deployed,
-        files: &[(PathBuf, Vec<u8>)],
+        files: &ByDigest<'_>,
     ) -> Result<HashMap<ServiceName, String>, BootError> {
         let mut envelopes = HashMap::new();
         if self.rules.trusted.is_empty() {
@@ -227,8 +232,8 @@ impl Boot<'_> {
             let kept = known.release.envelope.as_deref().map(str::as_bytes);
             let Err(source) = self.check_signature(kept, component) else { continue };
             let digest = component.digest();
-            let file = files.iter().find(|(_, wasm)| Digest::of(wasm) == digest);
-            let beside = file.map(|(file, _)| directory::signature(file)).transpose()?.flatten();
+            let beside =
+                files.get(&digest).map(|(file, _)| directory::signature(file)).transpose()?.flatten();
             match self.check_signature(beside.as_deref(), component) {
                 Ok(envelope) => envelopes.insert(service.clone(), envelope),
                 Err(_) => {
@@ -248,9 +253,8 @@ impl Boot<'_> {
         signature: Option<&[u8]>,
         component: &Component,
     ) -> Result<String, SignatureError> {
-        let envelope = Envelope::read(signature.ok_or(SignatureError::Unsigned)?)?;
-        let statement = envelope.open(&self.rules.trusted)?;
-        statement.fits(component.digest(), Some(component.manifest()))?;
+        let (digest, manifest) = (component.digest(), Some(&**component.manifest()));
+        let (envelope, statement) = signed(signature, &self.rules.trusted, digest, manifest)?;
         if let Err(expired) = statement.is_valid_at(self.clock.now_ms()) {
             tracing::warn!(
                 service = %statement.service,

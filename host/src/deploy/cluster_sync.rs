@@ -74,7 +74,7 @@ impl Deployer {
     async fn follow_log(self: Arc<Self>, deployments: &mut Deployments) -> Result<(), BehindError> {
         let mut next = deployments.clone();
         let (log, history) = (&*self.deps.log, self.deps.registry.history());
-        let Some(watched) = next.read_on(log, Position::MAX, history).await? else { return Ok(()) };
+        let Some(watched) = next.read_on(log, Position::MAX, Some(history)).await? else { return Ok(()) };
         let (deployed, new) = self.deployed_by(&next).await?;
         let mut components = Vec::new();
         for component in new {

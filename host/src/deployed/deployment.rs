@@ -204,7 +204,7 @@ impl Deployments {
     /// Reads all deployments in the log, and their history.
     pub(crate) async fn load(log: &dyn EventLog) -> Result<(Self, DeploymentHistory), HistoryError> {
         let (mut deployments, history) = (Self::default(), DeploymentHistory::default());
-        deployments.read_on(log, Position::MAX, &history).await?;
+        deployments.read_on(log, Position::MAX, Some(&history)).await?;
         Ok((deployments, history))
     }
 
@@ -214,7 +214,7 @@ impl Deployments {
         &mut self,
         log: &dyn EventLog,
         until: Position,
-        known: &DeploymentHistory,
+        known: Option<&DeploymentHistory>,
     ) -> Result<Option<bool>, HistoryError> {
         let mut watched = None;
         loop {
@@ -223,7 +223,9 @@ impl Deployments {
             for (event, happened) in page.into_iter().take_while(|(event, _)| event.position <= until) {
                 watched = Some(happened.is_watched());
                 self.apply(&event, happened);
-                known.add(event.position, self);
+                if let Some(known) = known {
+                    known.add(event.position, self);
+                }
             }
             if !more {
                 return Ok(watched);

@@ -101,7 +101,7 @@ impl FollowedTriggers {
     /// Returns the triggers after the event at a position.
     pub(crate) async fn at(log: &dyn EventLog, position: Position) -> Result<Self, HistoryError> {
         let mut deployments = Deployments::default();
-        deployments.read_on(log, position, &DeploymentHistory::default()).await?;
+        deployments.read_on(log, position, None).await?;
         Ok(Self { triggers: Triggers::of(&deployments), deployments })
     }
 
@@ -139,7 +139,7 @@ impl DeploymentHistory {
     /// the log says so already.
     pub async fn record(&self, log: &dyn EventLog, components: &[Component]) -> Result<(), RecordError> {
         let mut deployments = Deployments::default();
-        deployments.read_on(log, Position::MAX, self).await?;
+        deployments.read_on(log, Position::MAX, Some(self)).await?;
         let releases = components.iter().map(|component| Release::of(component, Vec::new()));
         let new = releases.filter(|release| !deployments.runs(release));
         let services: Vec<_> = new.map(|release| Released { release, gates: Vec::new() }).collect();

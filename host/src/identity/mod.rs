@@ -167,7 +167,7 @@ impl Identity {
                 let token = bearer(authorization)?;
                 // The shape of the text says which kind it is: no JWT begins like a token of Kontor's own.
                 match token::id_of(token) {
-                    Some(_) => self.tokens.caller(token),
+                    Some(id) => self.tokens.caller(id, token),
                     None => auth.of_jwt(token).await,
                 }
             }

@@ -17,11 +17,13 @@ use tokio::sync::Mutex;
 use super::NotIdentified;
 use super::error::TokenError;
 use super::names::{check_roles, check_subject};
-use super::token::{self, TokenHash, TokenText};
+use super::token::{TokenText, is_hash_of};
 use crate::clock::{SharedClock, Time};
 use crate::error::Chain;
 use crate::log::{Append, EventLog, MAX_PAGE, ReadError};
-use crate::model::{Actor, Caller, Recorded, Role, StreamId, TOKEN, Version, event_of, variant_of};
+use crate::model::{
+    Actor, Caller, Recorded, Role, StreamId, TOKEN, TokenHash, Version, event_of, variant_of,
+};
 
 /// The largest number of tokens that are valid at one time. Each takes some hundred bytes of memory.
 const MAX_TOKENS: usize = 10_000;
@@ -102,6 +104,7 @@ pub struct Revocation {
 }
 
 /// A token that the log has.
+#[derive(Clone)]
 struct Token {
     version: Version,
     sha256: TokenHash,
@@ -226,25 +229,19 @@ impl Tokens {
                 let (made, made_by) = (at, by);
                 Token { version, sha256, caller, made, made_by, expires, note, revoked: None, last_used_ms }
             }
-            (Happened::TokenRevoked { reason }, Some(token)) => Token {
-                version,
-                revoked: Some(Revocation { at, by, reason }),
-                caller: token.caller.clone(),
-                made_by: token.made_by.clone(),
-                note: token.note.clone(),
-                last_used_ms: token.last_used_ms.clone(),
-                ..**token
-            },
+            (Happened::TokenRevoked { reason }, Some(token)) => {
+                Token { version, revoked: Some(Revocation { at, by, reason }), ..Token::clone(token) }
+            }
             // A token that has been forgotten.
             (Happened::TokenRevoked { .. }, None) => return,
         };
         known.insert(id.to_owned(), Arc::new(token));
     }
 
-    /// Returns the caller who sends a token. A wrong secret is answered like a token that does not exist.
-    pub(super) fn caller(&self, text: &str) -> Result<Caller, NotIdentified> {
-        let id = token::id_of(text).ok_or(NotIdentified::NoToken)?;
-        let token = self.get(id).filter(|token| token.sha256.is_of(text));
+    /// Returns the caller who sends a token with this id. A wrong secret is answered like a token that does
+    /// not exist.
+    pub(super) fn caller(&self, id: &str, text: &str) -> Result<Caller, NotIdentified> {
+        let token = self.get(id).filter(|token| is_hash_of(token.sha256, text));
         let token = token.ok_or(NotIdentified::Unknown)?;
         let now_ms = self.clock.now_ms();
         token.check(now_ms)?;

@@ -28,7 +28,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::Append;
-use crate::model::{CommitHash, Meta, Position, StreamId, Version};
+use crate::model::{CommitHash, Meta, NewEvent, Position, StreamId, Version};
 
 const PREVIOUS: u8 = 0;
 const POSITION: u8 = 1;
@@ -52,6 +52,22 @@ const EVENT_PAYLOAD: u8 = 33;
 pub struct CommitHasher(Sha256);
 
 impl CommitHasher {
+    /// Returns the hash of a whole commit. `position` and `version` are those of its first event.
+    pub(crate) fn commit(
+        previous: CommitHash,
+        position: Position,
+        stream: &StreamId,
+        version: Version,
+        meta: &Meta,
+        events: &[NewEvent],
+    ) -> CommitHash {
+        let mut hasher = Self::begin(previous, position, stream, version, meta);
+        for event in events {
+            hasher.event(event.name.as_str(), event.payload.as_str());
+        }
+        hasher.finish()
+    }
+
     /// Begins a commit on top of `previous`. `position` and `version` are those of its first event.
     pub fn begin(
         previous: CommitHash,
@@ -126,8 +142,9 @@ impl CommitHasher {
     }
 
     fn start_field(&mut self, tag: u8, length: usize) {
-        self.0.update([tag]);
-        self.0.update((length as u64).to_le_bytes());
+        let mut head = [tag; 9];
+        head[1..].copy_from_slice(&(length as u64).to_le_bytes());
+        self.0.update(head);
     }
 }
 
@@ -136,11 +153,7 @@ impl Append {
     /// its first event.
     pub(super) fn hash(&self, previous: CommitHash, position: Position) -> CommitHash {
         let version = self.expected.next();
-        let mut hasher = CommitHasher::begin(previous, position, &self.stream, version, &self.meta);
-        for event in &self.events {
-            hasher.event(event.name.as_str(), event.payload.as_str());
-        }
-        hasher.finish()
+        CommitHasher::commit(previous, position, &self.stream, version, &self.meta, &self.events)
     }
 }
 
@@ -150,7 +163,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{CommandId, Digest, Json, NewEvent};
+    use crate::model::{CommandId, Digest, Json};
 
     fn event(name: &str, payload: &str) -> NewEvent {
         NewEvent { name: name.into(), payload: Json::parse(payload.to_owned()).unwrap() }

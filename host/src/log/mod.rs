@@ -17,7 +17,7 @@ mod thread;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_nats::Client;
 use async_trait::async_trait;
@@ -131,7 +131,8 @@ impl Append {
 
     /// Returns an append that writes nothing and confirms that a stream still has this version.
     pub fn nothing(stream: StreamId, expected: Version) -> Self {
-        Self { stream, expected, events: Vec::new(), meta: Arc::default() }
+        static NO_META: LazyLock<Arc<Meta>> = LazyLock::new(Arc::default);
+        Self { stream, expected, events: Vec::new(), meta: NO_META.clone() }
     }
 }
 

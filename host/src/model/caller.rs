@@ -47,6 +47,11 @@ impl Caller {
         self.roles.iter().any(|held| held.as_str() == role || held.as_str() == OPERATOR)
     }
 
+    /// Returns if the caller has one of these roles.
+    pub fn has_any(&self, roles: &[Role]) -> bool {
+        roles.iter().any(|role| self.has(role.as_str()))
+    }
+
     /// Returns the name of the subject for the record.
     pub fn actor(&self) -> Actor {
         static NOBODY: LazyLock<Actor> = LazyLock::new(|| ANONYMOUS.into());

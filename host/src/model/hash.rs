@@ -86,6 +86,18 @@ impl Digest {
 }
 
 hash! {
+    /// The SHA-256 of the text of a token, by which the host knows the token.
+    TokenHash
+}
+
+impl TokenHash {
+    /// Returns the hash of a text.
+    pub fn of(text: &str) -> Self {
+        Self(Sha256::digest(text).into())
+    }
+}
+
+hash! {
     /// The hash of a commit: the events of one command in one stream. It covers the hash of the commit before
     /// it, and so the whole log up to the commit.
     CommitHash

@@ -40,42 +40,54 @@ impl GrantsInForce {
 impl Identity {
     /// Fails unless a saga of the component may send a command.
     pub(super) fn may_send(&self, aggregate: &str, command: &str) -> Result<(), Denied> {
-        let own = self.manifest.aggregate(aggregate).is_some();
-        let mut requested = self.manifest.permissions.commands.iter();
-        let requested = requested.any(|asked| asked.aggregate == *aggregate && asked.command == *command);
-        self.check(own, requested, || Grant::Command(CommandRef::new(aggregate, command)))
+        if self.owns(aggregate) {
+            return Ok(());
+        }
+        let mut commands = self.manifest.permissions.commands.iter();
+        let asked = commands.find(|asked| asked.aggregate == *aggregate && asked.command == *command);
+        let grant = Grant::Command(asked.cloned().unwrap_or_else(|| CommandRef::new(aggregate, command)));
+        self.check(asked.is_some(), grant)
     }
 
     /// Fails unless the component may see an event.
     pub(super) fn may_see(&self, aggregate: &str, event: &str) -> Result<(), Denied> {
-        let own = self.manifest.aggregate(aggregate).is_some();
-        let mut requested = self.manifest.permissions.events.iter();
-        let requested = requested.any(|asked| asked.aggregate == *aggregate && asked.event == *event);
-        self.check(own, requested, || Grant::Event(EventRef::new(aggregate, event)))
+        if self.owns(aggregate) {
+            return Ok(());
+        }
+        let mut events = self.manifest.permissions.events.iter();
+        let asked = events.find(|asked| asked.aggregate == *aggregate && asked.event == *event);
+        let grant = Grant::Event(asked.cloned().unwrap_or_else(|| EventRef::new(aggregate, event)));
+        self.check(asked.is_some(), grant)
     }
 
-    /// Fails unless the component may see all of these events.
+    /// Fails unless the component may see all of these events. Events of one kind are checked once in a row.
     pub(super) fn may_see_all(&self, events: &[Recorded]) -> Result<(), Denied> {
-        events.iter().try_for_each(|event| self.may_see(event.stream.aggregate(), event.name.as_str()))
+        let alike = |one: &Recorded, next: &Recorded| {
+            (one.stream.aggregate(), &one.name) == (next.stream.aggregate(), &next.name)
+        };
+        let mut firsts = events.chunk_by(alike).filter_map(<[Recorded]>::first);
+        firsts.try_for_each(|event| self.may_see(event.stream.aggregate(), event.name.as_str()))
     }
 
     /// Fails unless the component may query a service.
     pub(super) fn may_query(&self, service: &str) -> Result<(), Denied> {
-        let own = self.manifest.service == *service;
-        let requested = self.manifest.permissions.services.iter().any(|asked| asked == service);
-        self.check(own, requested, || Grant::Service(service.to_owned()))
-    }
-
-    fn check(&self, own: bool, requested: bool, grant: impl FnOnce() -> Grant) -> Result<(), Denied> {
-        if own {
+        if self.manifest.service == *service {
             return Ok(());
         }
-        let grant = grant();
+        let asked = self.manifest.permissions.services.iter().any(|asked| asked == service);
+        self.check(asked, Grant::Service(service.to_owned()))
+    }
+
+    fn owns(&self, aggregate: &str) -> bool {
+        self.manifest.aggregate(aggregate).is_some()
+    }
+
+    fn check(&self, asked: bool, grant: Grant) -> Result<(), Denied> {
         let service = &self.manifest.service;
-        match (requested, self.grants.has(service, &grant)) {
-            (false, _) => Err(Denied::NotRequested(grant)),
-            (true, false) => Err(Denied::NotGranted { grant, service: service.clone() }),
-            (true, true) => Ok(()),
+        match asked {
+            false => Err(Denied::NotRequested(grant)),
+            true if self.grants.has(service, &grant) => Ok(()),
+            true => Err(Denied::NotGranted { grant, service: service.clone() }),
         }
     }
 }

@@ -66,18 +66,14 @@ pub(super) async fn run(
 ) -> Result<SagaStatus, RunError> {
     let lease = inner.deps.cluster.lease();
     let resumed = new.is_none();
-    let (trigger, record) = match new {
-        Some(trigger) => {
-            let caller = caller(&handle.id, &trigger, &inner.deps.nobody);
-            let record = Record::new(&inner.deps, &handle.id, &trigger, caller)?;
-            (trigger, record)
-        }
-        None => {
-            let trigger = trigger(inner, handle).await?;
-            let caller = caller(&handle.id, &trigger, &inner.deps.nobody);
-            let record = Record::open(&inner.deps, &handle.id, &trigger, caller).await?;
-            (trigger, record)
-        }
+    let trigger = match new {
+        Some(trigger) => trigger,
+        None => trigger(inner, handle).await?,
+    };
+    let caller = caller(&handle.id, &trigger, &inner.deps.nobody);
+    let record = match resumed {
+        true => Record::open(&inner.deps, &handle.id, &trigger, caller.clone()).await?,
+        false => Record::new(&inner.deps, &handle.id, &trigger, caller.clone())?,
     };
     let runner = record.saga().and_then(|saga| saga.runner.clone());
     let settled = record.saga().is_some_and(|saga| saga.state.settled());
@@ -87,7 +83,7 @@ pub(super) async fn run(
     let mut running = Running {
         inner: inner.clone(),
         handle: handle.clone(),
-        sender: Sender::new(inner, handle, &trigger, lease, record.chain()),
+        sender: Sender::new(inner, handle, &trigger, caller, (lease, record.chain())),
         trigger,
         resumed,
         progress: Arc::new(Mutex::new(Progress::new(record))),

@@ -10,7 +10,6 @@ use tracing::Instrument as _;
 use super::entry::AttemptStats;
 use super::index::SagaHandle;
 use super::inner::Inner;
-use super::record::caller;
 use super::retry::Phase;
 use super::verdict::Failure;
 use crate::aggregate::{Accepted, CommandError};
@@ -19,7 +18,7 @@ use crate::cluster::Lease;
 use crate::error::Chain;
 use crate::log::AppendError;
 use crate::model::{
-    AppendChain, Command, CommandId, CommandName, Intent, Json, Origin, Recorded, Rejection, SagaId,
+    AppendChain, Caller, Command, CommandId, CommandName, Intent, Json, Origin, Recorded, Rejection, SagaId,
     SagaName, StreamId,
 };
 use crate::runtime::{AskFailure, Request, Step};
@@ -66,17 +65,18 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// `lease`: the one under which the journal was read. `journal`: the chain of the journal.
+    /// `caller`: the one for whom the saga acts. `lease`: the one under which the journal was read.
+    /// `journal`: the chain of the journal.
     pub(super) fn new(
         inner: &Arc<Inner>,
         handle: &SagaHandle,
         trigger: &Recorded,
-        lease: Option<Lease>,
-        journal: AppendChain,
+        caller: Caller,
+        (lease, journal): (Option<Lease>, AppendChain),
     ) -> Self {
         let (id, saga) = (handle.id.clone(), handle.name.clone());
         let origin = Origin {
-            caller: caller(&id, trigger, &inner.deps.nobody),
+            caller,
             correlation_id: trigger.meta.correlation_id.clone(),
             causation_id: Some(trigger.id().into()),
         };

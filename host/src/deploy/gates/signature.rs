@@ -2,11 +2,9 @@
 
 use futures::FutureExt as _;
 
-use super::super::signature::{Envelope, SignatureError, Statement, highest};
+use super::super::signature::{SignatureError, Statement, highest, signed};
 use super::{Check, Examination, Finding, Gate, Origin};
-use crate::deployed::{GateName, HistoryError};
-use crate::error::Chain;
-use crate::runtime::Component;
+use crate::deployed::GateName;
 
 pub(super) const GATE: Gate =
     Gate { name: GateName::Signature, check: Check::Upload(|examination| check(examination).boxed()) };
@@ -15,39 +13,26 @@ async fn check(examination: &Examination<'_>) -> Finding {
     if examination.examiner.trusted.is_empty() {
         return Finding::skipped("no keys are configured, so any component is accepted");
     }
-    let statement = match statement(examination) {
-        Ok(statement) => statement,
-        Err(error) => return Finding::refused(error.to_string()),
-    };
-    // A release of the history is older by intent.
-    if examination.terms.origin == Origin::Upload {
-        match not_older(examination, &statement).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Finding::refused(error.to_string()),
-            Err(error) => {
-                return Finding::refused(format!("the history cannot be read: {}", Chain(&error)));
-            }
+    match statement(examination).await {
+        Ok(Statement { service, version, expires, .. }) => {
+            let until = String::from(expires);
+            Finding::passed(format!("a trusted key has signed {service} {version}, until {until}"))
         }
+        Err(error) => Finding::refused(error.to_string()),
     }
-    let Statement { service, version, expires, .. } = statement;
-    Finding::passed(format!("a trusted key has signed {service} {version}, until {}", String::from(expires)))
 }
 
-/// Returns the statement about the component.
-fn statement(examination: &Examination<'_>) -> Result<Statement, SignatureError> {
-    let bytes = examination.upload.signature.as_ref().ok_or(SignatureError::Unsigned)?;
-    let statement = Envelope::read(bytes)?.open(examination.examiner.trusted)?;
-    let manifest = examination.component.as_ref().map(Component::manifest);
-    statement.fits(examination.digest, manifest.map(|manifest| &**manifest))?;
-    statement.is_valid_at(examination.examiner.now_ms)?;
+/// Returns the statement that lets the component through.
+async fn statement(examination: &Examination<'_>) -> Result<Statement, SignatureError> {
+    let Examination { examiner, terms, .. } = examination;
+    let manifest = examination.component.as_ref().map(|component| &**component.manifest());
+    let signature = examination.upload.signature.as_deref();
+    let (_, statement) = signed(signature, examiner.trusted, examination.digest, manifest)?;
+    statement.is_valid_at(examiner.now_ms)?;
+    // A release of the history is older by intent.
+    if terms.origin == Origin::Upload {
+        let highest = highest(&**examiner.log, &statement.service, examiner.trusted).await?;
+        statement.is_not_older(highest, terms.allow_breaking)?;
+    }
     Ok(statement)
-}
-
-async fn not_older(
-    examination: &Examination<'_>,
-    statement: &Statement,
-) -> Result<Result<(), SignatureError>, HistoryError> {
-    let examiner = examination.examiner;
-    let highest = highest(&**examiner.log, &statement.service, examiner.trusted).await?;
-    Ok(statement.is_not_older(highest, examination.terms.allow_breaking))
 }

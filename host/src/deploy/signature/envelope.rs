@@ -9,7 +9,7 @@ use super::keys::{PublicKey, SigningKey};
 use super::statement::{SignatureError, Statement};
 
 /// The type of what is signed. It is part of the signed bytes, so that no other signature passes for one.
-pub const PAYLOAD_TYPE: &str = "application/vnd.kontor.deployment+json";
+const PAYLOAD_TYPE: &str = "application/vnd.kontor.deployment+json";
 
 /// The number of signatures that are tried: a team's keys, with room for a change of all of them.
 const MAX_SIGNATURES: usize = 16;

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
 use crate::contract::Manifest;
+use crate::deployed::HistoryError;
+use crate::error::Chain;
 use crate::model::{Digest, ServiceName};
 
 /// The statement that a component may be deployed.
@@ -61,6 +63,9 @@ pub enum SignatureError {
     /// The statement has expired.
     #[error("the signed statement has expired at {}: sign the component again", String::from(*.0))]
     Expired(Time),
+    /// The history has the highest version.
+    #[error("the history cannot be read: {}", Chain(.0))]
+    History(#[from] HistoryError),
     /// The version cannot be compared.
     #[error(
         "the version {0:?} is no semantic version such as 1.4.0, so an older one could pass for it: correct \

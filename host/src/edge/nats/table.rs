@@ -1,6 +1,5 @@
-//! The command or query of each subject, from the manifests of one deployed set, with the schemas compiled.
-//! Commands and queries with a route in the manifest are those for clients, and only they are served here
-//! too.
+//! The command or query of each subject, from the manifests of one deployed set. Commands and queries with a
+//! route in the manifest are those for clients, and only they are served here too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,7 +63,7 @@ impl Table {
                     // The gates of a deployment refuse such a manifest.
                     Err(error) => {
                         let service = &manifest.service;
-                        tracing::error!(%service, error, "malformed schema; its subject is not served")
+                        tracing::error!(%service, error, "a route leads nowhere; it has no subject")
                     }
                 }
             }
@@ -87,7 +86,7 @@ impl Table {
 }
 
 impl Endpoint {
-    /// Compiles an endpoint. An error is a sentence that says why the manifest cannot be used.
+    /// Returns the endpoint of a target. An error is a sentence that says why the manifest cannot be used.
     fn of(manifest: &Manifest, target: &Target) -> Result<Self, String> {
         let service = &manifest.service;
         let routes = manifest.routes.iter().filter(|route| route.target == *target);

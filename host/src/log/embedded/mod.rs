@@ -23,6 +23,7 @@ use std::future::ready;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use async_trait::async_trait;
@@ -55,7 +56,7 @@ pub struct EmbeddedLog {
     tail: Arc<Tail>,
     position: watch::Receiver<Position>,
     /// True if the last commit was written.
-    writable: watch::Receiver<bool>,
+    writable: Arc<AtomicBool>,
     readers: Readers,
     _writer: Joined,
     _checkpointer: Joined,
@@ -90,11 +91,11 @@ impl EmbeddedLog {
         let (checkpoint_signal, committed) = sync_channel(1);
         let (queue, requests) = sync_channel(QUEUE);
         let tail = Arc::new(Tail::default());
-        let (writable_sender, writable) = watch::channel(true);
+        let writable = Arc::new(AtomicBool::new(true));
         let signals = Signals {
             position: position_sender,
             copied: copied_sender,
-            writable: writable_sender,
+            writable: writable.clone(),
             checkpointer: checkpoint_signal,
         };
         let writer = Writer::new(connection, tail.clone(), signals);
@@ -147,7 +148,7 @@ impl EventLog for EmbeddedLog {
     }
 
     fn state(&self) -> LogState {
-        LogState { takes_appends: *self.writable.borrow(), copy: None, stopped: None }
+        LogState { takes_appends: self.writable.load(Ordering::Acquire), copy: None, stopped: None }
     }
 
     async fn read(

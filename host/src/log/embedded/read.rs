@@ -47,7 +47,7 @@ static ACTS_AFTER: LazyLock<String> = LazyLock::new(|| {
         WHERE ({}) AND events.position > ?1
             AND substr(streams.name, 1, instr(streams.name, '/') - 1) IN ({kinds})
         ORDER BY events.position LIMIT ?2",
-        names_of_acts().replace("name =", "events.name =")
+        names_of_acts("events.name")
     )
 });
 

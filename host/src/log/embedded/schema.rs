@@ -277,18 +277,18 @@ pub(super) fn identify(
     }
 }
 
-/// Returns the condition on an event's name that the index of acts has. An aggregate of a service may have
-/// events with these names too, and they are in the index. A chain of comparisons, because SQLite builds a
-/// table for a long list each time it writes an event.
-pub(super) fn names_of_acts() -> String {
-    let names = AUDITED.map(|(_, name, _)| format!("name = '{name}'"));
+/// Returns the condition on the column of an event's name that the index of acts has. An aggregate of a
+/// service may have events with these names too, and they are in the index. A chain of comparisons, because
+/// SQLite builds a table for a long list each time it writes an event.
+pub(super) fn names_of_acts(column: &str) -> String {
+    let names = AUDITED.map(|(_, name, _)| format!("{column} = '{name}'"));
     names.join(" OR ")
 }
 
 /// Creates the index of acts if the file has none, or one of other events. It is no part of the layout: a
 /// version of Kontor that does not know it keeps it up to date all the same.
 fn index_acts(connection: &Connection) -> rusqlite::Result<()> {
-    let wanted = format!("CREATE INDEX {ACTS} ON events (position) WHERE {}", names_of_acts());
+    let wanted = format!("CREATE INDEX {ACTS} ON events (position) WHERE {}", names_of_acts("name"));
     let found = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1";
     let found: Option<String> = connection.query_row(found, [ACTS], |row| row.get(0)).optional()?;
     if found.as_ref() != Some(&wanted) {

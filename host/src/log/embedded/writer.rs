@@ -1,6 +1,7 @@
 //! The only thread that writes. It commits all waiting appends in one transaction.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ pub(super) struct Signals {
     /// The last copied message, if the log is a copy. Moves with the position.
     pub(super) copied: watch::Sender<Sequence>,
     /// True if the last commit was written.
-    pub(super) writable: watch::Sender<bool>,
+    pub(super) writable: Arc<AtomicBool>,
     /// Signals each commit.
     pub(super) checkpointer: SyncSender<()>,
 }
@@ -116,7 +117,7 @@ impl Writer {
     /// Waits for the next request. Meanwhile finds out if commits succeed again, after one has failed: while
     /// they fail, the host lets no commands in that would find it out. `None`: the channel is closed.
     fn next(&mut self, requests: &Receiver<Request>) -> Option<Request> {
-        while !*self.signals.writable.borrow() {
+        while !self.signals.writable.load(Ordering::Acquire) {
             match requests.recv_timeout(PROBE_INTERVAL) {
                 Ok(request) => return Some(request),
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -138,7 +139,7 @@ impl Writer {
 
     /// Publishes if commits succeed, and logs a change.
     fn report(&self, writable: bool) {
-        if self.signals.writable.send_replace(writable) != writable {
+        if self.signals.writable.swap(writable, Ordering::AcqRel) != writable {
             match writable {
                 true => tracing::info!("the event log can be written again; commands are accepted"),
                 false => tracing::error!("the event log cannot be written; commands are refused"),
@@ -164,12 +165,8 @@ impl Writer {
             }
         }
         self.tail.extend(written.events);
-        self.signals.position.send_if_modified(|position| {
-            let moved = *position != written.position;
-            *position = written.position;
-            moved
-        });
-        self.signals.copied.send_replace(written.copied);
+        publish(&self.signals.position, written.position);
+        publish(&self.signals.copied, written.copied);
         self.report(true);
         // Err: the channel already has a signal.
         let _ = self.signals.checkpointer.try_send(());
@@ -200,6 +197,15 @@ enum Refused {
     Batch(AppendError),
     /// The database failed, so the whole transaction does.
     Database(rusqlite::Error),
+}
+
+/// Publishes a value that may be the same as before, and then wakes nobody.
+fn publish<T: PartialEq>(signal: &watch::Sender<T>, value: T) {
+    signal.send_if_modified(|known| {
+        let moved = *known != value;
+        *known = value;
+        moved
+    });
 }
 
 impl From<rusqlite::Error> for Refused {

@@ -151,7 +151,7 @@ impl Follower {
         let mut batch = Batch { after: last, appends: Vec::new() };
         let mut last_at_check = last;
         let mut checks = tokio::time::interval_at(deadline_after(STALLED), STALLED);
-        let broken = loop {
+        let mut broken = loop {
             tokio::select! {
                 biased;
                 Some(applied) = applying.next(), if !applying.is_empty() => {
@@ -176,7 +176,6 @@ impl Follower {
         };
         // The next attempt starts behind the messages that are being copied, once all have an outcome. A host
         // that stops acknowledges nothing more.
-        let mut broken = broken;
         while let Some(applied) = applying.next().await {
             if !matches!(broken, Broken::Stop { .. })
                 && let Err(error) = self.resolve(applied).await
@@ -244,7 +243,7 @@ impl Follower {
             }
             Err(error) => return Err(error.clone().into()),
         }
-        if !self.pending.is_own(publisher) {
+        if !publisher.is_some_and(|id| self.pending.is_own(id)) {
             if let Some(mark) = mark {
                 self.compare(sequence, mark).await?;
             }

@@ -72,13 +72,13 @@ impl PendingAppends {
     }
 
     /// Returns whether this process has published a message.
-    pub(super) fn is_own(&self, publisher: Option<PublishId>) -> bool {
-        publisher.is_some_and(|id| id.process == self.process)
+    pub(super) fn is_own(&self, publisher: PublishId) -> bool {
+        publisher.process == self.process
     }
 
     /// Reports the outcome of a message. Must be called in the order of the sequences.
     pub(super) fn resolve(&self, sequence: Sequence, publisher: Option<PublishId>, outcome: Outcome) {
-        if let Some(id) = publisher.filter(|id| id.process == self.process)
+        if let Some(id) = publisher.filter(|id| self.is_own(*id))
             && let Some(waiting) = self.registered().waiting.remove(&id.number)
         {
             // Err: nobody waits any more.

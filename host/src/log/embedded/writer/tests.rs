@@ -31,7 +31,7 @@ fn writer(dir: &tempfile::TempDir) -> Writer {
         Signals {
             position: watch::Sender::default(),
             copied: watch::Sender::default(),
-            writable: watch::Sender::new(true),
+            writable: Arc::new(AtomicBool::new(true)),
             checkpointer: sync_channel(1).0,
         },
     )
