@@ -16,8 +16,10 @@ use crate::telemetry::{
 };
 
 /// The statuses that the edge answers with.
-const STATUSES: [u16; 20] =
-    [200, 201, 202, 304, 400, 403, 404, 405, 408, 409, 412, 413, 415, 421, 422, 429, 500, 502, 503, 504];
+pub(super) const STATUSES: [u16; 23] = [
+    200, 201, 202, 204, 303, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 421, 422, 429, 500, 502,
+    503, 504,
+];
 
 /// The metrics of one route or subject. The label is a route's template or a subject of the manifests, never
 /// the text of a client, so there are few.

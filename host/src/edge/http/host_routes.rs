@@ -74,7 +74,8 @@ pub fn reserved_routes() -> Vec<ReservedRoute<()>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::{RESERVED_PARTS, first_part};
+    use crate::contract::{ProblemCode, RESERVED_PARTS, first_part};
+    use crate::edge::metrics::STATUSES;
 
     #[test]
     fn the_schemas_of_all_rows_compile_and_every_row_is_documented() {
@@ -83,6 +84,14 @@ mod tests {
             assert!(route.summary.ends_with('.'), "{}", route.path);
             assert!(!route.reply.is_empty(), "{}", route.path);
             assert!(RESERVED_PARTS.contains(&first_part(route.path)), "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn the_metrics_know_every_status_of_a_row_and_of_a_problem() {
+        let problems = ProblemCode::ALL.iter().map(|code| code.status());
+        for status in all().flat_map(|route| route.statuses.clone()).chain(problems) {
+            assert!(STATUSES.contains(&status.as_u16()), "{status}");
         }
     }
 
