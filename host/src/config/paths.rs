@@ -13,7 +13,8 @@ impl Config {
         let own = [("data", &mut self.data), ("plugins", &mut self.plugins)];
         let own = own.into_iter().filter(|(key, _)| given.contains_key(*key)).map(|(_, path)| path);
         let nats = &mut self.nats;
-        let nats = [&mut nats.ca, &mut nats.certificate, &mut nats.key, &mut nats.credentials];
+        let nats =
+            [&mut nats.url_file, &mut nats.ca, &mut nats.certificate, &mut nats.key, &mut nats.credentials];
         let tls = self.tls.iter_mut().flat_map(|tls| {
             [Some(&mut tls.certificate), Some(&mut tls.key), tls.client_ca.as_mut()].into_iter().flatten()
         });

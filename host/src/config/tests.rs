@@ -154,7 +154,7 @@ proptest! {
 
 #[test]
 fn every_path_of_the_file_starts_at_the_file() {
-    let text = "data = 'd'\nplugins = '/p'\n[nats]\nca = 'n'\n\
+    let text = "data = 'd'\nplugins = '/p'\n[nats]\nca = 'n'\nurl_file = 'u'\n\
                 [tls]\ncertificate = 'c'\nkey = 'k'\nclient_ca = 'a'\n[admin]\nsocket = 's'\n\
                 [[auth.issuers]]\nissuer = 'i'\naudience = ['shop']\nalgorithms = ['ES256']\njwks = 'j'\n\
                 [auth.oidc]\nissuer = 'i'\nclient_id = 'k'\nurl = 'https://h'\nsession_key = { file = 'z' }\n\
@@ -164,8 +164,9 @@ fn every_path_of_the_file_starts_at_the_file() {
     let Config { data, plugins, nats, tls, admin, auth, secrets, .. } = config;
     let (tls, auth) = (tls.unwrap(), auth.unwrap());
     let shown = format!(
-        "{data:?} {plugins:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{data:?} {plugins:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         nats.ca,
+        nats.url_file,
         tls.certificate,
         tls.key,
         tls.client_ca,
@@ -176,7 +177,7 @@ fn every_path_of_the_file_starts_at_the_file() {
     );
     assert_eq!(
         shown.replace("/etc/kontor/", "@"),
-        "\"@d\" \"/p\" Some(\"@n\") \"@c\" \"@k\" Some(\"@a\") Some(\"@s\") File(\"@j\") \
+        "\"@d\" \"/p\" Some(\"@n\") Some(\"@u\") \"@c\" \"@k\" Some(\"@a\") Some(\"@s\") File(\"@j\") \
          Some(File(\"@z\")) File(\"@y\")"
     );
     let mut defaults = Config::default();
