@@ -1,7 +1,7 @@
 //! TLS: the certificate of the host, loaded again when its files change, and the certificates of clients.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -94,6 +94,8 @@ pub enum TlsError {
 pub(super) struct Tls {
     files: TlsFiles,
     config: ArcSwap<ServerConfig>,
+    /// The contents that were seen last. `None`: a file could not be read.
+    seen: Mutex<Option<Contents>>,
 }
 
 /// The contents of the files.
@@ -107,8 +109,9 @@ struct Contents {
 impl Tls {
     /// Loads the files.
     pub(super) fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let config = Contents::read(&files)?.config(&files)?;
-        Ok(Self { files, config: ArcSwap::from(config) })
+        let contents = Contents::read(&files)?;
+        let config = ArcSwap::from(contents.config(&files)?);
+        Ok(Self { files, config, seen: Mutex::new(Some(contents)) })
     }
 
     /// Performs the handshake of a connection. Returns the subject of the client's certificate, if it has
@@ -127,34 +130,31 @@ impl Tls {
     /// Loads the files again whenever they change. A pair that cannot be used leaves the one before in place:
     /// the two files are often not replaced at the same moment.
     pub(super) async fn reload(self: Arc<Self>) {
-        // Read again, because the files may have changed since they were loaded.
-        let mut seen = None;
         let mut due = tokio::time::interval(RELOAD_INTERVAL);
         loop {
             due.tick().await;
             let tls = self.clone();
-            let look = move || tls.load_changed(seen);
-            match tokio::task::spawn_blocking(look).await {
-                Ok(contents) => seen = contents,
-                // A panic, which is in the log already.
-                Err(_) => return,
+            // Err: a panic, which is in the log already.
+            if tokio::task::spawn_blocking(move || tls.load_changed()).await.is_err() {
+                return;
             }
         }
     }
 
-    /// Loads the files if they differ from those that were seen before. Returns their contents.
-    fn load_changed(&self, seen: Option<Contents>) -> Option<Contents> {
+    /// Loads the files if they differ from those that were seen before.
+    fn load_changed(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let contents = match Contents::read(&self.files) {
             Ok(contents) => contents,
             Err(error) => {
-                if seen.is_some() {
+                if seen.take().is_some() {
                     tracing::warn!(error = %Chain(&error), "failed to read a certificate; the old stays");
                 }
-                return None;
+                return;
             }
         };
         if seen.as_ref() == Some(&contents) {
-            return seen;
+            return;
         }
         match contents.config(&self.files) {
             Ok(config) => {
@@ -165,7 +165,7 @@ impl Tls {
                 tracing::warn!(error = %Chain(&error), "failed to load the certificate; the old one stays");
             }
         }
-        Some(contents)
+        *seen = Some(contents);
     }
 }
 
@@ -272,22 +272,22 @@ mod tests {
         let files = write(&folder);
         let tls = Tls::load(files.clone()).unwrap();
         let current = || Arc::as_ptr(&tls.config.load_full());
-        let seen = tls.load_changed(None);
         let before = current();
-        let seen = tls.load_changed(seen);
+        tls.load_changed();
         assert_eq!(current(), before, "nothing has changed");
 
         let new = write(&other);
         fs::copy(&new.certificate, &files.certificate).unwrap();
-        let seen = tls.load_changed(seen);
+        tls.load_changed();
         assert_eq!(current(), before, "the key is still the old one");
         fs::copy(&new.key, &files.key).unwrap();
-        let seen = tls.load_changed(seen);
+        tls.load_changed();
         let after = current();
         assert_ne!(after, before);
 
         fs::remove_file(&files.key).unwrap();
-        assert!(tls.load_changed(seen).is_none());
+        tls.load_changed();
+        assert!(tls.seen.lock().unwrap().is_none());
         assert_eq!(current(), after);
     }
 }
