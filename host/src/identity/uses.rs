@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
 use super::tokens::{Tokens, USE_STEP_MS};
@@ -17,6 +17,8 @@ const FILE: &str = "token-uses.json";
 pub(super) struct Uses {
     file: PathBuf,
     clock: SharedClock,
+    /// The uses that the file has.
+    written: Mutex<HashMap<String, u64>>,
 }
 
 impl Uses {
@@ -25,10 +27,11 @@ impl Uses {
         let file = data.join(FILE);
         // Err: there is none, or it is damaged; then no use is known.
         let uses = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        (uses.unwrap_or_default(), Self { file, clock })
+        let uses: HashMap<String, u64> = uses.unwrap_or_default();
+        (uses.clone(), Self { file, clock, written: Mutex::new(uses) })
     }
 
-    /// Writes the file once a minute.
+    /// Writes the file once a minute, if a token was used.
     pub(super) async fn follow(self: Arc<Self>, tokens: Arc<Tokens>) {
         loop {
             self.clock.until(self.clock.now_ms().saturating_add(USE_STEP_MS)).await;
@@ -36,26 +39,28 @@ impl Uses {
         }
     }
 
-    /// Writes the file.
-    pub(super) async fn write(&self, tokens: &Tokens) {
-        let (uses, file) = (tokens.uses(), self.file.clone());
-        if uses.is_empty() {
-            return;
-        }
+    /// Writes the file, unless it has these uses already.
+    pub(super) async fn write(self: &Arc<Self>, tokens: &Tokens) {
+        let (file, uses) = (self.clone(), tokens.uses());
         // Err: the task has panicked, which it does not.
-        let written = tokio::task::spawn_blocking(move || replace(&file, &uses)).await.unwrap_or(Ok(()));
-        if let Err(error) = written {
+        let replaced = tokio::task::spawn_blocking(move || file.replace(uses)).await.unwrap_or(Ok(()));
+        if let Err(error) = replaced {
             tracing::warn!(
                 error = %Chain(&error),
                 "failed to keep the last uses of tokens; a list may miss some after a restart"
             );
         }
     }
-}
 
-fn replace(file: &Path, uses: &HashMap<String, u64>) -> io::Result<()> {
-    let text = serde_json::to_vec(uses)?;
-    let new = file.with_extension("new");
-    fs::write(&new, text)?;
-    fs::rename(new, file)
+    fn replace(&self, uses: HashMap<String, u64>) -> io::Result<()> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if uses == *written {
+            return Ok(());
+        }
+        let new = self.file.with_extension("new");
+        fs::write(&new, serde_json::to_vec(&uses)?)?;
+        fs::rename(new, &self.file)?;
+        *written = uses;
+        Ok(())
+    }
 }

@@ -82,6 +82,22 @@ async fn tokens_follow_from_the_log_and_their_uses_from_a_file() {
 }
 
 #[tokio::test]
+async fn uses_that_have_not_changed_are_not_written_again() {
+    let site = Site::new();
+    let identity = site.start("").await.unwrap();
+    let (bearer, _) = make(&identity, of("ann", &[])).await;
+    let file = site.data.path().join("token-uses.json");
+    for (wait_s, written) in [(0, true), (59, false), (1, true)] {
+        site.clock.advance_s(wait_s);
+        caller(&identity, &bearer).await.unwrap();
+        // Err: it is not there.
+        let _ = std::fs::remove_file(&file);
+        identity.close().await;
+        assert_eq!(file.exists(), written, "after {wait_s} s more");
+    }
+}
+
+#[tokio::test]
 async fn a_second_revocation_changes_nothing() {
     let site = Site::new();
     let identity = site.start("").await.unwrap();
