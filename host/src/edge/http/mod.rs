@@ -198,22 +198,15 @@ impl HttpServer {
     /// Answers one request. A panic is answered as an internal problem.
     async fn answer(self: &Arc<Self>, request: Request, peer: Peer) -> Response {
         let started = Stopwatch::start();
-        let (mut parts, body) = request.into_parts();
-        let admitted = self.host.perimeter.admit(&parts, peer);
+        let (parts, body) = request.into_parts();
+        let client = self.host.perimeter.admit(&parts, peer);
         let mut body = body.into_data_stream();
         let tables = self.tables();
         let request_id = headers::correlation_id(&parts.headers, headers::IDEMPOTENCY_KEY);
-        let refused = match admitted {
-            Ok(client) => {
-                parts.extensions.insert(client);
-                None
-            }
-            Err(problem) => Some(problem),
-        };
-        let found = match refused {
-            None => tables.routes.table.find(&parts.method, parts.uri.path()),
+        let found = match client {
+            Ok(_) => tables.routes.table.find(&parts.method, parts.uri.path()),
             // A page of another origin does not learn which routes there are.
-            Some(_) => Found::Nothing,
+            Err(_) => Found::Nothing,
         };
         let (route, metrics) = match &found {
             Found::Endpoint(endpoint, _) => (endpoint.path.as_str(), &tables.routes.metrics[endpoint.index]),
@@ -221,10 +214,7 @@ impl HttpServer {
         };
         let span = tracing::info_span!("request", id = %request_id, route);
         let work = async {
-            match refused {
-                Some(problem) => Err(problem),
-                None => self.route_request(&tables, found, &parts, request_id.clone(), &mut body).await,
-            }
+            self.route_request(&tables, found, &parts, &client?, request_id.clone(), &mut body).await
         };
         let outcome = AssertUnwindSafe(work.instrument(span)).catch_unwind().await.unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().map(String::as_str);
@@ -253,12 +243,12 @@ impl HttpServer {
     }
 
     /// Returns the caller of a request. An address with many failed sign-ins has to wait.
-    async fn caller(&self, parts: &Parts) -> Result<Caller, Problem> {
-        let (client, callers) = (parts.extensions.get::<Peer>(), &self.host.callers);
+    async fn caller(&self, parts: &Parts, client: &Peer) -> Result<Caller, Problem> {
         let authorization = headers::authorization(&parts.headers)?;
-        let signing_in = client.filter(|_| authorization.is_some());
-        signing_in.map_or(Ok(()), |client| callers.check_sign_in(client))?;
-        let proven = client.and_then(Peer::proven);
+        if authorization.is_some() {
+            self.host.callers.check_sign_in(client)?;
+        }
+        let proven = client.proven();
         let cookies = parts.headers.get_all(header::COOKIE).iter();
         let evidence = Evidence {
             authorization,
@@ -268,30 +258,28 @@ impl HttpServer {
             peer: proven.as_ref(),
         };
         let identified = self.host.identity.caller(evidence).await;
-        if let (Err(_), Some(client)) = (&identified, signing_in) {
-            callers.note_failed_sign_in(client);
+        if authorization.is_some() && identified.is_err() {
+            self.host.callers.note_failed_sign_in(client);
         }
         let on_behalf_of = headers::actor(&parts.headers)?.map(Actor::from);
         Ok(Caller { on_behalf_of, ..identified? })
     }
 
     /// Returns the caller of a request if it may use the route now. A denied one is counted and logged.
-    async fn admit(&self, parts: &Parts, access: &Access) -> Result<Caller, Problem> {
-        let client = parts.extensions.get::<Peer>();
+    async fn admit(&self, parts: &Parts, client: &Peer, access: &Access) -> Result<Caller, Problem> {
         let note = |subject: Option<&Actor>, problem: Problem| {
             if let Some(reason) = DeniedReason::of(problem.status()) {
-                let address = || client.and_then(|client| client.address).map(|address| address.to_string());
+                let address = || client.address.map(|address| address.to_string());
                 let who = subject.map(ToString::to_string).or_else(address).unwrap_or_default();
                 denied(reason, &who, &format!("{} {}", parts.method, parts.uri.path()));
             }
             problem
         };
-        let caller = self.caller(parts).await.map_err(|problem| note(None, problem))?;
-        let admitted = access.check(&caller).map_err(Problem::from).and_then(|()| match client {
-            Some(client) if !parts.method.is_safe() => {
-                self.host.callers.take_command(caller.subject.as_ref(), client)
-            }
-            _ => Ok(()),
+        let caller = self.caller(parts, client).await.map_err(|problem| note(None, problem))?;
+        let admitted = access.check(&caller).map_err(Problem::from);
+        let admitted = admitted.and_then(|()| match parts.method.is_safe() {
+            true => Ok(()),
+            false => self.host.callers.take_command(caller.subject.as_ref(), client),
         });
         admitted.map_err(|problem| note(caller.subject.as_ref(), problem))?;
         Ok(caller)
@@ -303,6 +291,7 @@ impl HttpServer {
         tables: &Arc<Tables>,
         found: Found<'_, '_, &'static HostRoute>,
         parts: &Parts,
+        client: &Peer,
         request_id: CorrelationId,
         body: &mut BodyDataStream,
     ) -> Result<Response, Problem> {
@@ -319,7 +308,7 @@ impl HttpServer {
             Action::Query(route) => &route.access,
             Action::Host(route) => &route.access,
         };
-        let caller = self.admit(parts, access).await?;
+        let caller = self.admit(parts, client, access).await?;
         let (headers, query) = (&parts.headers, parts.uri.query());
         let call = Call { headers, query, placeholders, request_id, caller };
         match &endpoint.action {

@@ -8,7 +8,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::identity;
 
-/// The client of a request. It is among the extensions of the request.
+/// The client of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Peer {
     /// The address of the client, as its proxy says if the proxy is trusted. `None`: a program on this
