@@ -48,7 +48,7 @@ use crate::clock::SharedClock;
 use crate::contract::SecretSource;
 use crate::error::Chain;
 use crate::log::{EventLog, Subscription};
-use crate::model::{Caller, OPERATOR, Position, Role};
+use crate::model::{Actor, Caller, OPERATOR, Position, Role};
 
 pub use self::error::{IdentityError, NotIdentified, TokenError};
 pub use self::keys::KeysError;
@@ -87,8 +87,8 @@ pub struct Evidence<'r> {
 pub enum Peer {
     /// A client with a certificate that the host has verified.
     Certificate {
-        /// The subject of the certificate.
-        subject: String,
+        /// The name in the certificate.
+        subject: Actor,
     },
     /// A program on this machine, at the host's Unix socket.
     Socket {
@@ -293,21 +293,32 @@ impl Auth {
     }
 
     fn of_peer(&self, peer: &Peer) -> Caller {
-        let of = |subject: String, roles: &[Role]| Caller { roles: roles.into(), ..Caller::named(subject) };
-        match peer {
-            Peer::Certificate { subject } => match self.options.certificates.get(subject) {
-                Some(roles) => of(subject.clone(), roles),
+        let AuthOptions { certificates, nats_roles, socket_roles, .. } = &self.options;
+        let roles: Arc<[Role]> = match peer {
+            Peer::Certificate { subject } => match certificates.get(subject.as_str()) {
+                Some(roles) => roles.as_slice().into(),
                 // Somebody, whose roles nobody has named.
-                None => of(subject.clone(), &[]),
+                None => Arc::default(),
             },
-            Peer::Nats if self.options.nats_roles.is_empty() => Caller::default(),
-            Peer::Nats => of(NATS.to_owned(), &self.options.nats_roles),
-            Peer::Socket { uid } if self.options.socket_roles.is_empty() => {
+            Peer::Nats if nats_roles.is_empty() => return Caller::default(),
+            Peer::Nats => nats_roles.as_slice().into(),
+            Peer::Socket { uid } if socket_roles.is_empty() => {
                 let owns_the_host = [ROOT, getuid().as_raw()].contains(uid);
-                let roles = owns_the_host.then(|| Role::from(OPERATOR));
-                of(format!("{SOCKET}{uid}"), roles.as_slice())
+                if owns_the_host { [OPERATOR.into()].into() } else { Arc::default() }
             }
-            Peer::Socket { uid } => of(format!("{SOCKET}{uid}"), &self.options.socket_roles),
+            Peer::Socket { .. } => socket_roles.as_slice().into(),
+        };
+        Caller { roles, ..Caller::named(peer.name()) }
+    }
+}
+
+impl Peer {
+    /// Returns the name that the connection proves.
+    pub(crate) fn name(&self) -> Actor {
+        match self {
+            Self::Certificate { subject } => subject.clone(),
+            Self::Socket { uid } => format!("{SOCKET}{uid}").into(),
+            Self::Nats => NATS.into(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use quick_cache::sync::Cache;
 
-use super::peer::{Peer, PeerIdentity};
+use super::peer::Peer;
 use crate::clock::Stopwatch;
 use crate::contract::{Problem, ProblemCode};
 use crate::model::Actor;
@@ -83,7 +83,7 @@ impl CallerLimits {
     }
 
     /// Fails if too many sign-ins of the client's address have failed.
-    pub(crate) fn check_sign_in(&self, peer: &Peer) -> Result<(), Problem> {
+    pub(super) fn check_sign_in(&self, peer: &Peer) -> Result<(), Problem> {
         let bucket = peer.address.and_then(|address| self.sign_ins.get(&network(address)));
         let waits = bucket.and_then(|bucket| bucket.next(SIGN_INS, self.now()).err());
         waits.map_or(Ok(()), |wait| {
@@ -93,7 +93,7 @@ impl CallerLimits {
     }
 
     /// Counts a sign-in that has failed.
-    pub(crate) fn note_failed_sign_in(&self, peer: &Peer) {
+    pub(super) fn note_failed_sign_in(&self, peer: &Peer) {
         let Some(address) = peer.address else { return };
         let Ok(bucket) = self.sign_ins.get_or_insert_with(&network(address), full);
         // Err: the bucket is empty, and the next check says so.
@@ -139,9 +139,8 @@ fn full() -> Result<Arc<Bucket>, std::convert::Infallible> {
 }
 
 fn key(subject: Option<&Actor>, peer: &Peer) -> Option<Key> {
-    let of_client = || match peer.identity.as_deref() {
-        Some(PeerIdentity::User { uid }) => Some(Key::Subject(format!("uid:{uid}").into())),
-        Some(PeerIdentity::Certificate(subject)) => subject.name().map(|name| Key::Subject(name.into())),
+    let of_client = || match peer.proven.as_deref() {
+        Some(proven) => Some(Key::Subject(proven.name())),
         None => peer.address.map(|address| Key::Address(network(address))),
     };
     subject.cloned().map(Key::Subject).or_else(of_client)
@@ -166,6 +165,7 @@ fn too_many(code: ProblemCode, detail: &str, wait: Duration) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::http::peer::subject_of;
 
     fn peer(address: &str) -> Peer {
         Peer::of_tcp(address.parse().unwrap(), address.parse().unwrap())
@@ -207,6 +207,18 @@ mod tests {
         let user = Peer::of_user(7);
         assert!(limits.take_command(None, &user).is_ok());
         assert!(limits.take_command(None, &user).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_without_a_name_does_not_lift_the_limit_of_its_address() {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        let certificate = parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let subject = subject_of(certificate.der());
+        let limits = CallerLimits::new(Rate::per_second(1, 1));
+        let nameless = peer("10.0.0.1").over_tls(subject);
+        assert!(limits.take_command(None, &nameless).is_ok());
+        assert!(limits.take_command(None, &nameless).is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -248,14 +248,13 @@ impl HttpServer {
         if authorization.is_some() {
             self.host.callers.check_sign_in(client)?;
         }
-        let proven = client.proven();
         let cookies = parts.headers.get_all(header::COOKIE).iter();
         let evidence = Evidence {
             authorization,
             cookies: cookies.filter_map(|value| value.to_str().ok()).collect(),
             csrf: parts.headers.get(headers::CSRF).and_then(|value| value.to_str().ok()),
             has_effect: !parts.method.is_safe(),
-            peer: proven.as_ref(),
+            peer: client.proven.as_deref(),
         };
         let identified = self.host.identity.caller(evidence).await;
         if authorization.is_some() && identified.is_err() {

@@ -7,40 +7,20 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::identity;
+use crate::model::Actor;
 
 /// The client of a request.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Peer {
+pub(super) struct Peer {
     /// The address of the client, as its proxy says if the proxy is trusted. `None`: a program on this
     /// machine, over the Unix socket.
-    pub(crate) address: Option<IpAddr>,
+    pub(super) address: Option<IpAddr>,
     /// The address of this host at which the connection arrived. `None`: the Unix socket.
-    pub(crate) local: Option<IpAddr>,
+    pub(super) local: Option<IpAddr>,
     /// True if the client has sent the request over TLS.
-    pub(crate) secure: bool,
-    /// `None`: the client has proven nothing.
-    pub(crate) identity: Option<Arc<PeerIdentity>>,
-}
-
-/// The identity that a client has proven by its connection alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PeerIdentity {
-    /// A user of this machine, over the Unix socket.
-    User {
-        /// The id of the user.
-        uid: u32,
-    },
-    /// The holder of a certificate that one of the authorities in `tls.client_ca` has signed.
-    Certificate(CertificateSubject),
-}
-
-/// The subject of a client certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct CertificateSubject {
-    /// The common name.
-    pub(crate) common_name: Option<String>,
-    /// The alternative names: DNS names, e-mail addresses and URIs.
-    pub(crate) names: Vec<String>,
+    pub(super) secure: bool,
+    /// The identity that the connection proves. `None`: it proves none.
+    pub(super) proven: Option<Arc<identity::Peer>>,
 }
 
 impl Peer {
@@ -48,29 +28,19 @@ impl Peer {
     pub(super) fn of_tcp(address: IpAddr, local: IpAddr) -> Self {
         // A listener for both versions of IP shows IPv4 addresses as IPv6 ones.
         let (address, local) = (address.to_canonical(), local.to_canonical());
-        Self { address: Some(address), local: Some(local), secure: false, identity: None }
+        Self { address: Some(address), local: Some(local), secure: false, proven: None }
     }
 
     /// Returns the client of a connection to the Unix socket.
     pub(super) fn of_user(uid: u32) -> Self {
-        let identity = Some(Arc::new(PeerIdentity::User { uid }));
-        Self { address: None, local: None, secure: false, identity }
+        let proven = Some(Arc::new(identity::Peer::Socket { uid }));
+        Self { address: None, local: None, secure: false, proven }
     }
 
-    /// Returns this client after a handshake in which it has shown a certificate, or none.
-    pub(super) fn over_tls(self, subject: Option<CertificateSubject>) -> Self {
-        let identity = subject.map(|subject| Arc::new(PeerIdentity::Certificate(subject)));
-        Self { secure: true, identity, ..self }
-    }
-
-    /// Returns the identity that the connection proves, as the identification of callers takes it.
-    pub(super) fn proven(&self) -> Option<identity::Peer> {
-        match &**self.identity.as_ref()? {
-            PeerIdentity::User { uid } => Some(identity::Peer::Socket { uid: *uid }),
-            PeerIdentity::Certificate(subject) => {
-                Some(identity::Peer::Certificate { subject: subject.name()?.to_owned() })
-            }
-        }
+    /// Returns this client after a handshake. `subject`: the name in the certificate that it has shown.
+    pub(super) fn over_tls(self, subject: Option<Actor>) -> Self {
+        let proven = subject.map(|subject| Arc::new(identity::Peer::Certificate { subject }));
+        Self { secure: true, proven, ..self }
     }
 
     /// Returns if the client runs on this machine.
@@ -79,23 +49,15 @@ impl Peer {
     }
 }
 
-impl CertificateSubject {
-    /// Returns the common name, or else the first alternative name.
-    pub(super) fn name(&self) -> Option<&str> {
-        self.common_name.as_deref().or(self.names.first().map(String::as_str))
-    }
-
-    /// Reads the subject of a certificate in DER. `None`: the certificate cannot be read.
-    pub(super) fn of(certificate: &[u8]) -> Option<Self> {
-        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-        let common_name = certificate.subject().iter_common_name().next();
-        let alternatives = certificate.subject_alternative_name().ok().flatten();
-        let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
-        Some(Self {
-            common_name: common_name.and_then(|name| name.as_str().ok()).map(str::to_owned),
-            names: names.filter_map(name).map(str::to_owned).collect(),
-        })
-    }
+/// Returns the name in a certificate in DER: its common name, or else its first alternative name, which is a
+/// DNS name, an e-mail address or a URI. `None`: it has neither, or cannot be read.
+pub(super) fn subject_of(certificate: &[u8]) -> Option<Actor> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let common_name = certificate.subject().iter_common_name().next();
+    let common_name = common_name.and_then(|name| name.as_str().ok());
+    let alternatives = certificate.subject_alternative_name().ok().flatten();
+    let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
+    common_name.into_iter().chain(names.filter_map(name)).find(|name| !name.is_empty()).map(Actor::from)
 }
 
 fn name<'n>(name: &GeneralName<'n>) -> Option<&'n str> {
@@ -107,34 +69,36 @@ fn name<'n>(name: &GeneralName<'n>) -> Option<&'n str> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 
     use super::*;
 
     #[test]
-    fn the_subject_of_a_certificate_is_its_common_name_and_its_other_names() {
+    fn the_subject_of_a_certificate_is_its_common_name_or_else_its_first_other_name() {
         let key = KeyPair::generate().unwrap();
-        let mut parameters = CertificateParams::new(["till-7.example".to_owned()]).unwrap();
-        parameters.distinguished_name.push(DnType::CommonName, "till-7");
-        parameters.subject_alt_names.push(SanType::URI("spiffe://shop/till-7".try_into().unwrap()));
-        let certificate = parameters.self_signed(&key).unwrap();
-        let subject = CertificateSubject::of(certificate.der()).unwrap();
-        assert_eq!(subject.common_name.as_deref(), Some("till-7"));
-        assert_eq!(subject.names, ["till-7.example", "spiffe://shop/till-7"]);
-        assert_eq!(CertificateSubject::of(b"no certificate"), None);
-    }
-
-    #[test]
-    fn a_certificate_without_a_common_name_has_its_first_other_name() {
-        let proven = |common_name: Option<&str>, names: &[&str]| {
-            let names = names.iter().map(|name| (*name).to_owned()).collect();
-            let subject = CertificateSubject { common_name: common_name.map(str::to_owned), names };
-            let address = IpAddr::from([127, 0, 0, 1]);
-            Peer::of_tcp(address, address).over_tls(Some(subject)).proven()
+        let subject = |common_name: Option<&str>, names: &[SanType]| {
+            let mut parameters = CertificateParams::default();
+            parameters.distinguished_name = DistinguishedName::new();
+            if let Some(name) = common_name {
+                parameters.distinguished_name.push(DnType::CommonName, name);
+            }
+            parameters.subject_alt_names = names.to_vec();
+            subject_of(parameters.self_signed(&key).unwrap().der())
         };
-        let certificate = |subject: &str| Some(identity::Peer::Certificate { subject: subject.to_owned() });
-        assert_eq!(proven(Some("till-7"), &["till-7.example"]), certificate("till-7"));
-        assert_eq!(proven(None, &["till-7.example"]), certificate("till-7.example"));
-        assert_eq!(proven(None, &[]), None);
+        let dns = SanType::DnsName("till-7.example".try_into().unwrap());
+        let uri = SanType::URI("spiffe://shop/till-7".try_into().unwrap());
+        let address = SanType::IpAddress([10, 0, 0, 1].into());
+        for (common_name, names, expected) in [
+            (Some("till-7"), vec![dns.clone(), uri.clone()], Some("till-7")),
+            (None, vec![dns.clone(), uri.clone()], Some("till-7.example")),
+            (None, vec![address.clone(), uri, dns.clone()], Some("spiffe://shop/till-7")),
+            (Some(""), vec![dns], Some("till-7.example")),
+            (None, vec![address], None),
+            (None, vec![], None),
+        ] {
+            let found = subject(common_name, &names);
+            assert_eq!(found.as_ref().map(Actor::as_str), expected, "{common_name:?} {names:?}");
+        }
+        assert_eq!(subject_of(b"no certificate"), None);
     }
 }

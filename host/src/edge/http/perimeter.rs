@@ -81,7 +81,7 @@ impl HttpOptions {
         };
         let peer = match forwarded {
             // The certificate, if any, is that of the proxy.
-            Forwarded { address: address @ Some(_), .. } => Peer { address, identity: None, ..peer },
+            Forwarded { address: address @ Some(_), .. } => Peer { address, proven: None, ..peer },
             Forwarded { address: None, .. } => peer,
         };
         let peer = Peer { secure: forwarded.secure.unwrap_or(peer.secure), ..peer };

@@ -17,8 +17,9 @@ use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
-use super::peer::CertificateSubject;
+use super::peer::subject_of;
 use crate::error::Chain;
+use crate::model::Actor;
 
 /// The time between two looks at the files. Certificates are replaced weeks before they expire.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
@@ -114,16 +115,16 @@ impl Tls {
         Ok(Self { files, config, seen: Mutex::new(Some(contents)) })
     }
 
-    /// Performs the handshake of a connection. Returns the subject of the client's certificate, if it has
-    /// shown one.
+    /// Performs the handshake of a connection. Returns the name in the client's certificate, if it has shown
+    /// one.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Option<CertificateSubject>)> {
+    ) -> io::Result<(TlsStream<TcpStream>, Option<Actor>)> {
         let acceptor = TlsAcceptor::from(self.config.load_full());
         let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
         let certificates = stream.get_ref().1.peer_certificates();
-        let subject = certificates.and_then(|chain| CertificateSubject::of(chain.first()?));
+        let subject = certificates.and_then(|chain| subject_of(chain.first()?));
         Ok((stream, subject))
     }
 

@@ -8,7 +8,7 @@ async fn the_other_end_of_a_connection_is_who_the_configuration_says() {
     let site = Site::new();
     let all = site.start(SECTION).await.unwrap();
     let none = site.start("").await.unwrap();
-    let certificate = |subject: &str| Peer::Certificate { subject: subject.to_owned() };
+    let certificate = |subject: &str| Peer::Certificate { subject: subject.into() };
     for (peer, of_all, of_none) in [
         (certificate("CN=probe,O=Shop"), ("CN=probe,O=Shop", "monitor"), ("CN=probe,O=Shop", "")),
         (certificate("CN=other"), ("CN=other", ""), ("CN=other", "")),
