@@ -9,6 +9,7 @@ mod links;
 mod nats;
 mod new_service;
 mod oidc;
+mod pip;
 mod plugins;
 mod programs;
 mod rust_text;

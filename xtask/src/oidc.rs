@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::Result;
 use crate::cargo::Workspace;
-use crate::nats;
+use crate::pip::install;
 
 const PROVIDER: &str = "oidc-provider-mock==0.3.4";
 /// The names of the browser, as `oidc_browser.py` looks for it.
@@ -20,6 +20,6 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
     let folder: PathBuf = workspace.target.join("oidc");
     match folder.join("oidc_provider_mock/__init__.py").exists() {
         true => Ok(()),
-        false => nats::install(PROVIDER, &folder, &[]),
+        false => install(PROVIDER, &folder, &[]),
     }
 }
