@@ -14,6 +14,8 @@ use super::table::{fitted, terminal_width};
 
 /// The page size: the largest that a host returns.
 const PAGE_SIZE: u64 = 1_000;
+/// The largest number of permissions that a line of the table names. With `--json` all are there.
+const MAX_GRANTS: usize = 3;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,9 +69,6 @@ impl Audit {
 }
 
 /// Returns one line an act, no longer than `width`, or a sentence if there is none.
-/// The largest number of permissions that a line of the table names. With `--json` all are there.
-const MAX_GRANTS: usize = 3;
-
 fn audit_table(entries: &[AuditEntry], width: Option<usize>) -> String {
     if entries.is_empty() {
         return "There is no such act.\n".to_owned();

@@ -19,11 +19,17 @@ pub(super) const STANDARD: &str = "-";
 /// The time between two reports of progress: often enough for a reader.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Returns the configuration, and the runtime for the log.
-pub(super) fn open(place: Place) -> anyhow::Result<(Config, Runtime)> {
+/// Returns the configuration that names the log.
+pub(super) fn configured(place: Place) -> anyhow::Result<Config> {
     let config = Config::load(Overrides { place, ..Overrides::default() })?;
     telemetry::init_logging(config.log_format)?;
     host::keep_files_private();
+    Ok(config)
+}
+
+/// Returns the configuration, and the runtime for the log.
+pub(super) fn open(place: Place) -> anyhow::Result<(Config, Runtime)> {
+    let config = configured(place)?;
     let runtime = runtime::Builder::new_multi_thread().enable_all().build();
     Ok((config, runtime.context("cannot start the threads for the log")?))
 }

@@ -9,7 +9,7 @@ use kontor::config::Place;
 use kontor::error::Chain;
 use serde_json::json;
 
-use super::backup::{STANDARD, open, progress};
+use super::backup::{STANDARD, configured, progress};
 use super::output::counted;
 
 const EXAMPLES: &str = "\
@@ -38,7 +38,7 @@ impl Verify {
         let progress = progress("verified");
         let (what, verified) = match self.file {
             None => {
-                let (config, _) = open(self.place)?;
+                let config = configured(self.place)?;
                 (config.data.display().to_string(), verify_log(&config.data, progress))
             }
             Some(file) if file == STANDARD => (file, verify_export(io::stdin().lock(), progress)),
