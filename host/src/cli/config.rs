@@ -1,20 +1,20 @@
 //! `kontor config`: the configuration of a host, checked without a host.
 
-use std::fs;
-use std::io;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use clap::Subcommand;
 use kontor::config::{Config as HostConfig, Overrides, Place};
 use kontor::contract::{Findings, Manifest};
+use kontor::deploy::read_directory;
+use kontor::deployed::Store;
 use kontor::error::with_causes;
 use serde_json::json;
 
 use super::describe::Describer;
 use super::exit::Unusable;
+use super::output::counted;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,9 +31,6 @@ Reads the file as `kontor serve` does, has the components describe themselves, a
 An error keeps a host from starting: an unknown key of the host, a value out of its range, a name that is
 nearly that of a service, a saga or a setting, a value that does not fit its schema. A name that is far from
 all of them is a warning, because its service may be deployed later. The exit code is 2 with an error.";
-
-/// The directory of the components that a host keeps, in its data directory.
-const COMPONENTS: &str = "components";
 
 /// Check the configuration of a host
 #[derive(Debug, clap::Args)]
@@ -78,9 +75,9 @@ impl Config {
         match errors.len() {
             0 if json => Ok(()),
             0 => Ok(writeln!(out, "a host can start with this configuration")?),
-            1 => Err(Unusable("a host cannot start with this configuration: 1 error".to_owned()).into()),
-            more => {
-                Err(Unusable(format!("a host cannot start with this configuration: {more} errors")).into())
+            number => {
+                let errors = counted(number as u64, "error");
+                Err(Unusable(format!("a host cannot start with this configuration: {errors}")).into())
             }
         }
     }
@@ -99,7 +96,7 @@ impl Check {
         let describer = Describer::start(values.clone())?;
         let (services, unloaded) = manifests(&config.plugins, &describer)?;
         let deployed = match &self.data {
-            Some(data) => manifests(&data.join(COMPONENTS), &describer)?.0,
+            Some(data) => manifests(&Store::directory(data), &describer)?.0,
             None => Vec::new(),
         };
         let [services, deployed] = [&services, &deployed].map(|all| all.iter().map(|one| &**one).collect());
@@ -112,19 +109,9 @@ impl Check {
 
 /// Returns the manifests of the components in a directory, and a sentence for each that does not load.
 fn manifests(directory: &Path, describer: &Describer) -> anyhow::Result<(Vec<Arc<Manifest>>, Vec<String>)> {
-    let unreadable = || format!("cannot read the components in {}", directory.display());
-    let entries = match fs::read_dir(directory) {
-        // A host that has its services from `kontor deploy` needs no directory.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
-        entries => entries.with_context(unreadable)?,
-    };
     let (mut manifests, mut unloaded) = (Vec::new(), Vec::new());
-    for entry in entries {
-        let file = entry.with_context(unreadable)?.path();
-        if file.extension().is_none_or(|extension| extension != "wasm") {
-            continue;
-        }
-        let wasm = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    // A host that has its services from `kontor deploy` needs no directory.
+    for (file, wasm) in read_directory(directory, false)? {
         match describer.manifest(wasm) {
             Ok(manifest) => manifests.push(manifest),
             Err(error) => unloaded.push(format!("{}: {}", file.display(), with_causes(&error))),

@@ -45,9 +45,9 @@ pub enum DirectoryError {
     },
 }
 
-/// Reads all files, in the order of their names. Fails if `required` is true, because nothing runs yet, and
-/// there are none.
-pub(super) fn read(dir: &Path, required: bool) -> Result<Vec<(PathBuf, Vec<u8>)>, DirectoryError> {
+/// Reads the components of a directory, in the order of their names. Fails if `required` is true, because
+/// nothing runs yet, and there are none.
+pub fn read(dir: &Path, required: bool) -> Result<Vec<(PathBuf, Vec<u8>)>, DirectoryError> {
     if !required && !dir.exists() {
         return Ok(Vec::new());
     }

@@ -24,9 +24,14 @@ pub struct Store {
 impl Store {
     /// Opens the store in a data directory.
     pub fn open(data: &Path) -> io::Result<Self> {
-        let dir = data.join("components");
+        let dir = Self::directory(data);
         fs::create_dir_all(&dir)?;
         Ok(Self { dir, bucket: None })
+    }
+
+    /// Returns the directory of the store in a data directory.
+    pub fn directory(data: &Path) -> PathBuf {
+        data.join("components")
     }
 
     /// Returns the same store with that of the hosts that share the log, if it is shared.
