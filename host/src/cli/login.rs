@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::{Path, absolute};
 
-use serde::Deserialize;
+use kontor::identity::SignedIn;
+use kontor::model::Role;
 use serde_json::json;
 
 use super::client::{Client, ClientError};
@@ -39,14 +40,6 @@ pub(super) struct Login {
     reach: Reach,
 }
 
-/// The answer of a host to the question of who the caller is.
-#[derive(Deserialize)]
-struct Me {
-    subject: Option<String>,
-    #[serde(default)]
-    roles: Vec<String>,
-}
-
 impl Login {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let file = profiles::file().ok_or(ProfileError::NoHome)?;
@@ -78,25 +71,22 @@ impl Login {
     fn print(
         &self,
         profile: &Profile,
-        me: Option<Me>,
+        me: Option<SignedIn>,
         file: &Path,
         json: bool,
         out: &mut dyn Write,
     ) -> anyhow::Result<()> {
         let (name, host) = (&self.name, &profile.host);
+        let (subject, roles) = me.map(|me| (me.subject, me.roles)).unwrap_or_default();
         if json {
-            let (subject, roles) = me.map_or((None, Vec::new()), |me| (me.subject, me.roles));
             writeln!(out, "{}", json!({"profile": name, "host": host, "subject": subject, "roles": roles}))?;
             return Ok(());
         }
-        let signed_in = match me {
-            Some(Me { subject: Some(subject), roles }) if roles.is_empty() => {
-                format!("{host} knows you as {subject}")
-            }
-            Some(Me { subject: Some(subject), roles }) => {
-                format!("{host} knows you as {subject} ({})", roles.join(", "))
-            }
-            Some(_) | None => format!("{host} answers without asking who you are"),
+        let roles: Vec<_> = roles.iter().map(Role::as_str).collect();
+        let signed_in = match subject {
+            None => format!("{host} answers without asking who you are"),
+            Some(subject) if roles.is_empty() => format!("{host} knows you as {subject}"),
+            Some(subject) => format!("{host} knows you as {subject} ({})", roles.join(", ")),
         };
         let usage = match name == DEFAULT_PROFILE {
             true => "it holds for every command that names no other".to_owned(),
@@ -114,7 +104,7 @@ fn profile_name(text: &str) -> Result<String, &'static str> {
 }
 
 /// Asks a host who the caller is. None: the host does not tell callers apart.
-fn who(target: Target) -> anyhow::Result<Option<Me>> {
+fn who(target: Target) -> anyhow::Result<Option<SignedIn>> {
     let client = Client::of_target(target)?;
     match client.find("/auth/me")? {
         Some(body) => parse(&body, "caller").map(Some),
@@ -172,8 +162,8 @@ mod tests {
                 "HOST knows you as ada (operator, deployer). The profile prod is in",
                 true,
             ),
-            ("bare", vec![ok(r#"{"subject":"bo"}"#)], "HOST knows you as bo. The profile bare is in", true),
-            ("default", vec![ok("{}")], "HOST answers without asking who you are. The profile default", true),
+            ("bare", vec![ok(r#"{"subject":"bo","roles":[]}"#)], "HOST knows you as bo. The profile bare is in", true),
+            ("default", vec![ok(r#"{"subject":null,"roles":[]}"#)], "HOST answers without asking who you are. The profile default", true),
             ("old", vec![not_found(), ok("{}")], "HOST answers without asking who you are.", true),
             ("refused", vec![denied], "", false),
         ];
