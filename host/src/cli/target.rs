@@ -4,9 +4,9 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use kontor::contract::HttpOrigin;
 use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
@@ -173,7 +173,7 @@ impl Target {
     /// Fails if the token would go through a network without TLS.
     fn checked(self) -> Result<Self, TargetError> {
         match &self.address {
-            Address::Url(url) if self.token.is_some() && !is_private(url) => {
+            Address::Url(url) if self.token.is_some() && !origin(url).is_some_and(|to| to.is_protected()) => {
                 Err(TargetError::PlainText(url.clone()))
             }
             _ => Ok(self),
@@ -205,14 +205,11 @@ fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, TargetError> {
     if found.is_empty() { Err(TargetError::NoCertificate(file.to_owned())) } else { Ok(found) }
 }
 
-/// Returns true if nobody can read along on the way to a URL: with TLS, or within this machine.
-fn is_private(url: &str) -> bool {
-    let uri = url.parse::<Uri>().ok();
-    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    url.starts_with("https:")
-        || host.eq_ignore_ascii_case("localhost")
-        || address.is_ok_and(|address| address.is_loopback())
+/// Returns the origin of a URL; none if it is no address of a host. A name and a password are not accepted:
+/// they would be shown in errors, and are no way to sign in at a host.
+fn origin(url: &str) -> Option<HttpOrigin> {
+    let uri = url.parse::<Uri>().ok().filter(|uri| uri.query().is_none())?;
+    HttpOrigin::of(&uri)
 }
 
 impl Address {
@@ -222,15 +219,7 @@ impl Address {
             return Ok(Self::Unix(path.into()));
         }
         let url = text.trim_end_matches('/');
-        let uri = url.parse::<Uri>().ok();
-        // A name and password in a URL would be shown in errors, and are no way to sign in at a host.
-        let is_http = |uri: &Uri| {
-            let authority = uri.authority().map_or("@", |authority| authority.as_str());
-            matches!(uri.scheme_str(), Some("http" | "https"))
-                && !authority.contains('@')
-                && uri.query().is_none()
-        };
-        match uri.as_ref().is_some_and(is_http) {
+        match origin(url).is_some() {
             true => Ok(Self::Url(url.to_owned())),
             false => Err(TargetError::NotAnAddress(text.to_owned())),
         }

@@ -54,6 +54,16 @@ impl HttpOrigin {
         self.literal().is_some_and(|address| !is_public(address))
     }
 
+    /// Returns whether nobody on the way can read or change what is sent: over TLS, or within this machine.
+    pub fn is_protected(&self) -> bool {
+        self.https || self.is_loopback()
+    }
+
+    /// Returns whether the host is this machine.
+    fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.literal().is_some_and(|address| address.is_loopback())
+    }
+
     /// Returns the address that the URL has instead of a name, if it has one.
     pub(crate) fn literal(&self) -> Option<IpAddr> {
         self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
@@ -130,6 +140,24 @@ mod tests {
         for (url, expected) in table {
             let origin = HttpOrigin::of(&url.parse().unwrap()).map(|origin| origin.to_string());
             assert_eq!(origin.as_deref(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_is_protected_by_tls_or_stays_within_the_machine() {
+        let table = [
+            ("https://shop.example", true),
+            ("http://localhost:7070", true),
+            ("http://LOCALHOST", true),
+            ("http://127.8.0.1", true),
+            ("http://[::1]:7070", true),
+            ("http://shop.example", false),
+            ("http://10.0.0.1", false),
+            ("http://localhost.evil.example", false),
+            ("http://127.0.0.1.evil.example", false),
+        ];
+        for (origin, expected) in table {
+            assert_eq!(origin.parse::<HttpOrigin>().unwrap().is_protected(), expected, "{origin}");
         }
     }
 

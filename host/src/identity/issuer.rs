@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::NotIdentified;
 use super::keys::Keys;
-use super::names::{MAX_ROLES, check_subject, is_role};
+use super::names::{MAX_ROLES, check_role, check_subject};
 use super::options::{ClaimPath, IssuerOptions};
 use crate::clock::SharedClock;
 use crate::model::{Caller, Role};
@@ -183,7 +183,7 @@ impl Issuer {
         };
         let map = &self.options.roles_map;
         let mapped = |name: &str| match map.is_empty() {
-            true => is_role(name).then(|| Role::from(name)),
+            true => check_role(name).is_ok().then(|| Role::from(name)),
             false => map.get(name).cloned(),
         };
         let mut roles: Vec<Role> = names.into_iter().filter_map(mapped).collect();

@@ -33,24 +33,25 @@ pub(super) fn check_subject(subject: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Returns if a text can be a role: words in kebab-case, with colons between them if there are several.
-pub(super) fn is_role(text: &str) -> bool {
+/// Checks a role: words in kebab-case, with colons between them if there are several. An error is a sentence
+/// without a full stop.
+pub(super) fn check_role(role: &str) -> Result<(), String> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let word = |word: &str| !word.is_empty() && word.bytes().all(allowed);
-    text.len() <= MAX_ROLE_LENGTH && text.split(['-', ':']).all(word)
+    match role.len() <= MAX_ROLE_LENGTH && role.split(['-', ':']).all(word) {
+        true => Ok(()),
+        false => Err(format!(
+            "{role:?} is no role: up to {MAX_ROLE_LENGTH} of a-z and 0-9, with - or : between words"
+        )),
+    }
 }
 
-/// Checks the roles of a token or of the configuration. An error is a sentence without a full stop.
+/// Checks the roles of a token or of the configuration, like [`check_role`].
 pub(super) fn check_roles(roles: &[Role]) -> Result<(), String> {
     if roles.len() > MAX_ROLES {
         return Err(format!("there are {} roles, and at most {MAX_ROLES} are allowed", roles.len()));
     }
-    match roles.iter().find(|role| !is_role(role.as_str())) {
-        Some(role) => Err(format!(
-            "{role:?} is no role: up to {MAX_ROLE_LENGTH} of a-z and 0-9, with - or : between words"
-        )),
-        None => Ok(()),
-    }
+    roles.iter().try_for_each(|role| check_role(role.as_str()))
 }
 
 #[cfg(test)]
@@ -60,11 +61,11 @@ mod tests {
     #[test]
     fn roles_are_words_in_kebab_case_with_colons() {
         for role in ["clerk", "shop-clerk", "shop:clerk", "eu1:shop-clerk", &"x".repeat(64)] {
-            assert!(is_role(role), "{role}");
+            assert!(check_role(role).is_ok(), "{role}");
         }
         for text in ["", "Clerk", "shop clerk", "-clerk", "shop:", "shop--clerk", "a_b", "ü", &"x".repeat(65)]
         {
-            assert!(!is_role(text), "{text}");
+            assert!(check_role(text).is_err(), "{text}");
         }
         let many = |number| vec![Role::from("clerk"); number];
         assert!(check_roles(&many(32)).is_ok());

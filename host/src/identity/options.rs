@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use hyper::Uri;
 use serde::{Deserialize, Serialize};
 
-use super::names::{MAX_SUBJECT_LENGTH, check_roles, check_subject};
+use super::names::{MAX_SUBJECT_LENGTH, check_role, check_roles, check_subject};
 use crate::contract::{HttpOrigin, SecretSource};
 use crate::model::Role;
 
@@ -251,8 +251,7 @@ impl IssuerOptions {
         if self.prefix.len() > MAX_SUBJECT_LENGTH / 2 || self.prefix.chars().any(char::is_control) {
             return Err(format!("`prefix` must have at most {} bytes", MAX_SUBJECT_LENGTH / 2));
         }
-        let roles: Vec<_> = self.roles_map.values().cloned().collect();
-        roles.chunks(1).try_for_each(check_roles)?;
+        self.roles_map.values().try_for_each(|role| check_role(role.as_str()))?;
         match &self.jwks {
             KeysPlace::Url(url) => check_url(url),
             KeysPlace::File(_) => Ok(()),
@@ -263,12 +262,10 @@ impl IssuerOptions {
 /// Fails if keys that come from a URL could be replaced on the way.
 pub(super) fn check_url(url: &str) -> Result<(), String> {
     let uri: Option<Uri> = url.parse().ok();
-    let Some((uri, origin)) = uri.and_then(|uri| HttpOrigin::of(&uri).map(|origin| (uri, origin))) else {
+    let Some(origin) = uri.as_ref().and_then(HttpOrigin::of) else {
         return Err(format!("{url:?} is no URL with a scheme, a host and no user"));
     };
-    let loopback =
-        uri.host() == Some("localhost") || origin.literal().is_some_and(|address| address.is_loopback());
-    match uri.scheme_str() == Some("https") || loopback {
+    match origin.is_protected() {
         true => Ok(()),
         false => Err(format!("{url} must be https, because it is on another machine")),
     }
