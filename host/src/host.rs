@@ -262,7 +262,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     let deployer = Deployer::new(deps, booted.deployments);
     deployer.watch_again();
     let edge = HostContext {
-        identity: Arc::new(identify(config, log.clone()).await?),
+        identity: Arc::new(identify(config, log.clone(), clock.clone()).await?),
         audit: Audit::new(log.clone(), clock),
         log,
         registry,
@@ -353,9 +353,13 @@ fn cluster_connection<'n>(config: &Config, nats: Option<&'n Connection>) -> Opti
 }
 
 /// Starts the identification of callers.
-async fn identify(config: &Config, log: Arc<dyn EventLog>) -> Result<Identity, IdentityError> {
+async fn identify(
+    config: &Config,
+    log: Arc<dyn EventLog>,
+    clock: SharedClock,
+) -> Result<Identity, IdentityError> {
     let (data, auth) = (config.data.clone(), config.auth.clone());
-    Identity::start(IdentityDeps { log, clock: Arc::new(SystemClock), data, auth }).await
+    Identity::start(IdentityDeps { log, clock, data, auth }).await
 }
 
 /// Joins the cluster of the hosts that share the log.
