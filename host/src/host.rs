@@ -21,8 +21,8 @@ use crate::config::{Config, ConfigError};
 use crate::contract::{Findings, RouteError};
 use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer};
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
-use crate::edge::http::{CallerLimits, ListenError, Listeners};
-use crate::edge::{self, HostContext, http};
+use crate::edge::http::{ListenError, Listeners};
+use crate::edge::{self, CallerLimits, HostContext, http};
 use crate::identity::{Identity, IdentityDeps, IdentityError};
 use crate::log::{
     self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,

@@ -162,8 +162,18 @@ mod tests {
                 "HOST knows you as ada (operator, deployer). The profile prod is in",
                 true,
             ),
-            ("bare", vec![ok(r#"{"subject":"bo","roles":[]}"#)], "HOST knows you as bo. The profile bare is in", true),
-            ("default", vec![ok(r#"{"subject":null,"roles":[]}"#)], "HOST answers without asking who you are. The profile default", true),
+            (
+                "bare",
+                vec![ok(r#"{"subject":"bo","roles":[]}"#)],
+                "HOST knows you as bo. The profile bare is in",
+                true,
+            ),
+            (
+                "default",
+                vec![ok(r#"{"subject":null,"roles":[]}"#)],
+                "HOST answers without asking who you are. The profile default",
+                true,
+            ),
             ("old", vec![not_found(), ok("{}")], "HOST answers without asking who you are.", true),
             ("refused", vec![denied], "", false),
         ];

@@ -1,12 +1,15 @@
 //! Requests that were denied: counted, and logged at a bounded rate. Anybody can cause them, so they must
 //! neither fill the host's log nor hide in it.
 
+use std::fmt::Display;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::StatusCode;
 
+use super::caller_limits::Sender;
 use crate::clock::Stopwatch;
+use crate::contract::Problem;
 use crate::telemetry;
 
 /// The lines that are logged in a second: enough to see who tries what.
@@ -17,7 +20,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// The reason why a request was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
-pub enum DeniedReason {
+enum DeniedReason {
     /// The caller has not signed in, or its token is not valid: 401.
     NotSignedIn,
     /// The caller has none of the roles: 403.
@@ -28,7 +31,7 @@ pub enum DeniedReason {
 
 impl DeniedReason {
     /// Returns the reason behind a status; `None`: a request with it was not denied.
-    pub fn of(status: StatusCode) -> Option<Self> {
+    fn of(status: StatusCode) -> Option<Self> {
         match status {
             StatusCode::UNAUTHORIZED => Some(Self::NotSignedIn),
             StatusCode::FORBIDDEN => Some(Self::NoRole),
@@ -38,17 +41,20 @@ impl DeniedReason {
     }
 }
 
-/// Counts a denied request, and logs it if there are not too many. `who`: the name or the address of the
-/// caller. `request`: the method and the path of the route, or the subject.
-pub fn denied(reason: DeniedReason, who: &str, request: &str) {
+/// Returns the problem of a request. One that was denied is counted, and logged if there are not too many.
+/// `request`: the method and the path, or the subject.
+pub(super) fn note(problem: Problem, sender: impl FnOnce() -> Sender, request: impl Display) -> Problem {
     static SINCE: LazyLock<Stopwatch> = LazyLock::new(Stopwatch::start);
     static RATE: Mutex<LogRate> = Mutex::new(LogRate::NEW);
+    let Some(reason) = DeniedReason::of(problem.status()) else { return problem };
     let reason: &'static str = reason.into();
     metrics::counter!(telemetry::DENIED, "reason" => reason).increment(1);
     let admitted = RATE.lock().unwrap_or_else(PoisonError::into_inner).admit(SINCE.elapsed());
     if let Some(left_out) = admitted {
-        tracing::warn!(reason, who, request, left_out, "denied a request; it had no effect");
+        let who = sender();
+        tracing::warn!(reason, %who, %request, left_out, "denied a request; it had no effect");
     }
+    problem
 }
 
 /// The lines of a window, and those that were left out.

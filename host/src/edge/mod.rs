@@ -1,8 +1,9 @@
 //! The edges: HTTP and NATS. The types of axum, hyper and NATS stay in here; the layers below have only those
 //! of [`crate::model`].
 
+mod caller_limits;
 mod command;
-pub mod denied;
+mod denied;
 mod headers;
 pub mod http;
 mod metrics;
@@ -14,7 +15,8 @@ use std::sync::Arc;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
-use self::http::{CallerLimits, HttpLimits, HttpOptions};
+pub use self::caller_limits::{CallerLimits, Rate};
+use self::http::{HttpLimits, HttpOptions};
 use crate::aggregate::Dispatch;
 use crate::audit::Audit;
 use crate::cluster::{Cluster, Status};

@@ -5,7 +5,6 @@
 
 mod audit;
 mod body;
-mod caller_limits;
 mod command;
 mod dead_letters;
 mod events;
@@ -50,7 +49,6 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument as _;
 
-pub use self::caller_limits::{CallerLimits, Rate};
 use self::host_routes::RouteSet;
 pub use self::host_routes::reserved_routes;
 pub use self::listen::{AdminOptions, ListenError, ListenOptions, Listeners};
@@ -59,9 +57,8 @@ pub use self::perimeter::{HostName, HttpOptions, NoHostName};
 use self::route::{Head, HostRoute, decode_placeholder};
 pub use self::server::serve;
 pub use self::tls::{TlsError, TlsFiles};
-use super::denied::{DeniedReason, denied};
 use super::metrics::RequestMetrics;
-use super::{HostContext, headers, stopped};
+use super::{HostContext, denied, headers, stopped};
 use crate::clock::Stopwatch;
 use crate::contract::{Access, Action, Found, Problem, ProblemCode, RouteError, RouteTable};
 use crate::deployed::Deployed;
@@ -246,7 +243,7 @@ impl HttpServer {
     async fn caller(&self, parts: &Parts, client: &Peer) -> Result<Caller, Problem> {
         let authorization = headers::authorization(&parts.headers)?;
         if authorization.is_some() {
-            self.host.callers.check_sign_in(client)?;
+            self.host.callers.check_sign_in(client.address)?;
         }
         let cookies = parts.headers.get_all(header::COOKIE).iter();
         let evidence = Evidence {
@@ -258,7 +255,7 @@ impl HttpServer {
         };
         let identified = self.host.identity.caller(evidence).await;
         if authorization.is_some() && identified.is_err() {
-            self.host.callers.note_failed_sign_in(client);
+            self.host.callers.note_failed_sign_in(client.address);
         }
         let on_behalf_of = headers::actor(&parts.headers)?.map(Actor::from);
         Ok(Caller { on_behalf_of, ..identified? })
@@ -266,21 +263,18 @@ impl HttpServer {
 
     /// Returns the caller of a request if it may use the route now. A denied one is counted and logged.
     async fn admit(&self, parts: &Parts, client: &Peer, access: &Access) -> Result<Caller, Problem> {
-        let note = |subject: Option<&Actor>, problem: Problem| {
-            if let Some(reason) = DeniedReason::of(problem.status()) {
-                let address = || client.address.map(|address| address.to_string());
-                let who = subject.map(ToString::to_string).or_else(address).unwrap_or_default();
-                denied(reason, &who, &format!("{} {}", parts.method, parts.uri.path()));
-            }
-            problem
+        let note = |problem: Problem, subject: Option<&Actor>| {
+            let request = format_args!("{} {}", parts.method, parts.uri.path());
+            denied::note(problem, || client.sender(subject), request)
         };
-        let caller = self.caller(parts, client).await.map_err(|problem| note(None, problem))?;
+        let caller = self.caller(parts, client).await.map_err(|problem| note(problem, None))?;
+        let subject = caller.subject.as_ref();
         let admitted = access.check(&caller).map_err(Problem::from);
         let admitted = admitted.and_then(|()| match parts.method.is_safe() {
             true => Ok(()),
-            false => self.host.callers.take_command(caller.subject.as_ref(), client),
+            false => self.host.callers.take_command(client.sender(subject)),
         });
-        admitted.map_err(|problem| note(caller.subject.as_ref(), problem))?;
+        admitted.map_err(|problem| note(problem, subject))?;
         Ok(caller)
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::edge::caller_limits::Sender;
 use crate::identity;
 use crate::model::Actor;
 
@@ -41,6 +42,11 @@ impl Peer {
     pub(super) fn over_tls(self, subject: Option<Actor>) -> Self {
         let proven = subject.map(|subject| Arc::new(identity::Peer::Certificate { subject }));
         Self { secure: true, proven, ..self }
+    }
+
+    /// Returns the sender of a request. `subject`: the caller, if it has signed in.
+    pub(super) fn sender(&self, subject: Option<&Actor>) -> Sender {
+        Sender::of(subject, self.proven.as_deref(), self.address)
     }
 
     /// Returns if the client runs on this machine.
@@ -100,5 +106,14 @@ mod tests {
             assert_eq!(found.as_ref().map(Actor::as_str), expected, "{common_name:?} {names:?}");
         }
         assert_eq!(subject_of(b"no certificate"), None);
+    }
+
+    #[test]
+    fn a_certificate_without_a_name_does_not_lift_the_limit_of_its_address() {
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let client = |subject: Option<Actor>| Peer::of_tcp(address, address).over_tls(subject);
+        assert_eq!(client(None).sender(None), Sender::At(address));
+        assert_eq!(client(Some("till-7".into())).sender(None), Sender::Named("till-7".into()));
+        assert_eq!(Peer::of_user(7).sender(None), Sender::Named("unix:7".into()));
     }
 }

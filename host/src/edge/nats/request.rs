@@ -16,10 +16,10 @@ use tracing::Instrument as _;
 
 use super::table::{Does, Endpoint};
 use crate::contract::{PROBLEM_JSON, Problem, check_id, json_text, no_json, payload};
+use crate::edge::caller_limits::Sender;
 use crate::edge::command::{CommandRequest, execute};
-use crate::edge::denied::{DeniedReason, denied};
 use crate::edge::query::refusal;
-use crate::edge::{HostContext, headers};
+use crate::edge::{HostContext, denied, headers};
 use crate::identity::{Evidence, Peer};
 use crate::model::{Actor, Caller, Position};
 
@@ -68,14 +68,11 @@ async fn execute_or_query(
         peer: Some(&Peer::Nats),
         ..Evidence::default()
     };
-    let note = |subject: Option<&Actor>, problem: Problem| {
-        if let Some(reason) = DeniedReason::of(problem.status()) {
-            denied(reason, subject.map_or("", Actor::as_str), &endpoint.subject);
-        }
-        problem
+    let note = |problem: Problem, subject: Option<&Actor>| {
+        denied::note(problem, || Sender::of(subject, Some(&Peer::Nats), None), &endpoint.subject)
     };
-    let caller = edge.identity.caller(evidence).await.map_err(|problem| note(None, problem.into()))?;
-    endpoint.check(&caller).map_err(|problem| note(caller.subject.as_ref(), problem.into()))?;
+    let caller = edge.identity.caller(evidence).await.map_err(|error| note(error.into(), None))?;
+    endpoint.check(&caller).map_err(|error| note(error.into(), caller.subject.as_ref()))?;
     let caller = Caller { on_behalf_of: headers::actor(&headers)?.map(Actor::from), ..caller };
     let wait = headers::prefer_wait(&headers, edge.limits.wait);
     match &endpoint.does {

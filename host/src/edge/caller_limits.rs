@@ -1,8 +1,9 @@
 //! The limits of one caller: commands a second, and failed sign-ins a minute.
 //!
-//! A caller is its subject; as long as nobody has signed in, it is its address. Each has a token bucket
-//! (GCRA): one number, the time at which the bucket is full again.
+//! A caller is its subject; as long as nobody has signed in, it is what its connection proves, or else its
+//! address. Each has a token bucket (GCRA): one number, the time at which the bucket is full again.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +11,10 @@ use std::time::Duration;
 
 use quick_cache::sync::Cache;
 
-use super::peer::Peer;
 use crate::clock::Stopwatch;
 use crate::contract::{Problem, ProblemCode};
-use crate::model::Actor;
+use crate::identity::Peer;
+use crate::model::{Actor, Caller};
 
 /// Maximum number of callers whose buckets are kept, about 150 bytes each. Beyond it the bucket that was used
 /// the longest time ago is dropped, as if it were full.
@@ -36,17 +37,20 @@ pub struct Rate {
 /// The buckets of all callers.
 pub struct CallerLimits {
     commands: Rate,
-    callers: Cache<Key, Arc<Bucket>>,
+    callers: Cache<Sender, Arc<Bucket>>,
     /// By address.
     sign_ins: Cache<IpAddr, Arc<Bucket>>,
     /// The time that the buckets count from.
     started: Stopwatch,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Key {
-    Subject(Actor),
-    Address(IpAddr),
+/// The sender of a request, as the limits and the host's log know it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Sender {
+    /// The caller that has signed in, or what the connection proves.
+    Named(Actor),
+    /// A client that nothing names.
+    At(IpAddr),
 }
 
 /// The time at which the bucket is full again, in nanoseconds.
@@ -73,18 +77,21 @@ impl CallerLimits {
         Self { commands, callers, sign_ins, started: Stopwatch::start() }
     }
 
-    /// Counts a command. Fails if the caller has sent too many. `subject`: `None` if nobody has signed in.
-    pub(super) fn take_command(&self, subject: Option<&Actor>, peer: &Peer) -> Result<(), Problem> {
-        let Some(key) = key(subject, peer) else { return Ok(()) };
-        let Ok(bucket) = self.callers.get_or_insert_with(&key, full);
+    /// Counts a command. Fails if its sender has sent too many.
+    pub(super) fn take_command(&self, sender: Sender) -> Result<(), Problem> {
+        let one = match sender {
+            Sender::At(address) => Sender::At(network(address)),
+            named => named,
+        };
+        let Ok(bucket) = self.callers.get_or_insert_with(&one, full);
         bucket.take(self.commands, self.now()).map_err(|wait| {
             too_many(ProblemCode::TooManyCommands, "This caller sends more commands than it may.", wait)
         })
     }
 
-    /// Fails if too many sign-ins of the client's address have failed.
-    pub(super) fn check_sign_in(&self, peer: &Peer) -> Result<(), Problem> {
-        let bucket = peer.address.and_then(|address| self.sign_ins.get(&network(address)));
+    /// Fails if too many sign-ins of an address have failed. `None`: the client has no address.
+    pub(super) fn check_sign_in(&self, address: Option<IpAddr>) -> Result<(), Problem> {
+        let bucket = address.and_then(|address| self.sign_ins.get(&network(address)));
         let waits = bucket.and_then(|bucket| bucket.next(SIGN_INS, self.now()).err());
         waits.map_or(Ok(()), |wait| {
             let detail = "Too many sign-ins from this address have failed.";
@@ -93,8 +100,8 @@ impl CallerLimits {
     }
 
     /// Counts a sign-in that has failed.
-    pub(super) fn note_failed_sign_in(&self, peer: &Peer) {
-        let Some(address) = peer.address else { return };
+    pub(super) fn note_failed_sign_in(&self, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
         let Ok(bucket) = self.sign_ins.get_or_insert_with(&network(address), full);
         // Err: the bucket is empty, and the next check says so.
         let _ = bucket.take(SIGN_INS, self.now());
@@ -102,6 +109,28 @@ impl CallerLimits {
 
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Sender {
+    /// Returns the sender of a request. `subject`: the caller, if it has signed in. `proven`: what its
+    /// connection proves.
+    pub(super) fn of(subject: Option<&Actor>, proven: Option<&Peer>, address: Option<IpAddr>) -> Self {
+        match (subject.cloned().or_else(|| proven.map(Peer::name)), address) {
+            (Some(name), _) => Self::Named(name),
+            (None, Some(address)) => Self::At(address),
+            // All clients without an address prove something.
+            (None, None) => Self::Named(Caller::default().actor()),
+        }
+    }
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => name.fmt(f),
+            Self::At(address) => address.fmt(f),
+        }
     }
 }
 
@@ -138,14 +167,6 @@ fn full() -> Result<Arc<Bucket>, std::convert::Infallible> {
     Ok(Arc::default())
 }
 
-fn key(subject: Option<&Actor>, peer: &Peer) -> Option<Key> {
-    let of_client = || match peer.proven.as_deref() {
-        Some(proven) => Some(Key::Subject(proven.name())),
-        None => peer.address.map(|address| Key::Address(network(address))),
-    };
-    subject.cloned().map(Key::Subject).or_else(of_client)
-}
-
 /// Returns the address that stands for all of one client.
 fn network(address: IpAddr) -> IpAddr {
     match address {
@@ -165,14 +186,17 @@ fn too_many(code: ProblemCode, detail: &str, wait: Duration) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::http::peer::subject_of;
 
-    fn peer(address: &str) -> Peer {
-        Peer::of_tcp(address.parse().unwrap(), address.parse().unwrap())
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
-    fn admitted(limits: &CallerLimits, subject: Option<&str>, address: &str) -> bool {
-        limits.take_command(subject.map(Actor::from).as_ref(), &peer(address)).is_ok()
+    fn sender(subject: Option<&str>, at: &str) -> Sender {
+        Sender::of(subject.map(Actor::from).as_ref(), None, Some(address(at)))
+    }
+
+    fn admitted(limits: &CallerLimits, subject: Option<&str>, at: &str) -> bool {
+        limits.take_command(sender(subject, at)).is_ok()
     }
 
     #[tokio::test(start_paused = true)]
@@ -180,7 +204,7 @@ mod tests {
         let limits = CallerLimits::new(Rate::per_second(2, 3));
         let sent = |count: usize| (0..count).filter(|_| admitted(&limits, Some("ann"), "10.0.0.1")).count();
         assert_eq!(sent(10), 3);
-        let problem = limits.take_command(Some(&"ann".into()), &peer("10.0.0.1")).unwrap_err();
+        let problem = limits.take_command(sender(Some("ann"), "10.0.0.1")).unwrap_err();
         assert_eq!((problem.code(), problem.retry_after_s()), ("too-many-commands", Some(1)));
         for (wait_ms, expected) in [(499, 0), (1, 1), (1_000, 2), (1_000_000, 3)] {
             tokio::time::advance(Duration::from_millis(wait_ms)).await;
@@ -204,35 +228,42 @@ mod tests {
         ] {
             assert_eq!(admitted(&limits, subject, address), expected, "{subject:?} {address}");
         }
-        let user = Peer::of_user(7);
-        assert!(limits.take_command(None, &user).is_ok());
-        assert!(limits.take_command(None, &user).is_err());
+        let till = Peer::Certificate { subject: "till-7".into() };
+        for proven in [Some(&Peer::Socket { uid: 7 }), Some(&Peer::Nats), Some(&till), None] {
+            let sender = || Sender::of(None, proven, None);
+            assert!(limits.take_command(sender()).is_ok(), "{proven:?}");
+            assert!(limits.take_command(sender()).is_err(), "{proven:?}");
+        }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_certificate_without_a_name_does_not_lift_the_limit_of_its_address() {
-        let mut parameters = rcgen::CertificateParams::default();
-        parameters.distinguished_name = rcgen::DistinguishedName::new();
-        let certificate = parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
-        let subject = subject_of(certificate.der());
-        let limits = CallerLimits::new(Rate::per_second(1, 1));
-        let nameless = peer("10.0.0.1").over_tls(subject);
-        assert!(limits.take_command(None, &nameless).is_ok());
-        assert!(limits.take_command(None, &nameless).is_err());
+    #[test]
+    fn the_log_names_a_sender_by_the_best_that_is_known() {
+        let (subject, till) = (Actor::from("ann"), Peer::Certificate { subject: "till-7".into() });
+        let at = Some(address("2001:db8::1"));
+        for (subject, proven, at, expected) in [
+            (Some(&subject), Some(&till), at, "ann"),
+            (None, Some(&till), at, "till-7"),
+            (None, None, at, "2001:db8::1"),
+            (None, Some(&Peer::Socket { uid: 7 }), None, "unix:7"),
+            (None, Some(&Peer::Nats), None, "nats"),
+        ] {
+            assert_eq!(Sender::of(subject, proven, at).to_string(), expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn sign_ins_of_an_address_stop_after_ten_failures() {
         let limits = CallerLimits::new(Rate::per_second(1, 1));
+        let [one, other] = ["10.0.0.1", "10.0.0.2"].map(|at| Some(address(at)));
         for _ in 0..10 {
-            limits.check_sign_in(&peer("10.0.0.1")).unwrap();
-            limits.note_failed_sign_in(&peer("10.0.0.1"));
+            limits.check_sign_in(one).unwrap();
+            limits.note_failed_sign_in(one);
         }
-        let problem = limits.check_sign_in(&peer("10.0.0.1")).unwrap_err();
+        let problem = limits.check_sign_in(one).unwrap_err();
         assert_eq!((problem.code(), problem.retry_after_s()), ("too-many-sign-ins", Some(6)));
-        limits.check_sign_in(&peer("10.0.0.2")).unwrap();
-        limits.check_sign_in(&Peer::of_user(7)).unwrap();
+        limits.check_sign_in(other).unwrap();
+        limits.check_sign_in(None).unwrap();
         tokio::time::advance(Duration::from_secs(6)).await;
-        limits.check_sign_in(&peer("10.0.0.1")).unwrap();
+        limits.check_sign_in(one).unwrap();
     }
 }
