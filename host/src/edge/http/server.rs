@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::listen::{Connection, Door, Listeners};
 use super::peer::Peer;
 use super::tls::{HTTP_2, Tls};
-use super::{HostContext, HttpLimits, HttpServer, RouteError, stopped};
+use super::{HostContext, HttpServer, RouteError};
 use crate::error::Chain;
 
 /// The pause after a failed accept. Such failures are a lack of file descriptors or memory; another attempt
@@ -34,11 +34,11 @@ const HTTP_2_PING: (Duration, Duration) = (Duration::from_secs(60), Duration::fr
 struct Reception {
     door: Door,
     server: Arc<HttpServer>,
+    /// Maximum number of open connections.
+    most: usize,
     /// A permit is held for as long as its connection is open, so holding all of them means that all are
     /// closed.
     open: Arc<Semaphore>,
-    most: usize,
-    stopping: watch::Receiver<bool>,
 }
 
 /// The protocol of a connection.
@@ -58,53 +58,37 @@ pub async fn serve(
     host: Arc<HostContext>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RouteError> {
-    let limits = host.limits.clone();
     let (stop, stopping) = watch::channel(false);
     let mut receptions = Vec::new();
     for door in listeners.doors {
-        let most = if door.is_admin { ADMIN_CONNECTIONS } else { limits.connections };
+        let most = if door.is_admin { ADMIN_CONNECTIONS } else { host.limits.connections };
         let server = Arc::new(HttpServer::new(host.clone(), door.routes, stopping.clone())?);
-        let open = Arc::new(Semaphore::new(most));
-        receptions.push(Reception { door, server, open, most, stopping: stopping.clone() });
+        receptions.push(Reception { door, server, most, open: Arc::new(Semaphore::new(most)) });
     }
-    let rooms: Vec<_> = receptions.iter().map(|reception| (reception.open.clone(), reception.most)).collect();
-    let mut accepting: JoinSet<()> = receptions.into_iter().map(Reception::receive).collect();
+    let mut receiving: JoinSet<()> = receptions.into_iter().map(Reception::receive).collect();
     let reloading = listeners.tls.map(|tls| tokio::spawn(tls.reload()));
     shutdown.await;
     stop.send_replace(true);
-    // Each one closes its listener.
-    while accepting.join_next().await.is_some() {}
     if let Some(reloading) = reloading {
         reloading.abort();
     }
-    let closed = async {
-        for (open, most) in &rooms {
-            // Err: never, nobody closes the semaphore.
-            let _ = open.acquire_many(u32::try_from(*most).unwrap_or(u32::MAX)).await;
-        }
-    };
-    if tokio::time::timeout(limits.drain, closed).await.is_err() {
-        let left: usize =
-            rooms.iter().map(|(open, most)| most.saturating_sub(open.available_permits())).sum();
-        tracing::warn!(left, "requests did not end in time; their connections are dropped");
-    }
+    while receiving.join_next().await.is_some() {}
     Ok(())
 }
 
 impl Reception {
-    /// Accepts connections until the host shuts down.
+    /// Accepts connections until the host shuts down, and waits until they are closed.
     async fn receive(self) {
-        let mut stop = pin!(stopped(self.stopping.clone()));
+        let mut stop = pin!(self.server.stopped());
         loop {
             tokio::select! {
-                () = &mut stop => return,
+                () = &mut stop => break,
                 accepted = self.accept() => match accepted {
                     Ok((connection, peer, permit)) => {
-                        let tls = self.door.tls.clone();
-                        let (server, stopping) = (self.server.clone(), self.stopping.clone());
+                        let (tls, server) = (self.door.tls.clone(), self.server.clone());
                         tokio::spawn(async move {
                             let _permit = permit;
-                            serve_connection(connection, tls, peer, server, stopping).await;
+                            serve_connection(connection, tls, peer, server).await;
                         });
                     }
                     Err(error) => {
@@ -113,6 +97,14 @@ impl Reception {
                     }
                 }
             }
+        }
+        let Self { door, server, most, open } = self;
+        // Closes the listener.
+        drop(door);
+        let closed = open.acquire_many(u32::try_from(most).unwrap_or(u32::MAX));
+        if tokio::time::timeout(server.host.limits.drain, closed).await.is_err() {
+            let left = most.saturating_sub(open.available_permits());
+            tracing::warn!(left, "requests did not end in time; their connections are dropped");
         }
     }
 
@@ -129,16 +121,15 @@ async fn serve_connection(
     tls: Option<Arc<Tls>>,
     peer: Peer,
     server: Arc<HttpServer>,
-    stopping: watch::Receiver<bool>,
 ) {
     let ended = match (connection, tls) {
-        (Connection::Unix(stream), _) => answer_all(stream, Protocol::Http1, peer, server, stopping).await,
-        (Connection::Tcp(stream), None) => answer_all(stream, Protocol::Http1, peer, server, stopping).await,
+        (Connection::Unix(stream), _) => answer_all(stream, Protocol::Http1, peer, server).await,
+        (Connection::Tcp(stream), None) => answer_all(stream, Protocol::Http1, peer, server).await,
         (Connection::Tcp(stream), Some(tls)) => match tls.accept(stream).await {
             Ok((stream, subject)) => {
                 let http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
                 let protocol = if http_2 { Protocol::Http2 } else { Protocol::Http1 };
-                answer_all(stream, protocol, peer.over_tls(subject), server, stopping).await
+                answer_all(stream, protocol, peer.over_tls(subject), server).await
             }
             Err(error) => Err(error.into()),
         },
@@ -154,22 +145,24 @@ async fn answer_all(
     protocol: Protocol,
     peer: Peer,
     server: Arc<HttpServer>,
-    stopping: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let limits = server.host.limits.clone();
-    let builder = builder(protocol, &limits);
+    let header_read = server.host.limits.header_read;
+    let builder = builder(protocol, header_read);
+    let stopped = server.stopped();
     let (request, requests) = watch::channel(());
     let service = service_fn(move |received: hyper::Request<hyper::body::Incoming>| {
-        request.send_replace(());
+        if protocol == Protocol::Http2 {
+            request.send_replace(());
+        }
         let (server, peer) = (server.clone(), peer.clone());
         async move { Ok::<_, Infallible>(server.answer(received.map(Body::new), peer).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let end = async {
         tokio::select! {
-            () = stopped(stopping) => {}
+            () = stopped => {}
             // HTTP/1.1 has the time limit of a head.
-            () = idle(requests, limits.header_read), if protocol == Protocol::Http2 => {}
+            () = idle(requests, header_read), if protocol == Protocol::Http2 => {}
         }
     };
     tokio::select! {
@@ -190,9 +183,9 @@ async fn idle(mut requests: watch::Receiver<()>, limit: Duration) {
 
 /// Returns the settings of a connection. The protocol is known before the first byte of HTTP, so none waits
 /// for a client that sends nothing.
-fn builder(protocol: Protocol, limits: &HttpLimits) -> Builder<TokioExecutor> {
+fn builder(protocol: Protocol, header_read: Duration) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_read);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_read);
     let (ping, answer) = HTTP_2_PING;
     builder
         .http2()
