@@ -132,7 +132,12 @@ impl Sagas {
 
     /// Returns the actor of the event that started a saga; `None` if there is no such saga.
     pub async fn started_by(&self, id: &SagaId) -> Result<Option<Actor>, SagaError> {
-        match self.find(id).await {
+        let found = match self.inner.index.find(id).await? {
+            // The event that started it never changes, so there is nothing to wait for.
+            Some(known) => Ok(known),
+            None => self.find(id).await,
+        };
+        match found {
             Ok(Listed { handle, .. }) => {
                 Ok(Some(runner::trigger(&self.inner, &handle).await?.meta.actor.clone()))
             }
