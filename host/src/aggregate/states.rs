@@ -215,7 +215,7 @@ impl StateCache {
 
     /// Caches a state that has been committed, and saves a snapshot of it if that is `due`. Called before
     /// anybody can read the commit, so that no reader finds an older state after it.
-    pub(crate) fn committed(&self, stream: &StreamId, state: AggregateState, due: bool) {
+    pub(crate) fn committed(&self, stream: &StreamId, mut state: AggregateState, due: bool) {
         if due && let Some(folded) = state.folded.clone() {
             let (version, digest) = (state.version, state.digest);
             let snapshot = Snapshot { version, digest, state: folded.state, view: folded.view };
@@ -225,7 +225,7 @@ impl StateCache {
             // A reader that was overtaken by a commit must not replace a newer state.
             let newer = self.cache.entry(stream, None, |_, cached| {
                 if cached.version <= state.version {
-                    *cached = state.clone();
+                    std::mem::swap(cached, &mut state);
                 }
                 EntryAction::Retain(())
             });
