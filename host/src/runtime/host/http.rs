@@ -129,7 +129,10 @@ impl HttpHooks {
     /// Begins a call. `call`: `None` if it may not use HTTP.
     pub(crate) fn begin(&mut self, operation: &'static str, id: Arc<str>, call: Option<HttpCall>) {
         (self.operation, self.id, self.call, self.sent) = (operation, id, call, 0);
-        self.unanswered = Arc::default();
+        // A request of the call before may still hold the old one.
+        if self.is_unanswered() {
+            self.unanswered = Arc::default();
+        }
     }
 
     /// Returns whether a server has not answered a request of the running call, has failed itself, or is
