@@ -52,7 +52,7 @@ pub(crate) const TOKEN: &str = "token";
 pub struct StreamId(Arc<str>);
 
 /// The text is not a valid id or kind of an aggregate.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("an id has 1 to {MAX_ID_LENGTH} characters out of A-Z a-z 0-9 . _ : ~ and -")]
 pub struct InvalidId;
 

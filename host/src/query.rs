@@ -306,8 +306,7 @@ impl Inquiry {
     async fn view(&self, aggregate: &Aggregate, arguments: &Value) -> Result<Answer, QueryError> {
         let ViewArguments { id } =
             ViewArguments::deserialize(arguments).map_err(|error| invalid_arguments(&error))?;
-        let stream =
-            StreamId::new(aggregate.name.as_str(), &id).map_err(|error| invalid_arguments(&error))?;
+        let stream = StreamId::new(aggregate.name.as_str(), &id)?;
         let viewed = self.inner.deps.states.view(&stream, None).await?;
         let Viewed { component, version, view } = viewed.ok_or_else(|| Rejection::not_found(&stream))?;
         if let Some(readers) = &aggregate.readers {

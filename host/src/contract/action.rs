@@ -31,8 +31,6 @@ pub(crate) struct QueryRoute {
     /// The callers that may use the route.
     pub(crate) access: Access,
     pub(crate) arguments: Arguments,
-    /// True if it is the query for the view of one aggregate.
-    pub(crate) is_view: bool,
 }
 
 /// A path with one placeholder for an id.
@@ -90,7 +88,6 @@ fn query_of(manifest: &Manifest, route: &Route, name: &QueryName) -> Result<Quer
         access: route.access.clone(),
         arguments: arguments
             .map_err(|reason| format!("the schema of the query {name} is wrong: {reason}"))?,
-        is_view: manifest.query(name.as_str()).is_none(),
     })
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Manifest, Problem, ProblemCode, Schema};
-use crate::model::{Json, StreamId};
+use crate::model::Json;
 
 /// The argument of the query for an aggregate's view.
 const ID: &str = "id";
@@ -23,14 +23,6 @@ pub(crate) fn view_arguments() -> Value {
         "type": "object", "additionalProperties": false, "required": [ID],
         "properties": {ID: {"type": "string"}},
     })
-}
-
-/// Checks the id of an aggregate in the arguments of the query for its view.
-pub(crate) fn check_id(query: &str, is_view: bool, arguments: &Value) -> Result<(), Problem> {
-    if let (true, Some(Value::String(id))) = (is_view, arguments.get(ID)) {
-        StreamId::new(query, id)?;
-    }
-    Ok(())
 }
 
 /// Checks the body of one of the host's own routes against its schema. An empty body stands for `{}`.

@@ -1,9 +1,10 @@
 //! The error of a query, and the problem that a caller gets for it.
+use super::invalid_arguments;
 use crate::aggregate::CommandError;
 use crate::contract::{Problem, ProblemCode, Violation};
 use crate::error::{Chain, Fault};
 use crate::log::ReadError;
-use crate::model::{Position, Rejection, ServiceName};
+use crate::model::{InvalidId, Position, Rejection, ServiceName};
 use crate::projection::ReadModelError;
 
 /// The reason why a query got no answer.
@@ -15,6 +16,9 @@ pub enum QueryError {
     /// The arguments do not follow the query's schema.
     #[error("the arguments do not follow the schema of the query")]
     InvalidArguments(Vec<Violation>),
+    /// The text cannot be the id of an aggregate, so it has no view.
+    #[error("the id cannot be used")]
+    InvalidId(#[from] InvalidId),
     /// No deployed service has it. The text names it: `query lines of report`.
     #[error("there is no {0}")]
     NotDeployed(String),
@@ -64,6 +68,7 @@ impl QueryError {
             Self::InvalidArguments(violations) => {
                 Ok(Violation::rejection(ProblemCode::InvalidArguments, "the query", &violations))
             }
+            Self::InvalidId(error) => Ok(invalid_arguments(&error)),
             error => Err(error),
         }
     }
@@ -94,6 +99,7 @@ impl From<QueryError> for Problem {
         let problem = match &error {
             QueryError::Rejected(rejection) => return rejection.clone().into(),
             QueryError::InvalidArguments(violations) => return Self::invalid_arguments(violations.clone()),
+            QueryError::InvalidId(error) => return (*error).into(),
             QueryError::ReadModel(error) => return error.into(),
             QueryError::Fault(fault) => return fault.into(),
             QueryError::Log(error) => return error.into(),
@@ -156,8 +162,16 @@ mod tests {
     #[test]
     fn an_error_of_the_caller_is_not_worth_a_retry() {
         check(QueryError::NotDeployed("query lines of report".to_owned()), 404, "not-deployed", false);
+        check(InvalidId, 400, "invalid-id", false);
         check(Rejection::new("not-found", "No."), 404, "not-found", false);
         check(Rejection::new("invalid-arguments", "No."), 422, "invalid-arguments", false);
+    }
+
+    #[test]
+    fn a_component_that_asks_for_the_view_of_no_id_is_rejected() {
+        let rejection = QueryError::from(InvalidId).into_rejection().unwrap();
+        assert_eq!(rejection.code, "invalid-arguments");
+        assert!(rejection.message.starts_with("The arguments cannot be read: an id has"), "{rejection}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::parameters::Parameters;
 use super::{Call, HttpServer, headers, json_text};
-use crate::contract::{Problem, QueryRoute, check_id};
+use crate::contract::{Problem, QueryRoute};
 use crate::edge::query::refusal;
 use crate::model::Json;
 use crate::query::{Inquiry, QueryError};
@@ -67,9 +67,7 @@ fn arguments(route: &QueryRoute, call: &Call<'_>) -> Result<Value, Problem> {
     for (name, _) in call.placeholders.iter() {
         parameters.add(Cow::Borrowed(name), call.placeholder(name)?)?;
     }
-    let arguments = route.arguments.read(parameters.iter());
-    check_id(route.query.as_str(), route.is_view, &arguments)?;
-    Ok(arguments)
+    Ok(route.arguments.read(parameters.iter()))
 }
 
 #[cfg(test)]
@@ -97,7 +95,7 @@ mod tests {
         for (uri, expected) in [
             ("/orders/7", Ok(r#"{"id":"7"}"#)),
             ("/orders/a%3Ab", Ok(r#"{"id":"a:b"}"#)),
-            ("/orders/a%2Fb", Err("invalid-id")),
+            ("/orders/a%2Fb", Ok(r#"{"id":"a/b"}"#)),
             ("/orders/7?id=8", Err("invalid-parameter")),
             ("/orders/7?color=red", Ok(r#"{"color":"red","id":"7"}"#)),
             ("/orders/7/details?limit=5", Ok(r#"{"id":"7","limit":5}"#)),

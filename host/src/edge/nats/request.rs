@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::table::{Does, Endpoint};
-use crate::contract::{PROBLEM_JSON, Problem, check_id, json_text, no_json, payload};
+use crate::contract::{PROBLEM_JSON, Problem, json_text, no_json, payload};
 use crate::edge::caller_limits::Sender;
 use crate::edge::command::{CommandRequest, execute};
 use crate::edge::query::refusal;
@@ -92,9 +92,8 @@ async fn execute_or_query(
             let body = serde_json::to_vec(&executed.reply()).map_err(|_| Problem::internal())?;
             Ok(Answer::good(body.into(), executed.position))
         }
-        Does::Query { service, query, is_view } => {
+        Does::Query { service, query } => {
             let arguments = serde_json::from_str(json_text(&message.payload)?).map_err(no_json)?;
-            check_id(query.as_str(), *is_view, &arguments)?;
             let inquiry = edge.queries.inquiry(caller, headers::at_least(&headers)?, wait);
             let answer = inquiry.answer(service.as_str(), query.as_str(), arguments).await;
             let answer = answer.map_err(|error| refusal(error, &inquiry))?;

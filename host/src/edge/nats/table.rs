@@ -30,16 +30,8 @@ pub(super) struct Endpoint {
 }
 
 pub(super) enum Does {
-    Command {
-        aggregate: AggregateName,
-        command: CommandName,
-    },
-    Query {
-        service: ServiceName,
-        query: QueryName,
-        /// True if it is the query for the view of one aggregate.
-        is_view: bool,
-    },
+    Command { aggregate: AggregateName, command: CommandName },
+    Query { service: ServiceName, query: QueryName },
 }
 
 /// The outcomes of the requests to an endpoint.
@@ -111,11 +103,7 @@ impl Endpoint {
                 Ok(Self::new(
                     format!("kontor.{service}.query.{query}"),
                     description,
-                    Does::Query {
-                        service: service.clone(),
-                        query: query.clone(),
-                        is_view: declared.is_none(),
-                    },
+                    Does::Query { service: service.clone(), query: query.clone() },
                     access,
                 ))
             }
