@@ -25,6 +25,8 @@ pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// The header of NATS with the idempotency key.
 pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
 const PREFER: &str = "prefer";
+/// The value of `Cache-Control` of a reply that nobody may store.
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Maximum length of an idempotency key, in characters: that of the common implementations.
 const MAX_KEY_LENGTH: usize = 255;
@@ -167,6 +169,11 @@ pub(super) fn authorization(headers: &HeaderMap) -> Result<Option<&str>, Problem
     let text = value.to_str().ok().filter(|_| values.next().is_none());
     let refused = || Problem::invalid_header("Authorization must be one header of visible ASCII characters.");
     text.ok_or_else(refused).map(Some)
+}
+
+/// Returns the headers `Cookie`. One that is not ASCII has no cookie of this host.
+pub(super) fn cookies(headers: &HeaderMap) -> Vec<&str> {
+    headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).collect()
 }
 
 /// Reads `Kontor-Actor`: the user for whom the caller says it acts. Names are not only English, so UTF-8 is

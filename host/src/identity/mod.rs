@@ -57,6 +57,7 @@ pub use self::oidc::{Redirect, SignInError, SignedIn};
 pub use self::options::{
     Algorithm, AuthOptions, AuthOptionsError, ClaimPath, IssuerOptions, KeysPlace, OidcOptions,
 };
+pub(crate) use self::session::SESSION_COOKIE;
 pub use self::token::{NoRandomness, TokenText};
 pub use self::tokens::{NewToken, Revocation, TokenInfo};
 

@@ -22,6 +22,9 @@ use crate::model::{Actor, Caller, Role};
 const FILE: &str = "session.key";
 /// Only the user of the host may read it.
 const MODE: u32 = 0o600;
+/// The name of the cookie of a session. With `__Host-` it belongs to this host alone: browsers take it over
+/// https only, without a domain.
+pub(crate) const SESSION_COOKIE: &str = "__Host-kontor";
 /// The bytes of a CSRF token: nobody guesses 128 bits.
 const CSRF_BYTES: usize = 16;
 
@@ -119,10 +122,10 @@ impl Cookies {
         serde_json::from_str(jar.private(&self.key).get(name)?.value()).ok()
     }
 
-    /// A name with `__Host-` belongs to this host alone: browsers take it over https only, without a domain.
+    /// Without https there is no `__Host-`, see [`SESSION_COOKIE`].
     fn name(&self, name: CookieName) -> &'static str {
         match (name, self.secure) {
-            (CookieName::Session, true) => "__Host-kontor",
+            (CookieName::Session, true) => SESSION_COOKIE,
             (CookieName::Session, false) => "kontor",
             (CookieName::SignIn, true) => "__Host-kontor-sign-in",
             (CookieName::SignIn, false) => "kontor-sign-in",

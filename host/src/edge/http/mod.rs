@@ -245,10 +245,9 @@ impl HttpServer {
         if authorization.is_some() {
             self.host.callers.check_sign_in(client.address)?;
         }
-        let cookies = parts.headers.get_all(header::COOKIE).iter();
         let evidence = Evidence {
             authorization,
-            cookies: cookies.filter_map(|value| value.to_str().ok()).collect(),
+            cookies: headers::cookies(&parts.headers),
             csrf: parts.headers.get(headers::CSRF).and_then(|value| value.to_str().ok()),
             has_effect: !parts.method.is_safe(),
             peer: client.proven.as_deref(),

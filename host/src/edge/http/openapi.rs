@@ -20,6 +20,7 @@ use crate::api::CommandReply;
 use crate::contract::{
     Access, Manifest, PROBLEM_JSON, Problem, ProblemBody, Route, Target, placeholders, view_arguments,
 };
+use crate::identity::SESSION_COOKIE;
 use crate::model::{Json, OPERATOR, Role, hashed_uuid};
 
 /// The tag of the host's own routes.
@@ -271,7 +272,7 @@ fn security_schemes() -> Value {
                    needs the header `Kontor-CSRF` as well.";
     json!({
         BEARER: {"type": "http", "scheme": "bearer", "description": bearer},
-        SESSION: {"type": "apiKey", "in": "cookie", "name": "__Host-kontor", "description": session},
+        SESSION: {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE, "description": session},
     })
 }
 

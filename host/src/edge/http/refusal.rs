@@ -6,15 +6,13 @@ use axum::response::{IntoResponse, Response};
 use super::headers;
 use crate::contract::{PROBLEM_JSON, Problem};
 
-/// A problem may have passed a moment later.
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status(), self.body()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        headers.insert(header::CACHE_CONTROL, NO_STORE);
+        // A problem may have passed a moment later.
+        headers.insert(header::CACHE_CONTROL, headers::NO_STORE);
         headers.extend(self.reflects().map(|position| (headers::POSITION, position.get().into())));
         headers.extend(self.challenge().map(|challenge| (header::WWW_AUTHENTICATE, challenge)));
         headers.extend(self.retry_after_s().map(|seconds| (header::RETRY_AFTER, seconds.into())));

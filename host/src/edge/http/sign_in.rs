@@ -1,10 +1,11 @@
 //! The sign-in of browsers, and the question of who is signed in.
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::headers::{NO_STORE, cookies};
 use super::parameters::Parameters;
 use super::route::{HostRoute, Json, Request};
 use crate::contract::Problem;
@@ -69,10 +70,6 @@ async fn me(request: Request) -> Result<Json<SignedIn>, Problem> {
     Ok(Json(request.server().host.identity.signed_in(request.caller(), &cookies)))
 }
 
-fn cookies(headers: &HeaderMap) -> Vec<&str> {
-    headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).collect()
-}
-
 fn redirect(Redirect { location, cookies }: Redirect) -> Result<Response, Problem> {
     let mut response = respond(StatusCode::SEE_OTHER, &cookies)?;
     let location = HeaderValue::try_from(location).map_err(|_| Problem::internal())?;
@@ -82,7 +79,7 @@ fn redirect(Redirect { location, cookies }: Redirect) -> Result<Response, Proble
 
 fn respond(status: StatusCode, cookies: &[String]) -> Result<Response, Problem> {
     let mut response = status.into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
     for cookie in cookies {
         let cookie = HeaderValue::try_from(cookie).map_err(|_| Problem::internal())?;
         response.headers_mut().append(header::SET_COOKIE, cookie);

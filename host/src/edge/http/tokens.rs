@@ -1,9 +1,10 @@
 //! The tokens of callers, for operators.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::Response;
 
 use super::header_docs::KONTOR_ACTOR;
+use super::headers::NO_STORE;
 use super::json_reply;
 use super::route::{HostRoute, Json, Request};
 use crate::api::{List, MadeToken, RevokeQuery, TokenRequest};
@@ -37,7 +38,7 @@ async fn make(request: Request<(), Json<TokenRequest>>) -> Result<Response, Prob
     let (text, info) = request.server().host.identity.make_token(new, &request.actor()).await?;
     let made = MadeToken { token: text.reveal().to_owned(), info };
     let mut response = json_reply(StatusCode::CREATED, &made)?;
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
     Ok(response)
 }
 
