@@ -50,9 +50,9 @@ pub struct Limits {
     pub http_concurrency: usize,
     /// The largest number of requests over NATS at one time.
     pub nats_requests: usize,
-    /// The largest number of commands of one caller in a second, over HTTP.
+    /// The largest number of commands of one caller in a second.
     pub caller_commands_per_second: u32,
-    /// The largest number of commands of one caller at once, over HTTP.
+    /// The largest number of commands of one caller at once.
     pub caller_burst: u32,
 }
 

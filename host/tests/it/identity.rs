@@ -221,6 +221,30 @@ fn a_request_over_nats_takes_what_the_access_of_its_routes_takes() {
 }
 
 #[test]
+fn a_caller_that_sends_too_many_commands_over_nats_learns_when_to_return() {
+    let server = NatsServer::start();
+    let sections = "[limits]\ncaller_commands_per_second = 1\ncaller_burst = 1\n\
+                    [auth]\nnats_roles = ['clerk']\n";
+    let site = Site::new(&format!("{}{sections}", configured(&server.url())));
+    let _host = site.start();
+    let operator = format!("Bearer {}", first_token(&site));
+    let mut wanted: Vec<_> = (0..10).map(|number| register(&format!("tea-{number}"), None)).collect();
+    wanted.push(register("pot", Some(&operator)));
+    wanted.push(json!({"subject": "kontor.inventory.query.product", "headers": {}, "body": {"id": "tea-0"}}));
+    let replies = python(&server.url(), &["request"], &wanted);
+    let (of_nobody, others) = replies.split_at(10);
+    let refused: Vec<_> = of_nobody.iter().filter(|reply| reply["body"]["status"] == 429).collect();
+    assert!(!refused.is_empty() && of_nobody[0]["body"]["code"].is_null(), "{replies:#?}");
+    for reply in refused {
+        let headers = &reply["headers"];
+        let found = (&reply["body"]["code"], &headers["Nats-Service-Error"], &headers["Retry-After"]);
+        assert_eq!(found, (&json!("too-many-commands"), &json!("too-many-commands"), &json!("1")));
+    }
+    // A token has a limit of its own, and queries have none.
+    assert!(others.iter().all(|reply| reply["body"]["code"].is_null()), "{others:#?}");
+}
+
+#[test]
 fn every_host_of_a_cluster_knows_a_token_that_one_has_made() {
     let server = NatsServer::start();
     let [left, right] = ["left", "right"].map(|name| {

@@ -24,6 +24,10 @@ use crate::identity::{Evidence, Peer};
 use crate::model::{Actor, Caller, Position};
 
 const ID: HeaderName = HeaderName::from_static("kontor-id");
+/// The headers of answers, in the case of HTTP/1: clients of NATS compare them exactly.
+const CONTENT_TYPE: &str = "Content-Type";
+const POSITION: &str = "Kontor-Position";
+const RETRY_AFTER: &str = "Retry-After";
 
 /// The answer to a request.
 pub(super) struct Answer {
@@ -68,11 +72,16 @@ async fn execute_or_query(
         peer: Some(&Peer::Nats),
         ..Evidence::default()
     };
-    let note = |problem: Problem, subject: Option<&Actor>| {
-        denied::note(problem, || Sender::of(subject, Some(&Peer::Nats), None), &endpoint.subject)
-    };
-    let caller = edge.identity.caller(evidence).await.map_err(|error| note(error.into(), None))?;
-    endpoint.check(&caller).map_err(|error| note(error.into(), caller.subject.as_ref()))?;
+    let sender = |caller: &Caller| Sender::of(caller.subject.as_ref(), Some(&Peer::Nats), None);
+    let note =
+        |problem: Problem, caller: &Caller| denied::note(problem, || sender(caller), &endpoint.subject);
+    let caller = edge.identity.caller(evidence).await;
+    let caller = caller.map_err(|error| note(error.into(), &Caller::default()))?;
+    let admitted = endpoint.check(&caller).map_err(Problem::from).and_then(|()| match endpoint.does {
+        Does::Command { .. } => edge.callers.take_command(sender(&caller)),
+        Does::Query { .. } => Ok(()),
+    });
+    admitted.map_err(|problem| note(problem, &caller))?;
     let caller = Caller { on_behalf_of: headers::actor(&headers)?.map(Actor::from), ..caller };
     let wait = headers::prefer_wait(&headers, edge.limits.wait);
     match &endpoint.does {
@@ -128,13 +137,13 @@ fn id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 impl Answer {
     fn good(body: Bytes, position: Position) -> Self {
         let mut answer = Self { status: 200, headers: NatsHeaders::new(), body };
-        answer.headers.insert("Content-Type", "application/json");
+        answer.headers.insert(CONTENT_TYPE, "application/json");
         answer.set_position(position);
         answer
     }
 
     fn set_position(&mut self, position: Position) {
-        self.headers.insert("Kontor-Position", position.to_string());
+        self.headers.insert(POSITION, position.to_string());
     }
 
     pub(super) fn is_error(&self) -> bool {
@@ -151,9 +160,9 @@ impl From<Problem> for Answer {
         let code: NatsValue = problem.code().parse().unwrap_or_default();
         answer.headers.insert(NATS_SERVICE_ERROR, code);
         answer.headers.insert(NATS_SERVICE_ERROR_CODE, status.to_string());
-        answer.headers.insert("Content-Type", PROBLEM_JSON);
-        if problem.is_transient() {
-            answer.headers.insert("Retry-After", "1");
+        answer.headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+        if let Some(seconds) = problem.retry_after_s() {
+            answer.headers.insert(RETRY_AFTER, seconds.to_string());
         }
         if let Some(position) = problem.reflects() {
             answer.set_position(position);
@@ -208,6 +217,8 @@ mod tests {
         }
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!((&body["code"], &body["status"]), (&"busy".into(), &503.into()));
+        let flooded = Problem::new(ProblemCode::TooManyCommands, "Too many.").with_retry_after(7);
+        assert_eq!(Answer::from(flooded).headers.get("Retry-After").unwrap().as_str(), "7");
         let strange = Problem::not_found("No.");
         assert!(Answer::from(strange).headers.get("Retry-After").is_none());
     }
