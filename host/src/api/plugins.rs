@@ -161,11 +161,11 @@ pub struct DeployQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub sample: Option<u64>,
-    /// A break to allow, as the gate `compatible` names it: `command:order/create`. May be repeated.
+    /// A break to allow, as its gate names it: `command:order/create` or `downgrade:order`. May be repeated.
     #[serde(default)]
     pub allow_breaking: Vec<String>,
-    /// A permission to grant: `service:payment`, `subject:orders.>` or `http:https://payments.example`. May
-    /// be repeated.
+    /// A permission to grant: `command:payment.authorize`, `event:order.order-created`, `service:payment`,
+    /// `subject:orders.>` or `http:https://payments.example`. May be repeated.
     #[serde(default)]
     pub grant: Vec<String>,
 }
@@ -178,7 +178,7 @@ pub struct UndeployQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_000))]
     pub note: Option<String>,
-    /// A break to allow, as the gate `compatible` names it: `command:order/create`. May be repeated.
+    /// A break to allow: `service:payment`, if another service queries it. May be repeated.
     #[serde(default)]
     pub allow_breaking: Vec<String>,
 }
@@ -195,7 +195,7 @@ pub struct RollbackRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_000))]
     pub note: Option<String>,
-    /// The breaks to allow, as the gate `compatible` names them: `command:order/create`.
+    /// The breaks to allow, as the gate `history` names them: `state:order`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_breaking: Vec<String>,
 }

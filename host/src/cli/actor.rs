@@ -1,21 +1,22 @@
-//! The arguments that name the operator of an act, and the reason.
+//! The arguments that name the user on whose behalf a command acts, and the reason.
 
-/// The operator who runs a command.
+/// The user on whose behalf a command acts.
 #[derive(Debug, clap::Args)]
 pub(super) struct ActorArgument {
-    /// The name of the operator. It stays in the log
+    /// The user on whose behalf the command acts. It stays in the log, and names the act if nobody has signed
+    /// in
     #[arg(long, env = "USER", value_name = "NAME", default_value = "operator")]
     actor: String,
 }
 
 impl ActorArgument {
-    /// Returns the header that names the operator.
+    /// Returns the header with the name.
     pub(super) fn header(&self) -> (&'static str, &str) {
         ("kontor-actor", &self.actor)
     }
 }
 
-/// The operator who runs a command, and why.
+/// The user on whose behalf a command acts, and the reason.
 #[derive(Debug, clap::Args)]
 pub(super) struct ActArguments {
     /// The reason. It stays in the log

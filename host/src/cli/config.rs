@@ -30,7 +30,9 @@ Examples:
 Reads the file as `kontor serve` does, has the components describe themselves, and prints what does not fit.
 An error keeps a host from starting: an unknown key of the host, a value out of its range, a name that is
 nearly that of a service, a saga or a setting, a value that does not fit its schema. A name that is far from
-all of them is a warning, because its service may be deployed later. The exit code is 2 with an error.";
+all of them is a warning, because its service may be deployed later. The files of certificates and keys, the
+signatures of components and the secrets outside of [secrets] are not read: a host checks them when it starts.
+The exit code is 2 with an error.";
 
 /// Check the configuration of a host
 #[derive(Debug, clap::Args)]
@@ -74,7 +76,7 @@ impl Config {
         }
         match errors.len() {
             0 if json => Ok(()),
-            0 => Ok(writeln!(out, "a host can start with this configuration")?),
+            0 => Ok(writeln!(out, "nothing is wrong in this configuration")?),
             number => {
                 let errors = counted(number as u64, "error");
                 Err(Unusable(format!("a host cannot start with this configuration: {errors}")).into())

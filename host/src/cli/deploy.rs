@@ -18,7 +18,7 @@ Examples:
   kontor deploy target/plugins/order.wasm
   kontor deploy order.wasm report.wasm --note 'spring sale'
   kontor deploy order.wasm --dry-run
-  kontor deploy order.wasm --grant service:payment --grant service:delivery
+  kontor deploy order.wasm --grant command:payment.authorize --grant service:payment
   kontor deploy payment.wasm --grant http:https://payments.example
   kontor deploy order.wasm --allow-breaking 'route:GET /orders' --allow-breaking query:sales
   kontor deploy order.wasm --signature order.wasm.sig
@@ -39,16 +39,17 @@ pub(super) struct Deploy {
     /// Print the report of the gates, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// A permission to grant beside those of the configuration: service:payment, subject:orders.> or
-    /// http:https://payments.example. Here HTTP is granted for all methods, but not for private addresses and
-    /// without secret headers, which are in kontor.toml only
+    /// A permission to grant beside those of the configuration: command:payment.authorize,
+    /// event:order.order-created, service:payment, subject:orders.> or http:https://payments.example. Here
+    /// HTTP is granted for all methods, but not for private addresses and without secret headers, which are
+    /// in kontor.toml only
     #[arg(long = "grant", value_name = "GRANT")]
     grants: Vec<String>,
     /// The reason. It stays in the log
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// A breaking change to allow, as the gate `compatible` names it: command:order/create or 'route:GET
-    /// /orders'
+    /// A breaking change to allow, as its gate names it: command:order/create, 'route:GET /orders' or
+    /// downgrade:order
     #[arg(long, value_name = "CHANGE")]
     allow_breaking: Vec<String>,
     /// Maximum number of streams of each aggregate to fold, for very large logs

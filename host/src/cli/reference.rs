@@ -12,8 +12,9 @@ const HEAD: &str = "\
 # CLI
 
 `kontor <command> --help` prints the arguments and examples of a command. `--json` is an argument of every
-command. Commands with `--host` call a running host. The others work on their own: `serve`, `export`,
-`import` and `verify` with a [configuration](configuration.md), `new` and `sign` with files.
+command. Commands with `--host` call a running host. The others work on their own: `serve`, `config check`,
+`export`, `import` and `verify` with a [configuration](configuration.md), `new` and `sign` with files,
+`logout` with the profiles.
 
 ## The host to call
 

@@ -32,7 +32,7 @@ pub(super) struct Rollback {
     /// The reason. It stays in the log
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// A breaking change to allow, as the gate `compatible` names it
+    /// A breaking change to allow, as the gate `history` names it: state:order
     #[arg(long, value_name = "CHANGE")]
     allow_breaking: Vec<String>,
     #[command(flatten)]

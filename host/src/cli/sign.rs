@@ -45,8 +45,9 @@ pub(super) struct Sign {
     /// The time from now until which the component may be deployed and rolled back to
     #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = humantime::parse_duration)]
     expires: Duration,
-    /// A permission that the component may request: service:payment, subject:orders.> or
-    /// http:https://payments.example. Nothing is signed if it requests another [default: all it requests]
+    /// A permission that the component may request: command:payment.authorize, event:order.order-created,
+    /// service:payment, subject:orders.>, http:https://payments.example or http:config:gateway-url. Nothing is
+    /// signed if it requests another [default: all it requests]
     #[arg(long = "permission", value_name = "PERMISSION", requires = "file")]
     permissions: Vec<String>,
     /// The file of the signature to write [default: FILE.sig]

@@ -26,7 +26,7 @@ pub(super) struct Undeploy {
     /// The reason. It stays in the log
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// A breaking change to allow, as the gate names it
+    /// A breaking change to allow: service:payment, if another service queries it
     #[arg(long, value_name = "CHANGE")]
     allow_breaking: Vec<String>,
     #[command(flatten)]

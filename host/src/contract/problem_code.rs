@@ -105,9 +105,9 @@ problem_codes! {
         /// The request has the cookie of a session, but not its CSRF token.
         WrongCsrfToken = FORBIDDEN, "wrong-csrf-token", "Wrong CSRF token",
             "Send `csrf` of `GET /auth/me` in the header `Kontor-CSRF`.";
-        /// The caller has none of the roles that the route is for.
+        /// The caller has none of the roles that the route is for, or asks for something of somebody else.
         Forbidden = FORBIDDEN, "forbidden", "Forbidden",
-            "Have one of the roles that `detail` names given to the caller.";
+            "Sign in as a caller with one of the roles that `detail` names, or as the owner.";
         /// A browser sent the request for a page of another site.
         CrossSite = FORBIDDEN, "cross-site", "Cross-site request",
             "Send it from the host's own page, or from a program.";
@@ -195,7 +195,8 @@ problem_codes! {
             "Undeploy that one first, or name the break with `--allow-breaking`.";
         /// The text is no grant.
         InvalidGrant = UNPROCESSABLE_ENTITY, "invalid-grant", "Invalid grant",
-            "Use `service:<name>`, `subject:<subject>` or `http:<origin>`.";
+            "Use `command:<aggregate>.<command>`, `event:<aggregate>.<event>`, `service:<name>`, \
+             `subject:<subject>` or `http:<origin>`.";
         /// A gate refused the deployment; nothing was changed.
         GateRefused = UNPROCESSABLE_ENTITY, "gate-refused", "Refused by a gate",
             "Read `report`: the finding of the gate says what to do.";

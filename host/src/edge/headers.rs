@@ -15,7 +15,7 @@ use crate::query::Revision;
 pub(super) const POSITION: HeaderName = HeaderName::from_static("kontor-position");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// The name of the operator, which stays in the log.
+/// The user on whose behalf a request is sent. It stays in the log and gives no rights.
 pub(super) const ACTOR: &str = "kontor-actor";
 /// The proof that a page of this host sends a request with the cookie of a session.
 pub(super) const CSRF: &str = "kontor-csrf";
@@ -32,7 +32,7 @@ pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const MAX_KEY_LENGTH: usize = 255;
 /// The longest request id of a request that a caller may set, in characters. It is stored with every event.
 const MAX_REQUEST_ID_LENGTH: usize = 128;
-/// The longest name of an operator, in characters.
+/// The longest name in `Kontor-Actor`, in characters.
 const MAX_ACTOR_LENGTH: usize = 64;
 
 /// The condition of `If-Match` on the stream.
@@ -176,8 +176,8 @@ pub(super) fn cookies(headers: &HeaderMap) -> Vec<&str> {
     headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).collect()
 }
 
-/// Reads `Kontor-Actor`: the user for whom the caller says it acts. Names are not only English, so UTF-8 is
-/// accepted.
+/// Reads `Kontor-Actor`: the user on whose behalf the caller says it acts. Names are not only English, so
+/// UTF-8 is accepted.
 pub(super) fn actor(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(ACTOR) else {
         return Ok(None);
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_an_operator_is_printable() {
+    fn the_name_in_kontor_actor_is_printable() {
         let longest = "ä".repeat(64);
         for name in ["ada", "Ada Lovelace", "Jürgen", &longest] {
             assert_eq!(actor(&headers(ACTOR, &[name])).unwrap(), Some(name));

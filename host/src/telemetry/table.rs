@@ -75,8 +75,8 @@ const EDGE: &[Metric] = &[
         Counter,
         DENIED,
         &["reason"],
-        "Requests that were denied, over HTTP and NATS. `reason`: `not-signed-in`, `no-role` or \
-         `rate-limited`.",
+        "Requests whose caller was denied the route, over HTTP and NATS. `reason`: `not-signed-in` (401), \
+         `no-role` (403, also without the CSRF token of a session) or `rate-limited` (429).",
     ),
     metric(
         Counter,

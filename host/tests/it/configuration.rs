@@ -79,7 +79,7 @@ fn paths_of_the_file_start_at_the_file_and_secrets_do_not_stand_in_it() {
     let limit = elsewhere.path().join("limit");
     assert!(printed.contains(&format!("{} cannot be read", limit.display())), "{printed}");
     fs::write(limit, "https://gateway.example").unwrap();
-    assert_eq!(check(secret), (Some(0), "a host can start with this configuration\n".to_owned()));
+    assert_eq!(check(secret), (Some(0), "nothing is wrong in this configuration\n".to_owned()));
     let (code, printed) = check(&format!("[services.payment]\ngateway-url = 'https://x.example'\n{secret}"));
     assert_eq!(code, Some(2), "{printed}");
     assert!(printed.contains("gateway-url is in [services.payment] and in [secrets.payment]"), "{printed}");

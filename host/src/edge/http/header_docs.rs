@@ -43,7 +43,8 @@ pub(super) const IF_NONE_MATCH: Header = Header {
 pub(super) const KONTOR_ACTOR: Header = Header {
     name: "Kontor-Actor",
     example: "ada",
-    meaning: "The name of the operator, up to 64 characters. It stays in the log.",
+    meaning: "The user on whose behalf the request is sent, up to 64 characters. It stays in the log, gives \
+              no rights, and is the name of an act only if nobody has signed in.",
 };
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use super::header_docs::{
 };
 use super::host_routes::{self, SECTIONS};
 use super::route::{HostRoute, JSON};
+use crate::contract::Access;
+use crate::model::{OPERATOR, Role};
 
 const HEAD: &str = "\
 # HTTP
@@ -24,10 +26,16 @@ Bodies are JSON. Errors are [problems](problems.md). A list is `{\"items\": […
 value of `after` for the next page, or `null`.
 
 The routes below `/admin/`, `/metrics`, `/events` and `/streams` are for operators: where `admin.listen` is
-set, only that address answers them.
+set, only that address and `admin.socket` answer them.
+
+With `[auth]`, *access* names the callers that may use a route: anyone, all that have signed in, or those with
+one of these roles.
 
 This page is generated from the rows in `host/src/edge/http/` by `cargo xtask bless`.
 ";
+
+/// The head of the table of a section.
+const TABLE: &str = "| method | path | access | status | summary |\n|---|---|---|---|---|\n";
 
 /// The headers with the kinds of requests that they are sent with.
 const HEADERS: [(Header, &str); 12] = [
@@ -38,7 +46,7 @@ const HEADERS: [(Header, &str); 12] = [
     (PREFER, "commands, queries, acts on sagas"),
     (KONTOR_POSITION, "queries; in replies"),
     (IF_NONE_MATCH, "queries, `/openapi.json`"),
-    (KONTOR_ACTOR, "acts of operators"),
+    (KONTOR_ACTOR, "all"),
     (KONTOR_SIGNATURE, "`PUT /admin/plugins`"),
     (X_REQUEST_ID, "all; in replies"),
     (LAST_EVENT_ID, "`GET /events`"),
@@ -60,11 +68,12 @@ const RETRY_AFTER: Header = Header {
 fn page() -> String {
     let mut page = HEAD.to_owned();
     for (heading, rows) in SECTIONS {
-        let _ = write!(page, "\n## {}\n\n| method | path | status | summary |\n|---|---|---|---|\n", heading);
+        let _ = write!(page, "\n## {}\n\n{TABLE}", heading);
         for route in rows.iter().flat_map(|rows| rows()) {
             let statuses: Vec<_> = route.statuses.iter().map(|status| status.as_str()).collect();
             let (method, path, statuses) = (route.method, route.path, statuses.join(", "));
-            let _ = writeln!(page, "| {method} | `{path}` | {statuses} | {} |", route.summary);
+            let access = access(&route.access);
+            let _ = writeln!(page, "| {method} | `{path}` | {access} | {statuses} | {} |", route.summary);
         }
     }
     page += "\n## Parameters\n\n| route | parameter | meaning |\n|---|---|---|\n";
@@ -86,6 +95,18 @@ fn page() -> String {
         let _ = writeln!(page, "| `{name}` | {sent_with} | {meaning} |");
     }
     page
+}
+
+/// Returns the callers that may use a route.
+fn access(access: &Access) -> String {
+    match access {
+        Access::Anyone => "anyone".to_owned(),
+        Access::SignedIn => "signed in".to_owned(),
+        Access::Roles(roles) => {
+            let roles = roles.iter().map(Role::as_str).chain([OPERATOR]);
+            roles.map(|role| format!("`{role}`")).collect::<Vec<_>>().join(", ")
+        }
+    }
 }
 
 fn members(page: &mut String, route: &HostRoute, properties: &serde_json::Map<String, Value>) {
