@@ -322,6 +322,8 @@ pub struct Command {
     /// True if the id may have been used before, so that the stream must be searched for it. False only for a
     /// new id.
     pub repeatable: bool,
+    /// True if the id is the key of a client: its first answer is kept, even if it records no events.
+    pub keyed: bool,
     /// The stream of the aggregate.
     pub stream: StreamId,
     /// The name of the command. For a compensation, the name of the command to undo.
@@ -340,9 +342,14 @@ pub struct Command {
 }
 
 impl Command {
-    /// Returns the hash of the name and the payload for [`Meta::fingerprint`].
+    /// Returns the hash of the name and the payload for [`Meta::fingerprint`]. For a command with a key,
+    /// payloads that are equal as JSON have equal hashes, however they are written.
     pub fn fingerprint(&self) -> u64 {
-        u64::from_le_bytes(hash_prefix(&[self.name.as_str().as_bytes(), self.payload.as_str().as_bytes()]))
+        let name = self.name.as_str().as_bytes();
+        match self.keyed {
+            true => u64::from_le_bytes(hash_prefix(&[name, self.payload.canonical().as_bytes()])),
+            false => u64::from_le_bytes(hash_prefix(&[name, self.payload.as_str().as_bytes()])),
+        }
     }
 }
 

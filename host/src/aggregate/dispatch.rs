@@ -11,6 +11,8 @@
 //!
 //! *Invariant:* only the worker of a stream appends to it in this process.
 
+mod answers;
+
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,9 +25,7 @@ use super::error::CommandError;
 use super::states::{AggregateState, Viewed, empty};
 use super::{Accepted, DispatchDeps, DispatchLimits};
 use crate::log::{Append, AppendError, Appended, Appending, Footing};
-use crate::model::{
-    AppendChain, Command, Digest, Intent, Meta, NewEvent, Position, SagaId, StreamId, Version,
-};
+use crate::model::{AppendChain, Command, Digest, Intent, Meta, Position, StreamId, Version};
 use crate::runtime::{Component, Context, Decision};
 use crate::telemetry;
 
@@ -285,10 +285,9 @@ impl Inner {
             None => ahead.insert(self.deps.states.load(&command.stream, component).await?),
         };
         if command.repeatable
-            && state.version > Version::START
             && let Some(answer) = self.recorded(command, component, state).await?
         {
-            return Ok((Effect::WithoutAppend(Ok(answer)), None));
+            return Ok((Effect::WithoutAppend(answer), None));
         }
         if let Some(expected) = command.expected_version.filter(|expected| *expected != state.version) {
             let (stream, actual) = (command.stream.clone(), state.version);
@@ -329,21 +328,13 @@ impl Inner {
         Decision { events, after }: Decision,
         time_ms: u64,
     ) -> Decided {
-        let meta = Arc::new(Meta {
-            command: match command.intent {
-                Intent::Decide => command.name.clone(),
-                Intent::Compensate { .. } => format!("{}/undo", command.name).into(),
-            },
-            fingerprint: command.fingerprint(),
-            correlation_id: command.origin.correlation_id.clone(),
-            causation_id: command.origin.causation_id.clone(),
-            digest: Some(component.digest()),
-            time_ms,
-            ..Meta::of(command.id.clone(), &command.origin.caller)
-        });
+        let meta = Arc::new(Meta { digest: Some(component.digest()), ..self.meta(command, time_ms) });
         let stream = command.stream.clone();
-        let expected = state.version;
-        let append = Append { stream: stream.clone(), expected, events: events.clone(), meta: meta.clone() };
+        let append = Append {
+            events: events.clone(),
+            meta: meta.clone(),
+            ..Append::nothing(stream.clone(), state.version)
+        };
         let footing = Footing { chain, stands_on: command.journal };
         state.version = state.version.after(events.len());
         state.folded = after;
@@ -362,87 +353,6 @@ impl Inner {
             view: state.view().cloned(),
         };
         (Effect::Append { answer, meta }, Some(appending))
-    }
-
-    /// Returns the effect of an answer that appends nothing. If other hosts append too, the log must confirm
-    /// that it was decided on the newest state. A step that another host may have begun, before this one took
-    /// over the saga, must not arrive after its rejection, so the stream is fenced.
-    fn without_append(
-        &self,
-        command: &Command,
-        chain: AppendChain,
-        state: &AggregateState,
-        answer: Answer,
-    ) -> Decided {
-        let confirmation = || {
-            let (log, stream, version) = (&self.deps.log, command.stream.clone(), state.version);
-            match command.journal.is_some() && command.repeatable {
-                true => log.fence(chain, stream, version),
-                false => log.append_in(chain, vec![Append::nothing(stream, version)]),
-            }
-        };
-        (Effect::WithoutAppend(answer), self.deps.log.is_shared().then(confirmation))
-    }
-
-    /// Returns the id of the saga that the service of a command starts by its events, which are recorded up
-    /// to `position`. Sagas of other services are no part of the reply.
-    fn saga_started(
-        &self,
-        (stream, position): (&StreamId, Position),
-        events: &[NewEvent],
-        meta: &Meta,
-    ) -> Option<SagaId> {
-        let triggers = self.deps.registry.history().triggers_at(position);
-        events.iter().zip(0..).find_map(|(event, index)| {
-            let mut started = triggers.started_by(stream, &event.name, index, meta);
-            started.find(|(_, trigger)| trigger.own).map(|(id, _)| id)
-        })
-    }
-
-    /// Returns the effect of a command that changes nothing.
-    fn unchanged(&self, command: &Command, chain: AppendChain, state: &AggregateState) -> Decided {
-        let answer = Accepted {
-            stream: command.stream.clone(),
-            version: state.version,
-            position: Position::START,
-            events: Vec::new(),
-            view: state.view().cloned(),
-            saga: None,
-        };
-        self.without_append(command, chain, state, Ok(answer))
-    }
-
-    /// Gives the answer to a command that changed nothing its position: all it was decided on is on disk now.
-    fn with_position(&self, mut answer: Accepted) -> Accepted {
-        if answer.events.is_empty() {
-            answer.position = *self.deps.log.head().borrow();
-        }
-        answer
-    }
-
-    /// Returns the recorded answer to a command that was executed before.
-    async fn recorded(
-        &self,
-        command: &Command,
-        component: &Component,
-        state: &AggregateState,
-    ) -> Result<Option<Accepted>, CommandError> {
-        let events = self.deps.log.find(&command.stream, &command.id).await?;
-        let Some(last) = events.last() else {
-            return Ok(None);
-        };
-        if last.meta.fingerprint != command.fingerprint() {
-            return Err(CommandError::KeyReused { stream: command.stream.clone() });
-        }
-        let view = match last.version == state.version {
-            true => state.view().cloned(),
-            false => self.deps.states.at(&command.stream, component, last.version).await?.view().cloned(),
-        };
-        let (version, position, meta) = (last.version, last.position, last.meta.clone());
-        let events = events.into_iter().map(|event| NewEvent { name: event.name, payload: event.payload });
-        let events = events.collect::<Vec<_>>();
-        let saga = self.saga_started((&command.stream, position), &events, &meta);
-        Ok(Some(Accepted { stream: command.stream.clone(), version, position, events, view, saga }))
     }
 
     /// Answers the oldest pending job, or keeps it to be decided again.

@@ -106,7 +106,8 @@ impl Commit {
     }
 
     pub(super) fn into_append(self) -> Append {
-        Append { stream: self.stream, expected: self.version.before(1), events: self.events, meta: self.meta }
+        let Self { stream, version, events, meta, .. } = self;
+        Append { stream, expected: version.before(1), events, meta, answer: None }
     }
 }
 

@@ -98,6 +98,7 @@ pub(super) async fn execute(
     let command = Command {
         id,
         repeatable,
+        keyed: repeatable,
         expected_version: expected_version(host, &stream, request.condition).await?,
         stream,
         name: request.command,

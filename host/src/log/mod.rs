@@ -18,6 +18,7 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use async_nats::Client;
 use async_trait::async_trait;
@@ -25,7 +26,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::model::{
-    AppendChain, Caller, CommandId, LogMark, Meta, NewEvent, Position, Recorded, StreamId, Version,
+    AppendChain, Caller, CommandId, Json, LogMark, Meta, NewEvent, Position, Recorded, StreamId, Version,
 };
 
 pub use commit_hash::CommitHasher;
@@ -47,6 +48,9 @@ pub const MAX_BATCH: usize = 10 * MAX_PAGE;
 /// The bytes of payload after which a batch ends with the current page, so that large events do not fill the
 /// memory.
 const MAX_BATCH_BYTES: usize = 16 << 20;
+
+/// The time for which the answer to a command that recorded no events is kept, unless there are too many.
+pub const ANSWERS_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The engines that can hold the events, as the configuration names them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -103,11 +107,13 @@ pub struct Append {
     pub stream: StreamId,
     /// The version that the stream must have before the append.
     pub expected: Version,
-    /// The events, oldest first. If there are none, nothing is written: the append only confirms the version
-    /// of the stream, and must be the only one of its batch.
+    /// The events, oldest first. If there are none, the append only confirms the version of the stream, and
+    /// must be the only one of its batch.
     pub events: Vec<NewEvent>,
     /// The metadata that all events of the command share.
     pub meta: Arc<Meta>,
+    /// The answer to a command without events, which [`EventLog::answer`] finds again. `None`: none is kept.
+    pub answer: Option<Json>,
 }
 
 impl Append {
@@ -126,14 +132,30 @@ impl Append {
             time_ms,
             ..Meta::of(command_id, by)
         };
-        Self { stream, expected, events: vec![event], meta: Arc::new(meta) }
+        Self { stream, expected, events: vec![event], meta: Arc::new(meta), answer: None }
     }
 
     /// Returns an append that writes nothing and confirms that a stream still has this version.
     pub fn nothing(stream: StreamId, expected: Version) -> Self {
         static NO_META: LazyLock<Arc<Meta>> = LazyLock::new(Arc::default);
-        Self { stream, expected, events: Vec::new(), meta: NO_META.clone() }
+        Self { stream, expected, events: Vec::new(), meta: NO_META.clone(), answer: None }
     }
+
+    /// Returns whether there is anything to write.
+    pub(crate) fn writes(&self) -> bool {
+        !self.events.is_empty() || self.answer.is_some()
+    }
+}
+
+/// The answer to a command that recorded no events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptAnswer {
+    /// The hash of the command; see [`Meta::fingerprint`].
+    pub fingerprint: u64,
+    /// The time of the command, in milliseconds since 1970-01-01 UTC.
+    pub time_ms: u64,
+    /// The answer.
+    pub answer: Json,
 }
 
 /// The earlier appends that an append builds on. It fails if one of them has failed.
@@ -260,6 +282,7 @@ pub type Committed = Box<dyn FnOnce() + Send>;
 /// - Once an append of a chain has failed, later ones of the chain fail, and so do those that stand on the
 ///   chain. On a shared log, an append stands only on failures that are known when it is begun.
 /// - Once a position has been reported, all events up to it can be read.
+/// - The first answer to a command that recorded no events stays its answer, as long as it is kept.
 /// - The hash of each commit covers the commit and the hash of the one before, as [`CommitHasher`] says.
 #[async_trait]
 pub trait EventLog: Send + Sync {
@@ -322,6 +345,10 @@ pub trait EventLog: Send + Sync {
 
     /// Returns the events of a command in a stream. Empty if the command is not recorded there.
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError>;
+
+    /// Returns the answer that was kept for a command of a stream which recorded no events. Only a bounded
+    /// number is kept, for [`ANSWERS_KEPT_FOR`].
+    async fn answer(&self, stream: &StreamId, command: &CommandId) -> Result<Option<KeptAnswer>, ReadError>;
 
     /// Returns up to `limit` events with a position above `after` that record acts of operators and
     /// deployers, oldest first. Reads no others, however many there are. A page ends early after

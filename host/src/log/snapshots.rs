@@ -237,9 +237,13 @@ mod tests {
             let event = NewEvent { name: "changed".into(), payload: Json::of(&payload).unwrap() };
             let meta = Meta { command_id: CommandId::new(), ..Meta::default() };
             let (stream, expected) = (order(), Version::new(version));
-            log.append(vec![Append { stream, expected, events: vec![event], meta: meta.into() }])
-                .await
-                .unwrap();
+            log.append(vec![Append {
+                events: vec![event],
+                meta: meta.into(),
+                ..Append::nothing(stream, expected)
+            }])
+            .await
+            .unwrap();
         }
         log
     }

@@ -357,6 +357,7 @@ impl Subscribed {
             },
             id: command,
             repeatable: true,
+            keyed: false,
             name: self.subscription.command.clone(),
             payload,
             intent: Intent::Decide,

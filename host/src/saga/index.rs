@@ -355,7 +355,7 @@ mod tests {
         let log = EmbeddedLog::open(dir).unwrap();
         let event = NewEvent { name: "order-created".into(), payload: Json::empty_object() };
         let (stream, expected) = (StreamId::parse("order/o1").unwrap(), Version::START);
-        let append = Append { stream, expected, events: vec![event], meta: Arc::default() };
+        let append = Append { events: vec![event], ..Append::nothing(stream, expected) };
         log.append(vec![append]).await.unwrap();
         log.read_all(Position::START, 1).await.unwrap()[0].mark()
     }

@@ -208,7 +208,8 @@ impl Record {
             time_ms: self.clock.now_ms(),
             ..Meta::of(command_id, &self.caller)
         };
-        let append = Append { stream: self.stream.clone(), expected, events, meta: Arc::new(meta) };
+        let append =
+            Append { events, meta: Arc::new(meta), ..Append::nothing(self.stream.clone(), expected) };
         self.appending.push(self.log.append_in(self.chain, vec![append]));
     }
 

@@ -194,6 +194,7 @@ impl Sender {
         Command {
             id: CommandId::of_step(&self.id, &step.name),
             repeatable,
+            keyed: false,
             stream: step.action.stream.clone(),
             name: step.action.command.as_str().into(),
             payload: step.action.payload.clone(),
@@ -216,6 +217,7 @@ impl Sender {
         Command {
             id: CommandId::of_undo(&self.id, step),
             repeatable: true,
+            keyed: false,
             stream,
             name: command,
             payload: Json::empty_object(),

@@ -53,6 +53,16 @@ fn any_host_takes_any_command_and_each_runs_its_share_of_the_sagas() {
     assert_eq!(left.events(0), right.events(0));
     assert_eq!(runners(&left).len(), 2);
 
+    // A refusal under a key is the answer of every host.
+    let remove = |host: &Host| {
+        let key = [("idempotency-key", "remove-tea")];
+        host.post("/products/tea/remove-stock", &key, &json!({"quantity": 1_500}))
+    };
+    let refused = remove(&left).problem(409, "insufficient-stock");
+    right.post("/products/tea/add-stock", &[], &json!({"quantity": 1_000})).ok();
+    assert_eq!(remove(&right).problem(409, "insufficient-stock"), refused);
+    assert_eq!(remove(&left).problem(409, "insufficient-stock"), refused);
+
     // A client that waits for a saga gets its end, whichever host runs it.
     for number in 0..8 {
         let host = if number % 2 == 0 { &left } else { &right };

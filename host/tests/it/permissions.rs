@@ -192,7 +192,8 @@ fn record_deployment(site: &Site, wasm: &[u8]) {
         NewEvent { name: "deployed".into(), payload: Json::of(&json!({"services": [release]})).unwrap() };
     let stream = StreamId::parse("deployment/services").unwrap();
     let meta = Meta { command: "deployed".into(), ..Meta::of(CommandId::new(), &Caller::named("ada")) };
-    let append = Append { stream, expected: Version::START, events: vec![event], meta: Arc::new(meta) };
+    let append =
+        Append { events: vec![event], meta: Arc::new(meta), ..Append::nothing(stream, Version::START) };
     runtime.block_on(async {
         EmbeddedLog::open(&site.data()).unwrap().append(vec![append]).await.unwrap();
     });

@@ -96,6 +96,7 @@ impl Host {
         let command = Command {
             id: CommandId::new(),
             repeatable: false,
+            keyed: false,
             stream: StreamId::new("product", product).unwrap(),
             name: command.into(),
             payload: Json::of(&payload).unwrap(),

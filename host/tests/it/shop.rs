@@ -233,6 +233,51 @@ fn an_order_sent_again_with_its_key_is_the_same_order() {
     audit::check(&host);
 }
 
+#[test]
+fn the_first_answer_to_a_key_is_its_answer() {
+    let site = Site::new(&configuration());
+    let mut host = open_shop(&site);
+    let remove = |host: &Host, key: &str, quantity: u64| {
+        host.post("/products/pear/remove-stock", &[("idempotency-key", key)], &json!({"quantity": quantity}))
+    };
+    let place = |host: &Host, key: &str| {
+        host.post("/orders", &[SAGA_END, ("idempotency-key", key)], &order(&[(PEAR, 7)]).json())
+    };
+    let (key, order_key) = (new_key(), new_key());
+    let refused = remove(&host, &key, 7).problem(409, "insufficient-stock");
+    assert_eq!(outcome(&place(&host, &order_key)), "insufficient-stock");
+    let before = host.events(0);
+    host.post("/products/pear/add-stock", &[], &json!({"quantity": 10})).ok();
+
+    for _ in 0..2 {
+        assert_eq!(remove(&host, &key, 7).problem(409, "insufficient-stock"), refused);
+        assert_eq!(outcome(&place(&host, &order_key)), "insufficient-stock");
+        remove(&host, &key, 1).problem(422, "idempotency-key-reused");
+        host.kill();
+        host = site.start();
+    }
+    assert_eq!(host.events(0).len(), before.len() + 1, "only the stock was added");
+    remove(&host, &new_key(), 7).ok();
+    assert_eq!(host.stock(PEAR), (8, 0));
+    audit::check(&host);
+}
+
+#[test]
+fn equal_json_is_the_same_payload_however_it_is_written() {
+    let site = Site::new(&configuration());
+    let host = open_shop(&site);
+    let key = new_key();
+    let add = |text: &str| {
+        let headers = [("idempotency-key", &*key), ("content-type", "application/json")];
+        host.send("POST", "/products/pear/add-stock", &headers, text)
+    };
+    for text in [r#"{"quantity":3}"#, r#" { "quantity" : 3 }"#, r#"{"\u0071uantity":3.0}"#] {
+        assert_eq!(add(text).ok()["version"], json!(2));
+    }
+    add(r#"{"quantity":4}"#).problem(422, "idempotency-key-reused");
+    assert_eq!(host.stock(PEAR), (8, 0));
+}
+
 fn fixed_parts(reply: &Reply) -> String {
     let body = reply.ok();
     json!([reply.status, body["id"], body["version"], body["events"], body["saga"]["id"]]).to_string()

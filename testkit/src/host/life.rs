@@ -4,7 +4,9 @@ use std::future::pending;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kontor::log::{Append, AppendError, Appending, Committed, EmbeddedLog, EventLog, Footing, ReadError};
+use kontor::log::{
+    Append, AppendError, Appending, Committed, EmbeddedLog, EventLog, Footing, KeptAnswer, ReadError,
+};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
@@ -99,6 +101,10 @@ impl EventLog for MortalLog {
 
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
         self.log.find(stream, command).await
+    }
+
+    async fn answer(&self, stream: &StreamId, command: &CommandId) -> Result<Option<KeptAnswer>, ReadError> {
+        self.log.answer(stream, command).await
     }
 
     async fn acts(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {

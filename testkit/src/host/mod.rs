@@ -251,6 +251,7 @@ impl Host {
             origin: Origin { caller: caller(), correlation_id: id.shared().into(), causation_id: None },
             id,
             repeatable: true,
+            keyed: false,
             stream: command.stream.clone(),
             name: command.name.as_str().into(),
             payload: Json::of(&command.payload).expect("any value can be written as JSON"),

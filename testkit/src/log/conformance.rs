@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontor::log::{Append, AppendError, CommitHasher, EventLog, Footing, MAX_PAGE, Subscription};
+use kontor::log::{Append, AppendError, CommitHasher, EventLog, Footing, KeptAnswer, MAX_PAGE, Subscription};
 use kontor::model::{
     AppendChain, CommandId, CommitHash, Json, LogMark, Meta, NewEvent, Position, Recorded, StreamId, Version,
 };
@@ -42,6 +42,7 @@ pub async fn conformance<L: EventLog + 'static>(open: impl AsyncFn(&str) -> L) {
     check(one_appender_wins_each_version(open("contention").await)).await;
     check(a_position_that_was_reported_can_be_read(open("head").await)).await;
     check(an_append_of_nothing_asks_for_the_version(open("nothing").await)).await;
+    check(the_first_answer_without_events_is_kept(open("answers").await)).await;
     check(an_append_on_top_of_a_failed_one_fails(open("chain").await)).await;
     check(an_append_that_stands_on_a_failed_one_fails(open("footing").await)).await;
     check(each_commit_is_linked_to_the_one_before(open("hashes").await)).await;
@@ -105,6 +106,31 @@ async fn another_version_than_expected_is_a_conflict(log: Log) {
     assert_conflict(log.append(vec![append(&stream("new"), 1, 1)]).await, "new", 1, 0);
     assert_eq!(everything(&*log).await, before, "a refused append leaves nothing");
     log.append(vec![append(&thing, 2, 1)]).await.unwrap();
+}
+
+async fn the_first_answer_without_events_is_kept(log: Log) {
+    let (thing, other) = (stream("a"), stream("b"));
+    let command = CommandId::from_key("cart 7");
+    let meta =
+        |fingerprint, time_ms| Meta { fingerprint, time_ms, ..(*super::meta(&command)).clone() }.into();
+    let answer = |stream: &StreamId, expected, meta, text: &str| Append {
+        meta,
+        answer: Some(json(text)),
+        ..Append::nothing(stream.clone(), Version::new(expected))
+    };
+    let head = *log.head().borrow();
+    log.append(vec![answer(&thing, 0, meta(u64::MAX, 5), r#"{"no": 1}"#)]).await.unwrap();
+    log.append(vec![answer(&thing, 0, meta(8, 6), "2")]).await.unwrap();
+    log.append(vec![append(&other, 0, 1)]).await.unwrap();
+    assert_conflict(log.append(vec![answer(&other, 0, meta(9, 7), "3")]).await, "b", 0, 1);
+    log.append(vec![answer(&other, 1, meta(10, 8), "4")]).await.unwrap();
+    let kept = log.answer(&thing, &command).await.unwrap();
+    assert_eq!(kept, Some(KeptAnswer { fingerprint: u64::MAX, time_ms: 5, answer: json(r#"{"no": 1}"#) }));
+    let kept = log.answer(&other, &command).await.unwrap();
+    assert_eq!(kept.map(|kept| kept.answer), Some(json("4")));
+    assert_eq!(log.answer(&thing, &CommandId::from_key("cart 8")).await.unwrap(), None);
+    assert_eq!(*log.head().borrow(), head.after(1), "an answer is no event");
+    assert_eq!(everything(&*log).await.len(), 1);
 }
 
 async fn several_streams_commit_all_or_nothing(log: Log) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use kontor::log::{Append, AppendError, Appending, Committed, EventLog, Footing, ReadError};
+use kontor::log::{Append, AppendError, Appending, Committed, EventLog, Footing, KeptAnswer, ReadError};
 use kontor::model::{CommandId, Position, Recorded, StreamId, Version};
 use tokio::sync::watch;
 
@@ -98,6 +98,11 @@ impl EventLog for FaultyLog {
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
         self.check_read()?;
         self.log.find(stream, command).await
+    }
+
+    async fn answer(&self, stream: &StreamId, command: &CommandId) -> Result<Option<KeptAnswer>, ReadError> {
+        self.check_read()?;
+        self.log.answer(stream, command).await
     }
 
     async fn acts(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {

@@ -66,7 +66,7 @@ fn append(stream: &StreamId, expected: u64, count: usize) -> Append {
 fn append_as(command: &CommandId, stream: &StreamId, expected: u64, count: usize) -> Append {
     let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
     let (stream, expected) = (stream.clone(), Version::new(expected));
-    Append { stream, expected, events: vec![event; count], meta: meta(command) }
+    Append { events: vec![event; count], meta: meta(command), ..Append::nothing(stream, expected) }
 }
 
 /// Returns an append of events that no command has made, each with its name and its payload. `expected`: the
@@ -76,7 +76,8 @@ pub fn happened(stream: StreamId, expected: Version, events: &[(&str, Value)]) -
         name: (*name).into(),
         payload: Json::of(payload).expect("any value can be written as JSON"),
     };
-    Append { stream, expected, events: events.iter().map(event).collect(), meta: meta(&CommandId::new()) }
+    let (events, meta) = (events.iter().map(event).collect(), meta(&CommandId::new()));
+    Append { events, meta, ..Append::nothing(stream, expected) }
 }
 
 /// Returns all events of a log, read page by page.

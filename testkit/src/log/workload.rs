@@ -51,11 +51,10 @@ async fn append_at_head(
     let payload: Plan = plan.iter().map(|(stream, count)| (stream.to_string(), *count)).collect();
     let event = NewEvent { name: "worked".into(), payload: Json::of(&payload).expect("a plan is JSON") };
     loop {
-        let batch = plan.iter().map(|(stream, count)| Append {
-            stream: (*stream).clone(),
-            expected: heads.get(*stream).copied().unwrap_or_default(),
-            events: vec![event.clone(); *count],
-            meta: meta(command),
+        let batch = plan.iter().map(|(stream, count)| {
+            let expected = heads.get(*stream).copied().unwrap_or_default();
+            let events = vec![event.clone(); *count];
+            Append { events, meta: meta(command), ..Append::nothing((*stream).clone(), expected) }
         });
         match log.append(batch.collect()).await {
             Ok(_) => break,

@@ -175,12 +175,8 @@ fn commits(events: &[Recorded]) -> impl Iterator<Item = &[Recorded]> {
 
 fn append(commit: &[Recorded]) -> Append {
     let first = &commit[0];
-    Append {
-        stream: first.stream.clone(),
-        expected: first.version.before(1),
-        events: commit.iter().map(as_new).collect(),
-        meta: first.meta.clone(),
-    }
+    let (events, meta) = (commit.iter().map(as_new).collect(), first.meta.clone());
+    Append { events, meta, ..Append::nothing(first.stream.clone(), first.version.before(1)) }
 }
 
 /// Returns the part of the events that must be the same in every run. Durations differ, and a host that is

@@ -61,6 +61,7 @@ fn command(id: &str, name: &str, payload: &str) -> Command {
     Command {
         id: CommandId::from_key(id),
         repeatable: true,
+        keyed: false,
         stream: StreamId::new("product", "tea").unwrap(),
         name: name.into(),
         payload: Json::parse(payload.to_owned()).unwrap(),

@@ -11,7 +11,8 @@ pub(super) struct Header {
 pub(super) const IDEMPOTENCY_KEY: Header = Header {
     name: "Idempotency-Key",
     example: "cart-7",
-    meaning: "The id of the command. A command repeated with its key takes effect once. \
+    meaning: "The id of the command. A command repeated with its key takes effect once, and its first answer \
+              is its answer: accepted for ever, refused for a day. Equal JSON is the same payload. \
               Up to 255 characters.",
 };
 

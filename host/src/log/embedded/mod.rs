@@ -5,6 +5,7 @@
 //! checkpoints, so that no commit waits for one. Readers have connections of their own and see each commit
 //! completely as soon as it is made.
 
+mod answers;
 mod checkpoint;
 mod copy;
 mod file;
@@ -35,7 +36,9 @@ use self::tail::Tail;
 use self::writer::{Request, Signals, Writer};
 use super::readers::Readers;
 use super::thread::Joined;
-use super::{Append, AppendError, Appending, Committed, EventLog, Footing, LogState, MAX_PAGE, ReadError};
+use super::{
+    Append, AppendError, Appending, Committed, EventLog, Footing, KeptAnswer, LogState, MAX_PAGE, ReadError,
+};
 use crate::model::{CommandId, LogMark, Position, Recorded, StreamId, Version};
 
 pub use self::copy::Sequence;
@@ -185,6 +188,11 @@ impl EventLog for EmbeddedLog {
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
         let (stream, command) = (stream.clone(), command.clone());
         Ok(self.readers.run(move |connection| read::command(connection, &stream, &command)).await?)
+    }
+
+    async fn answer(&self, stream: &StreamId, command: &CommandId) -> Result<Option<KeptAnswer>, ReadError> {
+        let (stream, command) = (stream.clone(), command.clone());
+        Ok(self.readers.run(move |connection| answers::find(connection, &stream, &command)).await?)
     }
 
     async fn acts(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
+use super::answers;
 use super::upgrade::{self, UpgradeError};
 use crate::model::{AUDITED, Position};
 
@@ -221,6 +222,7 @@ pub(super) fn open(dir: &Path, durability: Durability) -> Result<(PathBuf, Conne
         }
     }
     index_acts(&connection).map_err(&failed)?;
+    answers::create(&connection).map_err(&failed)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(&failed)?;
     connection.pragma_update(None, "wal_autocheckpoint", BACKSTOP_PAGES).map_err(&failed)?;
     Ok((file, connection))

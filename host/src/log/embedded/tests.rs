@@ -22,7 +22,8 @@ fn append(expected: u64) -> Append {
     };
     let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
     let expected = Version::new(expected);
-    Append { stream: thing(), expected, events: vec![event.clone(), event], meta: meta.into() }
+    let events = vec![event.clone(), event];
+    Append { events, meta: meta.into(), ..Append::nothing(thing(), expected) }
 }
 
 fn thing() -> StreamId {

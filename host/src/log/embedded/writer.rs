@@ -9,6 +9,7 @@ use quick_cache::unsync::Cache;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
+use super::answers;
 use super::copy::{self, Messages, OutOfOrder, Sequence};
 use super::meta;
 use super::schema::LAYOUT;
@@ -309,12 +310,15 @@ impl<'a> Pass<'a> {
 
     /// Writes one append, unless it conflicts with the log.
     fn add(&mut self, append: &Append) -> Result<(), Refused> {
-        let Append { stream, expected, events, meta } = append;
+        let Append { stream, expected, events, meta, answer } = append;
         let head = self.head(stream)?;
         let actual = head.map_or(Version::START, |head| head.version);
         if actual != *expected {
             let stream = stream.clone();
             return Err(Refused::Batch(AppendError::Conflict { stream, expected: *expected, actual }));
+        }
+        if let Some(answer) = answer {
+            answers::add(self.transaction, stream, meta, answer)?;
         }
         if events.is_empty() {
             return Ok(());

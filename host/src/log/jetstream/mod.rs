@@ -39,7 +39,9 @@ use self::publish::Publisher;
 use self::stream_queues::{Request, StreamQueues};
 use super::embedded::{LocalCopy, OpenError, Sequence};
 use super::thread::Joined;
-use super::{Append, AppendError, Appending, Committed, CopyState, EventLog, Footing, LogState, ReadError};
+use super::{
+    Append, AppendError, Appending, Committed, CopyState, EventLog, Footing, KeptAnswer, LogState, ReadError,
+};
 use crate::model::{AppendChain, CommandId, Position, Recorded, StreamId, Version};
 
 pub use self::setup::{JetStreamOptions, MonitoringError, SetupError, SyncPolicy};
@@ -215,6 +217,10 @@ impl EventLog for JetStreamLog {
 
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
         self.copy.log().find(stream, command).await
+    }
+
+    async fn answer(&self, stream: &StreamId, command: &CommandId) -> Result<Option<KeptAnswer>, ReadError> {
+        self.copy.log().answer(stream, command).await
     }
 
     async fn acts(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::log::Append;
-use crate::model::{LogMark, Meta, NewEvent, StreamId, Version};
+use crate::model::{Json, LogMark, Meta, NewEvent, StreamId, Version};
 
 /// The header with the [`PublishId`] of a message.
 const PUBLISHED: &str = "Kontor-Publish";
@@ -29,6 +29,8 @@ const MARK: &str = "Kontor-Mark";
 /// The version of the payload. Raised with every change that an older version of Kontor would read wrongly or
 /// not at all: a host stops at a message with another one, and continues once it is updated.
 const FORMAT: u32 = 1;
+/// The version of a payload with an answer.
+const WITH_ANSWERS: u32 = 2;
 
 /// The payload of a message.
 #[derive(Deserialize)]
@@ -66,6 +68,8 @@ struct Commit {
     expected: Version,
     meta: Arc<Meta>,
     events: Vec<NewEvent>,
+    #[serde(default)]
+    answer: Option<Json>,
 }
 
 /// A [`Message`] to be written.
@@ -84,18 +88,21 @@ struct NewCommit<'a> {
     expected: Version,
     meta: &'a Meta,
     events: &'a [NewEvent],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<&'a Json>,
 }
 
 impl<'a> NewCommit<'a> {
     fn of(append: &'a Append) -> Self {
-        Self { expected: append.expected, meta: &append.meta, events: &append.events }
+        let Append { expected, events, meta, answer, .. } = append;
+        Self { expected: *expected, meta, events, answer: answer.as_ref() }
     }
 }
 
 /// The reasons why a message cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DecodeError {
-    #[error("it has format {found}, and this version of Kontor knows {FORMAT}: update this host")]
+    #[error("it has format {found}, and this version of Kontor knows {WITH_ANSWERS}: update this host")]
     Newer { found: u32 },
     #[error("it was not written by Kontor: restore the stream from a backup, or start with a new one")]
     Foreign(#[from] serde_json::Error),
@@ -108,8 +115,10 @@ pub(super) fn encode<'a>(
     (number, count): (u32, u32),
     appends: impl Iterator<Item = &'a Append>,
 ) -> serde_json::Result<Bytes> {
-    let commits = appends.map(NewCommit::of).collect();
-    let message = NewMessage { format: FORMAT, stream, part: number, parts: count, commits };
+    let commits: Vec<_> = appends.map(NewCommit::of).collect();
+    let answers = commits.iter().any(|commit| commit.answer.is_some());
+    let format = if answers { WITH_ANSWERS } else { FORMAT };
+    let message = NewMessage { format, stream, part: number, parts: count, commits };
     serde_json::to_vec(&message).map(Bytes::from)
 }
 
@@ -137,7 +146,7 @@ impl Message {
     pub(super) fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
         let format: Format = serde_json::from_slice(payload)?;
         match format.format {
-            FORMAT => Ok(serde_json::from_slice(payload)?),
+            FORMAT | WITH_ANSWERS => Ok(serde_json::from_slice(payload)?),
             found => Err(DecodeError::Newer { found }),
         }
     }
@@ -155,6 +164,7 @@ impl Message {
             expected: commit.expected,
             events: commit.events,
             meta: commit.meta,
+            answer: commit.answer,
         })
     }
 }
@@ -233,8 +243,8 @@ mod tests {
         let table = [
             (text.clone(), ""),
             (text.replace(r#""format":1,"#, ""), ""),
-            (text.replace(r#""format":1"#, r#""format":2"#), "it has format 2, and this version of Kontor"),
-            (r#"{"format": 2, "lanes": []}"#.to_owned(), "it has format 2, and this version of Kontor"),
+            (text.replace(r#""format":1"#, r#""format":3"#), "it has format 3, and this version of Kontor"),
+            (r#"{"format": 3, "lanes": []}"#.to_owned(), "it has format 3, and this version of Kontor"),
             (text.replace(r#""part":1"#, r#""part":1,"lane":3"#), foreign),
             (text.replace(r#""expected":0"#, r#""expected":0,"sealed":true"#), foreign),
             (text.replace(r#""part":1,"#, ""), foreign),

@@ -20,7 +20,7 @@ fn append(id: &str, expected: u64, command: &str) -> Append {
     let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
     let stream = StreamId::new("thing", id).unwrap();
     let (expected, events) = (Version::new(expected), vec![event.clone(), event]);
-    Append { stream, expected, events, meta: meta.into() }
+    Append { events, meta: meta.into(), ..Append::nothing(stream, expected) }
 }
 
 fn writer(dir: &tempfile::TempDir) -> Writer {
