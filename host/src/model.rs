@@ -8,6 +8,7 @@ mod json;
 mod meta;
 mod name;
 mod place;
+mod precondition;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,6 +32,7 @@ pub use self::name::{
 };
 pub(crate) use self::place::place;
 pub use self::place::{Position, Version};
+pub use self::precondition::{Precondition, Versions};
 
 /// The longest id of an aggregate in bytes. Ids are parts of URLs, file names and NATS subjects.
 pub const MAX_ID_LENGTH: usize = 128;
@@ -332,8 +334,8 @@ pub struct Command {
     pub payload: Json,
     /// The kind of the command.
     pub intent: Intent,
-    /// The version that the stream must have (`If-Match`). `None`: any.
-    pub expected_version: Option<Version>,
+    /// The condition on the version of the stream.
+    pub precondition: Precondition,
     /// The sender and the cause of the command.
     pub origin: Origin,
     /// The chain of the journal of the saga that sends the command: what the command appends stands on it.

@@ -289,8 +289,9 @@ impl Inner {
         {
             return Ok((Effect::WithoutAppend(answer), None));
         }
-        if let Some(expected) = command.expected_version.filter(|expected| *expected != state.version) {
+        if !command.precondition.holds(state.version) {
             let (stream, actual) = (command.stream.clone(), state.version);
+            let expected = command.precondition.expected();
             return Err(CommandError::VersionMismatch { stream, expected, actual });
         }
         let context = Context {

@@ -18,13 +18,13 @@ pub enum CommandError {
     /// No deployed service has it. The text names it: "the command order.creat".
     #[error("there is no {0}")]
     Unknown(String),
-    /// The aggregate is at another version than the caller expects.
-    #[error("{stream} is at version {actual}, not {expected}")]
+    /// The aggregate is at another version than the caller wants.
+    #[error("{stream} is at version {actual}, which is not wanted")]
     VersionMismatch {
         /// The aggregate's stream.
         stream: StreamId,
-        /// The version that the caller expects.
-        expected: Version,
+        /// The version that the caller wants, if it is one.
+        expected: Option<Version>,
         /// The version of the aggregate.
         actual: Version,
     },
@@ -73,7 +73,7 @@ impl From<CommandError> for Problem {
         let problem = match &error {
             CommandError::Rejected(rejection) => return Self::from(rejection.clone()),
             CommandError::VersionMismatch { expected, actual, .. } => {
-                return Problem::version_mismatch(Some(*expected), *actual);
+                return Problem::version_mismatch(*expected, *actual);
             }
             CommandError::InvalidPayload(violations) => return Problem::invalid_payload(violations.clone()),
             CommandError::Unknown(what) => {
@@ -143,7 +143,7 @@ mod tests {
     fn a_mistake_of_the_caller_is_not_worth_a_retry() {
         let mismatch = CommandError::VersionMismatch {
             stream: stream(),
-            expected: Version::new(7),
+            expected: Some(Version::new(7)),
             actual: Version::new(9),
         };
         check(mismatch, 412, "version-mismatch", false);

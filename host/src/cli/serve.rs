@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use futures::future::select_all;
 use kontor::api::Plugin;
 use kontor::config::{Config, Overrides};
 use kontor::deploy::Follower;
@@ -32,8 +33,8 @@ Examples:
 
 A flag overrides its environment variable, which overrides the configuration file, which overrides the
 default. With --watch, a component built into the directory is deployed as by `kontor deploy`; if a gate
-refuses it, nothing changes. SIGINT or SIGTERM ends the host once everything in progress is done; a second
-one ends it at once.";
+refuses it, nothing changes. SIGINT, SIGTERM or SIGHUP ends the host once everything in progress is done; a
+second one ends it at once.";
 
 /// Run a host: load the services and answer HTTP
 #[derive(Debug, clap::Args)]
@@ -143,17 +144,18 @@ fn announce(
     out.flush()
 }
 
-/// Returns a future that resolves at the first SIGINT or SIGTERM. The second one ends the process.
+/// Returns a future that resolves at the first SIGINT, SIGTERM or SIGHUP: Ctrl-C, a supervisor, a terminal
+/// that is closed. The second one ends the process.
 fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let mut signals = kinds.into_iter().map(signal).collect::<io::Result<Vec<_>>>()?;
     let (first, shutdown) = oneshot::channel();
     tokio::spawn(async move {
-        either(&mut interrupt, &mut terminate).await;
+        any(&mut signals).await;
         tracing::info!("shutting down; a second signal ends the host at once");
         // Err: the host has failed in the meantime; there is nothing to shut down.
         let _ = first.send(());
-        either(&mut interrupt, &mut terminate).await;
+        any(&mut signals).await;
         std::process::exit(Exit::Interrupted as i32);
     });
     Ok(async {
@@ -162,12 +164,9 @@ fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// Waits for one of two signals.
-async fn either(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
-    }
+/// Waits for one of some signals.
+async fn any(signals: &mut [Signal]) {
+    select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
 }
 
 #[cfg(test)]

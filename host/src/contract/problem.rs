@@ -174,11 +174,12 @@ impl Problem {
         self
     }
 
-    /// `expected`: none if any version would have done.
+    /// `expected`: none if it is not one version.
     pub(crate) fn version_mismatch(expected: Option<Version>, actual: Version) -> Self {
         let detail = match expected {
             Some(expected) => format!("The aggregate is at version {actual}, not {expected}."),
-            None => "The aggregate does not exist.".to_owned(),
+            None if actual == Version::START => "The aggregate does not exist.".to_owned(),
+            None => format!("The aggregate is at version {actual}, which the request excludes."),
         };
         let mut problem = Self::new(ProblemCode::VersionMismatch, detail);
         problem.0.body.expected_version = expected;

@@ -138,6 +138,12 @@ problem_codes! {
         /// The body has a content type that the route does not accept.
         UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type",
             "Send `application/json`; a deployment sends `application/wasm` or a form.";
+        /// The body has a content encoding.
+        UnsupportedEncoding = UNSUPPORTED_MEDIA_TYPE, "unsupported-encoding", "Unsupported encoding",
+            "Send the body as it is, without `Content-Encoding`.";
+        /// The client accepts none of the media types of the reply.
+        NotAcceptable = NOT_ACCEPTABLE, "not-acceptable", "Not acceptable",
+            "Leave `Accept` out, or name a media type of the reply.";
         /// The payload does not follow the command's schema.
         InvalidPayload = UNPROCESSABLE_ENTITY, "invalid-payload", "Invalid payload",
             "Correct the members that `errors` points to.";

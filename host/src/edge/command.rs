@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::headers::IfMatch;
 use super::{HostContext, stopped};
 use crate::aggregate::{Accepted, CommandError};
 use crate::api::{CommandReply, SagaRef};
 use crate::contract::Problem;
 use crate::model::{
     AggregateName, Caller, Command, CommandId, CommandName, CorrelationId, EventName, Intent, Json, Origin,
-    Position, StreamId, Version,
+    Position, Precondition, StreamId, Version,
 };
 use crate::saga::SagaState;
 
@@ -25,7 +24,7 @@ pub(super) struct CommandRequest {
     /// The caller's idempotency key.
     pub(super) key: Option<String>,
     pub(super) payload: Json,
-    pub(super) condition: Option<IfMatch>,
+    pub(super) precondition: Precondition,
     /// The time to wait for the end of the saga that the command starts.
     pub(super) wait: Option<Duration>,
     pub(super) correlation_id: CorrelationId,
@@ -99,7 +98,7 @@ pub(super) async fn execute(
         id,
         repeatable,
         keyed: repeatable,
-        expected_version: expected_version(host, &stream, request.condition).await?,
+        precondition: request.precondition,
         stream,
         name: request.command,
         payload: request.payload,
@@ -109,22 +108,6 @@ pub(super) async fn execute(
     };
     let accepted = host.dispatch.submit(command).await.map_err(|error| problem(host, error))?;
     follow(host, accepted, repeatable, request.wait, stopping).await
-}
-
-async fn expected_version(
-    host: &HostContext,
-    stream: &StreamId,
-    condition: Option<IfMatch>,
-) -> Result<Option<Version>, Problem> {
-    match condition {
-        None => Ok(None),
-        Some(IfMatch::Version(version)) => Ok(Some(version)),
-        // Streams never disappear, so it is enough to check before.
-        Some(IfMatch::Exists) if host.log.read(stream, Version::START, 1).await?.is_empty() => {
-            Err(Problem::version_mismatch(None, Version::START).with_position(head(host)))
-        }
-        Some(IfMatch::Exists) => Ok(None),
-    }
 }
 
 /// Returns the problem of a command that was not accepted. A rejection was decided on the log as it is now,

@@ -4,11 +4,13 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use headers_accept::Accept;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use mediatype::MediaType;
 use uuid::Uuid;
 
 use crate::contract::Problem;
-use crate::model::{CommandId, CorrelationId, Position, Version};
+use crate::model::{CommandId, CorrelationId, Position, Precondition, Version, Versions};
 use crate::query::Revision;
 
 /// The position in the log: a query waits for it, a reply returns it.
@@ -25,6 +27,8 @@ pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// The header of NATS with the idempotency key.
 pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
 const PREFER: &str = "prefer";
+/// Optional white space in headers.
+const BLANKS: [char; 2] = [' ', '\t'];
 /// The value of `Cache-Control` of a reply that nobody may store.
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
@@ -35,60 +39,99 @@ const MAX_REQUEST_ID_LENGTH: usize = 128;
 /// The longest name in `Kontor-Actor`, in characters.
 const MAX_ACTOR_LENGTH: usize = 64;
 
-/// The condition of `If-Match` on the stream.
-#[derive(Debug, PartialEq)]
-pub(super) enum IfMatch {
-    /// `*`: the stream has events.
-    Exists,
-    /// `"7"` or `"7-…"`: the stream is at this version, whichever component made the tag.
-    Version(Version),
-}
-
-/// Returns the caller's key in the header `name`; none without a key.
-pub(super) fn idempotency_key<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Problem> {
-    let Some(value) = headers.get(name) else {
-        return Ok(None);
-    };
-    let key = visible(value).filter(|key| (1..=MAX_KEY_LENGTH).contains(&key.len()));
-    match key {
-        Some(key) => Ok(Some(key)),
-        None => Err(Problem::invalid_header(format!(
-            "{name} must have 1 to {MAX_KEY_LENGTH} visible ASCII characters."
-        ))),
-    }
-}
-
-/// Reads `If-Match`. A repeated header, a list of tags and a weak tag are refused: an aggregate has one exact
-/// version.
-pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Problem> {
-    let mut values = headers.get_all(header::IF_MATCH).iter();
+/// Returns the caller's key in the header `name`; none without a key. It is written as it is, or as a string
+/// of structured fields (RFC 9651), which is the same key: `cart-7` or `"cart-7"`. Two keys are refused: nobody
+/// could tell which one is meant.
+pub(super) fn idempotency_key(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
-    let condition = match (value.to_str().map(str::trim), values.next()) {
-        (Ok("*"), None) => Some(IfMatch::Exists),
-        (Ok(text), None) => version_of_tag(text).map(IfMatch::Version),
-        _ => None,
+    let key =
+        if value.as_bytes().starts_with(b"\"") { quoted(value) } else { visible(value).map(str::to_owned) };
+    let key = key.filter(|key| (1..=MAX_KEY_LENGTH).contains(&key.len()) && values.next().is_none());
+    let refused = || {
+        Problem::invalid_header(format!(
+            "{name} must be one key of 1 to {MAX_KEY_LENGTH} visible ASCII characters, or a string in quotes."
+        ))
     };
-    let refused = || Problem::invalid_header("If-Match must be one strong ETag, such as \"7\", or *.");
-    condition.ok_or_else(refused).map(Some)
+    key.ok_or_else(refused).map(Some)
+}
+
+/// Returns the content of a string of structured fields.
+fn quoted(value: &HeaderValue) -> Option<String> {
+    match sfv::Parser::new(value.as_bytes()).parse::<sfv::Item>().ok()?.bare_item {
+        sfv::BareItem::String(text) => Some(text.into()),
+        _ => None,
+    }
+}
+
+/// Reads the conditions of `If-Match` and `If-None-Match` on the version of an aggregate. A version has two
+/// tags, `"7"` and `"7-…"` with the component that showed it. Others are tags of no version.
+pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
+    // A weak tag never matches strongly (RFC 9110, 8.8.3.2).
+    let one_of = versions(headers, header::IF_MATCH, |tag| version_of_tag(tag))?;
+    let none_of = versions(headers, header::IF_NONE_MATCH, |tag| version_of_tag(opaque(tag)))?;
+    Ok(Precondition { one_of, none_of })
+}
+
+/// Reads the versions of a list of entity tags. `None`: the header is absent.
+fn versions(
+    headers: &HeaderMap,
+    name: HeaderName,
+    version: impl Fn(&str) -> Option<Version>,
+) -> Result<Option<Versions>, Problem> {
+    if !headers.contains_key(&name) {
+        return Ok(None);
+    }
+    let refused = || Problem::invalid_header(format!("{name} must be entity tags, such as \"7\", or *."));
+    let tags = tags(headers, &name).ok_or_else(refused)?;
+    Ok(Some(match tags[..] {
+        ["*"] => Versions::Any,
+        _ => Versions::Of(tags.iter().filter_map(|tag| version(tag)).collect()),
+    }))
+}
+
+/// Returns the entity tags of a header, or `["*"]`. `None`: it is malformed. A tag may contain commas.
+fn tags<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Vec<&'h str>> {
+    let mut tags = Vec::new();
+    for value in headers.get_all(name) {
+        let mut rest = value.to_str().ok()?.trim_matches(BLANKS);
+        while !rest.is_empty() {
+            let opening = if rest.starts_with("W/") { 2 } else { 0 };
+            let end = match rest[opening..].strip_prefix('"') {
+                Some(quoted) => opening + quoted.find('"')? + 2,
+                None if rest.starts_with('*') => 1,
+                None => return None,
+            };
+            tags.push(&rest[..end]);
+            rest = rest[end..].trim_start_matches(BLANKS);
+            rest = match rest.strip_prefix(',') {
+                Some(next) => next.trim_start_matches([' ', '\t', ',']),
+                None if rest.is_empty() => rest,
+                None => return None,
+            };
+        }
+    }
+    (!tags.is_empty() && (tags == ["*"] || !tags.contains(&"*"))).then_some(tags)
+}
+
+/// Returns a tag without its weakness.
+fn opaque(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
 }
 
 /// Returns whether `If-None-Match` excludes an existing answer with this ETag.
 pub(super) fn none_match(headers: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
-    unwanted_tags(headers).any(|tag| tag == "*") || etag.is_some_and(|etag| has_kept(headers, etag))
+    tags(headers, &header::IF_NONE_MATCH).is_some_and(|tags| tags == ["*"])
+        || etag.is_some_and(|etag| has_kept(headers, etag))
 }
 
 /// Returns whether the caller has stored the answer with this ETag. Weak and strong tags match each other
 /// (RFC 9110, 13.1.2).
 pub(super) fn has_kept(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
-    etag.to_str().is_ok_and(|etag| unwanted_tags(headers).any(|tag| opaque(tag) == opaque(etag)))
-}
-
-fn unwanted_tags(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
+    let kept = tags(headers, &header::IF_NONE_MATCH).unwrap_or_default();
+    etag.to_str().is_ok_and(|etag| kept.iter().any(|tag| opaque(tag) == opaque(etag)))
 }
 
 /// Returns the ETag of an aggregate at a version, for the reply to a command.
@@ -150,7 +193,7 @@ pub(super) fn wait_applied(wait: Duration) -> Option<HeaderValue> {
 /// one.
 pub(super) fn correlation_id(headers: &HeaderMap, name: &str) -> CorrelationId {
     let key = || idempotency_key(headers, name).ok().flatten();
-    let of_key = || key().map(|key| CommandId::from_key(key).shared().into());
+    let of_key = || key().map(|key| CommandId::from_key(&key).shared().into());
     request_id(headers).or_else(of_key).unwrap_or_else(|| Uuid::now_v7().to_string().into())
 }
 
@@ -205,10 +248,26 @@ pub(super) fn content_is_json(headers: &HeaderMap) -> bool {
             && media_type.as_bytes()[media_type.len() - 5..].eq_ignore_ascii_case(b"+json")
 }
 
-/// Returns whether the caller accepts JSON and no stream of server-sent events.
-pub(super) fn accepts_json_only(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    accept.contains("application/json") && !accept.contains("text/event-stream")
+/// Returns the media type that the caller prefers among these, of which the first is the best. `None`: it
+/// accepts none of them. A malformed `Accept` counts as none.
+pub(super) fn preferred<'a>(
+    headers: &HeaderMap,
+    available: &'a [MediaType<'a>],
+) -> Option<&'a MediaType<'a>> {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let accept = values.collect::<Vec<_>>().join(", ");
+    match Accept::from_str(&accept) {
+        Ok(accept) if accept.media_types().next().is_some() => accept.negotiate(available),
+        _ => available.first(),
+    }
+}
+
+/// Returns whether the body is encoded, so that it cannot be read as it is.
+pub(super) fn content_is_encoded(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Parses a number of digits only: no sign, no blanks.
@@ -222,7 +281,11 @@ fn visible(value: &HeaderValue) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use mediatype::{Name, names};
+
     use super::*;
+
+    const EVENT_STREAM: Name<'_> = Name::new_unchecked("event-stream");
 
     fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
         let value = |value: &&str| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
@@ -230,22 +293,29 @@ mod tests {
     }
 
     #[test]
-    fn if_match_is_one_strong_tag_or_a_star() {
-        let accepted = [
-            (vec![], None),
-            (vec!["*"], Some(IfMatch::Exists)),
-            (vec!["\"7\""], Some(IfMatch::Version(Version::new(7)))),
-            (vec![" \"0\" "], Some(IfMatch::Version(Version::START))),
-            (vec!["\"7-0123456789ab\""], Some(IfMatch::Version(Version::new(7)))),
-        ];
-        for (values, expected) in accepted {
-            assert_eq!(if_match(&headers("if-match", &values)).unwrap(), expected, "{values:?}");
+    fn preconditions_are_lists_of_tags_or_a_star() {
+        let of = |versions: &[u64]| Some(Versions::Of(versions.iter().map(|v| Version::new(*v)).collect()));
+        for (values, one_of, none_of) in [
+            (vec![], None, None),
+            (vec!["*"], Some(Versions::Any), Some(Versions::Any)),
+            (vec!["\"7\""], of(&[7]), of(&[7])),
+            (vec![" \"0\" "], of(&[0]), of(&[0])),
+            (vec!["\"7-0123456789ab\""], of(&[7]), of(&[7])),
+            (vec!["\"7\",\t\"8\",,"], of(&[7, 8]), of(&[7, 8])),
+            (vec!["\"7\"", "W/\"8\""], of(&[7]), of(&[7, 8])),
+            (vec!["\"+7\", \"a, b\", \"\""], of(&[]), of(&[])),
+        ] {
+            let read = |name| precondition(&headers(name, &values)).unwrap();
+            assert_eq!(read("if-match"), Precondition { one_of, none_of: None }, "{values:?}");
+            assert_eq!(read("if-none-match"), Precondition { one_of: None, none_of }, "{values:?}");
         }
         for refused in
-            [vec!["W/\"7\""], vec!["7"], vec!["\"7\", \"8\""], vec!["\"7\"", "\"8\""], vec!["\"+7\""]]
+            [vec!["7"], vec![""], vec!["\"7"], vec!["\"7\" \"8\""], vec!["*", "\"8\""], vec!["w/\"7\""]]
         {
-            let problem = if_match(&headers("if-match", &refused)).unwrap_err();
-            assert_eq!(problem.code(), "invalid-header", "{refused:?}");
+            for name in ["if-match", "if-none-match"] {
+                let problem = precondition(&headers(name, &refused)).unwrap_err();
+                assert_eq!(problem.code(), "invalid-header", "{refused:?}");
+            }
         }
     }
 
@@ -318,13 +388,18 @@ mod tests {
     #[test]
     fn idempotency_keys_are_visible_ascii() {
         let longest = "k".repeat(255);
-        for key in ["cart-7", "\"quoted\"", &longest] {
-            let headers = headers("nats-msg-id", &[key]);
-            assert_eq!(idempotency_key(&headers, MESSAGE_ID).unwrap(), Some(key));
+        for (value, key) in [
+            ("cart-7", "cart-7"),
+            ("\"cart-7\"", "cart-7"),
+            ("\"two \\\"words\\\"\"", "two \"words\""),
+            (&longest, &longest),
+        ] {
+            let headers = headers("nats-msg-id", &[value]);
+            assert_eq!(idempotency_key(&headers, MESSAGE_ID).unwrap().as_deref(), Some(key));
         }
-        for key in ["", "two words", &"k".repeat(256)] {
-            let refused = idempotency_key(&headers("idempotency-key", &[key]), IDEMPOTENCY_KEY).unwrap_err();
-            assert!(refused.log_text().starts_with("Idempotency-Key"), "{key:?}");
+        for keys in [&[""][..], &["two words"], &["\"open"], &["\"\""], &["a", "b"], &[&"k".repeat(256)]] {
+            let refused = idempotency_key(&headers("idempotency-key", keys), IDEMPOTENCY_KEY).unwrap_err();
+            assert!(refused.log_text().starts_with("Idempotency-Key"), "{keys:?}");
         }
         assert_eq!(idempotency_key(&HeaderMap::new(), MESSAGE_ID).unwrap(), None);
     }
@@ -391,14 +466,22 @@ mod tests {
     }
 
     #[test]
-    fn only_an_explicit_wish_for_json_gets_a_page_of_events() {
-        for (accept, json) in [
-            ("application/json", true),
-            ("text/event-stream", false),
-            ("*/*", false),
-            ("text/event-stream, application/json", false),
+    fn the_media_type_is_negotiated() {
+        const AVAILABLE: &[MediaType<'_>] =
+            &[MediaType::new(names::TEXT, EVENT_STREAM), MediaType::new(names::APPLICATION, names::JSON)];
+        for (accept, expected) in [
+            (&[][..], Some("text/event-stream")),
+            (&["*/*"], Some("text/event-stream")),
+            (&["text/event-stream"], Some("text/event-stream")),
+            (&["APPLICATION/JSON"], Some("application/json")),
+            (&["application/*"], Some("application/json")),
+            (&["text/event-stream;q=0", "application/json"], Some("application/json")),
+            (&["text/html, application/json;q=0.5, text/event-stream;q=0.4"], Some("application/json")),
+            (&["text/html"], None),
+            (&["no media type"], Some("text/event-stream")),
         ] {
-            assert_eq!(accepts_json_only(&headers("accept", &[accept])), json, "{accept}");
+            let found = preferred(&headers("accept", accept), AVAILABLE).map(ToString::to_string);
+            assert_eq!(found.as_deref(), expected, "{accept:?}");
         }
     }
 }

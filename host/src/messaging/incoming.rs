@@ -31,8 +31,8 @@ use crate::contract::{IdSource, Problem, Publication, Subscription, Violation, p
 use crate::deployed::{Deployed, Registry};
 use crate::error::Chain;
 use crate::model::{
-    AggregateName, Caller, Command, CommandId, CommandName, Digest, Intent, Origin, ServiceName, StreamId,
-    hashed_uuid,
+    AggregateName, Caller, Command, CommandId, CommandName, Digest, Intent, Origin, Precondition,
+    ServiceName, StreamId, hashed_uuid,
 };
 
 /// The number of deliveries before a message is a dead letter: six seconds in all, longer than services wait
@@ -361,7 +361,7 @@ impl Subscribed {
             name: self.subscription.command.clone(),
             payload,
             intent: Intent::Decide,
-            expected_version: None,
+            precondition: Precondition::default(),
             journal: None,
         })
     }

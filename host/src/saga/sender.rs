@@ -18,8 +18,8 @@ use crate::cluster::Lease;
 use crate::error::Chain;
 use crate::log::AppendError;
 use crate::model::{
-    AppendChain, Caller, Command, CommandId, CommandName, Intent, Json, Origin, Recorded, Rejection, SagaId,
-    SagaName, StreamId,
+    AppendChain, Caller, Command, CommandId, CommandName, Intent, Json, Origin, Precondition, Recorded,
+    Rejection, SagaId, SagaName, StreamId,
 };
 use crate::runtime::{AskFailure, Request, Step};
 
@@ -199,7 +199,7 @@ impl Sender {
             name: step.action.command.as_str().into(),
             payload: step.action.payload.clone(),
             intent: Intent::Decide,
-            expected_version: None,
+            precondition: Precondition::default(),
             origin: self.origin.clone(),
             journal: Some(self.journal),
         }
@@ -222,7 +222,7 @@ impl Sender {
             name: command,
             payload: Json::empty_object(),
             intent: Intent::Compensate { undone, reason },
-            expected_version: None,
+            precondition: Precondition::default(),
             origin: self.origin.clone(),
             journal: Some(self.journal),
         }

@@ -144,7 +144,7 @@ mod tests {
     fn every_error_of_a_command_passes_counts_or_is_final() {
         let mismatch = CommandError::VersionMismatch {
             stream: stream(),
-            expected: Version::new(1),
+            expected: Some(Version::new(1)),
             actual: Version::new(2),
         };
         let table: [(CommandError, Failure); 17] = [

@@ -10,7 +10,9 @@ use kontor::aggregate::{Dispatch, DispatchDeps, DispatchLimits, StateCache};
 use kontor::clock::{SystemClock, deadline_after};
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
-use kontor::model::{Caller, Command, CommandId, Intent, Json, Origin, Position, StreamId, Version};
+use kontor::model::{
+    Caller, Command, CommandId, Intent, Json, Origin, Position, Precondition, StreamId, Version,
+};
 use kontor::projection::{ProjectionDeps, Projections};
 use kontor::query::{Answer, Queries, QueryDeps, QueryError, QueryLimits, Revision};
 use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
@@ -101,7 +103,7 @@ impl Host {
             name: command.into(),
             payload: Json::of(&payload).unwrap(),
             intent: Intent::Decide,
-            expected_version: None,
+            precondition: Precondition::default(),
             origin: Origin {
                 caller: Caller::named("test"),
                 correlation_id: "test".into(),

@@ -33,7 +33,9 @@ use kontor::aggregate::{Accepted, CommandError, Dispatch, DispatchDeps, Dispatch
 use kontor::cluster::Cluster;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, MAX_PAGE, Snapshots, Subscription};
-use kontor::model::{Caller, Command, CommandId, Intent, Json, Origin, Position, Recorded, SagaId};
+use kontor::model::{
+    Caller, Command, CommandId, Intent, Json, Origin, Position, Precondition, Recorded, SagaId,
+};
 use kontor::projection::{Overview, ProjectionDeps, Projections, Redrive};
 use kontor::query::{Answer, Queries, QueryDeps, QueryError, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
@@ -256,7 +258,7 @@ impl Host {
             name: command.name.as_str().into(),
             payload: Json::of(&command.payload).expect("any value can be written as JSON"),
             intent: Intent::Decide,
-            expected_version: None,
+            precondition: Precondition::default(),
             journal: None,
         };
         self.parts.commands.submit(command).await

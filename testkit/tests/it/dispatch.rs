@@ -11,7 +11,7 @@ use kontor::clock::SystemClock;
 use kontor::deployed::{Deployed, Registry};
 use kontor::log::{EmbeddedLog, EventLog, JetStreamLog, JetStreamOptions, Snapshots, Subscription};
 use kontor::model::{
-    AppendChain, Caller, Command, CommandId, Intent, Json, Origin, Position, StreamId, Version,
+    AppendChain, Caller, Command, CommandId, Intent, Json, Origin, Position, Precondition, StreamId, Version,
 };
 use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
 use kontor_testkit::log::{Fault, FaultyLog};
@@ -66,7 +66,7 @@ fn command(id: &str, name: &str, payload: &str) -> Command {
         name: name.into(),
         payload: Json::parse(payload.to_owned()).unwrap(),
         intent: Intent::Decide,
-        expected_version: None,
+        precondition: Precondition::default(),
         origin: Origin { caller: Caller::named("test"), correlation_id: id.into(), causation_id: None },
         journal: None,
     }

@@ -21,6 +21,10 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: &mut BodyDataStream,
 ) -> Result<Vec<u8>, Problem> {
+    if headers::content_is_encoded(headers) {
+        let detail = "The body is encoded: send it as it is, without Content-Encoding.";
+        return Err(Problem::new(ProblemCode::UnsupportedEncoding, detail));
+    }
     if !headers::content_is_json(headers) {
         let detail = "The body of a command is JSON: send it as application/json.";
         return Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));

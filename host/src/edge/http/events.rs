@@ -4,15 +4,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
 use futures::stream;
+use mediatype::names::{APPLICATION, JSON, TEXT};
+use mediatype::{MediaType, Name};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::header_docs::LAST_EVENT_ID;
-use super::headers::{accepts_json_only, decimal};
+use super::headers::{decimal, preferred};
 use super::json_reply;
 use super::route::{HostRoute, Request};
 use crate::api::{Event, EventsQuery, Page, page_size};
@@ -24,6 +26,11 @@ use crate::model::{AUDITOR, Position, Recorded};
 /// The interval between signs of life on a stream without events: shorter than the common minute after which
 /// proxies close it.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+const APPLICATION_JSON: MediaType<'_> = MediaType::new(APPLICATION, JSON);
+/// The forms of the reply. A client that does not say which one gets the first.
+const MEDIA_TYPES: &[MediaType<'_>] =
+    &[MediaType::new(TEXT, Name::new_unchecked("event-stream")), APPLICATION_JSON];
 
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
@@ -41,11 +48,17 @@ pub(super) fn routes() -> Vec<HostRoute> {
 async fn list(request: Request<EventsQuery>) -> Result<Response, Problem> {
     let server = request.server();
     let EventsQuery { after, limit } = request.query;
-    if accepts_json_only(request.headers()) {
+    let Some(media_type) = preferred(request.headers(), MEDIA_TYPES) else {
+        let detail = "Events come as text/event-stream or as application/json.";
+        return Err(Problem::new(ProblemCode::NotAcceptable, detail));
+    };
+    let vary = (header::VARY, HeaderValue::from_static("accept"));
+    if *media_type == APPLICATION_JSON {
         let limit = page_size(limit);
         let events = server.host.log.read_all(after.unwrap_or_default(), limit).await?;
         let events = events.iter().map(Event::from).collect();
-        return json_reply(StatusCode::OK, &Page::new(events, limit, |event: &Event| event.position));
+        let page = Page::new(events, limit, |event: &Event| event.position);
+        return json_reply(StatusCode::OK, &page).map(|reply| ([vary], reply).into_response());
     }
     if limit.is_some() {
         return Err(Problem::invalid_parameter("A stream of events has no limit, only a page of JSON has."));
@@ -64,6 +77,7 @@ async fn list(request: Request<EventsQuery>) -> Result<Response, Problem> {
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     // Proxies that gather a reply before they pass it on would hold events back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response.headers_mut().extend([vary]);
     Ok(response)
 }
 

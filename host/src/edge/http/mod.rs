@@ -80,6 +80,8 @@ pub struct HttpLimits {
     /// Maximum time for the head of a request to arrive, and for a connection to be idle. Longer than the
     /// minute after which proxies close an idle connection, so that the host never closes it first.
     pub header_read: Duration,
+    /// Maximum time for which a client reads nothing of its reply. Then the connection is closed.
+    pub write: Duration,
     /// The longest `Prefer: wait`.
     pub wait: Duration,
     /// Maximum number of clients that read `/events` at the same time.
@@ -97,6 +99,7 @@ impl Default for HttpLimits {
             body_bytes: 1 << 20,
             body_read: Duration::from_secs(30),
             header_read: Duration::from_secs(75),
+            write: Duration::from_secs(60),
             wait: Duration::from_secs(60),
             event_streams: 256,
             connections: 10_000,

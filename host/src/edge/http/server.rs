@@ -13,6 +13,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 
 use super::listen::{Connection, Door, Listeners};
 use super::peer::Peer;
@@ -150,6 +151,8 @@ async fn answer_all(
     let builder = builder(protocol, header_read);
     let stopped = server.stopped();
     let (request, requests) = watch::channel(());
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(server.host.limits.write));
     let service = service_fn(move |received: hyper::Request<hyper::body::Incoming>| {
         if protocol == Protocol::Http2 {
             request.send_replace(());
@@ -157,7 +160,7 @@ async fn answer_all(
         let (server, peer) = (server.clone(), peer.clone());
         async move { Ok::<_, Infallible>(server.answer(received.map(Body::new), peer).await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Box::pin(stream)), service));
     let end = async {
         tokio::select! {
             () = stopped => {}
@@ -185,7 +188,8 @@ async fn idle(mut requests: watch::Receiver<()>, limit: Duration) {
 /// for a client that sends nothing.
 fn builder(protocol: Protocol, header_read: Duration) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_read);
+    // A client may close its side once it has sent a request.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_read).half_close(true);
     let (ping, answer) = HTTP_2_PING;
     builder
         .http2()
