@@ -70,7 +70,7 @@ fn quoted(value: &HeaderValue) -> Option<String> {
 /// tags, `"7"` and `"7-…"` with the component that showed it. Others are tags of no version.
 pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
     // A weak tag never matches strongly (RFC 9110, 8.8.3.2).
-    let one_of = versions(headers, header::IF_MATCH, |tag| version_of_tag(tag))?;
+    let one_of = versions(headers, header::IF_MATCH, version_of_tag)?;
     let none_of = versions(headers, header::IF_NONE_MATCH, |tag| version_of_tag(opaque(tag)))?;
     Ok(Precondition { one_of, none_of })
 }
