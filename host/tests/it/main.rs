@@ -44,6 +44,7 @@ mod read_models;
 mod reports;
 mod rollback;
 mod shop;
+mod sign_in;
 mod signatures;
 mod storm;
 mod swaps;
