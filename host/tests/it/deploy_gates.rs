@@ -88,6 +88,12 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
              GET /products: inventory already has it",
         ),
         (
+            variant("usurper"),
+            "side-by-side",
+            "these services cannot run side by side: usurper cannot have the route \
+             GET /admin/plugins: paths under /admin are the host's own",
+        ),
+        (
             variant("curious"),
             "permissions",
             "the component requests service:payment, which is not granted: deploy it with \
