@@ -214,6 +214,8 @@ fn visible(value: &HeaderValue) -> Option<&str> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -22,6 +22,7 @@ mod dev_loop;
 mod export;
 mod fresh;
 mod full_disk;
+mod fuzz;
 mod gateway;
 mod hosts;
 mod identity;

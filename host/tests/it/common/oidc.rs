@@ -55,8 +55,8 @@ impl Drop for Provider {
     }
 }
 
-/// Has a user sign in at a host with a browser. Returns what it sees. `key`: the hash of the public key of the
-/// host's certificate, if it has one.
+/// Has a user sign in at a host with a browser. Returns what it sees. `key`: the hash of the public key of
+/// the host's certificate, if it has one.
 #[track_caller]
 pub(crate) fn sign_in(host: &str, user: &str, key: Option<&str>) -> Value {
     let arguments: Vec<_> = [BROWSER, host, user].into_iter().chain(key).collect();
