@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::http::request;
+use crate::http::request_with;
 use crate::load::Work;
 use crate::report::{Report, Round, Series};
 use crate::server::Server;
@@ -28,17 +28,11 @@ impl AddStock {
         self.turns.check(self.products, 1)?;
         let (mut kontor, mut baseline) = (Series::new("kontor"), Series::new("native"));
         for _ in 0..self.turns.rounds {
-            kontor.rounds.push(self.round(self.kontor()).context("measuring Kontor")?);
+            kontor.rounds.push(self.round(self.turns.serve()).context("measuring Kontor")?);
             baseline.rounds.push(self.round(native()?).context("measuring the native service")?);
         }
         let report = Report::new("request", vec![kontor], baseline);
         self.turns.print(&report)
-    }
-
-    fn kontor(&self) -> Command {
-        let mut command = Command::new(&self.turns.kontor);
-        command.arg("serve").arg("--plugins").arg(&self.turns.plugins);
-        command
     }
 
     /// Measures a new server, so that no round inherits the log or the backlog of the one before.
@@ -52,9 +46,17 @@ impl AddStock {
 
 /// Returns the work of a connection: it adds stock to one of `products` products.
 pub(crate) fn add_stock(products: usize) -> impl Fn(usize) -> Work + Clone + Send + Sync + 'static {
+    add_stock_with(products, "")
+}
+
+/// Returns the same work with further headers of each request, each with its line's end.
+pub(crate) fn add_stock_with(
+    products: usize,
+    headers: &str,
+) -> impl Fn(usize) -> Work + Clone + Send + Sync + 'static {
     let add: Arc<[Work]> = (0..products)
         .map(|index| format!("/products/{}/add-stock", shop::product(index)))
-        .map(|path| vec![request("POST", &path, r#"{"quantity":1}"#)])
+        .map(|path| vec![request_with("POST", &path, headers, r#"{"quantity":1}"#)])
         .collect();
     move |connection: usize| add[connection % add.len()].clone()
 }

@@ -2,6 +2,7 @@
 
 mod add_stock;
 mod api;
+mod callers;
 mod deploy;
 mod http;
 mod jetstream;
@@ -33,6 +34,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     AddStock(add_stock::AddStock),
+    Callers(callers::Callers),
     Deploy(deploy::Deploy),
     #[command(name = "jetstream")]
     JetStream(jetstream::JetStream),
@@ -45,6 +47,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::AddStock(comparison) => comparison.run(),
+        Command::Callers(comparison) => comparison.run(),
         Command::Deploy(deploy) => deploy.run(),
         Command::JetStream(comparison) => comparison.run(),
         Command::Sagas(comparison) => comparison.run(),

@@ -22,7 +22,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// Kept open, because the server's next line would fail otherwise.
     _output: BufReader<ChildStdout>,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Server {
@@ -42,7 +42,12 @@ impl Server {
         output.read_line(&mut line)?;
         let address = line.trim_end().strip_prefix(LISTENING).and_then(|address| address.parse().ok());
         let address = address.with_context(|| format!("{command:?} says {line:?}, not where it listens"))?;
-        Ok(Self { process, address, _output: output, _data: data })
+        Ok(Self { process, address, _output: output, data })
+    }
+
+    /// Returns the server's data directory.
+    pub(crate) fn data(&self) -> &Path {
+        self.data.path()
     }
 
     /// Returns the processor time that the server has used so far, to 10 ms.

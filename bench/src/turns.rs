@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -47,6 +48,13 @@ impl Turns {
             "connections, seconds and rounds must be at least 1, products at least {at_least}"
         );
         Ok(())
+    }
+
+    /// Returns the command that serves the shop.
+    pub(crate) fn serve(&self) -> Command {
+        let mut command = Command::new(&self.kontor);
+        command.arg("serve").arg("--plugins").arg(&self.plugins);
+        command
     }
 
     /// Returns the measured time of a round.

@@ -429,6 +429,8 @@ fn meant(sentence: &str) -> String {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use clap::Parser as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let outcome = cli::Cli::parse().run(&mut std::io::stdout());
+    let outcome = cli::Cli::parse().run(&mut *cli::terminal::output());
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cli::report(&error),

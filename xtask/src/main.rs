@@ -4,6 +4,7 @@ mod bless;
 mod cargo;
 mod cargo_component;
 mod cluster;
+mod fuzz;
 mod layers;
 mod links;
 mod nats;
@@ -35,6 +36,7 @@ Commands:
   run              Build, then run `kontor serve` with the plugins in the root of the repository
   cluster          Build, then run three hosts on one log that three nats-servers keep, until Ctrl-C
   test             Run all checks of the repository itself, lints, documentation and all tests
+  fuzz             Build, then send a million generated inputs to each part that reads input
   bless            Rewrite the snapshots of tests and the generated documents
 
 Checks:
@@ -53,13 +55,15 @@ Checks that need another program, and print how to install it:
 Options:
   --release        build, run, cluster: compile the host with optimizations (plugins always are)
   --fresh          cluster: delete the data of the previous run first
+  --cases NUMBER   fuzz: as many inputs for each part
 
-Arguments after -- are passed on: by run to `kontor serve`, by test to the test runner.
+Arguments after -- are passed on: by run to `kontor serve`, by test and fuzz to the test runner.
 
 Examples:
   cargo xtask run
   cargo xtask run --release -- --listen 127.0.0.1:8080
-  cargo xtask test -- insufficient_stock";
+  cargo xtask test -- insufficient_stock
+  cargo xtask fuzz --cases 100000 -- fuzz::http";
 
 const ALL: &[Group] = &[PLUGINS, FIXTURES];
 
@@ -99,6 +103,8 @@ fn chore() -> Result<()> {
         ["tidy"] if passed_on.is_empty() => tidy::check(&Workspace::find()?),
         ["cargo-component"] if passed_on.is_empty() => cargo_component::check(&Workspace::find()?),
         ["test"] => test::test(&Workspace::find()?, passed_on),
+        ["fuzz"] => fuzz::fuzz(&Workspace::find()?, fuzz::CASES, passed_on),
+        ["fuzz", "--cases", cases] => fuzz::fuzz(&Workspace::find()?, cases.parse()?, passed_on),
         [] | ["help" | "--help" | "-h", ..] => {
             println!("{HELP}");
             Ok(())

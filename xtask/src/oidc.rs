@@ -7,7 +7,7 @@ use crate::cargo::Workspace;
 use crate::pip::install;
 
 const PROVIDER: &str = "oidc-provider-mock==0.3.4";
-/// The names of the browser, as `oidc_browser.py` looks for it.
+/// The names of the browser, as `chromium.py` looks for it.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// Installs the provider with what it needs, unless it is there. Fails without a browser.

@@ -36,6 +36,7 @@ mod sse;
 mod style;
 mod table;
 mod target;
+pub(crate) mod terminal;
 mod timeline;
 mod token;
 mod undeploy;
@@ -148,7 +149,8 @@ impl Cli {
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let exit = Exit::of(error);
     if exit != Exit::Success {
-        eprintln!("error: {}", with_causes(error.as_ref()));
+        // Err: nobody reads it.
+        let _ = writeln!(terminal::errors(), "error: {}", with_causes(error.as_ref()));
     }
     ExitCode::from(exit as u8)
 }

@@ -5,12 +5,15 @@ use std::fs;
 use std::future::ready;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_nats::client::FlushErrorKind;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event};
 use percent_encoding::percent_decode_str;
+use tokio::task::JoinSet;
 
 use crate::cluster::{Nats, NatsUrl};
 
@@ -20,6 +23,8 @@ const NAME: &str = "kontor";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause between two attempts: the longest time until a restarted server is noticed.
 const PAUSE: Duration = Duration::from_millis(500);
+/// The pause between two looks at the client: the longest time until its failure is noticed.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// The reasons why this configuration can never give a connection.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,10 @@ pub struct Connection {
     url: Arc<NatsUrl>,
     /// The error of the last attempt to connect.
     failure: Arc<Mutex<Option<String>>>,
+    /// True if the client has failed, so that it never connects again.
+    failed: Arc<AtomicBool>,
+    /// The task that watches the client. It ends with the connection.
+    _watch: Arc<JoinSet<()>>,
 }
 
 impl Connection {
@@ -60,7 +69,10 @@ impl Connection {
         let failure = Arc::default();
         let connecting = options(config, url, &failure)?.connect(url.servers());
         let client = connecting.await.map_err(|source| NatsError::Connect { url: url.clone(), source })?;
-        let connection = Self { client, url: Arc::new(url.clone()), failure };
+        let (failed, mut watching) = (Arc::default(), JoinSet::new());
+        watching.spawn(watch(client.clone(), Arc::clone(&failed)));
+        let _watch = Arc::new(watching);
+        let connection = Self { client, url: Arc::new(url.clone()), failure, failed, _watch };
         connection.flush().await;
         if let Some(warning) = connection.warning() {
             tracing::warn!("{warning}; trying again");
@@ -75,12 +87,23 @@ impl Connection {
 
     /// Returns whether the connection is up.
     pub fn is_up(&self) -> bool {
-        self.client.connection_state() == State::Connected
+        !self.has_failed() && self.client.connection_state() == State::Connected
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Returns a sentence if the connection is down.
     pub fn warning(&self) -> Option<String> {
         (!self.is_up()).then(|| {
+            if self.has_failed() {
+                return format!(
+                    "the client of NATS at {} has failed and does not connect again: nothing is published, and \
+                     commands come in by HTTP only, until the host is started again",
+                    self.url
+                );
+            }
             let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
             let failure = failure.as_ref().map(|failure| format!(" ({failure})")).unwrap_or_default();
             format!(
@@ -95,6 +118,21 @@ impl Connection {
     pub(crate) async fn flush(&self) {
         // Err: the servers do not answer, or the connection is closed. Then the caller need not wait.
         let _ = tokio::time::timeout(CONNECT_TIMEOUT, self.client.flush()).await;
+    }
+}
+
+/// Waits until the client fails: a message that it cannot read may end its task, and it says nothing then.
+async fn watch(client: Client, failed: Arc<AtomicBool>) {
+    loop {
+        let flushed = client.flush().await;
+        if flushed.is_err_and(|error| error.kind() == FlushErrorKind::SendError) {
+            failed.store(true, Ordering::Relaxed);
+            tracing::error!(
+                "the client of NATS has failed; NATS is not used until the host is started again"
+            );
+            return;
+        }
+        tokio::time::sleep(WATCH_PAUSE).await;
     }
 }
 

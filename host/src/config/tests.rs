@@ -1,4 +1,3 @@
-use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -132,23 +131,6 @@ fn values_out_of_their_range_are_named_in_the_error() {
     for (file, reason) in table {
         let error = Config::parse(file).unwrap().check().unwrap_err().to_string();
         assert!(error.starts_with(reason), "{error}");
-    }
-}
-
-proptest! {
-    #[test]
-    fn a_file_of_any_content_is_read_or_refused_with_a_sentence(
-        text in r#"(\[{1,2}(services|grants|secrets|retries|limits|nats|deploy)[a-z.\"]{0,9}\]{1,2}
-            |[a-z_-]{1,9} = ([0-9_.e-]{1,9}|true|'[^']{0,9}'|\{[a-z =1,]{0,9}\})
-            |\PC{0,20}){0,6}"#
-    ) {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("kontor.toml");
-        fs::write(&file, &text).unwrap();
-        match Config::load(in_file(file)) {
-            Ok(config) => drop(config.service_configuration()),
-            Err(error) => prop_assert!(!error.to_string().is_empty()),
-        }
     }
 }
 

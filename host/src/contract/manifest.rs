@@ -295,6 +295,7 @@ impl Manifest {
     /// Checks the manifest. An error is one sentence: a malformed or repeated name, a route without a target.
     pub fn check(&self) -> Result<(), String> {
         check_names("a service", [self.service.as_str()])?;
+        self.check_texts()?;
         if RESERVED.contains(&self.service.as_str()) {
             return Err(format!("{:?} is a name of the host's own; a service cannot have it", self.service));
         }
@@ -322,6 +323,24 @@ impl Manifest {
         self.subscriptions.iter().try_for_each(|subscription| self.check_subscription(subscription))?;
         self.publications.iter().try_for_each(|publication| self.check_publication(publication))?;
         self.routes.iter().try_for_each(|route| self.check_route(route))
+    }
+
+    /// Checks the texts that may be anything: a control character would be obeyed by the terminal of the
+    /// operator who reads about them.
+    fn check_texts(&self) -> Result<(), String> {
+        let Permissions { commands, events, services, http, subjects } = &self.permissions;
+        let followed = self.read_model.iter().flat_map(|model| &model.subscribes);
+        let followed = followed.chain(self.sagas.iter().map(|saga| &saga.starts_on)).chain(events);
+        let paths = self.routes.iter().map(|route| &route.path);
+        let published = self.publications.iter().map(|publication| &publication.subject);
+        let subscribed = self.subscriptions.iter().map(|subscription| &subscription.subject);
+        let texts = [&self.version].into_iter().chain(paths).chain(published).chain(subscribed);
+        let texts = texts.chain(services).chain(http).chain(subjects).cloned();
+        let names = commands.iter().map(ToString::to_string).chain(followed.map(ToString::to_string));
+        match texts.chain(names).find(|text| text.chars().any(char::is_control)) {
+            Some(text) => Err(format!("{text:?} has a control character")),
+            None => Ok(()),
+        }
     }
 
     fn check_route(&self, route: &Route) -> Result<(), String> {

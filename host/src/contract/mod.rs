@@ -6,8 +6,12 @@ mod action;
 mod address;
 #[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod grants;
 mod manifest;
+#[cfg(test)]
+mod near;
 mod origin;
 mod payload;
 mod problem;

@@ -280,6 +280,8 @@ fn visible(value: &HeaderValue) -> Option<&str> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use mediatype::{Name, names};
 

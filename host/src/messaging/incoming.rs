@@ -27,7 +27,7 @@ use super::dead_letters::{About, DeadLetters};
 use super::streams::{NoStream, Streams};
 use super::warning::Warning;
 use crate::aggregate::Submit;
-use crate::contract::{IdSource, Problem, Publication, Subscription, Violation, payload};
+use crate::contract::{IdSource, Problem, Publication, Subscription, Violation, no_json, payload};
 use crate::deployed::{Deployed, Registry};
 use crate::error::Chain;
 use crate::model::{
@@ -343,7 +343,7 @@ impl Subscribed {
                 part.map(super::cloud_event::id_of)
             }
             Some(IdSource::Member(name)) => {
-                let payload: Value = payload.read().map_err(|_| Problem::internal())?;
+                let payload: Value = payload.read().map_err(no_json)?;
                 let id = payload.get(name).and_then(Value::as_str).ok_or_else(|| no_text(name))?;
                 Some(id.to_owned())
             }
@@ -380,10 +380,38 @@ fn pause(deliveries: i64) -> Duration {
 }
 
 #[cfg(test)]
+mod fuzz {
+    use proptest::prelude::*;
+
+    use super::tests::subscribed;
+    use super::*;
+    use crate::contract::fuzz::{is_clear, near, near_text};
+
+    const WORDS: &[&str] =
+        &["%", "%2E", "%FF", ".", "..", "\u{e9}", "1e999", "[[[[[[", "\\ud800", "\"parcel\":", "null"];
+
+    proptest! {
+        #[test]
+        fn a_message_is_a_command_or_refused_with_a_sentence(
+            subject in near_text(&["carrier.A-1.received"], WORDS),
+            id in near_text(&["m1"], WORDS),
+            payload in near(vec![br#"{"parcel":"A-1","weight":2.5}"#.to_vec()], WORDS),
+        ) {
+            for source in [None, Some(IdSource::Part(2)), Some(IdSource::Member("parcel".to_owned()))] {
+                let received = Received { subject: &subject, id: &id, payload: &payload };
+                if let Err(problem) = subscribed(source).command(&Caller::default(), received) {
+                    is_clear(&problem)?;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn subscribed(id: Option<IdSource>) -> Subscribed {
+    pub(super) fn subscribed(id: Option<IdSource>) -> Subscribed {
         Subscribed {
             service: "parcels".into(),
             subscription: Subscription {

@@ -4,7 +4,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::common::certificates::{Authority, Certificates};
+use crate::common::curl::{curl_each_in, text};
 use crate::common::http::{Client, Reply};
+use crate::common::machine::Machine;
 use crate::common::shop::{SAGA_END, configuration, new_key, order};
 use crate::common::{Host, Site};
 
@@ -35,14 +38,34 @@ impl Caller {
             _ => host.send(method, path, &headers, &body.to_string()),
         }
     }
+
+    /// Returns the arguments of curl for an attempt.
+    fn call(&self, host: &Host, authority: &Authority, attempt: &Attempt<'_>) -> Vec<String> {
+        let Attempt { method, path, .. } = attempt;
+        let url = format!("{}{path}", host.url());
+        let mut call = vec!["--cacert", text(&authority.file), "--request", method, &url];
+        let (saga_end, wait) = SAGA_END;
+        let headers = [format!("{saga_end}: {wait}"), "accept: application/json".to_owned()];
+        let authorization = self.authorization.iter().map(|value| format!("authorization: {value}"));
+        let headers: Vec<_> = headers.into_iter().chain(authorization).collect();
+        call.extend(headers.iter().flat_map(|header| ["--header", header]));
+        if method != "GET" {
+            call.extend(["--json", "{}"]);
+        }
+        call.into_iter().map(str::to_owned).collect()
+    }
 }
 
 /// Starts a shop whose requests are authenticated.
 fn shop(site: &Site) -> (Host, Caller) {
     let host = site.start();
+    (host, first_operator(site))
+}
+
+/// Returns the caller with the token that the host has made for the operator.
+fn first_operator(site: &Site) -> Caller {
     let token = fs::read_to_string(site.data().join("operator.token")).unwrap();
-    let operator = Caller { roles: &["operator"], authorization: Some(format!("Bearer {}", token.trim())) };
-    (host, operator)
+    Caller { roles: &["operator"], authorization: Some(format!("Bearer {}", token.trim())) }
 }
 
 /// Makes a token for a subject with these roles.
@@ -63,36 +86,92 @@ fn refusal(operation: &Value, caller: &Caller) -> Option<u16> {
     }
 }
 
+/// A request to a route of the document, and what the document says of it.
+struct Attempt<'d> {
+    method: String,
+    path: String,
+    operation: &'d Value,
+}
+
+/// Returns a request to each route.
+fn attempts(document: &Value) -> Vec<Attempt<'_>> {
+    let mut attempts = Vec::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{aggregate}", "order").replace("{id}", "x").replace("{service}", "x");
+        let path = path.replace("{code}", "busy");
+        let operations = operations.as_object().unwrap().iter();
+        attempts.extend(operations.map(|(method, operation)| Attempt {
+            method: method.to_uppercase(),
+            path: path.clone(),
+            operation,
+        }));
+    }
+    attempts
+}
+
+/// Has each caller try every route. `send` returns the status and the text of each answer.
+fn check_every_route(
+    host: &Client,
+    operator: Caller,
+    send: impl Fn(&Caller, &[Attempt<'_>]) -> Vec<(u16, String)>,
+) {
+    let mut callers = vec![
+        ("anonymous", Caller { roles: &[], authorization: None }),
+        ("customer", signed_in(host, &operator, "ann", &[])),
+        ("clerk", signed_in(host, &operator, "cleo", &["clerk"])),
+        ("deployer", signed_in(host, &operator, "dan", &["deployer"])),
+        ("auditor", signed_in(host, &operator, "ada", &["auditor"])),
+        ("monitor", signed_in(host, &operator, "prometheus", &["monitor"])),
+    ];
+    callers.push(("operator", operator));
+    let document = host.get("/openapi.json").ok();
+    let attempts = attempts(&document);
+    let (mut tried, mut refused) = (0, 0);
+    for (name, caller) in &callers {
+        for (attempt, (status, text)) in attempts.iter().zip(send(caller, &attempts)) {
+            let Attempt { method, path, operation } = attempt;
+            let expected = refusal(operation, caller);
+            let found = Some(status).filter(|status| [401, 403].contains(status));
+            assert_eq!(found, expected, "{name}: {method} {path}: {status} {text}");
+            assert!((200..500).contains(&status), "{name}: {method} {path}: {status} {text}");
+            tried += 1;
+            refused += usize::from(expected.is_some());
+        }
+    }
+    assert_eq!(tried, callers.len() * attempts.len());
+    assert!(refused > 50 && tried - refused > 50, "{refused} of {tried} were refused");
+}
+
 #[test]
 fn every_caller_gets_what_the_access_of_each_route_says_and_nothing_else() {
     let site = Site::new(&format!("{}[auth]\n", configuration()));
     let (host, operator) = shop(&site);
-    let mut callers = vec![
-        ("anonymous", Caller { roles: &[], authorization: None }),
-        ("customer", signed_in(&host, &operator, "ann", &[])),
-        ("clerk", signed_in(&host, &operator, "cleo", &["clerk"])),
-        ("deployer", signed_in(&host, &operator, "dan", &["deployer"])),
-        ("auditor", signed_in(&host, &operator, "ada", &["auditor"])),
-        ("monitor", signed_in(&host, &operator, "prometheus", &["monitor"])),
-    ];
-    callers.push(("operator", operator));
-    let document = host.get("/openapi.json").ok();
-    let (mut tried, mut refused) = (0, 0);
-    for (path, operations) in document["paths"].as_object().unwrap() {
-        let place = path.replace("{aggregate}", "order").replace("{id}", "x").replace("{service}", "x");
-        let place = place.replace("{code}", "busy");
-        for (method, operation) in operations.as_object().unwrap() {
-            for (name, caller) in &callers {
-                let reply = caller.send(&host, &method.to_uppercase(), &place, &json!({}));
-                let expected = refusal(operation, caller);
-                let found = Some(reply.status).filter(|status| [401, 403].contains(status));
-                assert_eq!(found, expected, "{name}: {method} {path}: {}", reply.text);
-                tried += 1;
-                refused += usize::from(expected.is_some());
-            }
-        }
-    }
-    assert!(refused > 50 && tried - refused > 50, "{refused} of {tried} were refused");
+    check_every_route(&host, operator, |caller, attempts| {
+        let answers = attempts.iter().map(|Attempt { method, path, .. }| {
+            let reply = caller.send(&host, method, path, &json!({}));
+            (reply.status, reply.text)
+        });
+        answers.collect()
+    });
+}
+
+#[test]
+fn every_caller_gets_the_same_from_another_machine() {
+    let Some(machine) = Machine::connect() else {
+        eprintln!("skipped: a network namespace can be made only by root");
+        return;
+    };
+    let files = Certificates::new();
+    let ours = files.authority("ours");
+    let site = Site::new(&files.configuration(&ours, &machine.here, "[auth]\n"));
+    let host = site.start_with(&["--listen", &format!("{}:0", machine.here)]);
+    let client = Client::trusting(host.url(), &fs::read(&ours.file).unwrap());
+    check_every_route(&client, first_operator(&site), |caller, attempts| {
+        let calls: Vec<_> = attempts.iter().map(|attempt| caller.call(&host, &ours, attempt)).collect();
+        let answers = curl_each_in(&machine.name, &calls);
+        answers.into_iter().map(|answer| (answer.status, answer.body + &answer.error)).collect()
+    });
+    assert!(host.log().contains(&machine.there), "it was the other machine that was denied: {}", host.log());
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! Pages in a real browser: nothing gets into the host, and nothing gets out.
 
+use std::fs;
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
 
+use serde_json::json;
 use tempfile::TempDir;
 
+use crate::common::oidc::try_page;
 use crate::common::shop::configuration;
 use crate::common::{Host, Site, wire};
 
@@ -161,4 +164,21 @@ fn the_host_s_own_page_works_in_a_browser() {
     };
     // The page lists the routes that it has fetched.
     assert!(page.contains("/products/{id}"), "{page}");
+}
+
+#[test]
+fn the_page_fits_a_desk_and_a_phone_by_day_and_by_night_and_needs_no_mouse() {
+    let site = Site::new(&format!("{}[auth]\n", configuration()));
+    let host = site.start();
+    let token = fs::read_to_string(site.data().join("operator.token")).unwrap();
+    let seen = try_page(host.url(), token.trim());
+    let seen = seen.as_array().unwrap();
+    assert_eq!(seen.len(), 4);
+    for look in seen {
+        assert_eq!(look["misfits"], json!([]), "{look:#}");
+        assert_eq!(
+            look["outline"][0], "solid",
+            "the field for the token shows that it has the focus: {look}"
+        );
+    }
 }

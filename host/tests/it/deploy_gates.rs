@@ -59,15 +59,11 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
     // The cached file begins with a checksum.
     let native = &fs::read(compiled.path()).unwrap()[32..];
     let before = (host.digest("inventory"), host.deployments());
-    let variant = next_inventory;
+    let (variant, core) = (next_inventory, b"\0asm\x01\0\0\0");
     for (wasm, by, says) in [
         (b"#!/bin/sh\n".to_vec(), "component", "this is no WebAssembly file"),
         (native.to_vec(), "component", "this is precompiled native code, which a host never takes"),
-        (
-            b"\0asm\x01\0\0\0".to_vec(),
-            "component",
-            "this is a core module, not a component: build it for the",
-        ),
+        (core.to_vec(), "component", "this is a core module, not a component: build it for the"),
         (FOREIGN.to_vec(), "component", "it imports acme:gpu/render@1.0.0, which this host does not offer"),
         (
             b"\0asm\x0d\0\x01\0".to_vec(),
@@ -86,6 +82,12 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
             "side-by-side",
             "these services cannot run side by side: squatter cannot have the route \
              GET /products: inventory already has it",
+        ),
+        (
+            variant("usurper"),
+            "side-by-side",
+            "these services cannot run side by side: usurper cannot have the route \
+             GET /admin/plugins: paths under /admin are the host's own",
         ),
         (
             variant("curious"),
@@ -115,8 +117,7 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
             fixture("unready"),
             "warm-up",
             "the component fails for an aggregate without events, which has no state: \
-             unready trapped in evolve sleeper: everybody \
-             sleeps",
+             unready trapped in evolve sleeper: everybody sleeps",
         ),
     ] {
         refused(&host, &wasm, by, says);

@@ -9,7 +9,7 @@ use kontor::model::{Caller, CommandId, Digest, Json, Meta, NewEvent, StreamId, V
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::deploy::{self, digest_of, fixture, gate, granting, plugin};
+use crate::common::deploy::{self, digest_of, fixture, gate, granting, next_inventory, plugin};
 use crate::common::http::Client;
 use crate::common::shop::order;
 use crate::common::{Host, Site};
@@ -79,6 +79,43 @@ fn a_command_that_the_manifest_does_not_ask_for_is_refused_at_the_call() {
     let why = raid["why"].as_str().unwrap();
     assert!(why.contains("does not ask for the permission command:product.register"), "{why}");
     host.get("/products/poisoned").problem(404, "not-found");
+}
+
+#[test]
+fn an_event_that_the_manifest_does_not_ask_for_is_not_waited_for() {
+    let (host, _site) = raided("listen");
+    placed(&host);
+    let raid = raid(&host);
+    let why = raid["why"].as_str().unwrap();
+    assert_eq!(raid["state"], "parked", "{why}");
+    assert!(why.contains("does not ask for the permission event:payment.payment-authorized"), "{why}");
+}
+
+#[test]
+fn an_event_whose_grant_has_ended_reaches_neither_the_read_model_nor_a_saga() {
+    let grants = "[grants.hostile]\ncommands = ['payment.cancel', 'product.reserve']\n\
+                  services = ['inventory']\nevents = ['order.order-created']\n";
+    let (site, _plugins) = shop("none", grants);
+    let host = site.start();
+    host.register("tea", 250, 100);
+    host.deploy(&fixture("hostile"), "").ok();
+    assert!(host.stop().success());
+
+    site.configure(&configuration("rob", &grants.replace("'order.order-created'", "")));
+    let host = site.start();
+    let order = placed(&host);
+    let raid = raid(&host);
+    let (why, ended) =
+        (raid["why"].as_str().unwrap(), "the permission event:order.order-created is not granted");
+    assert!(raid["state"] == "parked" && why.contains(ended), "{raid:#}");
+    let payment = host.get(&format!("/payments/{}", order["id"].as_str().unwrap())).ok();
+    assert_eq!((&order["status"], &payment["status"]), (&json!("confirmed"), &json!("authorized")));
+
+    let position = host.head().to_string();
+    let seen = host.get_with("/hostile/users", &[("kontor-position", &position), ("prefer", "wait=30")]);
+    assert_eq!(seen.ok(), json!([]));
+    let projection = host.get("/admin/projections/hostile").ok().to_string();
+    assert!(projection.contains(ended), "{projection}");
 }
 
 #[test]
@@ -172,7 +209,7 @@ fn a_component_of_an_earlier_contract_is_refused_with_the_way_out() {
 fn a_log_whose_components_are_of_an_earlier_contract_is_opened_with_those_of_the_directory() {
     let (site, plugins) = deploy::inventory();
     let earlier = of_earlier_contract(plugin("inventory"));
-    record_deployment(&site, &earlier);
+    record_deployment(&site, "inventory", &earlier);
     let refused = site.fail_to_start(deploy::folder(&[]).path());
     assert!(refused.stderr.contains("it is built for kontor:service@0.1.0"), "{}", refused.stderr);
     assert!(!refused.status.success());
@@ -182,12 +219,20 @@ fn a_log_whose_components_are_of_an_earlier_contract_is_opened_with_those_of_the
     drop(plugins);
 }
 
-/// Writes a log in which a component of `inventory` was deployed, as the version of Kontor before did.
-fn record_deployment(site: &Site, wasm: &[u8]) {
+#[test]
+fn a_log_whose_component_takes_a_route_of_the_host_is_not_served() {
+    let (site, _plugins) = deploy::site(&[], "");
+    record_deployment(&site, "usurper", &next_inventory("usurper"));
+    let refused = site.fail_to_start(deploy::folder(&[]).path());
+    let expected = "usurper cannot have the route GET /admin/plugins: paths under /admin are the host's own";
+    assert!(!refused.status.success() && refused.stderr.contains(expected), "{}", refused.stderr);
+}
+
+/// Writes a log in which a component was deployed, past the gates of today.
+fn record_deployment(site: &Site, service: &str, wasm: &[u8]) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     Store::open(&site.data()).unwrap().keep(wasm).unwrap();
-    let release =
-        json!({"service": "inventory", "version": "0.1.0", "digest": Digest::of(wasm), "gates": []});
+    let release = json!({"service": service, "version": "0.1.0", "digest": Digest::of(wasm), "gates": []});
     let event =
         NewEvent { name: "deployed".into(), payload: Json::of(&json!({"services": [release]})).unwrap() };
     let stream = StreamId::parse("deployment/services").unwrap();

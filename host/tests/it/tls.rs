@@ -2,15 +2,14 @@
 //! machine sees the host.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
+use crate::common::certificates::{Authority, Certificates};
 use crate::common::curl::{Answer, curl, curl_in, text};
+use crate::common::machine::Machine;
 use crate::common::shop::configuration;
 use crate::common::{Host, Site, ended, kontor};
 
@@ -18,59 +17,6 @@ use crate::common::{Host, Site, ended, kontor};
 const RELOAD_LIMIT: Duration = Duration::from_secs(30);
 /// The name in all certificates of hosts.
 const NAME: &str = "shop.example";
-
-/// A folder with certificates.
-struct Certificates {
-    folder: TempDir,
-}
-
-/// A certificate authority.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    file: PathBuf,
-}
-
-impl Certificates {
-    fn new() -> Self {
-        Self { folder: TempDir::new().unwrap() }
-    }
-
-    fn write(&self, name: &str, contents: &str) -> PathBuf {
-        let file = self.folder.path().join(name);
-        fs::write(&file, contents).unwrap();
-        file
-    }
-
-    fn authority(&self, name: &str) -> Authority {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let file = self.write(&format!("{name}.pem"), &issuer.pem());
-        Authority { issuer, file }
-    }
-
-    /// Writes a certificate for a name, and its key.
-    fn certify(&self, authority: &Authority, name: &str) -> (PathBuf, PathBuf) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        let certificate = params.signed_by(&key, &authority.issuer).unwrap();
-        let file = |kind: &str, contents: &str| self.write(&format!("{name}.{kind}"), contents);
-        (file("crt", &certificate.pem()), file("key", &key.serialize_pem()))
-    }
-
-    /// Returns a configuration with a certificate of an authority.
-    fn configuration(&self, authority: &Authority, more: &str) -> String {
-        let (certificate, key) = self.certify(authority, NAME);
-        format!(
-            "[http]\nhosts = ['{NAME}']\n[tls]\ncertificate = '{}'\nkey = '{}'\n{more}\n{}",
-            certificate.display(),
-            key.display(),
-            configuration()
-        )
-    }
-}
 
 /// Calls a host by its name.
 fn call(host: &Host, authority: &Path, path: &str, arguments: &[&str]) -> Answer {
@@ -88,7 +34,7 @@ const PUT_TEA: [&str; 4] =
 fn a_host_speaks_http_2_and_http_1_over_tls_and_nothing_without() {
     let files = Certificates::new();
     let (ours, other) = (files.authority("ours"), files.authority("other"));
-    let site = Site::new(&files.configuration(&ours, ""));
+    let site = Site::new(&files.configuration(&ours, NAME, ""));
     let host = site.start();
     assert!(host.url().starts_with("https://127.0.0.1:"), "{}", host.url());
     for (arguments, version) in [(["--http2"], "2"), (["--http1.1"], "1.1")] {
@@ -119,7 +65,7 @@ fn a_host_speaks_http_2_and_http_1_over_tls_and_nothing_without() {
 fn a_request_in_flight_over_http_2_ends_before_the_host_does() {
     let files = Certificates::new();
     let ours = files.authority("ours");
-    let site = Site::new(&files.configuration(&ours, ""));
+    let site = Site::new(&files.configuration(&ours, NAME, ""));
     let host = site.start();
     let arguments = ["--http2", "--no-buffer", "--header", "accept: text/event-stream"];
     std::thread::scope(|scope| {
@@ -140,7 +86,7 @@ fn a_request_in_flight_over_http_2_ends_before_the_host_does() {
 fn a_certificate_that_is_replaced_is_used_without_a_restart_and_a_broken_one_is_not() {
     let files = Certificates::new();
     let (old, new) = (files.authority("old"), files.authority("new"));
-    let site = Site::new(&files.configuration(&old, ""));
+    let site = Site::new(&files.configuration(&old, NAME, ""));
     let host = site.start();
     assert_eq!(call(&host, &old.file, "/healthz", &[]).status, 200);
 
@@ -150,7 +96,7 @@ fn a_certificate_that_is_replaced_is_used_without_a_restart_and_a_broken_one_is_
             assert!(Instant::now() < deadline, "{what}: {}", host.log());
         }
     };
-    let certificate = files.folder.path().join(format!("{NAME}.crt"));
+    let certificate = files.path(&format!("{NAME}.crt"));
     fs::write(&certificate, "-----BEGIN CERTIFICATE-----\nnonsense").unwrap();
     until("a broken certificate", &|| host.log().contains("failed to load the certificate"));
     assert_eq!(call(&host, &old.file, "/healthz", &[]).status, 200);
@@ -169,7 +115,7 @@ fn a_client_certificate_is_who_the_client_is() {
         "client_ca = '{}'\n[limits]\ncaller_commands_per_second = 1\ncaller_burst = 1\n",
         tills.file.display()
     );
-    let site = Site::new(&files.configuration(&ours, &more));
+    let site = Site::new(&files.configuration(&ours, NAME, &more));
     let host = site.start();
     let certified = |name: &str, authority: &Authority| {
         let (certificate, key) = files.certify(authority, name);
@@ -190,54 +136,6 @@ fn a_client_certificate_is_who_the_client_is() {
     assert_eq!(stranger.status, 0, "{stranger:?}");
 }
 
-/// A second machine: a network namespace with a link to this one.
-struct Machine {
-    name: String,
-    /// The address of this machine on the link.
-    here: String,
-}
-
-impl Machine {
-    /// Connects it. `None`: this needs the rights of root.
-    fn connect() -> Option<Self> {
-        static MACHINES: AtomicU32 = AtomicU32::new(0);
-        // Processes that run at the same time have numbers that are not far apart.
-        let id = (std::process::id() * 8 + MACHINES.fetch_add(1, Ordering::Relaxed)) % (1 << 14);
-        let mut machine = Self { name: format!("kontor-{id}"), here: String::new() };
-        if !ip(&format!("netns add {}", machine.name)) {
-            return None;
-        }
-        let (link, there) = (format!("k{id}a"), format!("k{id}b"));
-        // A network of four addresses for each machine, of those for benchmarks (RFC 2544).
-        let address = |last: u32| format!("198.18.{}.{}", id / 64, id % 64 * 4 + last);
-        let (here, name) = (address(1), machine.name.clone());
-        for command in [
-            format!("link add {link} type veth peer name {there} netns {name}"),
-            format!("addr add {here}/30 dev {link}"),
-            format!("link set {link} up"),
-            format!("-n {name} addr add {}/30 dev {there}", address(2)),
-            format!("-n {name} link set {there} up"),
-        ] {
-            assert!(ip(&command), "ip {command}");
-        }
-        machine.here = here;
-        Some(machine)
-    }
-}
-
-/// Runs the program `ip`. Returns if it has succeeded.
-fn ip(arguments: &str) -> bool {
-    let run = Command::new("ip").args(arguments.split(' ')).output();
-    run.is_ok_and(|run| run.status.success())
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        // Err: it stays until the machine starts again. The link goes with it.
-        let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
-    }
-}
-
 #[test]
 fn another_machine_reaches_the_host_over_tls_only() {
     let Some(machine) = Machine::connect() else {
@@ -246,7 +144,7 @@ fn another_machine_reaches_the_host_over_tls_only() {
     };
     let files = Certificates::new();
     let ours = files.authority("ours");
-    let site = Site::new(&files.configuration(&ours, "[auth]\n"));
+    let site = Site::new(&files.configuration(&ours, NAME, "[auth]\n"));
     let host = site.start_with(&["--listen", &format!("{}:0", machine.here)]);
     let port = host.url().rsplit(':').next().unwrap();
     let resolve = format!("{NAME}:{port}:{}", machine.here);

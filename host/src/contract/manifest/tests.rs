@@ -120,6 +120,22 @@ fn a_service_asks_for_the_events_of_others_that_it_follows() {
 }
 
 #[test]
+fn no_text_has_a_control_character() {
+    let path = "/parcels\u{1b}[2J".to_owned();
+    let target = Target::Query("parcel".into());
+    let route = Route { method: Method::Get, path, target, access: Access::SignedIn };
+    let with_route = Manifest { routes: vec![route], ..parcels(None, None) };
+    let version = "1.0.0\u{9b}2J".to_owned();
+    for (manifest, text) in [
+        (with_route, "\"/parcels\\u{1b}[2J\""),
+        (Manifest { version, ..parcels(None, None) }, "\"1.0.0\\u{9b}2J\""),
+        (parcels(None, Some("shop.\u{7}")), "\"shop.\\u{7}\""),
+    ] {
+        assert_eq!(manifest.check(), Err(format!("{text} has a control character")));
+    }
+}
+
+#[test]
 fn a_name_is_there_once() {
     let names = ["a", "b", "a"];
     assert!(check_names("a saga", names).unwrap_err().contains("more than once"));

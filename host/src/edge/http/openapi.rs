@@ -336,6 +336,27 @@ fn content(schemas: &mut SchemaGenerator, content: &[Content]) -> Value {
 }
 
 #[cfg(test)]
+mod fuzz {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::Schemas;
+    use crate::contract::fuzz::manifests;
+
+    proptest! {
+        #[test]
+        fn the_document_has_every_route_of_a_manifest_that_is_served(manifest in manifests()) {
+            let served = manifest.check().is_ok() && Schemas::of(&manifest).is_ok();
+            let mut document = Parts::new();
+            for route in manifest.routes.iter().filter(|_| served) {
+                let operation = document.operation(&manifest, route);
+                prop_assert!(operation["responses"]["default"].is_object(), "{}: {}", route.path, operation);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::contract::fixtures::manifest;

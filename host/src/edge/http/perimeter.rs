@@ -190,4 +190,6 @@ fn parse(host: &[u8]) -> Result<Authority, Problem> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

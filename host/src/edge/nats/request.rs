@@ -172,13 +172,57 @@ impl From<Problem> for Answer {
 }
 
 #[cfg(test)]
+mod fuzz {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::tests::message;
+    use super::*;
+    use crate::contract::fuzz::{is_clear, near, near_text};
+
+    const NAMES: &[&str] =
+        &["Kontor-Id", "Nats-Msg-Id", "If-Match", "Authorization", "Prefer", "Content-Type"];
+    const VALUES: &[&str] = &["o-1", "\"7\"", "Bearer abc", "wait=5", "42"];
+    const BODIES: &[&str] = &["{\"id\":\"o-1\",\"quantity\":7}", "", "[1,2.5e3,null]"];
+    const WORDS: &[&str] =
+        &["-", "_", "\u{e9}", "\u{1}", " ", "\t", ",", "[[[[", "\"", "\\u00", "\\ud800", "1e999"];
+
+    proptest! {
+        #[test]
+        fn a_message_is_read_or_refused_with_a_sentence(
+            headers in vec((near_text(NAMES, WORDS), near_text(VALUES, WORDS)), 0..4),
+            body in near(BODIES.iter().map(|body| body.as_bytes().to_vec()).collect(), WORDS),
+        ) {
+            // The client of NATS passes on no others.
+            let valid = |(name, value): &(String, String)| {
+                name.parse::<async_nats::HeaderName>().is_ok() && value.parse::<NatsValue>().is_ok()
+            };
+            let headers: Vec<_> = headers.into_iter().filter(valid).collect();
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+            let refused = match headers_of(&message(&headers)) {
+                Ok(headers) => vec![
+                    id(&headers).err(),
+                    headers::idempotency_key(&headers, headers::MESSAGE_ID).err(),
+                    headers::authorization(&headers).err(),
+                ],
+                Err(problem) => vec![Some(problem)],
+            };
+            refused.iter().flatten().try_for_each(is_clear)?;
+            if let Err(problem) = payload(&body) {
+                is_clear(&problem)?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use serde_json::Value;
 
     use super::*;
     use crate::contract::ProblemCode;
 
-    fn message(headers: &[(&str, &str)]) -> Message {
+    pub(super) fn message(headers: &[(&str, &str)]) -> Message {
         let mut map = NatsHeaders::new();
         headers.iter().for_each(|(name, value)| map.append(*name, *value));
         Message {

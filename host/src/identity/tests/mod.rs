@@ -1,6 +1,6 @@
 //! Callers, from the outside: evidence in, a caller or a sentence out.
 
-mod garbage;
+mod fuzz;
 mod jwt;
 mod oidc;
 mod peers;

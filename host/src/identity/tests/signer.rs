@@ -48,7 +48,11 @@ impl Signer {
 
     /// Returns a JWT with this header and these claims.
     pub(super) fn token(&self, header: &Value, claims: &Value) -> String {
-        let message = message(header, claims);
+        self.sign(&message(header, claims))
+    }
+
+    /// Returns a message with its signature.
+    pub(super) fn sign(&self, message: &str) -> String {
         let signature = match self {
             Self::Es256(pair) => {
                 pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec()

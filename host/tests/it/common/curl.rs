@@ -26,22 +26,45 @@ pub(crate) fn curl_in(namespace: &str, url: &str, arguments: &[&str]) -> Answer 
     run(command, url, arguments)
 }
 
-fn run(mut command: Command, url: &str, arguments: &[&str]) -> Answer {
-    let summary = "\n%{http_code} %{http_version}";
-    command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "30", "--write-out", summary]);
-    let output =
-        command.args(arguments).arg(url).env_remove("SSLKEYLOGFILE").output().expect("curl is installed");
+/// Calls URLs from another network namespace, one after another. The arguments of a call have its URL.
+pub(crate) fn curl_each_in(namespace: &str, calls: &[Vec<String>]) -> Vec<Answer> {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, "curl"]);
+    answers(command, calls)
+}
+
+fn run(command: Command, url: &str, arguments: &[&str]) -> Answer {
+    let call = arguments.iter().chain([&url]).map(|argument| (*argument).to_owned()).collect();
+    answers(command, &[call]).remove(0)
+}
+
+/// The character behind each answer, which no body has.
+const END: char = '\u{1e}';
+
+fn answers(mut command: Command, calls: &[Vec<String>]) -> Vec<Answer> {
+    let summary = format!("\n%{{http_code}} %{{http_version}}{END}");
+    for (place, call) in calls.iter().enumerate() {
+        command.args((place > 0).then_some("--next"));
+        command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "30"]);
+        command.args(["--write-out", &summary]).args(call);
+    }
+    let output = command.env_remove("SSLKEYLOGFILE").output().expect("curl is installed");
     let text = String::from_utf8(output.stdout).unwrap();
-    let (body, summary) = text.rsplit_once('\n').unwrap_or_else(|| panic!("curl is not installed"));
-    let (status, version) = summary.split_once(' ').unwrap();
     let error =
         if output.status.success() { String::new() } else { String::from_utf8(output.stderr).unwrap() };
-    Answer {
-        status: status.parse().unwrap(),
-        version: version.to_owned(),
-        body: body.to_owned(),
-        error: error.trim().to_owned(),
-    }
+    let answers = text.split_terminator(END).map(|answer| {
+        let (body, summary) = answer.rsplit_once('\n').unwrap();
+        let (status, version) = summary.split_once(' ').unwrap();
+        Answer {
+            status: status.parse().unwrap(),
+            version: version.to_owned(),
+            body: body.to_owned(),
+            error: error.trim().to_owned(),
+        }
+    });
+    let answers: Vec<_> = answers.collect();
+    assert_eq!(answers.len(), calls.len(), "{error}");
+    answers
 }
 
 /// Returns the text of a path, which must be UTF-8.

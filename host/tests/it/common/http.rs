@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use ureq::http::{HeaderMap, Request};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, AsSendBody};
 
 /// Longer than any wait that a test asks for; a request that takes longer hangs.
@@ -37,7 +38,19 @@ pub(crate) struct NoAnswer(#[expect(dead_code, reason = "a failing test shows it
 
 impl Client {
     pub(crate) fn new(url: &str) -> Self {
+        Self::trusting(url, &[])
+    }
+
+    /// Returns a client that trusts the certificates of these authorities, each in PEM.
+    pub(crate) fn trusting(url: &str, authorities: &[u8]) -> Self {
+        let authorities = parse_pem(authorities).filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        });
+        let authorities: Vec<_> = authorities.collect();
+        let tls = TlsConfig::builder().root_certs(RootCerts::from(authorities)).build();
         let config = Agent::config_builder()
+            .tls_config(tls)
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
             .proxy(None)

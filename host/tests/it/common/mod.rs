@@ -2,11 +2,13 @@
 //! data directory that outlives it, and called over HTTP.
 
 pub(crate) mod audit;
+pub(crate) mod certificates;
 pub(crate) mod curl;
 pub(crate) mod deploy;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod link;
+pub(crate) mod machine;
 pub(crate) mod nats;
 pub(crate) mod nodes;
 pub(crate) mod oidc;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::built;
 
 const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/common/oidc_browser.py");
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/common/page_browser.py");
 
 /// A running provider. It is killed when dropped.
 pub(crate) struct Provider {
@@ -54,13 +55,26 @@ impl Drop for Provider {
     }
 }
 
-/// Has a user sign in at a host with a browser. Returns what it sees.
+/// Has a user sign in at a host with a browser. Returns what it sees. `key`: the hash of the public key of
+/// the host's certificate, if it has one.
 #[track_caller]
-pub(crate) fn sign_in(host: &str, user: &str) -> Value {
-    let mut browser = Command::new("python3");
-    let output = browser.args([BROWSER, host, user]).stderr(Stdio::inherit()).output();
+pub(crate) fn sign_in(host: &str, user: &str, key: Option<&str>) -> Value {
+    let arguments: Vec<_> = [BROWSER, host, user].into_iter().chain(key).collect();
+    run_browser(&arguments)
+}
+
+/// Has a user try the page of a host, with an operator's token. Returns what it sees.
+#[track_caller]
+pub(crate) fn try_page(host: &str, token: &str) -> Value {
+    run_browser(&[PAGE, host, token])
+}
+
+/// Runs a script that drives a browser, and returns its output.
+#[track_caller]
+fn run_browser(arguments: &[&str]) -> Value {
+    let output = Command::new("python3").args(arguments).stderr(Stdio::inherit()).output();
     let output = output.expect("python3 is needed: it drives the browser");
-    assert!(output.status.success(), "the browser (Debian's package chromium) has not signed in");
+    assert!(output.status.success(), "the browser (Debian's package chromium) has not come to the end");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
