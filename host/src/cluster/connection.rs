@@ -99,8 +99,8 @@ impl Connection {
         (!self.is_up()).then(|| {
             if self.has_failed() {
                 return format!(
-                    "the client of NATS at {} has failed and does not connect again: nothing is published, and \
-                     commands come in by HTTP only, until the host is started again",
+                    "the client of NATS at {} has failed and does not connect again: nothing is published, \
+                     and commands come in by HTTP only, until the host is started again",
                     self.url
                 );
             }

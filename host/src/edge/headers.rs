@@ -40,8 +40,8 @@ const MAX_REQUEST_ID_LENGTH: usize = 128;
 const MAX_ACTOR_LENGTH: usize = 64;
 
 /// Returns the caller's key in the header `name`; none without a key. It is written as it is, or as a string
-/// of structured fields (RFC 9651), which is the same key: `cart-7` or `"cart-7"`. Two keys are refused: nobody
-/// could tell which one is meant.
+/// of structured fields (RFC 9651), which is the same key: `cart-7` or `"cart-7"`. Two keys are refused:
+/// nobody could tell which one is meant.
 pub(super) fn idempotency_key(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {

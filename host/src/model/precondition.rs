@@ -20,7 +20,8 @@ impl Versions {
     }
 }
 
-/// The condition on the version that a stream has before a command (RFC 9110, 13.1). The default holds always.
+/// The condition on the version that a stream has before a command (RFC 9110, 13.1). The default always
+/// holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Precondition {
     /// The version must be one of these (`If-Match`). `None`: it may be any, and there may be no events.

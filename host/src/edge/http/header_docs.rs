@@ -12,7 +12,7 @@ pub(super) const IDEMPOTENCY_KEY: Header = Header {
     name: "Idempotency-Key",
     example: "cart-7",
     meaning: "The id of the command. A command repeated with its key takes effect once, and its first answer \
-              is its answer: accepted for ever, refused for a day. Equal JSON is the same payload. \
+              is its answer: accepted forever, refused for a day. Equal JSON is the same payload. \
               Up to 255 characters.",
 };
 
