@@ -107,7 +107,7 @@ impl Deploy {
                     let events = vec![NewEvent { name: (*name).into(), payload: Json::of(payload)? }];
                     let meta = meta(shop.time_ms(*order));
                     let expected = Version::START.after(version);
-                    batch.push(Append { stream, expected, events, meta });
+                    batch.push(Append { events, meta, ..Append::nothing(stream, expected) });
                 }
             }
             log.append(batch).await?;

@@ -243,12 +243,8 @@ impl Shop {
             actor: "anonymous".into(),
             ..Meta::default()
         };
-        Ok(Append {
-            stream: slot.stream.clone(),
-            expected: slot.version,
-            events: vec![NewEvent { name: event.name().into(), payload }],
-            meta: Arc::new(meta),
-        })
+        let events = vec![NewEvent { name: event.name().into(), payload }];
+        Ok(Append { events, meta: Arc::new(meta), ..Append::nothing(slot.stream.clone(), slot.version) })
     }
 }
 
