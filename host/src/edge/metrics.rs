@@ -16,9 +16,9 @@ use crate::telemetry::{
 };
 
 /// The statuses that the edge answers with.
-pub(super) const STATUSES: [u16; 23] = [
-    200, 201, 202, 204, 303, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 421, 422, 429, 500, 502,
-    503, 504,
+pub(super) const STATUSES: [u16; 24] = [
+    200, 201, 202, 204, 303, 304, 400, 401, 403, 404, 405, 406, 408, 409, 412, 413, 415, 421, 422, 429, 500,
+    502, 503, 504,
 ];
 
 /// The metrics of one route or subject. The label is a route's template or a subject of the manifests, never
