@@ -1,6 +1,8 @@
 //! Wrong input: the host answers with one problem, records nothing, and keeps working.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 
 use serde_json::{Value, json};
 
@@ -49,7 +51,14 @@ fn a_request_that_is_wrong_is_a_problem_with_a_code() {
         ("POST", "/orders", &too_long, &good, 400, "invalid-header"),
         ("POST", add, &[("if-match", "\"7\"")], more, 412, "version-mismatch"),
         ("POST", add, &[("if-match", "7")], more, 400, "invalid-header"),
-        ("POST", add, &[("if-match", "W/\"1\"")], more, 400, "invalid-header"),
+        ("POST", add, &[("if-match", "W/\"1\"")], more, 412, "version-mismatch"),
+        ("POST", add, &[("if-match", "\"7\", \"8\"")], more, 412, "version-mismatch"),
+        ("POST", add, &[("if-none-match", "*")], more, 412, "version-mismatch"),
+        ("POST", add, &[("if-none-match", "\"7\", W/\"1\"")], more, 412, "version-mismatch"),
+        ("POST", add, &[("if-none-match", "1")], more, 400, "invalid-header"),
+        ("POST", add, &[(KEY, "a"), (KEY, "b")], more, 400, "invalid-header"),
+        ("POST", add, &[("content-encoding", "gzip")], more, 415, "unsupported-encoding"),
+        ("GET", "/events", &[("accept", "text/html")], "", 406, "not-acceptable"),
         ("POST", "/products/nothing/add-stock", &[], more, 404, "not-found"),
         ("PUT", "/products/apple", &[], r#"{"name":"A","unit_price":1,"quantity":1}"#, 409, "already-exists"),
         ("PUT", "/products/a%20b", &[], r#"{"name":"A","unit_price":1,"quantity":1}"#, 400, "invalid-id"),
@@ -77,6 +86,42 @@ fn a_request_that_is_wrong_is_a_problem_with_a_code() {
     for (method, path, headers, body, status, code) in table {
         refused(&host, method, path, headers, body).problem(status, code);
     }
+}
+
+#[test]
+fn a_client_that_has_sent_its_request_may_close_its_side() {
+    let site = Site::new(&configuration());
+    let host = open_shop(&site);
+    let address = host.url().strip_prefix("http://").unwrap();
+    let body = r#"{"quantity":1}"#;
+    let head =
+        "POST /products/apple/add-stock HTTP/1.1\r\nConnection: close\r\nContent-Type: application/json";
+    let length = body.len();
+    for _ in 0..10 {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "{head}\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        assert!(reply.starts_with("HTTP/1.1 200 "), "{reply:?}");
+    }
+    assert_eq!(host.stock("apple"), (20, 0));
+}
+
+#[test]
+fn a_condition_names_the_versions_that_a_client_has_seen() {
+    let site = Site::new(&configuration());
+    let host = open_shop(&site);
+    let add = |headers| host.post("/products/apple/add-stock", headers, &json!({"quantity": 1}));
+    assert_eq!(add(&[("if-match", "\"7\", \"1\"")]).ok()["version"], json!(2));
+    assert_eq!(add(&[("if-none-match", "\"1\"")]).ok()["version"], json!(3));
+    let product = json!({"name": "Pear", "unit_price": 1, "quantity": 1}).to_string();
+    let create = || {
+        let headers = [("if-none-match", "*"), ("content-type", "application/json")];
+        host.send("PUT", "/products/pear", &headers, &product)
+    };
+    assert_eq!(create().status, 201);
+    create().problem(412, "version-mismatch");
 }
 
 #[test]

@@ -181,14 +181,14 @@ async fn a_commit_of_a_copy_that_fails_leaves_no_hole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cannot_be_applied_stops_the_host_which_says_so() {
-    let newer = r#"{"format": 2, "lanes": []}"#;
+    let newer = r#"{"format": 3, "lanes": []}"#;
     let foreign = "hello";
     let conflict = r#"{"format": 1, "stream": "thing/x", "part": 1, "parts": 1, "commits": [{"expected": 5,
         "meta": {"command_id": "c", "command": "do", "fingerprint": 1, "correlation_id": "c",
             "causation_id": null, "digest": null, "time_ms": 1, "actor": "ada"},
         "events": [{"name": "done", "payload": {}}]}]}"#;
     for (payload, why) in [
-        (newer, "format 2, and this version of Kontor knows 1: update this host"),
+        (newer, "format 3, and this version of Kontor knows 2: update this host"),
         (foreign, "it was not written by Kontor"),
         (conflict, "it does not fit to the copy of this host"),
     ] {
