@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{Config, ConfigError};
 use crate::aggregate::DispatchLimits;
 use crate::clock::milliseconds;
-use crate::contract::{Grant, Grants, ReservedRoute};
+use crate::contract::ReservedRoute;
 use crate::deploy::DeployRules;
 use crate::edge::http::{HttpLimits, Rate};
 use crate::model::Json;
@@ -190,14 +190,8 @@ impl Config {
     /// Returns the rules of deployments, with the grants of the configuration. `reserved` are the host's own
     /// routes.
     pub(crate) fn deploy_rules(&self, reserved: Vec<ReservedRoute<()>>) -> DeployRules {
-        let granted = |grants: &Grants| {
-            let commands = grants.commands.iter().cloned().map(Grant::Command);
-            let services = grants.services.iter().cloned().map(Grant::Service);
-            let subjects = grants.subjects.iter().cloned().map(Grant::Subject);
-            let events = grants.events.iter().cloned().map(Grant::Event);
-            commands.chain(events).chain(services).chain(subjects).collect()
-        };
-        let grants = self.grants.iter().map(|(service, grants)| (service.clone(), granted(grants)));
+        let grants = self.grants.iter();
+        let grants = grants.map(|(service, grants)| (service.clone(), grants.internal().collect()));
         DeployRules {
             trusted: self.deploy.trusted_keys.clone(),
             grants: grants.collect(),

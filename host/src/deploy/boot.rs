@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::directory::{self, DirectoryError};
-use super::gates::{Candidate, Examiner, Origin, Terms, Upload, examine_services, internal_requests};
+use super::gates::{Candidate, Examiner, Origin, Terms, Upload, examine_services};
 use super::rules::DeployRules;
 use super::signature::{SignatureError, signed};
 use super::{grants, work};
@@ -348,7 +348,7 @@ impl Boot<'_> {
 /// Returns what a component of the host's own directory requests inside the host. All of it is granted,
 /// because only the operator writes there.
 fn granted_here(component: &Component) -> Vec<Grant> {
-    internal_requests(component).collect()
+    component.manifest().permissions.internal().collect()
 }
 
 fn refuse(file: PathBuf, candidate: &Candidate) -> Result<(), BootError> {

@@ -32,7 +32,7 @@ use crate::model::Digest;
 use crate::runtime::{Compiled, Component, HttpClient, Runtime};
 use crate::saga::{ReplayedSaga, Sagas};
 
-pub(super) use permissions::{internal_requests, requests};
+pub(super) use permissions::requests;
 
 /// All gates, in the order in which they are passed and shown.
 const GATES: &[Gate] = &[
