@@ -6,7 +6,6 @@ use super::report::Report;
 use crate::deployed::RecordError;
 use crate::log::ReadError;
 use crate::model::Rejection;
-use crate::saga::SagaError;
 
 /// The reason why nothing was deployed.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +31,6 @@ pub enum DeployError {
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The open sagas cannot be read or moved.
-    #[error("the open sagas cannot be moved")]
-    Sagas(#[from] SagaError),
 }
 
 impl From<RecordError> for DeployError {

@@ -127,7 +127,6 @@ impl From<DeployError> for Problem {
             DeployError::ShuttingDown => Self::shutting_down(),
             DeployError::Record(error) => error.into(),
             DeployError::Read(error) => (&error).into(),
-            DeployError::Sagas(error) => error.into(),
             DeployError::Store(error) => {
                 tracing::error!(error = %Chain(&error), "failed to store components; nothing was deployed");
                 let detail = "The host cannot store the components in its data directory; its log says why. \
