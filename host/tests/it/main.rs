@@ -45,6 +45,7 @@ mod reports;
 mod rollback;
 mod shop;
 mod signatures;
+mod starters;
 mod storm;
 mod swaps;
 mod tls;
