@@ -332,15 +332,6 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Returns the caller of the commands that messages of NATS become.
-    pub(crate) fn nats_caller(&self) -> Caller {
-        let roles = match &self.auth {
-            Some(auth) => auth.nats_roles.clone().into(),
-            None => self.nobody().roles,
-        };
-        Caller { roles, ..Caller::named("nats") }
-    }
-
     /// Returns the caller in the place of one that has not signed in: without `[auth]` it may do everything.
     pub(crate) fn nobody(&self) -> Caller {
         match self.auth {

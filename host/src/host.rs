@@ -390,7 +390,7 @@ fn start_messaging(edge: &HostContext, nats: &Connection, config: &Config) -> Me
         log: edge.log.clone(),
         registry: edge.registry.clone(),
         commands: edge.dispatch.clone(),
-        caller: config.nats_caller(),
+        callers: edge::nats::callers(edge.identity.clone()),
         connection: nats.clone(),
         replicas: config.nats.replicas,
         cluster: edge.nodes.clone(),
