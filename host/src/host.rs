@@ -286,9 +286,12 @@ fn check_names(config: &Config, deployed: &Deployed, runtime: &Runtime) -> Resul
     let manifests: Vec<_> = deployed.services().map(|service| &**service.manifest()).collect();
     let Findings { errors, warnings } = config.findings(&manifests, &[], runtime.configuration());
     for warning in warnings {
-        tracing::warn!("{warning} yet");
+        tracing::warn!("{} yet", config.places.locate(&warning));
     }
-    if errors.is_empty() { Ok(()) } else { Err(ConfigError::Names(errors)) }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(ConfigError::Names(errors.iter().map(|error| config.places.locate(error)).collect())),
+    }
 }
 
 /// The durable parts of a host: its log, and its components by digest.

@@ -163,6 +163,10 @@ impl Config {
     /// Returns the values of `config.get` for each service, as the JSON that components get. Reads the
     /// secrets.
     pub fn service_configuration(&self) -> Result<HashMap<String, BTreeMap<String, Json>>, ConfigError> {
+        self.values().map_err(|error| error.at(&self.places))
+    }
+
+    fn values(&self) -> Result<HashMap<String, BTreeMap<String, Json>>, ConfigError> {
         let mut all: HashMap<String, BTreeMap<String, Json>> = HashMap::new();
         for (service, keys) in &self.services {
             let values = all.entry(service.clone()).or_default();
@@ -197,6 +201,8 @@ impl Config {
             grants: grants.collect(),
             history_limit: self.deploy.history_time,
             rollback: self.deploy.rollback,
+            retried: self.retries.steps.keys().cloned().collect(),
+            places: self.places.clone(),
             reserved,
         }
     }

@@ -295,9 +295,8 @@ impl Boot<'_> {
             runtime: self.runtime,
             log: self.log,
             http: self.http,
-            trusted: &self.rules.trusted,
+            rules: self.rules,
             now_ms: self.clock.now_ms(),
-            history_limit: self.rules.history_limit,
             granted: &granted_here,
             sagas: None,
         };
