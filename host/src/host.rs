@@ -219,7 +219,9 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     check_names(config, &booted.deployed, &foundation.runtime)?;
     let Foundation { log, nodes, clock, http, runtime, store } = foundation;
     let registry = Arc::new(Registry::of(booted.deployed, booted.history));
-    let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
+    let components = Components::new(registry.clone(), runtime.clone(), store.clone());
+    let trust = deploy::trust(log.clone(), rules.trusted.as_slice().into());
+    let components = Arc::new(components.trusting(trust));
     components.keep_releases(booted.deployments.digests().collect());
 
     let states = Arc::new(StateCache::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));

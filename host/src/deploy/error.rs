@@ -1,6 +1,7 @@
 //! The errors of deployments.
 
 use std::io;
+use std::sync::Arc;
 
 use super::report::Report;
 use crate::deployed::RecordError;
@@ -16,6 +17,9 @@ pub enum DeployError {
     /// Another deployment is in progress, here or on another host.
     #[error("another deployment is in progress: try again when it has ended")]
     UnderWay,
+    /// This host cannot follow the last deployment of another host. The text says why.
+    #[error("{0}")]
+    Behind(Arc<String>),
     /// The request does not fit what runs.
     #[error(transparent)]
     Rejected(#[from] Rejection),
