@@ -1,22 +1,26 @@
 //! The acts of operators and deployers, as the log has them: who did what, when and why. Deployments, acts on
 //! sagas and tokens are events in any case. An act that would leave no event is recorded here, before it is
-//! done, in a stream of its own: acts on several hosts never wait for one another.
+//! done, in a stream of its own: acts on several hosts never wait for one another. The stream's second event
+//! is the outcome.
 //!
 //! *Invariant:* an act that the log does not take is not done.
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{SharedClock, Time};
 use crate::contract::Problem;
 use crate::deployed::{Happened, Released};
 use crate::error::Chain;
+use crate::identity::TokenEvent;
 use crate::log::{Append, AppendError, EventLog, MAX_PAGE, ReadError, more_may_follow};
 use crate::model::{
     AUDIT, Actor, AuditedAct, Caller, CommandId, InvalidId, Position, Recorded, Role, ServiceName, StreamId,
     Version, event_of, variant_of,
 };
+use crate::saga::entry::Entry;
 
 /// The dead letters that an entry names; the event has all of them.
 const NAMED_LETTERS: usize = 10;
@@ -28,7 +32,7 @@ pub struct Audit {
 }
 
 /// An act that nothing else records. The stored event's name is the variant's, its payload the variant's
-/// fields. It says what was asked for; the reply of the act, which may fail, is not in the log.
+/// fields. It says what was asked for; [`Ended`] follows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Intended {
@@ -57,6 +61,14 @@ pub(crate) enum Intended {
     },
     /// Dead letters are to be removed.
     DeadLettersDiscardRequested { letters: Vec<Letter>, reason: String },
+}
+
+/// The outcome of an act that was recorded before it was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Ended {
+    Done {},
+    Failed { why: String },
 }
 
 /// The facts about a dead letter that outlive it.
@@ -92,6 +104,11 @@ pub struct AuditEntry {
     pub by: Actor,
     /// The kind of the act.
     pub act: AuditedAct,
+    /// The outcome of the act.
+    pub outcome: ActOutcome,
+    /// The reason why it failed, at least in part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// The services, the saga, the read model, the dead letters or the token that it was about.
     pub target: String,
     /// The details: a step, a version, a time.
@@ -103,6 +120,19 @@ pub struct AuditEntry {
     /// The reason, as the operator gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// The outcome of an act. Acts that are events in any case are events only if they took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum ActOutcome {
+    /// It took effect.
+    Done,
+    /// It was refused, or failed. A part of it may have taken effect.
+    Failed,
+    /// It was begun, and its outcome is not in the log: it is in progress, or its host has stopped.
+    Unknown,
 }
 
 /// The reason why an act is not in the log.
@@ -136,16 +166,60 @@ impl Audit {
         Self { log, clock }
     }
 
-    /// Records an act that is about to be done. If this fails, it must not be done.
-    pub(crate) async fn record(&self, intended: Intended, by: &Caller) -> Result<(), AuditError> {
+    /// Records an act, does it, and records its outcome. An act that the log does not take is not done.
+    /// `failed`: returns the reason why an act with an answer has failed, at least in part.
+    pub(crate) async fn perform<T>(
+        &self,
+        intended: Intended,
+        by: &Caller,
+        act: impl Future<Output = Result<T, Problem>>,
+        failed: impl FnOnce(&T) -> Option<String>,
+    ) -> Result<T, Problem> {
         if !self.log.state().takes_appends {
-            return Err(AppendError::Unavailable.into());
+            return Err((&AppendError::Unavailable).into());
         }
-        let event = event_of(&intended)?;
-        let stream = StreamId::new(AUDIT, CommandId::new().as_str())?;
-        let append = Append::of_host(stream, Version::START, event, self.clock.now_ms(), by);
+        let stream = StreamId::new(AUDIT, CommandId::new().as_str()).map_err(AuditError::from)?;
+        self.record(&stream, Version::START, &intended, by).await?;
+        let acted = act.await;
+        let failure = match &acted {
+            Ok(answer) => failed(answer),
+            Err(problem) => Some(problem.log_text().to_owned()),
+        };
+        let ended = failure.map_or(Ended::Done {}, |why| Ended::Failed { why });
+        if let Err(error) = self.record(&stream, Version::START.next(), &ended, by).await {
+            tracing::error!(
+                error = %Chain(&error), act = %stream,
+                "failed to record the outcome of an act; the audit shows it as unknown"
+            );
+        }
+        acted
+    }
+
+    async fn record(
+        &self,
+        stream: &StreamId,
+        expected: Version,
+        event: &impl Serialize,
+        by: &Caller,
+    ) -> Result<(), AuditError> {
+        let append = Append::of_host(stream.clone(), expected, event_of(event)?, self.clock.now_ms(), by);
         self.log.append(vec![append]).await?;
         Ok(())
+    }
+
+    /// Reads the outcome of an act.
+    async fn outcome(&self, act: &Recorded) -> Result<(ActOutcome, Option<String>), ReadError> {
+        if act.stream.aggregate() != AUDIT {
+            return Ok((ActOutcome::Done, None));
+        }
+        let ended = self.log.read(&act.stream, act.version, 1).await?;
+        let ended = ended.first().map(|event| variant_of(event.name.as_str(), &event.payload));
+        Ok(match ended {
+            Some(Ok(Ended::Done {})) => (ActOutcome::Done, None),
+            Some(Ok(Ended::Failed { why })) => (ActOutcome::Failed, Some(why)),
+            // Err: a newer host has written the event.
+            Some(Err(_)) | None => (ActOutcome::Unknown, None),
+        })
     }
 
     /// Lists acts, the oldest first. Reads the events of acts only, whatever else is in the log.
@@ -160,14 +234,22 @@ impl Audit {
             let page = self.log.acts(after, MAX_PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.position;
-            let entries = page.iter().filter(wanted).filter_map(AuditEntry::of);
-            found.extend(entries.take(limit - found.len()));
+            let entries = page.iter().filter(wanted).filter_map(|act| Some((act, AuditEntry::of(act)?)));
+            for (act, entry) in entries.take(limit - found.len()) {
+                let (outcome, failure) = self.outcome(act).await?;
+                found.push(AuditEntry { outcome, failure, ..entry });
+            }
             if !more_may_follow(&page, MAX_PAGE) {
                 break;
             }
         }
         Ok(found)
     }
+}
+
+/// Reads the event of an act. `None`: a newer host has written it.
+fn read<T: DeserializeOwned>(event: &Recorded) -> Option<T> {
+    variant_of(event.name.as_str(), &event.payload).ok()
 }
 
 /// The content of an entry that depends on the kind of the act.
@@ -179,43 +261,21 @@ struct Facts {
     reason: Option<String>,
 }
 
-/// The members of the entries of journals that record acts.
-#[derive(Deserialize)]
-struct OfSaga {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    reason: Option<String>,
-}
-
-/// The members of the events of tokens.
-#[derive(Deserialize)]
-struct OfToken {
-    #[serde(default)]
-    subject: Option<Actor>,
-    #[serde(default)]
-    roles: Vec<Role>,
-    #[serde(default)]
-    note: Option<String>,
-    #[serde(default)]
-    reason: Option<String>,
-}
-
 impl AuditEntry {
-    /// Returns the entry of an event. `None`: it records no act, but that of a saga which continues by itself
-    /// after a deployment.
+    /// Returns the entry of an event, without its outcome. `None`: it records no act, but that of a saga
+    /// which continues by itself after a deployment.
     fn of(event: &Recorded) -> Option<Self> {
         let act = AuditedAct::of(event)?;
         let by = event.meta.actor.clone();
         if by.as_str().starts_with("saga:") {
             return None;
         }
-        // None: a newer host has written the event.
         let facts = Facts::of(act, event);
         let unknown = || Facts { target: event.stream.to_string(), ..Facts::default() };
         let Facts { target, detail, grants, reason } = facts.unwrap_or_else(unknown);
         let (position, time) = (event.position, Time(event.meta.time_ms));
-        Some(Self { position, time, by, act, target, detail, grants, reason })
+        let (outcome, failure) = (ActOutcome::Unknown, None);
+        Some(Self { position, time, by, act, outcome, failure, target, detail, grants, reason })
     }
 }
 
@@ -223,24 +283,30 @@ impl Facts {
     fn of(act: AuditedAct, event: &Recorded) -> Option<Self> {
         match act {
             AuditedAct::Deploy | AuditedAct::Rollback | AuditedAct::Undeploy => {
-                Some(Self::of_deployment(Happened::of(event).ok()?))
+                Some(Self::of_deployment(read(event)?))
             }
             AuditedAct::ReplayProjection
             | AuditedAct::RedriveProjection
             | AuditedAct::RedriveDeadLetters
-            | AuditedAct::DiscardDeadLetters => {
-                Some(Self::of_intended(variant_of(event.name.as_str(), &event.payload).ok()?))
-            }
+            | AuditedAct::DiscardDeadLetters => Some(Self::of_intended(read(event)?)),
             AuditedAct::RetrySaga | AuditedAct::SkipStep | AuditedAct::ResolveSaga => {
-                let OfSaga { name, reason } = event.payload.read().ok()?;
-                Some(Self { target: event.stream.id().to_owned(), detail: name, reason, ..Self::default() })
+                let (detail, reason) = match read(event)? {
+                    Entry::Resumed { reason } => (None, reason),
+                    Entry::Skipped { name, reason } => (Some(name), Some(reason)),
+                    Entry::Resolved { reason } => (None, Some(reason)),
+                    _ => return None,
+                };
+                Some(Self { target: event.stream.id().to_owned(), detail, reason, ..Self::default() })
             }
             AuditedAct::MakeToken | AuditedAct::RevokeToken => {
-                let OfToken { subject, roles, note, reason } = event.payload.read().ok()?;
-                let roles: Vec<_> = roles.iter().map(Role::as_str).collect();
-                let detail = subject.map(|subject| format!("for {subject} [{}]", roles.join(", ")));
-                let (target, reason) = (event.stream.id().to_owned(), reason.or(note));
-                Some(Self { target, detail, reason, ..Self::default() })
+                let (detail, reason) = match read(event)? {
+                    TokenEvent::TokenMade { subject, roles, note, .. } => {
+                        let roles: Vec<_> = roles.iter().map(Role::as_str).collect();
+                        (Some(format!("for {subject} [{}]", roles.join(", "))), note)
+                    }
+                    TokenEvent::TokenRevoked { reason } => (None, reason),
+                };
+                Some(Self { target: event.stream.id().to_owned(), detail, reason, ..Self::default() })
             }
         }
     }
@@ -298,121 +364,4 @@ fn named(letters: &[Letter]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use futures::future::BoxFuture;
-
-    use super::*;
-    use crate::clock::Clock;
-    use crate::deployed::Release;
-    use crate::log::EmbeddedLog;
-    use crate::model::{Json, NewEvent};
-
-    /// A clock that goes on by a second with every look.
-    #[derive(Default)]
-    struct Ticking(AtomicU64);
-
-    impl Clock for Ticking {
-        fn now_ms(&self) -> u64 {
-            self.0.fetch_add(1_000, Ordering::Relaxed)
-        }
-
-        fn until(&self, _: u64) -> BoxFuture<'static, ()> {
-            Box::pin(std::future::pending())
-        }
-    }
-
-    async fn write(log: &dyn EventLog, stream: &str, actor: &str, event: NewEvent) {
-        let stream = StreamId::parse(stream).unwrap();
-        let before = log.read(&stream, Version::START, MAX_PAGE).await.unwrap().len();
-        let expected = Version::START.after(before);
-        let append = Append::of_host(stream, expected, event, 0, &Caller::named(actor));
-        log.append(vec![append]).await.unwrap();
-    }
-
-    fn event(name: &str, payload: &str) -> NewEvent {
-        NewEvent { name: name.into(), payload: Json::parse(payload.to_owned()).unwrap() }
-    }
-
-    fn line(entry: &AuditEntry) -> String {
-        let AuditEntry { by, act, target, detail, grants, reason, .. } = entry;
-        format!("{by} {act} {target} {detail:?} {grants:?} {reason:?}")
-    }
-
-    #[tokio::test]
-    async fn every_act_is_listed_with_its_actor_and_its_reason_and_nothing_else_is() {
-        let data = tempfile::tempdir().unwrap();
-        let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path()).unwrap());
-        let granted = Release { grants: vec!["service:payment".to_owned()], ..Release::example("2") };
-        let services = vec![Released { release: granted, gates: Vec::new() }];
-        let deployed = Happened::Deployed { services, note: Some("sale".to_owned()) };
-        let undeployed = Happened::Undeployed { release: Release::example("2"), note: None };
-        write(&*log, "deployment/services", "ada", event_of(&deployed).unwrap()).await;
-        write(&*log, "order/1", "eve", event("deployed", "{}")).await;
-        write(&*log, "saga/1", "saga:1", event("started", "{}")).await;
-        write(&*log, "saga/1", "ada", event("skipped", r#"{"name":"pay","reason":"by hand"}"#)).await;
-        write(&*log, "saga/1", "saga:1", event("resumed", "{}")).await;
-        write(&*log, "saga/1", "bob", event("resumed", "{}")).await;
-        write(&*log, "saga/2", "bob", event("resolved", r#"{"reason":"refunded"}"#)).await;
-        let token = r#"{"sha256":"00","subject":"ci","roles":["deployer"],"note":"the pipeline"}"#;
-        write(&*log, "token/t1", "ada", event("token-made", token)).await;
-        write(&*log, "token/t1", "ada", event("token-revoked", r#"{"reason":"lost"}"#)).await;
-        write(&*log, "audit/1", "ada", event("replay-requested", r#"{"newer":true}"#)).await;
-        write(&*log, "deployment/services", "bob", event_of(&undeployed).unwrap()).await;
-
-        let audit = Audit::new(log, Arc::new(Ticking::default()));
-        let found = audit.list(Filter { limit: 100, ..Filter::default() }).await.unwrap();
-        assert_eq!(
-            found.iter().map(line).collect::<Vec<_>>(),
-            [
-                r#"ada deploy order 2 None ["order: service:payment"] Some("sale")"#,
-                r#"ada skip-step 1 Some("pay") [] Some("by hand")"#,
-                "bob retry-saga 1 None [] None",
-                r#"bob resolve-saga 2 None [] Some("refunded")"#,
-                r#"ada make-token t1 Some("for ci [deployer]") [] Some("the pipeline")"#,
-                r#"ada revoke-token t1 None [] Some("lost")"#,
-                "ada replay-projection audit/1 None [] None",
-                "bob undeploy order 2 None [] None",
-            ]
-        );
-    }
-
-    #[tokio::test]
-    async fn the_list_has_pages_and_can_be_limited_to_one_operator_and_to_a_time() {
-        let data = tempfile::tempdir().unwrap();
-        let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path()).unwrap());
-        let audit = Audit::new(log, Arc::new(Ticking::default()));
-        for actor in ["ada", "bob", "ada", "bob"] {
-            let reason = Some("new column".to_owned());
-            let replay = Intended::ReplayRequested { service: "report".into(), from: None, reason };
-            audit.record(replay, &Caller::named(actor)).await.unwrap();
-        }
-        let all = Filter { limit: 9, ..Filter::default() };
-        for (filter, expected) in [
-            (all.clone(), &[1, 2, 3, 4][..]),
-            (Filter { limit: 2, ..all.clone() }, &[1, 2]),
-            (Filter { after: Position::new(2), ..all.clone() }, &[3, 4]),
-            (Filter { by: Some("bob".into()), ..all.clone() }, &[2, 4]),
-            (Filter { by: Some("eve".into()), ..all.clone() }, &[]),
-            (Filter { since: Some(Time(2_000)), ..all }, &[3, 4]),
-        ] {
-            let found = audit.list(filter.clone()).await.unwrap();
-            let positions: Vec<_> = found.iter().map(|entry| entry.position.get()).collect();
-            assert_eq!(positions, expected, "{filter:?}");
-        }
-    }
-
-    #[test]
-    fn many_dead_letters_are_named_in_part() {
-        let letter = |id| Letter {
-            id,
-            service: "parcels".to_owned(),
-            subject: "carrier".to_owned(),
-            message_id: format!("m{id}"),
-        };
-        let letters: Vec<_> = (1..=12).map(letter).collect();
-        assert_eq!(named(&letters[..2]), "carrier 1, carrier 2");
-        assert!(named(&letters).ends_with("carrier 10, and 2 more"));
-    }
-}
+mod tests;

@@ -94,7 +94,7 @@ use serde_json::Value;
 use crate::clock::milliseconds;
 use crate::cluster::{Nats, NatsUrl, UrlFileError};
 use crate::contract::settings::nearest;
-use crate::contract::{Grants, SecretError, SecretSource};
+use crate::contract::{Grants, Places, SecretError, SecretSource};
 use crate::deploy::{PublicKey, RollbackRule};
 use crate::edge::http::{AdminOptions, HttpOptions, TlsFiles};
 use crate::identity::{AuthOptions, AuthOptionsError};
@@ -154,6 +154,9 @@ pub struct Config {
     pub log: LogEngine,
     /// The section `[jetstream]`: the stream of the log.
     pub jetstream: JetStreamOptions,
+    /// The places of the keys in the file.
+    #[serde(skip)]
+    pub places: Places,
 }
 
 /// The section `[deploy]`: the rules of deployments.
@@ -190,6 +193,7 @@ impl Default for Config {
             nats: Nats::default(),
             log: LogEngine::default(),
             jetstream: JetStreamOptions::default(),
+            places: Places::default(),
         }
     }
 }
@@ -259,6 +263,14 @@ pub enum ConfigError {
         file: PathBuf,
         /// The cause.
         source: Box<toml::de::Error>,
+    },
+    /// The source is about a key of the file.
+    #[error("{place}")]
+    At {
+        /// The file, the line and the column.
+        place: String,
+        /// The error.
+        source: Box<ConfigError>,
     },
     /// Other machines can reach the address, and something that protects the host is missing.
     #[error("listening on {address} is refused, because other machines can reach it; {missing}")]
@@ -331,16 +343,34 @@ pub enum ConfigError {
     LogWithoutNats,
 }
 
-impl Config {
-    /// Returns the caller of the commands that messages of NATS become.
-    pub(crate) fn nats_caller(&self) -> Caller {
-        let roles = match &self.auth {
-            Some(auth) => auth.nats_roles.clone().into(),
-            None => self.nobody().roles,
-        };
-        Caller { roles, ..Caller::named("nats") }
+impl ConfigError {
+    /// Adds the place of the key, if the file has it and neither a flag nor the environment can set it.
+    fn at(self, places: &Places) -> Self {
+        match self.key().and_then(|key| places.of(&key)) {
+            Some(place) => Self::At { place, source: Box::new(self) },
+            None => self,
+        }
     }
 
+    fn key(&self) -> Option<Vec<&str>> {
+        Some(match self {
+            Self::NotJson { service, key, .. } => vec!["services", service, key],
+            Self::Secret { service, key, .. } | Self::Twice { service, key } => vec!["secrets", service, key],
+            Self::ZeroLimit(name) => vec!["limits", name],
+            Self::HttpTime => vec!["limits", "http_time_ms"],
+            Self::HistoryTime => vec!["deploy", "history_time_ms"],
+            Self::NoAttempt(step) if step.contains(['/', '*']) => vec!["retries", "steps", step],
+            Self::NoAttempt(kind) => vec!["retries", kind],
+            Self::Replicas => vec!["nats", "replicas"],
+            Self::HalfCertificate => vec!["nats"],
+            Self::Silence => vec!["jetstream", "silence_ms"],
+            Self::Auth(error) => vec!["auth", &error.key],
+            _ => return None,
+        })
+    }
+}
+
+impl Config {
     /// Returns the caller in the place of one that has not signed in: without `[auth]` it may do everything.
     pub(crate) fn nobody(&self) -> Caller {
         match self.auth {
@@ -358,7 +388,7 @@ impl Config {
         };
         config.nats.read_url_file()?;
         config.apply(overrides);
-        config.check()?;
+        config.check().map_err(|error| error.at(&config.places))?;
         Ok(config)
     }
 
@@ -368,8 +398,9 @@ impl Config {
             fs::read_to_string(file).map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
         let invalid = |source| ConfigError::Invalid { file: file.to_owned(), source };
         let mut config = Self::parse(&text).map_err(invalid)?;
-        let given = text.parse().map_err(|source| invalid(Box::new(source)))?;
+        let given: toml::Table = text.parse().map_err(|source| invalid(Box::new(source)))?;
         config.start_paths_at(file.parent().unwrap_or(Path::new("")), &given);
+        config.places = Places::new(file.to_owned(), text);
         Ok(config)
     }
 

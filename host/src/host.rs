@@ -219,7 +219,9 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     check_names(config, &booted.deployed, &foundation.runtime)?;
     let Foundation { log, nodes, clock, http, runtime, store } = foundation;
     let registry = Arc::new(Registry::of(booted.deployed, booted.history));
-    let components = Arc::new(Components::new(registry.clone(), runtime.clone(), store.clone()));
+    let components = Components::new(registry.clone(), runtime.clone(), store.clone());
+    let trust = deploy::trust(log.clone(), rules.trusted.as_slice().into());
+    let components = Arc::new(components.trusting(trust));
     components.keep_releases(booted.deployments.digests().collect());
 
     let states = Arc::new(StateCache::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
@@ -286,9 +288,12 @@ fn check_names(config: &Config, deployed: &Deployed, runtime: &Runtime) -> Resul
     let manifests: Vec<_> = deployed.services().map(|service| &**service.manifest()).collect();
     let Findings { errors, warnings } = config.findings(&manifests, &[], runtime.configuration());
     for warning in warnings {
-        tracing::warn!("{warning} yet");
+        tracing::warn!("{} yet", config.places.locate(&warning));
     }
-    if errors.is_empty() { Ok(()) } else { Err(ConfigError::Names(errors)) }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(ConfigError::Names(errors.iter().map(|error| config.places.locate(error)).collect())),
+    }
 }
 
 /// The durable parts of a host: its log, and its components by digest.
@@ -394,7 +399,7 @@ fn start_messaging(edge: &HostContext, nats: &Connection, config: &Config) -> Me
         log: edge.log.clone(),
         registry: edge.registry.clone(),
         commands: edge.dispatch.clone(),
-        caller: config.nats_caller(),
+        callers: edge::nats::callers(edge.identity.clone()),
         connection: nats.clone(),
         replicas: config.nats.replicas,
         cluster: edge.nodes.clone(),

@@ -247,9 +247,12 @@ impl Inquiry {
             return Err(AskFailure::Unavailable(reason));
         }
         let host_limit = self.inner.limits.nested;
-        let arguments = arguments.read().unwrap_or_default();
         let limit = time_limit.map_or(host_limit, |limit| limit.min(host_limit));
-        let error = match timeout(limit, self.ask(depth, &service, &query, arguments)).await {
+        let ask = async {
+            let arguments = arguments.read().map_err(|error| invalid_arguments(&error))?;
+            self.ask(depth, &service, &query, arguments).await
+        };
+        let error = match timeout(limit, ask).await {
             Ok(Ok(answer)) => return Ok(answer.body),
             Ok(Err(error)) => match error.into_rejection() {
                 Ok(rejection) => return Err(AskFailure::Rejected(rejection)),

@@ -14,8 +14,8 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use self::table::{Kind, METRICS};
 
 pub(crate) use self::table::{
-    BUILDING, COPY_LAG, COPY_SEQUENCE, DEAD_LETTERS, DENIED, LAG_EVENTS, LAG_SECONDS, LOG_AVAILABLE,
-    NATS_CONNECTED, NODES, OLDEST_SAGA, PARKED, POSITION, PUBLISHED, REFUSED_BY_LOG, SAGAS,
+    BUILDING, COPY_LAG, COPY_SEQUENCE, DEAD_LETTERS, DENIED, DEPLOYMENT_FOLLOWED, LAG_EVENTS, LAG_SECONDS,
+    LOG_AVAILABLE, NATS_CONNECTED, NODES, OLDEST_SAGA, PARKED, POSITION, PUBLISHED, REFUSED_BY_LOG, SAGAS,
 };
 
 /// The default of RUST_LOG. The client of NATS would log every attempt to connect; the host logs the first

@@ -30,7 +30,8 @@ pub struct Caller {
     pub roles: Vec<String>,
     /// The user for whom the subject says it acts. The host records it and does not check it.
     pub on_behalf_of: Option<String>,
-    /// The saga that acts for the subject: `saga:0199…`. `None` if the subject acts itself.
+    /// The saga that acts for the subject, or the subscription whose message the subject sent: `saga:0199…`,
+    /// `message:carrier.delivered`. `None` if the subject acts itself.
     pub via: Option<String>,
 }
 

@@ -43,7 +43,7 @@ pub struct Event {
     /// The user for whom the actor says it acts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_behalf_of: Option<Actor>,
-    /// The saga that acts for the actor.
+    /// The saga or the message through which the actor acted: `saga:0199…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<Actor>,
 }
@@ -137,7 +137,9 @@ mod tests {
                 causation_id: None,
                 digest: None,
                 time_ms: 0,
-                actor: "anonymous".into(),
+                actor: "ann".into(),
+                on_behalf_of: Some("bob".into()),
+                via: Some("saga:1".into()),
                 ..Meta::default()
             }),
         }
@@ -150,7 +152,8 @@ mod tests {
             "position": 41, "stream": "order/7", "version": 1, "name": "order-created",
             "payload": {"total": 1},
             "id": "c/0", "command_id": "c", "command": "create", "correlation_id": "r", "causation_id": null,
-            "digest": null, "time": "1970-01-01T00:00:00.000Z", "actor": "anonymous",
+            "digest": null, "time": "1970-01-01T00:00:00.000Z", "actor": "ann",
+            "on_behalf_of": "bob", "via": "saga:1",
         });
         assert_eq!(shown, expected);
     }

@@ -44,6 +44,17 @@ pub struct Plugin {
     pub kept: Option<Kept>,
 }
 
+/// The deployed services.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PluginList {
+    /// The services that run on this host, by name.
+    pub items: Vec<Plugin>,
+    /// The reason why this host does not run the last deployment of its cluster, and a version that faults
+    /// and could not be rolled back; a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
 /// An HTTP route of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PluginRoute {

@@ -1,5 +1,14 @@
 //! The arguments that name the user on whose behalf a command acts, and the reason.
 
+use kontor::model::Actor;
+
+/// Returns the caller of a command in words: `ann on behalf of bob via saga:01997a2b-3c4d`.
+pub(super) fn caller(actor: &Actor, on_behalf_of: Option<&Actor>, via: Option<&Actor>) -> String {
+    let on_behalf_of = on_behalf_of.map(|other| format!(" on behalf of {other}")).unwrap_or_default();
+    let via = via.map(|via| format!(" via {via}")).unwrap_or_default();
+    format!("{actor}{on_behalf_of}{via}")
+}
+
 /// The user on whose behalf a command acts.
 #[derive(Debug, clap::Args)]
 pub(super) struct ActorArgument {

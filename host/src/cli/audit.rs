@@ -23,8 +23,10 @@ Examples:
   kontor audit --by ada --since 2026-11-01T00:00:00Z
   kontor audit --json | jq 'select(.act == \"discard-dead-letters\")'
 
-The acts are events of the log, so the list is the same on every host and outlives all of them. With --json it
-has one act a line, with the position of its event: `kontor events --after 6 --limit 1` prints the one at 7.";
+The acts are events of the log, so the list is the same on every host and outlives all of them. An act that is
+refused before it begins is not in it; one whose outcome is unknown is in progress, or its host has stopped.
+With --json the list has one act a line, with the position of its event: `kontor events --after 6 --limit 1`
+prints the one at 7.";
 
 /// List the acts of operators and deployers, oldest first: who did what, when and why
 #[derive(Debug, clap::Args)]
@@ -78,17 +80,20 @@ fn audit_table(entries: &[AuditEntry], width: Option<usize>) -> String {
             many if many > MAX_GRANTS => vec![format!("granted {many} permissions")],
             _ => entry.grants.iter().map(|grant| format!("granted {grant}")).collect(),
         };
-        let details: Vec<_> = entry.detail.iter().cloned().chain(granted).collect();
+        let failure = entry.failure.iter().map(|why| format!("failed: {why}"));
+        let details: Vec<_> = entry.detail.iter().cloned().chain(granted).chain(failure).collect();
         [
             String::from(entry.time),
             entry.by.to_string(),
             entry.act.to_string(),
+            entry.outcome.to_string(),
             entry.target.clone(),
             if details.is_empty() { "-".to_owned() } else { details.join(", ") },
             entry.reason.clone().unwrap_or_default(),
         ]
     };
-    fitted(["time", "by", "act", "target", "detail", "why"], entries.iter().map(row).collect(), width)
+    let heading = ["time", "by", "act", "outcome", "target", "detail", "why"];
+    fitted(heading, entries.iter().map(row).collect(), width)
 }
 
 #[cfg(test)]
@@ -98,14 +103,18 @@ mod tests {
     use super::super::scripted_host::{accepts, kontor, ok};
 
     const DEPLOY: &str = r#"{"position": 7, "time": "2026-11-22T03:18:01.250Z", "by": "ada",
-        "act": "deploy", "target": "order 0.2.0", "grants": ["order: service:payment"],
+        "act": "deploy", "outcome": "done", "target": "order 0.2.0", "grants": ["order: service:payment"],
         "reason": "spring sale"}"#;
-    const SKIP: &str = r#"{"position":40,"time":"2026-11-22T03:20:00.000Z","by":"bob","act":"skip-step","target":"01997a2b","detail":"pay","reason":"ticket 4711"}"#;
+    const SKIP: &str = r#"{"position":40,"time":"2026-11-22T03:20:00.000Z","by":"bob","act":"skip-step","outcome":"done","target":"01997a2b","detail":"pay","reason":"ticket 4711"}"#;
+
+    const REDRIVE: &str = r#"{"position":41,"time":"2026-11-22T03:21:00.000Z","by":"bob",
+        "act":"redrive-projection","outcome":"failed","failure":"1 of 2 streams failed again and stay parked",
+        "target":"report"}"#;
 
     #[test]
     fn snapshot_of_the_list_of_acts_on_two_pages() {
         let first = format!(r#"{{"items":[{DEPLOY}],"next":7}}"#);
-        let second = format!(r#"{{"items":[{SKIP}],"next":null}}"#);
+        let second = format!(r#"{{"items":[{SKIP},{REDRIVE}],"next":null}}"#);
         let line = ["audit", "--since", "2026-11-22T00:00:00Z"];
         let ran = kontor(&line, vec![ok(&first), ok(&second)]);
         let request = |after| {
@@ -113,9 +122,10 @@ mod tests {
         };
         assert_eq!(ran.requests, [request(0), request(7)]);
         expect![[r#"
-            TIME                      BY   ACT        TARGET       DETAIL                          WHY
-            2026-11-22T03:18:01.250Z  ada  deploy     order 0.2.0  granted order: service:payment  spring sale
-            2026-11-22T03:20:00.000Z  bob  skip-step  01997a2b     pay                             ticket 4711
+            TIME                      BY   ACT                 OUTCOME  TARGET       DETAIL                                               WHY
+            2026-11-22T03:18:01.250Z  ada  deploy              done     order 0.2.0  granted order: service:payment                       spring sale
+            2026-11-22T03:20:00.000Z  bob  skip-step           done     01997a2b     pay                                                  ticket 4711
+            2026-11-22T03:21:00.000Z  bob  redrive-projection  failed   report       failed: 1 of 2 streams failed again and stay parked
         "#]]
         .assert_eq(&ran.printed);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use kontor::config::{Config as HostConfig, Overrides, Place};
-use kontor::contract::{Findings, Manifest};
+use kontor::contract::{Finding, Findings, Manifest};
 use kontor::deploy::read_directory;
 use kontor::deployed::Store;
 use kontor::error::with_causes;
@@ -30,9 +30,10 @@ Examples:
 Reads the file as `kontor serve` does, has the components describe themselves, and prints what does not fit.
 An error keeps a host from starting: an unknown key of the host, a value out of its range, a name that is
 nearly that of a service, a saga or a setting, a value that does not fit its schema. A name that is far from
-all of them is a warning, because its service may be deployed later. The files of certificates and keys, the
-signatures of components and the secrets outside of [secrets] are not read: a host checks them when it starts.
-The exit code is 2 with an error.";
+all of them is a warning, because its service may be deployed later. A sentence begins with the file, the line
+and the column, if the key is in the file. The files of certificates and keys, the signatures of components
+and the secrets outside of [secrets] are not read: a host checks them when it starts. The exit code is 2 with
+an error.";
 
 /// Check the configuration of a host
 #[derive(Debug, clap::Args)]
@@ -63,11 +64,17 @@ struct Check {
     data: Option<PathBuf>,
 }
 
+/// The sentences about what does not fit, each with its place in the file.
+#[derive(Default)]
+struct Found {
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
 impl Config {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let Command::Check(check) = self.command;
-        let findings = check.findings()?;
-        let Findings { errors, warnings } = &findings;
+        let Found { errors, warnings } = &check.findings()?;
         if json {
             writeln!(out, "{}", json!({"errors": errors, "warnings": warnings}))?;
         } else {
@@ -86,14 +93,14 @@ impl Config {
 }
 
 impl Check {
-    fn findings(&self) -> anyhow::Result<Findings> {
+    fn findings(&self) -> anyhow::Result<Found> {
         let place = Place { config: self.config.clone(), ..Place::default() };
         let overrides = Overrides { place, plugins: self.plugins.clone(), ..Overrides::default() };
         let read =
             HostConfig::load(overrides).and_then(|config| Ok((config.service_configuration()?, config)));
         let (values, config) = match read {
             Ok(read) => read,
-            Err(error) => return Ok(Findings { errors: vec![with_causes(&error)], ..Findings::default() }),
+            Err(error) => return Ok(Found { errors: vec![with_causes(&error)], ..Found::default() }),
         };
         let describer = Describer::start(values.clone())?;
         let (services, unloaded) = manifests(&config.plugins, &describer)?;
@@ -103,9 +110,10 @@ impl Check {
         };
         let [services, deployed] = [&services, &deployed].map(|all| all.iter().map(|one| &**one).collect());
         let (services, deployed): (Vec<&Manifest>, Vec<&Manifest>) = (services, deployed);
-        let mut findings = config.findings(&services, &deployed, &values);
-        findings.errors.extend(unloaded);
-        Ok(findings)
+        let Findings { errors, warnings } = config.findings(&services, &deployed, &values);
+        let locate = |finding: &Finding| config.places.locate(finding);
+        let errors = errors.iter().map(locate).chain(unloaded).collect();
+        Ok(Found { errors, warnings: warnings.iter().map(locate).collect() })
     }
 }
 

@@ -4,9 +4,11 @@ use std::io::Write;
 
 use clap::Subcommand;
 use kontor::api::{DiscardDeadLetters, DiscardedDeadLetters, Page, RedriveDeadLetters};
-use kontor::messaging::{DeadLetter, Redriven};
+use kontor::messaging::{DeadLetter, Redriven, Sender};
+use kontor::model::{ANONYMOUS, Role};
 use serde_json::json;
 
+use super::actor::caller;
 use super::client::{ActArguments, ActorArgument, Client, HostArgument};
 use super::output::{counted, print};
 use super::table::{fitted, terminal_width};
@@ -166,11 +168,20 @@ fn letters_table(letters: &[DeadLetter], width: Option<usize>) -> String {
             letter.id.to_string(),
             about.subject.clone(),
             format!("{}.{}", about.aggregate, about.command),
+            about.caller.as_ref().map_or_else(|| "-".to_owned(), sender),
             about.deliveries.to_string(),
             format!("{}: {}", problem("code"), problem("detail")),
         ]
     };
-    fitted(["id", "subject", "command", "tries", "problem"], letters.iter().map(row).collect(), width)
+    let heading = ["id", "subject", "command", "caller", "tries", "problem"];
+    fitted(heading, letters.iter().map(row).collect(), width)
+}
+
+/// Returns the caller for whom a redrive sends the command, with its roles.
+fn sender(Sender { subject, roles, on_behalf_of }: &Sender) -> String {
+    let subject = subject.clone().unwrap_or_else(|| ANONYMOUS.into());
+    let roles: Vec<_> = roles.iter().map(Role::as_str).collect();
+    format!("{} [{}]", caller(&subject, on_behalf_of.as_ref(), None), roles.join(", "))
 }
 
 #[cfg(test)]
@@ -181,7 +192,7 @@ mod tests {
 
     const LETTER: &str = r#"{"id": 7, "service": "parcels", "aggregate": "parcel", "command": "deliver",
         "subscription": "carrier.delivered", "subject": "carrier.delivered", "message_id": "m1",
-        "deliveries": 6, "payload": {"parcel": "A-1"},
+        "caller": {"subject": "ann", "roles": ["clerk"]}, "deliveries": 6, "payload": {"parcel": "A-1"},
         "problem": {"code": "not-found", "detail": "There is no parcel with the id A-1."}}"#;
 
     #[test]
@@ -190,8 +201,8 @@ mod tests {
         let ran = kontor(&["dead-letters", "--service", "parcels"], vec![ok(&body)]);
         assert_eq!(ran.requests, ["GET /admin/dead-letters?limit=100&service=parcels HTTP/1.1"]);
         expect![[r#"
-            ID  SUBJECT            COMMAND         TRIES  PROBLEM
-            7   carrier.delivered  parcel.deliver  6      not-found: There is no parcel with the id A-1.
+            ID  SUBJECT            COMMAND         CALLER       TRIES  PROBLEM
+            7   carrier.delivered  parcel.deliver  ann [clerk]  6      not-found: There is no parcel with the id A-1.
             The first 1 are shown.
 
             Once the cause is removed: kontor dead-letters redrive ID --host HOST
@@ -250,8 +261,8 @@ mod tests {
             0 dead letters processed
             1 dead letter failed again:
 
-            ID  SUBJECT            COMMAND         TRIES  PROBLEM
-            7   carrier.delivered  parcel.deliver  6      not-found: There is no parcel with the id A-1.
+            ID  SUBJECT            COMMAND         CALLER       TRIES  PROBLEM
+            7   carrier.delivered  parcel.deliver  ann [clerk]  6      not-found: There is no parcel with the id A-1.
         "#]]
         .assert_eq(&ran.printed);
     }

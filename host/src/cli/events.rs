@@ -6,9 +6,10 @@ use anyhow::Context as _;
 use kontor::api::{Event, Page};
 use kontor::clock::rfc3339;
 use kontor::error::Chain;
-use kontor::model::{Json, Position, StreamId};
+use kontor::model::{Actor, Json, Position, StreamId};
 use serde_json::Value;
 
+use super::actor::caller;
 use super::client::{Client, ClientError, HostArgument};
 use super::output::parse;
 use super::sse::ServerSentEvents;
@@ -16,6 +17,11 @@ use super::table::{Columns, shortened, terminal_width};
 
 /// The page size: few enough events that the largest ones fit into the client's largest response.
 const PAGE_SIZE: u64 = 100;
+
+/// The beginning of the name of a saga that acts for its starter.
+const SAGA: &str = "saga:";
+/// The characters of a saga's id that hold the time of its start.
+const ID_PREFIX: usize = 13;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -118,7 +124,7 @@ struct Printer<'a> {
 enum Form {
     Json,
     Text {
-        columns: Columns<6>,
+        columns: Columns<7>,
         /// None: whole payloads.
         width: Option<usize>,
     },
@@ -156,18 +162,29 @@ impl Printer<'_> {
 }
 
 /// Returns one line an event, no longer than `width`.
-fn text_lines(columns: &mut Columns<6>, width: Option<usize>, events: impl Iterator<Item = Event>) -> String {
-    let rows: Vec<[String; 6]> = events
+fn text_lines(columns: &mut Columns<7>, width: Option<usize>, events: impl Iterator<Item = Event>) -> String {
+    let rows: Vec<[String; 7]> = events
         .map(|event| {
             let (position, version) = (event.position.to_string(), event.version.to_string());
             let payload = event.payload.as_str().to_owned();
+            let via = event.via.as_ref().map(short);
+            let by = caller(&event.actor, event.on_behalf_of.as_ref(), via.as_ref());
             let (time, stream, name) = (rfc3339(event.time.0), event.stream, event.name);
-            [position, time, stream.to_string(), version, name.to_string(), payload]
+            [position, time, stream.to_string(), version, name.to_string(), by, payload]
         })
         .collect();
     rows.iter().for_each(|row| columns.fit(row));
     let width = width.unwrap_or(usize::MAX);
     rows.iter().map(|row| shortened(&columns.line(row), width) + "\n").collect()
+}
+
+/// Returns a saga by the beginning of its id, which is enough for `kontor saga show`, and anything else
+/// whole.
+fn short(via: &Actor) -> Actor {
+    match via.as_str().strip_prefix(SAGA) {
+        Some(id) => format!("{SAGA}{}", id.chars().take(ID_PREFIX).collect::<String>()).into(),
+        None => via.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -185,7 +202,8 @@ mod tests {
     const SECOND: &str = concat!(
         r#"{"position":2,"stream":"product/P","version":10,"name":"stock-reserved","payload":{},"#,
         r#""id":"c2/0","command_id":"c2","command":"reserve","correlation_id":"c1","causation_id":"c1/0","#,
-        r#""digest":null,"time":"2026-11-22T03:18:01.260Z","actor":"saga"}"#
+        r#""digest":null,"time":"2026-11-22T03:18:01.260Z","actor":"ada","on_behalf_of":"bob","#,
+        r#""via":"saga:01997a2b-3c4d-7000-8000-00000000000a"}"#
     );
 
     fn page(items: &[&str], next: &str) -> String {
@@ -204,8 +222,8 @@ mod tests {
         let requests = [0, 1, 2].map(|after| format!("GET /events?after={after}&limit=100 HTTP/1.1"));
         assert_eq!((ran.requests, ran.error), (requests.into(), None));
         expect![[r#"
-            1  2026-11-22T03:18:01.250Z  order/A-1  1  order-created  {"total":5}
-            2  2026-11-22T03:18:01.260Z  product/P  10  stock-reserved  {}
+            1  2026-11-22T03:18:01.250Z  order/A-1  1  order-created  ada  {"total":5}
+            2  2026-11-22T03:18:01.260Z  product/P  10  stock-reserved  ada on behalf of bob via saga:01997a2b-3c4d  {}
         "#]]
         .assert_eq(&ran.printed);
     }

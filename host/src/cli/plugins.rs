@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use kontor::api::{List, Page, Plugin, PluginChange};
+use kontor::api::{List, Page, Plugin, PluginChange, PluginList};
 use kontor::clock::rfc3339;
 use kontor::model::Version;
 use serde_json::{Value, json};
@@ -38,7 +38,10 @@ impl Plugins {
             return self.history(json, out);
         }
         let body = Client::new(&self.host)?.get("/admin/plugins", &[])?;
-        print(&body, "list of services", json, out, |list: List<Plugin>| plugin_table(&list.items))
+        print(&body, "list of services", json, out, |PluginList { items, warnings }| {
+            let warnings = warnings.iter().map(|warning| format!("warning: {warning}\n"));
+            plugin_table(&items) + &warnings.collect::<String>()
+        })
     }
 
     /// Reads all pages of the history, and prints them as one.
@@ -191,6 +194,14 @@ mod tests {
             order    0.1.0    0123456789ab  order       place-order, delete-order  1       2026-11-22T03:18:01.250Z  ada
             report   0.1.0    fedcba987654  -           -                          0       -                         -
         "#]].assert_eq(&ran.printed);
+    }
+
+    #[test]
+    fn a_host_that_runs_another_deployment_than_its_cluster_says_so_below_the_list() {
+        let body = r#"{"items":[],"warnings":["this host does not run the last deployment: why"]}"#;
+        let ran = kontor(&["plugins"], vec![ok(body)]);
+        let warning = "warning: this host does not run the last deployment: why\n";
+        assert_eq!(ran.printed, format!("no service is deployed\n{warning}"));
     }
 
     #[test]

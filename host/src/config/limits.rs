@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{Config, ConfigError};
 use crate::aggregate::DispatchLimits;
 use crate::clock::milliseconds;
-use crate::contract::{Grant, Grants, ReservedRoute};
+use crate::contract::ReservedRoute;
 use crate::deploy::DeployRules;
 use crate::edge::Rate;
 use crate::edge::http::HttpLimits;
@@ -164,6 +164,10 @@ impl Config {
     /// Returns the values of `config.get` for each service, as the JSON that components get. Reads the
     /// secrets.
     pub fn service_configuration(&self) -> Result<HashMap<String, BTreeMap<String, Json>>, ConfigError> {
+        self.values().map_err(|error| error.at(&self.places))
+    }
+
+    fn values(&self) -> Result<HashMap<String, BTreeMap<String, Json>>, ConfigError> {
         let mut all: HashMap<String, BTreeMap<String, Json>> = HashMap::new();
         for (service, keys) in &self.services {
             let values = all.entry(service.clone()).or_default();
@@ -191,19 +195,15 @@ impl Config {
     /// Returns the rules of deployments, with the grants of the configuration. `reserved` are the host's own
     /// routes.
     pub(crate) fn deploy_rules(&self, reserved: Vec<ReservedRoute<()>>) -> DeployRules {
-        let granted = |grants: &Grants| {
-            let commands = grants.commands.iter().cloned().map(Grant::Command);
-            let services = grants.services.iter().cloned().map(Grant::Service);
-            let subjects = grants.subjects.iter().cloned().map(Grant::Subject);
-            let events = grants.events.iter().cloned().map(Grant::Event);
-            commands.chain(events).chain(services).chain(subjects).collect()
-        };
-        let grants = self.grants.iter().map(|(service, grants)| (service.clone(), granted(grants)));
+        let grants = self.grants.iter();
+        let grants = grants.map(|(service, grants)| (service.clone(), grants.internal().collect()));
         DeployRules {
             trusted: self.deploy.trusted_keys.clone(),
             grants: grants.collect(),
             history_limit: self.deploy.history_time,
             rollback: self.deploy.rollback,
+            retried: self.retries.steps.keys().cloned().collect(),
+            places: self.places.clone(),
             reserved,
         }
     }

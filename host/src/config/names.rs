@@ -18,50 +18,28 @@ impl Config {
         let known = [manifests, others].concat();
         let services: Vec<&str> = known.iter().map(|manifest| manifest.service.as_str()).collect();
         let mut findings = Findings::default();
-        let mut section = |section: &str, names: Vec<&str>| {
+        let mut section = |tables: &[&str], names: Vec<&str>| {
             for name in &names {
-                findings.name(&format!("{section}.{name}"), name, &services, &|known| names.contains(&known));
+                let key = [tables, &[*name]].concat();
+                findings.name(&key, name, &services, &|known| names.contains(&known));
             }
         };
-        section("services", self.services.keys().map(String::as_str).collect());
-        section("secrets", self.secrets.keys().map(String::as_str).collect());
-        section("grants", self.grants.keys().map(String::as_str).collect());
+        section(&["services"], self.services.keys().map(String::as_str).collect());
+        section(&["secrets"], self.secrets.keys().map(String::as_str).collect());
+        section(&["grants"], self.grants.keys().map(String::as_str).collect());
         for (service, grants) in &self.grants {
-            section(
-                &format!("grants.{service}.services"),
-                grants.services.iter().map(String::as_str).collect(),
-            );
+            let asked = grants.services.iter().map(String::as_str).collect();
+            section(&["grants", service, "services"], asked);
         }
-        self.retried_sagas(&known, &mut findings);
+        let sagas = known.iter().flat_map(|manifest| &manifest.sagas).map(|saga| saga.name.as_str());
+        let steps = self.retries.steps.keys().map(String::as_str);
+        findings.extend(settings::check_retried(steps, &sagas.collect::<Vec<_>>()));
         for manifest in manifests {
-            let service = manifest.service.as_str();
-            let none = BTreeMap::new();
-            findings.extend(settings::check(
-                service,
-                &manifest.settings,
-                values.get(service).unwrap_or(&none),
-            ));
+            let (service, none) = (manifest.service.as_str(), BTreeMap::new());
+            let values = values.get(service).unwrap_or(&none);
+            findings.extend(settings::check(service, &manifest.settings, values));
         }
         findings
-    }
-
-    /// Compares the sagas in `retries.steps`. Steps are named in the code of sagas only.
-    fn retried_sagas(&self, manifests: &[&Manifest], findings: &mut Findings) {
-        let sagas = manifests.iter().flat_map(|manifest| &manifest.sagas).map(|saga| saga.name.as_str());
-        let sagas: Vec<&str> = sagas.collect();
-        for step in self.retries.steps.keys() {
-            let place = format!("retries.steps.{step:?}");
-            match (step.split_once('/'), step.strip_suffix('*')) {
-                (Some((saga, _)), _) => {
-                    let written = |known: &str| {
-                        self.retries.steps.keys().any(|step| step.split('/').next() == Some(known))
-                    };
-                    findings.name(&place, saga, &sagas, &written);
-                }
-                (None, Some(prefix)) if sagas.iter().any(|saga| saga.starts_with(prefix)) => {}
-                (None, _) => findings.errors.push(format!("{place} is no step: write \"<saga>/<step>\"")),
-            }
-        }
     }
 }
 
@@ -69,7 +47,7 @@ impl Config {
 mod tests {
     use super::*;
     use crate::contract::fixtures;
-    use crate::contract::{EventRef, Saga, Setting};
+    use crate::contract::{EventRef, Finding, Saga, Setting};
 
     #[test]
     fn names_that_are_nearly_right_are_errors_and_others_are_warnings() {
@@ -86,6 +64,9 @@ mod tests {
             starts_on: EventRef { aggregate: "order".into(), event: "order-created".into() },
         }];
         let retry = "{ attempts = 1, first_wait_ms = 1, longest_wait_ms = 1 }";
+        let says = |findings: Vec<Finding>| findings.into_iter().map(|finding| finding.says).collect();
+        let says =
+            |Findings { errors, warnings }| -> (Vec<String>, Vec<String>) { (says(errors), says(warnings)) };
         let error = |text: &str| (Some(text.to_owned()), None);
         let warning = |text: &str| (None, Some(text.to_owned()));
         let no_effect = |place: &str| warning(&format!("{place} is not known, so it has no effect"));
@@ -107,6 +88,7 @@ mod tests {
             ("[services.order]\ncolor = 1".to_owned(), no_effect("services.order.color")),
             (format!("[retries.steps]\n'place-order/pay' = {retry}"), (None, None)),
             (format!("[retries.steps]\n'place-*' = {retry}"), (None, None)),
+            (format!("[retries.steps]\n'ship-*' = {retry}"), no_effect("retries.steps.\"ship-*\"")),
             (
                 format!("[retries.steps]\n'place-oder/pay' = {retry}"),
                 error("retries.steps.\"place-oder/pay\" is not known: did you mean place-order?"),
@@ -114,19 +96,19 @@ mod tests {
             (format!("[retries.steps]\n'no/such' = {retry}"), no_effect("retries.steps.\"no/such\"")),
             (
                 format!("[retries.steps]\npay = {retry}"),
-                error("retries.steps.\"pay\" is no step: write \"<saga>/<step>\""),
+                error("retries.steps.pay is no step: write \"<saga>/<step>\""),
             ),
         ];
         for (file, (error, warning)) in table {
             let config = Config::parse(&file).unwrap();
             let values = config.service_configuration().unwrap();
             let found = config.findings(&[&manifest], &[], &values);
-            let expected = Findings { errors: Vec::from_iter(error), warnings: Vec::from_iter(warning) };
-            assert_eq!(found, expected, "{file}");
+            let expected = (Vec::from_iter(error), Vec::from_iter(warning));
+            assert_eq!(says(found), expected, "{file}");
             // The names of services that are known otherwise count, and their settings do not.
             let elsewhere = config.findings(&[], &[&manifest], &values);
             let in_settings = file.contains("_limit") || file.contains("color");
-            assert_eq!(elsewhere, if in_settings { Findings::default() } else { expected }, "{file}");
+            assert_eq!(says(elsewhere), if in_settings { Default::default() } else { expected }, "{file}");
         }
     }
 }

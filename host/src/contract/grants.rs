@@ -45,6 +45,13 @@ pub struct HttpGrant {
     pub headers: BTreeMap<String, SecretSource>,
 }
 
+impl Grants {
+    /// Returns the permissions inside the host.
+    pub(crate) fn internal(&self) -> impl Iterator<Item = Grant> + '_ {
+        Grant::internal(&self.commands, &self.events, &self.services, &self.subjects)
+    }
+}
+
 impl HttpGrant {
     /// Returns the permission of `--grant http:<origin>`: everything that needs no entry in the
     /// configuration.
@@ -77,6 +84,21 @@ pub enum Grant {
      `subject:<subject>` or `http:<origin>`, with an origin such as https://payments.example"
 )]
 pub struct InvalidGrant(String);
+
+impl Grant {
+    /// Returns the permissions inside the host.
+    pub(super) fn internal<'a>(
+        commands: &'a [CommandRef],
+        events: &'a [EventRef],
+        services: &'a [String],
+        subjects: &'a [String],
+    ) -> impl Iterator<Item = Self> + 'a {
+        let commands = commands.iter().cloned().map(Self::Command);
+        let events = events.iter().cloned().map(Self::Event);
+        let services = services.iter().cloned().map(Self::Service);
+        commands.chain(events).chain(services).chain(subjects.iter().cloned().map(Self::Subject))
+    }
+}
 
 impl FromStr for Grant {
     type Err = InvalidGrant;

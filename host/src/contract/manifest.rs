@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Access, CommandRef, EventRef};
+use super::{Access, CommandRef, EventRef, Grant};
 use crate::model::{
     self, AggregateName, CommandName, EventName, Json, QueryName, Role, SagaName, ServiceName,
 };
@@ -412,15 +412,15 @@ impl Manifest {
 }
 
 impl Permissions {
+    /// Returns what an operator must grant inside the host.
+    pub(crate) fn internal(&self) -> impl Iterator<Item = Grant> + '_ {
+        Grant::internal(&self.commands, &self.events, &self.services, &self.subjects)
+    }
+
     /// Returns everything that an operator must grant, as a signed statement names it: `service:payment`.
     pub fn requests(&self) -> impl Iterator<Item = String> + '_ {
-        let Self { commands, events, services, http, subjects } = self;
-        let commands = commands.iter().map(|command| format!("command:{command}"));
-        let events = events.iter().map(|event| format!("event:{event}"));
-        let others = [("service", services), ("http", http), ("subject", subjects)]
-            .into_iter()
-            .flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}:{name}")));
-        commands.chain(events).chain(others)
+        let http = self.http.iter().map(|origin| format!("http:{origin}"));
+        self.internal().map(|grant| grant.to_string()).chain(http)
     }
 }
 

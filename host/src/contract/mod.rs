@@ -14,6 +14,7 @@ mod manifest;
 mod near;
 mod origin;
 mod payload;
+mod places;
 mod problem;
 mod problem_code;
 #[cfg(test)]
@@ -31,13 +32,14 @@ pub use manifest::{
     ReadModel, Readers, Route, Saga, Setting, Subscription, Target,
 };
 pub use origin::{HttpOrigin, NoOrigin};
+pub use places::Places;
 pub use problem::ProblemBody;
 pub use problem_code::{ProblemCode, ProblemGroup};
 pub use refs::{CommandRef, EventRef, InvalidRef};
 pub use routes::{ReservedRoute, RouteError, RouteTable};
 pub use schema::Violation;
 pub use schemas::Schemas;
-pub use settings::Findings;
+pub use settings::{Finding, Findings};
 
 pub(crate) use action::{Action, CommandRoute, QueryRoute, placeholders};
 pub(crate) use address::is_public;

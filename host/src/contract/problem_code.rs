@@ -190,6 +190,9 @@ problem_codes! {
         /// Another deployment is in progress; there is only one at a time.
         DeploymentUnderWay = CONFLICT, "deployment-under-way", "Deployment in progress",
             "Try again when it has ended.";
+        /// This host does not run the last deployment of its cluster, so it makes no other one.
+        HostBehind = CONFLICT, "host-behind", "Host behind the last deployment",
+            "Deploy through another host, or remove the cause that the detail names.";
         /// There are as many valid tokens as there may be.
         TooManyTokens = CONFLICT, "too-many-tokens", "Too many tokens",
             "Revoke those that nobody uses; `kontor token list` shows the last use of each.";

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::payload::arguments_schema;
+use super::payload::view_arguments;
 use super::{Manifest, Schema, Violation};
 use crate::model::{AggregateName, CommandName, Json, QueryName};
 
@@ -29,10 +29,12 @@ impl Schemas {
             });
             schemas.commands.insert(aggregate.name.clone(), compiled.collect::<Result<_, String>>()?);
         }
-        let views = manifest.aggregates.iter().map(|aggregate| aggregate.name.as_str());
-        for name in manifest.queries.iter().map(|query| query.name.as_str()).chain(views) {
-            let schema = arguments_schema(manifest, name).unwrap_or(Ok(Value::Bool(true)));
-            let compiled = schema.and_then(|schema| Schema::compile(&schema));
+        let views = manifest.aggregates.iter();
+        let views = views.map(|aggregate| (aggregate.name.as_str(), Schema::compile(&view_arguments())));
+        let queries = manifest.queries.iter();
+        let queries = queries.map(|query| (query.name.as_str(), Schema::of(&query.arguments)));
+        // A query may have the name of an aggregate, and then stands in the place of its view.
+        for (name, compiled) in views.chain(queries) {
             let compiled =
                 compiled.map_err(|reason| format!("the schema of the query {name} is wrong: {reason}"));
             schemas.queries.insert(name.into(), compiled?);
@@ -48,8 +50,11 @@ impl Schemas {
         payload: &Json,
     ) -> Result<(), Vec<Violation>> {
         match self.commands.get(aggregate).and_then(|commands| commands.get(command)) {
-            // Err: impossible, because the text has been parsed before.
-            Some(schema) => schema.check(&payload.read().unwrap_or_default()),
+            Some(schema) => match payload.read() {
+                Ok(payload) => schema.check(&payload),
+                // The text is JSON, but too deep to be a value.
+                Err(error) => Err(vec![Violation { pointer: String::new(), message: error.to_string() }]),
+            },
             None => Ok(()),
         }
     }
@@ -79,6 +84,15 @@ mod tests {
         assert!(schemas.check_arguments("details", &json!({"id": "7", "limit": "many"})).is_err());
         assert!(schemas.check_arguments("order", &json!({"id": 7})).is_err());
         assert_eq!(schemas.check_arguments("order", &json!({"id": "7"})), Ok(()));
+    }
+
+    #[test]
+    fn a_payload_that_is_too_deep_for_a_value_is_refused_as_such() {
+        let mut manifest = manifest();
+        manifest.aggregates[0].commands[0].payload = Json::parse("true".to_owned()).unwrap();
+        let deep = Json::parse(format!("{}{}", "[".repeat(1_000), "]".repeat(1_000))).unwrap();
+        let refused = Schemas::of(&manifest).unwrap().check_payload("order", "create", &deep).unwrap_err();
+        assert!(refused[0].message.contains("recursion limit"), "{refused:?}");
     }
 
     #[test]

@@ -10,27 +10,49 @@ use crate::model::Json;
 /// more are different names.
 const MAX_SLIP: usize = 2;
 
+/// A sentence about a key that operators have written, or should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The names of the key's tables, and its own. The last one may be an item of a list.
+    pub key: Vec<String>,
+    /// The sentence, which names the key.
+    pub says: String,
+}
+
 /// The sentences about what operators have written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// Slips and values that do not fit. With any, a host does not start, and a deployment is refused.
-    pub errors: Vec<String>,
+    pub errors: Vec<Finding>,
     /// Names that nothing has, and that are no slips either: they may be for a later deployment.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Finding>,
+}
+
+impl Finding {
+    /// Returns a sentence about a key: `services.payment.card-limit is missing`.
+    fn new(key: &[&str], says: &str) -> Self {
+        let says = format!("{}{says}", shown(key));
+        Self { key: key.iter().map(|name| (*name).to_owned()).collect(), says }
+    }
 }
 
 impl Findings {
     /// Adds what is wrong with a name that should be one of `known`. A name that is nearly a known one is an
-    /// error, unless the operator has written the known one as well (`written`). `place`: the name with its
-    /// section.
-    pub fn name(&mut self, place: &str, name: &str, known: &[&str], written: &dyn Fn(&str) -> bool) {
+    /// error, unless the operator has written the known one as well (`written`). `key`: the key that has the
+    /// name.
+    pub fn name(&mut self, key: &[&str], name: &str, known: &[&str], written: &dyn Fn(&str) -> bool) {
         if known.contains(&name) {
             return;
         }
         match nearest(name, known.iter().copied().filter(|known| !written(known))) {
-            Some(meant) => self.errors.push(format!("{place} is not known: did you mean {meant}?")),
-            None => self.warnings.push(format!("{place} is not known, so it has no effect")),
+            Some(meant) => self.error(key, &format!(" is not known: did you mean {meant}?")),
+            None => self.warnings.push(Finding::new(key, " is not known, so it has no effect")),
         }
+    }
+
+    /// Adds an error. `says`: the sentence behind the key.
+    fn error(&mut self, key: &[&str], says: &str) {
+        self.errors.push(Finding::new(key, says));
     }
 
     /// Adds the sentences of others.
@@ -40,34 +62,58 @@ impl Findings {
     }
 }
 
+/// Returns a key as TOML writes it: `retries.steps."place-order/pay"`.
+fn shown(key: &[&str]) -> String {
+    let is_bare = |name: &str| name.chars().all(|letter| letter.is_alphanumeric() || "-_".contains(letter));
+    let names = key.iter().map(|name| if is_bare(name) { (*name).to_owned() } else { format!("{name:?}") });
+    names.collect::<Vec<_>>().join(".")
+}
+
 /// Checks the configured values of a service against its settings.
 pub fn check(service: &str, settings: &[Setting], values: &BTreeMap<String, Json>) -> Findings {
     let mut findings = Findings::default();
     let keys: Vec<&str> = settings.iter().map(|setting| setting.key.as_str()).collect();
     for key in values.keys() {
-        let place = format!("services.{service}.{key}");
-        findings.name(&place, key, &keys, &|key| values.contains_key(key));
+        findings.name(&["services", service, key], key, &keys, &|key| values.contains_key(key));
     }
     for Setting { key, schema, required, .. } in settings {
-        let place = format!("services.{service}.{key}");
+        let place = ["services", service, key];
         match values.get(key) {
-            None if *required => findings.errors.push(format!("{place} is missing")),
+            None if *required => findings.error(&place, " is missing"),
             None => {}
-            Some(value) => findings.errors.extend(misfit(&place, schema, value)),
+            Some(value) => misfit(schema, value).iter().for_each(|says| findings.error(&place, says)),
         }
     }
     findings
 }
 
-/// Returns a sentence if a value does not follow its schema. It does not show the value, which may be a
-/// secret.
-fn misfit(place: &str, schema: &Json, value: &Json) -> Option<String> {
+/// Checks the steps whose retries are configured, `<saga>/<step>`, against the sagas that there are. Steps
+/// are named in the code of sagas only.
+pub fn check_retried<'s>(steps: impl Iterator<Item = &'s str> + Clone, sagas: &[&str]) -> Findings {
+    let mut findings = Findings::default();
+    for step in steps.clone() {
+        let key = ["retries", "steps", step];
+        let written = |known: &str| steps.clone().any(|step| step.split('/').next() == Some(known));
+        match (step.split_once('/'), step.strip_suffix('*')) {
+            (Some((saga, _)), _) => findings.name(&key, saga, sagas, &written),
+            (None, Some(prefix)) if sagas.iter().any(|saga| saga.starts_with(prefix)) => {}
+            // It may match a saga of a later deployment.
+            (None, Some(_)) => findings.name(&key, "", &[], &written),
+            (None, None) => findings.error(&key, " is no step: write \"<saga>/<step>\""),
+        }
+    }
+    findings
+}
+
+/// Returns the end of a sentence if a value does not follow its schema. It does not show the value, which may
+/// be a secret.
+fn misfit(schema: &Json, value: &Json) -> Option<String> {
     let violations = match Schema::of(schema) {
         Ok(schema) => schema.check(&value.read().ok()?).err()?,
-        Err(error) => return Some(format!("the schema of {place} is not sound: {error}")),
+        Err(error) => return Some(format!(" has a schema that is not sound: {error}")),
     };
     let violation = violations.into_iter().next()?;
-    Some(format!("{place}{}: {}", violation.pointer, violation.message))
+    Some(format!("{}: {}", violation.pointer, violation.message))
 }
 
 /// Returns the name that was most likely meant by a slip, or none if no name is near.
@@ -163,11 +209,9 @@ mod tests {
         ];
         for (configured, errors, warnings) in table {
             let found = check("payment", &settings, &values(configured.clone()));
-            assert_eq!((&*found.errors, &*found.warnings), (&*to_owned(errors), &*to_owned(warnings)));
+            let says = |findings: Vec<Finding>| findings.into_iter().map(|finding| finding.says);
+            assert!(says(found.errors).eq(errors.iter().copied()), "{configured}");
+            assert!(says(found.warnings).eq(warnings.iter().copied()), "{configured}");
         }
-    }
-
-    fn to_owned(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|text| (*text).to_owned()).collect()
     }
 }

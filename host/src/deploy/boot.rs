@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::directory::{self, DirectoryError};
-use super::gates::{Candidate, Examiner, Origin, Terms, Upload, examine_services, internal_requests};
+use super::gates::{Candidate, Examiner, Origin, Terms, Upload, examine_services};
 use super::rules::DeployRules;
-use super::signature::{SignatureError, signed};
+use super::signature::{SignatureError, check_earlier, check_running, signed};
 use super::{grants, work};
 use crate::clock::SharedClock;
 use crate::contract::Grant;
@@ -17,7 +17,6 @@ use crate::deployed::{
     Deployed, DeploymentHistory, Deployments, GateOutcome, GateResult, Happened, HistoryError, RecordError,
     Release, Released, ServiceConflict, Store,
 };
-use crate::error::Chain;
 use crate::log::EventLog;
 use crate::model::{Caller, Digest, ServiceName, Version};
 use crate::runtime::{Component, HttpClient, LoadError, Runtime};
@@ -157,6 +156,7 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
     let envelopes = boot.check_signatures(&deployments, &running, &by_digest)?;
     for (service, known) in &deployments.running {
         let Some(kept) = &known.kept else { continue };
+        boot.check_kept(service, kept.digest, &by_digest).await?;
         let newer = boot.load(service, kept.digest, bytes(kept.digest)).await?;
         running = running.keeping(&newer, &kept.streams);
     }
@@ -246,23 +246,34 @@ impl Boot<'_> {
         Ok(envelopes)
     }
 
-    /// Fails if no trusted key has signed a component. One whose statement has expired runs on: a restart
-    /// must not end what was running. Returns the envelope.
+    /// Fails if no trusted key has signed a component. Returns the envelope.
     fn check_signature(
         &self,
         signature: Option<&[u8]>,
         component: &Component,
     ) -> Result<String, SignatureError> {
-        let (digest, manifest) = (component.digest(), Some(&**component.manifest()));
-        let (envelope, statement) = signed(signature, &self.rules.trusted, digest, manifest)?;
-        if let Err(expired) = statement.is_valid_at(self.clock.now_ms()) {
-            tracing::warn!(
-                service = %statement.service,
-                error = %Chain(&expired),
-                "a statement has expired; its service runs on, but cannot be deployed or rolled back to"
-            );
+        Ok(check_running(signature, &self.rules.trusted, component, self.clock.now_ms())?.text()?)
+    }
+
+    /// Fails if a component may not run for the streams that stay with it.
+    async fn check_kept(
+        &self,
+        service: &ServiceName,
+        digest: Digest,
+        files: &ByDigest<'_>,
+    ) -> Result<(), BootError> {
+        let trusted = &self.rules.trusted;
+        let Err(source) = check_earlier(&**self.log, digest, trusted).await else { return Ok(()) };
+        let beside = files.get(&digest).map(|(file, _)| directory::signature(file)).transpose()?.flatten();
+        match signed(beside.as_deref(), trusted, digest, None) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(BootError::Signature {
+                service: service.clone(),
+                digest,
+                dir: self.plugins.to_owned(),
+                source: Box::new(source),
+            }),
         }
-        Ok(envelope.text()?)
     }
 
     /// Returns what the log says about the service of a component that does not run, or none if the service
@@ -295,9 +306,8 @@ impl Boot<'_> {
             runtime: self.runtime,
             log: self.log,
             http: self.http,
-            trusted: &self.rules.trusted,
+            rules: self.rules,
             now_ms: self.clock.now_ms(),
-            history_limit: self.rules.history_limit,
             granted: &granted_here,
             sagas: None,
         };
@@ -348,7 +358,7 @@ impl Boot<'_> {
 /// Returns what a component of the host's own directory requests inside the host. All of it is granted,
 /// because only the operator writes there.
 fn granted_here(component: &Component) -> Vec<Grant> {
-    internal_requests(component).collect()
+    component.manifest().permissions.internal().collect()
 }
 
 fn refuse(file: PathBuf, candidate: &Candidate) -> Result<(), BootError> {

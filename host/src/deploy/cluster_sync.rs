@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::sync::MutexGuard;
 
 use super::deployer::Deployer;
+use super::signature::{SignatureError, check_running, signed};
 use super::swap::GoLive;
-use crate::deployed::{Deployed, Deployments, HistoryError, PastError, ServiceConflict};
+use crate::deployed::{Deployed, Deployments, HistoryError, PastError, Release, ServiceConflict};
 use crate::error::{Chain, with_causes};
 use crate::log::Subscription;
-use crate::model::{DEPLOYMENT, Position, ServiceName, StreamId};
+use crate::model::{DEPLOYMENT, Digest, Position, ServiceName, StreamId};
 use crate::runtime::Component;
 use crate::saga::SagaError;
 
@@ -24,6 +25,12 @@ enum BehindError {
     History(#[from] HistoryError),
     #[error("the component of {service} is not available")]
     Component { service: ServiceName, source: PastError },
+    #[error(
+        "{service} {version} ({}) may not run here without a trusted signature: deploy it signed, or roll it \
+         back, through a host that runs it",
+        digest.short()
+    )]
+    Signature { service: ServiceName, version: String, digest: Digest, source: Box<SignatureError> },
     #[error("the services cannot run side by side")]
     Conflict(#[from] ServiceConflict),
     #[error(transparent)]
@@ -62,9 +69,12 @@ impl Deployer {
             match self.clone().follow_log(&mut deployments).await {
                 Ok(()) => return self.set_warning(None),
                 Err(error) => {
-                    let error = with_causes(&error);
-                    tracing::error!(error, "failed to follow another host's deployment; retrying");
-                    self.set_warning(Some(format!("this host does not run the last deployment: {error}")));
+                    let warning =
+                        format!("this host does not run the last deployment: {}", with_causes(&error));
+                    if self.behind().as_deref() != Some(&warning) {
+                        tracing::error!("{warning}; retrying");
+                        self.set_warning(Some(warning));
+                    }
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -99,11 +109,17 @@ impl Deployer {
                 component.map_err(|source| BehindError::Component { service: service.clone(), source })
             };
             let digest = running.release.digest;
+            let runs = current.service(service.as_str()).is_some_and(|old| old.digest() == digest);
+            if !runs {
+                // Before any code of the component runs.
+                self.check_signature(&running.release, None)?;
+            }
             let component = get(digest).await?;
             if let Some(kept) = &running.kept {
                 newer.push((get(kept.digest).await?, &kept.streams));
             }
-            if current.service(service.as_str()).is_none_or(|old| old.digest() != digest) {
+            if !runs {
+                self.check_signature(&running.release, Some(&component))?;
                 new.push(component.clone());
             }
             services.push(component);
@@ -113,5 +129,27 @@ impl Deployer {
             deployed.keeping(newer, streams)
         };
         Ok((newer.iter().fold(deployed, keep), new))
+    }
+
+    /// Fails if no trusted key has signed a release that another host has deployed. `component`: none if it
+    /// is not loaded yet.
+    fn check_signature(&self, release: &Release, component: Option<&Component>) -> Result<(), BehindError> {
+        let trusted = &self.deps.rules.trusted;
+        if trusted.is_empty() {
+            return Ok(());
+        }
+        let envelope = release.envelope.as_deref().map(str::as_bytes);
+        let checked = match component {
+            Some(component) => {
+                check_running(envelope, trusted, component, self.deps.clock.now_ms()).map(drop)
+            }
+            None => signed(envelope, trusted, release.digest, None).map(drop),
+        };
+        checked.map_err(|source| BehindError::Signature {
+            service: release.service.clone(),
+            version: release.version.clone(),
+            digest: release.digest,
+            source: Box::new(source),
+        })
     }
 }

@@ -94,6 +94,11 @@ impl Deployer {
         [&self.warning, &self.faulty].into_iter().filter_map(|warning| warning.load().as_deref().cloned())
     }
 
+    /// Returns the reason why this host does not run what the log names, if it does not.
+    pub fn behind(&self) -> Option<Arc<String>> {
+        self.warning.load_full()
+    }
+
     pub(super) fn set_warning(&self, warning: Option<String>) {
         self.warning.store(warning.map(Arc::new));
     }
@@ -151,9 +156,12 @@ impl Deployer {
         self.deployments.lock().await
     }
 
-    /// Locks the deployments for a new one. Fails if one is in progress.
+    /// Locks the deployments for a new one. Fails if one is in progress, or cannot be followed.
     pub(super) fn try_lock(&self) -> Result<MutexGuard<'_, Deployments>, DeployError> {
-        self.deployments.try_lock().map_err(|_| DeployError::UnderWay)
+        self.deployments.try_lock().map_err(|_| match self.behind() {
+            Some(why) => DeployError::Behind(why),
+            None => DeployError::UnderWay,
+        })
     }
 }
 

@@ -1,12 +1,12 @@
 //! The errors of deployments.
 
 use std::io;
+use std::sync::Arc;
 
 use super::report::Report;
 use crate::deployed::RecordError;
 use crate::log::ReadError;
 use crate::model::Rejection;
-use crate::saga::SagaError;
 
 /// The reason why nothing was deployed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,9 @@ pub enum DeployError {
     /// Another deployment is in progress, here or on another host.
     #[error("another deployment is in progress: try again when it has ended")]
     UnderWay,
+    /// This host cannot follow the last deployment of another host. The text says why.
+    #[error("{0}")]
+    Behind(Arc<String>),
     /// The request does not fit what runs.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -32,9 +35,6 @@ pub enum DeployError {
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The open sagas cannot be read or moved.
-    #[error("the open sagas cannot be moved")]
-    Sagas(#[from] SagaError),
 }
 
 impl From<RecordError> for DeployError {

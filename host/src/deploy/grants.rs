@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::gates::{internal_requests, requests};
+use super::gates::requests;
 use crate::contract::Grant;
 use crate::deployed::{Deployments, Release};
 use crate::model::Rejection;
@@ -26,7 +26,7 @@ pub(super) fn granted(
         earlier.map(|(service, running)| (service.clone(), running.release.granted().collect())).collect();
     move |component| {
         let earlier = earlier.get(&component.manifest().service).into_iter().flatten();
-        let internal = internal_requests(component).filter(|_| from_directory);
+        let internal = component.manifest().permissions.internal().filter(|_| from_directory);
         earlier.chain(&given).cloned().chain(internal).collect()
     }
 }

@@ -28,3 +28,4 @@ pub use gates::Upload;
 pub use report::{HostReport, Report, ServiceReport};
 pub use rules::{DeployRules, Options, RollbackRule};
 pub use signature::PublicKey;
+pub(crate) use signature::trust;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::signature::PublicKey;
 use crate::clock::milliseconds;
-use crate::contract::{Grant, ReservedRoute};
+use crate::contract::{Grant, Places, ReservedRoute};
 use crate::runtime::Grants;
 
 /// The operator's configuration of deployments.
@@ -21,6 +21,10 @@ pub struct DeployRules {
     pub history_limit: Duration,
     /// The rule by which a faulty version is rolled back.
     pub rollback: RollbackRule,
+    /// The steps whose retries are configured: `<saga>/<step>`.
+    pub retried: Vec<String>,
+    /// The places of the keys in the configuration.
+    pub places: Places,
     /// The routes of the host itself, which no service may have.
     pub reserved: Vec<ReservedRoute<()>>,
 }

@@ -18,6 +18,7 @@ use crate::deployed::{Happened, PastError, Release};
 use crate::error::{Chain, with_causes};
 use crate::model::{Caller, Rejection};
 use crate::runtime::{Component, Tallies};
+use crate::saga::SagaError;
 
 /// The interval between two checks. It is short, because callers notice the faults in between.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -149,9 +150,19 @@ impl Deployer {
             tokio::spawn(self.clone().keep_late((new.clone(), old.clone()), returned.clone(), read));
         }
         // Calls no longer fail, so there is time to move the sagas that have moved or begun in the meantime.
-        let rehearsed = self.deps.sagas.rehearse(&old).await?;
-        self.deps.sagas.move_over(&rehearsed, old.digest()).await?;
+        if let Err(error) = self.move_sagas_back(&old).await {
+            tracing::error!(
+                %service,
+                error = %Chain(&error),
+                "failed to move open sagas after a rollback; they end on the version that was rolled back"
+            );
+        }
         Ok(())
+    }
+
+    async fn move_sagas_back(&self, to: &Component) -> Result<(), SagaError> {
+        let rehearsed = self.deps.sagas.rehearse(to).await?;
+        self.deps.sagas.move_over(&rehearsed, to.digest()).await.map(drop)
     }
 }
 

@@ -128,9 +128,8 @@ impl Deployer {
             runtime: &deps.runtime,
             log: &deps.log,
             http: &deps.http,
-            trusted: &deps.rules.trusted,
+            rules: &deps.rules,
             now_ms: deps.clock.now_ms(),
-            history_limit: deps.rules.history_limit,
             granted: &granted,
             sagas: Some(&deps.sagas),
         };

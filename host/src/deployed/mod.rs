@@ -18,7 +18,7 @@ pub use error::{HistoryError, RecordError};
 pub use gate_result::{GateName, GateOutcome, GateResult};
 pub use history_entry::{ActName, HistoryEntry};
 pub use registry::{Deployed, Registry, ServiceConflict};
-pub use store::{Components, PastError, Store};
+pub use store::{Components, PastError, Store, Trust};
 pub use trial::{Kept, Return, Trial};
 pub(crate) use triggers::FollowedTriggers;
 pub use triggers::{DeploymentHistory, ReleasedSaga, Trigger, Triggers};

@@ -1,11 +1,13 @@
 //! The components that may still be needed, by digest: those that run, and those that a saga has started on.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 
 use super::component_store_nats::Bucket;
@@ -135,6 +137,14 @@ pub enum PastError {
         /// The cause.
         source: io::Error,
     },
+    /// No key that this host trusts has signed the component.
+    #[error("the component {} may not run on this host", digest.short())]
+    Untrusted {
+        /// The digest of the component.
+        digest: Digest,
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The component does not load.
     #[error("the component {} cannot be run", digest.short())]
     Load {
@@ -145,11 +155,16 @@ pub enum PastError {
     },
 }
 
+/// Fails if an earlier component may not run on this host.
+pub type Trust = Arc<dyn Fn(Digest) -> BoxFuture<'static, Result<(), PastError>> + Send + Sync>;
+
 /// The components that run, and the earlier ones that sagas still need.
 pub struct Components {
     registry: Arc<Registry>,
     runtime: Runtime,
     store: Store,
+    /// None: all components may run.
+    trust: Option<Trust>,
     /// The earlier components. Each is loaded once, on first use.
     past: Mutex<HashMap<Digest, Arc<OnceCell<Component>>>>,
     /// The component that answers from the read model of each service.
@@ -165,10 +180,16 @@ impl Components {
             registry,
             runtime,
             store,
+            trust: None,
             past: Mutex::default(),
             readers: Mutex::default(),
             releases: Mutex::default(),
         }
+    }
+
+    /// Asks `trust` before it loads an earlier component.
+    pub fn trusting(self, trust: Trust) -> Self {
+        Self { trust: Some(trust), ..self }
     }
 
     /// Returns the running set of services.
@@ -187,6 +208,9 @@ impl Components {
             past.entry(digest).or_default().clone()
         };
         let component = cell.get_or_try_init(|| async {
+            if let Some(trust) = &self.trust {
+                trust(digest).await?;
+            }
             let wasm = self.store.fetch(digest).await;
             let wasm = wasm.map_err(|source| PastError::Read { digest, source })?;
             let wasm = wasm.ok_or(PastError::Gone(digest))?;

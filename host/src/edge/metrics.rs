@@ -11,8 +11,8 @@ use crate::messaging::Messaging;
 use crate::projection::Overview;
 use crate::saga::StateCount;
 use crate::telemetry::{
-    BUILDING, COPY_LAG, COPY_SEQUENCE, LAG_EVENTS, LAG_SECONDS, LOG_AVAILABLE, NATS_CONNECTED, NODES,
-    OLDEST_SAGA, PARKED, POSITION, SAGAS,
+    BUILDING, COPY_LAG, COPY_SEQUENCE, DEPLOYMENT_FOLLOWED, LAG_EVENTS, LAG_SECONDS, LOG_AVAILABLE,
+    NATS_CONNECTED, NODES, OLDEST_SAGA, PARKED, POSITION, SAGAS,
 };
 
 /// The statuses that the edge answers with.
@@ -86,6 +86,11 @@ pub(crate) fn show_nodes(nodes: &[ObservedMember]) {
         let there = nodes.iter().filter(|seen| seen.state == state).count();
         metrics::gauge!(NODES, "state" => label).set(there as f64);
     }
+}
+
+/// Sets the gauge of the deployments. `followed`: true if the host runs the last one.
+pub(crate) fn show_deployment(followed: bool) {
+    metrics::gauge!(DEPLOYMENT_FOLLOWED).set(u8::from(followed));
 }
 
 /// Sets the gauge of the connection to NATS.

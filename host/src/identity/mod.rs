@@ -59,6 +59,7 @@ pub use self::options::{
 };
 pub(crate) use self::session::SESSION_COOKIE;
 pub use self::token::{NoRandomness, TokenText};
+pub(crate) use self::tokens::TokenEvent;
 pub use self::tokens::{NewToken, Revocation, TokenInfo};
 
 /// The longest token that is read. A JWT with a hundred groups has half of that.

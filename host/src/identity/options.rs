@@ -169,7 +169,7 @@ impl<T: Into<String>> From<T> for ClaimPath {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("auth.{key}: {why}")]
 pub struct AuthOptionsError {
-    key: String,
+    pub(crate) key: String,
     why: String,
 }
 

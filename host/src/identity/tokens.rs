@@ -35,7 +35,7 @@ pub(super) const USE_STEP_MS: u64 = 60_000;
 /// An event of a token. The stored event's name is the variant's, its payload the variant's fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Happened {
+pub(crate) enum TokenEvent {
     TokenMade {
         sha256: TokenHash,
         subject: Actor,
@@ -214,7 +214,7 @@ impl Tokens {
         }
     }
 
-    fn happen(&self, event: &Recorded, happened: Happened) {
+    fn happen(&self, event: &Recorded, happened: TokenEvent) {
         let (id, version) = (event.stream.id(), event.version);
         let (at, by) = (Time(event.meta.time_ms), event.meta.actor.clone());
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -223,17 +223,17 @@ impl Tokens {
             return;
         }
         let token = match (happened, before) {
-            (Happened::TokenMade { sha256, subject, roles, expires, note }, _) => {
+            (TokenEvent::TokenMade { sha256, subject, roles, expires, note }, _) => {
                 let caller = Caller { roles, ..Caller::named(subject.shared()) };
                 let last_used_ms = Arc::default();
                 let (made, made_by) = (at, by);
                 Token { version, sha256, caller, made, made_by, expires, note, revoked: None, last_used_ms }
             }
-            (Happened::TokenRevoked { reason }, Some(token)) => {
+            (TokenEvent::TokenRevoked { reason }, Some(token)) => {
                 Token { version, revoked: Some(Revocation { at, by, reason }), ..Token::clone(token) }
             }
             // A token that has been forgotten.
-            (Happened::TokenRevoked { .. }, None) => return,
+            (TokenEvent::TokenRevoked { .. }, None) => return,
         };
         known.insert(id.to_owned(), Arc::new(token));
     }
@@ -271,7 +271,7 @@ impl Tokens {
         }
         let text = TokenText::new()?;
         let sha256 = TokenHash::of(text.reveal());
-        let happened = Happened::TokenMade { sha256, subject, roles: roles.into(), expires, note };
+        let happened = TokenEvent::TokenMade { sha256, subject, roles: roles.into(), expires, note };
         self.record(text.id(), Version::START, happened, by).await?;
         let info = self.get(text.id()).map(|token| token.info(text.id()));
         Ok((text, info.ok_or(TokenError::NotFound)?))
@@ -287,7 +287,7 @@ impl Tokens {
         let _guard = self.writing.lock().await;
         let token = self.get(id).ok_or(TokenError::NotFound)?;
         if token.revoked.is_none() {
-            self.record(id, token.version, Happened::TokenRevoked { reason }, by).await?;
+            self.record(id, token.version, TokenEvent::TokenRevoked { reason }, by).await?;
         }
         Ok(self.get(id).ok_or(TokenError::NotFound)?.info(id))
     }
@@ -297,7 +297,7 @@ impl Tokens {
         &self,
         id: &str,
         expected: Version,
-        happened: Happened,
+        happened: TokenEvent,
         by: &Caller,
     ) -> Result<(), TokenError> {
         let event = event_of(&happened).map_err(TokenError::Encode)?;

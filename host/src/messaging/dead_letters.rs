@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use super::incoming::{Incoming, Received, Subscribed};
 use super::streams::{NoStream, Streams};
-use crate::contract::Problem;
+use crate::contract::{Problem, ProblemCode};
+use crate::model::{Actor, Caller, Role};
 use crate::telemetry;
 
 /// `kontor.dead-letters.<service>.<aggregate>.<command>`
@@ -51,10 +52,41 @@ pub struct About {
     pub subject: String,
     /// The message's id, which is the command's key.
     pub message_id: String,
+    /// The caller of the command; missing if its token was not valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Sender>,
     /// The number of times that the message was delivered.
     pub deliveries: i64,
     /// The problem of the last delivery, as HTTP would have answered it.
     pub problem: Value,
+}
+
+/// The caller of the command of a dead letter. A redrive sends the command for the same caller, whose token
+/// may have expired since.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "DeadLetterCaller")]
+pub struct Sender {
+    /// The subject of the message's token, or `nats`; missing if it is nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Actor>,
+    /// The roles of the subject.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<Role>,
+    /// The user for whom the subject said it acted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<Actor>,
+}
+
+impl Sender {
+    pub(super) fn of(caller: &Caller) -> Self {
+        let Caller { subject, roles, on_behalf_of, .. } = caller.clone();
+        Self { subject, roles: roles.to_vec(), on_behalf_of }
+    }
+
+    fn caller(&self) -> Caller {
+        let Self { subject, roles, on_behalf_of } = self.clone();
+        Caller { subject, roles: roles.into(), on_behalf_of, via: None }
+    }
 }
 
 /// The result of redriving dead letters.
@@ -100,10 +132,9 @@ impl DeadLetters {
     /// dead letter of the same message.
     pub(super) async fn keep(
         &self,
-        subscribed: &Subscribed,
-        received: Received<'_>,
-        place: &str,
-        deliveries: i64,
+        (subscribed, received): (&Subscribed, Received<'_>),
+        caller: Option<Sender>,
+        (deliveries, place): (i64, &str),
         problem: &Problem,
     ) -> Result<(), NotKept> {
         self.streams.dead_letters().await?;
@@ -116,6 +147,7 @@ impl DeadLetters {
             subscription: subscription.subject.clone(),
             subject: received.subject.to_owned(),
             message_id: received.id.to_owned(),
+            caller,
             deliveries,
             problem: serde_json::from_slice(&problem.body()).unwrap_or_default(),
         };
@@ -227,10 +259,21 @@ impl DeadLetter {
     }
 
     async fn process(&self, incoming: &Incoming) -> Result<(), Problem> {
-        let About { service, subscription, subject, message_id, .. } = &self.about;
+        let About { service, subscription, subject, message_id, caller, problem, .. } = &self.about;
         let subscribed = incoming.find(&self.about).ok_or_else(|| {
             Problem::not_found(format!("{service} no longer subscribes to {subscription}."))
         })?;
-        incoming.process(&subscribed, Received { subject, id: message_id, payload: &self.raw }).await
+        let caller = match caller {
+            Some(sender) => sender.caller(),
+            None if problem["code"] == ProblemCode::InvalidToken.name() => {
+                let detail = "The message came with a token that was not valid, so its command has no \
+                              caller: discard it, and have it sent again.";
+                return Err(Problem::new(ProblemCode::InvalidToken, detail));
+            }
+            // An earlier version of Kontor has kept it.
+            None => incoming.caller(None).await?,
+        };
+        let received = Received { subject, id: message_id, payload: &self.raw };
+        incoming.process(&subscribed, received, &caller).await
     }
 }

@@ -7,12 +7,14 @@
 //! | its command is accepted | it is acknowledged |
 //! | the host is busy, or its log cannot be written | it is delivered again, until this has passed |
 //! | its command is rejected, or fails | it is delivered [`DELIVERIES`] times in all; then it is a dead letter |
+//! | its token is not valid | the same: another host may just have made the token |
 //! | it cannot be a command: no JSON, not by the schema, no id | it is a dead letter at once |
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::pull;
@@ -23,7 +25,8 @@ use futures::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::dead_letters::{About, DeadLetters};
+use super::Callers;
+use super::dead_letters::{About, DeadLetters, Sender};
 use super::streams::{NoStream, Streams};
 use super::warning::Warning;
 use crate::aggregate::Submit;
@@ -99,8 +102,7 @@ pub(super) struct Incoming {
 struct Inner {
     registry: Arc<Registry>,
     commands: Arc<dyn Submit>,
-    /// The sender of all commands: those who may publish on the subjects.
-    caller: Caller,
+    callers: Callers,
     streams: Streams,
     dead_letters: DeadLetters,
     /// Set while the streams cannot be created.
@@ -118,14 +120,14 @@ struct Running {
 impl Incoming {
     pub(super) fn new(
         registry: Arc<Registry>,
-        (commands, caller): (Arc<dyn Submit>, Caller),
+        (commands, callers): (Arc<dyn Submit>, Callers),
         streams: Streams,
         dead_letters: DeadLetters,
     ) -> Self {
         let warning = Warning::new("messages are neither taken nor published");
         let running = Mutex::default();
         Self {
-            inner: Arc::new(Inner { registry, commands, caller, streams, dead_letters, warning, running }),
+            inner: Arc::new(Inner { registry, commands, callers, streams, dead_letters, warning, running }),
         }
     }
 
@@ -247,13 +249,20 @@ impl Incoming {
         let headers = message.headers.as_ref();
         let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID)).map_or(&*place, |id| id.as_str());
         let received = Received { subject: &message.subject, id, payload: &message.payload };
-        let kind = match self.process(subscribed, received).await {
+        let caller = self.caller(message.headers.clone()).await;
+        let sender = caller.as_ref().ok().map(Sender::of);
+        let processed = match caller {
+            Ok(caller) => self.process(subscribed, received, &caller).await,
+            Err(problem) => Err(problem),
+        };
+        let kind = match processed {
             Ok(()) => AckKind::Ack,
             Err(problem)
                 if !problem.is_transient() && (problem.is_final() || info.delivered >= DELIVERIES) =>
             {
                 let letters = &self.inner.dead_letters;
-                match letters.keep(subscribed, received, &place, info.delivered, &problem).await {
+                let times = (info.delivered, &*place);
+                match letters.keep((subscribed, received), sender, times, &problem).await {
                     Ok(()) => {
                         subscribed.warning.clear();
                         AckKind::Term
@@ -269,13 +278,19 @@ impl Incoming {
         message.ack_with(kind).await.map_err(Failure::Acknowledge)
     }
 
+    /// Returns the caller that the headers of a message name.
+    pub(super) async fn caller(&self, headers: Option<HeaderMap>) -> Result<Caller, Problem> {
+        (self.inner.callers)(headers).await
+    }
+
     /// Submits the command of a message.
     pub(super) async fn process(
         &self,
         subscribed: &Subscribed,
         received: Received<'_>,
+        caller: &Caller,
     ) -> Result<(), Problem> {
-        let command = subscribed.command(&self.inner.caller, received)?;
+        let command = subscribed.command(caller, received)?;
         self.inner.commands.submit(command).await.map(drop).map_err(Problem::from)
     }
 
@@ -348,10 +363,11 @@ impl Subscribed {
                 Some(id.to_owned())
             }
         };
+        let via = format!("message:{}", self.subscription.subject).into();
         Ok(Command {
             stream: StreamId::new(self.subscription.aggregate.as_str(), &aggregate_id.unwrap_or_default())?,
             origin: Origin {
-                caller: caller.clone(),
+                caller: Caller { via: Some(via), ..caller.clone() },
                 correlation_id: command.shared().into(),
                 causation_id: None,
             },

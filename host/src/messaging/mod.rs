@@ -11,7 +11,8 @@ mod warning;
 
 use std::sync::Arc;
 
-use async_nats::jetstream;
+use async_nats::{HeaderMap, jetstream};
+use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 
 use self::dead_letters::DeadLetters;
@@ -21,12 +22,17 @@ use self::streams::Streams;
 use self::warning::Warning;
 use crate::aggregate::Submit;
 use crate::cluster::{Cluster, Connection};
+use crate::contract::Problem;
 use crate::deployed::Registry;
 use crate::log::EventLog;
 use crate::model::Caller;
 
-pub use dead_letters::{About, DeadLetter, DeadLettersError, Redriven};
+pub use dead_letters::{About, DeadLetter, DeadLettersError, Redriven, Sender};
 pub use streams::NoStream;
+
+/// Returns the caller that the headers of a message name.
+pub(crate) type Callers =
+    Arc<dyn Fn(Option<HeaderMap>) -> BoxFuture<'static, Result<Caller, Problem>> + Send + Sync>;
 
 /// The parts of the host that messaging needs.
 pub struct Deps {
@@ -36,8 +42,8 @@ pub struct Deps {
     pub registry: Arc<Registry>,
     /// Takes the commands.
     pub commands: Arc<dyn Submit>,
-    /// The sender of the commands: those who may publish on the subjects.
-    pub caller: Caller,
+    /// Returns the callers of the commands.
+    pub(crate) callers: Callers,
     /// The connection to NATS.
     pub connection: Connection,
     /// The number of servers that keep each stream that the host creates.
@@ -58,12 +64,12 @@ pub struct Messaging {
 impl Messaging {
     /// Starts to publish events and to take messages.
     pub fn start(deps: Deps) -> Self {
-        let Deps { log, registry, commands, caller, connection, replicas, cluster } = deps;
+        let Deps { log, registry, commands, callers, connection, replicas, cluster } = deps;
         let context = jetstream::new(connection.client().clone());
         let streams = Streams { context, replicas };
         let dead_letters = DeadLetters { streams: streams.clone() };
-        let senders = (commands, caller);
-        let incoming = Incoming::new(registry.clone(), senders, streams.clone(), dead_letters.clone());
+        let incoming =
+            Incoming::new(registry.clone(), (commands, callers), streams.clone(), dead_letters.clone());
         let warning = Arc::new(Warning::new("events are not published"));
         let outgoing = Outgoing { log, registry, streams, warning: warning.clone(), cluster };
         let tasks = [tokio::spawn(outgoing.run()), tokio::spawn(incoming.clone().run())];

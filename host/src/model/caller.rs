@@ -25,7 +25,8 @@ pub struct Caller {
     pub roles: Arc<[Role]>,
     /// The user for whom the subject says it acts. It is recorded, and gives no rights.
     pub on_behalf_of: Option<Actor>,
-    /// The saga that acts for the subject, which is the caller that started it. `None`: the subject itself.
+    /// The saga that acts for the subject, which is the caller that started it, or the subscription whose
+    /// message the subject sent: `saga:0199…`, `message:carrier.delivered`. `None`: the subject acts itself.
     pub via: Option<Actor>,
 }
 

@@ -61,6 +61,7 @@ pub use retry::{Retries, Retry};
 use index::SagaHandle;
 use inner::{Inner, MAX_RUNNING};
 use journal::Saga;
+use timeline::StartedBy;
 
 /// The longest wait of a request about a saga for the events that may have started it.
 const CATCH_UP: Duration = Duration::from_secs(2);
@@ -80,6 +81,9 @@ pub struct SagaStatus {
     pub state: SagaState,
     /// The reason for unwinding, if it unwinds or unwound.
     pub reason: Option<Rejection>,
+    /// The caller that started it, for which it acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_by: Option<StartedBy>,
 }
 
 /// The parts of the host that sagas use.
@@ -194,6 +198,7 @@ impl SagaStatus {
             name: name.clone(),
             state: *state,
             reason: reason.clone(),
+            started_by: None,
         }
     }
 }
@@ -207,6 +212,7 @@ impl SagaHandle {
             name: self.name.clone(),
             state: SagaState::Running,
             reason: None,
+            started_by: None,
         }
     }
 }

@@ -11,10 +11,10 @@ use super::entry::Entry;
 use super::index::{Listed, SagaHandle};
 use super::inner::Inner;
 use super::journal::{Saga, SagaState};
-use super::timeline::Timeline;
+use super::timeline::{StartedBy, Timeline};
 use super::{CATCH_UP, RecordError, SagaError, SagaStatus, Sagas, record, runner};
 use crate::clock::{Time, deadline_after};
-use crate::model::{Actor, Caller, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
+use crate::model::{Caller, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
 
 /// The sagas to list. A field that is `None` selects all.
 #[derive(Clone, Debug, Default)]
@@ -130,20 +130,14 @@ impl Sagas {
         Ok(Timeline { why: timeline.why.or(why), ..timeline })
     }
 
-    /// Returns the actor of the event that started a saga; `None` if there is no such saga.
-    pub async fn started_by(&self, id: &SagaId) -> Result<Option<Actor>, SagaError> {
-        let found = match self.inner.index.find(id).await? {
+    /// Returns the caller that started a saga. Rejected with `not-found`.
+    pub async fn started_by(&self, id: &SagaId) -> Result<StartedBy, SagaError> {
+        let Listed { handle, .. } = match self.inner.index.find(id).await? {
             // The event that started it never changes, so there is nothing to wait for.
-            Some(known) => Ok(known),
-            None => self.find(id).await,
+            Some(known) => known,
+            None => self.find(id).await?,
         };
-        match found {
-            Ok(Listed { handle, .. }) => {
-                Ok(Some(runner::trigger(&self.inner, &handle).await?.meta.actor.clone()))
-            }
-            Err(SagaError::Rejected(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(StartedBy::of(&runner::trigger(&self.inner, &handle).await?))
     }
 
     /// Acts on a parked saga. The act is on disk when this returns, and the saga continues. Rejected with

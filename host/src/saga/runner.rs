@@ -157,8 +157,8 @@ impl Running {
         let digest = self.saga(|saga| saga.digest).ok_or(RecordError::NoEntries)?;
         let component = match self.inner.deps.components.get(digest).await {
             Ok(component) => component,
-            // This host follows the deployment late.
-            Err(error @ PastError::Read { .. }) => return Err(error.into()),
+            // This host follows the deployment late, or refuses to.
+            Err(error @ (PastError::Read { .. } | PastError::Untrusted { .. })) => return Err(error.into()),
             Err(error) => {
                 let error = Chain(&error);
                 return self.park(&format!("the component that it started on cannot be loaded: {error}"));

@@ -8,7 +8,7 @@ use super::journal::{STEP_ZERO, SagaState, next_state};
 use super::record::RecordError;
 use crate::clock::Time;
 use crate::model::{
-    Actor, CommandName, Digest, EventName, NodeId, QueryName, Recorded, Rejection, SagaId, SagaName,
+    Actor, CommandName, Digest, EventName, Meta, NodeId, QueryName, Recorded, Rejection, SagaId, SagaName,
     ServiceName, StreamId, Version, variant_of,
 };
 use crate::runtime::Action;
@@ -34,6 +34,8 @@ pub struct Timeline {
     pub runner: Option<NodeId>,
     /// The event that started it.
     pub trigger: Trigger,
+    /// The caller that started it.
+    pub started_by: StartedBy,
     /// The time at which the trigger was recorded.
     pub started: Time,
     /// The time of its last entry; `None` if it has not ended.
@@ -58,6 +60,28 @@ pub struct Timeline {
     pub steps: Vec<Step>,
     /// The acts of operators, oldest first, and the retries that follow from a deployment.
     pub acts: Vec<Acted>,
+}
+
+/// The caller that started a saga, for which it acts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SagaStarter")]
+pub struct StartedBy {
+    /// The sender of the command; `anonymous` if nobody had signed in.
+    pub actor: Actor,
+    /// The user for whom the actor said it acted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<Actor>,
+    /// The saga or the message through which the actor acted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Actor>,
+}
+
+impl StartedBy {
+    /// Returns the sender of the command that recorded the trigger.
+    pub(super) fn of(trigger: &Recorded) -> Self {
+        let Meta { actor, on_behalf_of, via, .. } = &*trigger.meta;
+        Self { actor: actor.clone(), on_behalf_of: on_behalf_of.clone(), via: via.clone() }
+    }
 }
 
 /// The event that started a saga.
@@ -275,6 +299,7 @@ impl Timeline {
                 version: trigger.version,
                 event: trigger.name.clone(),
             },
+            started_by: StartedBy::of(trigger),
             started,
             ended: None,
             reason: None,

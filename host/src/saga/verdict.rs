@@ -9,12 +9,14 @@
 //! | another host wrote first | passes | the journal is read again |
 //! | the component cannot be read or fetched now | - | passes |
 //! | the saga cannot begin: its trigger is missing | - | stuck, with the reason shown |
+//! | the component may not run on this host | - | stuck, with the reason shown |
 //!
 //! A saga whose journal cannot even take the entry that parks it is stuck, too.
 
 use super::record::RecordError;
 use super::runner::RunError;
 use crate::aggregate::CommandError;
+use crate::deployed::PastError;
 use crate::log::{AppendError, ReadError};
 
 /// The consequence of a command without an answer.
@@ -76,7 +78,7 @@ impl Verdict {
     pub(super) fn of(error: &RunError) -> Self {
         match error {
             RunError::Relinquished(_) => Self::Relinquish,
-            RunError::NoTrigger => Self::Stuck,
+            RunError::NoTrigger | RunError::Component(PastError::Untrusted { .. }) => Self::Stuck,
             RunError::Component(_) => Self::Passing,
             RunError::Record(error) => match error {
                 RecordError::Read(error) => Self::of_read(error),
@@ -113,7 +115,7 @@ mod tests {
     use super::super::sender::Relinquished;
     use super::*;
     use crate::error::{Fault, FaultKind};
-    use crate::model::{CommandId, Rejection, StreamId, Version};
+    use crate::model::{CommandId, Digest, Rejection, StreamId, Version};
 
     fn stream() -> StreamId {
         StreamId::new("order", "o1").unwrap()
@@ -175,8 +177,12 @@ mod tests {
     fn every_error_of_a_run_has_one_consequence() {
         let broken = serde_json::from_str::<u8>("x").unwrap_err();
         let illegal = next_state(None, &super::super::entry::Entry::Completed {}).unwrap_err();
-        let table: [(RunError, Verdict, Verdict); 13] = [
+        let digest = Digest::of(b"component");
+        let untrusted = PastError::Untrusted { digest, source: Box::new(std::io::Error::other("unsigned")) };
+        let table: [(RunError, Verdict, Verdict); 15] = [
             (Relinquished.into(), Verdict::Relinquish, Verdict::Relinquish),
+            (PastError::Gone(digest).into(), Verdict::Passing, Verdict::Passing),
+            (untrusted.into(), Verdict::Stuck, Verdict::Stuck),
             (RunError::NoTrigger, Verdict::Stuck, Verdict::Stuck),
             (RecordError::Append(conflict()).into(), Verdict::ReadAgain, Verdict::ReadAgain),
             (RecordError::Append(duplicate()).into(), Verdict::Passing, Verdict::Passing),

@@ -13,6 +13,7 @@ pub(crate) const COPY_LAG: &str = "kontor_log_copy_lag_messages";
 pub(crate) const REFUSED_BY_LOG: &str = "kontor_log_refused_total";
 pub(crate) const NATS_CONNECTED: &str = "kontor_nats_connected";
 pub(crate) const NODES: &str = "kontor_nodes";
+pub(crate) const DEPLOYMENT_FOLLOWED: &str = "kontor_deployment_followed";
 pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
 pub(crate) const DEAD_LETTERS: &str = "kontor_nats_dead_letters_total";
 pub(crate) const DENIED: &str = "kontor_denied_total";
@@ -193,6 +194,12 @@ const LOG_AND_CLUSTER: &[Metric] = &[
         &[],
         "Messages known to be in the log's JetStream stream and not yet in the local copy.",
     ),
+    metric(
+        Gauge,
+        DEPLOYMENT_FOLLOWED,
+        &[],
+        "1 if the host runs the last deployment of its log, else 0; `/readyz` says why.",
+    ),
     metric(Gauge, NODES, &["state"], "Members of the cluster, by state: up, silent or left."),
     metric(Counter, DEAD_LETTERS, &["service"], "Messages that became dead letters."),
     metric(Gauge, PUBLISHED, &[], "Position in the log up to which events are published to NATS."),
@@ -223,7 +230,8 @@ mod tests {
 
 Worth an alarm: `kontor_sagas{state=\"parked\"} > 0` (a saga needs an operator),
 `kontor_projection_parked_streams > 0`, a growing `kontor_projection_lag_seconds`,
-`kontor_log_available == 0`, any increase of `kontor_nats_dead_letters_total`.
+`kontor_log_available == 0`, `kontor_deployment_followed == 0`, any increase of
+`kontor_nats_dead_letters_total`.
 ";
 
     fn row(Metric { name, kind, labels, help }: &Metric) -> String {

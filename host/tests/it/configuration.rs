@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::common::deploy::{self, folder, gate, plugin};
+use crate::common::deploy::{self, folder, gate, plugin, renamed};
 use crate::common::{Ended, Site, built, ended, kontor};
 
 const RETRY: &str = "{ attempts = 1, first_wait_ms = 1, longest_wait_ms = 1 }";
@@ -14,16 +14,20 @@ const RETRY: &str = "{ attempts = 1, first_wait_ms = 1, longest_wait_ms = 1 }";
 fn a_slip_in_a_name_keeps_the_host_from_starting() {
     let site = Site::new("");
     let table = [
-        ("[services.payment]\ncard_limit = 100".to_owned(), "services.payment.card_limit", "card-limit"),
-        ("[services.paymnet]\ncard-limit = 100".to_owned(), "services.paymnet", "payment"),
-        ("[grants.oder]\nservices = []".to_owned(), "grants.oder", "order"),
-        (format!("[retries.steps]\n'place-ordr/pay' = {RETRY}"), "\"place-ordr/pay\"", "place-order"),
+        ("[services.payment]\ncard_limit = 100".to_owned(), "2:1: services.payment.card_limit", "card-limit"),
+        ("\n[services.paymnet]\ncard-limit = 100".to_owned(), "2:11: services.paymnet", "payment"),
+        ("[grants.oder]\nservices = []".to_owned(), "1:9: grants.oder", "order"),
+        (
+            format!("[retries.steps]\n  'place-ordr/pay' = {RETRY}"),
+            "2:3: retries.steps.\"place-ordr/pay\"",
+            "place-order",
+        ),
     ];
     for (file, place, meant) in table {
         site.configure(&file);
         let Ended { status, stderr, .. } = site.fail_to_start(&built("plugins"));
         assert_eq!(status.code(), Some(2), "{file}: {stderr}");
-        let expected = format!("{place} is not known: did you mean {meant}?");
+        let expected = format!("kontor.toml:{place} is not known: did you mean {meant}?");
         assert!(stderr.contains(&expected), "{file}: {stderr}");
 
         let file = site.configuration();
@@ -56,8 +60,55 @@ fn a_component_that_asks_for_another_key_than_is_configured_is_not_deployed() {
     let problem = host.deploy(&plugin("payment"), "").problem(422, "gate-refused");
     let gate = gate(&problem["report"], "configuration");
     assert_eq!(gate["outcome"], "refused", "{gate}");
-    let expected = "services.payment.card_limit is not known: did you mean card-limit?";
+    let expected = "kontor.toml:2:1: services.payment.card_limit is not known: did you mean card-limit?";
     assert_eq!(gate["findings"], serde_json::json!([expected]));
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_named_with_its_line() {
+    let site = Site::new("");
+    for (file, expected) in [
+        (
+            "[services.payment]\npoints-limit = 1\ncard-limit = 'much'",
+            "kontor.toml:3:1: services.payment.card-limit: it is not of type \"integer\"",
+        ),
+        ("listen = '127.0.0.1:0'\n[limits]\nqueue = 0", "kontor.toml:3:1: limits.queue must be at least 1"),
+        ("[auth]\nnats_roles = ['A']", "kontor.toml:2:1: auth.nats_roles: \"A\" is no role"),
+        (
+            "[secrets.payment]\nkey = { env = 'NONE' }",
+            "kontor.toml:2:1: the secret secrets.payment.key cannot",
+        ),
+    ] {
+        site.configure(file);
+        let Ended { status, stderr, .. } = site.fail_to_start(&built("plugins"));
+        assert_eq!(status.code(), Some(2), "{file}: {stderr}");
+        assert!(stderr.contains(expected), "{file}: {stderr}");
+    }
+}
+
+#[test]
+fn a_version_without_a_saga_whose_retries_are_configured_does_not_pass_in_silence() {
+    let steps = format!("[retries.steps]\n'place-order/pay' = {RETRY}\n'other/pay' = {RETRY}\n");
+    let (site, _plugins) = deploy::site(&[("order", plugin("order"))], &steps);
+    let host = site.start();
+    for (name, outcome, says) in [
+        ("place-oredr", "refused", "is not known: did you mean place-oredr?"),
+        ("order-taken", "passed", "is not known, so it has no effect"),
+    ] {
+        let renamed = renamed(plugin("order"), "place-order", name);
+        let reply = host.deploy(&renamed, "?dry-run=true&allow-breaking=saga:place-order");
+        let report = reply.json();
+        let gate = gate(report.get("report").unwrap_or(&report), "configuration");
+        assert_eq!(gate["outcome"], outcome, "{report}");
+        let expected = format!("kontor.toml:2:1: retries.steps.\"place-order/pay\" {says}");
+        assert_eq!(
+            gate["findings"],
+            serde_json::json!([expected]),
+            "the other is of no version of this service"
+        );
+    }
+    let report = host.deploy(&plugin("order"), "?dry-run=true").ok();
+    assert_eq!(gate(&report, "configuration")["outcome"], "skipped", "{report}");
 }
 
 #[test]
@@ -100,8 +151,9 @@ fn the_services_of_a_data_directory_are_known_to_the_check_while_its_host_runs()
     };
     let (code, printed) = check(&[]);
     assert_eq!(code, Some(0), "{printed}");
-    assert!(printed.starts_with("warning: services.inventroy is not known"), "{printed}");
+    let place = format!("{}:2:11: services.inventroy is not known", file.display());
+    assert!(printed.starts_with(&format!("warning: {place}")), "{printed}");
     let (code, printed) = check(&["--data", data.to_str().unwrap()]);
     assert_eq!(code, Some(2), "{printed}");
-    assert!(printed.starts_with("error: services.inventroy is not known: did you mean inventory?"));
+    assert!(printed.starts_with(&format!("error: {place}: did you mean inventory?")), "{printed}");
 }

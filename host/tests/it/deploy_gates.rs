@@ -8,7 +8,9 @@ use kontor_testkit::log::happened;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::deploy::{self, allowing, digest_of, fixture, folder, gate, next_inventory, plugin};
+use crate::common::deploy::{
+    self, allowing, digest_of, fixture, folder, gate, next_inventory, plugin, renamed,
+};
 use crate::common::{Ended, Host, Site, ended, kontor};
 
 /// A component that only imports an interface unknown to this host: an empty instance type and an import of
@@ -123,6 +125,20 @@ fn each_gate_refuses_a_component_that_was_built_to_fail_it_and_says_why() {
         refused(&host, &wasm, by, says);
     }
     assert_eq!((host.digest("inventory"), host.deployments()), before, "nothing of that was deployed");
+}
+
+#[test]
+fn a_component_takes_no_route_of_the_host_and_has_the_settings_that_it_needs() {
+    let inventory = Inventory::new("");
+    let host = inventory.start();
+    let squatter = renamed(next_inventory("squatter"), "/products", "/problems");
+    let says = "these services cannot run side by side: squatter cannot have the route GET /problems: paths \
+                under /problems are the host's own";
+    refused(&host, &squatter, "side-by-side", says);
+    // Nothing at all is configured for the service.
+    let says = "the configuration of the host does not fit the component: correct it";
+    let found = refused(&host, &fixture("unready"), "configuration", says);
+    assert_eq!(found, ["services.unready.bed is missing"]);
 }
 
 #[test]

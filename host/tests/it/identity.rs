@@ -51,10 +51,13 @@ fn an_event_has_the_subject_of_the_token_that_its_command_came_with() {
     let (ann, id) = make(&host, &operator, "ann", &["operator"]);
     let product = json!({"name": "Pot", "unit_price": 1_999, "quantity": 3});
     let bearer = format!("Bearer {ann}");
-    let reply = host.send("PUT", "/products/pot", &[("authorization", &bearer)], &product.to_string());
+    let headers = [("authorization", &*bearer), ("kontor-actor", "bob")];
+    let reply = host.send("PUT", "/products/pot", &headers, &product.to_string());
     assert!(reply.status < 300, "{}", reply.text);
     let events: Value = serde_json::from_str(&get(&host, "/streams/product/pot", &operator).text).unwrap();
-    assert_eq!(events["items"][0]["actor"], "ann", "{events}");
+    let event = &events["items"][0];
+    let by = ["actor", "on_behalf_of", "via"].map(|member| &event[member]);
+    assert_eq!(by, [&json!("ann"), &json!("bob"), &Value::Null], "a name is no subject: {events}");
     let stream = get(&host, &format!("/streams/token/{id}"), &operator).text;
     let stream: Value = serde_json::from_str(&stream).unwrap();
     assert_eq!(

@@ -47,6 +47,7 @@ mod rollback;
 mod shop;
 mod sign_in;
 mod signatures;
+mod starters;
 mod storm;
 mod swaps;
 mod tls;

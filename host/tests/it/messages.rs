@@ -1,12 +1,15 @@
 //! NATS messages that become commands: each takes effect once, or becomes a dead letter until an operator
 //! retries or discards it. And events that a service publishes on subjects of its own.
 
+use std::fs;
+
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::common::deploy::{self, fixture};
-use crate::common::nats::{header, publish, read};
+use crate::common::http::Client;
+use crate::common::nats::{header, publish, publish_as, read};
 use crate::common::{Host, Site, ended, kontor};
 
 /// Returns a site with the fixture `parcels`, connected to NATS.
@@ -15,12 +18,12 @@ fn site(server: &NatsServer) -> (Site, TempDir) {
 }
 
 /// Waits for the first `count` events of this name.
-fn events(host: &Host, name: &str, count: usize) -> Vec<Value> {
+fn events(host: &Client, name: &str, count: usize) -> Vec<Value> {
     host.follow(0).filter(|event| event["name"] == name).take(count).collect()
 }
 
 /// Waits until there are `count` dead letters. Returns them.
-fn dead_letters(host: &Host, count: usize) -> Vec<Value> {
+fn dead_letters(host: &Client, count: usize) -> Vec<Value> {
     loop {
         let page = host.get("/admin/dead-letters").ok();
         let letters = page["items"].as_array().unwrap();
@@ -43,7 +46,8 @@ fn a_message_becomes_a_command_and_an_event_a_message() {
     ];
     publish(&server.url(), &messages);
     let delivered = &events(&host, "parcel-delivered", 1)[0];
-    assert_eq!((&delivered["stream"], &delivered["actor"]), (&json!("parcel/A.1"), &json!("nats")));
+    assert_eq!((&delivered["stream"], &delivered["actor"]), (&json!("parcel/A.1"), &json!("anonymous")));
+    assert_eq!(delivered["via"], "message:carrier.delivered");
     assert_eq!(host.get("/parcels/A.1").ok(), json!({"id": "A.1", "grams": 700, "delivered": true}));
     let of_service = |message: &async_nats::jetstream::Message| message.subject.starts_with("shop.");
     let stream = read(&server.url(), "kontor-publications", |messages| messages.iter().any(of_service));
@@ -103,6 +107,74 @@ fn what_cannot_be_a_command_is_a_dead_letter_until_it_can() {
     assert!(discard(&letters[2]["id"].to_string()).stderr.contains("There is no dead letter with the id"));
     assert_eq!(discard("--service=parcels").stdout, "1 dead letter discarded\n");
     assert_eq!(dead_letters(&host, 0), Vec::<Value>::new());
+}
+
+/// Starts a host with `[auth]` and this section. Returns it with a client for its operator.
+fn start(site: &Site, server: &NatsServer, auth: &str) -> (Host, Client) {
+    site.configure(&format!("[nats]\nurl = '{}'\n[auth]\n{auth}", server.url()));
+    let host = site.start();
+    let operator = host.with_token(&fs::read_to_string(site.data().join("operator.token")).unwrap());
+    (host, operator)
+}
+
+#[test]
+fn the_command_of_a_message_has_the_caller_of_its_token_or_else_of_its_account() {
+    let server = NatsServer::start();
+    let (site, _plugins) = site(&server);
+    let (host, operator) = start(&site, &server, "");
+    let made = operator.post("/admin/tokens", &[], &json!({"subject": "ann", "roles": []})).ok();
+    let bearer = format!("Bearer {}", made["token"].as_str().unwrap());
+    let parcel = |subject, id| (subject, id, json!({"grams": 1}));
+    publish_as(&server.url(), None, &[parcel("carrier.A.received", "m1")]);
+    publish_as(&server.url(), Some(&bearer), &[parcel("carrier.B.received", "m2")]);
+    let received = events(&operator, "parcel-received", 2);
+    assert!(host.stop().success());
+    let (_host, operator) = start(&site, &server, "nats_roles = ['clerk']\n");
+    publish(&server.url(), &[parcel("carrier.C.received", "m3")]);
+    let received = [received, vec![events(&operator, "parcel-received", 3).pop().unwrap()]].concat();
+    let mut seen: Vec<_> = received.iter().map(|event| json!([event["stream"], event["actor"]])).collect();
+    seen.sort_by_key(ToString::to_string);
+    let expected = [["parcel/A", "anonymous"], ["parcel/B", "ann"], ["parcel/C", "nats"]];
+    assert_eq!(json!(seen), json!(expected));
+    assert!(received.iter().all(|event| event["via"] == "message:carrier.*.received"), "{received:?}");
+}
+
+#[test]
+fn a_dead_letter_keeps_the_caller_of_its_message_and_the_audit_has_who_sent_it_again() {
+    let server = NatsServer::start();
+    let (site, _plugins) = site(&server);
+    let (_host, operator) = start(&site, &server, "");
+    let made = operator.post("/admin/tokens", &[], &json!({"subject": "ann", "roles": ["clerk"]})).ok();
+    let bearer = format!("Bearer {}", made["token"].as_str().unwrap());
+    let delivered = |id, parcel| ("carrier.delivered", id, json!({"parcel": parcel}));
+    publish_as(&server.url(), Some(&bearer), &[delivered("m1", "A")]);
+    publish_as(&server.url(), Some("Bearer kontor_0000000000000000_x"), &[delivered("m2", "B")]);
+    let mut letters = dead_letters(&operator, 2);
+    letters.sort_by_key(|letter| letter["message_id"].as_str().unwrap().to_owned());
+    let shown: Vec<_> =
+        letters.iter().map(|letter| (&letter["problem"]["code"], &letter["caller"])).collect();
+    assert_eq!(
+        json!(shown),
+        json!([["not-found", {"subject": "ann", "roles": ["clerk"]}], ["invalid-token", null]])
+    );
+    let token = made["id"].as_str().unwrap();
+    operator.send("DELETE", &format!("/admin/tokens/{token}"), &[], "").ok();
+    for parcel in ["A", "B"] {
+        operator.post(&format!("/parcels/{parcel}/receive"), &[], &json!({"grams": 1})).ok();
+    }
+    let redriven = operator.post("/admin/dead-letters/redrive", &[], &json!({"service": "parcels"})).ok();
+    assert_eq!((&redriven["done"], &redriven["failed"][0]["message_id"]), (&json!(1), &json!("m2")));
+    let delivered = &events(&operator, "parcel-delivered", 1)[0];
+    assert_eq!(
+        (&delivered["stream"], &delivered["actor"], &delivered["via"]),
+        (&json!("parcel/A"), &json!("ann"), &json!("message:carrier.delivered"))
+    );
+    let acts = operator.get("/admin/audit").ok();
+    let last = acts["items"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(
+        (&last["act"], &last["by"], &last["failure"]),
+        (&json!("redrive-dead-letters"), &json!("operator"), &json!("1 of 2 dead letters failed again"))
+    );
 }
 
 #[test]

@@ -5,9 +5,12 @@ use std::fs;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use kontor::deploy::signature::{Envelope, SigningKey, Statement};
+use kontor_testkit::nats::NatsServer;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::deploy::{self, digest_of, folder, next_inventory, plugin};
+use crate::common::deploy::{self, FOR_THANKS, digest_of, fixture, folder, next_inventory, plugin, rebuilt};
+use crate::common::nodes::{self, both_up, when};
 use crate::common::{Ended, Host, Site, ended, kontor};
 
 /// A host with the inventory, the next version of it, and a signing key.
@@ -150,4 +153,107 @@ fn a_service_whose_statement_has_expired_survives_a_restart_but_is_not_rolled_ba
     let (code, error) = Signed::roll_back(&host);
     assert_eq!(code, Some(3));
     assert!(error.contains("the signed statement has expired"), "{error}");
+}
+
+/// Starts two hosts of one log, of which only the one on the right trusts the key. Returns them with their
+/// sites.
+fn cluster(signed: &Signed, server: &NatsServer) -> [(Site, Host); 2] {
+    signed.sign_in_directory();
+    [("left", ""), ("right", &*signed.trusting)].map(|(name, keys)| {
+        let configuration = nodes::configuration(name, server, &server.url());
+        let site = Site::with_plugins(signed.plugins.path(), &format!("{configuration}{keys}"));
+        let host = site.start();
+        (site, host)
+    })
+}
+
+#[test]
+fn a_host_with_keys_does_not_run_what_another_host_has_deployed_without_a_signature() {
+    let (signed, server) = (Signed::new(), NatsServer::start());
+    let [(_left_site, left), (_right_site, right)] = cluster(&signed, &server);
+    both_up(&left);
+    right.register("tea", 450, 10);
+    let (old, next) = (digest_of(&plugin("inventory")), digest_of(&next_inventory("next")));
+    let report = left.deploy(&next_inventory("next"), "").ok();
+    let on_right = report["hosts"].as_array().unwrap().iter().find(|host| host["name"] == "right").unwrap();
+    let refusal = "may not run here without a trusted signature";
+    assert_eq!(on_right["runs"], false, "{report}");
+    assert!(on_right["warnings"].to_string().contains(refusal), "{report}");
+    assert_eq!((left.digest("inventory"), right.digest("inventory")), (next.clone(), old.clone()));
+
+    // It goes on with the version before, and says why everywhere.
+    right.await_warning(refusal);
+    let followed = |host: &Host| host.metric("kontor_deployment_followed");
+    assert_eq!((followed(&left), followed(&right)), (1.0, 0.0));
+    let listed = ended(&mut kontor(&["plugins", "--host", right.url()])).stdout;
+    assert!(
+        listed.contains("warning: this host does not run the last deployment: inventory 0.2.0"),
+        "{listed}"
+    );
+    right.register("pot", 1_999, 3);
+    assert_eq!(left.get("/products/pot").ok()["available"], 3);
+    let problem = right.deploy(&rebuilt(plugin("inventory")), "").problem(409, "host-behind");
+    assert!(problem["detail"].as_str().unwrap().contains(refusal), "{problem}");
+    right.roll_back("inventory", &json!({})).problem(409, "host-behind");
+    let lines = right.log().lines().filter(|line| line.contains(refusal)).count();
+    assert_eq!(lines, 1, "it tries again and again, and says so once: {}", right.log());
+
+    // The same component with a signature is the way out.
+    signed.sign(&signed.path("next.wasm"), "1h");
+    let (code, gate) = signed.deploy(&left, "next", &[]);
+    assert_eq!(code, Some(0), "{gate}");
+    when(|| json!(right.digest("inventory")), |digest| *digest == json!(next));
+    assert_eq!(followed(&right), 1.0);
+    assert_eq!(right.get("/admin/plugins").ok().get("warnings"), None);
+}
+
+#[test]
+fn a_rollback_on_another_host_is_a_way_out_too() {
+    let (signed, server) = (Signed::new(), NatsServer::start());
+    let [(_left_site, left), (right_site, right)] = cluster(&signed, &server);
+    both_up(&left);
+    left.deploy(&next_inventory("next"), "").ok();
+    right.await_warning("may not run here");
+    assert!(right.stop().success());
+    let Ended { stderr, .. } = right_site.fail_to_start(signed.plugins.path());
+    assert!(stderr.contains("may not run without a trusted signature"), "{stderr}");
+    left.roll_back("inventory", &json!({})).ok();
+    let right = right_site.start();
+    assert_eq!(right.digest("inventory"), digest_of(&plugin("inventory")));
+    assert_eq!(right.get("/readyz").ok().get("warnings"), None);
+}
+
+#[test]
+fn a_host_with_keys_runs_no_saga_on_a_component_without_a_signature() {
+    const PRODUCTS: usize = 8;
+    let (signed, server) = (Signed::new(), NatsServer::start());
+    let [(_left_site, left), (_right_site, right)] = cluster(&signed, &server);
+    both_up(&left);
+    left.deploy(&fixture("thanks"), FOR_THANKS).ok();
+    right.await_warning("may not run here");
+    for product in 0..PRODUCTS {
+        left.register(&format!("product-{product}"), 1, 1);
+    }
+    // Those that belong to the host on the right do not begin, and say why.
+    let sagas = |host: &Host| host.get("/admin/sagas?saga=thank").ok()["items"].take();
+    let in_state = |sagas: &Value, state: &str| {
+        sagas.as_array().unwrap().iter().filter(|saga| saga["state"] == state).count()
+    };
+    let stuck = |sagas: &Value| {
+        let why = |saga: &&Value| saga["why"].to_string().contains("may not run on this host");
+        sagas.as_array().unwrap().iter().filter(why).count()
+    };
+    let seen = when(
+        || sagas(&right),
+        |sagas| in_state(sagas, "completed") + stuck(sagas) == PRODUCTS && stuck(sagas) > 0,
+    );
+    assert_eq!((in_state(&seen, "running"), in_state(&seen, "parked")), (stuck(&seen), 0), "{seen}");
+
+    // They begin on the version that is signed.
+    let file = signed.path("thanks.wasm");
+    fs::write(&file, rebuilt(fixture("thanks"))).unwrap();
+    signed.sign(&file, "1h");
+    let (code, gate) = signed.deploy(&left, "thanks", &["--grant", "event:product.product-registered"]);
+    assert_eq!(code, Some(0), "{gate}");
+    when(|| sagas(&right), |sagas| in_state(sagas, "completed") == PRODUCTS);
 }

@@ -30,7 +30,7 @@ async fn check(examination: &mut Examination<'_>, component: &Component) -> Find
     let before = examination.running.service(component.manifest().service.as_str());
     let threads = examiner.runtime.background();
     let folding = folds.fold(&threads, examiner.log, before, component, terms.sample);
-    match timeout(examiner.history_limit, folding).await {
+    match timeout(examiner.rules.history_limit, folding).await {
         Err(_) => Finding::refused(out_of_time(examination, &folds)).with(folds.findings()),
         Ok(Err(error)) => Finding::refused(Chain(&error).to_string()),
         Ok(Ok(())) => {
@@ -72,6 +72,6 @@ fn out_of_time(examination: &Examination<'_>, folds: &Folds) -> String {
         "the component has folded only {} within {} ms: {instead}, or raise history_time_ms under [deploy] \
          in kontor.toml",
         folds.counts(examination.terms.sample),
-        examination.examiner.history_limit.as_millis()
+        examination.examiner.rules.history_limit.as_millis()
     )
 }

@@ -18,12 +18,12 @@ mod signature;
 mod warm_up;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 
 use super::report::ServiceReport;
-use super::signature::{Envelope, PublicKey};
+use super::rules::DeployRules;
+use super::signature::Envelope;
 use crate::clock::Stopwatch;
 use crate::contract::{Grant, ReservedRoute};
 use crate::deployed::{Deployed, GateName, GateOutcome, GateResult, ServiceConflict};
@@ -32,7 +32,7 @@ use crate::model::Digest;
 use crate::runtime::{Compiled, Component, HttpClient, Runtime};
 use crate::saga::{ReplayedSaga, Sagas};
 
-pub(super) use permissions::{internal_requests, requests};
+pub(super) use permissions::requests;
 
 /// All gates, in the order in which they are passed and shown.
 const GATES: &[Gate] = &[
@@ -75,10 +75,7 @@ pub(super) struct Examiner<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) log: &'a Arc<dyn EventLog>,
     pub(super) http: &'a HttpClient,
-    /// The keys that may sign components. Empty: components need not be signed.
-    pub(super) trusted: &'a [PublicKey],
-    /// The longest time that folding the log's streams may take.
-    pub(super) history_limit: Duration,
+    pub(super) rules: &'a DeployRules,
     pub(super) granted: &'a Granted<'a>,
     /// The time at which signatures must be valid.
     pub(super) now_ms: u64,

@@ -17,16 +17,8 @@ pub(super) const GATE: Gate = Gate {
 
 /// Returns everything that a component requests. A configuration key is granted by being set for the service.
 pub(crate) fn requests(component: &Component) -> impl Iterator<Item = Grant> {
-    internal_requests(component).chain(component.origins().iter().cloned().map(Grant::Http))
-}
-
-/// Returns what a component requests inside the host.
-pub(crate) fn internal_requests(component: &Component) -> impl Iterator<Item = Grant> {
-    let permissions = &component.manifest().permissions;
-    let commands = permissions.commands.iter().cloned().map(Grant::Command);
-    let events = permissions.events.iter().cloned().map(Grant::Event);
-    let services = permissions.services.iter().cloned().map(Grant::Service);
-    commands.chain(events).chain(services).chain(permissions.subjects.iter().cloned().map(Grant::Subject))
+    let http = component.origins().iter().cloned().map(Grant::Http);
+    component.manifest().permissions.internal().chain(http)
 }
 
 fn check(examination: &Examination<'_>, component: &Component) -> Finding {

@@ -10,7 +10,7 @@ pub(super) const GATE: Gate =
     Gate { name: GateName::Signature, check: Check::Upload(|examination| check(examination).boxed()) };
 
 async fn check(examination: &Examination<'_>) -> Finding {
-    if examination.examiner.trusted.is_empty() {
+    if examination.examiner.rules.trusted.is_empty() {
         return Finding::skipped("no keys are configured, so any component is accepted");
     }
     match statement(examination).await {
@@ -27,11 +27,11 @@ async fn statement(examination: &Examination<'_>) -> Result<Statement, Signature
     let Examination { examiner, terms, .. } = examination;
     let manifest = examination.component.as_ref().map(|component| &**component.manifest());
     let signature = examination.upload.signature.as_deref();
-    let (_, statement) = signed(signature, examiner.trusted, examination.digest, manifest)?;
+    let (_, statement) = signed(signature, &examiner.rules.trusted, examination.digest, manifest)?;
     statement.is_valid_at(examiner.now_ms)?;
     // A release of the history is older by intent.
     if terms.origin == Origin::Upload {
-        let highest = highest(&**examiner.log, &statement.service, examiner.trusted).await?;
+        let highest = highest(&**examiner.log, &statement.service, &examiner.rules.trusted).await?;
         statement.is_not_older(highest, terms.allow_breaking)?;
     }
     Ok(statement)

@@ -7,10 +7,13 @@ mod keys;
 mod statement;
 
 use crate::contract::Manifest;
+use crate::error::Chain;
 use crate::model::Digest;
+use crate::runtime::Component;
 
 pub use envelope::Envelope;
-pub(super) use history::highest;
+pub(crate) use history::trust;
+pub(super) use history::{check_earlier, highest};
 pub use keys::{KeyError, PublicKey, SigningKey, new_key};
 pub use statement::{SignatureError, Statement};
 
@@ -26,4 +29,24 @@ pub(super) fn signed(
     let statement = envelope.open(trusted)?;
     statement.fits(digest, manifest)?;
     Ok((envelope, statement))
+}
+
+/// Returns the envelope about a component that the log names. Fails if no trusted key has signed it. One
+/// whose statement has expired runs on: a restart must not end what was running.
+pub(super) fn check_running(
+    envelope: Option<&[u8]>,
+    trusted: &[PublicKey],
+    component: &Component,
+    now_ms: u64,
+) -> Result<Envelope, SignatureError> {
+    let (digest, manifest) = (component.digest(), Some(&**component.manifest()));
+    let (envelope, statement) = signed(envelope, trusted, digest, manifest)?;
+    if let Err(expired) = statement.is_valid_at(now_ms) {
+        tracing::warn!(
+            service = %statement.service,
+            error = %Chain(&expired),
+            "a statement has expired; its service runs on, but cannot be deployed or rolled back to"
+        );
+    }
+    Ok(envelope)
 }

@@ -1,5 +1,7 @@
 //! Messages that could not become commands, for operators: a list, redrive and discard.
 
+use std::sync::Arc;
+
 use super::header_docs::KONTOR_ACTOR;
 use super::route::{HostRoute, Json, Request};
 use crate::api::{
@@ -7,6 +9,7 @@ use crate::api::{
 };
 use crate::audit::{Intended, Letter};
 use crate::contract::{Problem, ProblemCode};
+use crate::edge::HostContext;
 use crate::error::Chain;
 use crate::log::MAX_PAGE;
 use crate::messaging::{DeadLetter, DeadLettersError, Messaging, Redriven};
@@ -31,32 +34,38 @@ pub(super) fn routes() -> Vec<HostRoute> {
 async fn list(request: Request<DeadLetterListQuery>) -> Result<Json<Page<DeadLetter, u64>>, Problem> {
     let DeadLetterListQuery { service, after, limit } = &request.query;
     let (after, limit) = (after.unwrap_or_default(), page_size(*limit));
-    let items = messaging(&request)?.dead_letters(service.as_deref(), after, limit).await?;
+    let items = messaging(&request.server().host)?.dead_letters(service.as_deref(), after, limit).await?;
     Ok(Json(Page::new(items, limit, |letter| letter.id)))
 }
 
 async fn redrive(request: Request<(), Json<RedriveDeadLetters>>) -> Result<Json<Redriven>, Problem> {
-    let messaging = messaging(&request)?;
     let RedriveDeadLetters { id, service, reason } = request.body.0.clone();
-    let letters = selected(messaging, id, service.as_deref()).await?;
-    if !letters.is_empty() {
-        let intended = Intended::DeadLettersRedriveRequested { letters: facts(&letters), reason };
-        request.server().host.audit.record(intended, &request.actor()).await?;
+    let letters = selected(messaging(&request.server().host)?, id, service.as_deref()).await?;
+    if letters.is_empty() {
+        return Ok(Json(Redriven::default()));
     }
-    Ok(Json(messaging.redrive(letters).await?))
+    let intended = Intended::DeadLettersRedriveRequested { letters: facts(&letters), reason };
+    let redrive = |host: Arc<HostContext>| async move { Ok(messaging(&host)?.redrive(letters).await?) };
+    let failed = |Redriven { done, failed }: &Redriven| {
+        let all = done + failed.len() as u64;
+        (!failed.is_empty()).then(|| format!("{} of {all} dead letters failed again", failed.len()))
+    };
+    Ok(Json(request.perform(intended, redrive, failed).await?))
 }
 
 async fn discard(
     request: Request<(), Json<DiscardDeadLetters>>,
 ) -> Result<Json<DiscardedDeadLetters>, Problem> {
-    let messaging = messaging(&request)?;
     let DiscardDeadLetters { id, service, reason } = request.body.0.clone();
-    let letters = selected(messaging, id, service.as_deref()).await?;
-    if !letters.is_empty() {
-        let intended = Intended::DeadLettersDiscardRequested { letters: facts(&letters), reason };
-        request.server().host.audit.record(intended, &request.actor()).await?;
+    let letters = selected(messaging(&request.server().host)?, id, service.as_deref()).await?;
+    if letters.is_empty() {
+        return Ok(Json(DiscardedDeadLetters { discarded: 0 }));
     }
-    let discarded = messaging.discard(letters, request.actor().actor().as_str()).await?;
+    let intended = Intended::DeadLettersDiscardRequested { letters: facts(&letters), reason };
+    let actor = request.actor().actor();
+    let discard =
+        |host: Arc<HostContext>| async move { Ok(messaging(&host)?.discard(letters, actor.as_str()).await?) };
+    let discarded = request.perform(intended, discard, |_| None).await?;
     Ok(Json(DiscardedDeadLetters { discarded: discarded as u64 }))
 }
 
@@ -88,9 +97,9 @@ async fn selected(
     Ok(letters)
 }
 
-fn messaging<Q, B>(request: &Request<Q, B>) -> Result<&Messaging, Problem> {
+fn messaging(host: &HostContext) -> Result<&Messaging, Problem> {
     let none = "This host is not connected to NATS, so it gets no messages: nats.url is not configured.";
-    request.server().host.messaging.as_ref().ok_or_else(|| Problem::new(ProblemCode::NoMessaging, none))
+    host.messaging.as_ref().ok_or_else(|| Problem::new(ProblemCode::NoMessaging, none))
 }
 
 impl From<DeadLettersError> for Problem {

@@ -101,6 +101,7 @@ async fn metrics(request: Request) -> Result<Response, Problem> {
     let host = &request.server().host;
     metrics::show_log(&host.log.state());
     metrics::show_nodes(&host.nodes.list());
+    metrics::show_deployment(host.deployer.behind().is_none());
     metrics::show_sagas(&host.sagas.counts().await?);
     metrics::show_projections(&host.projections.overviews().await?);
     if let Some(messaging) = &host.messaging {

@@ -6,7 +6,7 @@ use super::header_docs::{KONTOR_ACTOR, KONTOR_SIGNATURE};
 use super::route::{Content, FromBody, Head, HostRoute, Json as JsonBody, Request};
 use super::upload;
 use crate::api::{
-    DeployQuery, List, Page, PageQuery, Plugin, PluginChange, RollbackRequest, UndeployQuery,
+    DeployQuery, Page, PageQuery, Plugin, PluginChange, PluginList, RollbackRequest, UndeployQuery,
     UndeployedPlugin, page_size,
 };
 use crate::contract::{Method, Problem, ProblemCode};
@@ -38,15 +38,16 @@ pub(super) fn routes() -> Vec<HostRoute> {
     ]
 }
 
-async fn list(request: Request) -> Result<JsonBody<List<Plugin>>, Problem> {
-    let running = request.server().host.deployer.running();
+async fn list(request: Request) -> Result<JsonBody<PluginList>, Problem> {
+    let deployer = &request.server().host.deployer;
+    let running = deployer.running();
     let services = request.tables().deployed.services();
     let plugin = |(digest, manifest)| {
         let running = running.iter().find(|running| running.release.digest == digest);
         Plugin::new(digest, manifest, running)
     };
     let items = services.map(|service| (service.digest(), &**service.manifest())).map(plugin).collect();
-    Ok(JsonBody(List { items }))
+    Ok(JsonBody(PluginList { items, warnings: deployer.warnings().collect() }))
 }
 
 /// Returns the changes in the order of the log.
@@ -123,11 +124,13 @@ impl From<DeployError> for Problem {
                 let detail = "Another deployment is in progress. Try again when it has ended.";
                 Self::new(ProblemCode::DeploymentUnderWay, detail)
             }
+            DeployError::Behind(why) => {
+                Self::new(ProblemCode::HostBehind, format!("Nothing was changed: {why}."))
+            }
             DeployError::Rejected(rejection) => Self::of_host(rejection),
             DeployError::ShuttingDown => Self::shutting_down(),
             DeployError::Record(error) => error.into(),
             DeployError::Read(error) => (&error).into(),
-            DeployError::Sagas(error) => error.into(),
             DeployError::Store(error) => {
                 tracing::error!(error = %Chain(&error), "failed to store components; nothing was deployed");
                 let detail = "The host cannot store the components in its data directory; its log says why. \
@@ -141,6 +144,7 @@ impl From<DeployError> for Problem {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::sync::Arc;
 
     use axum::response::IntoResponse as _;
     use serde_json::{Value, json};
@@ -191,6 +195,7 @@ mod tests {
         };
         for (error, status, code) in [
             (DeployError::UnderWay, 409, "deployment-under-way"),
+            (DeployError::Behind(Arc::new("this host is late".to_owned())), 409, "host-behind"),
             (rejected("not-found"), 404, "not-found"),
             (rejected("nothing-to-roll-back"), 409, "nothing-to-roll-back"),
             (rejected("invalid-grant"), 422, "invalid-grant"),

@@ -1,5 +1,7 @@
 //! Read models, for operators: their progress, their parked streams, redrive and replay.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 
 use super::header_docs::KONTOR_ACTOR;
@@ -7,6 +9,7 @@ use super::route::{HostRoute, Json, Request};
 use crate::api::{List, PageQuery, ProjectionDetails, RedriveRequest, ReplayRequest, next_page, page_size};
 use crate::audit::Intended;
 use crate::contract::Problem;
+use crate::edge::HostContext;
 use crate::model::{AUDITOR, MONITOR, Position, ServiceName, StreamId};
 use crate::projection::{Overview, Redrive};
 
@@ -47,18 +50,22 @@ async fn redrive(request: Request<(), Json<RedriveRequest>>) -> Result<Json<Redr
     let stream = stream.as_deref().map(StreamId::parse).transpose()?;
     let service = read_model(&request).await?;
     let intended = Intended::RedriveRequested { service: service.clone(), stream: stream.clone(), reason };
-    let host = &request.server().host;
-    host.audit.record(intended, &request.actor()).await?;
-    Ok(Json(host.projections.redrive(service.as_str(), stream).await?))
+    let redrive =
+        |host: Arc<HostContext>| async move { Ok(host.projections.redrive(service.as_str(), stream).await?) };
+    let failed = |Redrive { streams, parked, .. }: &Redrive| {
+        (*parked > 0)
+            .then(|| format!("{parked} of {} streams failed again and stay parked", streams + parked))
+    };
+    Ok(Json(request.perform(intended, redrive, failed).await?))
 }
 
 async fn replay(request: Request<(), Json<ReplayRequest>>) -> Result<Json<Overview>, Problem> {
     let ReplayRequest { from, reason } = request.body.0.clone();
     let service = read_model(&request).await?;
     let intended = Intended::ReplayRequested { service: service.clone(), from, reason };
-    let host = &request.server().host;
-    host.audit.record(intended, &request.actor()).await?;
-    Ok(Json(host.projections.replay(service.as_str(), from).await?))
+    let replay =
+        |host: Arc<HostContext>| async move { Ok(host.projections.replay(service.as_str(), from).await?) };
+    Ok(Json(request.perform(intended, replay, |_| None).await?))
 }
 
 /// Returns the service whose read model is to be acted on. Fails if it has none: nothing is recorded then.

@@ -19,11 +19,14 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 
 use super::header_docs::Header;
 use super::parameters::QuerySchema;
 use super::{HttpServer, Tables, body, headers, json_reply};
+use crate::audit::Intended;
 use crate::contract::{Access, Method, Problem, ProblemCode, ReservedRoute, Schema, checked};
+use crate::edge::HostContext;
 use crate::model::{Caller, OPERATOR, Position};
 
 pub(super) const JSON: &str = "application/json";
@@ -289,6 +292,26 @@ impl<Q, B> Request<Q, B> {
             Some(_) => self.head.caller.clone(),
             None => Caller::named(named()),
         }
+    }
+
+    /// Performs an act and records it, with its outcome. Continues if the caller stops waiting. `failed`:
+    /// returns the reason why an act with an answer has failed, at least in part.
+    pub(super) async fn perform<T, A>(
+        &self,
+        intended: Intended,
+        act: impl FnOnce(Arc<HostContext>) -> A,
+        failed: impl FnOnce(&T) -> Option<String> + Send + 'static,
+    ) -> Result<T, Problem>
+    where
+        T: Send + Sync + 'static,
+        A: Future<Output = Result<T, Problem>> + Send + 'static,
+    {
+        let (host, by) = (self.head.server.host.clone(), self.actor());
+        let act = act(host.clone());
+        let performed = async move { host.audit.perform(intended, &by, act, failed).await };
+        let performed = tokio::spawn(performed.in_current_span()).await;
+        // Err: it has panicked, which the panic hook has reported.
+        performed.unwrap_or_else(|_| Err(Problem::internal()))
     }
 
     /// Returns the text of a placeholder of the path.

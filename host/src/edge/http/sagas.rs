@@ -7,7 +7,7 @@ use super::{HttpServer, headers};
 use crate::api::{Page, ResolveRequest, RetryRequest, SagaListQuery, SkipRequest, page_size};
 use crate::contract::{Problem, ProblemCode};
 use crate::model::{AUDITOR, Caller, SagaId};
-use crate::saga::timeline::Timeline;
+use crate::saga::timeline::{StartedBy, Timeline};
 use crate::saga::{Act, Filter, Overview, SagaStatus};
 
 /// The headers that an act on a saga reads.
@@ -47,20 +47,19 @@ async fn status(request: Request) -> Result<JsonAt<SagaStatus>, Problem> {
     let (server, id) = (request.server(), saga_id(&request)?);
     let unknown = || Problem::not_found(format!("There is no saga with the id {id}."));
     let status = server.host.sagas.status(&id).await?.ok_or_else(unknown)?;
-    may_see(server, request.caller(), &id).await?;
+    let started_by = server.host.sagas.started_by(&id).await?;
+    may_see(request.caller(), &started_by)?;
     let status = wait_for_end(server, &request, status).await?;
     // All that the saga has done by then is in the log.
-    Ok(JsonAt(status, *server.host.log.head().borrow()))
+    let position = *server.host.log.head().borrow();
+    Ok(JsonAt(SagaStatus { started_by: Some(started_by), ..status }, position))
 }
 
 /// Fails unless the caller has started the saga or may see all of them.
-async fn may_see(server: &HttpServer, caller: &Caller, id: &SagaId) -> Result<(), Problem> {
-    if caller.has(AUDITOR) {
-        return Ok(());
-    }
-    match (server.host.sagas.started_by(id).await?, &caller.subject) {
-        (Some(actor), Some(subject)) if actor == *subject => Ok(()),
-        _ => Err(Problem::new(ProblemCode::Forbidden, "The saga was started by somebody else.")),
+fn may_see(caller: &Caller, started_by: &StartedBy) -> Result<(), Problem> {
+    match caller.has(AUDITOR) || caller.subject.as_ref() == Some(&started_by.actor) {
+        true => Ok(()),
+        false => Err(Problem::new(ProblemCode::Forbidden, "The saga was started by somebody else.")),
     }
 }
 
@@ -114,7 +113,9 @@ async fn resolve(request: Request<(), Json<ResolveRequest>>) -> Result<Json<Saga
 
 /// Waits for the end of the saga with `Prefer: wait=N`.
 async fn act<Q, B>(request: &Request<Q, B>, act: Act) -> Result<Json<SagaStatus>, Problem> {
-    let server = request.server();
-    let status = server.host.sagas.act(&saga_id(request)?, act, &request.actor()).await?;
-    Ok(Json(wait_for_end(server, request, status).await?))
+    let (server, id) = (request.server(), saga_id(request)?);
+    let status = server.host.sagas.act(&id, act, &request.actor()).await?;
+    let status = wait_for_end(server, request, status).await?;
+    let started_by = Some(server.host.sagas.started_by(&id).await?);
+    Ok(Json(SagaStatus { started_by, ..status }))
 }

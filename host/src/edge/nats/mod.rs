@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use async_nats::client::PublishErrorKind;
 use async_nats::{Client, Message, SubscribeError, Subscriber};
-use futures::StreamExt as _;
 use futures::stream::{SelectAll, select_all};
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -23,6 +23,8 @@ use super::{HostContext, stopped};
 use crate::clock::Stopwatch;
 use crate::cluster::Connection;
 use crate::contract::{Problem, ProblemCode};
+use crate::identity::Identity;
+use crate::messaging::Callers;
 
 /// All commands and queries. The subscriptions are the same whatever is deployed, so a deployment loses no
 /// request.
@@ -31,6 +33,14 @@ const SUBJECTS: [&str; 2] = ["kontor.*.cmd.*.*", "kontor.*.query.*"];
 const QUEUE: &str = "kontor";
 /// The name of requests without an endpoint in the metrics.
 const UNMATCHED: &str = "unmatched";
+
+/// Returns the callers of the messages that become commands by a subscription: those of requests.
+pub(crate) fn callers(identity: Arc<Identity>) -> Callers {
+    Arc::new(move |headers| {
+        let identity = identity.clone();
+        async move { request::caller_of(&identity, headers.as_ref()).await }.boxed()
+    })
+}
 
 /// Serves up to `limit` requests at the same time until `stopping` is true. Then it accepts no more, and ends
 /// when those in progress are answered, or after [`drain`](super::http::HttpLimits::drain).

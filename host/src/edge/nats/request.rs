@@ -20,7 +20,7 @@ use crate::edge::caller_limits::Sender;
 use crate::edge::command::{CommandRequest, execute};
 use crate::edge::query::refusal;
 use crate::edge::{HostContext, denied, headers};
-use crate::identity::{Evidence, Peer};
+use crate::identity::{Evidence, Identity, Peer};
 use crate::model::{Actor, Caller, Position};
 
 const ID: HeaderName = HeaderName::from_static("kontor-id");
@@ -66,23 +66,17 @@ async fn execute_or_query(
     if message.payload.len() > limit {
         return Err(Problem::too_large("The message", limit));
     }
-    let headers = headers_of(message)?;
-    let evidence = Evidence {
-        authorization: headers::authorization(&headers)?,
-        peer: Some(&Peer::Nats),
-        ..Evidence::default()
-    };
+    let headers = headers_of(message.headers.as_ref())?;
     let sender = |caller: &Caller| Sender::of(caller.subject.as_ref(), Some(&Peer::Nats), None);
     let note =
         |problem: Problem, caller: &Caller| denied::note(problem, || sender(caller), &endpoint.subject);
-    let caller = edge.identity.caller(evidence).await;
-    let caller = caller.map_err(|error| note(error.into(), &Caller::default()))?;
+    let caller = caller(&edge.identity, &headers).await;
+    let caller = caller.map_err(|problem| note(problem, &Caller::default()))?;
     let admitted = endpoint.check(&caller).map_err(Problem::from).and_then(|()| match endpoint.does {
         Does::Command { .. } => edge.callers.take_command(sender(&caller)),
         Does::Query { .. } => Ok(()),
     });
     admitted.map_err(|problem| note(problem, &caller))?;
-    let caller = Caller { on_behalf_of: headers::actor(&headers)?.map(Actor::from), ..caller };
     let wait = headers::prefer_wait(&headers, edge.limits.wait);
     match &endpoint.does {
         Does::Command { aggregate, command } => {
@@ -111,10 +105,24 @@ async fn execute_or_query(
     }
 }
 
+/// Returns the caller of a message that becomes a command by a subscription: as that of a request, by the
+/// headers `Authorization` and `Kontor-Actor`.
+pub(super) async fn caller_of(identity: &Identity, headers: Option<&NatsHeaders>) -> Result<Caller, Problem> {
+    caller(identity, &headers_of(headers)?).await
+}
+
+/// Returns the caller whose token is in the headers. Without a token it is that of the account.
+async fn caller(identity: &Identity, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let authorization = headers::authorization(headers)?;
+    let evidence = Evidence { authorization, peer: Some(&Peer::Nats), ..Evidence::default() };
+    let caller = identity.caller(evidence).await?;
+    Ok(Caller { on_behalf_of: headers::actor(headers)?.map(Actor::from), ..caller })
+}
+
 /// Returns the headers of a message as those of HTTP, whose names ignore case.
-fn headers_of(message: &Message) -> Result<HeaderMap, Problem> {
+fn headers_of(message: Option<&NatsHeaders>) -> Result<HeaderMap, Problem> {
     let mut headers = HeaderMap::new();
-    for (name, values) in message.headers.iter().flat_map(NatsHeaders::iter) {
+    for (name, values) in message.into_iter().flat_map(NatsHeaders::iter) {
         for value in values {
             let named: &str = name.as_ref();
             let refused = || Problem::invalid_header(format!("The header {named:?} cannot be read."));
@@ -176,7 +184,7 @@ mod fuzz {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::tests::message;
+    use super::tests::nats_headers;
     use super::*;
     use crate::contract::fuzz::{is_clear, near, near_text};
 
@@ -199,7 +207,7 @@ mod fuzz {
             };
             let headers: Vec<_> = headers.into_iter().filter(valid).collect();
             let headers: Vec<_> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-            let refused = match headers_of(&message(&headers)) {
+            let refused = match headers_of(Some(&nats_headers(&headers))) {
                 Ok(headers) => vec![
                     id(&headers).err(),
                     headers::idempotency_key(&headers, headers::MESSAGE_ID).err(),
@@ -222,26 +230,19 @@ mod tests {
     use super::*;
     use crate::contract::ProblemCode;
 
-    pub(super) fn message(headers: &[(&str, &str)]) -> Message {
+    pub(super) fn nats_headers(headers: &[(&str, &str)]) -> NatsHeaders {
         let mut map = NatsHeaders::new();
         headers.iter().for_each(|(name, value)| map.append(*name, *value));
-        Message {
-            subject: "kontor.order.cmd.order.create".into(),
-            reply: None,
-            payload: Bytes::new(),
-            headers: Some(map),
-            status: None,
-            description: None,
-            length: 0,
-        }
+        map
     }
 
     #[test]
     fn names_of_headers_ignore_case() {
-        let headers = headers_of(&message(&[("Kontor-Id", "A-1"), ("PREFER", "wait=5")])).unwrap();
+        let headers = nats_headers(&[("Kontor-Id", "A-1"), ("PREFER", "wait=5")]);
+        let headers = headers_of(Some(&headers)).unwrap();
         assert_eq!(id(&headers).unwrap().as_deref(), Some("A-1"));
         assert_eq!(headers.get("prefer").unwrap(), "wait=5");
-        let refused = headers_of(&message(&[("Nats-Msg-Id", "a\u{1}b")])).unwrap_err();
+        let refused = headers_of(Some(&nats_headers(&[("Nats-Msg-Id", "a\u{1}b")]))).unwrap_err();
         assert_eq!(refused.code(), "invalid-header");
     }
 

@@ -100,7 +100,7 @@ fn a_saga_that_has_not_begun_has_its_trigger() {
     let expected = json!({
         "id": ID, "service": "order", "name": "place-order", "state": "running", "digest": null,
         "trigger": {"stream": "order/o1", "version": 1, "event": "order-created"},
-        "started": "1970-01-01T00:00:01.000Z", "failed": [], "acts": [],
+        "started_by": {"actor": "anonymous"}, "started": "1970-01-01T00:00:01.000Z", "failed": [], "acts": [],
         "steps": [{
             "name": "trigger", "kind": "step", "stream": "order/o1", "command": "create", "outcome": "done",
             "time": "1970-01-01T00:00:01.000Z",

@@ -46,6 +46,14 @@ pub(crate) fn rebuilt(mut wasm: Vec<u8>) -> Vec<u8> {
     wasm
 }
 
+/// Returns a component with another text of the same length in the place of each of these.
+pub(crate) fn renamed(mut wasm: Vec<u8>, text: &str, other: &str) -> Vec<u8> {
+    assert_eq!(text.len(), other.len());
+    let places: Vec<_> = (0..wasm.len()).filter(|at| wasm[*at..].starts_with(text.as_bytes())).collect();
+    places.iter().for_each(|at| wasm[*at..at + text.len()].copy_from_slice(other.as_bytes()));
+    wasm
+}
+
 /// Returns a folder with these components, each under its service's name.
 pub(crate) fn folder(components: &[(&str, Vec<u8>)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,8 @@ use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Request};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, AsSendBody};
@@ -22,6 +23,8 @@ const CONNECTIONS: usize = 512;
 pub(crate) struct Client {
     agent: Agent,
     url: String,
+    /// The header `Authorization` of all requests that have none.
+    authorization: Option<String>,
 }
 
 pub(crate) struct Reply {
@@ -58,7 +61,18 @@ impl Client {
             .max_idle_connections_per_host(CONNECTIONS)
             .timeout_global(Some(LIMIT))
             .build();
-        Self { agent: config.into(), url: url.to_owned() }
+        Self { agent: config.into(), url: url.to_owned(), authorization: None }
+    }
+
+    /// Returns a client of the same host that signs in with a token.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { authorization: Some(format!("Bearer {}", token.trim())), ..self.clone() }
+    }
+
+    /// Makes a token for a subject with these roles. Returns a client that signs in with it.
+    pub(crate) fn signed_in(&self, subject: &str, roles: &[&str]) -> Self {
+        let made = self.post("/admin/tokens", &[], &json!({"subject": subject, "roles": roles})).ok();
+        self.with_token(made["token"].as_str().unwrap())
     }
 
     pub(crate) fn get(&self, path: &str) -> Reply {
@@ -96,6 +110,9 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        if !headers.iter().any(|(name, _)| *name == "authorization") {
+            request = self.sign_in(request);
+        }
         let mut response = self.agent.run(request.body(body).unwrap()).map_err(NoAnswer)?;
         let text = response.body_mut().with_config().limit(u64::MAX).read_to_string().map_err(NoAnswer)?;
         Ok(Reply { status: response.status().as_u16(), headers: response.headers().clone(), text })
@@ -104,10 +121,16 @@ impl Client {
     /// Returns the events after a position as they arrive, until the host ends or [`LIMIT`] has passed.
     pub(crate) fn follow(&self, after: u64) -> impl Iterator<Item = Value> + use<> {
         let request = Request::get(format!("{}/events?after={after}", self.url));
-        let request = request.header("accept", "text/event-stream").body(()).unwrap();
+        let request = request.header("accept", "text/event-stream");
+        let request = self.sign_in(request).body(()).unwrap();
         let response = self.agent.run(request).unwrap();
         let lines = BufReader::new(response.into_body().into_reader()).lines().map_while(Result::ok);
         lines.filter_map(|line| line.strip_prefix("data: ").map(|event| serde_json::from_str(event).unwrap()))
+    }
+
+    fn sign_in(&self, request: Builder) -> Builder {
+        let values = self.authorization.iter();
+        values.fold(request, |request, value| request.header("authorization", value))
     }
 
     /// Returns all events after a position.

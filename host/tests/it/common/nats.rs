@@ -90,6 +90,12 @@ pub(crate) fn read(url: &str, stream: &'static str, enough: impl Fn(&[Message]) 
 /// message before that is kept.
 #[track_caller]
 pub(crate) fn publish(url: &str, messages: &[(&str, &str, Value)]) {
+    publish_as(url, None, messages);
+}
+
+/// Publishes messages with this header `Authorization`, as [`publish`] does.
+#[track_caller]
+pub(crate) fn publish_as(url: &str, authorization: Option<&str>, messages: &[(&str, &str, Value)]) {
     let published = async {
         let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(url).await.unwrap();
         let jetstream = jetstream::new(client);
@@ -101,6 +107,8 @@ pub(crate) fn publish(url: &str, messages: &[(&str, &str, Value)]) {
         for (subject, id, payload) in messages {
             let payload = payload.as_str().map_or_else(|| payload.to_string(), str::to_owned);
             let message = PublishMessage::build().message_id(id).payload(payload.into());
+            let message =
+                authorization.iter().fold(message, |message, value| message.header("Authorization", *value));
             jetstream.send_publish((*subject).to_owned(), message).await.unwrap().await.unwrap();
         }
     };
