@@ -340,7 +340,7 @@ impl Inner {
         state.version = state.version.after(events.len());
         state.folded = after;
         let committed = {
-            let (states, stream) = (self.deps.states.clone(), stream.clone());
+            let (states, stream) = (self.deps.states.kept(), stream.clone());
             let (due, state) = (state.take_due(), state.clone());
             Box::new(move || states.committed(&stream, state, due))
         };

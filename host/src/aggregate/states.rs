@@ -73,15 +73,26 @@ pub struct Viewed {
 /// Loads the states of aggregates, and keeps those that were used last.
 pub struct StateCache {
     log: Arc<dyn EventLog>,
-    snapshots: Snapshots,
     registry: Arc<Registry>,
+    kept: Arc<KeptStates>,
+}
+
+/// The states that are kept. The log's writer adds those that it has committed, so this does not hold the
+/// log: the writer would wait for its own end if it dropped the log.
+pub(crate) struct KeptStates {
+    snapshots: Snapshots,
     cache: Cache<StreamId, AggregateState>,
 }
 
 impl StateCache {
     /// Creates an empty cache.
     pub fn new(log: Arc<dyn EventLog>, snapshots: Snapshots, registry: Arc<Registry>) -> Self {
-        Self { log, snapshots, registry, cache: Cache::new(CACHED_STATES) }
+        Self { log, registry, kept: Arc::new(KeptStates { snapshots, cache: Cache::new(CACHED_STATES) }) }
+    }
+
+    /// Returns the part that keeps states.
+    pub(crate) fn kept(&self) -> Arc<KeptStates> {
+        self.kept.clone()
     }
 
     /// Returns the component of the service that owns a stream's aggregate.
@@ -126,7 +137,7 @@ impl StateCache {
         stream: &StreamId,
         component: &Component,
     ) -> Result<AggregateState, CommandError> {
-        if let Some(state) = self.cache.get(stream).filter(|state| self.is_usable(state, component)) {
+        if let Some(state) = self.kept.cache.get(stream).filter(|state| self.is_usable(state, component)) {
             let own = state.digest == component.digest();
             if own && !self.log.is_shared() {
                 return Ok(state);
@@ -158,7 +169,7 @@ impl StateCache {
         component: &Component,
     ) -> Result<Option<AggregateState>, CommandError> {
         let folded_by = self.registry.history().folds_like(component.digest());
-        let Some(snapshot) = self.snapshots.load(&*self.log, stream, folded_by).await else {
+        let Some(snapshot) = self.kept.snapshots.load(&*self.log, stream, folded_by).await else {
             return Ok(None);
         };
         let Snapshot { version, digest, state, view } = snapshot;
@@ -209,10 +220,17 @@ impl StateCache {
     /// Caches a state that is on disk, and saves a snapshot if one is due.
     fn keep(&self, stream: &StreamId, mut state: AggregateState) -> AggregateState {
         let due = state.take_due();
-        self.committed(stream, state.clone(), due);
+        self.kept.committed(stream, state.clone(), due);
         state
     }
 
+    /// Removes a state that may differ from the one on disk.
+    pub(crate) fn forget(&self, stream: &StreamId) {
+        self.kept.cache.remove(stream);
+    }
+}
+
+impl KeptStates {
     /// Caches a state that has been committed, and saves a snapshot of it if that is `due`. Called before
     /// anybody can read the commit, so that no reader finds an older state after it.
     pub(crate) fn committed(&self, stream: &StreamId, mut state: AggregateState, due: bool) {
@@ -234,11 +252,6 @@ impl StateCache {
                 let _ = place.insert(state);
             }
         }
-    }
-
-    /// Removes a state that may differ from the one on disk.
-    pub(crate) fn forget(&self, stream: &StreamId) {
-        self.cache.remove(stream);
     }
 }
 
