@@ -17,8 +17,8 @@ use crate::error::Chain;
 use crate::identity::TokenEvent;
 use crate::log::{Append, AppendError, EventLog, MAX_PAGE, ReadError, more_may_follow};
 use crate::model::{
-    AUDIT, Actor, AuditedAct, Caller, CommandId, InvalidId, Position, Recorded, Role, ServiceName, StreamId,
-    Version, event_of, variant_of,
+    AUDIT, Actor, AuditedAct, BY_SAGA, Caller, CommandId, InvalidId, Position, Recorded, Role, ServiceName,
+    StreamId, Version, event_of, variant_of,
 };
 use crate::saga::entry::Entry;
 
@@ -267,7 +267,7 @@ impl AuditEntry {
     fn of(event: &Recorded) -> Option<Self> {
         let act = AuditedAct::of(event)?;
         let by = event.meta.actor.clone();
-        if by.as_str().starts_with("saga:") {
+        if by.as_str().starts_with(BY_SAGA) {
             return None;
         }
         let facts = Facts::of(act, event);

@@ -46,6 +46,9 @@ pub enum FaultKind {
     /// not JSON, or it called an import that is not allowed there.
     #[error("broke the contract")]
     Contract,
+    /// It was not called: too many calls of its service are there already, and wait for others.
+    #[error("has too many calls in progress")]
+    Busy,
 }
 
 /// Displays an error with all its causes, outermost first: `tracing::error!(error = %Chain(&error), …)`. A

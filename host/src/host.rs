@@ -1,6 +1,7 @@
 //! Wires the parts of a host, runs them, and shuts them down from the outside in.
 
 mod files;
+mod open_files;
 
 use std::future::Future;
 use std::io;
@@ -25,7 +26,8 @@ use crate::edge::http::{ListenError, Listeners};
 use crate::edge::{self, CallerLimits, HostContext, http};
 use crate::identity::{Identity, IdentityDeps, IdentityError};
 use crate::log::{
-    self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError, Snapshots,
+    self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError,
+    ReadError, Snapshots,
 };
 use crate::messaging::{self, Messaging};
 use crate::model::Position;
@@ -80,6 +82,19 @@ pub enum HostError {
     /// The host's id, which is a file.
     #[error("the host's own id cannot be kept in the data directory")]
     Member(#[source] io::Error),
+    /// The log may have the mark of an import, which cannot be read.
+    #[error("it is unknown whether the log was imported in whole")]
+    ImportMark(#[source] ReadError),
+    /// An import into the log was interrupted.
+    #[error(
+        "the log has only the beginning of an export: run `kontor import` with the same file and settings \
+         again, it continues; or start with an empty data directory and, with log = \"jetstream\", another name in \
+         jetstream.stream"
+    )]
+    ImportedInHalf,
+    /// The first event, from which components get random numbers, cannot be read.
+    #[error("the first event of the log cannot be read")]
+    Secret(#[source] ReadError),
     /// The store of components.
     #[error("the components that sagas may need cannot be kept in the data directory")]
     Store(#[source] io::Error),
@@ -121,6 +136,9 @@ pub async fn run(
 ) -> Result<(), HostError> {
     let metrics = telemetry::metrics()?;
     let storage = Storage::open(&config).await?;
+    if storage.log.is_importing().await.map_err(HostError::ImportMark)? {
+        return Err(HostError::ImportedInHalf);
+    }
     let nats = storage.nats.clone();
     let Wired { edge, differing, boot_position } = wire(&config, metrics.clone(), storage).await?;
     let messaging = nats.as_ref().map(|nats| start_messaging(&edge, nats, &config));
@@ -204,9 +222,15 @@ impl Foundation {
     }
 
     /// Loads the services of the log and of the directory of components.
-    async fn boot(&self, rules: &DeployRules, plugins: &Path) -> Result<Booted, BootError> {
+    async fn boot(&self, rules: &DeployRules, plugins: &Path) -> Result<Booted, HostError> {
         let Self { log, clock, http, runtime, store, .. } = self;
-        deploy::boot(Boot { log, clock, runtime, store, http, rules, plugins }).await
+        let booted = deploy::boot(Boot { log, clock, runtime, store, http, rules, plugins }).await?;
+        // The same on all hosts of the log, and unknown to its clients: the first deployment has a random id.
+        let first = log.read_all(Position::START, 1).await.map_err(HostError::Secret)?;
+        if let Some(first) = first.first() {
+            runtime.seed(first.hash.as_bytes());
+        }
+        Ok(booted)
     }
 }
 
@@ -225,8 +249,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     components.keep_releases(booted.deployments.digests().collect());
 
     let states = Arc::new(StateCache::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
-    let deps = ProjectionDeps { log: log.clone(), components: components.clone(), clock: clock.clone() };
-    let projections = Arc::new(Projections::start(&config.data, deps).await?);
+    let projections = Arc::new(start_projections(config, &log, &components, &clock).await?);
     let query_deps = {
         let (states, registry, projections) = (states.clone(), registry.clone(), projections.clone());
         QueryDeps { states, registry, projections, log: log.clone(), clock: clock.clone() }
@@ -276,11 +299,22 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         messaging: None,
         nodes,
         metrics,
-        limits: config.http_limits(),
+        limits: open_files::fit(config.http_limits()),
         perimeter: config.http.clone(),
         callers: CallerLimits::new(config.caller_rate()),
     };
     Ok(Wired { edge, differing: booted.differing, boot_position })
+}
+
+async fn start_projections(
+    config: &Config,
+    log: &Arc<dyn EventLog>,
+    components: &Arc<Components>,
+    clock: &SharedClock,
+) -> Result<Projections, ProjectionsError> {
+    let (log, components, clock) = (log.clone(), components.clone(), clock.clone());
+    let deps = ProjectionDeps { log, components, clock, max_bytes: config.limits.read_model_bytes };
+    Projections::start(&config.data, deps).await
 }
 
 /// Compares the names in the configuration with the services that run. Fails if one is nearly right.

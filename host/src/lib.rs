@@ -55,4 +55,5 @@ pub mod projection;
 pub mod query;
 pub mod runtime;
 pub mod saga;
+mod shares;
 pub mod telemetry;

@@ -21,10 +21,10 @@ use uuid::Uuid;
 
 pub use self::act::AuditedAct;
 pub(crate) use self::act::{AUDIT, AUDITED};
-pub use self::caller::{ANONYMOUS, AUDITOR, Caller, DEPLOYER, MONITOR, OPERATOR};
+pub use self::caller::{ANONYMOUS, AUDITOR, BY_SAGA, Caller, DEPLOYER, MONITOR, OPERATOR};
 pub use self::chain::AppendChain;
 pub use self::hash::{CommitHash, Digest, LogMark, TokenHash};
-pub use self::json::Json;
+pub use self::json::{Json, Normal, NotNormal};
 pub use self::meta::Meta;
 pub use self::name::{
     Actor, AggregateName, CommandName, CorrelationId, EventName, NodeId, QueryName, Role, SagaId, SagaName,

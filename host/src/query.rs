@@ -2,6 +2,7 @@
 
 mod error;
 
+use std::future::pending;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
@@ -26,6 +27,7 @@ use crate::projection::{Behind, LiveReadModel, Projections, ReadModelError, Unus
 use crate::runtime::{
     Answered, Ask, AskFailure, Component, Guarded, MAX_DEPTH, QueryCall, ReadSession, Request,
 };
+use crate::shares::Shares;
 
 pub use error::QueryError;
 
@@ -113,6 +115,47 @@ struct Inner {
     limits: QueryLimits,
     /// The places at each depth, see [`QueryLimits::concurrent`].
     places: [Arc<Semaphore>; MAX_DEPTH],
+    /// Those of each service.
+    shares: [Shares; MAX_DEPTH],
+}
+
+/// The position that an answer must reflect, and the patience of its caller.
+#[derive(Clone, Debug, Default)]
+pub struct AtLeast {
+    /// The position. `None`: the answer reflects what the host has.
+    pub position: Option<Position>,
+    /// The time to wait for it, at most [`QueryLimits::catch_up`], which holds without a time.
+    pub wait: Option<Duration>,
+    /// Becomes true when the host shuts down, which ends the wait.
+    pub stopping: Option<watch::Receiver<bool>>,
+}
+
+impl AtLeast {
+    /// Returns a position that is waited for as long as any.
+    pub fn position(position: Position) -> Self {
+        Self { position: Some(position), ..Self::default() }
+    }
+}
+
+/// The end of a wait.
+#[derive(Clone)]
+struct Patience {
+    deadline: Instant,
+    stopping: Option<watch::Receiver<bool>>,
+}
+
+impl Patience {
+    /// Resolves at the deadline, or when the host shuts down.
+    async fn end(&self) {
+        let stopped = async {
+            match self.stopping.clone() {
+                // Err: the host is gone.
+                Some(mut stopping) => drop(stopping.wait_for(|stopping| *stopping).await),
+                None => pending().await,
+            }
+        };
+        let _ = timeout_at(self.deadline, stopped).await;
+    }
 }
 
 /// The argument of the query for an aggregate's view.
@@ -126,25 +169,29 @@ impl Queries {
     /// Answers from these parts of a host, within these limits.
     pub fn new(deps: QueryDeps, limits: QueryLimits) -> Self {
         let places = std::array::from_fn(|_| Arc::new(Semaphore::new(limits.concurrent)));
-        Self { inner: Arc::new(Inner { deps, limits, places }) }
+        let shares = std::array::from_fn(|_| Shares::of(limits.concurrent));
+        Self { inner: Arc::new(Inner { deps, limits, places, shares }) }
     }
 
-    /// Begins a question. The answer reflects the log up to `at_least` (read your writes). The question waits
-    /// for that position for `wait` at most, and never longer than [`QueryLimits::catch_up`].
-    pub fn inquiry(&self, caller: Caller, at_least: Option<Position>, wait: Option<Duration>) -> Inquiry {
+    /// Begins a question. The answer reflects the log up to the position (read your writes).
+    pub fn inquiry(&self, caller: Caller, at_least: AtLeast) -> Inquiry {
         let limit = self.inner.limits.catch_up;
+        let AtLeast { position, wait, stopping } = at_least;
         Inquiry {
             inner: self.inner.clone(),
             caller,
-            at_least: at_least.unwrap_or_default(),
-            deadline: deadline_after(wait.map_or(limit, |wait| wait.min(limit))),
+            at_least: position.unwrap_or_default(),
+            patience: Patience {
+                deadline: deadline_after(wait.map_or(limit, |wait| wait.min(limit))),
+                stopping,
+            },
             trace: Arc::default(),
         }
     }
 
-    /// Begins a question that is answered from what the host has now, without a wait.
+    /// Begins a question that is answered from what the host has now.
     pub fn inquiry_now(&self, caller: Caller) -> Inquiry {
-        self.inquiry(caller, None, None)
+        self.inquiry(caller, AtLeast::default())
     }
 }
 
@@ -164,8 +211,7 @@ pub struct Inquiry {
     /// The caller, also for the queries of services to each other.
     caller: Caller,
     at_least: Position,
-    /// The end of the wait for that position.
-    deadline: Instant,
+    patience: Patience,
     trace: Arc<Trace>,
 }
 
@@ -176,9 +222,8 @@ struct Trace {
     reflects: AtomicU64,
     /// True if a component has asked a service.
     composed: AtomicBool,
-    /// The first service that a component asked and whose read model did not have the position in time, and
-    /// the position that it had.
-    behind: OnceLock<(ServiceName, Position)>,
+    /// The first service that a component asked and whose read model did not have the position in time.
+    behind: OnceLock<(ServiceName, Behind)>,
 }
 
 #[async_trait]
@@ -196,7 +241,7 @@ impl Inquiry {
         let answer = self.ask(0, service, query, arguments).await;
         match (answer, self.trace.behind.get()) {
             // The component failed for want of the answer of a read model that is behind.
-            (Err(QueryError::Fault(_)), Some((service, reached))) => Err(self.behind(service, *reached)),
+            (Err(QueryError::Fault(_)), Some((service, behind))) => Err(behind.of(service)),
             (answer, _) => answer,
         }
     }
@@ -227,11 +272,13 @@ impl Inquiry {
     }
 
     /// Waits until the log has the position. It always has the positions that it gave itself.
-    async fn await_log(&self) -> Result<(), QueryError> {
+    pub async fn await_log(&self) -> Result<(), QueryError> {
         let mut head = self.inner.deps.log.head();
-        let waited = timeout_at(self.deadline, head.wait_for(|head| *head >= self.at_least)).await;
-        let arrived = matches!(waited, Ok(Ok(_)));
-        drop(waited);
+        let arrived = tokio::select! {
+            biased;
+            arrived = head.wait_for(|head| *head >= self.at_least) => arrived.is_ok(),
+            () = self.patience.end() => false,
+        };
         let reached = *head.borrow();
         if !arrived {
             return Err(QueryError::Ahead { at_least: self.at_least, reached });
@@ -249,7 +296,7 @@ impl Inquiry {
         let host_limit = self.inner.limits.nested;
         let limit = time_limit.map_or(host_limit, |limit| limit.min(host_limit));
         let ask = async {
-            let arguments = arguments.read().map_err(|error| invalid_arguments(&error))?;
+            let arguments = arguments.normalized().map_err(|error| invalid_arguments(&error))?.value;
             self.ask(depth, &service, &query, arguments).await
         };
         let error = match timeout(limit, ask).await {
@@ -258,19 +305,17 @@ impl Inquiry {
                 Ok(rejection) => return Err(AskFailure::Rejected(rejection)),
                 Err(error) => error,
             },
-            Err(_) => match self.inner.deps.projections.position(&service) {
-                Some(reached) if reached < self.at_least => {
-                    self.behind(&ServiceName::from(service.as_str()), reached)
-                }
-                _ => {
+            Err(_) => match self.inner.deps.projections.check(&service, self.at_least) {
+                Err(behind) => behind.of(&ServiceName::from(service.as_str())),
+                Ok(_) => {
                     let reason = format!("{service} has not answered within {limit:?}");
                     return Err(AskFailure::Unavailable(reason));
                 }
             },
         };
         let reason = error.detail();
-        if let QueryError::Behind { service, reached, .. } = error {
-            self.trace.behind.get_or_init(|| (service, reached));
+        if let QueryError::Behind { service, behind } = error {
+            self.trace.behind.get_or_init(|| (service, behind));
         }
         Err(AskFailure::Unavailable(reason))
     }
@@ -326,16 +371,17 @@ impl Inquiry {
         deployed: &Component,
         work: impl FnOnce(&LiveReadModel) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
-        let Inner { deps: QueryDeps { projections, .. }, limits, places } = &*self.inner;
+        let Inner { deps: QueryDeps { projections, .. }, limits, places, shares } = &*self.inner;
         let service = &deployed.manifest().service;
-        if self.at_least > Position::START {
-            let caught_up = projections.wait(service.as_str(), self.at_least, self.deadline).await;
-            caught_up.map_err(|Behind { reached }| self.behind(service, reached))?;
-        }
+        let caught_up = projections.wait(service.as_str(), self.at_least, self.patience.end()).await;
+        caught_up.map_err(|behind| behind.of(service))?;
         let live = projections.live(deployed);
         let live = live.ok_or_else(|| unusable(service, Unusable::NotOpen))?;
-        let places = places.get(depth).cloned().ok_or(QueryError::Busy)?;
-        let place = timeout(limits.place, places.acquire_owned()).await.map_err(|_| QueryError::Busy)?;
+        let place = async {
+            let of_service = shares.get(depth)?.service(service).acquire_owned().await.ok()?;
+            Some((of_service, places.get(depth)?.clone().acquire_owned().await.ok()?))
+        };
+        let place = timeout(limits.place, place).await.ok().flatten().ok_or(QueryError::Busy)?;
         let done = spawn_blocking(move || {
             let _place = place;
             work(&live)
@@ -350,9 +396,10 @@ impl Inquiry {
         let service = &component.manifest().service;
         let failed = |error: rusqlite::Error| unusable(service, error.into());
         let (connection, position) = database.begin_read().map_err(failed)?;
-        let content = match position < self.at_least {
+        let at_least = self.at_least.max(database.complete_at());
+        let content = match position < at_least {
             // The database was recreated after the wait.
-            true => Err(self.behind(service, position)),
+            true => Err(Behind { reached: position, at_least }.of(service)),
             false => database.content(&connection).map_err(failed),
         };
         match content {
@@ -366,10 +413,6 @@ impl Inquiry {
                 Err(error)
             }
         }
-    }
-
-    fn behind(&self, service: &ServiceName, reached: Position) -> QueryError {
-        QueryError::Behind { service: service.clone(), at_least: self.at_least, reached }
     }
 }
 

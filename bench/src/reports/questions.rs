@@ -50,7 +50,7 @@ pub(super) async fn ask_all(
     let states = Arc::new(StateCache::new(log.clone(), Snapshots::open(data)?, registry.clone()));
     let clock = Arc::new(SystemClock);
     let components = Arc::new(Components::new(registry.clone(), runtime, Store::open(data)?));
-    let deps = ProjectionDeps { log: log.clone(), components, clock: clock.clone() };
+    let deps = ProjectionDeps { log: log.clone(), components, clock: clock.clone(), max_bytes: 1 << 40 };
     let projections = Arc::new(Projections::start(data, deps).await?);
     let deps = QueryDeps { states, registry, projections: projections.clone(), log, clock };
     let queries = Queries::new(deps, QueryLimits::default());

@@ -17,7 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
 use tracing::{Instrument as _, Span};
 
 use super::check::check_payload;
@@ -27,6 +27,7 @@ use super::{Accepted, DispatchDeps, DispatchLimits};
 use crate::log::{Append, AppendError, Appended, Appending, Footing};
 use crate::model::{AppendChain, Command, Digest, Intent, Meta, Position, StreamId, Version};
 use crate::runtime::{Component, Context, Decision};
+use crate::shares::Shares;
 use crate::telemetry;
 
 /// Maximum number of pending appends of one aggregate. One group commit of the log takes as many and more.
@@ -45,7 +46,7 @@ struct Job {
     checked_by: Digest,
     /// The span of the command, below that of the request or of the saga's step that sent it.
     span: Span,
-    _place: OwnedSemaphorePermit,
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 /// A decided job whose answer waits for the disk.
@@ -93,6 +94,8 @@ struct Inner {
     limits: DispatchLimits,
     /// One permit per command in the host. Closed at shutdown.
     places: Arc<Semaphore>,
+    /// The permits of the commands of each service.
+    shares: Shares,
     /// The queue of each aggregate that has a worker.
     queues: Mutex<HashMap<StreamId, mpsc::Sender<Job>>>,
 }
@@ -101,31 +104,37 @@ impl Dispatch {
     /// Creates a dispatcher without commands.
     pub fn new(deps: DispatchDeps, limits: DispatchLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.commands));
-        Self { inner: Arc::new(Inner { deps, limits, places, queues: Mutex::default() }) }
+        let shares = Shares::of(limits.commands);
+        Self { inner: Arc::new(Inner { deps, limits, places, shares, queues: Mutex::default() }) }
     }
 
     /// Executes a command, and returns when its events are on disk. The command goes on if the caller stops
     /// waiting.
     ///
     /// Fails at once while the log is unavailable: the outcome of an append begun then would stay unknown.
-    pub async fn submit(&self, command: Command) -> Answer {
+    pub async fn submit(&self, mut command: Command) -> Answer {
         if !self.inner.deps.log.state().takes_appends {
             metrics::counter!(telemetry::REFUSED_BY_LOG).increment(1);
             return Err(AppendError::Unavailable.into());
         }
         let component = self.inner.deps.states.owner(&command.stream)?;
-        check_payload(&component, &command)?;
-        let place = self.inner.places.clone().try_acquire_owned().map_err(|error| match error {
-            tokio::sync::TryAcquireError::NoPermits => {
-                CommandError::Busy { queue: "the host's queue of commands" }
-            }
-            tokio::sync::TryAcquireError::Closed => CommandError::ShuttingDown,
-        })?;
+        check_payload(&component, &mut command)?;
+        let take = |places: Arc<Semaphore>, queue| {
+            places.try_acquire_owned().map_err(|error| match error {
+                TryAcquireError::NoPermits => CommandError::Busy { queue },
+                TryAcquireError::Closed => CommandError::ShuttingDown,
+            })
+        };
+        let of_service = self.inner.shares.service(&component.manifest().service);
+        let places = [
+            take(self.inner.places.clone(), "the host's queue of commands")?,
+            take(of_service, "the queue of the service's commands")?,
+        ];
         let (reply, answer) = oneshot::channel();
         let (id, stream, name) = (&command.id, &command.stream, &command.name);
         let span = tracing::info_span!("command", %id, %stream, %name);
         let checked_by = component.digest();
-        self.enqueue(Job { command, reply, attempts: 0, checked_by, span, _place: place })?;
+        self.enqueue(Job { command, reply, attempts: 0, checked_by, span, _places: places })?;
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))
     }
 
@@ -218,7 +227,7 @@ impl Inner {
         };
         if job.checked_by != component.digest() {
             // Another version has gone live since the command came in.
-            if let Err(error) = check_payload(&component, &job.command) {
+            if let Err(error) = check_payload(&component, &mut job.command) {
                 return job.answer(Err(error));
             }
             job.checked_by = component.digest();

@@ -179,6 +179,7 @@ mod tests {
         ] {
             check(fault(kind), status, code, false);
         }
+        check(fault(FaultKind::Busy), 503, "busy", true);
     }
 
     fn body(problem: &Problem) -> Value {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
 use crate::model::{
-    Actor, CommandId, CommandName, CorrelationId, Digest, EventName, Json, Position, Recorded, StreamId,
-    Version,
+    Actor, AggregateName, CommandId, CommandName, CorrelationId, Digest, EventName, Json, Position, Recorded,
+    ServiceName, StreamId, Version,
 };
 
 /// An event as the log has it.
@@ -82,6 +82,34 @@ pub struct EventsQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub limit: Option<u64>,
+    /// Only the events of this stream: `order/A-1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamId>,
+    /// Only the events of these aggregates: `order`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregate: Option<AggregateName>,
+    /// Only the events of the aggregates of this service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// Only the events with this name: `order-created`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<EventName>,
+    /// Only the events that follow from the request with this correlation id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation: Option<CorrelationId>,
+}
+
+impl EventsQuery {
+    /// Returns whether an event is asked for, as far as the event itself says. Its service does not stand in it.
+    pub fn admits(&self, event: &Recorded) -> bool {
+        fn is<T: PartialEq>(wanted: &Option<T>, found: &T) -> bool {
+            wanted.as_ref().is_none_or(|wanted| wanted == found)
+        }
+        is(&self.stream, &event.stream)
+            && self.aggregate.as_ref().is_none_or(|wanted| *wanted == event.stream.aggregate())
+            && is(&self.event, &event.name)
+            && is(&self.correlation, &event.meta.correlation_id)
+    }
 }
 
 /// The parameters of `GET /streams/{aggregate}/{id}`.

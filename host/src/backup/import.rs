@@ -47,6 +47,9 @@ pub enum ImportError {
         /// The cause.
         source: AppendError,
     },
+    /// The log cannot be marked as one that is being imported, or as complete.
+    #[error("the log cannot be marked as incomplete while it is imported; once it can, import again")]
+    Mark(#[source] AppendError),
     /// Something else appends to the log.
     #[error(
         "the event at position {wanted} was written at {got}: another process writes to this log; stop all \
@@ -93,7 +96,8 @@ pub fn check(input: impl BufRead) -> Result<Summary, FormatError> {
 }
 
 /// Writes an export into a log that is empty or has the beginning of the export. Every event keeps its
-/// position. At the end, everything is read again and compared. Calls `progress` with the position that is
+/// position. At the end, everything is read again and compared. Until then the log has a mark, with which no
+/// host serves it. Calls `progress` with the position that is
 /// written and the last one.
 pub async fn import(
     to: Destination<'_>,
@@ -107,7 +111,7 @@ pub async fn import(
     if there_before > end {
         return Err(ImportError::NotEmpty { from: end.next() });
     }
-    let mut appends = Appends::to(to.log);
+    let (mut appends, mut marked) = (Appends::to(to.log), false);
     while let Some(item) = export.next()? {
         let commit = match item {
             Item::Component(wasm) => {
@@ -120,12 +124,20 @@ pub async fn import(
         match there.next()? {
             Some(known) if known == commit => {}
             Some(known) => return Err(ImportError::NotEmpty { from: known.position }),
-            None => appends.push(commit).await?,
+            None => {
+                // Only now: a log that has other events is not touched.
+                if !marked {
+                    to.log.mark_importing(true).await.map_err(ImportError::Mark)?;
+                    marked = true;
+                }
+                appends.push(commit).await?;
+            }
         }
         progress(last, end);
     }
     appends.finish().await?;
     compare(to.data, export.chain())?;
+    to.log.mark_importing(false).await.map_err(ImportError::Mark)?;
     Ok(Imported { summary: export.summary().clone(), there_before: there_before.get() })
 }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Subcommand;
 use kontor::api::{DiscardDeadLetters, DiscardedDeadLetters, Page, RedriveDeadLetters};
-use kontor::messaging::{DeadLetter, Redriven, Sender};
+use kontor::messaging::{DeadLetter, DeadLetterCaller, Redriven};
 use kontor::model::{ANONYMOUS, Role};
 use serde_json::json;
 
@@ -178,7 +178,7 @@ fn letters_table(letters: &[DeadLetter], width: Option<usize>) -> String {
 }
 
 /// Returns the caller for whom a redrive sends the command, with its roles.
-fn sender(Sender { subject, roles, on_behalf_of }: &Sender) -> String {
+fn sender(DeadLetterCaller { subject, roles, on_behalf_of }: &DeadLetterCaller) -> String {
     let subject = subject.clone().unwrap_or_else(|| ANONYMOUS.into());
     let roles: Vec<_> = roles.iter().map(Role::as_str).collect();
     format!("{} [{}]", caller(&subject, on_behalf_of.as_ref(), None), roles.join(", "))

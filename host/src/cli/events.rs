@@ -6,8 +6,7 @@ use anyhow::Context as _;
 use kontor::api::{Event, Page};
 use kontor::clock::rfc3339;
 use kontor::error::Chain;
-use kontor::model::{Actor, Json, Position, StreamId};
-use serde_json::Value;
+use kontor::model::{Actor, BY_SAGA, Json, Position, StreamId};
 
 use super::actor::caller;
 use super::client::{Client, ClientError, HostArgument};
@@ -18,8 +17,6 @@ use super::table::{Columns, shortened, terminal_width};
 /// The page size: few enough events that the largest ones fit into the client's largest response.
 const PAGE_SIZE: u64 = 100;
 
-/// The beginning of the name of a saga that acts for its starter.
-const SAGA: &str = "saga:";
 /// The characters of a saga's id that hold the time of its start.
 const ID_PREFIX: usize = 13;
 
@@ -27,6 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   kontor events
   kontor events --stream order/A-1
+  kontor events --follow --service inventory --event stock-reserved
   kontor events --after 1200 --limit 20
   kontor events --follow --json | jq .payload";
 
@@ -40,9 +38,8 @@ pub(super) struct Events {
     /// Only events after this position of the log
     #[arg(long, value_name = "POSITION", default_value_t = Position::START)]
     after: Position,
-    /// Only events of this aggregate, such as order/A-1
-    #[arg(long, value_name = "AGGREGATE/ID", value_parser = StreamId::parse)]
-    stream: Option<StreamId>,
+    #[command(flatten)]
+    filter: Filter,
     /// Maximum number of events to print
     #[arg(long, value_name = "NUMBER")]
     limit: Option<u64>,
@@ -50,38 +47,61 @@ pub(super) struct Events {
     host: HostArgument,
 }
 
+/// The selection of events, which the host makes.
+#[derive(Debug, clap::Args)]
+struct Filter {
+    /// Only events of this aggregate, such as order/A-1
+    #[arg(long, value_name = "AGGREGATE/ID", value_parser = StreamId::parse)]
+    stream: Option<StreamId>,
+    /// Only events of this kind of aggregate, such as order
+    #[arg(long, value_name = "AGGREGATE")]
+    aggregate: Option<String>,
+    /// Only events of the aggregates of this service
+    #[arg(long, value_name = "SERVICE")]
+    service: Option<String>,
+    /// Only events with this name, such as order-created
+    #[arg(long, value_name = "NAME")]
+    event: Option<String>,
+    /// Only events that follow from the request with this correlation id
+    #[arg(long, value_name = "ID")]
+    correlation: Option<String>,
+}
+
+impl Filter {
+    /// Returns the parameters of a request for the events after a position.
+    fn parameters(&self, after: Position) -> Vec<(&'static str, String)> {
+        let stream = self.stream.as_ref().map(ToString::to_string);
+        let Self { aggregate, service, event, correlation, .. } = self;
+        let filters = [
+            ("stream", &stream),
+            ("aggregate", aggregate),
+            ("service", service),
+            ("event", event),
+            ("correlation", correlation),
+        ];
+        let filters = filters.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+        [("after", after.to_string())].into_iter().chain(filters).collect()
+    }
+}
+
 impl Events {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         let client = Client::new(&self.host)?;
         let form = if json { Form::Json } else { Form::text(terminal_width()) };
-        let mut printer = Printer {
-            after: self.after,
-            stream: self.stream.clone(),
-            remaining: self.limit.unwrap_or(u64::MAX),
-            form,
-            out,
-        };
+        let mut printer = Printer { after: self.after, remaining: self.limit.unwrap_or(u64::MAX), form, out };
         if self.follow { self.follow(&client, &mut printer) } else { self.pages(&client, &mut printer) }
     }
 
     /// Prints all pages.
     fn pages(&self, client: &Client, printer: &mut Printer<'_>) -> anyhow::Result<()> {
-        // The pages of a stream are counted by versions; there the printer alone compares positions.
-        let (path, mut after) = match &self.stream {
-            Some(stream) => (format!("/streams/{stream}"), "0".to_owned()),
-            None => ("/events".to_owned(), self.after.to_string()),
-        };
-        while printer.remaining > 0 {
-            let limit = PAGE_SIZE.min(printer.remaining).to_string();
-            let body = client.get(&path, &[("after", after), ("limit", limit)])?;
-            // The order is that of positions, or of versions in a stream.
-            let page: Page<Json, Value> = parse(&body, "page of events")?;
+        let mut next = Some(self.after);
+        while let Some(after) = next.filter(|_| printer.remaining > 0) {
+            let mut parameters = self.filter.parameters(after);
+            parameters.push(("limit", PAGE_SIZE.min(printer.remaining).to_string()));
+            let body = client.get("/events", &parameters)?;
+            let page: Page<Json, Position> = parse(&body, "page of events")?;
             printer.print(&page.items)?;
-            after = match page.next {
-                None => break,
-                Some(Value::String(next)) => next,
-                Some(next) => next.to_string(),
-            };
+            next = page.next;
         }
         Ok(())
     }
@@ -91,7 +111,7 @@ impl Events {
         if printer.remaining == 0 {
             return Ok(());
         }
-        let reader = client.follow("/events", &[("after", self.after.to_string())])?;
+        let reader = client.follow("/events", &self.filter.parameters(self.after))?;
         for event in ServerSentEvents::new(reader) {
             let event = event.map_err(|error| {
                 ClientError::Ended(format!("the connection to the host has failed: {}", Chain(&error)))
@@ -108,12 +128,10 @@ impl Events {
     }
 }
 
-/// Prints the selected events, in the order of the log.
+/// Prints events, in the order of the log.
 struct Printer<'a> {
     /// The position of the last printed event. Earlier ones are skipped.
     after: Position,
-    /// None: the events of all streams.
-    stream: Option<StreamId>,
     /// The number of events until the limit.
     remaining: u64,
     form: Form,
@@ -137,13 +155,12 @@ impl Form {
 }
 
 impl Printer<'_> {
-    /// Prints those of the events that are selected.
+    /// Prints events up to the limit.
     fn print(&mut self, events: &[Json]) -> anyhow::Result<()> {
         let mut wanted = Vec::new();
         for text in events {
             let event: Event = parse(text.as_str(), "event")?;
-            let of_stream = self.stream.as_ref().is_none_or(|stream| *stream == event.stream);
-            if self.remaining > 0 && event.position > self.after && of_stream {
+            if self.remaining > 0 && event.position > self.after {
                 self.remaining -= 1;
                 self.after = event.position;
                 wanted.push((text, event));
@@ -181,8 +198,8 @@ fn text_lines(columns: &mut Columns<7>, width: Option<usize>, events: impl Itera
 /// Returns a saga by the beginning of its id, which is enough for `kontor saga show`, and anything else
 /// whole.
 fn short(via: &Actor) -> Actor {
-    match via.as_str().strip_prefix(SAGA) {
-        Some(id) => format!("{SAGA}{}", id.chars().take(ID_PREFIX).collect::<String>()).into(),
+    match via.as_str().strip_prefix(BY_SAGA) {
+        Some(id) => format!("{BY_SAGA}{}", id.chars().take(ID_PREFIX).collect::<String>()).into(),
         None => via.clone(),
     }
 }
@@ -237,17 +254,22 @@ mod tests {
     #[test]
     fn no_page_is_read_beyond_the_limit() {
         let line = ["events", "--json", "--limit", "1", "--after", "0"];
-        let Ran { requests, printed, .. } = kontor(&line, vec![page(&[FIRST], "\"1\"")]);
+        let Ran { requests, printed, .. } = kontor(&line, vec![page(&[FIRST], "1")]);
         assert_eq!(requests, ["GET /events?after=0&limit=1 HTTP/1.1"]);
         assert_eq!(printed, format!("{FIRST}\n"));
     }
 
     #[test]
-    fn the_events_of_a_stream_are_read_by_its_name_and_selected_by_position() {
-        let line = ["events", "--json", "--stream", "order/A-1", "--after", "1"];
+    fn the_host_selects_the_events() {
+        let line = "events --json --stream order/A-1 --aggregate order --service order --event order-created \
+                    --correlation c1";
+        let line: Vec<_> = line.split(' ').collect();
         let Ran { requests, printed, .. } = kontor(&line, vec![page(&[FIRST], "null")]);
-        assert_eq!(requests, ["GET /streams/order/A-1?after=0&limit=100 HTTP/1.1"]);
-        assert_eq!(printed, "");
+        let filter = "stream=order%2FA-1&aggregate=order&service=order&event=order-created&correlation=c1";
+        assert_eq!(requests, [format!("GET /events?after=0&{filter}&limit=100 HTTP/1.1")]);
+        assert_eq!(printed, format!("{FIRST}\n"));
+        let followed = kontor(&["events", "--json", "--follow", "--event", "x"], vec![stream(&[])]);
+        assert_eq!(followed.requests, ["GET /events?after=0&event=x HTTP/1.1"]);
     }
 
     #[test]
@@ -260,10 +282,10 @@ mod tests {
     }
 
     #[test]
-    fn followed_events_can_be_limited_to_a_stream_and_a_number() {
-        let line = ["events", "--json", "--follow", "--stream", "product/P", "--limit", "1"];
+    fn followed_events_can_be_limited_to_a_number() {
+        let line = ["events", "--json", "--follow", "--limit", "1"];
         let Ran { printed, error, .. } = kontor(&line, vec![stream(&[FIRST, SECOND, FIRST])]);
-        assert_eq!((printed, error), (format!("{SECOND}\n"), None));
+        assert_eq!((printed, error), (format!("{FIRST}\n"), None));
     }
 
     #[test]

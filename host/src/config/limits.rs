@@ -48,6 +48,8 @@ pub struct Limits {
     pub http_response_bytes: usize,
     /// The largest number of HTTP requests of one service at one time.
     pub http_concurrency: usize,
+    /// The largest size of a read database on disk.
+    pub read_model_bytes: u64,
     /// The largest number of requests over NATS at one time.
     pub nats_requests: usize,
     /// The largest number of commands of one caller in a second.
@@ -82,6 +84,8 @@ impl Default for Limits {
             http_request_bytes: http.request_bytes,
             http_response_bytes: http.response_bytes,
             http_concurrency: http.concurrency,
+            // Some hundred million rows: a mistake, or a service that needs a database of its own.
+            read_model_bytes: 16 << 30,
             // Half of the commands in flight: the other half is for clients over HTTP.
             nats_requests: 2_048,
             // Ten times of what two cores can do, so it only stops a caller that has gone wrong. Without
@@ -108,6 +112,7 @@ impl Limits {
             ("http_request_bytes", self.http_request_bytes == 0),
             ("http_response_bytes", self.http_response_bytes == 0),
             ("http_concurrency", self.http_concurrency == 0),
+            ("read_model_bytes", self.read_model_bytes == 0),
             ("nats_requests", self.nats_requests == 0),
             ("caller_commands_per_second", self.caller_commands_per_second == 0),
             ("caller_burst", self.caller_burst == 0),

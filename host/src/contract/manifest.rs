@@ -280,6 +280,21 @@ impl Manifest {
         self.aggregates.iter().find(|aggregate| aggregate.name == *name)
     }
 
+    /// Returns whether one of these roles may read the views of all aggregates of this kind, whosever they are:
+    /// by its readers, or by the access of a route to its view.
+    pub fn may_read(&self, aggregate: &Aggregate, roles: &[Role]) -> bool {
+        let is_named = |named: &[Role]| named.iter().any(|role| roles.contains(role));
+        match &aggregate.readers {
+            Some(readers) => is_named(&readers.roles),
+            None => self.routes.iter().any(|route| match (&route.target, &route.access) {
+                (Target::Query(query), Access::Roles(named)) => {
+                    *query == aggregate.name.as_str() && is_named(named)
+                }
+                _ => false,
+            }),
+        }
+    }
+
     /// Returns one of an aggregate's commands.
     pub fn command(&self, aggregate: &str, command: &str) -> Option<&Command> {
         self.aggregate(aggregate)?.command(command)

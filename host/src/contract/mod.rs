@@ -43,7 +43,7 @@ pub use settings::{Finding, Findings};
 
 pub(crate) use action::{Action, CommandRoute, QueryRoute, placeholders};
 pub(crate) use address::is_public;
-pub(crate) use payload::{arguments_schema, checked, json_text, no_json, payload, view_arguments};
+pub(crate) use payload::{arguments, arguments_schema, checked, payload, view_arguments};
 pub(crate) use problem::{PROBLEM_JSON, Problem};
 pub(crate) use routes::Found;
 #[cfg(test)]

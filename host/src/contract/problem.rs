@@ -272,6 +272,13 @@ impl Problem {
         }
     }
 
+    /// Returns the value of `Accept-Encoding` for a caller whose encoding of the body is not accepted (RFC 9110,
+    /// 12.5.3).
+    pub(crate) fn accept_encoding(&self) -> Option<HeaderValue> {
+        let refused = ProblemCode::named(self.code())? == ProblemCode::UnsupportedEncoding;
+        refused.then(|| HeaderValue::from_static("identity"))
+    }
+
     /// Returns the JSON text for the caller.
     pub(crate) fn body(&self) -> Vec<u8> {
         // Err: never, these types always have a JSON form; the status would stand even without a body.
@@ -337,6 +344,7 @@ impl From<&Fault> for Problem {
             FaultKind::Memory => ProblemCode::ComponentOutOfMemory,
             FaultKind::Timeout => ProblemCode::ComponentTimeout,
             FaultKind::Contract => ProblemCode::ComponentBrokeContract,
+            FaultKind::Busy => ProblemCode::Busy,
         };
         Self::new(code, format!("The service {} {}. Nothing was done.", fault.service, fault.kind))
             .with_log_text(format!("{fault}: {}", fault.detail))

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::ProblemCode;
-use crate::model::{Json, Rejection};
+use crate::model::{Json, Normal, NotNormal, Rejection};
 
 /// Maximum number of violations in one problem: enough to correct a form, and a short body.
 const MAX_VIOLATIONS: usize = 20;
@@ -36,6 +36,12 @@ impl Violation {
     }
 }
 
+impl From<NotNormal> for Violation {
+    fn from(NotNormal { pointer, source }: NotNormal) -> Self {
+        Self { pointer, message: source.to_string() }
+    }
+}
+
 /// A compiled schema.
 pub(crate) struct Schema(Validator);
 
@@ -56,6 +62,14 @@ impl Schema {
             .build(schema)
             .map(Self)
             .map_err(|error| error.to_string())
+    }
+
+    /// Checks a JSON text, in which no member may be there more than once. Returns the text with integers
+    /// written as such, if that is another one.
+    pub(crate) fn check_text(&self, json: &Json) -> Result<Option<Json>, Vec<Violation>> {
+        let Normal { value, rewritten } = json.normalized().map_err(|error| vec![error.into()])?;
+        self.check(&value)?;
+        Ok(rewritten)
     }
 
     /// Checks a value and returns at most [`MAX_VIOLATIONS`].

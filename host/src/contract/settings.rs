@@ -46,8 +46,13 @@ impl Findings {
         }
         match nearest(name, known.iter().copied().filter(|known| !written(known))) {
             Some(meant) => self.error(key, &format!(" is not known: did you mean {meant}?")),
-            None => self.warnings.push(Finding::new(key, " is not known, so it has no effect")),
+            None => self.unknown(key),
         }
+    }
+
+    /// Adds a warning about a name that nothing has.
+    fn unknown(&mut self, key: &[&str]) {
+        self.warnings.push(Finding::new(key, " is not known, so it has no effect"));
     }
 
     /// Adds an error. `says`: the sentence behind the key.
@@ -98,7 +103,7 @@ pub fn check_retried<'s>(steps: impl Iterator<Item = &'s str> + Clone, sagas: &[
             (Some((saga, _)), _) => findings.name(&key, saga, sagas, &written),
             (None, Some(prefix)) if sagas.iter().any(|saga| saga.starts_with(prefix)) => {}
             // It may match a saga of a later deployment.
-            (None, Some(_)) => findings.name(&key, "", &[], &written),
+            (None, Some(_)) => findings.unknown(&key),
             (None, None) => findings.error(&key, " is no step: write \"<saga>/<step>\""),
         }
     }

@@ -232,15 +232,9 @@ impl Boot<'_> {
             let kept = known.release.envelope.as_deref().map(str::as_bytes);
             let Err(source) = self.check_signature(kept, component) else { continue };
             let digest = component.digest();
-            let beside =
-                files.get(&digest).map(|(file, _)| directory::signature(file)).transpose()?.flatten();
-            match self.check_signature(beside.as_deref(), component) {
+            match self.check_signature(beside(files, digest)?.as_deref(), component) {
                 Ok(envelope) => envelopes.insert(service.clone(), envelope),
-                Err(_) => {
-                    let (service, dir) = (service.clone(), self.plugins.to_owned());
-                    let source = Box::new(source);
-                    return Err(BootError::Signature { service, digest, dir, source });
-                }
+                Err(_) => return Err(self.unsigned(service, digest, source)),
             };
         }
         Ok(envelopes)
@@ -264,16 +258,15 @@ impl Boot<'_> {
     ) -> Result<(), BootError> {
         let trusted = &self.rules.trusted;
         let Err(source) = check_earlier(&**self.log, digest, trusted).await else { return Ok(()) };
-        let beside = files.get(&digest).map(|(file, _)| directory::signature(file)).transpose()?.flatten();
-        match signed(beside.as_deref(), trusted, digest, None) {
+        match signed(beside(files, digest)?.as_deref(), trusted, digest, None) {
             Ok(_) => Ok(()),
-            Err(_) => Err(BootError::Signature {
-                service: service.clone(),
-                digest,
-                dir: self.plugins.to_owned(),
-                source: Box::new(source),
-            }),
+            Err(_) => Err(self.unsigned(service, digest, source)),
         }
+    }
+
+    fn unsigned(&self, service: &ServiceName, digest: Digest, source: SignatureError) -> BootError {
+        let (service, dir) = (service.clone(), self.plugins.to_owned());
+        BootError::Signature { service, digest, dir, source: Box::new(source) }
     }
 
     /// Returns what the log says about the service of a component that does not run, or none if the service
@@ -353,6 +346,11 @@ impl Boot<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns the signature beside the file with that content, if there is one.
+fn beside(files: &ByDigest<'_>, digest: Digest) -> Result<Option<Vec<u8>>, DirectoryError> {
+    Ok(files.get(&digest).map(|(file, _)| directory::signature(file)).transpose()?.flatten())
 }
 
 /// Returns what a component of the host's own directory requests inside the host. All of it is granted,

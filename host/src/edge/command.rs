@@ -13,6 +13,7 @@ use crate::model::{
     AggregateName, Caller, Command, CommandId, CommandName, CorrelationId, EventName, Intent, Json, Origin,
     Position, Precondition, StreamId, Version,
 };
+use crate::query::AtLeast;
 use crate::saga::SagaState;
 
 /// A command as the caller sent it.
@@ -27,6 +28,8 @@ pub(super) struct CommandRequest {
     pub(super) precondition: Precondition,
     /// The time to wait for the end of the saga that the command starts.
     pub(super) wait: Option<Duration>,
+    /// The position that the command must be decided on at least.
+    pub(super) at_least: AtLeast,
     pub(super) correlation_id: CorrelationId,
     pub(super) caller: Caller,
 }
@@ -93,6 +96,7 @@ pub(super) async fn execute(
         Some(key) => (CommandId::from_key_of(&request.caller, &key), true),
         None => (CommandId::new(), false),
     };
+    host.queries.inquiry(request.caller.clone(), request.at_least).await_log().await?;
     let stream = StreamId::new(request.aggregate.as_str(), request.id.as_deref().unwrap_or(id.as_str()))?;
     let command = Command {
         id,

@@ -7,11 +7,12 @@ use std::time::Duration;
 use headers_accept::Accept;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use mediatype::MediaType;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::contract::Problem;
-use crate::model::{CommandId, CorrelationId, Position, Precondition, Version, Versions};
-use crate::query::Revision;
+use crate::model::{CommandId, CorrelationId, Precondition, Version, Versions};
+use crate::query::{AtLeast, Revision};
 
 /// The position in the log: a query waits for it, a reply returns it.
 pub(super) const POSITION: HeaderName = HeaderName::from_static("kontor-position");
@@ -160,14 +161,20 @@ fn version_of_tag(tag: &str) -> Option<Version> {
     decimal(tag.split_once('-').map_or(tag, |(version, _)| version))
 }
 
-/// Reads `Kontor-Position`: the position that the answer must reflect at least.
-pub(super) fn at_least(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
-    let Some(value) = headers.get(POSITION) else {
-        return Ok(None);
-    };
-    let position = value.to_str().ok().and_then(decimal);
+/// Reads `Kontor-Position`, the position that the answer must reflect at least, and the time that the caller
+/// prefers to wait for it, at most `limit`.
+pub(super) fn at_least(
+    headers: &HeaderMap,
+    limit: Duration,
+    stopping: &watch::Receiver<bool>,
+) -> Result<AtLeast, Problem> {
     let refused = || Problem::invalid_header("Kontor-Position must be the number from an earlier reply.");
-    position.ok_or_else(refused).map(Some)
+    let position = headers.get(POSITION).map(|value| value.to_str().ok().and_then(decimal));
+    Ok(AtLeast {
+        position: position.map(|position| position.ok_or_else(refused)).transpose()?,
+        wait: prefer_wait(headers, limit),
+        stopping: Some(stopping.clone()),
+    })
 }
 
 /// Reads `Prefer: wait=N`: the time that the caller prefers to wait, at most `limit`. A malformed preference
@@ -281,11 +288,13 @@ fn visible(value: &HeaderValue) -> Option<&str> {
 
 #[cfg(test)]
 mod fuzz;
+
 #[cfg(test)]
 mod tests {
     use mediatype::{Name, names};
 
     use super::*;
+    use crate::model::Position;
 
     const EVENT_STREAM: Name<'_> = Name::new_unchecked("event-stream");
 
@@ -460,10 +469,15 @@ mod tests {
 
     #[test]
     fn positions_are_plain_numbers() {
-        assert_eq!(at_least(&headers("kontor-position", &["42"])).unwrap(), Some(Position::new(42)));
-        assert_eq!(at_least(&HeaderMap::new()).unwrap(), None);
+        let (_stop, stopping) = watch::channel(false);
+        let position = |headers: &HeaderMap| {
+            let at_least = at_least(headers, Duration::from_secs(60), &stopping);
+            at_least.map(|at_least| at_least.position.map(Position::get))
+        };
+        assert_eq!(position(&headers("kontor-position", &["42"])).unwrap(), Some(42));
+        assert_eq!(position(&HeaderMap::new()).unwrap(), None);
         for bad in ["", "-1", "4 2", "99999999999999999999999"] {
-            assert!(at_least(&headers("kontor-position", &[bad])).is_err(), "{bad:?}");
+            assert!(position(&headers("kontor-position", &[bad])).is_err(), "{bad:?}");
         }
     }
 

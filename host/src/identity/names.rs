@@ -1,6 +1,6 @@
 //! The rules for the names of subjects and roles.
 
-use crate::model::{ANONYMOUS, Role};
+use crate::model::{ANONYMOUS, BY_SAGA, Role};
 
 /// The largest number of roles of a caller: more than anybody has, and few enough to compare for a request.
 pub(super) const MAX_ROLES: usize = 32;
@@ -16,7 +16,7 @@ pub(super) const HOST: &str = "kontor";
 /// The beginning of the subjects of programs at the Unix socket.
 pub(super) const SOCKET: &str = "unix:";
 /// The beginnings of names that the host itself uses, also as the actors of sagas and of `kontor serve`.
-const BEGINNINGS: [&str; 3] = [SOCKET, "saga:", "kontor "];
+const BEGINNINGS: [&str; 3] = [SOCKET, BY_SAGA, "kontor "];
 
 /// Checks a subject. An error is the rest of a sentence that begins with the subject.
 pub(super) fn check_subject(subject: &str) -> Result<(), &'static str> {

@@ -365,6 +365,17 @@ pub trait EventLog: Send + Sync {
         Ok(found.first().is_some_and(|event| event.mark() == mark))
     }
 
+    /// Marks the log as one that is being imported, or removes the mark. A log that has only the beginning of
+    /// another one is valid in itself, so only the mark tells them apart.
+    async fn mark_importing(&self, _importing: bool) -> Result<(), AppendError> {
+        Ok(())
+    }
+
+    /// Returns whether the log has the mark of an import that is not complete.
+    async fn is_importing(&self) -> Result<bool, ReadError> {
+        Ok(false)
+    }
+
     /// Returns the position of the last event on disk, as a channel that signals when it moves.
     fn head(&self) -> watch::Receiver<Position>;
 }

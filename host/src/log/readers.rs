@@ -73,6 +73,11 @@ impl Readers {
         Self { pool: Arc::new(pool), permits: Arc::new(Semaphore::new(MAX_READERS)) }
     }
 
+    /// Returns the file.
+    pub(super) fn file(&self) -> &Path {
+        &self.pool.file
+    }
+
     /// Runs `work` on a connection of the pool. The work is completed even if the caller stops waiting.
     pub(super) async fn run<T: Send + 'static>(
         &self,

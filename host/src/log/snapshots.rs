@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::{Connection, params};
@@ -35,6 +37,9 @@ const SCHEMA: &str = "
 /// The number of snapshots of a stream: that of the running component, and that of the one before it, which a
 /// rollback uses again.
 const KEPT: usize = 2;
+
+/// The time for which snapshots gather, so that one transaction writes those of many streams.
+const LINGER: Duration = Duration::from_millis(50);
 
 /// The largest number of snapshots that wait to be written, and of those in one transaction. Each holds a
 /// state in memory; a busy host writes this many in a few milliseconds.
@@ -180,14 +185,18 @@ fn checksum(
 /// Writes everything that is queued, until the queue is dropped.
 fn write_all(mut connection: Connection, log: &LogFile, saves: &Receiver<(StreamId, Snapshot)>) {
     while let Ok(first) = saves.recv() {
-        let group = std::iter::once(first).chain(saves.try_iter().take(QUEUE - 1));
-        let with_hash = group.filter_map(|(stream, snapshot)| {
-            let hash = log.commit_hash(&stream, snapshot.version).unwrap_or_else(|error| {
-                tracing::warn!(%stream, error = %Chain(&error), "cannot read the log; no snapshot is kept");
-                None
-            })?;
-            Some((stream, snapshot, hash))
-        });
+        thread::sleep(LINGER);
+        let group: Vec<_> = std::iter::once(first).chain(saves.try_iter().take(QUEUE - 1)).collect();
+        let ends = group.iter().map(|(stream, snapshot)| (stream, snapshot.version));
+        let hashes = match log.commit_hashes(ends) {
+            Ok(hashes) => hashes,
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "cannot read the log; snapshots are not kept");
+                continue;
+            }
+        };
+        let with_hash = group.into_iter().zip(hashes);
+        let with_hash = with_hash.filter_map(|((stream, snapshot), hash)| Some((stream, snapshot, hash?)));
         if let Err(error) = write(&mut connection, with_hash) {
             tracing::warn!(error = %Chain(&error), "cannot write snapshots; the older ones stay");
         }

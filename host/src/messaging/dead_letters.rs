@@ -54,7 +54,7 @@ pub struct About {
     pub message_id: String,
     /// The caller of the command; missing if its token was not valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub caller: Option<Sender>,
+    pub caller: Option<DeadLetterCaller>,
     /// The number of times that the message was delivered.
     pub deliveries: i64,
     /// The problem of the last delivery, as HTTP would have answered it.
@@ -64,8 +64,7 @@ pub struct About {
 /// The caller of the command of a dead letter. A redrive sends the command for the same caller, whose token
 /// may have expired since.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[schemars(rename = "DeadLetterCaller")]
-pub struct Sender {
+pub struct DeadLetterCaller {
     /// The subject of the message's token, or `nats`; missing if it is nobody's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Actor>,
@@ -77,7 +76,7 @@ pub struct Sender {
     pub on_behalf_of: Option<Actor>,
 }
 
-impl Sender {
+impl DeadLetterCaller {
     pub(super) fn of(caller: &Caller) -> Self {
         let Caller { subject, roles, on_behalf_of, .. } = caller.clone();
         Self { subject, roles: roles.to_vec(), on_behalf_of }
@@ -133,7 +132,7 @@ impl DeadLetters {
     pub(super) async fn keep(
         &self,
         (subscribed, received): (&Subscribed, Received<'_>),
-        caller: Option<Sender>,
+        caller: Option<DeadLetterCaller>,
         (deliveries, place): (i64, &str),
         problem: &Problem,
     ) -> Result<(), NotKept> {

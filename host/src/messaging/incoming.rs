@@ -26,11 +26,11 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::Callers;
-use super::dead_letters::{About, DeadLetters, Sender};
+use super::dead_letters::{About, DeadLetterCaller, DeadLetters};
 use super::streams::{NoStream, Streams};
 use super::warning::Warning;
 use crate::aggregate::Submit;
-use crate::contract::{IdSource, Problem, Publication, Subscription, Violation, no_json, payload};
+use crate::contract::{IdSource, Problem, Publication, Subscription, Violation, payload};
 use crate::deployed::{Deployed, Registry};
 use crate::error::Chain;
 use crate::model::{
@@ -250,7 +250,7 @@ impl Incoming {
         let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID)).map_or(&*place, |id| id.as_str());
         let received = Received { subject: &message.subject, id, payload: &message.payload };
         let caller = self.caller(message.headers.clone()).await;
-        let sender = caller.as_ref().ok().map(Sender::of);
+        let sender = caller.as_ref().ok().map(DeadLetterCaller::of);
         let processed = match caller {
             Ok(caller) => self.process(subscribed, received, &caller).await,
             Err(problem) => Err(problem),
@@ -358,7 +358,8 @@ impl Subscribed {
                 part.map(super::cloud_event::id_of)
             }
             Some(IdSource::Member(name)) => {
-                let payload: Value = payload.read().map_err(no_json)?;
+                let normal = payload.normalized();
+                let payload = normal.map_err(|error| Problem::invalid_payload(vec![error.into()]))?.value;
                 let id = payload.get(name).and_then(Value::as_str).ok_or_else(|| no_text(name))?;
                 Some(id.to_owned())
             }

@@ -27,7 +27,7 @@ use crate::deployed::Registry;
 use crate::log::EventLog;
 use crate::model::Caller;
 
-pub use dead_letters::{About, DeadLetter, DeadLettersError, Redriven, Sender};
+pub use dead_letters::{About, DeadLetter, DeadLetterCaller, DeadLettersError, Redriven};
 pub use streams::NoStream;
 
 /// Returns the caller that the headers of a message name.

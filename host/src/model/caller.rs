@@ -7,6 +7,9 @@ use super::{Actor, Role};
 /// The name of a caller that has not signed in, where a name must be shown.
 pub const ANONYMOUS: &str = "anonymous";
 
+/// The beginning of the name of a saga that acts, which its id follows.
+pub const BY_SAGA: &str = "saga:";
+
 /// The role of those who may do everything.
 pub const OPERATOR: &str = "operator";
 /// The role of those who may deploy, roll back and undeploy.

@@ -1,11 +1,15 @@
 //! JSON as text.
 
+mod normal;
+
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
+
+pub use self::normal::{Normal, NotNormal};
 
 /// Valid JSON text. It is checked once, then shared: passing it on neither copies nor parses it.
 #[derive(Clone)]

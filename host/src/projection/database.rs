@@ -22,7 +22,7 @@ use crate::model::{Digest, LogMark, Position, ServiceName, StreamId, hash_prefix
 use crate::runtime::Guarded;
 
 /// The layout of the host's tables; raised with every change of them.
-const LAYOUT: u32 = 6;
+const LAYOUT: u32 = 7;
 
 /// Connections kept for the next queries. Each has a page cache of up to 2 MB and its prepared statements.
 const MAX_IDLE: usize = 8;
@@ -39,10 +39,14 @@ const CHECKPOINT_PAGES: i64 = 16_384;
 /// One version of a service's read model, as queries see it.
 pub(crate) struct Database {
     file: PathBuf,
+    /// The largest size of the file.
+    max_bytes: u64,
     name: Name,
     model: ReadModel,
     /// The time from which on recorded events are in it, or `None` if all events are.
     from: Option<Time>,
+    /// The position from which on queries may see it.
+    complete_at: Position,
     /// A unique id. Changes that were counted before the file was opened may be those of another file, or
     /// their queries may have run under another configuration.
     opening: Uuid,
@@ -85,17 +89,26 @@ pub(super) struct Writer {
     pub(super) component: Digest,
     /// The time from which on recorded events are in it, or `None` if all events are.
     from: Option<Time>,
+    /// The position from which on queries may see it.
+    complete_at: Position,
     /// See [`fingerprint`].
     fingerprint: i32,
 }
 
 impl Database {
-    pub(super) fn new(file: PathBuf, name: Name, model: &ReadModel, writer: &Writer) -> Arc<Self> {
+    pub(super) fn new(
+        (file, max_bytes): (PathBuf, u64),
+        name: Name,
+        model: &ReadModel,
+        writer: &Writer,
+    ) -> Arc<Self> {
         Arc::new(Self {
             file,
+            max_bytes,
             name,
             model: model.clone(),
             from: writer.from,
+            complete_at: writer.complete_at,
             opening: Uuid::now_v7(),
             position: AtomicU64::new(writer.mark.position.get()),
             parked: AtomicU64::new(writer.parked.len() as u64),
@@ -121,7 +134,7 @@ impl Database {
 
     /// Opens another connection to fill it, in place of one that was lost in a call.
     pub(super) fn writer(&self) -> rusqlite::Result<Guarded> {
-        connect(&self.file)
+        connect(&self.file, self.max_bytes)
     }
 
     /// Returns the version of the read model.
@@ -131,6 +144,11 @@ impl Database {
 
     pub(super) fn from(&self) -> Option<Time> {
         self.from
+    }
+
+    /// Returns the position from which on queries may see it: the end of the log when it was made.
+    pub(crate) fn complete_at(&self) -> Position {
+        self.complete_at
     }
 
     pub(super) fn position(&self) -> Position {
@@ -221,13 +239,13 @@ impl Database {
 
 impl Writer {
     /// Opens a file. Returns `None` if its content is not that of a read database.
-    pub(super) fn existing(file: &Path) -> rusqlite::Result<Option<Self>> {
-        let connection = connect(file)?;
-        let (fingerprint, mark, parked, from, used_by) =
+    pub(super) fn existing(file: &Path, max_bytes: u64) -> rusqlite::Result<Option<Self>> {
+        let connection = connect(file, max_bytes)?;
+        let (fingerprint, mark, parked, (from, complete_at), used_by) =
             connection.host(|connection| -> rusqlite::Result<_> {
                 let fingerprint = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
                 let (mark, parked) = (tables::mark(connection)?, tables::parked(connection)?);
-                Ok((fingerprint, mark, parked, tables::from(connection)?, tables::used_by(connection)?))
+                Ok((fingerprint, mark, parked, tables::extent(connection)?, tables::used_by(connection)?))
             })?;
         Ok(used_by.map(|(role, component)| Self {
             connection,
@@ -236,13 +254,14 @@ impl Writer {
             role,
             component,
             from,
+            complete_at,
             fingerprint,
         }))
     }
 
     /// Makes the file of an empty database.
     pub(super) fn new(
-        file: &Path,
+        (file, max_bytes): (&Path, u64),
         service: &ServiceName,
         model: &ReadModel,
         role: Role,
@@ -250,7 +269,7 @@ impl Writer {
         beginning: Beginning,
     ) -> Result<Self, ProjectionsError> {
         let failed = |source| ProjectionsError::Database { file: file.to_owned(), source };
-        let connection = connect(file).map_err(failed)?;
+        let connection = connect(file, max_bytes).map_err(failed)?;
         let begin = |connection: &Connection| {
             connection.execute_batch("BEGIN IMMEDIATE")?;
             connection.execute_batch(tables::SCHEMA)
@@ -267,8 +286,8 @@ impl Writer {
             connection.execute_batch("COMMIT")
         };
         connection.host(commit).map_err(failed)?;
-        let Beginning { after: mark, from } = beginning;
-        Ok(Self { connection, mark, parked: HashSet::new(), role, component, from, fingerprint })
+        let Beginning { after: mark, from, complete_at } = beginning;
+        Ok(Self { connection, mark, parked: HashSet::new(), role, component, from, complete_at, fingerprint })
     }
 
     pub(super) fn is_of(&self, model: &ReadModel) -> bool {
@@ -306,7 +325,7 @@ fn fingerprint(model: &ReadModel) -> i32 {
     i32::from_le_bytes(hash_prefix(&parts))
 }
 
-fn connect(file: &Path) -> rusqlite::Result<Guarded> {
+fn connect(file: &Path, max_bytes: u64) -> rusqlite::Result<Guarded> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
@@ -315,7 +334,9 @@ fn connect(file: &Path) -> rusqlite::Result<Guarded> {
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    Guarded::new(connection)
+    let guarded = Guarded::new(connection)?;
+    guarded.limit_bytes(max_bytes)?;
+    Ok(guarded)
 }
 
 fn connect_reader(file: &Path) -> rusqlite::Result<Guarded> {
@@ -341,7 +362,7 @@ mod tests {
     }
 
     fn open(dir: &Path, model: &ReadModel) -> Result<(Arc<Database>, Writer), ProjectionsError> {
-        let databases = DatabaseSet { dir: dir.to_owned(), service: "inventory".into() };
+        let databases = DatabaseSet { dir: dir.to_owned(), service: "inventory".into(), max_bytes: 1 << 30 };
         let Opened { database, writer } = databases.open_live(Digest::of(b""), model)?;
         Ok((database, writer))
     }

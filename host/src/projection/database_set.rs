@@ -18,6 +18,8 @@ use crate::runtime::Component;
 pub(super) struct DatabaseSet {
     pub(super) dir: PathBuf,
     pub(super) service: ServiceName,
+    /// The largest size of each database in bytes.
+    pub(super) max_bytes: u64,
 }
 
 /// A database that can be used for its read model.
@@ -77,7 +79,7 @@ impl DatabaseSet {
                 };
                 let role = if last.is_some() { Role::Building } else { Role::Live };
                 let opened = match own.is_empty() {
-                    true => self.make(model, role, digest, min_generation, Beginning::default())?,
+                    true => self.make(model, role, digest, min_generation, Beginning::first(log))?,
                     false => self.take(own.remove(0), model, role, digest)?,
                 };
                 let deployed = (deployed.clone(), opened);
@@ -116,16 +118,23 @@ impl DatabaseSet {
         let generation = used.map(|name| name.generation + 1).max().unwrap_or(0).max(min_generation);
         let name = Name { version: model.version, generation };
         let file = name.path(&self.dir, self.service.as_str());
-        let writer = Writer::new(&file, &self.service, model, role, component, beginning)?;
-        Ok(Opened { database: Database::new(file, name, model, &writer), writer })
+        let writer = Writer::new((&file, self.max_bytes), &self.service, model, role, component, beginning)?;
+        Ok(Opened { database: Database::new((file, self.max_bytes), name, model, &writer), writer })
     }
 
     /// Opens the database of a read model to go on with it where it ends; makes it if it is not there.
-    pub(super) fn build(&self, model: &ReadModel, component: Digest) -> Result<Opened, ProjectionsError> {
+    pub(super) fn build(
+        &self,
+        model: &ReadModel,
+        component: Digest,
+        log: &dyn EventLog,
+    ) -> Result<Opened, ProjectionsError> {
         let kept = |found: &Found| found.is_of(model) && found.writer.role == Role::Kept;
         match self.find()?.into_iter().find(kept) {
             Some(found) => self.take(found, model, Role::Building, component),
-            None => self.make(model, Role::Building, component, Name::FIRST_GENERATION, Beginning::default()),
+            None => {
+                self.make(model, Role::Building, component, Name::FIRST_GENERATION, Beginning::first(log))
+            }
         }
     }
 
@@ -140,7 +149,7 @@ impl DatabaseSet {
         let mut usable = Vec::new();
         for name in self.names()? {
             let file = name.path(&self.dir, self.service.as_str());
-            match Writer::existing(&file) {
+            match Writer::existing(&file, self.max_bytes) {
                 Ok(Some(writer)) => usable.push(Found { name, writer }),
                 // Recreating the database would not help.
                 Err(source) if source.sqlite_error_code().is_some_and(is_transient) => {
@@ -217,7 +226,7 @@ impl DatabaseSet {
         if let Err(source) = writer.assign(role, component) {
             return Err(ProjectionsError::Database { file, source });
         }
-        Ok(Opened { database: Database::new(file, name, model, &writer), writer })
+        Ok(Opened { database: Database::new((file, self.max_bytes), name, model, &writer), writer })
     }
 
     fn names(&self) -> Result<Vec<Name>, ProjectionsError> {

@@ -43,12 +43,14 @@ pub enum ProjectionsError {
     },
 }
 
-/// The error of a read model that has not reached the position that a caller waited for.
+/// The error of a read model that has not reached the position that it must have for a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the read model is at position {reached}")]
 pub struct Behind {
     /// The position that the read model has.
     pub reached: Position,
+    /// The position that the caller waited for, or from which on the read model is complete, if that is later.
+    pub at_least: Position,
 }
 
 /// The error of a read model that cannot be used now. Another attempt may succeed.

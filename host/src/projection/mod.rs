@@ -24,7 +24,6 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::clock::SharedClock;
 use crate::contract::ReadModel;
@@ -52,6 +51,8 @@ pub struct ProjectionDeps {
     pub components: Arc<Components>,
     /// The clock that their lag is measured with.
     pub clock: SharedClock,
+    /// The largest size of a read database in bytes. A projection that would exceed it stops.
+    pub max_bytes: u64,
 }
 
 /// The read models of the deployed services.
@@ -133,9 +134,10 @@ impl Projections {
         component: &Component,
         model: &ReadModel,
     ) -> Result<(Projection, JoinHandle<()>), ProjectionsError> {
-        let ProjectionDeps { log, components, clock } = &self.deps;
+        let ProjectionDeps { log, components, clock, max_bytes } = &self.deps;
         let service = component.manifest().service.clone();
-        let databases = DatabaseSet { dir: self.dir.clone(), service: service.clone() };
+        let databases =
+            DatabaseSet { dir: self.dir.clone(), service: service.clone(), max_bytes: *max_bytes };
         let opened = databases.open(component, model, &**log, Name::FIRST_GENERATION, components).await?;
         let (component, live) = &opened.live;
         components.pin_reader(&service, component.digest());
@@ -165,23 +167,28 @@ impl Projections {
         Some(*self.projection(service)?.position.borrow())
     }
 
-    /// Waits until the read model of a service has a position, or the deadline has come.
+    /// Fails if the read model of a service is not complete yet, or does not have a position. Returns the position
+    /// that it has, or `at_least` if there is none: then the service is being deployed.
+    pub fn check(&self, service: &str, at_least: Position) -> Result<Position, Behind> {
+        self.projection(service).map_or(Ok(at_least), |projection| projection.check(at_least))
+    }
+
+    /// Waits until [`Projections::check`] passes, or `end` resolves.
     pub async fn wait(
         &self,
         service: &str,
         at_least: Position,
-        deadline: Instant,
+        end: impl Future<Output = ()>,
     ) -> Result<Position, Behind> {
-        let Some(projection) = self.projection(service) else {
-            return Err(Behind { reached: Position::START });
-        };
+        let Some(projection) = self.projection(service) else { return Ok(at_least) };
         let mut position = projection.position.clone();
-        let arrived = position.wait_for(|position| *position >= at_least);
-        match tokio::time::timeout_at(deadline, arrived).await {
-            Ok(Ok(position)) => Ok(*position),
-            // The deadline has come, or the runner has ended.
-            Err(_) | Ok(Err(_)) => Err(Behind { reached: *projection.position.borrow() }),
+        tokio::select! {
+            biased;
+            // Err: the runner has ended.
+            _ = position.wait_for(|_| projection.check(at_least).is_ok()) => {}
+            () = end => {}
         }
+        projection.check(at_least)
     }
 
     /// Stops all projections and returns when none works any more. Their unfinished batches are rolled back;
@@ -208,6 +215,14 @@ impl Projections {
 
     fn projection(&self, service: &str) -> Option<Arc<Projection>> {
         self.current.load().get(service).cloned()
+    }
+}
+
+impl Projection {
+    fn check(&self, at_least: Position) -> Result<Position, Behind> {
+        let at_least = at_least.max(self.live.load().database.complete_at());
+        let reached = *self.position.borrow();
+        if reached < at_least { Err(Behind { reached, at_least }) } else { Ok(reached) }
     }
 }
 

@@ -178,7 +178,7 @@ impl Projections {
             Some(from) => before(&*self.deps.log, from).await?,
             None => LogMark::START,
         };
-        let beginning = Beginning { after, from };
+        let beginning = Beginning { after, from, complete_at: *self.deps.log.head().borrow() };
         if !request(&projection, |answer| Request::Replay { beginning, answer }).await? {
             let message = format!("The read model of {service} is being built anew already.");
             return Err(Rejection::new("replay-under-way", message).into());

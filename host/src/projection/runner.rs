@@ -231,7 +231,7 @@ impl Runner {
     /// Begins or resumes the build of a component's read model.
     fn build(&self, component: Component) -> Result<Feed, StopReason> {
         let model = component.manifest().read_model.as_ref().ok_or(StopReason::Undeployed)?;
-        let opened = self.databases.build(model, component.digest())?;
+        let opened = self.databases.build(model, component.digest(), &*self.log)?;
         Ok(self.feed_next(component, opened))
     }
 

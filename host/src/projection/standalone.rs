@@ -26,8 +26,11 @@ impl Standalone {
         let projector = match &manifest.read_model {
             None => None,
             Some(model) => {
-                let databases =
-                    DatabaseSet { dir: files::directory(data)?, service: manifest.service.clone() };
+                let databases = DatabaseSet {
+                    dir: files::directory(data)?,
+                    service: manifest.service.clone(),
+                    max_bytes: u64::MAX,
+                };
                 let opened = databases.open_live(component.digest(), model)?;
                 Some(Projector::new(component.clone(), opened))
             }

@@ -8,12 +8,14 @@ use rusqlite::{Connection, params};
 
 use super::operate::ParkedStream;
 use crate::clock::Time;
+use crate::log::EventLog;
 use crate::model::{Digest, LogMark, Position, Recorded, StreamId, Version};
 use crate::runtime::Guarded;
 
 /// The tables. `position` and `hash`: the mark of the last event that is applied. `changes`: the number of
 /// transactions that wrote the service's own tables. `component`: the digest of the component that fills the
-/// database. `from_ms`: the time from which on recorded events are in it, null if all events are. `version`
+/// database. `from_ms`: the time from which on recorded events are in it, null if all events are.
+/// `complete_at`: the position from which on queries may see it, see [`Beginning`]. `version`
 /// and `position` of a parked stream: those of its first event that is not applied; while a long stream is
 /// being redriven, only the version is exact. `skipped`: the number of its later events, which were not
 /// applied either.
@@ -24,9 +26,10 @@ pub(super) const SCHEMA: &str = "
         changes INTEGER NOT NULL,
         role TEXT NOT NULL,
         component TEXT NOT NULL,
-        from_ms INTEGER
+        from_ms INTEGER,
+        complete_at INTEGER NOT NULL
     ) STRICT;
-    INSERT INTO kontor_position VALUES (0, zeroblob(32), 0, '', '', NULL);
+    INSERT INTO kontor_position VALUES (0, zeroblob(32), 0, '', '', NULL, 0);
     CREATE TABLE kontor_parked (
         stream TEXT PRIMARY KEY,
         version INTEGER NOT NULL,
@@ -69,6 +72,16 @@ pub(super) struct Beginning {
     pub(super) after: LogMark,
     /// The time that the operator gave, or `None` if it begins with the log.
     pub(super) from: Option<Time>,
+    /// The end of the log when the database is made: until it is as far, queries would see a past that was
+    /// seen further on before, or less than clients know to be there.
+    pub(super) complete_at: Position,
+}
+
+impl Beginning {
+    /// The first event of a log.
+    pub(super) fn first(log: &dyn EventLog) -> Self {
+        Self { complete_at: *log.head().borrow(), ..Self::default() }
+    }
 }
 
 /// The changes of a transaction to the host's tables.
@@ -132,19 +145,22 @@ pub(super) fn used_by(connection: &Connection) -> rusqlite::Result<Option<(Role,
     })
 }
 
-/// Returns the time from which on recorded events are in it, or `None` if all events are.
-pub(super) fn from(connection: &Connection) -> rusqlite::Result<Option<Time>> {
-    let from_ms = connection.query_row("SELECT from_ms FROM kontor_position", [], |row| row.get(0));
-    from_ms.map(|from_ms: Option<u64>| from_ms.map(Time))
+/// Returns the time from which on recorded events are in it, or `None` if all events are, and the position
+/// from which on queries may see it.
+pub(super) fn extent(connection: &Connection) -> rusqlite::Result<(Option<Time>, Position)> {
+    connection.query_row("SELECT from_ms, complete_at FROM kontor_position", [], |row| {
+        Ok((row.get::<_, Option<u64>>(0)?.map(Time), row.get(1)?))
+    })
 }
 
 /// Records the beginning of a new database, in the transaction that makes it.
 pub(super) fn set_beginning(
     connection: &Connection,
-    Beginning { after, from }: Beginning,
+    Beginning { after, from, complete_at }: Beginning,
 ) -> rusqlite::Result<()> {
-    let set = "UPDATE kontor_position SET position = ?1, hash = ?2, from_ms = ?3";
-    connection.execute(set, params![after.position, after.hash, from.map(|Time(ms)| ms)]).map(drop)
+    let set = "UPDATE kontor_position SET position = ?1, hash = ?2, from_ms = ?3, complete_at = ?4";
+    let from_ms = from.map(|Time(ms)| ms);
+    connection.execute(set, params![after.position, after.hash, from_ms, complete_at]).map(drop)
 }
 
 /// Records the database's role and the component that fills it, outside of any other transaction.

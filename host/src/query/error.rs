@@ -1,11 +1,12 @@
 //! The error of a query, and the problem that a caller gets for it.
+
 use super::invalid_arguments;
 use crate::aggregate::CommandError;
 use crate::contract::{Problem, ProblemCode, Violation};
 use crate::error::{Chain, Fault};
 use crate::log::ReadError;
 use crate::model::{InvalidId, Position, Rejection, ServiceName};
-use crate::projection::ReadModelError;
+use crate::projection::{Behind, ReadModelError};
 
 /// The reason why a query got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +34,12 @@ pub enum QueryError {
     },
     /// The read model did not reach the position that the query must see within the time that a query waits
     /// for it.
-    #[error("the read model of {service} is at position {reached}, not yet at {at_least}")]
+    #[error("the read model of {service} is at position {}, not yet at {}", .behind.reached, .behind.at_least)]
     Behind {
         /// The service that the read model belongs to.
         service: ServiceName,
-        /// The position that the query must see.
-        at_least: Position,
-        /// The position that the read model has.
-        reached: Position,
+        /// The position that it has, and the one that it must have.
+        behind: Behind,
     },
     /// The read model cannot be used.
     #[error(transparent)]
@@ -94,6 +93,12 @@ impl From<CommandError> for QueryError {
     }
 }
 
+impl Behind {
+    pub(super) fn of(self, service: &ServiceName) -> QueryError {
+        QueryError::Behind { service: service.clone(), behind: self }
+    }
+}
+
 impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
         let problem = match &error {
@@ -108,7 +113,7 @@ impl From<QueryError> for Problem {
                 Self::new(ProblemCode::NotDeployed, format!("There is no {what}."))
             }
             QueryError::Busy => Self::busy(),
-            QueryError::Behind { service, at_least, reached } => {
+            QueryError::Behind { service, behind: Behind { reached, at_least } } => {
                 let detail =
                     format!("The read model of {service} is at position {reached}, not yet at {at_least}.");
                 Self::behind(ProblemCode::ReadModelBehind, detail, *reached)
@@ -143,7 +148,7 @@ mod tests {
 
     fn behind() -> QueryError {
         let (at_least, reached) = (Position::new(9), Position::new(7));
-        QueryError::Behind { service: "report".into(), at_least, reached }
+        Behind { at_least, reached }.of(&"report".into())
     }
 
     fn unusable() -> ReadModelError {

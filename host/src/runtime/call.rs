@@ -7,6 +7,7 @@ use wasmtime::component::HasData;
 use super::bindings::NotJson;
 use super::host::{Ask, HttpCall, ReadSession, STEP_ZERO, Steps};
 use super::instance_data::{Identity, InstanceData};
+use super::step_watch::StepWatch;
 use crate::contract::Grant;
 use crate::model::{Caller, InvalidId, ServiceName};
 
@@ -161,6 +162,8 @@ pub(crate) struct Scope {
     pub(crate) used_moment: bool,
     /// True if the component asked for the caller.
     pub(crate) used_caller: bool,
+    /// The watch over a saga's run.
+    pub(crate) watch: Arc<StepWatch>,
     /// True if another party has not answered: a service, or an HTTP server. For a server it is set when the
     /// call has failed.
     pub(crate) unanswered: bool,

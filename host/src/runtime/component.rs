@@ -10,8 +10,9 @@ use wasmtime::Store;
 use super::bindings::{self, InvalidRejection, NotJson, Service, types};
 use super::call::{Call, Denied, Scope};
 use super::host::{Ask, HttpCall, Outgoing, ReadSession, Steps};
-use super::instance::{CallFailure, Instances, Lane};
+use super::instance::{CallFailure, Instances};
 use super::instance_data::{Identity, InstanceData};
+use super::places::Lane;
 use super::tally::{CallName, Tallies, Tally};
 use crate::contract::{HttpOrigin, Manifest, Schemas};
 use crate::error::{Chain, Fault, FaultKind};
@@ -24,6 +25,8 @@ use crate::model::{
 const MAX_EVENTS: usize = 1_000;
 /// Maximum size of an event's payload: the default limit of a command's payload.
 const MAX_EVENT_BYTES: usize = 1 << 20;
+/// Maximum size of the payloads of one command's events.
+const MAX_EVENTS_BYTES: usize = 8 << 20;
 /// Maximum size of a state, and of a view. With larger ones a command costs more than a tenth of a second.
 const MAX_STATE_BYTES: usize = 8 << 20;
 
@@ -333,6 +336,9 @@ impl Component {
             let payload = bindings::json("an event's payload", event.payload)?;
             Ok(NewEvent { name, payload })
         };
+        if decision.events.iter().map(|event| event.payload.len()).sum::<usize>() > MAX_EVENTS_BYTES {
+            return Err(Breach::EventsTooLarge);
+        }
         let events = decision.events.into_iter().map(event).collect::<Result<Vec<_>, Breach>>()?;
         let after = decision.after.map(host_folded).transpose()?;
         if !events.is_empty() && after.is_none() {
@@ -432,6 +438,8 @@ enum Breach {
     UnknownEvent(String),
     #[error("the event {0} has more than {MAX_EVENT_BYTES} bytes")]
     EventTooLarge(Arc<str>),
+    #[error("the events of one command have more than {MAX_EVENTS_BYTES} bytes")]
+    EventsTooLarge,
     #[error("there are events, but no state after them")]
     NoState,
     #[error("a state or a view of more than {MAX_STATE_BYTES} bytes")]

@@ -25,8 +25,8 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 const KEEP_RESIDENT_BYTES: usize = 2 << 20;
 
 /// A component of WASI 0.2 consists of a main module, an adapter or two and the shims between them.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
-const TABLES_PER_COMPONENT: u32 = 8;
+pub(super) const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
+pub(super) const TABLES_PER_COMPONENT: u32 = 8;
 
 /// Creates the engine. If there is no address space for a pool (a small container, a limit on virtual
 /// memory), each instance is allocated on demand, which is slower.

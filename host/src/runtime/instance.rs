@@ -2,22 +2,27 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
+use super::Inner;
 use super::bindings::{Service, ServicePre};
 use super::call::{Denied, Failed, Scope};
 use super::engine::TICK;
 use super::host::Halt;
 use super::instance_data::{Identity, InstanceData, service_name};
+use super::places::{Lane, NoPlace, Share};
 use super::tally::{CallName, Counters, Tally};
-use super::{Inner, MAX_DEPTH};
 use crate::error::{Chain, Fault, FaultKind};
+use crate::model::ServiceName;
+use crate::telemetry;
 
 /// Number of calls after which an instance is replaced, so that a component's leaks do not add up.
 const MAX_CALLS: u32 = 10_000;
+/// The most that one call of the host or one answer may carry: a state, its view and the events before them.
+const MAX_TRANSFER_BYTES: usize = 32 << 20;
 /// Memory beyond which an instance is not kept: idle instances must stay cheap.
 const MAX_WARM_BYTES: usize = 16 << 20;
 
@@ -28,17 +33,6 @@ pub(super) struct Instance {
     calls: u32,
 }
 
-/// The kinds of permits for calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// A command or a query, at the depth of its scope.
-    Request,
-    /// A run of a saga, which always gets a fresh instance.
-    Saga,
-    /// A call that no client waits for.
-    Background,
-}
-
 /// The reason why a call has no result.
 #[derive(Debug)]
 pub(super) enum CallFailure {
@@ -47,11 +41,22 @@ pub(super) enum CallFailure {
     Halted,
 }
 
+/// The time that a call has exceeded.
+#[derive(Debug, thiserror::Error)]
+enum Overdue {
+    #[error("it took longer than {} s, waiting included", .0.as_secs_f64())]
+    Call(Duration),
+    #[error("it waited for {} s between two steps: a saga waits with the step sleep", .0.as_secs_f64())]
+    BetweenSteps(Duration),
+}
+
 /// The instances of one component.
 pub(super) struct Instances {
     inner: Arc<Inner>,
     pre: ServicePre<InstanceData>,
     identity: Option<Arc<Identity>>,
+    /// The places that its service may have.
+    share: Arc<Share>,
     /// A stack: the instance that ran last is in the processor's caches too.
     idle: Mutex<Vec<Instance>>,
     pub(super) counters: Counters,
@@ -63,7 +68,8 @@ impl Instances {
         pre: ServicePre<InstanceData>,
         identity: Option<Arc<Identity>>,
     ) -> Self {
-        Self { inner, pre, identity, idle: Mutex::default(), counters: Counters::new() }
+        let share = inner.places.share(&service_of(identity.as_deref()));
+        Self { inner, pre, identity, share, idle: Mutex::default(), counters: Counters::new() }
     }
 
     /// Runs one call, and returns its scope too.
@@ -80,7 +86,9 @@ impl Instances {
     {
         let name = CallName::new(scope.call.operation(), &scope.subject);
         let (result, scope) = self.attempt(lane, scope, call).await;
-        let faults = u64::from(matches!(result, Err(CallFailure::Fault(_))));
+        // A call that found no place has not run.
+        let faulted = |failure: &CallFailure| matches!(failure, CallFailure::Fault(fault) if fault.kind != FaultKind::Busy);
+        let faults = u64::from(result.as_ref().err().is_some_and(faulted));
         let outages = if scope.unanswered { faults } else { 0 };
         self.counters.count(name, Tally { calls: 1, faults, outages });
         (result, scope)
@@ -93,24 +101,30 @@ impl Instances {
             + Send,
     {
         let label = (scope.call.operation(), scope.subject.clone());
-        let _permit = match self.admit(lane, scope.depth).await {
-            Ok(permit) => permit,
-            Err(detail) => {
-                let fault = self.fault(label, FaultKind::Contract, detail);
-                return (Err(CallFailure::Fault(fault)), scope);
-            }
+        let mut place = match self.inner.places.take(&self.share, lane, scope.depth).await {
+            Ok(place) => place,
+            Err(refused) => return (Err(CallFailure::Fault(self.no_place(label, &refused))), scope),
         };
         let mut instance = match self.take(lane).await {
             Ok(instance) => instance,
             Err(error) => return (Err(self.failure(label, &error, false, "")), scope),
         };
+        let watch = scope.watch.clone();
         self.prepare(&mut instance, scope);
         let Instance { store, exports, .. } = &mut instance;
-        let running = call(exports, store);
+        let running = place.drive(call(exports, store));
+        let limit = self.inner.limits.call_wait;
         let result = match lane {
-            Lane::Saga => Ok(running.await),
+            Lane::Saga => {
+                watch.begin();
+                tokio::select! {
+                    biased;
+                    result = running => Ok(result),
+                    () = watch.overdue(limit) => Err(Overdue::BetweenSteps(limit)),
+                }
+            }
             Lane::Request | Lane::Background => {
-                tokio::time::timeout(self.inner.limits.call_wait, running).await
+                tokio::time::timeout(limit, running).await.map_err(|_| Overdue::Call(limit))
             }
         };
         let failure = match result {
@@ -119,26 +133,12 @@ impl Instances {
                 let data = instance.store.data();
                 self.failure(label, &error, data.memory.denied, data.console.take().trim_end())
             }
-            Err(elapsed) => CallFailure::Fault(self.fault(label, FaultKind::Timeout, elapsed.to_string())),
+            Err(overdue) => CallFailure::Fault(self.fault(label, FaultKind::Timeout, overdue.to_string())),
         };
         let data = instance.store.data_mut();
         let mut scope = std::mem::take(&mut data.scope);
         scope.unanswered |= data.http.is_unanswered();
         (Err(failure), scope)
-    }
-
-    /// Waits for a permit. The error is a sentence.
-    async fn admit(&self, lane: Lane, depth: usize) -> Result<OwnedSemaphorePermit, String> {
-        let semaphore: &Arc<Semaphore> = match lane {
-            Lane::Saga => &self.inner.sagas,
-            Lane::Background => &self.inner.background,
-            Lane::Request => self
-                .inner
-                .depths
-                .get(depth)
-                .ok_or_else(|| format!("services ask each other more than {MAX_DEPTH} calls deep"))?,
-        };
-        semaphore.clone().acquire_owned().await.map_err(|closed| closed.to_string())
     }
 
     /// Returns an idle instance or a new one. A saga's run always gets a new one: its replay must not see the
@@ -151,9 +151,11 @@ impl Instances {
                 return Ok(instance);
             }
         }
-        let data = InstanceData::new(self.identity.clone(), &self.inner.limits);
+        let secret = self.inner.secret.get().copied().unwrap_or_default();
+        let data = InstanceData::new(self.identity.clone(), &self.inner.limits, secret);
         let mut store = Store::new(&self.inner.engine, data);
         store.limiter(|data| &mut data.memory);
+        store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
         // The deadline is always one tick ahead, and this counts the ticks: a plain deadline would expire
         // while the call waits for the host. Yielding lets the thread's other tasks run beside a component
         // that computes for long.
@@ -198,6 +200,7 @@ impl Instances {
             && lane != Lane::Saga
             && instance.calls < MAX_CALLS
             && data.memory.used_bytes <= MAX_WARM_BYTES
+            && !data.memory.denied
             && data.http.at_rest();
         if worth_keeping && self.inner.warm.fetch_add(1, Ordering::Relaxed) < limits.warm() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
@@ -241,25 +244,45 @@ impl Instances {
         CallFailure::Fault(self.fault(label, kind, detail.join("\n")))
     }
 
-    /// Creates a fault and logs it. This is the only place that logs faults.
-    pub(super) fn fault(
+    /// Returns the fault of a call that got no place.
+    fn no_place(&self, label: (&'static str, Arc<str>), refused: &NoPlace) -> Fault {
+        match refused {
+            NoPlace::TooDeep => self.fault(label, FaultKind::Contract, refused.to_string()),
+            // Not the component's, so it is not counted as one.
+            NoPlace::Busy => {
+                let service = service_of(self.identity.as_deref());
+                metrics::counter!(telemetry::CALLS_REFUSED, "service" => service.to_string()).increment(1);
+                self.unlogged(label, FaultKind::Busy, refused.to_string())
+            }
+        }
+    }
+
+    fn unlogged(
         &self,
         (operation, subject): (&'static str, Arc<str>),
         kind: FaultKind,
         detail: String,
     ) -> Fault {
-        let service = self.identity.as_ref().map(|identity| identity.manifest.service.clone());
-        let fault = Fault {
-            service: service.unwrap_or_else(|| "a component that is being loaded".into()),
-            call: format!("{operation} {subject}"),
-            kind,
-            detail,
-        };
+        let service = service_of(self.identity.as_deref());
+        Fault { service, call: format!("{operation} {subject}"), kind, detail }
+    }
+
+    /// Creates a fault and logs it. This is the only place that logs faults.
+    pub(super) fn fault(&self, label: (&'static str, Arc<str>), kind: FaultKind, detail: String) -> Fault {
+        let fault = self.unlogged(label, kind, detail);
         let digest = self.identity.as_ref().map(|identity| identity.digest.short());
         tracing::error!(digest, detail = %fault.detail, "fault: {fault}");
         metrics::counter!("kontor_faults_total", "service" => fault.service.to_string()).increment(1);
         fault
     }
+}
+
+/// Returns the service of a component, or a phrase for one whose manifest is not known yet.
+fn service_of(identity: Option<&Identity>) -> ServiceName {
+    identity.map_or_else(
+        || "a component that is being loaded".into(),
+        |identity| identity.manifest.service.clone(),
+    )
 }
 
 impl Drop for Instances {

@@ -16,6 +16,7 @@ use wasmtime_wasi_http::WasiHttpCtx;
 use super::RuntimeLimits;
 use super::call::Scope;
 use super::console::Console;
+use super::engine::{CORE_INSTANCES_PER_COMPONENT, TABLES_PER_COMPONENT};
 use super::host::{HttpAccess, HttpHooks};
 use super::permissions::GrantsInForce;
 use crate::contract::{Manifest, Schemas};
@@ -23,6 +24,13 @@ use crate::model::{Digest, Json, ServiceName};
 
 /// Tables hold function pointers; a service of ordinary size has some thousands.
 const MAX_TABLE_ELEMENTS: usize = 100_000;
+/// Maximum number of WASI resources of an instance: a request over HTTP has some ten. They are the host's memory.
+const MAX_RESOURCES: usize = 1_000;
+/// Maximum size of one set of HTTP fields that a component makes.
+const MAX_FIELDS_BYTES: usize = 32 << 10;
+
+/// The part of the seed of random numbers that clients do not know.
+pub(super) type Secret = [u8; 32];
 
 /// A component that the host knows by name, as its imports see it.
 pub(crate) struct Identity {
@@ -54,23 +62,27 @@ pub(crate) struct InstanceData {
 }
 
 impl InstanceData {
-    pub(super) fn new(identity: Option<Arc<Identity>>, limits: &RuntimeLimits) -> Self {
-        let moment = Arc::new(DeterministicContext::default());
+    pub(super) fn new(identity: Option<Arc<Identity>>, limits: &RuntimeLimits, secret: Secret) -> Self {
+        let moment = Arc::new(DeterministicContext { secret, ..DeterministicContext::default() });
         let console = Console::default();
         let wasi = WasiCtx::builder()
             .wall_clock(RecordedClock(moment.clone()))
             .monotonic_clock(RecordedClock(moment.clone()))
             .secure_random(SeededRandom(moment.clone()))
             .insecure_random(SeededRandom(moment.clone()))
-            .insecure_random_seed(0)
+            .insecure_random_seed(hash_seed(&secret))
             .stdout(console.clone())
             .stderr(console.clone())
             .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
+        let mut http_ctx = WasiHttpCtx::new();
+        http_ctx.set_field_size_limit(MAX_FIELDS_BYTES);
         Self {
             wasi,
-            http_ctx: WasiHttpCtx::new(),
+            http_ctx,
             http: HttpHooks::new(identity.clone(), limits.http),
-            table: ResourceTable::new(),
+            table,
             console,
             memory: MemoryLimit { max_bytes: limits.memory_bytes, used_bytes: 0, denied: false },
             ticks_left: 0,
@@ -100,11 +112,13 @@ pub(super) struct MemoryLimit {
 }
 
 impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let granted = desired <= self.max_bytes;
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        // Of all memories of the instance together.
+        let used_bytes = self.used_bytes.saturating_add(desired.saturating_sub(current));
+        let granted = used_bytes <= self.max_bytes;
         self.denied |= !granted;
         if granted {
-            self.used_bytes = desired;
+            self.used_bytes = used_bytes;
         }
         Ok(granted)
     }
@@ -112,11 +126,20 @@ impl ResourceLimiter for MemoryLimit {
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         Ok(desired <= MAX_TABLE_ELEMENTS)
     }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES_PER_COMPONENT as usize
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_PER_COMPONENT as usize
+    }
 }
 
 /// The time and the random numbers of a call: the same on every replay.
 #[derive(Default)]
 pub(super) struct DeterministicContext {
+    secret: Secret,
     time_ms: AtomicU64,
     random: Mutex<Keystream>,
     used: AtomicBool,
@@ -125,7 +148,8 @@ pub(super) struct DeterministicContext {
 impl DeterministicContext {
     pub(super) fn set(&self, time_ms: u64, id: &Arc<str>) {
         self.time_ms.store(time_ms, Ordering::Relaxed);
-        *self.random.lock().unwrap_or_else(PoisonError::into_inner) = Keystream::new(id.clone());
+        *self.random.lock().unwrap_or_else(PoisonError::into_inner) =
+            Keystream { secret: self.secret, ..Keystream::new(id.clone()) };
         self.used.store(false, Ordering::Relaxed);
     }
 
@@ -135,9 +159,11 @@ impl DeterministicContext {
     }
 }
 
-/// SHA-256 of the id and a counter: random enough for a component, and the same in every version of the host.
+/// SHA-256 of a counter, the secret and the id, which a client may choose: random enough for a component, and the
+/// same in every version of the host.
 #[derive(Default)]
 struct Keystream {
+    secret: Secret,
     id: Option<Arc<str>>,
     block: [u8; 32],
     used: usize,
@@ -153,6 +179,7 @@ impl Keystream {
         if self.used == self.block.len() {
             let mut hash = Sha256::new();
             hash.update(self.blocks.to_le_bytes());
+            hash.update(self.secret);
             hash.update(self.id.as_deref().unwrap_or_default());
             self.block = hash.finalize().into();
             self.blocks += 1;
@@ -161,6 +188,13 @@ impl Keystream {
         self.used += 1;
         self.block[self.used - 1]
     }
+}
+
+/// Returns the seed of a component's hash tables: the same at each replay, and unknown to clients, who could else
+/// choose keys that collide.
+fn hash_seed(secret: &Secret) -> u128 {
+    let mut seed = Keystream { secret: *secret, ..Keystream::new("hash tables".into()) };
+    u128::from_le_bytes(std::array::from_fn(|_| seed.next_byte()))
 }
 
 struct SeededRandom(Arc<DeterministicContext>);
@@ -224,15 +258,19 @@ mod tests {
 
     #[test]
     fn random_is_the_same_for_the_same_id() {
-        let draw = |id: &str| {
-            let moment = Arc::new(DeterministicContext::default());
+        let draw_with = |secret: Secret, id: &str| {
+            let moment = Arc::new(DeterministicContext { secret, ..DeterministicContext::default() });
             moment.set(7, &id.into());
             let mut bytes = [0; 100];
             SeededRandom(moment).try_fill_bytes(&mut bytes).unwrap();
             bytes
         };
+        let draw = |id| draw_with([7; 32], id);
         assert_eq!(draw("a"), draw("a"));
         assert_ne!(draw("a"), draw("b"));
+        assert_ne!(draw("a"), draw_with([8; 32], "a"), "who knows the id knows nothing");
+        assert_eq!(hash_seed(&[7; 32]), hash_seed(&[7; 32]));
+        assert_ne!(hash_seed(&[7; 32]), hash_seed(&[8; 32]));
     }
 
     #[test]

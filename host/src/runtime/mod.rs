@@ -14,16 +14,17 @@ mod instance;
 mod instance_data;
 mod load;
 mod permissions;
+mod places;
+mod step_watch;
 mod tally;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
@@ -45,8 +46,9 @@ pub(crate) use permissions::Grants;
 pub(crate) use tally::{CallName, Tallies, Tally};
 
 use call::ContractImports;
-use instance_data::InstanceData;
+use instance_data::{InstanceData, Secret};
 use permissions::GrantsInForce;
+use places::{EXISTING, Places};
 
 /// Maximum depth of queries between services: a screen asks services, one of which asks another. Each depth
 /// has its own instances, so that waiting calls never starve the calls that they wait for.
@@ -98,7 +100,7 @@ impl RuntimeLimits {
 
     /// Returns the number of instances that can exist at once, which is the size of the pool.
     fn slots(&self) -> u32 {
-        let slots = self.instances * (MAX_DEPTH + 1) + self.sagas + self.warm();
+        let slots = self.instances * (EXISTING * MAX_DEPTH + 1) + self.sagas + self.warm();
         u32::try_from(slots).unwrap_or(u32::MAX)
     }
 }
@@ -117,11 +119,8 @@ struct Inner {
     /// The values that `config.get` returns, by service and key.
     configuration: HashMap<String, BTreeMap<String, Json>>,
     grants: Arc<GrantsInForce>,
-    /// One permit per running instance, for each depth.
-    depths: [Arc<Semaphore>; MAX_DEPTH],
-    sagas: Arc<Semaphore>,
-    /// Permits for describing components, folding aggregates and filling read models.
-    background: Arc<Semaphore>,
+    secret: OnceLock<Secret>,
+    places: Places,
     warm: AtomicUsize,
     threads: Background,
     _ticker: engine::Ticker,
@@ -156,16 +155,14 @@ impl Runtime {
         let linker = linker(&engine).map_err(RuntimeError::Engine)?;
         let cache = engine::CodeCache::open(data.join("compiled")).map_err(RuntimeError::Cache)?;
         let ticker = engine::Ticker::start(engine.clone()).map_err(RuntimeError::Ticker)?;
-        let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let inner = Inner {
             engine,
             linker,
             cache,
             configuration,
             grants: Arc::default(),
-            depths: std::array::from_fn(|_| semaphore(limits.instances)),
-            sagas: semaphore(limits.sagas),
-            background: semaphore(limits.instances),
+            secret: OnceLock::new(),
+            places: Places::new(&limits),
             warm: AtomicUsize::new(0),
             threads: Background::start().map_err(RuntimeError::Threads)?,
             limits,
@@ -180,6 +177,13 @@ impl Runtime {
     /// each may use what its manifest asks for.
     pub(crate) fn enforce_grants(&self, grants: Grants) {
         self.inner.grants.enforce(grants);
+    }
+
+    /// Sets the secret that random numbers of components also follow from. Only the first one counts: those of a
+    /// call stay the same when it is repeated.
+    pub(crate) fn seed(&self, secret: &[u8; 32]) {
+        // Err: it is set.
+        let _ = self.inner.secret.set(*secret);
     }
 
     /// Adds grants.

@@ -108,9 +108,9 @@ impl Follower {
             };
             // A saga may begin on a component before this host runs its deployment.
             granted.into_iter().for_each(|grants| inner.deps.components.grant(grants));
-            self.start_sagas_of(event, &mut changes).await?;
+            self.start_sagas_of(event, &mut changes);
             for sleeper in inner.wait_list.happened(&event.stream, event.name.as_str()) {
-                inner.spawn(sleeper, None).await?;
+                inner.spawn(sleeper, None);
             }
         }
         let Some(last) = page.last() else { return Ok(()) };
@@ -132,7 +132,7 @@ impl Follower {
     }
 
     /// Starts the sagas of which an event is the trigger, if this host owns them.
-    async fn start_sagas_of(&self, event: &Recorded, changes: &mut Vec<Change>) -> Result<(), Relinquished> {
+    fn start_sagas_of(&self, event: &Recorded, changes: &mut Vec<Change>) {
         let triggers = self.triggers.triggers();
         for (id, trigger) in triggers.started_by(&event.stream, &event.name, event.index, &event.meta) {
             let handle = Arc::new(SagaHandle {
@@ -146,10 +146,9 @@ impl Follower {
             if self.live && self.inner.deps.cluster.owns(handle.id.as_str(), None) {
                 // Other hosts may have run it, and so may an earlier process before the start.
                 let new = event.position > self.inner.head_at_start && !self.inner.deps.log.is_shared();
-                self.inner.spawn(handle, new.then(|| event.clone())).await?;
+                self.inner.spawn(handle, new.then(|| event.clone()));
             }
         }
-        Ok(())
     }
 }
 
@@ -176,7 +175,7 @@ impl Inner {
         for id in resumed {
             let found = self.read_index("to wake a saga", || self.index.find(&id)).await?;
             if let Some(Listed { handle, .. }) = found {
-                self.spawn(Arc::new(handle), None).await?;
+                self.spawn(Arc::new(handle), None);
             }
         }
         Ok(())
@@ -194,7 +193,7 @@ impl Inner {
         let owned: Vec<_> = owned.collect();
         let new = owned.iter().filter(|handle| self.roster().enqueue(handle)).count();
         for handle in owned {
-            self.spawn(handle, None).await?;
+            self.spawn(handle, None);
         }
         Ok(new)
     }
@@ -225,9 +224,7 @@ impl Inner {
                 () = due => {}
             }
             for sleeper in self.wait_list.due(self.deps.clock.now_ms()) {
-                if self.spawn(sleeper, None).await.is_err() {
-                    return;
-                }
+                self.spawn(sleeper, None);
             }
         }
     }

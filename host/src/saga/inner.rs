@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use super::completion::Completions;
 use super::error::{SagaError, SagasError};
 use super::index::Index;
+use super::lanes::Lanes;
 use super::roster::Roster;
 use super::sender::Relinquished;
 use super::wait_list::WaitList;
@@ -17,10 +19,6 @@ use super::{CATCH_UP, Deps, LOG_PAUSE};
 use crate::cluster::Lease;
 use crate::error::Chain;
 use crate::model::{LogMark, Position, SagaId};
-
-/// Sagas that run at the same time, including those that wait for an instance, for the log or for the next
-/// attempt of a step: some ten kilobytes each. The others wait in the log.
-pub(super) const MAX_RUNNING: u32 = 4_096;
 
 pub(super) struct Inner {
     pub(super) deps: Deps,
@@ -32,7 +30,9 @@ pub(super) struct Inner {
     /// The callers that wait for the end of a saga.
     pub(super) completions: Completions,
     /// Bounds the sagas that run at the same time.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) lanes: Lanes,
+    /// The tasks of those that run.
+    pub(super) runs: TaskTracker,
     /// The mark of the last event that has started and woken its sagas.
     pub(super) followed: watch::Sender<LogMark>,
     /// The end of the log when the host started.
@@ -53,7 +53,8 @@ impl Inner {
             wait_list: WaitList::default(),
             roster: Mutex::default(),
             completions: Completions::default(),
-            places: Arc::new(Semaphore::new(MAX_RUNNING as usize)),
+            lanes: Lanes::default(),
+            runs: TaskTracker::new(),
             followed: watch::Sender::new(mark),
             stopping: watch::Sender::new(false),
         })

@@ -22,6 +22,7 @@ mod follow;
 mod index;
 mod inner;
 pub(crate) mod journal;
+mod lanes;
 mod migration;
 mod operate;
 mod record;
@@ -59,7 +60,7 @@ pub use record::RecordError;
 pub use retry::{Retries, Retry};
 
 use index::SagaHandle;
-use inner::{Inner, MAX_RUNNING};
+use inner::Inner;
 use journal::Saga;
 use timeline::StartedBy;
 
@@ -168,6 +169,11 @@ impl Sagas {
         }
     }
 
+    /// Returns the number of sagas of a service that wait for their turn to run.
+    pub fn waiting(&self, service: &str) -> usize {
+        self.inner.lanes.waiting(service)
+    }
+
     /// Stops after the commands in progress. Every saga continues when the host starts again.
     pub async fn close(&self) {
         self.inner.stop();
@@ -183,9 +189,8 @@ impl Sagas {
                 "cannot write the index of sagas; the next start reads some events again"
             );
         }
-        // Err: closed before, after the same wait.
-        let _ = self.inner.places.acquire_many(MAX_RUNNING).await;
-        self.inner.places.close();
+        self.inner.runs.close();
+        self.inner.runs.wait().await;
     }
 }
 

@@ -11,8 +11,8 @@ use super::journal::{IllegalEntry, Saga, next_state};
 use crate::clock::{SharedClock, deadline_after};
 use crate::log::{Append, AppendError, Appending, EventLog, MAX_PAGE, ReadError};
 use crate::model::{
-    Actor, AppendChain, Caller, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA, SagaId,
-    StreamId, Version, event_of, variant_of,
+    Actor, AppendChain, BY_SAGA, Caller, CommandId, CorrelationId, InvalidId, Meta, NewEvent, Recorded, SAGA,
+    SagaId, StreamId, Version, event_of, variant_of,
 };
 
 /// The longest time for which the journal in the log may be behind the saga. Operators read the journal
@@ -261,7 +261,7 @@ pub(super) fn own_caller(saga: &SagaId) -> Caller {
 }
 
 fn name(saga: &SagaId) -> Actor {
-    format!("saga:{saga}").into()
+    format!("{BY_SAGA}{saga}").into()
 }
 
 /// Waits until appends are on disk.

@@ -17,6 +17,7 @@ use super::record::RecordError;
 use super::runner::RunError;
 use crate::aggregate::CommandError;
 use crate::deployed::PastError;
+use crate::error::FaultKind;
 use crate::log::{AppendError, ReadError};
 
 /// The consequence of a command without an answer.
@@ -43,6 +44,7 @@ impl Failure {
             // The saga sends the same again.
             CommandError::InvalidPayload(_) => Self::Final,
             CommandError::Append(_) => Self::Passing,
+            CommandError::Fault(fault) if fault.kind == FaultKind::Busy => Self::Passing,
             CommandError::Read(error) => {
                 if error.is_damage() {
                     Self::Final
@@ -114,7 +116,7 @@ mod tests {
     use super::super::journal::next_state;
     use super::super::sender::Relinquished;
     use super::*;
-    use crate::error::{Fault, FaultKind};
+    use crate::error::Fault;
     use crate::model::{CommandId, Digest, Rejection, StreamId, Version};
 
     fn stream() -> StreamId {
@@ -149,7 +151,7 @@ mod tests {
             expected: Some(Version::new(1)),
             actual: Version::new(2),
         };
-        let table: [(CommandError, Failure); 17] = [
+        let table: [(CommandError, Failure); 18] = [
             (CommandError::ShuttingDown, Failure::Stopping),
             (CommandError::Busy { queue: "the log" }, Failure::Passing),
             (AppendError::Busy.into(), Failure::Passing),
@@ -164,6 +166,7 @@ mod tests {
             (fault(FaultKind::Trap), Failure::Attempt),
             (fault(FaultKind::Timeout), Failure::Attempt),
             (fault(FaultKind::Contract), Failure::Attempt),
+            (fault(FaultKind::Busy), Failure::Passing),
             (AppendError::TooLarge(cause()).into(), Failure::Final),
             (CommandError::KeyReused { stream: stream() }, Failure::Final),
             (damage().into(), Failure::Final),

@@ -1,8 +1,9 @@
 //! Runs each active saga on a task of its own, and keeps its place in the roster.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
+use futures::FutureExt as _;
 use tracing::Instrument as _;
 
 use super::change::Change;
@@ -12,49 +13,42 @@ use super::journal::SagaState;
 use super::record::own_caller;
 use super::roster::{Rest, Wake};
 use super::runner::{self, RunError};
-use super::sender::Relinquished;
 use super::verdict::Verdict;
 use super::{LOG_PAUSE, SagaStatus};
 use crate::error::Chain;
 use crate::model::{Recorded, SagaId};
 
 impl Inner {
-    /// Runs a saga on a task of its own, as soon as there is a place. A saga that runs already looks at the
-    /// log once more. `new`: the trigger of a saga that has never run.
-    pub(super) async fn spawn(
-        self: &Arc<Self>,
-        handle: Arc<SagaHandle>,
-        new: Option<Recorded>,
-    ) -> Result<(), Relinquished> {
-        if self.roster().wake(&handle) == Wake::AlreadyRunning {
-            return Ok(());
+    /// Runs a saga on a task of its own, as soon as it is its turn. A saga that runs already looks at the log
+    /// once more. `new`: the trigger of a saga that has never run.
+    pub(super) fn spawn(self: &Arc<Self>, handle: Arc<SagaHandle>, new: Option<Recorded>) {
+        if self.roster().wake(&handle) == Wake::Start && self.lanes.enter(&handle) {
+            self.runs.spawn(self.clone().run_in_turn(handle, new));
         }
-        let place = tokio::select! {
-            biased;
-            () = self.stopped() => return Err(Relinquished),
-            place = self.places.clone().acquire_owned() => place.map_err(|_| Relinquished)?,
-        };
-        // A run is not part of the request or of the event that wakes it: its span has no parent.
-        let span = tracing::info_span!(parent: None, "saga", id = %handle.id, name = %handle.name);
-        tokio::spawn(self.clone().run(handle, new, place).instrument(span));
-        Ok(())
+    }
+
+    /// Runs a saga, and then those of its service that wait for their turn.
+    async fn run_in_turn(self: Arc<Self>, handle: Arc<SagaHandle>, new: Option<Recorded>) {
+        let mut next = Some((handle, new));
+        while let Some((handle, new)) = next.filter(|_| !self.is_stopping()) {
+            // A run is not part of the request or of the event that wakes it: its span has no parent.
+            let span = tracing::info_span!(parent: None, "saga", id = %handle.id, name = %handle.name);
+            let run = AssertUnwindSafe(self.clone().run(handle.clone(), new).instrument(span));
+            // Err: it has panicked, which the panic hook has reported.
+            let _ = run.catch_unwind().await;
+            next = self.lanes.leave(&handle.service).map(|next| (next, None));
+        }
     }
 
     /// Releases a claimed saga. Runs it if `changed`, or if it was woken meanwhile.
     pub(super) async fn release(self: &Arc<Self>, handle: Arc<SagaHandle>, changed: bool) {
         let rest = self.roster().release(&handle.id);
         if changed || rest == Rest::LookAgain {
-            // Err: the host is stopping, and the saga continues when it starts again.
-            let _ = self.spawn(handle, None).await;
+            self.spawn(handle, None);
         }
     }
 
-    async fn run(
-        self: Arc<Self>,
-        handle: Arc<SagaHandle>,
-        mut new: Option<Recorded>,
-        _place: OwnedSemaphorePermit,
-    ) {
+    async fn run(self: Arc<Self>, handle: Arc<SagaHandle>, mut new: Option<Recorded>) {
         loop {
             self.roster().begin(&handle.id);
             match runner::run(&self, &handle, new.take()).await {

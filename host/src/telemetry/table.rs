@@ -17,6 +17,7 @@ pub(crate) const DEPLOYMENT_FOLLOWED: &str = "kontor_deployment_followed";
 pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
 pub(crate) const DEAD_LETTERS: &str = "kontor_nats_dead_letters_total";
 pub(crate) const DENIED: &str = "kontor_denied_total";
+pub(crate) const CALLS_REFUSED: &str = "kontor_calls_refused_total";
 
 /// The type of a metric in Prometheus.
 #[derive(Clone, Copy)]
@@ -100,6 +101,12 @@ const SERVICES: &[Metric] = &[
         "kontor_faults_total",
         &["service"],
         "Calls of components that trapped, exceeded a limit or broke the contract.",
+    ),
+    metric(
+        Counter,
+        CALLS_REFUSED,
+        &["service"],
+        "Calls of components that found no place in time: too many of the service wait for others.",
     ),
     metric(
         Counter,

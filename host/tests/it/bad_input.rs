@@ -75,7 +75,9 @@ fn a_request_that_is_wrong_is_a_problem_with_a_code() {
         ("GET", "/streams/order/a%20b", &[], "", 400, "invalid-id"),
         ("GET", "/streams/product/apple?at=x", &[], "", 400, "invalid-parameter"),
         ("GET", "/sagas/nothing", &[], "", 404, "not-found"),
-        ("POST", "/admin/dead-letters/redrive", &[], r#"{"id":7.0}"#, 422, "invalid-payload"),
+        ("POST", "/admin/dead-letters/redrive", &[], r#"{"id":7,"id":8}"#, 422, "invalid-payload"),
+        ("POST", add, &[], r#"{"quantity":1,"quantity":-5}"#, 422, "invalid-payload"),
+        ("POST", add, &[], r#"{"quantity":1.5}"#, 422, "invalid-payload"),
         ("POST", "/admin/dead-letters/redrive", &[], r#"{"id":1e30}"#, 422, "invalid-payload"),
         ("GET", "/nowhere", &[], "", 404, "unknown-route"),
         ("GET", "/products/apple/", &[], "", 404, "unknown-route"),
@@ -122,6 +124,18 @@ fn a_condition_names_the_versions_that_a_client_has_seen() {
     };
     assert_eq!(create().status, 201);
     create().problem(412, "version-mismatch");
+}
+
+#[test]
+fn an_integer_may_be_written_as_any_number() {
+    let site = Site::new(&configuration());
+    let host = open_shop(&site);
+    for (written, available) in [("1.0", 11), ("2e0", 13), ("0.3e1", 16)] {
+        let body = format!("{{\"quantity\": {written}}}");
+        let reply =
+            host.send("POST", "/products/apple/add-stock", &[("content-type", "application/json")], &body);
+        assert_eq!(reply.ok()["state"]["available"], available, "{written}");
+    }
 }
 
 #[test]

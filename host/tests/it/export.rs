@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::common::nats::with_log;
 use crate::common::shop::{UNDELIVERABLE, configuration, order};
-use crate::common::{Ended, Host, Site, audit, ended, kontor};
+use crate::common::{Ended, Host, Site, audit, built, ended, kontor};
 
 /// Returns an export or import command for the log of a site.
 fn on(site: &Site, command: &str, file: &str) -> Command {
@@ -211,11 +211,16 @@ fn an_import_that_was_broken_off_goes_on_where_it_ended() {
         assert!(error.contains("before it is complete"), "{error}");
         let mut to_pipe = on(&site, "export", "-");
         assert_ne!(to_pipe.output().unwrap().stdout, export);
+        // The first orders without the last ones are another business.
+        let Ended { status, stderr, .. } = site.fail_to_start(&built("plugins"));
+        assert!(stderr.contains("has only the beginning of an export"), "{stderr}");
+        assert_eq!(status.code(), Some(1));
 
         let report = done(on(&site, "import", &exports.file("whole.jsonl")));
         let (before, events) = (&report["there_before"], &report["imported"]["events"]);
         assert!(0 < before.as_u64().unwrap() && before.as_u64() < events.as_u64(), "{report}");
         let mut to_pipe = on(&site, "export", "-");
         assert!(to_pipe.output().unwrap().stdout == export);
+        site.start();
     }
 }

@@ -1,12 +1,13 @@
 //! Fresh answers: clients read their own writes, and an unchanged answer is not sent again.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::http::{Client, Reply};
+use crate::common::http::{Client, Headers, Reply};
 use crate::common::shop::{SAGA_END, configuration, order};
 use crate::common::{Host, Site, built};
 
@@ -143,6 +144,67 @@ fn a_position_that_the_log_has_not_reached_is_waited_for_and_then_refused() {
     };
     host.register("chair", 5, 10);
     assert_eq!(waiting.join().unwrap().ok()["items"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn every_route_waits_for_a_position_and_says_what_it_reflects() {
+    let site = Site::new(&configuration());
+    let host = site.start();
+    let created = host.register("apple", 300, 10);
+    let placed = host.place(&order(&[("apple", 1)])).ok();
+    let saga = format!("/sagas/{}", placed["saga"]["id"].as_str().unwrap());
+    let head = host.head();
+    let ahead = (head + 1).to_string();
+    for path in ["/streams/product/apple", "/events", "/admin/sagas", "/admin/plugins", &saga] {
+        let reply = host.get_with(path, &[("accept", "application/json"), (POSITION, &head.to_string())]);
+        reply.ok();
+        assert_eq!(reply.header(POSITION), Some(&*head.to_string()), "{path}");
+        let refused = host.get_with(path, &[(POSITION, &ahead), ("prefer", "wait=0")]);
+        assert_eq!(refused.problem(504, "position-ahead")["position"], head, "{path}");
+    }
+    let unknown = get_at(&host, "/sagas/none", &position(&created));
+    unknown.problem(404, "not-found");
+    assert_eq!(unknown.header(POSITION), Some(&*head.to_string()));
+
+    // A command too is decided on what its client has seen.
+    let add = |headers: Headers<'_>| host.post("/products/apple/add-stock", headers, &json!({"quantity": 1}));
+    add(&[(POSITION, &ahead), ("prefer", "wait=0")]).problem(504, "position-ahead");
+    assert_eq!(host.head(), head);
+    add(&[(POSITION, &head.to_string()), ("if-match", "*")]).ok();
+}
+
+#[test]
+fn a_read_model_that_is_made_again_is_shown_when_it_is_complete() {
+    let pair = Pair::new();
+    let host = pair.site.start();
+    (0..200).for_each(|number| drop(host.register(&format!("desk-{number}"), 5, 10)));
+    host.stop();
+    fs::remove_dir_all(pair.site.data().join("read")).unwrap();
+    let host = pair.site.start();
+    assert_eq!(host.get("/products?limit=200").ok()["items"].as_array().unwrap().len(), 200);
+}
+
+#[test]
+fn a_client_that_waits_does_not_hold_up_a_shutdown() {
+    let pair = Pair::new();
+    let host = pair.site.start();
+    let ahead = (host.head() + 1).to_string();
+    let waiting = ["/products", "/products/desk", "/events", "/admin/sagas"].map(|path| {
+        let (client, ahead) = (Client::clone(&host), ahead.clone());
+        let patient = ("prefer", "wait=60");
+        let at =
+            move || client.get_with(path, &[(POSITION, &ahead), patient, ("accept", "application/json")]);
+        std::thread::spawn(at)
+    });
+    // Answered after the others have begun to wait, most likely.
+    host.get("/readyz").ok();
+    let begun = Instant::now();
+    assert!(host.stop().success());
+    assert!(begun.elapsed() < Duration::from_secs(20), "the drain has a limit of 30 s");
+    for waiting in waiting {
+        // Err: its connection was closed before the request was read.
+        let _ = waiting.join();
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod deploy_gates;
 mod deploy_grants;
 mod derived;
 mod dev_loop;
+mod event_streams;
 mod export;
 mod fresh;
 mod full_disk;

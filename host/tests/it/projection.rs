@@ -7,19 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kontor::aggregate::{Dispatch, DispatchDeps, DispatchLimits, StateCache};
-use kontor::clock::{SystemClock, deadline_after};
+use kontor::clock::SystemClock;
 use kontor::deployed::{Components, Deployed, Registry, Store};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
 use kontor::model::{
     Caller, Command, CommandId, Intent, Json, Origin, Position, Precondition, StreamId, Version,
 };
 use kontor::projection::{ProjectionDeps, Projections};
-use kontor::query::{Answer, Queries, QueryDeps, QueryError, QueryLimits, Revision};
+use kontor::query::{Answer, AtLeast, Queries, QueryDeps, QueryError, QueryLimits, Revision};
 use kontor::runtime::{Ask, AskFailure, Component, HttpClient, Request, Runtime, RuntimeLimits};
 use kontor_testkit::log::happened;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 /// Longer than anything takes; a test that waits for it fails.
 const LONG: Duration = Duration::from_secs(30);
@@ -66,7 +67,8 @@ impl Shop {
         let states = Arc::new(StateCache::new(log.clone(), snapshots, registry.clone()));
         let store = Store::open(dir).unwrap();
         let past = Arc::new(Components::new(registry.clone(), self.runtime.clone(), store));
-        let deps = ProjectionDeps { log: log.clone(), components: past, clock: clock.clone() };
+        let deps =
+            ProjectionDeps { log: log.clone(), components: past, clock: clock.clone(), max_bytes: 1 << 30 };
         let projections = Arc::new(Projections::start(dir, deps).await.unwrap());
         let deps = QueryDeps {
             states: states.clone(),
@@ -119,7 +121,7 @@ impl Host {
     }
 
     async fn ask(&self, query: &str, arguments: Value, at_least: Position) -> Result<Answer, QueryError> {
-        let inquiry = self.queries.inquiry(Caller::unauthenticated_operator(), Some(at_least), None);
+        let inquiry = self.queries.inquiry(Caller::unauthenticated_operator(), AtLeast::position(at_least));
         inquiry.answer("inventory", query, arguments).await
     }
 
@@ -171,7 +173,7 @@ async fn every_question_without_an_answer_says_why() {
     let limits = QueryLimits { catch_up: Duration::from_millis(10), ..QueryLimits::default() };
     let host = shop.host_with(limits).await;
     let written = host.register("desk").await;
-    host.projections.wait("inventory", written, deadline_after(LONG)).await.unwrap();
+    host.projections.wait("inventory", written, sleep(LONG)).await.unwrap();
 
     let table = [
         ("product", json!({"id": "chair"}), "not-found: There is no product with the id chair."),
@@ -260,7 +262,7 @@ async fn events_of_no_interest_move_the_position() {
     let shop = Shop::open().await;
     let host = shop.host().await;
     let other = shop.record("parcel/1", 0, &[("parcel-sent", json!({})), ("parcel-lost", json!({}))]).await;
-    assert_eq!(host.projections.wait("inventory", other, deadline_after(LONG)).await, Ok(other));
+    assert_eq!(host.projections.wait("inventory", other, sleep(LONG)).await, Ok(other));
     assert_eq!(host.stock(other).await, []);
     assert_eq!(host.projections.position("parcels"), None);
     host.stop().await;

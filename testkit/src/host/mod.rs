@@ -37,7 +37,7 @@ use kontor::model::{
     Caller, Command, CommandId, Intent, Json, Origin, Position, Precondition, Recorded, SagaId,
 };
 use kontor::projection::{Overview, ProjectionDeps, Projections, Redrive};
-use kontor::query::{Answer, Queries, QueryDeps, QueryError, QueryLimits};
+use kontor::query::{Answer, AtLeast, Queries, QueryDeps, QueryError, QueryLimits};
 use kontor::runtime::{Ask, HttpClient};
 use kontor::saga::{Act, Deps, Retries, Retry, SagaError, SagaState, SagaStatus, Sagas};
 use serde_json::Value;
@@ -185,7 +185,12 @@ impl Site {
         ));
         let clock = self.clock.clone();
         let components = Arc::new(Components::new(registry.clone(), services.runtime.clone(), store));
-        let deps = ProjectionDeps { log: log.clone(), components: components.clone(), clock: clock.clone() };
+        let deps = ProjectionDeps {
+            log: log.clone(),
+            components: components.clone(),
+            clock: clock.clone(),
+            max_bytes: 1 << 30,
+        };
         let projections = Arc::new(Projections::start(data, deps).await.expect("read models"));
         let deps = QueryDeps {
             states: states.clone(),
@@ -329,7 +334,7 @@ impl Host {
         arguments: &Value,
         at_least: Position,
     ) -> Result<Answer, QueryError> {
-        let inquiry = self.parts.queries.inquiry(caller(), Some(at_least), None);
+        let inquiry = self.parts.queries.inquiry(caller(), AtLeast::position(at_least));
         self.run(inquiry.answer(service, query, arguments.clone()))
     }
 

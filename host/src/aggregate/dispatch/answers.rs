@@ -47,7 +47,8 @@ impl Inner {
         answer: Answer,
     ) -> Decided {
         let (log, nothing) = (&self.deps.log, Append::nothing(command.stream.clone(), state.version));
-        let appending = match Kept::of(&answer).filter(|_| command.keyed) {
+        let kept = if command.keyed { Kept::of(&answer) } else { None };
+        let appending = match kept {
             Some(kept) => {
                 let meta = self.meta(command, self.deps.clock.now_ms()).into();
                 Some(log.append_in(chain, vec![Append { meta, answer: Some(kept), ..nothing }]))

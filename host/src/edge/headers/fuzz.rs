@@ -50,7 +50,7 @@ proptest! {
             idempotency_key(&headers, IDEMPOTENCY_KEY).err(),
             idempotency_key(&headers, MESSAGE_ID).err(),
             precondition(&headers).err(),
-            at_least(&headers).err(),
+            at_least(&headers, limit, &watch::channel(false).1).err(),
             authorization(&headers).err(),
             actor(&headers).err(),
         ];

@@ -29,6 +29,7 @@ pub(super) async fn answer(
         precondition: headers::precondition(call.headers)?,
         payload: payload(&body::read(&server.host.limits, call.headers, body).await?)?,
         wait,
+        at_least: server.at_least(call.headers)?,
         correlation_id: call.request_id.clone(),
         caller: call.caller.clone(),
     };
@@ -57,12 +58,19 @@ fn reply(route: &CommandRoute, executed: &CommandResponse) -> Result<Response, P
         Some(saga) => {
             let saga = HeaderValue::try_from(["/sagas/", saga.id.as_str()].concat());
             headers.extend(saga.map(|saga| (header::LOCATION, saga)));
-            headers.extend(aggregate.map(|aggregate| (header::CONTENT_LOCATION, aggregate)));
+            // The body is about the aggregate, not a representation of it (RFC 9110, 8.7).
+            let about = aggregate.and_then(|aggregate| about(&aggregate));
+            headers.extend(about.map(|about| (header::LINK, about)));
         }
         None if executed.created => headers.extend(aggregate.map(|aggregate| (header::LOCATION, aggregate))),
         None => {}
     }
     Ok(response)
+}
+
+/// Returns the value of `Link` that names the subject of a reply (RFC 8288, RFC 6903).
+fn about(uri: &HeaderValue) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("<{}>; rel=\"about\"", uri.to_str().ok()?)).ok()
 }
 
 #[cfg(test)]
@@ -92,20 +100,20 @@ mod tests {
         let table = [
             (None, true, 201, Some("/orders/7"), None),
             (None, false, 200, None, None),
-            (Some(SagaState::Running), true, 202, Some("/sagas/s"), Some("/orders/7")),
-            (Some(SagaState::Waiting), true, 202, Some("/sagas/s"), Some("/orders/7")),
-            (Some(SagaState::Parked), false, 202, Some("/sagas/s"), Some("/orders/7")),
+            (Some(SagaState::Running), true, 202, Some("/sagas/s"), Some("</orders/7>; rel=\"about\"")),
+            (Some(SagaState::Waiting), true, 202, Some("/sagas/s"), Some("</orders/7>; rel=\"about\"")),
+            (Some(SagaState::Parked), false, 202, Some("/sagas/s"), Some("</orders/7>; rel=\"about\"")),
             (Some(SagaState::Completed), true, 201, Some("/orders/7"), None),
             (Some(SagaState::Compensated), false, 200, None, None),
             (Some(SagaState::Resolved), false, 200, None, None),
         ];
-        for (state, created, status, location, content_location) in table {
+        for (state, created, status, location, link) in table {
             let saga = state.map(|state| SagaRef { id: "s".into(), state });
             let response = reply(route, &CommandResponse { saga, created, ..executed.clone() }).unwrap();
             let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap());
             assert_eq!(response.status().as_u16(), status, "{state:?}");
             assert_eq!(header("location"), location, "{state:?}");
-            assert_eq!(header("content-location"), content_location, "{state:?}");
+            assert_eq!(header("link"), link, "{state:?}");
             assert_eq!((header("etag"), header("kontor-position")), (Some("\"1\""), Some("42")));
         }
     }

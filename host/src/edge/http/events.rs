@@ -1,31 +1,39 @@
-//! `GET /events`: all events of the log, as a stream of server-sent events or as pages of JSON.
+//! `GET /events`: the events of the log that a caller may see and asks for, as a stream of server-sent events
+//! or as pages of JSON.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt as _;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use mediatype::names::{APPLICATION, JSON, TEXT};
 use mediatype::{MediaType, Name};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::event_pages::{Past, Selected};
 use super::header_docs::LAST_EVENT_ID;
 use super::headers::{decimal, preferred};
 use super::json_reply;
 use super::route::{HostRoute, Request};
 use crate::api::{Event, EventsQuery, Page, page_size};
 use crate::contract::{Problem, ProblemCode};
+use crate::deployed::Deployed;
 use crate::error::Chain;
 use crate::log::{ReadError, Subscription};
-use crate::model::{AUDITOR, Position, Recorded};
+use crate::model::{AUDITOR, AggregateName, Caller, Position, Recorded};
+use crate::query::AtLeast;
 
 /// The interval between signs of life on a stream without events: shorter than the common minute after which
 /// proxies close it.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The time after which a client connects again when a stream has ended.
+const RETRY: Duration = Duration::from_secs(2);
+/// The longest wait for the position that a client continues after: it may come from another host, whose copy
+/// of the log is further on.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 const APPLICATION_JSON: MediaType<'_> = MediaType::new(APPLICATION, JSON);
 /// The forms of the reply. A client that does not say which one gets the first.
@@ -35,8 +43,11 @@ const MEDIA_TYPES: &[MediaType<'_>] =
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/events", "events.list", list)
-            .roles(&[AUDITOR])
-            .summary("Streams all events as server-sent events, or returns a page of them as JSON.")
+            .signed_in()
+            .summary(
+                "Streams events as server-sent events, or returns a page of them as JSON: all for auditors, else \
+                 those of the aggregates that the caller's roles may read.",
+            )
             .headers(&[LAST_EVENT_ID])
             .for_operators()
             .media("text/event-stream")
@@ -47,38 +58,88 @@ pub(super) fn routes() -> Vec<HostRoute> {
 /// Starts after `Last-Event-ID`, else after `?after=POSITION`, else at the beginning of the log.
 async fn list(request: Request<EventsQuery>) -> Result<Response, Problem> {
     let server = request.server();
-    let EventsQuery { after, limit } = request.query;
+    let EventsQuery { after, limit, .. } = request.query;
     let Some(media_type) = preferred(request.headers(), MEDIA_TYPES) else {
         let detail = "Events come as text/event-stream or as application/json.";
         return Err(Problem::new(ProblemCode::NotAcceptable, detail));
     };
-    let vary = (header::VARY, HeaderValue::from_static("accept"));
-    if *media_type == APPLICATION_JSON {
-        let limit = page_size(limit);
-        let events = server.host.log.read_all(after.unwrap_or_default(), limit).await?;
-        let events = events.iter().map(Event::from).collect();
-        let page = Page::new(events, limit, |event: &Event| event.position);
-        return json_reply(StatusCode::OK, &page).map(|reply| ([vary], reply).into_response());
-    }
-    if limit.is_some() {
+    let selected = Selected {
+        aggregates: aggregates(&request.query, request.caller(), &server.host.registry.current())?,
+        query: request.query.clone(),
+    };
+    let as_pages = *media_type == APPLICATION_JSON;
+    if limit.is_some() && !as_pages {
         return Err(Problem::invalid_parameter("A stream of events has no limit, only a page of JSON has."));
     }
-    let after = last_event_id(request.headers())?.or(after).unwrap_or_default();
+    let resumed = if as_pages { None } else { last_event_id(request.headers())? };
+    let after = resumed.or(after).unwrap_or_default();
+    await_position(&request, after).await?;
+    let log = &server.host.log;
+    let vary = (header::VARY, HeaderValue::from_static("accept"));
+    if as_pages {
+        let page = selected.page(log, after, page_size(limit)).await?;
+        return json_reply(StatusCode::OK, &page).map(|reply| ([vary], reply).into_response());
+    }
     let Ok(permit) = server.event_streams.clone().try_acquire_owned() else {
         let detail = "The host serves as many streams of events as it accepts.";
         return Err(Problem::new(ProblemCode::Busy, detail));
     };
+    let past = selected.past(log, after).await?;
     let events = Reader {
-        subscription: Subscription::new(server.host.log.clone(), after),
+        subscription: Subscription::new(log.clone(), past.end.max(after)),
+        selected,
+        past,
         pending: VecDeque::new(),
         _permit: permit,
     };
-    let events = stream::try_unfold(events, Reader::step).take_until(server.stopped());
+    let first = stream::once(async { Ok(sse::Event::default().retry(RETRY)) });
+    let events = first.chain(stream::try_unfold(events, Reader::step)).take_until(server.stopped());
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     // Proxies that gather a reply before they pass it on would hold events back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response.headers_mut().extend([vary]);
     Ok(response)
+}
+
+/// Fails if the log does not get to a position: it is that of another log, or of one that was put back since.
+async fn await_position(request: &Request<EventsQuery>, position: Position) -> Result<(), Problem> {
+    let server = request.server();
+    let at_least = server.at_least(request.headers())?;
+    let wait = at_least.wait.unwrap_or(CATCH_UP).min(CATCH_UP);
+    let at_least = AtLeast { position: Some(position), wait: Some(wait), ..at_least };
+    Ok(server.host.queries.inquiry(request.caller().clone(), at_least).await_log().await?)
+}
+
+/// Returns the aggregates whose events a caller may see and asks for. `None`: all.
+fn aggregates(
+    query: &EventsQuery,
+    caller: &Caller,
+    deployed: &Deployed,
+) -> Result<Option<HashSet<AggregateName>>, Problem> {
+    if let Some(service) =
+        query.service.as_ref().filter(|service| deployed.service(service.as_str()).is_none())
+    {
+        return Err(Problem::invalid_parameter(format!("There is no service {service}.")));
+    }
+    let sees_all = caller.has(AUDITOR);
+    if sees_all && query.service.is_none() {
+        return Ok(None);
+    }
+    let services = deployed.services().map(|component| component.manifest());
+    let mut aggregates = HashSet::new();
+    for manifest in
+        services.filter(|manifest| query.service.as_ref().is_none_or(|name| *name == manifest.service))
+    {
+        let seen = manifest.aggregates.iter();
+        let seen = seen.filter(|aggregate| sees_all || manifest.may_read(aggregate, &caller.roles));
+        aggregates.extend(seen.map(|aggregate| aggregate.name.clone()));
+    }
+    match aggregates.is_empty() && !sees_all {
+        true => {
+            Err(Problem::new(ProblemCode::Forbidden, "None of the caller's roles may read these events."))
+        }
+        false => Ok(Some(aggregates)),
+    }
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
@@ -93,6 +154,9 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
 /// The progress of one client in the log. It reads the next page when the client has taken the last event of
 /// the one before, so a slow client costs one page of memory.
 struct Reader {
+    selected: Selected,
+    /// The events before those of the subscription.
+    past: Past,
     subscription: Subscription,
     pending: VecDeque<Recorded>,
     _permit: OwnedSemaphorePermit,
@@ -100,22 +164,36 @@ struct Reader {
 
 impl Reader {
     /// Returns the next event, or none when the log is closed. A failed read ends the stream; the client
-    /// connects again.
+    /// connects again. After a page without a selected event, it is an id alone, after which the client
+    /// continues then.
     async fn step(mut self) -> Result<Option<(sse::Event, Self)>, StreamError> {
-        while self.pending.is_empty() {
-            match self.subscription.next().await? {
-                None => return Ok(None),
-                Some(page) => self.pending = page.into(),
+        if let Some(event) = self.pending.pop_front() {
+            return Ok(Some((shown(&event)?, self)));
+        }
+        let Some(page) = self.page().await? else { return Ok(None) };
+        let last = page.last().map(|event| event.position).unwrap_or_default();
+        self.pending = page.into_iter().filter(|event| self.selected.admits(event)).collect();
+        let next = match self.pending.pop_front() {
+            Some(event) => shown(&event)?,
+            None => sse::Event::default().id(last.to_string()),
+        };
+        Ok(Some((next, self)))
+    }
+
+    async fn page(&mut self) -> Result<Option<Vec<Recorded>>, ReadError> {
+        if self.past.has_more {
+            let page = self.past.next().await?;
+            if !page.is_empty() {
+                return Ok(Some(page));
             }
         }
-        let Some(event) = self.pending.pop_front() else {
-            return Ok(None);
-        };
-        let data =
-            serde_json::to_string(&Event::from(&event)).map_err(|error| StreamError(Arc::new(error)))?;
-        let shown = sse::Event::default().id(event.position.to_string()).data(data);
-        Ok(Some((shown, self)))
+        self.subscription.next().await
     }
+}
+
+fn shown(event: &Recorded) -> Result<sse::Event, StreamError> {
+    let data = serde_json::to_string(&Event::from(event)).map_err(|error| StreamError(Arc::new(error)))?;
+    Ok(sse::Event::default().id(event.position.to_string()).data(data))
 }
 
 /// The reason why a stream of events ended early.

@@ -77,7 +77,7 @@ pub(super) const LAST_EVENT_ID: Header = Header {
 };
 
 /// The headers that commands read.
-pub(super) const COMMAND_HEADERS: [Header; 3] = [IDEMPOTENCY_KEY, IF_MATCH, PREFER];
+pub(super) const COMMAND_HEADERS: [Header; 4] = [IDEMPOTENCY_KEY, IF_MATCH, PREFER, KONTOR_POSITION];
 
 /// The headers that queries read.
 pub(super) const QUERY_HEADERS: [Header; 3] = [KONTOR_POSITION, PREFER, IF_NONE_MATCH];

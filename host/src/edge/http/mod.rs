@@ -7,6 +7,7 @@ mod audit;
 mod body;
 mod command;
 mod dead_letters;
+mod event_pages;
 mod events;
 mod header_docs;
 mod host_routes;
@@ -65,6 +66,7 @@ use crate::deployed::Deployed;
 use crate::error::Chain;
 use crate::identity::Evidence;
 use crate::model::{Actor, Caller, CorrelationId};
+use crate::query::AtLeast;
 
 /// The name of requests without a route in the log and in the metrics.
 const UNMATCHED: &str = "unmatched";
@@ -188,6 +190,11 @@ impl HttpServer {
         let tables = Arc::new(Tables { deployed, routes, openapi: OnceLock::new() });
         self.tables.store(tables.clone());
         tables
+    }
+
+    /// Reads the position that the reply must reflect at least, and how long the client waits for it.
+    fn at_least(&self, headers: &HeaderMap) -> Result<AtLeast, Problem> {
+        headers::at_least(headers, self.host.limits.wait, &self.stopping)
     }
 
     /// Resolves when the host shuts down.

@@ -11,7 +11,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::header_docs::{COMMAND_HEADERS, Header, IF_NONE_MATCH, QUERY_HEADERS};
+use super::header_docs::{COMMAND_HEADERS, Header, IF_NONE_MATCH, KONTOR_POSITION, QUERY_HEADERS};
 use super::headers::none_match;
 use super::host_routes::RouteSet;
 use super::json_text;
@@ -132,7 +132,7 @@ impl Parts {
             path.map(|name| parameter(name, "path", &json!({"type": "string"}))).collect();
         let query = route.query.iter().flat_map(|query| &query.properties);
         parameters.extend(query.map(|(name, schema)| parameter(name, "query", schema)));
-        parameters.extend(route.headers.iter().map(header));
+        parameters.extend(route.headers.iter().chain([&KONTOR_POSITION]).map(header));
         let replied = content(&mut self.replies, &route.reply);
         let mut responses = Map::new();
         for status in &route.statuses {

@@ -22,9 +22,9 @@ pub(super) async fn answer(
     call: &Call<'_>,
 ) -> Result<Response, Problem> {
     let arguments = arguments(route, call)?;
-    let at_least = headers::at_least(call.headers)?;
-    let wait = headers::prefer_wait(call.headers, server.host.limits.wait).filter(|_| at_least.is_some());
-    let inquiry = server.host.queries.inquiry(call.caller.clone(), at_least, wait);
+    let at_least = server.at_least(call.headers)?;
+    let wait = at_least.wait.filter(|_| at_least.position.is_some());
+    let inquiry = server.host.queries.inquiry(call.caller.clone(), at_least);
     let (body, etag) =
         ask(&inquiry, route, call.headers, arguments).await.map_err(|error| refusal(error, &inquiry))?;
     let mut response = match body {

@@ -44,7 +44,7 @@ const HEADERS: [(Header, &str); 12] = [
     (IDEMPOTENCY_KEY, "commands"),
     (IF_MATCH, "commands"),
     (PREFER, "commands, queries, acts on sagas"),
-    (KONTOR_POSITION, "queries; in replies"),
+    (KONTOR_POSITION, "all; in replies"),
     (IF_NONE_MATCH, "queries, `/openapi.json`"),
     (KONTOR_ACTOR, "all"),
     (KONTOR_SIGNATURE, "`PUT /admin/plugins`"),

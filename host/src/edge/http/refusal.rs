@@ -4,7 +4,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
 use super::headers;
-use crate::contract::{PROBLEM_JSON, Problem, ProblemCode};
+use crate::contract::{PROBLEM_JSON, Problem};
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
@@ -16,9 +16,7 @@ impl IntoResponse for Problem {
         headers.extend(self.reflects().map(|position| (headers::POSITION, position.get().into())));
         headers.extend(self.challenge().map(|challenge| (header::WWW_AUTHENTICATE, challenge)));
         headers.extend(self.retry_after_s().map(|seconds| (header::RETRY_AFTER, seconds.into())));
-        if self.code() == ProblemCode::UnsupportedEncoding.name() {
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        }
+        headers.extend(self.accept_encoding().map(|accepted| (header::ACCEPT_ENCODING, accepted)));
         headers.extend(self.allow().map(|allow| (header::ALLOW, allow.clone())));
         response
     }
@@ -27,6 +25,7 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::ProblemCode;
     use crate::model::Position;
 
     #[test]

@@ -250,13 +250,26 @@ impl HostRoute {
         Ok(())
     }
 
-    /// Answers a request. Everything that the head says is checked before the body is read.
+    /// Answers a request. Everything that the head says is checked before the body is read. The reply
+    /// reflects the position that the client asks for, and has that which it reflects.
     pub(super) async fn answer(
         &'static self,
         head: Head,
         body: &mut BodyDataStream,
     ) -> Result<Response, Problem> {
-        (self.handler)(self, head, body).await
+        let server = head.server.clone();
+        let inquiry = server.host.queries.inquiry(head.caller.clone(), server.at_least(&head.headers)?);
+        inquiry.await_log().await?;
+        let seen = inquiry.reflects();
+        let reply = (self.handler)(self, head, body).await;
+        let mut reply = reply.map_err(|problem| match problem.status() {
+            StatusCode::NOT_FOUND | StatusCode::CONFLICT => problem.with_position(seen),
+            _ => problem,
+        })?;
+        // An act has its effect in the log by now; a reading may have missed what came meanwhile.
+        let position = if self.method == Method::Get { seen } else { *server.host.log.head().borrow() };
+        reply.headers_mut().entry(headers::POSITION).or_insert_with(|| position.get().into());
+        Ok(reply)
     }
 }
 

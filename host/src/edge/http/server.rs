@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -148,11 +149,11 @@ async fn answer_all(
     server: Arc<HttpServer>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let header_read = server.host.limits.header_read;
-    let builder = builder(protocol, header_read);
     let stopped = server.stopped();
     let (request, requests) = watch::channel(());
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(server.host.limits.write));
+    let stream = TokioIo::new(Box::pin(stream));
     let service = service_fn(move |received: hyper::Request<hyper::body::Incoming>| {
         if protocol == Protocol::Http2 {
             request.send_replace(());
@@ -160,18 +161,43 @@ async fn answer_all(
         let (server, peer) = (server.clone(), peer.clone());
         async move { Ok::<_, Infallible>(server.answer(received.map(Body::new), peer).await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(Box::pin(stream)), service));
-    let end = async {
-        tokio::select! {
-            () = stopped => {}
-            // HTTP/1.1 has the time limit of a head.
-            () = idle(requests, header_read), if protocol == Protocol::Http2 => {}
+    match protocol {
+        Protocol::Http1 => {
+            let mut builder = http1::Builder::new();
+            // A client may close its side once it has sent a request.
+            builder.timer(TokioTimer::new()).header_read_timeout(header_read).half_close(true);
+            serve_until(builder.serve_connection(stream, service), stopped).await?;
         }
-    };
+        Protocol::Http2 => {
+            let (ping, answer) = HTTP_2_PING;
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(HTTP_2_STREAMS)
+                .keep_alive_interval(ping)
+                .keep_alive_timeout(answer);
+            let end = async {
+                tokio::select! {
+                    () = stopped => {}
+                    // HTTP/1.1 has the time limit of a head.
+                    () = idle(requests, header_read) => {}
+                }
+            };
+            serve_until(builder.serve_connection(stream, service), end).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Serves a connection until it ends, or until `end` resolves: then requests in flight are answered first.
+async fn serve_until<C: GracefulConnection>(
+    connection: C,
+    end: impl Future<Output = ()>,
+) -> Result<(), C::Error> {
+    let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => ended,
         () = end => {
-            // Requests in flight are answered first.
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -182,25 +208,6 @@ async fn answer_all(
 async fn idle(mut requests: watch::Receiver<()>, limit: Duration) {
     // Err: the service is gone, and the connection with it.
     while let Ok(Ok(())) = tokio::time::timeout(limit, requests.changed()).await {}
-}
-
-/// Returns the settings of a connection. The protocol is known before the first byte of HTTP, so none waits
-/// for a client that sends nothing.
-fn builder(protocol: Protocol, header_read: Duration) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    // A client may close its side once it has sent a request.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_read).half_close(true);
-    let (ping, answer) = HTTP_2_PING;
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(HTTP_2_STREAMS)
-        .keep_alive_interval(ping)
-        .keep_alive_timeout(answer);
-    match protocol {
-        Protocol::Http1 => builder.http1_only(),
-        Protocol::Http2 => builder.http2_only(),
-    }
 }
 
 #[cfg(test)]

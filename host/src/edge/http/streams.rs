@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::route::{HostRoute, Json, Request};
 use crate::api::{AggregateState, Event, Page, StreamQuery, page_size};
 use crate::contract::Problem;
+use crate::log::more_may_follow;
 use crate::model::{AUDITOR, StreamId, Version};
 
 pub(super) fn routes() -> Vec<HostRoute> {
@@ -43,6 +44,7 @@ async fn show(request: Request<StreamQuery>) -> Result<Json<PageOrState>, Proble
     if events.is_empty() && after == Version::START {
         return Err(Problem::not_found(format!("There is no {aggregate} with the id {id}.")));
     }
-    let events = events.iter().map(Event::from).collect();
-    Ok(Json(PageOrState::Page(Page::new(events, limit, |event: &Event| event.version))))
+    // A page may end early, at a number of bytes.
+    let next = events.last().filter(|_| more_may_follow(&events, limit)).map(|event| event.version);
+    Ok(Json(PageOrState::Page(Page { items: events.iter().map(Event::from).collect(), next })))
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::table::{Does, Endpoint};
-use crate::contract::{PROBLEM_JSON, Problem, json_text, no_json, payload};
+use crate::contract::{PROBLEM_JSON, Problem, arguments, payload};
 use crate::edge::caller_limits::Sender;
 use crate::edge::command::{CommandRequest, execute};
 use crate::edge::query::refusal;
@@ -77,7 +77,7 @@ async fn execute_or_query(
         Does::Query { .. } => Ok(()),
     });
     admitted.map_err(|problem| note(problem, &caller))?;
-    let wait = headers::prefer_wait(&headers, edge.limits.wait);
+    let at_least = headers::at_least(&headers, edge.limits.wait, &stopping)?;
     match &endpoint.does {
         Does::Command { aggregate, command } => {
             let request = CommandRequest {
@@ -87,7 +87,8 @@ async fn execute_or_query(
                 key: headers::idempotency_key(&headers, headers::MESSAGE_ID)?,
                 payload: payload(&message.payload)?,
                 precondition: headers::precondition(&headers)?,
-                wait,
+                wait: at_least.wait,
+                at_least,
                 correlation_id: headers::correlation_id(&headers, headers::MESSAGE_ID),
                 caller,
             };
@@ -96,8 +97,8 @@ async fn execute_or_query(
             Ok(Answer::good(body.into(), executed.position))
         }
         Does::Query { service, query } => {
-            let arguments = serde_json::from_str(json_text(&message.payload)?).map_err(no_json)?;
-            let inquiry = edge.queries.inquiry(caller, headers::at_least(&headers)?, wait);
+            let arguments = arguments(&message.payload)?;
+            let inquiry = edge.queries.inquiry(caller, at_least);
             let answer = inquiry.answer(service.as_str(), query.as_str(), arguments).await;
             let answer = answer.map_err(|error| refusal(error, &inquiry))?;
             Ok(Answer::good(Bytes::copy_from_slice(answer.body.as_str().as_bytes()), inquiry.reflects()))

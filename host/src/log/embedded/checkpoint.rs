@@ -16,13 +16,18 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// write the same pages again and again.
 const WORTHWHILE_PAGES: i64 = 2_048;
 
-/// Does checkpoints until the writer has ended. Idle while nothing is committed.
+/// Does checkpoints until the writer has ended, and then a last one, so that the database's file alone is the
+/// log: somebody may copy it. Idle while nothing is committed.
 pub(super) fn run(connection: &Connection, committed: &Receiver<()>) {
     while committed.recv().is_ok() {
         if let Err(error) = checkpoint(connection) {
             tracing::warn!(error = %Chain(&error), "a checkpoint of the log failed; it is retried");
         }
         thread::sleep(INTERVAL);
+    }
+    // SQLite does the same when the last connection is closed; but that may be a reader's, which cannot.
+    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(())) {
+        tracing::warn!(error = %Chain(&error), "the last checkpoint of the log failed; the next start does it");
     }
 }
 

@@ -38,15 +38,18 @@ impl LogFile {
         Ok(last_position(&self.connection).map_err(Unreadable::from)?)
     }
 
-    /// Returns the hash of the commit that an event of a stream is part of, or `None` if there is no such
-    /// event.
-    pub(crate) fn commit_hash(
+    /// Returns the hash of the commit that an event is part of, for each of some events, or `None` if there is
+    /// no such event. All are read at one moment.
+    pub(crate) fn commit_hashes<'s>(
         &self,
-        stream: &StreamId,
-        version: Version,
-    ) -> Result<Option<CommitHash>, ReadError> {
-        let found = read::stream(&self.connection, stream, version.before(1), 1)?;
-        Ok(found.first().filter(|event| event.version == version).map(|event| event.hash))
+        events: impl Iterator<Item = (&'s StreamId, Version)>,
+    ) -> Result<Vec<Option<CommitHash>>, ReadError> {
+        let moment = self.connection.unchecked_transaction().map_err(Unreadable::from)?;
+        let hash = |(stream, version): (_, Version)| {
+            let found = read::stream(&moment, stream, version.before(1), 1)?;
+            Ok(found.first().filter(|event| event.version == version).map(|event| event.hash))
+        };
+        events.map(hash).collect()
     }
 
     /// Returns up to [`MAX_PAGE`] events with a position above `after`, oldest first.

@@ -9,6 +9,7 @@ mod answers;
 mod checkpoint;
 mod copy;
 mod file;
+mod importing;
 mod meta;
 mod read;
 mod schema;
@@ -30,6 +31,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
 
 use self::schema::Durability;
 use self::tail::Tail;
@@ -198,6 +200,20 @@ impl EventLog for EmbeddedLog {
     async fn acts(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
         let limit = limit.min(MAX_PAGE);
         Ok(self.readers.run(move |connection| read::acts(connection, after, limit)).await?)
+    }
+
+    async fn mark_importing(&self, importing: bool) -> Result<(), AppendError> {
+        let file = self.readers.file().to_owned();
+        let marked = spawn_blocking(move || {
+            let connection = schema::connect(&file, Durability::EveryCommit)?;
+            importing::mark(&connection, importing)
+        });
+        let marked = marked.await.map_err(|error| AppendError::Failed(Arc::new(error)))?;
+        marked.map_err(|error| AppendError::Failed(Arc::new(error)))
+    }
+
+    async fn is_importing(&self) -> Result<bool, ReadError> {
+        Ok(self.readers.run(|connection| Ok(importing::is_marked(connection)?)).await?)
     }
 
     fn head(&self) -> watch::Receiver<Position> {

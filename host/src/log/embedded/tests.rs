@@ -220,6 +220,20 @@ async fn closing_finishes_what_is_queued() {
 }
 
 #[tokio::test]
+async fn the_file_of_a_closed_log_is_the_whole_log() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let log = EmbeddedLog::open(dir.path()).unwrap();
+    log.append(vec![append(0)]).await.unwrap();
+    // A read that ends last closes a connection that cannot write.
+    let reader = crate::log::readers::connect(&dir.path().join("events.db")).unwrap();
+    drop(log);
+    std::fs::copy(dir.path().join("events.db"), copy.path().join("events.db")).unwrap();
+    drop(reader);
+    let log = EmbeddedLog::open(copy.path()).unwrap();
+    assert_eq!(log.head().borrow().get(), 2);
+}
+
+#[tokio::test]
 async fn a_committed_batch_is_reported_before_anybody_can_read_it() {
     let dir = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::open(dir.path()).unwrap();

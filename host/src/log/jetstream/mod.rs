@@ -227,6 +227,18 @@ impl EventLog for JetStreamLog {
         self.copy.log().acts(after, limit).await
     }
 
+    async fn mark_importing(&self, importing: bool) -> Result<(), AppendError> {
+        let Publisher { client, name, .. } = &*self.publisher;
+        let marked = setup::mark_importing(client, name, importing).await;
+        marked.map_err(|source| AppendError::Failed(source.into()))
+    }
+
+    async fn is_importing(&self) -> Result<bool, ReadError> {
+        let Publisher { client, name, .. } = &*self.publisher;
+        let marked = setup::is_importing(client, name).await;
+        marked.map_err(|source| ReadError(source.into()))
+    }
+
     fn head(&self) -> watch::Receiver<Position> {
         self.copy.log().head()
     }

@@ -18,7 +18,7 @@ use super::pending_appends::{Outcome, PendingAppend, PendingAppends};
 use super::stream_queues::{Group, Head, Request, StreamQueues};
 use super::wire::{self, PublishId};
 use crate::log::embedded::LocalCopy;
-use crate::log::{Append, AppendError, Appended, EventLog as _};
+use crate::log::{AppendError, Appended, EventLog as _};
 use crate::model::{StreamId, Version};
 
 /// The longest wait for the outcome of an append. An election of another leader (4.3 to 6.4 s) fits in. After
@@ -114,8 +114,6 @@ struct Part<'a> {
     leaves: Version,
     subject: String,
     payload: Bytes,
-    /// True if there is anything to write.
-    writes: bool,
 }
 
 impl Part<'_> {
@@ -210,8 +208,7 @@ impl Publisher {
                 self.check(part, *head).await?;
                 self.check_fence(part, group)?;
             }
-            let fence = group.requests.iter().any(|request| request.fence);
-            let sent = match fence || parts.iter().any(|part| part.writes) {
+            let sent = match group.requests.iter().any(Request::writes) {
                 true => self.send(&parts, &heads, pending).await?,
                 false => self.confirm(&parts, &heads).await?,
             };
@@ -235,8 +232,8 @@ impl Publisher {
             let leaves = expected.after(written);
             let commits = appends().filter(|append| append.writes());
             let payload = wire::encode(stream, (number, count), commits).map_err(NatsError::from)?;
-            let (subject, writes) = (wire::subject(&self.name, stream), appends().any(Append::writes));
-            Ok(Part { stream, expected, leaves, subject, payload, writes })
+            let subject = wire::subject(&self.name, stream);
+            Ok(Part { stream, expected, leaves, subject, payload })
         };
         group.streams.iter().zip(1..).map(part).collect()
     }

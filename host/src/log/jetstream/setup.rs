@@ -21,6 +21,8 @@ const OLDEST_SERVER: [u64; 3] = [2, 14, 4];
 pub(super) const LEAST_PAYLOAD: usize = 1 << 20;
 /// The longest wait at the start of a host. Servers that start at the same time elect a leader first.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The key of a stream's metadata that marks it as one that is being imported.
+const IMPORTING: &str = "kontor-importing";
 /// The timeout of one request. Servers without a leader do not answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// The wait between two attempts.
@@ -222,6 +224,28 @@ async fn create(client: &Client, wanted: &Config) -> Result<Stream, CreateStream
         tracing::info!(error = %Chain(&error), "waiting for JetStream");
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Sets or removes the mark of a stream that is being imported.
+pub(super) async fn mark_importing(
+    client: &Client,
+    name: &str,
+    importing: bool,
+) -> Result<(), async_nats::Error> {
+    let context = jetstream::new(client.clone());
+    let mut config = context.get_stream(name).await?.cached_info().config.clone();
+    match importing {
+        true => drop(config.metadata.insert(IMPORTING.to_owned(), String::new())),
+        false => drop(config.metadata.remove(IMPORTING)),
+    }
+    context.update_stream(config).await?;
+    Ok(())
+}
+
+/// Returns whether a stream has the mark of an import that is not complete.
+pub(super) async fn is_importing(client: &Client, name: &str) -> Result<bool, async_nats::Error> {
+    let stream = jetstream::new(client.clone()).get_stream(name).await?;
+    Ok(stream.cached_info().config.metadata.contains_key(IMPORTING))
 }
 
 /// Returns a text that differs from that of a later stream of the same name.

@@ -42,6 +42,11 @@ impl Request {
         streams.filter(|stream| seen.insert(*stream)).cloned().collect()
     }
 
+    /// Returns whether a message must be published for it.
+    pub(super) fn writes(&self) -> bool {
+        self.fence || self.batch.iter().any(Append::writes)
+    }
+
     /// Returns the number of its events.
     pub(super) fn events(&self) -> usize {
         self.batch.iter().map(|append| append.events.len()).sum()

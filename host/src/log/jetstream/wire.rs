@@ -8,6 +8,8 @@
 //!      "events": [{"name": "order-created", "payload": {…}}]}]}
 //! ```
 //!
+//! An answer without events is a commit with no events and a member `answer`; its message has format 2.
+//!
 //! A batch for several event streams is several messages, all or none of which the server stores, in
 //! sequence.
 

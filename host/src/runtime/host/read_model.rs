@@ -1,5 +1,6 @@
 //! `kontor:service/read-model`: SQL on the service's own read database.
 
+mod functions;
 mod guard;
 
 use rusqlite::types::{Value, ValueRef};

@@ -9,6 +9,7 @@ use crate::runtime::bindings::steps::{self, Host};
 use crate::runtime::bindings::{json, services, types};
 use crate::runtime::call::{Denied, Guest};
 use crate::runtime::instance_data::Identity;
+use crate::runtime::step_watch::InStep;
 
 /// The maximum number of steps sent at once: more than twice the lines of an order.
 const MAX_STEPS_AT_ONCE: usize = 256;
@@ -87,8 +88,10 @@ pub trait Steps: Send {
 }
 
 impl Guest<'_> {
-    fn driver(&mut self) -> Result<&mut dyn Steps, Denied> {
-        self.scope.call.steps()
+    /// Returns the driver of the steps. The step lasts for as long as the second value lives.
+    fn driver(&mut self) -> Result<(&mut dyn Steps, InStep), Denied> {
+        let in_step = self.scope.watch.step();
+        Ok((self.scope.call.steps()?, in_step))
     }
 }
 
@@ -111,7 +114,8 @@ impl Host for Guest<'_> {
         }
         let identity = self.identity("steps.steps")?;
         let steps = steps.into_iter().map(|step| host_step(identity, step)).collect::<Result<Vec<_>, _>>()?;
-        let answers = self.driver()?.steps(steps).await.map_err(wasmtime::Error::new)?;
+        let (driver, _in_step) = self.driver()?;
+        let answers = driver.steps(steps).await.map_err(wasmtime::Error::new)?;
         Ok(answers.into_iter().map(guest_answer).collect())
     }
 
@@ -120,7 +124,8 @@ impl Host for Guest<'_> {
         step: steps::Action,
     ) -> wasmtime::Result<Result<steps::Outcome, types::Rejection>> {
         let step = host_step(self.identity("steps.pivot")?, step)?;
-        let answer = self.driver()?.pivot(step).await.map_err(wasmtime::Error::new)?;
+        let (driver, _in_step) = self.driver()?;
+        let answer = driver.pivot(step).await.map_err(wasmtime::Error::new)?;
         Ok(guest_answer(answer))
     }
 
@@ -133,7 +138,8 @@ impl Host for Guest<'_> {
         let bytes = request.service.len() + request.query.len() + request.arguments.len();
         check_size("a query of a saga", bytes)?;
         let request = self.identity("steps.query")?.permitted(request)?;
-        let answer = self.driver()?.query(name, request).await.map_err(wasmtime::Error::new)?;
+        let (driver, _in_step) = self.driver()?;
+        let answer = driver.query(name, request).await.map_err(wasmtime::Error::new)?;
         Ok(answer
             .map(|json| json.as_str().to_owned())
             .map_err(|rejection| types::Rejection::from(&rejection)))
@@ -141,7 +147,8 @@ impl Host for Guest<'_> {
 
     async fn sleep(&mut self, name: String, duration_ms: u64) -> wasmtime::Result<()> {
         check_name(&name)?;
-        self.driver()?.sleep(name, duration_ms).await.map_err(wasmtime::Error::new)
+        let (driver, _in_step) = self.driver()?;
+        driver.sleep(name, duration_ms).await.map_err(wasmtime::Error::new)
     }
 
     async fn wait_for(
@@ -158,7 +165,8 @@ impl Host for Guest<'_> {
         let stream = StreamId::new(&awaited.aggregate, &awaited.id).map_err(Denied::from)?;
         let after = awaited.after.map(Version::new);
         let awaited = Awaited { stream, events: awaited.events, after };
-        let event = self.driver()?.wait_for(name, awaited, timeout_ms).await.map_err(wasmtime::Error::new)?;
+        let (driver, _in_step) = self.driver()?;
+        let event = driver.wait_for(name, awaited, timeout_ms).await.map_err(wasmtime::Error::new)?;
         Ok(event.as_ref().map(types::RecordedEvent::from))
     }
 }

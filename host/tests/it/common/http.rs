@@ -120,12 +120,22 @@ impl Client {
 
     /// Returns the events after a position as they arrive, until the host ends or [`LIMIT`] has passed.
     pub(crate) fn follow(&self, after: u64) -> impl Iterator<Item = Value> + use<> {
-        let request = Request::get(format!("{}/events?after={after}", self.url));
+        self.follow_selected(&format!("after={after}"))
+    }
+
+    /// Returns the events that a query string selects, in the same way.
+    pub(crate) fn follow_selected(&self, query: &str) -> impl Iterator<Item = Value> + use<> {
+        let lines = self.event_stream(query);
+        lines.filter_map(|line| line.strip_prefix("data: ").map(|event| serde_json::from_str(event).unwrap()))
+    }
+
+    /// Returns the lines of a stream of events.
+    pub(crate) fn event_stream(&self, query: &str) -> impl Iterator<Item = String> + use<> {
+        let request = Request::get(format!("{}/events?{query}", self.url));
         let request = request.header("accept", "text/event-stream");
         let request = self.sign_in(request).body(()).unwrap();
         let response = self.agent.run(request).unwrap();
-        let lines = BufReader::new(response.into_body().into_reader()).lines().map_while(Result::ok);
-        lines.filter_map(|line| line.strip_prefix("data: ").map(|event| serde_json::from_str(event).unwrap()))
+        BufReader::new(response.into_body().into_reader()).lines().map_while(Result::ok)
     }
 
     fn sign_in(&self, request: Builder) -> Builder {

@@ -13,6 +13,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode};
 
+use super::functions::{self, REFUSED};
 use crate::clock::Stopwatch;
 
 /// Running time of all statements of one call. A page of a report takes milliseconds.
@@ -40,10 +41,15 @@ const OF_THE_MOMENT: [&str; 12] = [
 /// Prefix of the names of tables, indexes and so on that belong to the host.
 const HOSTS_PREFIX: &str = "kontor_";
 
+/// The longest value, and the longest row: twice the longest event. Functions of SQLite copy values often.
+pub(super) const MAX_VALUE_BYTES: usize = 2 << 20;
+/// The pages, of 4 KiB, that the empty tables of a schema may have.
+const MAX_SCHEMA_PAGES: u32 = 1_024;
+
 /// Limits of SQLite itself, for statements that would be expensive before the first check of the time.
 const LIMITS: [(Limit, i32); 7] = [
-    // One value or one row. Eight times the longest event.
-    (Limit::SQLITE_LIMIT_LENGTH, 8 << 20),
+    // One value or one row.
+    (Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES as i32),
     // One statement, or all of a schema.
     (Limit::SQLITE_LIMIT_SQL_LENGTH, 100_000),
     (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 1_000),
@@ -119,6 +125,7 @@ impl Guarded {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         // Otherwise some statements are compiled again for each parameter value.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        functions::replace_all(&connection)?;
         connection.set_prepared_statement_cache_capacity(MAX_PREPARED);
         let clock = rules.clone();
         let late = move || {
@@ -141,9 +148,28 @@ impl Guarded {
         self.speak(Speaker::Host, work)
     }
 
-    /// Creates the tables of a manifest.
+    /// Creates the tables of a manifest in an empty database, within the time of a call and some pages.
     pub(crate) fn make_schema(&self, sql: &str) -> rusqlite::Result<()> {
-        self.speak(Speaker::Schema, |connection| connection.execute_batch(sql))
+        let before = self.host(|connection| limit_pages(connection, MAX_SCHEMA_PAGES))?;
+        self.begin_call();
+        lock(&self.rules).running = Some(Stopwatch::start());
+        let made = self.speak(Speaker::Schema, |connection| connection.execute_batch(sql));
+        lock(&self.rules).running = None;
+        self.host(|connection| limit_pages(connection, before))?;
+        made.map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => too_much(error, "it takes too long"),
+            Some(ErrorCode::DiskFull) => too_much(error, "it fills tables, which the service's events do"),
+            _ => error,
+        })
+    }
+
+    /// Sets the largest size of the database in bytes.
+    pub(crate) fn limit_bytes(&self, bytes: u64) -> rusqlite::Result<()> {
+        self.host(|connection| {
+            let page: u64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+            limit_pages(connection, u32::try_from(bytes / page).unwrap_or(u32::MAX))
+        })?;
+        Ok(())
     }
 
     fn speak<T>(&self, speaker: Speaker, work: impl FnOnce(&Connection) -> T) -> T {
@@ -217,6 +243,23 @@ impl Guarded {
     }
 }
 
+/// Sets the largest number of pages of the database. Returns the one before.
+fn limit_pages(connection: &Connection, pages: u32) -> rusqlite::Result<u32> {
+    let before = connection.pragma_query_value(None, "max_page_count", |row| row.get(0))?;
+    connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+    Ok(before)
+}
+
+/// Gives an error of a schema a text that says what to do.
+fn too_much(error: rusqlite::Error, says: &str) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqliteFailure(code, _) => {
+            rusqlite::Error::SqliteFailure(code, Some(format!("{says}: a schema only creates empty tables")))
+        }
+        other => other,
+    }
+}
+
 fn lock(rules: &Mutex<Rules>) -> MutexGuard<'_, Rules> {
     rules.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -227,7 +270,10 @@ fn allowed(speaker: Speaker, action: AuthAction<'_>) -> bool {
     match action {
         _ if speaker == Speaker::Host => true,
         AuthAction::Select | AuthAction::Recursive => true,
-        AuthAction::Function { function_name } => !function_name.eq_ignore_ascii_case("load_extension"),
+        AuthAction::Function { function_name } => {
+            let mut refused = REFUSED.iter().chain(["load_extension"].iter());
+            !refused.any(|name| name.eq_ignore_ascii_case(function_name))
+        }
         AuthAction::Read { table_name, .. }
         | AuthAction::Insert { table_name }
         | AuthAction::Update { table_name, .. }
@@ -348,6 +394,8 @@ mod tests {
             "ANALYZE",
             "REINDEX",
             "SELECT load_extension('evil')",
+            "SELECT json_patch('{}', '{}')",
+            "SELECT unhex('6-1', '-')",
             "CREATE TABLE t (a)",
             "CREATE TEMP TABLE t (a)",
             "CREATE TEMP VIEW v AS SELECT 1",
@@ -399,6 +447,48 @@ mod tests {
         ] {
             let created = guarded().make_schema(sql).map_err(|error| error.sqlite_error_code());
             assert!(created.is_err(), "{sql} must be denied");
+        }
+    }
+
+    #[test]
+    fn a_schema_that_fills_tables_or_never_ends_is_refused() {
+        let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)";
+        for (schema, says) in [
+            (format!("CREATE TABLE t AS {endless} SELECT zeroblob(1000000) FROM n"), "it fills tables"),
+            (format!("CREATE TABLE t AS {endless} SELECT max(i) FROM n"), "it takes too long"),
+        ] {
+            let guarded = Guarded::new(Connection::open_in_memory().unwrap()).unwrap();
+            let error = guarded.make_schema(&schema).unwrap_err().to_string();
+            assert!(error.starts_with(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_database_does_not_grow_beyond_its_limit() {
+        let guarded = guarded();
+        guarded.limit_bytes(1 << 20).unwrap();
+        let filled = run(&guarded, "INSERT INTO products SELECT hex(randomblob(500000)), 1");
+        filled.unwrap();
+        let full = run(&guarded, "INSERT INTO products SELECT hex(randomblob(500000)), 1").unwrap_err();
+        assert!(
+            matches!(&full, SqlError::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+        );
+    }
+
+    #[test]
+    fn a_function_of_large_values_takes_no_longer_than_they_are() {
+        let guarded = guarded();
+        let (long, wanted) = ("hex(zeroblob(900000))", "hex(zeroblob(450000)) || 'x'");
+        for expression in [
+            format!("instr({long}, {wanted})"),
+            "instr(zeroblob(1800000), zeroblob(900000) || x'01')".to_owned(),
+            format!("length(replace({long}, {wanted}, ''))"),
+            format!("length(trim({long}, {wanted}))"),
+        ] {
+            // The time limit of a call would not end it, but would be exceeded.
+            run(&guarded, &format!("SELECT {expression}")).unwrap();
+            assert!(!lock(&guarded.rules).left.is_zero(), "{expression}");
+            guarded.begin_call();
         }
     }
 
