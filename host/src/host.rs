@@ -88,8 +88,8 @@ pub enum HostError {
     /// An import into the log was interrupted.
     #[error(
         "the log has only the beginning of an export: run `kontor import` with the same file and settings \
-         again, it continues; or start with an empty data directory and, with log = \"jetstream\", another name in \
-         jetstream.stream"
+         again, it continues; or start with an empty data directory and, with log = \"jetstream\", another \
+         name in jetstream.stream"
     )]
     ImportedInHalf,
     /// The first event, from which components get random numbers, cannot be read.

@@ -100,7 +100,8 @@ pub struct EventsQuery {
 }
 
 impl EventsQuery {
-    /// Returns whether an event is asked for, as far as the event itself says. Its service does not stand in it.
+    /// Returns whether an event is asked for, as far as the event itself says. Its service does not stand
+    /// in it.
     pub fn admits(&self, event: &Recorded) -> bool {
         fn is<T: PartialEq>(wanted: &Option<T>, found: &T) -> bool {
             wanted.as_ref().is_none_or(|wanted| wanted == found)

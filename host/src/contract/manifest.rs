@@ -280,8 +280,8 @@ impl Manifest {
         self.aggregates.iter().find(|aggregate| aggregate.name == *name)
     }
 
-    /// Returns whether one of these roles may read the views of all aggregates of this kind, whosever they are:
-    /// by its readers, or by the access of a route to its view.
+    /// Returns whether one of these roles may read the views of all aggregates of this kind, whosever they
+    /// are: by its readers, or by the access of a route to its view.
     pub fn may_read(&self, aggregate: &Aggregate, roles: &[Role]) -> bool {
         let is_named = |named: &[Role]| named.iter().any(|role| roles.contains(role));
         match &aggregate.readers {

@@ -272,7 +272,8 @@ impl Problem {
         }
     }
 
-    /// Returns the value of `Accept-Encoding` for a caller whose encoding of the body is not accepted (RFC 9110,
+    /// Returns the value of `Accept-Encoding` for a caller whose encoding of the body is not accepted (RFC
+    /// 9110,
     /// 12.5.3).
     pub(crate) fn accept_encoding(&self) -> Option<HeaderValue> {
         let refused = ProblemCode::named(self.code())? == ProblemCode::UnsupportedEncoding;

@@ -443,11 +443,8 @@ mod tests {
         }
         assert_eq!(actor(&HeaderMap::new()).unwrap(), None);
         for refused in ["", " ", "a\tb", &"x".repeat(65)] {
-            assert_eq!(
-                actor(&headers(ACTOR, &[refused])).unwrap_err().code(),
-                "invalid-header",
-                "{refused:?}"
-            );
+            let error = actor(&headers(ACTOR, &[refused])).unwrap_err();
+            assert_eq!(error.code(), "invalid-header", "{refused:?}");
         }
     }
 

@@ -14,8 +14,8 @@ pub(super) fn fit(limits: HttpLimits) -> HttpLimits {
     let connections = connections(allowed, limits.connections);
     if connections < limits.connections {
         tracing::warn!(
-            "the system allows this process {allowed} open files, so it takes at most {connections} connections \
-             at a time instead of {}: raise its limit, e.g. with `ulimit -n` or LimitNOFILE=",
+            "the system allows this process {allowed} open files, so it takes at most {connections} \
+             connections at a time instead of {}: raise its limit, e.g. with `ulimit -n` or LimitNOFILE=",
             limits.connections
         );
     }

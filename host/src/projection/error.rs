@@ -45,11 +45,12 @@ pub enum ProjectionsError {
 
 /// The error of a read model that has not reached the position that it must have for a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the read model is at position {reached}")]
+#[error("it is at position {reached}, not yet at {at_least}")]
 pub struct Behind {
     /// The position that the read model has.
     pub reached: Position,
-    /// The position that the caller waited for, or from which on the read model is complete, if that is later.
+    /// The position that the caller waited for, or from which on the read model is complete, if that is
+    /// later.
     pub at_least: Position,
 }
 

@@ -167,8 +167,8 @@ impl Projections {
         Some(*self.projection(service)?.position.borrow())
     }
 
-    /// Fails if the read model of a service is not complete yet, or does not have a position. Returns the position
-    /// that it has, or `at_least` if there is none: then the service is being deployed.
+    /// Fails if the read model of a service is not complete yet, or does not have a position. Returns the
+    /// position that it has, or `at_least` if there is none: then the service is being deployed.
     pub fn check(&self, service: &str, at_least: Position) -> Result<Position, Behind> {
         self.projection(service).map_or(Ok(at_least), |projection| projection.check(at_least))
     }

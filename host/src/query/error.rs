@@ -34,7 +34,7 @@ pub enum QueryError {
     },
     /// The read model did not reach the position that the query must see within the time that a query waits
     /// for it.
-    #[error("the read model of {service} is at position {}, not yet at {}", .behind.reached, .behind.at_least)]
+    #[error("the read model of {service} is behind: {behind}")]
     Behind {
         /// The service that the read model belongs to.
         service: ServiceName,

@@ -87,8 +87,10 @@ impl Instances {
         let name = CallName::new(scope.call.operation(), &scope.subject);
         let (result, scope) = self.attempt(lane, scope, call).await;
         // A call that found no place has not run.
-        let faulted = |failure: &CallFailure| matches!(failure, CallFailure::Fault(fault) if fault.kind != FaultKind::Busy);
-        let faults = u64::from(result.as_ref().err().is_some_and(faulted));
+        let faults = match &result {
+            Err(CallFailure::Fault(fault)) if fault.kind != FaultKind::Busy => 1,
+            _ => 0,
+        };
         let outages = if scope.unanswered { faults } else { 0 };
         self.counters.count(name, Tally { calls: 1, faults, outages });
         (result, scope)

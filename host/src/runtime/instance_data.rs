@@ -24,7 +24,8 @@ use crate::model::{Digest, Json, ServiceName};
 
 /// Tables hold function pointers; a service of ordinary size has some thousands.
 const MAX_TABLE_ELEMENTS: usize = 100_000;
-/// Maximum number of WASI resources of an instance: a request over HTTP has some ten. They are the host's memory.
+/// Maximum number of WASI resources of an instance: a request over HTTP has some ten. They are the host's
+/// memory.
 const MAX_RESOURCES: usize = 1_000;
 /// Maximum size of one set of HTTP fields that a component makes.
 const MAX_FIELDS_BYTES: usize = 32 << 10;
@@ -113,7 +114,7 @@ pub(super) struct MemoryLimit {
 
 impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        // Of all memories of the instance together.
+        // All memories of the instance count together.
         let used_bytes = self.used_bytes.saturating_add(desired.saturating_sub(current));
         let granted = used_bytes <= self.max_bytes;
         self.denied |= !granted;
@@ -159,8 +160,8 @@ impl DeterministicContext {
     }
 }
 
-/// SHA-256 of a counter, the secret and the id, which a client may choose: random enough for a component, and the
-/// same in every version of the host.
+/// SHA-256 of a counter, the secret and the id, which a client may choose: random enough for a component,
+/// and the same in every version of the host.
 #[derive(Default)]
 struct Keystream {
     secret: Secret,
@@ -190,8 +191,8 @@ impl Keystream {
     }
 }
 
-/// Returns the seed of a component's hash tables: the same at each replay, and unknown to clients, who could else
-/// choose keys that collide.
+/// Returns the seed of a component's hash tables: the same at each replay, and unknown to clients, who
+/// could else choose keys that collide.
 fn hash_seed(secret: &Secret) -> u128 {
     let mut seed = Keystream { secret: *secret, ..Keystream::new("hash tables".into()) };
     u128::from_le_bytes(std::array::from_fn(|_| seed.next_byte()))

@@ -179,8 +179,8 @@ impl Runtime {
         self.inner.grants.enforce(grants);
     }
 
-    /// Sets the secret that random numbers of components also follow from. Only the first one counts: those of a
-    /// call stay the same when it is repeated.
+    /// Sets the secret that random numbers of components also follow from. Only the first one counts:
+    /// those of a call stay the same when it is repeated.
     pub(crate) fn seed(&self, secret: &[u8; 32]) {
         // Err: it is set.
         let _ = self.inner.secret.set(*secret);

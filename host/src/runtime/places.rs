@@ -1,6 +1,6 @@
-//! The places of calls. A service has a share of them, so that one whose calls wait for a slow server keeps no
-//! other from running. A call takes a place among the calls that exist, of which each has an instance, and one
-//! among those that run, which it gives back while it waits for the host.
+//! The places of calls. A service has a share of them, so that one whose calls wait for a slow server
+//! keeps no other from running. A call takes a place among the calls that exist, of which each has an
+//! instance, and one among those that run, which it gives back while it waits for the host.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -13,13 +13,14 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::task::AtomicWaker;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
 use super::{MAX_DEPTH, RuntimeLimits};
+use crate::clock::deadline_after;
 use crate::model::ServiceName;
 
-/// The calls that exist, as a multiple of those that run: so many services may wait for slow servers, each with
-/// its share, before another one has no instance.
+/// The calls that exist, as a multiple of those that run: so many services may wait for slow servers, each
+/// with its share, before another one has no instance.
 pub(super) const EXISTING: usize = 2;
 /// The wait for the host after which a call gives back its place among the running ones. A shorter one is not
 /// worth it.
@@ -68,8 +69,8 @@ pub(super) struct Share {
 pub(super) struct Place {
     _of_service: OwnedSemaphorePermit,
     _existing: OwnedSemaphorePermit,
-    /// The places of running calls, and that of this call. `None`: a saga's run waits nearly all of the time, and
-    /// a call of the background never.
+    /// The places of running calls, and that of this call. `None`: a saga's run waits nearly all of the
+    /// time, and a call of the background never.
     running: Option<(Arc<Semaphore>, Option<OwnedSemaphorePermit>)>,
 }
 
@@ -197,7 +198,7 @@ impl Waiting<'_> {
                 return Poll::Ready(output);
             }
             match &mut self.grace {
-                Some(grace) => grace.as_mut().reset(Instant::now() + GRACE),
+                Some(grace) => grace.as_mut().reset(deadline_after(GRACE)),
                 none => *none = Some(Box::pin(sleep(GRACE))),
             }
         }

@@ -1,14 +1,16 @@
-//! The watch over a saga's run: between two steps it computes, so it needs little time. A run that sleeps there
-//! would hold its instance for as long as it likes.
+//! The watch over a saga's run: between two steps it computes, so it needs little time. A run that sleeps
+//! there would hold its instance for as long as it likes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
+
+use crate::clock::Stopwatch;
 
 /// The time since which a run computes. `None`: it waits in a step, as long as that takes.
 #[derive(Default)]
-pub(crate) struct StepWatch(Mutex<Option<Instant>>);
+pub(crate) struct StepWatch(Mutex<Option<Stopwatch>>);
 
 /// A step that lasts until this is dropped.
 pub(super) struct InStep(Arc<StepWatch>);
@@ -16,7 +18,7 @@ pub(super) struct InStep(Arc<StepWatch>);
 impl StepWatch {
     /// Notes that the run computes from now on.
     pub(super) fn begin(&self) {
-        *self.lock() = Some(Instant::now());
+        *self.lock() = Some(Stopwatch::start());
     }
 
     /// Begins a step.
@@ -27,19 +29,15 @@ impl StepWatch {
 
     /// Resolves when the run has computed for longer than the limit between two steps.
     pub(super) async fn overdue(&self, limit: Duration) {
-        let mut look = Instant::now() + limit;
-        loop {
-            sleep_until(look).await;
-            let now = Instant::now();
-            look = match *self.lock() {
-                Some(since) if since + limit <= now => return,
-                Some(since) => since + limit,
-                None => now + limit,
-            };
+        let mut wait = limit;
+        while !wait.is_zero() {
+            sleep(wait).await;
+            let computed = (*self.lock()).map(|since| since.elapsed());
+            wait = computed.map_or(limit, |computed| limit.saturating_sub(computed));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Stopwatch>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -54,7 +52,7 @@ impl Drop for InStep {
 mod tests {
     use std::future::pending;
 
-    use tokio::time::{sleep, timeout};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -72,7 +70,7 @@ mod tests {
             }
             pending::<()>().await;
         };
-        let begun = Instant::now();
+        let begun = Stopwatch::start();
         tokio::select! {
             () = run => {}
             () = watch.overdue(LIMIT) => {}

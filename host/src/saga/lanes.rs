@@ -1,5 +1,5 @@
-//! The lanes of sagas, one for each service: those that run, and those that wait for their turn. A service whose
-//! sagas hang on a slow server keeps no other one's from running.
+//! The lanes of sagas, one for each service: those that run, and those that wait for their turn. A service
+//! whose sagas hang on a slow server keeps no other one's from running.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::index::SagaHandle;
 use crate::model::ServiceName;
 
-/// Sagas of one service that run at the same time, including those that wait for an instance, for the log or for
-/// the next attempt of a step: some ten kilobytes each.
+/// Sagas of one service that run at the same time, including those that wait for an instance, for the log
+/// or for the next attempt of a step: some ten kilobytes each.
 const MAX_RUNNING: usize = 1_024;
 
 /// The lanes of all services.

@@ -77,8 +77,8 @@ fn a_caller_sees_the_events_of_what_its_roles_may_read() {
     operator.register("tea", 5, 100);
     let placed = operator.place(&order(&[("tea", 1)])).ok();
     assert_eq!(placed["state"]["status"], "confirmed");
-    let seen: Vec<_> = clerk.follow_selected("").take(3).map(|event| event["name"].clone()).collect();
-    assert_eq!(seen, ["order-created", "delivery-scheduled", "order-confirmed"]);
+    let seen: Vec<_> = clerk.follow_selected("").take(4).map(|event| event["name"].clone()).collect();
+    assert_eq!(seen, ["order-created", "payment-authorized", "delivery-scheduled", "order-confirmed"]);
     assert_eq!(clerk.get_with("/events?aggregate=product", &[JSON]).ok()["items"], json!([]));
     assert!(operator.events(0).iter().any(|event| event["name"] == "product-registered"));
     customer.get_with("/events", &[JSON]).problem(403, "forbidden");

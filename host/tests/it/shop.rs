@@ -44,7 +44,7 @@ fn an_order_is_taken_at_once_and_then_confirmed() {
     let (saga, id) = (body["saga"]["id"].as_str().unwrap(), body["id"].as_str().unwrap());
     assert_eq!((taken.status, &body["saga"]["state"]), (202, &json!("running")));
     assert_eq!(taken.header("location"), Some(&*format!("/sagas/{saga}")));
-    assert_eq!(taken.header("content-location"), Some(&*format!("/orders/{id}")));
+    assert_eq!(taken.header("link"), Some(&*format!("</orders/{id}>; rel=\"about\"")));
     assert_eq!((&body["version"], &body["events"]), (&json!(1), &json!(["order-created"])));
     let expected = json!({
         "id": id, "user_id": "ada", "status": "pending", "total": 850, "reason": null,

@@ -45,8 +45,8 @@ pub(super) fn routes() -> Vec<HostRoute> {
         HostRoute::get("/events", "events.list", list)
             .signed_in()
             .summary(
-                "Streams events as server-sent events, or returns a page of them as JSON: all for auditors, else \
-                 those of the aggregates that the caller's roles may read.",
+                "Streams events as server-sent events, or returns a page of them as JSON: all for auditors, \
+                 else those of the aggregates that the caller's roles may read.",
             )
             .headers(&[LAST_EVENT_ID])
             .for_operators()

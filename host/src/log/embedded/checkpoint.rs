@@ -27,7 +27,7 @@ pub(super) fn run(connection: &Connection, committed: &Receiver<()>) {
     }
     // SQLite does the same when the last connection is closed; but that may be a reader's, which cannot.
     if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(())) {
-        tracing::warn!(error = %Chain(&error), "the last checkpoint of the log failed; the next start does it");
+        tracing::warn!(error = %Chain(&error), "the last checkpoint failed; the next start does it");
     }
 }
 

@@ -38,8 +38,8 @@ impl LogFile {
         Ok(last_position(&self.connection).map_err(Unreadable::from)?)
     }
 
-    /// Returns the hash of the commit that an event is part of, for each of some events, or `None` if there is
-    /// no such event. All are read at one moment.
+    /// Returns the hash of the commit that an event is part of, for each of some events, or `None` if
+    /// there is no such event. All are read at one moment.
     pub(crate) fn commit_hashes<'s>(
         &self,
         events: impl Iterator<Item = (&'s StreamId, Version)>,

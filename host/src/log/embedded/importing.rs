@@ -1,4 +1,5 @@
-//! The mark of a log that is being imported. It is a table of its own, so that it goes wherever the file goes.
+//! The mark of a log that is being imported. It is a table of its own, so that it goes wherever the file
+//! goes.
 
 use rusqlite::Connection;
 

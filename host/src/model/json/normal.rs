@@ -1,6 +1,6 @@
 //! JSON that every reader understands alike.
 //!
-//! Of two members with one name, some parsers take the first, some the last, and some refuse both; `1.0` is an
+//! Some parsers take the first of two members with one name, some the last, and some refuse both; `1.0` is an
 //! integer for JSON Schema and none for most languages. So a text is refused for the one, and rewritten for
 //! the other, before anything is decided on it.
 

@@ -1,5 +1,5 @@
-//! SQLite's functions whose time is the product of the lengths of their arguments, in linear time. SQLite looks
-//! at a statement's time only between its instructions, and a call of a function is one of them.
+//! SQLite's functions whose time is the product of the lengths of their arguments, in linear time. SQLite
+//! looks at a statement's time only between its instructions, and a call of a function is one of them.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
