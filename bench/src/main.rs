@@ -4,6 +4,7 @@ mod add_stock;
 mod api;
 mod callers;
 mod deploy;
+mod gateway;
 mod http;
 mod jetstream;
 mod load;
@@ -36,6 +37,7 @@ enum Command {
     AddStock(add_stock::AddStock),
     Callers(callers::Callers),
     Deploy(deploy::Deploy),
+    Gateway(gateway::Gateway),
     #[command(name = "jetstream")]
     JetStream(jetstream::JetStream),
     Sagas(sagas::Sagas),
@@ -49,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Command::AddStock(comparison) => comparison.run(),
         Command::Callers(comparison) => comparison.run(),
         Command::Deploy(deploy) => deploy.run(),
+        Command::Gateway(comparison) => comparison.run(),
         Command::JetStream(comparison) => comparison.run(),
         Command::Sagas(comparison) => comparison.run(),
         Command::Native(baseline) => baseline.run(),

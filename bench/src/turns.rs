@@ -62,6 +62,11 @@ impl Turns {
         Duration::from_secs(self.seconds)
     }
 
+    /// Returns the time of a round with its warm-up.
+    pub(crate) fn whole(&self) -> Duration {
+        WARM_UP + self.duration()
+    }
+
     pub(crate) fn warm_up(
         &self,
         server: SocketAddr,

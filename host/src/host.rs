@@ -1,7 +1,6 @@
 //! Wires the parts of a host, runs them, and shuts them down from the outside in.
 
 mod files;
-mod open_files;
 
 use std::future::Future;
 use std::io;
@@ -34,7 +33,7 @@ use crate::model::Position;
 use crate::projection::{ProjectionDeps, Projections, ProjectionsError};
 use crate::query::{Queries, QueryDeps};
 use crate::runtime::{GrantError, HttpClient, Runtime, RuntimeError, system_resolver};
-use crate::saga::{Deps, Sagas, SagasError};
+use crate::saga::{Admission, Deps, Sagas, SagasError};
 use crate::telemetry::{self, TelemetryError};
 
 pub use self::files::keep_files_private;
@@ -290,7 +289,8 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         identity: Arc::new(identify(config, log.clone(), clock.clone()).await?),
         audit: Audit::new(log.clone(), clock),
         log,
-        registry,
+        registry: registry.clone(),
+        admission: Arc::new(Admission { dispatch: dispatch.clone(), registry, sagas: sagas.clone() }),
         dispatch,
         queries,
         projections,
@@ -299,7 +299,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         messaging: None,
         nodes,
         metrics,
-        limits: open_files::fit(config.http_limits()),
+        limits: config.http_limits().fit_open_files(),
         perimeter: config.http.clone(),
         callers: CallerLimits::new(config.caller_rate()),
     };
@@ -432,7 +432,7 @@ fn start_messaging(edge: &HostContext, nats: &Connection, config: &Config) -> Me
     Messaging::start(messaging::Deps {
         log: edge.log.clone(),
         registry: edge.registry.clone(),
-        commands: edge.dispatch.clone(),
+        commands: edge.admission.clone(),
         callers: edge::nats::callers(edge.identity.clone()),
         connection: nats.clone(),
         replicas: config.nats.replicas,

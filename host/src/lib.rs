@@ -57,3 +57,4 @@ pub mod runtime;
 pub mod saga;
 mod shares;
 pub mod telemetry;
+mod warning;

@@ -4,8 +4,10 @@ mod table;
 
 use std::io::{IsTerminal, stderr};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
@@ -15,8 +17,8 @@ use self::table::{Kind, METRICS};
 
 pub(crate) use self::table::{
     BUILDING, CALLS_REFUSED, COPY_LAG, COPY_SEQUENCE, DEAD_LETTERS, DENIED, DEPLOYMENT_FOLLOWED, LAG_EVENTS,
-    LAG_SECONDS, LOG_AVAILABLE, NATS_CONNECTED, NODES, OLDEST_SAGA, PARKED, POSITION, PUBLISHED,
-    REFUSED_BY_LOG, SAGAS,
+    LAG_SECONDS, LOG_AVAILABLE, LOG_COMMIT, LOG_POSITION, MAX_OPEN_FILES, NATS_CONNECTED, NODES, OLDEST_SAGA,
+    OPEN_FILES, PARKED, POSITION, PUBLISHED, REFUSED_BY_LOG, SAGAS,
 };
 
 /// The default of RUST_LOG. The client of NATS would log every attempt to connect; the host logs the first
@@ -27,6 +29,9 @@ const DEFAULT_FILTER: &str = "info,async_nats=off";
 /// warm instance, a quick disk) to the seconds after which it is refused.
 const BUCKETS_SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The time after which a gauge ends that nobody sets: a scrape or two.
+const GAUGE_END: Duration = Duration::from_secs(60);
 
 /// The format of the host's log on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -75,6 +80,13 @@ pub fn has_colors(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// Returns the settings of the recorder. A gauge that was not set for this time ends: all of them are set
+/// before they are rendered, except those of what is not there any more.
+fn builder(gauge_end: Duration) -> Result<PrometheusBuilder, BuildError> {
+    let builder = PrometheusBuilder::new().set_buckets(BUCKETS_SECONDS)?;
+    Ok(builder.idle_timeout(MetricKindMask::GAUGE, Some(gauge_end)))
+}
+
 /// Returns the handle that renders the process's metrics for Prometheus. The first call installs the
 /// recorder; all hosts of a process share it. The caller runs [`PrometheusHandle::run_upkeep`] regularly, or
 /// histograms grow with every observation.
@@ -84,7 +96,7 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
     if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
-    let handle = PrometheusBuilder::new().set_buckets(BUCKETS_SECONDS)?.install_recorder()?;
+    let handle = builder(GAUGE_END)?.install_recorder()?;
     for metric in METRICS.iter().flat_map(|(_, metrics)| *metrics) {
         let (name, description) = (metric.name, metric.description());
         match metric.kind {
@@ -100,6 +112,26 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gauge_ends_with_what_it_counts_and_a_counter_does_not() {
+        let recorder = builder(Duration::from_millis(10)).unwrap().build_recorder();
+        let parked = |version| metrics::gauge!(PARKED, "version" => version).set(3.0);
+        metrics::with_local_recorder(&recorder, || {
+            parked("1");
+            metrics::counter!(DENIED).increment(1);
+        });
+        let render = || {
+            metrics::with_local_recorder(&recorder, || parked("2"));
+            recorder.handle().render()
+        };
+        assert!(render().contains("version=\"1\""));
+        while render().contains("version=\"1\"") {
+            std::thread::yield_now();
+        }
+        let left = render();
+        assert!(left.contains("version=\"2\"") && left.contains(DENIED), "{left}");
+    }
 
     #[test]
     fn the_log_is_filtered_by_rust_log_or_by_info() {

@@ -103,6 +103,10 @@ impl Events {
             printer.print(&page.items)?;
             next = page.next;
         }
+        if let Some(stream) = self.filter.stream.as_ref().filter(|_| printer.after == self.after) {
+            // A stream that does not exist is most likely a slip, and the host says so.
+            client.get(&format!("/streams/{stream}"), &[("limit", "1".to_owned())])?;
+        }
         Ok(())
     }
 

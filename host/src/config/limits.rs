@@ -76,8 +76,8 @@ impl Default for Limits {
             queue: 4_096,
             // One group. Commands behind it would wait for longer than a client does.
             aggregate_queue: 1_024,
-            // A run that waits for a step costs 75 KiB and a slot of the pool.
-            saga_concurrency: 256,
+            // A run that waits for a step costs 75 KiB and a slot of the pool. One service has half of them.
+            saga_concurrency: 512,
             // Proxies on the way commonly give up after a minute.
             wait: Duration::from_secs(30),
             http_time: http.time,

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram, Label};
 
+use super::http::OpenFiles;
 use crate::cluster::{MemberState, ObservedMember};
 use crate::log::LogState;
 use crate::messaging::Messaging;
+use crate::model::Position;
 use crate::projection::Overview;
 use crate::saga::StateCount;
 use crate::telemetry::{
     BUILDING, COPY_LAG, COPY_SEQUENCE, DEPLOYMENT_FOLLOWED, LAG_EVENTS, LAG_SECONDS, LOG_AVAILABLE,
-    NATS_CONNECTED, NODES, OLDEST_SAGA, PARKED, POSITION, SAGAS,
+    LOG_POSITION, MAX_OPEN_FILES, NATS_CONNECTED, NODES, OLDEST_SAGA, OPEN_FILES, PARKED, POSITION, SAGAS,
 };
 
 /// The statuses that the edge answers with.
@@ -70,12 +72,19 @@ pub(crate) fn show_sagas(counts: &[StateCount]) {
 }
 
 /// Sets the gauges of the log.
-pub(crate) fn show_log(log: &LogState) {
+pub(crate) fn show_log(log: &LogState, head: Position) {
+    metrics::gauge!(LOG_POSITION).set(head.get() as f64);
     metrics::gauge!(LOG_AVAILABLE).set(u8::from(log.takes_appends));
     if let Some(copy) = log.copy {
         metrics::gauge!(COPY_SEQUENCE).set(copy.sequence.get() as f64);
         metrics::gauge!(COPY_LAG).set(copy.behind as f64);
     }
+}
+
+/// Sets the gauges of the open files.
+pub(crate) fn show_open_files(OpenFiles { open, limit }: OpenFiles) {
+    metrics::gauge!(OPEN_FILES).set(open as f64);
+    metrics::gauge!(MAX_OPEN_FILES).set(limit as f64);
 }
 
 /// Sets the gauges of the members of the cluster.

@@ -27,7 +27,7 @@ use crate::log::EventLog;
 use crate::messaging::Messaging;
 use crate::projection::Projections;
 use crate::query::Queries;
-use crate::saga::Sagas;
+use crate::saga::{Admission, Sagas};
 
 /// The parts of the host that answer requests.
 pub struct HostContext {
@@ -39,6 +39,8 @@ pub struct HostContext {
     pub registry: Arc<Registry>,
     /// The dispatch of commands.
     pub dispatch: Arc<Dispatch>,
+    /// Admits commands.
+    pub admission: Arc<Admission>,
     /// The queries.
     pub queries: Arc<Queries>,
     /// The read models.
@@ -75,14 +77,20 @@ impl HostContext {
 
     /// Returns the defects that do not keep the host from taking traffic, a sentence each.
     fn warnings(&self) -> Vec<String> {
-        let log = self.log.state();
-        let log = match log.stopped {
+        let log_state = self.log.state();
+        let log = match &log_state.stopped {
             Some(why) => Some(format!("this host does not follow the log any more: {why}")),
-            None => (!log.takes_appends)
+            None => (!log_state.takes_appends)
                 .then(|| "the log takes no commands at the moment; queries are answered".to_owned()),
         };
+        let stalled = log_state
+            .stalled
+            .map(|time| format!("the disk of the log has taken {} s for a commit so far", time.as_secs()));
         let messaging = self.messaging.as_ref().map(Messaging::warnings).unwrap_or_default();
         log.into_iter()
+            .chain(stalled)
+            .chain(self.projections.warnings())
+            .chain(self.sagas.warning())
             .chain(messaging)
             .chain(self.nodes.warning())
             .chain(self.deployer.warnings())

@@ -248,6 +248,8 @@ pub struct LogState {
     /// The reason why this host takes no commands until an operator has looked at it, as a sentence without a
     /// full stop. `None`: it takes them, or will by itself.
     pub stopped: Option<Arc<str>>,
+    /// The time for which the disk has been at a commit, if that is long.
+    pub stalled: Option<Duration>,
 }
 
 /// The progress of a local copy.
@@ -323,7 +325,7 @@ pub trait EventLog: Send + Sync {
 
     /// Returns the state of the log. Cheap enough to call for every command.
     fn state(&self) -> LogState {
-        LogState { takes_appends: true, copy: None, stopped: None }
+        LogState { takes_appends: true, copy: None, stopped: None, stalled: None }
     }
 
     /// Returns up to `limit` events of a stream with a version above `after`, oldest first. A page ends early

@@ -32,6 +32,7 @@ use crate::error::Chain;
 use crate::log::EventLog;
 use crate::model::{Position, ServiceName};
 use crate::runtime::Component;
+use crate::warning::Warning;
 
 pub(crate) use database::Database;
 use database_set::DatabaseSet;
@@ -75,6 +76,7 @@ struct Projection {
     building: Arc<ArcSwapOption<Building>>,
     position: watch::Receiver<Position>,
     requests: mpsc::Sender<Request>,
+    warning: Arc<Warning>,
 }
 
 impl Projections {
@@ -146,6 +148,7 @@ impl Projections {
         let live = Arc::new(ArcSwap::from_pointee(live));
         let building = Arc::<ArcSwapOption<Building>>::default();
         let (requests, requested) = mpsc::channel(MAX_REQUESTS);
+        let warning = Arc::new(Warning::new(format!("the read model of {service} gets no events")));
         let runner = Runner {
             databases,
             log: log.clone(),
@@ -156,10 +159,16 @@ impl Projections {
             clock: clock.clone(),
             requests: requested,
             followed: None,
+            warning: warning.clone(),
         };
         let stop = self.stopping.subscribe();
         let runner = tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(opened, stop)));
-        Ok((Projection { service, live, building, position, requests }, runner))
+        Ok((Projection { service, live, building, position, requests, warning }, runner))
+    }
+
+    /// Returns the current warnings, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.current.load().values().filter_map(|projection| projection.warning.sentence()).collect()
     }
 
     /// Returns the position of a service's read model, or `None` if it has none.

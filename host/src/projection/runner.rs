@@ -24,6 +24,7 @@ use crate::error::Chain;
 use crate::log::{EventLog, ReadError, Subscription};
 use crate::model::{Digest, Position, Recorded};
 use crate::runtime::Component;
+use crate::warning::Warning;
 
 /// The pause of a projection after a failure of the disk or the log.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -49,6 +50,8 @@ pub(super) struct Runner {
     pub(super) requests: mpsc::Receiver<Request>,
     /// The deployed component that was followed last.
     pub(super) followed: Option<Digest>,
+    /// Set while the databases cannot be filled.
+    pub(super) warning: Arc<Warning>,
 }
 
 /// The reason why the databases are not filled any further.
@@ -95,8 +98,7 @@ impl Runner {
             if let StopReason::LogClosed | StopReason::Undeployed = reason {
                 return;
             }
-            let service = &self.databases.service;
-            tracing::error!(%service, error = %Chain(&reason), "projection stopped; it resumes in a second");
+            self.warning.set(&reason);
             tokio::time::sleep(PAUSE).await;
             opened = match reason {
                 StopReason::Projector(ProjectError::Damaged) => self.recreate().await,
@@ -148,6 +150,7 @@ impl Runner {
             tokio::select! {
                 page = live.subscription.next() => {
                     live.apply(page).await?;
+                    self.warning.clear();
                     self.notify.send_replace(live.projector.mark.position);
                 }
                 page = next_page(&mut next) => {

@@ -85,7 +85,7 @@ impl Default for RuntimeLimits {
             call_wait: CALL_WAIT,
             memory_bytes: 64 << 20,
             instances: 64,
-            sagas: 256,
+            sagas: 512,
             reuse: true,
             http: HttpLimits::default(),
         }

@@ -19,9 +19,12 @@ use super::{MAX_DEPTH, RuntimeLimits};
 use crate::clock::deadline_after;
 use crate::model::ServiceName;
 
-/// The calls that exist, as a multiple of those that run: so many services may wait for slow servers, each
-/// with its share, before another one has no instance.
+/// The calls that exist for each of [`RuntimeLimits::instances`]: one service may use as many as that, and
+/// the others have as many left.
 pub(super) const EXISTING: usize = 2;
+/// The number of [`RuntimeLimits::instances`] for each call that runs. Calls that run compute, so some for
+/// each core are enough; the fewer there are, the sooner it is another one's turn.
+const RUNNING: usize = 8;
 /// The wait for the host after which a call gives back its place among the running ones. A shorter one is not
 /// worth it.
 const GRACE: Duration = Duration::from_millis(2);
@@ -55,23 +58,29 @@ pub(super) struct Places {
     running: [Arc<Semaphore>; MAX_DEPTH],
     sagas: Arc<Semaphore>,
     background: Arc<Semaphore>,
+    /// Half of all places for each service.
     shares: Mutex<HashMap<ServiceName, Arc<Share>>>,
 }
 
 /// The places that one service may have.
 pub(super) struct Share {
-    requests: [Arc<Semaphore>; MAX_DEPTH],
+    existing: [Arc<Semaphore>; MAX_DEPTH],
+    running: [Arc<Semaphore>; MAX_DEPTH],
     sagas: Arc<Semaphore>,
     background: Arc<Semaphore>,
 }
 
 /// The places of one call.
 pub(super) struct Place {
-    _of_service: OwnedSemaphorePermit,
-    _existing: OwnedSemaphorePermit,
-    /// The places of running calls, and that of this call. `None`: a saga's run waits nearly all of the
-    /// time, and a call of the background never.
-    running: Option<(Arc<Semaphore>, Option<OwnedSemaphorePermit>)>,
+    _existing: [OwnedSemaphorePermit; 2],
+    /// `None`: a saga's run waits nearly all of the time, and a call of the background never.
+    running: Option<Running>,
+}
+
+/// The places among the running calls of the service and of all, and those that the call has.
+struct Running {
+    places: [Arc<Semaphore>; 2],
+    held: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 impl Places {
@@ -79,7 +88,7 @@ impl Places {
         let places = |count| std::array::from_fn(|_| Arc::new(Semaphore::new(count)));
         Self {
             existing: places(EXISTING * limits.instances),
-            running: places(limits.instances),
+            running: places(running(limits)),
             sagas: Arc::new(Semaphore::new(limits.sagas)),
             background: Arc::new(Semaphore::new(limits.instances)),
             shares: Mutex::default(),
@@ -87,7 +96,7 @@ impl Places {
         }
     }
 
-    /// Returns the share of a service: half of all places.
+    /// Returns the share of a service.
     pub(super) fn share(&self, service: &ServiceName) -> Arc<Share> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         shares.entry(service.clone()).or_insert_with(|| Arc::new(Share::of(&self.limits))).clone()
@@ -95,23 +104,22 @@ impl Places {
 
     /// Waits for the places of a call, for as long as a call may wait at all.
     pub(super) async fn take(&self, share: &Share, lane: Lane, depth: usize) -> Result<Place, NoPlace> {
-        let (of_service, existing, running) = match lane {
-            Lane::Saga => (&share.sagas, &self.sagas, None),
-            Lane::Background => (&share.background, &self.background, None),
+        let (existing, running) = match lane {
+            Lane::Saga => ([&share.sagas, &self.sagas], None),
+            Lane::Background => ([&share.background, &self.background], None),
             Lane::Request => {
-                let requests = share.requests.get(depth).ok_or(NoPlace::TooDeep)?;
-                (requests, &self.existing[depth], Some(&self.running[depth]))
+                let of_service = share.existing.get(depth).ok_or(NoPlace::TooDeep)?;
+                let running = [share.running[depth].clone(), self.running[depth].clone()];
+                ([of_service, &self.existing[depth]], Some(running))
             }
         };
         let places = async {
-            // Err: impossible, because nobody closes these semaphores.
-            let take = async |places: &Arc<Semaphore>| places.clone().acquire_owned().await.ok();
-            let (_of_service, _existing) = (take(of_service).await?, take(existing).await?);
+            let _existing = take_both(existing).await?;
             let running = match running {
-                Some(places) => Some((places.clone(), Some(take(places).await?))),
+                Some(places) => Some(Running { held: Some(take_both(places.each_ref()).await?), places }),
                 None => None,
             };
-            Some(Place { _of_service, _existing, running })
+            Some(Place { _existing, running })
         };
         match lane {
             // Sagas and read models wait for their turn, however long it takes.
@@ -124,11 +132,24 @@ impl Places {
     }
 }
 
+/// Returns the number of calls that run at a time, at each depth.
+fn running(limits: &RuntimeLimits) -> usize {
+    limits.instances.div_ceil(RUNNING).max(2)
+}
+
+/// Waits for a place of the service, then for one of all. `None`: never, because nobody closes the
+/// semaphores.
+async fn take_both([of_service, of_all]: [&Arc<Semaphore>; 2]) -> Option<[OwnedSemaphorePermit; 2]> {
+    let of_service = of_service.clone().acquire_owned().await.ok()?;
+    Some([of_service, of_all.clone().acquire_owned().await.ok()?])
+}
+
 impl Share {
     fn of(limits: &RuntimeLimits) -> Self {
         let half = |count: usize| Arc::new(Semaphore::new(count.div_ceil(2)));
         Self {
-            requests: std::array::from_fn(|_| half(limits.instances)),
+            existing: std::array::from_fn(|_| half(EXISTING * limits.instances)),
+            running: std::array::from_fn(|_| half(running(limits))),
             sagas: half(limits.sagas),
             background: half(limits.instances),
         }
@@ -139,25 +160,24 @@ impl Place {
     /// Drives a call. Its place among the running ones is free while it waits for the host.
     pub(super) async fn drive<C: Future>(&mut self, call: C) -> C::Output {
         let mut call = pin!(call);
-        let Some((places, place)) = &mut self.running else { return call.await };
+        let Some(running) = &mut self.running else { return call.await };
         // Nearly all calls end at the first poll.
         if let Poll::Ready(output) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
             return output;
         }
         let mut waiting =
-            Waiting { places, place, acquiring: None, woken: Arc::new(Woken::default()), grace: None };
+            Waiting { running, acquiring: None, woken: Arc::new(Woken::default()), grace: None };
         poll_fn(|context| waiting.poll(call.as_mut(), context)).await
     }
 }
 
 /// A call that has waited for the host, or has computed for longer than a tick.
 struct Waiting<'p> {
-    places: &'p Arc<Semaphore>,
-    place: &'p mut Option<OwnedSemaphorePermit>,
-    /// The wait for a place, once the call goes on.
-    acquiring: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
+    running: &'p mut Running,
+    /// The wait for places, once the call goes on.
+    acquiring: Option<BoxFuture<'static, Option<[OwnedSemaphorePermit; 2]>>>,
     woken: Arc<Woken>,
-    /// The time at which the call gives its place back, unless it goes on before.
+    /// The time at which the call gives its places back, unless it goes on before.
     grace: Option<Pin<Box<Sleep>>>,
 }
 
@@ -185,11 +205,11 @@ impl Waiting<'_> {
     fn poll<C: Future>(&mut self, call: Pin<&mut C>, context: &mut Context<'_>) -> Poll<C::Output> {
         self.woken.task.register(context.waker());
         if self.woken.call.load(Ordering::Acquire) {
-            if self.place.is_none() {
-                let places = self.places.clone();
-                let acquire = async move { places.acquire_owned().await.ok() };
+            if self.running.held.is_none() {
+                let places = self.running.places.clone();
+                let acquire = async move { take_both(places.each_ref()).await };
                 let acquiring = self.acquiring.get_or_insert_with(|| acquire.boxed());
-                *self.place = ready!(acquiring.poll_unpin(context));
+                self.running.held = ready!(acquiring.poll_unpin(context));
                 self.acquiring = None;
             }
             self.woken.call.store(false, Ordering::Release);
@@ -206,7 +226,7 @@ impl Waiting<'_> {
             && grace.as_mut().poll(context).is_ready()
         {
             self.grace = None;
-            *self.place = None;
+            self.running.held = None;
         }
         Poll::Pending
     }
@@ -218,37 +238,43 @@ mod tests {
 
     use super::*;
 
-    fn places(instances: usize) -> Places {
+    /// Returns places for two calls that run, and four that exist, at each depth.
+    fn places() -> Places {
         let call_wait = Duration::from_secs(1);
-        Places::new(&RuntimeLimits { instances, call_wait, sagas: 2, ..RuntimeLimits::default() })
+        Places::new(&RuntimeLimits { instances: 2, call_wait, sagas: 2, ..RuntimeLimits::default() })
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_waits_for_the_host_makes_room_for_another() {
-        let places = places(2);
+        let places = places();
         let [slow, fast] = ["slow", "fast"].map(|service| places.share(&service.into()));
-        let (answer, answered) = oneshot::channel::<()>();
-        let mut first = places.take(&slow, Lane::Request, 0).await.unwrap();
-        let waiting = tokio::spawn(async move { first.drive(answered).await.is_ok() });
-        // The share of the slow service is in use, and no more: both places to run are free for the other.
-        tokio::time::sleep(2 * GRACE).await;
+        let mut calls = Vec::new();
+        for _ in 0..2 {
+            let (answer, answered) = oneshot::channel::<()>();
+            let mut place = places.take(&slow, Lane::Request, 0).await.unwrap();
+            calls.push((answer, tokio::spawn(async move { place.drive(answered).await.is_ok() })));
+            tokio::time::sleep(2 * GRACE).await;
+        }
+        // The share of the slow service is in use, and no more: all places to run are free.
         assert!(matches!(places.take(&slow, Lane::Request, 0).await, Err(NoPlace::Busy)));
         assert_eq!(places.running[0].available_permits(), 2);
         let mut other = places.take(&fast, Lane::Request, 0).await.unwrap();
         assert_eq!(other.drive(async { 7 }).await, 7);
+        drop(other);
 
         // It goes on only with a place.
-        let all = places.running[0].clone().acquire_many_owned(1).await.unwrap();
+        let all = places.running[0].clone().acquire_many_owned(2).await.unwrap();
+        let (answer, call) = calls.remove(0);
         answer.send(()).unwrap();
         tokio::time::sleep(2 * GRACE).await;
-        assert!(!waiting.is_finished());
-        drop((all, other));
-        assert!(waiting.await.unwrap());
+        assert!(!call.is_finished());
+        drop(all);
+        assert!(call.await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_computes_keeps_its_place() {
-        let places = places(2);
+        let places = places();
         let mut place = places.take(&places.share(&"busy".into()), Lane::Request, 0).await.unwrap();
         let running = places.running[0].clone();
         let computing = async {
@@ -264,10 +290,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn calls_that_are_too_deep_or_find_no_place_in_time_are_refused() {
-        let places = places(2);
+        let places = places();
         let share = places.share(&"order".into());
         let refused = places.take(&share, Lane::Request, MAX_DEPTH).await.err().unwrap();
         assert!(matches!(refused, NoPlace::TooDeep));
+        let _computing = places.take(&share, Lane::Request, 0).await.unwrap();
+        assert!(matches!(places.take(&share, Lane::Request, 0).await, Err(NoPlace::Busy)));
+        assert!(places.take(&places.share(&"payment".into()), Lane::Request, 0).await.is_ok());
         let _run = places.take(&share, Lane::Saga, 0).await.unwrap();
         let second = tokio::time::timeout(Duration::from_secs(60), places.take(&share, Lane::Saga, 0)).await;
         assert!(second.is_err(), "a saga waits for its turn");

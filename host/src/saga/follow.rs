@@ -117,12 +117,10 @@ impl Follower {
         // No later position may be written before these triggers are: a restart would not look for them
         // again.
         while let Err(error) = inner.index.apply(changes.clone(), last.mark()).await {
-            tracing::error!(
-                error = %Chain(&error),
-                "cannot write the index of sagas; no further sagas start until it can be written"
-            );
+            inner.warning.set(&error);
             inner.pause(LOG_PAUSE).await?;
         }
+        inner.warning.clear();
         inner.followed.send_replace(last.mark());
         self.go_live(last.position).await?;
         if self.live && inner.deps.cluster.me().is_some() {

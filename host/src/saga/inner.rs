@@ -19,6 +19,7 @@ use super::{CATCH_UP, Deps, LOG_PAUSE};
 use crate::cluster::Lease;
 use crate::error::Chain;
 use crate::model::{LogMark, Position, SagaId};
+use crate::warning::Warning;
 
 pub(super) struct Inner {
     pub(super) deps: Deps,
@@ -31,6 +32,8 @@ pub(super) struct Inner {
     pub(super) completions: Completions,
     /// Bounds the sagas that run at the same time.
     pub(super) lanes: Lanes,
+    /// Set while the index cannot be written.
+    pub(super) warning: Warning,
     /// The tasks of those that run.
     pub(super) runs: TaskTracker,
     /// The mark of the last event that has started and woken its sagas.
@@ -54,6 +57,7 @@ impl Inner {
             roster: Mutex::default(),
             completions: Completions::default(),
             lanes: Lanes::default(),
+            warning: Warning::new("sagas do not start, because their index cannot be written"),
             runs: TaskTracker::new(),
             followed: watch::Sender::new(mark),
             stopping: watch::Sender::new(false),

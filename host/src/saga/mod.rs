@@ -12,6 +12,7 @@
 //! saga did is in its journal or will be: a run that is started again sends the same commands under the same
 //! ids.
 
+mod admission;
 mod change;
 mod completion;
 mod driver;
@@ -52,6 +53,7 @@ use crate::log::EventLog;
 use crate::model::{Caller, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
 use crate::runtime::Ask;
 
+pub use admission::Admission;
 pub use error::{SagaError, SagasError};
 pub use journal::{IllegalEntry, SagaState};
 pub(crate) use migration::{ReplayOutcome, ReplayedSaga};
@@ -167,6 +169,11 @@ impl Sagas {
             // The time is over, or the host stops.
             _ => self.journaled(id).await,
         }
+    }
+
+    /// Returns the current warning, a sentence.
+    pub fn warning(&self) -> Option<String> {
+        self.inner.warning.sentence()
     }
 
     /// Returns the number of sagas of a service that wait for their turn to run.

@@ -17,6 +17,10 @@ pub(crate) const DEPLOYMENT_FOLLOWED: &str = "kontor_deployment_followed";
 pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
 pub(crate) const DEAD_LETTERS: &str = "kontor_nats_dead_letters_total";
 pub(crate) const DENIED: &str = "kontor_denied_total";
+pub(crate) const LOG_COMMIT: &str = "kontor_log_commit_seconds";
+pub(crate) const LOG_POSITION: &str = "kontor_log_position";
+pub(crate) const OPEN_FILES: &str = "kontor_open_files";
+pub(crate) const MAX_OPEN_FILES: &str = "kontor_open_files_limit";
 pub(crate) const CALLS_REFUSED: &str = "kontor_calls_refused_total";
 
 /// The type of a metric in Prometheus.
@@ -92,6 +96,8 @@ const EDGE: &[Metric] = &[
         &["subject"],
         "Time from a request over NATS to its answer.",
     ),
+    metric(Gauge, OPEN_FILES, &[], "Open files and connections of the process."),
+    metric(Gauge, MAX_OPEN_FILES, &[], "Open files that the system allows the process."),
     metric(Gauge, NATS_CONNECTED, &[], "1 if the host is connected to NATS, else 0."),
 ];
 
@@ -193,6 +199,8 @@ const READ_MODELS: &[Metric] = &[
 
 const LOG_AND_CLUSTER: &[Metric] = &[
     metric(Gauge, LOG_AVAILABLE, &[], "1 if the log accepts commands, else 0."),
+    metric(Histogram, LOG_COMMIT, &[], "Time of a commit of the log on this host's disk."),
+    metric(Gauge, LOG_POSITION, &[], "Position of the last event in the log."),
     metric(Counter, REFUSED_BY_LOG, &[], "Commands refused at once because the log was unavailable."),
     metric(Gauge, COPY_SEQUENCE, &[], "Last message of the log's JetStream stream in the local copy."),
     metric(
@@ -238,7 +246,8 @@ mod tests {
 Worth an alarm: `kontor_sagas{state=\"parked\"} > 0` (a saga needs an operator),
 `kontor_projection_parked_streams > 0`, a growing `kontor_projection_lag_seconds`,
 `kontor_log_available == 0`, `kontor_deployment_followed == 0`, any increase of
-`kontor_nats_dead_letters_total`.
+`kontor_nats_dead_letters_total`. [Monitoring](../monitoring.md) has all of them as rules for Prometheus, and
+a dashboard. A gauge ends a minute after what it counts.
 ";
 
     fn row(Metric { name, kind, labels, help }: &Metric) -> String {
@@ -263,6 +272,26 @@ Worth an alarm: `kontor_sagas{state=\"parked\"} > 0` (a saga needs an operator),
         for named in HEAD.split('`').skip(1).step_by(2).filter(|code| code.starts_with("kontor_")) {
             let name = named.split([' ', '{']).next().unwrap();
             assert!(names.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_alerts_and_the_dashboard_are_on_metrics() {
+        let metrics: Vec<&Metric> = METRICS.iter().flat_map(|(_, metrics)| *metrics).collect();
+        for file in [
+            include_str!("../../../docs/monitoring/alerts.yml"),
+            include_str!("../../../docs/monitoring/grafana.json"),
+        ] {
+            let words = file.split(|char: char| !(char.is_ascii_alphanumeric() || char == '_'));
+            let named: Vec<&str> = words.filter(|word| word.starts_with("kontor_")).collect();
+            assert!(named.len() > 10);
+            for name in named {
+                let is_metric = |metric: &&Metric| match metric.kind {
+                    Histogram => name.strip_suffix("_bucket") == Some(metric.name),
+                    Counter | Gauge => name == metric.name,
+                };
+                assert!(metrics.iter().copied().any(|metric| is_metric(&metric)), "{name}");
+            }
         }
     }
 }

@@ -6,10 +6,12 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use rusqlite::Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::common::http::Client;
 use crate::common::nodes::when;
 use crate::common::shop::{UNDELIVERABLE, configuration, new_key, order};
 use crate::common::{Site, audit};
@@ -116,4 +118,46 @@ fn a_host_on_a_full_disk_takes_no_commands_and_goes_on_by_itself() {
     let orders = statuses.len() as u64;
     assert_eq!(host.stock("tea"), (1_000 - orders + 3, orders), "nothing is lost or doubled");
     assert_eq!(host.metric("kontor_log_available"), 1.0);
+}
+
+#[test]
+fn a_disk_that_is_slow_is_said_and_its_commands_wait_or_are_refused() {
+    let site = Site::new(&configuration());
+    let host = site.start();
+    host.register("tea", 450, 10);
+    // The writer waits for this transaction, as it would for a disk.
+    let held = Connection::open(site.data().join("events.db")).unwrap();
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waiting = {
+        let client = Client::clone(&host);
+        thread::spawn(move || client.post("/products/tea/add-stock", &[], &json!({"quantity": 1})))
+    };
+    let warnings = || host.get("/readyz").ok()["warnings"].clone();
+    let slow = |warnings: &Value| warnings.to_string().contains("the disk of the log has taken");
+    when(warnings, slow);
+    held.execute_batch("COMMIT").unwrap();
+    waiting.join().unwrap().ok();
+    when(warnings, |warnings| !slow(warnings));
+    assert_eq!(host.stock("tea").0, 11);
+    assert!(host.get("/metrics").text.contains("kontor_log_commit_seconds_count"));
+}
+
+#[test]
+fn a_read_database_that_cannot_grow_is_said_and_stops_nothing_else() {
+    let site = Site::new(&format!("{}\n[limits]\nread_model_bytes = 65536\n", configuration()));
+    let host = site.start();
+    // Long names fill the read database of the inventory.
+    let name = "x".repeat(100);
+    let body = json!({"name": name, "unit_price": 1, "quantity": 1});
+    (0..300).for_each(|number| drop(host.put(&format!("/products/product-{number}"), &body).ok()));
+    let warnings = || host.get("/readyz").ok()["warnings"].clone();
+    when(warnings, |warnings| warnings.to_string().contains("the read model of inventory gets no events"));
+    assert_eq!(host.stock("product-7"), (1, 0));
+    assert!(host.stop().success());
+
+    site.configure(&configuration());
+    let host = site.start();
+    let at = [("kontor-position", &*host.head().to_string())];
+    assert_eq!(host.get_with("/products?limit=200", &at).ok()["items"].as_array().unwrap().len(), 200);
+    assert_eq!(host.get("/readyz").ok()["warnings"], json!([]));
 }

@@ -1,25 +1,45 @@
 //! The open files that the system allows the process: each connection is one of them.
 
+use std::fs;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::edge::http::HttpLimits;
+use super::HttpLimits;
 use crate::error::Chain;
 
 /// Open files of the host itself: its databases with a reader for each query, and its own requests.
 const OWN: u64 = 1_024;
 
-/// Raises the process's limit of open files as far as it may, and fits the connections into it.
-pub(super) fn fit(limits: HttpLimits) -> HttpLimits {
-    let allowed = raise();
-    let connections = connections(allowed, limits.connections);
-    if connections < limits.connections {
-        tracing::warn!(
-            "the system allows this process {allowed} open files, so it takes at most {connections} \
-             connections at a time instead of {}: raise its limit, e.g. with `ulimit -n` or LimitNOFILE=",
-            limits.connections
-        );
+/// The open files of the process.
+#[derive(Clone, Copy)]
+pub(crate) struct OpenFiles {
+    pub(crate) open: u64,
+    /// The number that the system allows.
+    pub(crate) limit: u64,
+}
+
+impl OpenFiles {
+    /// Returns the numbers of this moment. `None`: the system does not tell.
+    pub(crate) fn now() -> Option<Self> {
+        let open = fs::read_dir("/proc/self/fd").ok()?.count() as u64;
+        Some(Self { open, limit: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) })
     }
-    HttpLimits { connections, ..limits }
+}
+
+impl HttpLimits {
+    /// Raises the process's limit of open files as far as it may, and fits the connections into it.
+    pub(crate) fn fit_open_files(self) -> Self {
+        let allowed = raise();
+        let connections = connections(allowed, self.connections);
+        if connections < self.connections {
+            tracing::warn!(
+                "the system allows this process {allowed} open files, so it takes at most {connections} \
+                 connections at a time instead of {}: raise its limit, e.g. with `ulimit -n` or LimitNOFILE=",
+                self.connections
+            );
+        }
+        Self { connections, ..self }
+    }
 }
 
 /// Returns the number of open files that are allowed.

@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(document["components"]["schemas"]["ResolveRequest"]["required"], json!(["reason"]));
         let parameters = operation["parameters"].as_array().unwrap().iter();
         let names: Vec<_> = parameters.map(|parameter| parameter["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["id", "Kontor-Actor", "Prefer"]);
+        assert_eq!(names, ["id", "Kontor-Actor", "Prefer", "Kontor-Position"]);
     }
 
     #[test]
@@ -429,9 +429,8 @@ mod tests {
         assert_eq!(content.keys().collect::<Vec<_>>(), ["application/wasm", "multipart/form-data"]);
         let parameters = operation["parameters"].as_array().unwrap().iter();
         let names: Vec<_> = parameters.map(|parameter| parameter["name"].as_str().unwrap()).collect();
-        let options =
-            ["allow-breaking", "dry-run", "grant", "note", "sample", "Kontor-Actor", "Kontor-Signature"];
-        assert_eq!(names, options);
+        let options = ["allow-breaking", "dry-run", "grant", "note", "sample"];
+        assert_eq!(names, [&options[..], &["Kontor-Actor", "Kontor-Signature", "Kontor-Position"]].concat());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::json_reply;
+use super::open_files::OpenFiles;
 use super::route::{HostRoute, Json, Request};
 use crate::api::{Health, HealthStatus, List, Readiness, ReadinessStatus};
 use crate::cluster::ObservedMember;
@@ -99,7 +100,8 @@ async fn nodes(request: Request) -> Result<Json<List<ObservedMember>>, Problem> 
 /// The gauges of the sagas and the read models are set now, because they change with time alone.
 async fn metrics(request: Request) -> Result<Response, Problem> {
     let host = &request.server().host;
-    metrics::show_log(&host.log.state());
+    metrics::show_log(&host.log.state(), *host.log.head().borrow());
+    OpenFiles::now().into_iter().for_each(metrics::show_open_files);
     metrics::show_nodes(&host.nodes.list());
     metrics::show_deployment(host.deployer.behind().is_none());
     metrics::show_sagas(&host.sagas.counts().await?);

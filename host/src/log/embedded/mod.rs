@@ -7,6 +7,7 @@
 
 mod answers;
 mod checkpoint;
+mod commit_watch;
 mod copy;
 mod file;
 mod importing;
@@ -27,12 +28,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 
+use self::commit_watch::CommitWatch;
 use self::schema::Durability;
 use self::tail::Tail;
 use self::writer::{Request, Signals, Writer};
@@ -53,6 +56,9 @@ pub use self::upgrade::UpgradeError;
 /// disk. Beyond it a caller gets an error at once, which is better than a late answer.
 const QUEUE: usize = 4_096;
 
+/// The time of a commit after which no more commands are begun: they would wait for it as well.
+const HANGS: Duration = Duration::from_secs(5);
+
 /// The log of one process in one directory. Dropping it closes it once all queued appends are on disk.
 pub struct EmbeddedLog {
     // The order matters: dropping the queue ends the writer, which ends the checkpointer; then the directory
@@ -62,6 +68,7 @@ pub struct EmbeddedLog {
     position: watch::Receiver<Position>,
     /// True if the last commit was written.
     writable: Arc<AtomicBool>,
+    commits: Arc<CommitWatch>,
     readers: Readers,
     _writer: Joined,
     _checkpointer: Joined,
@@ -97,10 +104,12 @@ impl EmbeddedLog {
         let (queue, requests) = sync_channel(QUEUE);
         let tail = Arc::new(Tail::default());
         let writable = Arc::new(AtomicBool::new(true));
+        let commits = Arc::new(CommitWatch::default());
         let signals = Signals {
             position: position_sender,
             copied: copied_sender,
             writable: writable.clone(),
+            commits: commits.clone(),
             checkpointer: checkpoint_signal,
         };
         let writer = Writer::new(connection, tail.clone(), signals);
@@ -109,7 +118,8 @@ impl EmbeddedLog {
                 .map_err(unusable)?;
         let _writer = Joined::spawn("log-writer", move || writer.run(&requests)).map_err(unusable)?;
         let readers = Readers::new(file);
-        let log = Self { queue, tail, position, writable, readers, _writer, _checkpointer, _lock: lock };
+        let log =
+            Self { queue, tail, position, writable, commits, readers, _writer, _checkpointer, _lock: lock };
         Ok((log, copied))
     }
 
@@ -153,7 +163,10 @@ impl EventLog for EmbeddedLog {
     }
 
     fn state(&self) -> LogState {
-        LogState { takes_appends: self.writable.load(Ordering::Acquire), copy: None, stopped: None }
+        let stalled = self.commits.stalled();
+        let hangs = stalled.is_some_and(|time| time >= HANGS);
+        let takes_appends = self.writable.load(Ordering::Acquire) && !hangs;
+        LogState { takes_appends, copy: None, stopped: None, stalled }
     }
 
     async fn read(

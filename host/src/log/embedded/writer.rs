@@ -10,6 +10,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, Tran
 use tokio::sync::{oneshot, watch};
 
 use super::answers;
+use super::commit_watch::CommitWatch;
 use super::copy::{self, Messages, OutOfOrder, Sequence};
 use super::meta;
 use super::schema::LAYOUT;
@@ -72,6 +73,7 @@ pub(super) struct Signals {
     pub(super) copied: watch::Sender<Sequence>,
     /// True if the last commit was written.
     pub(super) writable: Arc<AtomicBool>,
+    pub(super) commits: Arc<CommitWatch>,
     /// Signals each commit.
     pub(super) checkpointer: SyncSender<()>,
 }
@@ -108,7 +110,8 @@ impl Writer {
         while let Some(first) = self.next(requests) {
             group.push(first);
             group.extend(requests.try_iter().take(MAX_GROUP - 1));
-            match self.write(&group) {
+            let commits = self.signals.commits.clone();
+            match commits.time(|| self.write(&group)) {
                 Ok(written) => self.acknowledge(&mut group, written),
                 Err(error) => self.give_up(group.drain(..), error),
             }

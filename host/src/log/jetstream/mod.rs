@@ -188,9 +188,9 @@ impl EventLog for JetStreamLog {
         let sequence = *self.copy.sequence().borrow();
         let behind = self.publisher.pending.last_stored().distance_from(sequence);
         let stopped = self.stopped.borrow().clone();
-        let takes_appends =
-            *self.available.borrow() && stopped.is_none() && self.copy.log().state().takes_appends;
-        LogState { takes_appends, copy: Some(CopyState { sequence, behind }), stopped }
+        let copy = self.copy.log().state();
+        let takes_appends = *self.available.borrow() && stopped.is_none() && copy.takes_appends;
+        LogState { takes_appends, copy: Some(CopyState { sequence, behind }), stopped, ..copy }
     }
 
     async fn read(

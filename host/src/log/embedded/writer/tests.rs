@@ -32,6 +32,7 @@ fn writer(dir: &tempfile::TempDir) -> Writer {
             position: watch::Sender::default(),
             copied: watch::Sender::default(),
             writable: Arc::new(AtomicBool::new(true)),
+            commits: Arc::default(),
             checkpointer: sync_channel(1).0,
         },
     )
