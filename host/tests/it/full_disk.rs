@@ -159,5 +159,5 @@ fn a_read_database_that_cannot_grow_is_said_and_stops_nothing_else() {
     let host = site.start();
     let at = [("kontor-position", &*host.head().to_string())];
     assert_eq!(host.get_with("/products?limit=200", &at).ok()["items"].as_array().unwrap().len(), 200);
-    assert_eq!(host.get("/readyz").ok()["warnings"], json!([]));
+    assert_eq!(host.get("/readyz").ok()["warnings"], Value::Null);
 }
