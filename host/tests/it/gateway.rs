@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use kontor_testkit::shop::laws;
 use serde_json::{Value, json};
 
 use crate::common::gateway::{Gateway, keys};
 use crate::common::http::{Client, Reply};
+use crate::common::nodes::when;
 use crate::common::shop::{SAGA_END, UNDELIVERABLE, Wanted, configuration, names, new_key, order};
 use crate::common::{Host, Site, built, ended, kontor};
 
@@ -290,4 +292,31 @@ fn the_test_of_the_tests_gateway() {
     gateway.come_back();
     assert_eq!(send("DELETE", "/authorizations/o1", "k4", &json!({})).unwrap(), 200);
     assert_eq!(gateway.authorized("o1"), None);
+}
+
+#[test]
+fn a_gateway_that_hangs_stalls_no_other_service() {
+    let gateway = Gateway::open();
+    gateway.hold();
+    // Four calls of one service, of which two run at a time.
+    let limits = "\n[limits]\ninstances = 4\nhttp_time_ms = 9000\n";
+    let site = Site::new(&(with_gateway(&gateway) + limits)).with_variable(VARIABLE, SECRET);
+    let host = site.start();
+    host.register("apple", 300, 1_000);
+    for _ in 0..20 {
+        host.post("/orders", &[("prefer", "wait=0")], &two_apples().json()).ok();
+    }
+    when(|| json!(gateway.waiting()), |waiting| waiting.as_u64() >= Some(4));
+    let begun = Instant::now();
+    for _ in 0..20 {
+        host.post("/products/apple/add-stock", &[], &json!({"quantity": 1})).ok();
+        host.get("/products?limit=1").ok();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "the gateway holds its answers for 9 s");
+    gateway.release();
+    let settled = || {
+        let orders = host.get("/reports/orders?status=confirmed&limit=20").ok();
+        json!(orders["items"].as_array().unwrap().len())
+    };
+    when(settled, |confirmed| *confirmed == 20);
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kontor::contract::{Grants, HttpGrant, Method, SecretSource};
+use kontor::error::FaultKind;
 use kontor::model::{
     Caller, CommandId, CommitHash, Json, Meta, Position, Recorded, Rejection, StreamId, Version,
 };
@@ -97,7 +98,13 @@ struct Bench {
 impl Bench {
     /// Loads the component. It asks for the origin of `url`, and has the permissions `grants`.
     async fn new(url: &str, grants: Vec<HttpGrant>, limits: HttpLimits, resolve: &Resolve) -> Self {
-        let limits = RuntimeLimits { http: limits, instances: 8, sagas: 1, ..RuntimeLimits::default() };
+        let limits = RuntimeLimits {
+            http: limits,
+            call_wait: Duration::from_secs(3),
+            instances: 8,
+            sagas: 1,
+            ..RuntimeLimits::default()
+        };
         let grants = BTreeMap::from([("unruly".to_owned(), Grants { http: grants, ..Grants::default() })]);
         let client = Arc::new(HttpClient::new(&grants, &limits.http, resolve).unwrap());
         let config = BTreeMap::from([("abroad".to_owned(), Json::of(&url).unwrap())]);
@@ -397,23 +404,38 @@ impl Steps for NoSteps {
 async fn a_saga_acts_only_through_commands() {
     let abroad = Abroad::open();
     let bench = Bench::granted(&abroad).await;
-    let trigger = Recorded {
-        position: Position::new(1),
-        stream: StreamId::new("beast", "b1").unwrap(),
-        version: Version::new(1),
-        index: 0,
-        hash: CommitHash::GENESIS,
-        name: "strayed".into(),
-        payload: Json::of(&json!({"url": abroad.url("/")})).unwrap(),
-        meta: Arc::new(Meta {
-            command: "stray".into(),
-            correlation_id: "r1".into(),
-            ..Meta::of(CommandId::from_key("c1"), &Caller::named("tester"))
-        }),
-    };
-    let end = bench.component.run_saga(&"stray".into(), &"s1".into(), &trigger, Box::new(NoSteps)).await;
-    let SagaEnd::Returned(Err(rejection)) = end else { panic!("{end:?}") };
+    let SagaEnd::Returned(Err(rejection)) = bench.stray(&abroad.url("/")).await else { panic!() };
     assert_eq!(rejection.code, "kept-in");
     assert!(rejection.message.contains("HttpRequestDenied"), "{rejection:?}");
     assert_eq!(abroad.requests().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_saga_that_sleeps_outside_of_its_steps_is_ended() {
+    let abroad = Abroad::open();
+    let bench = Bench::granted(&abroad).await;
+    let SagaEnd::Fault(fault) = bench.stray("").await else { panic!() };
+    assert_eq!(fault.kind, FaultKind::Timeout);
+    assert!(fault.detail.contains("between two steps"), "{fault:?}");
+}
+
+impl Bench {
+    /// Runs the saga `stray`.
+    async fn stray(&self, url: &str) -> SagaEnd {
+        let trigger = Recorded {
+            position: Position::new(1),
+            stream: StreamId::new("beast", "b1").unwrap(),
+            version: Version::new(1),
+            index: 0,
+            hash: CommitHash::GENESIS,
+            name: "strayed".into(),
+            payload: Json::of(&json!({ "url": url })).unwrap(),
+            meta: Arc::new(Meta {
+                command: "stray".into(),
+                correlation_id: "r1".into(),
+                ..Meta::of(CommandId::from_key("c1"), &Caller::named("tester"))
+            }),
+        };
+        self.component.run_saga(&"stray".into(), &"s1".into(), &trigger, Box::new(NoSteps)).await
+    }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::BufReader;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
@@ -16,8 +16,28 @@ use super::wire::{Request, answer, read_request};
 pub(crate) struct Gateway {
     address: SocketAddr,
     books: Arc<Mutex<Books>>,
+    hold: Arc<Hold>,
     /// `None` while the gateway is down.
     open: Option<Open>,
+}
+
+/// The requests that wait for their answers.
+#[derive(Default)]
+struct Hold {
+    /// `None`: requests are answered at once.
+    waiting: Mutex<Option<usize>>,
+    released: Condvar,
+}
+
+impl Hold {
+    /// Waits if answers are held back.
+    fn pass(&self) {
+        let mut waiting = self.waiting.lock().unwrap();
+        if let Some(waiting) = &mut *waiting {
+            *waiting += 1;
+        }
+        drop(self.released.wait_while(waiting, |waiting| waiting.is_some()).unwrap());
+    }
 }
 
 /// The listening socket's thread and the open connections.
@@ -53,7 +73,7 @@ impl Gateway {
     pub(crate) fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut gateway = Self { address, books: Arc::default(), open: None };
+        let mut gateway = Self { address, books: Arc::default(), hold: Arc::default(), open: None };
         gateway.serve(listener);
         gateway
     }
@@ -79,6 +99,22 @@ impl Gateway {
         self.books().authorized.get(order).copied()
     }
 
+    /// Holds all answers back from now on.
+    pub(crate) fn hold(&self) {
+        *self.hold.waiting.lock().unwrap() = Some(0);
+    }
+
+    /// Returns the number of requests that have waited since then.
+    pub(crate) fn waiting(&self) -> usize {
+        self.hold.waiting.lock().unwrap().unwrap_or_default()
+    }
+
+    /// Gives the answers that were held back.
+    pub(crate) fn release(&self) {
+        *self.hold.waiting.lock().unwrap() = None;
+        self.hold.released.notify_all();
+    }
+
     /// Ends all connections and accepts no more. The gateway keeps its books.
     pub(crate) fn go_down(&mut self) {
         let Some(Open { worker, connections }) = self.open.take() else { return };
@@ -99,7 +135,8 @@ impl Gateway {
     }
 
     fn serve(&mut self, listener: TcpListener) {
-        let (books, connections) = (self.books.clone(), Arc::<Mutex<Vec<TcpStream>>>::default());
+        let (books, hold) = (self.books.clone(), self.hold.clone());
+        let connections = Arc::<Mutex<Vec<TcpStream>>>::default();
         let known = connections.clone();
         let worker = thread::spawn(move || {
             for stream in listener.incoming() {
@@ -108,8 +145,8 @@ impl Gateway {
                     break;
                 }
                 known.lock().unwrap().push(stream.try_clone().unwrap());
-                let books = books.clone();
-                thread::spawn(move || take_requests(BufReader::new(stream), &books));
+                let (books, hold) = (books.clone(), hold.clone());
+                thread::spawn(move || take_requests(BufReader::new(stream), &books, &hold));
             }
         });
         self.open = Some(Open { worker, connections });
@@ -122,14 +159,16 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        self.release();
         self.go_down();
     }
 }
 
 /// Answers requests until the client ends the connection.
-fn take_requests(mut stream: BufReader<TcpStream>, books: &Mutex<Books>) -> Option<()> {
+fn take_requests(mut stream: BufReader<TcpStream>, books: &Mutex<Books>, hold: &Hold) -> Option<()> {
     loop {
         let request = read_request(&mut stream)?;
+        hold.pass();
         let status = books.lock().unwrap().take(request);
         if status == 0 {
             // Err: the client ended it first.
