@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use quick_cache::Weighter;
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 
 use super::error::CommandError;
@@ -14,8 +15,12 @@ use crate::log::{EventLog, MAX_PAGE, Snapshot, Snapshots, more_may_follow};
 use crate::model::{Digest, Json, Recorded, StreamId, Version};
 use crate::runtime::{Component, Folded, Target};
 
-/// Number of states in memory. At a kilobyte each, a hundred megabytes.
+/// Number of states that the memory is laid out for: some kilobytes each.
 const CACHED_STATES: usize = 100_000;
+/// Memory of all states and their views. A single one may have some megabytes.
+const CACHED_BYTES: u64 = 256 << 20;
+/// Memory of an entry beside the texts.
+const ENTRY_BYTES: usize = 256;
 /// Number of events between two snapshots: reading and folding as many takes less than a millisecond.
 const SNAPSHOT_EVERY: usize = 100;
 
@@ -81,13 +86,26 @@ pub struct StateCache {
 /// log: the writer would wait for its own end if it dropped the log.
 pub(crate) struct KeptStates {
     snapshots: Snapshots,
-    cache: Cache<StreamId, AggregateState>,
+    cache: Cache<StreamId, AggregateState, Bytes>,
+}
+
+/// Weighs a state by its memory.
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<StreamId, AggregateState> for Bytes {
+    fn weight(&self, _: &StreamId, state: &AggregateState) -> u64 {
+        let folded =
+            state.folded.as_ref().map_or(0, |folded| folded.state.len() + folded.view.as_str().len());
+        (ENTRY_BYTES + folded) as u64
+    }
 }
 
 impl StateCache {
     /// Creates an empty cache.
     pub fn new(log: Arc<dyn EventLog>, snapshots: Snapshots, registry: Arc<Registry>) -> Self {
-        Self { log, registry, kept: Arc::new(KeptStates { snapshots, cache: Cache::new(CACHED_STATES) }) }
+        let cache = Cache::with_weighter(CACHED_STATES, CACHED_BYTES, Bytes);
+        Self { log, registry, kept: Arc::new(KeptStates { snapshots, cache }) }
     }
 
     /// Returns the part that keeps states.

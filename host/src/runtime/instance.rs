@@ -193,7 +193,9 @@ impl Instances {
         let data = instance.store.data_mut();
         let scope = Scope { used_moment: data.moment.used(), ..std::mem::take(&mut data.scope) };
         let printed = data.console.take();
-        if !printed.is_empty() {
+        let has_room =
+            |identity: &Identity| identity.log_quota.take(&identity.manifest.service, printed.len());
+        if !printed.is_empty() && data.identity.as_deref().is_none_or(has_room) {
             let (service, call) = (service_name(data.identity.as_deref()), &*scope.id);
             tracing::info!(target: "component", %service, call, "{}", printed.trim_end());
         }

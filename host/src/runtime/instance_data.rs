@@ -18,6 +18,7 @@ use super::call::Scope;
 use super::console::Console;
 use super::engine::{CORE_INSTANCES_PER_COMPONENT, TABLES_PER_COMPONENT};
 use super::host::{HttpAccess, HttpHooks};
+use super::log_quota::LogQuota;
 use super::permissions::GrantsInForce;
 use crate::contract::{Manifest, Schemas};
 use crate::model::{Digest, Json, ServiceName};
@@ -41,6 +42,7 @@ pub(crate) struct Identity {
     pub(crate) config: BTreeMap<String, Json>,
     pub(crate) http: HttpAccess,
     pub(super) grants: Arc<GrantsInForce>,
+    pub(super) log_quota: LogQuota,
     /// The schemas of its commands and queries.
     pub(crate) schemas: Schemas,
 }

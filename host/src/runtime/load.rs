@@ -17,6 +17,7 @@ use super::component::Component;
 use super::host::HttpAccess;
 use super::instance::{CallFailure, Instances};
 use super::instance_data::{Identity, InstanceData};
+use super::log_quota::LogQuota;
 use super::places::Lane;
 use crate::contract::{CONFIGURED, HttpOrigin, Manifest, NoOrigin, Schemas};
 use crate::error::Fault;
@@ -138,7 +139,15 @@ impl Runtime {
         let schemas = Schemas::of(&manifest).map_err(LoadError::Manifest)?;
         let http = HttpAccess::new(origins(&manifest, &config)?, &self.inner.limits.http);
         let grants = self.inner.grants.clone();
-        let identity = Arc::new(Identity { manifest, digest, config, http, grants, schemas });
+        let identity = Arc::new(Identity {
+            manifest,
+            digest,
+            config,
+            http,
+            grants,
+            log_quota: LogQuota::default(),
+            schemas,
+        });
         let instances = Instances::new(self.inner.clone(), pre, Some(identity.clone()));
         Ok(Component::new(identity, instances))
     }

@@ -13,6 +13,7 @@ mod host;
 mod instance;
 mod instance_data;
 mod load;
+mod log_quota;
 mod permissions;
 mod places;
 mod step_watch;

@@ -17,6 +17,7 @@ pub(crate) const DEPLOYMENT_FOLLOWED: &str = "kontor_deployment_followed";
 pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
 pub(crate) const DEAD_LETTERS: &str = "kontor_nats_dead_letters_total";
 pub(crate) const DENIED: &str = "kontor_denied_total";
+pub(crate) const LOG_LINES_DROPPED: &str = "kontor_component_log_lines_dropped_total";
 pub(crate) const LOG_COMMIT: &str = "kontor_log_commit_seconds";
 pub(crate) const LOG_POSITION: &str = "kontor_log_position";
 pub(crate) const OPEN_FILES: &str = "kontor_open_files";
@@ -107,6 +108,12 @@ const SERVICES: &[Metric] = &[
         "kontor_faults_total",
         &["service"],
         "Calls of components that trapped, exceeded a limit or broke the contract.",
+    ),
+    metric(
+        Counter,
+        LOG_LINES_DROPPED,
+        &["service"],
+        "Lines of a component that are not in the host's own log, because the service logs too much.",
     ),
     metric(
         Counter,

@@ -10,6 +10,11 @@ const MAX_MESSAGE_BYTES: usize = 8 << 10;
 impl Host for Guest<'_> {
     fn log(&mut self, level: Level, mut message: String) -> wasmtime::Result<()> {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        if let Some(identity) = self.identity
+            && !identity.log_quota.take(&identity.manifest.service, message.len())
+        {
+            return Ok(());
+        }
         let service = service_name(self.identity.map(|identity| &**identity));
         let service = service.as_str();
         let call = &*self.scope.id;
