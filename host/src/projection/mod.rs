@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::SharedClock;
@@ -77,6 +77,8 @@ struct Projection {
     position: watch::Receiver<Position>,
     requests: mpsc::Sender<Request>,
     warning: Arc<Warning>,
+    /// Notified when a query waits for a position.
+    hurry: Arc<Notify>,
 }
 
 impl Projections {
@@ -148,6 +150,7 @@ impl Projections {
         let live = Arc::new(ArcSwap::from_pointee(live));
         let building = Arc::<ArcSwapOption<Building>>::default();
         let (requests, requested) = mpsc::channel(MAX_REQUESTS);
+        let hurry = Arc::<Notify>::default();
         let warning = Arc::new(Warning::new(format!("the read model of {service} gets no events")));
         let runner = Runner {
             databases,
@@ -160,10 +163,11 @@ impl Projections {
             requests: requested,
             followed: None,
             warning: warning.clone(),
+            hurry: hurry.clone(),
         };
         let stop = self.stopping.subscribe();
         let runner = tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(opened, stop)));
-        Ok((Projection { service, live, building, position, requests, warning }, runner))
+        Ok((Projection { service, live, building, position, requests, warning, hurry }, runner))
     }
 
     /// Returns the current warnings, a sentence each.
@@ -190,6 +194,9 @@ impl Projections {
         end: impl Future<Output = ()>,
     ) -> Result<Position, Behind> {
         let Some(projection) = self.projection(service) else { return Ok(at_least) };
+        if projection.check(at_least).is_err() {
+            projection.hurry.notify_one();
+        }
         let mut position = projection.position.clone();
         tokio::select! {
             biased;

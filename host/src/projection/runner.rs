@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
 use super::ProjectionsError;
 use super::database::Database;
@@ -18,7 +19,7 @@ use super::files::Name;
 use super::operate::{Building, Request};
 use super::projector::{ProjectError, Projector};
 use super::tables::{Beginning, Role};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, deadline_after};
 use crate::deployed::Components;
 use crate::error::Chain;
 use crate::log::{EventLog, ReadError, Subscription};
@@ -26,6 +27,9 @@ use crate::model::{Digest, Position, Recorded};
 use crate::runtime::Component;
 use crate::warning::Warning;
 
+/// The time between two transactions of a projection for which nobody waits: under load, each has the
+/// events of many commits.
+const LINGER: Duration = Duration::from_millis(10);
 /// The pause of a projection after a failure of the disk or the log.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -52,6 +56,8 @@ pub(super) struct Runner {
     pub(super) followed: Option<Digest>,
     /// Set while the databases cannot be filled.
     pub(super) warning: Arc<Warning>,
+    /// Notified when a query waits for a position.
+    pub(super) hurry: Arc<Notify>,
 }
 
 /// The reason why the databases are not filled any further.
@@ -139,6 +145,7 @@ impl Runner {
         self.show(&live);
         self.show_building(next.as_ref());
         self.followed = None;
+        let (mut due, hurry) = (deadline_after(Duration::ZERO), self.hurry.clone());
         loop {
             self.follow(&mut live, &mut next)?;
             // The positions that queries see never go back.
@@ -148,8 +155,9 @@ impl Runner {
                 live = self.swap(live, built)?;
             }
             tokio::select! {
-                page = live.subscription.next() => {
+                page = next_in_turn(&mut live.subscription, due, &hurry) => {
                     live.apply(page).await?;
+                    due = deadline_after(LINGER);
                     self.warning.clear();
                     self.notify.send_replace(live.projector.mark.position);
                 }
@@ -323,6 +331,19 @@ impl Feed {
         self.projector.advance();
         Ok(())
     }
+}
+
+/// Returns the next page for the live database, once it is due, or when a query waits for it.
+async fn next_in_turn(
+    subscription: &mut Subscription,
+    due: Instant,
+    hurry: &Notify,
+) -> Result<Option<Vec<Recorded>>, ReadError> {
+    tokio::select! {
+        () = sleep_until(due) => {}
+        () = hurry.notified() => {}
+    }
+    subscription.next().await
 }
 
 /// Returns the next page for the database that is being built. Never resolves if there is none.
