@@ -11,8 +11,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::incoming::{Incoming, Received, Subscribed};
+use super::incoming::Incoming;
 use super::streams::{NoStream, Streams};
+use super::subscribed::{Received, Subscribed};
 use crate::contract::{Problem, ProblemCode};
 use crate::model::{Actor, Caller, Role};
 use crate::telemetry;

@@ -7,6 +7,7 @@ mod incoming;
 mod outgoing;
 mod owners;
 mod streams;
+mod subscribed;
 mod warning;
 
 use std::sync::Arc;
