@@ -3,6 +3,7 @@
 
 mod cloud_event;
 mod dead_letters;
+mod header;
 mod incoming;
 mod outgoing;
 mod owners;
@@ -29,6 +30,7 @@ use crate::log::EventLog;
 use crate::model::Caller;
 
 pub use dead_letters::{About, DeadLetter, DeadLetterCaller, DeadLettersError, Redriven};
+pub(crate) use header::encode;
 pub use streams::NoStream;
 
 /// Returns the caller that the headers of a message name.

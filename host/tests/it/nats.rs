@@ -6,6 +6,7 @@ use std::thread;
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
 
+use crate::common::deploy::{plugin, rebuilt};
 use crate::common::nats::{configured, position, published, python, run, site};
 use crate::common::shop::{SAGA_END, new_key, order};
 use crate::common::{Host, Site};
@@ -104,10 +105,18 @@ fn tools_of_nats_find_the_service_and_what_it_serves() {
         endpoints.iter().find(named).cloned().unwrap()
     };
     assert_eq!(endpoint(&found[1])["subject"], "kontor.inventory.query.product");
-    assert_eq!(
-        (&endpoint(&found[2])["num_requests"], &endpoint(&found[2])["num_errors"]),
-        (&json!(2), &json!(0))
-    );
+    let counts = |answer: &Value| {
+        let stats = endpoint(answer);
+        json!([stats["num_requests"], stats["num_errors"], stats["last_error"]])
+    };
+    assert_eq!(counts(&found[2]), json!([2, 0, ""]));
+    // The counts are those since the start of the host, whatever is deployed.
+    let unknown = request("inventory.query.product", &json!({}), &json!({"id": "pot"}));
+    python(&server.url(), &["request"], &[unknown]);
+    host.deploy(&rebuilt(plugin("inventory")), "").ok();
+    let later = python(&server.url(), &["services"], &[]);
+    assert_eq!(counts(&later[2]), json!([3, 1, "404:not-found"]));
+    assert_eq!(later[2]["body"]["started"], found[2]["body"]["started"]);
 }
 
 #[test]
