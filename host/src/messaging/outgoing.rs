@@ -18,7 +18,8 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::cloud_event;
+use super::cloud_event::{self, Prefixes};
+use super::options::MessagingOptions;
 use super::owners::Owners;
 use super::streams::{EVENTS, NoStream, Streams};
 use super::warning::Warning;
@@ -26,7 +27,7 @@ use crate::cluster::Cluster;
 use crate::contract::EventRef;
 use crate::deployed::{HistoryError, Registry};
 use crate::log::{EventLog, ReadError, Subscription};
-use crate::model::{Position, Recorded};
+use crate::model::{CommitHash, Position, Recorded};
 use crate::telemetry;
 
 /// The most messages in progress: more are not faster, and each is kept in memory until it is acknowledged.
@@ -37,12 +38,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 const HEADER_BYTES: usize = 4 << 10;
 
 /// Publishes the events of the log.
+#[derive(Clone)]
 pub(super) struct Outgoing {
     pub(super) log: Arc<dyn EventLog>,
     pub(super) registry: Arc<Registry>,
     pub(super) streams: Streams,
     pub(super) warning: Arc<Warning>,
     pub(super) cluster: Cluster,
+    pub(super) options: MessagingOptions,
 }
 
 /// The progress of the stream: its last message, and the event in it. Both are 0 at the beginning.
@@ -126,22 +129,34 @@ impl Outgoing {
         self.warning.clear();
         let mut subscription = Subscription::new(self.log.clone(), place.position);
         let mut under_way = VecDeque::new();
+        let mut prefixes = None;
         loop {
             tokio::select! {
                 biased;
                 position = settle(&mut under_way) => self.published(position?),
                 page = subscription.next() => {
                     let Some(page) = page? else { return Ok(()) };
+                    let prefixes = match &mut prefixes {
+                        Some(prefixes) => prefixes,
+                        None => prefixes.insert(self.prefixes().await?),
+                    };
                     for event in page {
                         while under_way.len() >= AHEAD {
                             self.published(settle(&mut under_way).await?);
                         }
                         let service = owners.of(&*self.log, &event).await?;
-                        under_way.push_back(self.send(service.as_str(), &event, &mut place).await?);
+                        under_way.push_back(self.send(prefixes, service.as_str(), &event, &mut place).await?);
                     }
                 }
             }
         }
+    }
+
+    /// Returns the prefixes of this log, which has an event.
+    async fn prefixes(&self) -> Result<Prefixes, ReadError> {
+        let first = self.log.read_all(Position::START, 1).await?;
+        let hash = first.first().map_or(CommitHash::GENESIS, |event| event.hash);
+        Ok(Prefixes::new(&self.options, hash))
     }
 
     /// Returns the progress of the stream. Fails if it is not a stream of this log.
@@ -171,9 +186,15 @@ impl Outgoing {
     }
 
     /// Sends an event after the one that was sent last.
-    async fn send(&self, service: &str, event: &Recorded, place: &mut Place) -> Result<UnderWay, Failure> {
+    async fn send(
+        &self,
+        prefixes: &Prefixes,
+        service: &str,
+        event: &Recorded,
+        place: &mut Place,
+    ) -> Result<UnderWay, Failure> {
         let Streams { context, .. } = &self.streams;
-        let mut headers = cloud_event::headers(service, event);
+        let mut headers = cloud_event::headers(prefixes, service, event);
         let mut payload = Bytes::from_owner(event.payload.clone());
         if payload.len() + HEADER_BYTES > context.client().max_payload() {
             cloud_event::refer(&mut headers, event);
@@ -211,8 +232,9 @@ impl Outgoing {
                 continue;
             }
             let subject = publication.subject_of(&cloud_event::token(event.stream.id()));
+            let message = message.clone().message_id(cloud_event::message_id_on(&subject, event));
             let sent = async {
-                let sent = self.streams.context.send_publish(subject.clone(), message.clone()).await?;
+                let sent = self.streams.context.send_publish(subject.clone(), message).await?;
                 sent.await
             };
             sent.await.map_err(|source| match is_under_way(&source) {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use serde_json::Value;
 
+use super::message_streams::CONSUMER;
 use super::warning::Warning;
 use crate::contract::{IdSource, Problem, Subscription, Violation, payload};
 use crate::deployed::Deployed;
@@ -36,6 +38,7 @@ pub(super) struct Received<'m> {
     pub(super) subject: &'m str,
     /// The id of the message, which is the same at each delivery.
     pub(super) id: &'m str,
+    pub(super) headers: Option<&'m HeaderMap>,
     pub(super) payload: &'m [u8],
 }
 
@@ -63,10 +66,8 @@ impl Subscribed {
     /// Returns the durable consumer of this subscription, which is the same for all versions of the service.
     pub(super) fn consumer(&self) -> pull::Config {
         let Subscription { subject, aggregate, command, .. } = &self.subscription;
-        // A consumer's name may not have the dots and stars of a subject.
-        let hash = hashed_uuid(&[subject.as_bytes()]).simple().to_string();
         pull::Config {
-            durable_name: Some(format!("kontor-{}-{aggregate}-{command}-{}", self.service, &hash[..8])),
+            durable_name: Some(consumer_name(&self.service, &self.subscription)),
             description: Some(format!("{subject} to {aggregate}.{command} of {}", self.service)),
             filter_subject: subject.clone(),
             deliver_policy: DeliverPolicy::All,
@@ -80,7 +81,7 @@ impl Subscribed {
 
     /// Returns the command of a message.
     pub(super) fn command(&self, caller: &Caller, received: Received<'_>) -> Result<Command, Problem> {
-        let Received { subject, id, payload: bytes } = received;
+        let Received { subject, id, payload: bytes, .. } = received;
         let payload = payload(bytes)?;
         let command = CommandId::from_key(id);
         let aggregate_id = match &self.subscription.id {
@@ -116,6 +117,14 @@ impl Subscribed {
     }
 }
 
+/// Returns the name of the durable consumer of a subscription.
+pub(super) fn consumer_name(service: &ServiceName, subscription: &Subscription) -> String {
+    let Subscription { subject, aggregate, command, .. } = subscription;
+    // A consumer's name may not have the dots and stars of a subject.
+    let hash = hashed_uuid(&[subject.as_bytes()]).simple().to_string();
+    format!("{CONSUMER}{service}-{aggregate}-{command}-{}", &hash[..8])
+}
+
 /// Returns the problem of a message in which the member with the aggregate's id is no text.
 fn no_text(member: &str) -> Problem {
     let (pointer, message) = (format!("/{member}"), "is no text, as the id of an aggregate is".to_owned());
@@ -141,7 +150,7 @@ mod fuzz {
             payload in near(vec![br#"{"parcel":"A-1","weight":2.5}"#.to_vec()], WORDS),
         ) {
             for source in [None, Some(IdSource::Part(2)), Some(IdSource::Member("parcel".to_owned()))] {
-                let received = Received { subject: &subject, id: &id, payload: &payload };
+                let received = Received { subject: &subject, id: &id, headers: None, payload: &payload };
                 if let Err(problem) = subscribed(source).command(&Caller::default(), received) {
                     is_clear(&problem)?;
                 }
@@ -180,7 +189,7 @@ mod tests {
             (None, "x", "{", Err("invalid-json")),
         ];
         for (source, subject, payload, expected) in table {
-            let received = Received { subject, id: "m1", payload: payload.as_bytes() };
+            let received = Received { subject, id: "m1", headers: None, payload: payload.as_bytes() };
             let command = subscribed(source).command(&Caller::default(), received);
             let id = command.map(|command| command.stream.id().to_owned());
             let id = id.map_err(|problem| (problem.code().to_owned(), problem.is_final()));

@@ -146,6 +146,10 @@ fn every_event_is_a_cloud_event_in_the_stream() {
     let placed = host.place(&order(&[("tea.green", 2)])).ok();
     let events = host.events(0);
     let messages = python(&server.url(), &["events", &events.len().to_string()], &[]);
+    // It is the same for all events of a log.
+    let source = messages[0]["headers"]["ce-source"].as_str().unwrap();
+    let source = source.split_once("/streams/").unwrap().0;
+    assert!(source.starts_with("urn:kontor:"), "{source}");
     for (event, message) in events.iter().zip(&messages) {
         let headers = &message["headers"];
         let (kind, id) = event["stream"].as_str().unwrap().split_once('/').unwrap();
@@ -162,7 +166,8 @@ fn every_event_is_a_cloud_event_in_the_stream() {
             ("content-type", json!("application/json")),
             ("ce-specversion", json!("1.0")),
             ("ce-id", event["id"].clone()),
-            ("ce-source", json!(format!("/streams/{kind}/{id}"))),
+            ("ce-source", json!(format!("{source}/streams/{kind}/{id}"))),
+            ("ce-datacontenttype", json!("application/json")),
             ("ce-type", json!(format!("{service}.{name}"))),
             ("ce-subject", json!(id)),
             ("ce-time", event["time"].clone()),
