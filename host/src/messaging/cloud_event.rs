@@ -12,7 +12,7 @@
 //! | `ce-time` | the time at which the command was decided |
 //! | `ce-position` `ce-version` | the place in the log and in the stream |
 //! | `ce-correlationid` `ce-causationid` | the id of the original request, and the event that led to the command |
-//! | `ce-dataref` | the URL of the payload, if the event is larger than the servers' largest message |
+//! | `ce-dataref` | the URL of the payload, if the event is larger than the stream or the servers take |
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;

@@ -104,11 +104,7 @@ impl DeadLetters {
             cut: None,
             problem: serde_json::from_slice(&problem.body()).unwrap_or_default(),
         };
-        // -1 or 0: the stream has no limit of its own.
-        let limit = usize::try_from(stream.cached_info().config.max_message_size).unwrap_or(0);
-        let largest = self.streams.context.client().max_payload();
-        let (about, payload) =
-            fit(about, received.payload, if limit > 0 { limit.min(largest) } else { largest });
+        let (about, payload) = fit(about, received.payload, self.streams.largest(&stream));
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, encode(&format!("{service}/{aggregate}/{command}/{place}")));
         headers.insert(ABOUT, about);

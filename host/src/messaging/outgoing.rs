@@ -34,7 +34,7 @@ use crate::telemetry;
 const AHEAD: usize = 256;
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The part of the servers' largest message that is reserved for the headers.
+/// The part of the largest message that is reserved for the headers.
 const HEADER_BYTES: usize = 4 << 10;
 
 /// Publishes the events of the log.
@@ -53,6 +53,8 @@ pub(super) struct Outgoing {
 struct Place {
     sequence: u64,
     position: Position,
+    /// The most bytes of a message that the stream takes.
+    largest: usize,
 }
 
 /// The reason why publishing stopped.
@@ -162,6 +164,7 @@ impl Outgoing {
     /// Returns the progress of the stream. Fails if it is not a stream of this log.
     async fn place(&self, stream: &Stream) -> Result<Place, Failure> {
         let sequence = stream.get_info().await?.state.last_sequence;
+        let largest = self.streams.largest(stream);
         let last = match sequence {
             0 => None,
             _ => match stream.get_raw_message(sequence).await {
@@ -172,7 +175,7 @@ impl Outgoing {
             },
         };
         let Some(last) = last else {
-            return Ok(Place { sequence, position: Position::START });
+            return Ok(Place { sequence, position: Position::START, largest });
         };
         let (position, message_id) = cloud_event::place(&last.headers).ok_or(Failure::Foreign)?;
         let log = *self.log.head().borrow();
@@ -182,7 +185,11 @@ impl Outgoing {
         let same =
             |event: &Recorded| event.position == position && cloud_event::message_id(event) == message_id;
         let event = self.log.read_all(position.before(1), 1).await?;
-        if event.first().is_some_and(same) { Ok(Place { sequence, position }) } else { Err(Failure::Foreign) }
+        if event.first().is_some_and(same) {
+            Ok(Place { sequence, position, largest })
+        } else {
+            Err(Failure::Foreign)
+        }
     }
 
     /// Sends an event after the one that was sent last.
@@ -196,17 +203,17 @@ impl Outgoing {
         let Streams { context, .. } = &self.streams;
         let mut headers = cloud_event::headers(prefixes, service, event);
         let mut payload = Bytes::from_owner(event.payload.clone());
-        if payload.len() + HEADER_BYTES > context.client().max_payload() {
+        if payload.len() + HEADER_BYTES > place.largest {
             cloud_event::refer(&mut headers, event);
             payload = Bytes::new();
         }
         let message = PublishMessage::build().payload(payload).headers(headers);
-        self.send_elsewhere(service, event, &message).await?;
+        self.send_elsewhere(prefixes, service, event, &message).await?;
         let message = message.expected_last_sequence(place.sequence).expected_stream(EVENTS);
         let subject = cloud_event::subject(service, event);
         let acknowledged = context.send_publish(subject, message).await.map_err(failure)?;
-        *place = Place { sequence: place.sequence + 1, position: event.position };
-        let Place { sequence, position } = *place;
+        *place = Place { sequence: place.sequence + 1, position: event.position, ..*place };
+        let Place { sequence, position, .. } = *place;
         let settled = async move {
             let ack = acknowledged.await.map_err(failure)?;
             let in_its_place = ack.sequence == sequence && !ack.duplicate;
@@ -219,6 +226,7 @@ impl Outgoing {
     /// of events continues only after that, so these are published at least once too.
     async fn send_elsewhere(
         &self,
+        prefixes: &Prefixes,
         service: &str,
         event: &Recorded,
         message: &PublishMessage,
@@ -232,12 +240,19 @@ impl Outgoing {
                 continue;
             }
             let subject = publication.subject_of(&cloud_event::token(event.stream.id()));
-            let message = message.clone().message_id(cloud_event::message_id_on(&subject, event));
-            let sent = async {
-                let sent = self.streams.context.send_publish(subject.clone(), message).await?;
-                sent.await
+            let id = cloud_event::message_id_on(&subject, event);
+            let send = async |message: PublishMessage| {
+                let message = message.message_id(&id);
+                self.streams.context.send_publish(subject.clone(), message).await?.await
             };
-            sent.await.map_err(|source| match is_under_way(&source) {
+            let mut sent = send(message.clone()).await;
+            if sent.as_ref().is_err_and(|error| has_code(error, ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)) {
+                // The stream is somebody else's, and its limit must not stop the events of all services.
+                let mut headers = cloud_event::headers(prefixes, service, event);
+                cloud_event::refer(&mut headers, event);
+                sent = send(PublishMessage::build().headers(headers)).await;
+            }
+            sent.map_err(|source| match is_under_way(&source) {
                 true => Failure::Overtaken,
                 false => Failure::Elsewhere { subject, source },
             })?;
@@ -273,7 +288,11 @@ fn failure(error: PublishError) -> Failure {
 
 /// Returns whether another host is publishing the same event at this moment.
 fn is_under_way(error: &PublishError) -> bool {
+    has_code(error, ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT)
+}
+
+fn has_code(error: &PublishError, code: ErrorCode) -> bool {
     let source =
         std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
-    source.is_some_and(|error| error.error_code() == ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT)
+    source.is_some_and(|error| error.error_code() == code)
 }

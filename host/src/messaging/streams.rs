@@ -167,6 +167,16 @@ impl Streams {
         }
     }
 
+    /// Returns the most bytes of a message, headers included, that a stream takes.
+    pub(super) fn largest(&self, stream: &Stream) -> usize {
+        let largest = self.context.client().max_payload();
+        match usize::try_from(stream.cached_info().config.max_message_size) {
+            Ok(own) if own > 0 => own.min(largest),
+            // -1 or 0: the stream has no limit of its own.
+            _ => largest,
+        }
+    }
+
     pub(super) async fn look(&self, name: &str) -> Result<Stream, NoStream> {
         self.context.get_stream(name).await.map_err(|error| NoStream::Look(name.to_owned(), error))
     }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use async_nats::jetstream::stream;
 use kontor::model::Digest;
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::common::deploy::{self, fixture};
 use crate::common::http::Client;
-use crate::common::nats::{header, publish, publish_as, read};
+use crate::common::nats::{header, publish, publish_as, read, with};
 use crate::common::{Host, Site, ended, kontor};
 
 /// Longer than anything takes on a busy machine.
@@ -74,6 +75,36 @@ fn a_message_becomes_a_command_and_an_event_a_message() {
         assert_eq!(header(message, "ce-id"), delivered["id"].as_str().unwrap());
         assert_eq!(header(message, "Nats-Msg-Id"), format!("parcel/A.1/2/{}", subject.replace('%', "%25")));
     }
+}
+
+#[test]
+fn an_event_that_is_too_large_for_a_stream_does_not_stop_the_others() {
+    let server = NatsServer::start();
+    let (site, _plugins) = site(&server);
+    with(&server.url(), async |jetstream| {
+        for (name, subject, max_message_size) in
+            [("kontor-events", "kontor.events.>", 8_192), ("crm", "crm.>", 4_096)]
+        {
+            let (name, subjects) = (name.to_owned(), vec![subject.to_owned()]);
+            let config = stream::Config { name, subjects, max_message_size, ..stream::Config::default() };
+            jetstream.create_stream(config).await.unwrap();
+        }
+    });
+    let host = site.start();
+    let large = json!({"parcel": "A", "note": "x".repeat(5_000)});
+    let received = |id| ("carrier.A.received", id, json!({"grams": 7}));
+    publish(&server.url(), &[received("m1"), ("carrier.delivered", "m2", large)]);
+    publish(&server.url(), &[("carrier.B.received", "m3", json!({"grams": 7}))]);
+    events(&host, "parcel-received", 2);
+    events(&host, "parcel-delivered", 1);
+    let last = host.events(0).last().unwrap()["position"].as_u64().unwrap();
+    for (stream, count) in [("kontor-events", last as usize), ("crm", 1)] {
+        let messages = read(&server.url(), stream, |messages| messages.len() == count);
+        let large =
+            messages.iter().find(|message| message.subject.ends_with(".A") && message.payload.is_empty());
+        assert!(header(large.unwrap(), "ce-dataref").starts_with("/streams/parcel/A?"), "{stream}");
+    }
+    assert_eq!(host.get("/readyz").ok(), json!({"status": "ready"}));
 }
 
 #[test]
