@@ -70,6 +70,11 @@
 //! ca = "ca.pem"                       # for TLS; also certificate and key, if the servers ask for them
 //! replicas = 3                        # the number of servers that keep each stream
 //!
+//! [messaging]
+//! source = "https://shop.example"     # the beginning of the source of all CloudEvents
+//! type_prefix = "example.shop"        # and of their types
+//! dropped_subscription_ms = 86_400_000 # messages are kept so long for a subscription that no version has
+//!
 //! [jetstream]                         # the stream of the log
 //! stream = "kontor-log"
 //! sync = "always"                     # "interval": a power cut of all servers at once may lose events
@@ -99,6 +104,7 @@ use crate::deploy::{PublicKey, RollbackRule};
 use crate::edge::http::{AdminOptions, HttpOptions, TlsFiles};
 use crate::identity::{AuthOptions, AuthOptionsError};
 use crate::log::{JetStreamOptions, LogEngine};
+use crate::messaging::{MessagingOptions, MessagingOptionsError};
 use crate::model::Caller;
 use crate::runtime::CALL_WAIT;
 use crate::saga::Retries;
@@ -150,6 +156,8 @@ pub struct Config {
     pub grants: BTreeMap<String, Grants>,
     /// The section `[nats]`.
     pub nats: Nats,
+    /// The section `[messaging]`.
+    pub messaging: MessagingOptions,
     /// The engine of the event log.
     pub log: LogEngine,
     /// The section `[jetstream]`: the stream of the log.
@@ -191,6 +199,7 @@ impl Default for Config {
             secrets: BTreeMap::new(),
             grants: BTreeMap::new(),
             nats: Nats::default(),
+            messaging: MessagingOptions::default(),
             log: LogEngine::default(),
             jetstream: JetStreamOptions::default(),
             places: Places::default(),
@@ -332,6 +341,9 @@ pub enum ConfigError {
     /// The section `[auth]`.
     #[error(transparent)]
     Auth(#[from] AuthOptionsError),
+    /// The section `[messaging]`.
+    #[error(transparent)]
+    Messaging(#[from] MessagingOptionsError),
     /// A number of replicas that JetStream does not have.
     #[error("nats.replicas must be 1, 3 or 5")]
     Replicas,
@@ -364,6 +376,7 @@ impl ConfigError {
             Self::Replicas => vec!["nats", "replicas"],
             Self::HalfCertificate => vec!["nats"],
             Self::Silence => vec!["jetstream", "silence_ms"],
+            Self::Messaging(error) => vec!["messaging", error.key()],
             Self::Auth(error) => vec!["auth", &error.key],
             _ => return None,
         })
@@ -440,6 +453,7 @@ impl Config {
         if !matches!(self.nats.replicas, 1 | 3 | 5) {
             return Err(ConfigError::Replicas);
         }
+        self.messaging.check()?;
         if self.jetstream.heartbeat_timeout < MIN_SILENCE {
             return Err(ConfigError::Silence);
         }

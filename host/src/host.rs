@@ -437,6 +437,7 @@ fn start_messaging(edge: &HostContext, nats: &Connection, config: &Config) -> Me
         connection: nats.clone(),
         replicas: config.nats.replicas,
         cluster: edge.nodes.clone(),
+        options: config.messaging.clone(),
     })
 }
 

@@ -33,6 +33,14 @@ impl Warning {
         *sentence = Some(new);
     }
 
+    /// Begins the warning, or ends it, by the outcome of an attempt.
+    pub(crate) fn show<E: Error + 'static>(&self, outcome: Result<(), E>) {
+        match outcome {
+            Ok(()) => self.clear(),
+            Err(error) => self.set(&error),
+        }
+    }
+
     /// Ends the warning.
     pub(crate) fn clear(&self) {
         if self.lock().take().is_some() {

@@ -1,5 +1,6 @@
 //! Dead letters: messages of NATS that could not become commands. The items of the list are
-//! [`crate::messaging::DeadLetter`], the reply to a redrive is [`crate::messaging::Redriven`].
+//! [`crate::messaging::DeadLetter`], the replies are [`crate::messaging::Redriven`] and
+//! [`crate::messaging::Discarded`].
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,8 @@ pub struct DeadLetterListQuery {
     pub limit: Option<u64>,
 }
 
-/// Sends dead letters again: one, those for a service, or all, up to 1000 at once.
+/// Sends dead letters again: one, those for a service, or all, up to 1000 at once. The next ones are behind
+/// `next` of the reply.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedriveDeadLetters {
@@ -32,13 +34,17 @@ pub struct RedriveDeadLetters {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[a-z0-9-]+$"))]
     pub service: Option<String>,
+    /// Only dead letters behind this id: `next` of the reply before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
     /// The reason. It stays in the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_000))]
     pub reason: Option<String>,
 }
 
-/// Removes dead letters: one, those for a service, or all, up to 1000 at once.
+/// Removes dead letters: one, those for a service, or all, up to 1000 at once. The next ones are behind
+/// `next` of the reply.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiscardDeadLetters {
@@ -50,15 +56,11 @@ pub struct DiscardDeadLetters {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[a-z0-9-]+$"))]
     pub service: Option<String>,
+    /// Only dead letters behind this id: `next` of the reply before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
     /// The reason. It stays in the log.
     #[schemars(length(min = 1, max = 1_000), regex(pattern = r"\S"))]
     #[schemars(extend("examples" = ["the carrier has sent it twice, ticket 4711"]))]
     pub reason: String,
-}
-
-/// The reply to a discard.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DiscardedDeadLetters {
-    /// The number of dead letters that were removed.
-    pub discarded: u64,
 }

@@ -3,16 +3,21 @@
 use std::io::Write;
 
 use clap::Subcommand;
-use kontor::api::{DiscardDeadLetters, DiscardedDeadLetters, Page, RedriveDeadLetters};
-use kontor::messaging::{DeadLetter, DeadLetterCaller, Redriven};
+use kontor::api::{DiscardDeadLetters, Page, RedriveDeadLetters};
+use kontor::messaging::{DeadLetter, DeadLetterCaller, Discarded, Redriven};
 use kontor::model::{ANONYMOUS, Role};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::actor::caller;
 use super::client::{ActArguments, ActorArgument, Client, HostArgument};
-use super::output::{counted, print};
+use super::output::{counted, parse, print};
 use super::table::{fitted, terminal_width};
 
+/// The contents of the replies.
+const REDRIVE: &str = "redrive of dead letters";
+const DISCARD: &str = "number of discarded dead letters";
 /// The largest number of dead letters that are shown: more than an operator reads.
 const SHOWN: u64 = 100;
 
@@ -109,29 +114,109 @@ impl DeadLetters {
             Some(Act::Redrive { selection, why: ActArguments { reason, actor }, host }) => {
                 let client = Client::new(&host)?;
                 let Selection { id, service, .. } = selection;
-                let request = json!(RedriveDeadLetters { id, service, reason });
-                let body = client.post("/admin/dead-letters/redrive", &[actor.header()], &request)?;
-                print(&body, "redrive of dead letters", json, out, |redriven: Redriven| {
-                    redriven_text(&redriven, terminal_width())
-                })
+                let redriven = all_pages(REDRIVE, |after| {
+                    let (service, reason) = (service.clone(), reason.clone());
+                    let request = json!(RedriveDeadLetters { id, service, after, reason });
+                    Ok(client.post("/admin/dead-letters/redrive", &[actor.header()], &request)?)
+                })?;
+                let text = |redriven: Redriven| redriven_text(&redriven, terminal_width());
+                finish(redriven, REDRIVE, json, out, text)
             }
             Some(Act::Discard { selection, reason, actor, host }) => {
                 let client = Client::new(&host)?;
                 let Selection { id, service, .. } = selection;
-                let request = json!(DiscardDeadLetters { id, service, reason });
-                let body = client.post("/admin/dead-letters/discard", &[actor.header()], &request)?;
-                print(
-                    &body,
-                    "number of discarded dead letters",
-                    json,
-                    out,
-                    |DiscardedDeadLetters { discarded }| {
-                        format!("{} discarded\n", counted(discarded, "dead letter"))
-                    },
-                )
+                let discarded = all_pages(DISCARD, |after| {
+                    let (service, reason) = (service.clone(), reason.clone());
+                    let request = json!(DiscardDeadLetters { id, service, after, reason });
+                    Ok(client.post("/admin/dead-letters/discard", &[actor.header()], &request)?)
+                })?;
+                finish(discarded, DISCARD, json, out, |discarded: Discarded| {
+                    format!("{} discarded\n", counted(discarded.discarded, "dead letter"))
+                })
             }
         }
     }
+}
+
+/// The reply to an act on a page of dead letters.
+trait PageOfAct: Default + Serialize + DeserializeOwned {
+    /// Adds the reply to the act on the next page.
+    fn add(&mut self, page: Self);
+    /// Returns the start of the next page.
+    fn next(&self) -> Option<u64>;
+    /// Returns the reason why the host stopped before the end of the page.
+    fn stopped(&self) -> Option<String>;
+}
+
+impl PageOfAct for Redriven {
+    fn add(&mut self, page: Self) {
+        let Self { done, failed, next, stopped } = page;
+        self.done += done;
+        self.failed.extend(failed);
+        (self.next, self.stopped) = (next, stopped);
+    }
+
+    fn next(&self) -> Option<u64> {
+        self.next
+    }
+
+    fn stopped(&self) -> Option<String> {
+        self.stopped.clone()
+    }
+}
+
+impl PageOfAct for Discarded {
+    fn add(&mut self, page: Self) {
+        let Self { discarded, next, stopped } = page;
+        self.discarded += discarded;
+        (self.next, self.stopped) = (next, stopped);
+    }
+
+    fn next(&self) -> Option<u64> {
+        self.next
+    }
+
+    fn stopped(&self) -> Option<String> {
+        self.stopped.clone()
+    }
+}
+
+/// The outcome of an act, and the error that ended it early.
+struct Acted<P>(P, Option<anyhow::Error>);
+
+/// Acts on one page after another. An error after the first page does not lose the report of those before.
+fn all_pages<P: PageOfAct>(
+    what: &'static str,
+    mut act: impl FnMut(Option<u64>) -> anyhow::Result<String>,
+) -> anyhow::Result<Acted<P>> {
+    let mut all = P::default();
+    let mut after = None;
+    loop {
+        match act(after).and_then(|body| parse::<P>(&body, what)) {
+            Ok(page) => all.add(page),
+            Err(error) if after.is_none() => return Err(error),
+            Err(error) => return Ok(Acted(all, Some(error))),
+        }
+        if let Some(reason) = all.stopped() {
+            return Ok(Acted(all, Some(anyhow::Error::msg(reason))));
+        }
+        after = all.next();
+        if after.is_none() {
+            return Ok(Acted(all, None));
+        }
+    }
+}
+
+/// Prints the report of an act, and returns the error that ended it early.
+fn finish<P: PageOfAct>(
+    Acted(report, error): Acted<P>,
+    what: &'static str,
+    json: bool,
+    out: &mut dyn Write,
+    text: impl FnOnce(P) -> String,
+) -> anyhow::Result<()> {
+    print(&serde_json::to_string(&report)?, what, json, out, text)?;
+    error.map_or(Ok(()), Err)
 }
 
 /// Returns one line a dead letter, and the next commands.
@@ -265,5 +350,23 @@ mod tests {
             7   carrier.delivered  parcel.deliver  ann [clerk]  6      not-found: There is no parcel with the id A-1.
         "#]]
         .assert_eq(&ran.printed);
+    }
+
+    #[test]
+    fn an_act_goes_through_all_pages_and_reports_what_was_done_before_an_error() {
+        let pages = || vec![ok(r#"{"discarded":1000,"next":1000}"#), ok(r#"{"discarded":2}"#)];
+        let line = ["dead-letters", "discard", "--all", "--reason", "why"];
+        let ran = kontor(&line, pages());
+        let last = r#"POST /admin/dead-letters/discard HTTP/1.1 {"after":1000,"reason":"why"}"#;
+        assert_eq!(ran.requests.last().map(String::as_str), Some(last));
+        assert_eq!(ran.printed, "1002 dead letters discarded\n");
+        let stopped =
+            r#"{"done":3,"failed":[],"next":1003,"stopped":"The dead letter 1004 cannot be removed."}"#;
+        let ran = kontor(
+            &["dead-letters", "redrive", "--all"],
+            vec![ok(r#"{"done":4,"failed":[],"next":1000}"#), ok(stopped)],
+        );
+        assert_eq!(ran.printed, "7 dead letters processed\n");
+        assert_eq!(ran.error.as_deref(), Some("The dead letter 1004 cannot be removed."));
     }
 }

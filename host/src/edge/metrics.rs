@@ -14,7 +14,8 @@ use crate::projection::Overview;
 use crate::saga::StateCount;
 use crate::telemetry::{
     BUILDING, COPY_LAG, COPY_SEQUENCE, DEPLOYMENT_FOLLOWED, LAG_EVENTS, LAG_SECONDS, LOG_AVAILABLE,
-    LOG_POSITION, MAX_OPEN_FILES, NATS_CONNECTED, NODES, OLDEST_SAGA, OPEN_FILES, PARKED, POSITION, SAGAS,
+    LOG_POSITION, MAX_OPEN_FILES, NATS_CONNECTED, NODES, OLDEST_SAGA, OPEN_FILES, PARKED, POSITION,
+    PUBLISHED, SAGAS,
 };
 
 /// The statuses that the edge answers with.
@@ -105,6 +106,9 @@ pub(crate) fn show_deployment(followed: bool) {
 /// Sets the gauge of the connection to NATS.
 pub(crate) fn show_messaging(messaging: &Messaging) {
     metrics::gauge!(NATS_CONNECTED).set(u8::from(messaging.is_connected()));
+    if let Some(position) = messaging.published() {
+        metrics::gauge!(PUBLISHED).set(position.get() as f64);
+    }
 }
 
 /// Sets the gauges of the read models, each with the labels `service` and `version`:

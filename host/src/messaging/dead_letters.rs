@@ -7,86 +7,21 @@ use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{DeleteMessageError, LastRawMessageErrorKind, RawMessageError, Stream};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::incoming::{Incoming, Received, Subscribed};
+use super::header::encode;
+use super::incoming::Incoming;
+use super::letter::{ABOUT, About, DeadLetter, DeadLetterCaller, fit, kept_headers};
 use super::streams::{NoStream, Streams};
-use crate::contract::{Problem, ProblemCode};
-use crate::model::{Actor, Caller, Role};
+use super::subscribed::{Received, Subscribed};
+use crate::contract::Problem;
+use crate::error::Chain;
 use crate::telemetry;
 
 /// `kontor.dead-letters.<service>.<aggregate>.<command>`
 pub(super) const SUBJECTS: &str = "kontor.dead-letters.>";
-/// The header with the facts about a dead letter.
-const ABOUT: &str = "Kontor-Dead-Letter";
-
-/// A message that could not become a command.
-#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct DeadLetter {
-    /// The id of the dead letter: its sequence in the stream of dead letters.
-    pub id: u64,
-    /// The facts about the message.
-    #[serde(flatten)]
-    pub about: About,
-    /// The payload of the message, as a string if it is no JSON.
-    pub payload: Value,
-    #[serde(skip)]
-    raw: Bytes,
-}
-
-/// The facts about a message that could not become a command.
-#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[schemars(inline)]
-pub struct About {
-    /// The service that subscribes to the message.
-    pub service: String,
-    /// The aggregate of the command.
-    pub aggregate: String,
-    /// The command.
-    pub command: String,
-    /// The subject of the subscription, which may have wildcards.
-    pub subscription: String,
-    /// The subject of the message.
-    pub subject: String,
-    /// The message's id, which is the command's key.
-    pub message_id: String,
-    /// The caller of the command; missing if its token was not valid.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub caller: Option<DeadLetterCaller>,
-    /// The number of times that the message was delivered.
-    pub deliveries: i64,
-    /// The problem of the last delivery, as HTTP would have answered it.
-    pub problem: Value,
-}
-
-/// The caller of the command of a dead letter. A redrive sends the command for the same caller, whose token
-/// may have expired since.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct DeadLetterCaller {
-    /// The subject of the message's token, or `nats`; missing if it is nobody's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subject: Option<Actor>,
-    /// The roles of the subject.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub roles: Vec<Role>,
-    /// The user for whom the subject said it acted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_behalf_of: Option<Actor>,
-}
-
-impl DeadLetterCaller {
-    pub(super) fn of(caller: &Caller) -> Self {
-        let Caller { subject, roles, on_behalf_of, .. } = caller.clone();
-        Self { subject, roles: roles.to_vec(), on_behalf_of }
-    }
-
-    fn caller(&self) -> Caller {
-        let Self { subject, roles, on_behalf_of } = self.clone();
-        Caller { subject, roles: roles.into(), on_behalf_of, via: None }
-    }
-}
+/// The most bytes of messages on one page, which are in memory at one time.
+const PAGE_BYTES: usize = 32 << 20;
 
 /// The result of redriving dead letters.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -96,6 +31,26 @@ pub struct Redriven {
     pub done: u64,
     /// The other dead letters, with their new problems.
     pub failed: Vec<DeadLetter>,
+    /// The value of `after` for the next dead letters; missing after the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+    /// The reason why the host stopped before the end of the page; missing if it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+}
+
+/// The result of discarding dead letters.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "DiscardedDeadLetters")]
+pub struct Discarded {
+    /// The number of dead letters that were removed.
+    pub discarded: u64,
+    /// The value of `after` for the next dead letters; missing after the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+    /// The reason why the host stopped before the end of the page; missing if it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
 }
 
 /// The reason why dead letters cannot be listed, redriven or discarded.
@@ -107,9 +62,6 @@ pub enum DeadLettersError {
     /// A dead letter cannot be read.
     #[error("a dead letter cannot be read")]
     Read(#[from] RawMessageError),
-    /// A dead letter cannot be removed.
-    #[error("a dead letter cannot be removed")]
-    Remove(#[from] DeleteMessageError),
 }
 
 /// The reason why a message did not become a dead letter. The message is delivered again.
@@ -136,7 +88,7 @@ impl DeadLetters {
         (deliveries, place): (i64, &str),
         problem: &Problem,
     ) -> Result<(), NotKept> {
-        self.streams.dead_letters().await?;
+        let stream = self.streams.dead_letters().await?;
         let (service, subscription) = (&subscribed.service, &subscribed.subscription);
         let (aggregate, command) = (&subscription.aggregate, &subscription.command);
         let about = About {
@@ -148,14 +100,15 @@ impl DeadLetters {
             message_id: received.id.to_owned(),
             caller,
             deliveries,
+            headers: kept_headers(received.headers),
+            cut: None,
             problem: serde_json::from_slice(&problem.body()).unwrap_or_default(),
         };
+        let (about, payload) = fit(about, received.payload, self.streams.largest(&stream));
         let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, format!("{service}/{aggregate}/{command}/{place}"));
-        // This type always has a JSON form, and it has no line breaks.
-        headers.insert(ABOUT, serde_json::to_string(&about).unwrap_or_default());
-        let message = PublishMessage::build().headers(headers);
-        let message = message.payload(Bytes::copy_from_slice(received.payload));
+        headers.insert(NATS_MESSAGE_ID, encode(&format!("{service}/{aggregate}/{command}/{place}")));
+        headers.insert(ABOUT, about);
+        let message = PublishMessage::build().headers(headers).payload(payload);
         let subject = format!("kontor.dead-letters.{service}.{aggregate}.{command}");
         self.streams.context.send_publish(subject, message).await?.await?;
         tracing::warn!(
@@ -171,24 +124,26 @@ impl DeadLetters {
     }
 
     /// Lists up to `limit` dead letters after `after`, oldest first, optionally only those of one service.
+    /// Returns the start of the next page with them; `None` on the last page.
     pub(super) async fn list(
         &self,
         service: Option<&str>,
-        after: u64,
+        mut after: u64,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, DeadLettersError> {
+    ) -> Result<(Vec<DeadLetter>, Option<u64>), DeadLettersError> {
         let stream = self.streams.dead_letters().await?;
-        let mut letters: Vec<DeadLetter> = Vec::new();
-        let mut after = after;
-        while letters.len() < limit {
-            let Some(message) = next(&stream, service, after).await? else { break };
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        while letters.len() < limit && bytes < PAGE_BYTES {
+            let Some(message) = next(&stream, service, after).await? else { return Ok((letters, None)) };
             after = message.sequence;
+            bytes += message.payload.len();
             letters.extend(DeadLetter::read(&message));
         }
-        Ok(letters)
+        Ok((letters, Some(after)))
     }
 
-    /// Processes dead letters again, and removes those whose commands succeed.
+    /// Processes dead letters again, and removes those whose commands succeed. Stops at one that cannot be
+    /// removed: the servers are away, and the command is answered from the record when it is sent again.
     pub(super) async fn redrive(
         &self,
         incoming: &Incoming,
@@ -199,7 +154,11 @@ impl DeadLetters {
         for mut letter in letters {
             match letter.process(incoming).await {
                 Ok(()) => {
-                    stream.delete_message(letter.id).await?;
+                    if let Err(error) = remove(&stream, letter.id).await {
+                        redriven.stopped = Some(stopped(letter.id, &error));
+                        redriven.next = Some(letter.id.saturating_sub(1));
+                        break;
+                    }
                     redriven.done += 1;
                 }
                 Err(problem) => {
@@ -211,15 +170,21 @@ impl DeadLetters {
         Ok(redriven)
     }
 
-    /// Removes dead letters for good. Returns their number.
+    /// Removes dead letters for good. Stops at one that cannot be removed.
     pub(super) async fn discard(
         &self,
         letters: Vec<DeadLetter>,
         actor: &str,
-    ) -> Result<usize, DeadLettersError> {
+    ) -> Result<Discarded, DeadLettersError> {
         let stream = self.streams.dead_letters().await?;
+        let mut discarded = Discarded::default();
         for DeadLetter { id, about, .. } in &letters {
-            stream.delete_message(*id).await?;
+            if let Err(error) = remove(&stream, *id).await {
+                discarded.stopped = Some(stopped(*id, &error));
+                discarded.next = Some(id.saturating_sub(1));
+                break;
+            }
+            discarded.discarded += 1;
             let About { service, subject, message_id, .. } = about;
             tracing::warn!(
                 id,
@@ -230,8 +195,21 @@ impl DeadLetters {
                 "discarded a dead letter; its message takes no effect"
             );
         }
-        Ok(letters.len())
+        Ok(discarded)
     }
+}
+
+/// Returns the sentence about a dead letter that cannot be removed.
+fn stopped(id: u64, error: &DeleteMessageError) -> String {
+    format!("The dead letter {id} cannot be removed: {}.", Chain(error))
+}
+
+/// Removes a dead letter, unless somebody else has removed it.
+async fn remove(stream: &Stream, id: u64) -> Result<(), DeleteMessageError> {
+    let Err(error) = stream.delete_message(id).await else { return Ok(()) };
+    let found = stream.get_raw_message(id).await;
+    let is_gone = found.is_err_and(|error| error.kind() == LastRawMessageErrorKind::NoMessageFound);
+    if is_gone { Ok(()) } else { Err(error) }
 }
 
 /// Reads the first dead letter after a sequence.
@@ -241,38 +219,11 @@ async fn next(
     after: u64,
 ) -> Result<Option<StreamMessage>, RawMessageError> {
     let subjects = service.map_or(SUBJECTS.to_owned(), |service| format!("kontor.dead-letters.{service}.>"));
-    match stream.raw_message_builder().sequence(after + 1).next_by_subject(subjects).send().await {
+    // None: no sequence is behind the largest.
+    let Some(first) = after.checked_add(1) else { return Ok(None) };
+    match stream.raw_message_builder().sequence(first).next_by_subject(subjects).send().await {
         Ok(message) => Ok(Some(message)),
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-impl DeadLetter {
-    /// Reads a dead letter. Returns none if the message was not written by a host.
-    fn read(message: &StreamMessage) -> Option<Self> {
-        let about = serde_json::from_str(message.headers.get(ABOUT)?.as_str()).ok()?;
-        let payload = serde_json::from_slice(&message.payload);
-        let payload = payload.unwrap_or_else(|_| String::from_utf8_lossy(&message.payload).into());
-        Some(Self { id: message.sequence, about, payload, raw: message.payload.clone() })
-    }
-
-    async fn process(&self, incoming: &Incoming) -> Result<(), Problem> {
-        let About { service, subscription, subject, message_id, caller, problem, .. } = &self.about;
-        let subscribed = incoming.find(&self.about).ok_or_else(|| {
-            Problem::not_found(format!("{service} no longer subscribes to {subscription}."))
-        })?;
-        let caller = match caller {
-            Some(sender) => sender.caller(),
-            None if problem["code"] == ProblemCode::InvalidToken.name() => {
-                let detail = "The message came with a token that was not valid, so its command has no \
-                              caller: discard it, and have it sent again.";
-                return Err(Problem::new(ProblemCode::InvalidToken, detail));
-            }
-            // An earlier version of Kontor has kept it.
-            None => incoming.caller(None).await?,
-        };
-        let received = Received { subject, id: message_id, payload: &self.raw };
-        incoming.process(&subscribed, received, &caller).await
     }
 }

@@ -8,35 +8,36 @@
 //! | the host is busy, or its log cannot be written | it is delivered again, until this has passed |
 //! | its command is rejected, or fails | it is delivered [`DELIVERIES`] times in all; then it is a dead letter |
 //! | its token is not valid | the same: another host may just have made the token |
-//! | it cannot be a command: no JSON, not by the schema, no id | it is a dead letter at once |
+//! | it cannot be a command: no JSON, not by the schema, no id | it is a dead letter at once, whatever its size |
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::pull;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, StreamError};
+use async_nats::jetstream::consumer::{PullConsumer, StreamError, pull};
 use async_nats::jetstream::message::AckKind;
 use async_nats::jetstream::stream::ConsumerError;
-use futures::StreamExt as _;
-use serde_json::Value;
+use futures::{FutureExt as _, StreamExt as _, future, stream};
 use tokio::sync::watch;
 
 use super::Callers;
-use super::dead_letters::{About, DeadLetterCaller, DeadLetters};
+use super::dead_letters::DeadLetters;
+use super::letter::{About, DeadLetterCaller};
+use super::message_streams::SHARED;
 use super::streams::{NoStream, Streams};
-use super::warning::Warning;
+use super::subscribed::{Received, Subscribed, consumer_name};
+use super::supervisor::{Panicked, supervise};
 use crate::aggregate::Submit;
-use crate::contract::{IdSource, Problem, Publication, Subscription, Violation, payload};
+use crate::cluster::Cluster;
+use crate::contract::{Problem, Publication, Subscription};
 use crate::deployed::{Deployed, Registry};
 use crate::error::Chain;
-use crate::model::{
-    AggregateName, Caller, Command, CommandId, CommandName, Digest, Intent, Origin, Precondition,
-    ServiceName, StreamId, hashed_uuid,
-};
+use crate::model::{Caller, Digest};
+use crate::warning::Warning;
 
 /// The number of deliveries before a message is a dead letter: six seconds in all, longer than services wait
 /// for each other.
@@ -45,8 +46,6 @@ const DELIVERIES: i64 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause, for messages whose deliveries are not counted.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// The time after which the servers deliver an unacknowledged message again: longer than a command takes.
-const ACK_WAIT: Duration = Duration::from_secs(30);
 /// The most messages of one subscription that are processed at one time. Those of one aggregate keep their
 /// order.
 const AT_ONCE: usize = 64;
@@ -70,29 +69,6 @@ enum Failure {
     Acknowledge(#[source] async_nats::Error),
 }
 
-/// The reason why a subscription cannot be served. The gates refuse such a manifest.
-#[derive(Debug, thiserror::Error)]
-enum SubscriptionError {
-    #[error("there is no command {aggregate}.{command}")]
-    NoCommand { aggregate: AggregateName, command: CommandName },
-}
-
-/// A subscription of a running service.
-pub(super) struct Subscribed {
-    pub(super) service: ServiceName,
-    pub(super) subscription: Subscription,
-    warning: Warning,
-}
-
-/// A message that is to become a command.
-#[derive(Clone, Copy)]
-pub(super) struct Received<'m> {
-    pub(super) subject: &'m str,
-    /// The id of the message, which is the same at each delivery.
-    pub(super) id: &'m str,
-    pub(super) payload: &'m [u8],
-}
-
 /// Takes the messages of all subscriptions. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Incoming {
@@ -100,16 +76,27 @@ pub(super) struct Incoming {
 }
 
 struct Inner {
-    registry: Arc<Registry>,
-    commands: Arc<dyn Submit>,
-    callers: Callers,
-    streams: Streams,
-    dead_letters: DeadLetters,
-    /// Set while the streams cannot be created.
+    deps: Deps,
+    /// Set while not all streams can be created.
     warning: Warning,
+    /// Set while the consumers that are no longer needed cannot be looked after.
+    tending: Warning,
     /// The active subscriptions, by the component and the place in its manifest. A subscription that is
     /// removed stops.
     running: Mutex<HashMap<(Digest, usize), Running>>,
+}
+
+/// The parts of the host that the taking of messages needs.
+pub(super) struct Deps {
+    pub(super) registry: Arc<Registry>,
+    pub(super) commands: Arc<dyn Submit>,
+    pub(super) callers: Callers,
+    pub(super) streams: Streams,
+    pub(super) dead_letters: DeadLetters,
+    /// The hosts that share the log. One of them looks after the consumers.
+    pub(super) cluster: Cluster,
+    /// The time for which the consumer of a dropped subscription is kept.
+    pub(super) dropped_subscription: Duration,
 }
 
 struct Running {
@@ -118,32 +105,22 @@ struct Running {
 }
 
 impl Incoming {
-    pub(super) fn new(
-        registry: Arc<Registry>,
-        (commands, callers): (Arc<dyn Submit>, Callers),
-        streams: Streams,
-        dead_letters: DeadLetters,
-    ) -> Self {
-        let warning = Warning::new("messages are neither taken nor published");
-        let running = Mutex::default();
-        Self {
-            inner: Arc::new(Inner { registry, commands, callers, streams, dead_letters, warning, running }),
-        }
+    pub(super) fn new(deps: Deps) -> Self {
+        let warning = Warning::new("some messages are neither taken nor published");
+        let tending = Warning::new("messages to services that do not want them any more are kept");
+        Self { inner: Arc::new(Inner { deps, warning, tending, running: Mutex::default() }) }
     }
 
     /// Takes the messages of all running services. Creates the streams for these and for the publications.
     pub(super) async fn run(self) {
-        let mut changes = self.inner.registry.changes();
+        let Deps { registry, .. } = &self.inner.deps;
+        let mut changes = registry.changes();
         loop {
             changes.mark_unchanged();
-            let deployed = self.inner.registry.current();
-            match self.cover(&deployed).await {
-                Ok(()) => {
-                    self.inner.warning.clear();
-                    self.follow(&deployed);
-                }
-                Err(error) => self.inner.warning.set(&error),
-            }
+            let deployed = registry.current();
+            self.inner.warning.show(self.cover(&deployed).await);
+            self.follow(&deployed);
+            self.inner.tending.show(self.tend(&deployed).await);
             // Err: the services are the same, and it is time to check the streams.
             let _ = tokio::time::timeout(CHECK_INTERVAL, changes.changed()).await;
         }
@@ -153,18 +130,37 @@ impl Incoming {
     pub(super) fn warnings(&self) -> Vec<String> {
         let running = self.running();
         let warnings = running.values().map(|running| &running.subscribed.warning);
-        warnings.chain([&self.inner.warning]).filter_map(Warning::sentence).collect()
+        warnings.chain([&self.inner.warning, &self.inner.tending]).filter_map(Warning::sentence).collect()
     }
 
-    /// Creates the streams that the services need.
+    /// Creates the streams that the services need. A service whose subjects cannot have one does not keep the
+    /// others from theirs.
     async fn cover(&self, deployed: &Deployed) -> Result<(), NoStream> {
+        let Deps { streams, .. } = &self.inner.deps;
+        let mut outcome = streams.retire_shared().await;
+        let mut published = Vec::new();
+        for component in deployed.services() {
+            let manifest = component.manifest();
+            published.extend(manifest.publications.iter().map(Publication::pattern));
+            let taken = streams.taken(&manifest.service, &subjects(&manifest.subscriptions)).await;
+            outcome = outcome.and(taken);
+        }
+        let published: Vec<_> = published.iter().map(String::as_str).collect();
+        outcome.and(streams.published(&published).await)
+    }
+
+    /// Lets go of the consumers that no deployed service wants.
+    async fn tend(&self, deployed: &Deployed) -> Result<(), NoStream> {
+        let Deps { streams, cluster, dropped_subscription, .. } = &self.inner.deps;
+        if !cluster.owns(SHARED, None) {
+            return Ok(());
+        }
         let manifests = || deployed.services().map(|component| component.manifest());
-        let taken = manifests().flat_map(|manifest| &manifest.subscriptions);
-        let taken: Vec<_> = taken.map(|subscription| &*subscription.subject).collect();
-        self.inner.streams.taken(&taken).await?;
-        let published = manifests().flat_map(|manifest| &manifest.publications);
-        let published: Vec<_> = published.map(Publication::pattern).collect();
-        self.inner.streams.published(&published.iter().map(String::as_str).collect::<Vec<_>>()).await
+        let wanted = manifests().flat_map(|manifest| {
+            manifest.subscriptions.iter().map(|subscription| consumer_name(&manifest.service, subscription))
+        });
+        let subjects: Vec<_> = manifests().flat_map(|manifest| subjects(&manifest.subscriptions)).collect();
+        streams.tend(&wanted.collect(), &subjects, *dropped_subscription).await
     }
 
     /// Stops taking messages. Those in progress are processed to the end.
@@ -204,34 +200,53 @@ impl Incoming {
     }
 
     /// Takes the messages of one subscription until it is stopped. Retries after failures.
-    async fn take(self, subscribed: Arc<Subscribed>, mut stopped: watch::Receiver<()>) {
-        loop {
-            if let Err(failure) = self.consume(&subscribed, stopped.clone()).await {
-                subscribed.warning.set(&failure);
+    async fn take(self, subscribed: Arc<Subscribed>, stopped: watch::Receiver<()>) {
+        let taking = || async {
+            let mut stopped = stopped.clone();
+            loop {
+                if let Err(failure) = self.consume(&subscribed, stopped.clone()).await {
+                    subscribed.warning.set(&failure);
+                }
+                tokio::select! {
+                    // The sender is never used, only dropped.
+                    _ = stopped.changed() => return,
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
             }
-            tokio::select! {
-                // The sender is never used, only dropped.
-                _ = stopped.changed() => return,
-                () = tokio::time::sleep(PAUSE) => {}
-            }
-        }
+        };
+        supervise("subscription", &subscribed.warning, taking).await;
     }
 
-    /// Takes messages until the subscription is stopped and the messages in progress are processed.
+    /// Takes messages until the subscription is stopped or its subject has another stream. Returns when the
+    /// messages in progress are processed.
     async fn consume(
         &self,
         subscribed: &Subscribed,
         mut stopped: watch::Receiver<()>,
     ) -> Result<(), Failure> {
-        let Streams { context, .. } = &self.inner.streams;
+        let Deps { streams, .. } = &self.inner.deps;
         let subject = &subscribed.subscription.subject;
-        let stream = self.inner.streams.find(subject).await?;
-        let stream = stream.ok_or_else(|| NoStream::None(subject.clone()))?;
-        let consumer = context.create_consumer_on_stream(subscribed.consumer(), stream).await?;
-        let messages = consumer.stream().max_messages_per_batch(AT_ONCE).messages().await?;
+        let stream = streams.find(subject).await?.ok_or_else(|| NoStream::None(subject.clone()))?;
+        let consumer = streams.context.create_consumer_on_stream(subscribed.consumer(), &stream).await?;
+        let current = messages(consumer).await?;
+        let name = consumer_name(&subscribed.service, &subscribed.subscription);
+        let earlier = match streams.shared_consumer(&name).await? {
+            // The stream of all services goes when it is empty, and its consumers with it.
+            Some(earlier) if stream != SHARED => {
+                let messages = messages(earlier).await?;
+                messages.take_while(|message| future::ready(message.is_ok())).left_stream()
+            }
+            _ => stream::empty().right_stream(),
+        };
         subscribed.warning.clear();
-        let stopped = async move { drop(stopped.changed().await) };
-        let settled = messages.take_until(Box::pin(stopped)).map(|message| async {
+        let ended = async {
+            tokio::select! {
+                _ = stopped.changed() => {}
+                () = moved(streams, subject, &stream) => {}
+            }
+        };
+        let messages = stream::select(current, earlier).take_until(Box::pin(ended));
+        let settled = messages.map(|message| async {
             let message = message?;
             self.settle(subscribed, &message).await
         });
@@ -247,8 +262,10 @@ impl Incoming {
         let info = message.info().map_err(Failure::Acknowledge)?;
         let place = format!("{}/{}", info.stream, info.stream_sequence);
         let headers = message.headers.as_ref();
-        let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID)).map_or(&*place, |id| id.as_str());
-        let received = Received { subject: &message.subject, id, payload: &message.payload };
+        let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID)).map(|id| id.as_str());
+        // An empty id would make all such messages one command.
+        let id = id.filter(|id| !id.is_empty()).unwrap_or(&place);
+        let received = Received { subject: &message.subject, id, headers, payload: &message.payload };
         let caller = self.caller(message.headers.clone()).await;
         let sender = caller.as_ref().ok().map(DeadLetterCaller::of);
         let processed = match caller {
@@ -260,7 +277,7 @@ impl Incoming {
             Err(problem)
                 if !problem.is_transient() && (problem.is_final() || info.delivered >= DELIVERIES) =>
             {
-                let letters = &self.inner.dead_letters;
+                let letters = &self.inner.deps.dead_letters;
                 let times = (info.delivered, &*place);
                 match letters.keep((subscribed, received), sender, times, &problem).await {
                     Ok(()) => {
@@ -280,18 +297,26 @@ impl Incoming {
 
     /// Returns the caller that the headers of a message name.
     pub(super) async fn caller(&self, headers: Option<HeaderMap>) -> Result<Caller, Problem> {
-        (self.inner.callers)(headers).await
+        (self.inner.deps.callers)(headers).await
     }
 
-    /// Submits the command of a message.
+    /// Submits the command of a message. A panic is a problem of this message, and of no other.
     pub(super) async fn process(
         &self,
         subscribed: &Subscribed,
         received: Received<'_>,
         caller: &Caller,
     ) -> Result<(), Problem> {
-        let command = subscribed.command(caller, received)?;
-        self.inner.commands.submit(command).await.map(drop).map_err(Problem::from)
+        let processed = async {
+            let command = subscribed.command(caller, received)?;
+            self.inner.deps.commands.submit(command).await.map(drop).map_err(Problem::from)
+        };
+        let processed = AssertUnwindSafe(processed).catch_unwind().await;
+        processed.unwrap_or_else(|panic| {
+            let text = Panicked::of(&*panic).to_string();
+            tracing::error!(subject = received.subject, message = received.id, "a message failed: {text}");
+            Err(Problem::internal())
+        })
     }
 
     /// Returns the subscription of a dead letter, if it is still active.
@@ -307,87 +332,25 @@ impl Incoming {
     }
 }
 
-impl Subscribed {
-    fn new(
-        deployed: &Deployed,
-        service: &ServiceName,
-        subscription: &Subscription,
-    ) -> Result<Self, SubscriptionError> {
-        let Subscription { subject, aggregate, command, .. } = subscription;
-        let component = deployed.owner(aggregate.as_str());
-        let declared = component
-            .and_then(|component| component.manifest().command(aggregate.as_str(), command.as_str()));
-        declared.ok_or_else(|| SubscriptionError::NoCommand {
-            aggregate: aggregate.clone(),
-            command: command.clone(),
-        })?;
-        Ok(Self {
-            service: service.clone(),
-            warning: Warning::new(format!("messages on {subject} are not taken, or not all")),
-            subscription: subscription.clone(),
-        })
-    }
-
-    /// Returns the durable consumer of this subscription, which is the same for all versions of the service.
-    fn consumer(&self) -> pull::Config {
-        let Subscription { subject, aggregate, command, .. } = &self.subscription;
-        // A consumer's name may not have the dots and stars of a subject.
-        let hash = hashed_uuid(&[subject.as_bytes()]).simple().to_string();
-        pull::Config {
-            durable_name: Some(format!("kontor-{}-{aggregate}-{command}-{}", self.service, &hash[..8])),
-            description: Some(format!("{subject} to {aggregate}.{command} of {}", self.service)),
-            filter_subject: subject.clone(),
-            deliver_policy: DeliverPolicy::All,
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: ACK_WAIT,
-            // The host counts the deliveries itself, because some do not count.
-            max_deliver: -1,
-            ..pull::Config::default()
-        }
-    }
-
-    /// Returns the command of a message.
-    fn command(&self, caller: &Caller, received: Received<'_>) -> Result<Command, Problem> {
-        let Received { subject, id, payload: bytes } = received;
-        let payload = payload(bytes)?;
-        let command = CommandId::from_key(id);
-        let aggregate_id = match &self.subscription.id {
-            None => Some(command.as_str().to_owned()),
-            Some(IdSource::Part(part)) => {
-                let part = subject.split('.').nth(*part as usize - 1);
-                part.map(super::cloud_event::id_of)
-            }
-            Some(IdSource::Member(name)) => {
-                let normal = payload.normalized();
-                let payload = normal.map_err(|error| Problem::invalid_payload(vec![error.into()]))?.value;
-                let id = payload.get(name).and_then(Value::as_str).ok_or_else(|| no_text(name))?;
-                Some(id.to_owned())
-            }
-        };
-        let via = format!("message:{}", self.subscription.subject).into();
-        Ok(Command {
-            stream: StreamId::new(self.subscription.aggregate.as_str(), &aggregate_id.unwrap_or_default())?,
-            origin: Origin {
-                caller: Caller { via: Some(via), ..caller.clone() },
-                correlation_id: command.shared().into(),
-                causation_id: None,
-            },
-            id: command,
-            repeatable: true,
-            keyed: false,
-            name: self.subscription.command.clone(),
-            payload,
-            intent: Intent::Decide,
-            precondition: Precondition::default(),
-            journal: None,
-        })
-    }
+/// Returns the subjects of subscriptions.
+fn subjects(subscriptions: &[Subscription]) -> Vec<&str> {
+    subscriptions.iter().map(|subscription| &*subscription.subject).collect()
 }
 
-/// Returns the problem of a message in which the member with the aggregate's id is no text.
-fn no_text(member: &str) -> Problem {
-    let (pointer, message) = (format!("/{member}"), "is no text, as the id of an aggregate is".to_owned());
-    Problem::invalid_payload(vec![Violation { pointer, message }])
+/// Returns the messages of a consumer.
+async fn messages(consumer: PullConsumer) -> Result<pull::Stream, StreamError> {
+    consumer.stream().max_messages_per_batch(AT_ONCE).messages().await
+}
+
+/// Waits until another stream has the subject.
+async fn moved(streams: &Streams, subject: &str, stream: &str) {
+    loop {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        // Err: the servers are away, or the stream is gone, which the reading of its messages notices.
+        if streams.find(subject).await.is_ok_and(|found| found.as_deref() != Some(stream)) {
+            return;
+        }
+    }
 }
 
 /// Returns the pause before the next delivery of a message.
@@ -397,71 +360,8 @@ fn pause(deliveries: i64) -> Duration {
 }
 
 #[cfg(test)]
-mod fuzz {
-    use proptest::prelude::*;
-
-    use super::tests::subscribed;
-    use super::*;
-    use crate::contract::fuzz::{is_clear, near, near_text};
-
-    const WORDS: &[&str] =
-        &["%", "%2E", "%FF", ".", "..", "\u{e9}", "1e999", "[[[[[[", "\\ud800", "\"parcel\":", "null"];
-
-    proptest! {
-        #[test]
-        fn a_message_is_a_command_or_refused_with_a_sentence(
-            subject in near_text(&["carrier.A-1.received"], WORDS),
-            id in near_text(&["m1"], WORDS),
-            payload in near(vec![br#"{"parcel":"A-1","weight":2.5}"#.to_vec()], WORDS),
-        ) {
-            for source in [None, Some(IdSource::Part(2)), Some(IdSource::Member("parcel".to_owned()))] {
-                let received = Received { subject: &subject, id: &id, payload: &payload };
-                if let Err(problem) = subscribed(source).command(&Caller::default(), received) {
-                    is_clear(&problem)?;
-                }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
-
-    pub(super) fn subscribed(id: Option<IdSource>) -> Subscribed {
-        Subscribed {
-            service: "parcels".into(),
-            subscription: Subscription {
-                subject: "carrier.*.received".to_owned(),
-                aggregate: "parcel".into(),
-                command: "receive".into(),
-                id,
-            },
-            warning: Warning::new("messages are not taken"),
-        }
-    }
-
-    #[test]
-    fn the_aggregates_id_comes_from_where_the_subscription_says() {
-        let new = CommandId::from_key("m1").to_string();
-        let table = [
-            (None, "carrier.A-1.received", "{}", Ok(&*new)),
-            (Some(IdSource::Part(2)), "carrier.A-1.received", "{}", Ok("A-1")),
-            (Some(IdSource::Part(2)), "carrier.a%2Eb.received", "{}", Ok("a.b")),
-            (Some(IdSource::Part(2)), "carrier.a+b.received", "{}", Err("invalid-id")),
-            (Some(IdSource::Member("parcel".to_owned())), "x", r#"{"parcel":"A-1"}"#, Ok("A-1")),
-            (Some(IdSource::Member("parcel".to_owned())), "x", r#"{"parcel":7}"#, Err("invalid-payload")),
-            (None, "x", "{", Err("invalid-json")),
-        ];
-        for (source, subject, payload, expected) in table {
-            let received = Received { subject, id: "m1", payload: payload.as_bytes() };
-            let command = subscribed(source).command(&Caller::default(), received);
-            let id = command.map(|command| command.stream.id().to_owned());
-            let id = id.map_err(|problem| (problem.code().to_owned(), problem.is_final()));
-            let expected = expected.map(str::to_owned).map_err(|code| (code.to_owned(), true));
-            assert_eq!(id, expected, "{subject} {payload}");
-        }
-    }
 
     #[test]
     fn pauses_grow_to_a_limit() {

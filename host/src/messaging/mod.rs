@@ -3,31 +3,42 @@
 
 mod cloud_event;
 mod dead_letters;
+mod header;
 mod incoming;
+mod letter;
+mod message_streams;
+mod options;
 mod outgoing;
 mod owners;
 mod streams;
-mod warning;
+mod subjects;
+mod subscribed;
+mod supervisor;
 
 use std::sync::Arc;
 
 use async_nats::{HeaderMap, jetstream};
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::dead_letters::DeadLetters;
 use self::incoming::Incoming;
 use self::outgoing::Outgoing;
 use self::streams::Streams;
-use self::warning::Warning;
+use self::supervisor::supervise;
 use crate::aggregate::Submit;
 use crate::cluster::{Cluster, Connection};
 use crate::contract::Problem;
 use crate::deployed::Registry;
 use crate::log::EventLog;
-use crate::model::Caller;
+use crate::model::{Caller, Position};
+use crate::warning::Warning;
 
-pub use dead_letters::{About, DeadLetter, DeadLetterCaller, DeadLettersError, Redriven};
+pub use dead_letters::{DeadLettersError, Discarded, Redriven};
+pub(crate) use header::encode;
+pub use letter::{About, Cut, DeadLetter, DeadLetterCaller};
+pub use options::{MessagingOptions, MessagingOptionsError};
 pub use streams::NoStream;
 
 /// Returns the caller that the headers of a message name.
@@ -50,6 +61,8 @@ pub struct Deps {
     pub replicas: usize,
     /// The hosts that share the log. One of them publishes the events.
     pub cluster: Cluster,
+    /// The settings.
+    pub options: MessagingOptions,
 }
 
 /// Messaging while it runs.
@@ -58,22 +71,45 @@ pub struct Messaging {
     incoming: Incoming,
     dead_letters: DeadLetters,
     outgoing: Arc<Warning>,
+    progress: Arc<watch::Sender<Option<Position>>>,
+    /// The restarts of the two tasks.
+    restarts: [Arc<Warning>; 2],
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Messaging {
     /// Starts to publish events and to take messages.
     pub fn start(deps: Deps) -> Self {
-        let Deps { log, registry, commands, callers, connection, replicas, cluster } = deps;
+        let Deps { log, registry, commands, callers, connection, replicas, cluster, options } = deps;
         let context = jetstream::new(connection.client().clone());
         let streams = Streams { context, replicas };
         let dead_letters = DeadLetters { streams: streams.clone() };
-        let incoming =
-            Incoming::new(registry.clone(), (commands, callers), streams.clone(), dead_letters.clone());
+        let incoming = Incoming::new(incoming::Deps {
+            registry: registry.clone(),
+            commands,
+            callers,
+            streams: streams.clone(),
+            dead_letters: dead_letters.clone(),
+            cluster: cluster.clone(),
+            dropped_subscription: options.dropped_subscription,
+        });
         let warning = Arc::new(Warning::new("events are not published"));
-        let outgoing = Outgoing { log, registry, streams, warning: warning.clone(), cluster };
-        let tasks = [tokio::spawn(outgoing.run()), tokio::spawn(incoming.clone().run())];
-        Self { connection, incoming, dead_letters, outgoing: warning, tasks }
+        let progress = Arc::new(watch::Sender::new(None));
+        let outgoing = {
+            let (warning, progress) = (warning.clone(), progress.clone());
+            Outgoing { log, registry, streams, progress, warning, cluster, options }
+        };
+        let restarts = ["the publishing of events broke off", "the taking of messages broke off"]
+            .map(|consequence| Arc::new(Warning::new(consequence)));
+        let [publisher, taker] = restarts.clone();
+        let taken = incoming.clone();
+        let tasks = [
+            tokio::spawn(async move {
+                supervise("publisher", &publisher, || outgoing.clone().run()).await;
+            }),
+            tokio::spawn(async move { supervise("taker", &taker, || taken.clone().run()).await }),
+        ];
+        Self { connection, incoming, dead_letters, outgoing: warning, progress, restarts, tasks }
     }
 
     /// Returns the current warnings, a sentence each.
@@ -81,8 +117,17 @@ impl Messaging {
         match self.connection.warning() {
             // All others follow from this one.
             Some(warning) => vec![warning],
-            None => self.outgoing.sentence().into_iter().chain(self.incoming.warnings()).collect(),
+            None => {
+                let restarts = self.restarts.iter().filter_map(|warning| warning.sentence());
+                self.outgoing.sentence().into_iter().chain(restarts).chain(self.incoming.warnings()).collect()
+            }
         }
+    }
+
+    /// Returns the position up to which events are published. `None`: another host publishes them, or this one
+    /// has not begun.
+    pub fn published(&self) -> Option<Position> {
+        *self.progress.borrow()
     }
 
     /// Returns whether the host is connected to NATS.
@@ -91,12 +136,13 @@ impl Messaging {
     }
 
     /// Lists up to `limit` dead letters after `after`, oldest first, optionally only those of one service.
+    /// Returns the start of the next page with them; `None` on the last page.
     pub async fn dead_letters(
         &self,
         service: Option<&str>,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, DeadLettersError> {
+    ) -> Result<(Vec<DeadLetter>, Option<u64>), DeadLettersError> {
         self.dead_letters.list(service, after, limit).await
     }
 
@@ -105,8 +151,12 @@ impl Messaging {
         self.dead_letters.redrive(&self.incoming, letters).await
     }
 
-    /// Removes dead letters for good. Returns their number.
-    pub async fn discard(&self, letters: Vec<DeadLetter>, actor: &str) -> Result<usize, DeadLettersError> {
+    /// Removes dead letters for good.
+    pub async fn discard(
+        &self,
+        letters: Vec<DeadLetter>,
+        actor: &str,
+    ) -> Result<Discarded, DeadLettersError> {
         self.dead_letters.discard(letters, actor).await
     }
 

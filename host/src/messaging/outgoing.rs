@@ -17,32 +17,37 @@ use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 
-use super::cloud_event;
+use super::cloud_event::{self, Prefixes};
+use super::options::MessagingOptions;
 use super::owners::Owners;
 use super::streams::{EVENTS, NoStream, Streams};
-use super::warning::Warning;
 use crate::cluster::Cluster;
 use crate::contract::EventRef;
 use crate::deployed::{HistoryError, Registry};
 use crate::log::{EventLog, ReadError, Subscription};
-use crate::model::{Position, Recorded};
-use crate::telemetry;
+use crate::model::{CommitHash, Position, Recorded};
+use crate::warning::Warning;
 
 /// The most messages in progress: more are not faster, and each is kept in memory until it is acknowledged.
 const AHEAD: usize = 256;
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The part of the servers' largest message that is reserved for the headers.
+/// The part of the largest message that is reserved for the headers.
 const HEADER_BYTES: usize = 4 << 10;
 
 /// Publishes the events of the log.
+#[derive(Clone)]
 pub(super) struct Outgoing {
     pub(super) log: Arc<dyn EventLog>,
     pub(super) registry: Arc<Registry>,
     pub(super) streams: Streams,
+    /// The position up to which events are published, while this host publishes them.
+    pub(super) progress: Arc<watch::Sender<Option<Position>>>,
     pub(super) warning: Arc<Warning>,
     pub(super) cluster: Cluster,
+    pub(super) options: MessagingOptions,
 }
 
 /// The progress of the stream: its last message, and the event in it. Both are 0 at the beginning.
@@ -50,6 +55,8 @@ pub(super) struct Outgoing {
 struct Place {
     sequence: u64,
     position: Position,
+    /// The most bytes of a message that the stream takes.
+    largest: usize,
 }
 
 /// The reason why publishing stopped.
@@ -92,6 +99,7 @@ impl Outgoing {
             if !self.is_its_turn() {
                 // From now on the host that publishes has the warnings.
                 self.warning.clear();
+                self.progress.send_replace(None);
                 self.turn(true).await;
             }
             let published = tokio::select! {
@@ -126,27 +134,40 @@ impl Outgoing {
         self.warning.clear();
         let mut subscription = Subscription::new(self.log.clone(), place.position);
         let mut under_way = VecDeque::new();
+        let mut prefixes = None;
         loop {
             tokio::select! {
                 biased;
                 position = settle(&mut under_way) => self.published(position?),
                 page = subscription.next() => {
                     let Some(page) = page? else { return Ok(()) };
+                    let prefixes = match &mut prefixes {
+                        Some(prefixes) => prefixes,
+                        None => prefixes.insert(self.prefixes().await?),
+                    };
                     for event in page {
                         while under_way.len() >= AHEAD {
                             self.published(settle(&mut under_way).await?);
                         }
                         let service = owners.of(&*self.log, &event).await?;
-                        under_way.push_back(self.send(service.as_str(), &event, &mut place).await?);
+                        under_way.push_back(self.send(prefixes, service.as_str(), &event, &mut place).await?);
                     }
                 }
             }
         }
     }
 
+    /// Returns the prefixes of this log, which has an event.
+    async fn prefixes(&self) -> Result<Prefixes, ReadError> {
+        let first = self.log.read_all(Position::START, 1).await?;
+        let hash = first.first().map_or(CommitHash::GENESIS, |event| event.hash);
+        Ok(Prefixes::new(&self.options, hash))
+    }
+
     /// Returns the progress of the stream. Fails if it is not a stream of this log.
     async fn place(&self, stream: &Stream) -> Result<Place, Failure> {
         let sequence = stream.get_info().await?.state.last_sequence;
+        let largest = self.streams.largest(stream);
         let last = match sequence {
             0 => None,
             _ => match stream.get_raw_message(sequence).await {
@@ -157,7 +178,7 @@ impl Outgoing {
             },
         };
         let Some(last) = last else {
-            return Ok(Place { sequence, position: Position::START });
+            return Ok(Place { sequence, position: Position::START, largest });
         };
         let (position, message_id) = cloud_event::place(&last.headers).ok_or(Failure::Foreign)?;
         let log = *self.log.head().borrow();
@@ -167,25 +188,35 @@ impl Outgoing {
         let same =
             |event: &Recorded| event.position == position && cloud_event::message_id(event) == message_id;
         let event = self.log.read_all(position.before(1), 1).await?;
-        if event.first().is_some_and(same) { Ok(Place { sequence, position }) } else { Err(Failure::Foreign) }
+        if event.first().is_some_and(same) {
+            Ok(Place { sequence, position, largest })
+        } else {
+            Err(Failure::Foreign)
+        }
     }
 
     /// Sends an event after the one that was sent last.
-    async fn send(&self, service: &str, event: &Recorded, place: &mut Place) -> Result<UnderWay, Failure> {
+    async fn send(
+        &self,
+        prefixes: &Prefixes,
+        service: &str,
+        event: &Recorded,
+        place: &mut Place,
+    ) -> Result<UnderWay, Failure> {
         let Streams { context, .. } = &self.streams;
-        let mut headers = cloud_event::headers(service, event);
+        let mut headers = cloud_event::headers(prefixes, service, event);
         let mut payload = Bytes::from_owner(event.payload.clone());
-        if payload.len() + HEADER_BYTES > context.client().max_payload() {
+        if payload.len() + HEADER_BYTES > place.largest {
             cloud_event::refer(&mut headers, event);
             payload = Bytes::new();
         }
         let message = PublishMessage::build().payload(payload).headers(headers);
-        self.send_elsewhere(service, event, &message).await?;
+        self.send_elsewhere(prefixes, service, event, &message).await?;
         let message = message.expected_last_sequence(place.sequence).expected_stream(EVENTS);
         let subject = cloud_event::subject(service, event);
         let acknowledged = context.send_publish(subject, message).await.map_err(failure)?;
-        *place = Place { sequence: place.sequence + 1, position: event.position };
-        let Place { sequence, position } = *place;
+        *place = Place { sequence: place.sequence + 1, position: event.position, ..*place };
+        let Place { sequence, position, .. } = *place;
         let settled = async move {
             let ack = acknowledged.await.map_err(failure)?;
             let in_its_place = ack.sequence == sequence && !ack.duplicate;
@@ -198,6 +229,7 @@ impl Outgoing {
     /// of events continues only after that, so these are published at least once too.
     async fn send_elsewhere(
         &self,
+        prefixes: &Prefixes,
         service: &str,
         event: &Recorded,
         message: &PublishMessage,
@@ -211,11 +243,19 @@ impl Outgoing {
                 continue;
             }
             let subject = publication.subject_of(&cloud_event::token(event.stream.id()));
-            let sent = async {
-                let sent = self.streams.context.send_publish(subject.clone(), message.clone()).await?;
-                sent.await
+            let id = cloud_event::message_id_on(&subject, event);
+            let send = async |message: PublishMessage| {
+                let message = message.message_id(&id);
+                self.streams.context.send_publish(subject.clone(), message).await?.await
             };
-            sent.await.map_err(|source| match is_under_way(&source) {
+            let mut sent = send(message.clone()).await;
+            if sent.as_ref().is_err_and(|error| has_code(error, ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)) {
+                // The stream is somebody else's, and its limit must not stop the events of all services.
+                let mut headers = cloud_event::headers(prefixes, service, event);
+                cloud_event::refer(&mut headers, event);
+                sent = send(PublishMessage::build().headers(headers)).await;
+            }
+            sent.map_err(|source| match is_under_way(&source) {
                 true => Failure::Overtaken,
                 false => Failure::Elsewhere { subject, source },
             })?;
@@ -224,7 +264,7 @@ impl Outgoing {
     }
 
     fn published(&self, position: Position) {
-        metrics::gauge!(telemetry::PUBLISHED).set(position.get() as f64);
+        self.progress.send_replace(Some(position));
     }
 }
 
@@ -251,7 +291,11 @@ fn failure(error: PublishError) -> Failure {
 
 /// Returns whether another host is publishing the same event at this moment.
 fn is_under_way(error: &PublishError) -> bool {
+    has_code(error, ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT)
+}
+
+fn has_code(error: &PublishError, code: ErrorCode) -> bool {
     let source =
         std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
-    source.is_some_and(|error| error.error_code() == ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT)
+    source.is_some_and(|error| error.error_code() == code)
 }

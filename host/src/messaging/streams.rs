@@ -1,22 +1,22 @@
 //! The streams that the host creates. It never changes the configuration of an existing stream, except that
-//! it adds subjects.
+//! it adds subjects; those of messages are in `message_streams.rs`.
 
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{
-    CreateStreamError, GetStreamByNameError, GetStreamByNameErrorKind, UpdateStreamError,
+    CreateStreamError, DeleteStreamError, GetStreamByNameError, GetStreamByNameErrorKind, GetStreamError,
+    UpdateStreamError,
 };
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
+use async_nats::jetstream::stream::{Config, ConsumerError, DiscardPolicy, StorageType, Stream};
 
+use super::subjects::{covers, widest};
 use super::{cloud_event, dead_letters};
 
 /// The stream of all events.
 pub(super) const EVENTS: &str = "kontor-events";
 /// The stream of messages that could not become commands.
 const DEAD_LETTERS: &str = "kontor-dead-letters";
-/// The stream of the messages that services subscribe to, on subjects that no other stream has.
-const MESSAGES: &str = "kontor-messages";
 /// The stream of the messages that services publish, on subjects that no other stream has.
 const PUBLICATIONS: &str = "kontor-publications";
 /// The largest size of a stream: about half a million events. Servers reserve all of it, and may have little
@@ -30,21 +30,46 @@ const PUBLICATIONS_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub enum NoStream {
     /// A stream cannot be created.
     #[error("the stream {0} cannot be created")]
-    Make(&'static str, #[source] CreateStreamError),
+    Make(String, #[source] CreateStreamError),
     /// The lookup of a subject's stream failed.
     #[error("the stream of the subject {0} cannot be looked up")]
     Find(String, #[source] GetStreamByNameError),
     /// A subject has no stream.
     #[error("no stream has the subject {0}")]
     None(String),
+    /// A stream has some of the messages, so that no other one can have them all.
+    #[error(
+        "the stream {stream} has only some messages of the subject {subject}: give it the whole subject, or \
+         remove its own, {own}"
+    )]
+    Overlaps {
+        /// The subject.
+        subject: String,
+        /// The name of the stream.
+        stream: String,
+        /// The subjects of the stream.
+        own: String,
+    },
     /// Subjects cannot be added to a stream.
     #[error("subjects cannot be added to the stream {stream}")]
     Add {
         /// The name of the stream.
-        stream: &'static str,
+        stream: String,
         /// The cause.
         source: UpdateStreamError,
     },
+    /// A stream cannot be read.
+    #[error("the stream {0} cannot be read")]
+    Look(String, #[source] GetStreamError),
+    /// The streams cannot be listed.
+    #[error("the streams and their consumers cannot be listed")]
+    List(#[source] async_nats::Error),
+    /// A consumer cannot be read or changed.
+    #[error("the consumer {0} cannot be read or changed")]
+    Consumer(String, #[source] ConsumerError),
+    /// A stream that is no longer needed cannot be removed.
+    #[error("the stream {0} cannot be removed")]
+    Remove(String, #[source] DeleteStreamError),
 }
 
 /// The servers' streams.
@@ -71,59 +96,100 @@ impl Streams {
         self.ensure(DEAD_LETTERS, Config { subjects, discard: DiscardPolicy::New, ..Config::default() }).await
     }
 
-    /// Ensures that a stream has each of the subjects that services subscribe to, either an existing stream
-    /// or the host's own. The latter keeps a message until all consumers of its subject have it; they must
-    /// exist first. When it is full, it takes no more, and publishers get an error.
-    pub(super) async fn taken(&self, subjects: &[&str]) -> Result<(), NoStream> {
-        let (retention, discard) = (RetentionPolicy::Interest, DiscardPolicy::New);
-        self.cover(subjects, MESSAGES, Config { retention, discard, ..Config::default() }).await
-    }
-
     /// Ensures that a stream has each of the subjects that services publish on. When the host's own is full,
     /// the oldest messages are dropped.
     pub(super) async fn published(&self, subjects: &[&str]) -> Result<(), NoStream> {
         let (max_age, discard) = (PUBLICATIONS_AGE, DiscardPolicy::Old);
-        self.cover(subjects, PUBLICATIONS, Config { max_age, discard, ..Config::default() }).await
+        let config = Config { max_age, discard, ..Config::default() };
+        self.cover(subjects, PUBLICATIONS, config, |stream| stream == PUBLICATIONS).await
     }
 
-    /// Adds all missing subjects at once, so that hosts that do so at the same time add the same ones.
-    async fn cover(&self, subjects: &[&str], stream: &'static str, config: Config) -> Result<(), NoStream> {
-        let mut missing = Vec::new();
+    /// Adds all missing subjects at once, so that hosts that do so at the same time add the same ones. A
+    /// subject that cannot be added does not keep the others out. `own`: the streams that may get wider
+    /// subjects than they have.
+    pub(super) async fn cover(
+        &self,
+        subjects: &[&str],
+        stream: &str,
+        config: Config,
+        own: impl Fn(&str) -> bool,
+    ) -> Result<(), NoStream> {
+        let (mut missing, mut outcome) = (Vec::new(), Ok(()));
         for subject in subjects {
-            if self.find(subject).await?.is_none() {
-                missing.push((*subject).to_owned());
+            match self.find(subject).await {
+                Ok(Some(_)) => {}
+                Ok(None) => missing.push((*subject).to_owned()),
+                Err(NoStream::Overlaps { stream, .. }) if own(&stream) => {
+                    let stream = self.look(&stream).await?;
+                    outcome = outcome.and(self.add(&stream, vec![(*subject).to_owned()]).await);
+                }
+                Err(error @ NoStream::Overlaps { .. }) => outcome = outcome.and(Err(error)),
+                Err(error) => return Err(error),
             }
         }
-        if missing.is_empty() {
+        if !missing.is_empty() {
+            let missing = widest(missing);
+            let stream = self.ensure(stream, Config { subjects: missing.clone(), ..config }).await?;
+            self.add(&stream, missing).await?;
+        }
+        outcome
+    }
+
+    async fn add(&self, stream: &Stream, mut subjects: Vec<String>) -> Result<(), NoStream> {
+        let config = &stream.cached_info().config;
+        subjects.extend(config.subjects.iter().cloned());
+        let subjects = widest(subjects);
+        if subjects == widest(config.subjects.clone()) {
             return Ok(());
         }
-        let config = Config { subjects: missing.clone(), ..config };
-        let mut config = self.ensure(stream, config).await?.cached_info().config.clone();
-        missing.retain(|subject| !config.subjects.contains(subject));
-        if !missing.is_empty() {
-            config.subjects.extend(missing);
-            self.context.update_stream(config).await.map_err(|source| NoStream::Add { stream, source })?;
-        }
-        Ok(())
+        let config = Config { subjects, ..config.clone() };
+        let stream = config.name.clone();
+        let updated = self.context.update_stream(config).await;
+        updated.map(drop).map_err(|source| NoStream::Add { stream, source })
     }
 
-    /// Returns the name of the stream that has a subject.
+    /// Returns the name of the stream that has all messages of a subject. Fails if a stream has some of them:
+    /// the servers look up every stream that has any.
     pub(super) async fn find(&self, subject: &str) -> Result<Option<String>, NoStream> {
-        match self.context.stream_by_subject(subject).await {
-            Ok(name) => Ok(Some(name)),
-            Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => Ok(None),
-            Err(error) => Err(NoStream::Find(subject.to_owned(), error)),
+        let stream = match self.context.stream_by_subject(subject).await {
+            Ok(name) => self.look(&name).await?,
+            Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(NoStream::Find(subject.to_owned(), error)),
+        };
+        let Config { name, subjects, .. } = &stream.cached_info().config;
+        match subjects.iter().any(|own| covers(own, subject)) {
+            true => Ok(Some(name.clone())),
+            false => Err(NoStream::Overlaps {
+                subject: subject.to_owned(),
+                stream: name.clone(),
+                own: subjects.join(", "),
+            }),
         }
     }
 
-    async fn ensure(&self, name: &'static str, config: Config) -> Result<Stream, NoStream> {
+    /// Returns the most bytes of a message, headers included, that a stream takes.
+    pub(super) fn largest(&self, stream: &Stream) -> usize {
+        let largest = self.context.client().max_payload();
+        match usize::try_from(stream.cached_info().config.max_message_size) {
+            Ok(own) if own > 0 => own.min(largest),
+            // -1 or 0: the stream has no limit of its own.
+            _ => largest,
+        }
+    }
+
+    pub(super) async fn look(&self, name: &str) -> Result<Stream, NoStream> {
+        self.context.get_stream(name).await.map_err(|error| NoStream::Look(name.to_owned(), error))
+    }
+
+    async fn ensure(&self, name: &str, config: Config) -> Result<Stream, NoStream> {
         let config = Config {
             name: name.to_owned(),
-            max_bytes: BYTES,
+            max_bytes: if config.max_bytes > 0 { config.max_bytes } else { BYTES },
             storage: StorageType::File,
             num_replicas: self.replicas,
             ..config
         };
-        self.context.get_or_create_stream(config).await.map_err(|error| NoStream::Make(name, error))
+        let made = self.context.get_or_create_stream(config).await;
+        made.map_err(|error| NoStream::Make(name.to_owned(), error))
     }
 }

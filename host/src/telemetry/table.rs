@@ -16,6 +16,7 @@ pub(crate) const NODES: &str = "kontor_nodes";
 pub(crate) const DEPLOYMENT_FOLLOWED: &str = "kontor_deployment_followed";
 pub(crate) const PUBLISHED: &str = "kontor_nats_published_position";
 pub(crate) const DEAD_LETTERS: &str = "kontor_nats_dead_letters_total";
+pub(crate) const MESSAGING_RESTARTS: &str = "kontor_messaging_restarts_total";
 pub(crate) const DENIED: &str = "kontor_denied_total";
 pub(crate) const LOG_LINES_DROPPED: &str = "kontor_component_log_lines_dropped_total";
 pub(crate) const LOG_COMMIT: &str = "kontor_log_commit_seconds";
@@ -224,6 +225,13 @@ const LOG_AND_CLUSTER: &[Metric] = &[
     ),
     metric(Gauge, NODES, &["state"], "Members of the cluster, by state: up, silent or left."),
     metric(Counter, DEAD_LETTERS, &["service"], "Messages that became dead letters."),
+    metric(
+        Counter,
+        MESSAGING_RESTARTS,
+        &["task"],
+        "Restarts of a part of messaging that panicked. `task`: `publisher` (events), `taker` (all \
+         subscriptions) or `subscription` (one of them).",
+    ),
     metric(Gauge, PUBLISHED, &[], "Position in the log up to which events are published to NATS."),
 ];
 

@@ -16,8 +16,12 @@ use crate::common::{Host, Site, built, ended, kontor};
 const ONE_ATTEMPT: &str = "{ attempts = 1, first_wait_ms = 1, longest_wait_ms = 1 }";
 
 /// The permissions of the fixture `parcels`.
-const GRANTS: [&str; 3] =
-    ["subject:carrier.*.received", "subject:carrier.delivered", "subject:shop.parcels.*.delivered"];
+const GRANTS: [&str; 4] = [
+    "subject:carrier.*.received",
+    "subject:carrier.delivered",
+    "subject:crm.parcels.*",
+    "subject:shop.parcels.*.delivered",
+];
 
 /// Returns a site with a shop that cannot deliver, so that every order parks, and its log in NATS: the data
 /// directory has only a copy.

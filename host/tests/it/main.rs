@@ -32,6 +32,7 @@ mod large_events;
 mod lifecycle;
 mod lineage;
 mod log_away;
+mod message_streams;
 mod messages;
 mod nats;
 mod nats_access;

@@ -6,6 +6,7 @@ use std::thread;
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
 
+use crate::common::deploy::{plugin, rebuilt};
 use crate::common::nats::{configured, position, published, python, run, site};
 use crate::common::shop::{SAGA_END, new_key, order};
 use crate::common::{Host, Site};
@@ -104,10 +105,18 @@ fn tools_of_nats_find_the_service_and_what_it_serves() {
         endpoints.iter().find(named).cloned().unwrap()
     };
     assert_eq!(endpoint(&found[1])["subject"], "kontor.inventory.query.product");
-    assert_eq!(
-        (&endpoint(&found[2])["num_requests"], &endpoint(&found[2])["num_errors"]),
-        (&json!(2), &json!(0))
-    );
+    let counts = |answer: &Value| {
+        let stats = endpoint(answer);
+        json!([stats["num_requests"], stats["num_errors"], stats["last_error"]])
+    };
+    assert_eq!(counts(&found[2]), json!([2, 0, ""]));
+    // The counts are those since the start of the host, whatever is deployed.
+    let unknown = request("inventory.query.product", &json!({}), &json!({"id": "pot"}));
+    python(&server.url(), &["request"], &[unknown]);
+    host.deploy(&rebuilt(plugin("inventory")), "").ok();
+    let later = python(&server.url(), &["services"], &[]);
+    assert_eq!(counts(&later[2]), json!([3, 1, "404:not-found"]));
+    assert_eq!(later[2]["body"]["started"], found[2]["body"]["started"]);
 }
 
 #[test]
@@ -137,6 +146,10 @@ fn every_event_is_a_cloud_event_in_the_stream() {
     let placed = host.place(&order(&[("tea.green", 2)])).ok();
     let events = host.events(0);
     let messages = python(&server.url(), &["events", &events.len().to_string()], &[]);
+    // It is the same for all events of a log.
+    let source = messages[0]["headers"]["ce-source"].as_str().unwrap();
+    let source = source.split_once("/streams/").unwrap().0;
+    assert!(source.starts_with("urn:kontor:"), "{source}");
     for (event, message) in events.iter().zip(&messages) {
         let headers = &message["headers"];
         let (kind, id) = event["stream"].as_str().unwrap().split_once('/').unwrap();
@@ -153,7 +166,8 @@ fn every_event_is_a_cloud_event_in_the_stream() {
             ("content-type", json!("application/json")),
             ("ce-specversion", json!("1.0")),
             ("ce-id", event["id"].clone()),
-            ("ce-source", json!(format!("/streams/{kind}/{id}"))),
+            ("ce-source", json!(format!("{source}/streams/{kind}/{id}"))),
+            ("ce-datacontenttype", json!("application/json")),
             ("ce-type", json!(format!("{service}.{name}"))),
             ("ce-subject", json!(id)),
             ("ce-time", event["time"].clone()),

@@ -18,6 +18,8 @@ const STRICTER: &str = "it requires more than the running version, or no longer 
 const NO_UNDO: &str = "it can no longer be undone, and sagas may have to undo it";
 const MORE_CALLERS: &str = "callers may use it that the running version turns away";
 const MORE_READERS: &str = "callers may see it that the running version turns away";
+const DROPPED: &str = "nobody takes its messages any more";
+const OTHER_COMMAND: &str = "its messages become other commands, or commands of other aggregates";
 const SAME_READ_MODEL: &str = "its tables or events differ, and its version is the same: raise the version";
 const STATE_BACK: &str =
     "its state version is lower, so states of the running version would count as outdated";
@@ -50,6 +52,19 @@ pub(crate) fn breaks(old: &Manifest, new: &Manifest) -> Vec<Break> {
         breaks.unless(next.is_none_or(|next| next.target == route.target), name, OTHER_TARGET);
         let narrow = next.is_none_or(|next| next.access.is_within(&route.access));
         breaks.unless(narrow, || format!("access:{} {}", route.method, route.path), MORE_CALLERS);
+    }
+    for subscription in &old.subscriptions {
+        let name = || format!("subscription:{}", subscription.subject);
+        let mut same =
+            new.subscriptions.iter().filter(|next| next.subject == subscription.subject).peekable();
+        match same.peek() {
+            None => breaks.add(name(), DROPPED),
+            Some(_) => breaks.unless(same.any(|next| next == subscription), name, OTHER_COMMAND),
+        }
+    }
+    for publication in &old.publications {
+        let kept = new.publications.contains(publication);
+        breaks.unless(kept, || format!("publication:{}", publication.subject), GONE);
     }
     let read_model = || "read-model".to_owned();
     match (&old.read_model, &new.read_model) {
@@ -172,8 +187,16 @@ mod tests {
                 schema: "CREATE TABLE p (id)".to_owned(),
                 subscribes: vec![],
             }),
-            subscriptions: Vec::new(),
-            publications: Vec::new(),
+            subscriptions: vec![Subscription {
+                subject: "stock.*.counted".to_owned(),
+                aggregate: "product".into(),
+                command: "add-stock".into(),
+                id: Some(IdSource::Part(2)),
+            }],
+            publications: vec![Publication {
+                event: EventRef { aggregate: "product".into(), event: "reserved".into() },
+                subject: "shop.{id}.reserved".to_owned(),
+            }],
             settings: Vec::new(),
             permissions: Permissions::default(),
         }
@@ -182,7 +205,7 @@ mod tests {
     #[test]
     fn a_removal_or_a_stricter_schema_breaks_and_an_addition_does_not() {
         type Change = fn(&mut Manifest);
-        let table: [(Change, &[&str]); 22] = [
+        let table: [(Change, &[&str]); 27] = [
             (|_| {}, &[]),
             (|new| new.aggregates.clear(), &["aggregate:product"]),
             (|new| drop(new.aggregates[0].commands.remove(0)), &["command:product/add-stock"]),
@@ -215,6 +238,11 @@ mod tests {
                 &["readers:product"],
             ),
             (|new| new.aggregates[0].readers.as_mut().unwrap().owner = "id".to_owned(), &["readers:product"]),
+            (|new| new.subscriptions.clear(), &["subscription:stock.*.counted"]),
+            (|new| new.subscriptions[0].command = "reserve".into(), &["subscription:stock.*.counted"]),
+            (|new| new.subscriptions[0].id = None, &["subscription:stock.*.counted"]),
+            (|new| new.subscriptions.push(new.subscriptions[0].clone()), &[]),
+            (|new| new.publications.clear(), &["publication:shop.{id}.reserved"]),
             (|new| new.read_model.as_mut().unwrap().schema.push(' '), &["read-model"]),
             (|new| new.read_model.as_mut().unwrap().version = 2, &[]),
         ];

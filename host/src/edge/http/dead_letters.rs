@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use super::header_docs::KONTOR_ACTOR;
 use super::route::{HostRoute, Json, Request};
-use crate::api::{
-    DeadLetterListQuery, DiscardDeadLetters, DiscardedDeadLetters, Page, RedriveDeadLetters, page_size,
-};
+use crate::api::{DeadLetterListQuery, DiscardDeadLetters, Page, RedriveDeadLetters, page_size};
 use crate::audit::{Intended, Letter};
 use crate::contract::{Problem, ProblemCode};
 use crate::edge::HostContext;
 use crate::error::Chain;
 use crate::log::MAX_PAGE;
-use crate::messaging::{DeadLetter, DeadLettersError, Messaging, Redriven};
+use crate::messaging::{DeadLetter, DeadLettersError, Discarded, Messaging, Redriven};
 use crate::model::AUDITOR;
 
 pub(super) fn routes() -> Vec<HostRoute> {
@@ -34,39 +32,42 @@ pub(super) fn routes() -> Vec<HostRoute> {
 async fn list(request: Request<DeadLetterListQuery>) -> Result<Json<Page<DeadLetter, u64>>, Problem> {
     let DeadLetterListQuery { service, after, limit } = &request.query;
     let (after, limit) = (after.unwrap_or_default(), page_size(*limit));
-    let items = messaging(&request.server().host)?.dead_letters(service.as_deref(), after, limit).await?;
-    Ok(Json(Page::new(items, limit, |letter| letter.id)))
+    let found = messaging(&request.server().host)?.dead_letters(service.as_deref(), after, limit).await?;
+    let (items, next) = found;
+    Ok(Json(Page { items, next }))
 }
 
 async fn redrive(request: Request<(), Json<RedriveDeadLetters>>) -> Result<Json<Redriven>, Problem> {
-    let RedriveDeadLetters { id, service, reason } = request.body.0.clone();
-    let letters = selected(messaging(&request.server().host)?, id, service.as_deref()).await?;
+    let RedriveDeadLetters { id, service, after, reason } = request.body.0.clone();
+    let (letters, next) = selected(messaging(&request.server().host)?, id, service.as_deref(), after).await?;
     if letters.is_empty() {
-        return Ok(Json(Redriven::default()));
+        return Ok(Json(Redriven { next, ..Redriven::default() }));
     }
     let intended = Intended::DeadLettersRedriveRequested { letters: facts(&letters), reason };
     let redrive = |host: Arc<HostContext>| async move { Ok(messaging(&host)?.redrive(letters).await?) };
-    let failed = |Redriven { done, failed }: &Redriven| {
+    let failed = |Redriven { done, failed, stopped, .. }: &Redriven| {
         let all = done + failed.len() as u64;
-        (!failed.is_empty()).then(|| format!("{} of {all} dead letters failed again", failed.len()))
+        let failed =
+            (!failed.is_empty()).then(|| format!("{} of {all} dead letters failed again", failed.len()));
+        stopped.clone().or(failed)
     };
-    Ok(Json(request.perform(intended, redrive, failed).await?))
+    let redriven = request.perform(intended, redrive, failed).await?;
+    Ok(Json(Redriven { next: redriven.next.or(next), ..redriven }))
 }
 
-async fn discard(
-    request: Request<(), Json<DiscardDeadLetters>>,
-) -> Result<Json<DiscardedDeadLetters>, Problem> {
-    let DiscardDeadLetters { id, service, reason } = request.body.0.clone();
-    let letters = selected(messaging(&request.server().host)?, id, service.as_deref()).await?;
+async fn discard(request: Request<(), Json<DiscardDeadLetters>>) -> Result<Json<Discarded>, Problem> {
+    let DiscardDeadLetters { id, service, after, reason } = request.body.0.clone();
+    let (letters, next) = selected(messaging(&request.server().host)?, id, service.as_deref(), after).await?;
     if letters.is_empty() {
-        return Ok(Json(DiscardedDeadLetters { discarded: 0 }));
+        return Ok(Json(Discarded { next, ..Discarded::default() }));
     }
     let intended = Intended::DeadLettersDiscardRequested { letters: facts(&letters), reason };
     let actor = request.actor().actor();
     let discard =
         |host: Arc<HostContext>| async move { Ok(messaging(&host)?.discard(letters, actor.as_str()).await?) };
-    let discarded = request.perform(intended, discard, |_| None).await?;
-    Ok(Json(DiscardedDeadLetters { discarded: discarded as u64 }))
+    let failed = |discarded: &Discarded| discarded.stopped.clone();
+    let discarded = request.perform(intended, discard, failed).await?;
+    Ok(Json(Discarded { next: discarded.next.or(next), ..discarded }))
 }
 
 /// Returns what the log keeps of dead letters.
@@ -80,21 +81,22 @@ fn facts(letters: &[DeadLetter]) -> Vec<Letter> {
     letters.iter().map(fact).collect()
 }
 
-/// Returns the selected dead letters, a page of them at most.
+/// Returns the selected dead letters, a page of them at most, and the start of the next page.
 async fn selected(
     messaging: &Messaging,
     id: Option<u64>,
     service: Option<&str>,
-) -> Result<Vec<DeadLetter>, Problem> {
-    let (after, limit) = id.map_or((0, MAX_PAGE), |id| (id.saturating_sub(1), 1));
-    let mut letters = messaging.dead_letters(service, after, limit).await?;
-    if let Some(id) = id {
-        letters.retain(|letter| letter.id == id);
-        if letters.is_empty() {
-            return Err(Problem::not_found(format!("There is no dead letter with the id {id}.")));
-        }
+    after: Option<u64>,
+) -> Result<(Vec<DeadLetter>, Option<u64>), Problem> {
+    let Some(id) = id else {
+        return Ok(messaging.dead_letters(service, after.unwrap_or_default(), MAX_PAGE).await?);
+    };
+    let (mut letters, _) = messaging.dead_letters(service, id.saturating_sub(1), 1).await?;
+    letters.retain(|letter| letter.id == id);
+    match letters.is_empty() {
+        true => Err(Problem::not_found(format!("There is no dead letter with the id {id}."))),
+        false => Ok((letters, None)),
     }
-    Ok(letters)
 }
 
 fn messaging(host: &HostContext) -> Result<&Messaging, Problem> {

@@ -85,7 +85,8 @@ fn stats(endpoint: &Endpoint) -> Value {
     let nanoseconds = tally.nanoseconds.load(Ordering::Relaxed);
     json!({
         "name": name(endpoint), "subject": endpoint.subject, "queue_group": QUEUE,
-        "num_requests": requests, "num_errors": tally.errors.load(Ordering::Relaxed), "last_error": "",
+        "num_requests": requests, "num_errors": tally.errors.load(Ordering::Relaxed),
+        "last_error": tally.last_error(),
         "processing_time": nanoseconds, "average_processing_time": nanoseconds / requests.max(1),
     })
 }

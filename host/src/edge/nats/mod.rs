@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use self::discovery::Discovery;
 use self::request::Answer;
-use self::table::{Endpoint, Table};
+use self::table::{Endpoint, Table, Tallies};
 use super::metrics::RequestMetrics;
 use super::{HostContext, stopped};
 use crate::clock::Stopwatch;
@@ -59,8 +59,10 @@ pub async fn serve(
     let discovery = Discovery::new(now_ms);
     let questions = discovery.subscribe(client).await?;
     nats.flush().await;
+    let mut tallies = Tallies::new();
     let server = NatsServer {
-        table: Table::new(edge.registry.current()),
+        table: Table::new(edge.registry.current(), &mut tallies),
+        tallies,
         places: Arc::new(Semaphore::new(limit)),
         limit,
         unmatched: RequestMetrics::of_subject(UNMATCHED),
@@ -77,6 +79,7 @@ struct NatsServer {
     nats: Connection,
     edge: Arc<HostContext>,
     table: Table,
+    tallies: Tallies,
     discovery: Discovery,
     /// One permit for each request in progress, and their number.
     places: Arc<Semaphore>,
@@ -118,7 +121,7 @@ impl NatsServer {
     fn follow(&mut self) {
         let deployed = self.edge.registry.current();
         if !self.table.is_of(&deployed) {
-            self.table = Table::new(deployed);
+            self.table = Table::new(deployed, &mut self.tallies);
         }
     }
 
@@ -129,20 +132,29 @@ impl NatsServer {
         let Some(endpoint) = self.table.find(&message.subject).cloned() else {
             let detail = format!("No deployed service has the subject {}.", message.subject);
             let problem = Problem::new(ProblemCode::NotDeployed, detail);
-            return self.refuse(&self.unmatched, started, message, problem).await;
+            return self.refuse(None, started, message, problem).await;
         };
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             let detail = "The host has as many requests over NATS as it accepts. Nothing was done.";
             let problem = Problem::new(ProblemCode::Busy, detail);
-            return self.refuse(&endpoint.metrics, started, message, problem).await;
+            return self.refuse(Some(&endpoint), started, message, problem).await;
         };
         let (client, edge, stopping) = (self.nats.client().clone(), self.edge.clone(), self.stopping.clone());
         tokio::spawn(answer(client, edge, endpoint, message, stopping, place));
     }
 
-    async fn refuse(&self, metrics: &RequestMetrics, started: Stopwatch, message: Message, problem: Problem) {
-        let answer = Answer::from(problem);
-        metrics.record(answer.status, started.elapsed());
+    async fn refuse(
+        &self,
+        endpoint: Option<&Endpoint>,
+        started: Stopwatch,
+        message: Message,
+        problem: Problem,
+    ) {
+        let (answer, took) = (Answer::from(problem), started.elapsed());
+        if let Some(endpoint) = endpoint {
+            endpoint.tally.count(answer.error(), took);
+        }
+        endpoint.map_or(&self.unmatched, |endpoint| &endpoint.metrics).record(answer.status, took);
         reply(self.nats.client(), message, answer).await;
     }
 
@@ -168,7 +180,7 @@ async fn answer(
     let started = Stopwatch::start();
     let answer = request::answer(&edge, &endpoint, &message, stopping).await;
     let took = started.elapsed();
-    endpoint.tally.count(answer.is_error(), took);
+    endpoint.tally.count(answer.error(), took);
     endpoint.metrics.record(answer.status, took);
     let duration_ms = took.as_secs_f64() * 1e3;
     tracing::debug!(subject = endpoint.subject, status = answer.status, duration_ms, "request over NATS");

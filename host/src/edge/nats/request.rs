@@ -8,7 +8,7 @@
 //! | `Kontor-Id` | the aggregate's id, as in the path of HTTP. Without it the command creates an aggregate |
 
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
-use async_nats::{HeaderMap as NatsHeaders, HeaderValue as NatsValue, Message};
+use async_nats::{HeaderMap as NatsHeaders, Message};
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use crate::edge::command::{CommandRequest, execute};
 use crate::edge::query::refusal;
 use crate::edge::{HostContext, denied, headers};
 use crate::identity::{Evidence, Identity, Peer};
+use crate::messaging::encode;
 use crate::model::{Actor, Caller, Position};
 
 const ID: HeaderName = HeaderName::from_static("kontor-id");
@@ -155,8 +156,11 @@ impl Answer {
         self.headers.insert(POSITION, position.to_string());
     }
 
-    pub(super) fn is_error(&self) -> bool {
-        self.status >= 400
+    /// Returns the error as the statistics of the services API have it, such as `404:not-found`. None: the
+    /// answer is no error.
+    pub(super) fn error(&self) -> Option<String> {
+        let error = self.headers.get(NATS_SERVICE_ERROR)?;
+        Some(format!("{}:{error}", self.status))
     }
 }
 
@@ -165,8 +169,12 @@ impl From<Problem> for Answer {
     fn from(problem: Problem) -> Self {
         let status = problem.status().as_u16();
         let mut answer = Self { status, headers: NatsHeaders::new(), body: problem.body().into() };
-        // The code of a service may not be valid in a header; it is in the body, too.
-        let code: NatsValue = problem.code().parse().unwrap_or_default();
+        // The code of a service may be any text, and clients take an error by a header that is not empty. The
+        // code itself is in the body.
+        let code = match encode(problem.code()) {
+            code if code.is_empty() => problem.status().canonical_reason().unwrap_or("error").to_owned(),
+            code => code,
+        };
         answer.headers.insert(NATS_SERVICE_ERROR, code);
         answer.headers.insert(NATS_SERVICE_ERROR_CODE, status.to_string());
         answer.headers.insert(CONTENT_TYPE, PROBLEM_JSON);
@@ -187,6 +195,8 @@ mod fuzz {
 
     use super::tests::nats_headers;
     use super::*;
+    use async_nats::HeaderValue as NatsValue;
+
     use crate::contract::fuzz::{is_clear, near, near_text};
 
     const NAMES: &[&str] =
@@ -230,6 +240,7 @@ mod tests {
 
     use super::*;
     use crate::contract::ProblemCode;
+    use crate::model::Rejection;
 
     pub(super) fn nats_headers(headers: &[(&str, &str)]) -> NatsHeaders {
         let mut map = NatsHeaders::new();
@@ -251,7 +262,7 @@ mod tests {
     fn a_problem_is_an_error_of_the_services_api_with_a_body() {
         let answer =
             Answer::from(Problem::new(ProblemCode::Busy, "Not now.").with_position(Position::new(7)));
-        assert!(answer.is_error());
+        assert_eq!(answer.error().as_deref(), Some("503:busy"));
         for (name, value) in [
             ("Nats-Service-Error", "busy"),
             ("Nats-Service-Error-Code", "503"),
@@ -267,5 +278,22 @@ mod tests {
         assert_eq!(Answer::from(flooded).headers.get("Retry-After").unwrap().as_str(), "7");
         let strange = Problem::not_found("No.");
         assert!(Answer::from(strange).headers.get("Retry-After").is_none());
+    }
+
+    #[test]
+    fn the_error_of_any_code_is_a_header() {
+        for (code, expected) in [
+            ("out-of-stock", "out-of-stock"),
+            ("", "Conflict"),
+            ("a\r\nb", "a%0D%0Ab"),
+            ("k\u{f6}ln 5%", "k%C3%B6ln%205%25"),
+        ] {
+            let rejection = Rejection { code: code.to_owned(), message: String::new(), details: None };
+            let answer = Answer::from(Problem::from(rejection));
+            assert_eq!(answer.headers.get("Nats-Service-Error").unwrap().as_str(), expected);
+            assert_eq!(answer.headers.get("Nats-Service-Error-Code").unwrap().as_str(), "409");
+            let body: Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(body["code"], code);
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! The command or query of each subject, from the manifests of one deployed set. Commands and queries with a
 //! route in the manifest are those for clients, and only they are served here too.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::contract::{Access, Denied, Manifest, Target};
@@ -25,7 +25,7 @@ pub(super) struct Endpoint {
     pub(super) does: Does,
     /// Those of the routes that lead to it, one at least.
     access: Vec<Access>,
-    pub(super) tally: Tally,
+    pub(super) tally: Arc<Tally>,
     pub(super) metrics: RequestMetrics,
 }
 
@@ -34,21 +34,26 @@ pub(super) enum Does {
     Query { service: ServiceName, query: QueryName },
 }
 
+/// The outcomes of the requests to all endpoints since the start of the host, by subject: deployments do not
+/// begin them anew, since `started` does not change either.
+pub(super) type Tallies = HashMap<String, Arc<Tally>>;
+
 /// The outcomes of the requests to an endpoint.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) requests: AtomicU64,
     pub(super) errors: AtomicU64,
     pub(super) nanoseconds: AtomicU64,
+    last_error: Mutex<String>,
 }
 
 impl Table {
-    pub(super) fn new(deployed: Arc<Deployed>) -> Self {
+    pub(super) fn new(deployed: Arc<Deployed>, tallies: &mut Tallies) -> Self {
         let mut endpoints = BTreeMap::new();
         for component in deployed.services() {
             let manifest = component.manifest();
             for target in manifest.routes.iter().map(|route| &route.target) {
-                match Endpoint::of(manifest, target) {
+                match Endpoint::of(manifest, target, tallies) {
                     Ok(endpoint) => {
                         endpoints.insert(endpoint.subject.clone(), Arc::new(endpoint));
                     }
@@ -79,7 +84,7 @@ impl Table {
 
 impl Endpoint {
     /// Returns the endpoint of a target. An error is a sentence that says why the manifest cannot be used.
-    fn of(manifest: &Manifest, target: &Target) -> Result<Self, String> {
+    fn of(manifest: &Manifest, target: &Target, tallies: &mut Tallies) -> Result<Self, String> {
         let service = &manifest.service;
         let routes = manifest.routes.iter().filter(|route| route.target == *target);
         let access = routes.map(|route| route.access.clone()).collect();
@@ -93,6 +98,7 @@ impl Endpoint {
                     &declared.description,
                     Does::Command { aggregate: aggregate.clone(), command: command.clone() },
                     access,
+                    tallies,
                 ))
             }
             Target::Query(query) => {
@@ -105,14 +111,22 @@ impl Endpoint {
                     description,
                     Does::Query { service: service.clone(), query: query.clone() },
                     access,
+                    tallies,
                 ))
             }
         }
     }
 
-    fn new(subject: String, description: &str, does: Does, access: Vec<Access>) -> Self {
+    fn new(
+        subject: String,
+        description: &str,
+        does: Does,
+        access: Vec<Access>,
+        tallies: &mut Tallies,
+    ) -> Self {
         let metrics = RequestMetrics::of_subject(&subject);
-        Self { subject, description: description.to_owned(), does, access, tally: Tally::default(), metrics }
+        let tally = tallies.entry(subject.clone()).or_default().clone();
+        Self { subject, description: description.to_owned(), does, access, tally, metrics }
     }
 
     /// Fails if the caller may use none of the routes that lead to it.
@@ -122,9 +136,18 @@ impl Endpoint {
 }
 
 impl Tally {
-    pub(super) fn count(&self, error: bool, took: Duration) {
+    /// Counts a request. `error`: that of its answer.
+    pub(super) fn count(&self, error: Option<String>, took: Duration) {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.errors.fetch_add(error.into(), Ordering::Relaxed);
         self.nanoseconds.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        if let Some(error) = error {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        }
+    }
+
+    /// Returns the last error, such as `404:not-found`; empty if there was none.
+    pub(super) fn last_error(&self) -> String {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

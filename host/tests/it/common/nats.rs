@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{self, DeliverPolicy, pull};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Message};
 use futures::StreamExt as _;
@@ -96,23 +96,51 @@ pub(crate) fn publish(url: &str, messages: &[(&str, &str, Value)]) {
 /// Publishes messages with this header `Authorization`, as [`publish`] does.
 #[track_caller]
 pub(crate) fn publish_as(url: &str, authorization: Option<&str>, messages: &[(&str, &str, Value)]) {
-    let published = async {
-        let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(url).await.unwrap();
-        let jetstream = jetstream::new(client);
-        let consumers = async |name: &str| match jetstream.get_stream(name).await {
-            Ok(stream) => stream.cached_info().state.consumer_count,
-            Err(_) => 0,
-        };
-        while consumers("kontor-messages").await < SUBSCRIPTIONS {}
-        for (subject, id, payload) in messages {
+    let messages: Vec<_> = messages
+        .iter()
+        .map(|(subject, id, payload)| {
             let payload = payload.as_str().map_or_else(|| payload.to_string(), str::to_owned);
             let message = PublishMessage::build().message_id(id).payload(payload.into());
             let message =
                 authorization.iter().fold(message, |message, value| message.header("Authorization", *value));
-            jetstream.send_publish((*subject).to_owned(), message).await.unwrap().await.unwrap();
+            ((*subject).to_owned(), message)
+        })
+        .collect();
+    with(url, async |jetstream| {
+        await_consumers(&jetstream, SUBSCRIPTIONS).await;
+        for (subject, message) in messages {
+            jetstream.send_publish(subject, message).await.unwrap().await.unwrap();
         }
+    });
+}
+
+/// Waits until the streams of messages have this many consumers.
+pub(crate) async fn await_consumers(jetstream: &jetstream::Context, count: usize) {
+    while consumers(jetstream).await.len() < count {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Returns the consumers of the streams in which the host keeps messages.
+pub(crate) async fn consumers(jetstream: &jetstream::Context) -> Vec<consumer::Info> {
+    let mut found = Vec::new();
+    // The servers may not answer yet.
+    let names: Vec<_> = jetstream.stream_names().filter_map(async |name| name.ok()).collect().await;
+    for name in names.iter().filter(|name| name.starts_with("kontor-messages")) {
+        let Ok(stream) = jetstream.get_stream(name).await else { continue };
+        found.extend(stream.consumers().filter_map(async |info| info.ok()).collect::<Vec<_>>().await);
+    }
+    found
+}
+
+/// Runs a client of JetStream, for [`LIMIT`] at most.
+#[track_caller]
+pub(crate) fn with<T>(url: &str, client: impl AsyncFnOnce(jetstream::Context) -> T) -> T {
+    let ran = async {
+        let connected = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(url).await;
+        client(jetstream::new(connected.unwrap())).await
     };
-    run(async { timeout(LIMIT, published).await }).expect("nobody keeps the messages");
+    run(async { timeout(LIMIT, ran).await }).expect("it does not come to be in time")
 }
 
 pub(crate) fn position(message: &Message) -> u64 {
