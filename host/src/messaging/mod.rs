@@ -124,8 +124,8 @@ impl Messaging {
         }
     }
 
-    /// Returns the position up to which events are published. `None`: another host publishes them, or this one
-    /// has not begun.
+    /// Returns the position up to which events are published. `None`: another host publishes them, or this
+    /// one has not begun.
     pub fn published(&self) -> Option<Position> {
         *self.progress.borrow()
     }
