@@ -35,6 +35,7 @@ mod log_away;
 mod messages;
 mod nats;
 mod nats_access;
+mod openapi;
 mod operator;
 mod outgoing;
 mod partition;
