@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::common::deploy::{self, fixture};
-use crate::common::shop::configuration;
+use crate::common::shop::{configuration, order};
 use crate::common::{Ended, Site, built, ended, python, setting};
 
 #[path = "../openapi/check.rs"]
@@ -18,6 +18,8 @@ const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi");
 /// The requests of each kind to each operation. More are for a long run.
 const EXAMPLES: u32 = 8;
 const SEED: u64 = 1;
+/// The id of an order, as `schemathesis.toml` has it.
+const ORDER: &str = "00000000-0000-7000-8000-000000000001";
 /// CPython 3.11 parses no two programs at once in safety, which hypothesis has it do.
 const WORKERS: &str = "1";
 
@@ -60,6 +62,7 @@ fn every_route_answers_as_the_document_says() {
     let site = Site::new(&configuration());
     let host = site.start();
     host.register("tea", 300, 10);
+    host.post("/orders", &[("idempotency-key", ORDER)], &order(&[("tea", 2)]).json()).ok();
     let mut schemathesis = python(&built("schemathesis"));
     schemathesis.env("SCHEMATHESIS_HOOKS", file("hooks.py"));
     schemathesis.args(["-m", "schemathesis.cli", "--config-file"]).arg(file("schemathesis.toml"));

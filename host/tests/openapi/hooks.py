@@ -5,7 +5,8 @@ import re
 import schemathesis
 
 LARGEST = 2**63 - 1
-KEY = re.compile(r"[!#-~][!-~]{0,254}")
+# As it is, or as a string in quotes, which is the same key.
+KEY = re.compile(r'[!#-~][!-~]{0,254}|"([ !#-\[\]-~]|\\["\\]){1,255}"')
 UNKNOWN = "x-schemathesis-unknown-property"
 sent = set()
 
@@ -32,9 +33,9 @@ def before_call(context, case, kwargs):
     # A key is that of one command. Another one with it is refused: 422.
     key = headers.get("Idempotency-Key") if headers else None
     if key and KEY.fullmatch(key):
-        if key in sent:
+        if key.strip('"') in sent:
             headers["Idempotency-Key"] = f"key-{len(sent)}"
-        sent.add(headers["Idempotency-Key"])
+        sent.add(headers["Idempotency-Key"].strip('"'))
     # The phase `coverage` writes letters and digits into headers only. It sends an empty text where a pattern
     # needs other characters.
     for name in ("If-Match", "If-None-Match"):
