@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Deserializer, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// A source of the time. All parts of the host ask it; clippy and `cargo xtask tidy` reject raw clocks.
 pub trait Clock: Send + Sync {
@@ -56,10 +58,12 @@ impl From<Time> for String {
 }
 
 impl TryFrom<String> for Time {
-    type Error = humantime::TimestampError;
+    type Error = time::error::Parse;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        Ok(Self(ms_since_1970(humantime::parse_rfc3339(&text)?)))
+        // A time before 1970 counts as 1970: nothing is older.
+        let ms = OffsetDateTime::parse(&text, &Rfc3339)?.unix_timestamp_nanos() / 1_000_000;
+        Ok(Self(u64::try_from(ms).unwrap_or_default()))
     }
 }
 
@@ -121,5 +125,22 @@ mod tests {
             assert_eq!(Time::try_from(text.to_owned()).unwrap(), Time(time_ms));
         }
         assert_eq!(rfc3339(u64::MAX), rfc3339(LAST_MS), "a wait without end");
+    }
+
+    #[test]
+    fn every_form_of_rfc_3339_is_read() {
+        let expected = Time(1_795_317_481_250);
+        for text in [
+            "2026-11-22T04:18:01.25+01:00",
+            "2026-11-22t03:18:01.250999999z",
+            "2026-11-21T20:18:01.250-07:00",
+            "2026-11-22T03:18:01.250-00:00",
+        ] {
+            assert_eq!(Time::try_from(text.to_owned()).unwrap(), expected, "{text}");
+        }
+        assert_eq!(Time::try_from("1969-12-31T23:59:59Z".to_owned()).unwrap(), Time(0));
+        for text in ["", "2026-11-22", "2026-11-22T03:18:01", "2026-02-30T00:00:00Z", "yesterday"] {
+            assert!(Time::try_from(text.to_owned()).is_err(), "{text}");
+        }
     }
 }

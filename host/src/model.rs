@@ -37,6 +37,18 @@ pub use self::precondition::{Precondition, Versions};
 /// The longest id of an aggregate in bytes. Ids are parts of URLs, file names and NATS subjects.
 pub const MAX_ID_LENGTH: usize = 128;
 
+/// Expands to the pattern of a part of a stream's name: an id or a kind of aggregate, not `.` or `..`.
+macro_rules! part_of_stream {
+    () => {
+        r"([A-Za-z0-9_:~-][A-Za-z0-9._:~-]{0,127}|\.[A-Za-z0-9_:~-][A-Za-z0-9._:~-]{0,126}|\.\.[A-Za-z0-9._:~-]{1,126})"
+    };
+}
+
+/// The regular expression of the ids of aggregates.
+pub const ID_PATTERN: &str = concat!("^", part_of_stream!(), "$");
+/// The regular expression of the names of streams.
+pub const STREAM_PATTERN: &str = concat!("^", part_of_stream!(), "/", part_of_stream!(), "$");
+
 /// The kind of the streams that hold the journals of sagas.
 pub(crate) const SAGA: &str = "saga";
 
@@ -49,7 +61,7 @@ pub(crate) const TOKEN: &str = "token";
 /// The name of a stream, the events of one aggregate: `order/0199…`. The part before the slash is the kind of
 /// the aggregate, the part after it the id.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
-#[schemars(inline)]
+#[schemars(inline, extend("pattern" = STREAM_PATTERN))]
 #[serde(try_from = "String", into = "String")]
 pub struct StreamId(Arc<str>);
 
@@ -392,6 +404,24 @@ mod tests {
         assert_eq!(StreamId::parse(stream.as_str()).unwrap(), stream);
         for bad in ["", ".", "..", "a/b", "a b", "ü", &"x".repeat(MAX_ID_LENGTH + 1)] {
             assert!(StreamId::new("order", bad).is_err(), "{bad:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn the_patterns_of_ids_and_streams_say_what_is_valid() {
+        let longest = |start: &str| start.to_owned() + &"x".repeat(MAX_ID_LENGTH - start.len());
+        let texts =
+            ["a", ".a", "..a", "...", "....a", "a.", "A-1_:~", "", ".", "..", "a/b", "a b", "ü", "a\n"];
+        let long = ["", ".", "..", "..."].map(longest);
+        let longer = long.each_ref().map(|text| text.clone() + "x");
+        let matches = |pattern: &str, text: &str| {
+            let schema = serde_json::json!({"pattern": pattern});
+            jsonschema::is_valid(&schema, &serde_json::json!(text))
+        };
+        for id in texts.into_iter().chain(long.iter().chain(&longer).map(String::as_str)) {
+            assert_eq!(matches(ID_PATTERN, id), StreamId::new("order", id).is_ok(), "{id:?}");
+            let stream = format!("{id}/{id}");
+            assert_eq!(matches(STREAM_PATTERN, &stream), StreamId::parse(&stream).is_ok(), "{id:?}");
         }
     }
 

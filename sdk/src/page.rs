@@ -1,8 +1,9 @@
 //! Pages of a list: the number of items, the place where a page starts, and the page itself.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// The number of items on a page if the query does not say.
@@ -47,10 +48,25 @@ impl<T, C> Page<T, C> {
 
 /// A place in a list that is ordered by `N` integers. Its text, `1700000000000.7`, is the `next` of one page
 /// and the `after` of the following one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
 pub struct Cursor<const N: usize>(pub [i64; N]);
+
+impl<const N: usize> JsonSchema for Cursor<N> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Cursor{N}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // Each text of 18 digits is an integer of 64 bits.
+        let pattern = format!(r"^{}$", [r"-?[0-9]{1,18}"; N].join(r"\."));
+        json_schema!({"type": "string", "pattern": pattern})
+    }
+}
 
 impl<const N: usize> TryFrom<String> for Cursor<N> {
     type Error = &'static str;
@@ -76,7 +92,7 @@ impl<const N: usize> fmt::Display for Cursor<N> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::schema;
@@ -118,9 +134,12 @@ mod tests {
         let cursor = Cursor([1_700_000_000_000, -7]);
         assert_eq!(String::from(cursor), "1700000000000.-7");
         assert_eq!(Cursor::try_from(String::from(cursor)), Ok(cursor));
+        let schema = schema::of_input::<Cursor<2>>();
+        let pattern = schema.get("pattern").and_then(Value::as_str).unwrap();
+        assert_eq!(pattern, r"^-?[0-9]{1,18}\.-?[0-9]{1,18}$");
         for text in ["", "7", "x.7", "7.x", "7.7.7"] {
             assert!(Cursor::<2>::try_from(text.to_owned()).is_err(), "{text:?} must be refused");
         }
-        assert_eq!(schema::of_input::<Cursor<2>>().get("type"), Some(&json!("string")));
+        assert_eq!(schema.get("type"), Some(&json!("string")));
     }
 }

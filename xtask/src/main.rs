@@ -1,5 +1,6 @@
 //! Chores of the repository: `cargo xtask help`. It uses the standard library only, and so builds in seconds.
 
+mod api_tools;
 mod bless;
 mod cargo;
 mod cargo_component;

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use crate::cargo::{Workspace, succeed};
-use crate::{ALL, Result, layers, links, nats, new_service, oidc, plugins, tidy};
+use crate::{ALL, Result, api_tools, layers, links, nats, new_service, oidc, plugins, tidy};
 
 /// The manifest of the bench, which is outside of the workspace so that it slows no other build.
 pub(crate) const BENCH: &str = "bench/Cargo.toml";
@@ -32,6 +32,7 @@ pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result
     stage("plugins", || plugins::build(workspace, ALL))?;
     stage("nats-server", || nats::ensure(workspace))?;
     stage("identity provider", || oidc::ensure(workspace))?;
+    stage("tools of the API", || api_tools::ensure(workspace))?;
     if has_nextest(workspace) {
         stage("tests", || {
             let mut tests = workspace.cargo(&["nextest", "run", "--workspace"]);

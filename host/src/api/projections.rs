@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
-use crate::model::Position;
+use crate::model::{Position, STREAM_PATTERN};
 use crate::projection::{Overview, ParkedStream};
 
 /// A read model with some of its parked streams.
@@ -25,7 +25,7 @@ pub struct ProjectionDetails {
 pub struct RedriveRequest {
     /// Only this stream. Default: all that are parked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("examples" = ["order/A-1"]))]
+    #[schemars(regex(pattern = STREAM_PATTERN), extend("examples" = ["order/A-1"]))]
     pub stream: Option<String>,
     /// The reason. It stays in the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]

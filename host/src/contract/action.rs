@@ -81,7 +81,7 @@ fn command_of(
 fn query_of(manifest: &Manifest, route: &Route, name: &QueryName) -> Result<QueryRoute, String> {
     let schema = arguments_schema(manifest, name.as_str());
     let schema = schema.ok_or_else(|| format!("the manifest has no query {name}"))?;
-    let arguments = schema.and_then(Arguments::compile);
+    let arguments = schema.and_then(|schema| Arguments::compile(&schema));
     Ok(QueryRoute {
         service: manifest.service.clone(),
         query: name.clone(),

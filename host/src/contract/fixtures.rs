@@ -31,7 +31,10 @@ pub(crate) fn manifest() -> Manifest {
     });
     let details = json!({
         "type": "object", "additionalProperties": false, "required": ["id"],
-        "properties": {"id": {"type": "string"}, "limit": {"type": "integer", "description": "How many."}},
+        "properties": {
+            "id": {"type": "string"}, "limit": {"type": "integer", "description": "How many."},
+            "tag": {"type": ["array", "null"], "items": {"type": "string"}},
+        },
     });
     let order = Aggregate {
         name: "order".into(),

@@ -4,6 +4,7 @@
 mod access;
 mod action;
 mod address;
+mod arguments;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
@@ -43,9 +44,10 @@ pub use settings::{Finding, Findings};
 
 pub(crate) use action::{Action, CommandRoute, QueryRoute, placeholders};
 pub(crate) use address::is_public;
+pub(crate) use arguments::{Arguments, Kind};
 pub(crate) use payload::{arguments, arguments_schema, checked, payload, view_arguments};
 pub(crate) use problem::{PROBLEM_JSON, Problem};
 pub(crate) use routes::Found;
 #[cfg(test)]
 pub(crate) use routes::{RESERVED_PARTS, first_part};
-pub(crate) use schema::{Arguments, Schema};
+pub(crate) use schema::Schema;

@@ -187,6 +187,9 @@ problem_codes! {
         /// A replay cannot start at a time in the future.
         TimeNotCome = CONFLICT, "time-not-come", "Time in the future",
             "Use a time in the past.";
+        /// A token cannot expire at a time in the past.
+        TimePassed = CONFLICT, "time-passed", "Time in the past",
+            "Use a time in the future.";
         /// Another deployment is in progress; there is only one at a time.
         DeploymentUnderWay = CONFLICT, "deployment-under-way", "Deployment in progress",
             "Try again when it has ended.";

@@ -6,15 +6,13 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::ProblemCode;
 use crate::model::{Json, Normal, NotNormal, Rejection};
 
 /// Maximum number of violations in one problem: enough to correct a form, and a short body.
 const MAX_VIOLATIONS: usize = 20;
-/// Maximum number of `$ref`s on the way to the type of a parameter; a longer chain is a circle.
-const MAX_REFS: usize = 8;
 
 /// One place where a payload does not follow its schema.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -144,91 +142,6 @@ fn child(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// The arguments of a query, which are texts in the path and in the query string.
-pub(crate) struct Arguments {
-    /// The `properties` and the `$defs` of the schema, which give the kind of each parameter.
-    members: Map<String, Value>,
-}
-
-/// The kind of value that the text of a parameter is read as.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    Text,
-    Integer,
-    Number,
-    Boolean,
-}
-
-impl Arguments {
-    /// Compiles the schema of arguments. An error is a sentence that says why it is malformed.
-    pub(crate) fn compile(schema: Value) -> Result<Self, String> {
-        let Value::Object(mut members) = schema else {
-            return Err("it does not describe an object".to_owned());
-        };
-        members.retain(|member, _| member == "properties" || member == "$defs");
-        Ok(Self { members })
-    }
-
-    /// Reads each parameter as the kind in the schema. A text of another kind stays text, so that the check
-    /// against the schema reports it.
-    pub(crate) fn read<'t>(&self, parameters: impl IntoIterator<Item = (&'t str, &'t str)>) -> Value {
-        let coerced =
-            parameters.into_iter().map(|(name, text)| (name.to_owned(), coerce(self.kind(name), text)));
-        Value::Object(coerced.collect())
-    }
-
-    fn kind(&self, name: &str) -> Kind {
-        let property = self.members.get("properties").and_then(|properties| properties.get(name));
-        property.map_or(Kind::Text, |property| self.kind_of(property, MAX_REFS))
-    }
-
-    /// Returns the kind of a property. One that may be a text is read as a text, because every parameter is
-    /// one.
-    fn kind_of(&self, schema: &Value, refs_left: usize) -> Kind {
-        let referred =
-            schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
-        if let Some(name) = referred {
-            let definition = self.members.get("$defs").and_then(|definitions| definitions.get(name));
-            return match (definition, refs_left) {
-                (None, _) | (_, 0) => Kind::Text,
-                (Some(definition), _) => self.kind_of(definition, refs_left - 1),
-            };
-        }
-        let alternatives = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array);
-        if let Some(alternatives) = alternatives {
-            let null = |schema: &&Value| schema.get("type").is_none_or(|name| name != "null");
-            return alternatives
-                .iter()
-                .find(null)
-                .map_or(Kind::Text, |schema| self.kind_of(schema, refs_left));
-        }
-        let may_be = |name: &str| match schema.get("type") {
-            Some(Value::String(one)) => one == name,
-            Some(Value::Array(several)) => several.iter().any(|one| one == name),
-            _ => false,
-        };
-        match () {
-            () if may_be("string") => Kind::Text,
-            () if may_be("number") => Kind::Number,
-            () if may_be("integer") => Kind::Integer,
-            () if may_be("boolean") => Kind::Boolean,
-            () => Kind::Text,
-        }
-    }
-}
-
-fn coerce(kind: Kind, text: &str) -> Value {
-    let read = match kind {
-        Kind::Text => None,
-        Kind::Integer => {
-            text.parse::<i64>().map(Value::from).or_else(|_| text.parse::<u64>().map(Value::from)).ok()
-        }
-        Kind::Number => text.parse::<serde_json::Number>().map(Value::Number).ok(),
-        Kind::Boolean => text.parse::<bool>().map(Value::Bool).ok(),
-    };
-    read.unwrap_or_else(|| Value::String(text.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -298,39 +211,6 @@ mod tests {
         {
             let reason = Schema::compile(&schema).err().unwrap();
             assert!(!reason.is_empty(), "{schema}");
-        }
-        for text in ["true", "[]"] {
-            assert!(Arguments::compile(serde_json::from_str(text).unwrap()).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn parameters_are_read_as_the_kind_in_the_schema() {
-        let schema = json!({
-            "type": "object", "additionalProperties": false,
-            "properties": {
-                "text": {"type": "string"}, "limit": {"type": "integer", "minimum": 1},
-                "share": {"type": "number"},
-                "open": {"type": "boolean"}, "from": {"type": ["integer", "null"]},
-                "by": {"$ref": "#/$defs/By"}, "page": {"anyOf": [{"$ref": "#/$defs/Page"}, {"type": "null"}]},
-            },
-            "$defs": {"By": {"enum": ["product", "day"]}, "Page": {"type": "integer"}},
-        });
-        let arguments = Arguments::compile(schema).unwrap();
-        let read = [
-            ("text", "7", json!("7")),
-            ("limit", "7", json!(7)),
-            ("share", "0.5", json!(0.5)),
-            ("open", "true", json!(true)),
-            ("from", "-3", json!(-3)),
-            ("by", "day", json!("day")),
-            ("page", "2", json!(2)),
-        ];
-        for (name, text, value) in read {
-            assert_eq!(arguments.read([(name, text)]), json!({name: value}), "{name}={text}");
-        }
-        for (name, text) in [("limit", "seven"), ("open", "yes"), ("by", "year"), ("color", "red")] {
-            assert_eq!(arguments.read([(name, text)]), json!({name: text}), "stays text: {name}={text}");
         }
     }
 }

@@ -83,6 +83,9 @@ pub enum TokenError {
     /// A value of the request cannot be used: a sentence without a full stop.
     #[error("{0}")]
     Invalid(String),
+    /// The token would have expired already.
+    #[error("the time at which it expires has passed")]
+    TimePassed,
     /// There are as many tokens as there may be.
     #[error("there are {0} valid tokens, as many as there may be; revoke those that nobody uses")]
     TooMany(usize),
@@ -107,6 +110,7 @@ impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
         match &error {
             TokenError::Invalid(why) => Self::new(ProblemCode::InvalidPayload, format!("{why}.")),
+            TokenError::TimePassed => Self::new(ProblemCode::TimePassed, format!("{error}.")),
             TokenError::TooMany(_) => Self::new(ProblemCode::TooManyTokens, format!("{error}.")),
             TokenError::NotFound => Self::not_found("There is no token with this id."),
             TokenError::Append(error) => error.into(),

@@ -158,6 +158,11 @@ impl Identity {
         Ok(Self { auth, tokens, uses, _tasks: tasks })
     }
 
+    /// Returns whether requests are authenticated. If not, each one is the operator's.
+    pub fn authenticates(&self) -> bool {
+        self.auth.is_some()
+    }
+
     /// Returns the caller of a request. Without `[auth]` each is the operator. With it, a request without
     /// evidence is nobody's, and evidence that is not valid is an error.
     pub async fn caller(&self, evidence: Evidence<'_>) -> Result<Caller, NotIdentified> {

@@ -6,7 +6,7 @@ use crate::model::{ANONYMOUS, BY_SAGA, Role};
 pub(super) const MAX_ROLES: usize = 32;
 /// Maximum length of a role, in bytes.
 pub(super) const MAX_ROLE_LENGTH: usize = 64;
-/// Maximum length of a subject, in bytes. It is stored with every event that the subject causes.
+/// Maximum length of a subject, in characters. It is stored with every event that the subject causes.
 pub(super) const MAX_SUBJECT_LENGTH: usize = 128;
 
 /// The subject of callers over NATS that send no token.
@@ -26,8 +26,8 @@ pub(super) fn check_subject(subject: &str) -> Result<(), &'static str> {
         _ if BEGINNINGS.iter().any(|beginning| subject.starts_with(beginning)) => {
             Err("begins like a name of the host's own")
         }
-        _ if subject.is_empty() || subject.len() > MAX_SUBJECT_LENGTH || !printable => {
-            Err("must have 1 to 128 bytes of printable characters")
+        _ if subject.is_empty() || subject.chars().count() > MAX_SUBJECT_LENGTH || !printable => {
+            Err("must have 1 to 128 printable characters")
         }
         _ => Ok(()),
     }

@@ -262,7 +262,7 @@ impl Tokens {
         check_roles(&roles).map_err(TokenError::Invalid)?;
         let now_ms = self.clock.now_ms();
         if expires.is_some_and(|expires| expires.0 <= now_ms) {
-            return Err(TokenError::Invalid("the time at which it expires has passed".to_owned()));
+            return Err(TokenError::TimePassed);
         }
         let _guard = self.writing.lock().await;
         self.forget(now_ms);

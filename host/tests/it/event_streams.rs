@@ -42,7 +42,7 @@ fn a_client_gets_the_events_that_it_selects_and_those_that_follow() {
     let of_cart = selected(&host, "correlation=cart-7&service=order", 2);
     assert_eq!(of_cart, of_order);
     assert_eq!(selected(&host, "stream=product/tea&event=stock-reserved", 1)[0]["stream"], "product/tea");
-    host.get_with("/events?service=nobody", &[JSON]).problem(400, "invalid-parameter");
+    host.get_with("/events?service=nobody", &[JSON]).problem(404, "not-deployed");
 
     let mut later = host.follow_selected(&format!("stream=product/pot&after={}", host.head()));
     host.register("cup", 7, 100);

@@ -36,6 +36,7 @@ mod message_streams;
 mod messages;
 mod nats;
 mod nats_access;
+mod openapi;
 mod operator;
 mod outgoing;
 mod partition;

@@ -20,6 +20,8 @@ const TIME_LIMIT_MS: u32 = 500;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Details {
+    // Other texts are no ids, and have no order.
+    #[schemars(regex(pattern = "^[A-Za-z0-9._:~-]{1,128}$"))]
     id: String,
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
+
 use super::header_docs::KONTOR_ACTOR;
 use super::route::{HostRoute, Json, Request};
 use crate::api::{DeadLetterListQuery, DiscardDeadLetters, Page, RedriveDeadLetters, page_size};
@@ -13,18 +15,24 @@ use crate::log::MAX_PAGE;
 use crate::messaging::{DeadLetter, DeadLettersError, Discarded, Messaging, Redriven};
 use crate::model::AUDITOR;
 
+/// The host is not connected to NATS, or has no such dead letter.
+const NO_MESSAGING: &[StatusCode] = &[StatusCode::NOT_FOUND];
+
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/admin/dead-letters", "dead-letters.list", list)
             .roles(&[AUDITOR])
-            .summary("Lists the messages of NATS that could not become commands."),
+            .summary("Lists the messages of NATS that could not become commands.")
+            .problems(NO_MESSAGING),
         HostRoute::post("/admin/dead-letters/redrive", "dead-letters.redrive", redrive)
             .summary(
                 "Sends dead letters again as commands, up to 1000 at once, and removes the accepted ones.",
             )
+            .problems(NO_MESSAGING)
             .headers(&[KONTOR_ACTOR]),
         HostRoute::post("/admin/dead-letters/discard", "dead-letters.discard", discard)
             .summary("Removes dead letters, up to 1000 at once.")
+            .problems(NO_MESSAGING)
             .headers(&[KONTOR_ACTOR]),
     ]
 }

@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::event_pages::{Past, Selected};
 use super::header_docs::LAST_EVENT_ID;
-use super::headers::{decimal, preferred};
+use super::headers::{position, preferred};
 use super::json_reply;
 use super::route::{HostRoute, Request};
 use crate::api::{Event, EventsQuery, Page, page_size};
@@ -49,6 +49,7 @@ pub(super) fn routes() -> Vec<HostRoute> {
                  else those of the aggregates that the caller's roles may read.",
             )
             .headers(&[LAST_EVENT_ID])
+            .problems(&[StatusCode::NOT_FOUND, StatusCode::NOT_ACCEPTABLE])
             .for_operators()
             .media("text/event-stream")
             .json::<Page<Event, Position>>(),
@@ -71,7 +72,7 @@ async fn list(request: Request<EventsQuery>) -> Result<Response, Problem> {
     if limit.is_some() && !as_pages {
         return Err(Problem::invalid_parameter("A stream of events has no limit, only a page of JSON has."));
     }
-    let resumed = if as_pages { None } else { last_event_id(request.headers())? };
+    let resumed = last_event_id(request.headers())?.filter(|_| !as_pages);
     let after = resumed.or(after).unwrap_or_default();
     await_position(&request, after).await?;
     let log = &server.host.log;
@@ -119,7 +120,7 @@ fn aggregates(
     if let Some(service) =
         query.service.as_ref().filter(|service| deployed.service(service.as_str()).is_none())
     {
-        return Err(Problem::invalid_parameter(format!("There is no service {service}.")));
+        return Err(Problem::new(ProblemCode::NotDeployed, format!("There is no service {service}.")));
     }
     let sees_all = caller.has(AUDITOR);
     if sees_all && query.service.is_none() {
@@ -146,7 +147,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
     let Some(value) = headers.get(LAST_EVENT_ID.name) else {
         return Ok(None);
     };
-    let position = value.to_str().ok().and_then(decimal);
+    let position = position(value);
     let refused = || Problem::invalid_header("Last-Event-ID must be a position of the log.");
     position.ok_or_else(refused).map(Some)
 }

@@ -27,6 +27,7 @@ mod reference;
 mod refusal;
 mod route;
 mod sagas;
+mod schemas;
 mod server;
 mod sign_in;
 mod streams;

@@ -1,27 +1,36 @@
 //! The OpenAPI 3.1 document of everything that is deployed, made from the manifests and from the host's own
 //! rows.
-//!
-//! The schemas of commands, views and answers become components. Their own `$ref`s, which count from the
-//! schema's root, are rewritten to count from the document's.
+
+mod components;
+mod replies;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use schemars::SchemaGenerator;
-use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use self::components::{Components, spell_out, spell_out_schema, without_null};
+use self::replies::Responses;
+use super::header_docs::replies::{ETAG, LINK, LOCATION, PREFERENCE_APPLIED};
 use super::header_docs::{COMMAND_HEADERS, Header, IF_NONE_MATCH, KONTOR_POSITION, QUERY_HEADERS};
 use super::headers::none_match;
 use super::host_routes::RouteSet;
 use super::json_text;
 use super::route::{Content, HostRoute, JSON, Request};
-use crate::api::CommandReply;
+use super::schemas;
+use crate::api::{CommandReply, SagaRef};
 use crate::contract::{
-    Access, Manifest, PROBLEM_JSON, Problem, ProblemBody, Route, Target, placeholders, view_arguments,
+    Access, Arguments, Kind, Manifest, Method, Problem, ProblemBody, Route, Schema, Target, placeholders,
+    view_arguments,
 };
 use crate::identity::SESSION_COOKIE;
-use crate::model::{Json, OPERATOR, Role, hashed_uuid};
+use crate::model::{ID_PATTERN, Json, MAX_ID_LENGTH, OPERATOR, Role, hashed_uuid};
 
 /// The tag of the host's own routes.
 const HOST_TAG: &str = "host";
@@ -29,9 +38,6 @@ const HOST_TAG: &str = "host";
 /// The names of the ways to sign in.
 const BEARER: &str = "token";
 const SESSION: &str = "session";
-
-/// The path of the components in the document.
-const COMPONENTS: &str = "/components/schemas";
 
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
@@ -54,7 +60,8 @@ async fn answer(request: Request) -> Result<Response, Problem> {
     let tables = request.tables();
     let document = tables.openapi.get_or_init(|| {
         let manifests = tables.deployed.services().map(|service| &**service.manifest());
-        let text = document(request.server().routes, manifests).to_string();
+        let authenticates = request.server().host.identity.authenticates();
+        let text = document(request.server().routes, authenticates, manifests).to_string();
         let etag = HeaderValue::try_from(format!("\"{}\"", hashed_uuid(&[text.as_bytes()]))).ok();
         Document { text: text.into(), etag }
     });
@@ -67,22 +74,29 @@ async fn answer(request: Request) -> Result<Response, Problem> {
     Ok(response)
 }
 
-fn document<'m>(routes: RouteSet, manifests: impl Iterator<Item = &'m Manifest>) -> Value {
+/// `authenticates`: whether the host identifies callers. If not, each request is the operator's.
+fn document<'m>(
+    routes: RouteSet,
+    authenticates: bool,
+    manifests: impl Iterator<Item = &'m Manifest>,
+) -> Value {
     let mut document = Parts::new();
+    let security = |access| if authenticates { security(access) } else { json!([]) };
+    // The host's own come first: their ids do not depend on the services.
+    for route in routes.rows() {
+        let mut operation = document.host_operation(route);
+        operation["security"] = security(&route.access);
+        document.add(route.path, route.method, operation);
+    }
     for manifest in manifests {
         document.tags.push(json!({"name": manifest.service, "description": manifest.description}));
         for route in &manifest.routes {
             let mut operation = document.operation(manifest, route);
             operation["security"] = security(&route.access);
-            document.add(&route.path, &route.method.as_str().to_lowercase(), operation);
+            document.add(&route.path, route.method, operation);
         }
     }
     document.tags.push(json!({"name": HOST_TAG, "description": "The host's own routes."}));
-    for route in routes.rows() {
-        let mut operation = document.host_operation(route);
-        operation["security"] = security(&route.access);
-        document.add(route.path, &route.method.as_str().to_lowercase(), operation);
-    }
     document.finish()
 }
 
@@ -90,93 +104,111 @@ fn document<'m>(routes: RouteSet, manifests: impl Iterator<Item = &'m Manifest>)
 struct Parts {
     tags: Vec<Value>,
     paths: Map<String, Value>,
-    schemas: Map<String, Value>,
+    /// The ids of the operations, as a generator of code may write them: with one kind of separator.
+    ids: HashSet<String>,
+    components: Components,
     /// The components of the host's own types in bodies of requests.
     requests: SchemaGenerator,
     /// And in replies.
     replies: SchemaGenerator,
-    problem: Value,
 }
 
 impl Parts {
     fn new() -> Self {
-        let mut settings = SchemaSettings::draft2020_12();
-        settings.definitions_path = COMPONENTS.into();
-        let mut replies = settings.clone().for_serialize().into_generator();
-        let problem = replies.subschema_for::<ProblemBody>().to_value();
+        let mut settings = schemas::settings();
+        settings.definitions_path = components::PATH.into();
         Self {
             tags: Vec::new(),
             paths: Map::new(),
-            schemas: Map::new(),
+            ids: HashSet::new(),
+            components: Components::default(),
+            replies: settings.clone().for_serialize().into_generator(),
             requests: settings.for_deserialize().into_generator(),
-            replies,
-            problem,
         }
     }
 
     fn finish(mut self) -> Value {
-        self.schemas.extend(self.requests.take_definitions(true));
-        self.schemas.extend(self.replies.take_definitions(true));
+        let problem = self.replies.subschema_for::<ProblemBody>().to_value();
+        let mut schemas = self.components.into_schemas();
+        schemas.extend(self.requests.take_definitions(true));
+        schemas.extend(self.replies.take_definitions(true));
+        schemas.values_mut().for_each(spell_out_schema);
+        let mut paths = self.paths.into();
+        spell_out(&mut paths);
         json!({
             "openapi": "3.1.0",
             "info": {"title": "Kontor", "version": env!("CARGO_PKG_VERSION")},
+            "servers": [{"url": "/", "description": "The host that returned this document."}],
             "tags": self.tags,
-            "paths": self.paths,
-            "components": {"schemas": self.schemas, "securitySchemes": security_schemes()},
+            "paths": paths,
+            "components": {
+                "schemas": schemas,
+                "responses": replies::problems(&problem),
+                "headers": replies::headers(),
+                "securitySchemes": security_schemes(),
+            },
         })
     }
 
-    fn host_operation(&mut self, route: &HostRoute) -> Value {
-        let path = placeholders(route.path);
-        let mut parameters: Vec<_> =
-            path.map(|name| parameter(name, "path", &json!({"type": "string"}))).collect();
-        let query = route.query.iter().flat_map(|query| &query.properties);
-        parameters.extend(query.map(|(name, schema)| parameter(name, "query", schema)));
-        parameters.extend(route.headers.iter().chain([&KONTOR_POSITION]).map(header));
-        let replied = content(&mut self.replies, &route.reply);
-        let mut responses = Map::new();
-        for status in &route.statuses {
-            let mut response = json!({"description": status.canonical_reason().unwrap_or_default()});
-            if *status != StatusCode::NOT_MODIFIED {
-                response["content"] = replied.clone();
-            }
-            responses.insert(status.as_str().to_owned(), response);
-        }
-        responses.insert("default".to_owned(), self.problem_response());
-        let mut operation = json!({
-            "operationId": format!("{HOST_TAG}.{}", route.name), "tags": [HOST_TAG], "summary": route.summary,
-            "parameters": parameters, "responses": responses,
-        });
-        if !route.body.is_empty() {
-            operation["requestBody"] = json!({"content": content(&mut self.requests, &route.body)});
-        }
-        operation
-    }
-
-    fn problem_response(&self) -> Value {
-        json!({
-            "description": "The request failed. `code` says why.",
-            "content": {PROBLEM_JSON: {"schema": self.problem}},
-        })
-    }
-
-    /// Returns the schema of the reply to a command of an aggregate with this view.
-    fn reply_schema(&mut self, view: Value) -> Value {
-        let reply = self.replies.subschema_for::<CommandReply>().to_value();
-        json!({"allOf": [reply, {"type": "object", "properties": {"state": view}}]})
-    }
-
-    fn add(&mut self, path: &str, method: &str, operation: Value) {
+    /// Adds an operation, whose id is made unique by its path and its method.
+    fn add(&mut self, path: &str, method: Method, mut operation: Value) {
+        let method = method.as_str().to_lowercase();
+        let id = operation["operationId"].as_str().unwrap_or_default();
+        let suffix = words(path);
+        let with_path = if id.ends_with(&suffix) { id.to_owned() } else { format!("{id}.{suffix}") };
+        let with_method = format!("{with_path}.{method}");
+        let numbered = (2..).map(|number| format!("{with_method}.{number}"));
+        let mut names = [id.to_owned(), with_path, with_method.clone()].into_iter().chain(numbered);
+        let unique = names.find(|name| self.ids.insert(name.replace('.', "-")));
+        operation["operationId"] = json!(unique);
         let operations = self.paths.entry(path).or_insert_with(|| json!({}));
         operations[method] = operation;
     }
 
-    /// Adds a schema as a component and returns a reference to it.
-    fn component(&mut self, name: &str, schema: &Json) -> Value {
-        let mut schema: Value = schema.read().unwrap_or(Value::Bool(true));
-        rebase(&mut schema, name);
-        self.schemas.insert(name.to_owned(), schema);
-        json!({"$ref": format!("#{COMPONENTS}/{name}")})
+    fn host_operation(&mut self, route: &HostRoute) -> Value {
+        let id = if route.ids { id_schema() } else { text_schema() };
+        let path = placeholders(route.path);
+        let mut parameters: Vec<_> = path.map(|name| parameter(name, "path", id.clone())).collect();
+        let query = route.query.iter().flat_map(|query| &query.properties);
+        parameters.extend(query.map(|(name, schema)| parameter(name, "query", without_null(schema.clone()))));
+        parameters.extend(route.headers.iter().chain([&KONTOR_POSITION]).map(header_parameter));
+        let replied = content(&mut self.replies, &route.reply);
+        let mut responses = Responses::of_host(route);
+        for status in &route.statuses {
+            let headers: &[&Header] = match *status {
+                StatusCode::SEE_OTHER => &[&LOCATION],
+                StatusCode::OK | StatusCode::NOT_MODIFIED if has(route.headers, &IF_NONE_MATCH) => &[&ETAG],
+                _ => &[],
+            };
+            let description = status.canonical_reason().unwrap_or_default();
+            responses.add(*status, description, headers, Some(&replied));
+        }
+        let mut operation = json!({
+            "operationId": format!("{HOST_TAG}.{}", route.name), "tags": [HOST_TAG], "summary": route.summary,
+            "parameters": parameters, "responses": responses.into_value(),
+        });
+        if !route.body.is_empty() {
+            let content = content(&mut self.requests, &route.body);
+            operation["requestBody"] = json!({"required": route.needs_body(), "content": content});
+        }
+        operation
+    }
+
+    /// Returns the schema of the reply to a command of an aggregate with this view: [`CommandReply`] with the
+    /// view as its `state`.
+    fn reply_schema(&mut self, aggregate: &str, view: &Value) -> Value {
+        let mut settings = schemas::settings().for_serialize();
+        settings.definitions_path = components::PATH.into();
+        let mut generator = settings.into_generator();
+        let mut reply = generator.root_schema_for::<CommandReply>().to_value();
+        // It refers to a component.
+        self.replies.subschema_for::<SagaRef>();
+        if let Some(members) = reply.as_object_mut() {
+            members.retain(|name, _| !["$defs", "$schema", "title", "components"].contains(&name.as_str()));
+        }
+        let description = reply["properties"]["state"]["description"].take();
+        reply["properties"]["state"] = json!({"description": description, "anyOf": [view, {"type": "null"}]});
+        self.components.insert(&format!("reply.{aggregate}"), reply)
     }
 
     fn operation(&mut self, manifest: &Manifest, route: &Route) -> Value {
@@ -191,27 +223,42 @@ impl Parts {
     fn command(&mut self, manifest: &Manifest, route: &Route, aggregate: &str, name: &str) -> Value {
         let kind = manifest.aggregate(aggregate);
         let command = kind.and_then(|aggregate| aggregate.command(name));
-        let payload =
-            command.map(|command| self.component(&format!("command.{aggregate}.{name}"), &command.payload));
-        let view = kind.map(|kind| self.component(&format!("view.{aggregate}"), &kind.view));
-        let mut parameters: Vec<_> = placeholders(&route.path)
-            .map(|name| parameter(name, "path", &json!({"type": "string"})))
-            .collect();
-        parameters.extend(COMMAND_HEADERS.iter().map(header));
-        let reply = self.reply_schema(view.unwrap_or_else(|| json!({})));
-        let ok = |text: &str| json!({"description": text, "content": {JSON: {"schema": reply}}});
-        json!({
+        let view = kind.map(|kind| self.components.of_manifest(&format!("view.{aggregate}"), &kind.view));
+        let reply = self.reply_schema(aggregate, &view.unwrap_or(Value::Bool(true)));
+        let reply = json!({JSON: {"schema": reply}});
+        let mut parameters: Vec<_> =
+            placeholders(&route.path).map(|name| parameter(name, "path", id_schema())).collect();
+        parameters.extend(COMMAND_HEADERS.iter().map(header_parameter));
+        let mut responses = Responses::of_command();
+        for (status, description, headers) in [
+            (StatusCode::OK, "The command was accepted.", &[][..]),
+            (StatusCode::CREATED, "The command created the aggregate.", &[&LOCATION]),
+            (
+                StatusCode::ACCEPTED,
+                "The command was accepted and started a saga, which is at `Location`.",
+                &[&LOCATION, &LINK],
+            ),
+        ] {
+            let headers = [headers, &[&ETAG, &PREFERENCE_APPLIED]].concat();
+            responses.add(status, description, &headers, Some(&reply));
+        }
+        let mut operation = json!({
             "operationId": format!("{aggregate}.{name}"), "tags": [manifest.service],
             "summary": format!("{aggregate}.{name}"),
             "description": command.map(|command| &command.description),
-            "parameters": parameters,
-            "requestBody": {"content": {JSON: {"schema": payload}}},
-            "responses": {
-                "200": ok("The command was accepted."), "201": ok("The command created the aggregate."),
-                "202": ok("The command was accepted and started a saga, which is at `Location`."),
-                "default": self.problem_response(),
-            },
-        })
+            "parameters": parameters, "responses": responses.into_value(),
+        });
+        if let Some(command) = command {
+            let (needed, has_members) = body_of(&command.payload);
+            // Many clients cannot send a body with DELETE, and an empty one has nothing to say.
+            if route.method != Method::Delete || has_members {
+                let payload =
+                    self.components.of_manifest(&format!("command.{aggregate}.{name}"), &command.payload);
+                operation["requestBody"] =
+                    json!({"required": needed, "content": {JSON: {"schema": payload}}});
+            }
+        }
+        operation
     }
 
     fn query(&mut self, manifest: &Manifest, route: &Route, name: &str) -> Value {
@@ -219,49 +266,63 @@ impl Parts {
         let query = manifest.query(name);
         let (description, arguments, answer) = match (query, manifest.aggregate(name)) {
             (Some(query), _) => {
+                let answer = self.components.of_manifest(&format!("answer.{service}.{name}"), &query.answer);
                 let arguments = query.arguments.read().unwrap_or_default();
-                let answer = self.component(&format!("answer.{service}.{name}"), &query.answer);
                 (query.description.as_str(), arguments, answer)
             }
             (None, Some(aggregate)) => {
-                let view = self.component(&format!("view.{name}"), &aggregate.view);
-                (aggregate.description.as_str(), view_arguments(), view)
+                let view = self.components.of_manifest(&format!("view.{name}"), &aggregate.view);
+                let mut arguments = view_arguments();
+                arguments["properties"] = json!({"id": id_schema()});
+                (aggregate.description.as_str(), arguments, view)
             }
             (None, None) => ("", json!({}), json!({})),
         };
         let parameters = self.arguments(&format!("arguments.{service}.{name}"), route, arguments);
+        let mut responses = Responses::of_query();
+        let answer = json!({JSON: {"schema": answer}});
+        let headers = [&ETAG, &PREFERENCE_APPLIED];
+        responses.add(StatusCode::OK, "The answer.", &headers, Some(&answer));
+        responses.add(StatusCode::NOT_MODIFIED, "The stored answer is still right.", &headers, None);
         json!({
-            "operationId": format!("{service}.{name}.{}", operation_suffix(&route.path)), "tags": [service],
+            "operationId": format!("{service}.{name}.{}", words(&route.path)), "tags": [service],
             "summary": name, "description": description, "parameters": parameters,
-            "responses": {
-                "200": {"description": "The answer.", "content": {JSON: {"schema": answer}}},
-                "304": {"description": "The stored answer is still right."},
-                "default": self.problem_response(),
-            },
+            "responses": responses.into_value(),
         })
     }
 
     /// Returns the members of the arguments' schema as parameters of the path or the query string.
-    fn arguments(&mut self, component: &str, route: &Route, mut schema: Value) -> Vec<Value> {
-        rebase(&mut schema, component);
-        let required: Vec<Value> = schema["required"].as_array().cloned().unwrap_or_default();
-        let properties = schema["properties"].as_object().cloned().unwrap_or_default();
-        if schema.get("$defs").is_some() {
-            self.schemas.insert(component.to_owned(), schema);
+    fn arguments(&mut self, component: &str, route: &Route, schema: Value) -> Vec<Value> {
+        let arguments = Arguments::compile(&schema);
+        let kind = |name: &str| arguments.as_ref().map_or(Kind::Text, |known| known.kind(name).clone());
+        let required: HashSet<String> =
+            schema["required"].as_array().into_iter().flatten().map(text).collect();
+        let mut properties = self.components.properties(component, schema);
+        let mut parameters = Vec::new();
+        for name in placeholders(&route.path) {
+            let schema = properties.remove(name).unwrap_or_else(text_schema);
+            parameters.push(argument(name, "path", &kind(name), with_a_character(schema)));
         }
-        let in_path = |name: &str| placeholders(&route.path).any(|placeholder| placeholder == name);
-        let mut parameters: Vec<_> = properties
-            .iter()
-            .map(|(name, property)| {
-                let mut parameter = parameter(name, if in_path(name) { "path" } else { "query" }, property);
-                parameter["required"] =
-                    json!(in_path(name) || required.iter().any(|required| required == name));
-                parameter
-            })
-            .collect();
-        parameters.extend(QUERY_HEADERS.iter().map(header));
+        for (name, schema) in properties {
+            let kind = kind(&name);
+            // An empty list is one without parameters.
+            let may_be_empty = matches!(kind, Kind::List(_)) && schema["minItems"].as_u64().unwrap_or(0) == 0;
+            let mut parameter = argument(&name, "query", &kind, schema);
+            parameter["required"] = json!(required.contains(&name) && !may_be_empty);
+            parameters.push(parameter);
+        }
+        parameters.extend(QUERY_HEADERS.iter().map(header_parameter));
         parameters
     }
+}
+
+/// Returns whether a command needs a body, because `{}` is not one of its payloads, and whether its payloads
+/// have members.
+fn body_of(payload: &Json) -> (bool, bool) {
+    let needed = Schema::of(payload).is_ok_and(|schema| schema.check(&json!({})).is_err());
+    let schema: Value = payload.read().unwrap_or_default();
+    let has_properties = schema["properties"].as_object().is_some_and(|members| !members.is_empty());
+    (needed, needed || has_properties || schema["additionalProperties"] != false)
 }
 
 /// Returns the ways to sign in.
@@ -287,44 +348,63 @@ fn security(access: &Access) -> Value {
     }
 }
 
-/// Returns a suffix that distinguishes the operations of one query on several paths: `orders-id` for
+/// Returns a suffix that distinguishes the operations of one name on several paths: `orders-id` for
 /// `/orders/{id}`.
-fn operation_suffix(path: &str) -> String {
+fn words(path: &str) -> String {
     let words = path.split(['/', '{', '}']).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("-")
 }
 
-/// Rewrites the references in a schema to count from the root of the document.
-fn rebase(schema: &mut Value, component: &str) {
-    match schema {
-        Value::Object(members) => {
-            members.remove("$schema");
-            for (name, member) in members {
-                match member {
-                    Value::String(text) if name == "$ref" && text.starts_with('#') => {
-                        *text = format!("#{COMPONENTS}/{component}{}", &text[1..]);
-                    }
-                    other => rebase(other, component),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| rebase(item, component)),
-        _ => {}
-    }
+fn has(headers: &[Header], wanted: &Header) -> bool {
+    headers.iter().any(|header| header.name == wanted.name)
 }
 
-fn parameter(name: &str, place: &str, schema: &Value) -> Value {
-    let description = schema["description"].as_str();
-    let mut parameter = json!({"name": name, "in": place, "required": place == "path", "schema": schema});
-    if let Some(description) = description {
-        parameter["description"] = json!(description);
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Returns the schema of a part of a path.
+fn text_schema() -> Value {
+    json!({"type": "string", "minLength": 1})
+}
+
+/// Returns the schema of the id of an aggregate.
+fn id_schema() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH, "pattern": ID_PATTERN})
+}
+
+/// Returns the schema of a part of a path, which is never empty.
+fn with_a_character(mut schema: Value) -> Value {
+    if schema["type"] == "string" && schema["minLength"].as_u64().unwrap_or(0) == 0 {
+        schema["minLength"] = json!(1);
+    }
+    schema
+}
+
+/// Returns an argument of a query as a parameter. One with a structure is written as JSON.
+fn argument(name: &str, place: &str, kind: &Kind, schema: Value) -> Value {
+    let mut parameter = parameter(name, place, without_null(schema));
+    if *kind == Kind::Json {
+        let schema = parameter["schema"].take();
+        parameter["content"] = json!({JSON: {"schema": schema}});
+        parameter.as_object_mut().map(|members| members.remove("schema"));
     }
     parameter
 }
 
-fn header(header: &Header) -> Value {
-    let schema = json!({"type": "string", "examples": [header.example], "description": header.meaning});
-    parameter(header.name, "header", &schema)
+fn parameter(name: &str, place: &str, mut schema: Value) -> Value {
+    let description = schema.as_object_mut().and_then(|members| members.remove("description"));
+    let mut parameter = json!({"name": name, "in": place, "required": place == "path", "schema": schema});
+    if let Some(description) = description {
+        parameter["description"] = description;
+    }
+    parameter
+}
+
+fn header_parameter(header: &Header) -> Value {
+    let mut parameter = parameter(header.name, "header", header.schema());
+    parameter["description"] = json!(header.meaning);
+    parameter
 }
 
 fn content(schemas: &mut SchemaGenerator, content: &[Content]) -> Value {
@@ -333,132 +413,4 @@ fn content(schemas: &mut SchemaGenerator, content: &[Content]) -> Value {
         ((*media_type).to_owned(), json!({"schema": schema}))
     });
     media.collect::<Map<_, _>>().into()
-}
-
-#[cfg(test)]
-mod fuzz {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::contract::Schemas;
-    use crate::contract::fuzz::manifests;
-
-    proptest! {
-        #[test]
-        fn the_document_has_every_route_of_a_manifest_that_is_served(manifest in manifests()) {
-            let served = manifest.check().is_ok() && Schemas::of(&manifest).is_ok();
-            let mut document = Parts::new();
-            for route in manifest.routes.iter().filter(|_| served) {
-                let operation = document.operation(&manifest, route);
-                prop_assert!(operation["responses"]["default"].is_object(), "{}: {}", route.path, operation);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::contract::fixtures::manifest;
-
-    /// All references in a value.
-    fn references(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::Object(members) => {
-                found.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
-                members.values().for_each(|member| references(member, found));
-            }
-            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
-            _ => {}
-        }
-    }
-
-    #[test]
-    fn every_reference_leads_somewhere() {
-        let document = document(RouteSet::All, [&manifest()].into_iter());
-        let mut found = Vec::new();
-        references(&document, &mut found);
-        assert!(
-            found.contains(&"#/components/schemas/command.order.create/$defs/Line".to_owned()),
-            "{found:?}"
-        );
-        for reference in found {
-            assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
-        }
-    }
-
-    #[test]
-    fn a_command_has_its_payload_and_its_headers() {
-        let document = document(RouteSet::All, [&manifest()].into_iter());
-        let operation = &document["paths"]["/orders/{id}"]["put"];
-        assert_eq!(operation["operationId"], "order.update");
-        assert_eq!(operation["tags"], json!(["order"]));
-        let payload = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
-        assert_eq!(payload, "#/components/schemas/command.order.update");
-        assert_eq!(operation["parameters"][0]["name"], "id");
-        assert_eq!(operation["parameters"][0]["in"], "path");
-    }
-
-    #[test]
-    fn a_query_has_its_arguments_where_they_stand() {
-        let document = document(RouteSet::All, [&manifest()].into_iter());
-        let parameters = &document["paths"]["/orders/{id}/details"]["get"]["parameters"];
-        assert_eq!((&parameters[0]["name"], &parameters[0]["in"]), (&json!("id"), &json!("path")));
-        assert_eq!((&parameters[1]["name"], &parameters[1]["in"]), (&json!("limit"), &json!("query")));
-        assert_eq!(parameters[1]["description"], "How many.");
-        assert_eq!(parameters[1]["required"], false);
-    }
-
-    #[test]
-    fn an_act_of_an_operator_has_its_reason_and_its_actor() {
-        let document = document(RouteSet::All, [&manifest()].into_iter());
-        let operation = &document["paths"]["/admin/sagas/{id}/resolve"]["post"];
-        let body = &operation["requestBody"]["content"]["application/json"]["schema"];
-        assert_eq!(body, &json!({"$ref": "#/components/schemas/ResolveRequest"}));
-        assert_eq!(document["components"]["schemas"]["ResolveRequest"]["required"], json!(["reason"]));
-        let parameters = operation["parameters"].as_array().unwrap().iter();
-        let names: Vec<_> = parameters.map(|parameter| parameter["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["id", "Kontor-Actor", "Prefer", "Kontor-Position"]);
-    }
-
-    #[test]
-    fn a_deployment_has_its_components_and_its_options() {
-        let document = document(RouteSet::All, [&manifest()].into_iter());
-        let operation = &document["paths"]["/admin/plugins"]["put"];
-        let content = operation["requestBody"]["content"].as_object().unwrap();
-        assert_eq!(content.keys().collect::<Vec<_>>(), ["application/wasm", "multipart/form-data"]);
-        let parameters = operation["parameters"].as_array().unwrap().iter();
-        let names: Vec<_> = parameters.map(|parameter| parameter["name"].as_str().unwrap()).collect();
-        let options = ["allow-breaking", "dry-run", "grant", "note", "sample"];
-        assert_eq!(names, [&options[..], &["Kontor-Actor", "Kontor-Signature", "Kontor-Position"]].concat());
-    }
-
-    #[test]
-    fn a_host_route_has_the_status_and_the_type_of_its_reply() {
-        let document = document(RouteSet::All, [&manifest()].into_iter());
-        let responses = &document["paths"]["/admin/projections/{service}/replay"]["post"]["responses"];
-        let schema = &responses["202"]["content"]["application/json"]["schema"];
-        assert_eq!(schema, &json!({"$ref": "#/components/schemas/ProjectionOverview"}));
-        assert_eq!(responses["200"], Value::Null);
-    }
-
-    #[test]
-    fn a_snapshot_holds_the_document() {
-        let document = document(RouteSet::All, [&manifest()].into_iter());
-        let text = serde_json::to_string_pretty(&document).unwrap() + "\n";
-        expect_test::expect_file!["snapshots/openapi.json"].assert_eq(&text);
-    }
-
-    #[test]
-    fn operations_have_unique_names() {
-        let document = document(RouteSet::All, [&manifest()].into_iter());
-        let paths = document["paths"].as_object().unwrap().values();
-        let operations = paths.flat_map(|operations| operations.as_object().unwrap().values());
-        let mut names: Vec<_> =
-            operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
-        let all = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), all);
-    }
 }

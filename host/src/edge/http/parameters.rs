@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::headers::decimal;
+use super::schemas;
 use crate::contract::{Problem, Schema};
 
 /// The parameters of a request, in their order.
@@ -112,7 +112,7 @@ impl QuerySchema {
     /// Returns the parameters of a type, whose fields are texts, numbers, flags, lists of texts and plain
     /// enums; none for `()`. An error is a sentence that says what is wrong with the schema.
     pub(super) fn of<Q: JsonSchema>() -> Result<Self, String> {
-        let mut settings = SchemaSettings::draft2020_12().for_deserialize();
+        let mut settings = schemas::settings().for_deserialize();
         settings.inline_subschemas = true;
         let schema = settings.into_generator().into_root_schema_for::<Q>().to_value();
         let properties = schema["properties"].as_object().cloned().unwrap_or_default();

@@ -94,6 +94,7 @@ impl FromBody for Components {
         let form = |_: &mut _| {
             serde_json::json!({
                 "type": "object",
+                "minProperties": 1,
                 "additionalProperties": {"type": "string", "contentMediaType": "application/wasm"},
             })
         };

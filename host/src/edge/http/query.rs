@@ -61,9 +61,10 @@ async fn ask(
     Ok(((!kept).then_some(answer.body), etag))
 }
 
-/// Reads the arguments: each placeholder of the path and each parameter of the query string is one.
+/// Reads the arguments: each placeholder of the path and each parameter of the query string is one, or an
+/// item of one that is a list.
 fn arguments(route: &QueryRoute, call: &Call<'_>) -> Result<Value, Problem> {
-    let mut parameters = Parameters::parse(call.query)?;
+    let mut parameters = Parameters::parse_with_lists(call.query, &route.arguments.lists())?;
     for (name, _) in call.placeholders.iter() {
         parameters.add(Cow::Borrowed(name), call.placeholder(name)?)?;
     }
@@ -101,6 +102,7 @@ mod tests {
             ("/orders/7/details?limit=5", Ok(r#"{"id":"7","limit":5}"#)),
             ("/orders/7/details?limit=five", Ok(r#"{"id":"7","limit":"five"}"#)),
             ("/orders/7/details?limit=5&limit=6", Err("invalid-parameter")),
+            ("/orders/7/details?tag=a&limit=5&tag=b", Ok(r#"{"id":"7","limit":5,"tag":["a","b"]}"#)),
         ] {
             assert_eq!(read(uri), expected.map(str::to_owned).map_err(str::to_owned), "{uri}");
         }

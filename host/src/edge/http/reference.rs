@@ -4,15 +4,15 @@
 use std::fmt::Write as _;
 
 use expect_test::expect_file;
-use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::header_docs::{
-    AUTHORIZATION, Header, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, KONTOR_ACTOR, KONTOR_CSRF,
-    KONTOR_POSITION, KONTOR_SIGNATURE, LAST_EVENT_ID, PREFER,
+    AUTHORIZATION, EXCLUDED_VERSIONS, Header, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, KONTOR_ACTOR,
+    KONTOR_CSRF, KONTOR_POSITION, KONTOR_SIGNATURE, LAST_EVENT_ID, PREFER, RETRY_AFTER, X_REQUEST_ID,
 };
 use super::host_routes::{self, SECTIONS};
 use super::route::{HostRoute, JSON};
+use super::schemas;
 use crate::contract::Access;
 use crate::model::{OPERATOR, Role};
 
@@ -38,7 +38,7 @@ This page is generated from the rows in `host/src/edge/http/` by `cargo xtask bl
 const TABLE: &str = "| method | path | access | status | summary |\n|---|---|---|---|---|\n";
 
 /// The headers with the kinds of requests that they are sent with.
-const HEADERS: [(Header, &str); 12] = [
+const HEADERS: [(Header, &str); 13] = [
     (AUTHORIZATION, "all"),
     (KONTOR_CSRF, "requests of browsers"),
     (IDEMPOTENCY_KEY, "commands"),
@@ -46,24 +46,13 @@ const HEADERS: [(Header, &str); 12] = [
     (PREFER, "commands, queries, acts on sagas"),
     (KONTOR_POSITION, "all; in replies"),
     (IF_NONE_MATCH, "queries, `/openapi.json`"),
+    (EXCLUDED_VERSIONS, "commands"),
     (KONTOR_ACTOR, "all"),
     (KONTOR_SIGNATURE, "`PUT /admin/plugins`"),
     (X_REQUEST_ID, "all; in replies"),
     (LAST_EVENT_ID, "`GET /events`"),
     (RETRY_AFTER, "in replies"),
 ];
-
-const X_REQUEST_ID: Header = Header {
-    name: "X-Request-Id",
-    example: "7f3c",
-    meaning: "The correlation id of everything that follows from the request.",
-};
-
-const RETRY_AFTER: Header = Header {
-    name: "Retry-After",
-    example: "1",
-    meaning: "The seconds after which a transient problem may have passed.",
-};
 
 fn page() -> String {
     let mut page = HEAD.to_owned();
@@ -84,7 +73,7 @@ fn page() -> String {
     for route in host_routes::all() {
         let json = route.body.iter().filter(|(media_type, _)| *media_type == JSON);
         for (_, schema) in json {
-            let mut settings = SchemaSettings::draft2020_12().for_deserialize();
+            let mut settings = schemas::settings().for_deserialize();
             settings.inline_subschemas = true;
             let schema = schema(&mut settings.into_generator());
             members(&mut page, route, schema["properties"].as_object().unwrap_or(&serde_json::Map::new()));

@@ -14,7 +14,6 @@ use axum::response::Response;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use percent_encoding::percent_decode_str;
-use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,7 +22,7 @@ use tracing::Instrument as _;
 
 use super::header_docs::Header;
 use super::parameters::QuerySchema;
-use super::{HttpServer, Tables, body, headers, json_reply};
+use super::{HttpServer, Tables, body, headers, json_reply, schemas};
 use crate::audit::Intended;
 use crate::contract::{Access, Method, Problem, ProblemCode, ReservedRoute, Schema, checked};
 use crate::edge::HostContext;
@@ -47,6 +46,10 @@ pub(super) struct HostRoute {
     /// The status of a reply that is no problem, and the others that the route may answer with.
     pub(super) statuses: Vec<StatusCode>,
     pub(super) headers: &'static [Header],
+    /// The statuses of problems that are not those of every route of its kind.
+    pub(super) problems: &'static [StatusCode],
+    /// True if the placeholders of the path are parts of the name of a stream.
+    pub(super) ids: bool,
     /// True if only the listener of the operators answers it, where there is one.
     pub(super) for_operators: bool,
     pub(super) query: Result<QuerySchema, String>,
@@ -170,6 +173,8 @@ impl HostRoute {
             access: Access::Roles(Vec::new()),
             statuses: vec![StatusCode::OK],
             headers: &[],
+            problems: &[],
+            ids: false,
             for_operators: path.starts_with(ADMIN),
             query: QuerySchema::of::<Q>(),
             body: B::content(),
@@ -215,6 +220,24 @@ impl HostRoute {
     /// Adds the headers that the route reads.
     pub(super) fn headers(self, headers: &'static [Header]) -> Self {
         Self { headers, ..self }
+    }
+
+    /// Adds statuses of problems that not every route of its kind has.
+    pub(super) fn problems(self, problems: &'static [StatusCode]) -> Self {
+        Self { problems, ..self }
+    }
+
+    /// Makes the placeholders of the path parts of the name of a stream.
+    pub(super) fn ids(self) -> Self {
+        Self { ids: true, ..self }
+    }
+
+    /// Returns whether a request needs a body.
+    pub(super) fn needs_body(&self) -> bool {
+        match &self.body_check {
+            Ok(Some(schema)) => schema.check(&json!({})).is_err(),
+            Ok(None) | Err(_) => !self.body.is_empty(),
+        }
     }
 
     /// Marks a route for operators whose path does not say so.
@@ -356,7 +379,7 @@ impl<T: DeserializeOwned + JsonSchema + Send> FromBody for Json<T> {
     }
 
     fn schema() -> Option<Value> {
-        let settings = SchemaSettings::draft2020_12().for_deserialize();
+        let settings = schemas::settings().for_deserialize();
         Some(settings.into_generator().into_root_schema_for::<T>().to_value())
     }
 
@@ -408,6 +431,11 @@ impl Reply for Response {
     fn respond(self, _: StatusCode) -> Result<Response, Problem> {
         Ok(self)
     }
+}
+
+/// Returns whether a reply with this status has a body.
+pub(super) fn has_body(status: StatusCode) -> bool {
+    ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::SEE_OTHER].contains(&status)
 }
 
 fn json_schema<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Value {

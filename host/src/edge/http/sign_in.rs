@@ -11,23 +11,26 @@ use super::route::{HostRoute, Json, Request};
 use crate::contract::Problem;
 use crate::identity::{CALLBACK, Redirect, SignedIn};
 
+/// No issuer is configured for browsers.
+const NOT_CONFIGURED: &[StatusCode] = &[StatusCode::NOT_FOUND];
+
 pub(super) fn routes() -> Vec<HostRoute> {
     vec![
         HostRoute::get("/auth/sign-in", "auth.sign-in", begin)
             .anyone()
             .summary("Sends a browser to the issuer, to sign in.")
             .statuses(&[StatusCode::SEE_OTHER])
-            .media("text/plain"),
+            .problems(NOT_CONFIGURED),
         HostRoute::get(CALLBACK, "auth.callback", finish)
             .anyone()
             .summary("Signs a browser in that the issuer has sent back.")
             .statuses(&[StatusCode::SEE_OTHER])
-            .media("text/plain"),
+            .problems(NOT_CONFIGURED),
         HostRoute::post("/auth/sign-out", "auth.sign-out", sign_out)
             .anyone()
             .summary("Signs a browser out.")
             .statuses(&[StatusCode::NO_CONTENT])
-            .media("text/plain"),
+            .problems(NOT_CONFIGURED),
         HostRoute::get("/auth/me", "auth.me", me)
             .anyone()
             .summary("Returns the caller, with the CSRF token of a browser that signed in."),

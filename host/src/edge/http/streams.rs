@@ -1,5 +1,6 @@
 //! The history of one aggregate, and its state at an earlier version.
 
+use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -14,6 +15,8 @@ pub(super) fn routes() -> Vec<HostRoute> {
         HostRoute::get("/streams/{aggregate}/{id}", "streams.show", show)
             .roles(&[AUDITOR])
             .summary("Returns the history of an aggregate, or its state at a version.")
+            .ids()
+            .problems(&[StatusCode::BAD_GATEWAY])
             .for_operators(),
     ]
 }

@@ -120,8 +120,8 @@ async fn a_token_that_cannot_be_is_refused() {
     let many: Vec<_> = many.iter().map(String::as_str).collect();
     let past = NewToken { expires: Some(Time(NOW_S * 1_000)), ..of("ann", &[]) };
     for (new, expected) in [
-        (of("", &[]), "\"\" must have 1 to 128 bytes"),
-        (of("a\nb", &[]), "\"a\\nb\" must have 1 to 128 bytes"),
+        (of("", &[]), "\"\" must have 1 to 128 printable"),
+        (of("a\nb", &[]), "\"a\\nb\" must have 1 to 128 printable"),
         (of("anonymous", &[]), "\"anonymous\" is a name of the host's own"),
         (of("ann", &["Clerk"]), "\"Clerk\" is no role"),
         (of("ann", &many), "there are 40 roles, and at most 32 are allowed"),

@@ -248,6 +248,13 @@ pub(crate) fn built(name: &str) -> PathBuf {
     folder.filter(|folder| folder.is_dir()).expect("run `cargo xtask build` first")
 }
 
+/// Returns a call of Python with the packages in a folder.
+pub(crate) fn python(packages: &Path) -> Command {
+    let mut python = Command::new("python3");
+    python.env("PYTHONPATH", packages);
+    python
+}
+
 /// Returns a number from the environment, or the default.
 pub(crate) fn setting<T: FromStr>(name: &str, default: T) -> T {
     env::var(name).map_or(default, |value| {

@@ -1,12 +1,11 @@
 //! An identity provider of another make, oidc-provider-mock for Python, and a user at a browser.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use super::built;
+use super::{built, python};
 
 const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/common/oidc_browser.py");
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/common/page_browser.py");
@@ -76,10 +75,4 @@ fn run_browser(arguments: &[&str]) -> Value {
     let output = output.expect("python3 is needed: it drives the browser");
     assert!(output.status.success(), "the browser (Debian's package chromium) has not come to the end");
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-fn python(packages: &Path) -> Command {
-    let mut python = Command::new("python3");
-    python.env("PYTHONPATH", packages);
-    python
 }
