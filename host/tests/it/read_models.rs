@@ -136,7 +136,7 @@ fn what_is_parked_is_shown_and_can_be_redriven() {
 
     for (path, body, status, code) in [
         ("inventory", json!({"stream": "product/desk"}), 409, "stream-not-parked"),
-        ("inventory", json!({"stream": "desk"}), 400, "invalid-id"),
+        ("inventory", json!({"stream": "desk"}), 422, "invalid-payload"),
         ("inventory", json!({"streams": "all"}), 422, "invalid-payload"),
         ("payment", json!({}), 404, "not-found"),
     ] {
