@@ -97,8 +97,7 @@ pub fn check(input: impl BufRead) -> Result<Summary, FormatError> {
 
 /// Writes an export into a log that is empty or has the beginning of the export. Every event keeps its
 /// position. At the end, everything is read again and compared. Until then the log has a mark, with which no
-/// host serves it. Calls `progress` with the position that is
-/// written and the last one.
+/// host serves it. Calls `progress` with the position that is written and the last one.
 pub async fn import(
     to: Destination<'_>,
     input: impl BufRead,
