@@ -7,26 +7,37 @@ use tokio::sync::Semaphore;
 
 use crate::model::ServiceName;
 
-/// The shares of the services in one limit.
-pub(crate) struct Shares {
-    each: usize,
-    by_service: Mutex<HashMap<ServiceName, Arc<Semaphore>>>,
+/// The shares of the services: a `T` for each, made when it is first asked for.
+pub(crate) struct Shares<T = Semaphore> {
+    new: Box<dyn Fn() -> T + Send + Sync>,
+    by_service: Mutex<HashMap<ServiceName, Arc<T>>>,
 }
 
 impl Shares {
-    /// Divides a limit: half of it for each service, and at least one.
+    /// Divides one limit: half of it for each service.
     pub(crate) fn of(limit: usize) -> Self {
-        Self { each: limit.div_ceil(2), by_service: Mutex::default() }
+        Self::new(move || half(limit))
+    }
+}
+
+impl<T> Shares<T> {
+    pub(crate) fn new(new: impl Fn() -> T + Send + Sync + 'static) -> Self {
+        Self { new: Box::new(new), by_service: Mutex::default() }
     }
 
-    /// Returns the permits of a service.
-    pub(crate) fn service(&self, service: &ServiceName) -> Arc<Semaphore> {
+    /// Returns the share of a service.
+    pub(crate) fn service(&self, service: &ServiceName) -> Arc<T> {
         let mut shares = self.by_service.lock().unwrap_or_else(PoisonError::into_inner);
         match shares.get(service) {
             Some(share) => share.clone(),
-            None => shares.entry(service.clone()).or_insert(Arc::new(Semaphore::new(self.each))).clone(),
+            None => shares.entry(service.clone()).or_insert(Arc::new((self.new)())).clone(),
         }
     }
+}
+
+/// Returns the permits of a share: half of a limit, and at least one.
+pub(crate) fn half(limit: usize) -> Semaphore {
+    Semaphore::new(limit.div_ceil(2))
 }
 
 #[cfg(test)]

@@ -142,10 +142,8 @@ impl DeadLetters {
 trait PageOfAct: Default + Serialize + DeserializeOwned {
     /// Adds the reply to the act on the next page.
     fn add(&mut self, page: Self);
-    /// Returns the start of the next page.
-    fn next(&self) -> Option<u64>;
-    /// Returns the reason why the host stopped before the end of the page.
-    fn stopped(&self) -> Option<String>;
+    /// Returns the start of the next page, and the reason why the host stopped before the end of this one.
+    fn end(&self) -> (Option<u64>, Option<String>);
 }
 
 impl PageOfAct for Redriven {
@@ -156,12 +154,8 @@ impl PageOfAct for Redriven {
         (self.next, self.stopped) = (next, stopped);
     }
 
-    fn next(&self) -> Option<u64> {
-        self.next
-    }
-
-    fn stopped(&self) -> Option<String> {
-        self.stopped.clone()
+    fn end(&self) -> (Option<u64>, Option<String>) {
+        (self.next, self.stopped.clone())
     }
 }
 
@@ -172,12 +166,8 @@ impl PageOfAct for Discarded {
         (self.next, self.stopped) = (next, stopped);
     }
 
-    fn next(&self) -> Option<u64> {
-        self.next
-    }
-
-    fn stopped(&self) -> Option<String> {
-        self.stopped.clone()
+    fn end(&self) -> (Option<u64>, Option<String>) {
+        (self.next, self.stopped.clone())
     }
 }
 
@@ -197,13 +187,11 @@ fn all_pages<P: PageOfAct>(
             Err(error) if after.is_none() => return Err(error),
             Err(error) => return Ok(Acted(all, Some(error))),
         }
-        if let Some(reason) = all.stopped() {
-            return Ok(Acted(all, Some(anyhow::Error::msg(reason))));
+        let (next, stopped) = all.end();
+        if next.is_none() || stopped.is_some() {
+            return Ok(Acted(all, stopped.map(anyhow::Error::msg)));
         }
-        after = all.next();
-        if after.is_none() {
-            return Ok(Acted(all, None));
-        }
+        after = next;
     }
 }
 

@@ -96,9 +96,12 @@ impl InstanceData {
     }
 }
 
-/// Returns the service's name, for logs and errors.
+/// Returns the service's name, or a phrase for a component whose manifest is not known yet.
 pub(crate) fn service_name(identity: Option<&Identity>) -> ServiceName {
-    identity.map_or_else(|| "unknown".into(), |identity| identity.manifest.service.clone())
+    identity.map_or_else(
+        || "a component that is being loaded".into(),
+        |identity| identity.manifest.service.clone(),
+    )
 }
 
 impl WasiView for InstanceData {

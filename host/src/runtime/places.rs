@@ -2,11 +2,10 @@
 //! keeps no other from running. A call takes a place among the calls that exist, of which each has an
 //! instance, and one among those that run, which it gives back while it waits for the host.
 
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio::time::{Sleep, sleep};
 use super::{MAX_DEPTH, RuntimeLimits};
 use crate::clock::deadline_after;
 use crate::model::ServiceName;
+use crate::shares::{Shares, half};
 
 /// The calls that exist for each of [`RuntimeLimits::instances`]: one service may use as many as that, and
 /// the others have as many left.
@@ -59,7 +59,7 @@ pub(super) struct Places {
     sagas: Arc<Semaphore>,
     background: Arc<Semaphore>,
     /// Half of all places for each service.
-    shares: Mutex<HashMap<ServiceName, Arc<Share>>>,
+    shares: Shares<Share>,
 }
 
 /// The places that one service may have.
@@ -86,20 +86,20 @@ struct Running {
 impl Places {
     pub(super) fn new(limits: &RuntimeLimits) -> Self {
         let places = |count| std::array::from_fn(|_| Arc::new(Semaphore::new(count)));
+        let of_service = limits.clone();
         Self {
             existing: places(EXISTING * limits.instances),
             running: places(running(limits)),
             sagas: Arc::new(Semaphore::new(limits.sagas)),
             background: Arc::new(Semaphore::new(limits.instances)),
-            shares: Mutex::default(),
+            shares: Shares::new(move || Share::of(&of_service)),
             limits: limits.clone(),
         }
     }
 
     /// Returns the share of a service.
     pub(super) fn share(&self, service: &ServiceName) -> Arc<Share> {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        shares.entry(service.clone()).or_insert_with(|| Arc::new(Share::of(&self.limits))).clone()
+        self.shares.service(service)
     }
 
     /// Waits for the places of a call, for as long as a call may wait at all.
@@ -146,7 +146,7 @@ async fn take_both([of_service, of_all]: [&Arc<Semaphore>; 2]) -> Option<[OwnedS
 
 impl Share {
     fn of(limits: &RuntimeLimits) -> Self {
-        let half = |count: usize| Arc::new(Semaphore::new(count.div_ceil(2)));
+        let half = |limit| Arc::new(half(limit));
         Self {
             existing: std::array::from_fn(|_| half(EXISTING * limits.instances)),
             running: std::array::from_fn(|_| half(running(limits))),

@@ -117,20 +117,16 @@ fn aggregates(
     caller: &Caller,
     deployed: &Deployed,
 ) -> Result<Option<HashSet<AggregateName>>, Problem> {
-    if let Some(service) =
-        query.service.as_ref().filter(|service| deployed.service(service.as_str()).is_none())
-    {
-        return Err(Problem::new(ProblemCode::NotDeployed, format!("There is no service {service}.")));
-    }
     let sees_all = caller.has(AUDITOR);
-    if sees_all && query.service.is_none() {
-        return Ok(None);
-    }
-    let services = deployed.services().map(|component| component.manifest());
+    let services: Vec<_> = match &query.service {
+        None if sees_all => return Ok(None),
+        None => deployed.services().collect(),
+        Some(service) => vec![deployed.service(service.as_str()).ok_or_else(|| {
+            Problem::new(ProblemCode::NotDeployed, format!("There is no service {service}."))
+        })?],
+    };
     let mut aggregates = HashSet::new();
-    for manifest in
-        services.filter(|manifest| query.service.as_ref().is_none_or(|name| *name == manifest.service))
-    {
+    for manifest in services.iter().map(|component| component.manifest()) {
         let seen = manifest.aggregates.iter();
         let seen = seen.filter(|aggregate| sees_all || manifest.may_read(aggregate, &caller.roles));
         aggregates.extend(seen.map(|aggregate| aggregate.name.clone()));
