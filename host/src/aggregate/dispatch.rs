@@ -17,6 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
 use tracing::{Instrument as _, Span};
 
@@ -161,7 +162,8 @@ impl Dispatch {
         }
         let queue = queues.entry(stream.clone()).or_insert_with(|| {
             let (queue, jobs) = mpsc::channel(self.inner.limits.aggregate);
-            tokio::spawn(self.inner.clone().serve(stream, jobs));
+            // In a box: tokio moves a future several times, from its start to its end.
+            tokio::spawn(self.inner.clone().serve(stream, jobs).boxed());
             queue
         });
         queue.try_send(job).map_err(|_| CommandError::Busy { queue: "the aggregate's queue of commands" })
@@ -271,7 +273,8 @@ impl Inner {
         work.pending.push_back(Pending { job, effect, appending, chain });
     }
 
-    /// Decides a command on the state ahead of the disk, which it loads if necessary and advances.
+    /// Decides a command on the state ahead of the disk, which it loads if necessary and advances. Rare calls
+    /// are in boxes, so that the future is small: each command moves it several times.
     async fn decide(
         &self,
         component: &Component,
@@ -286,7 +289,7 @@ impl Inner {
         let state = match ahead.take() {
             Some(state) if state.digest == component.digest() => ahead.insert(state),
             // Appends of another component may be pending, so its state is the newest.
-            Some(state) => ahead.insert(state.with_view_of(component, &command.stream).await?),
+            Some(state) => ahead.insert(state.with_view_of(component, &command.stream).boxed().await?),
             // The id was created for this command, so the stream cannot exist.
             None if !command.repeatable && command.stream.id() == command.id.as_str() => {
                 ahead.insert(empty(component))
@@ -294,7 +297,7 @@ impl Inner {
             None => ahead.insert(self.deps.states.load(&command.stream, component).await?),
         };
         if command.repeatable
-            && let Some(answer) = self.recorded(command, component, state).await?
+            && let Some(answer) = self.recorded(command, component, state).boxed().await?
         {
             return Ok((Effect::WithoutAppend(answer), None));
         }
@@ -319,7 +322,7 @@ impl Inner {
                     return Ok(self.unchanged(command, chain, state));
                 }
                 let events = self.deps.log.find(&command.stream, undone).await?;
-                component.compensate(target, &command.name, &events, reason, &context).await??
+                component.compensate(target, &command.name, &events, reason, &context).boxed().await??
             }
         };
         if decision.events.is_empty() {

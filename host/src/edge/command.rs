@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::watch;
 
 use super::{HostContext, stopped};
@@ -11,7 +12,7 @@ use crate::api::{CommandReply, SagaRef};
 use crate::contract::Problem;
 use crate::model::{
     AggregateName, Caller, Command, CommandId, CommandName, CorrelationId, EventName, Intent, Json, Origin,
-    Position, Precondition, StreamId, Version,
+    Position, Precondition, SagaId, StreamId, Version,
 };
 use crate::query::AtLeast;
 use crate::saga::SagaState;
@@ -112,7 +113,13 @@ pub(super) async fn execute(
     };
     host.admission.check(&command.stream).map_err(|error| problem(host, error))?;
     let accepted = host.dispatch.submit(command).await.map_err(|error| problem(host, error))?;
-    follow(host, accepted, repeatable, request.wait, stopping).await
+    match accepted.saga.clone() {
+        None => Ok(CommandResponse::new(accepted)),
+        Some(saga) => {
+            let response = CommandResponse::new(accepted);
+            follow(host, response, saga, repeatable, request.wait, stopping).boxed().await
+        }
+    }
 }
 
 /// Returns the problem of a command that was not accepted. A rejection was decided on the log as it is now,
@@ -133,16 +140,12 @@ fn head(host: &HostContext) -> Position {
 /// wait, and a position that covers everything that the saga did.
 async fn follow(
     host: &HostContext,
-    accepted: Accepted,
+    response: CommandResponse,
+    id: SagaId,
     repeatable: bool,
     wait: Option<Duration>,
     stopping: watch::Receiver<bool>,
 ) -> Result<CommandResponse, Problem> {
-    let saga = accepted.saga.clone();
-    let response = CommandResponse::new(accepted);
-    let Some(id) = saga else {
-        return Ok(response);
-    };
     let sagas = &host.sagas;
     let status = match wait {
         None if repeatable => sagas.journaled(&id).await?,

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::Inner;
@@ -16,7 +16,6 @@ use super::instance_data::{Identity, InstanceData, service_name};
 use super::places::{Lane, NoPlace, Share};
 use super::tally::{CallName, Counters, Tally};
 use crate::error::{Chain, Fault, FaultKind};
-use crate::model::ServiceName;
 use crate::telemetry;
 
 /// Number of calls after which an instance is replaced, so that a component's leaks do not add up.
@@ -68,7 +67,7 @@ impl Instances {
         pre: ServicePre<InstanceData>,
         identity: Option<Arc<Identity>>,
     ) -> Self {
-        let share = inner.places.share(&service_of(identity.as_deref()));
+        let share = inner.places.share(&service_name(identity.as_deref()));
         Self { inner, pre, identity, share, idle: Mutex::default(), counters: Counters::new() }
     }
 
@@ -153,6 +152,11 @@ impl Instances {
                 return Ok(instance);
             }
         }
+        // In a box: most calls need no room for it.
+        self.instantiate().boxed().await
+    }
+
+    async fn instantiate(&self) -> wasmtime::Result<Instance> {
         let secret = self.inner.secret.get().copied().unwrap_or_default();
         let data = InstanceData::new(self.identity.clone(), &self.inner.limits, secret);
         let mut store = Store::new(&self.inner.engine, data);
@@ -254,7 +258,7 @@ impl Instances {
             NoPlace::TooDeep => self.fault(label, FaultKind::Contract, refused.to_string()),
             // Not the component's, so it is not counted as one.
             NoPlace::Busy => {
-                let service = service_of(self.identity.as_deref());
+                let service = service_name(self.identity.as_deref());
                 metrics::counter!(telemetry::CALLS_REFUSED, "service" => service.to_string()).increment(1);
                 self.unlogged(label, FaultKind::Busy, refused.to_string())
             }
@@ -267,7 +271,7 @@ impl Instances {
         kind: FaultKind,
         detail: String,
     ) -> Fault {
-        let service = service_of(self.identity.as_deref());
+        let service = service_name(self.identity.as_deref());
         Fault { service, call: format!("{operation} {subject}"), kind, detail }
     }
 
@@ -279,14 +283,6 @@ impl Instances {
         metrics::counter!("kontor_faults_total", "service" => fault.service.to_string()).increment(1);
         fault
     }
-}
-
-/// Returns the service of a component, or a phrase for one whose manifest is not known yet.
-fn service_of(identity: Option<&Identity>) -> ServiceName {
-    identity.map_or_else(
-        || "a component that is being loaded".into(),
-        |identity| identity.manifest.service.clone(),
-    )
 }
 
 impl Drop for Instances {

@@ -9,6 +9,7 @@ mod command;
 mod dead_letters;
 mod event_pages;
 mod events;
+mod gc;
 mod header_docs;
 mod host_routes;
 mod listen;
@@ -318,7 +319,8 @@ impl HttpServer {
         let call = Call { headers, query, placeholders, request_id, caller };
         match &endpoint.action {
             Action::Command(route) => command::answer(self, route, &call, body).await,
-            Action::Query(route) => query::answer(self, route, &call).await,
+            // In a box: a command moves the room of all alternatives.
+            Action::Query(route) => query::answer(self, route, &call).boxed().await,
             Action::Host(route) => route.answer(call.head(self, tables), body).await,
         }
     }
