@@ -23,7 +23,10 @@ pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result
     stage("links", || links::check(workspace))?;
     stage("lints", || {
         cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
-        cargo("lints", &["clippy", "--manifest-path", BENCH, "--all-targets", "--", "--deny", "warnings"])
+        // With the profiles and the target directory of the workspace, so that nothing is checked twice.
+        let lints = ["--config", "Cargo.toml", "--all-targets", "--", "--deny", "warnings"];
+        let mut bench = workspace.cargo(&["clippy", "--manifest-path", BENCH]);
+        succeed("lints", bench.args(lints).env("CARGO_TARGET_DIR", &workspace.target))
     })?;
     stage("documentation", || {
         let mut doc = workspace.cargo(&["doc", "--workspace", "--no-deps"]);
