@@ -23,6 +23,8 @@ pub(crate) struct Answers {
     pub(crate) latencies_us: Vec<u32>,
     /// The number of pieces of work that failed, because a request was not answered with 2xx.
     pub(crate) errors: u64,
+    /// The number of those that were refused with the time to wait before another try.
+    pub(crate) refused: u64,
     /// The first answer that was not 2xx.
     pub(crate) first_error: Option<String>,
 }
@@ -38,6 +40,7 @@ impl Answers {
             }
             Some(reply) => {
                 self.errors += 1;
+                self.refused += u64::from(says_when_to_retry(&reply));
                 self.first_error.get_or_insert(reply);
             }
         }
@@ -46,6 +49,7 @@ impl Answers {
     fn and(mut self, other: Self) -> Self {
         self.latencies_us.extend(other.latencies_us);
         self.errors += other.errors;
+        self.refused += other.refused;
         self.first_error = self.first_error.or(other.first_error);
         self
     }
@@ -146,6 +150,12 @@ async fn keep_pace(
     }
 }
 
+/// Returns whether a reply is a refusal because of too much load.
+fn says_when_to_retry(reply: &str) -> bool {
+    ["HTTP/1.1 429", "HTTP/1.1 503"].iter().any(|status| reply.starts_with(status))
+        && reply.to_ascii_lowercase().contains("\r\nretry-after:")
+}
+
 /// Sends one request after another until one is not answered with 2xx. Returns that answer, or `None` if all
 /// are.
 async fn refusal(connection: &mut Connection, work: &Work) -> io::Result<Option<String>> {
@@ -194,6 +204,17 @@ mod tests {
         assert_eq!((answers.latencies_us.len(), answers.errors), (50, 0));
         // The last one is due after 980 ms, and the server needs 1,500 for all.
         assert!(*answers.latencies_us.last().unwrap() >= 520_000, "{:?}", answers.latencies_us);
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_retry() {
+        for (reply, expected) in [
+            ("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\r\n", true),
+            ("HTTP/1.1 503 Service Unavailable\r\n\r\n", false),
+            ("HTTP/1.1 500 Internal Server Error\r\nretry-after: 1\r\n\r\n", false),
+        ] {
+            assert_eq!(says_when_to_retry(reply), expected, "{reply}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod jetstream;
 mod load;
 mod native;
 mod orders;
+mod overload;
 mod report;
 mod reports;
 mod sagas;
@@ -40,6 +41,7 @@ enum Command {
     Gateway(gateway::Gateway),
     #[command(name = "jetstream")]
     JetStream(jetstream::JetStream),
+    Overload(overload::Overload),
     Sagas(sagas::Sagas),
     Native(native::Native),
     Reports(reports::Reports),
@@ -53,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         Command::Deploy(deploy) => deploy.run(),
         Command::Gateway(comparison) => comparison.run(),
         Command::JetStream(comparison) => comparison.run(),
+        Command::Overload(overload) => overload.run(),
         Command::Sagas(comparison) => comparison.run(),
         Command::Native(baseline) => baseline.run(),
         Command::Reports(reports) => reports.run(),

@@ -33,6 +33,10 @@ impl Round {
         }
     }
 
+    pub(crate) fn requests_per_second(&self) -> f64 {
+        self.requests_per_second
+    }
+
     /// Returns the round of work that continued after its requests were answered.
     pub(crate) fn of_flood(done: u64, errors: u64, duration: Duration, cpu: Duration) -> Self {
         Self {

@@ -100,14 +100,19 @@ impl Sagas {
     }
 }
 
-/// Returns the number of sagas that have ended on a server, from its metrics.
+/// Returns the number of sagas that have ended on a server.
 fn settled(server: &Server) -> anyhow::Result<u64> {
+    sum_of(server, "kontor_sagas_settled_total{")
+}
+
+/// Returns the sum of the metrics of a server whose names and labels begin so.
+pub(crate) fn sum_of(server: &Server, metric: &str) -> anyhow::Result<u64> {
     let metrics = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut connection = Connection::open(server.address).await?;
         connection.exchange(&request("GET", "/metrics", "")).await?;
         anyhow::Ok(connection.last_reply())
     })?;
-    let counters = metrics.lines().filter(|line| line.starts_with("kontor_sagas_settled_total{"));
+    let counters = metrics.lines().filter(|line| line.starts_with(metric));
     let counts = counters.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
     Ok(counts.sum())
 }

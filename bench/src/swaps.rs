@@ -206,11 +206,17 @@ impl Felt {
     }
 }
 
+/// Waits until no saga runs, then checks the laws of the shop. Panics if one is violated.
+pub(crate) fn check_laws(address: SocketAddr) -> anyhow::Result<Api> {
+    let api = Api::open(address)?;
+    laws::check(&api);
+    Ok(api)
+}
+
 /// Waits until no saga runs, then checks the laws of the shop and the step order of every saga. Panics if one
 /// is violated.
 fn check(address: SocketAddr, versions: &[Version; 2]) -> anyhow::Result<Placed> {
-    let api = Api::open(address)?;
-    laws::check(&api);
+    let api = check_laws(address)?;
     let orders = versions.iter().map(|version| (version.digest.clone(), version.step_order)).collect();
     Ok(step_order::check(api.events(0), &orders))
 }
