@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
+use kontor_testkit::nats::{Installed, NatsServer};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::common::http::Client;
-use crate::common::nodes::when;
+use crate::common::nats::with_log;
+use crate::common::nodes::{self, both_up, when};
 use crate::common::shop::{UNDELIVERABLE, configuration, new_key, order};
 use crate::common::{Site, audit};
 use crate::log_away::add_tea_at_last;
@@ -27,8 +29,20 @@ impl Mount {
     fn over(folder: &Path) -> Option<Self> {
         let mount =
             Command::new("mount").args(["-t", "tmpfs", "-o", "size=32m", "tmpfs"]).arg(folder).output();
-        mount.is_ok_and(|mount| mount.status.success()).then(|| Self(folder.to_owned()))
+        if !mount.is_ok_and(|mount| mount.status.success()) {
+            eprintln!("skipped: a file system of a limited size can be mounted only by root");
+            return None;
+        }
+        Some(Self(folder.to_owned()))
     }
+}
+
+/// Puts the data directory of a site on a small file system.
+fn small(site: &Site) -> Option<Mount> {
+    let compiled = fs::read_link(site.data().join("compiled")).unwrap();
+    let mount = Mount::over(&site.data())?;
+    symlink(compiled, site.data().join("compiled")).unwrap();
+    Some(mount)
 }
 
 impl Drop for Mount {
@@ -80,12 +94,7 @@ fn no_undo_is_on_disk_without_its_reason_when_the_commit_of_the_journal_fails() 
 #[test]
 fn a_host_on_a_full_disk_takes_no_commands_and_goes_on_by_itself() {
     let site = Site::new(&configuration());
-    let compiled = fs::read_link(site.data().join("compiled")).unwrap();
-    let Some(_mount) = Mount::over(&site.data()) else {
-        eprintln!("skipped: a file system of a limited size can be mounted only by root");
-        return;
-    };
-    symlink(compiled, site.data().join("compiled")).unwrap();
+    let Some(_mount) = small(&site) else { return };
     let host = site.start();
     host.register("tea", 450, 1_000);
     let place = || host.post("/orders", &[("idempotency-key", &new_key())], &order(&[("tea", 1)]).json());
@@ -121,6 +130,69 @@ fn a_host_on_a_full_disk_takes_no_commands_and_goes_on_by_itself() {
 }
 
 #[test]
+fn a_host_whose_copy_of_the_log_is_on_a_full_disk_is_behind_alone_and_catches_up() {
+    let server = NatsServer::start();
+    let [left_site, right_site] = nodes::sites(&server);
+    let Some(_mount) = small(&left_site) else { return };
+    let (left, right) = (left_site.start(), right_site.start());
+    both_up(&left);
+    left.register("tea", 450, 1_000);
+    let filler = left_site.data().join("filler");
+    fill(&filler);
+    // The file of the copy may have room for some commands more.
+    let add = |host: &Client| host.post("/products/tea/add-stock", &[], &json!({"quantity": 1}));
+    let taken = (0..).find(|_| add(&left).status == 503).unwrap();
+    left.await_warning("the log takes no commands at the moment");
+    assert!(taken < 10_000, "{taken}");
+    // The other host takes them, and the full one answers queries.
+    (0..5).for_each(|_| drop(add(&right).ok()));
+    left.get("/products/tea").ok();
+
+    fs::remove_file(filler).unwrap();
+    let at_last = |host: &Client| add_tea_at_last(host, 1);
+    at_last(&left);
+    let reached = right.head();
+    when(|| left.head().into(), |head| head.as_u64() >= Some(reached));
+    assert_eq!(left.events(0), right.events(0));
+    assert_eq!(left.stock("tea"), right.stock("tea"));
+}
+
+#[test]
+fn a_nats_server_on_a_full_disk_refuses_commands_and_loses_none() {
+    let data = tempfile::tempdir().unwrap();
+    let Some(_mount) = Mount::over(data.path()) else { return };
+    let installed = Installed { data: data.path().to_owned(), ..Installed::default() };
+    let mut server = NatsServer::start_in(&installed);
+    let site = Site::new(&with_log(&server));
+    let host = site.start();
+    host.register("tea", 450, 1_000);
+    let place = || host.post("/orders", &[("idempotency-key", &new_key())], &order(&[("tea", 1)]).json());
+    let mut placed: Vec<String> =
+        (0..ORDERS).map(|_| place().ok()["id"].as_str().unwrap().to_owned()).collect();
+    let filler = data.path().join("filler");
+    fill(&filler);
+    let refused = loop {
+        let reply = place();
+        if reply.status >= 500 {
+            break reply;
+        }
+        placed.push(reply.ok()["id"].as_str().unwrap().to_owned());
+    };
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    host.get("/products/tea").ok();
+
+    fs::remove_file(filler).unwrap();
+    // A server that could not write has ended its JetStream, until it starts again.
+    server.kill();
+    server.restart();
+    add_tea_at_last(&host, 3);
+    let statuses = audit::check(&host);
+    assert!(placed.iter().all(|id| statuses[id] == "confirmed"), "{statuses:?}");
+    let confirmed = statuses.values().filter(|status| *status == "confirmed").count() as u64;
+    assert_eq!(host.stock("tea"), (1_000 - confirmed + 3, confirmed), "nothing is lost or doubled");
+}
+
+#[test]
 fn a_disk_that_is_slow_is_said_and_its_commands_wait_or_are_refused() {
     let site = Site::new(&configuration());
     let host = site.start();
@@ -140,6 +212,36 @@ fn a_disk_that_is_slow_is_said_and_its_commands_wait_or_are_refused() {
     when(warnings, |warnings| !slow(warnings));
     assert_eq!(host.stock("tea").0, 11);
     assert!(host.get("/metrics").text.contains("kontor_log_commit_seconds_count"));
+}
+
+#[test]
+fn a_derived_file_that_cannot_be_written_stops_only_what_needs_it() {
+    let site = Site::new(&configuration());
+    let host = site.start();
+    host.register("tea", 450, 1_000);
+    let broken = |file: &str, table: &str| {
+        let database = Connection::open(site.data().join(file)).unwrap();
+        let trigger = format!(
+            "CREATE TRIGGER disk_error BEFORE INSERT ON {table}
+             BEGIN SELECT raise(ROLLBACK, 'the disk is gone'); END"
+        );
+        database.execute_batch(&trigger).unwrap();
+        database
+    };
+    let files = [broken("sagas.db", "sagas"), broken("snapshots.db", "snapshots")];
+    let add = || host.post("/products/tea/add-stock", &[], &json!({"quantity": 1})).ok();
+    // More events than stand between two snapshots.
+    (0..110).for_each(|_| drop(add()));
+    let placed = host.post("/orders", &[("prefer", "wait=0")], &order(&[("tea", 1)]).json()).ok();
+    host.await_warning("sagas do not start, because their index cannot be written");
+    assert_eq!(host.get(&format!("/orders/{}", placed["id"].as_str().unwrap())).ok()["status"], "pending");
+    assert!(host.log().contains("cannot write snapshots; the older ones stay"));
+
+    files.iter().for_each(|database| database.execute_batch("DROP TRIGGER disk_error").unwrap());
+    let statuses = audit::check(&host);
+    assert_eq!(statuses[placed["id"].as_str().unwrap()], "confirmed");
+    assert_eq!(host.stock("tea"), (1_109, 1));
+    when(|| host.get("/readyz").ok()["warnings"].clone(), Value::is_null);
 }
 
 #[test]
