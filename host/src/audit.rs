@@ -61,6 +61,11 @@ pub(crate) enum Intended {
     },
     /// Dead letters are to be removed.
     DeadLettersDiscardRequested { letters: Vec<Letter>, reason: String },
+    /// What nothing needs any more is to be removed.
+    GarbageCollectionRequested {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
 }
 
 /// The outcome of an act that was recorded before it was done.
@@ -288,7 +293,8 @@ impl Facts {
             AuditedAct::ReplayProjection
             | AuditedAct::RedriveProjection
             | AuditedAct::RedriveDeadLetters
-            | AuditedAct::DiscardDeadLetters => Some(Self::of_intended(read(event)?)),
+            | AuditedAct::DiscardDeadLetters
+            | AuditedAct::CollectGarbage => Some(Self::of_intended(read(event)?)),
             AuditedAct::RetrySaga | AuditedAct::SkipStep | AuditedAct::ResolveSaga => {
                 let (detail, reason) = match read(event)? {
                     Entry::Resumed { reason } => (None, reason),
@@ -348,6 +354,7 @@ impl Facts {
             Intended::DeadLettersDiscardRequested { letters, reason } => {
                 (named(&letters), None, Some(reason))
             }
+            Intended::GarbageCollectionRequested { reason } => ("garbage".to_owned(), None, reason),
         };
         Self { target, detail, reason, ..Self::default() }
     }

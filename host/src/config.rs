@@ -64,6 +64,10 @@
 //! algorithms = ["RS256"]
 //! roles = "realm_access.roles"        # the path of the claim
 //!
+//! [gc]
+//! every_ms = 86_400_000               # the time between two garbage collections
+//! ended_sagas_ms = 2_592_000_000      # sagas that have ended are listed for so long
+//!
 //! [nats]
 //! url = "nats://127.0.0.1:4222"       # several with commas; user:password@ or token@ may precede the host
 //! # url_file = "/run/secrets/nats"    # in place of url: a file with it, which keeps a password out of here
@@ -102,6 +106,7 @@ use crate::contract::settings::nearest;
 use crate::contract::{Grants, Places, SecretError, SecretSource};
 use crate::deploy::{PublicKey, RollbackRule};
 use crate::edge::http::{AdminOptions, HttpOptions, TlsFiles};
+use crate::gc::GcOptions;
 use crate::identity::{AuthOptions, AuthOptionsError};
 use crate::log::{JetStreamOptions, LogEngine};
 use crate::messaging::{MessagingOptions, MessagingOptionsError};
@@ -154,6 +159,8 @@ pub struct Config {
     pub secrets: BTreeMap<String, BTreeMap<String, SecretSource>>,
     /// The sections `[grants.<name>]`: permissions, by service.
     pub grants: BTreeMap<String, Grants>,
+    /// The section `[gc]`: the garbage collection.
+    pub gc: GcOptions,
     /// The section `[nats]`.
     pub nats: Nats,
     /// The section `[messaging]`.
@@ -198,6 +205,7 @@ impl Default for Config {
             services: BTreeMap::new(),
             secrets: BTreeMap::new(),
             grants: BTreeMap::new(),
+            gc: GcOptions::default(),
             nats: Nats::default(),
             messaging: MessagingOptions::default(),
             log: LogEngine::default(),

@@ -23,6 +23,7 @@ use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Depl
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
 use crate::edge::http::{ListenError, Listeners};
 use crate::edge::{self, CallerLimits, HostContext, http};
+use crate::gc::{Gc, GcDeps};
 use crate::identity::{Identity, IdentityDeps, IdentityError};
 use crate::log::{
     self, EventLog, JetStreamError, JetStreamOptions, LogEngine, LogPlace, OpenError, OpenLogError,
@@ -145,6 +146,7 @@ pub async fn run(
     let following = edge.nodes.me().map(|_| tokio::spawn(edge.deployer.clone().follow(boot_position)));
     let listeners = Listeners::open(config.listen_options()).await?;
     let upkeep = spawn_upkeep(metrics);
+    let gc = tokio::spawn(edge.gc.clone().run());
     let (stop, stopping) = watch::channel(false);
     let over_nats = match &nats {
         Some(nats) => {
@@ -180,6 +182,7 @@ pub async fn run(
     if let Some(following) = following {
         following.abort();
     }
+    gc.abort();
     let _no_deployment = edge.deployer.close().await;
     edge.sagas.close().await;
     edge.nodes.leave().await;
@@ -249,13 +252,10 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
 
     let states = Arc::new(StateCache::new(log.clone(), Snapshots::open(&config.data)?, registry.clone()));
     let projections = Arc::new(start_projections(config, &log, &components, &clock).await?);
-    let query_deps = {
-        let (states, registry, projections) = (states.clone(), registry.clone(), projections.clone());
-        QueryDeps { states, registry, projections, log: log.clone(), clock: clock.clone() }
-    };
-    let queries = Arc::new(Queries::new(query_deps, config.query_limits()));
+    let queries = start_queries(config, (&log, &clock), (&states, &registry, &projections));
     let deps = {
         let (registry, ask, http) = (registry.clone(), queries.clone(), http.clone());
+        let states = states.clone();
         DispatchDeps { log: log.clone(), states, registry, ask, http, clock: clock.clone() }
     };
     let dispatch = Arc::new(Dispatch::new(deps, config.dispatch_limits()));
@@ -283,6 +283,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         cluster: nodes.clone(),
         rules,
     };
+    let gc = garbage_collector(config, &deps, states);
     let deployer = Deployer::new(deps, booted.deployments);
     deployer.watch_again();
     let edge = HostContext {
@@ -296,6 +297,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         projections,
         sagas,
         deployer,
+        gc,
         messaging: None,
         nodes,
         metrics,
@@ -304,6 +306,29 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         callers: CallerLimits::new(config.caller_rate()),
     };
     Ok(Wired { edge, differing: booted.differing, boot_position })
+}
+
+fn start_queries(
+    config: &Config,
+    (log, clock): (&Arc<dyn EventLog>, &SharedClock),
+    (states, registry, projections): (&Arc<StateCache>, &Arc<Registry>, &Arc<Projections>),
+) -> Arc<Queries> {
+    let (states, registry, projections) = (states.clone(), registry.clone(), projections.clone());
+    let deps = QueryDeps { states, registry, projections, log: log.clone(), clock: clock.clone() };
+    Arc::new(Queries::new(deps, config.query_limits()))
+}
+
+fn garbage_collector(config: &Config, deps: &DeployDeps, states: Arc<StateCache>) -> Arc<Gc> {
+    let DeployDeps { components, runtime, sagas, projections, clock, .. } = deps;
+    let deps = GcDeps {
+        components: components.clone(),
+        runtime: runtime.clone(),
+        states,
+        sagas: sagas.clone(),
+        projections: projections.clone(),
+        clock: clock.clone(),
+    };
+    Arc::new(Gc::new(deps, config.gc.clone()))
 }
 
 async fn start_projections(

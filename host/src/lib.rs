@@ -21,6 +21,7 @@
 //! - [`query`]: queries, with the position that they must see.
 //! - [`projection`]: read models, built from the log.
 //! - [`aggregate`]: the way of a command; the only writer of domain events.
+//! - [`gc`]: removes what nothing needs any more.
 //! - [`deployed`]: the component of each service: deployments as events, the registry and the store.
 //! - [`runtime`]: wasmtime: components, instances, limits and imports.
 //! - [`cluster`]: members, ownership and the connection to NATS.
@@ -46,6 +47,8 @@ pub mod deploy;
 pub mod deployed;
 pub mod edge;
 pub mod error;
+mod garbage;
+pub mod gc;
 pub mod host;
 pub mod identity;
 pub mod log;

@@ -4,14 +4,17 @@
 //! has found to fold alike. *Invariant:* every state in the cache is on disk. A state that runs ahead of the
 //! disk stays with the worker in `dispatch`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 
 use super::error::CommandError;
 use crate::deployed::Registry;
-use crate::log::{EventLog, MAX_PAGE, Snapshot, Snapshots, more_may_follow};
+use crate::garbage::{Collection, Garbage};
+use crate::log::{EventLog, MAX_PAGE, ReadError, Snapshot, Snapshots, more_may_follow};
 use crate::model::{Digest, Json, Recorded, StreamId, Version};
 use crate::runtime::{Component, Folded, Target};
 
@@ -108,6 +111,19 @@ impl StateCache {
         Self { log, registry, kept: Arc::new(KeptStates { snapshots, cache }) }
     }
 
+    /// Collects the snapshots that no component takes on: neither one of these, nor a running one.
+    pub(crate) async fn collect_snapshots(
+        &self,
+        mut components: HashSet<Digest>,
+        collection: Collection,
+    ) -> Result<Garbage, ReadError> {
+        let running = self.registry.current();
+        let folded =
+            running.services().flat_map(|service| self.registry.history().folds_like(service.digest()));
+        components.extend(folded);
+        self.kept.snapshots.collect(&components, collection).await
+    }
+
     /// Returns the part that keeps states.
     pub(crate) fn kept(&self) -> Arc<KeptStates> {
         self.kept.clone()
@@ -155,11 +171,23 @@ impl StateCache {
         stream: &StreamId,
         component: &Component,
     ) -> Result<AggregateState, CommandError> {
-        if let Some(state) = self.kept.cache.get(stream).filter(|state| self.is_usable(state, component)) {
+        let cached = self.kept.cache.get(stream).filter(|state| self.is_usable(state, component));
+        match cached {
+            Some(state) if state.digest == component.digest() && !self.log.is_shared() => Ok(state),
+            // In a box: nearly all loads end above, and each command moves the room that is needed here.
+            cached => self.read(stream, component, cached).boxed().await,
+        }
+    }
+
+    /// Returns the state of an aggregate on disk, from a state in the cache if there is one.
+    async fn read(
+        &self,
+        stream: &StreamId,
+        component: &Component,
+        cached: Option<AggregateState>,
+    ) -> Result<AggregateState, CommandError> {
+        if let Some(state) = cached {
             let own = state.digest == component.digest();
-            if own && !self.log.is_shared() {
-                return Ok(state);
-            }
             let mut state = if own { state } else { state.with_view_of(component, stream).await? };
             if self.log.is_shared() {
                 state = self.fold(stream, component, state, None).await?;

@@ -13,6 +13,7 @@ mod events;
 mod exit;
 mod export;
 mod gates;
+mod gc;
 mod import;
 mod login;
 mod logout;
@@ -67,6 +68,7 @@ Examples:
   kontor projections
   kontor dead-letters
   kontor nodes
+  kontor gc --dry-run
   kontor token list
   kontor audit
   kontor export shop.jsonl
@@ -103,6 +105,7 @@ enum Command {
     Replay(replay::Replay),
     DeadLetters(dead_letters::DeadLetters),
     Nodes(nodes::Nodes),
+    Gc(gc::Gc),
     Login(login::Login),
     Logout(logout::Logout),
     Token(token::Token),
@@ -131,6 +134,7 @@ impl Cli {
             Command::Replay(replay) => replay.run(self.json, out),
             Command::DeadLetters(dead_letters) => dead_letters.run(self.json, out),
             Command::Nodes(nodes) => nodes.run(self.json, out),
+            Command::Gc(gc) => gc.run(self.json, out),
             Command::Login(login) => login.run(self.json, out),
             Command::Logout(logout) => logout.run(self.json, out),
             Command::Token(token) => token.run(self.json, out),

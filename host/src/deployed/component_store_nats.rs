@@ -1,18 +1,23 @@
-//! The components of the hosts that share a log: in a NATS object store beside it, by digest. Nothing is ever
-//! deleted, so a host that joins later can fetch any component that a saga has started on.
+//! The components of the hosts that share a log: in a NATS object store beside it, by digest. A host that
+//! joins later can fetch any component that runs, is an earlier release, or has a saga that has not ended.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::object_store::{Config, GetErrorKind, InfoErrorKind, ObjectStore};
+use async_nats::jetstream::object_store::{
+    Config, DeleteErrorKind, GetErrorKind, InfoErrorKind, ObjectStore,
+};
 use async_nats::jetstream::{self, Context};
+use futures::TryStreamExt as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout_at};
 
 use crate::clock::{Stopwatch, deadline_after};
+use crate::garbage::{Collection, Garbage};
 use crate::model::Digest;
 
 /// The longest time for one operation: long enough to transfer a component, and to elect a leader before.
@@ -67,6 +72,38 @@ impl Bucket {
             Ok(Some(wasm).filter(|wasm| Digest::of(wasm) == digest))
         })
         .await
+    }
+
+    /// Collects all other components.
+    pub(crate) async fn collect(
+        &self,
+        needed: &HashSet<Digest>,
+        collection: Collection,
+    ) -> io::Result<Garbage> {
+        let listed = in_time(|| async {
+            let objects = self.store().await?.list().await.map_err(io::Error::other)?;
+            objects.try_collect::<Vec<_>>().await.map_err(io::Error::other)
+        });
+        let mut garbage = Garbage::default();
+        for object in listed.await? {
+            // Err: it is not a component.
+            let Ok(digest) = object.name.parse() else { continue };
+            if needed.contains(&digest) {
+                continue;
+            }
+            if collection == Collection::Remove {
+                in_time(|| async {
+                    match self.store().await?.delete(&object.name).await {
+                        // Another host has removed it.
+                        Err(error) if error.kind() == DeleteErrorKind::NotFound => Ok(()),
+                        deleted => deleted.map_err(io::Error::other),
+                    }
+                })
+                .await?;
+            }
+            garbage += Garbage { items: 1, bytes: object.size as u64 };
+        }
+        Ok(garbage)
     }
 
     async fn store(&self) -> io::Result<&ObjectStore> {

@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::component_store_nats::Bucket;
 use super::registry::{Deployed, Registry};
+use crate::garbage::{Collection, Garbage, collect_files, partial_extension};
 use crate::model::{Digest, ServiceName};
 use crate::runtime::{Component, Grants, LoadError, Runtime};
 
@@ -47,7 +48,7 @@ impl Store {
         if file.exists() {
             return Ok(());
         }
-        let partial = file.with_extension(format!("{}.partial", std::process::id()));
+        let partial = file.with_extension(partial_extension());
         let mut written = File::create(&partial)?;
         written.write_all(wasm)?;
         written.sync_all()?;
@@ -94,8 +95,7 @@ impl Store {
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            // Other files are components that are still being written.
-            let digest = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wasm")?.parse().ok());
+            let digest = path.file_name().and_then(|name| digest_of(name.to_str()?));
             let Some(digest) = digest else { continue };
             match File::open(path) {
                 Ok(file) => drop(files.insert(digest, file)),
@@ -106,21 +106,33 @@ impl Store {
         Ok(files)
     }
 
-    /// Deletes all other components.
-    pub fn retain(&self, needed: &HashSet<Digest>) -> io::Result<()> {
-        let names: HashSet<PathBuf> = needed.iter().map(|digest| self.file(*digest)).collect();
-        for entry in fs::read_dir(&self.dir)? {
-            let file = entry?.path();
-            if !names.contains(&file) {
-                fs::remove_file(file)?;
-            }
+    /// Collects all other components.
+    fn collect(&self, needed: &HashSet<Digest>, collection: Collection) -> io::Result<Garbage> {
+        collect_files(&self.dir, collection, |name| {
+            digest_of(name).is_some_and(|name| needed.contains(&name))
+        })
+    }
+
+    /// Collects all other components of the shared store. None: it is not shared.
+    async fn collect_shared(
+        &self,
+        needed: &HashSet<Digest>,
+        collection: Collection,
+    ) -> io::Result<Option<Garbage>> {
+        match &self.bucket {
+            Some(bucket) => bucket.collect(needed, collection).await.map(Some),
+            None => Ok(None),
         }
-        Ok(())
     }
 
     fn file(&self, digest: Digest) -> PathBuf {
         self.dir.join(format!("{digest}.wasm"))
     }
+}
+
+/// Returns the digest that a file has in its name. Other files are components that are still being written.
+fn digest_of(name: &str) -> Option<Digest> {
+    name.strip_suffix(".wasm")?.parse().ok()
 }
 
 /// The reason why an earlier component is not available.
@@ -244,19 +256,47 @@ impl Components {
         *self.releases.lock().unwrap_or_else(PoisonError::into_inner) = releases;
     }
 
-    /// Drops and deletes all components that do not run, are no earlier release, answer from no read model,
-    /// and are needed by no saga.
-    pub fn retain(&self, mut needed: HashSet<Digest>) -> io::Result<()> {
-        needed.extend(self.readers.lock().unwrap_or_else(PoisonError::into_inner).values());
-        // Held to the end, so that a component that is kept meanwhile is not deleted.
-        let releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
-        needed.extend(releases.iter());
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        past.retain(|digest, _| needed.contains(digest));
-        drop(past);
+    /// Returns the components that run, are earlier releases, or answer from a read model, and those that
+    /// sagas need.
+    pub(crate) fn needed(&self, by_sagas: HashSet<Digest>) -> HashSet<Digest> {
+        self.needed_with(&self.releases.lock().unwrap_or_else(PoisonError::into_inner), by_sagas)
+    }
+
+    fn needed_with(&self, releases: &HashSet<Digest>, by_sagas: HashSet<Digest>) -> HashSet<Digest> {
         let running = self.current();
-        let needed = running.services().map(Component::digest).chain(needed).collect();
-        self.store.retain(&needed)
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = releases.iter().chain(readers.values()).copied();
+        running.services().map(Component::digest).chain(others).chain(by_sagas).collect()
+    }
+
+    /// Collects the components on disk that are not [needed](Self::needed), and drops them from memory.
+    pub(crate) fn collect(&self, by_sagas: HashSet<Digest>, collection: Collection) -> io::Result<Garbage> {
+        // Held to the end, so that a component that is kept meanwhile is not removed.
+        let releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = self.needed_with(&releases, by_sagas);
+        if collection == Collection::Remove {
+            let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+            past.retain(|digest, _| needed.contains(digest));
+        }
+        self.store.collect(&needed, collection)
+    }
+
+    /// Collects the components of the shared store that are not [needed](Self::needed). None: there is no
+    /// shared store.
+    pub(crate) async fn collect_shared(
+        &self,
+        by_sagas: HashSet<Digest>,
+        collection: Collection,
+    ) -> io::Result<Option<Garbage>> {
+        let needed = self.needed(by_sagas);
+        let garbage = self.store.collect_shared(&needed, collection).await?;
+        // Another host may have deployed one of them meanwhile, and found it stored.
+        for digest in self.needed(HashSet::new()).difference(&needed) {
+            if let Some(wasm) = self.store.read(*digest)? {
+                self.store.share(&wasm).await?;
+            }
+        }
+        Ok(garbage)
     }
 }
 
@@ -272,7 +312,9 @@ mod tests {
             store.keep(wasm).unwrap();
             store.keep(wasm).unwrap();
         }
-        store.retain(&HashSet::from([Digest::of(b"two")])).unwrap();
+        let needed = HashSet::from([Digest::of(b"two")]);
+        let garbage = Garbage { items: 1, bytes: 3 };
+        assert_eq!(store.collect(&needed, Collection::Remove).unwrap(), garbage);
         assert_eq!(store.read(Digest::of(b"one")).unwrap(), None);
         assert_eq!(store.read(Digest::of(b"two")).unwrap(), Some(b"two".to_vec()));
     }

@@ -22,6 +22,7 @@ use crate::audit::Audit;
 use crate::cluster::{Cluster, Status};
 use crate::deploy::Deployer;
 use crate::deployed::Registry;
+use crate::gc::Gc;
 use crate::identity::Identity;
 use crate::log::EventLog;
 use crate::messaging::Messaging;
@@ -51,6 +52,8 @@ pub struct HostContext {
     pub deployer: Arc<Deployer>,
     /// The record of what operators do.
     pub audit: Audit,
+    /// The garbage collection.
+    pub gc: Arc<Gc>,
     /// None: the host is not connected to NATS.
     pub messaging: Option<Messaging>,
     /// The members of the cluster.
@@ -95,6 +98,7 @@ impl HostContext {
             .chain(self.nodes.warning())
             .chain(self.deployer.warnings())
             .chain(self.identity.warnings())
+            .chain(self.gc.warning())
             .collect()
     }
 }

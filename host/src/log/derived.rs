@@ -4,7 +4,9 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, ffi};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
+
+use crate::garbage::{Collection, Garbage};
 
 /// Returns whether an error says that a file is damaged: whether making it anew helps. It does not help
 /// against a full disk or a missing permission.
@@ -31,6 +33,64 @@ pub(crate) fn check(connection: &Connection) -> rusqlite::Result<()> {
     match found.as_str() {
         "ok" => Ok(()),
         _ => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(found))),
+    }
+}
+
+/// The number of rows that are removed in one transaction, which takes some milliseconds: others wait for it.
+const REMOVED_AT_ONCE: i64 = 1_000;
+
+/// Rows of a table that nothing needs any more.
+pub(crate) struct Rows {
+    pub(crate) table: &'static str,
+    /// The column that names a row.
+    pub(crate) key: &'static str,
+    /// The condition on a row and one parameter.
+    pub(crate) condition: &'static str,
+    /// The bytes of a row.
+    pub(crate) size: &'static str,
+}
+
+impl Rows {
+    /// Collects all of the rows, in as many transactions as it takes.
+    pub(crate) fn collect_all(
+        &self,
+        connection: &mut Connection,
+        parameter: &str,
+        collection: Collection,
+    ) -> rusqlite::Result<Garbage> {
+        let mut garbage = Garbage::default();
+        loop {
+            let (some, has_more) = self.collect(connection, parameter, collection)?;
+            garbage += some;
+            if !has_more {
+                return Ok(garbage);
+            }
+        }
+    }
+
+    /// Counts all of the rows, or removes some of them. Returns also whether there may be more.
+    pub(crate) fn collect(
+        &self,
+        connection: &mut Connection,
+        parameter: &str,
+        collection: Collection,
+    ) -> rusqlite::Result<(Garbage, bool)> {
+        let Self { table, key, condition, size } = self;
+        let most = match collection {
+            Collection::DryRun => -1,
+            Collection::Remove => REMOVED_AT_ONCE,
+        };
+        let keys = format!("SELECT {key} FROM {table} WHERE {condition} LIMIT {most}");
+        let sum = format!("SELECT count(*), coalesce(sum({size}), 0) FROM {table} WHERE {key} IN ({keys})");
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let garbage = transaction
+            .query_row(&sum, [parameter], |row| Ok(Garbage { items: row.get(0)?, bytes: row.get(1)? }))?;
+        if collection == Collection::Remove {
+            let remove = format!("DELETE FROM {table} WHERE {key} IN ({keys})");
+            transaction.execute(&remove, [parameter])?;
+        }
+        transaction.commit()?;
+        Ok((garbage, garbage.items == most.cast_unsigned()))
     }
 }
 

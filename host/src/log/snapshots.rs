@@ -1,5 +1,6 @@
 //! Snapshots: states of aggregates, stored so that a stream need not be folded from its first event.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -8,10 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
+use super::derived::Rows;
 use super::readers::{Readers, Unreadable};
 use super::thread::Joined;
-use super::{EventLog, LogFile, OpenError, derived};
+use super::{EventLog, LogFile, OpenError, ReadError, derived};
 use crate::error::Chain;
+use crate::garbage::{Collection, Garbage};
 use crate::model::{CommitHash, Digest, Json, StreamId, Version, hash_prefix};
 
 const FILE: &str = "snapshots.db";
@@ -33,6 +36,15 @@ const SCHEMA: &str = "
         checksum BLOB NOT NULL,
         PRIMARY KEY (stream, digest)
     ) STRICT";
+
+/// The snapshots of other components than those of a JSON array.
+const OF_OTHERS: Rows = Rows {
+    table: "snapshots",
+    key: "rowid",
+    // The index of the primary key has the digest, so the states of the needed ones are not read.
+    condition: "digest NOT IN (SELECT value FROM json_each(?1))",
+    size: "length(state) + length(view)",
+};
 
 /// The number of snapshots of a stream: that of the running component, and that of the one before it, which a
 /// rollback uses again.
@@ -119,6 +131,20 @@ impl Snapshots {
                 tracing::debug!(%stream, "dropped a snapshot; the older one stays");
             }
         }
+    }
+
+    /// Collects the snapshots of all other components.
+    pub(crate) async fn collect(
+        &self,
+        needed: &HashSet<Digest>,
+        collection: Collection,
+    ) -> Result<Garbage, ReadError> {
+        let needed: Vec<_> = needed.iter().map(ToString::to_string).collect();
+        let (needed, file) = (serde_json::Value::from(needed).to_string(), self.readers.file().to_owned());
+        // A connection of its own: the writer waits for it as it would for another host.
+        let collect = move || OF_OTHERS.collect_all(&mut connect(&file)?, &needed, collection);
+        let collected = tokio::task::spawn_blocking(collect).await.map_err(Unreadable::from)?;
+        Ok(collected.map_err(Unreadable::from)?)
     }
 }
 
@@ -306,6 +332,31 @@ mod tests {
         assert_eq!(snapshots.load(&own, &order(), vec![digest("one")]).await, Some(snapshot(2, "one")));
         assert_eq!(snapshots.load(&own, &order(), vec![digest("two")]).await, None);
         assert_eq!(snapshots.load(&other, &order(), vec![digest("one")]).await, None);
+    }
+
+    #[tokio::test]
+    async fn snapshots_of_components_that_are_not_needed_are_collected() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(dir.path(), [1, 2]).await;
+        let snapshots = Snapshots::open(dir.path()).unwrap();
+        for (version, component) in [(1, "one"), (2, "two")] {
+            snapshots.save(order(), snapshot(version, component));
+        }
+        drop(snapshots);
+        let snapshots = Snapshots::open(dir.path()).unwrap();
+        let needed = HashSet::from([digest("two")]);
+        // Its state and its view.
+        let found = Garbage { items: 1, bytes: 25 };
+        for (collection, garbage) in [
+            (Collection::DryRun, found),
+            (Collection::Remove, found),
+            (Collection::Remove, Garbage::default()),
+        ] {
+            let collected = snapshots.collect(&needed, collection).await.unwrap();
+            assert_eq!(collected, garbage, "{collection:?}");
+        }
+        assert_eq!(snapshots.load(&log, &order(), vec![digest("one")]).await, None);
+        assert_eq!(snapshots.load(&log, &order(), vec![digest("two")]).await, Some(snapshot(2, "two")));
     }
 
     #[tokio::test]

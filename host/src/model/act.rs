@@ -33,6 +33,8 @@ pub enum AuditedAct {
     RedriveDeadLetters,
     /// Dead letters were to be removed.
     DiscardDeadLetters,
+    /// What nothing needs any more was to be removed.
+    CollectGarbage,
     /// A token was made.
     MakeToken,
     /// A token was revoked.
@@ -40,7 +42,7 @@ pub enum AuditedAct {
 }
 
 /// The events that record acts: the kind of the stream, the name of the event, and the act.
-pub(crate) const AUDITED: [(&str, &str, AuditedAct); 12] = [
+pub(crate) const AUDITED: [(&str, &str, AuditedAct); 13] = [
     (DEPLOYMENT, "deployed", AuditedAct::Deploy),
     (DEPLOYMENT, "rolled-back", AuditedAct::Rollback),
     (DEPLOYMENT, "undeployed", AuditedAct::Undeploy),
@@ -51,6 +53,7 @@ pub(crate) const AUDITED: [(&str, &str, AuditedAct); 12] = [
     (AUDIT, "redrive-requested", AuditedAct::RedriveProjection),
     (AUDIT, "dead-letters-redrive-requested", AuditedAct::RedriveDeadLetters),
     (AUDIT, "dead-letters-discard-requested", AuditedAct::DiscardDeadLetters),
+    (AUDIT, "garbage-collection-requested", AuditedAct::CollectGarbage),
     (TOKEN, "token-made", AuditedAct::MakeToken),
     (TOKEN, "token-revoked", AuditedAct::RevokeToken),
 ];

@@ -55,6 +55,12 @@ pub(super) fn names(dir: &Path, service: &str) -> io::Result<Vec<Name>> {
     Ok(names)
 }
 
+/// Returns whether a file is a database of a service, or one that SQLite keeps beside it.
+pub(super) fn is_of(file: &str, service: &str) -> bool {
+    let beside = ["-wal", "-shm"].iter().find_map(|suffix| file.strip_suffix(suffix));
+    Name::parse(beside.unwrap_or(file), service).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,7 @@ mod standalone;
 mod tables;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use crate::clock::SharedClock;
 use crate::contract::ReadModel;
 use crate::deployed::Components;
 use crate::error::Chain;
+use crate::garbage::{Collection, Garbage, collect_files};
 use crate::log::EventLog;
 use crate::model::{Position, ServiceName};
 use crate::runtime::Component;
@@ -168,6 +170,18 @@ impl Projections {
         let stop = self.stopping.subscribe();
         let runner = tokio::task::spawn_blocking(|| Handle::current().block_on(runner.run(opened, stop)));
         Ok((Projection { service, live, building, position, requests, warning, hurry }, runner))
+    }
+
+    /// Collects the databases of services that are not deployed any more. One that is deployed again has its
+    /// read model filled again.
+    pub(crate) async fn collect(&self, collection: Collection) -> io::Result<Garbage> {
+        let mut runners = self.runners.lock().await;
+        runners.retain(|_, runner| !runner.is_finished());
+        let deployed = self.current.load();
+        let services: Vec<_> = runners.keys().chain(deployed.keys()).collect();
+        collect_files(&self.dir, collection, |file| {
+            services.iter().any(|service| files::is_of(file, service.as_str()))
+        })
     }
 
     /// Returns the current warnings, a sentence each.

@@ -1,6 +1,7 @@
 //! The wasmtime engine: the compilation of components, the pool of their memory, and the ticks that limit
 //! their time.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use super::RuntimeLimits;
 use crate::error::Chain;
+use crate::garbage::{Collection, Garbage, collect_files, partial_extension};
 use crate::model::Digest;
 
 /// The time between two checks of running components. A call may exceed its time limit by as much.
@@ -137,11 +139,31 @@ impl CodeCache {
         deserialize(engine, &code)
     }
 
-    fn path(&self, engine: &Engine, digest: Digest) -> PathBuf {
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        self.dir.join(format!("{digest}-{:016x}.cwasm", hasher.finish()))
+    /// Collects the code of all other components, and that of other versions of wasmtime. A folder that is a
+    /// symbolic link may be shared with other hosts, so everything in it stays.
+    pub(super) fn collect(
+        &self,
+        engine: &Engine,
+        needed: &HashSet<Digest>,
+        collection: Collection,
+    ) -> io::Result<Garbage> {
+        if self.dir.is_symlink() {
+            return Ok(Garbage::default());
+        }
+        let needed: HashSet<_> = needed.iter().map(|digest| file_name(engine, *digest)).collect();
+        collect_files(&self.dir, collection, |name| needed.contains(name))
     }
+
+    fn path(&self, engine: &Engine, digest: Digest) -> PathBuf {
+        self.dir.join(file_name(engine, digest))
+    }
+}
+
+/// Returns the file of a component's code. The code depends on the version of wasmtime and on its settings.
+fn file_name(engine: &Engine, digest: Digest) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{digest}-{:016x}.cwasm", hasher.finish())
 }
 
 fn read_compiled(engine: &Engine, path: &Path) -> Option<Component> {
@@ -159,7 +181,7 @@ fn read_compiled(engine: &Engine, path: &Path) -> Option<Component> {
 
 fn write_compiled(path: &Path, code: &[u8]) -> io::Result<()> {
     let checksum: [u8; 32] = Sha256::digest(code).into();
-    let partial = path.with_extension(format!("{}.partial", std::process::id()));
+    let partial = path.with_extension(partial_extension());
     std::fs::write(&partial, [&checksum, code].concat())?;
     std::fs::rename(partial, path)
 }

@@ -19,7 +19,7 @@ mod places;
 mod step_watch;
 mod tally;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
@@ -30,7 +30,8 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use crate::background::Background;
-use crate::model::Json;
+use crate::garbage::{Collection, Garbage};
+use crate::model::{Digest, Json};
 
 pub use bindings::NotJson;
 pub(crate) use component::{Answered, QueryCall};
@@ -195,6 +196,15 @@ impl Runtime {
     /// Returns the values that `config.get` returns, by service and key.
     pub(crate) fn configuration(&self) -> &HashMap<String, BTreeMap<String, Json>> {
         &self.inner.configuration
+    }
+
+    /// Collects the compiled code of all other components.
+    pub(crate) fn collect_code(
+        &self,
+        needed: &HashSet<Digest>,
+        collection: Collection,
+    ) -> io::Result<Garbage> {
+        self.inner.cache.collect(&self.inner.engine, needed, collection)
     }
 
     /// Returns the threads for work that is not urgent.

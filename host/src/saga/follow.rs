@@ -227,29 +227,6 @@ impl Inner {
         }
     }
 
-    /// Removes the stored components that no saga needs any more, once all sagas are known.
-    pub(super) async fn clear_components(self: Arc<Self>) {
-        if self.knows_the_past().await.is_err() {
-            return;
-        }
-        match self.index.digests().await {
-            Ok(needed) => {
-                if let Err(error) = self.deps.components.retain(needed) {
-                    tracing::warn!(
-                        error = %Chain(&error),
-                        "cannot remove unused components; the next start tries again"
-                    );
-                }
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = %Chain(&error),
-                    "cannot tell which components are unused; the next start tries again"
-                );
-            }
-        }
-    }
-
     /// Notifies the callers that wait here for a saga that another host runs.
     fn notify_waiting(self: &Arc<Self>, change: &Change) {
         let id = match change {

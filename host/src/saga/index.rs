@@ -20,7 +20,9 @@ use super::entry::Trigger;
 use super::error::SagasError;
 use super::journal::SagaState;
 use crate::error::Chain;
-use crate::log::{EventLog, derived};
+use crate::garbage::{Collection, Garbage};
+use crate::log::EventLog;
+use crate::log::derived::{self, Rows};
 #[cfg(test)]
 use crate::model::Version;
 use crate::model::{Digest, LogMark, NodeId, Position, SagaId, SagaName, ServiceName, StreamId};
@@ -28,6 +30,14 @@ use crate::model::{Digest, LogMark, NodeId, Position, SagaId, SagaName, ServiceN
 /// The number of events without a saga after which the position is written all the same. A restart reads at
 /// most this many again, which takes some ten milliseconds.
 const WRITE_EVERY: u64 = 10_000;
+
+/// The ended sagas with a lower id.
+const ENDED_BELOW: Rows = Rows {
+    table: "sagas",
+    key: "id",
+    condition: "state IN ('completed', 'compensated', 'resolved') AND id < ?1",
+    size: "length(id) + length(stream) + length(service) + length(name) + length(digest)",
+};
 
 /// The version of the tables. Raise it when they change: the index is then built again.
 const VERSION: u32 = 4;
@@ -206,6 +216,21 @@ impl Index {
             statement.query_map([], |row| row.get(0))?.collect()
         })
         .await
+    }
+
+    /// Collects the ended sagas with an id below this one. Their journals stay in the log.
+    pub(super) async fn collect(&self, below: String, collection: Collection) -> rusqlite::Result<Garbage> {
+        let mut garbage = Garbage::default();
+        loop {
+            // The index is free for others in between.
+            let below = below.clone();
+            let collect = move |connection: &mut _| ENDED_BELOW.collect(connection, &below, collection);
+            let (some, has_more) = self.with(collect).await?;
+            garbage += some;
+            if !has_more {
+                return Ok(garbage);
+            }
+        }
     }
 
     /// Applies the changes of the log up to a position. Without changes, the position alone is written only

@@ -37,6 +37,7 @@ mod verdict;
 mod wait_list;
 mod worker;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,12 +46,13 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use crate::aggregate::Submit;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, Time};
 use crate::cluster::Cluster;
 use crate::deployed::Components;
 use crate::error::Chain;
+use crate::garbage::{Collection, Garbage};
 use crate::log::EventLog;
-use crate::model::{Caller, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
+use crate::model::{Caller, Digest, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
 use crate::runtime::Ask;
 
 pub use admission::Admission;
@@ -123,7 +125,6 @@ impl Sagas {
         let tasks = vec![
             tokio::spawn(inner.clone().follow()),
             tokio::spawn(inner.clone().keep_time()),
-            tokio::spawn(inner.clone().clear_components()),
             tokio::spawn(inner.clone().mend_parked()),
         ];
         Ok(Self { inner, tasks: Mutex::new(tasks) })
@@ -169,6 +170,20 @@ impl Sagas {
             // The time is over, or the host stops.
             _ => self.journaled(id).await,
         }
+    }
+
+    /// Returns the components of the sagas that have not ended, once all events that are in the log by now
+    /// have started their sagas.
+    pub(crate) async fn needed_components(&self) -> Result<HashSet<Digest>, SagaError> {
+        self.inner.knows_the_past().await.map_err(|_| SagaError::ShuttingDown)?;
+        self.inner.caught_up().await?;
+        Ok(self.inner.index.digests().await?)
+    }
+
+    /// Collects the ended sagas of the index that were started before a time. Their journals stay in the log,
+    /// and with them all that is known of a saga by its id.
+    pub(crate) async fn collect(&self, before: Time, collection: Collection) -> Result<Garbage, SagaError> {
+        Ok(self.inner.index.collect(operate::first_id_at(before), collection).await?)
     }
 
     /// Returns the current warning, a sentence.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 use uuid::Uuid;
 
+use super::change::Change;
 use super::entry::Entry;
 use super::index::{Listed, SagaHandle};
 use super::inner::Inner;
@@ -14,7 +15,7 @@ use super::journal::{Saga, SagaState};
 use super::timeline::{StartedBy, Timeline};
 use super::{CATCH_UP, RecordError, SagaError, SagaStatus, Sagas, record, runner};
 use crate::clock::{Time, deadline_after};
-use crate::model::{Caller, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId};
+use crate::model::{Caller, Rejection, SAGA, SagaId, SagaName, ServiceName, StreamId, Version};
 
 /// The sagas to list. A field that is `None` selects all.
 #[derive(Clone, Debug, Default)]
@@ -121,7 +122,7 @@ impl Sagas {
     /// Returns the timeline of a saga. Knows all events that are in the log by now. Rejected with
     /// `not-found`.
     pub async fn timeline(&self, id: &SagaId) -> Result<Timeline, SagaError> {
-        let Listed { handle, why, .. } = self.find(id).await?;
+        let (handle, why) = self.find(id).await?;
         let trigger = runner::trigger(&self.inner, &handle).await?;
         let stream = StreamId::new(SAGA, id.as_str()).map_err(RecordError::from)?;
         let journal = record::events(&*self.inner.deps.log, &stream).await?;
@@ -132,7 +133,7 @@ impl Sagas {
 
     /// Returns the caller that started a saga. Rejected with `not-found`.
     pub async fn started_by(&self, id: &SagaId) -> Result<StartedBy, SagaError> {
-        let Listed { handle, .. } = match self.inner.index.find(id).await? {
+        let (handle, _) = match self.known(id).await? {
             // The event that started it never changes, so there is nothing to wait for.
             Some(known) => known,
             None => self.find(id).await?,
@@ -143,7 +144,7 @@ impl Sagas {
     /// Acts on a parked saga. The act is on disk when this returns, and the saga continues. Rejected with
     /// `not-found`, `saga-not-parked` or `step-not-failed`.
     pub async fn act(&self, id: &SagaId, act: Act, caller: &Caller) -> Result<SagaStatus, SagaError> {
-        let handle = Arc::new(self.find(id).await?.handle);
+        let handle = Arc::new(self.find(id).await?.0);
         self.claim(&handle).await?;
         // On a task of its own: a caller that stops waiting must not leave the saga claimed.
         let acting = tokio::spawn(self.inner.clone().act(handle, act, caller.clone()));
@@ -151,12 +152,26 @@ impl Sagas {
         Ok(self.journaled(id).await?.ok_or_else(|| not_found(id))?)
     }
 
-    async fn find(&self, id: &SagaId) -> Result<Listed, SagaError> {
+    /// Returns a saga, and the reason why it is parked or cannot run at all.
+    async fn find(&self, id: &SagaId) -> Result<(SagaHandle, Option<String>), SagaError> {
         // Err: behind. Most sagas that operators ask for are older than that.
         let caught_up = self.inner.caught_up().await;
-        match self.inner.index.find(id).await? {
+        match self.known(id).await? {
             Some(saga) => Ok(saga),
             None => Err(caught_up.err().unwrap_or_else(|| not_found(id).into())),
+        }
+    }
+
+    /// Returns a saga by the index, or by its journal: one that ended long ago is only there.
+    async fn known(&self, id: &SagaId) -> Result<Option<(SagaHandle, Option<String>)>, SagaError> {
+        if let Some(Listed { handle, why, .. }) = self.inner.index.find(id).await? {
+            return Ok(Some((handle, why)));
+        }
+        let Ok(stream) = StreamId::new(SAGA, id.as_str()) else { return Ok(None) };
+        let begin = self.inner.deps.log.read(&stream, Version::START, 1).await.map_err(RecordError::from)?;
+        match begin.first().and_then(Change::of) {
+            Some(Change::Started { handle }) => Ok(Some((Arc::unwrap_or_clone(handle), None))),
+            _ => Ok(None),
         }
     }
 
@@ -247,6 +262,13 @@ fn not_found(id: &SagaId) -> Rejection {
 fn not_parked(state: SagaState) -> Rejection {
     let message = format!("The saga is {}: only a parked one needs an operator.", state.as_str());
     Rejection::new("saga-not-parked", message)
+}
+
+/// Returns the lowest id of a saga that was started at a time or later.
+pub(super) fn first_id_at(Time(time_ms): Time) -> String {
+    let mut bytes = [0; 16];
+    bytes[..6].copy_from_slice(&time_ms.to_be_bytes()[2..]);
+    Uuid::from_bytes(bytes).to_string()
 }
 
 /// Returns the time of the event that started a saga, which is part of its id.

@@ -23,6 +23,7 @@ pub(crate) const LOG_COMMIT: &str = "kontor_log_commit_seconds";
 pub(crate) const LOG_POSITION: &str = "kontor_log_position";
 pub(crate) const OPEN_FILES: &str = "kontor_open_files";
 pub(crate) const MAX_OPEN_FILES: &str = "kontor_open_files_limit";
+pub(crate) const GARBAGE: &str = "kontor_gc_removed_bytes_total";
 pub(crate) const CALLS_REFUSED: &str = "kontor_calls_refused_total";
 
 /// The type of a metric in Prometheus.
@@ -116,6 +117,7 @@ const SERVICES: &[Metric] = &[
         &["service"],
         "Lines of a component that are not in the host's own log, because the service logs too much.",
     ),
+    metric(Counter, GARBAGE, &["kind"], "Bytes of files and rows that nothing needed any more."),
     metric(
         Counter,
         CALLS_REFUSED,

@@ -25,6 +25,7 @@ mod fresh;
 mod full_disk;
 mod fuzz;
 mod gateway;
+mod gc;
 mod hosts;
 mod identity;
 mod killed;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use super::route::HostRoute;
 use super::{
-    audit, dead_letters, events, openapi, ops, plugins, problems, projections, sagas, sign_in, streams,
+    audit, dead_letters, events, gc, openapi, ops, plugins, problems, projections, sagas, sign_in, streams,
     tokens,
 };
 use crate::contract::ReservedRoute;
@@ -28,6 +28,7 @@ pub(super) const SECTIONS: [(&str, &[Rows]); 4] = [
             projections::routes,
             ops::cluster_routes,
             dead_letters::routes,
+            gc::routes,
             tokens::routes,
             audit::routes,
         ],

@@ -122,3 +122,23 @@ async fn a_sleeping_saga_is_marked_and_a_resumed_saga_returns_to_its_state() {
         [("c", SagaState::Running), ("b", SagaState::Unwinding)]
     );
 }
+
+#[tokio::test]
+async fn sagas_that_have_ended_and_are_old_are_collected_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path()).await;
+    let at = first_event(dir.path()).await;
+    let sagas = (0..2_500).map(|number| format!("a-{number:04}"));
+    let ended = sagas.flat_map(|id| [started(&id), moved(&id, SagaState::Compensated)]);
+    let others = [started("a-open"), started("b-new"), moved("b-new", SagaState::Completed)];
+    index.write(ended.chain(others).collect(), at).await.unwrap();
+    for (collection, items) in
+        [(Collection::DryRun, 2_500), (Collection::Remove, 2_500), (Collection::Remove, 0)]
+    {
+        let garbage = index.collect("b".to_owned(), collection).await.unwrap();
+        assert_eq!((garbage.items, garbage.bytes > 0), (items, items > 0), "{collection:?}");
+    }
+    let left = index.list(None, None, None, 10).await.unwrap();
+    let left: Vec<_> = left.iter().map(|saga| saga.handle.id.as_str()).collect();
+    assert_eq!(left, ["b-new", "a-open"]);
+}
