@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bindings::exports::kontor::service::manifest;
@@ -168,6 +169,36 @@ impl Run {
         at_most: Duration,
     ) -> Option<RecordedEvent> {
         wait(name, (&earlier.aggregate, &earlier.aggregate_id, Some(earlier.version)), events, at_most)
+    }
+
+    /// Ends the run and begins the saga anew with the same trigger, so that a saga that goes on for long has a
+    /// short journal. Step names may be used again. What was done so far is final and never undone, the
+    /// trigger's command included. The run must have taken a step. Never returns `Ok`.
+    ///
+    /// ```
+    /// # use kontor_sdk::prelude::*;
+    /// # use std::time::Duration;
+    /// # const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    /// /// Bills a subscription each month, for ten years at most.
+    /// fn bill(saga: &Run) -> Result<(), Error> {
+    ///     let month = saga.progress()?.unwrap_or(1);
+    ///     let id = &saga.trigger.aggregate_id;
+    ///     saga.step("bill", Command::to("subscription", id, "bill", json!({ "month": month })))?;
+    ///     if month == 120 {
+    ///         return Ok(());
+    ///     }
+    ///     saga.sleep("month", MONTH);
+    ///     saga.continue_as_new(&(month + 1))
+    /// }
+    /// ```
+    pub fn continue_as_new(&self, progress: &impl Serialize) -> Result<(), Error> {
+        steps::continue_as_new(&json::text(progress));
+        Err(Error::Fault("a run that continues as new does not go on".to_owned()))
+    }
+
+    /// Reads the value with which the saga continued as new last. `None`: this is its first run.
+    pub fn progress<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
+        steps::progress().map(|progress| json::read(progress, "the progress of the saga")).transpose()
     }
 }
 

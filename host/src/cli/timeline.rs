@@ -11,6 +11,7 @@ use kontor::saga::timeline::{
 use serde_json::Value;
 
 use super::actor::caller;
+use super::output::counted;
 use super::style::{Color, Style, span};
 use super::table::{Columns, table};
 
@@ -52,6 +53,7 @@ fn head(saga: &Timeline, now: Time, style: Style) -> String {
         ("trigger", Some(format!("{}, version {} of {}", trigger.event, trigger.version, trigger.stream))),
         ("by", Some(caller(&by.actor, by.on_behalf_of.as_ref(), by.via.as_ref()))),
         ("started", Some(started)),
+        ("as new", (saga.continued > 0).then(|| counted(saga.continued.into(), "time"))),
         ("ended", ended),
         ("service", Some(format!("{}, component {digest}", saga.service))),
     ];

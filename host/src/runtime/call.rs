@@ -270,6 +270,14 @@ mod tests {
         async fn wait_for(&mut self, _: String, _: Awaited, _: u64) -> Result<Option<Recorded>, Halt> {
             Err(Halt)
         }
+
+        async fn continue_as_new(&mut self, _: Json) -> Halt {
+            Halt
+        }
+
+        fn progress(&self) -> Option<Json> {
+            None
+        }
     }
 
     fn ask() -> Arc<dyn Ask> {

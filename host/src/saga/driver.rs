@@ -29,7 +29,7 @@ use super::replay::{HaltReason, Replay};
 use super::retry::Phase;
 use super::sender::{Relinquished, Sender, StepResult};
 use crate::aggregate::Accepted;
-use crate::model::{Json, Recorded, Rejection, Version};
+use crate::model::{CommandId, Json, Recorded, Rejection, Version};
 use crate::runtime::{Action, Awaited, Halt, Outcome, Request, Step, Steps};
 
 /// The maximum size of a view that the journal keeps, and the saga gets.
@@ -83,6 +83,12 @@ impl Driver {
                 work.await
             }
         }
+    }
+
+    /// Returns the id of the command of a step.
+    fn id_of(&self, step: &str) -> CommandId {
+        let unique = self.replay.progress().record.saga().map(|saga| saga.unique(step));
+        CommandId::of_step(&self.sender.id, unique.as_deref().unwrap_or(step))
     }
 
     fn phase(&self) -> Phase {
@@ -144,9 +150,10 @@ impl Driver {
         let pending = self.replay.progress().record.pending_before_commands();
         written(pending).await.map_err(|error| self.replay.halt(HaltReason::Record(error)))?;
         let phase = self.phase();
-        let results = open
-            .iter()
-            .map(|(step, _)| self.sender.step(&step.name, phase, self.sender.command(step, self.resumed)));
+        let results = open.iter().map(|(step, _)| {
+            let id = self.id_of(&step.name);
+            self.sender.step(&step.name, phase, self.sender.command(step, id, self.resumed))
+        });
         let results = self.flush_if_slow(join_all(results)).await;
         for ((Step { name, action }, answer), result) in open.into_iter().zip(results) {
             match result {
@@ -241,6 +248,18 @@ impl Steps for Driver {
             Some(version) => self.replay.event(&*self.sender.inner.deps.log, &stream, version).await,
             None => Ok(None),
         }
+    }
+
+    async fn continue_as_new(&mut self, progress: Json) -> Halt {
+        let continued = self.replay.check_continue_as_new();
+        match continued.and_then(|()| self.write(&[Entry::ContinuedAsNew { progress }])) {
+            Ok(()) => self.replay.halt(HaltReason::ContinueAsNew),
+            Err(halt) => halt,
+        }
+    }
+
+    fn progress(&self) -> Option<Json> {
+        self.replay.progress_so_far()
     }
 }
 

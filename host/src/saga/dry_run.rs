@@ -74,6 +74,17 @@ impl Steps for DryRun {
             None => Ok(None),
         }
     }
+
+    async fn continue_as_new(&mut self, _: Json) -> Halt {
+        match self.replay.check_continue_as_new() {
+            Ok(()) => self.end_of_journal(),
+            Err(halt) => halt,
+        }
+    }
+
+    fn progress(&self) -> Option<Json> {
+        self.replay.progress_so_far()
+    }
 }
 
 /// Runs the code of an open saga on another component, up to the end of its journal. Returns the journal's

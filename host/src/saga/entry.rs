@@ -8,6 +8,7 @@
 //! | `step-failed` | a command was neither accepted nor rejected in all its attempts |
 //! | `pivoted` | the deciding command was accepted: from here the saga only goes forward |
 //! | `query-answered` | another service answered a query |
+//! | `continued-as-new` | the run begins anew, with this progress; what was done before is final |
 //! | `waiting` | the saga sleeps, or waits for an event; nothing of it runs |
 //! | `awoken` | the time is over, or the event is there |
 //! | `unwinding` | the run returned a rejection, or a step failed for good: its steps are being undone |
@@ -145,6 +146,9 @@ pub(crate) enum Entry {
         request: Request,
         answer: Result<Json, Rejection>,
         effort: AttemptStats,
+    },
+    ContinuedAsNew {
+        progress: Json,
     },
     Waiting {
         name: String,

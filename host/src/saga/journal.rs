@@ -101,6 +101,10 @@ pub(crate) struct Saga {
     /// The reason for unwinding. Set from then on.
     pub(crate) reason: Option<Rejection>,
     pub(crate) answered: BTreeMap<String, Answered>,
+    /// The number of times that it has continued as new. Everything above and below is of the run since then.
+    pub(crate) generation: u32,
+    /// The value with which it has continued as new.
+    pub(crate) progress: Option<Json>,
     /// Set in the state `Waiting`.
     pub(crate) waiting: Option<Waiting>,
     /// The steps that took effect, or may have because they failed; oldest first.
@@ -147,6 +151,8 @@ impl Saga {
             by_fault: false,
             reason: None,
             answered: BTreeMap::new(),
+            generation: 0,
+            progress: None,
             waiting: None,
             effects: Vec::new(),
             undone: BTreeSet::new(),
@@ -208,6 +214,7 @@ impl Saga {
                 self.waiting = Some(Waiting { name, wait, until_ms: *until_ms });
                 self.state = SagaState::Waiting;
             }
+            Entry::ContinuedAsNew { progress } if self.may_continue_as_new() => self.continue_as_new(progress),
             Entry::Unwinding { reason } if !self.pivoted => {
                 self.reason = Some(reason.clone());
                 self.failed.clear();
@@ -288,6 +295,30 @@ impl Saga {
     /// because its code is at fault.
     pub(super) fn is_mendable(&self) -> bool {
         self.state == SagaState::Parked && self.by_fault
+    }
+
+    /// Returns false for a run that has done nothing, which would begin anew without end, and for one with a
+    /// failed step.
+    pub(super) fn may_continue_as_new(&self) -> bool {
+        !self.answered.is_empty() && self.failed.is_empty()
+    }
+
+    fn continue_as_new(&mut self, progress: &Json) {
+        self.generation += 1;
+        self.progress = Some(progress.clone());
+        self.answered.clear();
+        self.effects.clear();
+        self.undone = BTreeSet::from([STEP_ZERO.to_owned()]);
+        self.pivoted = false;
+    }
+
+    /// Returns the name of a step that is unique in all runs of the saga: the ids of its commands have it.
+    pub(super) fn unique(&self, name: &str) -> String {
+        match self.generation {
+            0 => name.to_owned(),
+            // No step has a slash in its name.
+            generation => format!("{generation}/{name}"),
+        }
     }
 
     fn is_new(&self, name: &str) -> bool {

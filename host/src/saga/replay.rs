@@ -21,6 +21,8 @@ pub(super) enum HaltReason {
     Park(Entry),
     /// The saga waits, as its journal says.
     Wait,
+    /// The saga begins anew, as its journal says.
+    ContinueAsNew,
     /// The host is stopping, or another one has the saga.
     Relinquished,
     /// The journal, or the log, cannot be read or written now.
@@ -140,6 +142,28 @@ impl Replay {
             Ok(parked) => HaltReason::Park(parked),
             Err(error) => HaltReason::Record(error.into()),
         })
+    }
+
+    /// Returns the value with which the saga continued as new last.
+    pub(super) fn progress_so_far(&self) -> Option<Json> {
+        self.progress().record.saga().and_then(|saga| saga.progress.clone())
+    }
+
+    /// Halts a run that may not continue as new: it has left out a part of its journal, or done nothing.
+    pub(super) fn check_continue_as_new(&self) -> Result<(), Halt> {
+        let progress = self.progress();
+        let left_out = progress.left_out();
+        let may = progress.record.saga().is_some_and(Saga::may_continue_as_new);
+        drop(progress);
+        match left_out {
+            Ok(None) if may => Ok(()),
+            Ok(None) => {
+                let why = "the run continues as new and has taken no step";
+                Err(self.halt(HaltReason::Park(Entry::parked_by_fault(why))))
+            }
+            Ok(Some(parked)) => Err(self.halt(HaltReason::Park(parked))),
+            Err(error) => Err(self.halt(HaltReason::Record(error.into()))),
+        }
     }
 
     /// Reads the event for which a wait has ended.

@@ -172,7 +172,7 @@ impl Running {
             (SagaEnd::Returned(returned), _) => self.returned(returned, pivoted),
             (SagaEnd::Halted, Some(HaltReason::Unwind(reason))) => self.write(Entry::Unwinding { reason }),
             (SagaEnd::Halted, Some(HaltReason::Park(parked))) => self.write(parked),
-            (SagaEnd::Halted, Some(HaltReason::Wait)) => Ok(()),
+            (SagaEnd::Halted, Some(HaltReason::Wait | HaltReason::ContinueAsNew)) => Ok(()),
             (SagaEnd::Halted, Some(HaltReason::Record(error))) => Err(error.into()),
             // Only a dry run comes to the end of its journal.
             (SagaEnd::Halted, Some(HaltReason::Relinquished | HaltReason::EndOfJournal) | None) => {
@@ -263,15 +263,16 @@ impl Running {
     /// Returns the command that undoes a step, or `None` if nothing can undo it.
     fn undo_of(&self, name: &str) -> Option<Command> {
         let reason = self.saga(|saga| saga.reason.clone())??;
+        let unique = self.saga(|saga| saga.unique(name))?;
         let (stream, command, undone) = if name == STEP_ZERO {
             let meta = &self.trigger.meta;
             (self.trigger.stream.clone(), meta.command.clone(), meta.command_id.clone())
         } else {
             let action = self.saga(|saga| saga.action(name).cloned())??;
-            (action.stream, action.command.into(), CommandId::of_step(&self.handle.id, name))
+            (action.stream, action.command.into(), CommandId::of_step(&self.handle.id, &unique))
         };
         let compensable = self.is_compensable(&stream, &command) && self.may_undo(name, &stream);
-        compensable.then(|| self.sender.undo(name, stream, command, undone, reason))
+        compensable.then(|| self.sender.undo(&unique, stream, command, undone, reason))
     }
 
     /// Returns false for the trigger's command if another service owns it: only a saga of that service may

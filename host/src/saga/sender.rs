@@ -190,9 +190,9 @@ impl Sender {
     }
 
     /// Returns the command of a step. `repeatable`: true if it may have been sent before.
-    pub(super) fn command(&self, step: &Step, repeatable: bool) -> Command {
+    pub(super) fn command(&self, step: &Step, id: CommandId, repeatable: bool) -> Command {
         Command {
-            id: CommandId::of_step(&self.id, &step.name),
+            id,
             repeatable,
             keyed: false,
             stream: step.action.stream.clone(),
@@ -205,7 +205,7 @@ impl Sender {
         }
     }
 
-    /// Returns the command that undoes the command `undone` of a step.
+    /// Returns the command that undoes the command `undone` of a step. `step`: its name among those of all runs.
     pub(super) fn undo(
         &self,
         step: &str,

@@ -56,7 +56,10 @@ pub struct Timeline {
     pub divergence: Option<Divergence>,
     /// The steps that failed, or whose undo failed: while it is parked, an operator may skip them.
     pub failed: Vec<String>,
-    /// Step zero first, the others in the order in which they were answered.
+    /// The number of times that it has continued as new.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub continued: u32,
+    /// Step zero first, the others in the order in which they were answered, since it continued as new.
     pub steps: Vec<Step>,
     /// The acts of operators, oldest first, and the retries that follow from a deployment.
     pub acts: Vec<Acted>,
@@ -307,6 +310,7 @@ impl Timeline {
             by_fault: false,
             divergence: None,
             failed: Vec::new(),
+            continued: 0,
             steps: vec![Step::new(
                 STEP_ZERO.to_owned(),
                 Asked::Step { stream, command },
@@ -354,6 +358,10 @@ impl Timeline {
             Entry::UndoFailed { name, error, effort } => {
                 let course = Course { error: Some(error), ..Course::of(effort, time) };
                 self.undone(&name, UndoOutcome::Failed, course);
+            }
+            Entry::ContinuedAsNew { .. } => {
+                self.continued += 1;
+                self.steps.truncate(1);
             }
             Entry::Unwinding { reason } => self.reason = Some(reason),
             Entry::Parked { why, divergence, by_fault } => {
@@ -457,6 +465,11 @@ impl Course {
         }
         self
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn sum<T: std::ops::Add<Output = T>>(one: Option<T>, other: Option<T>) -> Option<T> {

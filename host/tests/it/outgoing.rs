@@ -398,6 +398,14 @@ impl Steps for NoSteps {
     async fn wait_for(&mut self, _: String, _: Awaited, _: u64) -> Result<Option<Recorded>, Halt> {
         Err(Halt)
     }
+
+    async fn continue_as_new(&mut self, _: Json) -> Halt {
+        Halt
+    }
+
+    fn progress(&self) -> Option<Json> {
+        None
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

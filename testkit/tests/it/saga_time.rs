@@ -153,3 +153,37 @@ fn ten_thousand_sleepers_cost_no_run_and_no_time_at_the_start() {
     let counted = counted.filter(|(_, sagas)| *sagas > 0).collect::<Vec<_>>();
     assert_eq!(counted, [("waiting", SLEEPERS as u64)]);
 }
+
+#[test]
+fn a_saga_that_continues_as_new_has_a_journal_of_its_last_run_and_what_was_before_is_final() {
+    let (site, unruly) = (Site::new(), unruly());
+    let mut host = site.start(&unruly);
+    let wolf = begin(&host, "wolf", "circle", json!({"rounds": 2}));
+    for round in 1..=2 {
+        until(&host, &wolf, "waiting");
+        // The progress outlives the host.
+        host.kill();
+        site.clock().advance(DAY);
+        host = site.start(&unruly);
+        host.until(round, |event| wolf == event.stream.id() && event.name == "continued-as-new");
+    }
+    host.until(3, |event| wolf == event.stream.id() && event.name == "waiting");
+    assert_eq!(waits(&host, "wolf-lap"), 3, "a name that is used again is another command");
+    site.clock().advance(DAY);
+    assert_eq!(end(&host, &wolf), "compensated");
+    let journal = entries(&host, &wolf);
+    let undone: Vec<_> = journal.iter().filter(|entry| entry.contains("undone")).collect();
+    assert_eq!(undone, ["undone"], "only the last run is undone, and not its trigger: {journal:?}");
+    let timeline = json!(host.run(host.sagas().timeline(&wolf)).unwrap());
+    assert_eq!(timeline["continued"], 2);
+    let steps: Vec<_> = timeline["steps"].as_array().unwrap().iter().map(|step| &step["name"]).collect();
+    assert_eq!(steps, ["trigger", "lap", "rest"]);
+}
+
+#[test]
+fn a_run_that_continues_as_new_without_a_step_parks() {
+    let host = Site::new().start(&unruly());
+    let wolf = begin(&host, "wolf", "circle", json!({"rounds": 0}));
+    assert_eq!(end(&host, &wolf), "parked");
+    assert_eq!(entries(&host, &wolf), ["started", "parked"]);
+}

@@ -85,6 +85,10 @@ pub trait Steps: Send {
         awaited: Awaited,
         timeout_ms: u64,
     ) -> Result<Option<Recorded>, Halt>;
+    /// Ends the run, and begins the saga anew with this progress.
+    async fn continue_as_new(&mut self, progress: Json) -> Halt;
+    /// Returns the progress with which the saga continued as new last.
+    fn progress(&self) -> Option<Json>;
 }
 
 impl Guest<'_> {
@@ -168,6 +172,18 @@ impl Host for Guest<'_> {
         let (driver, _in_step) = self.driver()?;
         let event = driver.wait_for(name, awaited, timeout_ms).await.map_err(wasmtime::Error::new)?;
         Ok(event.as_ref().map(types::RecordedEvent::from))
+    }
+
+    async fn continue_as_new(&mut self, progress: String) -> wasmtime::Result<()> {
+        check_size("the progress of a saga", progress.len())?;
+        let progress = json("the progress of a saga", progress)?;
+        let (driver, _in_step) = self.driver()?;
+        Err(wasmtime::Error::new(driver.continue_as_new(progress).await))
+    }
+
+    async fn progress(&mut self) -> wasmtime::Result<Option<String>> {
+        let (driver, _in_step) = self.driver()?;
+        Ok(driver.progress().map(|progress| progress.as_str().to_owned()))
     }
 }
 
