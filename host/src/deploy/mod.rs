@@ -18,7 +18,7 @@ mod watch;
 mod work;
 
 pub(crate) use boot::{Boot, boot};
-pub use boot::{BootError, Booted};
+pub use boot::{BootError, Booted, Refusal};
 pub use deployer::{DeployDeps, Deployer};
 pub(crate) use directory::MAX_COMPONENT_BYTES;
 pub use directory::{DirectoryError, read as read_directory};
