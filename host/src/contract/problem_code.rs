@@ -96,7 +96,8 @@ problem_codes! {
         /// The route is for callers that have signed in, and the request says nothing about its caller.
         Unauthenticated = UNAUTHORIZED, "unauthenticated", "Unauthenticated",
             "Send `Authorization: Bearer` with a token; `kontor token new` makes one.";
-        /// The token of the request is unknown, expired, revoked or not valid.
+        /// The token of the request is unknown, expired, revoked or not valid, or the name in the client's
+        /// certificate is one of the host's own.
         InvalidToken = UNAUTHORIZED, "invalid-token", "Invalid token",
             "Send a token that is valid; `detail` says what is wrong with this one.";
         /// A browser could not be signed in.

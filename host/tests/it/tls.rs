@@ -137,6 +137,27 @@ fn a_client_certificate_is_who_the_client_is() {
 }
 
 #[test]
+fn a_client_certificate_has_no_name_of_the_hosts_own() {
+    let files = Certificates::new();
+    let (ours, tills) = (files.authority("ours"), files.authority("tills"));
+    let more = format!("client_ca = '{}'\n[auth]\n", tills.file.display());
+    let site = Site::new(&files.configuration(&ours, NAME, &more));
+    let host = site.start();
+    let me = |name: &str| {
+        let (certificate, key) = files.certify(&tills, name);
+        call(&host, &ours.file, "/auth/me", &["--cert", text(&certificate), "--key", text(&key)])
+    };
+    let till = me("till-1");
+    assert!((till.status, till.body.contains("\"till-1\"")) == (200, true), "{till:?}");
+    for name in ["kontor", "unix:0"] {
+        let refused = me(name);
+        assert_eq!(refused.status, 401, "{refused:?}");
+        assert!(refused.body.contains("the name in the client's certificate"), "{refused:?}");
+    }
+    assert!(host.log().contains("denied a request"), "{}", host.log());
+}
+
+#[test]
 fn another_machine_reaches_the_host_over_tls_only() {
     let Some(machine) = Machine::connect() else {
         eprintln!("skipped: a network namespace can be made only by root");
