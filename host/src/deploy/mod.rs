@@ -2,6 +2,7 @@
 
 mod boot;
 mod cluster_sync;
+mod dependents;
 mod deployer;
 mod directory;
 mod error;
