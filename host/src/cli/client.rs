@@ -3,9 +3,11 @@
 use std::io::{self, BufRead, BufReader};
 use std::time::Duration;
 
+use kontor::contract::ProblemCode;
 use kontor::deploy::Report;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio_rustls::rustls;
 use ureq::typestate::WithoutBody;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body, RequestBuilder, http::Response};
@@ -41,6 +43,10 @@ pub(super) enum ClientError {
     Target(#[from] TargetError),
     #[error("no host answers at {host}; start one with `kontor serve`, or name another with --host")]
     Unreachable { host: String, source: Box<ureq::Error> },
+    #[error("the host at {host} speaks TLS: use {url}")]
+    SpeaksTls { host: String, url: String },
+    #[error("the host at {host} does not speak TLS: use {url}")]
+    SpeaksNoTls { host: String, url: String },
     #[error("no connection to {host} is private; name the authority of its certificate with --ca")]
     Untrusted { host: String, source: Box<ureq::Error> },
     /// A problem of the host with a status below 500.
@@ -75,7 +81,7 @@ impl ClientError {
     /// Returns the exit code of a program that ends with this failure.
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Target(_) => Exit::Usage,
+            Self::Target(_) | Self::SpeaksTls { .. } | Self::SpeaksNoTls { .. } => Exit::Usage,
             Self::Refused { .. } | Self::GateRefused(_) | Self::Missing(_) => Exit::Refused,
             Self::NoProblem { status, .. } if may_pass(*status) => Exit::Unavailable,
             Self::NoProblem { status: 400..500, .. } => Exit::Refused,
@@ -290,6 +296,9 @@ impl Client {
 
     fn failed(&self, error: ureq::Error) -> ClientError {
         let (host, source) = (self.host.clone(), Box::new(error));
+        if let Some(rest) = self.url.strip_prefix("https:").filter(|_| is_no_tls(&source)) {
+            return ClientError::SpeaksNoTls { host, url: format!("http:{rest}") };
+        }
         match &*source {
             ureq::Error::Http(_) | ureq::Error::BadUri(_) => TargetError::NotAnAddress(host).into(),
             ureq::Error::Protocol(_) => ClientError::Unreadable { host, source },
@@ -306,6 +315,11 @@ impl Client {
         let Ok(problem) = serde_json::from_str::<Problem>(body) else {
             return ClientError::NoProblem { host: self.host.clone(), status };
         };
+        if problem.code.as_deref() == Some(ProblemCode::PlainHttp.name())
+            && let Some(rest) = self.url.strip_prefix("http:")
+        {
+            return ClientError::SpeaksTls { host: self.host.clone(), url: format!("https:{rest}") };
+        }
         let code = problem.code.map(|code| format!(" ({code})")).unwrap_or_default();
         let message = problem.detail.unwrap_or(problem.title) + &code;
         match status {
@@ -317,6 +331,17 @@ impl Client {
             _ => ClientError::Refused { message, report: problem.report },
         }
     }
+}
+
+/// Returns whether the answer to a handshake was none of TLS, as a host without TLS gives it.
+fn is_no_tls(error: &ureq::Error) -> bool {
+    let tls = match error {
+        ureq::Error::Rustls(error) => Some(error),
+        // The handshake wraps the reason in an error of the connection.
+        ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
+        _ => None,
+    };
+    matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
 #[cfg(test)]

@@ -118,6 +118,9 @@ problem_codes! {
         /// The request came without encryption from another machine that is no trusted proxy.
         TlsRequired = FORBIDDEN, "tls-required", "TLS required",
             "Use `https`, or go through the proxy; `http.trusted_proxies` names the proxies.";
+        /// The request came without TLS to an address that speaks TLS.
+        PlainHttp = BAD_REQUEST, "plain-http", "Plain HTTP",
+            "Use `https`. A token in the request could be read on the way: revoke it.";
         /// The header `Host` names another host.
         UnknownHost = MISDIRECTED_REQUEST, "unknown-host", "Unknown host",
             "Call the host by a name of `http.hosts`, by its address, or on its own machine by `localhost`.";

@@ -48,6 +48,35 @@ fn every_failure_is_a_sentence() {
 }
 
 #[test]
+fn a_client_without_tls_at_a_host_with_it_learns_the_address_to_use() {
+    let problem = r#"{"title":"Plain HTTP","detail":"This address speaks TLS.","code":"plain-http"}"#;
+    let (host, answering) =
+        scripted_host(vec![format!("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n{problem}")]);
+    let error = client(&host).unwrap().get("/x", &[]).unwrap_err();
+    answering.join().unwrap();
+    let secure = host.replace("http:", "https:");
+    assert_eq!(error.to_string(), format!("the host at {host} speaks TLS: use {secure}"));
+    assert_eq!(error.exit(), Exit::Usage);
+}
+
+#[test]
+fn a_client_with_tls_at_a_host_without_it_learns_the_address_to_use() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = format!("https://{}", listener.local_addr().unwrap());
+    let answering = thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        // The handshake, which is no request.
+        assert!(connection.read(&mut [0; 16 << 10]).unwrap() > 0);
+        connection.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").unwrap();
+    });
+    let error = client(&host).unwrap().get("/x", &[]).unwrap_err();
+    answering.join().unwrap();
+    let plain = host.replace("https:", "http:");
+    assert_eq!(error.to_string(), format!("the host at {host} does not speak TLS: use {plain}"));
+    assert_eq!(error.exit(), Exit::Usage);
+}
+
+#[test]
 fn the_error_of_a_missing_host_says_how_to_start_one() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = format!("http://{}", listener.local_addr().unwrap());

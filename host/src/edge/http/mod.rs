@@ -18,6 +18,7 @@ mod ops;
 mod parameters;
 mod peer;
 mod perimeter;
+mod plain;
 mod plugins;
 mod problems;
 mod projections;

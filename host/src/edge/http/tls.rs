@@ -18,12 +18,14 @@ use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 use super::peer::subject_of;
+use super::plain;
 use crate::error::Chain;
 use crate::model::Actor;
 
 /// The time between two looks at the files. Certificates are replaced weeks before they expire.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
-/// Maximum time for a handshake: several round trips of the slowest network.
+/// Maximum time for a handshake, or for the refusal of a request without TLS: several round trips of the
+/// slowest network.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// HTTP/2 in the negotiation of the protocol.
@@ -116,13 +118,21 @@ impl Tls {
     }
 
     /// Performs the handshake of a connection. Returns the name in the client's certificate, if it has shown
-    /// one.
+    /// one. A client that sends HTTP without TLS is answered with a problem, and fails.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
     ) -> io::Result<(TlsStream<TcpStream>, Option<Actor>)> {
-        let acceptor = TlsAcceptor::from(self.config.load_full());
-        let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
+        tokio::time::timeout(HANDSHAKE_LIMIT, self.handshake(stream)).await?
+    }
+
+    async fn handshake(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Actor>)> {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 1 && plain::is_http(first[0]) {
+            plain::refuse(stream).await.map_err(io::Error::other)?;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the client sent HTTP without TLS"));
+        }
+        let stream = TlsAcceptor::from(self.config.load_full()).accept(stream).await?;
         let certificates = stream.get_ref().1.peer_certificates();
         let subject = certificates.and_then(|chain| subject_of(chain.first()?));
         Ok((stream, subject))
@@ -237,6 +247,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::clock::Stopwatch;
 
     /// Writes a certificate and its key.
     fn write(folder: &TempDir) -> TlsFiles {
@@ -264,6 +275,22 @@ mod tests {
         ] {
             let error = Tls::load(files).err().unwrap().to_string();
             assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    /// The time is that of the test, so a limit is over as soon as nothing else happens.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_ends_no_handshake_and_no_request_is_dropped_in_time() {
+        let folder = TempDir::new().unwrap();
+        let tls = Tls::load(write(&folder)).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for begun in [&b""[..], b"\x16\x03\x01", b"GET / HTTP/1.1\r\nhost: a"] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut client, begun).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let since = Stopwatch::start();
+            assert_eq!(tls.accept(stream).await.err().unwrap().kind(), io::ErrorKind::TimedOut, "{begun:?}");
+            assert_eq!(since.elapsed().as_secs(), HANDSHAKE_LIMIT.as_secs(), "{begun:?}");
         }
     }
 
