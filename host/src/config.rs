@@ -83,6 +83,7 @@
 //! ```
 
 mod error;
+mod files;
 mod limits;
 mod listen;
 mod names;
@@ -270,7 +271,8 @@ impl Config {
             None if Path::new(DEFAULT_FILE).exists() => Self::read(Path::new(DEFAULT_FILE))?,
             None => Self::default(),
         };
-        config.nats.read_url_file()?;
+        let read = config.nats.read_url_file();
+        read.map_err(|error| ConfigError::from(error).at(&config.places))?;
         config.apply(overrides);
         config.check().map_err(|error| error.at(&config.places))?;
         Ok(config)

@@ -1,5 +1,6 @@
 //! The errors of configurations.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,9 +9,10 @@ use super::{MIN_SILENCE, Missing};
 use crate::cluster::UrlFileError;
 use crate::contract::settings::nearest;
 use crate::contract::{Places, SecretError};
+use crate::error::with_causes;
 use crate::identity::AuthOptionsError;
 use crate::messaging::MessagingOptionsError;
-use crate::runtime::CALL_WAIT;
+use crate::runtime::{CALL_WAIT, GrantError};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +96,22 @@ pub enum ConfigError {
     #[error("nats.certificate and nats.key go together: one of them is missing")]
     HalfCertificate,
     /// The file with the address of the NATS servers.
-    #[error(transparent)]
+    #[error("nats.url_file cannot be used")]
     NatsUrl(#[from] UrlFileError),
+    /// A file or a secret that a key names.
+    #[error("{key} cannot be used")]
+    File {
+        /// The key: `tls.certificate`.
+        key: &'static str,
+        /// The cause, which names the file.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The grants for HTTP, with their secret headers.
+    #[error(transparent)]
+    Grants(GrantError),
+    /// Files and secrets that cannot be used.
+    #[error("{}", .0.iter().map(|error| with_causes(error)).collect::<Vec<_>>().join("; "))]
+    Files(Vec<ConfigError>),
     /// The section `[auth]`.
     #[error(transparent)]
     Auth(#[from] AuthOptionsError),
@@ -133,6 +149,9 @@ impl ConfigError {
             Self::NoAttempt(kind) => vec!["retries", kind],
             Self::Replicas => vec!["nats", "replicas"],
             Self::HalfCertificate => vec!["nats"],
+            Self::NatsUrl(_) => vec!["nats", "url_file"],
+            Self::File { key, .. } => key.split('.').collect(),
+            Self::Grants(error) => vec!["grants", error.service(), "http"],
             Self::Silence => vec!["jetstream", "silence_ms"],
             Self::Messaging(error) => vec!["messaging", error.key()],
             Self::Auth(error) => vec!["auth", &error.key],

@@ -10,12 +10,13 @@
 //! | a request at the Unix socket without a token | `unix:<uid>`, with the roles of the configuration | here |
 //! | nothing | nobody, who may use the routes for anyone | here |
 //!
-//! *Invariant:* a token that is not valid is an error, and so is a certificate whose name no subject may have.
-//! It never makes nobody of somebody. A cookie that is not valid is no evidence, since browsers send it by
-//! themselves.
+//! *Invariant:* a token that is not valid is an error, and so is a certificate with a name that no subject may
+//! have. It never makes nobody of somebody. A cookie that is not valid is no evidence, since browsers send it
+//! by themselves.
 
 mod crypto;
 mod error;
+mod files;
 mod first_token;
 mod issuer;
 mod keys;
@@ -52,6 +53,7 @@ use crate::log::{EventLog, Subscription};
 use crate::model::{Actor, Caller, OPERATOR, Position, Role};
 
 pub use self::error::{IdentityError, NotIdentified, TokenError};
+pub use self::files::AuthFileError;
 pub use self::keys::KeysError;
 pub(crate) use self::oidc::CALLBACK;
 pub use self::oidc::{Redirect, SignInError, SignedIn};

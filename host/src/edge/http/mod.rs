@@ -61,6 +61,7 @@ use self::peer::Peer;
 pub use self::perimeter::{HostName, HttpOptions, NoHostName};
 use self::route::{Head, HostRoute, decode_placeholder};
 pub use self::server::serve;
+pub(crate) use self::tls::PemErrors;
 pub use self::tls::{TlsError, TlsFiles};
 use super::metrics::RequestMetrics;
 use super::{HostContext, denied, headers, stopped};

@@ -93,6 +93,36 @@ pub enum TlsError {
     },
 }
 
+/// The errors of files in PEM, by the key of the configuration that names the file.
+#[derive(Debug, Default)]
+pub(crate) struct PemErrors {
+    pub(crate) certificate: Option<TlsError>,
+    /// That of the key, or of a pair that does not belong together.
+    pub(crate) key: Option<TlsError>,
+    pub(crate) authorities: Option<TlsError>,
+}
+
+impl PemErrors {
+    /// Reads a certificate with its key, and authorities, as a listener does.
+    pub(crate) fn of(pair: Option<(&Path, &Path)>, authorities: Option<&Path>) -> Self {
+        let provider = Arc::new(ring::default_provider());
+        let checked = |file| verifier(&read(file)?, file, &provider);
+        let authorities = authorities.and_then(|file| checked(file).err());
+        let mut errors = Self { authorities, ..Self::default() };
+        let Some((certificate, key)) = pair else { return errors };
+        let chain = read(certificate).and_then(|text| certificates(&text, certificate));
+        match (chain, read(key).and_then(|text| private_key(&text, key))) {
+            (Ok(chain), Ok(private)) => {
+                let anyone = WebPkiClientVerifier::no_client_auth();
+                let unusable = |source| pair_error(certificate, key, source);
+                errors.key = server_config(provider, anyone, chain, private).map_err(unusable).err();
+            }
+            (chain, private) => (errors.certificate, errors.key) = (chain.err(), private.err()),
+        }
+        errors
+    }
+}
+
 /// The TLS of a listener.
 pub(super) struct Tls {
     files: TlsFiles,
@@ -182,41 +212,53 @@ impl Tls {
 
 impl Contents {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let read =
-            |file: &PathBuf| fs::read(file).map_err(|source| TlsError::Read { file: file.clone(), source });
         Ok(Self {
             certificate: read(&files.certificate)?,
             key: read(&files.key)?,
-            client_ca: files.client_ca.as_ref().map(read).transpose()?,
+            client_ca: files.client_ca.as_deref().map(read).transpose()?,
         })
     }
 
     fn config(&self, files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let chain = certificates(&self.certificate, &files.certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|source| TlsError::Pem {
-            file: files.key.clone(),
-            expected: "private key",
-            source,
-        })?;
+        let key = private_key(&self.key, &files.key)?;
         let clients = match (&self.client_ca, &files.client_ca) {
             (Some(authorities), Some(file)) => verifier(authorities, file, &provider)?,
             _ => WebPkiClientVerifier::no_client_auth(),
         };
-        let unusable = |source| TlsError::Pair {
-            certificate: files.certificate.clone(),
-            key: files.key.clone(),
-            source,
-        };
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(unusable)?
-            .with_client_cert_verifier(clients)
-            .with_single_cert(chain, key)
-            .map_err(unusable)?;
-        config.alpn_protocols = [HTTP_2, HTTP_1].map(<[u8]>::to_vec).to_vec();
-        Ok(Arc::new(config))
+        let config = server_config(provider, clients, chain, key);
+        config.map(Arc::new).map_err(|source| pair_error(&files.certificate, &files.key, source))
     }
+}
+
+/// Returns the TLS with a certificate. Fails if the key is another one's.
+fn server_config(
+    provider: Arc<CryptoProvider>,
+    clients: Arc<dyn ClientCertVerifier>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = [HTTP_2, HTTP_1].map(<[u8]>::to_vec).to_vec();
+    Ok(config)
+}
+
+fn pair_error(certificate: &Path, key: &Path, source: rustls::Error) -> TlsError {
+    TlsError::Pair { certificate: certificate.to_owned(), key: key.to_owned(), source }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(file).map_err(|source| TlsError::Read { file: file.to_owned(), source })
+}
+
+/// Reads the private key of a file.
+fn private_key(text: &[u8], file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let no_pem = |source| TlsError::Pem { file: file.to_owned(), expected: "private key", source };
+    PrivateKeyDer::from_pem_slice(text).map_err(no_pem)
 }
 
 /// Returns the check of client certificates. A client without one is let in: it may have a token.
