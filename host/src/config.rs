@@ -86,35 +86,36 @@
 //! silence_ms = 5_000                  # the heartbeat timeout: then other members take over the sagas
 //! ```
 
+mod error;
+mod files;
 mod limits;
 mod listen;
 mod names;
 mod paths;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::clock::milliseconds;
-use crate::cluster::{Nats, NatsUrl, UrlFileError};
-use crate::contract::settings::nearest;
-use crate::contract::{Grants, Places, SecretError, SecretSource};
+use crate::cluster::{Nats, NatsUrl};
+use crate::contract::{Grants, Places, SecretSource};
 use crate::deploy::{PublicKey, RollbackRule};
 use crate::edge::http::{AdminOptions, HttpOptions, TlsFiles};
 use crate::gc::GcOptions;
-use crate::identity::{AuthOptions, AuthOptionsError};
+use crate::identity::AuthOptions;
 use crate::log::{JetStreamOptions, LogEngine};
-use crate::messaging::{MessagingOptions, MessagingOptionsError};
+use crate::messaging::MessagingOptions;
 use crate::model::Caller;
-use crate::runtime::CALL_WAIT;
 use crate::saga::Retries;
 use crate::telemetry::LogFormat;
 
+pub use self::error::ConfigError;
 pub use self::limits::Limits;
 pub use self::listen::Missing;
 
@@ -262,135 +263,6 @@ pub struct Place {
     pub log: Option<LogEngine>,
 }
 
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("the configuration {} cannot be read", .file.display())]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The file is not valid. The source names the line and the key.
-    #[error("the configuration {} is not valid{}", .file.display(), meant(source.message()))]
-    Invalid {
-        /// The file.
-        file: PathBuf,
-        /// The cause.
-        source: Box<toml::de::Error>,
-    },
-    /// The source is about a key of the file.
-    #[error("{place}")]
-    At {
-        /// The file, the line and the column.
-        place: String,
-        /// The error.
-        source: Box<ConfigError>,
-    },
-    /// Other machines can reach the address, and something that protects the host is missing.
-    #[error("listening on {address} is refused, because other machines can reach it; {missing}")]
-    Unprotected {
-        /// The address.
-        address: SocketAddr,
-        /// The sections to write.
-        missing: Missing,
-    },
-    /// Names that nothing has, or values that do not fit.
-    #[error("the configuration does not fit the services: {}", .0.join("; "))]
-    Names(Vec<String>),
-    /// The value of a service is no JSON.
-    #[error("services.{service}.{key} is not JSON")]
-    NotJson {
-        /// The service.
-        service: String,
-        /// The key.
-        key: String,
-        /// The cause.
-        source: serde_json::Error,
-    },
-    /// A secret of a service cannot be read.
-    #[error("the secret secrets.{service}.{key} cannot be read")]
-    Secret {
-        /// The service.
-        service: String,
-        /// The key.
-        key: String,
-        /// The cause.
-        source: SecretError,
-    },
-    /// A key is in both sections of a service.
-    #[error("{key} is in [services.{service}] and in [secrets.{service}]: leave one of them out")]
-    Twice {
-        /// The service.
-        service: String,
-        /// The key.
-        key: String,
-    },
-    /// A limit that would let nothing through.
-    #[error("limits.{0} must be at least 1")]
-    ZeroLimit(&'static str),
-    /// An HTTP request of a component may last for longer than its call.
-    #[error("limits.http_time_ms must be below {}, the time of a whole call", CALL_WAIT.as_millis())]
-    HttpTime,
-    /// No time to fold the log.
-    #[error("deploy.history_time_ms must be at least 1")]
-    HistoryTime,
-    /// A kind of step without an attempt.
-    #[error("retries: {0} must allow at least 1 attempt")]
-    NoAttempt(String),
-    /// A certificate without its key, or a key without its certificate.
-    #[error("nats.certificate and nats.key go together: one of them is missing")]
-    HalfCertificate,
-    /// The file with the address of the NATS servers.
-    #[error(transparent)]
-    NatsUrl(#[from] UrlFileError),
-    /// The section `[auth]`.
-    #[error(transparent)]
-    Auth(#[from] AuthOptionsError),
-    /// The section `[messaging]`.
-    #[error(transparent)]
-    Messaging(#[from] MessagingOptionsError),
-    /// A number of replicas that JetStream does not have.
-    #[error("nats.replicas must be 1, 3 or 5")]
-    Replicas,
-    /// The heartbeat timeout is too short.
-    #[error("jetstream.silence_ms must be at least {}", MIN_SILENCE.as_millis())]
-    Silence,
-    /// A log in NATS without NATS servers.
-    #[error("log = \"jetstream\" needs NATS servers: name them in nats.url, or with --nats-url")]
-    LogWithoutNats,
-}
-
-impl ConfigError {
-    /// Adds the place of the key, if the file has it and neither a flag nor the environment can set it.
-    fn at(self, places: &Places) -> Self {
-        match self.key().and_then(|key| places.of(&key)) {
-            Some(place) => Self::At { place, source: Box::new(self) },
-            None => self,
-        }
-    }
-
-    fn key(&self) -> Option<Vec<&str>> {
-        Some(match self {
-            Self::NotJson { service, key, .. } => vec!["services", service, key],
-            Self::Secret { service, key, .. } | Self::Twice { service, key } => vec!["secrets", service, key],
-            Self::ZeroLimit(name) => vec!["limits", name],
-            Self::HttpTime => vec!["limits", "http_time_ms"],
-            Self::HistoryTime => vec!["deploy", "history_time_ms"],
-            Self::NoAttempt(step) if step.contains(['/', '*']) => vec!["retries", "steps", step],
-            Self::NoAttempt(kind) => vec!["retries", kind],
-            Self::Replicas => vec!["nats", "replicas"],
-            Self::HalfCertificate => vec!["nats"],
-            Self::Silence => vec!["jetstream", "silence_ms"],
-            Self::Messaging(error) => vec!["messaging", error.key()],
-            Self::Auth(error) => vec!["auth", &error.key],
-            _ => return None,
-        })
-    }
-}
-
 impl Config {
     /// Returns the caller in the place of one that has not signed in: without `[auth]` it may do everything.
     pub(crate) fn nobody(&self) -> Caller {
@@ -407,7 +279,8 @@ impl Config {
             None if Path::new(DEFAULT_FILE).exists() => Self::read(Path::new(DEFAULT_FILE))?,
             None => Self::default(),
         };
-        config.nats.read_url_file()?;
+        let read = config.nats.read_url_file();
+        read.map_err(|error| ConfigError::from(error).at(&config.places))?;
         config.apply(overrides);
         config.check().map_err(|error| error.at(&config.places))?;
         Ok(config)
@@ -469,15 +342,6 @@ impl Config {
             return Err(ConfigError::LogWithoutNats);
         }
         self.limits.check()
-    }
-}
-
-/// Returns a hint for serde's sentence about an unknown key: "unknown field `que`, expected one of `queue`".
-fn meant(sentence: &str) -> String {
-    let mut names = sentence.split('`').skip(1).step_by(2);
-    match names.next().filter(|_| sentence.starts_with("unknown ")).and_then(|name| nearest(name, names)) {
-        Some(name) => format!(": did you mean `{name}`?"),
-        None => String::new(),
     }
 }
 

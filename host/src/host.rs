@@ -134,6 +134,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
     started: impl FnOnce(Started),
 ) -> Result<(), HostError> {
+    config.check_files()?;
     let metrics = telemetry::metrics()?;
     let storage = Storage::open(&config).await?;
     if storage.log.is_importing().await.map_err(HostError::ImportMark)? {

@@ -189,7 +189,7 @@ pub struct UndeployQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_000))]
     pub note: Option<String>,
-    /// A break to allow: `service:payment`, if another service queries it. May be repeated.
+    /// A break to allow: `service:payment`, if another service needs it. May be repeated.
     #[serde(default)]
     pub allow_breaking: Vec<String>,
 }

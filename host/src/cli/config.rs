@@ -29,11 +29,11 @@ Examples:
 
 Reads the file as `kontor serve` does, has the components describe themselves, and prints what does not fit.
 An error keeps a host from starting: an unknown key of the host, a value out of its range, a name that is
-nearly that of a service, a saga or a setting, a value that does not fit its schema. A name that is far from
-all of them is a warning, because its service may be deployed later. A sentence begins with the file, the line
-and the column, if the key is in the file. The files of certificates and keys, the signatures of components
-and the secrets outside of [secrets] are not read: a host checks them when it starts. The exit code is 2 with
-an error.";
+nearly that of a service, a saga or a setting, a value that does not fit its schema, a certificate, a key or
+another file or secret that cannot be used. A name that is far from all of them is a warning, because its
+service may be deployed later. A sentence begins with the file, the line and the column, if the key is in the
+file. The signatures of components are not read: a host checks them when it starts. The exit code is 2 with an
+error.";
 
 /// Check the configuration of a host
 #[derive(Debug, clap::Args)]
@@ -96,11 +96,14 @@ impl Check {
     fn findings(&self) -> anyhow::Result<Found> {
         let place = Place { config: self.config.clone(), ..Place::default() };
         let overrides = Overrides { place, plugins: self.plugins.clone(), ..Overrides::default() };
-        let read =
-            HostConfig::load(overrides).and_then(|config| Ok((config.service_configuration()?, config)));
-        let (values, config) = match read {
-            Ok(read) => read,
+        let config = match HostConfig::load(overrides) {
+            Ok(config) => config,
             Err(error) => return Ok(Found { errors: vec![with_causes(&error)], ..Found::default() }),
+        };
+        let unusable: Vec<_> = config.file_errors().iter().map(|error| with_causes(error)).collect();
+        let Ok(values) = config.service_configuration() else {
+            // Among the errors already. Without its secrets no component can be compared.
+            return Ok(Found { errors: unusable, ..Found::default() });
         };
         let describer = Describer::start(values.clone())?;
         let (services, unloaded) = manifests(&config.plugins, &describer)?;
@@ -112,7 +115,7 @@ impl Check {
         let (services, deployed): (Vec<&Manifest>, Vec<&Manifest>) = (services, deployed);
         let Findings { errors, warnings } = config.findings(&services, &deployed, &values);
         let locate = |finding: &Finding| config.places.locate(finding);
-        let errors = errors.iter().map(locate).chain(unloaded).collect();
+        let errors = unusable.into_iter().chain(errors.iter().map(locate)).chain(unloaded).collect();
         Ok(Found { errors, warnings: warnings.iter().map(locate).collect() })
     }
 }

@@ -43,7 +43,9 @@ impl Exit {
         }
         let by_host = match error.downcast_ref() {
             Some(HostError::Config(_)) => true,
-            Some(HostError::Boot(BootError::Refused { gate, .. })) => gate.gate == GateName::Configuration,
+            Some(HostError::Boot(BootError::Refused(refusals))) => {
+                refusals.iter().all(|refusal| refusal.gate.gate == GateName::Configuration)
+            }
             _ => false,
         };
         if by_host || error.is::<ConfigError>() || error.is::<Unusable>() {

@@ -106,13 +106,17 @@ impl Sign {
         let requested: Vec<String> = manifest.permissions.requests().collect();
         let permissions = match self.permissions.is_empty() {
             true => requested,
-            false => match requested.iter().find(|request| !self.permissions.contains(request)) {
-                Some(request) => {
-                    let message = format!("the component requests {request}, which no --permission names");
-                    return Err(Unusable(message));
+            false => {
+                let left_out: Vec<_> =
+                    requested.into_iter().filter(|request| !self.permissions.contains(request)).collect();
+                if !left_out.is_empty() {
+                    let left_out = left_out.join(", ");
+                    return Err(Unusable(format!(
+                        "the component requests {left_out}, which no --permission names"
+                    )));
                 }
-                None => self.permissions.clone(),
-            },
+                self.permissions.clone()
+            }
         };
         Ok(Statement {
             service: manifest.service.clone(),
@@ -227,6 +231,11 @@ mod tests {
         assert_eq!(statement(&[&line[..], &["--expires", "1h"]].concat()).unwrap().expires, Time(3_600_000));
         let error = statement(&[&line[..], &both[..2]].concat()).unwrap_err();
         assert_eq!(error, "the component requests subject:orders.>, which no --permission names");
+        let error = statement(&[&line[..], &["--permission", "service:report"]].concat()).unwrap_err();
+        assert_eq!(
+            error,
+            "the component requests service:payment, subject:orders.>, which no --permission names"
+        );
     }
 
     #[test]

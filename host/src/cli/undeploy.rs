@@ -14,8 +14,9 @@ Examples:
   kontor undeploy report --note 'replaced by statistics'
 
 Its commands, queries and routes are removed at once. Its events stay in the log; a later `kontor deploy`
-continues with them. It is refused while another service queries it. Its open sagas continue on their
-version.";
+continues with them. It is refused while another service needs it: queries it, sends it commands, follows its
+events or takes its messages. --allow-breaking service:NAME undeploys it all the same. Its open sagas continue
+on their version.";
 
 /// Undeploy a service of a running host; its events stay in the log
 #[derive(Debug, clap::Args)]
@@ -26,7 +27,7 @@ pub(super) struct Undeploy {
     /// The reason. It stays in the log
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// A breaking change to allow: service:payment, if another service queries it
+    /// A breaking change to allow: service:payment, if another service needs it
     #[arg(long, value_name = "CHANGE")]
     allow_breaking: Vec<String>,
     #[command(flatten)]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::future::ready;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -164,8 +164,7 @@ fn options(
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
     if let Some(file) = &config.credentials {
-        let used = fs::read_to_string(file).and_then(|text| identified(options, &text));
-        options = used.map_err(|source| NatsError::Credentials { file: file.clone(), source })?;
+        options = with_credentials(options, file)?;
     }
     let Some((name, password)) =
         url.servers().iter().find_map(|server| Some((server.username()?, server.password())))
@@ -177,6 +176,19 @@ fn options(
         Some(password) => options.user_and_password(decoded(name), decoded(password)),
         None => options.token(decoded(name)),
     })
+}
+
+impl Nats {
+    /// Fails if the file of credentials cannot be used.
+    pub(crate) fn check_credentials(&self) -> Result<(), NatsError> {
+        let mut files = self.credentials.iter();
+        files.try_for_each(|file| with_credentials(ConnectOptions::new(), file).map(drop))
+    }
+}
+
+fn with_credentials(options: ConnectOptions, file: &Path) -> Result<ConnectOptions, NatsError> {
+    let used = fs::read_to_string(file).and_then(|text| identified(options, &text));
+    used.map_err(|source| NatsError::Credentials { file: file.to_owned(), source })
 }
 
 /// Adds the host's identity. `credentials`: the content of a file as `nsc` writes it, or the seed of an nkey.

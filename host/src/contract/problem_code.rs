@@ -96,7 +96,8 @@ problem_codes! {
         /// The route is for callers that have signed in, and the request says nothing about its caller.
         Unauthenticated = UNAUTHORIZED, "unauthenticated", "Unauthenticated",
             "Send `Authorization: Bearer` with a token; `kontor token new` makes one.";
-        /// The token of the request is unknown, expired, revoked or not valid.
+        /// The token of the request is unknown, expired, revoked or not valid, or the name in the client's
+        /// certificate is one of the host's own.
         InvalidToken = UNAUTHORIZED, "invalid-token", "Invalid token",
             "Send a token that is valid; `detail` says what is wrong with this one.";
         /// A browser could not be signed in.
@@ -117,6 +118,9 @@ problem_codes! {
         /// The request came without encryption from another machine that is no trusted proxy.
         TlsRequired = FORBIDDEN, "tls-required", "TLS required",
             "Use `https`, or go through the proxy; `http.trusted_proxies` names the proxies.";
+        /// The request came without TLS to an address that speaks TLS.
+        PlainHttp = BAD_REQUEST, "plain-http", "Plain HTTP",
+            "Use `https`. A token in the request could be read on the way: revoke it.";
         /// The header `Host` names another host.
         UnknownHost = MISDIRECTED_REQUEST, "unknown-host", "Unknown host",
             "Call the host by a name of `http.hosts`, by its address, or on its own machine by `localhost`.";

@@ -101,14 +101,9 @@ pub enum BootError {
     /// The store of components fails.
     #[error("the components of the deployed services cannot be read or kept")]
     Store(#[source] io::Error),
-    /// A gate refuses a component of the directory.
-    #[error("{} cannot be deployed: the gate {} refuses it: {}", file.display(), gate.gate, sentence(gate))]
-    Refused {
-        /// The file.
-        file: PathBuf,
-        /// The result of the gate.
-        gate: Box<GateResult>,
-    },
+    /// Gates refuse components of the directory.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Refused(Vec<Refusal>),
     /// A gate for all services refuses them.
     #[error("{}", .0.says)]
     SideBySide(Box<GateResult>),
@@ -118,6 +113,16 @@ pub enum BootError {
     /// The deployment of the directory's services is not in the log.
     #[error("the deployment cannot be recorded")]
     Record(#[from] RecordError),
+}
+
+/// A component of the directory that a gate refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be deployed: the gate {} refuses it: {}", file.display(), gate.gate, sentence(gate))]
+pub struct Refusal {
+    /// The file.
+    pub file: PathBuf,
+    /// The result of the gate.
+    pub gate: GateResult,
 }
 
 /// The files of the directory, each with its bytes.
@@ -160,7 +165,7 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
         let newer = boot.load(service, kept.digest, bytes(kept.digest)).await?;
         running = running.keeping(&newer, &kept.streams);
     }
-    let (mut candidates, mut differing) = (Vec::new(), Vec::new());
+    let (mut candidates, mut differing, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     for (file, wasm) in files {
         let digest = Digest::of(&wasm);
         if running.services().any(|service| service.digest() == digest) {
@@ -175,8 +180,11 @@ async fn boot_once(boot: &Boot<'_>) -> Result<Booted, BootError> {
             continue;
         }
         let candidate = boot.examine(&file, wasm, &running).await?;
-        refuse(file, &candidate)?;
+        refusals.extend(refusals_of(&file, &candidate));
         candidates.push(candidate);
+    }
+    if !refusals.is_empty() {
+        return Err(BootError::Refused(refusals));
     }
     if let Some((_, error)) = outdated.pop_first() {
         return Err(error);
@@ -359,17 +367,24 @@ fn granted_here(component: &Component) -> Vec<Grant> {
     component.manifest().permissions.internal().collect()
 }
 
-fn refuse(file: PathBuf, candidate: &Candidate) -> Result<(), BootError> {
-    match candidate.report.gates.iter().find(|gate| gate.outcome == GateOutcome::Refused) {
-        None => Ok(()),
-        Some(gate) => Err(BootError::Refused { file, gate: Box::new(gate.clone()) }),
-    }
+/// Returns the refusals of a component: all at once, so that the next start does not meet another one.
+fn refusals_of(file: &Path, candidate: &Candidate) -> impl Iterator<Item = Refusal> {
+    let refused = candidate.report.gates.iter().filter(|gate| gate.outcome == GateOutcome::Refused);
+    refused.map(|gate| Refusal { file: file.to_owned(), gate: gate.clone() })
 }
 
-/// Returns the sentence of a gate with the first of its findings.
+/// The largest number of findings of one gate in an error: more than an operator reads in one line.
+const MAX_SHOWN: usize = 20;
+
+/// Returns the sentence of a gate with its findings.
 fn sentence(gate: &GateResult) -> String {
-    match gate.findings.first() {
-        None => gate.says.clone(),
-        Some(first) => format!("{} ({first})", gate.says),
+    let GateResult { says, findings, .. } = gate;
+    if findings.is_empty() {
+        return says.clone();
+    }
+    let shown = findings[..findings.len().min(MAX_SHOWN)].join("; ");
+    match findings.len().saturating_sub(MAX_SHOWN) {
+        0 => format!("{says} ({shown})"),
+        more => format!("{says} ({shown}; and {more} more)"),
     }
 }

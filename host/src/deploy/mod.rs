@@ -2,6 +2,7 @@
 
 mod boot;
 mod cluster_sync;
+mod dependents;
 mod deployer;
 mod directory;
 mod error;
@@ -18,7 +19,7 @@ mod watch;
 mod work;
 
 pub(crate) use boot::{Boot, boot};
-pub use boot::{BootError, Booted};
+pub use boot::{BootError, Booted, Refusal};
 pub use deployer::{DeployDeps, Deployer};
 pub(crate) use directory::MAX_COMPONENT_BYTES;
 pub use directory::{DirectoryError, read as read_directory};

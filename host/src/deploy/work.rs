@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::dependents::dependents;
 use super::deployer::Deployer;
 use super::error::DeployError;
 use super::gates::{Candidate, Examiner, Granted, Origin, Terms, Upload, examine_services};
@@ -90,17 +91,15 @@ impl Deployer {
         let running = deployments.running.get(service).ok_or_else(|| not_running(service))?;
         let release = running.release.clone();
         let current = self.deps.registry.current();
-        let asks = |other: &&Component| {
-            let asked = &other.manifest().permissions.services;
-            other.manifest().service != *service && asked.iter().any(|name| name == service)
-        };
-        if let Some(other) = current.services().find(asks)
-            && !options.allow_breaking.iter().any(|name| *name == format!("service:{service}"))
-        {
+        let leaving = current.service(service).map(|component| &**component.manifest());
+        let others = current.services().map(|component| &**component.manifest());
+        let dependents = leaving.map(|leaving| dependents(others, leaving)).unwrap_or_default();
+        let is_allowed = options.allow_breaking.iter().any(|name| *name == format!("service:{service}"));
+        if !dependents.is_empty() && !is_allowed {
+            let dependents = dependents.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let message = format!(
-                "The service {} asks {service}: undeploy that first, or name service:{service} with \
-                 --allow-breaking.",
-                other.manifest().service
+                "Other services need {service}: {dependents}. Undeploy them first, or name \
+                 service:{service} with --allow-breaking."
             );
             return Err(Rejection::new("service-in-use", message).into());
         }

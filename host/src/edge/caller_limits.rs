@@ -116,7 +116,7 @@ impl Sender {
     /// Returns the sender of a request. `subject`: the caller, if it has signed in. `proven`: what its
     /// connection proves.
     pub(super) fn of(subject: Option<&Actor>, proven: Option<&Peer>, address: Option<IpAddr>) -> Self {
-        match (subject.cloned().or_else(|| proven.map(Peer::name)), address) {
+        match (subject.cloned().or_else(|| proven.and_then(Peer::name)), address) {
             (Some(name), _) => Self::Named(name),
             (None, Some(address)) => Self::At(address),
             // All clients without an address prove something.
@@ -239,11 +239,12 @@ mod tests {
     #[test]
     fn the_log_names_a_sender_by_the_best_that_is_known() {
         let (subject, till) = (Actor::from("ann"), Peer::Certificate { subject: "till-7".into() });
-        let at = Some(address("2001:db8::1"));
+        let (at, forged) = (Some(address("2001:db8::1")), Peer::Certificate { subject: "unix:7".into() });
         for (subject, proven, at, expected) in [
             (Some(&subject), Some(&till), at, "ann"),
             (None, Some(&till), at, "till-7"),
             (None, None, at, "2001:db8::1"),
+            (None, Some(&forged), at, "2001:db8::1"),
             (None, Some(&Peer::Socket { uid: 7 }), None, "unix:7"),
             (None, Some(&Peer::Nats), None, "nats"),
         ] {

@@ -58,6 +58,9 @@ pub enum NotIdentified {
         "the token has more than {MAX_ROLES} roles; the `roles_map` of its issuer can choose those that count"
     )]
     TooManyRoles,
+    /// A client certificate whose name no subject may have. The text is the rest of the sentence.
+    #[error("the name in the client's certificate {0}")]
+    Certificate(&'static str),
     /// A request with the cookie of a session, without the proof that a page of this host sends it.
     #[error("the header Kontor-CSRF is not that of the session; GET /auth/me has it")]
     Csrf,

@@ -63,6 +63,11 @@ pub enum KeysError {
     Stopped(#[from] tokio::task::JoinError),
 }
 
+/// Fails if a file has no keys that can be used.
+pub(super) fn check(file: &Path) -> Result<(), KeysError> {
+    KeySet::parse(read(file)?).map(drop)
+}
+
 /// The keys of one issuer.
 pub(super) struct Keys {
     issuer: String,

@@ -10,11 +10,13 @@
 //! | a request at the Unix socket without a token | `unix:<uid>`, with the roles of the configuration | here |
 //! | nothing | nobody, who may use the routes for anyone | here |
 //!
-//! *Invariant:* a token that is not valid is an error. It never makes nobody of somebody. A cookie that is
-//! not valid is no evidence, since browsers send it by themselves.
+//! *Invariant:* a token that is not valid is an error, and so is a certificate with a name that no subject may
+//! have. It never makes nobody of somebody. A cookie that is not valid is no evidence, since browsers send it
+//! by themselves.
 
 mod crypto;
 mod error;
+mod files;
 mod first_token;
 mod issuer;
 mod keys;
@@ -39,7 +41,7 @@ use tokio::task::JoinSet;
 
 use self::issuer::{Issuer, Verified, named_issuer};
 use self::keys::Keys;
-use self::names::{NATS, SOCKET};
+use self::names::{NATS, SOCKET, check_subject};
 use self::oidc::Oidc;
 use self::session::{Cookies, Session};
 use self::tokens::Tokens;
@@ -51,6 +53,7 @@ use crate::log::{EventLog, Subscription};
 use crate::model::{Actor, Caller, OPERATOR, Position, Role};
 
 pub use self::error::{IdentityError, NotIdentified, TokenError};
+pub use self::files::AuthFileError;
 pub use self::keys::KeysError;
 pub(crate) use self::oidc::CALLBACK;
 pub use self::oidc::{Redirect, SignInError, SignedIn};
@@ -185,7 +188,7 @@ impl Identity {
                     }
                     Ok(session.caller())
                 }
-                None => Ok(evidence.peer.map(|peer| auth.of_peer(peer)).unwrap_or_default()),
+                None => evidence.peer.map_or(Ok(Caller::default()), |peer| auth.of_peer(peer)),
             },
         }
     }
@@ -299,15 +302,20 @@ impl Auth {
         Ok(caller)
     }
 
-    fn of_peer(&self, peer: &Peer) -> Caller {
+    /// Returns the caller that a connection proves. Like a token, a certificate with a name that no subject
+    /// may have is an error.
+    fn of_peer(&self, peer: &Peer) -> Result<Caller, NotIdentified> {
         let AuthOptions { certificates, nats_roles, socket_roles, .. } = &self.options;
         let roles: Arc<[Role]> = match peer {
-            Peer::Certificate { subject } => match certificates.get(subject.as_str()) {
-                Some(roles) => roles.as_slice().into(),
-                // Somebody, whose roles nobody has named.
-                None => Arc::default(),
-            },
-            Peer::Nats if nats_roles.is_empty() => return Caller::default(),
+            Peer::Certificate { subject } => {
+                check_subject(subject.as_str()).map_err(NotIdentified::Certificate)?;
+                match certificates.get(subject.as_str()) {
+                    Some(roles) => roles.as_slice().into(),
+                    // Somebody, whose roles nobody has named.
+                    None => Arc::default(),
+                }
+            }
+            Peer::Nats if nats_roles.is_empty() => return Ok(Caller::default()),
             Peer::Nats => nats_roles.as_slice().into(),
             Peer::Socket { uid } if socket_roles.is_empty() => {
                 let owns_the_host = [ROOT, getuid().as_raw()].contains(uid);
@@ -315,17 +323,17 @@ impl Auth {
             }
             Peer::Socket { .. } => socket_roles.as_slice().into(),
         };
-        Caller { roles, ..Caller::named(peer.name()) }
+        Ok(peer.name().map_or_else(Caller::default, |name| Caller { roles, ..Caller::named(name) }))
     }
 }
 
 impl Peer {
-    /// Returns the name that the connection proves.
-    pub(crate) fn name(&self) -> Actor {
+    /// Returns the name that the connection proves. `None`: a certificate has one that no subject may have.
+    pub(crate) fn name(&self) -> Option<Actor> {
         match self {
-            Self::Certificate { subject } => subject.clone(),
-            Self::Socket { uid } => format!("{SOCKET}{uid}").into(),
-            Self::Nats => NATS.into(),
+            Self::Certificate { subject } => check_subject(subject.as_str()).ok().map(|()| subject.clone()),
+            Self::Socket { uid } => Some(format!("{SOCKET}{uid}").into()),
+            Self::Nats => Some(NATS.into()),
         }
     }
 }

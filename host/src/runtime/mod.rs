@@ -41,7 +41,7 @@ pub use host::{
     GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse,
     Outgoing, Resolve, system_resolver,
 };
-pub(crate) use host::{Guarded, ReadSession, grant_to_add};
+pub(crate) use host::{Guarded, ReadSession, grant_errors, grant_to_add};
 pub(crate) use load::Compiled;
 pub use load::LoadError;
 pub(crate) use permissions::Grants;

@@ -58,6 +58,7 @@ fn a_request_that_is_wrong_is_a_problem_with_a_code() {
         ("POST", add, &[("if-none-match", "1")], more, 400, "invalid-header"),
         ("POST", add, &[(KEY, "a"), (KEY, "b")], more, 400, "invalid-header"),
         ("POST", add, &[("content-encoding", "gzip")], more, 415, "unsupported-encoding"),
+        ("PUT", "/admin/plugins", &[("content-encoding", "gzip")], "x", 415, "unsupported-encoding"),
         ("GET", "/events", &[("accept", "text/html")], "", 406, "not-acceptable"),
         ("POST", "/products/nothing/add-stock", &[], more, 404, "not-found"),
         ("PUT", "/products/apple", &[], r#"{"name":"A","unit_price":1,"quantity":1}"#, 409, "already-exists"),

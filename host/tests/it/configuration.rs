@@ -87,6 +87,16 @@ fn a_value_that_does_not_fit_is_named_with_its_line() {
 }
 
 #[test]
+fn a_start_names_every_value_that_does_not_fit() {
+    let site = Site::new("[services.payment]\npoints-limit = 'more'\ncard-limit = 'much'");
+    let Ended { status, stderr, .. } = site.fail_to_start(&built("plugins"));
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    for place in ["2:1: services.payment.points-limit", "3:1: services.payment.card-limit"] {
+        assert!(stderr.contains(&format!("kontor.toml:{place}: ")), "{place} is missing in {stderr}");
+    }
+}
+
+#[test]
 fn a_version_without_a_saga_whose_retries_are_configured_does_not_pass_in_silence() {
     let steps = format!("[retries.steps]\n'place-order/pay' = {RETRY}\n'other/pay' = {RETRY}\n");
     let (site, _plugins) = deploy::site(&[("order", plugin("order"))], &steps);

@@ -122,6 +122,26 @@ fn a_sixth_service_comes_into_a_running_host_leaves_it_and_comes_back_as_it_was(
 }
 
 #[test]
+fn a_service_is_not_undeployed_while_others_live_by_its_commands_and_events() {
+    let services =
+        [("inventory", plugin("inventory")), ("delivery", plugin("delivery")), ("thanks", fixture("thanks"))];
+    let (site, _plugins) = site(&services, "");
+    let host = site.start();
+    let problem = host.undeploy("inventory", "").problem(409, "service-in-use");
+    assert_eq!(
+        problem["detail"],
+        "Other services need inventory: delivery (sends product.ship), thanks (starts thank on \
+         product.product-registered). Undeploy them first, or name service:inventory with \
+         --allow-breaking."
+    );
+    host.undeploy("thanks", "").ok();
+    let problem = host.undeploy("inventory", "").problem(409, "service-in-use");
+    assert!(problem["detail"].as_str().unwrap().contains(": delivery (sends product.ship). "), "{problem}");
+    host.undeploy("inventory", &allowing(["service:inventory"])).ok();
+    host.undeploy("delivery", "").ok();
+}
+
+#[test]
 fn a_version_that_goes_bad_is_taken_back_by_itself() {
     /// For this quantity the next inventory traps in `decide`.
     const UNDECIDABLE: u64 = 13;

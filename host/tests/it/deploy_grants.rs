@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::deploy::{self, digest_of, fixture, gate, granting, plugin, rebuilt};
+use crate::common::deploy::{self, digest_of, fixture, gate, granting, next_inventory, plugin, rebuilt};
 use crate::common::http::Client;
 use crate::common::{Host, Site};
 
@@ -93,6 +93,40 @@ fn an_address_that_is_not_public_is_granted_in_the_configuration_only() {
         "{finding}"
     );
     host.deploy(&fixture("unruly"), "?grant=http:127.0.0.1:9").problem(422, "invalid-grant");
+}
+
+#[test]
+fn a_refusal_tells_grants_of_the_configuration_alone_from_those_of_a_deployment() {
+    let (site, _plugins) =
+        site("[services.unruly]\nabroad = 'http://127.0.0.1:9'\nfarther-abroad = 'http://10.0.0.1'\n");
+    let host = site.start();
+    let says = |grants: &[&str]| {
+        let finding = refused(&host, &fixture("unruly"), grants);
+        finding.split_once(": ").unwrap().1.to_owned()
+    };
+    assert_eq!(
+        says(&[]),
+        "deploy it with --grant service:oracle --grant service:inventory and add the others to \
+         [grants.unruly] in kontor.toml, or add all of them there"
+    );
+    assert_eq!(says(&INSIDE), "add them to [grants.unruly] in kontor.toml");
+}
+
+#[test]
+fn a_host_that_does_not_start_names_everything_that_is_not_granted() {
+    let (site, plugins) = deploy::site(
+        &[("inventory", next_inventory("outgoing")), ("unruly", fixture("unruly"))],
+        "[services.unruly]\nabroad = 'http://127.0.0.1:9'\nfarther-abroad = 'http://10.0.0.1'\n",
+    );
+    let refused = site.fail_to_start(plugins.path());
+    for expected in [
+        "inventory.wasm cannot be deployed: the gate permissions refuses it: the component requests",
+        "unruly.wasm cannot be deployed: the gate permissions refuses it: the component requests 2",
+        "origin = \"http://127.0.0.1:9\"",
+        "origin = \"http://10.0.0.1\"",
+    ] {
+        assert!(refused.stderr.contains(expected), "{expected} is missing in {}", refused.stderr);
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod cli;
 mod command_line;
 mod composition;
 mod configuration;
+mod configuration_files;
 mod deploy;
 mod deploy_gates;
 mod deploy_grants;

@@ -70,6 +70,24 @@ fn a_service_that_asks_for_what_belongs_to_others_needs_a_grant_for_each() {
 }
 
 #[test]
+fn everything_that_is_not_granted_is_named_at_once_with_the_flags_that_grant_it() {
+    let (site, _plugins) = shop("none", "");
+    let host = site.start();
+    let problem = host.deploy(&fixture("hostile"), "").problem(422, "gate-refused");
+    let gate = gate(&problem["report"], "permissions");
+    let flags = ASKED.map(|asked| format!("--grant {asked}")).join(" ");
+    let says = format!(
+        "the component requests 4 permissions that are not granted: deploy it with {flags}, or add them to \
+         [grants.hostile] in kontor.toml"
+    );
+    assert_eq!(gate["says"], says);
+    let finding = |asked: &str| {
+        format!("{asked}: deploy it with --grant {asked}, or add that to [grants.hostile] in kontor.toml")
+    };
+    assert_eq!(gate["findings"], json!(ASKED.map(finding)));
+}
+
+#[test]
 fn a_command_that_the_manifest_does_not_ask_for_is_refused_at_the_call() {
     let (host, _site) = raided("sneak");
     let order = placed(&host);

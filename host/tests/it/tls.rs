@@ -31,7 +31,7 @@ const PUT_TEA: [&str; 4] =
     ["--request", "PUT", "--json", "{\"name\":\"Tea\",\"unit_price\":450,\"quantity\":10}"];
 
 #[test]
-fn a_host_speaks_http_2_and_http_1_over_tls_and_nothing_without() {
+fn a_host_speaks_http_2_and_http_1_over_tls_and_refuses_every_request_without() {
     let files = Certificates::new();
     let (ours, other) = (files.authority("ours"), files.authority("other"));
     let site = Site::new(&files.configuration(&ours, NAME, ""));
@@ -56,9 +56,38 @@ fn a_host_speaks_http_2_and_http_1_over_tls_and_nothing_without() {
     }
     let stranger = call(&host, &other.file, "/healthz", &[]);
     assert!(stranger.error.contains("certificate"), "{stranger:?}");
-    let plain = curl(&host.url().replace("https", "http"), &[]);
-    assert_eq!(plain.status, 0, "{plain:?}");
+    let (plain, body) = (host.url().replace("https", "http"), files.path("body"));
+    fs::write(&body, "x".repeat(4 << 20)).unwrap();
+    let body = format!("@{}", text(&body));
+    for arguments in [&[][..], &PUT_TEA, &["--data-binary", &body, "--header", "expect:"]] {
+        let refused = curl(&format!("{plain}/products/tea"), arguments);
+        assert_eq!((refused.status, &*refused.error), (400, ""), "{arguments:?} {refused:?}");
+        let expected = "\"detail\":\"This address speaks TLS, and the request came without it: use https:// in \
+                        place of http://.\",\"code\":\"plain-http\"";
+        assert!(refused.body.contains(expected), "{refused:?}");
+    }
     assert!(host.stop().success());
+}
+
+#[test]
+fn the_command_line_says_which_of_http_and_https_a_host_speaks() {
+    let files = Certificates::new();
+    let site = Site::new(&files.configuration(&files.authority("ours"), NAME, ""));
+    let host = site.start();
+    let (secure, plain) = (host.url().to_owned(), host.url().replace("https:", "http:"));
+    let refused = ended(&mut kontor(&["plugins", "--host", &plain]));
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+    let expected = format!("error: the host at {plain} speaks TLS: use {secure}");
+    assert!(refused.stderr.contains(&expected), "{}", refused.stderr);
+    drop(host);
+
+    site.configure("");
+    let host = site.start();
+    let secure = host.url().replace("http:", "https:");
+    let refused = ended(&mut kontor(&["plugins", "--host", &secure]));
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+    let expected = format!("error: the host at {secure} does not speak TLS: use {}", host.url());
+    assert!(refused.stderr.contains(&expected), "{}", refused.stderr);
 }
 
 #[test]
@@ -137,6 +166,27 @@ fn a_client_certificate_is_who_the_client_is() {
 }
 
 #[test]
+fn a_client_certificate_has_no_name_of_the_hosts_own() {
+    let files = Certificates::new();
+    let (ours, tills) = (files.authority("ours"), files.authority("tills"));
+    let more = format!("client_ca = '{}'\n[auth]\n", tills.file.display());
+    let site = Site::new(&files.configuration(&ours, NAME, &more));
+    let host = site.start();
+    let me = |name: &str| {
+        let (certificate, key) = files.certify(&tills, name);
+        call(&host, &ours.file, "/auth/me", &["--cert", text(&certificate), "--key", text(&key)])
+    };
+    let till = me("till-1");
+    assert!((till.status, till.body.contains("\"till-1\"")) == (200, true), "{till:?}");
+    for name in ["kontor", "unix:0"] {
+        let refused = me(name);
+        assert_eq!(refused.status, 401, "{refused:?}");
+        assert!(refused.body.contains("the name in the client's certificate"), "{refused:?}");
+    }
+    assert!(host.log().contains("denied a request"), "{}", host.log());
+}
+
+#[test]
 fn another_machine_reaches_the_host_over_tls_only() {
     let Some(machine) = Machine::connect() else {
         eprintln!("skipped: a network namespace can be made only by root");
@@ -157,7 +207,8 @@ fn another_machine_reaches_the_host_over_tls_only() {
     assert_eq!(answered(&url(&machine.here), &["--insecure"]).status, 200);
     let evil = [&ca, name, &["--header", "host: evil.example"]].concat();
     assert!(answered(&url(NAME), &evil).body.contains("unknown-host"));
-    assert_eq!(answered(&format!("http://{}:{port}/", machine.here), &[]).status, 0);
+    let plain = answered(&format!("http://{}:{port}/products", machine.here), &[]);
+    assert!((plain.status, plain.body.contains("\"plain-http\"")) == (400, true), "{plain:?}");
 }
 
 #[test]

@@ -29,15 +29,40 @@ fn check(examination: &Examination<'_>, component: &Component) -> Finding {
         Grant::Http(origin) if origin.is_private() => false,
         request => grants.contains(request),
     };
-    if let Some(missing) = requests(component).find(|request| !granted(request)) {
-        let to_do = to_grant(service.as_str(), &missing);
-        return Finding::refused(format!("the component requests {missing}, which is not granted: {to_do}"));
+    let missing: Vec<_> = requests(component).filter(|request| !granted(request)).collect();
+    if !missing.is_empty() {
+        return not_granted(service.as_str(), &missing);
     }
     let granted: Vec<_> = requests(component).map(|grant| grant.to_string()).collect();
     Finding::passed(match granted.is_empty() {
         true => "the component requests no permissions".to_owned(),
         false => format!("the component may use {}", granted.join(", ")),
     })
+}
+
+/// Returns the refusal of a service that requests what is not granted. It names everything at once, so that
+/// the next attempt passes.
+fn not_granted(service: &str, missing: &[Grant]) -> Finding {
+    if let [missing] = missing {
+        let to_do = to_grant(service, missing);
+        return Finding::refused(format!("the component requests {missing}, which is not granted: {to_do}"));
+    }
+    let with_deployment = |grant: &&Grant| match grant {
+        Grant::Http(origin) => !origin.is_private(),
+        _ => true,
+    };
+    let flags: Vec<_> =
+        missing.iter().filter(with_deployment).map(|missing| format!("--grant {missing}")).collect();
+    let (number, section, with) =
+        (missing.len(), format!("[grants.{service}] in kontor.toml"), flags.join(" "));
+    let to_do = match flags.len() {
+        0 => format!("add them to {section}"),
+        flags if flags == number => format!("deploy it with {with}, or add them to {section}"),
+        _ => format!("deploy it with {with} and add the others to {section}, or add all of them there"),
+    };
+    let finding = |missing: &Grant| format!("{missing}: {}", to_grant(service, missing));
+    Finding::refused(format!("the component requests {number} permissions that are not granted: {to_do}"))
+        .with(missing.iter().map(finding).collect())
 }
 
 /// Returns the operator's steps to grant a request of a service.

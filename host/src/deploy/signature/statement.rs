@@ -58,8 +58,11 @@ pub enum SignatureError {
         found: String,
     },
     /// The component requests something that is not signed.
-    #[error("the component requests {0}, which its signed statement does not permit: no grant adds to that")]
-    Permission(String),
+    #[error(
+        "the component requests {}, which its signed statement does not permit: no grant adds to that",
+        .0.join(", ")
+    )]
+    Permissions(Vec<String>),
     /// The statement has expired.
     #[error("the signed statement has expired at {}: sign the component again", String::from(*.0))]
     Expired(Time),
@@ -107,10 +110,9 @@ impl Statement {
             let found = format!("{} {}", manifest.service, manifest.version);
             return other(format!("{service} {version}"), found);
         }
-        match manifest.permissions.requests().find(|request| !permissions.contains(request)) {
-            Some(request) => Err(SignatureError::Permission(request)),
-            None => Ok(()),
-        }
+        let unsigned = manifest.permissions.requests().filter(|request| !permissions.contains(request));
+        let unsigned: Vec<_> = unsigned.collect();
+        if unsigned.is_empty() { Ok(()) } else { Err(SignatureError::Permissions(unsigned)) }
     }
 
     /// Fails if the statement has expired.
@@ -154,11 +156,11 @@ pub(super) mod tests {
         }
     }
 
-    /// Returns the manifest of a service that requests one other.
+    /// Returns the manifest of a service that requests others, which are separated by blanks.
     fn manifest(service: &str, version: &str, asks: &str) -> Manifest {
         let mut manifest = fixtures::manifest();
         (manifest.service, manifest.version) = (service.into(), version.to_owned());
-        manifest.permissions.services = vec![asks.to_owned()];
+        manifest.permissions.services = asks.split(' ').map(str::to_owned).collect();
         manifest
     }
 
@@ -181,6 +183,11 @@ pub(super) mod tests {
                 b"component",
                 manifest("order", "1.2.0", "inventory"),
                 Some("the component requests service:inventory, which its signed statement does not permit"),
+            ),
+            (
+                b"component",
+                manifest("order", "1.2.0", "inventory payment report"),
+                Some("the component requests service:inventory, service:report, which its signed statement"),
             ),
         ];
         for (component, manifest, expected) in table {

@@ -21,15 +21,21 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: &mut BodyDataStream,
 ) -> Result<Vec<u8>, Problem> {
-    if headers::content_is_encoded(headers) {
-        let detail = "The body is encoded: send it as it is, without Content-Encoding.";
-        return Err(Problem::new(ProblemCode::UnsupportedEncoding, detail));
-    }
+    check_encoding("The body", headers)?;
     if !headers::content_is_json(headers) {
         let detail = "The body of a command is JSON: send it as application/json.";
         return Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
     }
     in_time(limits.body_read, collect(limits.body_bytes, headers, body)).await
+}
+
+/// Fails if a content is encoded, by its headers. `subject`: the content, as the beginning of a sentence.
+pub(super) fn check_encoding(subject: &str, headers: &HeaderMap) -> Result<(), Problem> {
+    if !headers::content_is_encoded(headers) {
+        return Ok(());
+    }
+    let detail = format!("{subject} is encoded: send it as it is, without Content-Encoding.");
+    Err(Problem::new(ProblemCode::UnsupportedEncoding, detail))
 }
 
 /// Reads the whole body, if it has at most `limit` bytes.

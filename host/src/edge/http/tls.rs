@@ -18,12 +18,14 @@ use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 use super::peer::subject_of;
+use super::plain;
 use crate::error::Chain;
 use crate::model::Actor;
 
 /// The time between two looks at the files. Certificates are replaced weeks before they expire.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
-/// Maximum time for a handshake: several round trips of the slowest network.
+/// Maximum time for a handshake, or for the refusal of a request without TLS: several round trips of the
+/// slowest network.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// HTTP/2 in the negotiation of the protocol.
@@ -91,6 +93,36 @@ pub enum TlsError {
     },
 }
 
+/// The errors of files in PEM, by the key of the configuration that names the file.
+#[derive(Debug, Default)]
+pub(crate) struct PemErrors {
+    pub(crate) certificate: Option<TlsError>,
+    /// That of the key, or of a pair that does not belong together.
+    pub(crate) key: Option<TlsError>,
+    pub(crate) authorities: Option<TlsError>,
+}
+
+impl PemErrors {
+    /// Reads a certificate with its key, and authorities, as a listener does.
+    pub(crate) fn of(pair: Option<(&Path, &Path)>, authorities: Option<&Path>) -> Self {
+        let provider = Arc::new(ring::default_provider());
+        let checked = |file| verifier(&read(file)?, file, &provider);
+        let authorities = authorities.and_then(|file| checked(file).err());
+        let mut errors = Self { authorities, ..Self::default() };
+        let Some((certificate, key)) = pair else { return errors };
+        let chain = read(certificate).and_then(|text| certificates(&text, certificate));
+        match (chain, read(key).and_then(|text| private_key(&text, key))) {
+            (Ok(chain), Ok(private)) => {
+                let anyone = WebPkiClientVerifier::no_client_auth();
+                let unusable = |source| pair_error(certificate, key, source);
+                errors.key = server_config(provider, anyone, chain, private).map_err(unusable).err();
+            }
+            (chain, private) => (errors.certificate, errors.key) = (chain.err(), private.err()),
+        }
+        errors
+    }
+}
+
 /// The TLS of a listener.
 pub(super) struct Tls {
     files: TlsFiles,
@@ -116,13 +148,21 @@ impl Tls {
     }
 
     /// Performs the handshake of a connection. Returns the name in the client's certificate, if it has shown
-    /// one.
+    /// one. A client that sends HTTP without TLS is answered with a problem, and fails.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
     ) -> io::Result<(TlsStream<TcpStream>, Option<Actor>)> {
-        let acceptor = TlsAcceptor::from(self.config.load_full());
-        let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
+        tokio::time::timeout(HANDSHAKE_LIMIT, self.handshake(stream)).await?
+    }
+
+    async fn handshake(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Actor>)> {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 1 && plain::is_http(first[0]) {
+            plain::refuse(stream).await.map_err(io::Error::other)?;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the client sent HTTP without TLS"));
+        }
+        let stream = TlsAcceptor::from(self.config.load_full()).accept(stream).await?;
         let certificates = stream.get_ref().1.peer_certificates();
         let subject = certificates.and_then(|chain| subject_of(chain.first()?));
         Ok((stream, subject))
@@ -172,41 +212,53 @@ impl Tls {
 
 impl Contents {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let read =
-            |file: &PathBuf| fs::read(file).map_err(|source| TlsError::Read { file: file.clone(), source });
         Ok(Self {
             certificate: read(&files.certificate)?,
             key: read(&files.key)?,
-            client_ca: files.client_ca.as_ref().map(read).transpose()?,
+            client_ca: files.client_ca.as_deref().map(read).transpose()?,
         })
     }
 
     fn config(&self, files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let chain = certificates(&self.certificate, &files.certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|source| TlsError::Pem {
-            file: files.key.clone(),
-            expected: "private key",
-            source,
-        })?;
+        let key = private_key(&self.key, &files.key)?;
         let clients = match (&self.client_ca, &files.client_ca) {
             (Some(authorities), Some(file)) => verifier(authorities, file, &provider)?,
             _ => WebPkiClientVerifier::no_client_auth(),
         };
-        let unusable = |source| TlsError::Pair {
-            certificate: files.certificate.clone(),
-            key: files.key.clone(),
-            source,
-        };
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(unusable)?
-            .with_client_cert_verifier(clients)
-            .with_single_cert(chain, key)
-            .map_err(unusable)?;
-        config.alpn_protocols = [HTTP_2, HTTP_1].map(<[u8]>::to_vec).to_vec();
-        Ok(Arc::new(config))
+        let config = server_config(provider, clients, chain, key);
+        config.map(Arc::new).map_err(|source| pair_error(&files.certificate, &files.key, source))
     }
+}
+
+/// Returns the TLS with a certificate. Fails if the key is another one's.
+fn server_config(
+    provider: Arc<CryptoProvider>,
+    clients: Arc<dyn ClientCertVerifier>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = [HTTP_2, HTTP_1].map(<[u8]>::to_vec).to_vec();
+    Ok(config)
+}
+
+fn pair_error(certificate: &Path, key: &Path, source: rustls::Error) -> TlsError {
+    TlsError::Pair { certificate: certificate.to_owned(), key: key.to_owned(), source }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(file).map_err(|source| TlsError::Read { file: file.to_owned(), source })
+}
+
+/// Reads the private key of a file.
+fn private_key(text: &[u8], file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let no_pem = |source| TlsError::Pem { file: file.to_owned(), expected: "private key", source };
+    PrivateKeyDer::from_pem_slice(text).map_err(no_pem)
 }
 
 /// Returns the check of client certificates. A client without one is let in: it may have a token.
@@ -237,6 +289,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::clock::Stopwatch;
 
     /// Writes a certificate and its key.
     fn write(folder: &TempDir) -> TlsFiles {
@@ -264,6 +317,22 @@ mod tests {
         ] {
             let error = Tls::load(files).err().unwrap().to_string();
             assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    /// The time is that of the test, so a limit is over as soon as nothing else happens.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_ends_no_handshake_and_no_request_is_dropped_in_time() {
+        let folder = TempDir::new().unwrap();
+        let tls = Tls::load(write(&folder)).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for begun in [&b""[..], b"\x16\x03\x01", b"GET / HTTP/1.1\r\nhost: a"] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut client, begun).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let since = Stopwatch::start();
+            assert_eq!(tls.accept(stream).await.err().unwrap().kind(), io::ErrorKind::TimedOut, "{begun:?}");
+            assert_eq!(since.elapsed().as_secs(), HANDSHAKE_LIMIT.as_secs(), "{begun:?}");
         }
     }
 

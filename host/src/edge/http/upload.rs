@@ -25,6 +25,7 @@ const MAX_COMPONENTS: usize = 256;
 
 /// Reads the components of a deployment, in their order, each with its signature if there are signatures.
 pub(super) async fn read(headers: &HeaderMap, body: &mut BodyDataStream) -> Result<Vec<Upload>, Problem> {
+    body::check_encoding("The body", headers)?;
     let signatures = signatures(headers)?;
     let arrival = async {
         match content(headers)? {
@@ -75,6 +76,7 @@ async fn parts(boundary: String, body: &mut BodyDataStream) -> Result<Vec<Vec<u8
     let mut components = Vec::new();
     while let Some(part) = form.next_field().await.map_err(|error| refused("The form", &error))? {
         let file = part.file_name().or(part.name()).unwrap_or("A part of the form").to_owned();
+        body::check_encoding(&file, part.headers())?;
         let component = part.bytes().await.map_err(|error| refused(&file, &error))?;
         if components.len() == MAX_COMPONENTS {
             return Err(invalid_form(format!("A form may have {MAX_COMPONENTS} components at most.")));
@@ -172,11 +174,23 @@ mod tests {
         components.iter().map(part).collect::<String>() + "--xx--\r\n"
     }
 
+    /// Returns a form with one more part, which has an encoding.
+    fn encoded(form: &str, encoding: &str) -> String {
+        let part = format!(
+            "--xx\r\ncontent-disposition: form-data; name=\"component\"; filename=\"b.wasm\"\r\n\
+             content-encoding: {encoding}\r\n\r\nthree\r\n"
+        );
+        part + form
+    }
+
     #[tokio::test]
     async fn components_come_as_the_body_or_as_the_parts_of_a_form() {
         let two = form(&["one", "two"]);
+        let plain = encoded(&two, "Identity");
         for (headers, body, expected) in [
             (vec![], "one", vec!["one"]),
+            (vec![("content-encoding", "identity")], "one", vec!["one"]),
+            (vec![("content-type", FORM)], &plain, vec!["three", "one", "two"]),
             (vec![("content-type", "application/wasm")], "one", vec!["one"]),
             (vec![("kontor-signature", "YWRh")], "one", vec!["one by ada"]),
             (vec![("content-type", FORM)], two.as_str(), vec!["one", "two"]),
@@ -189,6 +203,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_without_components_is_refused_with_advice() {
         let two = form(&["one", "two"]);
+        let zipped = encoded(&two, "gzip");
         let too_many = form(&["x"; MAX_COMPONENTS + 1]);
         for (headers, body, code, advice) in [
             (vec![], "", "no-component", "send the bytes of a .wasm file"),
@@ -198,6 +213,8 @@ mod tests {
             (vec![("content-type", FORM)], "one", "invalid-form", "cannot be read"),
             (vec![("content-type", FORM)], &too_many, "invalid-form", "256 components at most"),
             (vec![("content-length", "134217729")], "", "payload-too-large", "134217728 bytes at most"),
+            (vec![("content-encoding", "gzip")], "one", "unsupported-encoding", "The body is encoded"),
+            (vec![("content-type", FORM)], &zipped, "unsupported-encoding", "b.wasm is encoded"),
             (vec![("kontor-signature", "%")], "one", "invalid-header", "`kontor sign`"),
             (
                 vec![("content-type", FORM), ("kontor-signature", "YWRh")],

@@ -39,3 +39,29 @@ async fn a_token_goes_before_the_connection_and_a_wrong_one_is_not_forgiven() {
         .await;
     assert_eq!(wrong.unwrap_err(), NotIdentified::Unknown);
 }
+
+#[tokio::test]
+async fn a_certificate_with_a_name_that_no_subject_may_have_is_nobodys_evidence() {
+    let site = Site::new();
+    let identity = site.start(SECTION).await.unwrap();
+    let new = NewToken { subject: "ann".into(), ..NewToken::default() };
+    let (text, _) = identity.make_token(new, &Caller::named("ada")).await.unwrap();
+    let bearer = format!("Bearer {}", text.reveal());
+    let too_long = "x".repeat(129);
+    for (name, why) in [
+        ("kontor", "is a name of the host's own"),
+        ("nats", "is a name of the host's own"),
+        ("anonymous", "is a name of the host's own"),
+        ("unix:0", "begins like a name of the host's own"),
+        ("saga:0199", "begins like a name of the host's own"),
+        ("till\n7", "must have 1 to 128 printable characters"),
+        (&too_long, "must have 1 to 128 printable characters"),
+    ] {
+        let peer = Peer::Certificate { subject: name.into() };
+        let evidence = |authorization| Evidence { authorization, peer: Some(&peer), ..Evidence::default() };
+        let refused = shown(identity.caller(evidence(None)).await);
+        assert_eq!(refused, Err(format!("the name in the client's certificate {why}")), "{name:?}");
+        let with_token = shown(identity.caller(evidence(Some(&bearer))).await);
+        assert_eq!(with_token, somebody("ann", ""), "{name:?}");
+    }
+}

@@ -27,6 +27,7 @@ use crate::contract::HttpOrigin;
 use crate::model::CorrelationId;
 use crate::runtime::instance_data::{Identity, InstanceData, service_name};
 
+pub(crate) use client::grant_errors;
 pub use client::{GrantError, HeaderError, HttpClient, Resolve, system_resolver};
 pub use failure::{HttpFailure, HttpFailureKind};
 pub(crate) use policy::grant_to_add;

@@ -12,7 +12,7 @@ pub use http::{
     GrantError, HeaderError, HttpClient, HttpFailure, HttpFailureKind, HttpLimits, HttpRequest, HttpResponse,
     Outgoing, Resolve, system_resolver,
 };
-pub(crate) use http::{HttpAccess, HttpCall, HttpHooks, grant_to_add};
+pub(crate) use http::{HttpAccess, HttpCall, HttpHooks, grant_errors, grant_to_add};
 pub(crate) use read_model::{Guarded, ReadSession};
 pub use services::{Ask, AskFailure, Request};
 pub use steps::{Action, Awaited, Halt, Outcome, STEP_ZERO, Step, Steps};

@@ -1,7 +1,7 @@
 //! The host's HTTP client. It sends requests that are granted, to addresses that have been checked, with
 //! secret headers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -106,6 +106,31 @@ pub enum HeaderError {
     /// The secret cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
+}
+
+impl GrantError {
+    /// Returns the service that the grant is for.
+    pub(crate) fn service(&self) -> &str {
+        match self {
+            Self::Twice { service, .. } | Self::Header { service, .. } => service,
+        }
+    }
+}
+
+/// Returns everything that is wrong with the grants of the configuration, by service. Reads the secrets of
+/// their headers.
+pub(crate) fn grant_errors(grants: &BTreeMap<String, Grants>) -> Vec<GrantError> {
+    let mut errors = Vec::new();
+    for (service, grants) in grants {
+        let mut origins = HashSet::new();
+        for grant in &grants.http {
+            errors.extend(secret_headers(service, grant).err());
+            if !origins.insert(&grant.origin) {
+                errors.push(GrantError::Twice { service: service.clone(), origin: grant.origin.clone() });
+            }
+        }
+    }
+    errors
 }
 
 impl Default for HttpClient {
