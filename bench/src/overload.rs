@@ -1,5 +1,6 @@
 //! Orders at several times the rate that the host can process: what is taken is answered in time, the rest is
-//! told to come back, the backlog of sagas is bounded, and as many sagas end as without the excess.
+//! refused with the time to wait, the backlog of sagas is bounded, and as many sagas end as without the
+//! excess.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ pub(crate) struct Overload {
     turns: Turns,
 }
 
-/// What callers and the host have seen of the overload.
+/// The overload as callers and the host have seen it.
 #[derive(Serialize)]
 struct Seen {
     /// Orders in a second that the host processes when nothing more comes.
@@ -129,7 +130,7 @@ impl Seen {
         }
         let [p50, p99, max] = [self.p50_us, self.p99_us, self.max_us].map(|us| f64::from(us) / 1e3);
         println!("capacity: {:.0} orders/s; due: {} orders/s", self.capacity, self.due_per_second);
-        println!("taken {}, told to come back {}, failed {}", self.taken, self.refused, self.failed);
+        println!("taken {}, refused for now {}, failed {}", self.taken, self.refused, self.failed);
         println!("taken ones: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
         let share = 100.0 * self.ended_per_second / self.capacity;
         println!("sagas ended: {:.0}/s, {share:.0} % of the capacity", self.ended_per_second);

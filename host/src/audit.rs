@@ -61,7 +61,7 @@ pub(crate) enum Intended {
     },
     /// Dead letters are to be removed.
     DeadLettersDiscardRequested { letters: Vec<Letter>, reason: String },
-    /// What nothing needs any more is to be removed.
+    /// Everything that nothing needs any more is to be removed.
     GarbageCollectionRequested {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,

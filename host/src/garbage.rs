@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::ops::AddAssign;
 use std::path::Path;
 
-/// What happens to garbage that is found.
+/// The treatment of garbage that is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Collection {
     /// It is only counted.

@@ -1,5 +1,5 @@
-//! The garbage collection: it removes what only grows and nothing needs any more. All of it is derived from the
-//! log, which is never collected.
+//! The garbage collection: it removes what only grows and nothing needs any more. All of it is derived from
+//! the log, which is never collected.
 //!
 //! *Invariant:* what a running version, one that may be rolled back to, an open saga or a read model needs
 //! is not garbage.

@@ -171,9 +171,9 @@ impl Run {
         wait(name, (&earlier.aggregate, &earlier.aggregate_id, Some(earlier.version)), events, at_most)
     }
 
-    /// Ends the run and begins the saga anew with the same trigger, so that a saga that goes on for long has a
-    /// short journal. Step names may be used again. What was done so far is final and never undone, the
-    /// trigger's command included. The run must have taken a step. Never returns `Ok`.
+    /// Ends the run and begins the saga anew with the same trigger, so that a saga that goes on for long has
+    /// a short journal. Step names may be used again. The steps so far are final and never undone, and so is
+    /// the trigger's command. The run must have taken a step. Never returns `Ok`.
     ///
     /// ```
     /// # use kontor_sdk::prelude::*;

@@ -78,7 +78,13 @@ mod tests {
     fn snapshot_of_a_dry_run() {
         let ran = kontor(&["gc", "--dry-run"], vec![ok(ITEMS)]);
         assert_eq!(ran.requests, ["GET /admin/gc HTTP/1.1"]);
-        expect![[r#""#]].assert_eq(&ran.printed);
+        expect![[r#"
+            KIND         WOULD BE REMOVED  SIZE
+            ended-sagas  1200              175.8 KiB
+            components   0                 0 B        Permission denied (os error 13)
+
+            To remove it: kontor gc --host HOST
+        "#]].assert_eq(&ran.printed);
     }
 
     #[test]

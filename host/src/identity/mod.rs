@@ -10,9 +10,9 @@
 //! | a request at the Unix socket without a token | `unix:<uid>`, with the roles of the configuration | here |
 //! | nothing | nobody, who may use the routes for anyone | here |
 //!
-//! *Invariant:* a token that is not valid is an error, and so is a certificate with a name that no subject may
-//! have. It never makes nobody of somebody. A cookie that is not valid is no evidence, since browsers send it
-//! by themselves.
+//! *Invariant:* a token that is not valid is an error, and so is a certificate with a name that no subject
+//! may have. It never makes nobody of somebody. A cookie that is not valid is no evidence, since browsers
+//! send it by themselves.
 
 mod crypto;
 mod error;

@@ -33,7 +33,7 @@ pub enum AuditedAct {
     RedriveDeadLetters,
     /// Dead letters were to be removed.
     DiscardDeadLetters,
-    /// What nothing needs any more was to be removed.
+    /// Everything that nothing needs any more was to be removed.
     CollectGarbage,
     /// A token was made.
     MakeToken,

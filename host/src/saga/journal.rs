@@ -214,7 +214,9 @@ impl Saga {
                 self.waiting = Some(Waiting { name, wait, until_ms: *until_ms });
                 self.state = SagaState::Waiting;
             }
-            Entry::ContinuedAsNew { progress } if self.may_continue_as_new() => self.continue_as_new(progress),
+            Entry::ContinuedAsNew { progress } if self.may_continue_as_new() => {
+                self.continue_as_new(progress);
+            }
             Entry::Unwinding { reason } if !self.pivoted => {
                 self.reason = Some(reason.clone());
                 self.failed.clear();

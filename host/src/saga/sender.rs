@@ -205,7 +205,8 @@ impl Sender {
         }
     }
 
-    /// Returns the command that undoes the command `undone` of a step. `step`: its name among those of all runs.
+    /// Returns the command that undoes the command `undone` of a step. `step`: its name among those of
+    /// all runs.
     pub(super) fn undo(
         &self,
         step: &str,

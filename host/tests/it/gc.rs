@@ -22,7 +22,7 @@ fn kinds(list: &Value) -> Value {
     Value::Object(found.collect())
 }
 
-/// Places an order of a service that thanks for products, and waits until its first saga has ended. Returns the
+/// Registers a product, for which a service thanks, and waits until the saga of that has ended. Returns the
 /// saga's id.
 fn thank(host: &Host) -> String {
     host.register("tea", 5, 10);

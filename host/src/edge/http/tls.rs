@@ -97,7 +97,7 @@ pub enum TlsError {
 #[derive(Debug, Default)]
 pub(crate) struct PemErrors {
     pub(crate) certificate: Option<TlsError>,
-    /// That of the key, or of a pair that does not belong together.
+    /// The error of the key, or of a pair that does not belong together.
     pub(crate) key: Option<TlsError>,
     pub(crate) authorities: Option<TlsError>,
 }
