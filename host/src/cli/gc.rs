@@ -84,7 +84,8 @@ mod tests {
             components   0                 0 B        Permission denied (os error 13)
 
             To remove it: kontor gc --host HOST
-        "#]].assert_eq(&ran.printed);
+        "#]]
+        .assert_eq(&ran.printed);
     }
 
     #[test]
