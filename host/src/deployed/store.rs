@@ -265,7 +265,8 @@ impl Components {
     fn needed_with(&self, releases: &HashSet<Digest>, by_sagas: HashSet<Digest>) -> HashSet<Digest> {
         let running = self.current();
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = releases.iter().chain(readers.values()).copied();
+        let readers = readers.iter().filter(|(service, _)| running.service(service.as_str()).is_some());
+        let others = releases.iter().chain(readers.map(|(_, reader)| reader)).copied();
         running.services().map(Component::digest).chain(others).chain(by_sagas).collect()
     }
 

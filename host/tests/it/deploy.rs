@@ -6,14 +6,12 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::common::deploy::{
-    allowing, digest_of, fixture, gate, granting, inventory, next_inventory, plugin, rebuilt, site,
+    FOR_UNRULY, allowing, digest_of, fixture, gate, granting, inventory, next_inventory, plugin, rebuilt,
+    site,
 };
 use crate::common::http::Client;
 use crate::common::shop::{SAGA_END, configuration, order};
 use crate::common::{Host, Site, ended, kontor};
-
-/// The permissions that the fixture `unruly` asks for.
-const GRANTED: &str = "?grant=service:oracle&grant=service:inventory";
 
 fn act(entry: &Value) -> Value {
     json!([entry["act"], entry["service"]])
@@ -102,7 +100,7 @@ fn a_sixth_service_comes_into_a_running_host_leaves_it_and_comes_back_as_it_was(
     is_there(false);
     host.post("/beasts/bear/wait", &[], &json!({})).problem(404, "unknown-route");
 
-    host.deploy(&unruly, GRANTED).ok();
+    host.deploy(&unruly, FOR_UNRULY).ok();
     is_there(true);
     assert_eq!((wait(&host), remembered(&site)), (json!(1), 1));
     host.undeploy("inventory", "").problem(409, "service-in-use");
@@ -112,7 +110,7 @@ fn a_sixth_service_comes_into_a_running_host_leaves_it_and_comes_back_as_it_was(
     host.undeploy("unruly", "").problem(404, "not-found");
     host.roll_back("unruly", &json!({})).problem(404, "not-found");
 
-    host.deploy(&unruly, GRANTED).ok();
+    host.deploy(&unruly, FOR_UNRULY).ok();
     is_there(true);
     assert_eq!((wait(&host), remembered(&site)), (json!(2), 2));
     let acts: Vec<_> =

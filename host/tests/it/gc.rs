@@ -5,7 +5,7 @@ use std::fs;
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
 
-use crate::common::deploy::{FOR_THANKS, digest_of, fixture, plugin, site};
+use crate::common::deploy::{FOR_THANKS, FOR_UNRULY, digest_of, fixture, plugin, site};
 use crate::common::nodes::{both_up, sites, when};
 use crate::common::{Host, Site};
 
@@ -37,15 +37,15 @@ fn is_kept(site: &Site, wasm: &[u8]) -> bool {
 
 #[test]
 fn what_nothing_needs_is_counted_and_removed_and_all_else_goes_on() {
-    let (inventory, report, thanks) = (plugin("inventory"), plugin("report"), fixture("thanks"));
+    let (inventory, unruly, thanks) = (plugin("inventory"), fixture("unruly"), fixture("thanks"));
     let (site, _plugins) = site(&[("inventory", inventory.clone())], BY_HAND);
     // The compiled code that tests share stays.
     fs::remove_file(site.data().join("compiled")).unwrap();
     let host = site.start();
     host.deploy(&thanks, FOR_THANKS).ok();
     let saga = thank(&host);
-    host.deploy(&report, "").ok();
-    host.undeploy("report", "").ok();
+    host.deploy(&unruly, FOR_UNRULY).ok();
+    host.undeploy("unruly", "").ok();
     // One saga of the service is still open.
     host.undeploy("thanks", "").ok();
     fs::write(site.data().join("compiled/of-another-version.cwasm"), "code").unwrap();
@@ -55,7 +55,7 @@ fn what_nothing_needs_is_counted_and_removed_and_all_else_goes_on() {
     assert_eq!(kinds(&host.get("/admin/gc").ok()), listed, "a dry run removes nothing");
     assert_eq!(kinds(&host.post("/admin/gc", &[], &json!({"reason": "the disk is full"})).ok()), expected);
     assert_eq!(kinds(&host.get("/admin/gc").ok()), json!({}));
-    assert!(!is_kept(&site, &report) && is_kept(&site, &thanks) && is_kept(&site, &inventory));
+    assert!(!is_kept(&site, &unruly) && is_kept(&site, &thanks) && is_kept(&site, &inventory));
     let audit = host.get("/admin/audit").ok();
     let last = audit["items"].as_array().unwrap().last().unwrap();
     let expected = json!(["collect-garbage", "done", "the disk is full"]);
@@ -69,20 +69,20 @@ fn what_nothing_needs_is_counted_and_removed_and_all_else_goes_on() {
     let host = site.start();
     assert_eq!(host.stock("tea"), (10, 0));
     assert_eq!(host.get("/admin/sagas?state=waiting").ok()["items"].as_array().unwrap().len(), 1);
-    host.deploy(&report, "").ok();
+    host.deploy(&unruly, FOR_UNRULY).ok();
 }
 
 #[test]
 fn a_host_collects_by_itself_what_was_left_before_its_start() {
     let (site, _plugins) = site(&[("inventory", plugin("inventory"))], "");
     let host = site.start();
-    host.deploy(&plugin("report"), "").ok();
-    host.undeploy("report", "").ok();
-    assert!(is_kept(&site, &plugin("report")));
+    host.deploy(&fixture("unruly"), FOR_UNRULY).ok();
+    host.undeploy("unruly", "").ok();
+    assert!(is_kept(&site, &fixture("unruly")));
     assert!(host.stop().success());
     let host = site.start();
     when(|| kinds(&host.get("/admin/gc").ok()), |found| *found == json!({}));
-    assert!(!is_kept(&site, &plugin("report")));
+    assert!(!is_kept(&site, &fixture("unruly")));
     assert!(host.metric("kontor_gc_removed_bytes_total{kind=\"components\"}") > 0.0);
 }
 
@@ -92,9 +92,9 @@ fn the_store_of_several_hosts_keeps_what_one_of_them_needs() {
     let [left_site, right_site] = sites(&server);
     let (left, right) = (left_site.start(), right_site.start());
     both_up(&left);
-    left.deploy(&plugin("report"), "").ok();
+    left.deploy(&fixture("unruly"), FOR_UNRULY).ok();
     left.deploy(&fixture("thanks"), FOR_THANKS).ok();
-    left.undeploy("report", "").ok();
+    left.undeploy("unruly", "").ok();
     let shared = |list: Value| kinds(&list)["shared-components"].clone();
     when(|| shared(right.get("/admin/gc").ok()), |found| *found == 1);
     assert_eq!(shared(right.post("/admin/gc", &[], &json!({})).ok()), 1);

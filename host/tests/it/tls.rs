@@ -174,7 +174,9 @@ fn a_client_certificate_has_no_name_of_the_hosts_own() {
     let host = site.start();
     let me = |name: &str| {
         let (certificate, key) = files.certify(&tills, name);
-        call(&host, &ours.file, "/auth/me", &["--cert", text(&certificate), "--key", text(&key)])
+        // A colon begins a password, unless it is escaped.
+        let certificate = text(&certificate).replace(':', "\\:");
+        call(&host, &ours.file, "/auth/me", &["--cert", &certificate, "--key", text(&key)])
     };
     let till = me("till-1");
     assert!((till.status, till.body.contains("\"till-1\"")) == (200, true), "{till:?}");

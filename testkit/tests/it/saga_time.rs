@@ -160,7 +160,7 @@ fn a_saga_that_continues_as_new_has_a_journal_of_its_last_run_and_what_was_befor
     let mut host = site.start(&unruly);
     let wolf = begin(&host, "wolf", "circle", json!({"rounds": 2}));
     for round in 1..=2 {
-        until(&host, &wolf, "waiting");
+        host.until(round, |event| wolf == event.stream.id() && event.name == "waiting");
         // The progress outlives the host.
         host.kill();
         site.clock().advance(DAY);

@@ -67,6 +67,10 @@ fn undo_failed(name: &str) -> Entry {
     Entry::UndoFailed { name: name.to_owned(), error: "down".to_owned(), effort: STATS }
 }
 
+fn continued() -> Entry {
+    Entry::ContinuedAsNew { progress: Json::empty_object() }
+}
+
 fn parked() -> Entry {
     Entry::parked("why")
 }
@@ -96,6 +100,7 @@ fn every_entry() -> Vec<Entry> {
         failed("new"),
         pivoted("new"),
         answered("new"),
+        continued(),
         waiting("new"),
         awoken("a"),
         unwinding(),
@@ -139,7 +144,7 @@ fn the_name_of_a_state_is_its_json_form() {
 fn every_entry_in_every_state() {
     let (a, completed, compensated) = (done("a"), Entry::Completed {}, Entry::Compensated {});
     let running = [&STEPS[..], &BEFORE_PIVOT].concat();
-    let completing = |allowed: &[&'static str]| [allowed, &["completed"]].concat();
+    let completing = |allowed: &[&'static str]| [allowed, &["completed", "continued-as-new"]].concat();
     let all_undone = vec![started(), a.clone(), unwinding(), undone("a"), undone(STEP_ZERO)];
     let table: Vec<(&str, Vec<Entry>, Vec<&str>)> = vec![
         ("not started", vec![], vec!["started"]),
@@ -203,6 +208,16 @@ fn a_step_that_failed_may_have_had_an_effect_unless_it_was_rejected_later() {
     assert_eq!(to_undo(&[started(), done("a"), failed("b"), unwinding()]), ["b", "a", STEP_ZERO]);
     assert_eq!(to_undo(&[started(), failed("b"), done("b"), done("c"), unwinding()]), ["c", "b", STEP_ZERO]);
     assert_eq!(to_undo(&[started(), failed("b"), rejected("b"), unwinding()]), [STEP_ZERO]);
+}
+
+#[test]
+fn a_run_that_continues_as_new_leaves_nothing_to_undo_and_its_names_free() {
+    let first = [started(), done("a"), pivoted("p"), continued()];
+    assert_eq!(to_undo(&[&first[..], &[done("b"), unwinding()]].concat()), ["b"]);
+    let second = fold(&[&first[..], &[done("a")]].concat()).unwrap();
+    assert_eq!(second.unique("a"), "1/a");
+    assert_eq!(fold(&first[..2]).unwrap().unique("a"), "a");
+    assert!(fold(&[started(), continued()]).is_err(), "it has done nothing");
 }
 
 #[test]

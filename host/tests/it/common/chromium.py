@@ -9,6 +9,8 @@ import tempfile
 
 # Longer than anything takes on a busy machine.
 LIMIT = 60
+# The exit code that says so. common/oidc.rs has it too.
+NO_BROWSER = 77
 PROGRAMS = ["chromium", "chromium-browser", "google-chrome"]
 
 
@@ -16,7 +18,7 @@ class Browser:
     def __init__(self, *flags):
         program = next(filter(None, map(shutil.which, PROGRAMS)), None)
         if not program:
-            sys.exit("chromium is needed: a user opens the pages with it")
+            sys.exit(NO_BROWSER)
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         commands, self.commands = os.pipe()
         self.answers, answers = os.pipe()

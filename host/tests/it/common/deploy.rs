@@ -14,6 +14,8 @@ const VARIANT: &[u8] = b"variant of next-inventory:next.........";
 
 /// The grants with which the fixture `thanks` is deployed.
 pub(crate) const FOR_THANKS: &str = "?grant=event:product.product-registered";
+/// The grants with which the fixture `unruly` is deployed.
+pub(crate) const FOR_UNRULY: &str = "?grant=service:oracle&grant=service:inventory";
 
 /// Returns the query string that grants these permissions.
 pub(crate) fn granting(grants: &[&str]) -> String {
