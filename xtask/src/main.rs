@@ -8,6 +8,7 @@ mod cluster;
 mod fuzz;
 mod layers;
 mod links;
+mod long;
 mod nats;
 mod new_service;
 mod oidc;
@@ -37,6 +38,7 @@ Commands:
   run              Build, then run `kontor serve` with the plugins in the root of the repository
   cluster          Build, then run three hosts on one log that three nats-servers keep, until Ctrl-C
   test             Run all checks of the repository itself, lints, documentation and all tests
+  long             Build, then run the tests with random load and kills in large sizes, for an hour
   fuzz             Build, then send a million generated inputs to each part that reads input
   bless            Rewrite the snapshots of tests and the generated documents
 
@@ -58,7 +60,7 @@ Options:
   --fresh          cluster: delete the data of the previous run first
   --cases NUMBER   fuzz: as many inputs for each part
 
-Arguments after -- are passed on: by run to `kontor serve`, by test and fuzz to the test runner.
+Arguments after -- are passed on: by run to `kontor serve`, by test, long and fuzz to the test runner.
 
 Examples:
   cargo xtask run
@@ -104,6 +106,7 @@ fn chore() -> Result<()> {
         ["tidy"] if passed_on.is_empty() => tidy::check(&Workspace::find()?),
         ["cargo-component"] if passed_on.is_empty() => cargo_component::check(&Workspace::find()?),
         ["test"] => test::test(&Workspace::find()?, passed_on),
+        ["long"] => long::long(&Workspace::find()?, passed_on),
         ["fuzz"] => fuzz::fuzz(&Workspace::find()?, fuzz::CASES, passed_on),
         ["fuzz", "--cases", cases] => fuzz::fuzz(&Workspace::find()?, cases.parse()?, passed_on),
         [] | ["help" | "--help" | "-h", ..] => {

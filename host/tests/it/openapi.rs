@@ -16,7 +16,7 @@ mod check;
 /// The configuration of schemathesis, and the program of a client.
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi");
 /// The requests of each kind to each operation. More are for a long run.
-const EXAMPLES: u32 = 8;
+const EXAMPLES: u32 = 4;
 const SEED: u64 = 1;
 /// The id of an order, as `schemathesis.toml` has it.
 const ORDER: &str = "00000000-0000-7000-8000-000000000001";
