@@ -6,6 +6,7 @@ mod command;
 mod denied;
 mod headers;
 pub mod http;
+mod log_rate;
 mod metrics;
 pub mod nats;
 mod query;

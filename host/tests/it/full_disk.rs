@@ -12,7 +12,7 @@ use kontor_testkit::nats::{Installed, NatsServer};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::common::http::Client;
+use crate::common::http::{Client, Reply};
 use crate::common::nats::with_log;
 use crate::common::nodes::{self, both_up, when};
 use crate::common::shop::{UNDELIVERABLE, configuration, new_key, order};
@@ -66,6 +66,18 @@ fn fill(file: &Path) {
     }
 }
 
+/// Places orders until one is refused: the last ones may find space in a file that is not full yet. Returns
+/// the refusal.
+fn until_refused(place: impl Fn() -> Reply, placed: &mut Vec<String>) -> Reply {
+    loop {
+        let reply = place();
+        if reply.status >= 500 {
+            return reply;
+        }
+        placed.push(reply.ok()["id"].as_str().unwrap().to_owned());
+    }
+}
+
 #[test]
 fn no_undo_is_on_disk_without_its_reason_when_the_commit_of_the_journal_fails() {
     let site = Site::new(&configuration());
@@ -103,15 +115,12 @@ fn a_host_on_a_full_disk_takes_no_commands_and_goes_on_by_itself() {
 
     let filler = site.data().join("filler");
     fill(&filler);
-    // A last command may find space in a file that is not full yet.
-    let refused = loop {
-        let reply = place();
-        if reply.status == 503 {
-            break reply;
-        }
-        placed.push(reply.ok()["id"].as_str().unwrap().to_owned());
-    };
-    refused.problem(503, "log-unavailable");
+    until_refused(place, &mut placed).problem(503, "log-unavailable");
+    // A flood of them does not fill the disk further.
+    const FLOOD: usize = 500;
+    (0..FLOOD).for_each(|_| drop(place()));
+    let lines = host.log().matches("request failed").count();
+    assert!((1..FLOOD / 2).contains(&lines), "{lines} lines");
     host.await_warning("the log takes no commands at the moment");
     assert_eq!(host.metric("kontor_log_available"), 0.0);
     for path in ["/products/tea", &format!("/orders/{}", placed[0])] {
@@ -171,13 +180,7 @@ fn a_nats_server_on_a_full_disk_refuses_commands_and_loses_none() {
         (0..ORDERS).map(|_| place().ok()["id"].as_str().unwrap().to_owned()).collect();
     let filler = data.path().join("filler");
     fill(&filler);
-    let refused = loop {
-        let reply = place();
-        if reply.status >= 500 {
-            break reply;
-        }
-        placed.push(reply.ok()["id"].as_str().unwrap().to_owned());
-    };
+    let refused = until_refused(place, &mut placed);
     assert_eq!(refused.status, 503, "{}", refused.text);
     host.get("/products/tea").ok();
 

@@ -64,6 +64,7 @@ use self::route::{Head, HostRoute, decode_placeholder};
 pub use self::server::serve;
 pub(crate) use self::tls::PemErrors;
 pub use self::tls::{TlsError, TlsFiles};
+use super::log_rate::FAILED;
 use super::metrics::RequestMetrics;
 use super::{HostContext, denied, headers, stopped};
 use crate::clock::Stopwatch;
@@ -239,9 +240,11 @@ impl HttpServer {
             body::discard(&parts.headers, &mut body).await;
         }
         let problem = outcome.as_ref().err();
-        if let Some(problem) = problem.filter(|problem| problem.is_to_be_logged()) {
+        if let Some(problem) = problem.filter(|problem| problem.is_to_be_logged())
+            && let Some(left_out) = FAILED.admit()
+        {
             let (code, text) = (problem.code(), problem.log_text());
-            tracing::error!(route, %request_id, code, "request failed: {text}");
+            tracing::error!(route, %request_id, code, left_out, "request failed: {text}");
         }
         let mut response = outcome.into_response();
         if let Ok(id) = HeaderValue::try_from(request_id.as_str()) {

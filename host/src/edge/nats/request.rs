@@ -18,6 +18,7 @@ use super::table::{Does, Endpoint};
 use crate::contract::{PROBLEM_JSON, Problem, arguments, payload};
 use crate::edge::caller_limits::Sender;
 use crate::edge::command::{CommandRequest, execute};
+use crate::edge::log_rate::FAILED;
 use crate::edge::query::refusal;
 use crate::edge::{HostContext, denied, headers};
 use crate::identity::{Evidence, Identity, Peer};
@@ -48,9 +49,11 @@ pub(super) async fn answer(
     match execute_or_query(edge, endpoint, message, stopping).instrument(span).await {
         Ok(answer) => answer,
         Err(problem) => {
-            if problem.status().is_server_error() {
+            if problem.is_to_be_logged()
+                && let Some(left_out) = FAILED.admit()
+            {
                 let (subject, code) = (&endpoint.subject, problem.code());
-                tracing::error!(subject, code, "request over NATS failed: {}", problem.log_text());
+                tracing::error!(subject, code, left_out, "request over NATS failed: {}", problem.log_text());
             }
             problem.into()
         }
