@@ -239,11 +239,7 @@ mod tests {
             ("UPDATE events SET payload = '{\"a\": 1}' WHERE position = 4", 3, hash),
             ("UPDATE events SET payload = '{' WHERE position = 4", 4, "is damaged"),
             ("UPDATE events SET name = 'undone' WHERE position = 8", 7, hash),
-            (
-                "UPDATE events SET meta = replace(meta, '\"time_ms\":0', '\"time_ms\":1') WHERE position = 5",
-                5,
-                hash,
-            ),
+            ("UPDATE events SET meta = replace(meta, '\"t\":0', '\"t\":1') WHERE position = 5", 5, hash),
             (
                 "UPDATE events SET hash = (SELECT hash FROM events WHERE position = 1) WHERE position = 3",
                 3,
