@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 
 use crate::aggregate::StateCache;
 use crate::clock::{SharedClock, Time, millis, milliseconds};
@@ -22,6 +22,9 @@ use crate::runtime::Runtime;
 use crate::saga::{SagaError, Sagas};
 use crate::telemetry;
 use crate::warning::Warning;
+
+/// The pause before another try while it is unknown what sagas need: the host is behind the log.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// The section `[gc]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -125,15 +128,16 @@ impl Gc {
         if self.options.every.is_zero() {
             return;
         }
-        let mut due = interval(self.options.every);
-        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            due.tick().await;
-            match self.collect().await {
-                Ok(_) => {}
+            let pause = match self.collect().await {
+                Ok(_) => self.options.every,
                 Err(SagaError::ShuttingDown) => return,
-                Err(error) => self.warning.set(&error),
-            }
+                Err(error) => {
+                    self.warning.set(&error);
+                    self.options.every.min(RETRY)
+                }
+            };
+            sleep(pause).await;
         }
     }
 
