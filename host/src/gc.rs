@@ -182,14 +182,17 @@ impl Gc {
             metrics::counter!(telemetry::GARBAGE, "kind" => <&str>::from(*kind)).increment(*bytes);
             tracing::info!(%kind, items, bytes, "removed what nothing needs any more");
         }
-        let failures =
-            collected.iter().filter_map(|collected| Some((collected.kind, collected.failure.as_ref()?)));
-        let failures: Vec<_> = failures.map(|(kind, failure)| format!("{kind}: {failure}")).collect();
-        match failures.is_empty() {
-            true => self.warning.clear(),
-            false => self.warning.set(&Failures(failures.join("; "))),
-        }
+        self.warning.show(failures(collected).map_or(Ok(()), |failures| Err(Failures(failures))));
     }
+}
+
+/// Returns the kinds that could not be removed or counted, each with its reason. `None`: there are none.
+pub(crate) fn failures(collected: &[Collected]) -> Option<String> {
+    let failures = collected.iter().filter_map(|Collected { kind, failure, .. }| {
+        failure.as_ref().map(|failure| format!("{kind}: {failure}"))
+    });
+    let failures: Vec<_> = failures.collect();
+    (!failures.is_empty()).then(|| failures.join("; "))
 }
 
 /// The kinds of garbage that could not be removed, each with its reason.

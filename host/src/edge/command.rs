@@ -113,12 +113,11 @@ pub(super) async fn execute(
     };
     host.admission.check(&command.stream).map_err(|error| problem(host, error))?;
     let accepted = host.dispatch.submit(command).await.map_err(|error| problem(host, error))?;
-    match accepted.saga.clone() {
-        None => Ok(CommandResponse::new(accepted)),
-        Some(saga) => {
-            let response = CommandResponse::new(accepted);
-            follow(host, response, saga, repeatable, request.wait, stopping).boxed().await
-        }
+    let saga = accepted.saga.clone();
+    let response = CommandResponse::new(accepted);
+    match saga {
+        None => Ok(response),
+        Some(saga) => follow(host, response, saga, repeatable, request.wait, stopping).boxed().await,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
+use rusqlite::{Connection, ErrorCode, ffi};
 
 use crate::garbage::{Collection, Garbage};
 
@@ -37,7 +37,7 @@ pub(crate) fn check(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// The number of rows that are removed in one transaction, which takes some milliseconds: others wait for it.
-const REMOVED_AT_ONCE: i64 = 1_000;
+const REMOVED_AT_ONCE: u64 = 1_000;
 
 /// Rows of a table that nothing needs any more.
 pub(crate) struct Rows {
@@ -54,7 +54,7 @@ impl Rows {
     /// Collects all of the rows, in as many transactions as it takes.
     pub(crate) fn collect_all(
         &self,
-        connection: &mut Connection,
+        connection: &Connection,
         parameter: &str,
         collection: Collection,
     ) -> rusqlite::Result<Garbage> {
@@ -71,26 +71,24 @@ impl Rows {
     /// Counts all of the rows, or removes some of them. Returns also whether there may be more.
     pub(crate) fn collect(
         &self,
-        connection: &mut Connection,
+        connection: &Connection,
         parameter: &str,
         collection: Collection,
     ) -> rusqlite::Result<(Garbage, bool)> {
         let Self { table, key, condition, size } = self;
-        let most = match collection {
-            Collection::DryRun => -1,
-            Collection::Remove => REMOVED_AT_ONCE,
+        let rows = match collection {
+            Collection::DryRun => format!("SELECT {size} FROM {table} WHERE {condition}"),
+            Collection::Remove => format!(
+                "DELETE FROM {table} WHERE {key} IN
+                     (SELECT {key} FROM {table} WHERE {condition} LIMIT {REMOVED_AT_ONCE})
+                 RETURNING {size}"
+            ),
         };
-        let keys = format!("SELECT {key} FROM {table} WHERE {condition} LIMIT {most}");
-        let sum = format!("SELECT count(*), coalesce(sum({size}), 0) FROM {table} WHERE {key} IN ({keys})");
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let garbage = transaction
-            .query_row(&sum, [parameter], |row| Ok(Garbage { items: row.get(0)?, bytes: row.get(1)? }))?;
-        if collection == Collection::Remove {
-            let remove = format!("DELETE FROM {table} WHERE {key} IN ({keys})");
-            transaction.execute(&remove, [parameter])?;
+        let mut garbage = Garbage::default();
+        for bytes in connection.prepare(&rows)?.query_map([parameter], |row| row.get(0))? {
+            garbage += Garbage { items: 1, bytes: bytes? };
         }
-        transaction.commit()?;
-        Ok((garbage, garbage.items == most.cast_unsigned()))
+        Ok((garbage, collection == Collection::Remove && garbage.items == REMOVED_AT_ONCE))
     }
 }
 

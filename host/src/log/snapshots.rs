@@ -142,7 +142,7 @@ impl Snapshots {
         let needed: Vec<_> = needed.iter().map(ToString::to_string).collect();
         let (needed, file) = (serde_json::Value::from(needed).to_string(), self.readers.file().to_owned());
         // A connection of its own: the writer waits for it as it would for another host.
-        let collect = move || OF_OTHERS.collect_all(&mut connect(&file)?, &needed, collection);
+        let collect = move || OF_OTHERS.collect_all(&connect(&file)?, &needed, collection);
         let collected = tokio::task::spawn_blocking(collect).await.map_err(Unreadable::from)?;
         Ok(collected.map_err(Unreadable::from)?)
     }

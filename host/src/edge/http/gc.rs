@@ -8,7 +8,7 @@ use crate::api::{GcRequest, List};
 use crate::audit::Intended;
 use crate::contract::Problem;
 use crate::edge::HostContext;
-use crate::gc::Collected;
+use crate::gc::{Collected, failures};
 use crate::model::{AUDITOR, MONITOR};
 
 pub(super) fn routes() -> Vec<HostRoute> {
@@ -29,11 +29,6 @@ async fn show(request: Request) -> Result<Json<List<Collected>>, Problem> {
 async fn collect(request: Request<(), Json<GcRequest>>) -> Result<Json<List<Collected>>, Problem> {
     let intended = Intended::GarbageCollectionRequested { reason: request.body.0.reason.clone() };
     let collect = |host: Arc<HostContext>| async move { Ok(List { items: host.gc.collect().await? }) };
-    let failed = |List { items }: &List<Collected>| {
-        let failures =
-            items.iter().filter_map(|collected| collected.failure.as_ref().map(|why| (collected.kind, why)));
-        let failures: Vec<_> = failures.map(|(kind, why)| format!("{kind}: {why}")).collect();
-        (!failures.is_empty()).then(|| failures.join("; "))
-    };
+    let failed = |List { items }: &List<Collected>| failures(items);
     Ok(Json(request.perform(intended, collect, failed).await?))
 }
