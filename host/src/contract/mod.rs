@@ -25,6 +25,7 @@ mod routes;
 mod schema;
 mod schemas;
 pub mod settings;
+pub(crate) mod subjects;
 
 pub use access::{Access, Denied};
 pub use grants::{Grant, Grants, HttpGrant, InvalidGrant, Secret, SecretError, SecretSource};

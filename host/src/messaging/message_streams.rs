@@ -16,7 +16,7 @@ use async_nats::jetstream::stream::{Config, ConsumerErrorKind, DiscardPolicy, Re
 use futures::TryStreamExt as _;
 
 use super::streams::{NoStream, Streams};
-use super::subjects::covers;
+use crate::contract::subjects::covers;
 use crate::model::ServiceName;
 
 /// The stream of the messages of all services, which earlier versions had. With a hyphen and the service

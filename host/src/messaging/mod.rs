@@ -11,7 +11,6 @@ mod options;
 mod outgoing;
 mod owners;
 mod streams;
-mod subjects;
 mod subscribed;
 mod supervisor;
 

@@ -10,8 +10,8 @@ use async_nats::jetstream::context::{
 };
 use async_nats::jetstream::stream::{Config, ConsumerError, DiscardPolicy, StorageType, Stream};
 
-use super::subjects::{covers, widest};
 use super::{cloud_event, dead_letters};
+use crate::contract::subjects::{covers, widest};
 
 /// The stream of all events.
 pub(super) const EVENTS: &str = "kontor-events";

@@ -1,7 +1,7 @@
 //! Subjects with wildcards, as the servers compare them.
 
 /// Returns whether a pattern has all subjects of another.
-pub(super) fn covers(pattern: &str, other: &str) -> bool {
+pub(crate) fn covers(pattern: &str, other: &str) -> bool {
     let (mut parts, mut others) = (pattern.split('.'), other.split('.'));
     loop {
         match (parts.next(), others.next()) {
@@ -15,7 +15,7 @@ pub(super) fn covers(pattern: &str, other: &str) -> bool {
 }
 
 /// Returns the patterns without those that others cover: the subjects of one stream may not overlap.
-pub(super) fn widest(mut patterns: Vec<String>) -> Vec<String> {
+pub(crate) fn widest(mut patterns: Vec<String>) -> Vec<String> {
     patterns.sort();
     patterns.dedup();
     let covered = |pattern: &String| patterns.iter().any(|other| other != pattern && covers(other, pattern));
