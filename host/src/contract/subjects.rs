@@ -14,6 +14,19 @@ pub(crate) fn covers(pattern: &str, other: &str) -> bool {
     }
 }
 
+/// Returns whether two patterns of subjects have a subject in common.
+pub(crate) fn overlap(one: &str, other: &str) -> bool {
+    let (mut parts, mut others) = (one.split('.'), other.split('.'));
+    loop {
+        match (parts.next(), others.next()) {
+            (None, None) => return true,
+            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(part), Some(other)) if part == "*" || other == "*" || part == other => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Returns the patterns without those that others cover: the subjects of one stream may not overlap.
 pub(crate) fn widest(mut patterns: Vec<String>) -> Vec<String> {
     patterns.sort();
@@ -44,6 +57,20 @@ mod tests {
             ("a.b.c", "a.b", false),
         ] {
             assert_eq!(covers(pattern, other), expected, "{pattern} {other}");
+        }
+    }
+
+    #[test]
+    fn patterns_overlap_if_a_subject_has_both() {
+        for (one, other, expected) in [
+            ("a.b", "a.b", true),
+            ("a.*", "*.b", true),
+            ("a.>", "a.b.c", true),
+            ("a.>", "a", false),
+            ("a.*.c", "a.b.d", false),
+            ("a.b", "a.b.c", false),
+        ] {
+            assert_eq!((overlap(one, other), overlap(other, one)), (expected, expected), "{one} {other}");
         }
     }
 
