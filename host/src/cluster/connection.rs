@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_nats::client::FlushErrorKind;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event};
+use nkeys::KeyPair;
 use percent_encoding::percent_decode_str;
 use tokio::task::JoinSet;
 
@@ -194,7 +195,11 @@ fn with_credentials(options: ConnectOptions, file: &Path) -> Result<ConnectOptio
 /// Adds the host's identity. `credentials`: the content of a file as `nsc` writes it, or the seed of an nkey.
 fn identified(options: ConnectOptions, credentials: &str) -> io::Result<ConnectOptions> {
     match credentials.trim() {
-        seed if seed.starts_with("SU") => Ok(options.nkey(seed.to_owned())),
+        seed if seed.starts_with("SU") => {
+            // The client would look at it only when it connects.
+            KeyPair::from_seed(seed).map_err(io::Error::other)?;
+            Ok(options.nkey(seed.to_owned()))
+        }
         _ => options.credentials(credentials),
     }
 }

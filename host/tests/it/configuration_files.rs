@@ -34,11 +34,12 @@ fn a_file_that_cannot_be_used_is_found_by_the_check_as_by_a_start() {
     let ours = files.authority("ours");
     let (certificate, key) = files.certify(&ours, "shop");
     let (_, foreign) = files.certify(&ours, "other");
-    let (empty, bad_url) = (files.path("empty"), files.path("bad-url"));
+    let [empty, bad_url, seed] = ["empty", "bad-url", "seed"].map(|name| files.path(name));
     fs::write(&empty, "").unwrap();
     fs::write(&bad_url, "http://nowhere").unwrap();
-    let [certificate, key, foreign, empty, bad_url] =
-        [&certificate, &key, &foreign, &empty, &bad_url].map(|file| file.to_str().unwrap());
+    fs::write(&seed, format!("SU{}", "A".repeat(56))).unwrap();
+    let [certificate, key, foreign, empty, bad_url, seed] =
+        [&certificate, &key, &foreign, &empty, &bad_url, &seed].map(|file| file.to_str().unwrap());
     let tls = |certificate: &str, key: &str| format!("[tls]\ncertificate = '{certificate}'\nkey = '{key}'\n");
     let oidc = |more: &str| {
         let oidc = "[auth.oidc]\nissuer = 'https://id.example'\nclient_id = 'k'\nurl = 'https://h.example'";
@@ -74,6 +75,7 @@ fn a_file_that_cannot_be_used_is_found_by_the_check_as_by_a_start() {
         ("[nats]\nca = 'none'".to_owned(), "2:1: nats.ca", "none", missing),
         (format!("[nats]\nca = '{empty}'"), "2:1: nats.ca", empty, "has no certificate in PEM"),
         (format!("[nats]\ncredentials = '{empty}'"), "2:1: nats.credentials", empty, "cannot parse user JWT"),
+        (format!("[nats]\ncredentials = '{seed}'"), "2:1: nats.credentials", seed, "Checksum"),
         (
             format!("[nats]\ncertificate = '{certificate}'\nkey = '{foreign}'"),
             "3:1: nats.key",
