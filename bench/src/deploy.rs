@@ -11,10 +11,11 @@ use anyhow::{Context as _, bail};
 use kontor::log::{Append, EmbeddedLog, EventLog as _};
 use kontor::model::{CommandId, Json, Meta, NewEvent, StreamId, Version};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::api::Api;
+use crate::figures::Figures;
 use crate::orders::{Shop, changed_twice};
 use crate::server::{Server, new_data};
 
@@ -45,9 +46,8 @@ pub(crate) struct Deploy {
     /// Directory for the host's data directory: on the disk to be measured
     #[arg(long, default_value = "../target")]
     data: PathBuf,
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    figures: Figures,
 }
 
 /// One deployment.
@@ -82,15 +82,8 @@ impl Deploy {
             Deployed::now(&api, "the next version in its place", &next, "")?,
             Deployed::now(&api, &format!("back, with --sample {}", self.sample), &first, &sample)?,
         ];
-        if self.json {
-            let figures = serde_json::json!({"streams": self.streams, "deployments": deployed});
-            println!("{figures:#}");
-            return Ok(());
-        }
-        for deployed in &deployed {
-            deployed.print();
-        }
-        Ok(())
+        deployed.iter().for_each(Deployed::print);
+        self.figures.write(&json!({"streams": self.streams, "deployments": deployed}))
     }
 
     /// Appends the orders' events to a log on which no host runs.

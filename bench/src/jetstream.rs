@@ -52,15 +52,12 @@ impl JetStream {
             Arc::new(move |_| place_and_wait(&orders.next()))
         };
         let reports = [self.compare("command", &commands)?, self.compare("order", &orders)?];
-        if self.turns.json {
-            return reports.iter().try_for_each(Report::print_json);
-        }
         for report in &reports {
-            report.print_table()?;
+            report.print();
             println!();
         }
         println!("{WARNING}");
-        Ok(())
+        self.turns.figures.write(&reports.each_ref().map(Report::figures))
     }
 
     fn compare(&self, unit: &'static str, load: &dyn Fn() -> Load) -> anyhow::Result<Report> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::http::Connection;
+use crate::latencies::Latencies;
 
 /// The requests that a connection sends, each when the one before is answered. The work succeeds only if all
 /// do.
@@ -18,9 +19,9 @@ pub(crate) type Work = Vec<Arc<[u8]>>;
 /// The answers to some work.
 #[derive(Default)]
 pub(crate) struct Answers {
-    /// The latencies in microseconds of the work that succeeded: from the first byte sent, or from the moment
-    /// when the work was due, to the last byte read.
-    pub(crate) latencies_us: Vec<u32>,
+    /// The latencies of the work that succeeded: from the first byte sent, or from the moment when the work
+    /// was due, to the last byte read.
+    pub(crate) latencies: Latencies,
     /// The number of pieces of work that failed, because a request was not answered with 2xx.
     pub(crate) errors: u64,
     /// The number of those that were refused with the time to wait before another try.
@@ -34,10 +35,7 @@ impl Answers {
     /// 2xx.
     fn add(&mut self, begun: Instant, refusal: Option<String>) {
         match refusal {
-            None => {
-                let took_us = begun.elapsed().as_micros();
-                self.latencies_us.push(u32::try_from(took_us).unwrap_or(u32::MAX));
-            }
+            None => self.latencies.add(begun.elapsed()),
             Some(reply) => {
                 self.errors += 1;
                 self.refused += u64::from(says_when_to_retry(&reply));
@@ -47,7 +45,7 @@ impl Answers {
     }
 
     fn and(mut self, other: Self) -> Self {
-        self.latencies_us.extend(other.latencies_us);
+        self.latencies.add_all(&other.latencies);
         self.errors += other.errors;
         self.refused += other.refused;
         self.first_error = self.first_error.or(other.first_error);
@@ -201,9 +199,10 @@ mod tests {
     #[test]
     fn the_wait_for_a_free_connection_is_part_of_the_latency() {
         let answers = at_a_pace(Pace { per_second: 50, seconds: 1 }, Duration::from_millis(30), usize::MAX);
-        assert_eq!((answers.latencies_us.len(), answers.errors), (50, 0));
+        assert_eq!((answers.latencies.count(), answers.errors), (50, 0));
         // The last one is due after 980 ms, and the server needs 1,500 for all.
-        assert!(*answers.latencies_us.last().unwrap() >= 520_000, "{:?}", answers.latencies_us);
+        let longest = answers.latencies.quantile_us(1.0);
+        assert!(longest >= 520_000, "{longest}");
     }
 
     #[test]
@@ -220,6 +219,6 @@ mod tests {
     #[test]
     fn a_connection_that_breaks_is_an_error_and_the_load_goes_on() {
         let answers = at_a_pace(Pace { per_second: 50, seconds: 1 }, Duration::ZERO, 4);
-        assert_eq!((answers.latencies_us.len(), answers.errors), (40, 10));
+        assert_eq!((answers.latencies.count(), answers.errors), (40, 10));
     }
 }

@@ -3,10 +3,13 @@
 mod add_stock;
 mod api;
 mod callers;
+mod component;
 mod deploy;
+mod figures;
 mod gateway;
 mod http;
 mod jetstream;
+mod latencies;
 mod load;
 mod native;
 mod orders;
@@ -37,6 +40,7 @@ struct Cli {
 enum Command {
     AddStock(add_stock::AddStock),
     Callers(callers::Callers),
+    Component(component::Decisions),
     Deploy(deploy::Deploy),
     Gateway(gateway::Gateway),
     #[command(name = "jetstream")]
@@ -52,6 +56,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::AddStock(comparison) => comparison.run(),
         Command::Callers(comparison) => comparison.run(),
+        Command::Component(comparison) => comparison.run(),
         Command::Deploy(deploy) => deploy.run(),
         Command::Gateway(comparison) => comparison.run(),
         Command::JetStream(comparison) => comparison.run(),

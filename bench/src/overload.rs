@@ -2,6 +2,7 @@
 //! refused with the time to wait, the backlog of sagas is bounded, and as many sagas end as without the
 //! excess.
 
+use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,8 @@ use anyhow::{anyhow, ensure};
 use serde::Serialize;
 
 use crate::load::{self, Pace};
-use crate::report::quantile;
 use crate::sagas::{Orders, place, place_and_wait, sum_of};
-use crate::server::Server;
+use crate::server::{Server, cpu_time};
 use crate::shop;
 use crate::swaps::check_laws;
 use crate::turns::Turns;
@@ -41,22 +41,62 @@ pub(crate) struct Overload {
 /// The overload as callers and the host have seen it.
 #[derive(Serialize)]
 struct Seen {
-    /// Orders in a second that the host processes when nothing more comes.
-    capacity: f64,
+    /// Orders that the host processes when nothing more comes: before the overload, and on the same log after
+    /// it.
+    capacity: [Measured; 2],
     due_per_second: u32,
-    taken: usize,
+    taken: u64,
     /// Refused with 429 or 503 and the time to wait.
     refused: u64,
     /// Any other answer, or none.
     failed: u64,
-    p50_us: u32,
-    p99_us: u32,
-    max_us: u32,
-    /// Sagas in a second that have ended during the overload.
-    ended_per_second: f64,
+    p50_us: u64,
+    p99_us: u64,
+    max_us: u64,
+    /// Sagas that have ended during the overload.
+    ended: Measured,
     largest_backlog: u64,
     /// From the last order to the end of the last saga.
     drained_ms: u64,
+}
+
+/// Sagas that have ended in some time, and who used the processors meanwhile.
+#[derive(Clone, Copy, Serialize)]
+struct Measured {
+    per_second: f64,
+    /// Processors that the host has used.
+    host: f64,
+    /// Processors that the load generator has used.
+    generator: f64,
+}
+
+/// The beginning of a measured time.
+struct Since {
+    begun: Instant,
+    ended: u64,
+    host: Duration,
+    generator: Duration,
+}
+
+impl Since {
+    fn now(server: &Server) -> anyhow::Result<Self> {
+        let (host, generator) = (server.cpu_time()?, cpu_time(process::id())?);
+        Ok(Self {
+            begun: Instant::now(),
+            ended: sum_of(server, "kontor_sagas_settled_total{")?,
+            host,
+            generator,
+        })
+    }
+
+    fn until(self, end: &Self) -> Measured {
+        let seconds = (end.begun - self.begun).as_secs_f64();
+        Measured {
+            per_second: (end.ended - self.ended) as f64 / seconds,
+            host: (end.host - self.host).as_secs_f64() / seconds,
+            generator: (end.generator - self.generator).as_secs_f64() / seconds,
+        }
+    }
 }
 
 impl Overload {
@@ -66,49 +106,56 @@ impl Overload {
         let address = server.address;
         shop::register(address, self.products)?;
         let orders = Orders::of(self.products);
+        let before = self.capacity(&server, &orders)?;
+        ensure!(before.per_second >= 1.0, "the host processes no orders");
+        let pace = Pace { per_second: before.per_second as u32 * self.times, seconds: self.overload_seconds };
+        let (begun, mut largest_backlog) = (Since::now(&server)?, 0);
         let work = orders.clone();
-        let capacity =
-            self.turns.round(address, move |_| place_and_wait(&work.next()), || server.cpu_time())?;
-        let capacity = capacity.requests_per_second();
-        ensure!(capacity >= 1.0, "the host processes no orders");
-        let pace = Pace { per_second: capacity as u32 * self.times, seconds: self.overload_seconds };
-        let (begun, ended_before) = (Instant::now(), ended(&server)?);
-        let (mut largest_backlog, mut ended_at_end) = (0, 0);
-        let answers = thread::scope(|scope| {
+        let (answers, end) = thread::scope(|scope| {
             let connections = self.overload_connections;
             let placing =
-                scope.spawn(move || load::run_at(address, connections, pace, move || place(&orders.next())));
+                scope.spawn(move || load::run_at(address, connections, pace, move || place(&work.next())));
             while !placing.is_finished() {
                 largest_backlog = largest_backlog.max(open(&server)?);
-                ended_at_end = ended(&server)?;
                 thread::sleep(LOOK);
             }
-            anyhow::Ok(placing.join().map_err(|_| anyhow!("the load generator has panicked"))??)
+            let answers = placing.join().map_err(|_| anyhow!("the load generator has panicked"))??;
+            anyhow::Ok((answers, Since::now(&server)?))
         })?;
-        let took = begun.elapsed().as_secs_f64();
-        let done = Instant::now();
+        let ended = begun.until(&end);
         while open(&server)? > 0 {
             thread::sleep(LOOK / 10);
         }
-        let drained_ms = u64::try_from(done.elapsed().as_millis())?;
+        let drained_ms = u64::try_from(end.begun.elapsed().as_millis())?;
+        let after = self.capacity(&server, &orders)?;
         answers.show_first_error();
         check_laws(address)?;
-        let mut latencies_us = answers.latencies_us;
-        latencies_us.sort_unstable();
+        let latencies = &answers.latencies;
         let seen = Seen {
-            capacity,
+            capacity: [before, after],
             due_per_second: pace.per_second,
-            taken: latencies_us.len(),
+            taken: latencies.count(),
             refused: answers.refused,
             failed: answers.errors - answers.refused,
-            p50_us: quantile(&latencies_us, 0.5),
-            p99_us: quantile(&latencies_us, 0.99),
-            max_us: quantile(&latencies_us, 1.0),
-            ended_per_second: (ended_at_end - ended_before) as f64 / took,
+            p50_us: latencies.quantile_us(0.5),
+            p99_us: latencies.quantile_us(0.99),
+            max_us: latencies.quantile_us(1.0),
+            ended,
             largest_backlog,
             drained_ms,
         };
-        seen.print(self.turns.json)
+        seen.print();
+        self.turns.figures.write(&seen)
+    }
+
+    /// Measures orders whose sagas are awaited.
+    fn capacity(&self, server: &Server, orders: &Orders) -> anyhow::Result<Measured> {
+        let work = orders.clone();
+        let work = move |_| place_and_wait(&work.next());
+        self.turns.warm_up(server.address, work.clone())?;
+        let begun = Since::now(server)?;
+        load::run(server.address, self.turns.connections, self.turns.duration(), work)?.show_first_error();
+        Ok(begun.until(&Since::now(server)?))
     }
 }
 
@@ -117,28 +164,26 @@ fn open(server: &Server) -> anyhow::Result<u64> {
     sum_of(server, "kontor_sagas{")
 }
 
-/// Returns the number of sagas that have ended.
-fn ended(server: &Server) -> anyhow::Result<u64> {
-    sum_of(server, "kontor_sagas_settled_total{")
-}
-
 impl Seen {
-    fn print(&self, json: bool) -> anyhow::Result<()> {
-        if json {
-            println!("{:#}", serde_json::to_value(self)?);
-            return Ok(());
-        }
-        let [p50, p99, max] = [self.p50_us, self.p99_us, self.max_us].map(|us| f64::from(us) / 1e3);
-        println!("capacity: {:.0} orders/s; due: {} orders/s", self.capacity, self.due_per_second);
+    fn print(&self) {
+        let [p50, p99, max] = [self.p50_us, self.p99_us, self.max_us].map(|us| us as f64 / 1e3);
+        let [before, after] = &self.capacity;
+        println!("due: {} orders/s", self.due_per_second);
         println!("taken {}, refused for now {}, failed {}", self.taken, self.refused, self.failed);
         println!("taken ones: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
-        let share = 100.0 * self.ended_per_second / self.capacity;
-        println!("sagas ended: {:.0}/s, {share:.0} % of the capacity", self.ended_per_second);
+        println!("                  sagas/s  processors of the host  of the generator");
+        for (name, measured) in
+            [("awaited, before", before), ("overload", &self.ended), ("awaited, after", after)]
+        {
+            let Measured { per_second, host, generator } = measured;
+            println!("{name:16}  {per_second:7.0}  {host:22.2}  {generator:16.2}");
+        }
+        let capacity = (before.per_second + after.per_second) / 2.0;
+        println!("overload to awaited: {:.0} %", 100.0 * self.ended.per_second / capacity);
         println!(
             "largest backlog: {} sagas, processed {} ms after the last order",
             self.largest_backlog, self.drained_ms
         );
         println!("the laws hold, and all sagas have ended");
-        Ok(())
     }
 }

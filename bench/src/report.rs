@@ -1,8 +1,9 @@
-//! The figures, as a table for people and as JSON for programs.
+//! The result of a comparison in turns, and its table.
 
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::load::Answers;
 
@@ -12,8 +13,8 @@ pub(crate) struct Round {
     /// The rate of requests answered with 2xx.
     requests_per_second: f64,
     /// 0 if the generator does not wait for answers.
-    p50_us: u32,
-    p99_us: u32,
+    p50_us: u64,
+    p99_us: u64,
     /// Processor time of the server and of the nats-servers under it, without the generator.
     cpu_us_per_request: f64,
     errors: u64,
@@ -21,20 +22,15 @@ pub(crate) struct Round {
 
 impl Round {
     pub(crate) fn new(answers: Answers, duration: Duration, cpu: Duration) -> Self {
-        let mut latencies = answers.latencies_us;
-        latencies.sort_unstable();
-        let requests = latencies.len() as f64;
+        let latencies = &answers.latencies;
+        let requests = latencies.count() as f64;
         Self {
             requests_per_second: requests / duration.as_secs_f64(),
-            p50_us: quantile(&latencies, 0.5),
-            p99_us: quantile(&latencies, 0.99),
+            p50_us: latencies.quantile_us(0.5),
+            p99_us: latencies.quantile_us(0.99),
             cpu_us_per_request: cpu.as_secs_f64() * 1e6 / requests.max(1.0),
             errors: answers.errors,
         }
-    }
-
-    pub(crate) fn requests_per_second(&self) -> f64 {
-        self.requests_per_second
     }
 
     /// Returns the round of work that continued after its requests were answered.
@@ -66,7 +62,7 @@ impl Series {
     }
 
     fn p99_us(&self) -> f64 {
-        median(self.rounds.iter().map(|round| f64::from(round.p99_us)))
+        median(self.rounds.iter().map(|round| round.p99_us as f64))
     }
 
     fn cpu_us(&self) -> f64 {
@@ -107,7 +103,7 @@ impl Report {
         series.cpu_us() / self.baseline.cpu_us()
     }
 
-    pub(crate) fn print_table(&self) -> anyhow::Result<()> {
+    pub(crate) fn print(&self) {
         let unit = self.unit;
         let (rate, cpu) = (format!("{unit}s/s"), format!("CPU µs/{unit}"));
         let width = self.series().map(|series| series.name.len()).max().unwrap_or_default();
@@ -119,8 +115,8 @@ impl Report {
                     "{:5}  {name:width$}  {:rate_width$.0}  {:6.2}  {:6.2}  {:cpu_width$.1}  {:6}",
                     index + 1,
                     round.requests_per_second,
-                    f64::from(round.p50_us) / 1e3,
-                    f64::from(round.p99_us) / 1e3,
+                    round.p50_us as f64 / 1e3,
+                    round.p99_us as f64 / 1e3,
                     round.cpu_us_per_request,
                     round.errors,
                     rate_width = rate.chars().count(),
@@ -141,12 +137,12 @@ impl Report {
                 "medians, {name} to {baseline}: throughput {throughput:.0} %{p99}, CPU time {cpu:.2} times"
             );
         }
-        Ok(())
     }
 
-    pub(crate) fn print_json(&self) -> anyhow::Result<()> {
+    /// Returns all measured figures and their ratios.
+    pub(crate) fn figures(&self) -> Value {
         let ratio = |series: &Series| {
-            serde_json::json!({
+            json!({
                 "name": series.name,
                 "throughput": self.throughput_ratio(series),
                 "p99": self.p99_ratio(series),
@@ -154,19 +150,12 @@ impl Report {
             })
         };
         let ratios: Vec<_> = self.compared.iter().map(ratio).collect();
-        println!("{:#}", serde_json::json!({ "measured": self, "ratios": ratios }));
-        Ok(())
+        json!({ "measured": self, "ratios": ratios })
     }
 }
 
-/// Returns the value that the part `share` of all values does not exceed, or 0 if there are none.
-pub(crate) fn quantile(sorted: &[u32], share: f64) -> u32 {
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
-}
-
 /// Returns the middle value, or the mean of the two in the middle. Returns NaN if there are none.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     match (values.get(values.len() / 2), values.len() % 2) {
@@ -179,14 +168,6 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_quantile_is_the_nearest_rank() {
-        let table = [(&[][..], 0.5, 0), (&[7], 0.99, 7), (&[1, 2, 3, 4], 0.5, 2), (&[1, 2, 3, 4], 0.99, 4)];
-        for (sorted, share, expected) in table {
-            assert_eq!(quantile(sorted, share), expected, "{share} of {sorted:?}");
-        }
-    }
 
     #[test]
     fn a_median_is_in_the_middle() {

@@ -92,7 +92,7 @@ impl Sagas {
         let answers =
             load::run(server.address, self.turns.connections, duration, move |_| place(&orders.next()))?;
         answers.show_first_error();
-        let orders = answers.latencies_us.len() as u64;
+        let orders = answers.latencies.count();
         while settled(&server)? < settled_before + orders {
             std::thread::sleep(POLL);
         }

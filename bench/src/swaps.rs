@@ -15,11 +15,12 @@ use kontor::model::Digest;
 use kontor_testkit::shop::laws::{self, Shop};
 use kontor_testkit::shop::step_order::{self, PAYS_FIRST, Placed, RESERVES_FIRST, StepOrder};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::figures::Figures;
+use crate::latencies::Latencies;
 use crate::load::{self, Pace};
-use crate::report::quantile;
 use crate::sagas::{Orders, place};
 use crate::server::Server;
 use crate::shop;
@@ -62,9 +63,8 @@ pub(crate) struct Swaps {
     /// Directory for the servers' data directories: on the disk to be measured
     #[arg(long, default_value = "../target")]
     data: PathBuf,
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    figures: Figures,
 }
 
 /// A version of the order service.
@@ -77,16 +77,16 @@ struct Version {
 /// The effect on callers.
 #[derive(Serialize)]
 struct Felt {
-    orders: usize,
+    orders: u64,
     /// The number of orders that were not answered with 2xx, or not at all.
     failed: u64,
-    p50_us: u32,
-    p99_us: u32,
-    max_us: u32,
+    p50_us: u64,
+    p99_us: u64,
+    max_us: u64,
     /// Processor time of the host.
     cpu_ms: u64,
     /// The time of each deployment, in order: from sending the component to the end of its report.
-    swaps_ms: Vec<u32>,
+    swaps_ms: Vec<u64>,
     /// The number of orders that each version has placed, by its digest.
     placed: HashMap<String, usize>,
     moved: usize,
@@ -103,12 +103,7 @@ impl Swaps {
         ];
         let without = self.round(&versions, false).context("measuring without swaps")?;
         let with = self.round(&versions, true).context("measuring with swaps")?;
-        let ratio = f64::from(with.p99_us) / f64::from(without.p99_us.max(1));
-        if self.json {
-            let figures = serde_json::json!({"without": without, "with": with, "p99_ratio": ratio});
-            println!("{figures:#}");
-            return Ok(());
-        }
+        let ratio = with.p99_us as f64 / without.p99_us.max(1) as f64;
         println!("         orders  failed  p50 ms  p99 ms  max ms  CPU ms");
         for (name, felt) in [("without", &without), ("with", &with)] {
             felt.print(name);
@@ -120,7 +115,7 @@ impl Swaps {
             println!("  {} placed {orders} orders", &digest[..12]);
         }
         println!("  {} of them began on another version and were moved", with.moved);
-        Ok(())
+        self.figures.write(&json!({"without": without, "with": with, "p99_ratio": ratio}))
     }
 
     /// Measures a new server, so that no round inherits the log of the one before.
@@ -150,18 +145,19 @@ impl Swaps {
             anyhow::Ok((answers?, swaps_ms))
         })?;
         answers.show_first_error();
-        let mut latencies_us = answers.latencies_us;
-        latencies_us.sort_unstable();
         let cpu_ms = u64::try_from((server.cpu_time()? - cpu_before).as_millis())?;
         let Placed { by, moved } = check(address, versions)?;
-        let accepted = before.latencies_us.len() + latencies_us.len();
-        ensure!(by.values().sum::<usize>() >= accepted, "of {accepted} accepted orders there are {by:?}");
+        let accepted = before.latencies.count() + answers.latencies.count();
+        ensure!(
+            by.values().sum::<usize>() as u64 >= accepted,
+            "of {accepted} accepted orders there are {by:?}"
+        );
         Ok(Felt {
-            orders: latencies_us.len(),
+            orders: answers.latencies.count(),
             failed: answers.errors,
-            p50_us: quantile(&latencies_us, 0.5),
-            p99_us: quantile(&latencies_us, 0.99),
-            max_us: quantile(&latencies_us, 1.0),
+            p50_us: answers.latencies.quantile_us(0.5),
+            p99_us: answers.latencies.quantile_us(0.99),
+            max_us: answers.latencies.quantile_us(1.0),
             cpu_ms,
             swaps_ms,
             placed: by.into_iter().collect(),
@@ -171,13 +167,13 @@ impl Swaps {
 
     /// Deploys a version and waits until the next one is due. Returns the time of the deployment in
     /// milliseconds.
-    fn swap(&self, address: SocketAddr, version: &Version) -> anyhow::Result<u32> {
+    fn swap(&self, address: SocketAddr, version: &Version) -> anyhow::Result<u64> {
         let begun = Instant::now();
         let sample = self.sample.map_or_else(String::new, |orders| format!("sample={orders}&"));
         Api::open(address)?.deploy(&version.wasm, &sample)?;
         let took = begun.elapsed();
         thread::sleep(Duration::from_millis(self.every_ms).saturating_sub(took));
-        Ok(u32::try_from(took.as_millis())?)
+        Ok(u64::try_from(took.as_millis())?)
     }
 }
 
@@ -191,7 +187,7 @@ impl Version {
 
 impl Felt {
     fn print(&self, name: &str) {
-        let [p50, p99, max] = [self.p50_us, self.p99_us, self.max_us].map(|us| f64::from(us) / 1e3);
+        let [p50, p99, max] = [self.p50_us, self.p99_us, self.max_us].map(|us| us as f64 / 1e3);
         println!(
             "{name:7}  {:6}  {:6}  {p50:6.2}  {p99:6.2}  {max:6.2}  {:6}",
             self.orders, self.failed, self.cpu_ms
@@ -199,10 +195,10 @@ impl Felt {
     }
 
     fn print_swaps(&self) {
-        let mut swaps_ms = self.swaps_ms.clone();
-        swaps_ms.sort_unstable();
-        let [p50, max] = [0.5, 1.0].map(|share| quantile(&swaps_ms, share));
-        println!("{} swaps; a deployment took {p50} ms (p50), {max} ms at most", swaps_ms.len());
+        let mut took = Latencies::default();
+        self.swaps_ms.iter().for_each(|ms| took.add(Duration::from_millis(*ms)));
+        let [p50, max] = [0.5, 1.0].map(|share| took.quantile_us(share) / 1_000);
+        println!("{} swaps; a deployment took {p50} ms (p50), {max} ms at most", took.count());
     }
 }
 

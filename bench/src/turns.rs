@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
+use crate::figures::Figures;
 use crate::load::{self, Work};
 use crate::report::{Report, Round};
 
@@ -35,9 +36,8 @@ pub(crate) struct Turns {
     /// Directory for the data directories of the servers: on the disk to be measured
     #[arg(long, default_value = "../target")]
     pub(crate) data: PathBuf,
-    /// Print the figures as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) figures: Figures,
 }
 
 impl Turns {
@@ -92,6 +92,7 @@ impl Turns {
     }
 
     pub(crate) fn print(&self, report: &Report) -> anyhow::Result<()> {
-        if self.json { report.print_json() } else { report.print_table() }
+        report.print();
+        self.figures.write(&report.figures())
     }
 }

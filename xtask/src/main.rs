@@ -1,6 +1,7 @@
 //! Chores of the repository: `cargo xtask help`. It uses the standard library only, and so builds in seconds.
 
 mod api_tools;
+mod bench;
 mod bless;
 mod cargo;
 mod cargo_component;
@@ -39,6 +40,7 @@ Commands:
   cluster          Build, then run three hosts on one log that three nats-servers keep, until Ctrl-C
   test             Run all checks of the repository itself, lints, documentation and all tests
   long             Build, then run the tests with random load and kills in large sizes, for an hour
+  bench [NAME]     Build with optimizations, then run one measurement of the bench, or all of them
   fuzz             Build, then send a million generated inputs to each part that reads input
   bless            Rewrite the snapshots of tests and the generated documents
 
@@ -60,12 +62,14 @@ Options:
   --fresh          cluster: delete the data of the previous run first
   --cases NUMBER   fuzz: as many inputs for each part
 
-Arguments after -- are passed on: by run to `kontor serve`, by test, long and fuzz to the test runner.
+Arguments after -- are passed on: by run to `kontor serve`, by test, long and fuzz to the test runner, by
+bench to `kontor-bench`.
 
 Examples:
   cargo xtask run
   cargo xtask run --release -- --listen 127.0.0.1:8080
   cargo xtask test -- insufficient_stock
+  cargo xtask bench add-stock -- --seconds 5
   cargo xtask fuzz --cases 100000 -- fuzz::http";
 
 const ALL: &[Group] = &[PLUGINS, FIXTURES];
@@ -106,6 +110,8 @@ fn chore() -> Result<()> {
         ["tidy"] if passed_on.is_empty() => tidy::check(&Workspace::find()?),
         ["cargo-component"] if passed_on.is_empty() => cargo_component::check(&Workspace::find()?),
         ["test"] => test::test(&Workspace::find()?, passed_on),
+        ["bench"] => bench::bench(&Workspace::find()?, None, passed_on),
+        ["bench", name] => bench::bench(&Workspace::find()?, Some(name), passed_on),
         ["long"] => long::long(&Workspace::find()?, passed_on),
         ["fuzz"] => fuzz::fuzz(&Workspace::find()?, fuzz::CASES, passed_on),
         ["fuzz", "--cases", cases] => fuzz::fuzz(&Workspace::find()?, cases.parse()?, passed_on),

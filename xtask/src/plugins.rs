@@ -8,8 +8,8 @@ use std::process::Command;
 use crate::cargo::{Workspace, succeed};
 use crate::{Result, cargo};
 
-const TARGET: &str = "wasm32-wasip2";
-const PROFILE: &str = "plugin";
+pub(crate) const TARGET: &str = "wasm32-wasip2";
+pub(crate) const PROFILE: &str = "plugin";
 
 /// Packages that are components. Each has the name of its folder.
 #[derive(Clone, Copy)]

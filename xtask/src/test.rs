@@ -24,7 +24,7 @@ pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result
     stage("lints", || {
         cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
         // With the profiles and the target directory of the workspace, so that nothing is checked twice.
-        let lints = ["--config", "Cargo.toml", "--all-targets", "--", "--deny", "warnings"];
+        let lints = ["--config", "Cargo.toml", "--workspace", "--all-targets", "--", "--deny", "warnings"];
         let mut bench = workspace.cargo(&["clippy", "--manifest-path", BENCH]);
         succeed("lints", bench.args(lints).env("CARGO_TARGET_DIR", &workspace.target))
     })?;

@@ -41,6 +41,9 @@ fn service() -> Service {
         .post("/orders/{id}/confirm", command::<Order>("confirm"))
         .post("/payments/{id}/authorize", command::<Payment>("authorize"))
         .post("/deliveries/{id}/schedule", command::<Delivery>("schedule"))
-        .asks_config(&[payment::CARD_LIMIT, payment::POINTS_LIMIT, delivery::UNDELIVERABLE_REGIONS])
+        .setting::<u64>(payment::CARD_LIMIT, "The amount above which a card is declined; unset: no limit.")
+        .setting::<u64>(payment::POINTS_LIMIT, "The amount above which there are not enough points.")
+        .setting::<String>(gateway::GATEWAY_URL, "The URL of the payment gateway; unset: there is none.")
+        .setting::<Vec<String>>(delivery::UNDELIVERABLE_REGIONS, "The regions that nothing is delivered to.")
         .asks_http_configured(&[gateway::GATEWAY_URL])
 }

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 
 use native::Native;
 
+use crate::figures::Figures;
 use crate::orders::Shop;
 
 /// Fill a read database with orders by the report component and by hand, then ask about them
@@ -35,9 +36,8 @@ pub(crate) struct Reports {
     /// Directory for the databases: on the disk to be measured
     #[arg(long, default_value = "../target")]
     data: PathBuf,
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    figures: Figures,
 }
 
 /// The cost of applying all events.
@@ -70,20 +70,6 @@ impl Reports {
         let shop = Shop::new(self.orders);
         let replay = replay(data.path(), &component, &shop)?;
         let answers = questions::ask_all(data.path(), (runtime, component), &shop, self.questions).await?;
-        if self.json {
-            let figures = json!({
-                "orders": self.orders,
-                "events": replay.events,
-                "kontor_events_per_second": replay.per_second(&replay.kontor),
-                "native_events_per_second": replay.per_second(&replay.native),
-                "replay_ratio": replay.ratio(),
-                "kontor_cpu_us_per_event": replay.cpu_us(&replay.kontor),
-                "native_cpu_us_per_event": replay.cpu_us(&replay.native),
-                "questions": answers,
-            });
-            println!("{figures:#}");
-            return Ok(());
-        }
         println!("{} orders, {} events", self.orders, replay.events);
         println!("replay    events/s  CPU us/event");
         for (name, cost) in [("kontor", &replay.kontor), ("native", &replay.native)] {
@@ -91,10 +77,17 @@ impl Reports {
         }
         println!("kontor to native {:.0} %\n", replay.ratio() * 100.0);
         println!("question                                    p50 ms  p99 ms  rows");
-        for answer in answers {
-            println!("{answer}");
-        }
-        Ok(())
+        answers.iter().for_each(|answer| println!("{answer}"));
+        self.figures.write(&json!({
+            "orders": self.orders,
+            "events": replay.events,
+            "kontor_events_per_second": replay.per_second(&replay.kontor),
+            "native_events_per_second": replay.per_second(&replay.native),
+            "replay_ratio": replay.ratio(),
+            "kontor_cpu_us_per_event": replay.cpu_us(&replay.kontor),
+            "native_cpu_us_per_event": replay.cpu_us(&replay.native),
+            "questions": answers,
+        }))
     }
 
     async fn component(&self, data: &Path) -> anyhow::Result<(Runtime, Component)> {

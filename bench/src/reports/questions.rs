@@ -17,22 +17,22 @@ use kontor::runtime::{Component, Runtime};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::latencies::Latencies;
 use crate::orders::{PRODUCTS, Shop, product, random, skewed, user};
-use crate::report::quantile;
 
 /// The figures of one kind of question.
 #[derive(Serialize)]
 pub(super) struct Figures {
     question: &'static str,
-    p50_us: u32,
-    p99_us: u32,
+    p50_us: u64,
+    p99_us: u64,
     /// The mean number of rows in an answer.
     rows: f64,
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (p50, p99) = (f64::from(self.p50_us) / 1e3, f64::from(self.p99_us) / 1e3);
+        let (p50, p99) = (self.p50_us as f64 / 1e3, self.p99_us as f64 / 1e3);
         write!(f, "{:42}  {p50:6.2}  {p99:6.2}  {:4.0}", self.question, self.rows)
     }
 }
@@ -57,18 +57,17 @@ pub(super) async fn ask_all(
 
     let mut figures = Vec::new();
     for (question, query, arguments) in QUESTIONS {
-        let (mut latencies_us, mut rows) = (Vec::with_capacity(times), 0);
+        let (mut latencies, mut rows) = (Latencies::default(), 0);
         for time in 0..times as u64 {
             let arguments = arguments(&About { shop, random: random(time, 3) });
             let started = Instant::now();
             let inquiry = queries.inquiry_now(Caller::unauthenticated_operator());
             let answer = inquiry.answer("report", query, arguments).await.context(*question)?;
-            latencies_us.push(u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX));
+            latencies.add(started.elapsed());
             let answer: Value = answer.body.read()?;
             rows += answer["items"].as_array().map_or(1, Vec::len);
         }
-        latencies_us.sort_unstable();
-        let (p50_us, p99_us) = (quantile(&latencies_us, 0.5), quantile(&latencies_us, 0.99));
+        let [p50_us, p99_us] = [0.5, 0.99].map(|share| latencies.quantile_us(share));
         figures.push(Figures { question, p50_us, p99_us, rows: rows as f64 / times as f64 });
     }
     projections.close().await;
