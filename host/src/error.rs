@@ -52,7 +52,8 @@ pub enum FaultKind {
 }
 
 /// Displays an error with all its causes, outermost first: `tracing::error!(error = %Chain(&error), …)`. A
-/// cause that repeats the text of the error above it, as errors of libraries often do, is shown once.
+/// cause that repeats the text of the error above it, as errors of libraries often do, is shown once. The
+/// text is printable, as [`printable`] makes it.
 pub struct Chain<'e>(pub &'e (dyn std::error::Error + 'static));
 
 impl fmt::Display for Chain<'_> {
@@ -60,8 +61,25 @@ impl fmt::Display for Chain<'_> {
         let chain = std::iter::successors(Some(self.0), |error| error.source());
         let mut texts: Vec<_> = chain.map(ToString::to_string).collect();
         texts.dedup();
-        f.write_str(&texts.join(": "))
+        f.write_str(&printable(texts.join(": ")))
     }
+}
+
+/// Returns a sentence with its control characters escaped, apart from line feeds. It may quote what came from
+/// outside, and must not change the looks of a terminal or of a file of lines.
+pub(crate) fn printable(sentence: String) -> String {
+    let is_hidden = |character: char| character.is_control() && character != '\n';
+    if !sentence.contains(is_hidden) {
+        return sentence;
+    }
+    let escaped = sentence.chars().flat_map(|character| {
+        let (hidden, shown) = match is_hidden(character) {
+            true => (Some(character.escape_debug()), None),
+            false => (None, Some(character)),
+        };
+        hidden.into_iter().flatten().chain(shown)
+    });
+    escaped.collect()
 }
 
 /// Returns the text of an error with all its causes; see [`Chain`].
@@ -72,6 +90,17 @@ pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sentence_has_no_control_characters_but_line_feeds() {
+        for (sentence, printed) in [
+            ("the name \u{7f}a\u{1b}[2J\r is wrong", "the name \\u{7f}a\\u{1b}[2J\\r is wrong"),
+            ("one\ntwo: „drei“ \"4\"", "one\ntwo: „drei“ \"4\""),
+        ] {
+            assert_eq!(printable(sentence.to_owned()), printed);
+            assert_eq!(with_causes(&std::io::Error::other(sentence)), printed);
+        }
+    }
 
     #[test]
     fn the_cause_of_a_fault_is_one_line() {

@@ -250,7 +250,9 @@ proptest! {
             schemas.check_arguments("order", &Value::Null),
         ];
         for violation in checked.into_iter().filter_map(Result::err).flatten() {
-            prop_assert!(!violation.message.is_empty(), "{violation:?}");
+            let text = format!("{violation:?}");
+            prop_assert!(!violation.message.is_empty(), "{text}");
+            prop_assert!(!violation.message.chars().any(char::is_control), "{text}");
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Denied;
 use super::problem_code::ProblemCode;
 use super::schema::Violation;
-use crate::error::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind, printable};
 use crate::model::{InvalidId, Json, Position, Rejection, Version};
 
 /// The content type of a problem's body.
@@ -102,7 +102,7 @@ impl Problem {
             r#type: BLANK.into(),
             title: status.canonical_reason().unwrap_or_default().into(),
             status: status.as_u16(),
-            detail,
+            detail: printable(detail),
             code,
             details: None,
             errors: Vec::new(),

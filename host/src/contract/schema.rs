@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ProblemCode;
+use crate::error::printable;
 use crate::model::{Json, Normal, NotNormal, Rejection};
 
 /// Maximum number of violations in one problem: enough to correct a form, and a short body.
@@ -36,7 +37,7 @@ impl Violation {
 
 impl From<NotNormal> for Violation {
     fn from(NotNormal { pointer, source }: NotNormal) -> Self {
-        Self { pointer, message: source.to_string() }
+        Self { pointer, message: printable(source.to_string()) }
     }
 }
 
@@ -46,7 +47,7 @@ pub(crate) struct Schema(Validator);
 impl Schema {
     /// Compiles a schema of a manifest.
     pub(crate) fn of(schema: &Json) -> Result<Self, String> {
-        Self::compile(&schema.read().map_err(|error| error.to_string())?)
+        Self::compile(&schema.read().map_err(|error| printable(error.to_string()))?)
     }
 
     /// Compiles a schema. An error is a sentence that says why it is malformed.
@@ -59,7 +60,7 @@ impl Schema {
             .should_validate_formats(true)
             .build(schema)
             .map(Self)
-            .map_err(|error| error.to_string())
+            .map_err(|error| printable(error.to_string()))
     }
 
     /// Checks a JSON text, in which no member may be there more than once. Returns the text with integers
@@ -92,7 +93,7 @@ impl Schema {
 fn explain(error: &ValidationError<'_>, violations: &mut Vec<Violation>) {
     let at = error.instance_path().as_str();
     let mut violation = |pointer: String, message: &str| {
-        violations.push(Violation { pointer, message: message.to_owned() });
+        violations.push(Violation { pointer: printable(pointer), message: printable(message.to_owned()) });
     };
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected }

@@ -169,7 +169,7 @@ fn authority(parts: &Parts) -> Result<Authority, Problem> {
     let mut headers = parts.headers.get_all(header::HOST).iter();
     let of_uri = parts.uri.authority();
     match (headers.next(), headers.next(), of_uri) {
-        (None, None, Some(authority)) => Ok(authority.clone()),
+        (None, None, Some(authority)) => parse(authority.as_str().as_bytes()),
         (Some(host), None, None) => parse(host.as_bytes()),
         (Some(host), None, Some(authority)) if parse(host.as_bytes())? == *authority => Ok(authority.clone()),
         _ => Err(Problem::invalid_header("Host must be there exactly once.")),
@@ -183,8 +183,13 @@ fn client_address(text: &str) -> Option<IpAddr> {
 }
 
 fn parse(host: &[u8]) -> Result<Authority, Problem> {
+    // The library takes anything for the port.
+    let has_port = |authority: &Authority| {
+        let port = authority.as_str().strip_prefix(authority.host()).unwrap_or("?");
+        port.is_empty() || port == ":" || authority.port_u16().is_some()
+    };
     let authority = Authority::try_from(host).ok();
-    let authority = authority.filter(|authority| !authority.as_str().contains('@'));
+    let authority = authority.filter(|authority| !authority.as_str().contains('@') && has_port(authority));
     authority
         .ok_or_else(|| Problem::invalid_header("Host must be a name or an address, such as localhost:7070."))
 }

@@ -38,6 +38,9 @@ fn a_request_must_name_this_host() {
     let here = || tcp("10.0.0.9", "10.0.0.1").over_tls(None);
     for (host, expected) in [
         ("localhost:7070", ""),
+        ("localhost:", ""),
+        ("localhost:70707", "invalid-header"),
+        ("localhost:ocalhost$evil.example7070", "invalid-header"),
         ("LOCALHOST", ""),
         ("127.0.0.1:7070", ""),
         ("127.8.0.1", ""),
