@@ -56,6 +56,7 @@ pub mod messaging;
 pub mod model;
 pub mod projection;
 pub mod query;
+mod recent;
 pub mod runtime;
 pub mod saga;
 mod shares;

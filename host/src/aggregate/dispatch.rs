@@ -27,12 +27,15 @@ use super::states::{AggregateState, Viewed, empty};
 use super::{Accepted, DispatchDeps, DispatchLimits};
 use crate::log::{Append, AppendError, Appended, Appending, Footing};
 use crate::model::{AppendChain, Command, Digest, Intent, Meta, Position, StreamId, Version};
+use crate::recent::Recent;
 use crate::runtime::{Component, Context, Decision};
 use crate::shares::Shares;
 use crate::telemetry;
 
 /// Maximum number of pending appends of one aggregate. One group commit of the log takes as many and more.
 const MAX_AHEAD: usize = 256;
+/// Number of the last commands with keys that are remembered: the repetitions that clients send in a hurry.
+const RECENT_KEYS: usize = 100_000;
 /// Maximum number of times that a command is decided, if another writer keeps coming first.
 const MAX_ATTEMPTS: u32 = 8;
 
@@ -99,6 +102,8 @@ struct Inner {
     shares: Shares,
     /// The queue of each aggregate that has a worker.
     queues: Mutex<HashMap<StreamId, mpsc::Sender<Job>>>,
+    /// The last commands with keys.
+    keys: Recent,
 }
 
 impl Dispatch {
@@ -106,7 +111,8 @@ impl Dispatch {
     pub fn new(deps: DispatchDeps, limits: DispatchLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.commands));
         let shares = Shares::of(limits.commands);
-        Self { inner: Arc::new(Inner { deps, limits, places, shares, queues: Mutex::default() }) }
+        let (queues, keys) = (Mutex::default(), Recent::new(RECENT_KEYS));
+        Self { inner: Arc::new(Inner { deps, limits, places, shares, queues, keys }) }
     }
 
     /// Executes a command, and returns when its events are on disk. The command goes on if the caller stops
@@ -246,7 +252,8 @@ impl Inner {
         let chain = work.chain;
         let mut ahead = work.ahead.take();
         let decided = {
-            let mut deciding = pin!(self.decide(&component, chain, &mut ahead, &job.command));
+            let first = job.attempts == 1;
+            let mut deciding = pin!(self.decide(&component, chain, &mut ahead, &job.command, first));
             loop {
                 tokio::select! {
                     biased;
@@ -273,27 +280,32 @@ impl Inner {
         work.pending.push_back(Pending { job, effect, appending, chain });
     }
 
-    /// Decides a command on the state ahead of the disk, which it loads if necessary and advances. Rare calls
-    /// are in boxes, so that the future is small: each command moves it several times.
+    /// Decides a command on the state ahead of the disk, which it loads if necessary and advances. `first`:
+    /// it has not been decided before by this job. Rare calls are in boxes, so that the future is small: each
+    /// command moves it several times.
     async fn decide(
         &self,
         component: &Component,
         chain: AppendChain,
         ahead: &mut Option<AggregateState>,
         command: &Command,
+        first: bool,
     ) -> Result<Decided, CommandError> {
         let known =
             component.manifest().command(command.stream.aggregate(), command.name.as_str()).ok_or_else(
                 || CommandError::Unknown(format!("command {}.{}", command.stream.aggregate(), command.name)),
             )?;
+        if first
+            && self.seems_new(component, command)
+            && let Some(decided) = self.decide_new(component, chain, ahead, command).boxed().await?
+        {
+            return Ok(decided);
+        }
         let state = match ahead.take() {
             Some(state) if state.digest == component.digest() => ahead.insert(state),
             // Appends of another component may be pending, so its state is the newest.
             Some(state) => ahead.insert(state.with_view_of(component, &command.stream).boxed().await?),
-            // The id was created for this command, so the stream cannot exist.
-            None if !command.repeatable && command.stream.id() == command.id.as_str() => {
-                ahead.insert(empty(component))
-            }
+            None if !command.repeatable && is_created(command) => ahead.insert(empty(component)),
             None => ahead.insert(self.deps.states.load(&command.stream, component).await?),
         };
         if command.repeatable
@@ -306,14 +318,7 @@ impl Inner {
             let expected = command.precondition.expected();
             return Err(CommandError::VersionMismatch { stream, expected, actual });
         }
-        let context = Context {
-            command_id: command.id.shared(),
-            correlation_id: command.origin.correlation_id.clone(),
-            time_ms: self.deps.clock.now_ms(),
-            caller: command.origin.caller.clone(),
-            ask: self.deps.ask.clone(),
-            http: self.deps.http.clone(),
-        };
+        let context = self.context(command);
         let target = state.target(&command.stream);
         let decision = match &command.intent {
             Intent::Decide => component.decide(target, &command.name, &command.payload, &context).await??,
@@ -329,6 +334,62 @@ impl Inner {
             return Ok(self.unchanged(command, chain, state));
         }
         Ok(self.append(command, component, chain, state, decision, context.time_ms))
+    }
+
+    /// Returns whether a command may be decided before the log is searched for it: it has a key that has not
+    /// been used lately, no other host writes to the log, and the decision has no effects outside.
+    fn seems_new(&self, component: &Component, command: &Command) -> bool {
+        command.keyed
+            && !self.deps.log.is_shared()
+            && component.manifest().permissions.http.is_empty()
+            && self.keys.add((&command.id, &command.stream))
+    }
+
+    /// Decides a command with a key that seems to be new. If it is not, the log refuses its events, and the
+    /// job begins again. Returns `None`, and leaves the state as it is, if nothing is appended: such an
+    /// answer is decided again, after a search.
+    async fn decide_new(
+        &self,
+        component: &Component,
+        chain: AppendChain,
+        ahead: &mut Option<AggregateState>,
+        command: &Command,
+    ) -> Result<Option<Decided>, CommandError> {
+        let mut state = match &*ahead {
+            Some(state) if state.digest == component.digest() => state.clone(),
+            Some(_) => return Ok(None),
+            None if is_created(command) => empty(component),
+            None => self.deps.states.load(&command.stream, component).await?,
+        };
+        let answered = self.deps.log.answer(&command.stream, &command.id).await?.is_some();
+        if answered || !command.precondition.holds(state.version) {
+            return Ok(None);
+        }
+        let (target, context) = (state.target(&command.stream), self.context(command));
+        let decision = match component.decide(target, &command.name, &command.payload, &context).await {
+            Ok(Ok(decision)) if !decision.events.is_empty() => decision,
+            Ok(_) => return Ok(None),
+            // The call may have taken all its time, so it is not made again.
+            Err(fault) => {
+                let answer = self.recorded_events(command, component, &state).await?;
+                let answer = answer.ok_or(fault)?;
+                return Ok(Some((Effect::WithoutAppend(Ok(answer)), None)));
+            }
+        };
+        let decided = self.append(command, component, chain, &mut state, decision, context.time_ms);
+        *ahead = Some(state);
+        Ok(Some(decided))
+    }
+
+    fn context(&self, command: &Command) -> Context {
+        Context {
+            command_id: command.id.shared(),
+            correlation_id: command.origin.correlation_id.clone(),
+            time_ms: self.deps.clock.now_ms(),
+            caller: command.origin.caller.clone(),
+            ask: self.deps.ask.clone(),
+            http: self.deps.http.clone(),
+        }
     }
 
     /// Starts the append of a decision and advances the state.
@@ -411,6 +472,12 @@ impl Job {
         // Err: the caller has stopped waiting.
         let _ = self.reply.send(answer);
     }
+}
+
+/// Returns whether the aggregate's id was made for this command, so that the aggregate can exist only if the
+/// command was executed before.
+fn is_created(command: &Command) -> bool {
+    command.stream.id() == command.id.as_str()
 }
 
 /// Waits for the append of the oldest pending job. Cancel-safe: the job stays in the queue.

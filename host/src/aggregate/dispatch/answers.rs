@@ -125,7 +125,7 @@ impl Inner {
     }
 
     /// Returns the answer to a command that has recorded events.
-    async fn recorded_events(
+    pub(super) async fn recorded_events(
         &self,
         command: &Command,
         component: &Component,

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use crate::log::readers::Unreadable;
 use crate::log::{ANSWERS_KEPT_FOR, KeptAnswer};
 use crate::model::{CommandId, Json, Meta, StreamId};
+use crate::recent::Recent;
 
 /// The bytes of answers that are kept, give or take one answer.
 const MAX_BYTES: i64 = 64 << 20;
@@ -40,6 +41,33 @@ const ADD: &str = "
 const FIND: &str = "
     SELECT fingerprint, time_ms, answer FROM answers WHERE command_id = ?1 AND stream = ?2";
 
+/// The commands that have an answer, and some that had one: most commands have none, and need no look at the
+/// file.
+pub(super) struct Answered(Recent);
+
+impl Answered {
+    /// Reads them from the file.
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        // The file never has more.
+        let answered = Self(Recent::new((MAX_BYTES / OVERHEAD) as usize + 1));
+        let mut statement = connection.prepare("SELECT command_id, stream FROM answers")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            answered.0.add((row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?));
+        }
+        Ok(answered)
+    }
+
+    fn add(&self, stream: &StreamId, command: &CommandId) {
+        self.0.add((command.as_str(), stream.as_str()));
+    }
+
+    /// Returns false if no answer is kept for a command of a stream.
+    pub(super) fn may_have(&self, stream: &StreamId, command: &CommandId) -> bool {
+        self.0.has((command.as_str(), stream.as_str()))
+    }
+}
+
 /// Creates the table if the file has none. It is no part of the layout: a version of Kontor that does not
 /// know it leaves it alone.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
@@ -49,6 +77,7 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
 /// Keeps the answer to a command of a stream, unless one is kept already, and drops old ones.
 pub(super) fn add(
     connection: &Connection,
+    answered: &Answered,
     stream: &StreamId,
     meta: &Meta,
     answer: &Json,
@@ -60,7 +89,10 @@ pub(super) fn add(
     connection.prepare_cached(DROP)?.execute((total - MAX_BYTES, oldest as i64))?;
     let fingerprint = meta.fingerprint.cast_signed();
     let row = (total, meta.command_id.as_str(), stream.as_str(), fingerprint, meta.time_ms as i64, answer);
-    connection.prepare_cached(ADD)?.execute(row).map(drop)
+    connection.prepare_cached(ADD)?.execute(row)?;
+    // Before the commit, so that nobody who sees the answer misses it here.
+    answered.add(stream, &meta.command_id);
+    Ok(())
 }
 
 /// Returns the answer that is kept for a command of a stream.
@@ -91,7 +123,9 @@ mod tests {
     fn keep(connection: &Connection, key: &str, time_ms: u64, answer: &str) {
         let meta =
             Meta { command_id: CommandId::from_key(key), fingerprint: u64::MAX, time_ms, ..Meta::default() };
-        add(connection, &stream(), &meta, &Json::parse(answer.to_owned()).unwrap()).unwrap();
+        let answered = Answered::load(connection).unwrap();
+        add(connection, &answered, &stream(), &meta, &Json::parse(answer.to_owned()).unwrap()).unwrap();
+        assert!(answered.may_have(&stream(), &meta.command_id));
     }
 
     fn stream() -> StreamId {
@@ -116,6 +150,18 @@ mod tests {
         assert_eq!((kept(&connection, "a"), kept(&connection, "b").as_deref()), (None, Some("3")));
         let found = find(&connection, &stream(), &CommandId::from_key("c")).unwrap().unwrap();
         assert_eq!((found.fingerprint, found.time_ms), (u64::MAX, 26 * HOUR_MS));
+    }
+
+    #[test]
+    fn a_command_without_an_answer_is_known_after_a_restart_too() {
+        let connection = Connection::open_in_memory().unwrap();
+        create(&connection).unwrap();
+        keep(&connection, "a", HOUR_MS, "1");
+        let answered = Answered::load(&connection).unwrap();
+        let of = |stream: &str, key| {
+            answered.may_have(&StreamId::new("thing", stream).unwrap(), &CommandId::from_key(key))
+        };
+        assert_eq!([of("a", "a"), of("b", "a"), of("a", "b")], [true, false, false]);
     }
 
     #[test]

@@ -35,6 +35,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 
+use self::answers::Answered;
 use self::commit_watch::CommitWatch;
 use self::schema::Durability;
 use self::tail::Tail;
@@ -70,6 +71,7 @@ pub struct EmbeddedLog {
     writable: Arc<AtomicBool>,
     commits: Arc<CommitWatch>,
     readers: Readers,
+    answered: Arc<Answered>,
     _writer: Joined,
     _checkpointer: Joined,
     _lock: File,
@@ -105,6 +107,7 @@ impl EmbeddedLog {
         let tail = Arc::new(Tail::default());
         let writable = Arc::new(AtomicBool::new(true));
         let commits = Arc::new(CommitWatch::default());
+        let answered = Arc::new(Answered::load(&connection).map_err(failed)?);
         let signals = Signals {
             position: position_sender,
             copied: copied_sender,
@@ -112,14 +115,24 @@ impl EmbeddedLog {
             commits: commits.clone(),
             checkpointer: checkpoint_signal,
         };
-        let writer = Writer::new(connection, tail.clone(), signals);
+        let writer = Writer::new(connection, tail.clone(), answered.clone(), signals);
         let _checkpointer =
             Joined::spawn("log-checkpoint", move || checkpoint::run(&checkpoints, &committed))
                 .map_err(unusable)?;
         let _writer = Joined::spawn("log-writer", move || writer.run(&requests)).map_err(unusable)?;
         let readers = Readers::new(file);
-        let log =
-            Self { queue, tail, position, writable, commits, readers, _writer, _checkpointer, _lock: lock };
+        let log = Self {
+            queue,
+            tail,
+            position,
+            writable,
+            commits,
+            readers,
+            answered,
+            _writer,
+            _checkpointer,
+            _lock: lock,
+        };
         Ok((log, copied))
     }
 
@@ -206,6 +219,9 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn answer(&self, stream: &StreamId, command: &CommandId) -> Result<Option<KeptAnswer>, ReadError> {
+        if !self.answered.may_have(stream, command) {
+            return Ok(None);
+        }
         let (stream, command) = (stream.clone(), command.clone());
         Ok(self.readers.run(move |connection| answers::find(connection, &stream, &command)).await?)
     }

@@ -9,7 +9,7 @@ use quick_cache::unsync::Cache;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
-use super::answers;
+use super::answers::{self, Answered};
 use super::commit_watch::CommitWatch;
 use super::copy::{self, Messages, OutOfOrder, Sequence};
 use super::meta;
@@ -62,6 +62,7 @@ pub(super) struct Writer {
     failed: FailedChains,
     /// The newest events. Receives them after the commit and before the position moves.
     tail: Arc<Tail>,
+    answered: Arc<Answered>,
     signals: Signals,
 }
 
@@ -99,9 +100,14 @@ struct Written {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, tail: Arc<Tail>, signals: Signals) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        tail: Arc<Tail>,
+        answered: Arc<Answered>,
+        signals: Signals,
+    ) -> Self {
         let (heads, failed) = (Cache::new(MAX_HEADS), FailedChains::default());
-        Self { connection, heads, failed, tail, signals }
+        Self { connection, heads, failed, tail, answered, signals }
     }
 
     /// Writes requests until the channel is closed and empty.
@@ -155,7 +161,9 @@ impl Writer {
     fn write(&mut self, group: &[Request]) -> rusqlite::Result<Written> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let copied = *self.signals.copied.borrow();
-        let written = Pass::begin(&transaction, &mut self.heads, &mut self.failed, copied)?.write(group)?;
+        let heads = &mut self.heads;
+        let pass = Pass::begin(&transaction, &self.answered, heads, &mut self.failed, copied)?;
+        let written = pass.write(group)?;
         transaction.commit()?;
         Ok(written)
     }
@@ -221,6 +229,7 @@ impl From<rusqlite::Error> for Refused {
 /// The current transaction.
 struct Pass<'a> {
     transaction: &'a Transaction<'a>,
+    answered: &'a Answered,
     heads: &'a mut Cache<StreamId, Head>,
     failed: &'a mut FailedChains,
     find_stream: CachedStatement<'a>,
@@ -237,11 +246,13 @@ struct Pass<'a> {
 impl<'a> Pass<'a> {
     fn begin(
         transaction: &'a Transaction<'_>,
+        answered: &'a Answered,
         heads: &'a mut Cache<StreamId, Head>,
         failed: &'a mut FailedChains,
         copied: Sequence,
     ) -> rusqlite::Result<Self> {
         Ok(Self {
+            answered,
             heads,
             failed,
             copied,
@@ -321,7 +332,7 @@ impl<'a> Pass<'a> {
             return Err(Refused::Batch(AppendError::Conflict { stream, expected: *expected, actual }));
         }
         if let Some(answer) = answer {
-            answers::add(self.transaction, stream, meta, answer)?;
+            answers::add(self.transaction, self.answered, stream, meta, answer)?;
         }
         if events.is_empty() {
             return Ok(());

@@ -25,9 +25,11 @@ fn append(id: &str, expected: u64, command: &str) -> Append {
 
 fn writer(dir: &tempfile::TempDir) -> Writer {
     let (_, connection) = schema::open(dir.path(), Durability::EveryCommit).unwrap();
+    let answered = Answered::load(&connection).unwrap();
     Writer::new(
         connection,
         Arc::default(),
+        answered.into(),
         Signals {
             position: watch::Sender::default(),
             copied: watch::Sender::default(),
