@@ -1,16 +1,26 @@
 //! Follows the log: starts and wakes the sagas of its events, and notifies the callers that wait for them.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
 
 use super::change::Change;
 use super::index::{Listed, SagaHandle, UnfinishedSaga};
 use super::inner::Inner;
 use super::sender::Relinquished;
 use super::{LOG_PAUSE, SagaStatus, entry, record};
+use crate::clock::deadline_after;
 use crate::deployed::FollowedTriggers;
 use crate::error::Chain;
 use crate::log::Subscription;
-use crate::model::{Position, Recorded, SAGA, SagaId, StreamId};
+use crate::model::{LogMark, Position, Recorded, SAGA, SagaId, StreamId};
+
+/// The longest time for which the index is behind the sagas, unless somebody waits for it: under load, each
+/// transaction has the changes of many commits.
+const LINGER: Duration = Duration::from_millis(10);
+/// The number of changes that are written together.
+const MAX_CHANGES: usize = 1_000;
 
 /// The follower of the log. It writes the index only, until it has reached the end that the log had at the
 /// start: so a lost index is rebuilt without a run of the sagas that have ended.
@@ -20,6 +30,29 @@ struct Follower {
     triggers: FollowedTriggers,
     /// True once the unfinished sagas run.
     live: bool,
+    unwritten: Unwritten,
+}
+
+/// The changes that have been followed and are not in the index yet.
+#[derive(Default)]
+struct Unwritten {
+    changes: Vec<Change>,
+    mark: LogMark,
+    /// The time at which it is written at the latest; `None` if there is nothing.
+    due: Option<Instant>,
+}
+
+impl Unwritten {
+    /// Resolves when it is to be written.
+    async fn due(due: Option<Instant>, inner: &Inner) {
+        match due {
+            None => std::future::pending().await,
+            Some(due) => tokio::select! {
+                () = sleep_until(due) => {}
+                () = inner.hurry.notified() => {}
+            },
+        }
+    }
 }
 
 impl Inner {
@@ -37,7 +70,7 @@ impl Inner {
             }
         };
         let subscription = Subscription::new(self.deps.log.clone(), after);
-        let mut follower = Follower { inner: self, triggers, live: false };
+        let mut follower = Follower { inner: self, triggers, live: false, unwritten: Unwritten::default() };
         // Err: the host is stopping.
         let _ = follower.follow(subscription).await;
     }
@@ -58,7 +91,12 @@ impl Follower {
             let page = tokio::select! {
                 biased;
                 () = inner.stopped() => return Err(Relinquished),
+                () = Unwritten::due(self.unwritten.due, &inner) => {
+                    self.write().await?;
+                    continue;
+                }
                 Ok(()) = members.changed(), if self.live => {
+                    self.write().await?;
                     let taken = inner.run_unfinished().await?;
                     if taken > 0 {
                         tracing::info!(sagas = taken, "taking over the sagas that this host owns now");
@@ -90,10 +128,10 @@ impl Follower {
         Ok(())
     }
 
-    /// Starts and wakes the sagas of a page of events, and writes that to the index.
+    /// Starts and wakes the sagas of a page of events, and notes that for the index.
     async fn apply(&mut self, page: &[Recorded]) -> Result<(), Relinquished> {
         let inner = self.inner.clone();
-        let (mut changes, mut resumed) = (Vec::new(), Vec::new());
+        let (mut changes, mut resumed) = (std::mem::take(&mut self.unwritten.changes), Vec::new());
         for event in page {
             if event.stream.aggregate() == SAGA {
                 changes.extend(inner.apply_entry(event, &mut resumed));
@@ -114,18 +152,34 @@ impl Follower {
             }
         }
         let Some(last) = page.last() else { return Ok(()) };
-        // No later position may be written before these triggers are: a restart would not look for them
-        // again.
-        while let Err(error) = inner.index.apply(changes.clone(), last.mark()).await {
-            inner.warning.set(&error);
-            inner.pause(LOG_PAUSE).await?;
+        let due = self.unwritten.due.take().unwrap_or_else(|| deadline_after(LINGER));
+        let may_wait = self.live && resumed.is_empty() && !changes.is_empty() && changes.len() < MAX_CHANGES;
+        self.unwritten = Unwritten { changes, mark: last.mark(), due: Some(due) };
+        if may_wait {
+            return Ok(());
         }
-        inner.warning.clear();
-        inner.followed.send_replace(last.mark());
+        self.write().await?;
         self.go_live(last.position).await?;
         if self.live && inner.deps.cluster.me().is_some() {
             inner.wake_resumed(resumed).await?;
         }
+        Ok(())
+    }
+
+    /// Writes to the index what is not written yet.
+    async fn write(&mut self) -> Result<(), Relinquished> {
+        let inner = self.inner.clone();
+        let Unwritten { changes, mark, due: Some(_) } = std::mem::take(&mut self.unwritten) else {
+            return Ok(());
+        };
+        // No later position may be written before these triggers are: a restart would not look for them
+        // again.
+        while let Err(error) = inner.index.apply(changes.clone(), mark).await {
+            inner.warning.set(&error);
+            inner.pause(LOG_PAUSE).await?;
+        }
+        inner.warning.clear();
+        inner.followed.send_replace(mark);
         Ok(())
     }
 

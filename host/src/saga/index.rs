@@ -6,7 +6,7 @@
 //! transaction, so an event starts its sagas exactly once, whatever happens in between: a saga's id follows
 //! from its trigger, and its journal from its id.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -248,7 +248,14 @@ impl Index {
         let LogMark { position, hash } = mark;
         self.with(move |connection| {
             let transaction = connection.transaction()?;
+            let mut started = HashMap::new();
             for change in changes {
+                // The trigger and the first entry of the journal often come together, and say the same.
+                if let Change::Started { handle } = &change
+                    && started.insert(handle.id.clone(), handle.digest) == Some(handle.digest)
+                {
+                    continue;
+                }
                 change.write(&transaction)?;
             }
             let advance = "UPDATE position SET position = ?1, hash = ?2 WHERE position < ?1";

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
 use super::completion::Completions;
@@ -36,8 +36,10 @@ pub(super) struct Inner {
     pub(super) warning: Warning,
     /// The tasks of those that run.
     pub(super) runs: TaskTracker,
-    /// The mark of the last event that has started and woken its sagas.
+    /// The mark of the last event that has started and woken its sagas, and the index says so.
     pub(super) followed: watch::Sender<LogMark>,
+    /// Notified when somebody waits for the index.
+    pub(super) hurry: Notify,
     /// The end of the log when the host started.
     pub(super) head_at_start: Position,
     /// True when the host is stopping.
@@ -60,6 +62,7 @@ impl Inner {
             warning: Warning::new("sagas do not start, because their index cannot be written"),
             runs: TaskTracker::new(),
             followed: watch::Sender::new(mark),
+            hurry: Notify::new(),
             stopping: watch::Sender::new(false),
         })
     }
@@ -132,10 +135,12 @@ impl Inner {
         }
     }
 
-    /// Waits until all events that are in the log by now have started and woken their sagas.
+    /// Waits until all events that are in the log by now have started and woken their sagas, and are in the
+    /// index.
     pub(super) async fn caught_up(&self) -> Result<(), SagaError> {
         let head = *self.deps.log.head().borrow();
         let mut followed = self.followed.subscribe();
+        self.hurry.notify_one();
         let caught_up = tokio::time::timeout(CATCH_UP, followed.wait_for(|mark| mark.position >= head)).await;
         match caught_up {
             Ok(Ok(_)) => Ok(()),

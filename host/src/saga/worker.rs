@@ -124,6 +124,8 @@ impl Inner {
     /// Writes to the index why a saga cannot run, which its journal cannot say. A deployment or a start of
     /// the host runs it again.
     async fn note_stuck(&self, id: &SagaId, error: &RunError) {
+        // Its row must be there. Err: behind; then the saga is tried again without the reason being shown.
+        let _ = self.caught_up().await;
         let stuck = Change::Stuck { id: id.clone(), why: Chain(error).to_string() };
         let position = *self.followed.borrow();
         if let Err(error) = self.index.write(vec![stuck], position).await {
