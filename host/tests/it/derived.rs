@@ -131,7 +131,11 @@ fn the_sagas_of_a_new_service_run_though_a_host_follows_its_deployment_late() {
     right_site.lose_data();
     right = right_site.start();
     assert_eq!(sagas_when(&right, &expected), expected);
-    assert_eq!(left.events(0), right.events(0));
+    // The hosts still take sagas over from each other.
+    let seen = left.events(0);
+    let same = |events: &Value| events.as_array().unwrap().len() >= seen.len();
+    let events = when(|| right.events(0).into(), same);
+    assert_eq!(events.as_array().unwrap()[..seen.len()], seen[..]);
 }
 
 #[test]
