@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use crate::aggregate::StateCache;
 use crate::clock::{SharedClock, Time, millis, milliseconds};
+use crate::deploy::FoldMemory;
 use crate::deployed::Components;
 use crate::error::with_causes;
 use crate::garbage::{Collection, Garbage};
@@ -59,6 +60,8 @@ pub struct GcDeps {
     pub sagas: Arc<Sagas>,
     /// The read databases.
     pub projections: Arc<Projections>,
+    /// The states that components have folded in deployments.
+    pub(crate) folds: FoldMemory,
     /// The clock by which sagas are old.
     pub clock: SharedClock,
 }
@@ -98,6 +101,8 @@ pub enum GarbageKind {
     EndedSagas,
     /// States of aggregates that no version takes on.
     Snapshots,
+    /// States that such components have folded in the gate `history`.
+    Folds,
     /// Databases of services that are not deployed any more.
     ReadModels,
 }
@@ -160,13 +165,14 @@ impl Gc {
     }
 
     async fn all(&self, collection: Collection) -> Result<Vec<Collected>, SagaError> {
-        let GcDeps { components, runtime, states, sagas, projections, clock } = &self.deps;
+        let GcDeps { components, runtime, states, sagas, projections, folds, clock } = &self.deps;
         let by_sagas = sagas.needed_components().await?;
         let needed = components.needed(by_sagas.clone());
         let ended = Time(clock.now_ms().saturating_sub(millis(self.options.ended_sagas)));
         let mut all = vec![
             Collected::of(GarbageKind::EndedSagas, sagas.collect(ended, collection).await),
             Collected::of(GarbageKind::Snapshots, states.collect_snapshots(needed.clone(), collection).await),
+            Collected::of(GarbageKind::Folds, folds.collect(&needed, collection).await),
             Collected::of(GarbageKind::ReadModels, projections.collect(collection).await),
             Collected::of(GarbageKind::CompiledCode, runtime.collect_code(&needed, collection)),
         ];

@@ -19,7 +19,7 @@ use crate::clock::{Clock as _, SharedClock, SystemClock, Time};
 use crate::cluster::{self, Cluster, Connection, Member, NatsError, Status};
 use crate::config::{Config, ConfigError};
 use crate::contract::{Findings, RouteError};
-use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer};
+use crate::deploy::{self, Boot, BootError, Booted, DeployDeps, DeployRules, Deployer, FoldMemory};
 use crate::deployed::{Bucket, Components, Deployed, Deployments, Registry, Running, Store};
 use crate::edge::http::{ListenError, Listeners};
 use crate::edge::{self, CallerLimits, HostContext, http};
@@ -212,6 +212,7 @@ struct Foundation {
     http: Arc<HttpClient>,
     runtime: Runtime,
     store: Store,
+    folds: FoldMemory,
 }
 
 impl Foundation {
@@ -221,13 +222,14 @@ impl Foundation {
         let limits = config.runtime_limits();
         let http = Arc::new(HttpClient::new(&config.grants, &limits.http, &system_resolver())?);
         let runtime = Runtime::new(&config.data, limits, config.service_configuration()?)?;
-        Ok(Self { log, nodes, clock: Arc::new(SystemClock), http, runtime, store })
+        let folds = FoldMemory::open(&config.data, &*log).await;
+        Ok(Self { log, nodes, clock: Arc::new(SystemClock), http, runtime, store, folds })
     }
 
     /// Loads the services of the log and of the directory of components.
     async fn boot(&self, rules: &DeployRules, plugins: &Path) -> Result<Booted, HostError> {
-        let Self { log, clock, http, runtime, store, .. } = self;
-        let booted = deploy::boot(Boot { log, clock, runtime, store, http, rules, plugins }).await?;
+        let Self { log, clock, http, runtime, store, folds, .. } = self;
+        let booted = deploy::boot(Boot { log, clock, runtime, store, http, rules, folds, plugins }).await?;
         // The same on all hosts of the log, and unknown to its clients: the first deployment has a random id.
         let first = log.read_all(Position::START, 1).await.map_err(HostError::Secret)?;
         if let Some(first) = first.first() {
@@ -244,7 +246,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
     let rules = config.deploy_rules(http::reserved_routes());
     let booted = foundation.boot(&rules, &config.plugins).await?;
     check_names(config, &booted.deployed, &foundation.runtime)?;
-    let Foundation { log, nodes, clock, http, runtime, store } = foundation;
+    let Foundation { log, nodes, clock, http, runtime, store, folds } = foundation;
     let registry = Arc::new(Registry::of(booted.deployed, booted.history));
     let components = Components::new(registry.clone(), runtime.clone(), store.clone());
     let trust = deploy::trust(log.clone(), rules.trusted.as_slice().into());
@@ -282,6 +284,7 @@ async fn wire(config: &Config, metrics: PrometheusHandle, storage: Storage) -> R
         projections: projections.clone(),
         sagas: sagas.clone(),
         cluster: nodes.clone(),
+        folds,
         rules,
     };
     let gc = garbage_collector(config, &deps, states);
@@ -320,13 +323,14 @@ fn start_queries(
 }
 
 fn garbage_collector(config: &Config, deps: &DeployDeps, states: Arc<StateCache>) -> Arc<Gc> {
-    let DeployDeps { components, runtime, sagas, projections, clock, .. } = deps;
+    let DeployDeps { components, runtime, sagas, projections, clock, folds, .. } = deps;
     let deps = GcDeps {
         components: components.clone(),
         runtime: runtime.clone(),
         states,
         sagas: sagas.clone(),
         projections: projections.clone(),
+        folds: folds.clone(),
         clock: clock.clone(),
     };
     Arc::new(Gc::new(deps, config.gc.clone()))

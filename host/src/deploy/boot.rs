@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::directory::{self, DirectoryError};
-use super::gates::{Candidate, Examiner, Origin, Terms, Upload, examine_services};
+use super::gates::{Candidate, Examiner, FoldMemory, Origin, Terms, Upload, examine_services};
 use super::rules::DeployRules;
 use super::signature::{SignatureError, check_earlier, check_running, signed};
 use super::{grants, work};
@@ -32,6 +32,7 @@ pub(crate) struct Boot<'a> {
     pub(crate) store: &'a Store,
     pub(crate) http: &'a HttpClient,
     pub(crate) rules: &'a DeployRules,
+    pub(crate) folds: &'a FoldMemory,
     /// The directory of the operator's components.
     pub(crate) plugins: &'a Path,
 }
@@ -310,6 +311,7 @@ impl Boot<'_> {
             rules: self.rules,
             now_ms: self.clock.now_ms(),
             granted: &granted_here,
+            memory: self.folds,
             sagas: None,
         };
         let terms = Terms { sample: None, allow_breaking: &[], origin: Origin::Upload };

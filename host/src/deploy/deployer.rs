@@ -10,7 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::DeployError;
-use super::gates::Upload;
+use super::gates::{FoldMemory, Upload};
 use super::report::Report;
 use super::rules::{DeployRules, Options};
 use crate::clock::SharedClock;
@@ -46,6 +46,8 @@ pub struct DeployDeps {
     pub sagas: Arc<Sagas>,
     /// The hosts that share the log.
     pub cluster: Cluster,
+    /// The states that components have folded in earlier deployments.
+    pub(crate) folds: FoldMemory,
     /// The configuration of deployments.
     pub rules: DeployRules,
 }

@@ -25,6 +25,7 @@ pub(crate) use directory::MAX_COMPONENT_BYTES;
 pub use directory::{DirectoryError, read as read_directory};
 pub use error::DeployError;
 pub use follower::{FollowError, Follower};
+pub(crate) use gates::FoldMemory;
 pub use gates::Upload;
 pub use report::{HostReport, Report, ServiceReport};
 pub use rules::{DeployRules, Options, RollbackRule};

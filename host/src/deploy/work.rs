@@ -130,6 +130,7 @@ impl Deployer {
             rules: &deps.rules,
             now_ms: deps.clock.now_ms(),
             granted: &granted,
+            memory: &deps.folds,
             sagas: Some(&deps.sagas),
         };
         let terms = Terms { sample: options.sample, allow_breaking: &options.allow_breaking, origin };

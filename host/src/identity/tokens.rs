@@ -179,11 +179,11 @@ impl Tokens {
         let mut after = None;
         loop {
             let streams = tokens.log.streams(TOKEN, after.as_ref(), MAX_PAGE).await?;
-            for stream in &streams {
+            for (stream, _) in &streams {
                 tokens.read(stream).await?;
             }
             match streams.last() {
-                Some(last) => after = Some(last.clone()),
+                Some((last, _)) => after = Some(last.clone()),
                 None => break,
             }
         }

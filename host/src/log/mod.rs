@@ -337,13 +337,14 @@ pub trait EventLog: Send + Sync {
     /// early after [`MAX_PAGE_BYTES`].
     async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError>;
 
-    /// Returns up to `limit` streams of a kind of aggregate, ordered by name, starting behind `after`.
+    /// Returns up to `limit` streams of a kind of aggregate, ordered by name, starting behind `after`, each
+    /// with its version.
     async fn streams(
         &self,
         aggregate: &str,
         after: Option<&StreamId>,
         limit: usize,
-    ) -> Result<Vec<StreamId>, ReadError>;
+    ) -> Result<Vec<(StreamId, Version)>, ReadError>;
 
     /// Returns the events of a command in a stream. Empty if the command is not recorded there.
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError>;

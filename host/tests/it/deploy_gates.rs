@@ -203,6 +203,33 @@ fn a_state_of_another_shape_takes_another_version_or_leave() {
 }
 
 #[test]
+fn a_deployment_folds_what_is_new_and_remembers_the_rest() {
+    let inventory = Inventory::new("");
+    let host = inventory.start();
+    let (first, next) = (plugin("inventory"), deploy::rebuilt(plugin("inventory")));
+    let folds = |host: &Host, wasm: &[u8]| {
+        let report = host.deploy(wasm, "").ok();
+        gate(&report, "history")["says"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(folds(&host, &next), "the component folds 1 stream with 2 events");
+    assert_eq!(folds(&host, &first), "the component folds 1 stream with 2 events, 1 as remembered");
+    host.register("tea", 450, 10);
+    assert_eq!(folds(&host, &next), "the component folds 2 streams with 3 events, 1 as remembered");
+    assert_eq!(refused(&host, &next_inventory("reshaped"), "history", "the state of product").len(), 2);
+    // What was found before is found again.
+    assert_eq!(refused(&host, &next_inventory("reshaped"), "history", "the state of product").len(), 2);
+    assert!(host.stop().success());
+
+    let host = inventory.site.start();
+    assert_eq!(folds(&host, &first), "the component folds 2 streams with 3 events, 2 as remembered");
+    assert!(host.stop().success());
+    fs::remove_file(inventory.site.data().join("folds.db")).unwrap();
+    let host = inventory.site.start();
+    assert_eq!(folds(&host, &next), "the component folds 2 streams with 3 events");
+    assert_eq!(host.stock("tea"), (10, 0));
+}
+
+#[test]
 fn a_dry_run_goes_through_the_gates_and_changes_nothing() {
     let inventory = Inventory::new("");
     let host = inventory.start();
@@ -363,7 +390,7 @@ fn one_event_in_a_hundred_thousand_that_cannot_be_folded_is_found_before_it_is_f
     let sampled = host.deploy(&next, "?sample=10&dry-run=true").ok();
     assert_eq!(
         gate(&sampled, "history")["says"],
-        "the component folds 10 streams (a sample) with 1000 events"
+        "the component folds 10 streams (a sample) with 1000 events, 10 as remembered"
     );
     let current = host.deploy(&deploy::rebuilt(plugin("inventory")), "").ok();
     let history = gate(&current, "history");

@@ -95,7 +95,7 @@ impl EventLog for MortalLog {
         aggregate: &str,
         after: Option<&StreamId>,
         limit: usize,
-    ) -> Result<Vec<StreamId>, ReadError> {
+    ) -> Result<Vec<(StreamId, Version)>, ReadError> {
         self.log.streams(aggregate, after, limit).await
     }
 

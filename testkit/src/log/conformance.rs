@@ -240,9 +240,12 @@ async fn the_streams_of_an_aggregate_are_listed(log: Log) {
     for name in ["thing/b", "thing-x/a", "other/a", "thing/c", "things/a", "thing/a"] {
         log.append(vec![append(&named(name), 0, 1)]).await.unwrap();
     }
+    log.append(vec![append(&named("thing/b"), 1, 2)]).await.unwrap();
+    let at = |name: &str, version| (named(name), Version::new(version));
     let first = log.streams("thing", None, 2).await.unwrap();
-    assert_eq!(first, ["thing/a", "thing/b"].map(named));
-    assert_eq!(log.streams("thing", first.last(), 2).await.unwrap(), [named("thing/c")]);
+    assert_eq!(first, [at("thing/a", 1), at("thing/b", 3)]);
+    let next = log.streams("thing", Some(&named("thing/b")), 2).await.unwrap();
+    assert_eq!(next, [at("thing/c", 1)]);
     assert_eq!(log.streams("nothing", None, 2).await.unwrap(), []);
 }
 

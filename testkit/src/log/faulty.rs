@@ -90,7 +90,7 @@ impl EventLog for FaultyLog {
         aggregate: &str,
         after: Option<&StreamId>,
         limit: usize,
-    ) -> Result<Vec<StreamId>, ReadError> {
+    ) -> Result<Vec<(StreamId, Version)>, ReadError> {
         self.check_read()?;
         self.log.streams(aggregate, after, limit).await
     }

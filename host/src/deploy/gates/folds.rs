@@ -4,21 +4,26 @@
 //! both must fold a stream to the same state. If all streams of all aggregates are folded to the same states,
 //! the new version takes over the running one's states in memory and in snapshots; if not, it folds the
 //! events again.
+//!
+//! The states are remembered: a later deployment folds only the streams that have gone on, and those that a
+//! component has not seen.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use super::Examiner;
+use super::memory::{FoldMemory, Folded, Remembered, StateHash};
 use crate::error::Fault;
 use crate::log::{EventLog, MAX_PAGE, ReadError, more_may_follow};
-use crate::model::{AggregateName, Recorded, StreamId, Version};
-use crate::runtime::{Component, Folded, Target};
+use crate::model::{AggregateName, LogMark, Recorded, StreamId, Version};
+use crate::runtime::{Component, Target};
 
 /// The most streams that are folded at one time, on a machine with as many cores. Each takes the memory of a
 /// page of events, and one of the log's readers.
@@ -31,6 +36,8 @@ const MAX_FINDINGS: usize = 10;
 pub(super) struct Folds {
     streams: usize,
     events: usize,
+    /// The number of streams that both versions had folded before.
+    remembered: usize,
     /// A sentence for each stream with a failure.
     failures: Vec<String>,
     /// True if there is a stream that the new version cannot fold at all.
@@ -49,13 +56,29 @@ struct Folder {
     /// The running version, if both have the same state version.
     before: Option<Component>,
     new: Component,
+    memory: FoldMemory,
+}
+
+/// A stream to be folded.
+struct Subject {
+    stream: StreamId,
+    version: Version,
+    /// The states that the new version and the one before it have folded earlier.
+    known: [Option<Remembered>; 2],
 }
 
 /// The result of folding one stream.
-enum Fold {
-    Same { events: usize },
-    Reshaped { events: usize, why: String },
-    Failed { events: usize, why: String },
+struct Fold {
+    events: usize,
+    verdict: Verdict,
+    /// The states that are new to the memory.
+    folded: Vec<Folded>,
+}
+
+enum Verdict {
+    Same,
+    Reshaped(String),
+    Failed(String),
 }
 
 impl Folds {
@@ -63,8 +86,7 @@ impl Folds {
     /// the future is dropped early, `self` has the results up to then.
     pub(super) async fn fold(
         &mut self,
-        threads: &Handle,
-        log: &Arc<dyn EventLog>,
+        examiner: &Examiner<'_>,
         running: Option<&Component>,
         new: &Component,
         sample: Option<usize>,
@@ -76,10 +98,11 @@ impl Folds {
             });
             self.uncompared |= before.is_none();
             let folder = Folder {
-                threads: threads.clone(),
-                log: log.clone(),
+                threads: examiner.runtime.background(),
+                log: examiner.log.clone(),
                 before: before.cloned(),
                 new: new.clone(),
+                memory: examiner.memory.clone(),
             };
             self.fold_aggregate(&Arc::new(folder), &aggregate.name, sample).await?;
         }
@@ -102,7 +125,7 @@ impl Folds {
                 Some(chosen) => chosen.split_off(chosen.len().saturating_sub(MAX_PAGE)),
                 None => folder.log.streams(aggregate.as_str(), after.as_ref(), MAX_PAGE).await?,
             };
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(last.clone());
             self.fold_page(folder, aggregate, page).await?;
             if self.failures.len() >= MAX_FINDINGS {
@@ -117,40 +140,44 @@ impl Folds {
         &mut self,
         folder: &Arc<Folder>,
         aggregate: &AggregateName,
-        page: Vec<StreamId>,
+        page: Vec<(StreamId, Version)>,
     ) -> Result<(), ReadError> {
         let at_once = at_once();
-        let mut streams = page.into_iter();
-        let mut folding = JoinSet::new();
+        let mut subjects = folder.subjects(page).await.into_iter();
+        let (mut folding, mut folded) = (JoinSet::new(), Vec::new());
         loop {
             let free = at_once - folding.len();
-            for stream in streams.by_ref().take(free) {
+            for subject in subjects.by_ref().take(free) {
                 let own = folder.clone();
-                folding.spawn_on(async move { own.fold(&stream).await }, &folder.threads);
+                folding.spawn_on(async move { own.fold(subject).await }, &folder.threads);
             }
-            let Some(folded) = folding.join_next().await else { break };
-            self.apply(aggregate, folded.map_err(|error| ReadError(Arc::new(error)))??);
+            let Some(fold) = folding.join_next().await else { break };
+            let fold = fold.map_err(|error| ReadError(Arc::new(error)))??;
+            folded.extend(self.apply(aggregate, fold));
         }
+        folder.memory.keep(folded).await;
         Ok(())
     }
 
-    fn apply(&mut self, aggregate: &AggregateName, fold: Fold) {
-        let (events, failure) = match fold {
-            Fold::Same { events } => (events, None),
-            Fold::Reshaped { events, why } => {
+    /// Returns what is new to the memory.
+    fn apply(&mut self, aggregate: &AggregateName, Fold { events, verdict, folded }: Fold) -> Vec<Folded> {
+        self.streams += 1;
+        self.events += events;
+        self.remembered += usize::from(folded.is_empty() && !matches!(verdict, Verdict::Failed(_)));
+        match verdict {
+            Verdict::Same => {}
+            Verdict::Reshaped(why) => {
                 if !self.reshaped.contains(aggregate) {
                     self.reshaped.push(aggregate.clone());
                 }
-                (events, Some(why))
+                self.failures.push(why);
             }
-            Fold::Failed { events, why } => {
+            Verdict::Failed(why) => {
                 self.failed = true;
-                (events, Some(why))
+                self.failures.push(why);
             }
-        };
-        self.streams += 1;
-        self.events += events;
-        self.failures.extend(failure);
+        }
+        folded
     }
 
     /// Returns whether nothing failed.
@@ -181,7 +208,12 @@ impl Folds {
         let sampled = if sample.is_some() { " (a sample)" } else { "" };
         let number =
             |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-        format!("{}{sampled} with {}", number(self.streams, "stream"), number(self.events, "event"))
+        let remembered = match self.remembered {
+            0 => String::new(),
+            remembered => format!(", {remembered} as remembered"),
+        };
+        let (streams, events) = (number(self.streams, "stream"), number(self.events, "event"));
+        format!("{streams}{sampled} with {events}{remembered}")
     }
 }
 
@@ -192,14 +224,18 @@ fn at_once() -> usize {
 }
 
 /// Chooses streams of an aggregate at random.
-async fn choose(log: &dyn EventLog, aggregate: &str, size: usize) -> Result<Vec<StreamId>, ReadError> {
+async fn choose(
+    log: &dyn EventLog,
+    aggregate: &str,
+    size: usize,
+) -> Result<Vec<(StreamId, Version)>, ReadError> {
     // The same streams each time, so that the next deployment shows whether a defect is gone.
     let mut random = StdRng::seed_from_u64(0);
     let (mut chosen, mut seen) = (Vec::with_capacity(size.min(MAX_PAGE)), 0);
     let mut after = None;
     loop {
         let page = log.streams(aggregate, after.as_ref(), MAX_PAGE).await?;
-        let Some(last) = page.last() else { return Ok(chosen) };
+        let Some((last, _)) = page.last() else { return Ok(chosen) };
         after = Some(last.clone());
         for stream in page {
             seen += 1;
@@ -213,48 +249,117 @@ async fn choose(log: &dyn EventLog, aggregate: &str, size: usize) -> Result<Vec<
 }
 
 impl Folder {
-    async fn fold(&self, stream: &StreamId) -> Result<Fold, ReadError> {
-        let (mut folded, mut folded_before): (Option<Folded>, Option<Folded>) = (None, None);
-        let mut events = 0;
+    /// Returns the streams of a page, with what is remembered of them.
+    async fn subjects(&self, page: Vec<(StreamId, Version)>) -> Vec<Subject> {
+        let names = page.iter().map(|(stream, _)| stream);
+        let Some((first, last)) = names.clone().min().zip(names.max()) else { return Vec::new() };
+        let mut new = self.memory.recall(self.new.digest(), first, last).await;
+        let mut before = match &self.before {
+            Some(before) => self.memory.recall(before.digest(), first, last).await,
+            None => HashMap::new(),
+        };
+        let subject = |(stream, version)| {
+            let known = [new.remove(&stream), before.remove(&stream)];
+            Subject { stream, version, known }
+        };
+        page.into_iter().map(subject).collect()
+    }
+
+    async fn fold(&self, Subject { stream, version, known }: Subject) -> Result<Fold, ReadError> {
+        let [known, known_before] = known;
+        let mut new = Side::of(&self.new, known, version);
+        let mut before = self.before.as_ref().map(|before| Side::of(before, known_before, version));
+        let mut fold = Fold { events: version.get() as usize, verdict: Verdict::Same, folded: Vec::new() };
         loop {
-            let page = self.log.read(stream, Version::START.after(events), MAX_PAGE).await?;
-            if page.is_empty() {
-                break;
+            let open = before.iter().chain([&new]).filter(|side| !side.done).map(|side| side.version).min();
+            let Some(after) = open else { break };
+            let page = self.log.read(&stream, after, MAX_PAGE).await?;
+            let more = more_may_follow(&page, MAX_PAGE);
+            if let Err(fault) = new.evolve(&stream, &page, more).await {
+                let why = explain(&self.new, &stream, new.state, &page, fault).await;
+                fold.verdict = Verdict::Failed(why);
+                return Ok(fold);
             }
-            events += page.len();
-            folded = match evolve(&self.new, stream, folded.as_ref(), &page).await {
-                Ok(folded) => folded,
-                Err(fault) => {
-                    let why = explain(&self.new, stream, folded, &page, fault).await;
-                    return Ok(Fold::Failed { events, why });
-                }
-            };
-            if let Some(before) = &self.before {
+            if let Some(side) = &mut before
+                && side.evolve(&stream, &page, more).await.is_err()
+            {
                 // A stream that the running version cannot fold either is no reason to keep that version.
-                folded_before =
-                    evolve(before, stream, folded_before.as_ref(), &page).await.unwrap_or_default();
-            }
-            if !more_may_follow(&page, MAX_PAGE) {
-                break;
+                before = None;
             }
         }
-        match (folded_before, &folded) {
-            (Some(before), Some(now)) if !same(&before.state, &now.state) => {
-                let why = format!("{stream}: the events fold to another state than on the running version");
-                Ok(Fold::Reshaped { events, why })
-            }
-            _ => Ok(Fold::Same { events }),
+        if let Some(before) = &before
+            && before.hash != new.hash
+        {
+            let why = format!("{stream}: the events fold to another state than on the running version");
+            fold.verdict = Verdict::Reshaped(why);
         }
+        fold.folded = before.into_iter().chain([new]).filter_map(|side| side.folded(&stream)).collect();
+        Ok(fold)
+    }
+}
+
+/// A component that folds a stream.
+struct Side<'a> {
+    component: &'a Component,
+    /// The version up to which it has.
+    version: Version,
+    state: Option<Bytes>,
+    /// The hash of the state, once all is folded.
+    hash: Option<StateHash>,
+    done: bool,
+    /// The last event that it has folded now.
+    mark: Option<LogMark>,
+}
+
+impl<'a> Side<'a> {
+    /// Begins with what the component has folded of a stream earlier.
+    fn of(component: &'a Component, known: Option<Remembered>, end: Version) -> Self {
+        let new =
+            Self { component, version: Version::START, state: None, hash: None, done: false, mark: None };
+        match known {
+            Some(Remembered { version, hash, .. }) if version == end => {
+                Self { version, hash: Some(hash), done: true, ..new }
+            }
+            Some(Remembered { version, state: Some(state), .. }) if version < end => {
+                Self { version, state: Some(state), ..new }
+            }
+            _ => new,
+        }
+    }
+
+    /// Folds those events of a page that follow. `more`: there may be others after the page.
+    async fn evolve(&mut self, stream: &StreamId, page: &[Recorded], more: bool) -> Result<(), Fault> {
+        if self.done {
+            return Ok(());
+        }
+        let since = &page[page.partition_point(|event| event.version <= self.version)..];
+        if let Some(last) = since.last() {
+            self.state = evolve(self.component, stream, self.state.as_ref(), since).await?;
+            (self.version, self.mark) = (last.version, Some(last.mark()));
+        }
+        if !more {
+            self.done = true;
+            self.hash = self.state.as_deref().map(StateHash::of);
+        }
+        Ok(())
+    }
+
+    /// Returns the fold, unless it is remembered already.
+    fn folded(self, stream: &StreamId) -> Option<Folded> {
+        let (mark, state) = self.mark.zip(self.state)?;
+        let remembered = Remembered::of(self.version, &state);
+        Some(Folded { stream: stream.clone(), digest: self.component.digest(), remembered, mark })
     }
 }
 
 async fn evolve(
     component: &Component,
     stream: &StreamId,
-    before: Option<&Folded>,
+    state: Option<&Bytes>,
     since: &[Recorded],
-) -> Result<Option<Folded>, Fault> {
-    component.evolve(Target { stream, state: before.map(|folded| &folded.state), since }).await
+) -> Result<Option<Bytes>, Fault> {
+    let folded = component.evolve(Target { stream, state, since }).await?;
+    Ok(folded.map(|folded| folded.state))
 }
 
 /// Returns a sentence about a stream that cannot be folded. It names the event that fails, if a single one
@@ -262,13 +367,13 @@ async fn evolve(
 async fn explain(
     new: &Component,
     stream: &StreamId,
-    mut folded: Option<Folded>,
+    mut state: Option<Bytes>,
     page: &[Recorded],
     fault: Fault,
 ) -> String {
     for event in page {
-        match evolve(new, stream, folded.as_ref(), std::slice::from_ref(event)).await {
-            Ok(next) => folded = next,
+        match evolve(new, stream, state.as_ref(), std::slice::from_ref(event)).await {
+            Ok(next) => state = next,
             Err(fault) => {
                 let Recorded { version, name, .. } = event;
                 return format!("{stream}, version {version}, {name}: {fault}: {}", fault.cause());
@@ -276,10 +381,4 @@ async fn explain(
         }
     }
     format!("{stream}: {fault}: {}", fault.cause())
-}
-
-/// Returns whether two states are the same bytes, or the same JSON apart from the order of its members.
-fn same(one: &Bytes, other: &Bytes) -> bool {
-    let read = |state: &Bytes| serde_json::from_slice::<Value>(state).ok();
-    one == other || read(one).is_some_and(|one| Some(one) == read(other))
 }

@@ -28,8 +28,7 @@ async fn check(examination: &mut Examination<'_>, component: &Component) -> Find
     }
     let mut folds = Folds::default();
     let before = examination.running.service(component.manifest().service.as_str());
-    let threads = examiner.runtime.background();
-    let folding = folds.fold(&threads, examiner.log, before, component, terms.sample);
+    let folding = folds.fold(examiner, before, component, terms.sample);
     match timeout(examiner.rules.history_limit, folding).await {
         Err(_) => Finding::refused(out_of_time(examination, &folds)).with(folds.findings()),
         Ok(Err(error)) => Finding::refused(Chain(&error).to_string()),

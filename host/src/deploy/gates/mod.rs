@@ -10,6 +10,7 @@ mod configuration;
 mod folds;
 mod history;
 mod manifest;
+mod memory;
 mod permissions;
 mod read_model;
 mod sagas;
@@ -32,6 +33,7 @@ use crate::model::Digest;
 use crate::runtime::{Compiled, Component, HttpClient, Runtime};
 use crate::saga::{ReplayedSaga, Sagas};
 
+pub(crate) use memory::FoldMemory;
 pub(super) use permissions::requests;
 
 /// All gates, in the order in which they are passed and shown.
@@ -79,6 +81,8 @@ pub(super) struct Examiner<'a> {
     pub(super) granted: &'a Granted<'a>,
     /// The time at which signatures must be valid.
     pub(super) now_ms: u64,
+    /// The states that components have folded earlier.
+    pub(super) memory: &'a FoldMemory,
     /// None while the host starts, because no sagas run yet.
     pub(super) sagas: Option<&'a Sagas>,
 }

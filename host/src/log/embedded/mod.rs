@@ -206,7 +206,7 @@ impl EventLog for EmbeddedLog {
         aggregate: &str,
         after: Option<&StreamId>,
         limit: usize,
-    ) -> Result<Vec<StreamId>, ReadError> {
+    ) -> Result<Vec<(StreamId, Version)>, ReadError> {
         let (aggregate, after) = (aggregate.to_owned(), after.cloned());
         let list =
             move |connection: &Connection| read::streams(connection, &aggregate, after.as_ref(), limit);

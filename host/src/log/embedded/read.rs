@@ -68,25 +68,29 @@ const VERSION: &str = "
 
 /// All names that begin with `<aggregate>/`: `0` is the character after `/`.
 const STREAMS: &str = "
-    SELECT name FROM streams WHERE name > ?1 AND name < ?2 || '0' ORDER BY name LIMIT ?3";
+    SELECT name, (SELECT coalesce(max(version), 0) FROM events WHERE stream = streams.id) FROM streams
+    WHERE name > ?1 AND name < ?2 || '0' ORDER BY name LIMIT ?3";
 
-/// Returns up to `limit` streams of a kind of aggregate, ordered by name, starting behind `after`.
+/// Returns up to `limit` streams of a kind of aggregate, ordered by name, starting behind `after`, each with
+/// its version.
 pub(super) fn streams(
     connection: &Connection,
     aggregate: &str,
     after: Option<&StreamId>,
     limit: usize,
-) -> Result<Vec<StreamId>, Unreadable> {
+) -> Result<Vec<(StreamId, Version)>, Unreadable> {
     let after = after.map_or_else(|| format!("{aggregate}/"), |after| after.as_str().to_owned());
     let mut statement = connection.prepare_cached(STREAMS)?;
-    let names = statement.query_map((after, aggregate, limit), |row| row.get::<_, String>(0))?;
-    let parse = |name: String| {
-        StreamId::parse(&name).map_err(|source| Unreadable::Damaged {
-            what: format!("the stream {name:?}"),
-            source: source.into(),
-        })
+    let found = statement.query_map((after, aggregate, limit), |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, Version>(1)?))
+    })?;
+    let parse = |(name, version): (String, Version)| match StreamId::parse(&name) {
+        Ok(stream) => Ok((stream, version)),
+        Err(source) => {
+            Err(Unreadable::Damaged { what: format!("the stream {name:?}"), source: source.into() })
+        }
     };
-    names.map(|name| parse(name?)).collect()
+    found.map(|found| parse(found?)).collect()
 }
 
 /// Returns the version of a stream: [`Version::START`] if it has no events.

@@ -211,7 +211,7 @@ impl EventLog for JetStreamLog {
         aggregate: &str,
         after: Option<&StreamId>,
         limit: usize,
-    ) -> Result<Vec<StreamId>, ReadError> {
+    ) -> Result<Vec<(StreamId, Version)>, ReadError> {
         self.copy.log().streams(aggregate, after, limit).await
     }
 
