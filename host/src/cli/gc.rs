@@ -23,7 +23,7 @@ Examples:
 The host does the same by itself, once a day unless gc.every_ms says otherwise. Nothing of the log is removed:
 all of this can be made from it again. A database keeps its size on disk and uses the room again.";
 
-/// Remove components, compiled code, snapshots, and rows about ended sagas that nothing needs any more
+/// Remove components, compiled code, snapshots, folds, and rows about ended sagas that nothing needs any more
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Gc {

@@ -216,7 +216,7 @@ fn a_deployment_folds_what_is_new_and_remembers_the_rest() {
     host.register("tea", 450, 10);
     assert_eq!(folds(&host, &next), "the component folds 2 streams with 3 events, 1 as remembered");
     assert_eq!(refused(&host, &next_inventory("reshaped"), "history", "the state of product").len(), 2);
-    // What was found before is found again.
+    // The same is found again.
     assert_eq!(refused(&host, &next_inventory("reshaped"), "history", "the state of product").len(), 2);
     assert!(host.stop().success());
 

@@ -212,8 +212,9 @@ fn answer(stream: &mut BufReader<TcpStream>, request: &Request) -> Option<Answer
         return answer(stream, request);
     }
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-    let length =
-        if request.line.starts_with(b"HEAD ") || matches!(status, 204 | 304) { Some(0) } else { length };
+    // A server ignores empty lines before a request (RFC 9112, 2.2).
+    let has_no_body = request.line.trim_ascii_start().starts_with(b"HEAD ") || matches!(status, 204 | 304);
+    let length = if has_no_body { Some(0) } else { length };
     let body = length.map(|length: usize| {
         let mut body = vec![0; length];
         stream.read_exact(&mut body).unwrap();

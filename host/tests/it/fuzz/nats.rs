@@ -117,8 +117,8 @@ impl Client {
                     self.write(b"PONG\r\n");
                     continue;
                 }
-                // That a subject is none is the server's business.
-                ["PONG"] | ["-ERR", "'Invalid", ..] => continue,
+                // That a subject is none, or one of the server's own, is the server's business.
+                ["PONG"] | ["-ERR", "'Invalid" | "'Permissions", ..] => continue,
                 _ => panic!("{line}"),
             };
             let mut bytes = vec![0; total + 2];
