@@ -11,7 +11,11 @@ use tokio::runtime::Runtime;
 use crate::http::{Connection, request, request_of};
 
 /// The permissions that the order service asks for.
-const GRANTS: &str = "grant=service:inventory&grant=service:payment&grant=service:delivery";
+const GRANTS: &str = "grant=service:inventory&grant=service:payment&grant=service:delivery\
+    &grant=command:delivery.cancel&grant=command:delivery.hold&grant=command:delivery.resume\
+    &grant=command:delivery.schedule&grant=command:payment.authorize&grant=command:payment.cancel\
+    &grant=command:payment.change&grant=command:product.change-reservation\
+    &grant=command:product.release&grant=command:product.reserve";
 
 pub(crate) struct Api {
     runtime: Runtime,

@@ -11,8 +11,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use async_trait::async_trait;
 use kontor::model::{Caller, Json, StreamId};
 use kontor::runtime::{
-    Ask, AskFailure, Component, Context, HttpFailure, HttpFailureKind, HttpRequest, HttpResponse, Outgoing,
-    Request, Runtime, RuntimeLimits, Target,
+    Ask, AskFailure, Component, Context, HttpClient, Request, Runtime, RuntimeLimits, Target,
 };
 use kontor_sdk::prelude as sdk;
 use serde_json::json;
@@ -154,23 +153,16 @@ fn context() -> Context {
         time_ms: 1_704_067_200_000,
         caller: Caller::unauthenticated_operator(),
         ask: Arc::new(Nobody),
-        http: Arc::new(Nobody),
+        http: Arc::new(HttpClient::default()),
     }
 }
 
 /// Answers nothing, because a product asks nobody.
-struct Nobody;
+pub(crate) struct Nobody;
 
 #[async_trait]
 impl Ask for Nobody {
     async fn ask(&self, _: &Caller, _: Request, _: usize) -> Result<Json, AskFailure> {
         Err(AskFailure::Unavailable("there is nobody to ask".to_owned()))
-    }
-}
-
-#[async_trait]
-impl Outgoing for Nobody {
-    async fn send(&self, _: &str, _: HttpRequest) -> Result<HttpResponse, HttpFailure> {
-        Err(HttpFailure { kind: HttpFailureKind::Denied, sentence: "there is nobody to ask".to_owned() })
     }
 }

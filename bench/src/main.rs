@@ -3,6 +3,7 @@
 mod add_stock;
 mod api;
 mod callers;
+mod commands;
 mod component;
 mod deploy;
 mod figures;
@@ -40,6 +41,7 @@ struct Cli {
 enum Command {
     AddStock(add_stock::AddStock),
     Callers(callers::Callers),
+    Commands(commands::Commands),
     Component(component::Decisions),
     Deploy(deploy::Deploy),
     Gateway(gateway::Gateway),
@@ -56,6 +58,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::AddStock(comparison) => comparison.run(),
         Command::Callers(comparison) => comparison.run(),
+        Command::Commands(commands) => commands.run(),
         Command::Component(comparison) => comparison.run(),
         Command::Deploy(deploy) => deploy.run(),
         Command::Gateway(comparison) => comparison.run(),

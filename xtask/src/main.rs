@@ -7,6 +7,7 @@ mod cargo;
 mod cargo_component;
 mod cluster;
 mod fuzz;
+mod instructions;
 mod layers;
 mod links;
 mod long;
@@ -47,6 +48,7 @@ Commands:
 Checks:
   layers           Modules of the host use only modules below them in the table of ARCHITECTURE.md
   tidy             Words, doc comments, widths, lengths: the rules of xtask/src/tidy/rules.rs
+  instructions     A command takes no more of the processor's instructions than recorded (valgrind)
   links            Links in Markdown and paths in backticks lead somewhere
 
 Checks that need another program, and print how to install it:
@@ -61,6 +63,7 @@ Options:
   --release        build, run, cluster: compile the host with optimizations (plugins always are)
   --fresh          cluster: delete the data of the previous run first
   --cases NUMBER   fuzz: as many inputs for each part
+  --record         instructions: record them instead
 
 Arguments after -- are passed on: by run to `kontor serve`, by test, long and fuzz to the test runner, by
 bench to `kontor-bench`.
@@ -106,6 +109,10 @@ fn chore() -> Result<()> {
         ["typos"] if passed_on.is_empty() => tools::typos(&Workspace::find()?),
         ["unused"] if passed_on.is_empty() => tools::unused(&Workspace::find()?),
         ["layers"] if passed_on.is_empty() => layers::check(&Workspace::find()?),
+        ["instructions"] if passed_on.is_empty() => instructions::check(&Workspace::find()?, false),
+        ["instructions", "--record"] if passed_on.is_empty() => {
+            instructions::check(&Workspace::find()?, true)
+        }
         ["links"] if passed_on.is_empty() => links::check(&Workspace::find()?),
         ["tidy"] if passed_on.is_empty() => tidy::check(&Workspace::find()?),
         ["cargo-component"] if passed_on.is_empty() => cargo_component::check(&Workspace::find()?),

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use crate::cargo::{Workspace, succeed};
-use crate::{ALL, Result, api_tools, layers, links, nats, new_service, oidc, plugins, tidy};
+use crate::{ALL, Result, api_tools, instructions, layers, links, nats, new_service, oidc, plugins, tidy};
 
 /// The manifest of the bench, which is outside of the workspace so that it slows no other build.
 pub(crate) const BENCH: &str = "bench/Cargo.toml";
@@ -49,6 +49,7 @@ pub(crate) fn test(workspace: &Workspace, runner_arguments: &[String]) -> Result
             succeed("tests", tests.args(runner_arguments))
         })?;
     }
+    stage("instructions", || instructions::check(workspace, false))?;
     // The service is outside of the workspace, so the host is compiled once more for it: a minute after a
     // change of the host, seconds otherwise.
     stage("a new service", || new_service::check(workspace))?;

@@ -2,6 +2,7 @@
 //! route to each command that placing an order takes. It is what `kontor-bench sagas` compares sagas with.
 
 #![allow(dead_code, reason = "only what places an order is used of the plugins")]
+#![allow(clippy::enum_variant_names, reason = "the events of the plugins begin with their aggregate")]
 
 use kontor_sdk::prelude::*;
 
