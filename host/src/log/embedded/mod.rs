@@ -11,6 +11,7 @@ mod commit_watch;
 mod copy;
 mod file;
 mod importing;
+mod known;
 mod meta;
 mod read;
 mod schema;
@@ -37,6 +38,7 @@ use tokio::task::spawn_blocking;
 
 use self::answers::Answered;
 use self::commit_watch::CommitWatch;
+use self::known::KnownStreams;
 use self::schema::Durability;
 use self::tail::Tail;
 use self::writer::{Request, Signals, Writer};
@@ -45,6 +47,7 @@ use super::thread::Joined;
 use super::{
     Append, AppendError, Appending, Committed, EventLog, Footing, KeptAnswer, LogState, MAX_PAGE, ReadError,
 };
+use crate::error::Chain;
 use crate::model::{CommandId, LogMark, Position, Recorded, StreamId, Version};
 
 pub use self::copy::Sequence;
@@ -72,8 +75,10 @@ pub struct EmbeddedLog {
     commits: Arc<CommitWatch>,
     readers: Readers,
     answered: Arc<Answered>,
+    known: Arc<KnownStreams>,
     _writer: Joined,
     _checkpointer: Joined,
+    _loader: Joined,
     _lock: File,
 }
 
@@ -108,6 +113,7 @@ impl EmbeddedLog {
         let writable = Arc::new(AtomicBool::new(true));
         let commits = Arc::new(CommitWatch::default());
         let answered = Arc::new(Answered::load(&connection).map_err(failed)?);
+        let known = Arc::<KnownStreams>::default();
         let signals = Signals {
             position: position_sender,
             copied: copied_sender,
@@ -115,11 +121,13 @@ impl EmbeddedLog {
             commits: commits.clone(),
             checkpointer: checkpoint_signal,
         };
-        let writer = Writer::new(connection, tail.clone(), answered.clone(), signals);
+        let writer = Writer::new(connection, tail.clone(), (answered.clone(), known.clone()), signals);
         let _checkpointer =
             Joined::spawn("log-checkpoint", move || checkpoint::run(&checkpoints, &committed))
                 .map_err(unusable)?;
         let _writer = Joined::spawn("log-writer", move || writer.run(&requests)).map_err(unusable)?;
+        let (streams, of_file) = (known.clone(), file.clone());
+        let _loader = Joined::spawn("log-streams", move || load(&streams, &of_file)).map_err(unusable)?;
         let readers = Readers::new(file);
         let log = Self {
             queue,
@@ -129,8 +137,10 @@ impl EmbeddedLog {
             commits,
             readers,
             answered,
+            known,
             _writer,
             _checkpointer,
+            _loader,
             _lock: lock,
         };
         Ok((log, copied))
@@ -155,6 +165,14 @@ impl EmbeddedLog {
             Err(TrySendError::Full(_)) => Box::pin(ready(Err(AppendError::Busy))),
             Err(TrySendError::Disconnected(_)) => Box::pin(ready(Err(WriterGone::error()))),
         }
+    }
+}
+
+/// Adds the streams of a file to those that are known.
+fn load(known: &KnownStreams, file: &Path) {
+    let loaded = super::readers::connect(file).and_then(|connection| known.load(&connection));
+    if let Err(error) = loaded {
+        tracing::warn!(error = %Chain(&error), "cannot list the streams of the log; each one is looked up");
     }
 }
 
@@ -188,6 +206,9 @@ impl EventLog for EmbeddedLog {
         after: Version,
         limit: usize,
     ) -> Result<Vec<Recorded>, ReadError> {
+        if !self.known.may_have(stream) {
+            return Ok(Vec::new());
+        }
         let stream = stream.clone();
         let limit = limit.min(MAX_PAGE);
         Ok(self.readers.run(move |connection| read::stream(connection, &stream, after, limit)).await?)
@@ -214,6 +235,9 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
+        if !self.known.may_have(stream) {
+            return Ok(Vec::new());
+        }
         let (stream, command) = (stream.clone(), command.clone());
         Ok(self.readers.run(move |connection| read::command(connection, &stream, &command)).await?)
     }

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::answers::{self, Answered};
 use super::commit_watch::CommitWatch;
 use super::copy::{self, Messages, OutOfOrder, Sequence};
+use super::known::KnownStreams;
 use super::meta;
 use super::schema::LAYOUT;
 use super::tail::Tail;
@@ -63,6 +64,7 @@ pub(super) struct Writer {
     /// The newest events. Receives them after the commit and before the position moves.
     tail: Arc<Tail>,
     answered: Arc<Answered>,
+    known: Arc<KnownStreams>,
     signals: Signals,
 }
 
@@ -103,11 +105,11 @@ impl Writer {
     pub(super) fn new(
         connection: Connection,
         tail: Arc<Tail>,
-        answered: Arc<Answered>,
+        (answered, known): (Arc<Answered>, Arc<KnownStreams>),
         signals: Signals,
     ) -> Self {
         let (heads, failed) = (Cache::new(MAX_HEADS), FailedChains::default());
-        Self { connection, heads, failed, tail, answered, signals }
+        Self { connection, heads, failed, tail, answered, known, signals }
     }
 
     /// Writes requests until the channel is closed and empty.
@@ -162,7 +164,8 @@ impl Writer {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let copied = *self.signals.copied.borrow();
         let heads = &mut self.heads;
-        let pass = Pass::begin(&transaction, &self.answered, heads, &mut self.failed, copied)?;
+        let indexes = (&*self.answered, &*self.known);
+        let pass = Pass::begin(&transaction, indexes, heads, &mut self.failed, copied)?;
         let written = pass.write(group)?;
         transaction.commit()?;
         Ok(written)
@@ -230,6 +233,7 @@ impl From<rusqlite::Error> for Refused {
 struct Pass<'a> {
     transaction: &'a Transaction<'a>,
     answered: &'a Answered,
+    known: &'a KnownStreams,
     heads: &'a mut Cache<StreamId, Head>,
     failed: &'a mut FailedChains,
     find_stream: CachedStatement<'a>,
@@ -246,13 +250,14 @@ struct Pass<'a> {
 impl<'a> Pass<'a> {
     fn begin(
         transaction: &'a Transaction<'_>,
-        answered: &'a Answered,
+        (answered, known): (&'a Answered, &'a KnownStreams),
         heads: &'a mut Cache<StreamId, Head>,
         failed: &'a mut FailedChains,
         copied: Sequence,
     ) -> rusqlite::Result<Self> {
         Ok(Self {
             answered,
+            known,
             heads,
             failed,
             copied,
@@ -339,7 +344,10 @@ impl<'a> Pass<'a> {
         }
         let row = match head {
             Some(head) => head.row,
-            None => self.add_stream.insert([stream.as_str()])?,
+            None => {
+                self.known.add(stream);
+                self.add_stream.insert([stream.as_str()])?
+            }
         };
         let command = meta.command_id.as_str();
         let shared =

@@ -29,7 +29,7 @@ fn writer(dir: &tempfile::TempDir) -> Writer {
     Writer::new(
         connection,
         Arc::default(),
-        answered.into(),
+        (answered.into(), Arc::default()),
         Signals {
             position: watch::Sender::default(),
             copied: watch::Sender::default(),
