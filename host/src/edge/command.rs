@@ -111,7 +111,7 @@ pub(super) async fn execute(
         origin: Origin { caller: request.caller, correlation_id: request.correlation_id, causation_id: None },
         journal: None,
     };
-    host.admission.check(&command.stream).map_err(|error| problem(host, error))?;
+    host.admission.check(command.stream.aggregate()).map_err(|error| problem(host, error))?;
     let accepted = host.dispatch.submit(command).await.map_err(|error| problem(host, error))?;
     let saga = accepted.saga.clone();
     let response = CommandResponse::new(accepted);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::Sagas;
 use crate::aggregate::{Accepted, CommandError, Dispatch, Submit};
 use crate::deployed::Registry;
-use crate::model::{Command, StreamId};
+use crate::model::Command;
 
 /// The most sagas of a service that wait for their turn: each is a handle in memory, and minutes of work.
 const MAX_WAITING: usize = 10_000;
@@ -27,9 +27,9 @@ pub struct Admission {
 impl Admission {
     /// Fails if too many sagas of the aggregate's service wait already. Those of other services do
     /// not count.
-    pub fn check(&self, stream: &StreamId) -> Result<(), CommandError> {
+    pub fn check(&self, aggregate: &str) -> Result<(), CommandError> {
         let deployed = self.registry.current();
-        let waiting = deployed.owner(stream.aggregate()).map_or(0, |component| {
+        let waiting = deployed.owner(aggregate).map_or(0, |component| {
             let manifest = component.manifest();
             if manifest.sagas.is_empty() { 0 } else { self.sagas.waiting(manifest.service.as_str()) }
         });
@@ -43,7 +43,7 @@ impl Admission {
 #[async_trait]
 impl Submit for Admission {
     async fn submit(&self, command: Command) -> Result<Accepted, CommandError> {
-        self.check(&command.stream)?;
+        self.check(command.stream.aggregate())?;
         self.dispatch.submit(command).await
     }
 }

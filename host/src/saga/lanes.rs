@@ -5,11 +5,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::index::SagaHandle;
-use crate::model::ServiceName;
+use crate::model::{Recorded, ServiceName};
 
 /// Sagas of one service that run at the same time, including those that wait for an instance, for the log
 /// or for the next attempt of a step: some ten kilobytes each.
 const MAX_RUNNING: usize = 1_024;
+
+/// The most bytes of the trigger of a waiting saga that are kept; a larger one is read again.
+const MAX_TRIGGER: usize = 4 << 10;
+
+/// A saga to run.
+pub(super) struct Turn {
+    pub(super) handle: Arc<SagaHandle>,
+    /// The trigger of a saga that has never run: it needs no look at the log.
+    pub(super) new: Option<Recorded>,
+}
 
 /// The lanes of all services.
 #[derive(Default)]
@@ -20,24 +30,25 @@ pub(super) struct Lanes {
 #[derive(Default)]
 struct Lane {
     running: usize,
-    waiting: VecDeque<Arc<SagaHandle>>,
+    waiting: VecDeque<Turn>,
 }
 
 impl Lanes {
-    /// Returns whether a saga may run now. If not, it waits for its turn.
-    pub(super) fn enter(&self, handle: &Arc<SagaHandle>) -> bool {
+    /// Returns the saga if it may run now. If not, it waits for its turn.
+    pub(super) fn enter(&self, Turn { handle, new }: Turn) -> Option<Turn> {
         let mut lanes = self.lock();
         let lane = lanes.entry(handle.service.clone()).or_default();
-        let enters = lane.running < MAX_RUNNING;
-        match enters {
-            true => lane.running += 1,
-            false => lane.waiting.push_back(handle.clone()),
+        if lane.running < MAX_RUNNING {
+            lane.running += 1;
+            return Some(Turn { handle, new });
         }
-        enters
+        let new = new.filter(|trigger| trigger.payload.as_str().len() <= MAX_TRIGGER);
+        lane.waiting.push_back(Turn { handle, new });
+        None
     }
 
     /// Ends the run of a saga of a service. Returns the next one of the service, which runs in its place.
-    pub(super) fn leave(&self, service: &ServiceName) -> Option<Arc<SagaHandle>> {
+    pub(super) fn leave(&self, service: &ServiceName) -> Option<Turn> {
         let mut lanes = self.lock();
         let lane = lanes.get_mut(service)?;
         let next = lane.waiting.pop_front();
@@ -60,32 +71,49 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Digest, StreamId, Version};
+    use crate::model::{Digest, Json, Position, StreamId, Version};
     use crate::saga::entry::Trigger;
 
-    fn saga(service: &str, number: usize) -> Arc<SagaHandle> {
-        Arc::new(SagaHandle {
+    fn saga(service: &str, number: usize) -> Turn {
+        let handle = SagaHandle {
             id: format!("saga-{number}").into(),
             trigger: Trigger { stream: StreamId::new("order", "1").unwrap(), version: Version::new(1) },
             service: service.into(),
             name: "place-order".into(),
             digest: Digest::of(b""),
+        };
+        Turn { handle: handle.into(), new: None }
+    }
+
+    fn trigger(bytes: usize) -> Option<Recorded> {
+        Some(Recorded {
+            position: Position::new(1),
+            stream: StreamId::new("order", "1").unwrap(),
+            version: Version::new(1),
+            index: 0,
+            name: "order-created".into(),
+            payload: Json::of(&"x".repeat(bytes)).unwrap(),
+            meta: Arc::default(),
+            hash: Default::default(),
         })
     }
 
     #[test]
     fn a_full_lane_keeps_the_others_of_its_service_waiting_and_those_of_no_other() {
         let lanes = Lanes::default();
-        assert!((0..MAX_RUNNING).all(|number| lanes.enter(&saga("order", number))));
-        let (next, last) = (saga("order", MAX_RUNNING), saga("order", MAX_RUNNING + 1));
-        assert!(!lanes.enter(&next) && !lanes.enter(&last));
-        assert!(lanes.enter(&saga("payment", 0)));
+        assert!((0..MAX_RUNNING).all(|number| lanes.enter(saga("order", number)).is_some()));
+        let next = Turn { new: trigger(100), ..saga("order", MAX_RUNNING) };
+        let last = Turn { new: trigger(MAX_TRIGGER + 1), ..saga("order", MAX_RUNNING + 1) };
+        assert!(lanes.enter(next).is_none() && lanes.enter(last).is_none());
+        assert!(lanes.enter(saga("payment", 0)).is_some());
         assert_eq!((lanes.waiting("order"), lanes.waiting("payment"), lanes.waiting("none")), (2, 0, 0));
 
-        assert_eq!(lanes.leave(&"order".into()).unwrap().id, next.id);
-        assert_eq!(lanes.leave(&"order".into()).unwrap().id, last.id);
-        assert!(lanes.leave(&"order".into()).is_none());
-        assert!(lanes.enter(&next), "a place is free again");
-        assert!(!lanes.enter(&last));
+        let left =
+            || lanes.leave(&"order".into()).map(|turn| (turn.handle.id.to_string(), turn.new.is_some()));
+        assert_eq!(left(), Some((format!("saga-{MAX_RUNNING}"), true)));
+        assert_eq!(left(), Some((format!("saga-{}", MAX_RUNNING + 1), false)), "a large trigger is not kept");
+        assert_eq!(left(), None);
+        assert!(lanes.enter(saga("order", 0)).is_some(), "a place is free again");
+        assert!(lanes.enter(saga("order", 1)).is_none());
     }
 }

@@ -10,6 +10,7 @@ use super::change::Change;
 use super::index::SagaHandle;
 use super::inner::Inner;
 use super::journal::SagaState;
+use super::lanes::Turn;
 use super::record::own_caller;
 use super::roster::{Rest, Wake};
 use super::runner::{self, RunError};
@@ -22,21 +23,23 @@ impl Inner {
     /// Runs a saga on a task of its own, as soon as it is its turn. A saga that runs already looks at the log
     /// once more. `new`: the trigger of a saga that has never run.
     pub(super) fn spawn(self: &Arc<Self>, handle: Arc<SagaHandle>, new: Option<Recorded>) {
-        if self.roster().wake(&handle) == Wake::Start && self.lanes.enter(&handle) {
-            self.runs.spawn(self.clone().run_in_turn(handle, new));
+        if self.roster().wake(&handle) == Wake::Start
+            && let Some(turn) = self.lanes.enter(Turn { handle, new })
+        {
+            self.runs.spawn(self.clone().run_in_turn(turn));
         }
     }
 
     /// Runs a saga, and then those of its service that wait for their turn.
-    async fn run_in_turn(self: Arc<Self>, handle: Arc<SagaHandle>, new: Option<Recorded>) {
-        let mut next = Some((handle, new));
-        while let Some((handle, new)) = next.filter(|_| !self.is_stopping()) {
+    async fn run_in_turn(self: Arc<Self>, turn: Turn) {
+        let mut next = Some(turn);
+        while let Some(Turn { handle, new }) = next.filter(|_| !self.is_stopping()) {
             // A run is not part of the request or of the event that wakes it: its span has no parent.
             let span = tracing::info_span!(parent: None, "saga", id = %handle.id, name = %handle.name);
             let run = AssertUnwindSafe(self.clone().run(handle.clone(), new).instrument(span));
             // Err: it has panicked, which the panic hook has reported.
             let _ = run.catch_unwind().await;
-            next = self.lanes.leave(&handle.service).map(|next| (next, None));
+            next = self.lanes.leave(&handle.service);
         }
     }
 

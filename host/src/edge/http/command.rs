@@ -19,6 +19,8 @@ pub(super) async fn answer(
     call: &Call<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Response, Problem> {
+    // Before anything of the request is read: most of them are refused when there are too many.
+    server.host.admission.check(route.aggregate.as_str())?;
     let id = call.placeholders.get("id").map(|_| call.placeholder("id")).transpose()?;
     let wait = headers::prefer_wait(call.headers, server.host.limits.wait);
     let request = CommandRequest {
