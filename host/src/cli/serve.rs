@@ -91,11 +91,12 @@ async fn show(
         public: format!("{scheme}://{}", started.address),
         admin: started.admin.map(|address| address.to_string()),
     };
-    warn_if_failed(announce(&addresses, &plugins, json, out));
-    let Some(dir) = watched else {
+    if watched.is_none() {
+        // Before the host says that it listens, so that a program that waits for that finds all warnings.
         started.differing.iter().for_each(|file| tracing::warn!("{file}"));
-        return pending().await;
-    };
+    }
+    warn_if_failed(announce(&addresses, &plugins, json, out));
+    let Some(dir) = watched else { return pending().await };
     let follower = Follower::new(started.deployer, dir);
     let print = |file: &Path, outcome| {
         warn_if_failed(watch::print(file, outcome, json, Style::of_output(), out));
