@@ -53,7 +53,7 @@ pub enum FaultKind {
 
 /// Displays an error with all its causes, outermost first: `tracing::error!(error = %Chain(&error), …)`. A
 /// cause that repeats the text of the error above it, as errors of libraries often do, is shown once. The
-/// text is printable, as [`printable`] makes it.
+/// text has no control characters but line feeds.
 pub struct Chain<'e>(pub &'e (dyn std::error::Error + 'static));
 
 impl fmt::Display for Chain<'_> {

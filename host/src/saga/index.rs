@@ -293,7 +293,7 @@ fn existing(file: &Path) -> rusqlite::Result<Option<(Connection, LogMark)>> {
     if !file.exists() {
         return Ok(None);
     }
-    let connection = connect(file)?;
+    let connection = derived::connect(file)?;
     let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version != VERSION {
         return Ok(None);
@@ -306,14 +306,8 @@ fn existing(file: &Path) -> rusqlite::Result<Option<(Connection, LogMark)>> {
 /// Makes an empty index in the place of any other.
 fn create(file: &Path) -> Result<Connection, SagasError> {
     derived::remove(file)?;
-    let connection = connect(file)?;
+    let connection = derived::connect(file)?;
     connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
-    Ok(connection)
-}
-
-fn connect(file: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(file)?;
-    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
     Ok(connection)
 }
 

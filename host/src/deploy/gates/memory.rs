@@ -182,7 +182,7 @@ fn existing(file: &Path) -> rusqlite::Result<Option<(Connection, LogMark)>> {
     if !file.exists() {
         return Ok(None);
     }
-    let connection = connect(file)?;
+    let connection = derived::connect(file)?;
     let layout: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if layout != LAYOUT {
         return Ok(None);
@@ -195,14 +195,8 @@ fn existing(file: &Path) -> rusqlite::Result<Option<(Connection, LogMark)>> {
 
 fn create(file: &Path) -> rusqlite::Result<Connection> {
     derived::remove(file).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    let connection = connect(file)?;
+    let connection = derived::connect(file)?;
     connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {LAYOUT}; COMMIT;"))?;
-    Ok(connection)
-}
-
-fn connect(file: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(file)?;
-    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
     Ok(connection)
 }
 
