@@ -4,11 +4,17 @@
 //! A read of a stream that is not there costs as much as one that is, a fifth of a step.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rusqlite::Connection;
 use zerocopy::FromZeros as _;
 
+use crate::error::Chain;
+use crate::log::readers::connect;
+use crate::log::thread::Joined;
 use crate::model::StreamId;
 
 /// The words of 64 bits: 16 MiB, of which a stream touches one line of 64 bytes. With ten million streams one
@@ -24,6 +30,35 @@ pub(super) struct KnownStreams {
     words: Box<[AtomicU64]>,
     /// True once all streams of the file are in here.
     complete: AtomicBool,
+    /// True when the log is being closed.
+    stopped: AtomicBool,
+}
+
+/// The thread that adds the streams of a file. It ends with the log.
+pub(super) struct Loader {
+    known: Arc<KnownStreams>,
+    _thread: Joined,
+}
+
+impl Loader {
+    pub(super) fn spawn(known: Arc<KnownStreams>, file: PathBuf) -> io::Result<Self> {
+        let own = known.clone();
+        let load = move || {
+            if let Err(error) = connect(&file).and_then(|connection| own.load(&connection)) {
+                tracing::warn!(
+                    error = %Chain(&error),
+                    "cannot list the streams of the log; each one is looked up"
+                );
+            }
+        };
+        Ok(Self { known, _thread: Joined::spawn("log-streams", load)? })
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.known.stopped.store(true, Ordering::Release);
+    }
 }
 
 impl Default for KnownStreams {
@@ -31,17 +66,20 @@ impl Default for KnownStreams {
         // Memory that the system has zeroed: pages that nothing is written to take no room. Err: there is
         // none; then everything is looked up.
         let words = <[AtomicU64]>::new_box_zeroed_with_elems(WORDS).unwrap_or_default();
-        Self { hasher: RandomState::new(), words, complete: AtomicBool::default() }
+        Self { hasher: RandomState::new(), words, complete: false.into(), stopped: false.into() }
     }
 }
 
 impl KnownStreams {
     /// Adds all streams of a file.
-    pub(super) fn load(&self, connection: &Connection) -> rusqlite::Result<()> {
+    fn load(&self, connection: &Connection) -> rusqlite::Result<()> {
         let mut statement = connection.prepare("SELECT name FROM streams")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             self.add_name(row.get_ref(0)?.as_str()?);
+            if self.stopped.load(Ordering::Acquire) {
+                return Ok(());
+            }
         }
         self.complete.store(!self.words.is_empty(), Ordering::Release);
         Ok(())

@@ -38,7 +38,7 @@ use tokio::task::spawn_blocking;
 
 use self::answers::Answered;
 use self::commit_watch::CommitWatch;
-use self::known::KnownStreams;
+use self::known::{KnownStreams, Loader};
 use self::schema::Durability;
 use self::tail::Tail;
 use self::writer::{Request, Signals, Writer};
@@ -47,7 +47,6 @@ use super::thread::Joined;
 use super::{
     Append, AppendError, Appending, Committed, EventLog, Footing, KeptAnswer, LogState, MAX_PAGE, ReadError,
 };
-use crate::error::Chain;
 use crate::model::{CommandId, LogMark, Position, Recorded, StreamId, Version};
 
 pub use self::copy::Sequence;
@@ -78,7 +77,7 @@ pub struct EmbeddedLog {
     known: Arc<KnownStreams>,
     _writer: Joined,
     _checkpointer: Joined,
-    _loader: Joined,
+    _loader: Loader,
     _lock: File,
 }
 
@@ -126,8 +125,7 @@ impl EmbeddedLog {
             Joined::spawn("log-checkpoint", move || checkpoint::run(&checkpoints, &committed))
                 .map_err(unusable)?;
         let _writer = Joined::spawn("log-writer", move || writer.run(&requests)).map_err(unusable)?;
-        let (streams, of_file) = (known.clone(), file.clone());
-        let _loader = Joined::spawn("log-streams", move || load(&streams, &of_file)).map_err(unusable)?;
+        let _loader = Loader::spawn(known.clone(), file.clone()).map_err(unusable)?;
         let readers = Readers::new(file);
         let log = Self {
             queue,
@@ -165,14 +163,6 @@ impl EmbeddedLog {
             Err(TrySendError::Full(_)) => Box::pin(ready(Err(AppendError::Busy))),
             Err(TrySendError::Disconnected(_)) => Box::pin(ready(Err(WriterGone::error()))),
         }
-    }
-}
-
-/// Adds the streams of a file to those that are known.
-fn load(known: &KnownStreams, file: &Path) {
-    let loaded = super::readers::connect(file).and_then(|connection| known.load(&connection));
-    if let Err(error) = loaded {
-        tracing::warn!(error = %Chain(&error), "cannot list the streams of the log; each one is looked up");
     }
 }
 
