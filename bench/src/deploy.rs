@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use kontor::log::{Append, EmbeddedLog, EventLog as _};
 use kontor::model::{CommandId, Json, Meta, NewEvent, StreamId, Version};
 use serde::Serialize;
@@ -31,9 +31,6 @@ pub(crate) struct Deploy {
     /// Orders of six events each
     #[arg(long, default_value_t = 100_000)]
     streams: u64,
-    /// Orders that are folded in the deployment of a sample
-    #[arg(long, default_value_t = 10_000)]
-    sample: u64,
     /// The program to measure
     #[arg(long, default_value = "../target/release/kontor")]
     kontor: PathBuf,
@@ -62,9 +59,7 @@ struct Deployed {
 
 impl Deploy {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        if self.streams == 0 || self.sample == 0 {
-            bail!("streams and sample must be at least 1");
-        }
+        ensure!(self.streams > 0, "streams must be at least 1");
         let data = new_data(&self.data)?;
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(self.fill(data.path()))?;
         let plugins = self.others()?;
@@ -76,11 +71,10 @@ impl Deploy {
 
         let [first, next] = [&self.plugins.join("order.wasm"), &self.next].map(|file| read(file));
         let (first, next) = (first?, next?);
-        let sample = format!("sample={}&", self.sample);
         let deployed = [
-            Deployed::now(&api, "the first order service, which nothing is compared with", &first, "")?,
-            Deployed::now(&api, "the next version in its place", &next, "")?,
-            Deployed::now(&api, &format!("back, with --sample {}", self.sample), &first, &sample)?,
+            Deployed::now(&api, "the first order service, which nothing is compared with", &first)?,
+            Deployed::now(&api, "the next version in its place", &next)?,
+            Deployed::now(&api, "the first one again, which all folds are remembered of", &first)?,
         ];
         deployed.iter().for_each(Deployed::print);
         self.figures.write(&json!({"streams": self.streams, "deployments": deployed}))
@@ -150,9 +144,9 @@ fn wait_until_read(api: &Api) -> anyhow::Result<()> {
 }
 
 impl Deployed {
-    fn now(api: &Api, what: &str, wasm: &[u8], parameters: &str) -> anyhow::Result<Self> {
+    fn now(api: &Api, what: &str, wasm: &[u8]) -> anyhow::Result<Self> {
         let begun = Instant::now();
-        let report = api.deploy(wasm, parameters).context(what.to_owned())?;
+        let report = api.deploy(wasm, "").context(what.to_owned())?;
         let took_ms = u64::try_from(begun.elapsed().as_millis())?;
         Ok(Self { what: what.to_owned(), took_ms, report })
     }
