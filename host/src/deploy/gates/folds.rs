@@ -67,6 +67,16 @@ struct Subject {
     known: [Option<Remembered>; 2],
 }
 
+impl Subject {
+    /// Returns whether nothing is left to fold. `both`: by the version before, too.
+    fn is_known(&self, both: bool) -> bool {
+        let is_folded =
+            |known: &Option<Remembered>| known.as_ref().is_some_and(|known| known.version == self.version);
+        let [new, before] = &self.known;
+        is_folded(new) && (!both || is_folded(before))
+    }
+}
+
 /// The result of folding one stream.
 struct Fold {
     events: usize,
@@ -135,7 +145,7 @@ impl Folds {
     }
 
     /// Folds some streams, each on a task of its own, so that all cores take part. Dropping the future aborts
-    /// those tasks.
+    /// those tasks. A stream that is remembered needs none.
     async fn fold_page(
         &mut self,
         folder: &Arc<Folder>,
@@ -143,7 +153,12 @@ impl Folds {
         page: Vec<(StreamId, Version)>,
     ) -> Result<(), ReadError> {
         let at_once = at_once();
-        let mut subjects = folder.subjects(page).await.into_iter();
+        let is_known = |subject: &Subject| subject.is_known(folder.before.is_some());
+        let (known, unknown): (Vec<_>, Vec<_>) = folder.subjects(page).await.into_iter().partition(is_known);
+        for subject in known {
+            self.apply(aggregate, folder.fold(subject).await?);
+        }
+        let mut subjects = unknown.into_iter();
         let (mut folding, mut folded) = (JoinSet::new(), Vec::new());
         loop {
             let free = at_once - folding.len();
