@@ -29,6 +29,7 @@ mod gateway;
 mod gc;
 mod hosts;
 mod identity;
+mod keys;
 mod killed;
 mod large_events;
 mod lifecycle;

@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 
 use crate::common::http::{Client, Reply};
 use crate::common::shop::{
-    CARD_LIMIT, POINTS_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, names, new_key, order,
+    CARD_LIMIT, POINTS_LIMIT, SAGA_END, UNDELIVERABLE, Wanted, configuration, names, order,
 };
 use crate::common::{Host, Site, audit};
 
 /// Unit price 300, stock 10.
-const APPLE: &str = "apple";
+pub(crate) const APPLE: &str = "apple";
 /// Unit price 250, stock 5.
-const PEAR: &str = "pear";
+pub(crate) const PEAR: &str = "pear";
 /// A product so expensive that a card is declined.
 const YACHT: &str = "yacht";
 /// A product for which nobody has enough points.
 const VILLA: &str = "villa";
 
-fn open_shop(site: &Site) -> Host {
+pub(crate) fn open_shop(site: &Site) -> Host {
     let host = site.start();
     host.register(APPLE, 300, 10);
     host.register(PEAR, 250, 5);
@@ -30,7 +30,7 @@ fn open_shop(site: &Site) -> Host {
     host
 }
 
-fn apples_and_a_pear() -> Wanted {
+pub(crate) fn apples_and_a_pear() -> Wanted {
     order(&[(APPLE, 2), (PEAR, 1)]).paid(&[("card", "0.9"), ("points", "0.1")])
 }
 
@@ -187,7 +187,7 @@ fn of_two_orders_for_the_last_piece_exactly_one_gets_it() {
 
 /// Returns `confirmed` or the reason why not. A late order is rejected at once; one at the same time is
 /// cancelled.
-fn outcome(placed: &Reply) -> String {
+pub(crate) fn outcome(placed: &Reply) -> String {
     let body = placed.json();
     let why = match placed.status {
         201 if body["state"]["status"] == "cancelled" => &body["state"]["reason"]["code"],
@@ -195,92 +195,6 @@ fn outcome(placed: &Reply) -> String {
         _ => &body["code"],
     };
     why.as_str().unwrap_or_else(|| panic!("{body}")).to_owned()
-}
-
-#[test]
-fn an_order_sent_again_with_its_key_is_the_same_order() {
-    let site = Site::new(&configuration());
-    let host = open_shop(&site);
-    let key = new_key();
-    let headers = [SAGA_END, ("idempotency-key", &*key)];
-    let body = apples_and_a_pear().json();
-
-    let at_once = 8;
-    let start = Barrier::new(at_once);
-    let answers: BTreeSet<String> = thread::scope(|scope| {
-        let send = || {
-            start.wait();
-            host.post("/orders", &headers, &body)
-        };
-        let senders: Vec<_> = (0..at_once).map(|_| scope.spawn(send)).collect();
-        senders.into_iter().map(|sender| fixed_parts(&sender.join().unwrap())).collect()
-    });
-    let later = host.post("/orders", &headers, &body);
-    assert_eq!(answers, BTreeSet::from([fixed_parts(&later)]));
-    assert_eq!((later.status, &later.json()["id"]), (201, &json!(key)));
-    assert_eq!(names(&host.history(&format!("order/{key}"))), ["order-created", "order-confirmed"]);
-    assert_eq!(host.stock(APPLE), (8, 2));
-
-    // A client that does not wait for the saga gets the reply to the command, the second time as well.
-    let recorded = host.post("/orders", &headers[1..], &body);
-    assert_eq!((recorded.status, &recorded.json()["version"]), (202, &json!(1)));
-    assert_eq!(recorded.json()["state"]["status"], "pending");
-    assert_eq!(recorded.json()["saga"]["state"], "completed");
-
-    let another = order(&[(APPLE, 3)]).json();
-    host.post("/orders", &headers, &another).problem(422, "idempotency-key-reused");
-    host.post("/orders", &headers, &body).ok();
-    audit::check(&host);
-}
-
-#[test]
-fn the_first_answer_to_a_key_is_its_answer() {
-    let site = Site::new(&configuration());
-    let mut host = open_shop(&site);
-    let remove = |host: &Host, key: &str, quantity: u64| {
-        host.post("/products/pear/remove-stock", &[("idempotency-key", key)], &json!({"quantity": quantity}))
-    };
-    let place = |host: &Host, key: &str| {
-        host.post("/orders", &[SAGA_END, ("idempotency-key", key)], &order(&[(PEAR, 7)]).json())
-    };
-    let (key, order_key) = (new_key(), new_key());
-    let refused = remove(&host, &key, 7).problem(409, "insufficient-stock");
-    assert_eq!(outcome(&place(&host, &order_key)), "insufficient-stock");
-    let before = host.events(0);
-    host.post("/products/pear/add-stock", &[], &json!({"quantity": 10})).ok();
-
-    for _ in 0..2 {
-        assert_eq!(remove(&host, &key, 7).problem(409, "insufficient-stock"), refused);
-        assert_eq!(outcome(&place(&host, &order_key)), "insufficient-stock");
-        remove(&host, &key, 1).problem(422, "idempotency-key-reused");
-        host.kill();
-        host = site.start();
-    }
-    assert_eq!(host.events(0).len(), before.len() + 1, "only the stock was added");
-    remove(&host, &new_key(), 7).ok();
-    assert_eq!(host.stock(PEAR), (8, 0));
-    audit::check(&host);
-}
-
-#[test]
-fn equal_json_is_the_same_payload_however_it_is_written() {
-    let site = Site::new(&configuration());
-    let host = open_shop(&site);
-    let key = new_key();
-    let add = |text: &str| {
-        let headers = [("idempotency-key", &*key), ("content-type", "application/json")];
-        host.send("POST", "/products/pear/add-stock", &headers, text)
-    };
-    for text in [r#"{"quantity":3}"#, r#" { "quantity" : 3 }"#, r#"{"\u0071uantity":3.0}"#] {
-        assert_eq!(add(text).ok()["version"], json!(2));
-    }
-    add(r#"{"quantity":4}"#).problem(422, "idempotency-key-reused");
-    assert_eq!(host.stock(PEAR), (8, 0));
-}
-
-fn fixed_parts(reply: &Reply) -> String {
-    let body = reply.ok();
-    json!([reply.status, body["id"], body["version"], body["events"], body["saga"]["id"]]).to_string()
 }
 
 #[test]
