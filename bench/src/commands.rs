@@ -1,22 +1,19 @@
 //! The way of a command without HTTP: decided by its component, appended to the log, answered from the disk.
 //! One after another and on one thread, so that a program that counts instructions counts the same each time.
 
-use std::collections::HashMap;
-use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use kontor::aggregate::{Dispatch, DispatchDeps, DispatchLimits, StateCache};
 use kontor::clock::SystemClock;
 use kontor::deployed::{Deployed, Registry};
 use kontor::log::{EmbeddedLog, EventLog, Snapshots};
 use kontor::model::{Caller, Command, CommandId, Intent, Json, Origin, Precondition, StreamId};
-use kontor::runtime::{HttpClient, Runtime, RuntimeLimits};
+use kontor::runtime::HttpClient;
 use serde_json::{Value, json};
 
 use crate::component::Nobody;
-use crate::server::new_data;
+use crate::in_process::{InProcess, Loaded};
 
 /// Add stock to a product again and again, for a program that counts instructions
 #[derive(clap::Args)]
@@ -24,12 +21,8 @@ pub(crate) struct Commands {
     /// Commands
     #[arg(long, default_value_t = 100)]
     commands: u32,
-    /// The directory of the components
-    #[arg(long, default_value = "../target/plugins")]
-    plugins: PathBuf,
-    /// Directory for the data directory
-    #[arg(long, default_value = "../target")]
-    data: PathBuf,
+    #[command(flatten)]
+    in_process: InProcess,
 }
 
 impl Commands {
@@ -38,13 +31,10 @@ impl Commands {
     }
 
     async fn send(&self) -> anyhow::Result<()> {
-        let file = self.plugins.join("inventory.wasm");
-        let wasm = fs::read(&file).with_context(|| format!("{} is missing", file.display()))?;
-        let data = new_data(&self.data)?;
+        let Loaded { data, runtime: _runtime, component } = self.in_process.load("inventory").await?;
         let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path())?);
-        let runtime = Runtime::new(data.path(), RuntimeLimits::default(), HashMap::new())?;
         let registry = Arc::new(Registry::default());
-        let deployed = Deployed::new([runtime.load(wasm).await?]);
+        let deployed = Deployed::new([component]);
         registry.replace(deployed.map_err(|error| anyhow!(error))?);
         let states = StateCache::new(log.clone(), Snapshots::open(data.path())?, registry.clone());
         let deps = DispatchDeps {

@@ -1,24 +1,19 @@
 //! One decision of a component, and the same code as a part of this program.
 
-use std::collections::HashMap;
-use std::fs;
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow, ensure};
 use async_trait::async_trait;
 use kontor::model::{Caller, Json, StreamId};
-use kontor::runtime::{
-    Ask, AskFailure, Component, Context, HttpClient, Request, Runtime, RuntimeLimits, Target,
-};
+use kontor::runtime::{Ask, AskFailure, Component, Context, HttpClient, Request, Target};
 use kontor_sdk::prelude as sdk;
 use serde_json::json;
 
 use crate::figures::Figures;
+use crate::in_process::{InProcess, Loaded};
 use crate::report::median;
-use crate::server::new_data;
 
 /// The code of the inventory's aggregate.
 #[allow(dead_code, reason = "only the registration of a product is measured")]
@@ -42,12 +37,8 @@ pub(crate) struct Decisions {
     /// Rounds of each
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// The directory of the components
-    #[arg(long, default_value = "../target/plugins")]
-    plugins: PathBuf,
-    /// Directory for the compiled component
-    #[arg(long, default_value = "../target")]
-    data: PathBuf,
+    #[command(flatten)]
+    in_process: InProcess,
     #[command(flatten)]
     figures: Figures,
 }
@@ -59,17 +50,13 @@ impl Decisions {
     }
 
     async fn measure(&self) -> anyhow::Result<()> {
-        let file = self.plugins.join("inventory.wasm");
-        let wasm = fs::read(&file).with_context(|| format!("{} is missing", file.display()))?;
-        let data = new_data(&self.data)?;
-        let runtime = Runtime::new(data.path(), RuntimeLimits::default(), HashMap::new())?;
-        let component = runtime.load(wasm).await?;
+        let Loaded { component, .. } = &self.in_process.load("inventory").await?;
         let empty = json!({"name": "", "unit_price": 1290, "quantity": 3}).to_string();
         let name = "x".repeat(self.bytes.saturating_sub(empty.len()));
         let payload = Json::of(&json!({"name": name, "unit_price": 1290, "quantity": 3}))?;
         let subject = Subject { stream: StreamId::new("product", "mug")?, payload, context: context() };
         ensure!(
-            subject.by_component(&component).await? == subject.natively()?,
+            subject.by_component(component).await? == subject.natively()?,
             "the component and the native code decide differently: they do not do the same work"
         );
         let (mut with, mut without) = (Vec::new(), Vec::new());
@@ -77,7 +64,7 @@ impl Decisions {
         for round in 0..=self.rounds {
             let begun = Instant::now();
             for _ in 0..self.decisions {
-                black_box(subject.by_component(&component).await?);
+                black_box(subject.by_component(component).await?);
             }
             let between = Instant::now();
             for _ in 0..self.decisions {

@@ -9,6 +9,7 @@ mod deploy;
 mod figures;
 mod gateway;
 mod http;
+mod in_process;
 mod jetstream;
 mod latencies;
 mod load;

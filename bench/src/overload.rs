@@ -10,7 +10,7 @@ use anyhow::{anyhow, ensure};
 use serde::Serialize;
 
 use crate::load::{self, Pace};
-use crate::sagas::{Orders, place, place_and_wait, sum_of};
+use crate::sagas::{Orders, place, place_and_wait, settled, sum_of};
 use crate::server::{Server, cpu_time};
 use crate::shop;
 use crate::swaps::check_laws;
@@ -81,12 +81,7 @@ struct Since {
 impl Since {
     fn now(server: &Server) -> anyhow::Result<Self> {
         let (host, generator) = (server.cpu_time()?, cpu_time(process::id())?);
-        Ok(Self {
-            begun: Instant::now(),
-            ended: sum_of(server, "kontor_sagas_settled_total{")?,
-            host,
-            generator,
-        })
+        Ok(Self { begun: Instant::now(), ended: settled(server)?, host, generator })
     }
 
     fn until(self, end: &Self) -> Measured {

@@ -101,7 +101,7 @@ impl Sagas {
 }
 
 /// Returns the number of sagas that have ended on a server.
-fn settled(server: &Server) -> anyhow::Result<u64> {
+pub(crate) fn settled(server: &Server) -> anyhow::Result<u64> {
     sum_of(server, "kontor_sagas_settled_total{")
 }
 

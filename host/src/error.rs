@@ -68,18 +68,23 @@ impl fmt::Display for Chain<'_> {
 /// Returns a sentence with its control characters escaped, apart from line feeds. It may quote what came from
 /// outside, and must not change the looks of a terminal or of a file of lines.
 pub(crate) fn printable(sentence: String) -> String {
-    let is_hidden = |character: char| character.is_control() && character != '\n';
-    if !sentence.contains(is_hidden) {
-        return sentence;
+    match sentence.contains(char::is_control) {
+        true => escape_controls(&sentence, |rest| rest.starts_with('\n')),
+        false => sentence,
     }
-    let escaped = sentence.chars().flat_map(|character| {
-        let (hidden, shown) = match is_hidden(character) {
-            true => (Some(character.escape_debug()), None),
-            false => (None, Some(character)),
-        };
-        hidden.into_iter().flatten().chain(shown)
-    });
-    escaped.collect()
+}
+
+/// Returns a text with its control characters escaped. `keeps`: whether the one stays with which the rest of
+/// the text begins.
+pub fn escape_controls(text: &str, keeps: impl Fn(&str) -> bool) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for (at, character) in text.char_indices() {
+        match character.is_control() && !keeps(&text[at..]) {
+            true => escaped.extend(character.escape_default()),
+            false => escaped.push(character),
+        }
+    }
+    escaped
 }
 
 /// Returns the text of an error with all its causes; see [`Chain`].

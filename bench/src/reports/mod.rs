@@ -4,21 +4,21 @@
 mod native;
 mod questions;
 
-use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use kontor::log::MAX_BATCH;
 use kontor::projection::Standalone;
-use kontor::runtime::{Component, Runtime, RuntimeLimits};
+use kontor::runtime::Component;
 use serde_json::json;
 use tokio::runtime::Handle;
 
 use native::Native;
 
 use crate::figures::Figures;
+use crate::in_process::{InProcess, Loaded};
 use crate::orders::Shop;
 
 /// Fill a read database with orders by the report component and by hand, then ask about them
@@ -30,12 +30,8 @@ pub(crate) struct Reports {
     /// Number of times that each kind of question is asked
     #[arg(long, default_value_t = 1_000)]
     questions: usize,
-    /// The directory of the components
-    #[arg(long, default_value = "../target/plugins")]
-    plugins: PathBuf,
-    /// Directory for the databases: on the disk to be measured
-    #[arg(long, default_value = "../target")]
-    data: PathBuf,
+    #[command(flatten)]
+    in_process: InProcess,
     #[command(flatten)]
     figures: Figures,
 }
@@ -64,9 +60,7 @@ impl Reports {
     }
 
     async fn measure(&self) -> anyhow::Result<()> {
-        fs::create_dir_all(&self.data)?;
-        let data = tempfile::tempdir_in(&self.data)?;
-        let (runtime, component) = self.component(data.path()).await?;
+        let Loaded { data, runtime, component } = self.in_process.load("report").await?;
         let shop = Shop::new(self.orders);
         let replay = replay(data.path(), &component, &shop)?;
         let answers = questions::ask_all(data.path(), (runtime, component), &shop, self.questions).await?;
@@ -88,14 +82,6 @@ impl Reports {
             "native_cpu_us_per_event": replay.cpu_us(&replay.native),
             "questions": answers,
         }))
-    }
-
-    async fn component(&self, data: &Path) -> anyhow::Result<(Runtime, Component)> {
-        let file = self.plugins.join("report.wasm");
-        let wasm = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
-        let runtime = Runtime::new(data, RuntimeLimits::default(), HashMap::new())?;
-        let component = runtime.load(wasm).await?;
-        Ok((runtime, component))
     }
 }
 

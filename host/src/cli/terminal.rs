@@ -3,6 +3,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use kontor::error::escape_controls;
+
 /// Returns standard output. On a terminal, control characters are escaped; a program that reads the output
 /// gets each byte as it is.
 pub(crate) fn output() -> Box<dyn Write> {
@@ -33,16 +35,7 @@ impl<W: Write> Write for Escaped<W> {
 }
 
 fn escaped(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for (at, character) in text.char_indices() {
-        match character {
-            '\n' | '\t' => shown.push(character),
-            '\x1b' if is_color(&text[at..]) => shown.push(character),
-            character if character.is_control() => shown.extend(character.escape_default()),
-            character => shown.push(character),
-        }
-    }
-    shown
+    escape_controls(text, |rest| rest.starts_with(['\n', '\t']) || is_color(rest))
 }
 
 /// Returns true for a text that begins with a color (SGR of ECMA-48): it changes nothing but the looks.

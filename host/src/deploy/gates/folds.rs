@@ -266,11 +266,10 @@ async fn choose(
 impl Folder {
     /// Returns the streams of a page, with what is remembered of them.
     async fn subjects(&self, page: Vec<(StreamId, Version)>) -> Vec<Subject> {
-        let names = page.iter().map(|(stream, _)| stream);
-        let Some((first, last)) = names.clone().min().zip(names.max()) else { return Vec::new() };
-        let mut new = self.memory.recall(self.new.digest(), first, last).await;
+        let streams = || page.iter().map(|(stream, _)| stream.clone()).collect();
+        let mut new = self.memory.recall(self.new.digest(), streams()).await;
         let mut before = match &self.before {
-            Some(before) => self.memory.recall(before.digest(), first, last).await,
+            Some(before) => self.memory.recall(before.digest(), streams()).await,
             None => HashMap::new(),
         };
         let subject = |(stream, version)| {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::Value;
 
 use crate::error::Chain;
@@ -116,15 +116,13 @@ impl FoldMemory {
         Self { connection: connection.map(|connection| Arc::new(Mutex::new(connection))) }
     }
 
-    /// Returns what a component has folded of the streams from the first to the last of these names.
+    /// Returns what a component has folded of these streams.
     pub(super) async fn recall(
         &self,
         digest: Digest,
-        first: &StreamId,
-        last: &StreamId,
+        streams: Vec<StreamId>,
     ) -> HashMap<StreamId, Remembered> {
-        let (first, last) = (first.clone(), last.clone());
-        self.with(move |connection| read(connection, digest, &first, &last)).await.unwrap_or_default()
+        self.with(move |connection| read(connection, digest, streams)).await.unwrap_or_default()
     }
 
     /// Remembers folds.
@@ -203,22 +201,23 @@ fn create(file: &Path) -> rusqlite::Result<Connection> {
 fn read(
     connection: &Connection,
     digest: Digest,
-    first: &StreamId,
-    last: &StreamId,
+    streams: Vec<StreamId>,
 ) -> rusqlite::Result<HashMap<StreamId, Remembered>> {
     let mut statement = connection.prepare_cached(
-        "SELECT stream, version, hash, state, checksum FROM folds
-         WHERE component = (SELECT id FROM components WHERE digest = ?1) AND stream BETWEEN ?2 AND ?3",
+        "SELECT version, hash, state, checksum FROM folds
+         WHERE component = (SELECT id FROM components WHERE digest = ?1) AND stream = ?2",
     )?;
-    let mut rows = statement.query(params![digest, first.as_str(), last.as_str()])?;
     let mut all = HashMap::new();
-    while let Some(row) = rows.next()? {
-        // Err: a damaged row, which counts as none.
-        let Ok(stream) = StreamId::parse(row.get_ref(0)?.as_str()?) else { continue };
-        let state: Option<Vec<u8>> = row.get(3)?;
-        let remembered =
-            Remembered { version: row.get(1)?, hash: StateHash(row.get(2)?), state: state.map(Into::into) };
-        if row.get::<_, [u8; 8]>(4)? == checksum(digest, &stream, &remembered) {
+    for stream in streams {
+        let found = statement.query_row(params![digest, stream.as_str()], |row| {
+            let state = row.get::<_, Option<Vec<u8>>>(2)?.map(Into::into);
+            let remembered = Remembered { version: row.get(0)?, hash: StateHash(row.get(1)?), state };
+            Ok((remembered, row.get::<_, [u8; 8]>(3)?))
+        });
+        // A row with a wrong checksum is damaged, and counts as none.
+        if let Some((remembered, sum)) = found.optional()?
+            && sum == checksum(digest, &stream, &remembered)
+        {
             all.insert(stream, remembered);
         }
     }
@@ -302,7 +301,7 @@ mod tests {
         let memory = FoldMemory::open(dir.path(), &log).await;
         memory.keep(vec![fold("a", 1, mark), fold("b", 200, mark), fold("d", 1, mark)]).await;
         let recalled = async |memory: &FoldMemory| {
-            let recalled = memory.recall(Digest::of(b"new"), &stream("a"), &stream("c")).await;
+            let recalled = memory.recall(Digest::of(b"new"), ["a", "b", "c"].map(stream).into()).await;
             let mut recalled: Vec<_> = recalled
                 .into_iter()
                 .map(|(stream, fold)| (stream.id().to_owned(), fold.state.is_some()))
@@ -312,7 +311,7 @@ mod tests {
         };
         let expected = [("a".to_owned(), false), ("b".to_owned(), true)];
         assert_eq!(recalled(&memory).await, expected);
-        assert!(memory.recall(Digest::of(b"old"), &stream("a"), &stream("c")).await.is_empty());
+        assert!(memory.recall(Digest::of(b"old"), ["a", "b", "c"].map(stream).into()).await.is_empty());
         drop(memory);
         let memory = FoldMemory::open(dir.path(), &log).await;
         assert_eq!(recalled(&memory).await, expected);
@@ -330,13 +329,13 @@ mod tests {
         memory.keep(vec![fold("a", 1, mark), fold("b", 1, mark)]).await;
         let damage = "UPDATE folds SET version = 2 WHERE stream = 'order/a'";
         Connection::open(dir.path().join(FILE)).unwrap().execute_batch(damage).unwrap();
-        let recalled = memory.recall(Digest::of(b"new"), &stream("a"), &stream("z")).await;
+        let recalled = memory.recall(Digest::of(b"new"), ["a", "b", "z"].map(stream).into()).await;
         assert_eq!(recalled.keys().collect::<Vec<_>>(), [&stream("b")]);
         drop(memory);
         std::fs::write(dir.path().join(FILE), "no database").unwrap();
         let memory = FoldMemory::open(dir.path(), &log).await;
         memory.keep(vec![fold("a", 1, mark)]).await;
-        assert_eq!(memory.recall(Digest::of(b"new"), &stream("a"), &stream("z")).await.len(), 1);
+        assert_eq!(memory.recall(Digest::of(b"new"), ["a", "b", "z"].map(stream).into()).await.len(), 1);
     }
 
     #[tokio::test]
@@ -352,6 +351,6 @@ mod tests {
             assert_eq!(memory.collect(&needed, collection).await.unwrap().items, 1);
         }
         assert_eq!(memory.collect(&needed, Collection::DryRun).await.unwrap(), Garbage::default());
-        assert_eq!(memory.recall(Digest::of(b"new"), &stream("a"), &stream("a")).await.len(), 1);
+        assert_eq!(memory.recall(Digest::of(b"new"), vec![stream("a")]).await.len(), 1);
     }
 }
