@@ -34,6 +34,16 @@ pub(crate) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens a derived database that has this layout. Returns `None` if there is none.
+pub(crate) fn existing(file: &Path, layout: u32) -> rusqlite::Result<Option<Connection>> {
+    if !file.exists() {
+        return Ok(None);
+    }
+    let connection = connect(file)?;
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok((found == layout).then_some(connection))
+}
+
 /// Fails if the structure of a database is damaged. Reads all of it.
 pub(crate) fn check(connection: &Connection) -> rusqlite::Result<()> {
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;

@@ -290,14 +290,7 @@ impl Index {
 
 /// Opens an index, and returns the mark of its last event. Returns `None` if there is none of this version.
 fn existing(file: &Path) -> rusqlite::Result<Option<(Connection, LogMark)>> {
-    if !file.exists() {
-        return Ok(None);
-    }
-    let connection = derived::connect(file)?;
-    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version != VERSION {
-        return Ok(None);
-    }
+    let Some(connection) = derived::existing(file, VERSION)? else { return Ok(None) };
     derived::check(&connection)?;
     let mark = mark(&connection)?;
     Ok(Some((connection, mark)))

@@ -177,14 +177,7 @@ fn forgotten(error: &rusqlite::Error) {
 /// Opens a file, and returns the mark of the newest event that is folded. Returns `None` if there is none of
 /// this layout.
 fn existing(file: &Path) -> rusqlite::Result<Option<(Connection, LogMark)>> {
-    if !file.exists() {
-        return Ok(None);
-    }
-    let connection = derived::connect(file)?;
-    let layout: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if layout != LAYOUT {
-        return Ok(None);
-    }
+    let Some(connection) = derived::existing(file, LAYOUT)? else { return Ok(None) };
     let mark = connection.query_row("SELECT position, hash FROM mark", [], |row| {
         Ok(LogMark { position: row.get(0)?, hash: row.get(1)? })
     })?;
