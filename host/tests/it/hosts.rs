@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::common::deploy::{fixture, plugin, rebuilt};
 use crate::common::http::Client;
-use crate::common::nodes::{both_up, nodes_when, sites, when};
+use crate::common::nodes::{both_up, level, nodes_when, sites, when};
 use crate::common::shop::{SAGA_END, UNDELIVERABLE, new_key, order};
 use crate::common::{Host, audit};
 
@@ -46,8 +46,10 @@ fn any_host_takes_any_command_and_each_runs_its_share_of_the_sagas() {
 
     left.register("tea", 5, 1_000);
     right.register("pot", 7, 1_000);
+    level([&left, &right]);
     let orders = place([&left, &right], 40);
     let on_left = audit::check(&left);
+    level([&left, &right]);
     assert_eq!(on_left, audit::check(&right));
     assert!(orders.iter().all(|order| ["confirmed", "cancelled"].contains(&&*on_left[order])));
     assert_eq!(left.events(0), right.events(0));
@@ -82,6 +84,7 @@ fn the_sagas_of_a_host_that_is_killed_go_on_where_there_is_another() {
     both_up(&left);
     left.register("tea", 5, 1_000);
     left.register("pot", 7, 1_000);
+    level([&left, &right]);
     let orders = place([&left, &right], 30);
     left.kill();
     nodes_when(&right, &[("left", "silent"), ("right", "up")]);
@@ -142,6 +145,7 @@ fn what_is_deployed_through_one_host_runs_on_all() {
     assert!(report["hosts"].as_array().unwrap().iter().all(|host| host["runs"] == true), "{report}");
     assert_eq!(left.digest("inventory"), Some(Digest::of(&plugin("inventory")).to_string()));
     left.register("tea", 5, 10);
+    level([&left, &right]);
     assert_eq!(laws::until_quiet(&right).running(), 0);
 }
 
@@ -158,6 +162,7 @@ fn two_hosts_with_one_identity_say_so_and_run_no_saga_until_one_is_gone() {
     }
     left.register("tea", 5, 1_000);
     left.register("pot", 7, 1_000);
+    level([&left, &right]);
     let orders = place([&left, &right], 4);
     assert_eq!(runners(&left).len(), 0);
     right.kill();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::common::deploy::{self, FOR_THANKS, digest_of, fixture, folder, next_inventory, plugin, rebuilt};
-use crate::common::nodes::{self, both_up, when};
+use crate::common::nodes::{self, both_up, level, when};
 use crate::common::{Ended, Host, Site, ended, kontor};
 
 /// A host with the inventory, the next version of it, and a signing key.
@@ -191,6 +191,7 @@ fn a_host_with_keys_does_not_run_what_another_host_has_deployed_without_a_signat
         "{listed}"
     );
     right.register("pot", 1_999, 3);
+    level([&left, &right]);
     assert_eq!(left.get("/products/pot").ok()["available"], 3);
     let problem = right.deploy(&rebuilt(plugin("inventory")), "").problem(409, "host-behind");
     assert!(problem["detail"].as_str().unwrap().contains(refusal), "{problem}");

@@ -274,7 +274,8 @@ impl Host {
     pub fn settled(&self, saga: &SagaId) -> SagaStatus {
         let status = self.run(self.parts.sagas.wait(saga, LIMIT));
         let status = status.expect("a journal").unwrap_or_else(|| panic!("the saga {saga} has not begun"));
-        assert!(status.state.ended() || status.state == SagaState::Parked, "the saga {saga} does not end");
+        let settled = status.state.ended() || status.state == SagaState::Parked;
+        assert!(settled, "the saga {saga} does not end: {:?}", self.journal(saga));
         status
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use kontor::model::SagaId;
 use kontor_testkit::host::{Host, Services, Site};
 use serde_json::json;
 
@@ -16,8 +17,8 @@ fn unruly() -> Services {
     beasts(&json!({}))
 }
 
-/// Lets some days pass, until every saga due by then is awake. (Sagas wake in the order of their times, so
-/// once the one with the last time is awake, all others are.)
+/// Lets some days pass, until every saga due by then is woken. (Sagas wake in the order of their times, so
+/// once the one with the last time is awake, all others are woken; they may not have run yet.)
 #[track_caller]
 fn pass(site: &Site, host: &Host, days: u32) {
     let id = format!("alarm-{}", host.events().len());
@@ -71,14 +72,18 @@ fn a_saga_that_is_overdue_when_the_host_starts_wakes_at_once() {
 
 #[test]
 fn a_saga_that_waits_gets_the_first_event_after_its_trigger_or_learns_of_none() {
-    type Act = fn(&Site, &Host);
-    let wait: Act = |_, host| drop(host.send(&beast("owl", "wait", json!({}))).unwrap());
-    let babble: Act = |_, host| drop(host.send(&beast("owl", "babble", json!({}))).unwrap());
-    let pose: Act = |_, host| drop(host.send(&beast("owl", "pose", json!({}))).unwrap());
-    let other: Act = |_, host| drop(host.send(&beast("hare", "wait", json!({}))).unwrap());
-    let day: Act = |site, host| pass(site, host, 1);
-    let week: Act = |site, host| pass(site, host, 7);
-    let missed: Act = |_, host| host.until(1, |event| event.stream.as_str() == "beast/owl-missed");
+    type Act = fn(&Site, &Host, &SagaId);
+    let wait: Act = |_, host, _| drop(host.send(&beast("owl", "wait", json!({}))).unwrap());
+    let babble: Act = |_, host, _| drop(host.send(&beast("owl", "babble", json!({}))).unwrap());
+    let pose: Act = |_, host, _| drop(host.send(&beast("owl", "pose", json!({}))).unwrap());
+    let other: Act = |_, host, _| drop(host.send(&beast("hare", "wait", json!({}))).unwrap());
+    let day: Act = |site, host, owl| {
+        pass(site, host, 1);
+        // Its last time begins with its second wait, the fourth entry.
+        host.until(4, |event| *owl == event.stream.id());
+    };
+    let week: Act = |site, host, _| pass(site, host, 7);
+    let missed: Act = |_, host, _| host.until(1, |event| event.stream.as_str() == "beast/owl-missed");
     // The beast's first event precedes the saga, and its second is the saga's trigger.
     let table: [(&str, &[Act], &str); 8] = [
         ("nothing", &[day, week], "owl-missed"),
@@ -103,7 +108,7 @@ fn a_saga_that_waits_gets_the_first_event_after_its_trigger_or_learns_of_none() 
                     host.kill();
                     host = site.start(&unruly);
                 }
-                act(&site, &host);
+                act(&site, &host, &owl);
             }
             assert_eq!(end(&host, &owl), "completed", "{what}");
             assert_eq!(waits(&host, effect), 1, "{what}, restarts: {restarts}");

@@ -52,6 +52,16 @@ pub(crate) fn both_up(host: &Client) -> Vec<Value> {
     nodes_when(host, &[("left", "up"), ("right", "up")])
 }
 
+/// Waits until each host has all events that the other has by now. A host answers from its copy of the log,
+/// so it may refuse an order of a product that another host has just registered.
+#[track_caller]
+pub(crate) fn level(hosts: [&Client; 2]) {
+    let end = hosts.map(Client::head).into_iter().max();
+    for host in hosts {
+        when(|| host.head().into(), |head| head.as_u64() >= end);
+    }
+}
+
 /// Calls `look` until its result is as wanted. Returns that result.
 #[track_caller]
 pub(crate) fn when(look: impl Fn() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
