@@ -4,23 +4,17 @@
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::schema::{self, Durability};
-use super::{EmbeddedLog, OpenError, last_position, read};
-use crate::log::{Append, Appending, ReadError};
-use crate::model::{AppendChain, Position, StreamId, Version, place};
+use super::writer::Request;
+use super::{CopiedMessage, EmbeddedLog, OpenError, WriterGone, last_position, read};
+use crate::log::{AppendError, Appended, ReadError};
+use crate::model::{Position, StreamId, Version, place};
 
 place! {
     /// The place of a message in the stream, from 1.
     Sequence
-}
-
-/// The messages of one batch: those behind `after`, up to `last`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Messages {
-    pub(crate) after: Sequence,
-    pub(crate) last: Sequence,
 }
 
 /// The messages before were not copied.
@@ -31,6 +25,9 @@ pub(super) struct OutOfOrder {
     /// The first message of the batch.
     pub(super) wanted: Sequence,
 }
+
+/// The table that a copy has and no other log.
+pub(super) const TABLE: &str = "copied";
 
 const SCHEMA: &str = "CREATE TABLE copied (source TEXT NOT NULL, sequence INTEGER NOT NULL) STRICT";
 
@@ -54,12 +51,19 @@ impl LocalCopy {
         &self.log
     }
 
-    /// Appends the batch of some messages, completely or not at all. A batch that repeats a command is left
-    /// out, and its messages count as copied all the same; one that conflicts with the log is not copied.
-    /// Fails with [`OutOfOrder`] if the messages before are not copied: once a commit of the copy has failed,
-    /// all fails until the caller has begun again behind what is copied.
-    pub(crate) fn apply(&self, messages: Messages, batch: Vec<Append>) -> Appending {
-        self.log.enqueue(AppendChain::new().into(), batch, Some(messages), None)
+    /// Applies a message. Returns the outcome of each of its units; one that does not fit to the log, or that
+    /// repeats a command, is left out. Fails with [`OutOfOrder`] if the messages before are not copied: once
+    /// a commit of the copy has failed, all fails until the caller has begun again behind what is copied.
+    pub(crate) fn apply(
+        &self,
+        message: CopiedMessage,
+    ) -> impl Future<Output = Result<Vec<Result<Appended, AppendError>>, AppendError>> + use<> {
+        let (reply, outcomes) = oneshot::channel();
+        let queued = self.log.enqueue(Request::Message { message, reply });
+        async {
+            queued?;
+            outcomes.await.unwrap_or_else(|_| Err(WriterGone::error()))
+        }
     }
 
     /// Returns the last copied message, as a channel that signals when it moves.
@@ -110,7 +114,7 @@ fn identify(dir: &Path, connection: &Connection, source: &str) -> Result<Sequenc
 
 /// Returns the source and the last message of a copy. `None`: the database is no copy.
 fn copied(connection: &Connection) -> rusqlite::Result<Option<(String, Sequence)>> {
-    if !connection.table_exists(None, "copied")? {
+    if !connection.table_exists(None, TABLE)? {
         return Ok(None);
     }
     let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));

@@ -12,6 +12,7 @@ mod copy;
 mod file;
 mod importing;
 mod known;
+mod message;
 mod meta;
 mod read;
 mod schema;
@@ -49,9 +50,10 @@ use super::{
 };
 use crate::model::{CommandId, LogMark, Position, Recorded, StreamId, Version};
 
+pub(super) use self::copy::LocalCopy;
 pub use self::copy::Sequence;
-pub(super) use self::copy::{LocalCopy, Messages};
 pub use self::file::LogFile;
+pub(super) use self::message::{CopiedMessage, Unit};
 pub use self::schema::OpenError;
 pub use self::upgrade::UpgradeError;
 
@@ -120,7 +122,8 @@ impl EmbeddedLog {
             commits: commits.clone(),
             checkpointer: checkpoint_signal,
         };
-        let writer = Writer::new(connection, tail.clone(), (answered.clone(), known.clone()), signals);
+        let indexes = (answered.clone(), known.clone());
+        let writer = Writer::new(connection, tail.clone(), indexes, signals).map_err(failed)?;
         let _checkpointer =
             Joined::spawn("log-checkpoint", move || checkpoint::run(&checkpoints, &committed))
                 .map_err(unusable)?;
@@ -149,20 +152,12 @@ impl EmbeddedLog {
         self.tail.newest()
     }
 
-    /// Queues a batch for the writer.
-    fn enqueue(
-        &self,
-        footing: Footing,
-        batch: Vec<Append>,
-        messages: Option<Messages>,
-        committed: Option<Committed>,
-    ) -> Appending {
-        let (reply, outcome) = oneshot::channel();
-        match self.queue.try_send(Request { footing, batch, messages, committed, reply }) {
-            Ok(()) => Box::pin(async { outcome.await.unwrap_or_else(|_| Err(WriterGone::error())) }),
-            Err(TrySendError::Full(_)) => Box::pin(ready(Err(AppendError::Busy))),
-            Err(TrySendError::Disconnected(_)) => Box::pin(ready(Err(WriterGone::error()))),
-        }
+    /// Queues a request for the writer.
+    fn enqueue(&self, request: Request) -> Result<(), AppendError> {
+        self.queue.try_send(request).map_err(|error| match error {
+            TrySendError::Full(_) => AppendError::Busy,
+            TrySendError::Disconnected(_) => WriterGone::error(),
+        })
     }
 }
 
@@ -180,7 +175,11 @@ impl WriterGone {
 #[async_trait]
 impl EventLog for EmbeddedLog {
     fn append_then(&self, footing: Footing, batch: Vec<Append>, committed: Option<Committed>) -> Appending {
-        self.enqueue(footing, batch, None, committed)
+        let (reply, outcome) = oneshot::channel();
+        match self.enqueue(Request::Batch { footing, batch, committed, reply }) {
+            Ok(()) => Box::pin(async { outcome.await.unwrap_or_else(|_| Err(WriterGone::error())) }),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
     }
 
     fn state(&self) -> LogState {

@@ -11,8 +11,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::answers::{self, Answered};
 use super::commit_watch::CommitWatch;
-use super::copy::{self, Messages, OutOfOrder, Sequence};
+use super::copy::{self, Sequence};
 use super::known::KnownStreams;
+use super::message::{CopiedMessage, Fences};
 use super::meta;
 use super::schema::LAYOUT;
 use super::tail::Tail;
@@ -46,14 +47,26 @@ const ADD_EVENT: &str = "
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
     ON CONFLICT (stream, command_id) WHERE command_id IS NOT NULL DO NOTHING";
 
-/// A batch to append.
-pub(super) struct Request {
-    pub(super) footing: Footing,
-    pub(super) batch: Vec<Append>,
-    /// The messages of the batch in the stream that is copied. `None`: the log is no copy.
-    pub(super) messages: Option<Messages>,
-    pub(super) committed: Option<Committed>,
-    pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
+/// The outcome of a batch.
+type Outcome = Result<Appended, AppendError>;
+
+/// Something to append.
+pub(super) enum Request {
+    /// A batch, all of it or nothing.
+    Batch {
+        footing: Footing,
+        batch: Vec<Append>,
+        committed: Option<Committed>,
+        reply: oneshot::Sender<Outcome>,
+    },
+    /// A message of the stream that is copied.
+    Message { message: CopiedMessage, reply: oneshot::Sender<Result<Vec<Outcome>, AppendError>> },
+}
+
+/// The result of a request.
+enum Done {
+    Batch(Outcome),
+    Message(Result<Vec<Outcome>, AppendError>),
 }
 
 /// The state of the thread.
@@ -61,6 +74,8 @@ pub(super) struct Writer {
     connection: Connection,
     heads: Cache<StreamId, Head>,
     failed: FailedChains,
+    /// Of a copy.
+    fences: Fences,
     /// The newest events. Receives them after the commit and before the position moves.
     tail: Arc<Tail>,
     answered: Arc<Answered>,
@@ -97,8 +112,8 @@ struct Written {
     copied: Sequence,
     /// The events that were written.
     events: Vec<Recorded>,
-    /// The outcome of each batch, in the order of the group.
-    outcomes: Vec<Result<Appended, AppendError>>,
+    /// The result of each request, in the order of the group.
+    results: Vec<Done>,
 }
 
 impl Writer {
@@ -107,9 +122,10 @@ impl Writer {
         tail: Arc<Tail>,
         (answered, known): (Arc<Answered>, Arc<KnownStreams>),
         signals: Signals,
-    ) -> Self {
-        let (heads, failed) = (Cache::new(MAX_HEADS), FailedChains::default());
-        Self { connection, heads, failed, tail, answered, known, signals }
+    ) -> rusqlite::Result<Self> {
+        let (heads, failed, fences) =
+            (Cache::new(MAX_HEADS), FailedChains::default(), Fences::load(&connection)?);
+        Ok(Self { connection, heads, failed, fences, tail, answered, known, signals })
     }
 
     /// Writes requests until the channel is closed and empty.
@@ -121,7 +137,7 @@ impl Writer {
             let commits = self.signals.commits.clone();
             match commits.time(|| self.write(&group)) {
                 Ok(written) => self.acknowledge(&mut group, written),
-                Err(error) => self.give_up(group.drain(..), error),
+                Err(error) => self.give_up(&mut group, error),
             }
         }
     }
@@ -163,9 +179,9 @@ impl Writer {
     fn write(&mut self, group: &[Request]) -> rusqlite::Result<Written> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let copied = *self.signals.copied.borrow();
-        let heads = &mut self.heads;
         let indexes = (&*self.answered, &*self.known);
-        let pass = Pass::begin(&transaction, indexes, heads, &mut self.failed, copied)?;
+        let memory = (&mut self.heads, &mut self.failed, &mut self.fences);
+        let pass = Pass::begin(&transaction, indexes, memory, copied)?;
         let written = pass.write(group)?;
         transaction.commit()?;
         Ok(written)
@@ -174,8 +190,10 @@ impl Writer {
     /// Calls the callers of a committed group back, publishes its events, moves the position and replies. In
     /// this order, nobody sees an event before what the callers derive from it.
     fn acknowledge(&self, group: &mut Vec<Request>, written: Written) {
-        for (request, outcome) in group.iter_mut().zip(&written.outcomes) {
-            if let Some(committed) = request.committed.take().filter(|_| outcome.is_ok()) {
+        for (request, result) in group.iter_mut().zip(&written.results) {
+            if let (Request::Batch { committed, .. }, Done::Batch(Ok(_))) = (request, result)
+                && let Some(committed) = committed.take()
+            {
                 committed();
             }
         }
@@ -185,29 +203,54 @@ impl Writer {
         self.report(true);
         // Err: the channel already has a signal.
         let _ = self.signals.checkpointer.try_send(());
-        for (request, outcome) in group.drain(..).zip(written.outcomes) {
-            // Err: the caller has stopped waiting.
-            let _ = request.reply.send(outcome);
+        for (request, result) in group.drain(..).zip(written.results) {
+            request.reply(result);
         }
     }
 
     /// Replies to the callers of a group whose transaction failed.
-    fn give_up(&mut self, group: impl Iterator<Item = Request>, error: rusqlite::Error) {
+    fn give_up(&mut self, group: &mut Vec<Request>, error: rusqlite::Error) {
         tracing::error!(error = %Chain(&error), "cannot write the event log; all waiting appends fail");
         // They are those of the transaction that was rolled back.
         self.heads.clear();
         self.report(false);
-        let error = Arc::new(error);
-        for request in group {
-            self.failed.insert(request.footing.chain);
-            // Err: the caller has stopped waiting.
-            let _ = request.reply.send(Err(AppendError::Failed(error.clone())));
+        match Fences::load(&self.connection) {
+            Ok(fences) => self.fences = fences,
+            // Those in memory refuse more than the log does, and the host publishes nothing in the meantime.
+            Err(error) => tracing::error!(error = %Chain(&error), "cannot read the fences of the event log"),
+        }
+        let error = AppendError::Failed(Arc::new(error));
+        for request in group.drain(..) {
+            if let Request::Batch { footing, .. } = &request {
+                self.failed.insert(footing.chain);
+            }
+            request.fail(error.clone());
         }
     }
 }
 
+impl Request {
+    fn reply(self, result: Done) {
+        // Err: the caller has stopped waiting.
+        match (self, result) {
+            (Self::Batch { reply, .. }, Done::Batch(outcome)) => drop(reply.send(outcome)),
+            (Self::Message { reply, .. }, Done::Message(outcomes)) => drop(reply.send(outcomes)),
+            // A request has a result of its kind.
+            (Self::Batch { .. }, Done::Message(_)) | (Self::Message { .. }, Done::Batch(_)) => {}
+        }
+    }
+
+    fn fail(self, error: AppendError) {
+        let result = match &self {
+            Self::Batch { .. } => Done::Batch(Err(error)),
+            Self::Message { .. } => Done::Message(Err(error)),
+        };
+        self.reply(result);
+    }
+}
+
 /// The reasons why a batch was not written.
-enum Refused {
+pub(super) enum Refused {
     /// The batch conflicts with the log. Other batches are not affected.
     Batch(AppendError),
     /// The database failed, so the whole transaction does.
@@ -223,6 +266,15 @@ fn publish<T: PartialEq>(signal: &watch::Sender<T>, value: T) {
     });
 }
 
+/// Returns the outcome of something that does not fail the whole transaction.
+pub(super) fn outcome<T>(added: Result<T, Refused>) -> rusqlite::Result<Result<T, AppendError>> {
+    match added {
+        Ok(added) => Ok(Ok(added)),
+        Err(Refused::Batch(error)) => Ok(Err(error)),
+        Err(Refused::Database(error)) => Err(error),
+    }
+}
+
 impl From<rusqlite::Error> for Refused {
     fn from(error: rusqlite::Error) -> Self {
         Self::Database(error)
@@ -230,29 +282,29 @@ impl From<rusqlite::Error> for Refused {
 }
 
 /// The current transaction.
-struct Pass<'a> {
-    transaction: &'a Transaction<'a>,
+pub(super) struct Pass<'a> {
+    pub(super) transaction: &'a Transaction<'a>,
     answered: &'a Answered,
     known: &'a KnownStreams,
     heads: &'a mut Cache<StreamId, Head>,
     failed: &'a mut FailedChains,
+    pub(super) fences: &'a mut Fences,
     find_stream: CachedStatement<'a>,
     add_stream: CachedStatement<'a>,
     add_event: CachedStatement<'a>,
     /// The last event written.
-    end: LogMark,
+    pub(super) end: LogMark,
     /// The events written, oldest first.
     events: Vec<Recorded>,
     /// The last message that is copied.
-    copied: Sequence,
+    pub(super) copied: Sequence,
 }
 
 impl<'a> Pass<'a> {
     fn begin(
         transaction: &'a Transaction<'_>,
         (answered, known): (&'a Answered, &'a KnownStreams),
-        heads: &'a mut Cache<StreamId, Head>,
-        failed: &'a mut FailedChains,
+        (heads, failed, fences): (&'a mut Cache<StreamId, Head>, &'a mut FailedChains, &'a mut Fences),
         copied: Sequence,
     ) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -260,6 +312,7 @@ impl<'a> Pass<'a> {
             known,
             heads,
             failed,
+            fences,
             copied,
             find_stream: transaction.prepare_cached(FIND_STREAM)?,
             add_stream: transaction.prepare_cached(ADD_STREAM)?,
@@ -272,43 +325,35 @@ impl<'a> Pass<'a> {
 
     fn write(mut self, group: &[Request]) -> rusqlite::Result<Written> {
         let before = self.copied;
-        let mut outcomes = Vec::with_capacity(group.len());
+        let mut results = Vec::with_capacity(group.len());
         for request in group {
-            outcomes.push(match self.add_request(request) {
-                Ok(()) => Ok(Appended { position: self.end.position }),
-                Err(Refused::Batch(error)) => {
-                    self.failed.insert(request.footing.chain);
-                    Err(error)
+            results.push(match request {
+                Request::Batch { footing, batch, .. } => {
+                    let added = self.add_on(*footing, batch);
+                    if let Err(Refused::Batch(_)) = added {
+                        self.failed.insert(footing.chain);
+                    }
+                    Done::Batch(outcome(added)?.map(|()| Appended { position: self.end.position }))
                 }
-                Err(Refused::Database(error)) => return Err(error),
+                Request::Message { message, .. } => Done::Message(outcome(self.add_message(message))?),
             });
         }
         if self.copied != before {
             copy::remember(self.transaction, self.copied)?;
         }
         let Self { end, copied, events, .. } = self;
-        Ok(Written { position: end.position, copied, events, outcomes })
+        Ok(Written { position: end.position, copied, events, results })
     }
 
-    /// Writes a request, unless it builds on one that has failed.
-    fn add_request(&mut self, request: &Request) -> Result<(), Refused> {
-        let Request { footing, batch, messages, .. } = request;
-        self.failed.check(*footing).map_err(Refused::Batch)?;
-        let Some(Messages { after, last }) = *messages else { return self.add_batch(batch) };
-        if after != self.copied {
-            let gap = OutOfOrder { copied: self.copied, wanted: after.next() };
-            return Err(Refused::Batch(AppendError::Failed(Arc::new(gap))));
-        }
-        let added = self.add_batch(batch);
-        if let Ok(()) | Err(Refused::Batch(AppendError::Duplicate { .. })) = added {
-            self.copied = last;
-        }
-        added
+    /// Writes a batch, unless it builds on one that has failed.
+    fn add_on(&mut self, footing: Footing, batch: &[Append]) -> Result<(), Refused> {
+        self.failed.check(footing).map_err(Refused::Batch)?;
+        self.add_batch(batch)
     }
 
     /// Writes a batch completely or not at all. An append is refused before it has written anything, so only
     /// a batch of several appends needs a savepoint.
-    fn add_batch(&mut self, batch: &[Append]) -> Result<(), Refused> {
+    pub(super) fn add_batch(&mut self, batch: &[Append]) -> Result<(), Refused> {
         if let [append] = batch {
             return self.add(append);
         }

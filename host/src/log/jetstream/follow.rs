@@ -10,14 +10,13 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::watch;
 
 use super::Sequence;
-use super::fences::Fences;
-use super::pending_appends::PendingAppends;
+use super::pending_appends::{Outcome, PendingAppends};
 use super::wire::{self, DecodeError, Message, PublishId};
 use crate::clock::deadline_after;
 use crate::error::Chain;
-use crate::log::embedded::{LocalCopy, Messages};
-use crate::log::{Append, AppendError, Appended, EventLog as _};
-use crate::model::{LogMark, Position, StreamId};
+use crate::log::embedded::{CopiedMessage, LocalCopy, Unit};
+use crate::log::{Append, AppendError, EventLog as _};
+use crate::model::{LogMark, Position};
 
 /// The largest number of messages that are being copied: two of the largest groups of the copy, so that the
 /// next group is always ready.
@@ -39,7 +38,6 @@ pub(super) struct Follower {
     pub(super) name: String,
     pub(super) copy: Arc<LocalCopy>,
     pub(super) pending: Arc<PendingAppends>,
-    pub(super) fences: Arc<Fences>,
 }
 
 /// The reasons why the stream cannot be followed any further.
@@ -68,12 +66,6 @@ enum Broken {
 enum StopReason {
     #[error(transparent)]
     Message(#[from] DecodeError),
-    /// Messages are published on top of the versions that they expect, so one fits unless the copy differs.
-    #[error(
-        "it does not fit to the copy of this host, so one of them is damaged: compare the copy with those of \
-         other hosts; if it is the copy, start with an empty data directory, which gets a new one"
-    )]
-    Conflict(#[source] AppendError),
     /// The publisher's copy and this one differ.
     #[error(
         "the host that published it has another event at position {position} than this one: `kontor verify` \
@@ -83,7 +75,7 @@ enum StopReason {
     Different { position: Position },
 }
 
-/// The messages of a batch that have arrived.
+/// What has arrived of a batch, which older versions of Kontor divided among several messages.
 struct Batch {
     /// The last message before the batch.
     after: Sequence,
@@ -96,9 +88,7 @@ struct Applied {
     publisher: Option<PublishId>,
     /// The newest event in the publisher's copy.
     mark: Option<LogMark>,
-    /// The event stream that the message fences.
-    fenced: Option<StreamId>,
-    outcome: Result<Appended, AppendError>,
+    outcomes: Result<Vec<Outcome>, AppendError>,
 }
 
 impl Follower {
@@ -210,48 +200,44 @@ impl Follower {
     ) -> Result<Option<impl Future<Output = Applied> + use<>>, Broken> {
         let content = Message::decode(&message.payload)
             .map_err(|error| Broken::Stop { sequence, source: error.into() })?;
-        let (complete, fenced) = (content.part == content.parts, content.fenced().cloned());
-        batch.appends.extend(content.into_appends());
-        if !complete {
-            return Ok(None);
-        }
+        let units = match content {
+            Message::Units(units) => units,
+            Message::PerStream(part) => {
+                let is_last = part.is_last();
+                batch.appends.extend(part.into_appends());
+                if !is_last {
+                    return Ok(None);
+                }
+                vec![Unit::of(std::mem::take(&mut batch.appends))]
+            }
+        };
         let publisher = PublishId::read(message.headers.as_ref());
         let mark = wire::read_mark(message.headers.as_ref());
-        let messages = Messages { after: batch.after, last: sequence };
-        let applying = self.copy.apply(messages, std::mem::take(&mut batch.appends));
+        let process = publisher.map(|publisher| publisher.process);
+        let applying = self.copy.apply(CopiedMessage { after: batch.after, last: sequence, process, units });
         batch.after = sequence;
-        Ok(Some(async move { Applied { sequence, publisher, mark, fenced, outcome: applying.await } }))
+        Ok(Some(async move { Applied { sequence, publisher, mark, outcomes: applying.await } }))
     }
 
-    /// Reports the outcome of a message to its publisher. Fails if the copy itself has failed, or is not the
+    /// Reports the outcomes of a message to its publisher. Fails if the copy itself has failed, or is not the
     /// same as the publisher's.
     async fn resolve(&self, applied: Applied) -> Result<(), Broken> {
-        let Applied { sequence, publisher, mark, fenced, outcome } = applied;
-        match &outcome {
-            Ok(_) => {}
-            // The publisher does not search the stream for the command's id: the copies do, and all of them
-            // leave the message out.
-            Err(error @ AppendError::Duplicate { .. }) => {
-                tracing::warn!(
-                    error = %Chain(error),
-                    sequence = sequence.get(),
-                    "a message of the log's stream repeats a command; every host leaves it out"
-                );
-            }
-            Err(error @ AppendError::Conflict { .. }) => {
-                return Err(Broken::Stop { sequence, source: StopReason::Conflict(error.clone()) });
-            }
-            Err(error) => return Err(error.clone().into()),
+        let Applied { sequence, publisher, mark, outcomes } = applied;
+        let outcomes = outcomes?;
+        let refused = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+        for error in refused {
+            tracing::debug!(
+                error = %Chain(error),
+                sequence = sequence.get(),
+                "an append in a message of the log's stream is refused; every host leaves it out"
+            );
         }
-        if !publisher.is_some_and(|id| self.pending.is_own(id)) {
-            if let Some(mark) = mark {
-                self.compare(sequence, mark).await?;
-            }
-            if let Some(stream) = fenced {
-                self.fences.insert(stream, sequence);
-            }
+        if !publisher.is_some_and(|id| self.pending.is_own(id))
+            && let Some(mark) = mark
+        {
+            self.compare(sequence, mark).await?;
         }
-        self.pending.resolve(sequence, publisher, outcome);
+        self.pending.resolve(sequence, publisher, outcomes);
         Ok(())
     }
 

@@ -94,7 +94,7 @@ impl LeaderProbe {
         loop {
             due.tick().await;
             let connected = self.client.connection_state() == State::Connected;
-            let last = if connected { self.request_last().await } else { None };
+            let last = if connected { request_last(&self.client, &self.name).await } else { None };
             if let Some(last) = last {
                 self.pending.note_stored(last);
             }
@@ -122,17 +122,16 @@ impl LeaderProbe {
             ),
         }
     }
+}
 
-    /// Returns the last message of the stream. `None`: no answer came, or the stream does not accept
-    /// messages.
-    async fn request_last(&self) -> Option<Sequence> {
-        let subject = format!("$JS.API.STREAM.INFO.{}", self.name);
-        let request = Request::new().timeout(Some(REQUEST_TIMEOUT));
-        let answer = self.client.send_request(subject, request).await.ok()?;
-        // Err: the answer is an error, such as that there is no such stream.
-        let info: Info = serde_json::from_slice(&answer.payload).ok()?;
-        info.takes_messages().then_some(info.state.last_seq)
-    }
+/// Returns the last message of a stream. `None`: no answer came, or the stream does not accept messages.
+pub(super) async fn request_last(client: &Client, name: &str) -> Option<Sequence> {
+    let subject = format!("$JS.API.STREAM.INFO.{name}");
+    let request = Request::new().timeout(Some(REQUEST_TIMEOUT));
+    let answer = client.send_request(subject, request).await.ok()?;
+    // Err: the answer is an error, such as that there is no such stream.
+    let info: Info = serde_json::from_slice(&answer.payload).ok()?;
+    info.takes_messages().then_some(info.state.last_seq)
 }
 
 #[cfg(test)]

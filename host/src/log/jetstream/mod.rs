@@ -1,25 +1,23 @@
 //! The event log in a JetStream stream, for several hosts. Every host has a complete copy of the log in the
-//! embedded engine, and reads only from it. Appends are published on the condition that their event stream
-//! still ends where the copy says, and are acknowledged once they have arrived in the copy. If the event
-//! stream has a later end, the append is a conflict, which is reported only once the copy contains the
-//! winning events.
+//! embedded engine, and reads only from it. The stream puts the appends of all hosts in one order. Each
+//! append says which version it expects, and every copy finds out in that order whether it fits: all of them
+//! keep it or leave it out. The publisher learns the outcome from its own copy, so a conflict is reported
+//! only once the copy contains the winning events.
 //!
-//! - `stream_queues`: the order in which appends are published.
-//! - `publish`: publishes them.
+//! - `outgoing`: the queue of appends, and what goes out together.
+//! - `publish`: publishes them, and confirms versions.
 //! - `follow`: copies the stream.
-//! - `fences`: the appends that come too late.
 //! - `pending_appends`: passes outcomes from the copy to the publisher.
 //! - `leader_probe`: finds out whether the stream accepts appends.
 //! - `setup`: creates the stream, and checks that it is safe.
 //! - `wire`: the messages.
 
-mod fences;
 mod follow;
 mod leader_probe;
+mod outgoing;
 mod pending_appends;
 mod publish;
 mod setup;
-mod stream_queues;
 mod wire;
 
 use std::io;
@@ -31,12 +29,11 @@ use async_nats::Client;
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
-use self::fences::Fences;
 use self::follow::Follower;
 use self::leader_probe::LeaderProbe;
+use self::outgoing::{Outgoing, Request};
 use self::pending_appends::PendingAppends;
 use self::publish::Publisher;
-use self::stream_queues::{Request, StreamQueues};
 use super::embedded::{LocalCopy, OpenError, Sequence};
 use super::thread::Joined;
 use super::{
@@ -97,7 +94,6 @@ impl JetStreamLog {
             return Err(SetupError::Shortened { stream: name, stream_ends, copy_ends }.into());
         }
         let pending = Arc::new(PendingAppends::new(copy_ends));
-        let fences = Arc::new(Fences::default());
         let (stopped_sender, stopped) = watch::channel(None);
         let follower = Follower {
             stopped: stopped_sender,
@@ -105,7 +101,6 @@ impl JetStreamLog {
             name: name.clone(),
             copy: copy.clone(),
             pending: pending.clone(),
-            fences: fences.clone(),
         };
         let (available_sender, available) = watch::channel(true);
         let probe = LeaderProbe {
@@ -118,16 +113,9 @@ impl JetStreamLog {
         tokio::spawn(probe.run(stopping.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let follower = Joined::spawn("log-follower", move || runtime.block_on(follower.run(stopping)))?;
-        let queues = Mutex::new(StreamQueues::default());
-        let publisher = Publisher {
-            client,
-            name,
-            copy: copy.clone(),
-            pending,
-            fences,
-            available: available.clone(),
-            queues,
-        };
+        let outgoing = Mutex::new(Outgoing::default());
+        let publisher =
+            Publisher { client, name, copy: copy.clone(), pending, available: available.clone(), outgoing };
         let publisher = Arc::new(publisher);
         let log = Self { _stop: stop, _follower: follower, publisher, copy, available, stopped };
         log.catch_up(stream_ends).await?;

@@ -13,9 +13,11 @@ use super::Sequence;
 use super::wire::PublishId;
 use crate::log::{AppendError, Appended};
 
-/// The outcome of a message: the position of its last event in the copy, or the reason why the copy refused
-/// it.
+/// The outcome of one append of a message: the position of its last event in the copy, or the reason why the
+/// copies refused it.
 pub(super) type Outcome = Result<Appended, AppendError>;
+/// The outcomes of all appends of a message, or the reason why it did not arrive.
+pub(super) type Outcomes = Result<Vec<Outcome>, AppendError>;
 
 /// The messages of this process whose outcome is open.
 pub(super) struct PendingAppends {
@@ -34,16 +36,16 @@ struct Registered {
     /// The number of the next message.
     next: u64,
     /// The receivers of the outcomes, by the numbers of their messages.
-    waiting: HashMap<u64, oneshot::Sender<Outcome>>,
+    waiting: HashMap<u64, oneshot::Sender<Outcomes>>,
     /// The error of all messages, once the copy receives no more.
     abandoned: Option<AppendError>,
 }
 
-/// A message whose outcome is awaited. Dropping it ends the wait.
+/// A message whose outcomes are awaited. Dropping it ends the wait.
 pub(super) struct PendingAppend<'a> {
     all: &'a PendingAppends,
     pub(super) id: PublishId,
-    pub(super) outcome: oneshot::Receiver<Outcome>,
+    pub(super) outcomes: oneshot::Receiver<Outcomes>,
 }
 
 impl PendingAppends {
@@ -57,9 +59,9 @@ impl PendingAppends {
         }
     }
 
-    /// Returns the id for a new message, and the receiver of its outcome.
+    /// Returns the id for a new message, and the receiver of its outcomes.
     pub(super) fn register(&self) -> PendingAppend<'_> {
-        let (sender, outcome) = oneshot::channel();
+        let (sender, outcomes) = oneshot::channel();
         let mut registered = self.registered();
         let number = registered.next;
         registered.next += 1;
@@ -68,7 +70,7 @@ impl PendingAppends {
             Some(error) => drop(sender.send(Err(error.clone()))),
             None => drop(registered.waiting.insert(number, sender)),
         }
-        PendingAppend { all: self, id: PublishId { process: self.process, number }, outcome }
+        PendingAppend { all: self, id: PublishId { process: self.process, number }, outcomes }
     }
 
     /// Returns whether this process has published a message.
@@ -76,13 +78,13 @@ impl PendingAppends {
         publisher.process == self.process
     }
 
-    /// Reports the outcome of a message. Must be called in the order of the sequences.
-    pub(super) fn resolve(&self, sequence: Sequence, publisher: Option<PublishId>, outcome: Outcome) {
+    /// Reports the outcomes of a message. Must be called in the order of the sequences.
+    pub(super) fn resolve(&self, sequence: Sequence, publisher: Option<PublishId>, outcomes: Vec<Outcome>) {
         if let Some(id) = publisher.filter(|id| self.is_own(*id))
             && let Some(waiting) = self.registered().waiting.remove(&id.number)
         {
             // Err: nobody waits any more.
-            let _ = waiting.send(outcome);
+            let _ = waiting.send(Ok(outcomes));
         }
         self.copied.send_replace(sequence);
     }

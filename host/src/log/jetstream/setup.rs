@@ -15,7 +15,7 @@ use super::{Sequence, wire};
 use crate::clock::{Stopwatch, milliseconds};
 use crate::error::Chain;
 
-/// The oldest version of the server. Older ones have lost acknowledged messages, or have no atomic batches.
+/// The oldest version of the server. Older ones have lost acknowledged messages.
 const OLDEST_SERVER: [u64; 3] = [2, 14, 4];
 /// The smallest `max_payload` in bytes: the default limit of a request's body.
 pub(super) const LEAST_PAYLOAD: usize = 1 << 20;
@@ -264,7 +264,6 @@ fn wanted(options: &JetStreamOptions, replicas: usize) -> Config {
         discard: DiscardPolicy::New,
         num_replicas: replicas,
         allow_direct: true,
-        allow_atomic_publish: true,
         deny_delete: true,
         deny_purge: true,
         ..Config::default()
@@ -283,7 +282,6 @@ fn problems(found: &Config, wanted: &Config) -> Vec<String> {
         (found.storage != StorageType::File, "it is kept in memory".to_owned()),
         (!found.deny_delete, "messages can be deleted (`deny_delete` is not set)".to_owned()),
         (!found.deny_purge, "it can be purged (`deny_purge` is not set)".to_owned()),
-        (!found.allow_atomic_publish, "it accepts no atomic batches (`allow_atomic` is not set)".to_owned()),
         (found.retention != RetentionPolicy::Limits, "its retention is not `limits`".to_owned()),
         (
             matches!(found.persist_mode, Some(PersistenceMode::Async)),

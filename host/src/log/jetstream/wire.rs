@@ -1,27 +1,35 @@
-//! The messages of the log's stream. The subject of a message is that of one event stream, literally, so that
-//! the server can compare the subject's last sequence: `<name>.<aggregate>.<id>`. Its payload is commits,
-//! oldest first:
+//! The messages of the log's stream. All have one subject, `<name>.commits`: the order of the stream is the
+//! order of the log. The payload is units, oldest first:
 //!
 //! ```json
-//! {"format": 1, "stream": "order/0199…", "part": 1, "parts": 1, "commits": [
-//!     {"expected": 0, "meta": {"command_id": "…", …},
-//!      "events": [{"name": "order-created", "payload": {…}}]}]}
+//! {"format":3,"units":[
+//!     {"begun": 7, "chain": 0, "appends": [
+//!         {"stream": "order/0199…", "expected": 0, "meta": {"command_id": "…", …},
+//!          "events": [{"name": "order-created", "payload": {…}}]}]}]}
 //! ```
 //!
-//! An answer without events is a commit with no events and a member `answer`; its message has format 2.
+//! A unit is written completely or not at all. `begun`: the last message that its publisher had copied when
+//! the unit was begun. `chain`: the units of a chain build on each other; `stands_on`: another chain of the
+//! message on which a unit builds. `fence`: later units of other hosts that were begun before are refused. An
+//! answer without events is an append with no events and a member `answer`.
 //!
-//! A batch for several event streams is several messages, all or none of which the server stores, in
-//! sequence.
+//! Older versions of Kontor wrote a message for each event stream, with the stream's name as the subject:
+//! formats 1 and 2. See [`PerStream`].
 
+use std::collections::HashMap;
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Sequence;
+use super::outgoing::Request;
 use crate::log::Append;
-use crate::model::{Json, LogMark, Meta, NewEvent, StreamId, Version};
+use crate::log::embedded::Unit;
+use crate::model::{AppendChain, Json, LogMark, Meta, NewEvent, StreamId, Version};
 
 /// The header with the [`PublishId`] of a message.
 const PUBLISHED: &str = "Kontor-Publish";
@@ -30,23 +38,18 @@ const MARK: &str = "Kontor-Mark";
 
 /// The version of the payload. Raised with every change that an older version of Kontor would read wrongly or
 /// not at all: a host stops at a message with another one, and continues once it is updated.
-const FORMAT: u32 = 1;
-/// The version of a payload with an answer.
-const WITH_ANSWERS: u32 = 2;
+const FORMAT: u32 = 3;
+/// The versions with a message for each event stream.
+const PER_STREAM: RangeInclusive<u32> = 1..=2;
+/// The beginning of a payload of this version, as it is written. It spares a search for the member.
+const BEGINNING: &[u8] = br#"{"format":3,"#;
 
-/// The payload of a message.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Message {
-    /// Checked before, see [`Format`].
-    #[serde(default, rename = "format")]
-    _format: u32,
-    stream: StreamId,
-    /// The number of the message in its batch, from 1.
-    pub(super) part: u32,
-    /// The number of messages in the batch.
-    pub(super) parts: u32,
-    commits: Vec<Commit>,
+/// The content of a message.
+pub(super) enum Message {
+    /// Units of any streams.
+    Units(Vec<Unit>),
+    /// Commits to one stream, from an older version of Kontor.
+    PerStream(PerStream),
 }
 
 /// The member that all versions of the payload have. Messages of the first version may lack it.
@@ -62,11 +65,35 @@ impl Format {
     }
 }
 
-/// The events of one command.
+/// A payload to be read.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Commit {
-    /// The version of the stream before the commit.
+struct Payload {
+    /// Checked before, see [`Format`].
+    #[serde(rename = "format")]
+    _format: u32,
+    units: Vec<OldUnit>,
+}
+
+/// A unit to be read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OldUnit {
+    begun: Sequence,
+    chain: u32,
+    #[serde(default)]
+    stands_on: Option<u32>,
+    #[serde(default)]
+    fence: bool,
+    appends: Vec<OldAppend>,
+}
+
+/// An append to be read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OldAppend {
+    stream: StreamId,
+    /// The version of the stream before.
     expected: Version,
     meta: Arc<Meta>,
     events: Vec<NewEvent>,
@@ -74,19 +101,29 @@ struct Commit {
     answer: Option<Json>,
 }
 
-/// A [`Message`] to be written.
+/// A payload to be written.
 #[derive(Serialize)]
-struct NewMessage<'a> {
+struct NewPayload<'a> {
     format: u32,
-    stream: &'a StreamId,
-    part: u32,
-    parts: u32,
-    commits: Vec<NewCommit<'a>>,
+    units: Vec<NewUnit<'a>>,
 }
 
-/// A [`Commit`] to be written.
+/// A unit to be written.
 #[derive(Serialize)]
-struct NewCommit<'a> {
+struct NewUnit<'a> {
+    begun: Sequence,
+    chain: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stands_on: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    fence: bool,
+    appends: Vec<NewAppend<'a>>,
+}
+
+/// An append to be written.
+#[derive(Serialize)]
+struct NewAppend<'a> {
+    stream: &'a StreamId,
     expected: Version,
     meta: &'a Meta,
     events: &'a [NewEvent],
@@ -94,34 +131,61 @@ struct NewCommit<'a> {
     answer: Option<&'a Json>,
 }
 
-impl<'a> NewCommit<'a> {
+impl<'a> NewAppend<'a> {
     fn of(append: &'a Append) -> Self {
-        let Append { expected, events, meta, answer, .. } = append;
-        Self { expected: *expected, meta, events, answer: answer.as_ref() }
+        let Append { stream, expected, events, meta, answer } = append;
+        Self { stream, expected: *expected, meta, events, answer: answer.as_ref() }
     }
+}
+
+/// The payload of a message with commits to one stream. Several messages in sequence may be the parts of one
+/// batch for several streams.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PerStream {
+    /// Checked before, see [`Format`].
+    #[serde(default, rename = "format")]
+    _format: u32,
+    stream: StreamId,
+    /// The number of the message in its batch, from 1.
+    part: u32,
+    /// The number of messages in the batch.
+    parts: u32,
+    commits: Vec<Commit>,
+}
+
+/// The events of one command.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Commit {
+    expected: Version,
+    meta: Arc<Meta>,
+    events: Vec<NewEvent>,
+    #[serde(default)]
+    answer: Option<Json>,
 }
 
 /// The reasons why a message cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DecodeError {
-    #[error("it has format {found}, and this version of Kontor knows {WITH_ANSWERS}: update this host")]
+    #[error("it has format {found}, and this version of Kontor knows {FORMAT}: update this host")]
     Newer { found: u32 },
     #[error("it was not written by Kontor: restore the stream from a backup, or start with a new one")]
     Foreign(#[from] serde_json::Error),
 }
 
-/// Returns the payload of a message with appends to one stream. `number` and `count`: the place of the
-/// message in its batch.
-pub(super) fn encode<'a>(
-    stream: &StreamId,
-    (number, count): (u32, u32),
-    appends: impl Iterator<Item = &'a Append>,
-) -> serde_json::Result<Bytes> {
-    let commits: Vec<_> = appends.map(NewCommit::of).collect();
-    let answers = commits.iter().any(|commit| commit.answer.is_some());
-    let format = if answers { WITH_ANSWERS } else { FORMAT };
-    let message = NewMessage { format, stream, part: number, parts: count, commits };
-    serde_json::to_vec(&message).map(Bytes::from)
+/// Returns the payload of a message with these requests.
+pub(super) fn encode(requests: &[Request]) -> serde_json::Result<Bytes> {
+    let mut chains: HashMap<AppendChain, u32> = HashMap::new();
+    let mut units = Vec::with_capacity(requests.len());
+    for Request { footing, batch, fence, begun, .. } in requests {
+        let next = chains.len() as u32;
+        let chain = *chains.entry(footing.chain).or_insert(next);
+        let stands_on = footing.stands_on.and_then(|other| chains.get(&other).copied());
+        let appends = batch.iter().map(NewAppend::of).collect();
+        units.push(NewUnit { begun: *begun, chain, stands_on, fence: *fence, appends });
+    }
+    serde_json::to_vec(&NewPayload { format: FORMAT, units }).map(Bytes::from)
 }
 
 /// Returns the bytes that an append takes in a message.
@@ -139,46 +203,67 @@ pub(super) fn encoded_len(append: &Append) -> usize {
     }
     let mut count = Count(0);
     // Err: impossible, because the type has a JSON form and the writer takes everything.
-    let _ = serde_json::to_writer(&mut count, &NewCommit::of(append));
+    let _ = serde_json::to_writer(&mut count, &NewAppend::of(append));
     count.0
 }
 
 impl Message {
-    /// Parses the output of [`encode`].
+    /// Parses a payload of any version.
     pub(super) fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
-        let format: Format = serde_json::from_slice(payload)?;
-        match format.format {
-            FORMAT | WITH_ANSWERS => Ok(serde_json::from_slice(payload)?),
+        let format = match payload.starts_with(BEGINNING) {
+            true => FORMAT,
+            false => serde_json::from_slice::<Format>(payload)?.format,
+        };
+        match format {
+            FORMAT => {
+                let payload: Payload = serde_json::from_slice(payload)?;
+                Ok(Self::Units(payload.units.into_iter().map(OldUnit::into_unit).collect()))
+            }
+            format if PER_STREAM.contains(&format) => Ok(Self::PerStream(serde_json::from_slice(payload)?)),
             found => Err(DecodeError::Newer { found }),
         }
     }
+}
 
-    /// Returns the stream if there are no commits: the message is a fence.
-    pub(super) fn fenced(&self) -> Option<&StreamId> {
-        self.commits.is_empty().then_some(&self.stream)
+impl OldUnit {
+    fn into_unit(self) -> Unit {
+        let Self { begun, chain, stands_on, fence, appends } = self;
+        let append = |OldAppend { stream, expected, meta, events, answer }: OldAppend| Append {
+            stream,
+            expected,
+            events,
+            meta,
+            answer,
+        };
+        Unit { begun, chain, stands_on, fence, appends: appends.into_iter().map(append).collect() }
+    }
+}
+
+impl PerStream {
+    /// Returns whether the message is the last part of its batch.
+    pub(super) fn is_last(&self) -> bool {
+        self.part == self.parts
     }
 
-    /// Returns the commits as appends.
+    /// Returns the commits as appends. A message without commits was a fence, and has done its work.
     pub(super) fn into_appends(self) -> impl Iterator<Item = Append> {
         let stream = self.stream;
-        self.commits.into_iter().map(move |commit| Append {
+        self.commits.into_iter().map(move |Commit { expected, meta, events, answer }| Append {
             stream: stream.clone(),
-            expected: commit.expected,
-            events: commit.events,
-            meta: commit.meta,
-            answer: commit.answer,
+            expected,
+            events,
+            meta,
+            answer,
         })
     }
 }
 
-/// Returns the subject of an event stream in the log called `name`. Dots are replaced by `=`, which no id
-/// contains, because a dot would split the id into tokens.
-pub(super) fn subject(name: &str, stream: &StreamId) -> String {
-    let token = |part: &str| part.replace('.', "=");
-    format!("{name}.{}.{}", token(stream.aggregate()), token(stream.id()))
+/// Returns the subject of all messages of the log called `name`.
+pub(super) fn subject(name: &str) -> String {
+    format!("{name}.commits")
 }
 
-/// Returns the wildcard for the subjects of all event streams.
+/// Returns the wildcard for the subjects of the log: older messages have others.
 pub(super) fn subjects(name: &str) -> String {
     format!("{name}.>")
 }
@@ -218,38 +303,74 @@ impl PublishId {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
+    use crate::log::Footing;
+
+    fn append(id: &str) -> Append {
+        let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
+        let stream = StreamId::new("order", id).unwrap();
+        Append { events: vec![event], ..Append::nothing(stream, Version::START) }
+    }
+
+    fn request(footing: Footing, id: &str) -> Request {
+        let begun = Sequence::new(7);
+        Request { footing, batch: vec![append(id)], fence: false, begun, reply: oneshot::channel().0 }
+    }
 
     #[test]
-    fn every_stream_has_a_subject_of_two_tokens() {
-        for (stream, expected) in [
-            ("order/0199-a", "kontor-log.order.0199-a"),
-            ("order/a.b..c", "kontor-log.order.a=b==c"),
-            ("a.b/x:y~z_", "kontor-log.a=b.x:y~z_"),
-        ] {
-            assert_eq!(subject("kontor-log", &StreamId::parse(stream).unwrap()), expected);
-        }
+    fn units_come_back_as_they_were_encoded() {
+        let (journal, command) = (AppendChain::new(), AppendChain::new());
+        let on_journal = Footing { chain: command, stands_on: Some(journal) };
+        let elsewhere = Footing { chain: AppendChain::new(), stands_on: Some(AppendChain::new()) };
+        let requests = [
+            request(journal.into(), "a"),
+            Request { fence: true, ..request(on_journal, "b") },
+            request(journal.into(), "c"),
+            request(elsewhere, "d"),
+        ];
+        let payload = encode(&requests).unwrap();
+        let Ok(Message::Units(units)) = Message::decode(&payload) else { panic!("{payload:?}") };
+        let read = units.iter().map(|unit| {
+            let Unit { appends, begun, fence, chain, stands_on } = unit;
+            (appends[0].stream.id().to_owned(), begun.get(), *fence, *chain, *stands_on)
+        });
+        let expected = [
+            ("a", false, 0, None),
+            ("b", true, 1, Some(0)),
+            ("c", false, 0, None),
+            // What it stands on is not in the message, so it is in the log.
+            ("d", false, 2, None),
+        ];
+        let expected =
+            expected.map(|(id, fence, chain, stands_on)| (id.to_owned(), 7, fence, chain, stands_on));
+        assert_eq!(read.collect::<Vec<_>>(), expected);
+        let sizes: usize = requests.iter().flat_map(|request| &request.batch).map(encoded_len).sum();
+        assert!(payload.len() - sizes < 60 * requests.len(), "{sizes} of {}", payload.len());
     }
 
     #[test]
     fn a_message_of_another_kind_is_an_error() {
-        let stream = StreamId::parse("order/1").unwrap();
-        let append = Append {
-            events: vec![NewEvent { name: "done".into(), payload: crate::model::Json::empty_object() }],
-            ..Append::nothing(stream.clone(), Version::START)
-        };
-        let text = String::from_utf8(encode(&stream, (1, 1), [&append].into_iter()).unwrap().into()).unwrap();
-        assert!(text.contains(r#""name":"done""#), "{text}");
-        assert!(encoded_len(&append) + 60 < text.len() + 20, "{} of {}", encoded_len(&append), text.len());
+        let text = encode(&[request(AppendChain::new().into(), "1")]).unwrap();
+        let text = String::from_utf8(text.into()).unwrap();
+        let older = r#"{"format": 1, "stream": "order/1", "part": 1, "parts": 1, "commits": [{"expected": 0,
+            "meta": {"command_id": "c", "command": "do", "fingerprint": 1, "correlation_id": "c",
+                "causation_id": null, "digest": null, "time_ms": 1, "actor": "ada"},
+            "events": [{"name": "done", "payload": {}}]}]}"#;
         let foreign = "it was not written by Kontor";
+        let newer = "it has format 4, and this version of Kontor knows 3: update this host";
         let table = [
             (text.clone(), ""),
-            (text.replace(r#""format":1,"#, ""), ""),
-            (text.replace(r#""format":1"#, r#""format":3"#), "it has format 3, and this version of Kontor"),
-            (r#"{"format": 3, "lanes": []}"#.to_owned(), "it has format 3, and this version of Kontor"),
-            (text.replace(r#""part":1"#, r#""part":1,"lane":3"#), foreign),
+            (text.replace(r#"{"format":3,"#, r#"{ "format": 3,"#), ""),
+            (older.to_owned(), ""),
+            (older.replace(r#""format": 1, "#, ""), ""),
+            (text.replace(r#""format":3"#, r#""format":4"#), newer),
+            (r#"{"format": 4, "lanes": []}"#.to_owned(), newer),
+            (text.replace(r#""chain":0"#, r#""chain":0,"lane":3"#), foreign),
             (text.replace(r#""expected":0"#, r#""expected":0,"sealed":true"#), foreign),
-            (text.replace(r#""part":1,"#, ""), foreign),
+            (text.replace(r#""begun":7,"#, ""), foreign),
+            (older.replace(r#""part": 1,"#, ""), foreign),
             ("hello".to_owned(), foreign),
         ];
         for (text, expected) in table {
