@@ -10,8 +10,8 @@ use crate::deployed::Store;
 use crate::log::{AppendError, Appended, Appending, EventLog, LogFile, OpenError, ReadError};
 use crate::model::{AppendChain, CommitHash, Position};
 
-/// The most appends in progress in a log that only this process writes: half of what it commits at once. A
-/// shared log gets one at a time, or the events would change their order.
+/// The most appends in progress: half of what a log of one process commits at once. They are of one chain, so
+/// they keep their order on every log.
 const MAX_PENDING: usize = 512;
 
 /// The reason why a log cannot be imported.
@@ -161,20 +161,17 @@ fn compare(data: &Path, imported: CommitHash) -> Result<(), ImportError> {
 struct Appends<'a> {
     log: &'a dyn EventLog,
     chain: AppendChain,
-    /// The most appends in progress.
-    limit: usize,
     /// The appends in progress, each with its first and its last position in the export.
     pending: VecDeque<(Position, Position, Appending)>,
 }
 
 impl<'a> Appends<'a> {
     fn to(log: &'a dyn EventLog) -> Self {
-        let limit = if log.is_shared() { 1 } else { MAX_PENDING };
-        Self { log, chain: AppendChain::new(), limit, pending: VecDeque::new() }
+        Self { log, chain: AppendChain::new(), pending: VecDeque::new() }
     }
 
     async fn push(&mut self, commit: Commit) -> Result<(), ImportError> {
-        if self.pending.len() == self.limit {
+        if self.pending.len() == MAX_PENDING {
             self.complete_oldest().await?;
         }
         let (first, last) = (commit.position, commit.last());

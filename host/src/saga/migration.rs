@@ -20,6 +20,8 @@ use crate::runtime::Component;
 
 /// Journals that are replayed at the same time. Each takes an instance of the new component.
 const AT_ONCE: usize = 8;
+/// Sagas that are moved at the same time: the log commits their entries together.
+const MOVES_AT_ONCE: usize = 256;
 
 /// An open saga, and its dry run on a new version of its service.
 #[derive(Clone, Debug)]
@@ -79,18 +81,24 @@ impl Sagas {
     /// Moves sagas of this host to another component: those that replay cleanly on it and have not continued
     /// since. Returns their number.
     pub(crate) async fn move_over(&self, rehearsed: &[ReplayedSaga], to: Digest) -> Result<usize, SagaError> {
-        let mut moved = 0;
-        for ReplayedSaga { handle, outcome } in rehearsed {
-            let ReplayOutcome::Clean(version) = outcome else { continue };
-            if !self.inner.roster().claim(handle) {
-                continue;
-            }
-            let acted = self.inner.move_to(handle, to, *version, (own_caller(&handle.id), None)).await;
-            // One that sleeps or stays parked looks at its journal, and has nothing to do.
-            self.inner.release(handle.clone(), matches!(acted, Ok(true))).await;
-            moved += usize::from(acted?);
+        let moves = rehearsed.to_vec().into_iter().map(|saga| self.move_one(saga, to));
+        let moved: Vec<_> = stream::iter(moves).buffer_unordered(MOVES_AT_ONCE).collect().await;
+        moved.into_iter().try_fold(0, |sum, moved| Ok(sum + usize::from(moved?)))
+    }
+
+    async fn move_one(
+        &self,
+        ReplayedSaga { handle, outcome }: ReplayedSaga,
+        to: Digest,
+    ) -> Result<bool, SagaError> {
+        let ReplayOutcome::Clean(version) = outcome else { return Ok(false) };
+        if !self.inner.roster().claim(&handle) {
+            return Ok(false);
         }
-        Ok(moved)
+        let acted = self.inner.move_to(&handle, to, version, (own_caller(&handle.id), None)).await;
+        // One that sleeps or stays parked looks at its journal, and has nothing to do.
+        self.inner.release(handle, matches!(acted, Ok(true))).await;
+        Ok(acted?)
     }
 
     /// Runs the sagas that could not begin because their service was not deployed, and those that the
