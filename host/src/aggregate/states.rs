@@ -173,10 +173,16 @@ impl StateCache {
     ) -> Result<AggregateState, CommandError> {
         let cached = self.kept.cache.get(stream).filter(|state| self.is_usable(state, component));
         match cached {
-            Some(state) if state.digest == component.digest() && !self.log.is_shared() => Ok(state),
+            Some(state) if state.digest == component.digest() && self.is_newest(stream, &state) => Ok(state),
             // In a box: nearly all loads end above, and each command moves the room that is needed here.
             cached => self.read(stream, component, cached).boxed().await,
         }
+    }
+
+    /// Returns whether a state in the cache is the newest on disk, as far as that is known without a read. If
+    /// no other host writes to the log, it always is.
+    fn is_newest(&self, stream: &StreamId, state: &AggregateState) -> bool {
+        !self.log.is_shared() || self.log.known_version(stream) == Some(state.version)
     }
 
     /// Returns the state of an aggregate on disk, from a state in the cache if there is one.

@@ -328,6 +328,12 @@ pub trait EventLog: Send + Sync {
         LogState { takes_appends: true, copy: None, stopped: None, stalled: None }
     }
 
+    /// Returns the version of a stream, if that is known without a read. Only a shared log is asked: a host
+    /// that writes alone knows what it has written.
+    fn known_version(&self, _stream: &StreamId) -> Option<Version> {
+        None
+    }
+
     /// Returns up to `limit` events of a stream with a version above `after`, oldest first. A page ends early
     /// after [`MAX_PAGE_BYTES`].
     async fn read(&self, stream: &StreamId, after: Version, limit: usize)

@@ -8,7 +8,9 @@ use async_nats::jetstream::context::{
     CreateStreamError, DeleteStreamError, GetStreamByNameError, GetStreamByNameErrorKind, GetStreamError,
     UpdateStreamError,
 };
-use async_nats::jetstream::stream::{Config, ConsumerError, DiscardPolicy, StorageType, Stream};
+use async_nats::jetstream::stream::{
+    Config, ConsumerError, DiscardPolicy, PersistenceMode, StorageType, Stream,
+};
 
 use super::{cloud_event, dead_letters};
 use crate::contract::subjects::{covers, widest};
@@ -83,10 +85,13 @@ pub(super) struct Streams {
 impl Streams {
     /// Returns the stream of events, and creates it if need be. When it is full, the oldest events are
     /// dropped. There is no limit of age, because that would drop the last event too, which records the
-    /// progress.
+    /// progress. One server need not sync each event before it acknowledges it: events that it loses in a
+    /// power cut are published again from the log, in the same places.
     pub(super) async fn events(&self) -> Result<Stream, NoStream> {
         let subjects = vec![cloud_event::SUBJECTS.to_owned()];
-        self.ensure(EVENTS, Config { subjects, discard: DiscardPolicy::Old, ..Config::default() }).await
+        let persist_mode = (self.replicas == 1).then_some(PersistenceMode::Async);
+        let config = Config { subjects, discard: DiscardPolicy::Old, persist_mode, ..Config::default() };
+        self.ensure(EVENTS, config).await
     }
 
     /// Returns the stream of dead letters, and creates it if need be. When it is full, it takes no more, and

@@ -196,8 +196,9 @@ impl Follower {
             });
             changes.push(Change::Started { handle: handle.clone() });
             if self.live && self.inner.deps.cluster.owns(handle.id.as_str(), None) {
-                // Other hosts may have run it, and so may an earlier process before the start.
-                let new = event.position > self.inner.head_at_start && !self.inner.deps.log.is_shared();
+                // An earlier process may have run it before the start. Another host may have too, but its
+                // journal is then in the log, and no command is sent before this one's is.
+                let new = event.position > self.inner.head_at_start;
                 self.inner.spawn(handle, new.then(|| event.clone()));
             }
         }

@@ -18,6 +18,7 @@ mod read;
 mod schema;
 mod tail;
 mod upgrade;
+mod versions;
 mod writer;
 
 #[cfg(test)]
@@ -42,6 +43,7 @@ use self::commit_watch::CommitWatch;
 use self::known::{KnownStreams, Loader};
 use self::schema::Durability;
 use self::tail::Tail;
+use self::versions::Versions;
 use self::writer::{Request, Signals, Writer};
 use super::readers::Readers;
 use super::thread::Joined;
@@ -77,6 +79,8 @@ pub struct EmbeddedLog {
     readers: Readers,
     answered: Arc<Answered>,
     known: Arc<KnownStreams>,
+    /// Of a copy.
+    versions: Option<Arc<Versions>>,
     _writer: Joined,
     _checkpointer: Joined,
     _loader: Loader,
@@ -115,7 +119,10 @@ impl EmbeddedLog {
         let commits = Arc::new(CommitWatch::default());
         let answered = Arc::new(Answered::load(&connection).map_err(failed)?);
         let known = Arc::<KnownStreams>::default();
+        let is_copy = connection.table_exists(None, copy::TABLE).map_err(failed)?;
+        let versions = is_copy.then(Arc::<Versions>::default);
         let signals = Signals {
+            versions: versions.clone(),
             position: position_sender,
             copied: copied_sender,
             writable: writable.clone(),
@@ -139,6 +146,7 @@ impl EmbeddedLog {
             readers,
             answered,
             known,
+            versions,
             _writer,
             _checkpointer,
             _loader,
@@ -256,6 +264,10 @@ impl EventLog for EmbeddedLog {
 
     async fn is_importing(&self) -> Result<bool, ReadError> {
         Ok(self.readers.run(|connection| Ok(importing::is_marked(connection)?)).await?)
+    }
+
+    fn known_version(&self, stream: &StreamId) -> Option<Version> {
+        self.versions.as_ref()?.get(stream)
     }
 
     fn head(&self) -> watch::Receiver<Position> {

@@ -17,6 +17,7 @@ use super::message::{CopiedMessage, Fences};
 use super::meta;
 use super::schema::LAYOUT;
 use super::tail::Tail;
+use super::versions::Versions;
 use crate::error::Chain;
 use crate::log::failed_chains::FailedChains;
 use crate::log::{Append, AppendError, Appended, Committed, Footing};
@@ -89,6 +90,8 @@ pub(super) struct Signals {
     pub(super) position: watch::Sender<Position>,
     /// The last copied message, if the log is a copy. Moves with the position.
     pub(super) copied: watch::Sender<Sequence>,
+    /// Of a copy.
+    pub(super) versions: Option<Arc<Versions>>,
     /// True if the last commit was written.
     pub(super) writable: Arc<AtomicBool>,
     pub(super) commits: Arc<CommitWatch>,
@@ -196,6 +199,9 @@ impl Writer {
             {
                 committed();
             }
+        }
+        if let Some(versions) = &self.signals.versions {
+            versions.committed(&written.events);
         }
         self.tail.extend(written.events);
         publish(&self.signals.position, written.position);

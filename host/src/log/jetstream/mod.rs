@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_trait::async_trait;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use self::follow::Follower;
 use self::leader_probe::LeaderProbe;
@@ -127,10 +127,11 @@ impl JetStreamLog {
         if self.stopped.borrow().is_some() {
             return Box::pin(std::future::ready(Err(AppendError::Unavailable)));
         }
-        let (reply, outcome) = oneshot::channel();
-        let begun = self.publisher.pending.last_copied();
-        match self.publisher.enqueue(Request { footing, batch, fence, begun, reply }) {
-            Ok(()) => Box::pin(async { outcome.await.unwrap_or(Err(AppendError::Busy)) }),
+        let enqueued = Request::new(footing, batch, fence, self.publisher.pending.last_copied())
+            .map_err(|error| AppendError::Failed(Arc::new(error)))
+            .and_then(|(request, outcome)| self.publisher.enqueue(request).map(|()| outcome));
+        match enqueued {
+            Ok(outcome) => Box::pin(async { outcome.await.unwrap_or(Err(AppendError::Busy)) }),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
@@ -179,6 +180,10 @@ impl EventLog for JetStreamLog {
         let copy = self.copy.log().state();
         let takes_appends = *self.available.borrow() && stopped.is_none() && copy.takes_appends;
         LogState { takes_appends, copy: Some(CopyState { sequence, behind }), stopped, ..copy }
+    }
+
+    fn known_version(&self, stream: &StreamId) -> Option<Version> {
+        self.copy.log().known_version(stream)
     }
 
     async fn read(

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::setup::LEAST_PAYLOAD;
@@ -28,6 +29,8 @@ const MAX_UNDER_WAY: usize = 2;
 pub(super) struct Request {
     pub(super) footing: Footing,
     pub(super) batch: Vec<Append>,
+    /// The batch as it stands in a message. `None`: nothing is published for it, its versions are confirmed.
+    pub(super) encoded: Option<Box<RawValue>>,
     /// True if later appends of other hosts that were begun before are to be refused.
     pub(super) fence: bool,
     /// The last message in the copy when the request was made.
@@ -36,14 +39,26 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Returns whether a message must be published for it. If not, only the versions are confirmed.
-    fn writes(&self) -> bool {
-        self.fence || self.batch.iter().any(Append::writes)
+    /// Returns a request, and the receiver of its outcome.
+    pub(super) fn new(
+        footing: Footing,
+        batch: Vec<Append>,
+        fence: bool,
+        begun: Sequence,
+    ) -> serde_json::Result<(Self, oneshot::Receiver<Result<Appended, AppendError>>)> {
+        let writes = fence || batch.iter().any(Append::writes);
+        let encoded = writes.then(|| wire::encode_batch(&batch)).transpose()?;
+        let (reply, outcome) = oneshot::channel();
+        Ok((Self { footing, batch, encoded, fence, begun, reply }, outcome))
+    }
+
+    fn kind(&self) -> Kind {
+        if self.encoded.is_some() { Kind::Publish } else { Kind::Confirm }
     }
 
     /// Returns the bytes that it takes in a message.
     fn bytes(&self) -> usize {
-        self.batch.iter().map(wire::encoded_len).sum()
+        self.encoded.as_ref().map_or(0, |encoded| encoded.get().len())
     }
 
     fn streams(&self) -> impl Iterator<Item = &StreamId> {
@@ -109,10 +124,9 @@ impl Gathering {
 
     /// Takes a request into the group if it may go out now, or leaves it behind.
     fn offer(&mut self, request: Request, outgoing: &Outgoing) -> Option<Request> {
-        let kind = if request.writes() { Kind::Publish } else { Kind::Confirm };
         let size = request.bytes();
         let fits = self.requests.is_empty() || self.bytes + size <= MAX_BYTES;
-        if kind == self.kind && fits && !self.is_full() && self.may_go(&request, outgoing) {
+        if request.kind() == self.kind && fits && !self.is_full() && self.may_go(&request, outgoing) {
             self.bytes += size;
             let chain = request.footing.chain;
             self.streams.extend(request.streams().map(|stream| (stream.clone(), chain)));
@@ -216,8 +230,11 @@ mod tests {
         let event = NewEvent { name: "done".into(), payload: Json::empty_object() };
         let append =
             |(id, expected): &(&str, u64)| Append { events: vec![event.clone()], ..nothing(id, *expected) };
-        let batch = appends.iter().map(append).collect();
-        Request { footing, batch, fence: false, begun: Sequence::START, reply: oneshot::channel().0 }
+        of(footing, appends.iter().map(append).collect())
+    }
+
+    fn of(footing: Footing, batch: Vec<Append>) -> Request {
+        Request::new(footing, batch, false, Sequence::START).unwrap().0
     }
 
     fn nothing(id: &str, expected: u64) -> Append {
@@ -289,11 +306,11 @@ mod tests {
     #[test]
     fn what_writes_nothing_is_confirmed_behind_the_appends_before_it() {
         let mut outgoing = Outgoing::default();
-        let confirm = |id, expected| Request { batch: vec![nothing(id, expected)], ..request(new(), &[]) };
+        let fence = Request::new(new(), vec![nothing("c", 4)], true, Sequence::START).unwrap().0;
         outgoing.push(request(ours(), &[("a", 0)])).unwrap();
-        outgoing.push(Request { footing: ours(), ..confirm("a", 1) }).unwrap();
-        outgoing.push(confirm("b", 3)).unwrap();
-        outgoing.push(Request { fence: true, ..confirm("c", 4) }).unwrap();
+        outgoing.push(of(ours(), vec![nothing("a", 1)])).unwrap();
+        outgoing.push(of(new(), vec![nothing("b", 3)])).unwrap();
+        outgoing.push(fence).unwrap();
         let (published, published_text) = take(&mut outgoing);
         let confirmed = outgoing.take(Kind::Confirm).unwrap();
         assert_eq!((published_text.as_str(), text(&confirmed).as_str()), ("a0 c4", "b3"));
@@ -309,7 +326,7 @@ mod tests {
             NewEvent { name: "a-name-that-is-longer-than-its-payload".into(), payload: Json::empty_object() };
         for number in 0..256 {
             let append = Append { events: vec![event.clone(); 100], ..nothing("a", number * 100) };
-            outgoing.push(Request { batch: vec![append], ..request(ours(), &[]) }).unwrap();
+            outgoing.push(of(ours(), vec![append])).unwrap();
         }
         let mut sizes = Vec::new();
         while let (Some(group), _) = take(&mut outgoing) {

@@ -36,6 +36,7 @@ fn writer(dir: &tempfile::TempDir) -> Writer {
         Signals {
             position: watch::Sender::default(),
             copied: watch::Sender::default(),
+            versions: None,
             writable: Arc::new(AtomicBool::new(true)),
             commits: Arc::default(),
             checkpointer: sync_channel(1).0,
