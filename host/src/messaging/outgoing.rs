@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
+use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM};
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{InfoError, LastRawMessageErrorKind, RawMessageError, Stream};
@@ -18,6 +20,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::cloud_event::{self, Prefixes};
 use super::options::MessagingOptions;
@@ -32,10 +35,21 @@ use crate::warning::Warning;
 
 /// The most messages in progress: more are not faster, and each is kept in memory until it is acknowledged.
 const AHEAD: usize = 256;
+/// The most messages in a batch. A batch of a hundred takes two thirds of the servers' time for as many single
+/// messages, and each has to be complete before the first of it can be read.
+const BATCH: usize = 64;
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The part of the largest message that is reserved for the headers.
 const HEADER_BYTES: usize = 4 << 10;
+
+/// The headers of atomic batches, from ADR-50 of the NATS server. The last message of a batch commits it.
+const BATCH_ID: &str = "Nats-Batch-Id";
+const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+const BATCH_COMMIT: &str = "Nats-Batch-Commit";
+/// Error codes of the NATS server that the client has no name for: too many batches at once, which it says
+/// now and then without that reason, and a batch with a message that is there already.
+const TRY_AGAIN: [u64; 2] = [10_164, 10_201];
 
 /// Publishes the events of the log.
 #[derive(Clone)]
@@ -57,6 +71,16 @@ struct Place {
     position: Position,
     /// The most bytes of a message that the stream takes.
     largest: usize,
+    /// The most messages that the stream takes together.
+    batch: usize,
+}
+
+/// The message of an event.
+struct Message {
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
+    position: Position,
 }
 
 /// The reason why publishing stopped.
@@ -80,6 +104,8 @@ pub(super) enum Failure {
     Behind { stream: Position, log: Position },
     #[error("an event cannot be published")]
     Publish(#[source] PublishError),
+    #[error("an event cannot be sent")]
+    Send(#[source] async_nats::PublishError),
     #[error("an event cannot be published on {subject}, as its service declares")]
     Elsewhere { subject: String, source: PublishError },
     /// Another host publishes.
@@ -145,12 +171,16 @@ impl Outgoing {
                         Some(prefixes) => prefixes,
                         None => prefixes.insert(self.prefixes().await?),
                     };
-                    for event in page {
-                        while under_way.len() >= AHEAD {
+                    for events in page.chunks(place.batch) {
+                        while under_way.len() >= AHEAD / place.batch {
                             self.published(settle(&mut under_way).await?);
                         }
-                        let service = owners.of(&*self.log, &event).await?;
-                        under_way.push_back(self.send(prefixes, service.as_str(), &event, &mut place).await?);
+                        let mut batch = Vec::with_capacity(events.len());
+                        for event in events {
+                            let service = owners.of(&*self.log, event).await?;
+                            batch.push(self.message(prefixes, service.as_str(), event, &place).await?);
+                        }
+                        under_way.extend(self.send(batch, &mut place).await?);
                     }
                 }
             }
@@ -168,6 +198,7 @@ impl Outgoing {
     async fn place(&self, stream: &Stream) -> Result<Place, Failure> {
         let sequence = stream.get_info().await?.state.last_sequence;
         let largest = self.streams.largest(stream);
+        let batch = if stream.cached_info().config.allow_atomic_publish { BATCH } else { 1 };
         let last = match sequence {
             0 => None,
             _ => match stream.get_raw_message(sequence).await {
@@ -178,7 +209,7 @@ impl Outgoing {
             },
         };
         let Some(last) = last else {
-            return Ok(Place { sequence, position: Position::START, largest });
+            return Ok(Place { sequence, position: Position::START, largest, batch });
         };
         let (position, message_id) = cloud_event::place(&last.headers).ok_or(Failure::Foreign)?;
         let log = *self.log.head().borrow();
@@ -189,40 +220,69 @@ impl Outgoing {
             |event: &Recorded| event.position == position && cloud_event::message_id(event) == message_id;
         let event = self.log.read_all(position.before(1), 1).await?;
         if event.first().is_some_and(same) {
-            Ok(Place { sequence, position, largest })
+            Ok(Place { sequence, position, largest, batch })
         } else {
             Err(Failure::Foreign)
         }
     }
 
-    /// Sends an event after the one that was sent last.
-    async fn send(
+    /// Returns the message of an event, once it is on the subjects that its service declares.
+    async fn message(
         &self,
         prefixes: &Prefixes,
         service: &str,
         event: &Recorded,
-        place: &mut Place,
-    ) -> Result<UnderWay, Failure> {
-        let Streams { context, .. } = &self.streams;
+        place: &Place,
+    ) -> Result<Message, Failure> {
         let mut headers = cloud_event::headers(prefixes, service, event);
         let mut payload = Bytes::from_owner(event.payload.clone());
         if payload.len() + HEADER_BYTES > place.largest {
             cloud_event::refer(&mut headers, event);
             payload = Bytes::new();
         }
-        let message = PublishMessage::build().payload(payload).headers(headers);
+        let message = PublishMessage::build().payload(payload.clone()).headers(headers.clone());
         self.send_elsewhere(prefixes, service, event, &message).await?;
-        let message = message.expected_last_sequence(place.sequence).expected_stream(EVENTS);
         let subject = cloud_event::subject(service, event);
+        Ok(Message { subject, headers, payload, position: event.position })
+    }
+
+    /// Sends messages after the one that was sent last: several as an atomic batch, whose last message commits
+    /// it. Returns what is to be awaited.
+    async fn send(&self, mut batch: Vec<Message>, place: &mut Place) -> Result<Option<UnderWay>, Failure> {
+        let Streams { context, .. } = &self.streams;
+        let Some(mut last) = batch.pop() else { return Ok(None) };
+        let (id, count) = (Uuid::now_v7().to_string(), batch.len() + 1);
+        let mut expects = Some(place.sequence);
+        let mut prepare = |headers: &mut HeaderMap, number: usize| {
+            headers.insert(NATS_EXPECTED_STREAM, EVENTS);
+            if let Some(sequence) = expects.take() {
+                headers.insert(NATS_EXPECTED_LAST_SEQUENCE, sequence.to_string());
+            }
+            if count > 1 {
+                headers.insert(BATCH_ID, id.as_str());
+                headers.insert(BATCH_SEQUENCE, number.to_string());
+            }
+        };
+        for (mut message, number) in batch.into_iter().zip(1..) {
+            prepare(&mut message.headers, number);
+            let Message { subject, headers, payload, .. } = message;
+            context.client().publish_with_headers(subject, headers, payload).await.map_err(Failure::Send)?;
+        }
+        prepare(&mut last.headers, count);
+        if count > 1 {
+            last.headers.insert(BATCH_COMMIT, "1");
+        }
+        let Message { subject, headers, payload, position } = last;
+        let message = PublishMessage::build().payload(payload).headers(headers);
         let acknowledged = context.send_publish(subject, message).await.map_err(failure)?;
-        *place = Place { sequence: place.sequence + 1, position: event.position, ..*place };
-        let Place { sequence, position, .. } = *place;
+        let sequence = place.sequence + count as u64;
+        *place = Place { sequence, position, ..*place };
         let settled = async move {
             let ack = acknowledged.await.map_err(failure)?;
             let in_its_place = ack.sequence == sequence && !ack.duplicate;
             if in_its_place { Ok(position) } else { Err(Failure::Overtaken) }
         };
-        Ok(settled.boxed())
+        Ok(Some(settled.boxed()))
     }
 
     /// Sends an event on the subjects that its service declares for it, and waits for the servers. The stream
@@ -284,6 +344,7 @@ async fn settle(under_way: &mut VecDeque<UnderWay>) -> Result<Position, Failure>
 fn failure(error: PublishError) -> Failure {
     match error.kind() {
         PublishErrorKind::WrongLastSequence => Failure::Overtaken,
+        _ if code(&error).is_some_and(|code| TRY_AGAIN.contains(&code.0)) => Failure::Overtaken,
         _ if is_under_way(&error) => Failure::Overtaken,
         _ => Failure::Publish(error),
     }
@@ -294,8 +355,11 @@ fn is_under_way(error: &PublishError) -> bool {
     has_code(error, ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT)
 }
 
-fn has_code(error: &PublishError, code: ErrorCode) -> bool {
-    let source =
-        std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
-    source.is_some_and(|error| error.error_code() == code)
+fn has_code(error: &PublishError, wanted: ErrorCode) -> bool {
+    code(error) == Some(wanted)
+}
+
+fn code(error: &PublishError) -> Option<ErrorCode> {
+    let source = std::error::Error::source(error)?.downcast_ref::<jetstream::Error>()?;
+    Some(source.error_code())
 }

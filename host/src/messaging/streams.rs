@@ -90,7 +90,14 @@ impl Streams {
     pub(super) async fn events(&self) -> Result<Stream, NoStream> {
         let subjects = vec![cloud_event::SUBJECTS.to_owned()];
         let persist_mode = (self.replicas == 1).then_some(PersistenceMode::Async);
-        let config = Config { subjects, discard: DiscardPolicy::Old, persist_mode, ..Config::default() };
+        let config = Config {
+            subjects,
+            discard: DiscardPolicy::Old,
+            persist_mode,
+            // One server makes a directory of each batch, which takes longer than the messages.
+            allow_atomic_publish: self.replicas > 1,
+            ..Config::default()
+        };
         self.ensure(EVENTS, config).await
     }
 

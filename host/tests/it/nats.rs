@@ -3,12 +3,13 @@
 
 use std::thread;
 
+use async_nats::jetstream::Message;
 use kontor_testkit::nats::NatsServer;
 use serde_json::{Value, json};
 
 use crate::common::deploy::{plugin, rebuilt};
 use crate::common::nats::{configured, position, published, python, run, site};
-use crate::common::shop::{SAGA_END, new_key, order};
+use crate::common::shop::{SAGA_END, configuration, new_key, order};
 use crate::common::{Host, Site};
 
 /// Returns a request over NATS.
@@ -236,6 +237,30 @@ fn a_host_that_was_killed_goes_on_where_the_stream_is() {
     let host = site.start();
     host.place(&order(&[("tea", 1)])).ok();
     assert_published(&host, &server);
+}
+
+#[test]
+fn events_that_have_piled_up_are_published_to_several_servers_in_batches() {
+    let site = Site::new(&configuration());
+    let host = site.start();
+    host.register("tea", 450, 1);
+    (0..300).for_each(|_| {
+        host.post("/products/tea/add-stock", &[], &json!({"quantity": 1})).ok();
+    });
+    host.stop();
+    let servers = NatsServer::cluster();
+    let urls = servers.each_ref().map(NatsServer::url).join(",");
+    site.configure(&format!("{}replicas = 3\n", configured(&urls)));
+    let mut host = site.start();
+    assert_published(&host, &servers[0]);
+    let batched = |message: &&Message| message.headers.as_ref().unwrap().get("Nats-Batch-Id").is_some();
+    let messages = published(&servers[0].url(), host.head());
+    assert!(messages.iter().filter(batched).count() > 100);
+
+    host.kill();
+    let host = site.start();
+    host.place(&order(&[("tea", 2)])).ok();
+    assert_published(&host, &servers[1]);
 }
 
 #[test]

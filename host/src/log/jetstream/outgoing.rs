@@ -1,7 +1,8 @@
-//! The queue of appends of this process. All that wait go out together, in one message; the next messages
-//! gather what comes in while these are under way. Whether an append fits is found out by the copies, in the
-//! order of the stream. So an append is published once the outcome of everything that it builds on is known,
-//! or in the same message behind it, where the copies refuse it if that is refused.
+//! The queue of appends of this process. All that wait go out together, in one message; the next message
+//! gathers what comes in while that one is under way. With two under way each would have half as many
+//! appends, and messages are what costs the servers. Whether an append fits is found out by the copies, in
+//! the order of the stream. So an append is published once the outcome of everything that it builds on is
+//! known, or in the same message behind it, where the copies refuse it if that is refused.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -17,13 +18,10 @@ use crate::model::{AppendChain, StreamId};
 /// The largest number of waiting appends: the same as that of the embedded log.
 const MAX_WAITING: usize = 4_096;
 /// The largest number of appends in one message. More would only make the first of them wait longer.
-const MAX_GROUP: usize = 256;
+const MAX_GROUP: usize = 1_024;
 /// The largest encoded size of the appends in one message, unless one of them alone is larger: half of what
 /// every server accepts, so that appends which fit one by one never fail together.
 const MAX_BYTES: usize = LEAST_PAYLOAD / 2;
-/// The largest number of groups of a kind that are under way: while one is on its way to the other servers,
-/// the next is made. With more, each would have fewer appends.
-const MAX_UNDER_WAY: usize = 2;
 
 /// A batch to append.
 pub(super) struct Request {
@@ -85,8 +83,8 @@ pub(super) struct Group {
 #[derive(Default)]
 pub(super) struct Outgoing {
     waiting: VecDeque<Request>,
-    /// The number of groups under way.
-    under_way: HashMap<Kind, usize>,
+    /// The kinds of which a group is under way.
+    under_way: HashSet<Kind>,
     /// The streams of these groups.
     streams: HashSet<StreamId>,
     /// The chains of these groups.
@@ -170,7 +168,7 @@ impl Outgoing {
 
     /// Takes the requests of a kind that can be processed now. Replies to those that build on a failed one.
     pub(super) fn take(&mut self, kind: Kind) -> Option<Group> {
-        if self.under_way.get(&kind).is_some_and(|groups| *groups >= MAX_UNDER_WAY) {
+        if self.under_way.contains(&kind) {
             return None;
         }
         let mut gathering = Gathering::new(kind);
@@ -190,7 +188,7 @@ impl Outgoing {
         if requests.is_empty() {
             return None;
         }
-        *self.under_way.entry(kind).or_default() += 1;
+        self.under_way.insert(kind);
         self.streams.extend(streams.into_keys());
         self.chains.extend(requests.iter().map(|request| request.footing.chain));
         Some(Group { kind, requests })
@@ -198,9 +196,7 @@ impl Outgoing {
 
     /// Records that a group has its outcomes.
     pub(super) fn done(&mut self, group: &Group, outcomes: &[Result<Appended, AppendError>]) {
-        if let Some(groups) = self.under_way.get_mut(&group.kind) {
-            *groups -= 1;
-        }
+        self.under_way.remove(&group.kind);
         for (request, outcome) in group.requests.iter().zip(outcomes) {
             for stream in request.streams() {
                 self.streams.remove(stream);
@@ -288,18 +284,15 @@ mod tests {
         ] {
             assert_eq!(outgoing.push(request(footing, appends)).unwrap(), ready, "{appends:?}");
         }
-        let (second, text) = take(&mut outgoing);
-        assert_eq!(text, "b0 c0 d0 f0", "appends of another chain to c, and what waits for a, stay behind");
-        assert_eq!(take(&mut outgoing).1, "", "two are under way");
+        assert_eq!(take(&mut outgoing).1, "", "one is under way");
         done(&mut outgoing, first);
-        let (third, text) = take(&mut outgoing);
-        assert_eq!(text, "a1 e0", "what stands on a chain goes out behind it");
+        let (second, text) = take(&mut outgoing);
+        // What stands on a chain goes out behind it, and what another chain has for c and e stays behind.
+        assert_eq!(text, "a1 b0 c0 d0 e0 f0");
         done(&mut outgoing, second);
-        let (fourth, text) = take(&mut outgoing);
-        assert_eq!(text, "c1");
+        let (third, text) = take(&mut outgoing);
+        assert_eq!(text, "c1 e1");
         done(&mut outgoing, third);
-        assert_eq!(take(&mut outgoing).1, "e1");
-        done(&mut outgoing, fourth);
         assert!(outgoing.waiting.is_empty());
     }
 
@@ -316,6 +309,8 @@ mod tests {
         assert_eq!((published_text.as_str(), text(&confirmed).as_str()), ("a0 c4", "b3"));
         assert!(outgoing.take(Kind::Confirm).is_none());
         done(&mut outgoing, published);
+        assert!(outgoing.take(Kind::Confirm).is_none());
+        done(&mut outgoing, Some(confirmed));
         assert_eq!(text(&outgoing.take(Kind::Confirm).unwrap()), "a1");
     }
 
