@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
 use crate::contract::{Manifest, Method};
-use crate::deployed::{ActName, GateResult, HistoryEntry, Kept, Release, Running};
+use crate::deployed::{ActName, GateResult, GateStep, HistoryEntry, Kept, Release, Running};
 use crate::model::{Actor, AggregateName, Digest, QueryName, SagaName, ServiceName, StreamId, Version};
 
 /// A deployed service.
@@ -53,6 +53,13 @@ pub struct PluginList {
     /// and could not be rolled back; a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// The deployment in progress.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeployProgress {
+    /// The gate that a component is at, and how far it is. `null`: no component is examined.
+    pub step: Option<GateStep>,
 }
 
 /// An HTTP route of a service.

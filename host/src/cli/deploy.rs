@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::client::{ActorArgument, Client, HostArgument};
 use super::exit::Unusable;
-use super::gates;
+use super::{gates, progress};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -70,8 +70,9 @@ impl Deploy {
         let signatures = self.signatures()?;
         let mut headers = vec![("content-type", content_type.as_str()), self.actor.header()];
         headers.extend(signatures.as_deref().map(|signatures| ("kontor-signature", signatures)));
-        let response =
-            Client::of_deployments(&self.host)?.put("/admin/plugins", &self.parameters(), &headers, &body);
+        let (client, parameters) = (Client::of_deployments(&self.host)?, self.parameters());
+        let deploy = || client.put("/admin/plugins", &parameters, &headers, &body);
+        let response = progress::of_deployment(&client, deploy);
         gates::print(response, Some(&self.host), json, out)
     }
 

@@ -10,7 +10,8 @@ use kontor::config::Place;
 use kontor::host;
 use serde_json::json;
 
-use super::backup::{STANDARD, counts, open, progress};
+use super::backup::{STANDARD, counts, open};
+use super::progress;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,7 +38,7 @@ impl Export {
         let (config, runtime) = open(self.place)?;
         runtime.block_on(host::catch_up(&config))?;
         if self.file == STANDARD {
-            let summary = backup::export(&config.data, BufWriter::new(out), progress("exported"))?;
+            let summary = backup::export(&config.data, BufWriter::new(out), progress::of_events("exported"))?;
             return Ok(print(&summary, &self.file, json, &mut io::stderr())?);
         }
         let summary = to_file(&config.data, Path::new(&self.file))?;
@@ -51,7 +52,7 @@ fn to_file(data: &Path, file: &Path) -> anyhow::Result<Summary> {
     let mut partial = file.as_os_str().to_owned();
     partial.push(".partial");
     let written = File::create(&partial).with_context(failed)?;
-    let summary = backup::export(data, BufWriter::new(&written), progress("exported"))?;
+    let summary = backup::export(data, BufWriter::new(&written), progress::of_events("exported"))?;
     written.sync_all().with_context(failed)?;
     fs::rename(&partial, file).with_context(failed)?;
     Ok(summary)

@@ -9,7 +9,8 @@ use kontor::config::Place;
 use kontor::host::Storage;
 use serde_json::json;
 
-use super::backup::{STANDARD, counts, open, progress};
+use super::backup::{STANDARD, counts, open};
+use super::progress;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,7 +39,7 @@ impl Import {
             runtime.block_on(async {
                 let Storage { log, store, .. } = Storage::open(&config).await?;
                 let to = Destination { log: &*log, store: &store, data: &config.data };
-                anyhow::Ok(backup::import(to, input, progress("imported")).await?)
+                anyhow::Ok(backup::import(to, input, progress::of_events("imported")).await?)
             })
         };
         let imported = if self.file == STANDARD {

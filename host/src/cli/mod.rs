@@ -22,6 +22,7 @@ mod nodes;
 mod output;
 mod plugins;
 mod profiles;
+mod progress;
 mod projections;
 #[cfg(test)]
 mod reference;

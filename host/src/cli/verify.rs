@@ -9,8 +9,9 @@ use kontor::config::Place;
 use kontor::error::Chain;
 use serde_json::json;
 
-use super::backup::{STANDARD, configured, progress};
+use super::backup::{STANDARD, configured};
 use super::output::counted;
+use super::progress;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,7 +36,7 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(self, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
-        let progress = progress("verified");
+        let progress = progress::of_events("verified");
         let (what, verified) = match self.file {
             None => {
                 let config = configured(self.place)?;

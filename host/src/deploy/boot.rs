@@ -313,6 +313,7 @@ impl Boot<'_> {
             granted: &granted_here,
             memory: self.folds,
             sagas: None,
+            progress: &Arc::default(),
         };
         let terms = Terms { sample: None, allow_breaking: &[], origin: Origin::Upload };
         Ok(examiner.examine(Upload { wasm, signature }, running, terms).await)

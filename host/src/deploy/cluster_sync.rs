@@ -88,7 +88,7 @@ impl Deployer {
         let (deployed, new) = self.deployed_by(&next).await?;
         let mut components = Vec::new();
         for component in new {
-            let rehearsed = self.deps.sagas.rehearse(&component).await?;
+            let rehearsed = self.deps.sagas.rehearse(&component, |_, _| ()).await?;
             components.push((component, rehearsed));
         }
         *deployments = next;

@@ -11,12 +11,13 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::DeployError;
 use super::gates::{FoldMemory, Upload};
+use super::progress::Progress;
 use super::report::Report;
 use super::rules::{DeployRules, Options};
 use crate::clock::SharedClock;
 use crate::cluster::Cluster;
 use crate::deployed::{
-    self, Components, Deployments, HistoryEntry, HistoryError, Registry, Release, Running, Store,
+    self, Components, Deployments, GateStep, HistoryEntry, HistoryError, Registry, Release, Running, Store,
 };
 use crate::log::EventLog;
 use crate::model::{Caller, Version};
@@ -59,6 +60,8 @@ pub struct Deployer {
     pub(super) deployments: Mutex<Deployments>,
     /// Lock-free copy of `deployments` for readers.
     pub(super) status: ArcSwap<Status>,
+    /// How far the deployment in progress is.
+    pub(super) progress: Arc<Progress>,
     /// The reason why this host does not run what the log names, if it does not.
     warning: ArcSwapOption<String>,
     /// A sentence about a version that faults and keeps running, until the next deployment.
@@ -77,7 +80,8 @@ impl Deployer {
         let status = ArcSwap::from_pointee(Status::of(&deployments));
         let deployments = Mutex::new(deployments);
         let (warning, faulty) = (ArcSwapOption::empty(), ArcSwapOption::empty());
-        Arc::new(Self { deps, deployments, status, warning, faulty })
+        let progress = Arc::default();
+        Arc::new(Self { deps, deployments, status, progress, warning, faulty })
     }
 
     /// Returns the running services, by name.
@@ -88,6 +92,11 @@ impl Deployer {
     /// Returns the version of the stream of deployments that this host runs by.
     pub fn version(&self) -> Version {
         self.status.load().version
+    }
+
+    /// Returns the step of the deployment in progress. `None`: no component is examined.
+    pub fn step(&self) -> Option<GateStep> {
+        self.progress.step()
     }
 
     /// Returns a sentence if this host does not run what the log names, and one if a version faults and could

@@ -11,6 +11,7 @@ mod follower;
 mod gates;
 mod grants;
 mod kept;
+mod progress;
 mod report;
 mod rules;
 pub mod signature;

@@ -161,7 +161,7 @@ impl Deployer {
     }
 
     async fn move_sagas_back(&self, to: &Component) -> Result<(), SagaError> {
-        let rehearsed = self.deps.sagas.rehearse(to).await?;
+        let rehearsed = self.deps.sagas.rehearse(to, |_, _| ()).await?;
         self.deps.sagas.move_over(&rehearsed, to.digest()).await.map(drop)
     }
 }

@@ -132,6 +132,7 @@ impl Deployer {
             granted: &granted,
             memory: &deps.folds,
             sagas: Some(&deps.sagas),
+            progress: &self.progress,
         };
         let terms = Terms { sample: options.sample, allow_breaking: &options.allow_breaking, origin };
         examiner.examine(upload, &deps.registry.current(), terms).await

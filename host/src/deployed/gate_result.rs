@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Digest;
+
 /// The result of one gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct GateResult {
@@ -18,6 +20,20 @@ pub struct GateResult {
     /// Details of the finding, such as breaking changes, streams or sagas.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
+}
+
+/// The place of a deployment in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(inline)]
+pub struct GateStep {
+    /// The component that is examined.
+    pub digest: Digest,
+    /// The gate that it is at.
+    pub gate: GateName,
+    /// The number of streams that it has folded, or of open sagas that it has replayed. 0 at other gates.
+    pub done: u64,
+    /// The number of all of them, as far as it is known.
+    pub of: u64,
 }
 
 /// The gates, in the order in which they are passed and shown. The name of a gate is its form in JSON.

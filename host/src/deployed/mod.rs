@@ -15,7 +15,7 @@ pub use component_store_nats::Bucket;
 pub(crate) use deployment::{Deployments, Happened, Released, history, releases};
 pub use deployment::{Release, Running};
 pub use error::{HistoryError, RecordError};
-pub use gate_result::{GateName, GateOutcome, GateResult};
+pub use gate_result::{GateName, GateOutcome, GateResult, GateStep};
 pub use history_entry::{ActName, HistoryEntry};
 pub use registry::{Deployed, Registry, ServiceConflict};
 pub use store::{Components, PastError, Store, Trust};

@@ -352,6 +352,9 @@ pub trait EventLog: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(StreamId, Version)>, ReadError>;
 
+    /// Returns the number of streams of a kind of aggregate.
+    async fn count_streams(&self, aggregate: &str) -> Result<u64, ReadError>;
+
     /// Returns the events of a command in a stream. Empty if the command is not recorded there.
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError>;
 

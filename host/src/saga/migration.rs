@@ -53,14 +53,25 @@ impl ReplayedSaga {
 
 impl Sagas {
     /// Replays the journals of the open sagas of a component's service on it. Sagas that are being undone are
-    /// left out: they need no component any more.
-    pub(crate) async fn rehearse(&self, component: &Component) -> Result<Vec<ReplayedSaga>, SagaError> {
+    /// left out: they need no component any more. `progress` gets the number of those that are
+    /// replayed, and of all.
+    pub(crate) async fn rehearse(
+        &self,
+        component: &Component,
+        progress: impl Fn(u64, u64),
+    ) -> Result<Vec<ReplayedSaga>, SagaError> {
         // Err: behind. A saga that is not known yet is just about to begin, on the component deployed then.
         let _ = self.inner.caught_up().await;
         let open = self.inner.index.open_of(component.manifest().service.as_str()).await?;
+        let (mut done, of) = (0, open.len() as u64);
+        progress(done, of);
         let rehearsals = open.into_iter().map(|handle| self.rehearse_one(Arc::new(handle), component));
-        let found: Vec<_> = stream::iter(rehearsals).buffered(AT_ONCE).try_collect().await?;
-        Ok(found.into_iter().flatten().collect())
+        let rehearsals = stream::iter(rehearsals).buffered(AT_ONCE).inspect(|_| {
+            done += 1;
+            progress(done, of);
+        });
+        let rehearsed: Vec<_> = rehearsals.try_collect().await?;
+        Ok(rehearsed.into_iter().flatten().collect())
     }
 
     async fn rehearse_one(

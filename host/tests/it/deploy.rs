@@ -1,7 +1,8 @@
 //! Deployments on a running host: deploy, roll back, undeploy, and what each of them leaves behind.
 
-use std::fs;
+use std::{fs, thread};
 
+use kontor::model::Digest;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -352,4 +353,27 @@ fn what_was_answered_as_deployed_runs_after_a_kill() {
     host.kill();
     host = site.start();
     assert_eq!(host.digest("inventory"), digest_of(&plugin("inventory")));
+}
+
+#[test]
+fn the_progress_of_a_deployment_is_shown_until_it_ends() {
+    let site = Site::new(&configuration());
+    let host = site.start();
+    host.register("desk", 5, 10);
+    let step = || host.get("/admin/plugins/progress").ok()["step"].take();
+    assert_eq!(step(), Value::Null);
+    let next = next_inventory("next");
+    let seen = thread::scope(|scope| {
+        let deploying = scope.spawn(|| host.deploy(&next, "").ok());
+        let mut seen = Vec::new();
+        while !deploying.is_finished() {
+            seen.push(step());
+        }
+        seen
+    });
+    let seen: Vec<_> = seen.into_iter().filter(|step| !step.is_null()).collect();
+    let first = seen.first().expect("the gates take longer than a request");
+    assert_eq!(first["digest"], Digest::of(&next).to_string());
+    assert!(seen.iter().all(|step| step["gate"].is_string() && step["done"].is_u64()), "{seen:?}");
+    assert_eq!(step(), Value::Null);
 }

@@ -99,6 +99,10 @@ impl EventLog for MortalLog {
         self.log.streams(aggregate, after, limit).await
     }
 
+    async fn count_streams(&self, aggregate: &str) -> Result<u64, ReadError> {
+        self.log.count_streams(aggregate).await
+    }
+
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
         self.log.find(stream, command).await
     }

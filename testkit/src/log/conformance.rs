@@ -247,6 +247,9 @@ async fn the_streams_of_an_aggregate_are_listed(log: Log) {
     let next = log.streams("thing", Some(&named("thing/b")), 2).await.unwrap();
     assert_eq!(next, [at("thing/c", 1)]);
     assert_eq!(log.streams("nothing", None, 2).await.unwrap(), []);
+    for (aggregate, count) in [("thing", 3), ("thing-x", 1), ("nothing", 0)] {
+        assert_eq!(log.count_streams(aggregate).await.unwrap(), count, "{aggregate}");
+    }
 }
 
 async fn a_page_has_a_limit(log: Log) {

@@ -95,6 +95,11 @@ impl EventLog for FaultyLog {
         self.log.streams(aggregate, after, limit).await
     }
 
+    async fn count_streams(&self, aggregate: &str) -> Result<u64, ReadError> {
+        self.check_read()?;
+        self.log.count_streams(aggregate).await
+    }
+
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
         self.check_read()?;
         self.log.find(stream, command).await

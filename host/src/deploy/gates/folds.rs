@@ -18,6 +18,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use super::super::progress::Progress;
 use super::Examiner;
 use super::memory::{FoldMemory, Folded, Remembered, StateHash};
 use crate::error::Fault;
@@ -35,6 +36,8 @@ const MAX_FINDINGS: usize = 10;
 #[derive(Debug, Default)]
 pub(super) struct Folds {
     streams: usize,
+    /// The number of streams that there are to fold, as far as it is known.
+    expected: u64,
     events: usize,
     /// The number of streams that both versions had folded before.
     remembered: usize,
@@ -57,6 +60,7 @@ struct Folder {
     before: Option<Component>,
     new: Component,
     memory: FoldMemory,
+    progress: Arc<Progress>,
 }
 
 /// A stream to be folded.
@@ -113,6 +117,7 @@ impl Folds {
                 before: before.cloned(),
                 new: new.clone(),
                 memory: examiner.memory.clone(),
+                progress: examiner.progress.clone(),
             };
             self.fold_aggregate(&Arc::new(folder), &aggregate.name, sample).await?;
         }
@@ -128,6 +133,10 @@ impl Folds {
         let mut chosen = match sample {
             Some(size) => Some(choose(&*folder.log, aggregate.as_str(), size).await?),
             None => None,
+        };
+        self.expected += match &chosen {
+            Some(chosen) => chosen.len() as u64,
+            None => folder.log.count_streams(aggregate.as_str()).await?,
         };
         let mut after = None;
         loop {
@@ -157,6 +166,7 @@ impl Folds {
         let (known, unknown): (Vec<_>, Vec<_>) = folder.subjects(page).await.into_iter().partition(is_known);
         for subject in known {
             self.apply(aggregate, folder.fold(subject).await?);
+            folder.progress.reach(self.streams as u64, self.expected);
         }
         let mut subjects = unknown.into_iter();
         let (mut folding, mut folded) = (JoinSet::new(), Vec::new());
@@ -169,6 +179,7 @@ impl Folds {
             let Some(fold) = folding.join_next().await else { break };
             let fold = fold.map_err(|error| ReadError(Arc::new(error)))??;
             folded.extend(self.apply(aggregate, fold));
+            folder.progress.reach(self.streams as u64, self.expected);
         }
         folder.memory.keep(folded).await;
         Ok(())

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use super::progress::Progress;
 use super::report::ServiceReport;
 use super::rules::DeployRules;
 use super::signature::Envelope;
@@ -85,6 +86,7 @@ pub(super) struct Examiner<'a> {
     pub(super) memory: &'a FoldMemory,
     /// None while the host starts, because no sagas run yet.
     pub(super) sagas: Option<&'a Sagas>,
+    pub(super) progress: &'a Arc<Progress>,
 }
 
 /// A component to be deployed.
@@ -232,9 +234,11 @@ impl Examiner<'_> {
         let mut gates = Vec::new();
         for gate in GATES {
             let watch = Stopwatch::start();
+            self.progress.enter(digest, gate.name);
             let finding = gate.check(&mut examination).await;
             gates.extend(finding.map(|finding| finding.into_result(gate.name, watch)));
         }
+        self.progress.leave();
         let Examination { component, rehearsed, folds_alike, .. } = examination;
         let manifest = component.as_ref().map(Component::manifest);
         let report = ServiceReport {

@@ -21,7 +21,8 @@ async fn check(examination: &mut Examination<'_>, component: &Component) -> Find
     let Some(sagas) = examination.examiner.sagas else {
         return Finding::skipped("no sagas run while the host starts");
     };
-    match sagas.rehearse(component).await {
+    let progress = examination.examiner.progress;
+    match sagas.rehearse(component, |done, of| progress.reach(done, of)).await {
         Ok(rehearsed) if rehearsed.is_empty() => Finding::passed("no sagas are open"),
         Ok(rehearsed) => {
             let finding = conclude(&rehearsed);

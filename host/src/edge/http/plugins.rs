@@ -6,8 +6,8 @@ use super::header_docs::{KONTOR_ACTOR, KONTOR_SIGNATURE};
 use super::route::{Content, FromBody, Head, HostRoute, Json as JsonBody, Request};
 use super::upload;
 use crate::api::{
-    DeployQuery, Page, PageQuery, Plugin, PluginChange, PluginList, RollbackRequest, UndeployQuery,
-    UndeployedPlugin, page_size,
+    DeployProgress, DeployQuery, Page, PageQuery, Plugin, PluginChange, PluginList, RollbackRequest,
+    UndeployQuery, UndeployedPlugin, page_size,
 };
 use crate::contract::{Method, Problem, ProblemCode};
 use crate::deploy::{DeployError, Options, Report, Upload};
@@ -24,6 +24,9 @@ pub(super) fn routes() -> Vec<HostRoute> {
             .roles(&[DEPLOYER])
             .summary("Deploys components: runs the gates, then swaps them for the running ones.")
             .headers(&[KONTOR_ACTOR, KONTOR_SIGNATURE]),
+        HostRoute::get("/admin/plugins/progress", "plugins.progress", progress)
+            .roles(&[DEPLOYER, MONITOR, AUDITOR])
+            .summary("Shows how far the deployment in progress is."),
         HostRoute::get("/admin/plugins/history", "plugins.history", history)
             .roles(&[DEPLOYER, MONITOR, AUDITOR])
             .summary("Lists every deployment, rollback and removal, newest last."),
@@ -48,6 +51,11 @@ async fn list(request: Request) -> Result<JsonBody<PluginList>, Problem> {
     };
     let items = services.map(|service| (service.digest(), &**service.manifest())).map(plugin).collect();
     Ok(JsonBody(PluginList { items, warnings: deployer.warnings().collect() }))
+}
+
+/// Returns the gate that a component is at, if one is examined.
+async fn progress(request: Request) -> Result<JsonBody<DeployProgress>, Problem> {
+    Ok(JsonBody(DeployProgress { step: request.server().host.deployer.step() }))
 }
 
 /// Returns the changes in the order of the log.

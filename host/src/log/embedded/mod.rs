@@ -130,7 +130,7 @@ impl EmbeddedLog {
             checkpointer: checkpoint_signal,
         };
         let indexes = (answered.clone(), known.clone());
-        let writer = Writer::new(connection, tail.clone(), indexes, signals).map_err(failed)?;
+        let writer = Writer::new(connection, tail.clone(), indexes, signals);
         let _checkpointer =
             Joined::spawn("log-checkpoint", move || checkpoint::run(&checkpoints, &committed))
                 .map_err(unusable)?;
@@ -229,6 +229,11 @@ impl EventLog for EmbeddedLog {
         let list =
             move |connection: &Connection| read::streams(connection, &aggregate, after.as_ref(), limit);
         Ok(self.readers.run(list).await?)
+    }
+
+    async fn count_streams(&self, aggregate: &str) -> Result<u64, ReadError> {
+        let aggregate = aggregate.to_owned();
+        Ok(self.readers.run(move |connection| read::count_streams(connection, &aggregate)).await?)
     }
 
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {

@@ -71,6 +71,8 @@ const STREAMS: &str = "
     SELECT name, (SELECT coalesce(max(version), 0) FROM events WHERE stream = streams.id) FROM streams
     WHERE name > ?1 AND name < ?2 || '0' ORDER BY name LIMIT ?3";
 
+const COUNT_STREAMS: &str = "SELECT count(*) FROM streams WHERE name > ?1 || '/' AND name < ?1 || '0'";
+
 /// Returns up to `limit` streams of a kind of aggregate, ordered by name, starting behind `after`, each with
 /// its version.
 pub(super) fn streams(
@@ -91,6 +93,11 @@ pub(super) fn streams(
         }
     };
     found.map(|found| parse(found?)).collect()
+}
+
+/// Returns the number of streams of a kind of aggregate.
+pub(super) fn count_streams(connection: &Connection, aggregate: &str) -> Result<u64, Unreadable> {
+    Ok(connection.prepare_cached(COUNT_STREAMS)?.query_row([aggregate], |row| row.get(0))?)
 }
 
 /// Returns the version of a stream: [`Version::START`] if it has no events.

@@ -75,8 +75,8 @@ pub(super) struct Writer {
     connection: Connection,
     heads: Cache<StreamId, Head>,
     failed: FailedChains,
-    /// Of a copy.
-    fences: Fences,
+    /// The fences of a copy. `None`: they must be read, because a transaction failed that may have set some.
+    fences: Option<Fences>,
     /// The newest events. Receives them after the commit and before the position moves.
     tail: Arc<Tail>,
     answered: Arc<Answered>,
@@ -125,10 +125,9 @@ impl Writer {
         tail: Arc<Tail>,
         (answered, known): (Arc<Answered>, Arc<KnownStreams>),
         signals: Signals,
-    ) -> rusqlite::Result<Self> {
-        let (heads, failed, fences) =
-            (Cache::new(MAX_HEADS), FailedChains::default(), Fences::load(&connection)?);
-        Ok(Self { connection, heads, failed, fences, tail, answered, known, signals })
+    ) -> Self {
+        let (heads, failed, fences) = (Cache::new(MAX_HEADS), FailedChains::default(), None);
+        Self { connection, heads, failed, fences, tail, answered, known, signals }
     }
 
     /// Writes requests until the channel is closed and empty.
@@ -180,10 +179,14 @@ impl Writer {
 
     /// Writes a group in one transaction.
     fn write(&mut self, group: &[Request]) -> rusqlite::Result<Written> {
+        let fences = match &mut self.fences {
+            Some(fences) => fences,
+            None => self.fences.insert(Fences::load(&self.connection)?),
+        };
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let copied = *self.signals.copied.borrow();
         let indexes = (&*self.answered, &*self.known);
-        let memory = (&mut self.heads, &mut self.failed, &mut self.fences);
+        let memory = (&mut self.heads, &mut self.failed, fences);
         let pass = Pass::begin(&transaction, indexes, memory, copied)?;
         let written = pass.write(group)?;
         transaction.commit()?;
@@ -219,12 +222,8 @@ impl Writer {
         tracing::error!(error = %Chain(&error), "cannot write the event log; all waiting appends fail");
         // They are those of the transaction that was rolled back.
         self.heads.clear();
+        self.fences = None;
         self.report(false);
-        match Fences::load(&self.connection) {
-            Ok(fences) => self.fences = fences,
-            // Those in memory refuse more than the log does, and the host publishes nothing in the meantime.
-            Err(error) => tracing::error!(error = %Chain(&error), "cannot read the fences of the event log"),
-        }
         let error = AppendError::Failed(Arc::new(error));
         for request in group.drain(..) {
             if let Request::Batch { footing, .. } = &request {

@@ -208,6 +208,10 @@ impl EventLog for JetStreamLog {
         self.copy.log().streams(aggregate, after, limit).await
     }
 
+    async fn count_streams(&self, aggregate: &str) -> Result<u64, ReadError> {
+        self.copy.log().count_streams(aggregate).await
+    }
+
     async fn find(&self, stream: &StreamId, command: &CommandId) -> Result<Vec<Recorded>, ReadError> {
         self.copy.log().find(stream, command).await
     }

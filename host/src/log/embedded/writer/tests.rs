@@ -42,7 +42,6 @@ fn writer(dir: &tempfile::TempDir) -> Writer {
             checkpointer: sync_channel(1).0,
         },
     )
-    .unwrap()
 }
 
 fn group(batches: impl IntoIterator<Item = Vec<Append>>) -> Vec<Request> {
@@ -278,6 +277,17 @@ fn a_unit_that_another_process_has_fenced_since_it_was_begun_is_refused() {
     assert_eq!(outcomes(&written), expected);
     writer.acknowledge(&mut group, written);
 
+    // A fence of a transaction that fails does not count, and the one before it does.
+    fail_on(&writer, "bad");
+    let mut failed =
+        vec![message((7, 8), ours, fence(6)), message((8, 9), ours, of(8, append("b", 2, "bad")))];
+    let error = writer.write(&failed).err().expect("the transaction fails");
+    writer.give_up(&mut failed, error);
+    let written = writer.write(&[message((7, 8), theirs, of(2, append("a", 6, "5")))]).unwrap();
+    assert_eq!(outcomes(&written), [fenced]);
+    let written = writer.write(&[message((7, 8), theirs, of(7, append("c", 0, "5")))]).unwrap();
+    assert_eq!(outcomes(&written), ["10"]);
+
     // A fence is in the file, until nothing can be on its way any more.
     drop(writer);
     let mut writer = copying_writer(&dir);
@@ -291,5 +301,5 @@ fn a_unit_that_another_process_has_fenced_since_it_was_begun_is_refused() {
             message((far + 1, far + 2), theirs, of(far, append("b", 2, "8"))),
         ])
         .unwrap();
-    assert_eq!(outcomes(&written), [fenced, "10", fenced, "12"]);
+    assert_eq!(outcomes(&written), [fenced, "12", fenced, "14"]);
 }
