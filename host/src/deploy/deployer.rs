@@ -60,7 +60,7 @@ pub struct Deployer {
     pub(super) deployments: Mutex<Deployments>,
     /// Lock-free copy of `deployments` for readers.
     pub(super) status: ArcSwap<Status>,
-    /// How far the deployment in progress is.
+    /// The place of the deployment in progress.
     pub(super) progress: Arc<Progress>,
     /// The reason why this host does not run what the log names, if it does not.
     warning: ArcSwapOption<String>,

@@ -1,4 +1,4 @@
-//! How far a deployment is, for the operators who wait for it.
+//! The progress of a deployment, for the operators who wait for it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -35,8 +35,8 @@ use crate::warning::Warning;
 
 /// The most messages in progress: more are not faster, and each is kept in memory until it is acknowledged.
 const AHEAD: usize = 256;
-/// The most messages in a batch. A batch of a hundred takes two thirds of the servers' time for as many single
-/// messages, and each has to be complete before the first of it can be read.
+/// The most messages in a batch. A batch of a hundred takes two thirds of the servers' time for as many
+/// messages alone, and it has to be complete before the first of it can be read.
 const BATCH: usize = 64;
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -246,8 +246,8 @@ impl Outgoing {
         Ok(Message { subject, headers, payload, position: event.position })
     }
 
-    /// Sends messages after the one that was sent last: several as an atomic batch, whose last message commits
-    /// it. Returns what is to be awaited.
+    /// Sends messages after the one that was sent last: several as an atomic batch, whose last message
+    /// commits it. Returns what is to be awaited.
     async fn send(&self, mut batch: Vec<Message>, place: &mut Place) -> Result<Option<UnderWay>, Failure> {
         let Streams { context, .. } = &self.streams;
         let Some(mut last) = batch.pop() else { return Ok(None) };

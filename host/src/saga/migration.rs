@@ -92,7 +92,7 @@ impl Sagas {
     /// Moves sagas of this host to another component: those that replay cleanly on it and have not continued
     /// since. Returns their number.
     pub(crate) async fn move_over(&self, rehearsed: &[ReplayedSaga], to: Digest) -> Result<usize, SagaError> {
-        let moves = rehearsed.to_vec().into_iter().map(|saga| self.move_one(saga, to));
+        let moves = rehearsed.iter().cloned().map(|saga| self.move_one(saga, to));
         let moved: Vec<_> = stream::iter(moves).buffer_unordered(MOVES_AT_ONCE).collect().await;
         moved.into_iter().try_fold(0, |sum, moved| Ok(sum + usize::from(moved?)))
     }

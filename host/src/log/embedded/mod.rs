@@ -79,7 +79,7 @@ pub struct EmbeddedLog {
     readers: Readers,
     answered: Arc<Answered>,
     known: Arc<KnownStreams>,
-    /// Of a copy.
+    /// Those of a copy.
     versions: Option<Arc<Versions>>,
     _writer: Joined,
     _checkpointer: Joined,

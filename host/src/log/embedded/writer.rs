@@ -90,7 +90,7 @@ pub(super) struct Signals {
     pub(super) position: watch::Sender<Position>,
     /// The last copied message, if the log is a copy. Moves with the position.
     pub(super) copied: watch::Sender<Sequence>,
-    /// Of a copy.
+    /// Those of a copy.
     pub(super) versions: Option<Arc<Versions>>,
     /// True if the last commit was written.
     pub(super) writable: Arc<AtomicBool>,

@@ -75,7 +75,7 @@ enum StopReason {
     Different { position: Position },
 }
 
-/// What has arrived of a batch, which older versions of Kontor divided among several messages.
+/// The appends of a batch that have arrived. Older versions of Kontor divided it among several messages.
 struct Batch {
     /// The last message before the batch.
     after: Sequence,

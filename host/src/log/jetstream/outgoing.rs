@@ -1,7 +1,7 @@
 //! The queue of appends of this process. All that wait go out together, in one message; the next message
 //! gathers what comes in while that one is under way. With two under way each would have half as many
-//! appends, and messages are what costs the servers. Whether an append fits is found out by the copies, in
-//! the order of the stream. So an append is published once the outcome of everything that it builds on is
+//! appends, and the servers' work comes with the messages. The copies find out if an append fits, in the
+//! order of the stream. So an append is published once the outcome of everything that it builds on is
 //! known, or in the same message behind it, where the copies refuse it if that is refused.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(take(&mut outgoing).1, "", "one is under way");
         done(&mut outgoing, first);
         let (second, text) = take(&mut outgoing);
-        // What stands on a chain goes out behind it, and what another chain has for c and e stays behind.
+        // The append that stands on a chain goes out behind it; other chains' for c and e stay behind.
         assert_eq!(text, "a1 b0 c0 d0 e0 f0");
         done(&mut outgoing, second);
         let (third, text) = take(&mut outgoing);

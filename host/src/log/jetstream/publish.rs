@@ -128,7 +128,7 @@ impl Publisher {
         let stored = async {
             loop {
                 match self.attempt(payload.clone(), pending.id).await {
-                    Ok(sequence) => return Ok(self.pending.note_stored(sequence)),
+                    Ok(()) => return Ok(()),
                     Err(error) if error.is_transient() => tokio::time::sleep(PAUSE).await,
                     Err(error) => return Err(error),
                 }
@@ -145,9 +145,9 @@ impl Publisher {
         }
     }
 
-    /// Publishes one message. Returns its place in the stream. A message that is published again, because the
-    /// answer got lost, has no effect: its appends do not fit a second time.
-    async fn attempt(&self, payload: Bytes, id: PublishId) -> Result<Sequence, NatsError> {
+    /// Publishes one message. If it is published again, because the answer got lost, it has no effect the
+    /// second time: its appends do not fit any more.
+    async fn attempt(&self, payload: Bytes, id: PublishId) -> Result<(), NatsError> {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_STREAM, self.name.as_str());
         id.write(&mut headers);
@@ -159,7 +159,10 @@ impl Publisher {
         let reply: Reply = serde_json::from_slice(&message.payload)?;
         match reply.error {
             Some(refusal) => Err(refusal.into()),
-            None => Ok(reply.seq),
+            None => {
+                self.pending.note_stored(reply.seq);
+                Ok(())
+            }
         }
     }
 

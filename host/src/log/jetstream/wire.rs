@@ -323,7 +323,7 @@ mod tests {
             ("a", false, 0, None),
             ("b", true, 1, Some(0)),
             ("c", false, 0, None),
-            // What it stands on is not in the message, so it is in the log.
+            // The chain that it stands on is not in the message, so it is in the log.
             ("d", false, 2, None),
         ];
         let expected =
