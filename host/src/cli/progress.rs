@@ -41,7 +41,7 @@ pub(super) fn of_events(done: &'static str) -> impl FnMut(Position, Position) {
     }
 }
 
-/// Shows how far a deployment is while `deploy` waits for its end.
+/// Shows how far a deployment or a rollback is while `deploy` waits for its end.
 pub(super) fn of_deployment<T>(client: &Client, deploy: impl FnOnce() -> T) -> T {
     if !stderr().is_terminal() {
         return deploy();
@@ -65,8 +65,8 @@ fn show(bar: &ProgressBar, client: &Client) {
     // Err: the reply to the deployment says what is wrong; an older host does not know the route.
     let Ok(text) = client.get("/admin/plugins/progress", &[]) else { return };
     let Ok(DeployProgress { step: Some(step) }) = serde_json::from_str(&text) else { return };
-    bar.set_style(style(if step.of > 0 { COUNTED } else { WORKING }));
-    bar.set_message(format!("{}: {}", &step.digest.to_string()[..8], step.gate));
     bar.set_length(step.of);
     bar.set_position(step.done);
+    bar.set_message(format!("{}: {}", &step.digest.to_string()[..8], step.gate));
+    bar.set_style(style(if step.of > 0 { COUNTED } else { WORKING }));
 }

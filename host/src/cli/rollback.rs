@@ -6,7 +6,7 @@ use kontor::api::RollbackRequest;
 use serde_json::json;
 
 use super::client::{ActorArgument, Client, HostArgument};
-use super::gates;
+use super::{gates, progress};
 
 /// The number of hexadecimal digits of a whole digest.
 const DIGEST_LENGTH: usize = 64;
@@ -54,7 +54,9 @@ impl Rollback {
         let path = format!("/admin/plugins/{}/rollback", self.service);
         let Self { to, note, allow_breaking, .. } = self;
         let request = json!(RollbackRequest { to, note, allow_breaking });
-        let response = Client::of_deployments(&self.host)?.post(&path, &[self.actor.header()], &request);
+        let client = Client::of_deployments(&self.host)?;
+        let roll_back = || client.post(&path, &[self.actor.header()], &request);
+        let response = progress::of_deployment(&client, roll_back);
         gates::print(response, None, json, out)
     }
 }
