@@ -111,30 +111,36 @@ pub async fn import(
         return Err(ImportError::NotEmpty { from: end.next() });
     }
     let (mut appends, mut marked) = (Appends::to(to.log), false);
-    while let Some(item) = export.next()? {
-        let commit = match item {
-            Item::Component(wasm) => {
-                to.store.keep_for_all(&wasm).await.map_err(ImportError::Store)?;
-                continue;
-            }
-            Item::Commit(commit) => commit,
-        };
-        let last = commit.last();
-        match there.next()? {
-            Some(known) if known == commit => {}
-            Some(known) => return Err(ImportError::NotEmpty { from: known.position }),
-            None => {
-                // Only now: a log that has other events is not touched.
-                if !marked {
-                    to.log.mark_importing(true).await.map_err(ImportError::Mark)?;
-                    marked = true;
+    let read = async {
+        while let Some(item) = export.next()? {
+            let commit = match item {
+                Item::Component(wasm) => {
+                    to.store.keep_for_all(&wasm).await.map_err(ImportError::Store)?;
+                    continue;
                 }
-                appends.push(commit).await?;
+                Item::Commit(commit) => commit,
+            };
+            let last = commit.last();
+            match there.next()? {
+                Some(known) if known == commit => {}
+                Some(known) => return Err(ImportError::NotEmpty { from: known.position }),
+                None => {
+                    // Only now: a log that has other events is not touched.
+                    if !marked {
+                        to.log.mark_importing(true).await.map_err(ImportError::Mark)?;
+                        marked = true;
+                    }
+                    appends.push(commit).await?;
+                }
             }
+            progress(last, end);
         }
-        progress(last, end);
-    }
-    appends.finish().await?;
+        Ok::<_, ImportError>(())
+    };
+    let read = read.await;
+    // The commits before an error are written, so that another import goes on behind it.
+    let written = appends.finish().await;
+    read.and(written)?;
     compare(to.data, export.chain())?;
     to.log.mark_importing(false).await.map_err(ImportError::Mark)?;
     Ok(Imported { summary: export.summary().clone(), there_before: there_before.get() })
