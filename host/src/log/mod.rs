@@ -266,6 +266,9 @@ pub struct CopyState {
 #[error("the log cannot be read")]
 pub struct ReadError(#[source] pub Arc<dyn std::error::Error + Send + Sync>);
 
+/// The outcome of a batch.
+type Outcome = Result<Appended, AppendError>;
+
 /// An append in progress. Resolves once its outcome is on disk. Dropping it does not change the outcome.
 pub type Appending = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
 

@@ -240,10 +240,10 @@ impl Outgoing {
             cloud_event::refer(&mut headers, event);
             payload = Bytes::new();
         }
-        let message = PublishMessage::build().payload(payload.clone()).headers(headers.clone());
-        self.send_elsewhere(prefixes, service, event, &message).await?;
         let subject = cloud_event::subject(service, event);
-        Ok(Message { subject, headers, payload, position: event.position })
+        let message = Message { subject, headers, payload, position: event.position };
+        self.send_elsewhere(prefixes, service, event, &message).await?;
+        Ok(message)
     }
 
     /// Sends messages after the one that was sent last: several as an atomic batch, whose last message
@@ -292,7 +292,7 @@ impl Outgoing {
         prefixes: &Prefixes,
         service: &str,
         event: &Recorded,
-        message: &PublishMessage,
+        Message { headers, payload, .. }: &Message,
     ) -> Result<(), Failure> {
         let deployed = self.registry.current();
         let publications =
@@ -308,7 +308,8 @@ impl Outgoing {
                 let message = message.message_id(&id);
                 self.streams.context.send_publish(subject.clone(), message).await?.await
             };
-            let mut sent = send(message.clone()).await;
+            let message = PublishMessage::build().payload(payload.clone()).headers(headers.clone());
+            let mut sent = send(message).await;
             if sent.as_ref().is_err_and(|error| has_code(error, ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)) {
                 // The stream is somebody else's, and its limit must not stop the events of all services.
                 let mut headers = cloud_event::headers(prefixes, service, event);

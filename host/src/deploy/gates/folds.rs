@@ -18,9 +18,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use super::super::progress::Progress;
-use super::Examiner;
 use super::memory::{FoldMemory, Folded, Remembered, StateHash};
+use super::{Examiner, Progress};
 use crate::error::Fault;
 use crate::log::{EventLog, MAX_PAGE, ReadError, more_may_follow};
 use crate::model::{AggregateName, LogMark, Recorded, StreamId, Version};

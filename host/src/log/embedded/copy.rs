@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use super::schema::{self, Durability};
 use super::writer::Request;
 use super::{CopiedMessage, EmbeddedLog, OpenError, WriterGone, last_position, read};
-use crate::log::{AppendError, Appended, ReadError};
+use crate::log::{AppendError, Outcome, ReadError};
 use crate::model::{Position, StreamId, Version, place};
 
 place! {
@@ -57,7 +57,7 @@ impl LocalCopy {
     pub(crate) fn apply(
         &self,
         message: CopiedMessage,
-    ) -> impl Future<Output = Result<Vec<Result<Appended, AppendError>>, AppendError>> + use<> {
+    ) -> impl Future<Output = Result<Vec<Outcome>, AppendError>> + use<> {
         let (reply, outcomes) = oneshot::channel();
         let queued = self.log.enqueue(Request::Message { message, reply });
         async {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::copy::{self, OutOfOrder, Sequence};
 use super::writer::{Pass, Refused, outcome};
-use crate::log::{Append, AppendError, Appended};
+use crate::log::{Append, AppendError, Appended, Outcome};
 use crate::model::StreamId;
 
 /// The messages for which an append may be on its way. One that was begun earlier is refused, so a fence has
@@ -23,8 +23,7 @@ const FENCES: &str = "
 
 /// A message of the stream.
 pub(crate) struct CopiedMessage {
-    /// The last message that was applied before: the one in front, or the first of those that the units were
-    /// divided among.
+    /// The message in front of it, or of the first part if it is the last part of a batch.
     pub(crate) after: Sequence,
     /// The place of the message.
     pub(crate) last: Sequence,
@@ -102,10 +101,7 @@ impl Fences {
 
 impl Pass<'_> {
     /// Writes the units of a message that fit. Returns the outcome of each.
-    pub(super) fn add_message(
-        &mut self,
-        message: &CopiedMessage,
-    ) -> Result<Vec<Result<Appended, AppendError>>, Refused> {
+    pub(super) fn add_message(&mut self, message: &CopiedMessage) -> Result<Vec<Outcome>, Refused> {
         let CopiedMessage { after, last, process, units } = message;
         if *after != self.copied {
             let gap = OutOfOrder { copied: self.copied, wanted: after.next() };

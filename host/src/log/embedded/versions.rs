@@ -19,9 +19,9 @@ impl Default for Versions {
 impl Versions {
     /// Records committed events, before anybody can read them.
     pub(super) fn committed(&self, events: &[Recorded]) {
-        for (event, next) in events.iter().zip(events.iter().skip(1).map(Some).chain([None])) {
-            if next.is_none_or(|next| next.stream != event.stream) {
-                self.0.insert(event.stream.clone(), event.version);
+        for commit in events.chunk_by(|event, next| event.stream == next.stream) {
+            if let Some(last) = commit.last() {
+                self.0.insert(last.stream.clone(), last.version);
             }
         }
     }

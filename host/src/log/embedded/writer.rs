@@ -20,7 +20,7 @@ use super::tail::Tail;
 use super::versions::Versions;
 use crate::error::Chain;
 use crate::log::failed_chains::FailedChains;
-use crate::log::{Append, AppendError, Appended, Committed, Footing};
+use crate::log::{Append, AppendError, Appended, Committed, Footing, Outcome};
 use crate::model::{LogMark, NewEvent, Position, Recorded, StreamId, Version};
 
 #[cfg(test)]
@@ -47,9 +47,6 @@ const ADD_EVENT: &str = "
     INSERT INTO events (position, stream, version, command_index, name, payload, command_id, meta, hash)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
     ON CONFLICT (stream, command_id) WHERE command_id IS NOT NULL DO NOTHING";
-
-/// The outcome of a batch.
-type Outcome = Result<Appended, AppendError>;
 
 /// Something to append.
 pub(super) enum Request {
@@ -226,10 +223,14 @@ impl Writer {
         self.report(false);
         let error = AppendError::Failed(Arc::new(error));
         for request in group.drain(..) {
-            if let Request::Batch { footing, .. } = &request {
-                self.failed.insert(footing.chain);
+            // Err: the caller has stopped waiting.
+            match request {
+                Request::Batch { footing, reply, .. } => {
+                    self.failed.insert(footing.chain);
+                    drop(reply.send(Err(error.clone())));
+                }
+                Request::Message { reply, .. } => drop(reply.send(Err(error.clone()))),
             }
-            request.fail(error.clone());
         }
     }
 }
@@ -243,14 +244,6 @@ impl Request {
             // A request has a result of its kind.
             (Self::Batch { .. }, Done::Message(_)) | (Self::Message { .. }, Done::Batch(_)) => {}
         }
-    }
-
-    fn fail(self, error: AppendError) {
-        let result = match &self {
-            Self::Batch { .. } => Done::Batch(Err(error)),
-            Self::Message { .. } => Done::Message(Err(error)),
-        };
-        self.reply(result);
     }
 }
 

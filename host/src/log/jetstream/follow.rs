@@ -10,12 +10,12 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::watch;
 
 use super::Sequence;
-use super::pending_appends::{Outcome, PendingAppends};
+use super::pending_appends::PendingAppends;
 use super::wire::{self, DecodeError, Message, PublishId};
 use crate::clock::deadline_after;
 use crate::error::Chain;
 use crate::log::embedded::{CopiedMessage, LocalCopy, Unit};
-use crate::log::{Append, AppendError, EventLog as _};
+use crate::log::{Append, AppendError, EventLog as _, Outcome};
 use crate::model::{LogMark, Position};
 
 /// The largest number of messages that are being copied: two of the largest groups of the copy, so that the

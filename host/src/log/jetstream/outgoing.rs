@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::setup::LEAST_PAYLOAD;
 use super::{Sequence, wire};
 use crate::log::failed_chains::FailedChains;
-use crate::log::{Append, AppendError, Appended, Footing};
+use crate::log::{Append, AppendError, Footing, Outcome};
 use crate::model::{AppendChain, StreamId};
 
 /// The largest number of waiting appends: the same as that of the embedded log.
@@ -33,7 +33,7 @@ pub(super) struct Request {
     pub(super) fence: bool,
     /// The last message in the copy when the request was made.
     pub(super) begun: Sequence,
-    pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
+    pub(super) reply: oneshot::Sender<Outcome>,
 }
 
 impl Request {
@@ -43,14 +43,14 @@ impl Request {
         batch: Vec<Append>,
         fence: bool,
         begun: Sequence,
-    ) -> serde_json::Result<(Self, oneshot::Receiver<Result<Appended, AppendError>>)> {
+    ) -> serde_json::Result<(Self, oneshot::Receiver<Outcome>)> {
         let writes = fence || batch.iter().any(Append::writes);
         let encoded = writes.then(|| wire::encode_batch(&batch)).transpose()?;
         let (reply, outcome) = oneshot::channel();
         Ok((Self { footing, batch, encoded, fence, begun, reply }, outcome))
     }
 
-    fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         if self.encoded.is_some() { Kind::Publish } else { Kind::Confirm }
     }
 
@@ -195,7 +195,7 @@ impl Outgoing {
     }
 
     /// Records that a group has its outcomes.
-    pub(super) fn done(&mut self, group: &Group, outcomes: &[Result<Appended, AppendError>]) {
+    pub(super) fn done(&mut self, group: &Group, outcomes: &[Outcome]) {
         self.under_way.remove(&group.kind);
         for (request, outcome) in group.requests.iter().zip(outcomes) {
             for stream in request.streams() {
@@ -219,6 +219,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use super::*;
+    use crate::log::Appended;
     use crate::model::{Json, NewEvent, Position, Version};
 
     /// Returns a request with one event for each stream, on top of a version.

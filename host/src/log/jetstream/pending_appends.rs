@@ -11,11 +11,8 @@ use uuid::Uuid;
 
 use super::Sequence;
 use super::wire::PublishId;
-use crate::log::{AppendError, Appended};
+use crate::log::{AppendError, Outcome};
 
-/// The outcome of one append of a message: the position of its last event in the copy, or the reason why the
-/// copies refused it.
-pub(super) type Outcome = Result<Appended, AppendError>;
 /// The outcomes of all appends of a message, or the reason why it did not arrive.
 pub(super) type Outcomes = Result<Vec<Outcome>, AppendError>;
 

@@ -11,12 +11,12 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use super::outgoing::{Group, Kind, Outgoing, Request};
-use super::pending_appends::{Outcome, Outcomes, PendingAppends};
+use super::pending_appends::{Outcomes, PendingAppends};
 use super::wire::{self, PublishId};
 use super::{Sequence, leader_probe};
 use crate::clock::deadline_after;
 use crate::log::embedded::LocalCopy;
-use crate::log::{Append, AppendError, Appended, EventLog as _};
+use crate::log::{Append, AppendError, Appended, EventLog as _, Outcome};
 
 /// The longest wait for the outcome of an append. An election of another leader (4.3 to 6.4 s) fits in. After
 /// it the outcome counts as unknown.
@@ -86,20 +86,19 @@ impl From<NatsError> for AppendError {
 impl Publisher {
     /// Queues a request, and starts to process the group that is ready.
     pub(super) fn enqueue(self: &Arc<Self>, request: Request) -> Result<(), AppendError> {
+        let kind = request.kind();
         let ready = self.outgoing().push(request)?;
         if ready {
-            self.start();
+            self.start(kind);
         }
         Ok(())
     }
 
-    /// Processes the groups that are ready, in the background.
-    fn start(self: &Arc<Self>) {
-        for kind in [Kind::Publish, Kind::Confirm] {
-            let group = self.outgoing().take(kind);
-            if let Some(group) = group {
-                tokio::spawn(self.clone().process(group));
-            }
+    /// Processes the group of a kind that is ready, in the background.
+    fn start(self: &Arc<Self>, kind: Kind) {
+        let group = self.outgoing().take(kind);
+        if let Some(group) = group {
+            tokio::spawn(self.clone().process(group));
         }
     }
 
@@ -111,7 +110,7 @@ impl Publisher {
         };
         let outcomes = processed.unwrap_or_else(|error| vec![Err(error); group.requests.len()]);
         self.outgoing().done(&group, &outcomes);
-        self.start();
+        [Kind::Publish, Kind::Confirm].into_iter().for_each(|kind| self.start(kind));
         // Before the replies: a caller that gets one may drop the log, which must be closed then.
         drop(self);
         for (request, outcome) in group.requests.into_iter().zip(outcomes) {
