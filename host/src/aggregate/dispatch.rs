@@ -1,25 +1,28 @@
-//! The only writer of domain events. The whole story of a command is in this file: it waits for its
-//! aggregate's turn, a repeated command is answered from the record, the component decides, the events are
+//! The only writer of domain events. The whole story of a command is in this file: it waits for its turn on
+//! its aggregate, a repeated command is answered from the record, the component decides, the events are
 //! appended with the version that they were decided on, and the reply goes out when they are on disk.
 //!
-//! Commands on one aggregate are decided one after another by a worker, which lives as long as there are
-//! commands. It decides on the state that the pending appends will leave (it runs ahead of the disk), so a
-//! hot aggregate is not bound to one disk write per command.
+//! All of that runs on the task of the caller, and goes on without it. Commands on one aggregate are decided
+//! one after another, on the state that the pending appends will leave (they run ahead of the disk), so a hot
+//! aggregate is not bound to one disk write per command.
 //!
 //! *Invariant:* no reply, not even a rejection, goes out before everything it was decided on is on disk, nor,
 //! if other hosts write to the log too, before the log has confirmed that it was decided on the newest state.
 //!
-//! *Invariant:* only the worker of a stream appends to it in this process.
+//! *Invariant:* only the command that has the turn appends to a stream in this process.
 
 mod answers;
+mod on_its_own;
+mod turns;
 
-use std::collections::{HashMap, VecDeque};
-use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::FutureExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
-use tracing::{Instrument as _, Span};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tracing::Instrument as _;
+
+use self::on_its_own::OnItsOwn;
+use self::turns::{Ground, Place, Turn, Turns};
 
 use super::check::check_payload;
 use super::error::CommandError;
@@ -32,8 +35,6 @@ use crate::runtime::{Component, Context, Decision};
 use crate::shares::Shares;
 use crate::telemetry;
 
-/// Maximum number of pending appends of one aggregate. One group commit of the log takes as many and more.
-const MAX_AHEAD: usize = 256;
 /// Number of the last commands with keys that are remembered: the repetitions that clients send in a hurry.
 const RECENT_KEYS: usize = 100_000;
 /// Maximum number of times that a command is decided, if another writer keeps coming first.
@@ -41,27 +42,13 @@ const MAX_ATTEMPTS: u32 = 8;
 
 type Answer = Result<Accepted, CommandError>;
 
-/// A command in process, with its place in the host.
+/// A command in process, with its places in the host.
 struct Job {
     command: Command,
-    reply: oneshot::Sender<Answer>,
     attempts: u32,
     /// The component by whose schema the payload was checked.
     checked_by: Digest,
-    /// The span of the command, below that of the request or of the saga's step that sent it.
-    span: Span,
     _places: [OwnedSemaphorePermit; 2],
-}
-
-/// A decided job whose answer waits for the disk.
-struct Pending {
-    job: Job,
-    effect: Effect,
-    /// The log's answer to the append. None: nothing is appended, but the events it was decided on may still
-    /// be pending.
-    appending: Option<Appending>,
-    /// The worker's chain when the job was decided.
-    chain: AppendChain,
 }
 
 /// The effect of a decision.
@@ -72,20 +59,9 @@ enum Effect {
     WithoutAppend(Answer),
 }
 
-/// A decision, and the log's answer to its append.
+/// A decision, and the log's answer to its append. None: nothing is appended, and all that it was decided on
+/// is on disk.
 type Decided = (Effect, Option<Appending>);
-
-/// The data that a worker keeps from job to job.
-#[derive(Default)]
-struct Work {
-    /// The state that the pending appends will leave. None: it must be loaded.
-    ahead: Option<AggregateState>,
-    pending: VecDeque<Pending>,
-    /// Jobs to be decided again, before those in the queue.
-    retries: VecDeque<Job>,
-    /// Changes when an append fails; decisions made under the old chain are discarded.
-    chain: AppendChain,
-}
 
 /// Executes commands, those of one aggregate one after another. Cheap to clone.
 #[derive(Clone)]
@@ -100,8 +76,7 @@ struct Inner {
     places: Arc<Semaphore>,
     /// The permits of the commands of each service.
     shares: Shares,
-    /// The queue of each aggregate that has a worker.
-    queues: Mutex<HashMap<StreamId, mpsc::Sender<Job>>>,
+    turns: Arc<Turns>,
     /// The last commands with keys.
     keys: Recent,
 }
@@ -111,8 +86,8 @@ impl Dispatch {
     pub fn new(deps: DispatchDeps, limits: DispatchLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.commands));
         let shares = Shares::of(limits.commands);
-        let (queues, keys) = (Mutex::default(), Recent::new(RECENT_KEYS));
-        Self { inner: Arc::new(Inner { deps, limits, places, shares, queues, keys }) }
+        let (turns, keys) = (Arc::default(), Recent::new(RECENT_KEYS));
+        Self { inner: Arc::new(Inner { deps, limits, places, shares, turns, keys }) }
     }
 
     /// Executes a command, and returns when its events are on disk. The command goes on if the caller stops
@@ -137,12 +112,14 @@ impl Dispatch {
             take(self.inner.places.clone(), "the host's queue of commands")?,
             take(of_service, "the queue of the service's commands")?,
         ];
-        let (reply, answer) = oneshot::channel();
         let (id, stream, name) = (&command.id, &command.stream, &command.name);
+        let place = self.inner.turns.enter(stream, id, self.inner.limits.aggregate);
+        let place = place.ok_or(CommandError::Busy { queue: "the aggregate's queue of commands" })?;
+        // Below that of the request, or of the saga's step that has sent the command.
         let span = tracing::info_span!("command", %id, %stream, %name);
-        let checked_by = component.digest();
-        self.enqueue(Job { command, reply, attempts: 0, checked_by, span, _places: places })?;
-        answer.await.unwrap_or(Err(CommandError::ShuttingDown))
+        let job = Job { command, attempts: 0, checked_by: component.digest(), _places: places };
+        let executed = OnItsOwn::new(self.inner.clone().execute(place, job).instrument(span)).await;
+        executed.unwrap_or(Err(CommandError::ShuttingDown))
     }
 
     /// Returns the view of an aggregate now, or at an earlier version; `None` if it does not exist (at that
@@ -158,126 +135,85 @@ impl Dispatch {
         let _ = self.inner.places.acquire_many(all).await;
         self.inner.places.close();
     }
-
-    fn enqueue(&self, job: Job) -> Result<(), CommandError> {
-        let stream = job.command.stream.clone();
-        let mut queues = self.inner.queues();
-        if queues.get(&stream).is_some_and(mpsc::Sender::is_closed) {
-            // Its worker has panicked. That is a defect, but it must not close the aggregate forever.
-            queues.remove(&stream);
-        }
-        let queue = queues.entry(stream.clone()).or_insert_with(|| {
-            let (queue, jobs) = mpsc::channel(self.inner.limits.aggregate);
-            // In a box: tokio moves a future several times, from its start to its end.
-            tokio::spawn(self.inner.clone().serve(stream, jobs).boxed());
-            queue
-        });
-        queue.try_send(job).map_err(|_| CommandError::Busy { queue: "the aggregate's queue of commands" })
-    }
 }
 
 impl Inner {
-    fn queues(&self) -> std::sync::MutexGuard<'_, HashMap<StreamId, mpsc::Sender<Job>>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Processes the jobs of one aggregate until there are none. This is the aggregate's worker.
-    async fn serve(self: Arc<Self>, stream: StreamId, mut jobs: mpsc::Receiver<Job>) {
-        let mut work = Work::default();
-        while let Some(job) = self.next_job(&stream, &mut work, &mut jobs).await {
-            let span = job.span.clone();
-            self.process(&mut work, job).instrument(span).await;
-        }
-    }
-
-    /// Returns the next job, and completes pending ones while it waits. Returns `None` when there is nothing
-    /// left to do; the queue is gone then, and the worker must end.
-    async fn next_job(
-        &self,
-        stream: &StreamId,
-        work: &mut Work,
-        jobs: &mut mpsc::Receiver<Job>,
-    ) -> Option<Job> {
+    /// Decides a job in its turn, and waits for the disk outside of it. Begins again if other appends came
+    /// first or failed.
+    async fn execute(self: Arc<Self>, place: Place, mut job: Job) -> Answer {
         loop {
-            if work.pending.is_empty() {
-                if let Some(job) = work.retries.pop_front() {
-                    return Some(job);
+            job.attempts += 1;
+            let mut turn = place.turn().await;
+            let chain = turn.ground().chain;
+            let error = match self.process(&mut turn, &mut job).await {
+                Ok((effect, None)) => return self.answer(effect, Position::START),
+                Ok((effect, Some(appending))) => {
+                    drop(turn);
+                    match appending.await {
+                        Ok(Appended { position }) => {
+                            place.end(chain, true);
+                            return self.answer(effect, position);
+                        }
+                        Err(error) => error,
+                    }
                 }
-                let mut queues = self.queues();
-                // No job can be added under the lock, so an empty queue stays empty until it is removed.
-                let job = jobs.try_recv().ok();
-                if job.is_none() {
-                    queues.remove(stream);
-                }
-                return job;
+                Err(CommandError::Append(error)) => error,
+                // Nothing was decided, so the answer does not depend on pending appends.
+                Err(error) => return Err(error),
+            };
+            place.end(chain, false);
+            self.deps.states.forget(&job.command.stream);
+            // A saga sends its step again, if it still runs here.
+            let fenced_saga = matches!(error, AppendError::Fenced { .. }) && job.command.journal.is_some();
+            if !error.is_overtaken() || fenced_saga || job.attempts == MAX_ATTEMPTS {
+                return Err(error.into());
             }
-            let may_run_ahead = work.retries.is_empty() && work.pending.len() < MAX_AHEAD;
-            tokio::select! {
-                biased;
-                result = wait_for_oldest(&mut work.pending) => self.complete_oldest(stream, work, result),
-                Some(job) = jobs.recv(), if may_run_ahead => return Some(job),
-            }
+            job.command.repeatable = true;
         }
     }
 
-    /// Decides a job. Its answer waits behind those of the jobs before it.
-    async fn process(&self, work: &mut Work, mut job: Job) {
-        job.attempts += 1;
-        let stream = job.command.stream.clone();
-        let repeated = |pending: &Pending| pending.job.command.id == job.command.id;
-        while work.pending.iter().any(repeated) {
-            let result = wait_for_oldest(&mut work.pending).await;
-            self.complete_oldest(&stream, work, result);
+    /// Decides a job in its turn, and begins the append of the decision.
+    async fn process(&self, turn: &mut Turn<'_>, job: &mut Job) -> Result<Decided, CommandError> {
+        if turn.is_repeated() {
+            self.reach_disk(turn, &job.command.stream).await?;
         }
-        let component = match self.deps.states.owner(&stream) {
-            Ok(component) => component,
-            Err(error) => return job.answer(Err(error)),
-        };
+        let component = self.deps.states.owner(&job.command.stream)?;
         if job.checked_by != component.digest() {
             // Another version has gone live since the command came in.
-            if let Err(error) = check_payload(&component, &mut job.command) {
-                return job.answer(Err(error));
-            }
+            check_payload(&component, &mut job.command)?;
             job.checked_by = component.digest();
         }
-        let states = &self.deps.states;
-        if work.ahead.as_ref().is_some_and(|state| !states.is_usable(state, &component)) {
+        let is_usable = |state: &AggregateState| self.deps.states.is_usable(state, &component);
+        if !turn.state().as_ref().is_none_or(is_usable) {
             // A component that folds in another way must fold all events, so they must be on disk.
-            while !work.pending.is_empty() {
-                let result = wait_for_oldest(&mut work.pending).await;
-                self.complete_oldest(&stream, work, result);
-            }
-            work.ahead = None;
+            self.reach_disk(turn, &job.command.stream).await?;
+            *turn.state() = None;
         }
-        let chain = work.chain;
-        let mut ahead = work.ahead.take();
-        let decided = {
-            let first = job.attempts == 1;
-            let mut deciding = pin!(self.decide(&component, chain, &mut ahead, &job.command, first));
-            loop {
-                tokio::select! {
-                    biased;
-                    result = wait_for_oldest(&mut work.pending), if !work.pending.is_empty() => {
-                        self.complete_oldest(&stream, work, result);
-                    }
-                    decided = &mut deciding => break decided,
-                }
-            }
-        };
-        if work.chain != chain {
-            return work.retries.push_back(job);
-        }
-        work.ahead = ahead;
-        let (effect, appending) = match (decided, &work.ahead) {
-            (Ok(decided), _) => decided,
+        let (ground, state, command) = (turn.ground(), turn.state(), &job.command);
+        let decided = match (self.decide(&component, ground, state, command, job.attempts == 1).await, state)
+        {
             (
                 Err(error @ (CommandError::Rejected(_) | CommandError::VersionMismatch { .. })),
                 Some(state),
-            ) => self.without_append(&job.command, chain, state, Err(error)),
-            // Nothing was decided, so the answer does not depend on pending appends.
-            (Err(error), _) => return job.answer(Err(error)),
+            ) => self.without_append(command, ground, state, Err(error)),
+            (decided, _) => decided?,
         };
-        work.pending.push_back(Pending { job, effect, appending, chain });
+        if decided.1.is_some() {
+            turn.begin();
+        }
+        Ok(decided)
+    }
+
+    /// Waits until all pending appends of the turn's aggregate are on disk.
+    async fn reach_disk(&self, turn: &mut Turn<'_>, stream: &StreamId) -> Result<(), AppendError> {
+        let ground = turn.ground();
+        if let Some(state) = turn.state()
+            && !ground.is_on_disk
+        {
+            let nothing = Append::nothing(stream.clone(), state.version);
+            self.deps.log.append_in(ground.chain, vec![nothing]).await?;
+        }
+        Ok(())
     }
 
     /// Decides a command on the state ahead of the disk, which it loads if necessary and advances. `first`:
@@ -286,7 +222,7 @@ impl Inner {
     async fn decide(
         &self,
         component: &Component,
-        chain: AppendChain,
+        ground: Ground,
         ahead: &mut Option<AggregateState>,
         command: &Command,
         first: bool,
@@ -297,7 +233,7 @@ impl Inner {
             )?;
         if first
             && self.seems_new(component, command)
-            && let Some(decided) = self.decide_new(component, chain, ahead, command).boxed().await?
+            && let Some(decided) = self.decide_new(component, ground, ahead, command).boxed().await?
         {
             return Ok(decided);
         }
@@ -324,16 +260,16 @@ impl Inner {
             Intent::Decide => component.decide(target, &command.name, &command.payload, &context).await??,
             Intent::Compensate { undone, reason } => {
                 if !known.compensable {
-                    return Ok(self.unchanged(command, chain, state));
+                    return Ok(self.unchanged(command, ground, state));
                 }
                 let events = self.deps.log.find(&command.stream, undone).await?;
                 component.compensate(target, &command.name, &events, reason, &context).boxed().await??
             }
         };
         if decision.events.is_empty() {
-            return Ok(self.unchanged(command, chain, state));
+            return Ok(self.unchanged(command, ground, state));
         }
-        Ok(self.append(command, component, chain, state, decision, context.time_ms))
+        Ok(self.append(command, component, ground.chain, state, decision, context.time_ms))
     }
 
     /// Returns whether a command may be decided before the log is searched for it: it has a key that has not
@@ -351,7 +287,7 @@ impl Inner {
     async fn decide_new(
         &self,
         component: &Component,
-        chain: AppendChain,
+        ground: Ground,
         ahead: &mut Option<AggregateState>,
         command: &Command,
     ) -> Result<Option<Decided>, CommandError> {
@@ -376,7 +312,7 @@ impl Inner {
                 return Ok(Some((Effect::WithoutAppend(Ok(answer)), None)));
             }
         };
-        let decided = self.append(command, component, chain, &mut state, decision, context.time_ms);
+        let decided = self.append(command, component, ground.chain, &mut state, decision, context.time_ms);
         *ahead = Some(state);
         Ok(Some(decided))
     }
@@ -429,48 +365,15 @@ impl Inner {
         (Effect::Append { answer, meta }, Some(appending))
     }
 
-    /// Answers the oldest pending job, or keeps it to be decided again.
-    fn complete_oldest(
-        &self,
-        stream: &StreamId,
-        work: &mut Work,
-        result: Option<Result<Appended, AppendError>>,
-    ) {
-        let Some(Pending { mut job, effect, chain, .. }) = work.pending.pop_front() else {
-            return;
-        };
-        match (effect, result) {
-            (Effect::Append { answer, meta }, Some(Ok(Appended { position }))) => {
-                let saga = self.saga_started((stream, position), &answer.events, &meta);
-                job.answer(Ok(Accepted { position, saga, ..answer }));
+    /// Returns the answer of an effect that is on disk. `position`: that of its last event.
+    fn answer(&self, effect: Effect, position: Position) -> Answer {
+        match effect {
+            Effect::Append { answer, meta } => {
+                let saga = self.saga_started((&answer.stream, position), &answer.events, &meta);
+                Ok(Accepted { position, saga, ..answer })
             }
-            (Effect::Append { .. }, None) => job.answer(Err(CommandError::ShuttingDown)),
-            (Effect::WithoutAppend(_), _) if chain != work.chain => work.retries.push_back(job),
-            (Effect::WithoutAppend(answer), None | Some(Ok(_))) => {
-                job.answer(answer.map(|answer| self.with_position(answer)));
-            }
-            (_, Some(Err(error))) => {
-                work.ahead = None;
-                work.chain = AppendChain::new();
-                self.deps.states.forget(stream);
-                // A saga sends its step again, if it still runs here.
-                let fenced_saga =
-                    matches!(error, AppendError::Fenced { .. }) && job.command.journal.is_some();
-                if error.is_overtaken() && !fenced_saga && job.attempts < MAX_ATTEMPTS {
-                    job.command.repeatable = true;
-                    work.retries.push_back(job);
-                } else {
-                    job.answer(Err(error.into()));
-                }
-            }
+            Effect::WithoutAppend(answer) => answer.map(|answer| self.with_position(answer)),
         }
-    }
-}
-
-impl Job {
-    fn answer(self, answer: Answer) {
-        // Err: the caller has stopped waiting.
-        let _ = self.reply.send(answer);
     }
 }
 
@@ -478,12 +381,4 @@ impl Job {
 /// command was executed before.
 fn is_created(command: &Command) -> bool {
     command.stream.id() == command.id.as_str()
-}
-
-/// Waits for the append of the oldest pending job. Cancel-safe: the job stays in the queue.
-async fn wait_for_oldest(pending: &mut VecDeque<Pending>) -> Option<Result<Appended, AppendError>> {
-    match &mut pending.front_mut()?.appending {
-        Some(appending) => Some(appending.await),
-        None => None,
-    }
 }

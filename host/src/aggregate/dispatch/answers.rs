@@ -2,14 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::turns::Ground;
 use super::{Answer, Decided, Effect, Inner};
 use crate::aggregate::states::AggregateState;
 use crate::aggregate::{Accepted, CommandError};
 use crate::clock::millis;
 use crate::log::{ANSWERS_KEPT_FOR, Append};
-use crate::model::{
-    AppendChain, Command, Intent, Json, Meta, NewEvent, Position, Rejection, SagaId, StreamId, Version,
-};
+use crate::model::{Command, Intent, Json, Meta, NewEvent, Position, Rejection, SagaId, StreamId, Version};
 use crate::runtime::Component;
 
 /// An answer without events, as the log keeps it for a command with a key.
@@ -36,13 +35,13 @@ impl Kept {
 
 impl Inner {
     /// Returns the effect of an answer that appends no events. The answer to a command with a key is kept. If
-    /// other hosts append too, the log must confirm that it was decided on the newest state. A step that
+    /// appends are pending, or other hosts append too, the log must confirm what it was decided on. A step that
     /// another host may have begun, before this one took over the saga, must not arrive after its rejection,
     /// so the stream is fenced.
     pub(super) fn without_append(
         &self,
         command: &Command,
-        chain: AppendChain,
+        Ground { chain, is_on_disk }: Ground,
         state: &AggregateState,
         answer: Answer,
     ) -> Decided {
@@ -53,7 +52,7 @@ impl Inner {
                 let meta = self.meta(command, self.deps.clock.now_ms()).into();
                 Some(log.append_in(chain, vec![Append { meta, answer: Some(kept), ..nothing }]))
             }
-            None if !log.is_shared() => None,
+            None if is_on_disk && !log.is_shared() => None,
             None if command.journal.is_some() && command.repeatable => {
                 Some(log.fence(chain, nothing.stream, state.version))
             }
@@ -93,9 +92,9 @@ impl Inner {
     }
 
     /// Returns the effect of a command that changes nothing.
-    pub(super) fn unchanged(&self, command: &Command, chain: AppendChain, state: &AggregateState) -> Decided {
+    pub(super) fn unchanged(&self, command: &Command, ground: Ground, state: &AggregateState) -> Decided {
         let answer = without_events(command, state.version, state.view().cloned());
-        self.without_append(command, chain, state, Ok(answer))
+        self.without_append(command, ground, state, Ok(answer))
     }
 
     /// Gives the answer to a command that changed nothing its position: all it was decided on is on disk now.
