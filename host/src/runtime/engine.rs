@@ -2,8 +2,9 @@
 //! their time.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,6 +71,13 @@ fn pool(limits: &RuntimeLimits) -> PoolingAllocationConfig {
     pool
 }
 
+/// The format of a file with code. Format 1 had the checksum in front.
+const FILE_FORMAT: u8 = 2;
+/// The length of the checksum of a file with code.
+const CHECKSUM_BYTES: usize = 32;
+/// The bytes that are read at a time to verify it.
+const READ_BYTES: usize = 64 << 10;
+
 /// A thread that raises the engine's epoch. A component that spins can block every task of the async runtime,
 /// timers included, but not this thread.
 pub(super) struct Ticker {
@@ -104,9 +112,10 @@ impl Drop for Ticker {
 /// Compiled components on disk, by the digest of the component and everything that decides how it is
 /// compiled.
 ///
-/// A file holds the SHA-256 of the rest, then the component as wasmtime serialized it. That is native code,
-/// so only this cache, which compiles all that it stores, may write there. The checksum protects against
-/// damage, not against an attacker with write access to the data directory, who owns the log as well.
+/// A file holds the component as wasmtime serialized it, then the SHA-256 of that. It is mapped into memory,
+/// so hosts share it, and the system drops pages that nobody uses. That is native code, so only this cache,
+/// which compiles all that it stores, may write there. The checksum protects against damage, not against an
+/// attacker with write access to the data directory, who owns the log as well.
 pub(super) struct CodeCache {
     dir: PathBuf,
 }
@@ -129,14 +138,18 @@ impl CodeCache {
             return Ok(component);
         }
         let code = engine.precompile_component(wasm)?;
-        if let Err(error) = write_compiled(&path, &code) {
-            tracing::warn!(
+        let kept = write_compiled(&path, &code).map(|()| read_compiled(engine, &path));
+        match kept {
+            Ok(Some(component)) => return Ok(component),
+            // Somebody has changed or removed it already.
+            Ok(None) => {}
+            Err(error) => tracing::warn!(
                 error = %Chain(&error),
                 path = %path.display(),
                 "failed to cache a compiled component; the next start compiles it again"
-            );
+            ),
         }
-        deserialize(engine, &code)
+        copy(engine, &code)
     }
 
     /// Collects the code of all other components, and that of other versions of wasmtime. A folder that is a
@@ -162,34 +175,65 @@ impl CodeCache {
 /// Returns the file of a component's code. The code depends on the version of wasmtime and on its settings.
 fn file_name(engine: &Engine, digest: Digest) -> String {
     let mut hasher = DefaultHasher::new();
+    FILE_FORMAT.hash(&mut hasher);
     engine.precompile_compatibility_hash().hash(&mut hasher);
     format!("{digest}-{:016x}.cwasm", hasher.finish())
 }
 
 fn read_compiled(engine: &Engine, path: &Path) -> Option<Component> {
-    let file = std::fs::read(path).ok()?;
-    let (checksum, code) = file.split_first_chunk::<32>()?;
-    if *checksum != <[u8; 32]>::from(Sha256::digest(code)) {
-        tracing::warn!(
-            path = %path.display(),
-            "damaged file in the cache of compiled components; compiling it again"
-        );
-        return None;
+    let mut file = File::open(path).ok()?;
+    match is_whole(&mut file) {
+        Ok(true) => map(engine, path).ok(),
+        Ok(false) | Err(_) => {
+            tracing::warn!(
+                path = %path.display(),
+                "damaged file in the cache of compiled components; compiling it again"
+            );
+            None
+        }
     }
-    deserialize(engine, code).ok()
+}
+
+/// Returns whether a file ends with the checksum of the rest.
+fn is_whole(file: &mut File) -> io::Result<bool> {
+    let Some(length) = file.metadata()?.len().checked_sub(CHECKSUM_BYTES as u64) else { return Ok(false) };
+    let (mut checksum, mut kept) = (Sha256::new(), [0; CHECKSUM_BYTES]);
+    let mut code = BufReader::with_capacity(READ_BYTES, file.take(length));
+    loop {
+        let read = code.fill_buf()?;
+        if read.is_empty() {
+            break;
+        }
+        checksum.update(read);
+        let read = read.len();
+        code.consume(read);
+    }
+    file.read_exact(&mut kept)?;
+    Ok(kept == <[u8; CHECKSUM_BYTES]>::from(checksum.finalize()))
 }
 
 fn write_compiled(path: &Path, code: &[u8]) -> io::Result<()> {
-    let checksum: [u8; 32] = Sha256::digest(code).into();
+    let checksum: [u8; CHECKSUM_BYTES] = Sha256::digest(code).into();
     let partial = path.with_extension(partial_extension());
-    std::fs::write(&partial, [&checksum, code].concat())?;
+    let mut file = File::create(&partial)?;
+    file.write_all(code)?;
+    file.write_all(&checksum)?;
     std::fs::rename(partial, path)
 }
 
+/// Maps the code in a file whose checksum has been verified.
 #[allow(unsafe_code, reason = "loading native code is what the cache is for; the proof is beside the block")]
-fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: `precompile_component` of this version of wasmtime returned `code`: either just now, or it
-    // comes from a file that `write_compiled` wrote and whose checksum has been verified. Bytes from outside
-    // the host never get here: `Runtime::load` rejects precompiled artifacts and compiles everything else.
+fn map(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
+    // SAFETY: `precompile_component` of this version of wasmtime returned what the file holds: its name
+    // has the version, and its checksum is right. Only `write_compiled` writes there, by a rename of a finished
+    // file, so neither the file that is mapped nor one that takes its place changes. Bytes from outside the
+    // host never get here: `Runtime::load` rejects precompiled artifacts and compiles everything else.
+    unsafe { Component::deserialize_file(engine, path) }
+}
+
+/// Copies code that could not be kept in a file.
+#[allow(unsafe_code, reason = "loading native code is what the cache is for; the proof is beside the block")]
+fn copy(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: `precompile_component` of this engine has just returned `code`.
     unsafe { Component::deserialize(engine, code) }
 }

@@ -212,12 +212,12 @@ async fn bad_calls_leave_the_good_ones_beside_them_untouched() {
 async fn only_components_of_the_contract_are_loaded() {
     let bench = Bench::new().await;
     let cached = fs::read(bench.compiled()).unwrap();
-    // The cache's checksum precedes the native code.
-    let native_code = cached[32..].to_vec();
+    // The cache's checksum follows the native code.
+    let native_code = cached[..cached.len() - 32].to_vec();
     let table = [
         (b"#!/bin/sh".to_vec(), "this is no WebAssembly file"),
         (Vec::new(), "this is no WebAssembly file"),
-        (cached, "this is no WebAssembly file"),
+        (cached, "this is precompiled native code"),
         (native_code, "this is precompiled native code"),
         (b"\0asm\x01\0\0\0".to_vec(), "this is a core module"),
         (b"\0asm\x0d\0\x01\0\xff".to_vec(), "this component cannot be compiled"),
