@@ -401,6 +401,30 @@ pub(crate) fn more_may_follow(page: &[Recorded], limit: usize) -> bool {
     page.len() >= limit.min(MAX_PAGE) || bytes(page) >= MAX_PAGE_BYTES
 }
 
+/// Returns the version of a stream at a position in the log: that of the last event up to there. It takes some
+/// reads of one event, however long the stream is.
+pub(crate) async fn version_at(
+    log: &dyn EventLog,
+    stream: &StreamId,
+    position: Position,
+) -> Result<Version, ReadError> {
+    // Steps of growing length up to the first event behind the position, then the middle of what is left.
+    let (mut before, mut behind, mut step) = (Version::START, None, 1);
+    loop {
+        let next = match behind {
+            None => before.after(step),
+            Some(behind) if before.next() == behind => return Ok(before),
+            Some(behind) => before.after(behind.distance_from(before) as usize / 2),
+        };
+        let event = log.read(stream, next.before(1), 1).await?;
+        match event.first() {
+            Some(event) if event.position <= position => (before, step) = (next, 2 * step),
+            _ => behind = Some(next),
+        }
+    }
+}
+
+/// Returns the bytes of the payloads of some events.
 fn bytes(events: &[Recorded]) -> usize {
     events.iter().map(|event| event.payload.as_str().len()).sum()
 }

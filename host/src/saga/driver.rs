@@ -29,6 +29,7 @@ use super::replay::{HaltReason, Replay};
 use super::retry::Phase;
 use super::sender::{Relinquished, Sender, StepResult};
 use crate::aggregate::Accepted;
+use crate::log::{MAX_PAGE, more_may_follow, version_at};
 use crate::model::{CommandId, Json, Recorded, Rejection, Version};
 use crate::runtime::{Action, Awaited, Halt, Outcome, Request, Step, Steps};
 
@@ -272,18 +273,17 @@ pub(super) async fn awaited(
     let Wait::Event { stream, events, after, .. } = &waiting.wait else {
         return Ok(None);
     };
-    let mut after = after.unwrap_or(Version::START);
+    let log = &*sender.inner.deps.log;
+    let mut after = version_at(log, stream, trigger.position).await?.max(after.unwrap_or(Version::START));
     loop {
-        let page = sender.inner.deps.log.read(stream, after, crate::log::MAX_PAGE).await?;
-        let Some(last) = page.last() else {
-            return Ok(None);
-        };
-        after = last.version;
-        let matches = |event: &&Recorded| {
-            event.position > trigger.position && events.iter().any(|name| **name == *event.name.as_str())
-        };
+        let page = log.read(stream, after, MAX_PAGE).await?;
+        let matches = |event: &&Recorded| events.iter().any(|name| **name == *event.name.as_str());
         if let Some(event) = page.iter().find(matches) {
             return Ok(Some(event.version));
         }
+        if !more_may_follow(&page, MAX_PAGE) {
+            return Ok(None);
+        }
+        after = page.last().map_or(after, |last| last.version);
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::*;
-use crate::log::CommitHasher;
+use crate::log::{CommitHasher, version_at};
 use crate::model::{AppendChain, CommandId, CommitHash, Json, Meta, NewEvent};
 
 fn append(expected: u64) -> Append {
@@ -65,6 +65,26 @@ async fn a_log_of_an_older_version_gets_the_index_of_acts() {
         let log = EmbeddedLog::open(dir.path()).unwrap();
         let acts = log.acts(Position::START, 9).await.unwrap();
         assert_eq!(acts.iter().map(|act| act.position.get()).collect::<Vec<_>>(), [3], "{before}");
+    }
+}
+
+#[tokio::test]
+async fn the_version_of_a_stream_at_a_position_is_found_in_a_few_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(dir.path()).unwrap();
+    let other = StreamId::new("thing", "b").unwrap();
+    for version in [0, 2, 4, 6, 8] {
+        log.append(vec![append(version)]).await.unwrap();
+        log.append(vec![Append { stream: other.clone(), ..append(version) }]).await.unwrap();
+    }
+    let events = log.read_all(Position::START, 99).await.unwrap();
+    for position in (0..=events.len() as u64 + 1).map(Position::new) {
+        for stream in [&thing(), &other] {
+            let is_before = |event: &&Recorded| event.stream == *stream && event.position <= position;
+            let last = events.iter().rfind(is_before);
+            let expected = last.map_or(Version::START, |event| event.version);
+            assert_eq!(version_at(&log, stream, position).await.unwrap(), expected, "{stream} at {position}");
+        }
     }
 }
 
