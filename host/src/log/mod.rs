@@ -342,6 +342,13 @@ pub trait EventLog: Send + Sync {
     async fn read(&self, stream: &StreamId, after: Version, limit: usize)
     -> Result<Vec<Recorded>, ReadError>;
 
+    /// Returns the first page of each of some streams, as [`EventLog::read`] does, for the events above a
+    /// version. Ends early after [`MAX_PAGE_BYTES`], with the page of at least one.
+    async fn read_streams(&self, streams: &[(StreamId, Version)]) -> Result<Vec<Vec<Recorded>>, ReadError> {
+        let Some((stream, after)) = streams.first() else { return Ok(Vec::new()) };
+        Ok(vec![self.read(stream, *after, MAX_PAGE).await?])
+    }
+
     /// Returns up to `limit` events of all streams with a position above `after`, oldest first. A page ends
     /// early after [`MAX_PAGE_BYTES`].
     async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError>;

@@ -8,7 +8,8 @@
 //! The states are remembered: a later deployment folds only the streams that have gone on, and those that a
 //! component has not seen.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::iter;
 use std::sync::Arc;
 use std::thread;
 
@@ -25,9 +26,11 @@ use crate::log::{EventLog, MAX_PAGE, ReadError, more_may_follow};
 use crate::model::{AggregateName, LogMark, Recorded, StreamId, Version};
 use crate::runtime::{Component, Target};
 
-/// The most streams that are folded at one time, on a machine with as many cores. Each takes the memory of a
-/// page of events, and one of the log's readers.
+/// The most tasks that fold at one time, on a machine with as many cores. Each takes the memory of a page of
+/// events, and one of the log's readers.
 const MAX_AT_ONCE: usize = 32;
+/// The number of streams whose events are read together, and folded on one task.
+const TOGETHER: usize = 64;
 /// The most streams whose failures are reported. A defect usually fails many streams in the same way.
 const MAX_FINDINGS: usize = 10;
 
@@ -77,6 +80,13 @@ impl Subject {
             |known: &Option<Remembered>| known.as_ref().is_some_and(|known| known.version == self.version);
         let [new, before] = &self.known;
         is_folded(new) && (!both || is_folded(before))
+    }
+
+    /// Returns the version after which events are missing. `both`: to one of the two versions.
+    fn folded_up_to(&self, both: bool) -> Version {
+        let [new, before] =
+            self.known.each_ref().map(|known| Remembered::usable(known.as_ref(), self.version));
+        if both { new.min(before) } else { new }
     }
 }
 
@@ -152,7 +162,7 @@ impl Folds {
         }
     }
 
-    /// Folds some streams, each on a task of its own, so that all cores take part. Dropping the future aborts
+    /// Folds some streams, a few of them on a task, so that all cores take part. Dropping the future aborts
     /// those tasks. A stream that is remembered needs none.
     async fn fold_page(
         &mut self,
@@ -164,20 +174,23 @@ impl Folds {
         let is_known = |subject: &Subject| subject.is_known(folder.before.is_some());
         let (known, unknown): (Vec<_>, Vec<_>) = folder.subjects(page).await.into_iter().partition(is_known);
         for subject in known {
-            self.apply(aggregate, folder.fold(subject).await?);
+            self.apply(aggregate, folder.fold(subject, Vec::new()).await?);
             folder.progress.reach(self.streams as u64, self.expected);
         }
-        let mut subjects = unknown.into_iter();
+        let mut unknown = unknown.into_iter();
+        let mut groups = iter::from_fn(|| Some(unknown.by_ref().take(TOGETHER).collect::<Vec<_>>()))
+            .take_while(|group| !group.is_empty());
         let (mut folding, mut folded) = (JoinSet::new(), Vec::new());
         loop {
             let free = at_once - folding.len();
-            for subject in subjects.by_ref().take(free) {
+            for group in groups.by_ref().take(free) {
                 let own = folder.clone();
-                folding.spawn_on(async move { own.fold(subject).await }, &folder.threads);
+                folding.spawn_on(async move { own.fold_group(group).await }, &folder.threads);
             }
-            let Some(fold) = folding.join_next().await else { break };
-            let fold = fold.map_err(|error| ReadError(Arc::new(error)))??;
-            folded.extend(self.apply(aggregate, fold));
+            let Some(folds) = folding.join_next().await else { break };
+            for fold in folds.map_err(|error| ReadError(Arc::new(error)))?? {
+                folded.extend(self.apply(aggregate, fold));
+            }
             folder.progress.reach(self.streams as u64, self.expected);
         }
         folder.memory.keep(folded).await;
@@ -289,7 +302,30 @@ impl Folder {
         page.into_iter().map(subject).collect()
     }
 
-    async fn fold(&self, Subject { stream, version, known }: Subject) -> Result<Fold, ReadError> {
+    /// Folds some streams, whose events are read together.
+    async fn fold_group(&self, subjects: Vec<Subject>) -> Result<Vec<Fold>, ReadError> {
+        let both = self.before.is_some();
+        let wanted = |subject: &Subject| (subject.stream.clone(), subject.folded_up_to(both));
+        let mut folds = Vec::with_capacity(subjects.len());
+        let mut subjects = VecDeque::from(subjects);
+        while !subjects.is_empty() {
+            let pages = self.log.read_streams(&subjects.iter().map(wanted).collect::<Vec<_>>()).await?;
+            for page in pages {
+                if let Some(subject) = subjects.pop_front() {
+                    folds.push(self.fold(subject, page).await?);
+                }
+            }
+        }
+        Ok(folds)
+    }
+
+    /// Folds a stream. `page`: the first events that are missing.
+    async fn fold(
+        &self,
+        Subject { stream, version, known }: Subject,
+        page: Vec<Recorded>,
+    ) -> Result<Fold, ReadError> {
+        let mut first = Some(page);
         let [known, known_before] = known;
         let mut new = Side::of(&self.new, known, version);
         let mut before = self.before.as_ref().map(|before| Side::of(before, known_before, version));
@@ -297,7 +333,10 @@ impl Folder {
         loop {
             let open = before.iter().chain([&new]).filter(|side| !side.done).map(|side| side.version).min();
             let Some(after) = open else { break };
-            let page = self.log.read(&stream, after, MAX_PAGE).await?;
+            let page = match first.take() {
+                Some(page) => page,
+                None => self.log.read(&stream, after, MAX_PAGE).await?,
+            };
             let more = more_may_follow(&page, MAX_PAGE);
             if let Err(fault) = new.evolve(&stream, &page, more).await {
                 let why = explain(&self.new, &stream, new.state, &page, fault).await;
@@ -340,13 +379,12 @@ impl<'a> Side<'a> {
     fn of(component: &'a Component, known: Option<Remembered>, end: Version) -> Self {
         let new =
             Self { component, version: Version::START, state: None, hash: None, done: false, mark: None };
+        let version = Remembered::usable(known.as_ref(), end);
         match known {
-            Some(Remembered { version, hash, .. }) if version == end => {
+            Some(Remembered { hash, .. }) if version == end => {
                 Self { version, hash: Some(hash), done: true, ..new }
             }
-            Some(Remembered { version, state: Some(state), .. }) if version < end => {
-                Self { version, state: Some(state), ..new }
-            }
+            Some(Remembered { state, .. }) if version > Version::START => Self { version, state, ..new },
             _ => new,
         }
     }

@@ -78,6 +78,12 @@ impl Remembered {
         let kept = (version >= LONG).then(|| state.clone());
         Self { version, hash: StateHash::of(state), state: kept }
     }
+
+    /// Returns the version up to which a stream with the version `end` need not be folded again.
+    pub(super) fn usable(known: Option<&Self>, end: Version) -> Version {
+        let usable = |known: &&Self| known.version == end || known.version < end && known.state.is_some();
+        known.filter(usable).map_or(Version::START, |known| known.version)
+    }
 }
 
 /// A fold to be remembered: the stream, the component, and the mark of the last folded event.

@@ -211,6 +211,11 @@ impl EventLog for EmbeddedLog {
         Ok(self.readers.run(move |connection| read::stream(connection, &stream, after, limit)).await?)
     }
 
+    async fn read_streams(&self, streams: &[(StreamId, Version)]) -> Result<Vec<Vec<Recorded>>, ReadError> {
+        let streams = streams.to_vec();
+        Ok(self.readers.run(move |connection| read::streams_after(connection, &streams)).await?)
+    }
+
     async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
         let limit = limit.min(MAX_PAGE);
         if let Some(events) = self.tail.after(after, limit) {

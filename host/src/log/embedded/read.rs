@@ -8,8 +8,9 @@ use rusqlite::{Connection, Params, Row};
 
 use super::meta;
 use super::schema::{ACTS, names_of_acts};
-use crate::log::MAX_PAGE_BYTES;
+
 use crate::log::readers::Unreadable;
+use crate::log::{MAX_PAGE, MAX_PAGE_BYTES, bytes};
 use crate::model::{AUDITED, CommandId, CommitHash, Json, Meta, Position, Recorded, StreamId, Version};
 
 /// SQLite's largest integer. Larger bounds of callers are lowered to it.
@@ -113,6 +114,24 @@ pub(super) fn stream(
     limit: usize,
 ) -> Result<Vec<Recorded>, Unreadable> {
     select(connection, STREAM, (stream.as_str(), after.get().min(LAST), limit), within_page())
+}
+
+/// Returns the first page of each of some streams, for the events above a version. Ends early after
+/// [`MAX_PAGE_BYTES`], with the page of at least one.
+pub(super) fn streams_after(
+    connection: &Connection,
+    streams: &[(StreamId, Version)],
+) -> Result<Vec<Vec<Recorded>>, Unreadable> {
+    let (mut pages, mut read) = (Vec::with_capacity(streams.len()), 0);
+    for (name, after) in streams {
+        let page = stream(connection, name, *after, MAX_PAGE)?;
+        read += bytes(&page);
+        pages.push(page);
+        if read >= MAX_PAGE_BYTES {
+            break;
+        }
+    }
+    Ok(pages)
 }
 
 /// Returns up to `limit` events of all streams, oldest first.

@@ -195,6 +195,10 @@ impl EventLog for JetStreamLog {
         self.copy.log().read(stream, after, limit).await
     }
 
+    async fn read_streams(&self, streams: &[(StreamId, Version)]) -> Result<Vec<Vec<Recorded>>, ReadError> {
+        self.copy.log().read_streams(streams).await
+    }
+
     async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Recorded>, ReadError> {
         self.copy.log().read_all(after, limit).await
     }
