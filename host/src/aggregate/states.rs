@@ -156,7 +156,10 @@ impl StateCache {
         component: &Component,
         version: Version,
     ) -> Result<AggregateState, CommandError> {
-        self.fold(stream, component, empty(component), Some(version)).await
+        let is_short = version <= Version::START.after(SNAPSHOT_EVERY);
+        let snapshot = if is_short { None } else { self.snapshot(stream, component, Some(version)).await? };
+        let state = snapshot.unwrap_or_else(|| empty(component));
+        self.fold(stream, component, state, Some(version)).await
     }
 
     /// Returns whether a component may take on a state.
@@ -203,7 +206,7 @@ impl StateCache {
         // A shorter stream has no snapshot. Most streams are shorter, and this is their only read.
         let first = self.log.read(stream, Version::START, SNAPSHOT_EVERY).await?;
         let more = more_may_follow(&first, SNAPSHOT_EVERY);
-        let snapshot = if more { self.snapshot(stream, component).await? } else { None };
+        let snapshot = if more { self.snapshot(stream, component, None).await? } else { None };
         let mut state = match snapshot {
             Some(snapshot) => snapshot,
             None => advance(stream, component, empty(component), &first).await?,
@@ -214,14 +217,15 @@ impl StateCache {
         self.keep_loaded(stream, state).await
     }
 
-    /// Returns the state of the latest snapshot that a component may take on.
+    /// Returns the state of the latest snapshot that a component may take on, up to a version if it is given.
     async fn snapshot(
         &self,
         stream: &StreamId,
         component: &Component,
+        up_to: Option<Version>,
     ) -> Result<Option<AggregateState>, CommandError> {
         let folded_by = self.registry.history().folds_like(component.digest());
-        let Some(snapshot) = self.kept.snapshots.load(&*self.log, stream, folded_by).await else {
+        let Some(snapshot) = self.kept.snapshots.load(&*self.log, stream, folded_by, up_to).await else {
             return Ok(None);
         };
         let Snapshot { version, digest, state, view } = snapshot;
@@ -248,6 +252,9 @@ impl StateCache {
                 return Ok(state);
             }
             state = advance(stream, component, state, &events).await?;
+            if events.len() == MAX_PAGE {
+                self.kept.save(stream, &state);
+            }
         }
     }
 
@@ -283,13 +290,19 @@ impl StateCache {
 }
 
 impl KeptStates {
+    /// Saves a snapshot of a state that is on disk.
+    fn save(&self, stream: &StreamId, state: &AggregateState) {
+        if let Some(Folded { state: folded, view }) = state.folded.clone() {
+            let (version, digest) = (state.version, state.digest);
+            self.snapshots.save(stream.clone(), Snapshot { version, digest, state: folded, view });
+        }
+    }
+
     /// Caches a state that has been committed, and saves a snapshot of it if that is `due`. Called before
     /// anybody can read the commit, so that no reader finds an older state after it.
     pub(crate) fn committed(&self, stream: &StreamId, mut state: AggregateState, due: bool) {
-        if due && let Some(folded) = state.folded.clone() {
-            let (version, digest) = (state.version, state.digest);
-            let snapshot = Snapshot { version, digest, state: folded.state, view: folded.view };
-            self.snapshots.save(stream.clone(), snapshot);
+        if due {
+            self.save(stream, &state);
         }
         if state.version > Version::START {
             // A reader that was overtaken by a commit must not replace a newer state.

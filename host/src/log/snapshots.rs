@@ -20,7 +20,7 @@ use crate::model::{CommitHash, Digest, Json, StreamId, Version, hash_prefix};
 const FILE: &str = "snapshots.db";
 
 /// The version of the table. A file with another one is replaced.
-const LAYOUT: i32 = 3;
+const LAYOUT: i32 = 4;
 
 const SCHEMA: &str = "
     CREATE TABLE snapshots (
@@ -34,7 +34,7 @@ const SCHEMA: &str = "
         view TEXT NOT NULL,
         -- The checksum of all that is above.
         checksum BLOB NOT NULL,
-        PRIMARY KEY (stream, digest)
+        PRIMARY KEY (stream, version, digest)
     ) STRICT";
 
 /// The snapshots of other components than those of a JSON array.
@@ -46,9 +46,15 @@ const OF_OTHERS: Rows = Rows {
     size: "length(state) + length(view)",
 };
 
-/// The number of snapshots of a stream: that of the running component, and that of the one before it, which a
-/// rollback uses again.
+/// The number of components whose snapshots of a stream are kept: the running one, and the one before it,
+/// which a rollback uses again.
 const KEPT: usize = 2;
+
+/// The length of a stretch of a stream, in events. Of each stretch the latest snapshot of a component is
+/// kept, so that the state at any version is that many events away at most.
+const STRETCH: usize = 1_000;
+/// The bytes of snapshots that are kept for each event: of large states the stretches are longer.
+const BYTES_PER_EVENT: usize = 100;
 
 /// The time for which snapshots gather, so that one transaction writes those of many streams.
 const LINGER: Duration = Duration::from_millis(50);
@@ -70,7 +76,7 @@ pub struct Snapshot {
     pub view: Json,
 }
 
-/// The latest snapshots of each stream, in a file of its own, which may be deleted at any time.
+/// The snapshots of each stream, in a file of its own, which may be deleted at any time.
 pub struct Snapshots {
     // The order matters: the writer ends once the queue is dropped.
     queue: SyncSender<(StreamId, Snapshot)>,
@@ -99,15 +105,17 @@ impl Snapshots {
     }
 
     /// Returns the latest snapshot of a stream that one of these components has folded, if its last commit is
-    /// in the log. `None`: there is none, or it cannot be read.
+    /// in the log. `up_to`: not a later one than at this version. `None`: there is none, or it cannot be
+    /// read.
     pub async fn load(
         &self,
         log: &dyn EventLog,
         stream: &StreamId,
         folded_by: Vec<Digest>,
+        up_to: Option<Version>,
     ) -> Option<Snapshot> {
         let name = stream.clone();
-        let read = self.readers.run(move |connection| read(connection, &name, &folded_by)).await;
+        let read = self.readers.run(move |connection| read(connection, &name, &folded_by, up_to)).await;
         let checked = match read {
             Ok(None) => return None,
             Ok(Some((snapshot, hash))) => {
@@ -122,7 +130,7 @@ impl Snapshots {
         })
     }
 
-    /// Queues a snapshot that replaces the previous one of the stream. The log must have acknowledged its
+    /// Queues a snapshot that replaces earlier ones of its stretch of the stream. The log must have acknowledged its
     /// version. Drops the snapshot if too many are waiting: the state is then folded from an older one.
     pub fn save(&self, stream: StreamId, snapshot: Snapshot) {
         match self.queue.try_send((stream, snapshot)) {
@@ -166,17 +174,19 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Returns the latest snapshot of a stream that one of these components has folded, with the hash of its last
-/// commit.
+/// commit. `up_to`: its version is not above this one.
 fn read(
     connection: &Connection,
     stream: &StreamId,
     folded_by: &[Digest],
+    up_to: Option<Version>,
 ) -> Result<Option<(Snapshot, CommitHash)>, Unreadable> {
     let mut statement = connection.prepare_cached(
-        "SELECT digest, version, hash, state, view, checksum FROM snapshots WHERE stream = ?1
-        ORDER BY version DESC",
+        "SELECT digest, version, hash, state, view, checksum FROM snapshots
+        WHERE stream = ?1 AND version <= ?2 ORDER BY version DESC",
     )?;
-    let mut rows = statement.query([stream.as_str()])?;
+    let up_to = up_to.map_or(i64::MAX.cast_unsigned(), Version::get);
+    let mut rows = statement.query(params![stream.as_str(), up_to])?;
     while let Some(row) = rows.next()? {
         let digest: Digest = row.get(0)?;
         if !folded_by.contains(&digest) {
@@ -239,14 +249,21 @@ fn write(
             "INSERT OR REPLACE INTO snapshots (stream, digest, version, hash, state, view, checksum)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
+        let mut thin_out = transaction.prepare_cached(
+            "DELETE FROM snapshots WHERE stream = ?1 AND digest = ?2 AND version < ?3
+                AND version >= ?3 / ?4 * ?4",
+        )?;
         let mut clear = transaction.prepare_cached(
             "DELETE FROM snapshots WHERE stream = ?1 AND digest NOT IN
-                (SELECT digest FROM snapshots WHERE stream = ?1 ORDER BY rowid DESC LIMIT ?2)",
+                (SELECT digest FROM snapshots WHERE stream = ?1
+                GROUP BY digest ORDER BY max(rowid) DESC LIMIT ?2)",
         )?;
         for (stream, Snapshot { version, digest, state, view }, hash) in saves {
             let checksum = checksum(&stream, digest, version, hash, [&state, view.as_str().as_bytes()]);
             let (name, state, view) = (stream.as_str(), &state[..], view.as_str());
             replace.execute(params![name, digest, version, hash, state, view, checksum])?;
+            let stretch = STRETCH.max((state.len() + view.len()) / BYTES_PER_EVENT);
+            thin_out.execute(params![name, digest, version, stretch])?;
             clear.execute(params![name, KEPT])?;
         }
     }
@@ -265,8 +282,8 @@ mod tests {
         StreamId::new("order", "1").unwrap()
     }
 
-    /// Returns a log whose order has two events.
-    async fn log(dir: &Path, payloads: [u8; 2]) -> EmbeddedLog {
+    /// Returns a log whose order has these events.
+    async fn log(dir: &Path, payloads: impl IntoIterator<Item = u8>) -> EmbeddedLog {
         let log = EmbeddedLog::open(dir).unwrap();
         for (version, payload) in (0..).zip(payloads) {
             let event = NewEvent { name: "changed".into(), payload: Json::of(&payload).unwrap() };
@@ -313,10 +330,37 @@ mod tests {
         ];
         for (components, expected) in table {
             let folded_by = components.iter().map(|component| digest(component)).collect();
-            assert_eq!(snapshots.load(&log, &order(), folded_by).await, expected, "{components:?}");
+            assert_eq!(snapshots.load(&log, &order(), folded_by, None).await, expected, "{components:?}");
         }
         let other = StreamId::new("order", "2").unwrap();
-        assert_eq!(snapshots.load(&log, &other, vec![digest("one")]).await, None);
+        assert_eq!(snapshots.load(&log, &other, vec![digest("one")], None).await, None);
+    }
+
+    #[tokio::test]
+    async fn of_each_stretch_of_a_stream_the_latest_snapshot_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(dir.path(), (0..=255).cycle().take(2_500)).await;
+        let snapshots = Snapshots::open(dir.path()).unwrap();
+        for version in (100..=2_500).step_by(100) {
+            snapshots.save(order(), snapshot(version, "one"));
+        }
+        drop(snapshots);
+        let snapshots = Snapshots::open(dir.path()).unwrap();
+        let table = [
+            (899, None),
+            (900, Some(900)),
+            (1_899, Some(900)),
+            (1_900, Some(1_900)),
+            (2_499, Some(1_900)),
+            (2_500, Some(2_500)),
+            (9_999, Some(2_500)),
+        ];
+        for (up_to, expected) in table {
+            let folded_by = vec![digest("one"), digest("two")];
+            let loaded = snapshots.load(&log, &order(), folded_by, Some(Version::new(up_to))).await;
+            let expected = expected.map(|version| snapshot(version, "one"));
+            assert_eq!(loaded, expected, "up to {up_to}");
+        }
     }
 
     #[tokio::test]
@@ -329,9 +373,9 @@ mod tests {
         snapshots.save(order(), snapshot(3, "two"));
         drop(snapshots);
         let snapshots = Snapshots::open(dir.path()).unwrap();
-        assert_eq!(snapshots.load(&own, &order(), vec![digest("one")]).await, Some(snapshot(2, "one")));
-        assert_eq!(snapshots.load(&own, &order(), vec![digest("two")]).await, None);
-        assert_eq!(snapshots.load(&other, &order(), vec![digest("one")]).await, None);
+        assert_eq!(snapshots.load(&own, &order(), vec![digest("one")], None).await, Some(snapshot(2, "one")));
+        assert_eq!(snapshots.load(&own, &order(), vec![digest("two")], None).await, None);
+        assert_eq!(snapshots.load(&other, &order(), vec![digest("one")], None).await, None);
     }
 
     #[tokio::test]
@@ -355,8 +399,8 @@ mod tests {
             let collected = snapshots.collect(&needed, collection).await.unwrap();
             assert_eq!(collected, garbage, "{collection:?}");
         }
-        assert_eq!(snapshots.load(&log, &order(), vec![digest("one")]).await, None);
-        assert_eq!(snapshots.load(&log, &order(), vec![digest("two")]).await, Some(snapshot(2, "two")));
+        assert_eq!(snapshots.load(&log, &order(), vec![digest("one")], None).await, None);
+        assert_eq!(snapshots.load(&log, &order(), vec![digest("two")], None).await, Some(snapshot(2, "two")));
     }
 
     #[tokio::test]
@@ -372,11 +416,11 @@ mod tests {
             let log = log(dir.path(), [1, 2]).await;
             prepare(dir.path());
             let snapshots = Snapshots::open(dir.path()).unwrap();
-            assert_eq!(snapshots.load(&log, &order(), vec![digest("one")]).await, None);
+            assert_eq!(snapshots.load(&log, &order(), vec![digest("one")], None).await, None);
             snapshots.save(order(), snapshot(1, "one"));
             drop(snapshots);
             let snapshots = Snapshots::open(dir.path()).unwrap();
-            let loaded = snapshots.load(&log, &order(), vec![digest("one")]).await;
+            let loaded = snapshots.load(&log, &order(), vec![digest("one")], None).await;
             assert_eq!(loaded, Some(snapshot(1, "one")));
         }
     }
@@ -396,7 +440,7 @@ mod tests {
                 .execute_batch(&format!("UPDATE snapshots SET {damage}"))
                 .unwrap();
             let snapshots = Snapshots::open(dir.path()).unwrap();
-            assert_eq!(snapshots.load(&log, &order(), vec![digest("one")]).await, None, "{damage}");
+            assert_eq!(snapshots.load(&log, &order(), vec![digest("one")], None).await, None, "{damage}");
         }
     }
 }
