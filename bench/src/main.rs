@@ -8,6 +8,7 @@ mod component;
 mod deploy;
 mod figures;
 mod gateway;
+mod growth;
 mod http;
 mod in_process;
 mod jetstream;
@@ -16,11 +17,13 @@ mod load;
 mod native;
 mod orders;
 mod overload;
+mod read_database;
 mod report;
 mod reports;
 mod sagas;
 mod server;
 mod shop;
+mod starts;
 mod swaps;
 mod turns;
 
@@ -46,12 +49,14 @@ enum Command {
     Component(component::Decisions),
     Deploy(deploy::Deploy),
     Gateway(gateway::Gateway),
+    Growth(growth::Growth),
     #[command(name = "jetstream")]
     JetStream(jetstream::JetStream),
     Overload(overload::Overload),
     Sagas(sagas::Sagas),
     Native(native::Native),
     Reports(reports::Reports),
+    Starts(starts::Starts),
     Swaps(swaps::Swaps),
 }
 
@@ -63,11 +68,13 @@ fn main() -> anyhow::Result<()> {
         Command::Component(comparison) => comparison.run(),
         Command::Deploy(deploy) => deploy.run(),
         Command::Gateway(comparison) => comparison.run(),
+        Command::Growth(comparison) => comparison.run(),
         Command::JetStream(comparison) => comparison.run(),
         Command::Overload(overload) => overload.run(),
         Command::Sagas(comparison) => comparison.run(),
         Command::Native(baseline) => baseline.run(),
         Command::Reports(reports) => reports.run(),
+        Command::Starts(starts) => starts.run(),
         Command::Swaps(comparison) => comparison.run(),
     }
 }

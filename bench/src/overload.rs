@@ -155,7 +155,7 @@ impl Overload {
 }
 
 /// Returns the number of sagas that have not ended.
-fn open(server: &Server) -> anyhow::Result<u64> {
+pub(crate) fn open(server: &Server) -> anyhow::Result<u64> {
     sum_of(server, "kontor_sagas{")
 }
 

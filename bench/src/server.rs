@@ -18,12 +18,15 @@ pub(crate) const LISTENING: &str = "listening on http://";
 const TICKS_PER_SECOND: u64 = 100;
 
 pub(crate) struct Server {
-    process: Child,
+    process: Process,
     pub(crate) address: SocketAddr,
     /// Kept open, because the server's next line would fail otherwise.
     _output: BufReader<ChildStdout>,
     data: TempDir,
 }
+
+/// A process that ends when it is dropped, as if it had been killed.
+struct Process(Child);
 
 impl Server {
     /// Starts `command` with a new data directory under `parent`. Returns when it listens.
@@ -35,14 +38,35 @@ impl Server {
     pub(crate) fn start_on(mut command: Command, data: TempDir) -> anyhow::Result<Self> {
         command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path());
         command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = command.spawn().with_context(|| format!("{command:?} does not start"))?;
-        let output = process.stdout.take().context("the server's output is not piped")?;
+        let process = command.spawn().with_context(|| format!("{command:?} does not start"))?;
+        let mut process = Process(process);
+        let output = process.0.stdout.take().context("the server's output is not piped")?;
         let mut output = BufReader::new(output);
         let mut line = String::new();
         output.read_line(&mut line)?;
         let address = line.trim_end().strip_prefix(LISTENING).and_then(|address| address.parse().ok());
         let address = address.with_context(|| format!("{command:?} says {line:?}, not where it listens"))?;
         Ok(Self { process, address, _output: output, data })
+    }
+
+    /// Kills the server. Returns its data directory, for another start.
+    pub(crate) fn kill(self) -> TempDir {
+        let Self { process, data, .. } = self;
+        drop(process);
+        data
+    }
+
+    /// Returns the memory of the server that is in use now: all of it, and the part that is its own, in
+    /// bytes.
+    pub(crate) fn memory(&self) -> anyhow::Result<[u64; 2]> {
+        let path = format!("/proc/{}/status", self.process.0.id());
+        let status = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
+        let kilobytes = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+        };
+        let of = |field| kilobytes(field).with_context(|| format!("{path} has no {field}"));
+        Ok([of("VmRSS:")? * 1_024, of("RssAnon:")? * 1_024])
     }
 
     /// Returns the server's data directory.
@@ -52,7 +76,7 @@ impl Server {
 
     /// Returns the processor time that the server has used so far, to 10 ms.
     pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
-        cpu_time(self.process.id())
+        cpu_time(self.process.0.id())
     }
 }
 
@@ -73,10 +97,10 @@ pub(crate) fn new_data(parent: &Path) -> anyhow::Result<TempDir> {
     tempfile::tempdir_in(parent).with_context(|| format!("{} cannot hold the data", parent.display()))
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
-        // Its data is not needed any more. Err: it has ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        // Err: it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

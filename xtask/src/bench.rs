@@ -9,7 +9,7 @@ use crate::test::BENCH;
 use crate::{ALL, Result, build, nats};
 
 /// The measurements by name, each with the arguments of `kontor-bench`.
-const MEASUREMENTS: [(&str, &[&str]); 11] = [
+const MEASUREMENTS: [(&str, &[&str]); 13] = [
     ("add-stock", &["add-stock"]),
     ("hot-product", &["add-stock", "--products", "1", "--connections", "256"]),
     ("sagas", &["sagas"]),
@@ -18,7 +18,9 @@ const MEASUREMENTS: [(&str, &[&str]); 11] = [
     ("overload", &["overload"]),
     ("jetstream", &["jetstream"]),
     ("deploy", &["deploy"]),
+    ("starts", &["starts"]),
     ("swaps", &["swaps"]),
+    ("growth", &["growth"]),
     ("reports", &["reports", "--orders", "1000000"]),
     ("component", &["component"]),
 ];

@@ -10,10 +10,11 @@ use std::path::Path;
 
 use anyhow::bail;
 use kontor::model::Recorded;
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use crate::read_database;
 
 const SCHEMA: &str = include_str!("../../../plugins/report/src/read_model.sql");
 
@@ -103,16 +104,7 @@ struct Payment<'a> {
 
 impl Native {
     pub(super) fn open(file: &Path) -> anyhow::Result<Self> {
-        let connection = Connection::open(file)?;
-        connection.pragma_update(None, "journal_mode", "wal")?;
-        connection.pragma_update(None, "synchronous", "normal")?;
-        connection.pragma_update(None, "cache_size", -65_536)?;
-        connection.pragma_update(None, "wal_autocheckpoint", 16_384)?;
-        // The settings of the host's connections.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        connection.set_prepared_statement_cache_capacity(64);
-        connection.execute_batch(SCHEMA)?;
-        Ok(Self(connection))
+        Ok(Self(read_database::open(file, SCHEMA)?))
     }
 
     /// Applies events in one transaction, in chunks as large as those that the component gets in a call.

@@ -5,11 +5,14 @@
 //! The work for HTTP and for the log is the same as Kontor's: the payload is read into a type that rejects
 //! unknown fields, each command gets a UUID (version 7), the same kind of [`Meta`] is stored with its event,
 //! and the reply has the same headers and the same body. Commands on one product take effect in order, each
-//! on the version that the one before leaves, before that version is on disk.
+//! on the version that the one before leaves, before that version is on disk. The read model is that of the
+//! inventory.
 //!
 //! It leaves out on purpose the work that a host is for: WebAssembly and its limits, dispatch, the lookup of
-//! a repeated command (its fingerprint is a constant), JSON Schema, snapshots, read models, sagas, metrics,
-//! and rebuilding the state from the log.
+//! a repeated command (its fingerprint is a constant), JSON Schema, snapshots, sagas, metrics, and rebuilding
+//! the state from the log.
+
+mod read_model;
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -30,6 +33,7 @@ use kontor::model::{CommandId, Digest, Json, Meta, NewEvent, Position, StreamId,
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
+use self::read_model::ReadModel;
 use crate::server::LISTENING;
 
 const POSITION: HeaderName = HeaderName::from_static("kontor-position");
@@ -54,11 +58,10 @@ pub(crate) struct Native {
 
 impl Native {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let shop = Arc::new(Shop {
-            log: EmbeddedLog::open(&self.data)?,
-            products: RwLock::default(),
-            digest: Digest::of(b"native"),
-        });
+        let log = Arc::new(EmbeddedLog::open(&self.data)?);
+        let read_model = ReadModel::create(&self.data)?;
+        let shop =
+            Arc::new(Shop { log: log.clone(), products: RwLock::default(), digest: Digest::of(b"native") });
         let routes = Router::new()
             .route("/products/{id}", put(register))
             .route("/products/{id}/add-stock", post(add_stock))
@@ -71,13 +74,16 @@ impl Native {
                 // Err: the connection is gone already.
                 let _ = stream.set_nodelay(true);
             });
-            Ok(axum::serve(listener, routes).await?)
+            tokio::select! {
+                served = axum::serve(listener, routes) => Ok(served?),
+                followed = read_model.follow(log) => followed,
+            }
         })
     }
 }
 
 struct Shop {
-    log: EmbeddedLog,
+    log: Arc<EmbeddedLog>,
     products: RwLock<HashMap<String, Arc<Mutex<Slot>>>>,
     /// The digest in the events' metadata, in the place of a component's.
     digest: Digest,
