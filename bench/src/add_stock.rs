@@ -5,9 +5,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use serde_json::json;
 
 use crate::http::request_with;
-use crate::load::Work;
+use crate::load::{Pace, Work};
 use crate::report::{Report, Round, Series};
 use crate::server::Server;
 use crate::shop;
@@ -26,21 +27,35 @@ pub(crate) struct AddStock {
 impl AddStock {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.turns.check(self.products, 1)?;
+        let closed = self.rounds(None)?;
+        closed.print();
+        let pace = Pace { per_second: closed.lowest_throughput() as u32 / 2, ..self.turns.pace() };
+        println!("\nat {} requests a second, each due at its time:", pace.per_second);
+        let open = self.rounds(Some(pace))?;
+        open.print();
+        self.turns.figures.write(&json!({"closed": closed.figures(), "open": open.figures()}))
+    }
+
+    /// Measures both servers in turns. `pace`: that of an open loop.
+    fn rounds(&self, pace: Option<Pace>) -> anyhow::Result<Report> {
         let (mut kontor, mut baseline) = (Series::new("kontor"), Series::new("native"));
         for _ in 0..self.turns.rounds {
-            kontor.rounds.push(self.round(self.turns.serve()).context("measuring Kontor")?);
-            baseline.rounds.push(self.round(native()?).context("measuring the native service")?);
+            kontor.rounds.push(self.round(self.turns.serve(), pace).context("measuring Kontor")?);
+            baseline.rounds.push(self.round(native()?, pace).context("measuring the native service")?);
         }
-        let report = Report::new("request", vec![kontor], baseline);
-        self.turns.print(&report)
+        Ok(Report::new("request", vec![kontor], baseline))
     }
 
     /// Measures a new server, so that no round inherits the log or the backlog of the one before.
-    fn round(&self, command: Command) -> anyhow::Result<Round> {
+    fn round(&self, command: Command, pace: Option<Pace>) -> anyhow::Result<Round> {
         fs::create_dir_all(&self.turns.data)?;
         let server = Server::start(command, &self.turns.data)?;
         shop::register(server.address, self.products)?;
-        self.turns.round(server.address, add_stock(self.products), || server.cpu_time())
+        let (work, used) = (add_stock(self.products), || server.cpu_time());
+        match pace {
+            None => self.turns.round(server.address, work, used),
+            Some(pace) => self.turns.round_at(server.address, pace, work, used),
+        }
     }
 }
 

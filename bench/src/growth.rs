@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::add_stock::add_stock;
 use crate::report::{Report, Round, Series};
 use crate::sagas::sum_of;
-use crate::server::{Server, new_data};
+use crate::server::Server;
 use crate::shop;
 use crate::turns::Turns;
 

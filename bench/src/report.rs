@@ -88,6 +88,11 @@ impl Report {
         self.compared.iter().chain([&self.baseline])
     }
 
+    /// Returns the lowest of the series' median throughputs.
+    pub(crate) fn lowest_throughput(&self) -> f64 {
+        self.series().map(Series::throughput).fold(f64::INFINITY, f64::min)
+    }
+
     /// Returns a series' median throughput as a share of the baseline's.
     fn throughput_ratio(&self, series: &Series) -> f64 {
         series.throughput() / self.baseline.throughput()

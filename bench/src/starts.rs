@@ -9,7 +9,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::http::{Connection, request};
-use crate::load;
+use crate::load::{self, Pace};
 use crate::overload::open;
 use crate::report::median;
 use crate::sagas::{Orders, place, place_and_wait};
@@ -20,8 +20,10 @@ use crate::turns::Turns;
 
 /// The time from the start of a host to the look at its memory.
 const IDLE: Duration = Duration::from_secs(5);
-/// The longest time in which the sagas are opened.
-const FLOOD: Duration = Duration::from_secs(120);
+/// The orders that open the sagas: more than a host can process, and for the longest time that they take.
+const FLOOD: Pace = Pace { per_second: 20_000, seconds: 120 };
+/// The connections of these orders.
+const CONNECTIONS: usize = 512;
 /// The interval between two looks at the sagas.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -104,16 +106,18 @@ impl Starts {
 
     /// Places orders until enough sagas are open. Returns their number.
     fn flood(&self, server: &Server, orders: &Orders) -> anyhow::Result<u64> {
-        let (address, connections, work) = (server.address, self.turns.connections, orders.clone());
+        let (address, work) = (server.address, orders.clone());
         let begun = Instant::now();
-        // It ends with the host: its connections break.
-        thread::spawn(move || load::run(address, connections, FLOOD, move |_| place(&work.next())).map(drop));
+        // It ends with the host: no connection can be made.
+        thread::spawn(move || {
+            load::run_at(address, CONNECTIONS, FLOOD, move || place(&work.next())).map(drop)
+        });
         loop {
             let open = open(server)?;
             if open >= self.sagas {
                 return Ok(open);
             }
-            ensure!(begun.elapsed() < FLOOD, "only {open} sagas are open");
+            ensure!(begun.elapsed().as_secs() < FLOOD.seconds.into(), "only {open} sagas are open");
             thread::sleep(POLL);
         }
     }

@@ -4,12 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
 
 use crate::figures::Figures;
-use crate::load::{self, Work};
+use crate::load::{self, Pace, Work};
 use crate::report::{Report, Round};
 
 /// Load that is not counted, before every round: caches fill, connections are made, instances get warm.
@@ -86,6 +88,30 @@ impl Turns {
         self.warm_up(server, work.clone())?;
         let before = used()?;
         let answers = load::run(server, self.connections, self.duration(), work)?;
+        let cpu = used()? - before;
+        answers.show_first_error();
+        Ok(Round::new(answers, self.duration(), cpu))
+    }
+
+    /// Returns a pace for the measured time, of one piece of work a second.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace { per_second: 1, seconds: u32::try_from(self.seconds).unwrap_or(u32::MAX) }
+    }
+
+    /// Measures a server like [`Turns::round`], with work that is due at a pace, whether or not earlier work
+    /// is done.
+    pub(crate) fn round_at(
+        &self,
+        server: SocketAddr,
+        pace: Pace,
+        work: impl Fn(usize) -> Work + Clone + Send + Sync + 'static,
+        used: impl Fn() -> anyhow::Result<Duration>,
+    ) -> anyhow::Result<Round> {
+        self.warm_up(server, work.clone())?;
+        let before = used()?;
+        let next = Arc::new(AtomicUsize::new(0));
+        let work = move || work(next.fetch_add(1, Ordering::Relaxed));
+        let answers = load::run_at(server, self.connections, pace, work)?;
         let cpu = used()? - before;
         answers.show_first_error();
         Ok(Round::new(answers, self.duration(), cpu))

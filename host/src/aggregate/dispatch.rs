@@ -12,7 +12,7 @@
 //! *Invariant:* only the command that has the turn appends to a stream in this process.
 
 mod answers;
-mod on_its_own;
+mod detachable;
 mod turns;
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use futures::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tracing::Instrument as _;
 
-use self::on_its_own::OnItsOwn;
+use self::detachable::Detachable;
 use self::turns::{Ground, Place, Turn, Turns};
 
 use super::check::check_payload;
@@ -118,7 +118,7 @@ impl Dispatch {
         // Below that of the request, or of the saga's step that has sent the command.
         let span = tracing::info_span!("command", %id, %stream, %name);
         let job = Job { command, attempts: 0, checked_by: component.digest(), _places: places };
-        let executed = OnItsOwn::new(self.inner.clone().execute(place, job).instrument(span)).await;
+        let executed = Detachable::new(self.inner.clone().execute(place, job).instrument(span)).await;
         executed.unwrap_or(Err(CommandError::ShuttingDown))
     }
 

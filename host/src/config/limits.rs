@@ -32,7 +32,7 @@ pub struct Limits {
     pub instances: usize,
     /// The largest number of commands in flight in the host.
     pub queue: usize,
-    /// The largest number of commands that wait for one aggregate.
+    /// The largest number of commands in flight on one aggregate.
     pub aggregate_queue: usize,
     /// The largest number of sagas that run at one time; the others wait.
     pub saga_concurrency: usize,

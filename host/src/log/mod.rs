@@ -408,8 +408,8 @@ pub(crate) fn more_may_follow(page: &[Recorded], limit: usize) -> bool {
     page.len() >= limit.min(MAX_PAGE) || bytes(page) >= MAX_PAGE_BYTES
 }
 
-/// Returns the version of a stream at a position in the log: that of the last event up to there. It takes some
-/// reads of one event, however long the stream is.
+/// Returns the version of a stream at a position in the log: that of the last event up to there. It takes
+/// some reads of one event, however long the stream is.
 pub(crate) async fn version_at(
     log: &dyn EventLog,
     stream: &StreamId,

@@ -50,10 +50,10 @@ const OF_OTHERS: Rows = Rows {
 /// which a rollback uses again.
 const KEPT: usize = 2;
 
-/// The length of a stretch of a stream, in events. Of each stretch the latest snapshot of a component is
-/// kept, so that the state at any version is that many events away at most.
+/// The length of a stretch of a stream, in events. The latest snapshot of each stretch and component is kept,
+/// so that the state at any version is that many events away at most.
 const STRETCH: usize = 1_000;
-/// The bytes of snapshots that are kept for each event: of large states the stretches are longer.
+/// The bytes of snapshots that are kept for each event: the stretches of large states are longer.
 const BYTES_PER_EVENT: usize = 100;
 
 /// The time for which snapshots gather, so that one transaction writes those of many streams.
@@ -130,8 +130,9 @@ impl Snapshots {
         })
     }
 
-    /// Queues a snapshot that replaces earlier ones of its stretch of the stream. The log must have acknowledged its
-    /// version. Drops the snapshot if too many are waiting: the state is then folded from an older one.
+    /// Queues a snapshot that replaces earlier ones of its stretch of the stream. The log must have
+    /// acknowledged its version. Drops the snapshot if too many are waiting: the state is then folded from an
+    /// older one.
     pub fn save(&self, stream: StreamId, snapshot: Snapshot) {
         match self.queue.try_send((stream, snapshot)) {
             Ok(()) => {}

@@ -224,8 +224,8 @@ fn write_compiled(path: &Path, code: &[u8]) -> io::Result<()> {
 /// Maps the code in a file whose checksum has been verified.
 #[allow(unsafe_code, reason = "loading native code is what the cache is for; the proof is beside the block")]
 fn map(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: `precompile_component` of this version of wasmtime returned what the file holds: its name
-    // has the version, and its checksum is right. Only `write_compiled` writes there, by a rename of a finished
+    // SAFETY: `precompile_component` of this version of wasmtime returned what the file holds: its name has
+    // the version, and its checksum is right. Only `write_compiled` writes there, by a rename of a finished
     // file, so neither the file that is mapped nor one that takes its place changes. Bytes from outside the
     // host never get here: `Runtime::load` rejects precompiled artifacts and compiles everything else.
     unsafe { Component::deserialize_file(engine, path) }

@@ -184,8 +184,8 @@ impl Index {
         limit: usize,
     ) -> rusqlite::Result<Vec<Listed>> {
         self.with(move |connection| {
-            // With an equation on the state, SQLite takes the index, and finds few parked ones among many. All
-            // ids come before the tilde.
+            // With an equation on the state, SQLite takes the index, and finds few parked ones among many.
+            // All ids come before the tilde.
             let of_state = if state.is_some() { "state = ?1" } else { "?1 IS NULL" };
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT id, stream, version, service, name, digest, state, why FROM sagas

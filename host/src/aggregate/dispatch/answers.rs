@@ -35,9 +35,9 @@ impl Kept {
 
 impl Inner {
     /// Returns the effect of an answer that appends no events. The answer to a command with a key is kept. If
-    /// appends are pending, or other hosts append too, the log must confirm what it was decided on. A step that
-    /// another host may have begun, before this one took over the saga, must not arrive after its rejection,
-    /// so the stream is fenced.
+    /// appends are pending, or other hosts append too, the log must confirm what it was decided on. A step
+    /// that another host may have begun, before this one took over the saga, must not arrive after its
+    /// rejection, so the stream is fenced.
     pub(super) fn without_append(
         &self,
         command: &Command,

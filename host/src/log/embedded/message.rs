@@ -8,6 +8,7 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::copy::{self, OutOfOrder, Sequence};
+use super::meta;
 use super::writer::{Pass, Refused, outcome};
 use crate::log::{Append, AppendError, Appended, Outcome};
 use crate::model::StreamId;
@@ -140,7 +141,9 @@ impl Pass<'_> {
         if let Some(append) = appends.iter().find(fenced) {
             return Err(Refused::Batch(AppendError::Fenced { stream: append.stream.clone() }));
         }
-        self.add_batch(appends)?;
+        let metas = meta::write_all(appends);
+        let metas = metas.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        self.add_batch(appends, &metas)?;
         if *fence {
             for append in appends {
                 let fence = Fence { process: process.to_owned(), sequence };

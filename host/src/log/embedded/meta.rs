@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::log::Append;
 use crate::model::{Actor, CommandId, Digest, Meta, Role};
 
 /// The content of the column.
@@ -35,7 +36,7 @@ struct Stored<'a> {
 }
 
 /// Returns the text for the column.
-pub(super) fn write(meta: &Meta) -> serde_json::Result<String> {
+fn write(meta: &Meta) -> serde_json::Result<String> {
     serde_json::to_string(&Stored {
         command: Cow::Borrowed(meta.command.as_str()),
         fingerprint: meta.fingerprint,
@@ -48,6 +49,15 @@ pub(super) fn write(meta: &Meta) -> serde_json::Result<String> {
         on_behalf_of: meta.on_behalf_of.clone(),
         via: meta.via.clone(),
     })
+}
+
+/// Returns the text for each append of a batch. It is empty for one without events.
+pub(super) fn write_all(batch: &[Append]) -> serde_json::Result<Vec<String>> {
+    let text = |append: &Append| match append.events.is_empty() {
+        true => Ok(String::new()),
+        false => write(&append.meta),
+    };
+    batch.iter().map(text).collect()
 }
 
 /// Parses the output of [`write`].

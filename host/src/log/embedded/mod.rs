@@ -184,7 +184,10 @@ impl WriterGone {
 impl EventLog for EmbeddedLog {
     fn append_then(&self, footing: Footing, batch: Vec<Append>, committed: Option<Committed>) -> Appending {
         let (reply, outcome) = oneshot::channel();
-        match self.enqueue(Request::Batch { footing, batch, committed, reply }) {
+        let metas = meta::write_all(&batch).map_err(|error| AppendError::Failed(Arc::new(error)));
+        let queued =
+            metas.and_then(|metas| self.enqueue(Request::Batch { footing, batch, metas, committed, reply }));
+        match queued {
             Ok(()) => Box::pin(async { outcome.await.unwrap_or_else(|_| Err(WriterGone::error())) }),
             Err(error) => Box::pin(ready(Err(error))),
         }

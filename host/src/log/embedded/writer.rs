@@ -14,7 +14,6 @@ use super::commit_watch::CommitWatch;
 use super::copy::{self, Sequence};
 use super::known::KnownStreams;
 use super::message::{CopiedMessage, Fences};
-use super::meta;
 use super::schema::LAYOUT;
 use super::tail::Tail;
 use super::versions::Versions;
@@ -54,6 +53,8 @@ pub(super) enum Request {
     Batch {
         footing: Footing,
         batch: Vec<Append>,
+        /// The metadata of each append as it is stored. Many threads encode it, and only this one writes.
+        metas: Vec<String>,
         committed: Option<Committed>,
         reply: oneshot::Sender<Outcome>,
     },
@@ -326,8 +327,8 @@ impl<'a> Pass<'a> {
         let mut results = Vec::with_capacity(group.len());
         for request in group {
             results.push(match request {
-                Request::Batch { footing, batch, .. } => {
-                    let added = self.add_on(*footing, batch);
+                Request::Batch { footing, batch, metas, .. } => {
+                    let added = self.add_on(*footing, batch, metas);
                     if let Err(Refused::Batch(_)) = added {
                         self.failed.insert(footing.chain);
                     }
@@ -344,20 +345,21 @@ impl<'a> Pass<'a> {
     }
 
     /// Writes a batch, unless it builds on one that has failed.
-    fn add_on(&mut self, footing: Footing, batch: &[Append]) -> Result<(), Refused> {
+    fn add_on(&mut self, footing: Footing, batch: &[Append], metas: &[String]) -> Result<(), Refused> {
         self.failed.check(footing).map_err(Refused::Batch)?;
-        self.add_batch(batch)
+        self.add_batch(batch, metas)
     }
 
     /// Writes a batch completely or not at all. An append is refused before it has written anything, so only
-    /// a batch of several appends needs a savepoint.
-    pub(super) fn add_batch(&mut self, batch: &[Append]) -> Result<(), Refused> {
-        if let [append] = batch {
-            return self.add(append);
+    /// a batch of several appends needs a savepoint. `metas`: the metadata of each
+    /// append as it is stored.
+    pub(super) fn add_batch(&mut self, batch: &[Append], metas: &[String]) -> Result<(), Refused> {
+        if let ([append], [meta]) = (batch, metas) {
+            return self.add(append, meta);
         }
         let (end, events) = (self.end, self.events.len());
         self.transaction.execute_batch("SAVEPOINT batch")?;
-        let added = batch.iter().try_for_each(|append| self.add(append));
+        let added = batch.iter().zip(metas).try_for_each(|(append, meta)| self.add(append, meta));
         if let Err(Refused::Batch(_)) = added {
             self.transaction.execute_batch("ROLLBACK TO batch")?;
             self.end = end;
@@ -371,7 +373,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Writes one append, unless it conflicts with the log.
-    fn add(&mut self, append: &Append) -> Result<(), Refused> {
+    fn add(&mut self, append: &Append, encoded: &str) -> Result<(), Refused> {
         let Append { stream, expected, events, meta, answer } = append;
         let head = self.head(stream)?;
         let actual = head.map_or(Version::START, |head| head.version);
@@ -393,8 +395,6 @@ impl<'a> Pass<'a> {
             }
         };
         let command = meta.command_id.as_str();
-        let shared =
-            meta::write(meta).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let hash = append.hash(self.end.hash, self.end.position.next());
         let (mut position, mut version) = (self.end.position, actual);
         for (index, event) in (0..).zip(events) {
@@ -408,7 +408,7 @@ impl<'a> Pass<'a> {
                 event.name.as_str(),
                 event.payload.as_str(),
                 first.then_some(command),
-                first.then_some(&shared),
+                first.then_some(encoded),
                 first.then_some(hash),
             ])?;
             if added == 0 {

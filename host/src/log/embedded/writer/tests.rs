@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::log::embedded::message::Unit;
+use crate::log::embedded::meta;
 use crate::log::embedded::schema::{self, Durability};
 use crate::log::embedded::{last_position, read};
 use crate::model::{AppendChain, CommandId, Json, Meta};
@@ -49,7 +50,8 @@ fn group(batches: impl IntoIterator<Item = Vec<Append>>) -> Vec<Request> {
 }
 
 fn request(footing: Footing, batch: Vec<Append>) -> Request {
-    Request::Batch { footing, batch, committed: None, reply: oneshot::channel().0 }
+    let metas = meta::write_all(&batch).unwrap();
+    Request::Batch { footing, batch, metas, committed: None, reply: oneshot::channel().0 }
 }
 
 /// Returns the outcome of each batch and each unit as text: its last position, or the error. The error of a

@@ -8,17 +8,17 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 
-/// A future that runs on the task of its caller, and on one of its own once the caller drops it. Resolves to
-/// `None` if it has panicked, which the panic hook has reported.
-pub(super) struct OnItsOwn<T: Send + 'static>(Option<BoxFuture<'static, Option<T>>>);
+/// A future that runs on the task of its caller, and on another one after the caller has dropped it. Resolves
+/// to `None` if it has panicked, which the panic hook has reported.
+pub(super) struct Detachable<T: Send + 'static>(Option<BoxFuture<'static, Option<T>>>);
 
-impl<T: Send + 'static> OnItsOwn<T> {
+impl<T: Send + 'static> Detachable<T> {
     pub(super) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
         Self(Some(AssertUnwindSafe(work).catch_unwind().map(Result::ok).boxed()))
     }
 }
 
-impl<T: Send + 'static> Future for OnItsOwn<T> {
+impl<T: Send + 'static> Future for Detachable<T> {
     type Output = Option<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -29,7 +29,7 @@ impl<T: Send + 'static> Future for OnItsOwn<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for OnItsOwn<T> {
+impl<T: Send + 'static> Drop for Detachable<T> {
     fn drop(&mut self) {
         let Some(work) = self.0.take() else { return };
         // Err: the runtime has ended, and nothing can go on.
@@ -50,7 +50,7 @@ mod tests {
         let (begun, mut has_begun) = mpsc::unbounded_channel();
         let (go_on, may_go_on) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
-        let mut work = OnItsOwn::new(async move {
+        let mut work = Detachable::new(async move {
             begun.send(()).unwrap();
             may_go_on.await.unwrap();
             done.send(7).unwrap();
@@ -66,7 +66,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_does_not_reach_the_caller() {
-        assert_eq!(OnItsOwn::new(async { 7 }).await, Some(7));
-        assert_eq!(OnItsOwn::<()>::new(async { panic!("a defect") }).await, None);
+        assert_eq!(Detachable::new(async { 7 }).await, Some(7));
+        assert_eq!(Detachable::<()>::new(async { panic!("a defect") }).await, None);
     }
 }
