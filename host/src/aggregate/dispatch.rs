@@ -23,7 +23,6 @@ use tracing::Instrument as _;
 
 use self::detachable::Detachable;
 use self::turns::{Ground, Place, Turn, Turns};
-
 use super::check::check_payload;
 use super::error::CommandError;
 use super::states::{AggregateState, Viewed, empty};

@@ -201,6 +201,46 @@ async fn the_reply_to_a_command_that_changes_nothing_covers_what_it_was_decided_
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_has_begun_ends_although_its_caller_has_gone() {
+    let data = tempfile::tempdir().unwrap();
+    let component = inventory(data.path()).await;
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path()).unwrap());
+    let dispatch = dispatch(data.path(), log, component);
+    dispatch.submit(register()).await.unwrap();
+    for index in 0..10 {
+        tokio::select! {
+            biased;
+            taken = dispatch.submit(take(index)) => drop(taken.unwrap()),
+            () = std::future::ready(()) => {}
+        }
+    }
+    dispatch.close().await;
+    let product = StreamId::new("product", "tea").unwrap();
+    let viewed = dispatch.view(&product, None).await.unwrap().unwrap();
+    assert_eq!((viewed.version.get(), available(&viewed.view)), (11, 0));
+}
+
+/// The second of two registrations would be rejected, if it were not known as the same command.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_sent_many_times_at_once_takes_effect_once_and_has_one_answer() {
+    let data = tempfile::tempdir().unwrap();
+    let component = inventory(data.path()).await;
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(data.path()).unwrap());
+    let dispatch = dispatch(data.path(), log, component);
+    for keyed in [false, true] {
+        let product = StreamId::new("product", &format!("tea-{keyed}")).unwrap();
+        let sent = (0..COMMANDS).map(|_| {
+            let (dispatch, stream) = (dispatch.clone(), product.clone());
+            tokio::spawn(async move { dispatch.submit(Command { keyed, stream, ..register() }).await })
+        });
+        for sent in sent.collect::<Vec<_>>() {
+            let accepted = sent.await.unwrap().unwrap();
+            assert_eq!((accepted.version.get(), accepted.events.len()), (1, 1), "keyed: {keyed}");
+        }
+    }
+}
+
 /// Follows the log of a product that changes all the time. Its view must never be older than an event that
 /// can be read.
 #[tokio::test(flavor = "multi_thread")]
