@@ -52,10 +52,9 @@ const SCHEMA: &str = "
 /// The name of the index of the events that may record acts of operators.
 pub(super) const ACTS: &str = "events_acts";
 
-/// The writer's page cache in KiB, which holds the inner pages of the indexes of some ten million events. A
-/// larger one costs more than it saves: SQLite searches all of it at the end of a transaction that has divided
-/// a page of an index.
-const WRITER_CACHE_KIB: i32 = 16 * 1_024;
+/// The writer's page cache in KiB, which holds the inner pages of the indexes of some ten million events. Not
+/// larger, because SQLite searches all of it at the end of a transaction that has divided a page of an index.
+const WRITER_CACHE_KIB: i32 = 32 * 1_024;
 
 /// The number of pages in the WAL at which a commit does a checkpoint itself: 64 MB. Under a steady load the
 /// checkpoint thread never quite catches up, and only a checkpoint between two commits lets the WAL start
