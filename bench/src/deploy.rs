@@ -118,14 +118,12 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("{} is missing: run `cargo xtask build`", file.display()))
 }
 
-fn meta(time_ms: u64) -> Arc<Meta> {
+/// Returns the metadata of events that no host has decided.
+pub(crate) fn meta(time_ms: u64) -> Arc<Meta> {
     Arc::new(Meta {
         command_id: CommandId::new(),
         command: "bench".into(),
-        fingerprint: 0,
         correlation_id: "bench".into(),
-        causation_id: None,
-        digest: None,
         time_ms,
         actor: "bench".into(),
         ..Meta::default()

@@ -1,17 +1,17 @@
 //! Commands on a log of many events, against the same commands on an empty one.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use kontor::log::{Append, EmbeddedLog, EventLog as _};
-use kontor::model::{CommandId, Json, Meta, NewEvent, StreamId, Version};
+use kontor::model::{Json, NewEvent, StreamId, Version};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::add_stock::add_stock;
+use crate::deploy::meta;
 use crate::report::{Report, Round, Series};
 use crate::sagas::sum_of;
 use crate::server::Server;
@@ -89,7 +89,7 @@ impl Growth {
                     let stream = StreamId::new("product", &format!("old-{product}"))?;
                     let expected = Version::new(version);
                     let events = vec![event.clone()];
-                    anyhow::Ok(Append { events, meta: meta(), ..Append::nothing(stream, expected) })
+                    anyhow::Ok(Append { events, meta: meta(0), ..Append::nothing(stream, expected) })
                 };
                 let products = group * TOGETHER..(group + 1) * TOGETHER;
                 log.append(products.map(append).collect::<anyhow::Result<_>>()?).await?;
@@ -97,16 +97,6 @@ impl Growth {
         }
         Ok(())
     }
-}
-
-fn meta() -> Arc<Meta> {
-    Arc::new(Meta {
-        command_id: CommandId::new(),
-        command: "add-stock".into(),
-        correlation_id: "bench".into(),
-        actor: "bench".into(),
-        ..Meta::default()
-    })
 }
 
 /// Waits until all read models have reached the end of the log.

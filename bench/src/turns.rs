@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use crate::figures::Figures;
-use crate::load::{self, Pace, Work};
+use crate::load::{self, Answers, Pace, Work};
 use crate::report::{Report, Round};
 
 /// Load that is not counted, before every round: caches fill, connections are made, instances get warm.
@@ -86,11 +86,7 @@ impl Turns {
         used: impl Fn() -> anyhow::Result<Duration>,
     ) -> anyhow::Result<Round> {
         self.warm_up(server, work.clone())?;
-        let before = used()?;
-        let answers = load::run(server, self.connections, self.duration(), work)?;
-        let cpu = used()? - before;
-        answers.show_first_error();
-        Ok(Round::new(answers, self.duration(), cpu))
+        self.measure(used, || load::run(server, self.connections, self.duration(), work))
     }
 
     /// Returns a pace for the measured time, of one piece of work a second.
@@ -108,10 +104,19 @@ impl Turns {
         used: impl Fn() -> anyhow::Result<Duration>,
     ) -> anyhow::Result<Round> {
         self.warm_up(server, work.clone())?;
-        let before = used()?;
         let next = Arc::new(AtomicUsize::new(0));
         let work = move || work(next.fetch_add(1, Ordering::Relaxed));
-        let answers = load::run_at(server, self.connections, pace, work)?;
+        self.measure(used, || load::run_at(server, self.connections, pace, work))
+    }
+
+    /// Runs the load of a round.
+    fn measure(
+        &self,
+        used: impl Fn() -> anyhow::Result<Duration>,
+        load: impl FnOnce() -> io::Result<Answers>,
+    ) -> anyhow::Result<Round> {
+        let before = used()?;
+        let answers = load()?;
         let cpu = used()? - before;
         answers.show_first_error();
         Ok(Round::new(answers, self.duration(), cpu))

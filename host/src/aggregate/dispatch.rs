@@ -143,7 +143,7 @@ impl Inner {
         loop {
             job.attempts += 1;
             let mut turn = place.turn().await;
-            let chain = turn.ground().chain;
+            let chain = turn.chain();
             let error = match self.process(&mut turn, &mut job).await {
                 Ok((effect, None)) => return self.answer(effect, Position::START),
                 Ok((effect, Some(appending))) => {

@@ -141,9 +141,14 @@ impl Drop for Place {
 }
 
 impl Turn<'_> {
+    /// Returns the chain of the appends that this turn builds on.
+    pub(super) fn chain(&self) -> AppendChain {
+        self.ahead.chain
+    }
+
     /// Returns what this turn builds on. The appends of others can only get fewer meanwhile.
     pub(super) fn ground(&self) -> Ground {
-        let (chain, progress) = (self.ahead.chain, self.place.aggregate.progress());
+        let (chain, progress) = (self.chain(), self.place.aggregate.progress());
         Ground { chain, is_on_disk: progress.chain == chain && progress.pending == 0 }
     }
 
